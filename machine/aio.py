@@ -1,0 +1,17 @@
+"""The coroutine face: the same names as the package itself, to be awaited."""
+
+from __future__ import annotations
+
+from machine.engine.runs import resume, run
+from machine.replay.reproduce import replay
+from machine.replay.verify import VerifyResult
+from machine.replay.verify import verify as _verify
+from machine.stores.base import Store
+
+__all__ = ["replay", "resume", "run", "verify"]
+
+
+async def verify(run_id: str, *, store: Store) -> VerifyResult:
+    """Check one run and the store it is in; see `machine.verify`."""
+    return _verify(run_id, store=store)
+

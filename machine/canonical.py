@@ -1,0 +1,328 @@
+"""Canonical JSON (RFC 8785) and BLAKE3 ids: the bytes everything that is hashed is made of.
+
+`rfc8785` defines what is right. `encode` lets orjson write the text and corrects the few spellings in which
+the two differ; whatever it cannot vouch for it writes again, value by value, and then knows the path of what
+must be refused.
+
+This module must never guess: what JSON cannot hold is refused, not converted, and no input is changed. It
+knows nothing of events or types, and does no IO.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import marshal
+import re
+from typing import Any, Final, NamedTuple
+
+import orjson
+import rfc8785
+from blake3 import blake3
+
+from machine.errors import CanonicalError, CodecError
+
+__all__ = ["MAX_DEPTH", "artifact_id", "decode", "encode"]
+
+MAX_DEPTH: Final = 900
+"""This many containers within each other have canonical bytes, however deep the caller's own stack is."""
+
+_MAX_INT: Final = 2**53 - 1
+
+
+# -- the fast way: orjson, and corrections -------------------------------------------------------------------
+#
+# orjson differs from RFC 8785 silently in four ways only: it spells some floats otherwise, writes NaN and the
+# infinities as null, sorts keys by code point instead of UTF-16, and converts UUIDs and Enums. So a guard
+# looks at the types before orjson sees the value (an Enum whose `value` raises would even crash it), and
+# checks on the text find the rest. `number in bytes` is a memchr, which makes most checks nearly free.
+
+
+def _options() -> int:
+    """Return how orjson is called, or what it refuses if it is not one whose spellings of floats are known.
+
+    Before 3.12 it wrote `1e21` for `1e+21`. Refused, every value is written the exact way: slower, and right.
+    """
+    known = (
+        b"[1.0,-0.0,1e+16,1.5e+20,1e+21,0.00001,0.000015,1e-6,1.25e-6,1e-7,5e-324,1.7976931348623157e+308]"
+    )
+    if orjson.dumps(json.loads(known)) != known:
+        return -1
+    return (
+        orjson.OPT_SORT_KEYS
+        | orjson.OPT_STRICT_INTEGER
+        | orjson.OPT_PASSTHROUGH_SUBCLASS
+        | orjson.OPT_PASSTHROUGH_DATETIME
+        | orjson.OPT_PASSTHROUGH_DATACLASS
+    )
+
+
+_OPTIONS: Final = _options()
+
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
+_NO_FLOATS, _FLOATS = 1, 3
+_LONG_ARRAY: Final = 16
+
+_DOT, _PLUS, _MINUS, _BACKSLASH, _X7F, _XFF = b".+-\\\x7f\xff"
+_BMP_LEADS: Final = b"\xee\xef"  # what UTF-8 starts U+E000..U+FFFF with
+_ASTRAL_LEADS: Final = b"\xf0\xf1\xf2\xf3\xf4"  # and what lies beyond U+FFFF
+
+# The first two, which nearly every document meets, start with a literal: without one `re` is 10 times slower.
+_POINT_ZERO: Final = re.compile(rb"\.0(?=[]},]|\Z)")
+_EXPONENT: Final = re.compile(rb"e(?:-6|\+(?:1[6-9]|20))(?!\d)")
+_MANTISSA: Final = re.compile(rb"[-.\d]+\Z")
+_KEY: Final = re.compile(rb'"[^"]*"(?!:)|("[^"]*"):')
+# A NaN or infinity in marshal's form: a type code, with or without a flag, then all exponent bits set.
+_NOT_FINITE: Final = [re.compile(code + rb".{6}[\xf0-\xff][\x7f\xff]", re.DOTALL) for code in (b"g", b"\xe7")]
+
+
+def encode(value: Any) -> bytes:
+    """Return the canonical bytes (RFC 8785) of a JSON value, exactly those of `rfc8785.dumps`.
+
+    A value is None, a bool, an int within +-(2**53 - 1), a finite float, a str without lone surrogates, a
+    list or tuple of values, or a dict from str to values; a subclass counts as what it is a subclass of. The
+    value is not changed, and must not be changed by another thread meanwhile.
+
+    Raises `CanonicalError` with the path of the first offending value, in canonical order, for anything else,
+    and for more than `MAX_DEPTH` containers within each other.
+    """
+    try:
+        found = _look(value)
+        # marshal takes exact builtin types only: what both it and orjson take is JSON, or not finite.
+        marked = b"" if found else marshal.dumps(value, 4)
+        text = orjson.dumps(value, None, _OPTIONS)
+        if found != _NO_FLOATS:
+            if (_X7F in marked or _XFF in marked) and b"null" in text and _may_not_be_finite(marked):
+                return _encode_exactly(value)
+            if _PLUS in text or _MINUS in text:
+                text = _without_exponents(text)
+            if _DOT in text:
+                text = _without_point_zero(text)
+        if text.isascii() or _keys_are_in_order(text):
+            return text
+    except (TypeError, ValueError, RecursionError):
+        pass
+    return _encode_exactly(value)
+
+
+def _look(value: Any) -> int:
+    """Return what is in a value: `_NO_FLOATS`, `_FLOATS`, or 0 for anything else or more than pays here."""
+    kind = type(value)
+    if kind is dict:
+        value = value.values()  # orjson itself refuses keys that are not exactly str
+    elif kind is float:
+        return _FLOATS if value - value == 0 else 0  # NaN and the infinities differ from themselves
+    elif kind is list or kind is tuple:
+        if len(value) > _LONG_ARRAY:  # what is quickest for small documents is not for large ones
+            return 0
+    else:
+        return _NO_FLOATS if kind in _PLAIN else 0
+    all_found = _NO_FLOATS
+    for item in value:
+        if type(item) not in _PLAIN:
+            found = _look(item)
+            if not found:
+                return 0
+            all_found |= found
+    return all_found
+
+
+def _may_not_be_finite(marked: bytes) -> bool:
+    return any(pattern.search(marked) for pattern in _NOT_FINITE)
+
+
+def _without_point_zero(text: bytes) -> bytes:
+    """Return JSON text with `1` for each `1.0` and `0` for each `-0.0`; strings stay as they are."""
+    pieces = _POINT_ZERO.split(text)
+    if len(pieces) == 1:
+        return text
+    bare = _POINT_ZERO.split(_without_escapes(text)) if _BACKSLASH in text else pieces
+    quotes = 0
+    for index in range(len(pieces) - 1):
+        quotes += bare[index].count(b'"')
+        if quotes % 2:  # inside a string
+            pieces[index] += b".0"
+        elif pieces[index].endswith(b"-0"):
+            pieces[index] = pieces[index][:-2] + b"0"
+    return b"".join(pieces)
+
+
+def _without_exponents(text: bytes) -> bytes:
+    """Return JSON text with digits for exponents where RFC 8785 section 3.2.2.3 asks for them."""
+    parts: list[bytes] = []
+    bare = b""
+    done = quotes = counted = 0
+    for found in _EXPONENT.finditer(text):
+        bare = bare or _without_escapes(text)
+        quotes += bare.count(b'"', counted, counted := found.start())
+        mantissa = _MANTISSA.search(
+            text, max(counted - 24, 0), counted
+        )  # 17 digits, a sign and a dot at most
+        if mantissa and quotes % 2 == 0:  # not inside a string
+            parts += text[done : mantissa.start()], rfc8785.dumps(float(mantissa[0] + found[0]))
+            done = found.end()
+    return b"".join((*parts, text[done:])) if parts else text
+
+
+def _without_escapes(text: bytes) -> bytes:
+    r"""Return JSON text of the same length in which every `"` begins or ends a string."""
+    return text.replace(rb"\\", b"__").replace(rb"\"", b"__")
+
+
+def _keys_are_in_order(text: bytes) -> bool:
+    """Tell whether keys sorted by code point are surely also sorted by UTF-16 (RFC 8785 section 3.2.3)."""
+    if not _mixes_planes(text):
+        return True
+    return not _mixes_planes(b"".join(_KEY.findall(_without_escapes(text))))
+
+
+def _mixes_planes(text: bytes) -> bool:
+    return any(lead in text for lead in _BMP_LEADS) and any(lead in text for lead in _ASTRAL_LEADS)
+
+
+# -- the exact way, and what it says when it refuses ---------------------------------------------------------
+
+
+class _Place(NamedTuple):
+    """Where a container is: the step that leads to it from the one around, and how deep that is."""
+
+    around: _Place | None
+    step: str | int
+    container: Any
+    depth: int
+
+
+_Step = tuple[Any, str | int, _Place | None]
+_WRITTEN: Final = _Place(None, "", None, 0)  # stands beside bytes that only wait for their turn
+
+
+def _encode_exactly(value: Any) -> bytes:
+    """Return the canonical bytes by the book: a walk without recursion, each scalar written by `rfc8785`."""
+    parts: list[bytes] = []
+    todo: list[_Step] = [(value, "", None)]
+    while todo:
+        value, step, around = todo.pop()
+        if around is _WRITTEN:
+            parts.append(value)
+            continue
+        try:
+            if isinstance(value, (dict, list, tuple)):
+                place = _enter(value, step, around)
+                todo += reversed(_members(value, place))
+            else:
+                parts.append(rfc8785.dumps(value))
+        except CanonicalError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a subclass may raise anything when it is read
+            raise CanonicalError(_path(step, around), _problem(value, exc)) from None
+    return b"".join(parts)
+
+
+def _enter(container: Any, step: str | int, around: _Place | None) -> _Place:
+    depth = around.depth + 1 if around else 1
+    if depth <= MAX_DEPTH:
+        return _Place(around, step, container, depth)
+    seen: dict[int, _Place] = {}
+    trail: list[_Place] = []
+    while around:
+        trail.append(around)
+        around = around.around
+    for place in reversed(trail):
+        if id(place.container) in seen:
+            what = type(place.container).__name__
+            raise CanonicalError(_path(place.step, place.around), f"{what} contains itself; JSON is a tree")
+        seen[id(place.container)] = place
+    raise CanonicalError("$", f"nested too deep, more than {MAX_DEPTH} containers; make it flatter")
+
+
+def _members(container: Any, place: _Place) -> list[_Step]:
+    """Return what a container consists of: its members, and the bytes around and between them."""
+    steps: list[_Step] = []
+    if not isinstance(container, dict):
+        for index, item in enumerate(list(container)):
+            steps += (item, index, place), (b",", "", _WRITTEN)
+        return [(b"[", "", _WRITTEN), *steps[:-1], (b"]", "", _WRITTEN)]
+    members = dict(container)
+    for key in members:
+        if not isinstance(key, str):
+            problem = f"key {key!r} is {type(key).__name__}, and JSON keys are strings; use str(key)"
+            raise CanonicalError(_path(place.step, place.around), problem)
+    for key, item in sorted(members.items(), key=lambda member: member[0].encode("utf-16be")):
+        steps += (rfc8785.dumps(key) + b":", "", _WRITTEN), (item, key, place), (b",", "", _WRITTEN)
+    return [(b"{", "", _WRITTEN), *steps[:-1], (b"}", "", _WRITTEN)]
+
+
+def _path(step: str | int, around: _Place | None) -> str:
+    """Return the JSONPath-like name of a member; of a long one only the beginning."""
+    steps: list[str] = []
+    while around:
+        if isinstance(step, int):
+            steps.append(f"[{step}]")
+        elif step.isidentifier():
+            steps.append(f".{step}")
+        else:  # escaped where it could not be printed, a lone surrogate for one
+            steps.append(f"[{json.dumps(str(step), ensure_ascii=not step.isprintable())}]")
+        step, around = around.step, around.around
+    steps.reverse()
+    return "$" + "".join(steps)
+
+
+def _problem(value: Any, exc: Exception) -> str:
+    """Return what is wrong with a value that cannot be written, by the name of its type, and the remedy."""
+    name = type(value).__name__
+    if isinstance(exc, UnicodeEncodeError):
+        return f"key {exc.object!a} holds a lone surrogate, which UTF-8 cannot; use well-formed text"
+    if isinstance(exc, rfc8785.IntegerDomainError) or (isinstance(value, int) and abs(value) > _MAX_INT):
+        return f"{name} beyond +-(2**53 - 1) is not JSON that every reader keeps exact; use a str"
+    if isinstance(exc, rfc8785.FloatDomainError):
+        return f"{name} {float(value)} is not JSON; use None or a str"
+    if isinstance(value, str):
+        return f"{name} holds a lone surrogate, which UTF-8 cannot; use well-formed text, or bytes"
+    if isinstance(value, (dict, list, tuple, int, float)):
+        return f"{name} cannot be read: {type(exc).__name__}: {exc}"
+    if isinstance(value, (set, frozenset)):
+        return f"{name} is not JSON, it has no order; use a sorted list"
+    if isinstance(value, enum.Enum):
+        return f"{name} is an Enum and not JSON; use its .value, or ctx.write_typed"
+    return f"{name} is not JSON; use ctx.write_typed"
+
+
+# -- the way back --------------------------------------------------------------------------------------------
+
+
+def decode(data: bytes) -> Any:
+    """Return the value of JSON bytes (RFC 8259); of the canonical bytes of a value, an equal value.
+
+    Numbers are doubles, as in RFC 8785: one without fraction or exponent comes back as an int within
+    +-(2**53 - 1) and as a float beyond, so that `encode(decode(data)) == data` for all canonical bytes. Of
+    equal keys in one object the last counts.
+
+    Raises `CodecError` if the bytes are not JSON or not UTF-8, or hold a number beyond the range of doubles.
+    """
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as exc:
+        raise CodecError("JSON", [str(exc)]) from None
+    try:
+        orjson.dumps(value, None, orjson.OPT_STRICT_INTEGER)  # the quickest search for a large int
+    except orjson.JSONEncodeError:
+        return _with_large_ints_as_floats(value)
+    return value
+
+
+def _with_large_ints_as_floats(value: Any) -> Any:
+    root = [value]
+    todo: list[Any] = [root]
+    while todo:
+        container = todo.pop()
+        for step, item in container.items() if type(container) is dict else enumerate(container):
+            if type(item) is dict or type(item) is list:
+                todo.append(item)
+            elif type(item) is int and abs(item) > _MAX_INT:
+                container[step] = float(item)
+    return root[0]
+
+
+def artifact_id(data: bytes) -> str:
+    """Return the BLAKE3-256 of bytes as 64 lowercase hex digits."""
+    return blake3(data).hexdigest()

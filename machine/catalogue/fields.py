@@ -1,0 +1,72 @@
+"""What a field of a payload may be: the types JSON can hold exactly, and how each is said in words.
+
+Money is an integer of millionths of a US dollar (`..._usd_micros`) and time one of milliseconds (`..._ms`).
+A payload must never hold a float where it means either.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+import attrs
+
+__all__ = ["MAX_INTEGER", "Count", "Ratio", "field_types", "in_words"]
+
+Count: TypeAlias = Annotated[int, "0 or more"]
+"""An integer that is not negative."""
+
+Ratio: TypeAlias = Annotated[float, "0 to 1"]
+"""A number from 0 to 1, both included."""
+
+MAX_INTEGER = 2**53 - 1
+"""The largest integer that JSON carries exactly (RFC 7493 section 2.2, which RFC 8785 builds on)."""
+
+_WORDS: Mapping[Any, str] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    Any: "any JSON",
+    Count: "integer, 0 or more",
+    Ratio: "number, 0 to 1",
+}
+
+
+def in_words(hint: Any, *, _within: frozenset[type] = frozenset()) -> str:
+    """Return what a field's type is on the wire, in words; raises `TypeError` for a type JSON cannot hold.
+
+    Allowed are str, int, float, bool, Any (any JSON), `Count`, `Ratio`, identifiers and other subclasses of
+    str (StrEnum too), literals of strings, attrs classes of such fields, and of all these `X | None`,
+    `tuple[X, ...]`, `list[X]` and `Mapping[str, X]`.
+    """
+    if hint in _WORDS:
+        return _WORDS[hint]
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in {typing.Union, types.UnionType} and len(args) == 2 and type(None) in args:  # noqa: PLR2004
+        return in_words(next(arg for arg in args if arg is not type(None)), _within=_within)
+    if origin is Literal and all(isinstance(arg, str) for arg in args):
+        return " or ".join(f'"{arg}"' for arg in args)
+    if (origin is tuple and args[1:] == (...,)) or origin in {list, Sequence}:
+        return f"list of: {in_words(args[0], _within=_within)}"
+    if origin in {dict, Mapping} and args[0] is str:
+        return f"object of: {in_words(args[1], _within=_within)}"
+    if isinstance(hint, type) and attrs.has(hint):
+        if hint not in _within:
+            for name, inner in field_types(hint).items():
+                try:
+                    in_words(inner, _within=_within | {hint})
+                except TypeError as exc:
+                    raise TypeError(f"{hint.__name__}.{name}: {exc}") from None
+        return hint.__name__
+    if isinstance(hint, type) and origin is None and issubclass(hint, str):
+        return hint.__name__
+    raise TypeError(f"{getattr(hint, '__name__', hint)} is not a type that JSON can hold exactly")
+
+
+def field_types(payload: type[Any]) -> dict[str, Any]:
+    """Return the fields of a payload class with their types, in order (those its caller gives)."""
+    hints = typing.get_type_hints(payload, include_extras=True)
+    return {field.name: hints[field.name] for field in attrs.fields(payload) if field.init}

@@ -1,0 +1,252 @@
+"""The one converter between this library's types and JSON, and the one for values a handler types itself.
+
+Models know nothing of JSON; every rule about it is here. Reading is strict: nothing is coerced, unknown fields
+are refused, and all problems of a document are reported at once, each with its path.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import decimal
+import enum
+import functools
+import typing
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_unstructure_fn, override
+
+from machine import canonical, events
+from machine.config import AfterEveryState, ExponentialBackoff, FixedBackoff, Sequential
+from machine.errors import Code, CodecError, ErrorInfo, LogError, MachineError
+from machine.events import EVENT_TYPES, Entry, Event, FactError, FactValue
+from machine.ids import _Id
+
+__all__ = [
+    "decode_entry",
+    "encode_event",
+    "event_from_json",
+    "event_to_json",
+    "from_json",
+    "structure_typed",
+    "to_json",
+    "unstructure_typed",
+]
+
+T = TypeVar("T")
+
+
+def _strict(kind: type) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, asked: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+        if asked is kind:
+            return value
+        # cattrs finds this hook for subclasses too: ids and string enums
+        return _string_enum(value, asked) if issubclass(asked, enum.StrEnum) else asked(value)
+
+    return structure
+
+
+def _float(value: Any, _: Any) -> float:
+    if type(value) not in {int, float}:
+        raise TypeError(f"expected number, got {type(value).__name__}")
+    return value  # type: ignore[no-any-return]
+
+
+def _string_enum(value: Any, kind: Any) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"expected one of {', '.join(kind)}, got {value!r}") from None
+
+
+def _sequence(value: Any, kind: Any, converter: cattrs.Converter) -> Any:
+    if type(value) not in {list, tuple}:
+        raise TypeError(f"expected array, got {type(value).__name__}")
+    args = typing.get_args(kind)
+    return tuple(converter.structure(item, args[0]) for item in value)
+
+
+def _strict_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for kind in (int, str, bool):
+        converter.register_structure_hook(kind, _strict(kind))
+    converter.register_structure_hook(float, _float)
+    # ids and string enums are written as plain strings, which is what the fast canonical encoder takes
+    converter.register_unstructure_hook(_Id, str)
+    converter.register_unstructure_hook(enum.StrEnum, lambda value: value.value)
+    return converter
+
+
+def _tagged(converter: cattrs.Converter, union: Any, variants: tuple[type[Any], ...]) -> None:
+    """Carry a union as objects with a `type` field that names the variant."""
+    by_tag = {_tag(variant): variant for variant in variants}
+
+    def unstructure(value: Any) -> dict[str, Any]:
+        return {"type": _tag(type(value)), **converter.unstructure(value)}
+
+    def structure(value: Any, _: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"expected object, got {type(value).__name__}")
+        variant = by_tag.get(value.get("type"))  # type: ignore[arg-type]
+        if variant is None:
+            raise ValueError(f"type must be one of {', '.join(sorted(by_tag))}, not {value.get('type')!r}")
+        return converter.structure({key: item for key, item in value.items() if key != "type"}, variant)
+
+    converter.register_unstructure_hook_func(lambda kind: kind == union, unstructure)
+    converter.register_structure_hook_func(lambda kind: kind == union, structure)
+
+
+def _tag(variant: type[Any]) -> str:
+    return typing.cast("str", getattr(variant, "type", None)) or _TAGS[variant]
+
+
+_TAGS: Mapping[type[Any], str] = {FixedBackoff: "fixed", ExponentialBackoff: "exponential"}
+
+
+@functools.cache
+def _converter() -> cattrs.Converter:
+    converter = _strict_converter()
+    converter.register_structure_hook_func(
+        lambda kind: typing.get_origin(kind) is tuple,
+        lambda value, kind: _sequence(value, kind, converter),
+    )
+    _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
+    _tagged(converter, FactValue | FactError, (FactValue, FactError))
+    # an optional field that is absent stays absent, so that a field added later moves no old digest
+    for cls in (*EVENT_TYPES.values(), ErrorInfo):
+        absent = {
+            field.name: override(omit_if_default=True)
+            for field in attrs.fields(typing.cast("Any", cls))
+            if field.default is None
+        }
+        converter.register_unstructure_hook(
+            cls, make_dict_unstructure_fn(typing.cast("Any", cls), converter, **absent)
+        )
+    _single_variant(converter)
+    return converter
+
+
+def _single_variant(converter: cattrs.Converter) -> None:
+    """Carry the variants that have no sibling yet with their tag, so that siblings can join them."""
+    for cls, tag in ((Sequential, "sequential"), (AfterEveryState, "after_every_state")):
+
+        def structure(value: Any, _: Any, cls: type[Any] = cls, tag: str = tag) -> Any:
+            if value != {"type": tag}:
+                raise ValueError(f'expected {{"type": "{tag}"}}, got {value!r}')
+            return cls()
+
+        converter.register_unstructure_hook(cls, lambda _, tag=tag: {"type": tag})
+        converter.register_structure_hook(cls, structure)
+
+
+def to_json(value: Any) -> Any:
+    """Return the JSON object of a configuration, manifest, provenance or event value."""
+    return _converter().unstructure(value)
+
+
+def from_json(value: Any, kind: type[T], *, what: str | None = None) -> T:
+    """Return the value of type `kind` that a JSON object stands for.
+
+    Raises `CodecError` naming every problem with its path; `what` says what was being read.
+    """
+    try:
+        return _converter().structure(value, kind)
+    except (cattrs.BaseValidationError, MachineError, ValueError, TypeError, AttributeError) as exc:
+        raise CodecError(what or kind.__name__, _problems(exc)) from None
+
+
+def _problems(exc: BaseException) -> list[str]:
+    def describe(error: BaseException, _: Any) -> str:
+        if isinstance(error, KeyError) and not isinstance(error, MachineError):
+            return f"required field {error.args[0]!r} is missing"
+        if isinstance(error, cattrs.ForbiddenExtraKeysError):
+            return f"unknown fields: {', '.join(sorted(error.extra_fields))}"
+        return str(error)
+
+    return cattrs.transform_error(exc, format_exception=describe)
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """Return the tagged JSON object of an event."""
+    return {"type": event.type, **_converter().unstructure(event)}
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the canonical body of an event."""
+    return canonical.encode(event_to_json(event))
+
+
+def event_from_json(value: Mapping[str, Any], *, what: str = "event") -> Event:
+    """Return the event a tagged JSON object stands for. Raises `CodecError`."""
+    cls = EVENT_TYPES.get(value.get("type", ""))
+    if cls is None:
+        raise CodecError(what, [f"unknown event type {value.get('type')!r} @ $.type"])
+    return from_json({key: item for key, item in value.items() if key != "type"}, cls, what=what)
+
+
+def decode_entry(seq: int, data: bytes) -> Entry:
+    """Return the entry kept at `seq`. Raises `LogError` (`log_bad_event`) for anything that is not one."""
+    value, body, info = events.split_envelope(seq, data)
+    try:
+        event = event_from_json(value)
+    except (CodecError, AttributeError, TypeError) as exc:
+        raise LogError(seq, f"it is malformed: {exc}", code=Code.LOG_BAD_EVENT) from None
+    return Entry(seq, event, body, info["run_id"], info["ts_millis"], info)
+
+
+# -- values a handler types itself: ctx.write_typed, ctx.read_typed ------------------------------------------
+
+
+def _bytes_in(value: Any, _: Any) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError) as exc:
+        raise ValueError(f"expected base64 text ({exc})") from None
+
+
+def _decimal_in(value: Any, _: Any) -> decimal.Decimal:
+    if not isinstance(value, str):
+        raise TypeError(f"expected the text of a decimal, got {type(value).__name__}")
+    try:
+        return decimal.Decimal(value)
+    except decimal.InvalidOperation:
+        raise ValueError(f"expected the text of a decimal, got {value!r}") from None
+
+
+@functools.cache
+def _typed() -> cattrs.Converter:
+    converter = _strict_converter()
+    converter.register_unstructure_hook(bytes, lambda value: base64.b64encode(value).decode())
+    converter.register_structure_hook(bytes, _bytes_in)
+    converter.register_unstructure_hook(decimal.Decimal, str)
+    converter.register_structure_hook(decimal.Decimal, _decimal_in)
+    converter.register_unstructure_hook(uuid.UUID, str)
+    converter.register_structure_hook(uuid.UUID, lambda value, _: uuid.UUID(value))
+    for kind in (dt.datetime, dt.date, dt.time):
+        converter.register_unstructure_hook(kind, lambda value: value.isoformat())
+        converter.register_structure_hook(kind, lambda value, kind: kind.fromisoformat(value))
+    converter.register_unstructure_hook(
+        dt.timedelta, lambda value: [value.days, value.seconds, value.microseconds]
+    )
+    converter.register_structure_hook(dt.timedelta, lambda value, _: dt.timedelta(*value))
+    return converter
+
+
+def unstructure_typed(value: Any, kind: Any = None) -> Any:
+    """Return the JSON of an attrs instance, datetime, Decimal, bytes, UUID, Enum, tuple or a nest of them."""
+    return _typed().unstructure(value, unstructure_as=kind)
+
+
+def structure_typed(value: Any, kind: Any) -> Any:
+    """Return the value of type `kind` that `unstructure_typed` made `value` from. Raises `CodecError`."""
+    try:
+        return _typed().structure(value, kind)
+    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as exc:
+        raise CodecError(getattr(kind, "__name__", str(kind)), _problems(exc)) from None

@@ -1,0 +1,221 @@
+"""What a run was asked to do: its configuration, its manifest, and the provenance kept beside them.
+
+Values only. Nothing here reads the environment, a clock or a file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from typing import Any, Final, Literal, TypeVar
+
+import attrs
+
+from machine.errors import Code, ConfigError
+from machine.ids import OpId, Tag
+
+__all__ = [
+    "AfterEveryState",
+    "BuildProvenance",
+    "Durability",
+    "EventProfile",
+    "ExponentialBackoff",
+    "FixedBackoff",
+    "IoMode",
+    "RetryPolicy",
+    "RunConfig",
+    "RunManifest",
+    "Sequential",
+    "Target",
+]
+
+_MAX_DELAY_SECONDS: Final = 365 * 24 * 3600.0
+_E = TypeVar("_E", bound=StrEnum)
+
+
+def _refuse(name: str, problem: str) -> ConfigError:
+    return ConfigError(f"{name} {problem}", code=Code.INVALID_CONFIG)
+
+
+def _seconds(_: Any, field: attrs.Attribute[Any], value: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and 0 <= value <= _MAX_DELAY_SECONDS):
+        raise _refuse(field.name, f"must be a number of seconds from 0 to one year, not {value!r}")
+
+
+class IoMode(StrEnum):
+    """Whether a run may go to the outside at all."""
+
+    LIVE = "live"
+    """Calls go out and are recorded."""
+    REPLAY = "replay"
+    """Only facts the run already has are handed out; any other call fails with `missing_fact`."""
+
+
+class Durability(StrEnum):
+    """When a run waits for the disk. `EventStore.append` is durable in each; this says who waits for it."""
+
+    EFFECTS = "effects"
+    """Before an effect leaves the process and before the result is returned."""
+    STATES = "states"
+    """At every state boundary besides."""
+    FACTS = "facts"
+    """At every fact besides, for reads that cost money."""
+
+
+@attrs.frozen
+class FixedBackoff:
+    """Wait `delay` seconds before every further attempt."""
+
+    delay: float = attrs.field(default=0.0, validator=_seconds)
+
+    def seconds(self, attempt: int) -> float:
+        """Return the delay after attempt `attempt` (from 0), in seconds."""
+        del attempt
+        return self.delay
+
+
+@attrs.frozen
+class ExponentialBackoff:
+    """Wait `min(max_delay, base_delay * 2**n)` seconds after attempt n (from 0)."""
+
+    base_delay: float = attrs.field(default=0.1, validator=_seconds)
+    max_delay: float = attrs.field(default=60.0, validator=_seconds)
+
+    def seconds(self, attempt: int) -> float:
+        """Return the delay after attempt `attempt` (from 0), in seconds."""
+        # beyond 2**64 every non-zero base is past the cap of a year; the bound keeps the power a float
+        return min(self.max_delay, self.base_delay * 2.0 ** min(attempt, 64))
+
+
+@attrs.frozen
+class RetryPolicy:
+    """How often a state is tried (the first attempt included) and how long to wait in between."""
+
+    max_attempts: int = attrs.field(default=1)
+    backoff: FixedBackoff | ExponentialBackoff = attrs.field(
+        factory=FixedBackoff,
+        validator=attrs.validators.instance_of((FixedBackoff, ExponentialBackoff)),  # type: ignore[arg-type]
+    )
+
+    @max_attempts.validator
+    def _check(self, _: Any, value: int) -> None:
+        if type(value) is not int or not 1 <= value <= 1_000_000:  # noqa: PLR2004 - the rule itself
+            raise _refuse("max_attempts", f"must be a whole number from 1 to 1000000, not {value!r}")
+
+    def delay_ms(self, attempt: int) -> int:
+        """Return the delay after attempt `attempt` (from 0), in whole milliseconds."""
+        return round(self.backoff.seconds(attempt) * 1000)
+
+
+@attrs.frozen
+class EventProfile:
+    """Which optional domain events are kept. Kernel events are always written.
+
+    `minimal` keeps what the catalogue calls essential, `normal` drops only the verbose kinds, `verbose` keeps
+    everything, and `custom` (with a `name` of its own) keeps exactly the names in `keep`.
+    """
+
+    type: Literal["minimal", "normal", "verbose", "custom"] = "normal"
+    name: str | None = None
+    keep: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+
+    def __attrs_post_init__(self) -> None:
+        if self.type not in {"minimal", "normal", "verbose", "custom"}:
+            raise _refuse("event_profile", f"must be minimal, normal, verbose or custom, not {self.type!r}")
+        if (self.type == "custom") != (self.name is not None) or (self.keep and self.type != "custom"):
+            raise _refuse("event_profile", "takes a name and keep exactly when it is custom")
+
+
+@attrs.frozen
+class Sequential:
+    """Run one ready state at a time, in topological order, ties broken by declaration."""
+
+
+@attrs.frozen
+class AfterEveryState:
+    """Checkpoint the context whenever a state completes."""
+
+
+def _profile(value: EventProfile | str) -> EventProfile:
+    return EventProfile(value) if isinstance(value, str) else value  # type: ignore[arg-type]
+
+
+def _tags(value: Iterable[str]) -> tuple[Tag, ...]:
+    if isinstance(value, str):
+        raise _refuse("skip_tags", f"must be a list of tags, not the string {value!r}")
+    return tuple(sorted({Tag(tag) for tag in value}))
+
+
+def _enum(kind: type[_E]) -> Callable[[str], _E]:
+    def convert(value: str) -> _E:
+        try:
+            return kind(value)
+        except ValueError:
+            raise _refuse(kind.__name__, f"must be one of {', '.join(kind)}, not {value!r}") from None
+
+    return convert
+
+
+@attrs.frozen(kw_only=True)
+class RunConfig:
+    """How one run is executed. Part of the manifest, so two runs with different configs have different digests.
+
+    `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them.
+    `replay_missing_fact_retryable` says whether `missing_fact` (under `io_mode="replay"`) may be retried.
+    """
+
+    io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_enum(IoMode))
+    retry_policy: RetryPolicy = attrs.field(
+        factory=RetryPolicy, validator=attrs.validators.instance_of(RetryPolicy)
+    )
+    event_profile: EventProfile = attrs.field(factory=EventProfile, converter=_profile)
+    execution_mode: Sequential = attrs.field(factory=Sequential)
+    context_checkpointing: AfterEveryState = attrs.field(factory=AfterEveryState)
+    skip_tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
+    durability: Durability = attrs.field(default=Durability.EFFECTS, converter=_enum(Durability))
+    replay_missing_fact_retryable: bool = False
+    exec_allow: tuple[str, ...] = attrs.field(default=("/",), converter=tuple)
+
+    @exec_allow.validator
+    def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:
+        for prefix in value:
+            if not isinstance(prefix, str) or not prefix.startswith("/"):
+                raise _refuse("exec_allow", f"must list absolute paths, not {prefix!r}")
+
+
+@attrs.frozen(kw_only=True)
+class RunManifest:
+    """What a run is of: op, version, input and configuration. An artifact; its id is the hash of its bytes."""
+
+    op_id: OpId
+    op_version: str
+    input_params: Mapping[str, Any]
+    run_config: RunConfig
+
+
+@attrs.frozen
+class Target:
+    """Where a plan was loaded from: what was typed, and the directory it was typed in."""
+
+    spec: str
+    directory: str
+
+
+@attrs.frozen(kw_only=True)
+class BuildProvenance:
+    """The build a run was made by. It explains a divergence; it is outside the digest and never causes one.
+
+    `code` maps each state id to a fingerprint of its handler's source (comments and layout ignored);
+    `env_names` lists which variables of a fixed, harmless list were set (names, never values).
+    """
+
+    python_version: str
+    platform: str
+    packages: Mapping[str, str]
+    code: Mapping[str, str]
+    env_names: tuple[str, ...] = ()
+    git_commit: str | None = None
+    lockfile_hash: str | None = None
+    target: Target | None = None

@@ -1,0 +1,280 @@
+"""The driver: decide, perform, append, and nothing else.
+
+`start`, `resume` and `replay` are this one loop, given another history, another log and another `io`. What comes
+next is `kernel.decide`'s business; what a handler sees of the outside is `io`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import anyio
+import attrs
+from anyio.lowlevel import current_token
+
+from machine.catalogue import Catalogue
+from machine.config import Durability, RunConfig, RunManifest
+from machine.engine.failures import describe, refused, trace
+from machine.engine.blocking import call_in_thread
+from machine.engine.recorder import Recorder
+from machine.engine.reporter import Reporter
+from machine.errors import Code, ErrorInfo, StateError
+from machine.events import (
+    Event,
+    RetryScheduled,
+    RunCompleted,
+    RunStarted,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+    StateSkipped,
+)
+from machine.io.blocking import Blocking
+from machine.io.provider import IoProvider
+from machine.io.scope import AttemptScope, Log, Payloads, Quiet
+from machine.io.transport import Transport
+from machine.kernel.context import Context
+from machine.kernel.decide import (
+    CompleteRun,
+    Done,
+    EnterState,
+    RecoverOrphan,
+    ScheduleRetry,
+    SkipState,
+    StartRun,
+    decide,
+)
+from machine.kernel.snapshot import Snapshot
+from machine.plan import Graph, PlanState, StateOutcome
+
+__all__ = ["DrivenLog", "Opening", "Run"]
+
+
+class DrivenLog(Log, Protocol):
+    """What the driver asks of a log beyond what `io` asks."""
+
+    def carry(self, state_id: str, attempt: int) -> bool:
+        """Take over a recorded attempt that was cut, and say whether there was one. Never so in live mode."""
+        ...
+
+    def abort(self) -> BaseException | None:
+        """Return why the run cannot go on, whatever a handler made of the exception; None when it can."""
+        ...
+
+
+@attrs.frozen
+class Opening:
+    """What a run begins with: the bodies of its first artifacts, and what is only informational."""
+
+    manifest: RunManifest
+    manifest_id: str
+    payloads: Payloads
+    info: Mapping[str, str]
+    input_writes: Mapping[str, bytes | None]
+
+
+@attrs.define
+class Run:
+    """One run being driven. `opening` is needed only while the log is empty."""
+
+    graph: Graph
+    config: RunConfig
+    log: DrivenLog
+    provider: Callable[[AttemptScope], IoProvider]
+    transports: Mapping[str, Transport]
+    catalogue: Catalogue
+    reporter: Reporter
+    live: bool
+    opening: Opening | None = None
+    snapshot: Snapshot | None = None
+    _tasks: int = 0
+
+    async def drive(self) -> None:
+        """Perform decisions until the run is done."""
+        self._tasks = len(anyio.get_running_tasks())
+        while not isinstance(decision := decide(self.graph, self.config, self.log.history), Done):
+            match decision:
+                case StartRun():
+                    await self._start()
+                case RecoverOrphan(state_id):
+                    error = refused(
+                        f"the attempt of {state_id} was left open by a crash",
+                        Code.ORPHAN_ATTEMPT_RECOVERED,
+                        retryable=True,
+                    )
+                    await self._emit(StateFailed(state_id, error))
+                case SkipState(state_id, reason):
+                    await self._emit(StateSkipped(state_id, reason))
+                case ScheduleRetry(state_id, attempt, delay_ms):
+                    await self._emit(RetryScheduled(state_id, attempt, delay_ms))
+                case EnterState():
+                    await self._enter(decision)
+                case CompleteRun(status, final_snapshot_id):
+                    await self._emit(RunCompleted(status.value, final_snapshot_id))
+        await self.log.durable()
+
+    async def _emit(
+        self, event: Event, payloads: Payloads | None = None, info: Mapping[str, str] | None = None
+    ) -> None:
+        await self.log.emit([event], payloads, info)
+
+    async def _start(self) -> None:
+        opening = self.opening
+        assert opening is not None
+        self.snapshot, nodes, values = Snapshot.empty(self.log.load).update(opening.input_writes)
+        opening.payloads.add_all("context_snapshot", nodes)
+        opening.payloads.add_all("context_value", values)
+        started = RunStarted(self.graph.op_id, opening.manifest_id, self.graph.plan_id, self.snapshot.id)
+        await self._emit(started, opening.payloads, opening.info)
+
+    def _checkpoint(self, snapshot_id: str) -> Snapshot:
+        if self.snapshot is None or self.snapshot.id != snapshot_id:
+            self.snapshot = Snapshot.open(snapshot_id, self.log.load)
+        return self.snapshot
+
+    async def _enter(self, decision: EnterState) -> None:
+        if self.live and decision.delay_ms:
+            waited = time.time_ns() // 1_000_000 - decision.since_ms
+            left = min(decision.delay_ms, decision.delay_ms - waited) / 1000
+            if left > 0:
+                await self.log.durable()
+                self.reporter.waiting(decision.state_id, left)
+                await anyio.sleep(left)
+        if self.log.carry(decision.state_id, decision.attempt):
+            return
+        state = self.graph.states[decision.state_id]
+        await self._emit(StateEntered(state.id, decision.attempt, decision.base_snapshot_id))
+        if self.config.durability is not Durability.EFFECTS:
+            await self.log.durable()
+        base = self._checkpoint(decision.base_snapshot_id)
+        ctx = Context(base)
+        payloads = Payloads()
+        try:
+            outcome = await self._attempt(state, decision.attempt, ctx)
+            ending, info = self._ending(state, outcome, ctx, base, payloads)
+        except _TimedOut as exc:
+            ending, info = StateFailed(state.id, exc.info), None
+        except BaseException as exc:
+            self._refuse_if_aborted()
+            if isinstance(exc, KeyboardInterrupt) or _cancelled_from_outside(exc):
+                raise
+            ending, info = StateFailed(state.id, describe(exc)), {"trace": trace(exc)}
+        self._refuse_if_aborted()
+        await self._emit(ending, payloads, info)
+
+    def _refuse_if_aborted(self) -> None:
+        reason = self.log.abort()
+        if reason is not None:
+            raise reason
+
+    async def _attempt(self, state: PlanState, attempt: int, ctx: Context) -> Any:
+        """Run the handler once and return what it returned. Raises what it raised, or `_TimedOut`."""
+        scope = AttemptScope(
+            state=state,
+            attempt=attempt,
+            config=self.config,
+            log=self.log,
+            transports=self.transports,
+            catalogue=self.catalogue,
+            idempotency_key=_idempotency_key(state, ctx),
+            quiet=Quiet(self._tasks + state.blocking),
+        )
+        io, rec = self.provider(scope), Recorder(scope)
+        try:
+            timeout = state.meta.timeout
+            if timeout is None or not self.live:  # replay never sleeps, so it never times out
+                return await _call(state, ctx, io, rec)
+            with anyio.CancelScope(deadline=anyio.current_time() + timeout) as scope.limit:
+                return await _call(state, ctx, io, rec)
+            raise _TimedOut(state, timeout)
+        finally:
+            scope.closed = True
+
+    def _ending(
+        self, state: PlanState, outcome: Any, ctx: Context, base: Snapshot, payloads: Payloads
+    ) -> tuple[Event, Mapping[str, str] | None]:
+        """Return the event that ends an attempt whose handler returned, and what is informational about it."""
+        if outcome is None:
+            outcome = StateOutcome()
+        if not isinstance(outcome, StateOutcome):
+            raise StateError(
+                f"the handler of {state.id} returned {type(outcome).__name__}",
+                code=Code.INVALID_OUTCOME,
+                hint="return None or a StateOutcome, and write results to ctx",
+            )
+        ctx.check_copies()
+        if outcome.error is not None:
+            failure = None
+            if outcome.snapshot == "always":
+                failure = self._staged(ctx, base, payloads).id
+            return StateFailed(state.id, describe(outcome.error), failure), {"trace": trace(outcome.error)}
+        if outcome.snapshot == "never" and ctx.staged:
+            raise StateError(
+                f"state {state.id} promised no snapshot and wrote {', '.join(map(repr, ctx.staged))}",
+                code=Code.INVALID_OUTCOME,
+            )
+        self.snapshot = self._staged(ctx, base, payloads)
+        return StateCompleted(state.id, self.snapshot.id), None
+
+    @staticmethod
+    def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:
+        if not ctx.staged:
+            return base
+        snapshot, nodes, values = base.update(ctx.staged)
+        payloads.add_all("context_snapshot", nodes)
+        payloads.add_all("context_value", values)
+        return snapshot
+
+
+class _TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries what the log will say
+    def __init__(self, state: PlanState, timeout: float) -> None:
+        self.info: ErrorInfo = refused(
+            f"the attempt of {state.id} took longer than its timeout of {timeout:g} s",
+            Code.STATE_TIMEOUT,
+            retryable=True,
+        )
+
+
+def _cancelled_from_outside(exc: BaseException) -> bool:
+    """Say whether an exception is the cancellation of this very task, not one a handler raised by itself."""
+    if not isinstance(exc, anyio.get_cancelled_exc_class()):
+        return False
+    if anyio.get_current_task().has_pending_cancellation():
+        return True
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # another event loop, whose scopes have been asked above
+        return False
+    return task is not None and task.cancelling() > 0
+
+
+async def _call(state: PlanState, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
+    if not state.blocking:
+        return await state.handler(ctx, io, rec)
+    token = current_token()
+    result = await call_in_thread(state.handler, ctx, Blocking(io, token), Blocking(rec, token))
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise StateError(
+            f"the handler of {state.id} is a plain function that returned a coroutine",
+            code=Code.INVALID_OUTCOME,
+            hint="declare it with async def",
+        )
+    return result
+
+
+def _idempotency_key(state: PlanState, ctx: Context) -> str | None:
+    key = state.meta.idempotency
+    if callable(key):
+        key = key(ctx)
+        if not isinstance(key, str) or not key or not key.isprintable():
+            raise StateError(
+                f"the idempotency key of {state.id} must be a non-empty printable string, not {key!r}",
+                code=Code.INVALID_IDEMPOTENCY_KEY,
+            )
+    return key

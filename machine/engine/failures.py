@@ -1,0 +1,74 @@
+"""From an exception to what a log says of it: the same words for the same failure, on every machine."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from machine import canonical
+from machine.errors import CanonicalError, Code, ErrorCategory, ErrorInfo, MachineError, StateError
+
+__all__ = ["describe", "trace"]
+
+_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+_FRAMES = 8
+_MESSAGE_MAX = 8192
+
+
+def describe(exc: BaseException) -> ErrorInfo:
+    """Return the stored form of a handler's exception.
+
+    Errors of this library keep their own; any other is `handler_error`, retryable, with its type under details.
+    Memory addresses in the message are blanked and what no JSON string can hold is escaped, so that a replay says
+    the same.
+    """
+    if isinstance(exc, MachineError):
+        info = exc.info
+        message = _clean(str(exc))
+    else:
+        name = type(exc).__qualname__
+        text = str(exc)
+        info = ErrorInfo(
+            Code.HANDLER_ERROR.value,
+            ErrorCategory.UNKNOWN,
+            retryable=True,
+            message="",
+            details={"exception": f"{type(exc).__module__}.{name}"},
+        )
+        message = _clean(f"{name}: {text}" if text else name)
+        if isinstance(exc, BaseExceptionGroup):
+            inner = [_clean(f"{type(sub).__qualname__}: {sub}") for sub in exc.exceptions]
+            info = ErrorInfo(info.code, info.category, info.retryable, "", {**(info.details or {}), "inner": inner})
+    return ErrorInfo(info.code, info.category, info.retryable, message, _json(info.details))
+
+
+def refused(message: str, code: Code, *, retryable: bool = False) -> ErrorInfo:
+    """Return the stored form of a failure the engine itself decides."""
+    return StateError(message, code=code, retryable=retryable).info
+
+
+def trace(exc: BaseException) -> str:
+    """Return where an exception was raised: file, line and function of the innermost frames, one a line."""
+    frames = traceback.extract_tb(exc.__traceback__)[-_FRAMES:]
+    lines = [f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
+    return _clean("\n".join(lines))
+
+
+def _clean(text: str) -> str:
+    text = _ADDRESS.sub("at 0x...", text)
+    if len(text) > _MESSAGE_MAX:
+        text = f"{text[:_MESSAGE_MAX]}... ({len(text)} characters)"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _json(details: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if not details:
+        return None
+    try:
+        value: Mapping[str, Any] = canonical.decode(canonical.encode(dict(details)))
+    except CanonicalError:
+        return {key: _clean(repr(value)) for key, value in details.items() if isinstance(key, str)}
+    return value

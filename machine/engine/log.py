@@ -1,0 +1,149 @@
+"""The live log: seals events, folds them, and gets them into the store as the durability asks.
+
+Nothing here interprets an event; `kernel.fold` does. With a store whose commits take long, a writer thread
+commits behind the run in groups; `durable` is the barrier. A failed commit stops the run at its next event.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from machine import codec
+from machine.events import Entry, Event, chain_next, seal
+from machine.io.scope import Payloads
+from machine.kernel.history import History
+from machine.stores.base import Artifact, Store, StoredEvent
+
+__all__ = ["LiveLog"]
+
+_MOST_PENDING = 2000
+"""Events that may wait for the disk before the run waits for it too."""
+
+
+class LiveLog:
+    """A run's log while it is driven. `on_entry` is called with every entry, after it was folded."""
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        history: History,
+        chain: bytes,
+        behind: bool,
+        on_entry: Callable[[Entry], None],
+    ) -> None:
+        self.history = history
+        self._store = store
+        self._run_id = run_id
+        self._chain = chain
+        self._on_entry = on_entry
+        self._written = history.head_seq
+        self._events: list[StoredEvent] = []
+        self._artifacts: dict[str, Artifact] = {}
+        self._committing: Mapping[str, Artifact] = {}
+        self._failure: BaseException | None = None
+        self._commit = threading.Lock()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._behind = behind
+
+    async def emit(
+        self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
+    ) -> None:
+        """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            sealed = self._sealed(events, info)
+        except BaseException as exc:  # half folded: nothing may follow it
+            self._failure = exc
+            raise
+        with self._changed:
+            self._events += sealed
+            if payloads is not None:
+                for artifact_id, (kind, data) in payloads.items.items():
+                    self._artifacts[artifact_id] = Artifact(artifact_id, kind, data)
+            pending = len(self._events)
+            if self._behind:
+                self._changed.notify()
+        if self._behind and self._thread is None:
+            self._thread = threading.Thread(target=self._write, name="machine log writer", daemon=True)
+            self._thread.start()
+        if pending >= _MOST_PENDING:
+            self.flush()
+
+    def _sealed(self, events: Sequence[Event], info: Mapping[str, str] | None) -> list[StoredEvent]:
+        bodies = [codec.encode_event(event) for event in events]
+        now = time.time_ns() // 1_000_000
+        sealed: list[StoredEvent] = []
+        for event, body in zip(events, bodies, strict=True):
+            seq = self.history.head_seq + 1
+            data = seal(seq, body, self._run_id, now, info)
+            self._chain = chain_next(self._chain, data)
+            sealed.append(StoredEvent(seq, data, self._chain))
+            entry = Entry(seq, event, body, self._run_id, now, info or {})
+            self.history.advance(entry)
+            self._on_entry(entry)
+        return sealed
+
+    def carry(self, state_id: str, attempt: int) -> bool:
+        """Return False: a live run has nothing recorded ahead of it."""
+        del state_id, attempt
+        return False
+
+    def abort(self) -> BaseException | None:
+        """Return why the log takes no more events; None when it does."""
+        return self._failure
+
+    async def durable(self) -> None:
+        """Return when every event emitted so far is durable. Raises what the store raised."""
+        self.flush()
+
+    def flush(self) -> None:
+        """Commit what is pending, in this thread; the blocking form of `durable`."""
+        with self._commit:
+            if self._failure is not None:
+                raise self._failure
+            with self._changed:
+                events, self._events = self._events, []
+                self._committing, self._artifacts = self._artifacts, {}
+            if not events:
+                return
+            try:
+                self._store.append(self._run_id, self._written, events, list(self._committing.values()))
+            except BaseException as exc:
+                self._failure = exc
+                raise
+            self._written = events[-1].seq
+            self._committing = {}
+
+    def load(self, artifact_id: str) -> bytes:
+        """Return an artifact's bytes, whether or not they have reached the store yet."""
+        with self._changed:
+            pending = self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
+        return self._store.get(artifact_id) if pending is None else pending.data
+
+    def close(self) -> None:
+        """Stop the writer. What is pending and was not waited for is still written, unless writing failed."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+        if self._failure is None:
+            self.flush()
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._events or self._stopping)
+                if not self._events:
+                    return
+            try:
+                self.flush()
+            except BaseException:  # noqa: BLE001 - kept in self._failure, raised at the run's next event
+                return

@@ -1,0 +1,148 @@
+"""What build a run was made by, read once when it starts. It explains a divergence and never causes one."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import os
+import platform
+import textwrap
+from pathlib import Path
+from types import CodeType
+from typing import Any, Final
+
+from machine import canonical
+from machine.config import BuildProvenance, Target
+from machine.plan import Graph
+
+__all__ = ["code_fingerprint", "code_fingerprints", "provenance"]
+
+ENV_NAMES: Final = (
+    "CI",
+    "LANG",
+    "LC_ALL",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONHASHSEED",
+    "PYTHONUTF8",
+    "TZ",
+    "VIRTUAL_ENV",
+)
+LOCKFILES: Final = ("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock", "requirements.txt")
+PACKAGES: Final = ("anyio", "attrs", "blake3", "cattrs", "httpx", "orjson", "replay-machine", "rfc8785")
+
+
+def provenance(graph: Graph, target: Target | None = None) -> BuildProvenance:
+    """Return the provenance of a run of `graph` that starts now, in the current directory."""
+    here = Path.cwd()
+    return BuildProvenance(
+        python_version=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages=_packages(),
+        code=code_fingerprints(graph),
+        env_names=tuple(name for name in ENV_NAMES if name in os.environ),
+        git_commit=_git_commit(here),
+        lockfile_hash=_lockfile_hash(here),
+        target=target,
+    )
+
+
+def code_fingerprints(graph: Graph) -> dict[str, str]:
+    """Return the code fingerprint of every state of a plan, by state id."""
+    return {state.id: code_fingerprint(state.source) for state in graph.states.values()}
+
+
+def code_fingerprint(source: Any) -> str:
+    """Return a fingerprint of a function's or class's own code: 16 hex digits.
+
+    It is taken over the syntax tree without docstrings, so comments and layout do not move it; where no source
+    can be found, over the compiled code. The name is left out: a renamed handler is the same handler.
+    """
+    return _fingerprint(inspect.unwrap(source) if callable(source) else source)
+
+
+@functools.cache
+def _fingerprint(source: Any) -> str:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(source)))
+    except (OSError, TypeError, SyntaxError):
+        return _hash(_code_bytes(getattr(source, "__code__", None)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
+            node.decorator_list = []
+    return _hash(ast.dump(tree).encode())
+
+
+def _code_bytes(code: CodeType | None) -> bytes:
+    if code is None:
+        return b""
+    parts = [code.co_code, repr(code.co_names).encode()]
+    for constant in code.co_consts:
+        parts.append(_code_bytes(constant) if isinstance(constant, CodeType) else repr(constant).encode())
+    return b"\0".join(parts)
+
+
+def _hash(data: bytes) -> str:
+    return canonical.artifact_id(data)[:16]
+
+
+@functools.cache
+def _packages() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _repository(here: Path) -> Path | None:
+    for folder in (here, *here.parents):
+        if (folder / ".git").exists():
+            return folder
+    return None
+
+
+def _git_commit(here: Path) -> str | None:
+    """Return the commit checked out, read from the files of the repository: starting git would cost more."""
+    repository = _repository(here)
+    if repository is None:
+        return None
+    try:
+        git = repository / ".git"
+        if git.is_file():  # a worktree: "gitdir: <path>"
+            git = (repository / git.read_text().split(":", 1)[1].strip()).resolve()
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head.removeprefix("ref: ")
+        common = git / "commondir"
+        shared = (git / common.read_text().strip()).resolve() if common.exists() else git
+        for place in (git, shared):
+            if (place / name).exists():
+                return (place / name).read_text().strip()
+        for line in (shared / "packed-refs").read_text().splitlines():
+            if line.endswith(f" {name}"):
+                return line.split(" ", 1)[0]
+    except (OSError, UnicodeDecodeError, IndexError):
+        pass
+    return None
+
+
+def _lockfile_hash(here: Path) -> str | None:
+    repository = _repository(here) or here
+    for folder in (here, *here.parents):
+        for name in LOCKFILES:
+            try:
+                return hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            except OSError:
+                continue
+        if folder == repository:
+            break
+    return None

@@ -1,0 +1,71 @@
+"""Reading a run back: its entries with the chain checked, its manifest, its provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from machine import canonical, codec
+from machine.config import BuildProvenance, RunManifest
+from machine.errors import Code, CodecError, Corruption, LogError, NotFound
+from machine.events import Entry, RunStarted, chain_next
+from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
+
+_T = TypeVar("_T")
+
+__all__ = ["entries", "first_entry", "manifest_of", "provenance_of", "require_run"]
+
+
+def require_run(store: Store, run_id: str) -> None:
+    """Raise `NotFound` (`run_not_found`) unless the store has the run."""
+    if not store.run_exists(run_id):
+        raise NotFound(f"there is no run {run_id} in {store.url}", code=Code.RUN_NOT_FOUND)
+
+
+def entries(store: Store, run_id: str, to_seq: int | None = None) -> Iterator[tuple[Entry, StoredEvent]]:
+    """Yield a run's entries in order with their stored form.
+
+    Raises `LogError`: `log_broken_chain` naming the first event whose bytes are not those that were appended,
+    `log_seq_gap`, `log_bad_event`.
+    """
+    chain, expected = ZERO_CHAIN, 1
+    for stored in store.read_range(run_id, 1, to_seq):
+        if stored.seq != expected:
+            raise LogError(stored.seq, f"event {expected} is missing before it", code=Code.LOG_SEQ_GAP)
+        chain = chain_next(chain, stored.data)
+        if chain != stored.chain:
+            raise LogError(stored.seq, "its bytes do not fit the chain", code=Code.LOG_BROKEN_CHAIN)
+        yield codec.decode_entry(stored.seq, stored.data), stored
+        expected += 1
+
+
+def first_entry(store: Store, run_id: str) -> tuple[Entry, RunStarted]:
+    """Return a run's first entry, which is its `run_started`. Raises `NotFound` or `LogError`."""
+    require_run(store, run_id)
+    for entry, _ in entries(store, run_id, 1):
+        if isinstance(entry.event, RunStarted):
+            return entry, entry.event
+    raise LogError(1, "the log does not begin with run_started", code=Code.LOG_FIRST_EVENT)
+
+
+def manifest_of(store: Store, started: RunStarted) -> RunManifest:
+    """Return the manifest a run was started with. Raises `Corruption` when it is none."""
+    return _artifact(store, started.manifest_id, RunManifest)
+
+
+def provenance_of(store: Store, entry: Entry) -> BuildProvenance | None:
+    """Return the provenance noted at a run's first entry, None when none was kept or it cannot be read."""
+    artifact_id = entry.info.get("provenance_id")
+    if not isinstance(artifact_id, str):
+        return None
+    try:
+        return _artifact(store, artifact_id, BuildProvenance)
+    except (Corruption, NotFound):  # it explains, it never decides: a run must not fail for it
+        return None
+
+
+def _artifact(store: Store, artifact_id: str, kind: type[_T]) -> _T:
+    try:
+        return codec.from_json(canonical.decode(store.get(artifact_id)), kind)
+    except CodecError as exc:
+        raise Corruption(f"artifact {artifact_id}: {exc}", code=Code.ARTIFACT_CORRUPT) from exc

@@ -1,0 +1,78 @@
+"""What a handler sees as `rec`: where it emits domain events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from machine import canonical
+from machine.config import EventProfile
+from machine.errors import Code, IdError, StateError
+from machine.events import KERNEL_EVENTS, MAX_INLINE_PAYLOAD, DomainEvent, DomainEventRecorded
+from machine.ids import ErrorCode
+from machine.io.scope import AttemptScope, Payloads
+
+__all__ = ["Recorder"]
+
+_KEPT = {
+    "minimal": frozenset({"essential"}),
+    "normal": frozenset({"essential", "normal"}),
+    "verbose": frozenset({"essential", "normal", "verbose"}),
+}
+
+
+class Recorder:
+    """Emits domain events into the run's log. A handler can never emit a kernel event: it cannot forge a fact."""
+
+    def __init__(self, scope: AttemptScope) -> None:
+        self._scope = scope
+
+    async def emit(self, event: DomainEvent) -> None:
+        """Append one domain event. A known name has its payload validated by the catalogue."""
+        await self.emit_many([event])
+
+    async def emit_many(self, events: Sequence[DomainEvent]) -> None:
+        """Append several domain events, all or none, next to each other."""
+        scope = self._scope
+        scope.check_open()
+        payloads = Payloads()
+        recorded = [self._recorded(event, payloads) for event in events]
+        kept = [
+            event for event in recorded if _keeps(scope.config.event_profile, event.name, self._level(event.name))
+        ]
+        if kept:
+            await scope.log.emit(kept, payloads)
+
+    def _level(self, name: str) -> str:
+        return str(self._scope.catalogue.level(name))
+
+    def _recorded(self, event: DomainEvent, payloads: Payloads) -> DomainEventRecorded:
+        scope = self._scope
+        if not isinstance(event, DomainEvent):
+            raise StateError(
+                f"rec.emit takes a DomainEvent, not {type(event).__name__}", code=Code.INVALID_DOMAIN_EVENT
+            )
+        try:
+            name = str(ErrorCode(event.name))
+        except IdError:
+            name = ""
+        if not name or name in KERNEL_EVENTS:
+            raise StateError(
+                f"{event.name!r} cannot name a domain event",
+                code=Code.INVALID_DOMAIN_EVENT,
+                hint="it belongs to the kernel" if name else f"give {ErrorCode.rule}",
+            )
+        payload: Any = scope.catalogue.validate(name, event.payload)
+        data = canonical.encode(payload)
+        if not data.startswith(b"{"):
+            raise StateError(
+                f"the payload of {name!r} must be a JSON object", code=Code.INVALID_DOMAIN_EVENT
+            )
+        if len(data) <= MAX_INLINE_PAYLOAD:
+            return DomainEventRecorded(name, scope.state.id, scope.attempt, payload=canonical.decode(data))
+        ref = payloads.add("domain_payload", data)
+        return DomainEventRecorded(name, scope.state.id, scope.attempt, payload_ref=ref)
+
+
+def _keeps(profile: EventProfile, name: str, level: str) -> bool:
+    return name in profile.keep if profile.type == "custom" else level in _KEPT[profile.type]

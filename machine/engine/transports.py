@@ -1,0 +1,45 @@
+"""Which transport answers for which namespace: the standard ones, and a caller's own over them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from machine.config import RunConfig
+from machine.errors import UsageError
+from machine.io.clock import ClockTransport
+from machine.io.entropy import EntropyTransport
+from machine.io.env import EnvTransport
+from machine.io.exec import ExecTransport
+from machine.io.files import FileTransport
+from machine.io.http import HttpTransport
+from machine.io.scope import is_namespace
+from machine.io.transport import Transport
+
+__all__ = ["opened"]
+
+
+@asynccontextmanager
+async def opened(
+    config: RunConfig, own: Mapping[str, Transport] | None
+) -> AsyncIterator[Mapping[str, Transport]]:
+    """Yield the transports by namespace prefix, and close the standard ones at the end.
+
+    A caller's own transports stay open: they belong to the caller.
+    """
+    for namespace, transport in (own or {}).items():
+        if not is_namespace(namespace) or not isinstance(transport, Transport):
+            raise UsageError(f"transports[{namespace!r}] = {transport!r} is not a transport for a namespace")
+    standard: dict[str, Transport] = {
+        "http": HttpTransport(),
+        "exec": ExecTransport(config.exec_allow),
+        "file": FileTransport(),
+        "clock": ClockTransport(),
+        "random": EntropyTransport(),
+        "env": EnvTransport(),
+    }
+    try:
+        yield {**standard, **(own or {})}
+    finally:
+        for transport in standard.values():
+            await transport.aclose()

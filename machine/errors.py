@@ -1,0 +1,383 @@
+"""Every error the library raises: one tree, each with a stable code.
+
+An exception carries data (an `ErrorInfo`); the sentence a person reads is built from it late. A code, once
+released, keeps its meaning; `docs/errors.md` has a section for each, with cause and remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Final
+
+import attrs
+
+__all__ = [
+    "CanonicalError",
+    "Code",
+    "CodecError",
+    "Concurrency",
+    "ConfigError",
+    "ContextError",
+    "Corruption",
+    "ErrorCategory",
+    "ErrorInfo",
+    "IdError",
+    "IoError",
+    "IoOther",
+    "LogError",
+    "MachineError",
+    "MissingFact",
+    "MissingFactKey",
+    "NotFound",
+    "PlanError",
+    "RateLimited",
+    "RunError",
+    "StateError",
+    "StoreError",
+    "StoreOther",
+    "Transport",
+    "UsageError",
+]
+
+
+class ErrorCategory(StrEnum):
+    """Where an error comes from, for those who route alerts by it."""
+
+    PARSING_INPUT = "parsing_input"
+    ON_CHAIN = "on_chain"
+    OFF_CHAIN = "off_chain"
+    RPC = "rpc"
+    STORAGE = "storage"
+    CONTEXT = "context"
+    UNKNOWN = "unknown"
+
+
+class Code(StrEnum):
+    """Every error code of the library itself; handlers may use their own besides."""
+
+    # identifiers, values, configuration
+    INVALID_ID = "invalid_id"
+    NOT_JSON = "not_json"
+    MALFORMED = "malformed"
+    INVALID_CONFIG = "invalid_config"
+    INVALID_INPUT = "invalid_input"
+    USAGE = "usage"
+    # plan
+    EMPTY_PLAN = "empty_plan"
+    DUPLICATE_STATE_ID = "duplicate_state_id"
+    MISSING_STATE_FOR_EDGE = "missing_state_for_edge"
+    CIRCULAR_DEPENDENCY = "circular_dependency"
+    DANGLING_DEPENDENCY_TAG = "dangling_dependency_tag"
+    MISSING_IDEMPOTENCY_KEY = "missing_idempotency_key"
+    OP_ID_MISMATCH = "op_id_mismatch"
+    PLAN_SEALED = "plan_sealed"
+    PLAN_CHANGED = "plan_changed"
+    RECOVERY_STATE_NOT_IN_PLAN = "recovery_state_not_in_plan"
+    INVALID_STATE = "invalid_state"
+    TARGET_NOT_FOUND = "target_not_found"
+    TARGET_IMPORT_FAILED = "target_import_failed"
+    TARGET_NOT_A_PLAN = "target_not_a_plan"
+    # the log
+    LOG_FIRST_EVENT = "log_first_event"
+    LOG_SECOND_START = "log_second_start"
+    LOG_SEQ_GAP = "log_seq_gap"
+    LOG_AFTER_END = "log_after_end"
+    LOG_WRONG_RUN = "log_wrong_run"
+    LOG_ATTEMPT_OPEN = "log_attempt_open"
+    LOG_NO_OPEN_ATTEMPT = "log_no_open_attempt"
+    LOG_ATTEMPT_NUMBER = "log_attempt_number"
+    LOG_STATE_SETTLED = "log_state_settled"
+    LOG_BASE_SNAPSHOT = "log_base_snapshot"
+    LOG_RETRY = "log_retry"
+    LOG_DUPLICATE_FACT = "log_duplicate_fact"
+    LOG_BAD_EVENT = "log_bad_event"
+    LOG_END_SNAPSHOT = "log_end_snapshot"
+    LOG_BROKEN_CHAIN = "log_broken_chain"
+    LOG_INDEX = "log_index"
+    INVALID_TRANSITION = "invalid_transition"
+    # the run
+    ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
+    HANDLER_ERROR = "handler_error"
+    INVALID_OUTCOME = "invalid_outcome"
+    STATE_TIMEOUT = "state_timeout"
+    SIDE_EFFECT_NOT_DECLARED = "side_effect_not_declared"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    INVALID_IDEMPOTENCY_KEY = "invalid_idempotency_key"
+    INVALID_DOMAIN_EVENT = "invalid_domain_event"
+    ATTEMPT_CLOSED = "attempt_closed"
+    # context
+    CONTEXT_KEY_MISSING = "context_key_missing"
+    CONTEXT_VALUE_MUTATED = "context_value_mutated"
+    CONTEXT_VALUE_TOO_LARGE = "context_value_too_large"
+    CONTEXT_TYPE = "context_type"
+    # io
+    MISSING_FACT_KEY = "missing_fact_key"
+    MISSING_FACT = "missing_fact"
+    FACT_KEY_CONFLICT = "fact_key_conflict"
+    CALL_CANCELLED = "call_cancelled"
+    IO_UNKNOWN_NAMESPACE = "io_unknown_namespace"
+    IO_INVALID_REQUEST = "io_invalid_request"
+    IO_TRANSPORT_FAILED = "io_transport_failed"
+    HTTP_TIMEOUT = "http_timeout"
+    HTTP_CONNECT = "http_connect"
+    HTTP_TLS = "http_tls"
+    HTTP_TOO_MANY_REDIRECTS = "http_too_many_redirects"
+    HTTP_BODY_TOO_LARGE = "http_body_too_large"
+    HTTP_PROTOCOL = "http_protocol"
+    HTTP_STATUS = "http_status"
+    RATE_LIMITED = "rate_limited"
+    EXEC_NOT_FOUND = "exec_not_found"
+    EXEC_NOT_ALLOWED = "exec_not_allowed"
+    EXEC_TIMEOUT = "exec_timeout"
+    EXEC_OUTPUT_TOO_LARGE = "exec_output_too_large"
+    EXEC_FAILED = "exec_failed"
+    EXEC_STATUS = "exec_status"
+    FILE_NOT_FOUND = "file_not_found"
+    FILE_DENIED = "file_denied"
+    FILE_TOO_LARGE = "file_too_large"
+    FILE_FAILED = "file_failed"
+    # stores
+    CONCURRENCY = "concurrency"
+    RUN_NOT_FOUND = "run_not_found"
+    RUN_AMBIGUOUS = "run_ambiguous"
+    ARTIFACT_NOT_FOUND = "artifact_not_found"
+    STORE_NOT_FOUND = "store_not_found"
+    STORE_UNKNOWN_URL = "store_unknown_url"
+    STORE_NOT_A_STORE = "store_not_a_store"
+    STORE_NEWER_SCHEMA = "store_newer_schema"
+    STORE_CORRUPT = "store_corrupt"
+    STORE_FULL = "store_full"
+    STORE_BUSY = "store_busy"
+    STORE_READ_ONLY = "store_read_only"
+    STORE_CLOSED = "store_closed"
+    STORE_FAILED = "store_failed"
+    ARTIFACT_CORRUPT = "artifact_corrupt"
+    ARTIFACT_TOO_LARGE = "artifact_too_large"
+
+
+@attrs.frozen
+class ErrorInfo:
+    """What is known about an error, in a form that can be stored and replayed.
+
+    `code` is stable and lowercase (`ErrorCode` rule); `message` is one sentence for a person; `retryable`
+    says whether trying again may help; `details` is any JSON object with more.
+    """
+
+    code: str
+    category: ErrorCategory
+    retryable: bool
+    message: str
+    details: Mapping[str, Any] | None = None
+
+
+class MachineError(Exception):
+    """The root of every error this library raises on purpose.
+
+    `message` says what happened and to what; `hint`, when given, says what to do next.
+    """
+
+    default_code: ClassVar[str] = Code.USAGE
+    category: ClassVar[ErrorCategory] = ErrorCategory.UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        retryable: bool = False,
+        details: Mapping[str, Any] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.info = ErrorInfo(
+            code=str(code or self.default_code),
+            category=self.category,
+            retryable=retryable,
+            message=message,
+            details=dict(details) if details else None,
+        )
+
+    @property
+    def code(self) -> str:
+        """The stable code of this error."""
+        return self.info.code
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(MachineError, ValueError):
+    """The library or the command line was called in a way that cannot work."""
+
+
+class IdError(MachineError, ValueError):
+    """An identifier breaks the rule of its kind."""
+
+    default_code = Code.INVALID_ID
+    category = ErrorCategory.PARSING_INPUT
+
+
+class CanonicalError(MachineError, ValueError):
+    """A value is not JSON, so it has no canonical bytes; `path` says where (`$.orders[3].price`)."""
+
+    default_code = Code.NOT_JSON
+    category = ErrorCategory.PARSING_INPUT
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}", details={"path": path})
+        self.path = path
+        self.problem = problem
+
+
+class CodecError(MachineError, ValueError):
+    """JSON does not have the shape a type asks for; `problems` lists every one, each with its path."""
+
+    default_code = Code.MALFORMED
+    category = ErrorCategory.PARSING_INPUT
+
+    def __init__(self, what: str, problems: list[str]) -> None:
+        super().__init__(f"{what}: {'; '.join(problems)}", details={"problems": problems})
+        self.problems = problems
+
+
+class ConfigError(MachineError, ValueError):
+    """A configuration value is out of its range."""
+
+    default_code = Code.INVALID_CONFIG
+    category = ErrorCategory.PARSING_INPUT
+
+
+class PlanError(MachineError, ValueError):
+    """A plan cannot be validated, found or used."""
+
+    default_code = Code.INVALID_STATE
+    category = ErrorCategory.PARSING_INPUT
+
+
+class LogError(MachineError):
+    """A log breaks a rule of the envelope; `seq` is the event that breaks it."""
+
+    default_code = Code.LOG_BAD_EVENT
+    category = ErrorCategory.STORAGE
+
+    def __init__(self, seq: int, problem: str, *, code: str) -> None:
+        super().__init__(f"event {seq}: {problem}", code=code, details={"seq": seq})
+        self.seq = seq
+
+
+class RunError(MachineError):
+    """A run cannot be driven further as asked."""
+
+    default_code = Code.INVALID_TRANSITION
+
+
+class StateError(MachineError):
+    """An attempt failed for a reason the engine found, not the handler."""
+
+    default_code = Code.HANDLER_ERROR
+
+
+class ContextError(MachineError, KeyError):
+    """A handler used the context in a way it does not allow."""
+
+    default_code = Code.CONTEXT_KEY_MISSING
+    category = ErrorCategory.CONTEXT
+
+    __str__ = MachineError.__str__  # KeyError's own would print a repr
+
+
+class IoError(MachineError):
+    """A call to the outside failed. It is recorded as a fact, so a replay fails the same way."""
+
+    default_code = Code.IO_TRANSPORT_FAILED
+    category = ErrorCategory.OFF_CHAIN
+    kind: ClassVar[str] = "other"
+
+    @staticmethod
+    def from_fact(kind: str, info: ErrorInfo) -> IoError:
+        """Return the exception a recorded error outcome stands for, of the class it was raised as."""
+        cls = _IO_KINDS.get(kind, IoOther)
+        exc = cls.__new__(cls, info.message)
+        MachineError.__init__(exc, info.message)
+        exc.info = info
+        if isinstance(exc, RateLimited):
+            exc.retry_after = (info.details or {}).get("retry_after")
+        return exc
+
+
+class MissingFactKey(IoError):  # noqa: N818 - the contract's name
+    """A call needs an explicit fact key and has none."""
+
+    default_code = Code.MISSING_FACT_KEY
+    kind = "missing_fact_key"
+
+
+class MissingFact(IoError):  # noqa: N818 - the contract's name
+    """There is no recorded fact for a call, and the run may not go to the outside."""
+
+    default_code = Code.MISSING_FACT
+    kind = "missing_fact"
+
+
+class Transport(IoError):  # noqa: N818 - the contract's name
+    """The outside could not be reached or did not answer properly."""
+
+    kind = "transport"
+
+
+class RateLimited(IoError):  # noqa: N818 - the contract's name
+    """The outside asked to slow down; `retry_after` is in seconds, or None when it did not say."""
+
+    default_code = Code.RATE_LIMITED
+    kind = "rate_limited"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, retryable=True, details={**(details or {}), "retry_after": retry_after})
+        self.retry_after = retry_after
+
+
+class IoOther(IoError):  # noqa: N818 - the contract's name
+    """Any other failure of a call: refused by policy, invalid request, unknown namespace."""
+
+
+_IO_KINDS: Final[Mapping[str, type[IoError]]] = {
+    cls.kind: cls for cls in (MissingFactKey, MissingFact, Transport, RateLimited, IoOther)
+}
+
+
+class StoreError(MachineError):
+    """A store could not do what was asked."""
+
+    default_code = Code.STORE_FAILED
+    category = ErrorCategory.STORAGE
+
+
+class Concurrency(StoreError):  # noqa: N818 - the contract's name
+    """Somebody else appended to the run first: the expected head is stale. Nothing was written."""
+
+    default_code = Code.CONCURRENCY
+
+
+class NotFound(StoreError, LookupError):  # noqa: N818 - the contract's name
+    """There is no such run, artifact or store."""
+
+    default_code = Code.RUN_NOT_FOUND
+
+
+class Corruption(StoreError):  # noqa: N818 - the contract's name
+    """Stored bytes are not what was stored."""
+
+    default_code = Code.STORE_CORRUPT
+
+
+class StoreOther(StoreError):  # noqa: N818 - the contract's name
+    """Any other failure of a store: full, busy, read-only, not a store."""

@@ -1,0 +1,293 @@
+"""What a log is made of: the closed set of kernel events, domain events, the envelope and its chain.
+
+An event's body is its canonical JSON; the envelope adds `seq` and, apart under `info`, all that is merely
+informational (run id, wall-clock time, provenance, traceback). The chain covers the whole envelope; the digest
+covers bodies alone. This module never interprets a log: `kernel.fold` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, TypeAlias
+
+import attrs
+import orjson
+from blake3 import blake3
+
+from machine import canonical
+from machine.errors import Code, CodecError, ErrorInfo, LogError
+
+__all__ = [
+    "CUT_CODES",
+    "KERNEL_EVENTS",
+    "MAX_INLINE_PAYLOAD",
+    "DomainEvent",
+    "DomainEventRecorded",
+    "EffectIntended",
+    "Entry",
+    "Event",
+    "FactError",
+    "FactOutcome",
+    "FactRecorded",
+    "FactValue",
+    "RetryScheduled",
+    "RunCompleted",
+    "RunStarted",
+    "StateCompleted",
+    "StateEntered",
+    "StateFailed",
+    "StateSkipped",
+    "chain_next",
+    "seal",
+    "split_envelope",
+]
+
+CUT_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.STATE_TIMEOUT)})
+"""Error codes of attempts that were ended from outside: cut, as opposed to failed."""
+
+MAX_INLINE_PAYLOAD: Final = 16 * 1024
+"""A domain event's payload of more canonical bytes than this becomes an artifact of its own."""
+
+
+@attrs.frozen
+class RunStarted:
+    """The first event: which op, manifest and plan, and the snapshot of the input."""
+
+    type: ClassVar[str] = "run_started"
+    op_id: str
+    manifest_id: str
+    plan_id: str
+    initial_snapshot_id: str
+
+
+@attrs.frozen
+class StateEntered:
+    """An attempt (counted from 0) of a state began, on the context of `base_snapshot_id`."""
+
+    type: ClassVar[str] = "state_entered"
+    state_id: str
+    attempt: int
+    base_snapshot_id: str
+
+
+@attrs.frozen
+class StateCompleted:
+    """The open attempt completed; its writes are visible from `context_snapshot_id` on."""
+
+    type: ClassVar[str] = "state_completed"
+    state_id: str
+    context_snapshot_id: str
+
+
+@attrs.frozen
+class StateSkipped:
+    """The state will not run, and why."""
+
+    type: ClassVar[str] = "state_skipped"
+    state_id: str
+    reason: str
+
+
+@attrs.frozen
+class StateFailed:
+    """The open attempt failed or was cut. `failure_snapshot_id` is diagnostic, never a resume boundary."""
+
+    type: ClassVar[str] = "state_failed"
+    state_id: str
+    error: ErrorInfo
+    failure_snapshot_id: str | None = None
+
+    @property
+    def cut(self) -> bool:
+        """True when the attempt was ended from outside it (crash, timeout)."""
+        return self.error.code in CUT_CODES
+
+
+@attrs.frozen
+class RetryScheduled:
+    """Attempt `attempt` of the state will follow after `delay_ms` milliseconds (not slept in replay)."""
+
+    type: ClassVar[str] = "retry_scheduled"
+    state_id: str
+    attempt: int
+    delay_ms: int
+
+
+@attrs.frozen
+class FactValue:
+    """An outcome that is a value: the artifact of its canonical JSON."""
+
+    type: ClassVar[str] = "value"
+    payload_id: str
+
+
+@attrs.frozen
+class FactError:
+    """An outcome that is an error, with everything a replay needs to raise it again.
+
+    `kind` is the class of `IoError` it was: missing_fact_key, missing_fact, transport, rate_limited or other.
+    """
+
+    type: ClassVar[str] = "error"
+    kind: str
+    error: ErrorInfo
+
+
+FactOutcome: TypeAlias = FactValue | FactError
+
+
+@attrs.frozen
+class FactRecorded:
+    """One outcome from outside. `request_digest` is also the id of the artifact that holds the request."""
+
+    type: ClassVar[str] = "fact_recorded"
+    key: str
+    namespace: str
+    request_digest: str
+    outcome: FactOutcome
+    state_id: str
+    attempt: int
+
+
+@attrs.frozen
+class EffectIntended:
+    """An effect is about to leave the process; durable before it does."""
+
+    type: ClassVar[str] = "effect_intended"
+    key: str
+    request_digest: str
+    state_id: str
+    attempt: int
+
+
+@attrs.frozen
+class RunCompleted:
+    """The last event. `status` is completed, failed, cancelled or limit_exceeded."""
+
+    type: ClassVar[str] = "run_completed"
+    status: str
+    final_snapshot_id: str | None = None
+
+
+@attrs.frozen
+class DomainEvent:
+    """An event a handler emits with `await rec.emit(...)`.
+
+    `name` is a known kind of the catalogue (its payload is then validated) or any other lowercase name;
+    `payload` is a JSON object without secrets.
+    """
+
+    name: str
+    payload: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class DomainEventRecorded:
+    """A domain event as the log keeps it; a large payload is an artifact, named by `payload_ref`."""
+
+    type: ClassVar[str] = "domain_event"
+    name: str
+    state_id: str
+    attempt: int
+    payload: Mapping[str, Any] | None = None
+    payload_ref: str | None = None
+
+
+KernelEvent: TypeAlias = (
+    RunStarted
+    | StateEntered
+    | StateCompleted
+    | StateSkipped
+    | StateFailed
+    | RetryScheduled
+    | FactRecorded
+    | EffectIntended
+    | RunCompleted
+)
+Event: TypeAlias = KernelEvent | DomainEventRecorded
+
+EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
+    cls.type: cls  # type: ignore[misc]
+    for cls in (
+        RunStarted,
+        StateEntered,
+        StateCompleted,
+        StateSkipped,
+        StateFailed,
+        RetryScheduled,
+        FactRecorded,
+        EffectIntended,
+        RunCompleted,
+        DomainEventRecorded,
+    )
+}
+
+KERNEL_EVENTS: Final = frozenset(
+    {
+        *(name for name in EVENT_TYPES if name != DomainEventRecorded.type),
+        "run_suspended",
+        "run_resumed",
+    }
+)
+"""Names a domain event can never carry; the last two are kept free for suspension."""
+
+
+@attrs.frozen
+class Entry:
+    """One event of a log, decoded: `body` is the canonical JSON of `event`, `info` what the digest leaves out."""
+
+    seq: int
+    event: Event
+    body: bytes
+    run_id: str
+    ts_millis: int
+    info: Mapping[str, Any]
+
+
+def chain_next(previous: bytes, data: bytes) -> bytes:
+    """Return `BLAKE3(previous || data)`: the chain value after the envelope bytes `data`."""
+    return blake3(previous + data).digest()
+
+
+def seal(seq: int, body: bytes, run_id: str, ts_millis: int, info: Mapping[str, str] | None = None) -> bytes:
+    """Return the canonical envelope bytes of an event body.
+
+    They are joined, not encoded: the keys of an envelope are fixed and already in order (RFC 8785 section
+    3.2.3), so the body is encoded once in its life. `info` adds informational strings.
+    """
+    if not info:
+        return b'{"event":%b,"info":{"run_id":"%b","ts_millis":%d},"seq":%d}' % (
+            body,
+            run_id.encode(),
+            ts_millis,
+            seq,
+        )
+    extra = orjson.dumps({**info, "run_id": run_id, "ts_millis": ts_millis}, option=orjson.OPT_SORT_KEYS)
+    return b'{"event":%b,"info":%b,"seq":%d}' % (body, extra, seq)
+
+
+def split_envelope(seq: int, data: bytes) -> tuple[dict[str, Any], bytes, dict[str, Any]]:
+    """Return the event object, the bytes of the body, and the info object of envelope bytes kept at `seq`.
+
+    Raises `LogError` (`log_bad_event`, or `log_seq_gap` when the envelope claims another seq).
+    """
+    try:
+        envelope = canonical.decode(data)
+        event, info, claimed = envelope["event"], envelope["info"], envelope["seq"]
+        run_id, ts_millis = info["run_id"], info["ts_millis"]
+    except (CodecError, LookupError, TypeError):
+        raise LogError(seq, "its bytes are not an envelope", code=Code.LOG_BAD_EVENT) from None
+    # a string inside JSON holds its quotes escaped, and info holds no object: the last match is the seam
+    seam = data.rfind(b',"info":{')
+    if not (
+        isinstance(event, dict)
+        and isinstance(run_id, str)
+        and type(ts_millis) is int
+        and len(envelope) == 3  # noqa: PLR2004 - event, info and seq
+        and data.startswith(b'{"event":')
+        and seam > 0
+    ):
+        raise LogError(seq, "its bytes are not an envelope", code=Code.LOG_BAD_EVENT)
+    if claimed != seq:
+        raise LogError(seq, f"its envelope claims to be event {claimed!r}", code=Code.LOG_SEQ_GAP)
+    return event, data[len(b'{"event":') : seam], info

@@ -1,0 +1,138 @@
+"""Validated identifiers: each refuses a bad value with `IdError` naming the kind, the value and the rule.
+
+They are strings at run time (an id in an event costs nothing to write) and distinct types to a type checker.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Self
+
+from machine.errors import IdError
+
+__all__ = [
+    "RESERVED_FACT_PREFIX",
+    "STANDARD_TAGS",
+    "ArtifactId",
+    "ContextKey",
+    "ErrorCode",
+    "FactKey",
+    "OpId",
+    "OpPath",
+    "RunId",
+    "StateId",
+    "Tag",
+]
+
+_SEGMENT: Final = "[a-z][a-z0-9_]{0,62}"
+RESERVED_FACT_PREFIX: Final = "@"
+"""Fact keys that the engine assigns begin with this; callers may not."""
+
+STANDARD_TAGS: Final = frozenset(
+    {"config", "fetch_data", "compute", "execute", "report", "apply_side_effect", "impure"}
+)
+"""Tags with an agreed meaning; any other valid tag may be used beside them."""
+
+
+class _Id(str):
+    """A string that has passed its kind's rule."""
+
+    __slots__ = ()
+    rule: str
+    _match: re.Pattern[str]
+
+    def __new__(cls, value: str) -> Self:
+        if type(value) is cls:
+            return value
+        if not isinstance(value, str) or cls._match.fullmatch(value) is None:
+            raise IdError(f"{cls.__name__} {value!r} is invalid: {cls.rule}")
+        return super().__new__(cls, value)
+
+
+class OpId(_Id):
+    """A named operation a user can run; stable, never random."""
+
+    __slots__ = ()
+    rule = "a lowercase letter, then up to 62 of a-z, 0-9 and _"
+    _match = re.compile(_SEGMENT)
+
+
+class OpPath(_Id):
+    """A step of an operation: `<machine>.<step>`."""
+
+    __slots__ = ()
+    rule = "two segments joined by a dot, each a lowercase letter, then up to 62 of a-z, 0-9 and _"
+    _match = re.compile(rf"{_SEGMENT}\.{_SEGMENT}")
+
+
+class StateId(_Id):
+    """A state of a plan: `<machine>.<step>.<state>`; assigned by the plan."""
+
+    __slots__ = ()
+    rule = "three segments joined by dots, each a lowercase letter, then up to 62 of a-z, 0-9 and _"
+    _match = re.compile(rf"{_SEGMENT}\.{_SEGMENT}\.{_SEGMENT}")
+
+
+class RunId(_Id):
+    """A UUID in its usual lowercase spelling; version 7 when generated, so that ids sort by creation."""
+
+    __slots__ = ()
+    rule = "a lowercase UUID such as 01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
+    _match = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class ArtifactId(_Id):
+    """The BLAKE3-256 of an artifact's bytes."""
+
+    __slots__ = ()
+    rule = "64 lowercase hex digits"
+    _match = re.compile(r"[0-9a-f]{64}")
+
+
+class Tag(_Id):
+    """A label on a state."""
+
+    __slots__ = ()
+    rule = "1 to 64 of a-z, 0-9, _ . : and -"
+    _match = re.compile(r"[a-z0-9_.:-]{1,64}")
+
+
+class ErrorCode(_Id):
+    """A stable error code."""
+
+    __slots__ = ()
+    rule = "a lowercase letter, then up to 62 of a-z, 0-9 and _"
+    _match = re.compile(_SEGMENT)
+
+
+class _Printable(_Id):
+    __slots__ = ()
+    longest: int
+
+    def __new__(cls, value: str) -> Self:
+        if type(value) is cls:
+            return value
+        if not isinstance(value, str) or not 1 <= len(value) <= cls.longest or not value.isprintable():
+            raise IdError(f"{cls.__name__} {value!r} is invalid: {cls.rule}")
+        return str.__new__(cls, value)
+
+
+class ContextKey(_Printable):
+    """A key of the context."""
+
+    __slots__ = ()
+    longest = 256
+    rule = "1 to 256 printable characters"
+
+
+class FactKey(_Printable):
+    """An explicit name for a fact, given by a caller; single-assignment for its run."""
+
+    __slots__ = ()
+    longest = 512
+    rule = "1 to 512 printable characters, not beginning with '@' (reserved for the engine)"
+
+    def __new__(cls, value: str) -> Self:
+        if isinstance(value, str) and value.startswith(RESERVED_FACT_PREFIX):
+            raise IdError(f"FactKey {value!r} is invalid: {cls.rule}")
+        return super().__new__(cls, value)

@@ -1,0 +1,41 @@
+"""The same `io` and `rec`, made blocking for handlers that are plain functions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from anyio import from_thread
+from anyio.lowlevel import EventLoopToken
+
+__all__ = ["Blocking"]
+
+
+class Blocking:
+    """Wraps an object so that its coroutine methods are called plainly, from a worker thread.
+
+    Each call runs on the event loop that drives the run and blocks the thread until it has its result.
+    """
+
+    def __init__(self, target: Any, token: EventLoopToken) -> None:
+        self._target = target
+        self._token = token
+
+    def __repr__(self) -> str:
+        return f"<blocking {self._target!r}>"
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._target, name)
+        if not callable(attribute):
+            return attribute
+        run: Callable[..., Any] = (
+            from_thread.run if inspect.iscoroutinefunction(attribute) else from_thread.run_sync
+        )
+
+        @functools.wraps(attribute)
+        def blocking(*args: Any, **kwargs: Any) -> Any:
+            return run(functools.partial(attribute, *args, **kwargs), token=self._token)
+
+        return blocking

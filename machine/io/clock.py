@@ -1,0 +1,47 @@
+"""The wall clock and waiting, as calls that are recorded.
+
+Never read the clock anywhere else on behalf of a handler: a time that is not a fact cannot be replayed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import anyio
+
+from machine.io.base_transport import BaseTransport
+from machine.io.wire import checked_seconds, field
+
+__all__ = ["ClockTransport", "now_request", "sleep_request"]
+
+
+def now_request() -> dict[str, Any]:
+    """Return the request for the time (`clock.now`); the response is integer milliseconds since the epoch."""
+    return {}
+
+
+def sleep_request(seconds: float) -> dict[str, Any]:
+    """Return the request that waits (`clock.sleep`): 0 seconds to one year; the response is null.
+
+    Raises `IoOther(io_invalid_request)` for anything else, infinities and NaN included.
+    """
+    return {"seconds": checked_seconds(seconds, "seconds", zero=True)}
+
+
+class ClockTransport(BaseTransport):
+    """Serves `clock.now` and `clock.sleep` from this machine's clock."""
+
+    __slots__ = ()
+
+    async def perform(self, namespace: str, request: Any) -> int | None:
+        """Return the time in milliseconds since the epoch, or sleep and return None. Safe to cancel."""
+        match namespace:
+            case "clock.now":
+                return time.time_ns() // 1_000_000
+            case "clock.sleep":
+                seconds = checked_seconds(field(request, "seconds", int, float), "seconds", zero=True)
+                await anyio.sleep(seconds)
+                return None
+            case _:
+                raise self._unknown(namespace)

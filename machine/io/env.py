@@ -1,0 +1,53 @@
+"""Environment variables as calls that are recorded.
+
+Never read the environment anywhere else on behalf of a handler. A value becomes part of the recording:
+secrets do not belong in it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from machine.errors import Code, IoOther
+from machine.io.base_transport import BaseTransport
+from machine.io.wire import checked_text, field, refusal
+
+__all__ = ["EnvTransport", "env_request"]
+
+
+def env_request(name: str) -> dict[str, Any]:
+    """Return the request for one environment variable (`env`); the response is `{"value": string or null}`.
+
+    Raises `IoOther(io_invalid_request)` for a name no variable can have (POSIX.1-2017 section 8.1).
+    """
+    name = checked_text(name, "the name of an environment variable", empty=False)
+    if "=" in name:
+        raise refusal(f"the name of an environment variable holds an equals sign: {name!r}")
+    return {"name": name}
+
+
+class EnvTransport(BaseTransport):
+    """Serves `env` from this process's environment."""
+
+    __slots__ = ()
+
+    async def perform(self, namespace: str, request: Any) -> dict[str, str | None]:
+        """Return `{"value": ...}`, null when the variable is not set.
+
+        Raises `IoOther(io_transport_failed)` when the value is not UTF-8, which JSON cannot hold.
+        """
+        if namespace != "env":
+            raise self._unknown(namespace)
+        name: str = env_request(field(request, "name", str))["name"]
+        value = os.environ.get(name)
+        if value is not None:
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:  # surrogateescape: bytes that did not decode
+                raise IoOther(
+                    f"the value of the environment variable {name} is not UTF-8",
+                    code=Code.IO_TRANSPORT_FAILED,
+                    details={"name": name},
+                ) from None
+        return {"value": value}

@@ -1,0 +1,221 @@
+"""Files as calls that are recorded: requests, view and transport of `file.read` and `file.write`.
+
+A read must never hang on something that is not a file; a write must never leave half a file, nor say that it
+is done before the bytes are on the disk.
+"""
+
+# The system calls themselves, not pathlib: their flags, and paths exactly as given, are the point.
+# ruff: noqa: PTH105, PTH108, PTH116, PTH118, PTH120, PTH123
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, Self
+
+import anyio.to_thread
+import attrs
+
+from machine.errors import Code, IoOther
+from machine.io.base_transport import BaseTransport
+from machine.io.wire import checked_count, checked_text, field, pack, refusal, unpack
+
+__all__ = ["FileContent", "FileTransport", "read_request", "write_request"]
+
+_INLINE: Final = 256 * 1024
+"""Files up to this size are read in the event loop, larger ones in a thread."""
+
+_CODES: Final = {
+    errno.ENOENT: Code.FILE_NOT_FOUND,
+    errno.ENOTDIR: Code.FILE_NOT_FOUND,
+    errno.EACCES: Code.FILE_DENIED,
+    errno.EPERM: Code.FILE_DENIED,
+    errno.EROFS: Code.FILE_DENIED,
+}
+_TRANSIENT: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.ENOSPC}
+)
+
+
+def read_request(path: str | os.PathLike[str], *, max_bytes: int = 64 * 1024 * 1024) -> dict[str, Any]:
+    """Return the request that reads a whole file of at most `max_bytes` bytes (`file.read`).
+
+    The path is recorded as given; a relative one is resolved against the working directory when performed.
+    Raises `IoOther(io_invalid_request)` for a path that is empty, not text, or holds NUL.
+    """
+    return {"path": _checked_path(path), "max_bytes": checked_count(max_bytes, "max_bytes")}
+
+
+def write_request(path: str | os.PathLike[str], data: str | bytes) -> dict[str, Any]:
+    """Return the request that makes `data` the whole content of a file (`file.write`), text as UTF-8.
+
+    The response is `{"bytes": number written}`. Raises `IoOther(io_invalid_request)` as `read_request` does,
+    and for data that is neither text nor bytes.
+    """
+    if isinstance(data, str):
+        data = checked_text(data, "data", nul=True).encode()
+    elif not isinstance(data, bytes):
+        raise refusal(f"data must be a string or bytes, not {type(data).__name__}")
+    return {"path": _checked_path(path), "data": pack(data)}
+
+
+def _checked_path(path: Any) -> str:
+    return checked_text(os.fspath(path) if isinstance(path, os.PathLike) else path, "path", empty=False)
+
+
+@attrs.frozen
+class FileContent:
+    """The content of a file that was read; `path` is as it was given."""
+
+    path: str
+    _data: bytes = attrs.field(alias="data", repr=False)
+
+    @classmethod
+    def from_json(cls, response: Mapping[str, Any]) -> Self:
+        """Return the view of a `file.read` response."""
+        return cls(response["path"], unpack(response["data"]))
+
+    @property
+    def text(self) -> str:
+        """The content as text. Raises `IoOther(file_failed)` when it is not UTF-8; then use `bytes`."""
+        try:
+            return self._data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise IoOther(
+                f"{self.path} is not UTF-8 text: byte {error.start} does not fit; use .bytes",
+                code=Code.FILE_FAILED,
+                details={"path": self.path, "offset": error.start},
+            ) from None
+
+    @property
+    def bytes(self) -> bytes:
+        """The content as it is."""
+        return self._data
+
+
+class FileTransport(BaseTransport):
+    """Serves `file.read` and `file.write` from this machine's file system."""
+
+    __slots__ = ()
+
+    def is_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return True for `file.write`."""
+        return namespace == "file.write"
+
+    def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
+        """Return the request unchanged: writing the same bytes atomically twice is the same as once."""
+        return request
+
+    async def perform(self, namespace: str, request: Any) -> dict[str, Any]:
+        """Read or write one file.
+
+        Raises `IoOther` with `file_not_found`, `file_denied`, `file_too_large` or `file_failed` (not a
+        regular file, disk full, ...). A write that fails or is cut leaves the file as it was, or completely
+        written.
+        """
+        path = _checked_path(field(request, "path", str))
+        try:
+            match namespace:
+                case "file.read":
+                    most = checked_count(field(request, "max_bytes", int), "max_bytes")
+                    if os.stat(path).st_size <= _INLINE:  # quicker than the hop to a thread
+                        data = _read(path, most)
+                    else:
+                        data = await anyio.to_thread.run_sync(_read, path, most)
+                    return {"path": path, "data": pack(data)}
+                case "file.write":
+                    data = unpack(field(request, "data", dict))
+                    # in a thread: a disk may take seconds to say that the bytes are on it
+                    await anyio.to_thread.run_sync(_write, path, data)
+                    return {"bytes": len(data)}
+                case _:
+                    raise self._unknown(namespace)
+        except OSError as error:
+            number = error.errno or 0
+            raise IoOther(
+                f"{path}: {error.strerror}",
+                code=_CODES.get(number, Code.FILE_FAILED),
+                retryable=number in _TRANSIENT,
+                details={"path": path, "errno": errno.errorcode.get(number, "unknown")},
+            ) from error
+
+
+def _read(path: str, most: int) -> bytes:
+    # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _not_regular(path)
+        if found.st_size > most:
+            raise _too_large(path, most)
+        # the size is a hint only: files of /proc say 0, and a file may grow while it is read
+        data = bytearray(os.read(descriptor, found.st_size + 1))
+        while len(data) <= most and (chunk := os.read(descriptor, min(_INLINE, most + 1 - len(data)))):
+            data += chunk
+    finally:
+        os.close(descriptor)
+    if len(data) > most:
+        raise _too_large(path, most)
+    return bytes(data)
+
+
+def _write(path: str, data: bytes) -> None:
+    target = os.path.realpath(path)  # what a symbolic link points to is written; the link stays
+    folder = os.path.dirname(target)
+    try:
+        before = os.lstat(target)
+    except FileNotFoundError:
+        before = None
+    if before is not None:
+        if not stat.S_ISREG(before.st_mode):
+            raise _not_regular(path)
+        if not os.access(target, os.W_OK):  # a rename would not ask, but who made it read-only meant it
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    temporary = os.path.join(folder, f".machine-{secrets.token_hex(8)}.tmp")
+    # The kernel applies the umask to a new file. One that replaces another stays private until it has its
+    # mode.
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if before is None else 0o600
+    )
+    try:
+        with open(descriptor, "wb") as file:
+            if before is not None:
+                os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename durable: it is an entry of its folder, which has a sync of its own."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems do not have it, and say so this way
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _not_regular(path: str) -> IoOther:
+    return IoOther(f"{path} is not a regular file", code=Code.FILE_FAILED, details={"path": path})
+
+
+def _too_large(path: str, most: int) -> IoOther:
+    return IoOther(
+        f"{path} holds more than {most} bytes",
+        code=Code.FILE_TOO_LARGE,
+        details={"path": path, "max_bytes": most},
+    )

@@ -1,0 +1,243 @@
+"""HTTP as a call that is recorded: the transport of the namespace `http`, beside its request and response.
+
+The HTTP library is imported when the first call is performed. The transport must never keep anything from one
+call to the next that a server could see or that could change an answer: no cookies, no cache, no session.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import zlib
+from collections.abc import Iterator, Mapping
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import anyio
+
+from machine.canonical import encode
+from machine.errors import Code, IoOther, Transport
+from machine.io.base_transport import BaseTransport
+from machine.io.http_message import HttpResponse, bare_url, checked_header, http_request, public_url
+from machine.io.inflate import CODINGS, Inflater
+from machine.io.wire import field, pack, unpack
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+__all__ = ["HttpResponse", "HttpTransport", "http_request"]
+
+MOST_REDIRECTS: Final = 20
+"""How many redirects one call follows."""
+
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
+_KEY_HEADER: Final = "idempotency-key"
+_DEFAULT_HEADERS: Final = {
+    "accept": "*/*",
+    "accept-encoding": "gzip, deflate",  # what `inflate` undoes, whatever else is installed
+    "user-agent": "replay-machine",
+}
+
+
+class HttpTransport(BaseTransport):
+    """Serves `http`.
+
+    `verify` says how servers prove who they are: True by the usual authorities, False not at all, or an
+    `ssl.SSLContext` of your own. `trust_env` lets the proxy variables of the environment have their usual
+    effect.
+    """
+
+    __slots__ = ("_clients", "_trust_env", "_verify")
+
+    def __init__(self, *, verify: bool | ssl.SSLContext = True, trust_env: bool = True) -> None:
+        self._verify = verify
+        self._trust_env = trust_env
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+
+    def is_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return True for every method that is not safe in the sense of RFC 9110 section 9.2.1."""
+        return field(request, "method", str) not in _SAFE
+
+    def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
+        """Return the request with the header `idempotency-key`, unless the caller gave one."""
+        headers = field(request, "headers", dict, default={})
+        if _KEY_HEADER in headers:
+            return request
+        return {**request, "headers": {**headers, _KEY_HEADER: checked_header(_KEY_HEADER, key)}}
+
+    async def perform(self, namespace: str, request: Any) -> dict[str, Any]:
+        """Send the request, follow its redirects and return the last response; any status is a response.
+
+        Raises `Transport` with `http_timeout`, `http_connect` (both retryable), `http_tls`, `http_protocol`
+        (retryable unless the request is at fault), `http_too_many_redirects` or `http_body_too_large`.
+        """
+        if namespace != "http":
+            raise self._unknown(namespace)
+        body = field(request, "body", dict, NoneType)
+        call = http_request(  # again, for requests that did not come from our builder
+            field(request, "method", str),
+            field(request, "url", str),
+            headers=field(request, "headers", dict, NoneType),
+            json=request.get("json"),
+            data=None if body is None else unpack(body),
+            timeout=field(request, "timeout", int, float),
+            follow_redirects=field(request, "follow_redirects", bool),
+            max_body=field(request, "max_body", int),
+        )
+        import httpx  # noqa: PLC0415 - only those who use it pay for it
+
+        try:
+            with anyio.move_on_after(call["timeout"]):
+                return await self._fetch(call)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, zlib.error) as error:
+            _fail(call, error)
+        raise _failure(
+            call, Code.HTTP_TIMEOUT, f"was not answered within {call['timeout']:g} seconds", retryable=True
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections. The transport may be used again, with new ones."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.aclose()
+
+    async def _fetch(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        import httpx  # noqa: PLC0415 - see above
+
+        outgoing: httpx.Request | None = httpx.Request(
+            call["method"],
+            call["url"],
+            headers={**_DEFAULT_HEADERS, **call.get("headers", {})},
+            content=encode(call["json"])
+            if "json" in call
+            else unpack(call["body"])
+            if "body" in call
+            else None,
+        )
+        cookies = httpx.Cookies()  # of this call: a redirect may depend on what the answer before it set
+        for _ in range(1 + MOST_REDIRECTS):
+            assert outgoing is not None
+            client = self._client(tls=outgoing.url.scheme == "https")
+            response = await client.send(outgoing, stream=True, follow_redirects=False)
+            try:
+                outgoing = response.next_request
+                if outgoing is None or not call["follow_redirects"]:
+                    body = await _read(call, response)
+                    return {
+                        "status": response.status_code,
+                        "url": public_url(str(response.url)),
+                        "headers": [[_text(k).lower(), _text(v)] for k, v in response.headers.raw],
+                        "body": pack(body),
+                    }
+            finally:
+                await response.aclose()
+            cookies.extract_cookies(response)
+            cookies.set_cookie_header(outgoing)
+        raise _failure(call, Code.HTTP_TOO_MANY_REDIRECTS, f"was redirected more than {MOST_REDIRECTS} times")
+
+    def _client(self, *, tls: bool) -> httpx.AsyncClient:
+        """Return the client for https or for http, which need not wait for the authorities to be loaded."""
+        client = self._clients.get(tls)
+        if client is None:
+            import ssl  # noqa: PLC0415 - see above
+            from http.cookiejar import CookieJar, DefaultCookiePolicy  # noqa: PLC0415 - the same
+
+            import httpx  # noqa: PLC0415 - the same
+
+            client = self._clients[tls] = httpx.AsyncClient(
+                verify=self._verify if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                trust_env=self._trust_env,
+                timeout=None,  # noqa: S113 - one deadline covers the whole call, in `perform`
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # keeps none
+            )
+        return client
+
+
+async def _read(call: Mapping[str, Any], response: httpx.Response) -> bytes:
+    """Return the body, decompressed; stop as soon as it is over the limit."""
+    most = call["max_body"]
+    coding = response.headers.get("content-encoding", "").strip().lower()
+    inflater = Inflater(coding) if coding in CODINGS else None
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += inflater.feed(chunk, most + 1 - len(body)) if inflater else chunk
+        if len(body) > most:
+            problem = f"has a body of more than {most} bytes"
+            raise _failure(call, Code.HTTP_BODY_TOO_LARGE, problem, max_body=most)
+    if inflater and response.num_bytes_downloaded and not inflater.complete:
+        raise zlib.error("incomplete")
+    return bytes(body)
+
+
+def _text(raw: bytes) -> str:
+    """Return a header's octets as text: UTF-8 as most servers mean it, else Latin-1 as they used to."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _failure(
+    call: Mapping[str, Any], code: Code, problem: str, *, retryable: bool = False, **more: Any
+) -> Transport:
+    url = call["url"]
+    return Transport(
+        f"{call['method']} {bare_url(url)} {problem}",
+        code=code,
+        retryable=retryable,
+        details={"method": call["method"], "url": public_url(url), **more},
+    )
+
+
+def _fail(call: Mapping[str, Any], error: Exception) -> NoReturn:
+    """Raise what a failure of the HTTP library, of a socket or of a decoder means."""
+    import ssl  # noqa: PLC0415 - see above
+
+    import httpx  # noqa: PLC0415 - the same
+
+    causes = list(_causes(error))
+    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if tls is not None:
+        reason = getattr(tls, "verify_message", None) or tls.reason or "unknown"
+        raise _failure(call, Code.HTTP_TLS, f"failed to agree on TLS: {reason}", reason=reason) from error
+    match error:
+        case httpx.InvalidURL() | UnicodeError():
+            problem = f"{call['method']} {bare_url(call['url'])} has a url that cannot be used"
+            raise IoOther(problem, code=Code.IO_INVALID_REQUEST) from error
+        case httpx.TimeoutException():
+            raise _failure(call, Code.HTTP_TIMEOUT, "was not answered in time", retryable=True) from error
+        case httpx.ConnectError() | httpx.ProxyError() | OSError():
+            reason = next(
+                (_reason(cause) for cause in reversed(causes) if isinstance(cause, OSError)), "unknown"
+            )
+            problem = f"could not connect: {reason}"
+            raise _failure(call, Code.HTTP_CONNECT, problem, retryable=True, reason=reason) from error
+        case httpx.NetworkError():
+            problem, retryable = "lost its connection before the answer was complete", True
+        case httpx.LocalProtocolError():
+            problem, retryable = "is a request that HTTP does not allow", False
+        case httpx.UnsupportedProtocol():
+            problem, retryable = "was redirected to something that is not HTTP", False
+        case zlib.error():
+            problem, retryable = "has a body that cannot be decompressed", True
+        case _:
+            problem, retryable = "was not answered in proper HTTP", True
+    raise _failure(call, Code.HTTP_PROTOCOL, problem, retryable=retryable) from error
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the host name is not known"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return errno.errorcode.get(error.errno or 0, "unknown")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from, the first of each group, outermost first."""
+    while error is not None:
+        yield error
+        inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else None
+        error = inner or error.__cause__ or error.__context__

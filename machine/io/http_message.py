@@ -1,0 +1,273 @@
+"""What is said over HTTP: the request and the response of the namespace `http`.
+
+Everything here is pure and needs no HTTP library: the transport beside it (`http.py`) does the talking. The
+same call has the same request on any machine, so nothing here may depend on one.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json as json_text
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Self
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+import attrs
+
+from machine.canonical import decode, encode
+from machine.errors import CanonicalError, Code, IoOther, RateLimited, Transport
+from machine.io.wire import checked_count, checked_seconds, checked_text, pack, refusal, unpack
+
+__all__ = ["Headers", "HttpResponse", "bare_url", "checked_header", "http_request", "public_url"]
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_VALUE: Final = re.compile(r"[\t\x20-\x7e]*")  # RFC 9110 section 5.5, without the obsolete non-ASCII octets
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
+_DELAY: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+
+
+def http_request(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    json: Any = None,
+    data: str | bytes | Mapping[str, Any] | None = None,
+    timeout: float = 30.0,
+    follow_redirects: bool = True,
+    max_body: int = 16 * 1024 * 1024,
+) -> dict[str, Any]:
+    """Return the request for one HTTP call.
+
+    `params` are added to the query of `url` in the order given; a list repeats its name, true and false are
+    spelled so, None is empty. The body is either `json`, any JSON value (sent in its RFC 8785 form; None
+    means no body, so a JSON null is sent with `data="null"`), or `data`: text (as UTF-8), bytes, or a mapping
+    to send as a form. `content-type` is set for JSON and forms unless given. `timeout` is in seconds and
+    covers the whole call, redirects and body included; `max_body` is in bytes of the response body after
+    decompression. Raises `IoOther(io_invalid_request)` when an argument is not what is asked for here.
+    """
+    if not _TOKEN.fullmatch(checked_text(method, "method")) or method.upper() == "CONNECT":
+        raise refusal(f"{method!r} is not an HTTP method that can be called")
+    if not isinstance(follow_redirects, bool):
+        raise refusal("follow_redirects must be true or false")
+    if json is not None and data is not None:
+        raise refusal("a request has one body: give json or data, not both")
+    request: dict[str, Any] = {
+        "method": method.upper(),
+        "url": _with_params(_checked_url(url), params),
+        "timeout": checked_seconds(timeout, "timeout"),
+        "follow_redirects": follow_redirects,
+        "max_body": checked_count(max_body, "max_body"),
+    }
+    fields = _checked_headers(headers)
+    if json is not None:
+        try:
+            request["json"] = decode(encode(json))  # a copy of its own: the caller may go on changing theirs
+        except CanonicalError as error:
+            raise refusal(f"json is not JSON: {error.message}", path=error.path) from None
+        fields.setdefault("content-type", "application/json")
+    elif isinstance(data, Mapping):
+        request["body"] = pack(_form(data, "data").encode())
+        fields.setdefault("content-type", "application/x-www-form-urlencoded")
+    elif isinstance(data, str):
+        request["body"] = pack(checked_text(data, "data", nul=True).encode())
+    elif isinstance(data, bytes):
+        request["body"] = pack(data)
+    elif data is not None:
+        raise refusal(f"data must be a string, bytes or a mapping, not {type(data).__name__}")
+    if fields:
+        request["headers"] = fields
+    return request
+
+
+def _checked_url(url: Any) -> str:
+    text = checked_text(url, "url", empty=False)
+    if re.search(r"[\x00-\x20\x7f\\]", text):
+        raise refusal("the url holds a space, a backslash or a control character; percent-encode it")
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, brackets without an address
+        sound = False
+    if not sound:
+        raise refusal("the url must be http:// or https:// with a host")
+    return urlunsplit(parts._replace(fragment=""))  # never sent: RFC 9110 section 7.1
+
+
+def _with_params(url: str, params: Any) -> str:
+    if not params and (params is None or isinstance(params, Mapping)):
+        return url
+    parts = urlsplit(url)
+    query = "&".join(part for part in (parts.query, _form(params, "params")) if part)
+    return urlunsplit(parts._replace(query=query))
+
+
+def _form(values: Any, what: str) -> str:
+    """Return a mapping in the form encoding (WHATWG URL standard section 5), in its own order."""
+    if not isinstance(values, Mapping):
+        raise refusal(f"{what} must be a mapping, not {type(values).__name__}")
+    return urlencode(
+        [
+            (checked_text(name, f"a name in {what}", nul=True), _form_value(item, f"{what}[{name!r}]"))
+            for name, value in values.items()
+            for item in (value if isinstance(value, list | tuple) else (value,))
+        ]
+    )
+
+
+def _form_value(value: Any, what: str) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case float() if not math.isfinite(value):
+            raise refusal(f"{what} is not a finite number")
+        case int() | float():
+            return repr(value)
+        case _:
+            return checked_text(value, what, nul=True)
+
+
+def _checked_headers(headers: Any) -> dict[str, str]:
+    if headers is not None and not isinstance(headers, Mapping):
+        raise refusal(f"headers must be a mapping, not {type(headers).__name__}")
+    checked: dict[str, str] = {}
+    for name, value in (headers or {}).items():
+        text = checked_header(name, value)
+        lower = name.lower()
+        if lower in checked or lower in _FRAMING:
+            why = "is given twice" if lower in checked else "is computed from the body"
+            raise refusal(f"the header {name!r} {why}")
+        checked[lower] = text
+    return checked
+
+
+def checked_header(name: Any, value: Any) -> str:
+    """Return a header value without the white space around it; refuse what HTTP does not allow."""
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise refusal(f"{name!r} is not the name of a header")
+    if not isinstance(value, str) or not _VALUE.fullmatch(value):
+        raise refusal(f"the header {name!r} must be a string of printable ASCII")  # its value may be a secret
+    return str(value).strip(" \t")
+
+
+class Headers(Mapping[str, str]):
+    """Header fields by name, in any case; those of one name are joined by commas (RFC 9110 section 5.3)."""
+
+    __slots__ = ("_joined",)
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        joined: dict[str, str] = {}
+        for name, value in pairs:
+            name = name.lower()  # noqa: PLW2901 - the same name, as it is kept
+            joined[name] = f"{joined[name]}, {value}" if name in joined else value
+        self._joined = joined
+
+    def __getitem__(self, name: str) -> str:
+        return self._joined[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._joined)
+
+    def __len__(self) -> int:
+        return len(self._joined)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._joined
+
+    def __repr__(self) -> str:
+        return f"Headers({self._joined!r})"
+
+
+@attrs.frozen
+class HttpResponse:
+    """What a server answered.
+
+    `status` is the code; `url` is where the answer came from, after redirects and without user and password;
+    `header_list` has every header field in the order sent, names in lower case (cookies are only sound
+    there).
+    """
+
+    status: int
+    url: str
+    header_list: tuple[tuple[str, str], ...]
+    _body: builtins.bytes = attrs.field(alias="body", repr=False)
+
+    @classmethod
+    def from_json(cls, response: Mapping[str, Any]) -> Self:
+        """Return the view of an `http` response."""
+        pairs = tuple((name, value) for name, value in response["headers"])
+        return cls(response["status"], response["url"], pairs, unpack(response["body"]))
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields by name."""
+        return Headers(self.header_list)
+
+    @property
+    def bytes(self) -> builtins.bytes:
+        """The body, decompressed."""
+        return self._body
+
+    @property
+    def text(self) -> str:
+        """The body as text: in the charset of its content type, or UTF-8; U+FFFD where it does not fit."""
+        found = re.search(
+            r"""charset\s*=\s*["']?([^\s"';]+)""", self.headers.get("content-type", ""), re.IGNORECASE
+        )
+        if found:
+            try:
+                return self._body.decode(found[1], "replace")
+            except (LookupError, UnicodeError):  # no such charset, or not one of text
+                pass
+        return self._body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """Return the value of a JSON body (RFC 8259), a new one each time.
+
+        Raises `IoOther(malformed)` when the body is not JSON; NaN and infinities are not.
+        """
+        try:
+            return json_text.loads(self._body, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise IoOther(
+                f"the body of {bare_url(self.url)} is not JSON",
+                code=Code.MALFORMED,
+                details={"status": self.status, "url": self.url},
+            ) from None
+
+    def raise_for_status(self) -> Self:
+        """Return this response unless it says that the call failed.
+
+        Raises `RateLimited` for 429, with the seconds of `retry-after` when it is a number (RFC 9110 section
+        10.2.3), and `Transport(http_status)` for any other status from 400, retryable from 500.
+        """
+        if self.status < 400:  # noqa: PLR2004 - RFC 9110 section 15
+            return self
+        message = f"{bare_url(self.url)} answered with status {self.status}"
+        details = {"status": self.status, "url": self.url}
+        if self.status == 429:  # noqa: PLR2004 - RFC 6585 section 4
+            delay = self.headers.get("retry-after", "").strip()
+            seconds = float(delay) if _DELAY.fullmatch(delay) else None
+            raise RateLimited(message, retry_after=seconds, details=details)
+        retryable = self.status >= 500  # noqa: PLR2004 - RFC 9110 section 15.6
+        raise Transport(message, code=Code.HTTP_STATUS, retryable=retryable, details=details)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def public_url(url: str) -> str:
+    """Return a URL without user and password, which may not be recorded."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def bare_url(url: str) -> str:
+    """Return a URL as it reads well in a sentence: without user, password and query."""
+    return urlunsplit(urlsplit(public_url(url))._replace(query=""))

@@ -1,0 +1,85 @@
+"""Live IO: do it, then record it."""
+
+from __future__ import annotations
+
+import anyio
+
+from machine import canonical
+from machine.config import Durability, IoMode
+from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact
+from machine.events import FactError, FactRecorded, FactValue
+from machine.io.provider import Call, IoProvider
+from machine.io.scope import AttemptScope, Payloads
+
+__all__ = ["LiveIo"]
+
+
+class LiveIo(IoProvider):
+    """Goes outside through the transports, and records every outcome, errors included."""
+
+    def __init__(self, scope: AttemptScope) -> None:
+        super().__init__(scope)
+        self._turnstile = anyio.Lock()
+
+    def _recorded(self, key: str) -> bool:  # noqa: ARG002 - live, an outcome comes from a transport only
+        return False
+
+    async def _obtain(self, call: Call) -> FactRecorded:
+        if call.effect:
+            await self._intend(call)
+        payloads = Payloads()
+        payloads.items[call.digest] = ("fact_request", call.data)
+        try:
+            outcome = await self._perform(call, payloads)
+            if not call.effect:
+                # an effect that has happened is recorded at once: no await may come in between
+                async with self._turnstile:
+                    await self._scope.quiet.settle()
+        except anyio.get_cancelled_exc_class():
+            if not self._scope.cut:
+                await self._emit(call, _cancelled(call), payloads)
+            raise
+        fact = await self._emit(call, outcome, payloads)
+        if self._scope.config.durability is Durability.FACTS:
+            await self._scope.log.durable()
+        return fact
+
+    async def _record(self, call: Call, value: bytes) -> FactRecorded:
+        payloads = Payloads()
+        payloads.items[call.digest] = ("fact_request", call.data)
+        return await self._emit(call, FactValue(payloads.add("fact_payload", value)), payloads)
+
+    async def _perform(self, call: Call, payloads: Payloads) -> FactValue | FactError:
+        scope = self._scope
+        try:
+            if scope.config.io_mode is IoMode.REPLAY:
+                raise MissingFact(
+                    f"the run has no recorded fact for {call.namespace}",
+                    retryable=scope.config.replay_missing_fact_retryable,
+                    details={"request": call.digest},
+                    hint='it was started with io_mode="replay"',
+                )
+            transport = scope.transport(call.namespace)
+            assert transport is not None
+            try:
+                response = await transport.perform(call.namespace, call.request)
+                data = canonical.encode(response)
+            except IoError:
+                raise
+            except CanonicalError as exc:
+                raise IoOther(f"the transport of {call.namespace} answered with no JSON: {exc}") from exc
+            except Exception as exc:
+                raise IoOther(f"the transport of {call.namespace} raised {type(exc).__name__}: {exc}") from exc
+        except IoError as exc:
+            return FactError(exc.kind, exc.info)
+        return FactValue(payloads.add("fact_payload", data))
+
+    async def _emit(self, call: Call, outcome: FactValue | FactError, payloads: Payloads) -> FactRecorded:
+        fact = self._fact_of(call, outcome)
+        await self._scope.log.emit([fact], payloads)
+        return fact
+
+
+def _cancelled(call: Call) -> FactError:
+    exc = IoOther(f"the handler cancelled its call of {call.namespace}", code=Code.CALL_CANCELLED)
+    return FactError(exc.kind, exc.info)

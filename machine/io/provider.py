@@ -1,0 +1,304 @@
+"""What a handler sees as `io`: the only door to the outside.
+
+This file holds what is the same live and in replay: which call is which (identity is path, not position), what
+a state may call at all, and which earlier facts it is given again. Going outside is `io.live`; looking a
+recording up is `io.replay`.
+"""
+
+from __future__ import annotations
+
+import os
+import random as random_module
+import uuid as uuid_module
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+import attrs
+
+from machine import canonical
+from machine.errors import Code, IoError, IoOther, StateError
+from machine.events import EffectIntended, FactError, FactRecorded, FactValue
+from machine.ids import RESERVED_FACT_PREFIX, FactKey
+from machine.io import clock, entropy, env, exec, files, http  # noqa: A004 - the namespaces' own names
+from machine.io.scope import AttemptScope, Payloads, is_namespace
+from machine.plan import SideEffects
+
+__all__ = ["IoProvider", "IoResult"]
+
+_VALUE_NAMESPACE = "value"
+
+
+@attrs.frozen
+class IoResult:
+    """What a call returned: the response (JSON), the key of its fact, the artifact of the response."""
+
+    response: Any
+    fact_key: str
+    recorded_payload_id: str
+
+
+@attrs.frozen
+class Call:
+    """One call, identified: everything its fact will say but the outcome."""
+
+    key: str
+    namespace: str
+    request: Any
+    digest: str
+    data: bytes
+    effect: bool
+
+
+class IoProvider(ABC):
+    """The outside, as a handler sees it. Every method is awaited (in a plain-function handler: just called).
+
+    Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
+    """
+
+    def __init__(self, scope: AttemptScope) -> None:
+        self._scope = scope
+        self._in_flight: dict[str, anyio.Event] = {}
+        self._keyed: dict[str, str] = {}
+
+    @abstractmethod
+    async def _obtain(self, call: Call) -> FactRecorded:
+        """Return the fact of a call that has none yet; it is in the log when this returns."""
+
+    @abstractmethod
+    async def _record(self, call: Call, value: bytes) -> FactRecorded:
+        """Return the fact of a value the handler itself gives; it is in the log when this returns."""
+
+    @abstractmethod
+    def _recorded(self, key: str) -> bool:
+        """Say whether the outcome of a call is at hand although no transport is."""
+
+    async def call(self, namespace: str, request: Any, fact_key: str | None = None) -> IoResult:
+        """Make a call through the transport registered for `namespace` and return its recorded outcome.
+
+        `request` is any JSON value. `fact_key` names the fact: single-assignment for the run, so a later call
+        with the same key and request returns the same value without going out. Raises the recorded `IoError`
+        when the call failed.
+        """
+        call = self._identify(namespace, request, fact_key)
+        return self._result(await self._fact(call))
+
+    async def record_value(self, key: str, value: Any) -> Any:
+        """Record `value` (JSON) as the fact `key`, and return the value recorded first under that key.
+
+        For a value that the handler got in a way of its own: in replay it is the recorded one.
+        """
+        data = canonical.encode(value)
+        call = self._identify(_VALUE_NAMESPACE, {"key": key}, key)
+        return self._result(await self._fact(call, data)).response
+
+    def get_recorded_fact(self, key: str) -> Any:
+        """Return the response recorded under an explicit fact key so far in the run, None when there is none."""
+        fact = self._scope.log.history.facts.get(str(FactKey(key)))
+        if fact is None or not isinstance(fact.outcome, FactValue):
+            return None
+        return self._result(fact).response
+
+    async def http(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        data: str | bytes | Mapping[str, Any] | None = None,
+        timeout: float = 30.0,  # noqa: ASYNC109 - part of the recorded request, not of this coroutine
+        fact_key: str | None = None,
+        **options: Any,
+    ) -> http.HttpResponse:
+        """Make an HTTP request. `timeout` is in seconds and covers the whole call; see `http_request`.
+
+        Any status is a response; `raise_for_status()` turns 4xx and 5xx into errors.
+        """
+        request = http.http_request(
+            method, url, headers=headers, params=params, json=json, data=data, timeout=timeout, **options
+        )
+        return http.HttpResponse.from_json((await self.call("http", request, fact_key)).response)
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 60.0,  # noqa: ASYNC109 - part of the recorded request, not of this coroutine
+        fact_key: str | None = None,
+        **options: Any,
+    ) -> exec.ExecResult:
+        """Run a program without a shell and wait for it. `timeout` is in seconds; see `exec_request`.
+
+        Any exit status is a result; `check()` turns a non-zero one into an error.
+        """
+        request = exec.exec_request(argv, stdin=stdin, env=env, timeout=timeout, **options)
+        return exec.ExecResult.from_json((await self.call("exec", request, fact_key)).response)
+
+    async def read_file(self, path: str | os.PathLike[str], *, fact_key: str | None = None) -> files.FileContent:
+        """Read a regular file. The path is recorded as given and resolved where the run is live."""
+        result = await self.call("file.read", files.read_request(path), fact_key)
+        return files.FileContent.from_json(result.response)
+
+    async def write_file(
+        self, path: str | os.PathLike[str], data: str | bytes, *, fact_key: str | None = None
+    ) -> int:
+        """Replace a file atomically and return the bytes written. Needs `side_effects="apply_side_effect"`."""
+        result = await self.call("file.write", files.write_request(path, data), fact_key)
+        count: int = result.response["bytes"]
+        return count
+
+    async def now(self) -> int:
+        """Return the time in whole milliseconds since the epoch."""
+        now: int = (await self.call("clock.now", clock.now_request())).response
+        return now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait. In replay this returns at once."""
+        await self.call("clock.sleep", clock.sleep_request(seconds))
+
+    async def random_bytes(self, n: int) -> bytes:
+        """Return `n` bytes (1 to 65536) from the operating system's generator."""
+        result = await self.call("random.bytes", entropy.random_bytes_request(n))
+        return entropy.bytes_from(result.response)
+
+    async def uuid(self) -> uuid_module.UUID:
+        """Return a random UUID (version 4)."""
+        return entropy.uuid_from(await self.random_bytes(16))
+
+    async def random(self) -> random_module.Random:
+        """Return a `random.Random` seeded from a recorded fact: what it draws is the same in replay."""
+        return entropy.random_from(await self.random_bytes(32))
+
+    async def env(self, name: str) -> str | None:
+        """Return an environment variable, None when it is not set."""
+        value: str | None = (await self.call("env", env.env_request(name))).response["value"]
+        return value
+
+    def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
+        scope = self._scope
+        scope.check_open()
+        meta = scope.state.meta
+        if not is_namespace(namespace):
+            raise IoOther(f"{namespace!r} is not a namespace", code=Code.IO_INVALID_REQUEST)
+        if meta.side_effects is SideEffects.PURE:
+            raise IoOther(
+                f"state {scope.state.id} is declared pure and calls {namespace}",
+                code=Code.SIDE_EFFECT_NOT_DECLARED,
+                hint='declare side_effects="read_only_io"',
+            )
+        transport = scope.transport(namespace)
+        applies = meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+        effect = False
+        if transport is not None:
+            effect = applies and transport.is_effect(namespace, request)
+            if not applies and transport.is_certain_effect(namespace, request):
+                raise IoOther(
+                    f"state {scope.state.id} is declared {meta.side_effects} and changes the outside "
+                    f"through {namespace}",
+                    code=Code.SIDE_EFFECT_NOT_DECLARED,
+                    hint='declare side_effects="apply_side_effect" and an idempotency key',
+                )
+            if effect and scope.idempotency_key is not None:
+                request = self._with_key(namespace, request, scope.idempotency_key)
+        data = canonical.encode(request)
+        digest = canonical.artifact_id(data)
+        if fact_key is None:
+            occurrence = scope.occurrence(namespace, digest)
+            key = _path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
+        else:
+            key = str(FactKey(fact_key))
+        if transport is None and namespace != _VALUE_NAMESPACE and not self._recorded(key):
+            raise IoOther(
+                f"no transport is registered for {namespace}",
+                code=Code.IO_UNKNOWN_NAMESPACE,
+                hint=f"pass transports={{{namespace.partition('.')[0]!r}: ...}}",
+            )
+        return Call(key, namespace, request, digest, data, effect)
+
+    def _with_key(self, namespace: str, request: Any, key: str) -> Any:
+        transport = self._scope.transport(namespace)
+        assert transport is not None
+        keyed = transport.with_idempotency_key(namespace, request, key)
+        if keyed != request and transport.one_effect_per_key:
+            digest = canonical.artifact_id(canonical.encode(request))
+            if self._keyed.setdefault(key, digest) != digest:
+                raise StateError(
+                    f"state {self._scope.state.id} sends a second, different effect with the idempotency key {key!r}",
+                    code=Code.IDEMPOTENCY_KEY_REUSED,
+                    hint="make it a state of its own, or give the call its own idempotency-key header",
+                )
+        return keyed
+
+    async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
+        """Return the one fact of a call, whoever asks first."""
+        while (racing := self._in_flight.get(call.key)) is not None:
+            await racing.wait()
+        before = self._before(call)
+        if before is not None:
+            return before
+        self._in_flight[call.key] = done = anyio.Event()
+        try:
+            return await (self._obtain(call) if value is None else self._record(call, value))
+        finally:
+            del self._in_flight[call.key]
+            done.set()
+
+    def _before(self, call: Call) -> FactRecorded | None:
+        """Return the fact that already answers a call: the same explicit key, or what an earlier attempt left."""
+        scope = self._scope
+        facts = scope.log.history.facts
+        if not call.key.startswith(RESERVED_FACT_PREFIX):
+            fact = facts.get(call.key)
+            if fact is None or (isinstance(fact.outcome, FactError) and not self._is_own(fact)):
+                return None
+            if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
+                raise StateError(
+                    f"the fact {call.key!r} was recorded for another request",
+                    code=Code.FACT_KEY_CONFLICT,
+                    details={"key": call.key, "recorded": fact.request_digest, "now": call.digest},
+                    hint="a fact key names one request in a run",
+                )
+            return fact
+        occurrence = int(call.key.rpartition("/")[2])
+        keeps_all = scope.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+        for attempt in reversed(scope.log.history.reusable(scope.state.id, keeps_all=keeps_all)):
+            fact = facts.get(_path_key(scope.state.id, attempt, call.namespace, call.digest, occurrence))
+            if fact is not None and isinstance(fact.outcome, FactValue):
+                return fact
+        return None
+
+    def _is_own(self, fact: FactRecorded) -> bool:
+        return (fact.state_id, fact.attempt) == (self._scope.state.id, self._scope.attempt)
+
+    def _result(self, fact: FactRecorded) -> IoResult:
+        match fact.outcome:
+            case FactError(kind, info):
+                raise IoError.from_fact(kind, info)
+            case FactValue(payload_id):
+                # decoded from the recorded bytes, live as in replay: a live value equals its replayed value
+                return IoResult(canonical.decode(self._scope.log.load(payload_id)), fact.key, payload_id)
+
+    def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:
+        scope = self._scope
+        return FactRecorded(
+            call.key, call.namespace, call.digest, outcome, scope.state.id, scope.attempt
+        )
+
+    async def _intend(self, call: Call) -> None:
+        """Put the intent of an effect into the log, durable before the effect may leave the process."""
+        scope = self._scope
+        payloads = Payloads()
+        payloads.items[call.digest] = ("fact_request", call.data)
+        await scope.log.emit(
+            [EffectIntended(call.key, call.digest, scope.state.id, scope.attempt)], payloads
+        )
+        await scope.log.durable()
+
+
+def _path_key(state_id: str, attempt: int, namespace: str, digest: str, occurrence: int) -> str:
+    return f"{RESERVED_FACT_PREFIX}{state_id}/{attempt}/{namespace}/{digest}/{occurrence}"

@@ -1,0 +1,146 @@
+"""What one attempt is to the IO layer: which state, which history it may draw on, which door it goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import anyio
+import attrs
+from anyio.lowlevel import checkpoint
+
+from machine import canonical
+from machine.catalogue import Catalogue
+from machine.config import RunConfig
+from machine.errors import Code, StateError
+from machine.events import Event
+from machine.io.transport import Transport
+from machine.kernel.history import History
+from machine.plan import PlanState
+
+__all__ = ["AttemptScope", "Log", "Payloads", "Quiet"]
+
+QUIET_ROUNDS = 16
+"""Turns of the event loop that a handler is given to settle before the next outcome is handed to it."""
+
+
+class Payloads:
+    """Artifacts on their way into the log, by id: bytes and kind."""
+
+    __slots__ = ("items",)
+
+    def __init__(self) -> None:
+        self.items: dict[str, tuple[str, bytes]] = {}
+
+    def add(self, kind: str, data: bytes) -> str:
+        """Add bytes and return their id."""
+        artifact_id = canonical.artifact_id(data)
+        self.items[artifact_id] = (kind, data)
+        return artifact_id
+
+    def add_all(self, kind: str, items: Mapping[str, bytes]) -> None:
+        """Add bytes whose ids are known."""
+        for artifact_id, data in items.items():
+            self.items[artifact_id] = (kind, data)
+
+
+class Log(Protocol):
+    """Where a run's events go: into a store when it is live, against its recording when it is replayed."""
+
+    history: History
+
+    async def emit(
+        self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
+    ) -> None:
+        """Append events, all or none, and fold them. Live, this returns without waiting for the disk."""
+        ...
+
+    async def durable(self) -> None:
+        """Return when everything emitted so far is durable."""
+        ...
+
+    def load(self, artifact_id: str) -> bytes:
+        """Return an artifact's bytes, whether or not they have reached the store yet."""
+        ...
+
+
+class Quiet:
+    """Hands outcomes to a handler one at a time, each after the handler has settled from the one before.
+
+    `tasks` is how many tasks run while the handler has started none.
+
+    A handler with a single task is always settled. One that races tasks is given some turns of the event loop,
+    in live mode and in replay alike, so that what it sees of a race is the recorded order and nothing finer.
+    """
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self, tasks: int) -> None:
+        self._tasks = tasks
+
+    @property
+    def alone(self) -> bool:
+        """True when the handler has started no task of its own."""
+        return len(anyio.get_running_tasks()) <= self._tasks
+
+    async def settle(self) -> None:
+        """Let the handler's other tasks go on until they wait."""
+        if not self.alone:
+            for _ in range(QUIET_ROUNDS):
+                await checkpoint()
+
+
+@attrs.define
+class AttemptScope:
+    """One attempt, from the outside's point of view. `closed` once the attempt has ended."""
+
+    state: PlanState
+    attempt: int
+    config: RunConfig
+    log: Log
+    transports: Mapping[str, Transport]
+    catalogue: Catalogue
+    idempotency_key: str | None
+    quiet: Quiet
+    closed: bool = False
+    limit: anyio.CancelScope | None = None
+    """The scope of the state's timeout."""
+    _occurrences: dict[tuple[str, str], int] = attrs.field(factory=dict, init=False)
+
+    @property
+    def cut(self) -> bool:
+        """True from the moment the engine itself cancels the handler."""
+        return self.closed or (self.limit is not None and self.limit.cancel_called)
+
+    def check_open(self) -> None:
+        """Raise `StateError` (`attempt_closed`) when the attempt has ended."""
+        if self.closed:
+            raise StateError(
+                f"attempt {self.attempt} of {self.state.id} has ended; a task it left behind used its io or rec",
+                code=Code.ATTEMPT_CLOSED,
+                hint="await every task before the handler returns",
+            )
+
+    def occurrence(self, namespace: str, digest: str) -> int:
+        """Count the calls of this attempt with one namespace and request; the first is 0."""
+        count = self._occurrences.get((namespace, digest), 0)
+        self._occurrences[namespace, digest] = count + 1
+        return count
+
+    def transport(self, namespace: str) -> Transport | None:
+        """Return the transport of the longest registered dotted prefix of a namespace."""
+        prefix = namespace
+        while prefix:
+            if prefix in self.transports:
+                return self.transports[prefix]
+            prefix = prefix.rpartition(".")[0]
+        return None
+
+
+def is_namespace(value: Any) -> bool:
+    """Say whether a value may name a namespace: dotted lowercase segments."""
+    return (
+        isinstance(value, str)
+        and len(value) <= 128  # noqa: PLR2004 - the rule itself
+        and all(part.isidentifier() and part.islower() and part.isascii() for part in value.split("."))
+    )

@@ -1,0 +1,139 @@
+"""The context a state sees: its base snapshot, with the state's own writes staged over it.
+
+Writes become visible to others only when the attempt completes. What is handed out is the reader's own copy; a
+copy changed in place and not written back is an error when the attempt ends, never a silent loss.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, MutableMapping
+from typing import Any, Final, TypeVar
+
+from machine import canonical, codec
+from machine.errors import CanonicalError, Code, ContextError
+from machine.ids import ContextKey
+from machine.kernel.snapshot import Snapshot
+
+__all__ = ["MAX_VALUE_BYTES", "Context"]
+
+MAX_VALUE_BYTES: Final = 128 * 1024 * 1024
+"""The largest value a context key may hold, in canonical bytes."""
+
+T = TypeVar("T")
+
+
+class Context(MutableMapping[str, Any]):
+    """A run's key-value data as one attempt sees it. Keys are strings, values JSON; iteration is in key order."""
+
+    def __init__(self, base: Snapshot) -> None:
+        self._base = base
+        self._staged: dict[str, bytes | None] = {}
+        self._copies: dict[str, tuple[Any, bytes]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Context of {len(self)} keys, {len(self._staged)} staged>"
+
+    def __getitem__(self, key: str) -> Any:
+        held = self._copies.get(key)
+        if held is not None:
+            return held[0]
+        data = self._data(key)
+        if data is None:
+            raise self._missing(key)
+        value = canonical.decode(data)
+        if type(value) in {dict, list}:
+            self._copies[key] = value, data
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if type(key) is not str or not 1 <= len(key) <= ContextKey.longest or not key.isprintable():
+            key = str(ContextKey(key))
+        try:
+            data = canonical.encode(value)
+        except CanonicalError as exc:
+            path = f"$.{key}" if key.isidentifier() else f"$[{key!r}]"
+            raise CanonicalError(path + exc.path.removeprefix("$"), exc.problem) from None
+        if len(data) > MAX_VALUE_BYTES:
+            raise ContextError(
+                f"the value of context key {key!r} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",
+                code=Code.CONTEXT_VALUE_TOO_LARGE,
+            )
+        held = self._copies.get(key)
+        if held is not None:
+            if held[0] is value:
+                self._copies[key] = value, data
+            else:
+                del self._copies[key]
+        self._staged[key] = data
+
+    def __delitem__(self, key: str) -> None:
+        if self._data(key) is None:
+            raise self._missing(key)
+        self._copies.pop(key, None)
+        self._staged[key] = None
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._data(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        keys = set(self._base.keys())
+        for key, data in self._staged.items():
+            if data is None:
+                keys.discard(key)
+            else:
+                keys.add(key)
+        return iter(sorted(keys))
+
+    def __len__(self) -> int:
+        count = len(self._base)
+        for key, data in self._staged.items():
+            count += (data is not None) - (self._base.get(key) is not None)
+        return count
+
+    def write_typed(self, key: str, value: Any, kind: Any = None) -> None:
+        """Write an attrs instance, datetime, Decimal, bytes, UUID, Enum, tuple or a nest of them.
+
+        `kind` is the type to write it as, its own by default. Read it back with `read_typed` and the same type.
+        """
+        self[key] = codec.unstructure_typed(value, kind)
+
+    def read_typed(self, key: str, kind: type[T]) -> T:
+        """Return a key's value as an instance of `kind`. Raises `CodecError` when it is not one."""
+        data = self._data(key)
+        if data is None:
+            raise self._missing(key)
+        value: T = codec.structure_typed(canonical.decode(data), kind)
+        return value
+
+    @property
+    def staged(self) -> dict[str, bytes | None]:
+        """The writes so far: canonical bytes by key, None for a removed key."""
+        return self._staged
+
+    def check_copies(self) -> None:
+        """Raise `ContextError` (`context_value_mutated`) when a copy that was handed out has been changed."""
+        for key, (value, data) in self._copies.items():
+            try:
+                same = canonical.encode(value) == data
+            except CanonicalError:
+                same = False
+            if not same:
+                raise ContextError(
+                    f"the value of context key {key!r} was changed in place and not written back",
+                    code=Code.CONTEXT_VALUE_MUTATED,
+                    hint=f"end with ctx[{key!r}] = value",
+                )
+
+    def _data(self, key: str) -> bytes | None:
+        if key in self._staged:
+            return self._staged[key]
+        return self._base.get(key)
+
+    def _missing(self, key: object) -> ContextError:
+        near = difflib.get_close_matches(str(key), list(self), 1)
+        return ContextError(
+            f"the context has no key {key!r}",
+            code=Code.CONTEXT_KEY_MISSING,
+            hint=f"did you mean {near[0]!r}?" if near else None,
+        )

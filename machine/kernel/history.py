@@ -1,0 +1,281 @@
+"""`fold`: the only reader of a log's meaning.
+
+It is a pure function of the entries: it keeps every envelope rule, each with its own error code, and is total
+(any sequence of entries gives a `History` or a `LogError`). A `History` may be folded further in place, which is
+the same as folding the longer log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+import attrs
+from blake3 import blake3
+
+from machine.errors import Code, ErrorInfo, LogError
+from machine.events import (
+    DomainEventRecorded,
+    EffectIntended,
+    Entry,
+    FactRecorded,
+    FactValue,
+    RetryScheduled,
+    RunCompleted,
+    RunStarted,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+    StateSkipped,
+)
+from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
+
+__all__ = ["History", "OpenAttempt", "StateHistory", "StateStatus", "fold"]
+
+_EMPTY_LANE: Final = bytes(32)
+_RUN_LANE: Final = ""
+
+
+class StateStatus(StrEnum):
+    """Where a state stands, as far as the log says."""
+
+    OPEN = "open"
+    WAITING = "waiting"
+    FAILED = "failed"
+    COMPLETED = "completed"
+    SKIPPED = "skipped"
+
+
+@attrs.define
+class StateHistory:
+    """What a log says about one state.
+
+    `attempts` counts those begun; `failures` those that use up the retry budget (not those recovered after a
+    crash); `fresh_from` is the first attempt whose facts a later one of a read-only state may still reuse;
+    `retry_delay_ms` is set while a retry waits, `retry_ts_millis` being when it was scheduled.
+    """
+
+    status: StateStatus
+    attempts: int = 0
+    failures: int = 0
+    fresh_from: int = 0
+    error: ErrorInfo | None = None
+    cut: bool = False
+    retry_delay_ms: int | None = None
+    retry_ts_millis: int | None = None
+    reason: str | None = None
+    snapshot_id: str | None = None
+
+
+@attrs.frozen
+class OpenAttempt:
+    """The attempt that has begun and not ended, and the seq it began at."""
+
+    state_id: str
+    attempt: int
+    base_snapshot_id: str
+    seq: int
+
+
+@attrs.define
+class History:
+    """What the fold of a log says about a run. Only `fold` and `advance` write it."""
+
+    run_id: str | None = None
+    status: RunStatus = RunStatus.PENDING
+    started: RunStarted | None = None
+    started_ms: int | None = None
+    head_seq: int = 0
+    checkpoint: str | None = None
+    """Snapshot id of the last state boundary."""
+    states: dict[str, StateHistory] = attrs.field(factory=dict)
+    settled: int = 0
+    """How many states have completed or been skipped."""
+    open: OpenAttempt | None = None
+    facts: dict[str, FactRecorded] = attrs.field(factory=dict)
+    uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)
+    """Effects that were intended and have no outcome, by fact key."""
+    final_snapshot_id: str | None = None
+    lanes: dict[str, bytes] = attrs.field(factory=dict)
+
+    @property
+    def final(self) -> bool:
+        """True when the run has ended for good."""
+        return self.status in FINAL_STATUSES
+
+    def digest(self, order: Iterable[str]) -> str:
+        """Return the digest: one BLAKE3 over the run's own lane, then each state's in the order given.
+
+        A lane is itself a BLAKE3 chain over the canonical bodies of its events, so the interleaving of lanes and
+        everything informational are left out. 64 lowercase hex digits.
+        """
+        whole = blake3(self.lanes.get(_RUN_LANE, _EMPTY_LANE))
+        for state_id in order:
+            whole.update(self.lanes.get(state_id, _EMPTY_LANE))
+        return whole.hexdigest()
+
+    def advance(self, entry: Entry) -> None:
+        """Fold one more entry into this history. Raises `LogError`, leaving the history unusable."""
+        event, seq = entry.event, entry.seq
+        if seq != self.head_seq + 1:
+            raise LogError(seq, f"it follows event {self.head_seq}", code=Code.LOG_SEQ_GAP)
+        if isinstance(event, RunStarted):
+            self._start(entry, event)
+        else:
+            if self.started is None:
+                raise LogError(seq, f"a log begins with run_started, not {event.type}", code=Code.LOG_FIRST_EVENT)
+            if entry.run_id != self.run_id:
+                raise LogError(
+                    seq, f"it belongs to run {entry.run_id!r}, not {self.run_id!r}", code=Code.LOG_WRONG_RUN
+                )
+            if self.final:
+                raise LogError(seq, f"{event.type} follows the end of the run", code=Code.LOG_AFTER_END)
+            match event:
+                case StateEntered():
+                    self._enter(seq, event)
+                case StateCompleted():
+                    state = self._close(seq, event.type, event.state_id)
+                    state.status, state.snapshot_id = StateStatus.COMPLETED, event.context_snapshot_id
+                    self.checkpoint = event.context_snapshot_id
+                    self.settled += 1
+                case StateFailed():
+                    self._fail(seq, event)
+                case StateSkipped():
+                    self._skip(seq, event)
+                case RetryScheduled():
+                    self._retry(entry, event)
+                case FactRecorded():
+                    self._fact(seq, event)
+                case EffectIntended():
+                    self._within(seq, event)
+                    self.uncertain[event.key] = event
+                case DomainEventRecorded():
+                    self._within(seq, event)
+                case RunCompleted():
+                    self._complete(seq, event)
+        lane = getattr(event, "state_id", _RUN_LANE)
+        self.lanes[lane] = blake3(self.lanes.get(lane, _EMPTY_LANE) + entry.body).digest()
+        self.head_seq = seq
+
+    def reusable(self, state_id: str, *, keeps_all: bool) -> range:
+        """Return the earlier attempts of the open attempt's state whose successful facts it may reuse.
+
+        `keeps_all` is true for a state that applies side effects: it reuses those of every earlier attempt.
+        """
+        state = self.states[state_id]
+        return range(0 if keeps_all else state.fresh_from, state.attempts - 1)
+
+    def _start(self, entry: Entry, event: RunStarted) -> None:
+        if self.started is not None:
+            raise LogError(entry.seq, "run_started again", code=Code.LOG_SECOND_START)
+        self.run_id, self.started, self.started_ms = entry.run_id, event, entry.ts_millis
+        self.checkpoint = event.initial_snapshot_id
+        self.status = RunStatus.RUNNING
+
+    def _enter(self, seq: int, event: StateEntered) -> None:
+        if self.open is not None:
+            raise LogError(
+                seq, f"{event.state_id} begins while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN
+            )
+        state = self.states.get(event.state_id)
+        if state is not None and state.status in {StateStatus.COMPLETED, StateStatus.SKIPPED}:
+            raise LogError(
+                seq, f"{event.state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
+            )
+        if state is None:
+            state = self.states[event.state_id] = StateHistory(StateStatus.OPEN)
+        elif state.status is StateStatus.FAILED and not state.cut:
+            raise LogError(seq, f"{event.state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
+        if event.attempt != state.attempts:
+            raise LogError(
+                seq,
+                f"attempt {event.attempt} of {event.state_id} begins where {state.attempts} is due",
+                code=Code.LOG_ATTEMPT_NUMBER,
+            )
+        if event.base_snapshot_id != self.checkpoint:
+            raise LogError(
+                seq, f"{event.state_id} begins on a base that is not the checkpoint", code=Code.LOG_BASE_SNAPSHOT
+            )
+        state.status, state.retry_delay_ms, state.retry_ts_millis = StateStatus.OPEN, None, None
+        state.attempts += 1
+        self.open = OpenAttempt(event.state_id, event.attempt, event.base_snapshot_id, seq)
+
+    def _close(self, seq: int, kind: str, state_id: str) -> StateHistory:
+        if self.open is None or self.open.state_id != state_id:
+            raise LogError(seq, f"{kind} of {state_id}, which has no open attempt", code=Code.LOG_NO_OPEN_ATTEMPT)
+        self.open = None
+        return self.states[state_id]
+
+    def _fail(self, seq: int, event: StateFailed) -> None:
+        state = self._close(seq, event.type, event.state_id)
+        state.status, state.error, state.cut = StateStatus.FAILED, event.error, event.cut
+        if event.error.code != Code.ORPHAN_ATTEMPT_RECOVERED:
+            state.failures += 1
+        if not event.cut:
+            state.fresh_from = state.attempts
+
+    def _skip(self, seq: int, event: StateSkipped) -> None:
+        if self.open is not None:
+            raise LogError(
+                seq, f"{event.state_id} is skipped while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN
+            )
+        if event.state_id in self.states:
+            raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
+        self.states[event.state_id] = StateHistory(StateStatus.SKIPPED, reason=event.reason)
+        self.settled += 1
+
+    def _retry(self, entry: Entry, event: RetryScheduled) -> None:
+        state = self.states.get(event.state_id)
+        if state is None or state.status is not StateStatus.FAILED or event.attempt != state.attempts:
+            raise LogError(
+                entry.seq,
+                f"a retry of {event.state_id} as attempt {event.attempt}, which did not just fail before it",
+                code=Code.LOG_RETRY,
+            )
+        state.status = StateStatus.WAITING
+        state.retry_delay_ms, state.retry_ts_millis = event.delay_ms, entry.ts_millis
+
+    def _within(self, seq: int, event: FactRecorded | EffectIntended | DomainEventRecorded) -> None:
+        attempt = self.open
+        if attempt is None or (attempt.state_id, attempt.attempt) != (event.state_id, event.attempt):
+            raise LogError(
+                seq,
+                f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open",
+                code=Code.LOG_NO_OPEN_ATTEMPT,
+            )
+
+    def _fact(self, seq: int, event: FactRecorded) -> None:
+        self._within(seq, event)
+        before = self.facts.get(event.key)
+        # a value is single-assignment for the run; an error only for its attempt, so that a retry may try again
+        if before is not None and (
+            isinstance(before.outcome, FactValue)
+            or (before.state_id, before.attempt) == (event.state_id, event.attempt)
+        ):
+            raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
+        self.facts[event.key] = event
+        self.uncertain.pop(event.key, None)
+
+    def _complete(self, seq: int, event: RunCompleted) -> None:
+        if self.open is not None:
+            raise LogError(seq, f"the run ends while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN)
+        try:
+            status = RunStatus(event.status)
+        except ValueError:
+            status = RunStatus.PENDING
+        if status not in FINAL_STATUSES or not may_follow(self.status, status):
+            raise LogError(
+                seq, f"a run that is {self.status} cannot become {event.status!r}", code=Code.INVALID_TRANSITION
+            )
+        if event.final_snapshot_id not in {None, self.checkpoint}:
+            raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
+        self.status, self.final_snapshot_id = status, event.final_snapshot_id
+
+
+def fold(entries: Iterable[Entry], history: History | None = None) -> History:
+    """Return what `entries` say, continuing `history` (in place) when one is given. Raises `LogError`."""
+    history = History() if history is None else history
+    for entry in entries:
+        history.advance(entry)
+    return history

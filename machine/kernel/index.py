@@ -1,0 +1,71 @@
+"""The index of runs: a pure projection of a log's run-level events, the same for every store.
+
+It never judges a log (`fold` does) and never fails: whatever the bytes are, there is a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import attrs
+import orjson
+
+__all__ = ["RunRow", "advance"]
+
+_RUN_LEVEL: Final = b'"type":"run_'
+"""Bytes that every run-level event holds: canonical JSON has one spelling. Others are not even parsed."""
+
+_MAX_MS: Final = 2**63 - 1
+"""The largest integer a store's column holds."""
+
+
+@attrs.frozen
+class RunRow:
+    """One run's line in the index. `created_ms` and `updated_ms` are milliseconds since the epoch."""
+
+    run_id: str
+    op_id: str
+    status: str
+    created_ms: int
+    updated_ms: int
+    head_seq: int
+
+
+def advance(row: RunRow | None, run_id: str, events: Iterable[tuple[int, bytes]]) -> RunRow:
+    """Return the row after `events` (seq and envelope bytes each); `row` is None for a run's first append.
+
+    Total: bytes that are no envelope leave op and status as they were. It is `fold` that judges a log.
+    """
+    if row is None:
+        op_id, status, created_ms, updated_ms, head_seq = "", "pending", 0, 0, 0
+    else:
+        op_id, status, head_seq = row.op_id, row.status, row.head_seq
+        created_ms, updated_ms = row.created_ms, row.updated_ms
+    for seq, data in events:
+        head_seq = seq
+        if _RUN_LEVEL not in data:
+            continue
+        event, ts = _event(data)
+        match event.get("type"):
+            case "run_started":
+                op_id, status = _text(event.get("op_id"), ""), "running"
+                created_ms = updated_ms = ts
+            case "run_completed":
+                status, updated_ms = _text(event.get("status"), status), ts
+            case _:
+                pass
+    return RunRow(run_id, op_id, status, created_ms, updated_ms, head_seq)
+
+
+def _text(value: object, otherwise: str) -> str:
+    return value if isinstance(value, str) else otherwise
+
+
+def _event(data: bytes) -> tuple[dict[str, Any], int]:
+    try:
+        envelope = orjson.loads(data)
+        event, ts = envelope["event"], envelope["info"]["ts_millis"]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return {}, 0
+    return (event, ts) if isinstance(event, dict) and type(ts) is int and 0 <= ts <= _MAX_MS else ({}, 0)

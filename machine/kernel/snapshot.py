@@ -1,0 +1,300 @@
+"""Snapshots: the context at one moment, as an immutable tree of content-addressed nodes.
+
+The tree's shape is a function of the content alone (a hash trie over the keys, split where more than
+`LEAF_MAX` entries meet), so equal contexts have equal ids however they came about, and a changed key costs the
+nodes on its path. Small values stand in the node; larger ones are artifacts of their own. Pure: bytes that are
+not at hand are asked for through `load`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+import attrs
+import orjson
+from blake3 import blake3
+
+from machine import canonical
+from machine.errors import Code, Corruption
+
+__all__ = ["INLINE_MAX", "LEAF_MAX", "Load", "Snapshot", "Value"]
+
+LEAF_MAX: Final = 16
+"""The most entries a leaf holds; a subtree with no more is always one leaf."""
+
+INLINE_MAX: Final = 128
+"""A value of more canonical bytes than this is an artifact of its own."""
+
+Load: TypeAlias = Callable[[str], bytes]
+
+
+@attrs.frozen(eq=False)
+class Value:
+    """One value: its canonical bytes, or, until they are needed, the id of the artifact that holds them."""
+
+    data: bytes | None
+    ref: str | None
+
+    @staticmethod
+    def of(data: bytes) -> Value:
+        """Return the value of canonical bytes."""
+        return Value(data, None if len(data) <= INLINE_MAX else canonical.artifact_id(data))
+
+
+class _Leaf:
+    __slots__ = ("_data", "_id", "entries")
+
+    def __init__(self, entries: Mapping[str, Value], data: bytes | None = None) -> None:
+        self.entries = entries
+        self._data = data
+        self._id: str | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.entries)
+
+    @property
+    def data(self) -> bytes:
+        if self._data is None:
+            parts = []
+            for key in sorted(self.entries, key=_utf16):
+                value = self.entries[key]
+                held = b'"ref":"%b"' % value.ref.encode() if value.ref else b'"value":%b' % value.data
+                parts.append(b"%b:{%b}" % (orjson.dumps(key), held))
+            self._data = b'{"entries":{%b},"type":"leaf"}' % b",".join(parts)
+        return self._data
+
+    @property
+    def id(self) -> str:
+        if self._id is None:
+            self._id = canonical.artifact_id(self.data)
+        return self._id
+
+
+class _Branch:
+    __slots__ = ("_data", "_id", "children", "count")
+
+    def __init__(self, children: Mapping[int, _Node | str], count: int, data: bytes | None = None) -> None:
+        self.children = children  # a child not yet loaded is its id
+        self.count = count
+        self._data = data
+        self._id: str | None = None
+
+    @property
+    def data(self) -> bytes:
+        if self._data is None:
+            links = (
+                b'"%x":"%b"' % (nibble, (child if isinstance(child, str) else child.id).encode())
+                for nibble, child in sorted(self.children.items())
+            )
+            self._data = b'{"children":{%b},"count":%d,"type":"branch"}' % (b",".join(links), self.count)
+        return self._data
+
+    @property
+    def id(self) -> str:
+        if self._id is None:
+            self._id = canonical.artifact_id(self.data)
+        return self._id
+
+
+_Node: TypeAlias = _Leaf | _Branch
+_Writes: TypeAlias = list[tuple[str, bytes, Value | None]]
+
+
+def _utf16(key: str) -> bytes:
+    # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units
+    return key.encode("utf-16-be")
+
+
+def _nibble(path: bytes, depth: int) -> int:
+    byte = path[depth >> 1]
+    return byte & 15 if depth & 1 else byte >> 4
+
+
+def _path(key: str) -> bytes:
+    return blake3(key.encode()).digest()
+
+
+class Snapshot:
+    """An immutable context. `id` names it and, through it, everything in it."""
+
+    __slots__ = ("_load", "_root")
+
+    def __init__(self, root: _Node, load: Load) -> None:
+        self._root = root
+        self._load = load
+
+    @classmethod
+    def empty(cls, load: Load) -> Snapshot:
+        """Return the snapshot of no keys."""
+        return cls(_Leaf({}), load)
+
+    @classmethod
+    def open(cls, snapshot_id: str, load: Load) -> Snapshot:
+        """Return the snapshot with an id; its nodes are loaded as they are needed. Raises what `load` raises."""
+        return cls(_parse(snapshot_id, load), load)
+
+    @property
+    def id(self) -> str:
+        """The artifact id of the root node."""
+        return self._root.id
+
+    def __len__(self) -> int:
+        return self._root.count
+
+    def get(self, key: str) -> bytes | None:
+        """Return the canonical bytes of a key's value, or None when the key is not there."""
+        node, path, depth = self._root, _path(key), 0
+        while isinstance(node, _Branch):
+            child = node.children.get(_nibble(path, depth))
+            if child is None:
+                return None
+            node, depth = self._loaded(child), depth + 1
+        value = node.entries.get(key)
+        return None if value is None else self._bytes(value)
+
+    def keys(self) -> Iterator[str]:
+        """Yield every key, in no particular order."""
+        for leaf in self._leaves(self._root):
+            yield from leaf.entries
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole context, decoded, keys sorted."""
+        values = {
+            key: canonical.decode(self._bytes(value))
+            for leaf in self._leaves(self._root)
+            for key, value in leaf.entries.items()
+        }
+        return dict(sorted(values.items()))
+
+    def artifact_ids(self, skip: Container[str] = ()) -> Iterator[str]:
+        """Yield the id of every artifact the snapshot is made of: its nodes and its larger values.
+
+        A subtree whose node is in `skip` is passed over.
+        """
+        stack: list[_Node | str] = [self._root]
+        while stack:
+            child = stack.pop()
+            if (child if isinstance(child, str) else child.id) in skip:
+                continue
+            node = self._loaded(child)
+            if isinstance(node, _Branch):
+                stack.extend(node.children.values())
+                yield node.id
+            else:
+                yield node.id
+                yield from (value.ref for value in node.entries.values() if value.ref)
+
+    def update(self, writes: Mapping[str, bytes | None]) -> tuple[Snapshot, dict[str, bytes], dict[str, bytes]]:
+        """Return the snapshot after writes (canonical bytes by key; None removes it), and what is new in it.
+
+        The second and third parts are the bytes of the nodes and of the larger values that this update made,
+        by artifact id.
+        """
+        nodes: dict[str, bytes] = {}
+        values: dict[str, bytes] = {}
+        changes: _Writes = []
+        for key, data in writes.items():
+            value = None if data is None else Value.of(data)
+            if value is not None and value.ref and value.data is not None:
+                values[value.ref] = value.data
+            changes.append((key, _path(key), value))
+        root = self._merge(self._root, 0, changes) or _Leaf({})
+        _collect(root, nodes)
+        return Snapshot(root, self._load), nodes, values
+
+    def _merge(self, node: _Node, depth: int, changes: _Writes) -> _Node | None:
+        """Return the node after changes, None when nothing is left of it. Shape depends on content alone."""
+        if isinstance(node, _Leaf):
+            entries = dict(node.entries)
+            for key, _, value in changes:
+                if value is None:
+                    entries.pop(key, None)
+                else:
+                    entries[key] = value
+            return _build(entries, depth)
+        children = dict(node.children)
+        count = node.count
+        groups: dict[int, _Writes] = {}
+        for change in changes:
+            groups.setdefault(_nibble(change[1], depth), []).append(change)
+        for nibble, group in groups.items():
+            before = self._loaded(children[nibble]) if nibble in children else _Leaf({})
+            after = self._merge(before, depth + 1, group)
+            count += (after.count if after else 0) - before.count
+            if after is None:
+                children.pop(nibble, None)
+            else:
+                children[nibble] = after
+        if count > LEAF_MAX:
+            return _Branch(children, count)
+        merged: dict[str, Value] = {}
+        for child in children.values():
+            for leaf in self._leaves(self._loaded(child)):
+                merged.update(leaf.entries)
+        return _build(merged, depth)
+
+    def _leaves(self, node: _Node) -> Iterator[_Leaf]:
+        if isinstance(node, _Leaf):
+            yield node
+            return
+        for _, child in sorted(node.children.items()):
+            yield from self._leaves(self._loaded(child))
+
+    def _loaded(self, node: _Node | str) -> _Node:
+        return _parse(node, self._load) if isinstance(node, str) else node
+
+    def _bytes(self, value: Value) -> bytes:
+        return self._load(value.ref or "") if value.data is None else value.data
+
+
+def _build(entries: Mapping[str, Value], depth: int) -> _Node | None:
+    if not entries:
+        return None
+    if len(entries) <= LEAF_MAX:
+        return _Leaf(entries)
+    groups: dict[int, dict[str, Value]] = {}
+    for key, value in entries.items():
+        groups.setdefault(_nibble(_path(key), depth), {})[key] = value
+    children: dict[int, _Node | str] = {}
+    for nibble, group in groups.items():
+        child = _build(group, depth + 1)
+        if child is not None:
+            children[nibble] = child
+    return _Branch(children, len(entries))
+
+
+def _collect(node: _Node, into: dict[str, bytes]) -> None:
+    """Add the bytes of nodes made since the last time; a node that has its id has been collected with it."""
+    if node._id is not None:  # noqa: SLF001 - the classes of this module
+        return
+    if isinstance(node, _Branch):
+        for child in node.children.values():
+            if not isinstance(child, str):
+                _collect(child, into)
+    into[node.id] = node.data
+
+
+def _parse(node_id: str, load: Load) -> _Node:
+    data = load(node_id)
+    try:
+        value = orjson.loads(data)
+        node: _Node
+        if value["type"] == "branch":
+            children = {int(nibble, 16): child for nibble, child in value["children"].items()}
+            if not all(isinstance(child, str) for child in children.values()):
+                raise TypeError  # noqa: TRY301 - one place says what is wrong
+            node = _Branch(children, int(value["count"]), data)
+        else:
+            node = _Leaf(
+                {
+                    key: Value(None, held["ref"]) if "ref" in held else Value(canonical.encode(held["value"]), None)
+                    for key, held in value["entries"].items()
+                },
+                data,
+            )
+    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
+        raise Corruption(f"artifact {node_id} is not a snapshot", code=Code.ARTIFACT_CORRUPT) from None
+    node._id = node_id  # noqa: SLF001 - the classes of this module
+    return node

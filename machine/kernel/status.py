@@ -1,0 +1,38 @@
+"""The run's status machine: the one place that says which status may follow which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+__all__ = ["FINAL_STATUSES", "RunStatus", "may_follow"]
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LIMIT_EXCEEDED = "limit_exceeded"
+
+
+FINAL_STATUSES: Final = frozenset(
+    {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.LIMIT_EXCEEDED}
+)
+
+_NEXT: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
+    RunStatus.PENDING: frozenset({RunStatus.RUNNING}),
+    RunStatus.RUNNING: FINAL_STATUSES | {RunStatus.SUSPENDED},
+    RunStatus.SUSPENDED: frozenset({RunStatus.RUNNING, RunStatus.CANCELLED}),
+    **dict.fromkeys(FINAL_STATUSES, frozenset()),
+}
+
+
+def may_follow(current: RunStatus, status: RunStatus) -> bool:
+    """Say whether a run that is `current` may become `status`."""
+    return status in _NEXT[current]

@@ -1,0 +1,327 @@
+"""The log of a replay: everything emitted is compared with the recording, byte for byte, in its order.
+
+It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so a
+handler that races calls sees the same winner; one that can never have its turn is a divergence, not a hang.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+import anyio
+
+from machine import canonical, codec
+from machine.errors import MachineError
+from machine.events import (
+    Entry,
+    Event,
+    FactRecorded,
+    EffectIntended,
+    RunCompleted,
+    RunStarted,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+)
+from machine.io.provider import Call
+from machine.io.scope import AttemptScope, Payloads
+from machine.kernel.history import History
+from machine.kernel.snapshot import Snapshot
+from machine.replay.divergence import Divergence, DivergenceKind, NearCall
+from machine.replay.pointer import Change, diff
+
+__all__ = ["Diverged", "RecordingEnds", "ReplayLog"]
+
+STALL_SECONDS: Final = 1.0
+"""How long a handler that races tasks may make no progress, beyond the time its attempt took when recorded."""
+
+_NEAREST: Final = 3
+
+
+class Diverged(BaseException):
+    """Carries a divergence out of a handler. Not an `Exception`, so that no handler takes it for a failed call."""
+
+    def __init__(self, divergence: Divergence) -> None:
+        super().__init__(str(divergence))
+        self.divergence = divergence
+
+
+class RecordingEnds(BaseException):  # noqa: N818 - not an error: an open recording has been reproduced to its end
+    """The recording ends here, without the run having ended."""
+
+
+class ReplayLog:
+    """The recording of a run, and how far a replay has come in it."""
+
+    def __init__(
+        self, recorded: Sequence[Entry], load: Callable[[str], bytes], on_entry: Callable[[Entry], None]
+    ) -> None:
+        self.history = History()
+        self.divergence: Divergence | None = None
+        self._recorded = recorded
+        self._load = load
+        self._on_entry = on_entry
+        self._payloads: Mapping[str, tuple[str, bytes]] = {}
+        self._at = 0
+        self._end = 0
+        self._facts: dict[str, FactRecorded] = {}
+        self._scope: AttemptScope | None = None
+        self._progress = anyio.Event()
+        self._ended = False
+
+    # -- what the driver asks ----------------------------------------------------------------------------
+
+    def carry(self, state_id: str, attempt: int) -> bool:
+        """Take over the attempt that is next in the recording when it was cut, or is still open.
+
+        What cut it came from outside and is not in any handler to reproduce; its facts are inputs like others.
+        """
+        self._end, self._facts = self._at, {}
+        if self._at >= len(self._recorded):
+            return False
+        first = self._recorded[self._at].event
+        if not isinstance(first, StateEntered) or (first.state_id, first.attempt) != (state_id, attempt):
+            return False
+        for index in range(self._at + 1, len(self._recorded)):
+            event = self._recorded[index].event
+            self._end = index
+            if isinstance(event, FactRecorded):
+                self._facts[event.key] = event
+            elif isinstance(event, StateCompleted):
+                return False
+            elif isinstance(event, StateFailed):
+                if event.cut:
+                    self._consume_to(index + 1)
+                return event.cut
+        self._consume_to(len(self._recorded))
+        return True
+
+    def abort(self) -> BaseException | None:
+        """Return why the replay cannot go on, whatever a handler made of the exception."""
+        if self.divergence is not None:
+            return Diverged(self.divergence)
+        return RecordingEnds() if self._ended else None
+
+    def attach(self, scope: AttemptScope) -> None:
+        """Note the attempt that is about to be replayed."""
+        self._scope = scope
+
+    # -- what io asks ------------------------------------------------------------------------------------
+
+    async def emit(
+        self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
+    ) -> None:
+        """Compare events with the recording, each in its turn. Raises `Diverged` or `RecordingEnds`."""
+        del info
+        if payloads is not None:
+            self._payloads = payloads.items
+        for event in events:
+            await self._match(event, codec.encode_event(event))
+
+    async def durable(self) -> None:
+        """Return at once: a replay writes nothing."""
+
+    def load(self, artifact_id: str) -> bytes:
+        """Return an artifact of the recording, or one this replay has just made."""
+        made = self._payloads.get(artifact_id)
+        return self._load(artifact_id) if made is None else made[1]
+
+    def fact(self, key: str) -> FactRecorded | None:
+        """Return the fact the open attempt recorded under a key."""
+        return self._facts.get(key)
+
+    def unrecorded(self, call: Call) -> NoReturn:
+        """Raise: the handler made a call that was never recorded."""
+        left = [
+            (entry, entry.event)
+            for entry in self._recorded[self._at : self._end]
+            if isinstance(entry.event, FactRecorded)
+        ]
+        fitting = [(entry, fact) for entry, fact in left if fact.namespace == call.namespace]
+        fitting.sort(key=lambda item: (item[1].key != call.key, len(diff(self._request(item[1]), call.request))))
+        now = {"namespace": call.namespace, "request": call.request}
+        if not fitting:
+            seq = left[0][0].seq if left else self._seq()
+            summary = f"a call of {call.namespace} that was never recorded"
+            self._diverge(DivergenceKind.CALL_ADDED, seq, summary, None, now, nearest=_near(self, left, call))
+        entry, fact = fitting[0]
+        recorded = {"namespace": fact.namespace, "request": self._request(fact)}
+        self._diverge(
+            DivergenceKind.REQUEST_CHANGED,
+            entry.seq,
+            f"the request of a call of {call.namespace} has changed",
+            recorded,
+            now,
+            nearest=_near(self, [item for item in left if item[1] is not fact], call),
+        )
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long to wait for a handler that races tasks before calling it stuck."""
+        span = 0
+        if self._end < len(self._recorded) and self._at < len(self._recorded):
+            span = self._recorded[self._end].ts_millis - self._recorded[self._at].ts_millis
+        return STALL_SECONDS + max(span, 0) / 1000
+
+    def stuck(self) -> NoReturn:
+        """Raise: what the recording says comes next is never asked for."""
+        entry = self._recorded[self._at]
+        self._missing(entry, "the handler waits for something that was recorded after it")
+
+    # -- comparing ---------------------------------------------------------------------------------------
+
+    async def _match(self, event: Event, body: bytes) -> None:
+        inside = self._scope is not None and not self._scope.closed and not isinstance(event, StateEntered)
+        settled = False
+        while True:
+            self._raise_if_over()
+            entry = self._recorded[self._at]
+            if entry.body == body:
+                if not inside or settled or self._alone():
+                    self._consume_to(self._at + 1)
+                    return
+                # others may be about to ask for what comes before; let them, then look again
+                assert self._scope is not None
+                await self._scope.quiet.settle()
+                settled = True
+                continue
+            settled = False
+            if not inside or all(other.body != body for other in self._recorded[self._at : self._end]):
+                self._differs(entry, event)
+            if self._alone() and self._scope is not None and not self._scope.state.blocking:
+                self.stuck()
+            progress = self._progress
+            with anyio.move_on_after(self.stall_seconds):
+                await progress.wait()
+            if self._progress is progress:
+                self.stuck()
+
+    def _alone(self) -> bool:
+        return self._scope is None or self._scope.quiet.alone
+
+    def _raise_if_over(self) -> None:
+        reason = self.abort()
+        if reason is None and self._at >= len(self._recorded):
+            self._ended = True
+            reason = RecordingEnds()
+        if reason is not None:
+            raise reason
+
+    def _consume_to(self, end: int) -> None:
+        for entry in self._recorded[self._at : end]:
+            self.history.advance(entry)
+            self._on_entry(entry)
+        self._at = end
+        progress, self._progress = self._progress, anyio.Event()
+        progress.set()
+
+    # -- saying what differs -----------------------------------------------------------------------------
+
+    def _differs(self, entry: Entry, event: Event) -> NoReturn:
+        recorded = entry.event
+        if isinstance(recorded, RunStarted) and isinstance(event, RunStarted):
+            self._plan_changed(entry, recorded, event)
+        if isinstance(event, StateCompleted | StateFailed) and isinstance(recorded, FactRecorded | EffectIntended):
+            self._missing(entry, f"the handler ended ({event.type}) without making a recorded call", event)
+        if isinstance(event, StateCompleted) and isinstance(recorded, StateCompleted):
+            self._snapshot_differs(entry, recorded, event)
+        now = codec.event_to_json(event)
+        if isinstance(event, RunCompleted) and not isinstance(recorded, RunCompleted):
+            summary = f"the run ends ({event.status}) where the recording goes on with {recorded.type}"
+            self._diverge(DivergenceKind.ENDED_EARLY, entry.seq, summary, codec.event_to_json(recorded), now)
+        if recorded.type == event.type:
+            summary = f"{event.type} differs"
+        else:
+            summary = f"the recording has {recorded.type} where there is now {event.type}"
+        if isinstance(event, StateFailed):
+            summary += f" ({event.error.code}: {event.error.message})"
+        self._diverge(DivergenceKind.EVENT_DIFFERS, entry.seq, summary, codec.event_to_json(recorded), now)
+
+    def _missing(self, entry: Entry, summary: str, event: Event | None = None) -> NoReturn:
+        recorded: Any = codec.event_to_json(entry.event)
+        if isinstance(entry.event, FactRecorded):
+            recorded = {"namespace": entry.event.namespace, "request": self._request(entry.event)}
+        now = None if event is None else codec.event_to_json(event)
+        kind = DivergenceKind.CALL_MISSING
+        if not isinstance(entry.event, FactRecorded | EffectIntended):
+            kind = DivergenceKind.EVENT_DIFFERS
+        self._diverge(kind, entry.seq, summary, recorded, now, changes=())
+
+    def _snapshot_differs(self, entry: Entry, recorded: StateCompleted, event: StateCompleted) -> NoReturn:
+        before = Snapshot.open(recorded.context_snapshot_id, self._load).to_dict()
+        after = Snapshot.open(event.context_snapshot_id, self.load).to_dict()
+        changes = diff(before, after)
+        keys = sorted({change.pointer.split("/")[1] for change in changes})
+        self._diverge(
+            DivergenceKind.SNAPSHOT_DIFFERS,
+            entry.seq,
+            f"the context differs in {', '.join(keys)}",
+            {key: before[key] for key in keys if key in before},
+            {key: after[key] for key in keys if key in after},
+            changes=changes,
+        )
+
+    def _plan_changed(self, entry: Entry, recorded: RunStarted, event: RunStarted) -> NoReturn:
+        if recorded.plan_id == event.plan_id and recorded.op_id == event.op_id:
+            self._diverge(
+                DivergenceKind.EVENT_DIFFERS,
+                entry.seq,
+                "the run begins differently",
+                codec.event_to_json(recorded),
+                codec.event_to_json(event),
+            )
+        shapes: list[Any] = []
+        for plan_id in (recorded.plan_id, event.plan_id):
+            try:
+                shape = canonical.decode(self.load(plan_id))
+                shapes.append({**shape, "states": {state["id"]: state["meta"] for state in shape["states"]}})
+            except (MachineError, LookupError, TypeError):
+                shapes.append(plan_id)
+        self._diverge(
+            DivergenceKind.PLAN_CHANGED, entry.seq, "the plan has changed since the recording", *shapes
+        )
+
+    def _diverge(
+        self,
+        kind: DivergenceKind,
+        seq: int,
+        summary: str,
+        recorded: Any,
+        now: Any,
+        *,
+        nearest: Sequence[NearCall] = (),
+        changes: Sequence[Change] | None = None,
+    ) -> NoReturn:
+        attempt = self.history.open
+        self.divergence = Divergence(
+            kind=kind,
+            seq=seq,
+            summary=summary,
+            state_id=attempt.state_id if attempt else None,
+            attempt=attempt.attempt if attempt else None,
+            recorded=recorded,
+            now=now,
+            changes=diff(recorded, now) if changes is None else changes,
+            nearest=nearest,
+        )
+        self._progress.set()  # whoever waits for a turn will not get one
+        raise Diverged(self.divergence)
+
+    def _seq(self) -> int:
+        return self._recorded[min(self._at, len(self._recorded) - 1)].seq
+
+    def _request(self, fact: FactRecorded) -> Any:
+        return canonical.decode(self._load(fact.request_digest))
+
+
+def _near(log: ReplayLog, left: Sequence[tuple[Entry, FactRecorded]], call: Call) -> list[NearCall]:
+    return [
+        NearCall(
+            entry.seq,
+            fact.namespace,
+            log._request(fact),  # noqa: SLF001 - the other half of this file
+            "another request" if fact.namespace == call.namespace else f"a call of {fact.namespace}",
+        )
+        for entry, fact in left[:_NEAREST]
+    ]

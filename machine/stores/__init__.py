@@ -1,0 +1,31 @@
+"""Where runs live: the contract of a store, the stores that keep it, and how to open one by its URL."""
+
+from __future__ import annotations
+
+from machine.stores.base import (
+    MAX_ARTIFACT_BYTES,
+    ZERO_CHAIN,
+    Artifact,
+    ArtifactKind,
+    Head,
+    RunPage,
+    Store,
+    StoredEvent,
+)
+from machine.stores.memory import MemoryStore
+from machine.stores.sqlite import SqliteStore
+from machine.stores.url import open_store
+
+__all__ = [
+    "MAX_ARTIFACT_BYTES",
+    "ZERO_CHAIN",
+    "Artifact",
+    "ArtifactKind",
+    "Head",
+    "MemoryStore",
+    "RunPage",
+    "SqliteStore",
+    "Store",
+    "StoredEvent",
+    "open_store",
+]

@@ -1,0 +1,155 @@
+"""What every store refuses before it touches its medium, so that all of them are equally strict.
+
+Nothing here looks at what is stored, and nothing here is durable: these are rules about arguments alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from machine.errors import Code, Concurrency, IdError, NotFound, StoreOther, UsageError
+from machine.ids import ArtifactId, RunId
+from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact, StoredEvent
+
+__all__ = [
+    "MAX_SEQ",
+    "artifact_key",
+    "check_append",
+    "check_cursor",
+    "check_kind",
+    "check_limit",
+    "check_range",
+    "check_size",
+    "closed",
+    "is_run_prefix",
+    "no_artifact",
+    "no_run",
+    "stale",
+]
+
+MAX_SEQ: Final = 2**63 - 1
+"""The largest seq there can be: what a signed 64-bit column holds."""
+
+_CHAIN_BYTES: Final = 32
+_ID_DIGITS: Final = 64
+_MAX_KIND: Final = 64
+_RUN_ID_CHARACTERS: Final = frozenset("0123456789abcdef-")
+
+
+def check_append(
+    run_id: str,
+    expected_seq: int,
+    events: Sequence[StoredEvent],
+    artifacts: Sequence[Artifact],
+) -> None:
+    """Refuse an append that no store could take, whatever it holds.
+
+    Raises `IdError` (run id, artifact id), `UsageError` (seqs, types) or `StoreOther` (`artifact_too_large`).
+    """
+    RunId(run_id)
+    if not isinstance(expected_seq, int) or not 0 <= expected_seq <= MAX_SEQ - len(events):
+        raise UsageError(f"expected_seq is {expected_seq!r}, not the seq of a log's last event")
+    seq = expected_seq
+    for event in events:
+        seq += 1
+        if event.seq != seq or type(event.data) is not bytes or type(event.chain) is not bytes:
+            raise _bad_event(event, seq)
+        if len(event.chain) != _CHAIN_BYTES:
+            raise UsageError(
+                f"the chain value of event {seq} has {len(event.chain)} bytes, not {_CHAIN_BYTES}"
+            )
+    for artifact in artifacts:
+        if artifact_key(artifact.id) is None:
+            raise IdError(f"ArtifactId {artifact.id!r} is invalid: {ArtifactId.rule}")
+        check_kind(artifact.kind)
+        check_size(artifact.data)
+
+
+def _bad_event(event: StoredEvent, seq: int) -> UsageError:
+    if event.seq != seq:
+        return UsageError(
+            f"event {event.seq!r} cannot be appended after event {seq - 1}",
+            hint="seqs begin at 1 and have no gaps",
+        )
+    return UsageError(f"the data and the chain value of event {seq} must be bytes")
+
+
+def check_kind(kind: str) -> None:
+    """Refuse an artifact kind that is not 1 to 64 printable characters."""
+    if not isinstance(kind, str) or not 1 <= len(kind) <= _MAX_KIND or not kind.isprintable():
+        raise UsageError(f"artifact kind {kind!r} is invalid: 1 to {_MAX_KIND} printable characters")
+
+
+def check_size(data: bytes) -> None:
+    """Refuse artifact bytes that are not `bytes` or are too many."""
+    if type(data) is not bytes:
+        raise UsageError(f"an artifact's data must be bytes, not {type(data).__name__}")
+    if len(data) > MAX_ARTIFACT_BYTES:
+        raise StoreOther(
+            f"an artifact of {len(data)} bytes is too large: the most a store takes is {MAX_ARTIFACT_BYTES}",
+            code=Code.ARTIFACT_TOO_LARGE,
+            details={"size": len(data), "limit": MAX_ARTIFACT_BYTES},
+            hint="store it elsewhere and record where",
+        )
+
+
+def check_limit(limit: int) -> int:
+    """Return a page's row limit, at most what a store can count to. Raises `UsageError` below 1."""
+    if not isinstance(limit, int) or limit < 1:
+        raise UsageError(f"limit is {limit!r}: it must be a whole number from 1 up")
+    return min(limit, 2**31)
+
+
+def check_cursor(cursor: str | None) -> str | None:
+    """Return a page's cursor as it is. Raises `UsageError` when no page can have returned it."""
+    if cursor is None:
+        return None
+    try:
+        return str(RunId(cursor))
+    except IdError:
+        raise UsageError(f"cursor {cursor!r} is not one that a page of runs returned") from None
+
+
+def check_range(from_seq: int, to_seq: int | None, head_seq: int) -> tuple[int, int]:
+    """Return the first and last seq to read of a log that ends at `head_seq`."""
+    return max(from_seq, 1), head_seq if to_seq is None else min(to_seq, head_seq)
+
+
+def is_run_prefix(prefix: str) -> bool:
+    """Say whether a run id could begin so."""
+    return _RUN_ID_CHARACTERS.issuperset(prefix)
+
+
+def artifact_key(artifact_id: str) -> bytes | None:
+    """Return the 32 bytes an artifact id spells, None when it is no artifact id."""
+    # the same rule as ArtifactId, at a third of its cost: this is on the path of every append
+    try:
+        key = bytes.fromhex(artifact_id)
+    except (TypeError, ValueError):
+        return None
+    return key if len(artifact_id) == _ID_DIGITS and key.hex() == artifact_id else None
+
+
+def closed(url: str) -> StoreOther:
+    """Return the error for the use of a closed store."""
+    return StoreOther(f"the store {url} is closed", code=Code.STORE_CLOSED)
+
+
+def stale(run_id: str, expected: int, actual: int) -> Concurrency:
+    """Return the error for an append whose expected head is not the head."""
+    return Concurrency(
+        f"run {run_id} is at event {actual}, not {expected} as expected",
+        details={"run_id": str(run_id), "expected": expected, "actual": actual},
+        hint="somebody else appended to it; read the log again",
+    )
+
+
+def no_run(run_id: str) -> NotFound:
+    """Return the error for a run that is not there."""
+    return NotFound(f"there is no run {run_id!r} in this store", code=Code.RUN_NOT_FOUND)
+
+
+def no_artifact(artifact_id: str) -> NotFound:
+    """Return the error for an artifact that is not there."""
+    return NotFound(f"there is no artifact {artifact_id!r} in this store", code=Code.ARTIFACT_NOT_FOUND)

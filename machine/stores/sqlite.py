@@ -1,0 +1,340 @@
+"""A store in one SQLite file: durable, for many processes at once, and append-only by its own triggers.
+
+One connection behind one lock serves every thread; no lock and no statement is held while a caller has
+control. It must never acknowledge what a crash could take back, and never let a `sqlite3.Error` out.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+from urllib.parse import quote
+
+from machine.canonical import artifact_id as hash_of
+from machine.errors import Code, Corruption, StoreOther, UsageError
+from machine.kernel.index import RunRow, advance
+from machine.stores.base import ZERO_CHAIN, Artifact, Head, RunPage, StoredEvent
+from machine.stores.checks import (
+    artifact_key,
+    check_append,
+    check_cursor,
+    check_kind,
+    check_limit,
+    check_range,
+    check_size,
+    closed,
+    is_run_prefix,
+    no_artifact,
+    no_run,
+    stale,
+)
+from machine.stores.sqlite_check import problems_of
+from machine.stores.sqlite_errors import store_error
+from machine.stores.sqlite_open import connect, open_database
+from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
+
+__all__ = ["SqliteStore"]
+
+_CHUNK: Final = 500
+"""How many events a reader fetches at a time."""
+
+_RUN: Final = "(SELECT key FROM runs WHERE run_id = ?)"
+_FIND_RUN: Final = (
+    f"SELECT key, (SELECT max(seq) FROM events WHERE run = key), {RUN_COLUMNS} "  # noqa: S608 - constants
+    "FROM runs WHERE run_id = ?"
+)
+_HEAD: Final = f"SELECT seq, chain FROM events WHERE run = {_RUN} ORDER BY seq DESC LIMIT 1"  # noqa: S608
+_READ: Final = (
+    "SELECT seq, data, chain FROM events WHERE run = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
+)
+_NEW_RUN: Final = (
+    "INSERT INTO runs (run_id, op_id, status, created_ms, updated_ms, head_seq) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_NEW_EVENT: Final = "INSERT INTO events (run, seq, data, chain) VALUES (?, ?, ?, ?)"
+_NEW_ARTIFACT: Final = "INSERT INTO artifacts (id, kind, data) VALUES (?, ?, ?)"  # there already: not written
+_MOVE_HEAD: Final = "UPDATE runs SET head_seq = ? WHERE key = ?"
+_MOVE_RUN: Final = (
+    "UPDATE runs SET op_id = ?, status = ?, created_ms = ?, updated_ms = ?, head_seq = ? WHERE key = ?"
+)
+
+
+class _Session:
+    """The connection, for one caller at a time, with SQLite's errors turned into ours."""
+
+    __slots__ = ("_lock", "conn", "path", "url")
+
+    def __init__(self, conn: sqlite3.Connection, path: str, url: str) -> None:
+        self.conn: sqlite3.Connection | None = conn
+        self.path = path
+        self.url = url
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._lock.acquire()
+        if self.conn is None:
+            self._lock.release()
+            raise closed(self.url)
+        return self.conn
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        self._lock.release()
+        if isinstance(exc, sqlite3.Error):
+            raise store_error(exc, self.path) from exc
+
+    def close(self) -> None:
+        with self._lock:
+            conn, self.conn = self.conn, None
+        if conn is not None:
+            conn.close()
+
+
+class SqliteStore:
+    """A `Store` in the file at `path`.
+
+    `synchronous` is "full" (a commit is on the disk when `append` returns) or "normal" (it survives the
+    death of the process, but a power cut may take the last commits back). `create` makes the file, and the
+    directories above it, when missing. `busy_timeout` is how many seconds to wait for another process.
+    """
+
+    write_behind: bool = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Literal["full", "normal"] = "full",
+        create: bool = True,
+        busy_timeout: float = 10.0,
+    ) -> None:
+        if synchronous not in {"full", "normal"}:
+            raise UsageError(f"synchronous is {synchronous!r}: it must be 'full' or 'normal'")
+        self._path: Final = Path(path).absolute()
+        self._synchronous: Final = synchronous
+        self._busy_timeout: Final = busy_timeout
+        option = "" if synchronous == "full" else f"?synchronous={synchronous}"
+        self.url: str = f"sqlite:///{quote(os.fsencode(self._path))}{option}"
+        if "\0" in str(self._path):
+            raise StoreOther(f"{str(path)!r} is not a path", code=Code.STORE_UNKNOWN_URL)
+        conn = open_database(
+            self._path,
+            create=create,
+            synchronous=synchronous,
+            busy_timeout=busy_timeout,
+        )
+        self._session: Final = _Session(conn, str(self._path), self.url)
+
+    def head(self, run_id: str) -> Head:
+        """Return where the run's log ends; `Head(0, ZERO_CHAIN)` for a run that has no events."""
+        with self._session as conn:
+            found = conn.execute(_HEAD, (_text(run_id),)).fetchone()
+        if found is None:
+            return Head(0, ZERO_CHAIN)
+        event = event_of((found[0], b"", found[1]))
+        return Head(event.seq, event.chain)
+
+    def append(
+        self,
+        run_id: str,
+        expected_seq: int,
+        events: Sequence[StoredEvent],
+        artifacts: Sequence[Artifact] = (),
+    ) -> None:
+        """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
+        check_append(run_id, expected_seq, events, artifacts)
+        run_id = str(run_id)
+        blobs = [(bytes.fromhex(new.id), str(new.kind), new.data) for new in artifacts]
+        with self._session as conn:
+            conn.execute("BEGIN IMMEDIATE")
+            try:
+                found = conn.execute(_FIND_RUN, (run_id,)).fetchone()
+                self._check_head(run_id, expected_seq, found)
+                if blobs:
+                    conn.executemany(_NEW_ARTIFACT, blobs)
+                if events:
+                    key = self._index(conn, run_id, found, events)
+                    rows = [(key, event.seq, event.data, event.chain) for event in events]
+                    conn.executemany(_NEW_EVENT, rows)
+                conn.execute("COMMIT")
+            except BaseException:
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
+                raise
+
+    def _check_head(self, run_id: str, expected_seq: int, found: tuple[Any, ...] | None) -> None:
+        head_seq, indexed = (found[1] or 0, found[-1]) if found else (0, 0)
+        if head_seq != indexed:
+            # Events that were there are gone. To go on would be to do again what they say was done.
+            raise Corruption(
+                f"run {run_id} has {head_seq} events but the index says {indexed}: the store is damaged",
+                details={"run_id": run_id, "events": head_seq, "indexed": indexed},
+            )
+        if head_seq != expected_seq:
+            raise stale(run_id, expected_seq, head_seq)
+
+    def _index(
+        self,
+        conn: sqlite3.Connection,
+        run_id: str,
+        found: tuple[Any, ...] | None,
+        events: Sequence[StoredEvent],
+    ) -> int:
+        """Bring the run's index row up to `events` and return its key."""
+        before = row_of(found[2:]) if found else None
+        row = advance(before, run_id, ((event.seq, event.data) for event in events))
+        values = (row.op_id, row.status, row.created_ms, row.updated_ms, row.head_seq)
+        if found is None or before is None:
+            key = conn.execute(_NEW_RUN, (run_id, *values)).lastrowid
+            assert key is not None
+            return key
+        key = int(found[0])
+        # nearly every append moves the head alone; to name the other columns would rewrite their indexes
+        if (before.op_id, before.status, before.created_ms, before.updated_ms) == values[:-1]:
+            conn.execute(_MOVE_HEAD, (row.head_seq, key))
+        else:
+            conn.execute(_MOVE_RUN, (*values, key))
+        return key
+
+    def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
+        """Yield events in order, of the log as it stood at the call (see `Store.read_range`)."""
+        with self._session as conn:
+            found = conn.execute(_FIND_RUN, (_text(run_id),)).fetchone()
+        key, head_seq = found[:2] if found else (0, 0)
+        first, last = check_range(from_seq, to_seq, head_seq or 0)
+        return self._read(key, first, last)
+
+    def _read(self, key: int, first: int, last: int) -> Iterator[StoredEvent]:
+        while first <= last:
+            with self._session as conn:
+                rows = conn.execute(_READ, (key, first, last, _CHUNK)).fetchall()
+            for row in rows:
+                yield event_of(row)
+            if len(rows) < _CHUNK:
+                return
+            first = rows[-1][0] + 1
+
+    def put(self, kind: str, data: bytes) -> str:
+        """Store bytes and return their id; storing the same bytes again changes nothing."""
+        check_kind(kind)
+        check_size(data)
+        artifact_id = hash_of(data)
+        if not self.exists(artifact_id):
+            with self._session as conn:
+                conn.execute(_NEW_ARTIFACT, (bytes.fromhex(artifact_id), str(kind), data))
+        return artifact_id
+
+    def _artifact(self, artifact_id: str, column: str) -> Any:
+        key = artifact_key(artifact_id)
+        with self._session as conn:
+            query = f"SELECT {column} FROM artifacts WHERE id = ?"  # noqa: S608 - one of three constants
+            found = conn.execute(query, (key,)).fetchone()
+        if found is None:
+            raise no_artifact(artifact_id)
+        return found[0]
+
+    def get(self, artifact_id: str) -> bytes:
+        """Return an artifact's bytes, re-hashed. Raises `NotFound`, or `Corruption` when the hash differs."""
+        data = self._artifact(artifact_id, "data")
+        if type(data) is not bytes or hash_of(data) != artifact_id:
+            raise Corruption(f"artifact {artifact_id} does not hash to its id", code=Code.ARTIFACT_CORRUPT)
+        return data
+
+    def kind(self, artifact_id: str) -> str:
+        """Return the kind an artifact was first stored under. Raises `NotFound`."""
+        kind = self._artifact(artifact_id, "kind")
+        if type(kind) is not str:
+            raise Corruption(f"the kind of artifact {artifact_id} is damaged", code=Code.ARTIFACT_CORRUPT)
+        return kind
+
+    def exists(self, artifact_id: str) -> bool:
+        """Say whether the artifact is there; its bytes are not looked at."""
+        key = artifact_key(artifact_id)
+        with self._session as conn:
+            return conn.execute("SELECT 1 FROM artifacts WHERE id = ?", (key,)).fetchone() is not None
+
+    def list_runs(
+        self,
+        *,
+        status: str | None = None,
+        op: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """Return rows of the index, newest first, filtered by status and op id."""
+        limit, cursor = check_limit(limit), check_cursor(cursor)
+        terms = [("status = ?", status), ("op_id = ?", op), ("run_id < ?", cursor)]
+        given = [(term, _text(value)) for term, value in terms if value is not None]
+        where = " AND ".join(term for term, _ in given) or "1"
+        query = f"SELECT {RUN_COLUMNS} FROM runs WHERE {where} ORDER BY run_id DESC LIMIT ?"  # noqa: S608
+        with self._session as conn:
+            found = conn.execute(query, (*(value for _, value in given), limit + 1)).fetchall()
+        rows = [row_of(columns) for columns in found[:limit]]
+        return RunPage(rows=rows, cursor=rows[-1].run_id if len(found) > limit else None)
+
+    def run_row(self, run_id: str) -> RunRow:
+        """Return one run's row of the index. Raises `NotFound`."""
+        with self._session as conn:
+            found = conn.execute(_FIND_RUN, (_text(run_id),)).fetchone()
+        if found is None:
+            raise no_run(run_id)
+        return row_of(found[2:])
+
+    def run_exists(self, run_id: str) -> bool:
+        """Say whether the run has any event."""
+        return self.latest_seq(run_id) > 0
+
+    def count_events(self, run_id: str) -> int:
+        """Count the run's events; 0 for an unknown run."""
+        query = f"SELECT count(*) FROM events WHERE run = {_RUN}"  # noqa: S608 - constants
+        with self._session as conn:
+            return int(conn.execute(query, (_text(run_id),)).fetchone()[0])
+
+    def latest_seq(self, run_id: str) -> int:
+        """Return the run's head seq; 0 for an unknown run."""
+        return self.head(run_id).seq
+
+    def find_runs(self, prefix: str, limit: int = 10) -> list[str]:
+        """Return ids of runs that begin with `prefix`, newest first."""
+        limit = check_limit(limit)
+        possible = is_run_prefix(prefix)
+        query = "SELECT run_id FROM runs WHERE run_id >= ? AND run_id < ? ORDER BY run_id DESC LIMIT ?"
+        with self._session as conn:
+            if not possible:
+                return []
+            # "g" comes after every character a run id can go on with
+            found = conn.execute(query, (prefix, f"{prefix}g", limit)).fetchall()
+        return [run_id for (run_id,) in found]
+
+    def integrity_problems(self) -> list[str]:
+        """Check the file's structure, its schema and its index against the logs; empty when sound."""
+        with self._session:
+            pass  # closed stores say so
+        try:
+            conn = connect(self._path, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
+        except sqlite3.Error as exc:
+            return [str(store_error(exc, str(self._path)))]
+        try:
+            conn.execute("BEGIN")
+            return problems_of(conn)
+        except sqlite3.Error as exc:
+            return [str(store_error(exc, str(self._path)))]
+        finally:
+            conn.close()
+
+    def close(self) -> None:
+        """Release the store; twice is harmless."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _text(value: str) -> str:
+    """Return text as SQLite takes it: what cannot be UTF-8 is no value of ours and matches nothing."""
+    return value if value.isascii() else value.encode(errors="replace").decode()

@@ -1,0 +1,74 @@
+"""What can be said about the soundness of a store file below the meaning of its logs.
+
+It reads one snapshot of the file on a connection of its own, writes nothing, and reports damage rather than
+failing on it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from machine.errors import Corruption
+from machine.kernel.index import advance
+from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
+from machine.stores.sqlite_schema import MIGRATIONS, schema_of
+
+__all__ = ["problems_of"]
+
+
+def problems_of(conn: sqlite3.Connection) -> list[str]:
+    """Return one sentence for each thing that is wrong; empty when the file is sound."""
+    found: list[str] = []
+    for check in (_structure, _schema, _strays, _index):
+        try:
+            found.extend(check(conn))
+        except (sqlite3.Error, Corruption, ValueError, OverflowError) as exc:
+            # ValueError, OverflowError: what the sqlite3 module itself makes of values no store ever wrote
+            found.append(f"the check of the {check.__name__[1:]} could not be finished: {exc}")
+    return found
+
+
+def _structure(conn: sqlite3.Connection) -> Iterator[str]:
+    for (message,) in conn.execute("PRAGMA integrity_check"):
+        if message != "ok":
+            yield f"file structure: {message}"
+
+
+def _schema(conn: sqlite3.Connection) -> Iterator[str]:
+    blank = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        for step in MIGRATIONS:
+            for statement in step:
+                blank.execute(statement)
+        ours = schema_of(blank)
+    finally:
+        blank.close()
+    theirs = schema_of(conn)
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in theirs:
+            yield f"schema: {name} is missing"
+        elif name not in ours:
+            yield f"schema: {name} does not belong there"
+        elif ours[name] != theirs[name]:
+            yield f"schema: {name} is not what it should be"
+
+
+def _strays(conn: sqlite3.Connection) -> Iterator[str]:
+    for (run,) in conn.execute("SELECT DISTINCT run FROM events WHERE run NOT IN (SELECT key FROM runs)"):
+        yield f"index: there are events of a run {run} that has no row"
+
+
+def _index(conn: sqlite3.Connection) -> Iterator[str]:
+    runs = conn.execute(f"SELECT key, {RUN_COLUMNS} FROM runs ORDER BY run_id")  # noqa: S608 - constants
+    for key, *columns in runs:
+        try:
+            row = row_of(columns)
+        except Corruption as exc:
+            yield f"index: {exc}"
+            continue
+        events = conn.execute("SELECT seq, data, chain FROM events WHERE run = ? ORDER BY seq", (key,))
+        log = (event_of(found) for found in events)
+        expected = advance(None, row.run_id, ((event.seq, event.data) for event in log))
+        if row != expected:
+            yield f"index: the row of run {row.run_id} is not what its log says: {row} instead of {expected}"

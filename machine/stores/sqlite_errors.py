@@ -1,0 +1,123 @@
+"""What each SQLite and operating system error means to a user of a store.
+
+No `sqlite3.Error` and no `OSError` leaves a store: each becomes a `StoreError` that says what to do next.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Mapping
+from typing import Final
+
+from machine.errors import Code, Corruption, StoreError, StoreOther
+
+__all__ = ["is_busy", "os_error", "sqlite_code", "store_error"]
+
+_PRIMARY: Final = 0xFF
+"""The mask that leaves the primary of an extended result code (https://sqlite.org/rescode.html)."""
+
+_GREW: Final = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR_WRITE,  # what SQLite makes of EDQUOT and EFBIG; only ENOSPC becomes SQLITE_FULL
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+    }
+)
+
+_UNREADABLE: Final = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_READ,
+        sqlite3.SQLITE_IOERR_SHORT_READ,
+        sqlite3.SQLITE_IOERR_CORRUPTFS,
+        sqlite3.SQLITE_IOERR_DATA,
+    }
+)
+
+_DAMAGED: Final = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,  # our statements are fixed: they fail so only where the schema is not ours any more
+        sqlite3.SQLITE_CONSTRAINT,  # what we write breaks no rule unless what is there already does
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+    }
+)
+
+_OS_CODES: Final[Mapping[int, Code]] = {
+    errno.EACCES: Code.STORE_READ_ONLY,
+    errno.EPERM: Code.STORE_READ_ONLY,
+    errno.EROFS: Code.STORE_READ_ONLY,
+    errno.ENOSPC: Code.STORE_FULL,
+    errno.EDQUOT: Code.STORE_FULL,
+}
+
+
+def sqlite_code(exc: BaseException) -> int:
+    """Return SQLite's extended result code of an exception; 0 when Python itself raised it."""
+    code = getattr(exc, "sqlite_errorcode", 0)
+    return code if isinstance(code, int) else 0
+
+
+def is_busy(exc: BaseException) -> bool:
+    """Say whether another connection holds the lock that was needed."""
+    return sqlite_code(exc) & _PRIMARY in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def store_error(exc: sqlite3.Error, path: str) -> StoreError:
+    """Return the error to raise for what SQLite reported about the store at `path`."""
+    code = sqlite_code(exc)
+    primary = code & _PRIMARY
+    details = {"path": path, "sqlite": getattr(exc, "sqlite_errorname", type(exc).__name__)}
+    if is_busy(exc):
+        return StoreOther(
+            f"the store {path} is locked by another process",
+            code=Code.STORE_BUSY,
+            retryable=True,
+            details=details,
+            hint="nothing was written; try again when it has finished",
+        )
+    if code == sqlite3.SQLITE_READONLY_DBMOVED:
+        return StoreOther(
+            f"the store {path} was moved or deleted while it was open",
+            code=Code.STORE_FAILED,
+            details=details,
+            hint="nothing was written; open it again where it is now",
+        )
+    if primary == sqlite3.SQLITE_READONLY:
+        return StoreOther(
+            f"the store {path} cannot be written",
+            code=Code.STORE_READ_ONLY,
+            details=details,
+            hint="the file and its directory must be writable; reading needs neither",
+        )
+    if code in _GREW or primary == sqlite3.SQLITE_FULL:
+        return StoreOther(
+            f"the store {path} cannot grow: the disk, a quota or a file size limit is at its end",
+            code=Code.STORE_FULL,
+            details=details,
+            hint="nothing was written; make room and try again",
+        )
+    if primary == sqlite3.SQLITE_TOOBIG:
+        return StoreOther(
+            f"a value is larger than the store {path} can hold",
+            code=Code.ARTIFACT_TOO_LARGE,
+            details=details,
+        )
+    if primary in _DAMAGED or code in _UNREADABLE or "decode" in str(exc):
+        return Corruption(
+            f"the store {path} is damaged: {exc}",
+            details=details,
+            hint="restore it from a backup; what is intact can still be read",
+        )
+    return StoreOther(f"the store {path} failed: {exc}", details=details)
+
+
+def os_error(exc: OSError, path: str) -> StoreError:
+    """Return the error to raise for what the operating system reported about the store at `path`."""
+    return StoreOther(
+        f"the store {path} cannot be made: {exc.strerror or exc}",
+        code=_OS_CODES.get(exc.errno or 0, Code.STORE_FAILED),
+        details={"path": path, "errno": errno.errorcode.get(exc.errno or 0, "")},
+    )

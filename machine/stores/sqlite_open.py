@@ -1,0 +1,172 @@
+"""How a store file is made and opened: modes, settings, the ladder down to read-only.
+
+It must never change a file that is not a store, and never make one when it was not asked to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+from machine.errors import Code, NotFound, StoreOther
+from machine.stores.sqlite_errors import is_busy, os_error, sqlite_code, store_error
+from machine.stores.sqlite_schema import identify, migrate, not_a_store
+
+__all__ = ["connect", "open_database"]
+
+_WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
+"""How much of a write-ahead log that once grew large is kept for the next time."""
+
+_SETTINGS: Final = (
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA recursive_triggers = ON",
+    "PRAGMA cell_size_check = ON",  # finds more of a damaged page before it is used
+    "PRAGMA trusted_schema = OFF",  # a file from elsewhere does not get to run functions
+    f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}",
+)
+
+
+def open_database(path: Path, *, create: bool, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+    """Return a connection to the store at `path`, made or migrated as needed.
+
+    Raises `StoreError` with the code that says what is wrong; then nothing is left behind.
+    """
+    name = str(path)
+    try:
+        if create:
+            _make(path)
+        elif not path.exists():
+            raise NotFound(
+                f"there is no store at {name}",
+                code=Code.STORE_NOT_FOUND,
+                details={"path": name},
+                hint="start a run with it to make one, or check the path",
+            )
+        if not path.is_file():
+            raise not_a_store(name, "it is not a regular file")
+    except OSError as exc:
+        raise os_error(exc, name) from exc
+    deadline = time.monotonic() + busy_timeout
+    while True:
+        try:
+            return _open(path, create=create, synchronous=synchronous, busy_timeout=busy_timeout)
+        except sqlite3.Error as exc:
+            if is_busy(exc) and time.monotonic() < deadline:
+                # a change of the journal mode does not wait for a lock, it fails at once; two processes
+                # that make one store at one time meet here
+                time.sleep(0.01)
+                continue
+            if sqlite_code(exc) == sqlite3.SQLITE_NOTADB:
+                raise not_a_store(name, "it is not an SQLite database, or its header is damaged") from exc
+            if sqlite_code(exc) & 0xFF == sqlite3.SQLITE_CANTOPEN and not _writable(path):
+                raise _unreadable_wal(name) from exc
+            raise store_error(exc, name) from exc
+
+
+def connect(path: Path, *, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+    """Return a connection to an existing file, read-only where the file or its directory is."""
+    try:
+        return _connect(path, "mode=rw", synchronous, busy_timeout)
+    except sqlite3.OperationalError as exc:
+        # A WAL database needs a place for its -shm file even to be read. Where there is none, nobody can be
+        # writing either (they would have needed it too), so the file may be read as if it never changed -
+        # unless commits are still waiting in a -wal, which would then be passed over.
+        fell = sqlite_code(exc) & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+        if not fell or _writable(path) or _has_wal(path):
+            raise
+        return _connect(path, "mode=ro&immutable=1", synchronous, busy_timeout)
+
+
+def _connect(path: Path, mode: str, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+    conn = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{mode}",
+        uri=True,
+        timeout=busy_timeout,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        for setting in _SETTINGS:
+            conn.execute(setting)
+        conn.execute(f"PRAGMA synchronous = {synchronous}")
+        conn.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first that reads the file
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def _open(path: Path, *, create: bool, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+    conn = connect(path, synchronous=synchronous, busy_timeout=busy_timeout)
+    try:
+        if identify(conn, str(path)) or create:
+            _use_wal(conn)
+        migrate(conn, str(path), create=create)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def _use_wal(conn: sqlite3.Connection) -> None:
+    """Ask for the write-ahead log: one sync for a commit, and readers that do not stop a writer.
+
+    The mode is kept in the file. Where it cannot be had (a read-only copy, a file system without shared
+    memory) the rollback journal serves, which is as durable under `synchronous = FULL` and no less.
+    """
+    try:
+        mode = conn.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    except sqlite3.OperationalError as exc:
+        if sqlite_code(exc) & 0xFF not in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+            raise
+        mode = "unchanged"
+    if mode != "wal":
+        conn.execute("PRAGMA synchronous = FULL")
+
+
+def _make(path: Path) -> None:
+    """Make the file and the directories above it, for the owner's eyes alone; what is there is left alone."""
+    missing = []
+    directory = path.absolute().parent
+    while not directory.exists():
+        missing.append(directory)
+        directory = directory.parent
+    for new in reversed(missing):
+        new.mkdir(mode=0o700, exist_ok=True)
+        _sync_directory(new.parent)
+    # The file is made here because SQLite would give it the mode of any file; the -wal and -shm take theirs
+    # from it. O_EXCL: closing a descriptor of a file that is in use would drop SQLite's locks on it.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+
+
+def _has_wal(path: Path) -> bool:
+    try:
+        return Path(f"{path}-wal").stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _unreadable_wal(name: str) -> StoreOther:
+    return StoreOther(
+        f"the store {name} has commits in its -wal file that cannot be read from a read-only place",
+        code=Code.STORE_READ_ONLY,
+        details={"path": name},
+        hint="copy the file and its -wal to a writable directory and open it there",
+    )

@@ -1,0 +1,36 @@
+"""From rows of a store file to values, with the one check that SQLite leaves to us.
+
+A column holds whatever type a row's header says it does, so a damaged header turns bytes into text; none of
+that may reach a caller as if it had been stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from machine.errors import Corruption
+from machine.kernel.index import RunRow
+from machine.stores.base import StoredEvent
+
+__all__ = ["RUN_COLUMNS", "event_of", "row_of"]
+
+RUN_COLUMNS: Final = "run_id, op_id, status, created_ms, updated_ms, head_seq"
+"""The columns of an index row, in the order of the fields of `RunRow`."""
+
+_ROW_TYPES: Final = (str, str, str, int, int, int)
+
+
+def event_of(columns: tuple[Any, Any, Any]) -> StoredEvent:
+    """Return the event of a row's seq, data and chain. Raises `Corruption` when they cannot be."""
+    seq, data, chain = columns
+    if type(data) is not bytes or type(chain) is not bytes or type(seq) is not int:
+        raise Corruption(f"the stored row of event {seq!r} is damaged: it does not hold bytes")
+    return StoredEvent(seq, data, chain)
+
+
+def row_of(columns: Sequence[Any]) -> RunRow:
+    """Return the index row of its columns. Raises `Corruption` when they cannot be."""
+    if tuple(map(type, columns)) != _ROW_TYPES:
+        raise Corruption(f"the index row of run {columns[0]!r} is damaged: it holds values of other types")
+    return RunRow(*columns)

@@ -1,0 +1,172 @@
+"""The tables of a store file, and the steps from each version of them to the next.
+
+A released step is never edited: what changes later is a step more. Nothing here may make a file that is not
+ours into one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from machine.errors import Code, Corruption, NotFound, StoreOther
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "identify", "migrate", "schema_of"]
+
+APPLICATION_ID: Final = 0x4D41_4348
+"""What marks an SQLite file as a store of this library ("MACH")."""
+
+_VERSION_1: Final = (
+    # The index. All of it but the key can be computed from the log by `kernel.index`.
+    """
+    CREATE TABLE runs (
+      key INTEGER PRIMARY KEY,
+      run_id TEXT NOT NULL UNIQUE,
+      op_id TEXT NOT NULL,
+      status TEXT NOT NULL,
+      created_ms INTEGER NOT NULL,
+      updated_ms INTEGER NOT NULL,
+      head_seq INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX runs_by_status ON runs (status, run_id)",
+    "CREATE INDEX runs_by_op ON runs (op_id, run_id)",
+    # Small rows, read in key order: clustered on the key, a log is a few neighbouring pages.
+    """
+    CREATE TABLE events (
+      run INTEGER NOT NULL REFERENCES runs (key),
+      seq INTEGER NOT NULL,
+      data BLOB NOT NULL,
+      chain BLOB NOT NULL,
+      PRIMARY KEY (run, seq)
+    ) WITHOUT ROWID
+    """,
+    # Not clustered on the id: large rows in a WITHOUT ROWID table are several times slower to read.
+    """
+    CREATE TABLE artifacts (
+      key INTEGER PRIMARY KEY,
+      id BLOB NOT NULL UNIQUE,
+      kind TEXT NOT NULL,
+      data BLOB NOT NULL
+    )
+    """,
+    # Append-only is a property of the file, not of this program: these hold for whoever opens it.
+    # The two on INSERT are what stops INSERT OR REPLACE, whose deletes fire no trigger unless the
+    # connection asks for recursive ones.
+    """
+    CREATE TRIGGER events_continue BEFORE INSERT ON events
+    WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM events WHERE run = NEW.run)
+    BEGIN SELECT RAISE(ABORT, 'an event continues the log of its run'); END
+    """,
+    """
+    CREATE TRIGGER events_never_change BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are never changed'); END
+    """,
+    """
+    CREATE TRIGGER events_never_go BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END
+    """,
+    """
+    CREATE TRIGGER artifacts_stay BEFORE INSERT ON artifacts
+    WHEN EXISTS (SELECT 1 FROM artifacts WHERE id = NEW.id)
+    BEGIN SELECT RAISE(IGNORE); END
+    """,
+    # NEW.key is -1 where the statement gives none
+    """
+    CREATE TRIGGER artifacts_keep_their_key BEFORE INSERT ON artifacts
+    WHEN NEW.key <> -1 AND EXISTS (SELECT 1 FROM artifacts WHERE key = NEW.key)
+    BEGIN SELECT RAISE(ABORT, 'artifacts are never replaced'); END
+    """,
+    """
+    CREATE TRIGGER artifacts_never_change BEFORE UPDATE ON artifacts
+    BEGIN SELECT RAISE(ABORT, 'artifacts are never changed'); END
+    """,
+    """
+    CREATE TRIGGER artifacts_never_go BEFORE DELETE ON artifacts
+    BEGIN SELECT RAISE(ABORT, 'artifacts are never deleted'); END
+    """,
+    """
+    CREATE TRIGGER runs_stay BEFORE INSERT ON runs
+    WHEN EXISTS (SELECT 1 FROM runs WHERE run_id = NEW.run_id OR key = NEW.key)
+    BEGIN SELECT RAISE(ABORT, 'runs are never replaced'); END
+    """,
+    """
+    CREATE TRIGGER runs_keep_their_id BEFORE UPDATE OF key, run_id ON runs
+    BEGIN SELECT RAISE(ABORT, 'runs keep their id'); END
+    """,
+    """
+    CREATE TRIGGER runs_never_go BEFORE DELETE ON runs
+    BEGIN SELECT RAISE(ABORT, 'runs are never deleted'); END
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+"""`MIGRATIONS[n]` is the statements that make version n + 1 of version n; version 0 is an empty database."""
+
+
+def _number(conn: sqlite3.Connection, pragma: str) -> int:
+    return int(conn.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+def identify(conn: sqlite3.Connection, path: str) -> int:
+    """Return the schema version of the store behind `conn`, 0 when the database is empty.
+
+    Raises `StoreOther` with code `store_not_a_store` or `store_newer_schema`, or `Corruption`.
+    """
+    application_id, version = _number(conn, "application_id"), _number(conn, "user_version")
+    newest = len(MIGRATIONS)
+    if application_id == APPLICATION_ID:
+        if version > newest:
+            raise StoreOther(
+                f"the store {path} has schema version {version}; this version of machine knows up to {newest}",
+                code=Code.STORE_NEWER_SCHEMA,
+                details={"path": path, "found": version, "supported": newest},
+                hint="upgrade machine to read it",
+            )
+        if version < 0:
+            raise Corruption(f"the store {path} is damaged: it claims schema version {version}")
+        return version
+    if application_id == version == 0 and not schema_of(conn):
+        return 0
+    raise not_a_store(path, "it is an SQLite database of another application")
+
+
+def migrate(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
+    """Bring the schema to the newest version, in one transaction; an empty database only if `create`."""
+    if identify(conn, path) == len(MIGRATIONS):
+        return
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        version = identify(conn, path)  # another process may have been here while we waited
+        if version == 0 and not create:
+            raise NotFound(
+                f"there is no store at {path}: the file is empty",
+                code=Code.STORE_NOT_FOUND,
+                details={"path": path},
+                hint="start a run with it to make one",
+            )
+        for step in MIGRATIONS[version:]:
+            for statement in step:
+                conn.execute(statement)
+        conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        conn.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        conn.execute("COMMIT")
+    finally:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+
+
+def schema_of(conn: sqlite3.Connection) -> dict[str, str]:
+    """Return the statement that made each table, index and trigger; SQLite's own are left out."""
+    rows = conn.execute("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'")
+    return dict(rows.fetchall())
+
+
+def not_a_store(path: str, why: str) -> StoreOther:
+    """Return the error for a file that was not made by this library."""
+    return StoreOther(
+        f"{path} is not a store: {why}",
+        code=Code.STORE_NOT_A_STORE,
+        details={"path": path},
+        hint="nothing was changed in it; name another file",
+    )

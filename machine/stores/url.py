@@ -1,0 +1,73 @@
+"""From what a user writes to the store it names."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
+
+from machine.errors import Code, StoreOther
+from machine.stores.base import Store
+from machine.stores.memory import MemoryStore
+from machine.stores.sqlite import SqliteStore
+
+__all__ = ["open_store"]
+
+_SUFFIXES = (".db", ".sqlite")
+_SUPPORTED = (
+    "use memory://, sqlite:///relative/path.db, sqlite:////absolute/path.db (either with "
+    "?synchronous=full or ?synchronous=normal), or a path that ends in .db or .sqlite"
+)
+
+
+def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
+    """Return the store that `url` names; close it when done, or use it as a context manager.
+
+    `memory://` is a new store in memory. `sqlite:///runs.db` and `sqlite:////var/lib/runs.db` are files,
+    percent-decoded, with `?synchronous=full` (the default) or `normal`; a path that ends in .db or .sqlite
+    and any `os.PathLike` are files too, taken literally. `create=False` never makes a file.
+
+    Raises `StoreOther` with code `store_unknown_url`, `NotFound` with code `store_not_found`, or whatever
+    else is wrong with the file as a `StoreError`.
+    """
+    if isinstance(url, os.PathLike):
+        return SqliteStore(url, create=create)
+    if "://" not in url:
+        if not url.endswith(_SUFFIXES):
+            raise _unknown(url, "it names neither a kind of store nor a database file")
+        return SqliteStore(url, create=create)
+    scheme, _, rest = url.partition("://")
+    if scheme == "memory":
+        if rest:
+            raise _unknown(url, "memory:// takes no path and no options")
+        return MemoryStore()
+    if scheme != "sqlite":
+        raise _unknown(url, f"there is no kind of store called {scheme!r}")
+    parts = urlsplit(url)
+    path = os.fsdecode(unquote_to_bytes(parts.path.removeprefix("/")))
+    if parts.netloc or parts.fragment or not path or path.endswith("/"):
+        raise _unknown(url, "it does not name a file")
+    return SqliteStore(path, synchronous=_synchronous(url, parts.query), create=create)
+
+
+def _synchronous(url: str, query: str) -> Literal["full", "normal"]:
+    synchronous: Literal["full", "normal"] = "full"
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name != "synchronous":
+            raise _unknown(url, f"there is no option {name!r}")
+        if value == "normal":
+            synchronous = "normal"
+        elif value == "full":
+            synchronous = "full"
+        else:
+            raise _unknown(url, f"synchronous cannot be {value!r}")
+    return synchronous
+
+
+def _unknown(url: str, why: str) -> StoreOther:
+    return StoreOther(
+        f"{url!r} does not name a store: {why}",
+        code=Code.STORE_UNKNOWN_URL,
+        details={"url": url},
+        hint=_SUPPORTED,
+    )

@@ -1,0 +1,40 @@
+"""The plain face: runs the coroutine face on an event loop of its own. Nothing is written twice."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+
+from machine.engine import runs
+from machine.errors import UsageError
+from machine.replay import reproduce
+from machine.replay.verify import verify
+
+__all__ = ["replay", "resume", "run", "verify"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _plain(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+    @functools.wraps(function)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return anyio.run(functools.partial(function, *args, **kwargs))
+        name = function.__name__
+        raise UsageError(
+            f"machine.{name} was called from a running event loop", hint=f"await machine.aio.{name}(...) there"
+        )
+
+    return plain
+
+
+run = _plain(runs.run)
+resume = _plain(runs.resume)
+replay = _plain(reproduce.replay)
