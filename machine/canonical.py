@@ -14,6 +14,8 @@ import enum
 import json
 import marshal
 import re
+from itertools import accumulate
+from math import isfinite
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -60,10 +62,15 @@ def _options() -> int:
 _OPTIONS: Final = _options()
 
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
-_NO_FLOATS, _FLOATS = 1, 3
 _LONG_ARRAY: Final = 16
 
-_DOT, _PLUS, _MINUS, _BACKSLASH, _X7F, _XFF = b".+-\\\x7f\xff"
+# Of lists and dicts within each other orjson refuses more than 254, but tuples it does not count.
+_SHALLOW: Final = MAX_DEPTH - 255
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\2\2\0\0")
+
+_DOT, _PLUS, _MINUS, _CLOSE, _BACKSLASH, _X7F, _XFF = b".+-]\\\x7f\xff"
+_IS_INTEGRAL: Final = float.is_integer
 _BMP_LEADS: Final = b"\xee\xef"  # what UTF-8 starts U+E000..U+FFFF with
 _ASTRAL_LEADS: Final = b"\xf0\xf1\xf2\xf3\xf4"  # and what lies beyond U+FFFF
 
@@ -86,18 +93,23 @@ def encode(value: Any) -> bytes:
     Raises `CanonicalError` with the path of the first offending value, in canonical order, for anything else,
     and for more than `MAX_DEPTH` containers within each other.
     """
+    floats: list[float] = []
     try:
-        found = _look(value)
-        # marshal takes exact builtin types only: what both it and orjson take is JSON, or not finite.
-        marked = b"" if found else marshal.dumps(value, 4)
-        text = orjson.dumps(value, None, _OPTIONS)
-        if found != _NO_FLOATS:
+        if _is_simple(value, floats):
+            text = orjson.dumps(value, None, _OPTIONS)
+            if floats:
+                if not isfinite(sum(floats)):
+                    return _encode_exactly(value)
+                text = _respell(text, floats)
+        else:
+            # marshal takes exact builtin types only: what both it and orjson take is JSON, or not finite.
+            marked = marshal.dumps(value, 4)
+            text = orjson.dumps(value, None, _OPTIONS)
             if (_X7F in marked or _XFF in marked) and b"null" in text and _may_not_be_finite(marked):
                 return _encode_exactly(value)
-            if _PLUS in text or _MINUS in text:
-                text = _without_exponents(text)
-            if _DOT in text:
-                text = _without_point_zero(text)
+            if text.count(_CLOSE) > _SHALLOW and _is_deep(text):
+                return _encode_exactly(value)
+            text = _respell(text, [])
         if text.isascii() or _keys_are_in_order(text):
             return text
     except (TypeError, ValueError, RecursionError):
@@ -105,30 +117,50 @@ def encode(value: Any) -> bytes:
     return _encode_exactly(value)
 
 
-def _look(value: Any) -> int:
-    """Return what is in a value: `_NO_FLOATS`, `_FLOATS`, or 0 for anything else or more than pays here."""
+def _is_simple(value: Any, floats: list[float]) -> bool:
+    """Tell whether a value is of exact JSON types, as far as that pays, and add its floats to the list."""
     kind = type(value)
     if kind is dict:
         value = value.values()  # orjson itself refuses keys that are not exactly str
-    elif kind is float:
-        return _FLOATS if value - value == 0 else 0  # NaN and the infinities differ from themselves
-    elif kind is list or kind is tuple:
+    elif kind is list:
         if len(value) > _LONG_ARRAY:  # what is quickest for small documents is not for large ones
-            return 0
+            return False
+    elif kind is float:
+        floats.append(value)
+        return True
     else:
-        return _NO_FLOATS if kind in _PLAIN else 0
-    all_found = _NO_FLOATS
+        return kind in _PLAIN
     for item in value:
         if type(item) not in _PLAIN:
-            found = _look(item)
-            if not found:
-                return 0
-            all_found |= found
-    return all_found
+            if type(item) is float:
+                floats.append(item)
+            elif not _is_simple(item, floats):
+                return False
+    return True
 
 
 def _may_not_be_finite(marked: bytes) -> bool:
     return any(pattern.search(marked) for pattern in _NOT_FINITE)
+
+
+def _is_deep(text: bytes) -> bool:
+    """Tell whether there are more than `MAX_DEPTH` arrays and objects within each other."""
+    outside_strings = b"".join(_without_escapes(text).split(b'"')[::2])
+    steps = outside_strings.translate(_STEPS, _NOT_BRACKETS)
+    return max(accumulate(steps, lambda depth, step: depth + step - 1), default=0) > MAX_DEPTH
+
+
+def _respell(text: bytes, floats: list[float]) -> bytes:
+    """Return JSON text with its floats as in RFC 8785 section 3.2.2.3; `floats` are all in it, or none."""
+    signs = _PLUS in text or _MINUS in text
+    if signs and _EXPONENT.search(text):
+        text = _without_exponents(text)
+    elif floats and not (signs and (_PLUS in text or 0.0 in floats)):
+        # As many floats end in `.0` as are integral, so if no more is found none of it is in a string.
+        shorter, count = _POINT_ZERO.subn(b"", text)
+        if not count or count == sum(map(_IS_INTEGRAL, floats)):
+            return shorter
+    return _without_point_zero(text) if _DOT in text else text
 
 
 def _without_point_zero(text: bytes) -> bytes:
@@ -219,20 +251,17 @@ def _encode_exactly(value: Any) -> bytes:
 
 
 def _enter(container: Any, step: str | int, around: _Place | None) -> _Place:
+    place = around
+    while place:
+        if place.container is container:
+            raise CanonicalError(
+                _path(step, around), f"{type(container).__name__} contains itself; JSON is a tree"
+            )
+        place = place.around
     depth = around.depth + 1 if around else 1
-    if depth <= MAX_DEPTH:
-        return _Place(around, step, container, depth)
-    seen: dict[int, _Place] = {}
-    trail: list[_Place] = []
-    while around:
-        trail.append(around)
-        around = around.around
-    for place in reversed(trail):
-        if id(place.container) in seen:
-            what = type(place.container).__name__
-            raise CanonicalError(_path(place.step, place.around), f"{what} contains itself; JSON is a tree")
-        seen[id(place.container)] = place
-    raise CanonicalError("$", f"nested too deep, more than {MAX_DEPTH} containers; make it flatter")
+    if depth > MAX_DEPTH:  # its path would be of no help
+        raise CanonicalError("$", f"nested too deep, more than {MAX_DEPTH} containers; make it flatter")
+    return _Place(around, step, container, depth)
 
 
 def _members(container: Any, place: _Place) -> list[_Step]:
@@ -253,15 +282,17 @@ def _members(container: Any, place: _Place) -> list[_Step]:
 
 
 def _path(step: str | int, around: _Place | None) -> str:
-    """Return the JSONPath-like name of a member; of a long one only the beginning."""
+    """Return the JSONPath-like name of the member that a step leads to."""
     steps: list[str] = []
     while around:
         if isinstance(step, int):
             steps.append(f"[{step}]")
-        elif step.isidentifier():
-            steps.append(f".{step}")
-        else:  # escaped where it could not be printed, a lone surrogate for one
-            steps.append(f"[{json.dumps(str(step), ensure_ascii=not step.isprintable())}]")
+        else:
+            key = str.__str__(step)  # an Enum that is a str has a name of its own
+            if key.isidentifier():
+                steps.append(f".{key}")
+            else:  # escaped if it cannot be printed, as a lone surrogate cannot
+                steps.append(f"[{json.dumps(key, ensure_ascii=not key.isprintable())}]")
         step, around = around.step, around.around
     steps.reverse()
     return "$" + "".join(steps)

@@ -151,11 +151,12 @@ class FactRecorded:
 
 @attrs.frozen
 class EffectIntended:
-    """An effect is about to leave the process; durable before it does."""
+    """An effect is about to leave the process with this idempotency key; durable before it does."""
 
     type: ClassVar[str] = "effect_intended"
     key: str
     request_digest: str
+    idempotency_key: str
     state_id: str
     attempt: int
 

@@ -20,17 +20,24 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _plain(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     @functools.wraps(function)
     def plain(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return anyio.run(functools.partial(function, *args, **kwargs))
-        name = function.__name__
-        raise UsageError(
-            f"machine.{name} was called from a running event loop", hint=f"await machine.aio.{name}(...) there"
-        )
+        if _loop_runs():
+            name = function.__name__
+            raise UsageError(
+                f"machine.{name} was called from a running event loop",
+                hint=f"await machine.aio.{name}(...) there",
+            )
+        return anyio.run(functools.partial(function, *args, **kwargs))
 
     return plain
 

@@ -27,10 +27,10 @@ def describe(exc: BaseException) -> ErrorInfo:
     """
     if isinstance(exc, MachineError):
         info = exc.info
-        message = _clean(str(exc))
+        message = _clean(_text(exc))
     else:
         name = type(exc).__qualname__
-        text = str(exc)
+        text = _text(exc)
         info = ErrorInfo(
             Code.HANDLER_ERROR.value,
             ErrorCategory.UNKNOWN,
@@ -40,7 +40,7 @@ def describe(exc: BaseException) -> ErrorInfo:
         )
         message = _clean(f"{name}: {text}" if text else name)
         if isinstance(exc, BaseExceptionGroup):
-            inner = [_clean(f"{type(sub).__qualname__}: {sub}") for sub in exc.exceptions]
+            inner = [_clean(f"{type(sub).__qualname__}: {_text(sub)}") for sub in exc.exceptions]
             info = ErrorInfo(info.code, info.category, info.retryable, "", {**(info.details or {}), "inner": inner})
     return ErrorInfo(info.code, info.category, info.retryable, message, _json(info.details))
 
@@ -55,6 +55,13 @@ def trace(exc: BaseException) -> str:
     frames = traceback.extract_tb(exc.__traceback__)[-_FRAMES:]
     lines = [f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
     return _clean("\n".join(lines))
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as broken:  # noqa: BLE001 - a user's __str__ may do anything
+        return f"(its text cannot be had: {type(broken).__qualname__})"
 
 
 def _clean(text: str) -> str:

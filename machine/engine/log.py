@@ -45,6 +45,7 @@ class LiveLog:
         self._artifacts: dict[str, Artifact] = {}
         self._committing: Mapping[str, Artifact] = {}
         self._failure: BaseException | None = None
+        self._lost = False
         self._commit = threading.Lock()
         self._changed = threading.Condition()
         self._stopping = False
@@ -106,7 +107,7 @@ class LiveLog:
     def flush(self) -> None:
         """Commit what is pending, in this thread; the blocking form of `durable`."""
         with self._commit:
-            if self._failure is not None:
+            if self._lost and self._failure is not None:
                 raise self._failure
             with self._changed:
                 events, self._events = self._events, []
@@ -116,7 +117,7 @@ class LiveLog:
             try:
                 self._store.append(self._run_id, self._written, events, list(self._committing.values()))
             except BaseException as exc:
-                self._failure = exc
+                self._failure, self._lost = exc, True
                 raise
             self._written = events[-1].seq
             self._committing = {}
@@ -128,13 +129,13 @@ class LiveLog:
         return self._store.get(artifact_id) if pending is None else pending.data
 
     def close(self) -> None:
-        """Stop the writer. What is pending and was not waited for is still written, unless writing failed."""
+        """Stop the writer. What was emitted and not waited for is still written, unless writing failed."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
-        if self._failure is None:
+        if not self._lost:
             self.flush()
 
     def _write(self) -> None:

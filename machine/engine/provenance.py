@@ -74,6 +74,7 @@ def _fingerprint(source: Any) -> str:
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
             node.decorator_list = []
+            node.name = ""
     return _hash(ast.dump(tree).encode())
 
 

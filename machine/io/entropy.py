@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from machine.errors import Code, IoOther
 from machine.io.base_transport import BaseTransport
 from machine.io.wire import checked_count, field, refusal
 
@@ -62,9 +61,4 @@ class EntropyTransport(BaseTransport):
         if namespace != "random.bytes":
             raise self._unknown(namespace)
         wanted = checked_count(field(request, "bytes", int), "the number of bytes", least=1, most=MOST_BYTES)
-        try:
-            return {"hex": os.urandom(wanted).hex()}
-        except OSError as error:
-            raise IoOther(
-                "the operating system gave no random bytes", code=Code.IO_TRANSPORT_FAILED, retryable=True
-            ) from error
+        return {"hex": os.urandom(wanted).hex()}

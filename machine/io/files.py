@@ -106,6 +106,10 @@ class FileTransport(BaseTransport):
         """Return True for `file.write`."""
         return namespace == "file.write"
 
+    def is_certain_effect(self, namespace: str, request: Any) -> bool:
+        """Return True for `file.write`: there is no writing that only reads."""
+        return self.is_effect(namespace, request)
+
     def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
         """Return the request unchanged: writing the same bytes atomically twice is the same as once."""
         return request
@@ -177,8 +181,7 @@ def _write(path: str, data: bytes) -> None:
         if not os.access(target, os.W_OK):  # a rename would not ask, but who made it read-only meant it
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     temporary = os.path.join(folder, f".machine-{secrets.token_hex(8)}.tmp")
-    # The kernel applies the umask to a new file. One that replaces another stays private until it has its
-    # mode.
+    # The kernel applies the umask to a new file. A replacement stays private until it has its mode.
     descriptor = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if before is None else 0o600
     )

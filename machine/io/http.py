@@ -32,6 +32,7 @@ __all__ = ["HttpResponse", "HttpTransport", "http_request"]
 MOST_REDIRECTS: Final = 20
 """How many redirects one call follows."""
 
+_CHANGING: Final = frozenset({"PUT", "PATCH", "DELETE"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _KEY_HEADER: Final = "idempotency-key"
 _DEFAULT_HEADERS: Final = {
@@ -50,6 +51,7 @@ class HttpTransport(BaseTransport):
     """
 
     __slots__ = ("_clients", "_trust_env", "_verify")
+    one_effect_per_key = True
 
     def __init__(self, *, verify: bool | ssl.SSLContext = True, trust_env: bool = True) -> None:
         self._verify = verify
@@ -58,7 +60,11 @@ class HttpTransport(BaseTransport):
 
     def is_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return True for every method that is not safe in the sense of RFC 9110 section 9.2.1."""
-        return field(request, "method", str) not in _SAFE
+        return field(request, "method", str).upper() not in _SAFE
+
+    def is_certain_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the same
+        """Return True for PUT, PATCH and DELETE; a POST may be a query (GraphQL, search, RPC)."""
+        return field(request, "method", str).upper() in _CHANGING
 
     def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
         """Return the request with the header `idempotency-key`, unless the caller gave one."""

@@ -91,7 +91,7 @@ def _checked_url(url: Any) -> str:
         parts = urlsplit(text)
         sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:  # a port that is no number, brackets without an address
-        sound = False
+        raise refusal("the url has a host or a port that cannot be one") from None
     if not sound:
         raise refusal("the url must be http:// or https:// with a host")
     return urlunsplit(parts._replace(fragment=""))  # never sent: RFC 9110 section 7.1

@@ -10,6 +10,7 @@ from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact
 from machine.events import FactError, FactRecorded, FactValue
 from machine.io.provider import Call, IoProvider
 from machine.io.scope import AttemptScope, Payloads
+from machine.io.transport import Transport
 
 __all__ = ["LiveIo"]
 
@@ -21,16 +22,16 @@ class LiveIo(IoProvider):
         super().__init__(scope)
         self._turnstile = anyio.Lock()
 
-    def _recorded(self, key: str) -> bool:  # noqa: ARG002 - live, an outcome comes from a transport only
-        return False
-
     async def _obtain(self, call: Call) -> FactRecorded:
+        transport = self._scope.transport(call.namespace)
+        if transport is None:
+            raise self._no_transport(call)
         if call.effect:
             await self._intend(call)
         payloads = Payloads()
         payloads.items[call.digest] = ("fact_request", call.data)
         try:
-            outcome = await self._perform(call, payloads)
+            outcome = await self._perform(transport, call, payloads)
             if not call.effect:
                 # an effect that has happened is recorded at once: no await may come in between
                 async with self._turnstile:
@@ -49,7 +50,9 @@ class LiveIo(IoProvider):
         payloads.items[call.digest] = ("fact_request", call.data)
         return await self._emit(call, FactValue(payloads.add("fact_payload", value)), payloads)
 
-    async def _perform(self, call: Call, payloads: Payloads) -> FactValue | FactError:
+    async def _perform(
+        self, transport: Transport, call: Call, payloads: Payloads
+    ) -> FactValue | FactError:
         scope = self._scope
         try:
             if scope.config.io_mode is IoMode.REPLAY:
@@ -59,10 +62,11 @@ class LiveIo(IoProvider):
                     details={"request": call.digest},
                     hint='it was started with io_mode="replay"',
                 )
-            transport = scope.transport(call.namespace)
-            assert transport is not None
+            request = call.request
+            if call.effect and scope.idempotency_key is not None:
+                request = transport.with_idempotency_key(call.namespace, request, scope.idempotency_key)
             try:
-                response = await transport.perform(call.namespace, call.request)
+                response = await transport.perform(call.namespace, request)
                 data = canonical.encode(response)
             except IoError:
                 raise

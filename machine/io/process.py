@@ -4,6 +4,9 @@ Whatever happens here - the deadline, too much output, cancellation, a bug - the
 is killed and the child reaped first. It must never leave a zombie or a file descriptor behind.
 """
 
+# A scope may swallow a cancellation, so names bound in one look unbound after it; the one here is shielded.
+# pyright: reportPossiblyUnboundVariable=false
+
 from __future__ import annotations
 
 import os

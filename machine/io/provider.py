@@ -23,11 +23,12 @@ from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http  # noqa: A004 - the namespaces' own names
 from machine.io.scope import AttemptScope, Payloads, is_namespace
+from machine.io.transport import Transport
 from machine.plan import SideEffects
 
 __all__ = ["IoProvider", "IoResult"]
 
-_VALUE_NAMESPACE = "value"
+VALUE_NAMESPACE = "value"
 
 
 @attrs.frozen
@@ -60,7 +61,7 @@ class IoProvider(ABC):
     def __init__(self, scope: AttemptScope) -> None:
         self._scope = scope
         self._in_flight: dict[str, anyio.Event] = {}
-        self._keyed: dict[str, str] = {}
+        self._keyed: str | None = None
 
     @abstractmethod
     async def _obtain(self, call: Call) -> FactRecorded:
@@ -70,9 +71,10 @@ class IoProvider(ABC):
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         """Return the fact of a value the handler itself gives; it is in the log when this returns."""
 
-    @abstractmethod
-    def _recorded(self, key: str) -> bool:
-        """Say whether the outcome of a call is at hand although no transport is."""
+    def _was_effect(self, key: str) -> bool:
+        """Say whether a call for which there is no transport was an effect when it was recorded."""
+        del key
+        return False
 
     async def call(self, namespace: str, request: Any, fact_key: str | None = None) -> IoResult:
         """Make a call through the transport registered for `namespace` and return its recorded outcome.
@@ -90,7 +92,7 @@ class IoProvider(ABC):
         For a value that the handler got in a way of its own: in replay it is the recorded one.
         """
         data = canonical.encode(value)
-        call = self._identify(_VALUE_NAMESPACE, {"key": key}, key)
+        call = self._identify(VALUE_NAMESPACE, {"key": key}, key)
         return self._result(await self._fact(call, data)).response
 
     def get_recorded_fact(self, key: str) -> Any:
@@ -193,18 +195,13 @@ class IoProvider(ABC):
             )
         transport = scope.transport(namespace)
         applies = meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
-        effect = False
-        if transport is not None:
-            effect = applies and transport.is_effect(namespace, request)
-            if not applies and transport.is_certain_effect(namespace, request):
-                raise IoOther(
-                    f"state {scope.state.id} is declared {meta.side_effects} and changes the outside "
-                    f"through {namespace}",
-                    code=Code.SIDE_EFFECT_NOT_DECLARED,
-                    hint='declare side_effects="apply_side_effect" and an idempotency key',
-                )
-            if effect and scope.idempotency_key is not None:
-                request = self._with_key(namespace, request, scope.idempotency_key)
+        if transport is not None and not applies and transport.is_certain_effect(namespace, request):
+            raise IoOther(
+                f"state {scope.state.id} is declared {meta.side_effects} and changes the outside "
+                f"through {namespace}",
+                code=Code.SIDE_EFFECT_NOT_DECLARED,
+                hint='declare side_effects="apply_side_effect" and an idempotency key',
+            )
         data = canonical.encode(request)
         digest = canonical.artifact_id(data)
         if fact_key is None:
@@ -212,27 +209,26 @@ class IoProvider(ABC):
             key = _path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
         else:
             key = str(FactKey(fact_key))
-        if transport is None and namespace != _VALUE_NAMESPACE and not self._recorded(key):
-            raise IoOther(
-                f"no transport is registered for {namespace}",
-                code=Code.IO_UNKNOWN_NAMESPACE,
-                hint=f"pass transports={{{namespace.partition('.')[0]!r}: ...}}",
-            )
+        if transport is not None:
+            effect = applies and transport.is_effect(namespace, request)
+        else:
+            effect = applies and self._was_effect(key)
+        if effect and transport is not None and transport.one_effect_per_key:
+            self._check_one_effect(transport, namespace, request, digest)
         return Call(key, namespace, request, digest, data, effect)
 
-    def _with_key(self, namespace: str, request: Any, key: str) -> Any:
-        transport = self._scope.transport(namespace)
-        assert transport is not None
-        keyed = transport.with_idempotency_key(namespace, request, key)
-        if keyed != request and transport.one_effect_per_key:
-            digest = canonical.artifact_id(canonical.encode(request))
-            if self._keyed.setdefault(key, digest) != digest:
-                raise StateError(
-                    f"state {self._scope.state.id} sends a second, different effect with the idempotency key {key!r}",
-                    code=Code.IDEMPOTENCY_KEY_REUSED,
-                    hint="make it a state of its own, or give the call its own idempotency-key header",
-                )
-        return keyed
+    def _check_one_effect(self, transport: Transport, namespace: str, request: Any, digest: str) -> None:
+        """Refuse a second, different effect that would be sent with the state's idempotency key."""
+        key = self._scope.idempotency_key
+        if key is None or transport.with_idempotency_key(namespace, request, key) == request:
+            return
+        self._keyed = self._keyed or digest
+        if self._keyed != digest:
+            raise StateError(
+                f"state {self._scope.state.id} sends a second, different effect with its idempotency key {key!r}",
+                code=Code.IDEMPOTENCY_KEY_REUSED,
+                hint="make it a state of its own, or give the call its own idempotency-key header",
+            )
 
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         """Return the one fact of a call, whoever asks first."""
@@ -289,13 +285,25 @@ class IoProvider(ABC):
             call.key, call.namespace, call.digest, outcome, scope.state.id, scope.attempt
         )
 
+    def _no_transport(self, call: Call) -> IoOther:
+        return IoOther(
+            f"no transport is registered for {call.namespace}",
+            code=Code.IO_UNKNOWN_NAMESPACE,
+            hint=f"pass transports={{{call.namespace.partition('.')[0]!r}: ...}}",
+        )
+
     async def _intend(self, call: Call) -> None:
         """Put the intent of an effect into the log, durable before the effect may leave the process."""
         scope = self._scope
         payloads = Payloads()
         payloads.items[call.digest] = ("fact_request", call.data)
         await scope.log.emit(
-            [EffectIntended(call.key, call.digest, scope.state.id, scope.attempt)], payloads
+            [
+                EffectIntended(
+                    call.key, call.digest, scope.idempotency_key or "", scope.state.id, scope.attempt
+                )
+            ],
+            payloads,
         )
         await scope.log.durable()
 

@@ -12,7 +12,7 @@ import anyio
 
 from machine.errors import Code
 from machine.events import FactError, FactRecorded
-from machine.io.provider import Call, IoProvider
+from machine.io.provider import VALUE_NAMESPACE, Call, IoProvider
 from machine.io.scope import AttemptScope, Log
 
 __all__ = ["Recording", "ReplayIo"]
@@ -23,6 +23,19 @@ class Recording(Log, Protocol):
 
     def fact(self, key: str) -> FactRecorded | None:
         """Return the fact the open attempt recorded under a key."""
+        ...
+
+    def intended(self, key: str) -> bool:
+        """Say whether the open attempt recorded the intent of an effect under a key."""
+        ...
+
+    def not_given_up(self, fact: FactRecorded) -> NoReturn:
+        """Raise: the handler waits for a call that it had cancelled when it was recorded."""
+        ...
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long to wait for a handler before calling it stuck."""
         ...
 
     def unrecorded(self, call: Call) -> NoReturn:
@@ -37,24 +50,32 @@ class ReplayIo(IoProvider):
         super().__init__(scope)
         self._recording = recording
 
-    def _recorded(self, key: str) -> bool:
-        return self._recording.fact(key) is not None
+    def _was_effect(self, key: str) -> bool:
+        return self._recording.intended(key)
 
     async def _obtain(self, call: Call) -> FactRecorded:
         fact = self._recording.fact(call.key)
+        if fact is None and call.namespace != VALUE_NAMESPACE and self._scope.transport(call.namespace) is None:
+            raise self._no_transport(call)  # as it was when recorded: such a call leaves no fact
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
             self._recording.unrecorded(call)
         if call.effect:
             await self._intend(call)
         if isinstance(fact.outcome, FactError) and fact.outcome.error.code == Code.CALL_CANCELLED:
-            try:
-                # the recording's handler cancelled this call; only today's handler can do so again
-                await anyio.sleep_forever()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self._recording.emit([fact])
+            await self._be_cancelled(fact)
         await self._recording.emit([fact])
         return fact
+
+    async def _be_cancelled(self, fact: FactRecorded) -> NoReturn:
+        """Wait to be cancelled: the recording's handler gave this call up, and only today's can do so again."""
+        try:
+            with anyio.move_on_after(self._recording.stall_seconds):
+                await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._recording.emit([fact])
+            raise
+        self._recording.not_given_up(fact)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         del value  # the recorded one counts

@@ -16,7 +16,7 @@ import orjson
 from blake3 import blake3
 
 from machine import canonical
-from machine.errors import Code, Corruption
+from machine.errors import Code, CodecError, Corruption
 
 __all__ = ["INLINE_MAX", "LEAF_MAX", "Load", "Snapshot", "Value"]
 
@@ -279,7 +279,7 @@ def _collect(node: _Node, into: dict[str, bytes]) -> None:
 def _parse(node_id: str, load: Load) -> _Node:
     data = load(node_id)
     try:
-        value = orjson.loads(data)
+        value = canonical.decode(data)
         node: _Node
         if value["type"] == "branch":
             children = {int(nibble, 16): child for nibble, child in value["children"].items()}
@@ -294,7 +294,7 @@ def _parse(node_id: str, load: Load) -> _Node:
                 },
                 data,
             )
-    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
+    except (CodecError, LookupError, TypeError, ValueError, AttributeError):
         raise Corruption(f"artifact {node_id} is not a snapshot", code=Code.ARTIFACT_CORRUPT) from None
     node._id = node_id  # noqa: SLF001 - the classes of this module
     return node

@@ -66,6 +66,7 @@ class ReplayLog:
         self._at = 0
         self._end = 0
         self._facts: dict[str, FactRecorded] = {}
+        self._intents: set[str] = set()
         self._scope: AttemptScope | None = None
         self._progress = anyio.Event()
         self._ended = False
@@ -77,7 +78,7 @@ class ReplayLog:
 
         What cut it came from outside and is not in any handler to reproduce; its facts are inputs like others.
         """
-        self._end, self._facts = self._at, {}
+        self._end, self._facts, self._intents = self._at, {}, set()
         if self._at >= len(self._recorded):
             return False
         first = self._recorded[self._at].event
@@ -88,6 +89,8 @@ class ReplayLog:
             self._end = index
             if isinstance(event, FactRecorded):
                 self._facts[event.key] = event
+            elif isinstance(event, EffectIntended):
+                self._intents.add(event.key)
             elif isinstance(event, StateCompleted):
                 return False
             elif isinstance(event, StateFailed):
@@ -131,6 +134,10 @@ class ReplayLog:
         """Return the fact the open attempt recorded under a key."""
         return self._facts.get(key)
 
+    def intended(self, key: str) -> bool:
+        """Say whether the open attempt recorded the intent of an effect under a key."""
+        return key in self._intents
+
     def unrecorded(self, call: Call) -> NoReturn:
         """Raise: the handler made a call that was never recorded."""
         left = [
@@ -154,6 +161,18 @@ class ReplayLog:
             recorded,
             now,
             nearest=_near(self, [item for item in left if item[1] is not fact], call),
+        )
+
+    def not_given_up(self, fact: FactRecorded) -> NoReturn:
+        """Raise: the handler waits for a call that it had cancelled when it was recorded."""
+        entry = next(entry for entry in self._recorded[self._at : self._end] if entry.event == fact)
+        self._diverge(
+            DivergenceKind.EVENT_DIFFERS,
+            entry.seq,
+            f"the handler waits for a call of {fact.namespace} that it had given up when it was recorded",
+            codec.event_to_json(fact),
+            {"namespace": fact.namespace, "request": self._request(fact)},
+            changes=(),
         )
 
     @property

@@ -69,8 +69,8 @@ def verify(run_id: str, *, store: Store, progress: Callable[[int], None] | None 
 
     `progress` is called with the number of events checked so far. Raises `NotFound` for an unknown run.
     """
-    problems = [Problem(Code.STORE_CORRUPT, "store", text) for text in store.integrity_problems()]
     reading.require_run(store, run_id)
+    problems: list[Problem] = []
     check = _Check(store, problems)
     try:
         for count, entry in enumerate(check.entries(run_id), 1):
@@ -84,6 +84,7 @@ def verify(run_id: str, *, store: Store, progress: Callable[[int], None] | None 
     except StoreError as exc:  # the medium gives way before the log ends
         problems.append(Problem(exc.code, "store", str(exc)))
     check.index(run_id)
+    problems += [Problem(Code.STORE_CORRUPT, "store", text) for text in store.integrity_problems()]
     return VerifyResult(run_id, check.events, len(check.seen), check.digest(), tuple(problems))
 
 

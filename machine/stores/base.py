@@ -59,7 +59,10 @@ class StoredEvent:
 
 @attrs.frozen
 class Artifact:
-    """Immutable bytes on their way into a store. `id` is the BLAKE3-256 of `data`, 64 lowercase hex digits."""
+    """Immutable bytes on their way into a store. `id` is the BLAKE3-256 of `data`, `kind` an `ArtifactKind`.
+
+    `append` trusts the id it is given; `get` does not.
+    """
 
     id: str
     kind: str
@@ -106,17 +109,21 @@ class Store(Protocol):
         events: Sequence[StoredEvent],
         artifacts: Sequence[Artifact] = (),
     ) -> None:
-        """Write artifacts and events, all or none, durable on return.
+        """Write artifacts and events, all or none, durable on return. Either may be empty.
 
         Raises `Concurrency` when the head is not `expected_seq` (nothing is written), `StoreOther` with code
         `store_full`, `store_busy` or `store_failed` when the medium refuses (nothing is written), and
-        `UsageError` when the seqs do not continue `expected_seq` without a gap. An artifact already
-        there is left as it is.
+        `UsageError` or `IdError` when the seqs do not continue `expected_seq` without a gap, or an id or a
+        type is wrong. An artifact already there is left as it is; the ids of new ones are trusted.
         """
         ...
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
-        """Yield the events from `from_seq` to `to_seq`, both included, in order; no lock is held in between."""
+        """Yield the events from `from_seq` to `to_seq`, both included, in order.
+
+        The log is read as it stood at the call, whatever is appended meanwhile; no lock is held in between,
+        so a reader that pauses stops nobody.
+        """
         ...
 
     def put(self, kind: str, data: bytes) -> str:
@@ -143,7 +150,10 @@ class Store(Protocol):
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """Return rows of the index, newest first, filtered by status and op id."""
+        """Return rows of the index, newest first, filtered by status and op id.
+
+        `cursor` is that of the page before. Raises `UsageError` for a limit below 1 or another cursor.
+        """
         ...
 
     def run_row(self, run_id: str) -> RunRow:
@@ -163,7 +173,10 @@ class Store(Protocol):
         ...
 
     def find_runs(self, prefix: str, limit: int = 10) -> list[str]:
-        """Return ids of runs that begin with `prefix`, newest first."""
+        """Return ids of runs that begin with `prefix`, newest first.
+
+        Raises `UsageError` for a limit below 1.
+        """
         ...
 
     def integrity_problems(self) -> list[str]:

@@ -48,17 +48,19 @@ def check_append(
     Raises `IdError` (run id, artifact id), `UsageError` (seqs, types) or `StoreOther` (`artifact_too_large`).
     """
     RunId(run_id)
-    if not isinstance(expected_seq, int) or not 0 <= expected_seq <= MAX_SEQ - len(events):
+    if not _is_whole(expected_seq, 0, MAX_SEQ - len(events)):
         raise UsageError(f"expected_seq is {expected_seq!r}, not the seq of a log's last event")
     seq = expected_seq
     for event in events:
         seq += 1
-        if event.seq != seq or type(event.data) is not bytes or type(event.chain) is not bytes:
+        chain = event.chain
+        if (
+            event.seq != seq
+            or type(event.data) is not bytes
+            or type(chain) is not bytes
+            or len(chain) != _CHAIN_BYTES
+        ):
             raise _bad_event(event, seq)
-        if len(event.chain) != _CHAIN_BYTES:
-            raise UsageError(
-                f"the chain value of event {seq} has {len(event.chain)} bytes, not {_CHAIN_BYTES}"
-            )
     for artifact in artifacts:
         if artifact_key(artifact.id) is None:
             raise IdError(f"ArtifactId {artifact.id!r} is invalid: {ArtifactId.rule}")
@@ -72,12 +74,14 @@ def _bad_event(event: StoredEvent, seq: int) -> UsageError:
             f"event {event.seq!r} cannot be appended after event {seq - 1}",
             hint="seqs begin at 1 and have no gaps",
         )
-    return UsageError(f"the data and the chain value of event {seq} must be bytes")
+    return UsageError(
+        f"the data of event {seq} must be bytes, and its chain value {_CHAIN_BYTES} of them",
+    )
 
 
 def check_kind(kind: str) -> None:
     """Refuse an artifact kind that is not 1 to 64 printable characters."""
-    if not isinstance(kind, str) or not 1 <= len(kind) <= _MAX_KIND or not kind.isprintable():
+    if not _is_text(kind) or not 1 <= len(kind) <= _MAX_KIND or not kind.isprintable():
         raise UsageError(f"artifact kind {kind!r} is invalid: 1 to {_MAX_KIND} printable characters")
 
 
@@ -96,7 +100,7 @@ def check_size(data: bytes) -> None:
 
 def check_limit(limit: int) -> int:
     """Return a page's row limit, at most what a store can count to. Raises `UsageError` below 1."""
-    if not isinstance(limit, int) or limit < 1:
+    if not _is_whole(limit, 1):
         raise UsageError(f"limit is {limit!r}: it must be a whole number from 1 up")
     return min(limit, 2**31)
 
@@ -114,6 +118,14 @@ def check_cursor(cursor: str | None) -> str | None:
 def check_range(from_seq: int, to_seq: int | None, head_seq: int) -> tuple[int, int]:
     """Return the first and last seq to read of a log that ends at `head_seq`."""
     return max(from_seq, 1), head_seq if to_seq is None else min(to_seq, head_seq)
+
+
+def _is_whole(value: object, least: int, most: int | None = None) -> bool:
+    return isinstance(value, int) and value >= least and (most is None or value <= most)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def is_run_prefix(prefix: str) -> bool:

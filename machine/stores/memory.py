@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Final, Self
+from typing import Self
 
 import attrs
 
@@ -54,7 +54,7 @@ class MemoryStore:
     write_behind: bool = False
 
     def __init__(self, *, shared_with: MemoryStore | None = None) -> None:
-        self._contents: Final = shared_with._contents if shared_with else _Contents()  # noqa: SLF001 - its own kind
+        self._contents: _Contents = shared_with._contents if shared_with else _Contents()  # noqa: SLF001
         self._closed = False
 
     def _open(self) -> _Contents:

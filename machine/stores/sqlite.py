@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self
-from urllib.parse import quote
 
 from machine.canonical import artifact_id as hash_of
-from machine.errors import Code, Corruption, StoreOther, UsageError
+from machine.errors import Code, Corruption, UsageError
 from machine.kernel.index import RunRow, advance
 from machine.stores.base import ZERO_CHAIN, Artifact, Head, RunPage, StoredEvent
 from machine.stores.checks import (
@@ -26,16 +24,16 @@ from machine.stores.checks import (
     check_limit,
     check_range,
     check_size,
-    closed,
     is_run_prefix,
     no_artifact,
     no_run,
     stale,
 )
 from machine.stores.sqlite_check import problems_of
-from machine.stores.sqlite_errors import store_error
+from machine.stores.sqlite_errors import SQLITE_FAILURES, store_error
 from machine.stores.sqlite_open import connect, open_database
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
+from machine.stores.sqlite_session import Session, url_of
 
 __all__ = ["SqliteStore"]
 
@@ -62,36 +60,6 @@ _MOVE_RUN: Final = (
 )
 
 
-class _Session:
-    """The connection, for one caller at a time, with SQLite's errors turned into ours."""
-
-    __slots__ = ("_lock", "conn", "path", "url")
-
-    def __init__(self, conn: sqlite3.Connection, path: str, url: str) -> None:
-        self.conn: sqlite3.Connection | None = conn
-        self.path = path
-        self.url = url
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._lock.acquire()
-        if self.conn is None:
-            self._lock.release()
-            raise closed(self.url)
-        return self.conn
-
-    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        self._lock.release()
-        if isinstance(exc, sqlite3.Error):
-            raise store_error(exc, self.path) from exc
-
-    def close(self) -> None:
-        with self._lock:
-            conn, self.conn = self.conn, None
-        if conn is not None:
-            conn.close()
-
-
 class SqliteStore:
     """A `Store` in the file at `path`.
 
@@ -115,17 +83,14 @@ class SqliteStore:
         self._path: Final = Path(path).absolute()
         self._synchronous: Final = synchronous
         self._busy_timeout: Final = busy_timeout
-        option = "" if synchronous == "full" else f"?synchronous={synchronous}"
-        self.url: str = f"sqlite:///{quote(os.fsencode(self._path))}{option}"
-        if "\0" in str(self._path):
-            raise StoreOther(f"{str(path)!r} is not a path", code=Code.STORE_UNKNOWN_URL)
+        self.url: str = url_of(self._path, synchronous)
         conn = open_database(
             self._path,
             create=create,
             synchronous=synchronous,
             busy_timeout=busy_timeout,
         )
-        self._session: Final = _Session(conn, str(self._path), self.url)
+        self._session: Final = Session(conn, self._path, self.url)
 
     def head(self, run_id: str) -> Head:
         """Return where the run's log ends; `Head(0, ZERO_CHAIN)` for a run that has no events."""
@@ -148,6 +113,7 @@ class SqliteStore:
         run_id = str(run_id)
         blobs = [(bytes.fromhex(new.id), str(new.kind), new.data) for new in artifacts]
         with self._session as conn:
+            self._session.check_place()
             conn.execute("BEGIN IMMEDIATE")
             try:
                 found = conn.execute(_FIND_RUN, (run_id,)).fetchone()
@@ -223,6 +189,7 @@ class SqliteStore:
         artifact_id = hash_of(data)
         if not self.exists(artifact_id):
             with self._session as conn:
+                self._session.check_place()
                 conn.execute(_NEW_ARTIFACT, (bytes.fromhex(artifact_id), str(kind), data))
         return artifact_id
 
@@ -311,15 +278,17 @@ class SqliteStore:
     def integrity_problems(self) -> list[str]:
         """Check the file's structure, its schema and its index against the logs; empty when sound."""
         with self._session:
-            pass  # closed stores say so
+            found = self._session.out_of_place()
+        if found:
+            return [str(found)]
         try:
             conn = connect(self._path, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
-        except sqlite3.Error as exc:
+        except SQLITE_FAILURES as exc:
             return [str(store_error(exc, str(self._path)))]
         try:
             conn.execute("BEGIN")
             return problems_of(conn)
-        except sqlite3.Error as exc:
+        except SQLITE_FAILURES as exc:
             return [str(store_error(exc, str(self._path)))]
         finally:
             conn.close()

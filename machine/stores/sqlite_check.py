@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from machine.errors import Corruption
 from machine.kernel.index import advance
+from machine.stores.sqlite_errors import SQLITE_FAILURES
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
 from machine.stores.sqlite_schema import MIGRATIONS, schema_of
 
@@ -23,8 +24,7 @@ def problems_of(conn: sqlite3.Connection) -> list[str]:
     for check in (_structure, _schema, _strays, _index):
         try:
             found.extend(check(conn))
-        except (sqlite3.Error, Corruption, ValueError, OverflowError) as exc:
-            # ValueError, OverflowError: what the sqlite3 module itself makes of values no store ever wrote
+        except (*SQLITE_FAILURES, Corruption) as exc:
             found.append(f"the check of the {check.__name__[1:]} could not be finished: {exc}")
     return found
 

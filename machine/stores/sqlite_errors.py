@@ -12,7 +12,10 @@ from typing import Final
 
 from machine.errors import Code, Corruption, StoreError, StoreOther
 
-__all__ = ["is_busy", "os_error", "sqlite_code", "store_error"]
+__all__ = ["SQLITE_FAILURES", "is_busy", "moved", "os_error", "sqlite_code", "store_error"]
+
+SQLITE_FAILURES: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What the `sqlite3` module raises: the second for a message that quotes damaged text."""
 
 _PRIMARY: Final = 0xFF
 """The mask that leaves the primary of an extended result code (https://sqlite.org/rescode.html)."""
@@ -29,8 +32,8 @@ _UNREADABLE: Final = frozenset(
     {
         sqlite3.SQLITE_IOERR_READ,
         sqlite3.SQLITE_IOERR_SHORT_READ,
-        sqlite3.SQLITE_IOERR_CORRUPTFS,
-        sqlite3.SQLITE_IOERR_DATA,
+        8202,  # SQLITE_IOERR_DATA and, below, SQLITE_IOERR_CORRUPTFS: without a name under an older SQLite
+        8458,
     }
 )
 
@@ -38,7 +41,7 @@ _DAMAGED: Final = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_ERROR,  # our statements are fixed: they fail so only where the schema is not ours any more
+        sqlite3.SQLITE_ERROR,  # our statements are fixed: this is a schema that is not ours any more
         sqlite3.SQLITE_CONSTRAINT,  # what we write breaks no rule unless what is there already does
         sqlite3.SQLITE_MISMATCH,
         sqlite3.SQLITE_RANGE,
@@ -65,7 +68,12 @@ def is_busy(exc: BaseException) -> bool:
     return sqlite_code(exc) & _PRIMARY in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def store_error(exc: sqlite3.Error, path: str) -> StoreError:
+def _is_undecodable(exc: Exception) -> bool:
+    # the sqlite3 module has no code for text that is not UTF-8
+    return isinstance(exc, UnicodeDecodeError) or str(exc).startswith("Could not decode to UTF-8")
+
+
+def store_error(exc: sqlite3.Error | UnicodeDecodeError, path: str) -> StoreError:
     """Return the error to raise for what SQLite reported about the store at `path`."""
     code = sqlite_code(exc)
     primary = code & _PRIMARY
@@ -79,12 +87,7 @@ def store_error(exc: sqlite3.Error, path: str) -> StoreError:
             hint="nothing was written; try again when it has finished",
         )
     if code == sqlite3.SQLITE_READONLY_DBMOVED:
-        return StoreOther(
-            f"the store {path} was moved or deleted while it was open",
-            code=Code.STORE_FAILED,
-            details=details,
-            hint="nothing was written; open it again where it is now",
-        )
+        return moved(path)
     if primary == sqlite3.SQLITE_READONLY:
         return StoreOther(
             f"the store {path} cannot be written",
@@ -105,13 +108,23 @@ def store_error(exc: sqlite3.Error, path: str) -> StoreError:
             code=Code.ARTIFACT_TOO_LARGE,
             details=details,
         )
-    if primary in _DAMAGED or code in _UNREADABLE or "decode" in str(exc):
+    if primary in _DAMAGED or code in _UNREADABLE or _is_undecodable(exc):
         return Corruption(
             f"the store {path} is damaged: {exc}",
             details=details,
             hint="restore it from a backup; what is intact can still be read",
         )
     return StoreOther(f"the store {path} failed: {exc}", details=details)
+
+
+def moved(path: str) -> StoreOther:
+    """Return the error for a store whose file is no longer the one that was opened."""
+    return StoreOther(
+        f"the store {path} was moved or deleted while it was open",
+        code=Code.STORE_FAILED,
+        details={"path": path},
+        hint="nothing was written; open it again where it is now",
+    )
 
 
 def os_error(exc: OSError, path: str) -> StoreError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from machine.errors import Code, NotFound, StoreOther
-from machine.stores.sqlite_errors import is_busy, os_error, sqlite_code, store_error
+from machine.stores.sqlite_errors import SQLITE_FAILURES, is_busy, os_error, sqlite_code, store_error
 from machine.stores.sqlite_schema import identify, migrate, not_a_store
 
 __all__ = ["connect", "open_database"]
@@ -54,7 +54,7 @@ def open_database(path: Path, *, create: bool, synchronous: str, busy_timeout: f
     while True:
         try:
             return _open(path, create=create, synchronous=synchronous, busy_timeout=busy_timeout)
-        except sqlite3.Error as exc:
+        except SQLITE_FAILURES as exc:
             if is_busy(exc) and time.monotonic() < deadline:
                 # a change of the journal mode does not wait for a lock, it fails at once; two processes
                 # that make one store at one time meet here
@@ -153,7 +153,9 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _writable(path: Path) -> bool:
-    return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+    effective = os.access in os.supports_effective_ids
+    places = (path, path.absolute().parent)
+    return all(os.access(place, os.W_OK, effective_ids=effective) for place in places)
 
 
 def _has_wal(path: Path) -> bool:

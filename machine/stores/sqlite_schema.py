@@ -66,16 +66,14 @@ _VERSION_1: Final = (
     CREATE TRIGGER events_never_go BEFORE DELETE ON events
     BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END
     """,
+    # NEW.key is -1 where the statement gives none; who gives one could replace the artifact that has it.
     """
     CREATE TRIGGER artifacts_stay BEFORE INSERT ON artifacts
-    WHEN EXISTS (SELECT 1 FROM artifacts WHERE id = NEW.id)
-    BEGIN SELECT RAISE(IGNORE); END
-    """,
-    # NEW.key is -1 where the statement gives none
-    """
-    CREATE TRIGGER artifacts_keep_their_key BEFORE INSERT ON artifacts
-    WHEN NEW.key <> -1 AND EXISTS (SELECT 1 FROM artifacts WHERE key = NEW.key)
-    BEGIN SELECT RAISE(ABORT, 'artifacts are never replaced'); END
+    WHEN NEW.key <> -1 OR EXISTS (SELECT 1 FROM artifacts WHERE id = NEW.id)
+    BEGIN
+      SELECT RAISE(ABORT, 'an artifact is not given its key') WHERE NEW.key <> -1;
+      SELECT RAISE(IGNORE);
+    END
     """,
     """
     CREATE TRIGGER artifacts_never_change BEFORE UPDATE ON artifacts
@@ -118,7 +116,7 @@ def identify(conn: sqlite3.Connection, path: str) -> int:
     if application_id == APPLICATION_ID:
         if version > newest:
             raise StoreOther(
-                f"the store {path} has schema version {version}; this version of machine knows up to {newest}",
+                f"the store {path} has schema version {version}; this program knows up to {newest}",
                 code=Code.STORE_NEWER_SCHEMA,
                 details={"path": path, "found": version, "supported": newest},
                 hint="upgrade machine to read it",
@@ -158,8 +156,11 @@ def migrate(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
 
 def schema_of(conn: sqlite3.Connection) -> dict[str, str]:
     """Return the statement that made each table, index and trigger; SQLite's own are left out."""
-    rows = conn.execute("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'")
-    return dict(rows.fetchall())
+    # the casts: in a damaged file a name may be of any type
+    rows = conn.execute(
+        "SELECT CAST(name AS TEXT), CAST(sql AS TEXT) FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'"
+    )
+    return {str(name): str(sql) for name, sql in rows.fetchall()}
 
 
 def not_a_store(path: str, why: str) -> StoreOther:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Literal
-from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from machine.errors import Code, StoreOther
 from machine.stores.base import Store
@@ -32,6 +32,8 @@ def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
     """
     if isinstance(url, os.PathLike):
         return SqliteStore(url, create=create)
+    if "\0" in url or not _can_be_path(url):
+        raise _unknown(url, "it cannot be a path")
     if "://" not in url:
         if not url.endswith(_SUFFIXES):
             raise _unknown(url, "it names neither a kind of store nor a database file")
@@ -43,11 +45,22 @@ def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
         return MemoryStore()
     if scheme != "sqlite":
         raise _unknown(url, f"there is no kind of store called {scheme!r}")
-    parts = urlsplit(url)
-    path = os.fsdecode(unquote_to_bytes(parts.path.removeprefix("/")))
-    if parts.netloc or parts.fragment or not path or path.endswith("/"):
+    # by hand: urlsplit drops line ends and fails on brackets, and there is no host to be parsed
+    quoted, _, query = rest.partition("?")
+    path = os.fsdecode(unquote_to_bytes(os.fsencode(quoted)))
+    if "\0" in path:
+        raise _unknown(url, "it cannot be a path")
+    if not path.startswith("/") or path.endswith("/") or "#" in rest:
         raise _unknown(url, "it does not name a file")
-    return SqliteStore(path, synchronous=_synchronous(url, parts.query), create=create)
+    return SqliteStore(path[1:], synchronous=_synchronous(url, query), create=create)
+
+
+def _can_be_path(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _synchronous(url: str, query: str) -> Literal["full", "normal"]:

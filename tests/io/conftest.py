@@ -60,7 +60,7 @@ def raw_server(handle, *, tls=None):
 
 @pytest.fixture
 def serve_raw():
-    """A function that starts a raw server and returns its port; all stop when the test ends."""
+    """Give a function that starts a raw server and returns its port; all stop when the test ends."""
     servers = []
 
     def start(handle, **options):
@@ -74,7 +74,7 @@ def serve_raw():
 
 @pytest.fixture
 def serve_bytes(serve_raw):
-    """A function that starts a server which answers every request with the same bytes and hangs up."""
+    """Give a function that starts a server which answers everything with the same bytes and hangs up."""
 
     def start(answer, **options):
         def handle(connection, stop):
@@ -88,7 +88,7 @@ def serve_bytes(serve_raw):
 
 @pytest.fixture
 def bad_tls():
-    """The server side of TLS, with a certificate that nobody signed."""
+    """Give the server side of TLS, with a certificate that nobody signed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(Path(__file__).with_name("self_signed.pem"))
     return context
@@ -98,6 +98,10 @@ class Recorder(BaseHTTPRequestHandler):
     """Answers from `routes` (path to status, headers, body) and keeps what it was asked."""
 
     protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        self.server.connections.append(self.connection)
 
     def answer(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -120,10 +124,10 @@ class Recorder(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    """An HTTP server with `.url`, `.routes` to fill and `.asked` to look at."""
+    """Give an HTTP server with `.url`, `.routes` to fill and `.asked` to look at."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as http:
         http.daemon_threads = False
-        http.routes, http.asked = {}, []
+        http.routes, http.asked, http.connections = {}, [], []
         http.url = f"http://127.0.0.1:{http.server_port}"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -132,3 +136,6 @@ def server():
         finally:
             http.shutdown()
             thread.join()
+            for connection in http.connections:  # clients may still keep them
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)

@@ -59,5 +59,6 @@ async def test_the_clock_is_a_transport_without_effects():
     clock = ClockTransport()
     assert isinstance(clock, Transport)
     assert not clock.is_effect("clock.now", now_request())
+    assert not clock.is_certain_effect("clock.now", now_request())
     assert clock.with_idempotency_key("clock.now", now_request(), "key") == now_request()
     await clock.aclose()

@@ -64,7 +64,11 @@ def test_a_generator_gives_the_same_stream_in_any_process_and_for_any_hash_seed(
     program = "from machine.io.entropy import random_from; print(random_from(bytes(range(32))).random())"
     for seed in ("1", "2"):
         run = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed},
         )
         assert float(run.stdout) == expected
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -47,7 +48,7 @@ def alive(pid):
 
 async def gone(pid):
     with anyio.fail_after(3):
-        while alive(pid):
+        while alive(pid):  # noqa: ASYNC110 - another process sets no event
             await anyio.sleep(0.01)
     return True
 
@@ -55,11 +56,11 @@ async def gone(pid):
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():
     """Every test: the same descriptors after as before, and no child that nobody waited for."""
-    open_before = set(os.listdir("/proc/self/fd"))
+    open_before = set(Path("/proc/self/fd").iterdir())
     yield
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
-    assert set(os.listdir("/proc/self/fd")) <= open_before
+    assert set(Path("/proc/self/fd").iterdir()) <= open_before
 
 
 # ---- what comes back
@@ -80,7 +81,7 @@ async def test_bytes_that_are_not_text_come_back_exactly():
     assert result.stdout == "�\0a"
 
 
-@pytest.mark.parametrize("stdin", ["grün", b"\xff\0", b"x" * 1024 * 1024, "", None])
+@pytest.mark.parametrize("stdin", ["grün", b"\xff\0", b"x" * 1024 * 1024, "", None], ids="tblen")
 async def test_standard_input_reaches_the_program(stdin):
     expected = stdin.encode() if isinstance(stdin, str) else stdin or b""
     assert (await run(["cat"], stdin=stdin)).stdout_bytes == expected
@@ -228,7 +229,9 @@ async def test_the_deadline_kills_the_whole_process_group(tmp_path):
 
 
 async def test_a_program_that_ignores_requests_to_end_is_killed_all_the_same():
-    assert (await failure(sh("trap '' TERM INT HUP; sleep 60; sleep 60"), timeout=0.2)).code == Code.EXEC_TIMEOUT
+    assert (
+        await failure(sh("trap '' TERM INT HUP; sleep 60; sleep 60"), timeout=0.2)
+    ).code == Code.EXEC_TIMEOUT
 
 
 async def test_a_grandchild_that_keeps_the_output_open_does_not_outlast_the_deadline(tmp_path):
@@ -270,7 +273,7 @@ async def test_cancelling_the_call_kills_the_process_group(tmp_path):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run, sh(f"sleep 60 & echo $! > {pid}.new; mv {pid}.new {pid}; wait"))
         with anyio.fail_after(5):
-            while not pid.exists():
+            while not pid.exists():  # noqa: ASYNC110 - the same
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
     assert await gone(int(pid.read_text()))
@@ -339,7 +342,13 @@ def test_a_command_line_in_one_string_is_told_to_be_a_list():
 
 @pytest.mark.parametrize(
     "request_",
-    [None, {}, {"argv": "ls"}, {"argv": ["ls"], "timeout": "1", "max_output": 1}, {"argv": ["\0"], "timeout": 1}],
+    [
+        None,
+        {},
+        {"argv": "ls"},
+        {"argv": ["ls"], "timeout": "1", "max_output": 1},
+        {"argv": ["\0"], "timeout": 1},
+    ],
 )
 async def test_a_foreign_request_is_refused_when_performed(request_):
     with pytest.raises(IoOther) as caught:
@@ -366,12 +375,9 @@ async def test_a_program_is_an_effect_and_finds_the_idempotency_key_in_its_envir
     await transport.aclose()
 
 
-def test_builders_and_views_import_no_http_library_and_no_event_loop(tmp_path):
-    program = (
-        "import sys, machine.io.exec, machine.io.http, machine.io.files, machine.io.clock, machine.io.entropy, "
-        "machine.io.env; print({'httpx', 'httpcore', 'ssl', 'asyncio.subprocess', 'rich'} & set(sys.modules))"
-    )
-    import subprocess
-
+def test_builders_and_views_import_no_http_library_and_no_event_loop():
+    modules = ", ".join(f"machine.io.{name}" for name in ("exec", "http", "files", "clock", "entropy", "env"))
+    heavy = "{'httpx', 'httpcore', 'ssl', 'asyncio.subprocess', 'rich'}"
+    program = f"import sys, {modules}; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

@@ -126,12 +126,12 @@ async def test_other_troubles_are_failures_with_their_reason(tmp_path):
 # ---- writing
 
 
-@pytest.mark.parametrize("data", ["", "grün", b"\xff\0", b"x" * 500_000])
+@pytest.mark.parametrize("data", ["", "grün", b"\xff\0", b"x" * 500_000], ids="etbl")
 async def test_what_is_written_is_there_and_counted(tmp_path, data):
     expected = data.encode() if isinstance(data, str) else data
     assert await write(tmp_path / "f", data) == {"bytes": len(expected)}
     assert (tmp_path / "f").read_bytes() == expected
-    assert os.listdir(tmp_path) == ["f"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "f"]
 
 
 async def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path):
@@ -193,7 +193,7 @@ async def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path,
     error = await failure(write(tmp_path / "f", "new"))
     assert (error.code, error.info.retryable) == (Code.FILE_FAILED, True)
     assert error.info.details == {"path": str(tmp_path / "f"), "errno": "ENOSPC"}
-    assert os.listdir(tmp_path) == ["f"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "f"]
     assert (tmp_path / "f").read_text() == "old"
 
 
@@ -213,7 +213,7 @@ async def test_a_folder_that_cannot_be_synced_is_an_error_unless_it_never_can(tm
 
 async def test_a_file_made_read_only_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "f").write_text("kept")
-    monkeypatch.setattr(os, "access", lambda *args: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     assert (await failure(write(tmp_path / "f", "x"))).code == Code.FILE_DENIED
     assert (tmp_path / "f").read_text() == "kept"
 
@@ -229,7 +229,7 @@ async def test_what_is_not_a_regular_file_is_not_replaced(tmp_path):
 
 async def test_a_folder_that_is_not_there_is_not_made(tmp_path):
     assert (await failure(write(tmp_path / "missing/f", "x"))).code == Code.FILE_NOT_FOUND
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_cancelled_write_leaves_the_file_old_or_new_and_nothing_else(tmp_path):
@@ -238,7 +238,7 @@ async def test_a_cancelled_write_leaves_the_file_old_or_new_and_nothing_else(tmp
         scope.cancel()
         await write(tmp_path / "f", "new")
     assert (tmp_path / "f").read_text() == "old"
-    assert os.listdir(tmp_path) == ["f"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "f"]
 
 
 # ---- the requests
@@ -295,6 +295,8 @@ def test_only_a_write_is_an_effect_and_it_needs_no_key():
     assert isinstance(files, Transport)
     assert files.is_effect("file.write", request)
     assert not files.is_effect("file.read", read_request("a"))
+    assert files.is_certain_effect("file.write", request)
+    assert not files.is_certain_effect("file.read", read_request("a"))
     assert files.with_idempotency_key("file.write", request, "key") == request
 
 

@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -62,6 +63,8 @@ async def test_headers_are_found_in_any_case_and_repeated_ones_are_joined_but_li
     assert "X-tWo" in got.headers
     assert [value for name, value in got.header_list if name == "set-cookie"] == ["a=1", "b=2"]
     assert set(got.headers) == {name for name, _ in got.header_list}
+    assert len(got.headers) == len(got.header_list) - 2
+    assert repr(got.headers).startswith("Headers({")
     assert got.headers.get("missing") is None
 
 
@@ -140,16 +143,19 @@ async def test_headers_and_params_are_sent(http, server):
 
 async def test_no_call_sees_a_cookie_that_another_was_given(http, server):
     server.routes["/"] = (200, {"set-cookie": "session=1; Path=/"}, b"")
-    for _ in range(2):
-        await send(http, "GET", f"{server.url}/")
+    server.routes["/redirect"] = (302, {"location": "/"}, b"")
+    for path in ("/", "/", "/redirect"):
+        await send(http, "GET", f"{server.url}{path}")
+    assert len(server.asked) == 4
     assert all("cookie" not in sent_headers(asked) for asked in server.asked)
 
 
 async def test_connections_are_kept_between_calls_and_the_transport_can_be_used_after_closing(http, server):
-    for _ in range(2):
-        await send(http, "GET", f"{server.url}/")
+    for connections in (1, 2):
+        for _ in range(3):
+            await send(http, "GET", f"{server.url}/")
         await http.aclose()
-    assert len(server.asked) == 2
+        assert len(server.connections) == connections
 
 
 async def test_user_and_password_are_sent_and_not_recorded(http, server):
@@ -192,6 +198,12 @@ async def test_a_redirect_loop_ends(http, server):
     error = await failure(http, f"{server.url}/")
     assert (error.code, error.info.retryable) == (Code.HTTP_TOO_MANY_REDIRECTS, False)
     assert len(server.asked) == 21
+
+
+async def test_answers_that_are_not_read_to_their_end_use_no_connection_up(http, server):
+    server.routes["/"] = (302, {"location": "/"}, b"unread")
+    for _ in range(6):  # more answers than there are connections in the pool
+        assert (await failure(http, f"{server.url}/", timeout=5)).code == Code.HTTP_TOO_MANY_REDIRECTS
 
 
 async def test_a_redirect_to_something_that_is_not_http_is_a_protocol_error(http, server):
@@ -242,7 +254,7 @@ async def test_a_server_that_is_too_slow_meets_one_deadline_over_the_whole_call(
 
 
 async def test_a_cancelled_call_ends_at_once_and_the_next_one_works(http, serve_raw, server):
-    port = serve_raw(lambda connection, stop: stop.wait(5))
+    port = serve_raw(lambda _, stop: stop.wait(5))
     with anyio.move_on_after(0.1) as scope:
         await send(http, "GET", f"http://127.0.0.1:{port}/")
     assert scope.cancelled_caught
@@ -258,9 +270,10 @@ async def test_a_cancelled_call_ends_at_once_and_the_next_one_works(http, serve_
         b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 8\r\n\r\nnot gzip",
-        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"text")[:-1],
-        b"HTTP/1.1 302 Found\r\nlocation: http://[broken\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"text", mtime=0)[:-1],
+        b"HTTP/1.1 302 Found\r\nlocation: http://a:b/\r\ncontent-length: 0\r\n\r\n",
     ],
+    ids=["nothing", "ssh", "status", "short", "chunks", "not gzip", "half gzip", "location"],
 )
 async def test_an_answer_that_is_not_proper_http_is_a_protocol_error(http, serve_bytes, answer):
     error = await failure(http, serve_bytes(answer))
@@ -297,6 +310,17 @@ async def test_the_limit_counts_what_a_body_decompresses_to(http, server):
     server.routes["/"] = (200, {"content-encoding": "gzip"}, gzip.compress(bytes(10_000)))
     assert len((await send(http, "GET", f"{server.url}/", max_body=10_000)).bytes) == 10_000
     assert (await failure(http, f"{server.url}/", max_body=9_999)).code == Code.HTTP_BODY_TOO_LARGE
+
+
+async def test_a_small_body_that_decompresses_to_a_huge_one_takes_no_memory(http, server):
+    server.routes["/"] = (200, {"content-encoding": "gzip"}, gzip.compress(bytes(30_000_000)))
+    await send(http, "HEAD", f"{server.url}/")
+    tracemalloc.start()
+    try:
+        assert (await failure(http, f"{server.url}/", max_body=1000)).code == Code.HTTP_BODY_TOO_LARGE
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_certificate_that_nobody_signed_is_a_tls_error(http, serve_bytes, bad_tls):
@@ -372,7 +396,14 @@ def test_any_other_status_is_not_raised(status):
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7), ("0.5", 0.5), ("Fri, 31 Dec 1999 23:59:59 GMT", None), ("-1", None), ("nan", None), ("9" * 400, None)],
+    [
+        ("7", 7),
+        ("0.5", 0.5),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+        ("-1", None),
+        ("nan", None),
+        ("9" * 400, None),
+    ],
 )
 def test_too_many_requests_says_when_to_come_back_if_the_server_does(header, seconds):
     with pytest.raises(RateLimited) as caught:
@@ -392,7 +423,9 @@ def test_too_many_requests_without_a_time_has_none():
 
 
 def test_the_same_call_has_the_same_request_and_holds_only_what_matters():
-    assert encode(http_request("get", "http://a/")) == encode(http_request("GET", "http://a/#x", params={}, headers={}))
+    assert encode(http_request("get", "http://a/")) == encode(
+        http_request("GET", "http://a/#x", params={}, headers={})
+    )
     assert http_request("GET", "http://a/") == {
         "method": "GET",
         "url": "http://a/",
@@ -400,7 +433,9 @@ def test_the_same_call_has_the_same_request_and_holds_only_what_matters():
         "follow_redirects": True,
         "max_body": 16777216,
     }
-    assert http_request("POST", "http://a/", headers={"X-A": "1", "Content-Type": "b/c"}, json=[1])["headers"] == {
+    assert http_request("POST", "http://a/", headers={"X-A": "1", "Content-Type": "b/c"}, json=[1])[
+        "headers"
+    ] == {
         "x-a": "1",
         "content-type": "b/c",
     }
@@ -494,6 +529,9 @@ def test_only_the_methods_that_are_not_safe_are_effects():
         if transport.is_effect("http", http_request(method, "http://a/"))
     }
     assert effects == {"POST", "PUT", "PATCH", "DELETE", "PURGE"}
+    assert not transport.is_certain_effect("http", http_request("POST", "http://a/"))
+    assert transport.is_certain_effect("http", http_request("PUT", "http://a/"))
+    assert transport.is_certain_effect("http", {"method": "put"})
     with pytest.raises(IoOther):
         transport.is_effect("http", {})
 

@@ -26,7 +26,16 @@ def test_what_is_text_is_packed_as_text(text):
 
 @pytest.mark.parametrize(
     "packed",
-    [{}, {"text": 1}, {"base64": "?"}, {"base64": "é"}, {"text": "\ud800"}, {"text": "", "base64": ""}, None, "text"],
+    [
+        {},
+        {"text": 1},
+        {"base64": "?"},
+        {"base64": "é"},
+        {"text": "\ud800"},
+        {"text": "", "base64": ""},
+        None,
+        "text",
+    ],
 )
 def test_what_was_not_packed_is_refused(packed):
     with pytest.raises(IoOther) as caught:
@@ -53,6 +62,12 @@ def test_what_was_compressed_is_inflated_however_it_is_cut(parts, coding, step):
 def test_no_more_is_inflated_than_asked_for():
     bomb = compress(bytes(50_000_000), "gzip")
     assert len(Inflater("gzip").feed(bomb, 1000)) == 1000
+
+
+def test_padding_after_the_end_is_ignored():
+    inflater = Inflater("gzip")
+    assert inflater.feed(compress(b"text", "gzip") + b"\0\0", 1000) == b"text"
+    assert inflater.complete
 
 
 def test_what_is_cut_short_is_not_complete():

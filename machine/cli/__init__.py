@@ -1,0 +1,43 @@
+"""The command line: parses, calls the library, and says what came of it. It decides nothing itself.
+
+One file per command group: `run` (run, resume), `replay` (replay, verify), `runs` (runs, show), `log`
+(events, facts), `data` (context, artifact), `plan`. Each is imported when its command is called, so that
+`--help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. `argv` is without the program's name; `sys.argv` by default.
+
+    Nothing is raised for what a user can cause: every failure is a line on stderr and an exit code.
+    """
+    from machine.cli.app import BROKEN_PIPE, launch  # noqa: PLC0415 - importing this package costs nothing
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            with contextlib.suppress(ValueError, OSError):
+                stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
+    try:
+        code = launch(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        return BROKEN_PIPE
+    return code
+
+
+def _abandon_stdout() -> None:
+    """Make sure that the interpreter does not try to flush, at exit, what nobody reads any more."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)

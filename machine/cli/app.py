@@ -1,0 +1,128 @@
+"""The commands, by name, and the way from an argument list to one of them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, TypeAlias
+
+from cyclopts import App, Group, Parameter
+
+from machine.cli import failures
+from machine.cli.session import DEFAULT_STORE, Session
+
+__all__ = [
+    "BROKEN_PIPE",
+    "COMMANDS",
+    "DebugOption",
+    "JsonOption",
+    "StoreOption",
+    "build",
+    "full_help",
+    "launch",
+]
+
+BROKEN_PIPE: Final = int(failures.Exit.BROKEN_PIPE)
+
+COMMANDS: Final = {
+    "run": ("machine.cli.run:run", "Start a new run of a plan."),
+    "resume": ("machine.cli.run:resume", "Continue a run that was left open."),
+    "replay": ("machine.cli.replay:replay", "Run the handlers again on the recorded facts, and compare."),
+    "verify": ("machine.cli.replay:verify", "Check that a run is what was recorded; no user code runs."),
+    "runs": ("machine.cli.runs:runs", "List runs, newest first."),
+    "show": ("machine.cli.runs:show", "Show one run: states, attempts, errors, where it came from."),
+    "events": ("machine.cli.log:events", "List the events of a run."),
+    "facts": ("machine.cli.log:facts", "List what a run learned from outside."),
+    "context": ("machine.cli.data:context", "Print the context of a run as JSON."),
+    "artifact": ("machine.cli.data:artifact", "Print the bytes of an artifact."),
+    "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
+}
+"""Where each command is, and its summary: the first line of its docstring, so that --help imports none."""
+
+_COMMON: Final = Group("Common options", sort_key=9)
+StoreOption: TypeAlias = Annotated[
+    str | None,
+    Parameter(
+        group=_COMMON,
+        help=f"Where runs are kept (sqlite:///path). Otherwise $MACHINE_STORE, otherwise {DEFAULT_STORE}.",
+    ),
+]
+JsonOption: TypeAlias = Annotated[
+    bool,
+    Parameter(
+        group=_COMMON,
+        negative="",
+        show_default=False,
+        help="Print exactly one JSON object on stdout, errors included.",
+    ),
+]
+DebugOption: TypeAlias = Annotated[
+    bool,
+    Parameter(
+        group=_COMMON, negative="", show_default=False, help="Show the traceback of an error on stderr."
+    ),
+]
+
+
+def build(start: Callable[..., int]) -> App:
+    """Return the application around `start`, which is given the shared options and calls the command.
+
+    Commands are imported when they are called.
+    """
+    app = App(
+        name="machine",
+        help="Record a run once, replay it anywhere, byte for byte.",
+        version=lambda: importlib.metadata.version("replay-machine"),
+        help_format="plaintext",
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+    )
+    for position, (name, (path, summary)) in enumerate(COMMANDS.items()):
+        app.command(path, name=name, help=summary, sort_key=position)
+    app.register_install_completion_command(help="Install tab completion for the shell in use.")
+    app.meta.default(start)
+    return app
+
+
+def full_help(app: App, name: str) -> App:
+    """Return a command with its whole docstring as its help, in place of the summary."""
+    command = app[name]
+    text = inspect.getdoc(command.default_command) or ""
+    paragraphs = text.partition("\n\nParameters\n")[0].split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return command
+
+
+def launch(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code; a failure is reported and never raised."""
+    options = argv[: argv.index("--")] if "--" in argv else argv
+    session = Session(as_json="--json" in options, debug="--debug" in options)  # until they are parsed
+
+    def start(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        store: StoreOption = None,
+        json: JsonOption = False,
+        debug: DebugOption = False,
+    ) -> int:
+        nonlocal session
+        session = Session(store=store, as_json=json, debug=debug)
+        command, bound, ignored = app.parse_args(tokens)
+        if "session" in ignored:
+            bound.arguments["session"] = session
+        return int(command(*bound.args, **bound.kwargs) or 0)
+
+    app = build(start)
+    for token in options:
+        if token in COMMANDS:
+            full_help(app, token)
+            break
+    try:
+        return int(app.meta(argv) or 0)
+    except BrokenPipeError:
+        raise
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 0
+    except BaseException as exc:  # noqa: BLE001 - whatever it is, the user gets a sentence and an exit code
+        return failures.report(exc, session)

@@ -1,0 +1,143 @@
+"""From an exception to what a user sees of it: an exit code, `error[code]: message`, a hint; or JSON."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, Self
+
+from cyclopts import CycloptsError
+
+from machine.cli.output import clean
+from machine.cli.session import Session
+from machine.errors import (
+    CanonicalError,
+    Code,
+    CodecError,
+    ConfigError,
+    Corruption,
+    IdError,
+    LogError,
+    MachineError,
+    NotFound,
+    PlanError,
+    StoreError,
+    UsageError,
+)
+
+__all__ = ["Cancelled", "Exit", "NotHere", "exit_of", "report"]
+
+
+class Exit(IntEnum):
+    """The exit codes, and what each says to a script."""
+
+    OK = 0, "done; the run completed, the replay is identical, the run is sound"
+    FAILED = (
+        1,
+        "the run failed, the replay diverged, or the store could not be written (full, busy, read-only)",
+    )
+    USAGE = 2, "this cannot work as it was given: arguments, target, plan, input or configuration"
+    INTEGRITY = 3, "what is stored is not what was recorded, or is no store of this version"
+    SUSPENDED = 4, "the run waits for an answer from outside"
+    NOT_FOUND = 5, "there is no such run, artifact or store"
+    CANCELLED = 130, "Ctrl-C; nothing durable is lost"
+    BROKEN_PIPE = 141, "whoever read the output stopped reading"
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> Self:
+        """Make one of a number and its meaning."""
+        self = int.__new__(cls, value)
+        self._value_ = value
+        self.meaning = meaning
+        return self
+
+
+class NotHere(NotFound):
+    """What the user asked for by name is not there, as opposed to what a log names."""
+
+
+class Cancelled(MachineError):  # noqa: N818 - no error: the user asked for it
+    """The user pressed Ctrl-C."""
+
+    default_code = "cancelled"
+
+
+_INTEGRITY = frozenset(
+    {Code.STORE_NOT_A_STORE, Code.STORE_NEWER_SCHEMA, Code.STORE_CORRUPT, Code.ARTIFACT_CORRUPT}
+)
+_USAGE = (UsageError, PlanError, ConfigError, CanonicalError, CodecError, IdError)
+
+
+def exit_of(exc: BaseException) -> Exit:
+    """Return the exit code for an exception."""
+    match exc:
+        case KeyboardInterrupt() | Cancelled():
+            return Exit.CANCELLED
+        case NotHere():
+            return Exit.NOT_FOUND
+        case NotFound() if exc.code == Code.ARTIFACT_NOT_FOUND:  # a log names what its store has lost
+            return Exit.INTEGRITY
+        case NotFound():
+            return Exit.NOT_FOUND
+        case LogError() | Corruption():
+            return Exit.INTEGRITY
+        case StoreError() if exc.code in _INTEGRITY:
+            return Exit.INTEGRITY
+        case StoreError() if exc.code == Code.STORE_UNKNOWN_URL:
+            return Exit.USAGE
+        case CycloptsError() | UsageError() | PlanError():
+            return Exit.USAGE
+        case _ if isinstance(exc, _USAGE):
+            return Exit.USAGE
+        case _:
+            return Exit.FAILED
+
+
+def report(exc: BaseException, session: Session) -> int:
+    """Say what went wrong, in the form that was asked for, and return the exit code."""
+    if session.debug:
+        traceback.print_exception(exc, file=sys.stderr)
+    code, message, hint, details = _told(exc)
+    if session.as_json:
+        session.json({"error": {"code": code, "message": message, "hint": hint, "details": details}})
+    elif code == Cancelled.default_code:
+        session.out.line((clean(message), "yellow"), err=True)
+    else:
+        _print(session, code, message, hint, details)
+    return int(exit_of(exc))
+
+
+def _print(
+    session: Session, code: str, message: str, hint: str | None, details: Mapping[str, Any] | None
+) -> None:
+    problems = (details or {}).get("problems")
+    listed = problems if isinstance(problems, list) and len(problems) > 1 else []
+    if listed:
+        message = f"{message.split(': ', 1)[0]} has {len(listed)} problems"
+    session.out.line((f"error[{code}]", "bold red"), f": {clean(message)}", err=True)
+    for problem in listed:
+        session.out.line(f"  {clean(str(problem))}", err=True)
+    if hint:
+        session.out.line(("hint", "bold"), f": {clean(hint)}", err=True)
+
+
+def _told(exc: BaseException) -> tuple[str, str, str | None, Mapping[str, Any] | None]:
+    match exc:
+        case MachineError():
+            return str(exc.code), exc.message, exc.hint, exc.info.details
+        case CycloptsError():
+            words = " ".join(("machine", *(exc.command_chain or ()), "--help"))
+            return str(Code.USAGE), _sentence(str(exc)), f"{words} says what there is", None
+        case KeyboardInterrupt():
+            return "cancelled", "cancelled; nothing durable is lost.", None, None
+        case _:
+            text = f"{type(exc).__qualname__}: {exc}".rstrip(": ")
+            return "internal_error", text, "this should not happen; --debug shows where it did", None
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split()).removesuffix(".")
+    return text[:1].lower() + text[1:]

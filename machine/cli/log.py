@@ -1,0 +1,227 @@
+"""`events` and `facts`: what a run's log holds, entry by entry."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from machine import canonical, codec
+from machine.cli.output import Cell, clean, compact, duration, short
+from machine.cli.reading import read, short_state
+from machine.cli.session import Injected
+from machine.errors import Code, CodecError, Corruption, UsageError
+from machine.events import (
+    EVENT_TYPES,
+    DomainEventRecorded,
+    EffectIntended,
+    Entry,
+    Event,
+    FactError,
+    FactRecorded,
+    RetryScheduled,
+    RunCompleted,
+    RunStarted,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+    StateSkipped,
+)
+from machine.stores.base import Store
+
+__all__ = ["events", "facts"]
+
+
+def events(run: str, /, *, state: str | None = None, type: str | None = None, session: Injected) -> int:  # noqa: A002
+    """List the events of a run.
+
+    One line each: its seq, the time since the run began, its type, the state, and what is particular to it.
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or @last.
+    state
+        Only events of this state: its full id, or without the op.
+    type
+        Only events of this type, such as fact_recorded, or domain events of this name.
+    """
+    with session.open_store() as store:
+        log = read(store, session.run_id(store, run))
+    ids = log.state_ids(state)
+    names = {entry.event.name for entry in log.entries if isinstance(entry.event, DomainEventRecorded)}
+    if type is not None and type not in {*EVENT_TYPES, *names}:
+        hint = f"one of {', '.join([*EVENT_TYPES, *sorted(names)])}"
+        raise UsageError(
+            f"run {log.history.run_id} has no events of type {type!r}", code=Code.USAGE, hint=hint
+        )
+    chosen = [
+        entry
+        for entry in log.entries
+        if (state is None or getattr(entry.event, "state_id", None) in ids)
+        and (type is None or type in {entry.event.type, getattr(entry.event, "name", None)})
+    ]
+    if session.as_json:
+        session.json({"run_id": log.history.run_id, "events": [_as_json(entry) for entry in chosen]})
+        return 0
+    began = log.entries[0].ts_millis
+    rows: list[tuple[Cell, ...]] = [
+        (
+            f"{entry.seq:>3}",
+            f"{duration(max(entry.ts_millis - began, 0)):>6}",
+            (entry.event.type, "bold red" if isinstance(entry.event, StateFailed) else ""),
+            short_state(getattr(entry.event, "state_id", "")),
+            clean(_detail(entry.event)),
+        )
+        for entry in chosen
+    ]
+    session.out.table(["SEQ", "TIME", "TYPE", "STATE", ""], rows)
+    return 0
+
+
+def _as_json(entry: Entry) -> dict[str, Any]:
+    return {
+        "seq": entry.seq,
+        "ts_millis": entry.ts_millis,
+        "event": codec.event_to_json(entry.event),
+        "info": dict(entry.info),
+    }
+
+
+def _detail(event: Event) -> str:
+    match event:
+        case RunStarted():
+            return f"{event.op_id}, plan {short(event.plan_id)}"
+        case StateEntered():
+            return f"attempt {event.attempt}"
+        case StateCompleted():
+            return f"context {short(event.context_snapshot_id)}"
+        case StateSkipped():
+            return event.reason
+        case StateFailed():
+            return f"{event.error.code}: {event.error.message}"
+        case RetryScheduled():
+            return f"attempt {event.attempt} in {duration(event.delay_ms)}"
+        case FactRecorded():
+            outcome = event.outcome
+            failed = f": {outcome.error.code}" if isinstance(outcome, FactError) else ""
+            return f"{event.namespace}{failed}"
+        case EffectIntended():
+            return _short_key(event.key)
+        case DomainEventRecorded():
+            payload = f"artifact {event.payload_ref}" if event.payload is None else compact(event.payload)
+            return f"{event.name} {payload}"
+        case RunCompleted():
+            return event.status
+
+
+def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
+    """List what a run learned from outside.
+
+    One line each: the fact's key (shortened where it was made from the state and the request), its
+    namespace, what was asked and what came of it. --json has the whole requests and outcomes.
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or @last.
+    state
+        Only facts of this state: its full id, or without the op.
+    """
+    with session.open_store() as store:
+        log = read(store, session.run_id(store, run))
+        ids = log.state_ids(state)
+        found = [
+            (entry.seq, entry.event, _stored(store, entry.event.request_digest), _outcome(store, entry.event))
+            for entry in log.entries
+            if isinstance(entry.event, FactRecorded) and (state is None or entry.event.state_id in ids)
+        ]
+    if session.as_json:
+        session.json(
+            {
+                "run_id": log.history.run_id,
+                "facts": [
+                    {
+                        "seq": seq,
+                        "key": fact.key,
+                        "namespace": fact.namespace,
+                        "state_id": fact.state_id,
+                        "attempt": fact.attempt,
+                        "request_digest": fact.request_digest,
+                        "request": request,
+                        "outcome": outcome,
+                    }
+                    for seq, fact, request, outcome in found
+                ],
+            }
+        )
+        return 0
+    session.out.table(
+        ["SEQ", "KEY", "NAMESPACE", "REQUEST", "OUTCOME"],
+        [
+            (
+                f"{seq:>3}",
+                _cut(_short_key(fact.key), 24),
+                fact.namespace,
+                _cut(_request(request), 30),
+                _outcome_cell(outcome),
+            )
+            for seq, fact, request, outcome in found
+        ],
+    )
+    return 0
+
+
+def _stored(store: Store, artifact_id: str) -> Any:
+    try:
+        return canonical.decode(store.get(artifact_id))
+    except CodecError as exc:
+        raise Corruption(f"artifact {artifact_id} is not JSON: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
+
+
+def _outcome(store: Store, fact: FactRecorded) -> dict[str, Any]:
+    if isinstance(fact.outcome, FactError):
+        return {"type": "error", "kind": fact.outcome.kind, "error": codec.to_json(fact.outcome.error)}
+    payload_id = fact.outcome.payload_id
+    return {"type": "value", "payload_id": payload_id, "value": _stored(store, payload_id)}
+
+
+def _short_key(key: str) -> str:
+    """Return a key as people tell it from others: one the library made without op, namespace and digest."""
+    parts = key.split("/")
+    if key.startswith("@") and len(parts) >= 4:  # noqa: PLR2004 - state, attempt, namespace, digest, occurrence
+        return f"{short_state(parts[0][1:])}/{parts[1]}"
+    return clean(key)
+
+
+def _request(request: Any) -> str:
+    match request:
+        case {"method": str(method), "url": str(url)}:
+            return clean(f"{method} {url}")
+        case {"argv": [*argv]}:
+            return clean(shlex.join(str(arg) for arg in argv))
+        case {"path": str(path)}:
+            return clean(path)
+        case {"name": str(name)} | {"key": str(name)}:
+            return clean(name)
+        case {} if not request:
+            return ""
+        case _:
+            return compact(request)
+
+
+def _outcome_cell(outcome: dict[str, Any]) -> Cell:
+    if outcome["type"] == "error":
+        return clean(f"{outcome['error']['code']}: {outcome['error']['message']}"), "red"
+    match outcome["value"]:
+        case {"status": int(status), **rest} if "headers" in rest:
+            return f"status {status}"
+        case {"returncode": int(code), "stdout": {"text": str(text)}}:
+            return f"exit {code} {compact(text, 80) if text else ''}"
+        case {"data": {"text": str(text)}}:
+            return f"{len(text)} characters"
+        case value:
+            return compact(value)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,0 +1,142 @@
+"""What commands print with: aligned lines, tables and JSON; data on stdout, the rest on stderr.
+
+Colour only on a terminal. Nothing from a log reaches a terminal unescaped: a recorded response may hold
+control sequences.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any, Final, TypeAlias
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ["Cell", "Output", "clean", "compact", "duration", "moment", "on_terminal", "short"]
+
+Cell: TypeAlias = str | tuple[str, str]
+"""A piece of a line: text, or text and the style it has on a terminal."""
+
+STYLES: Final[Mapping[str, str]] = {
+    "completed": "green",
+    "identical": "green",
+    "failed": "bold red",
+    "diverged": "bold red",
+    "limit_exceeded": "bold red",
+    "cancelled": "yellow",
+    "suspended": "yellow",
+    "waiting": "yellow",
+    "open": "yellow",
+    "running": "cyan",
+    "skipped": "dim",
+    "pending": "dim",
+}
+_SHORT: Final = 12
+
+
+def on_terminal(stream: IO[str]) -> bool:
+    """Say whether a stream is a terminal that understands colour and cursor movement."""
+    try:
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+    except ValueError:  # closed
+        return False
+
+
+def clean(text: str) -> str:
+    """Return text on one line, with everything that is not printable escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def compact(value: Any, most: int = 200) -> str:
+    """Return a value as one line of JSON, cut where it gets long."""
+    text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+    return clean(text if len(text) <= most else f"{text[:most]}...")
+
+
+def short(identifier: str) -> str:
+    """Return the part of a hash that people compare."""
+    return identifier[:_SHORT]
+
+
+def duration(ms: float) -> str:
+    """Return milliseconds as people read them."""
+    if ms < 60_000:  # noqa: PLR2004 - a minute
+        return f"{ms / 1000:.2f}s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m{seconds:02}s" if hours else f"{minutes}m{seconds:02}s"
+
+
+def moment(ms: int, *, seconds: bool = False) -> str:
+    """Return milliseconds since the epoch as local time."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M", time.localtime(ms / 1000))
+    except (OverflowError, ValueError, OSError):  # a log may say anything
+        return str(ms)
+
+
+class Output:
+    """Where one command prints. Streams are looked up when used, so that a caller may redirect them."""
+
+    def line(self, *cells: Cell, err: bool = False) -> None:
+        """Print one line made of pieces, to stdout or (`err`) to stderr."""
+        stream = sys.stderr if err else sys.stdout
+        if not on_terminal(stream):
+            stream.write("".join(_text(cell) for cell in cells).rstrip() + "\n")
+            return
+        text = Text.assemble(*cells)
+        text.rstrip()
+        _console(stream).print(text, soft_wrap=True)
+
+    def pairs(self, rows: Iterable[tuple[str, Cell]], *, err: bool = False) -> None:
+        """Print names and values in two columns."""
+        items = list(rows)
+        width = max((len(name) for name, _ in items), default=0)
+        for name, value in items:
+            self.line((f"{name:<{width}}  ", "dim"), value, err=err)
+
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, err: bool = False) -> None:
+        """Print aligned columns; on a terminal the last is cut where the line ends."""
+        stream = sys.stderr if err else sys.stdout
+        lines = [tuple((header, "dim") for header in headers), *rows]
+        widths = [max(cell_len(_text(line[i])) for line in lines) for i in range(len(headers))]
+        room = _width(stream) - sum(widths[:-1]) - 2 * (len(widths) - 1) if on_terminal(stream) else None
+        for line in lines:
+            cells: list[Cell] = []
+            for i, cell in enumerate(line):
+                last = i == len(line) - 1
+                text, style = _text(cell), "" if isinstance(cell, str) else cell[1]
+                if last and room is not None and cell_len(text) > room:
+                    text = set_cell_size(text, max(room - 1, 1)) + "\u2026"
+                cells.append((text if last else f"{text}{' ' * (widths[i] - cell_len(text) + 2)}", style))
+            self.line(*cells, err=err)
+
+    def json(self, value: Mapping[str, Any]) -> None:
+        """Print one JSON object on stdout: on one line, or indented for a person at a terminal."""
+        sys.stdout.write(json.dumps(value, indent=2 if on_terminal(sys.stdout) else None) + "\n")
+
+    def document(self, value: Any) -> None:
+        """Print a JSON value as a document for people, indented."""
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        if on_terminal(sys.stdout):
+            text = "\n".join(clean(line) for line in text.split("\n"))
+        sys.stdout.write(text + "\n")
+
+
+def _text(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else cell[0]
+
+
+def _width(stream: IO[str]) -> int:
+    return _console(stream).width
+
+
+def _console(stream: IO[str]) -> Console:
+    return Console(file=stream, highlight=False, markup=False, emoji=False)

@@ -1,0 +1,107 @@
+"""`plan`: the validated graph of a plan, as a table, a picture or JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from machine.cli.output import Cell, clean, short
+from machine.cli.reading import short_state
+from machine.cli.session import Injected
+from machine.plan import Graph, PlanState
+
+__all__ = ["dot", "mermaid", "plan"]
+
+
+def plan(
+    target: str,
+    /,
+    *,
+    format: Annotated[Literal["table", "mermaid", "dot", "json"], Parameter(name="--format")] = "table",  # noqa: A002
+    session: Injected,
+) -> int:
+    """Show a plan's validated graph.
+
+    States stand in the order they run in. Nothing is run and no store is needed.
+
+    Parameters
+    ----------
+    target
+        The plan: package.module:plan or path/file.py:plan. `:plan` may be left out when there is only one.
+    format
+        A table, a Mermaid flowchart, a Graphviz digraph, or JSON.
+    """
+    graph = session.load(target).plan.graph
+    if session.as_json or format == "json":
+        session.json(_as_json(graph))
+        return 0
+    match format:
+        case "mermaid":
+            session.out.line(mermaid(graph))
+        case "dot":
+            session.out.line(dot(graph))
+        case _:
+            count = f"{len(graph.order)} state{'s' if len(graph.order) > 1 else ''}"
+            session.out.line(
+                f"{graph.op_id} version {clean(graph.version)}  {count}  plan {short(graph.plan_id)}"
+            )
+            session.out.line()
+            rows = [_row(graph, index) for index in range(len(graph.order))]
+            session.out.table(["#", "STATE", "AFTER", "EFFECTS", "TRIES", "TIMEOUT", "TAGS"], rows)
+    return 0
+
+
+def _before(graph: Graph, state_id: str) -> list[str]:
+    return [earlier for earlier, later in graph.edges if later == state_id]
+
+
+def _row(graph: Graph, index: int) -> tuple[Cell, ...]:
+    state: PlanState = graph.states[graph.order[index]]
+    before = sorted(graph.order.index(earlier) + 1 for earlier in _before(graph, state.id))
+    meta = state.meta
+    return (
+        f"{index + 1:>{len(str(len(graph.order)))}}",
+        short_state(state.id),
+        ",".join(map(str, before)) or "-",
+        meta.side_effects.value,
+        f"{meta.retry.max_attempts if meta.retry else '-':>5}",
+        f"{f'{meta.timeout:g}s' if meta.timeout else '-':>7}",
+        " ".join(map(str, meta.tags)) or "-",
+    )
+
+
+def _as_json(graph: Graph) -> dict[str, Any]:
+    return {
+        "op_id": graph.op_id,
+        "version": graph.version,
+        "plan_id": graph.plan_id,
+        "order": list(graph.order),
+        **graph.shape(),
+    }
+
+
+def mermaid(graph: Graph) -> str:
+    """Return a graph as a Mermaid flowchart; states with side effects have a double border."""
+    lines = ["flowchart TD"]
+    for index, state_id in enumerate(graph.order, 1):
+        left, right = ("[[", "]]") if _effectful(graph, state_id) else ("[", "]")
+        lines.append(f'  s{index}{left}"{short_state(state_id)}"{right}')
+    number = {state_id: index for index, state_id in enumerate(graph.order, 1)}
+    lines.extend(f"  s{number[earlier]} --> s{number[later]}" for earlier, later in graph.edges)
+    return "\n".join(lines)
+
+
+def dot(graph: Graph) -> str:
+    """Return a graph in Graphviz's language; states with side effects have a double border."""
+    lines = [f"digraph {json.dumps(graph.op_id)} {{", "  node [shape=box];"]
+    for state_id in graph.order:
+        border = ", peripheries=2" if _effectful(graph, state_id) else ""
+        lines.append(f"  {json.dumps(state_id)} [label={json.dumps(short_state(state_id))}{border}];")
+    lines.extend(f"  {json.dumps(earlier)} -> {json.dumps(later)};" for earlier, later in graph.edges)
+    return "\n".join([*lines, "}"])
+
+
+def _effectful(graph: Graph, state_id: str) -> bool:
+    return graph.states[state_id].meta.side_effects.value == "apply_side_effect"

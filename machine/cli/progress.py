@@ -1,0 +1,227 @@
+"""What a run tells while it goes on: a line for each attempt that ended and, on a terminal, one that moves.
+
+All of it on stderr. A reader of it who goes away must not stop the run, so a failure to print ends the
+printing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from machine.cli.output import STYLES, Cell, Output, clean, duration, on_terminal
+from machine.engine.reporter import Reporter
+from machine.errors import Code
+from machine.events import (
+    Entry,
+    FactRecorded,
+    RetryScheduled,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+    StateSkipped,
+)
+from machine.plan import Graph
+
+__all__ = ["Progress", "watching"]
+
+_WORTH_SAYING = 1.0
+"""A wait of fewer seconds than this is not announced in plain lines."""
+
+
+class Progress(Reporter):
+    """Keeps count, and prints nothing. `last_trace` says where the last failed attempt raised."""
+
+    def __init__(self) -> None:
+        self.run_id: str | None = None
+        self.recorded = 0
+        self.last_trace: str | None = None
+        self._position: dict[str, int] = {}
+        self._state: str | None = None
+        self._attempt = 0
+        self._facts = 0
+        self._since_ms = 0
+        self._began = time.monotonic()
+        self._waiting = ""
+
+    def starting(self, run_id: str, graph: Graph) -> None:
+        """Note which run it is and in which order its states stand."""
+        self.run_id = run_id
+        self._position = {state_id: index for index, state_id in enumerate(graph.order, 1)}
+        self.say("run", ((run_id, ""), (f"  {graph.op_id} version {graph.version}", "dim")))
+
+    def waiting(self, state_id: str, seconds: float) -> None:
+        """Note a wait before the next attempt."""
+        self._state, self._began, self._waiting = (
+            state_id,
+            time.monotonic(),
+            f"retries in {duration(seconds * 1000)}",
+        )
+        if seconds >= _WORTH_SAYING:
+            self._tell(state_id, "waiting", duration(seconds * 1000), "before the next attempt")
+
+    def entry(self, entry: Entry) -> None:
+        """Count an entry, and tell of it when it ends an attempt."""
+        self.recorded += 1
+        match entry.event:
+            case StateEntered(state_id, attempt):
+                self._state, self._attempt, self._facts = state_id, attempt, 0
+                self._since_ms, self._began, self._waiting = entry.ts_millis, time.monotonic(), ""
+            case FactRecorded():
+                self._facts += 1
+            case StateCompleted(state_id):
+                self._tell(state_id, "completed", *self._ended(entry))
+            case StateFailed(state_id, error):
+                trace = entry.info.get("trace")
+                self.last_trace = trace if isinstance(trace, str) else None
+                if error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
+                    self._tell(state_id, "recovered", "-", "an attempt was cut; it begins again")
+                else:
+                    self._tell(state_id, "failed", *self._ended(entry), f"{error.code}: {error.message}")
+            case StateSkipped(state_id, reason):
+                self._tell(state_id, "skipped", "-", reason)
+            case RetryScheduled():
+                pass
+            case _:
+                return
+
+    def say(self, name: str, cells: tuple[Cell, ...]) -> None:
+        """Print a line that is not about a state. This class does not."""
+
+    def attempt_ended(self, state_id: str, status: str, took: str, notes: tuple[str, ...]) -> None:
+        """Print the line of an attempt that ended. This class does not."""
+
+    def _ended(self, entry: Entry) -> tuple[str, ...]:
+        notes = [duration(max(entry.ts_millis - self._since_ms, 0))]
+        if self._facts:
+            notes.append(f"{self._facts} fact{'s' if self._facts > 1 else ''}")
+        if self._attempt:
+            notes.append(f"attempt {self._attempt}")
+        return tuple(notes)
+
+    def _tell(self, state_id: str, status: str, took: str, *notes: str) -> None:
+        self._state = None if status != "waiting" else state_id
+        self.attempt_ended(state_id, status, took, notes)
+
+
+class Lines(Progress):
+    """Prints one short line for each attempt that ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._width = 0
+        self._silent = False
+
+    def starting(self, run_id: str, graph: Graph) -> None:
+        """Find the width of the names."""
+        self._width = max((len(_short_name(state_id)) for state_id in graph.order), default=0)
+        super().starting(run_id, graph)
+
+    def say(self, name: str, cells: tuple[Cell, ...]) -> None:
+        """Print a line that is not about a state."""
+        self.print((f"{name} ", "dim"), *cells)
+
+    def attempt_ended(self, state_id: str, status: str, took: str, notes: tuple[str, ...]) -> None:
+        """Print the line of an attempt that ended."""
+        total = len(self._position)
+        count = f"{self._position.get(state_id, 0):>{len(str(total))}}/{total}"
+        self.print(
+            (f"  {count}  ", "dim"),
+            f"{_short_name(state_id):<{self._width}}  ",
+            (f"{status:<9}", STYLES.get(status, "yellow")),
+            f"  {took:>5}",
+            ("".join(f"  {clean(note)}" for note in notes), "dim" if status != "failed" else ""),
+        )
+
+    def print(self, *cells: Cell) -> None:
+        """Print one line on stderr, as long as there is somebody to read it."""
+        if not self._silent:
+            try:
+                Output().line(*cells, err=True)
+            except OSError:
+                self._silent = True
+
+
+class Moving(Lines):
+    """The same lines and, below them, what goes on at this moment."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._spinner = Spinner("dots")
+        self._live = Live(
+            get_renderable=self._now,
+            console=console,
+            transient=True,
+            refresh_per_second=12,
+            redirect_stdout=False,
+        )
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keep the moving line on the terminal for the duration of the context."""
+        with self._live:
+            yield
+
+    def print(self, *cells: Cell) -> None:
+        """Print one line above the moving one."""
+        text = Text.assemble(*cells)
+        text.rstrip()
+        self._console.print(text, soft_wrap=True)
+
+    def _now(self) -> Table | Text:
+        state_id = self._state
+        if state_id is None:
+            return Text("")
+        line = Table.grid(padding=(0, 2, 0, 0))
+        parts = [
+            Text(f"{self._position.get(state_id, 0)}/{len(self._position)}", style="dim"),
+            Text(_short_name(state_id)),
+            Text(self._waiting or "running", style="cyan"),
+            Text(duration((time.monotonic() - self._began) * 1000)),
+        ]
+        if self._facts and not self._waiting:
+            parts.append(Text(f"{self._facts} facts", style="dim"))
+        line.add_row(self._spinner, *parts)
+        return line
+
+
+def _short_name(state_id: str) -> str:
+    return state_id.partition(".")[2]
+
+
+@contextlib.contextmanager
+def watching(*, quiet: bool) -> Iterator[Progress]:
+    """Give the reporter that fits where stderr goes, shown for the duration of the context."""
+    if quiet:
+        yield Progress()
+    elif on_terminal(sys.stderr):
+        moving = Moving(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
+        with moving.shown():
+            yield moving
+    else:
+        yield Lines()
+
+
+@contextlib.contextmanager
+def watching_quietly(*, quiet: bool) -> Iterator[Progress]:
+    """Give a reporter that shows only the moving line, and that only on a terminal: a replay is soon over."""
+    if quiet or not on_terminal(sys.stderr):
+        yield Progress()
+    else:
+        passing = _Passing(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
+        with passing.shown():
+            yield passing
+
+
+class _Passing(Moving):
+    def print(self, *cells: Cell) -> None:
+        """Print nothing: the moving line is enough."""

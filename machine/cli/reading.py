@@ -1,0 +1,100 @@
+"""One pass over a run's log, for the commands that show it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from machine import canonical
+from machine.cli.output import clean
+from machine.engine import reading
+from machine.errors import Code, MachineError, UsageError
+from machine.events import Entry, FactRecorded, RunStarted, StateEntered, StateFailed
+from machine.kernel.history import History, StateStatus
+from machine.plan import order_of
+from machine.stores.base import Store
+
+__all__ = ["RunLog", "StateTimes", "read", "short_state"]
+
+
+@attrs.define
+class StateTimes:
+    """What a log says about one state beyond its history: how long its attempts took, and their facts."""
+
+    ms: int = 0
+    facts: int = 0
+    trace: str | None = None
+
+
+@attrs.frozen
+class RunLog:
+    """A run as its log tells it. `order` is that of the recorded plan; `times` is by state id."""
+
+    entries: Sequence[Entry]
+    history: History
+    order: tuple[str, ...]
+    times: Mapping[str, StateTimes]
+
+    @property
+    def started(self) -> RunStarted:
+        """The first event."""
+        assert self.history.started is not None
+        return self.history.started
+
+    def state_ids(self, name: str | None) -> frozenset[str]:
+        """Return the ids that a state's name means: full or `step.state`; all of them for None."""
+        if name is None:
+            return frozenset(self.order)
+        ids = frozenset(state_id for state_id in self.order if name in {state_id, short_state(state_id)})
+        if not ids:
+            names = [short_state(state_id) for state_id in self.order]
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"its states: {', '.join(names)}"
+            raise UsageError(f"run {self.history.run_id} has no state {name!r}", code=Code.USAGE, hint=hint)
+        return ids
+
+
+def read(store: Store, run_id: str) -> RunLog:
+    """Return a run's log, folded. Raises `LogError` or `Corruption` when it cannot be trusted."""
+    history = History()
+    entries: list[Entry] = []
+    times: dict[str, StateTimes] = {}
+    since = 0
+    for entry, _ in reading.entries(store, run_id):
+        open_before = history.open
+        history.advance(entry)
+        entries.append(entry)
+        event = entry.event
+        if isinstance(event, StateEntered):
+            since = entry.ts_millis
+            times.setdefault(event.state_id, StateTimes())
+        elif isinstance(event, FactRecorded):
+            times[event.state_id].facts += 1
+        elif open_before is not None and history.open is None:
+            state = times[open_before.state_id]
+            if not isinstance(event, StateFailed) or event.error.code != Code.ORPHAN_ATTEMPT_RECOVERED:
+                state.ms += max(entry.ts_millis - since, 0)  # of one recovered, nobody knows how long it ran
+            trace = entry.info.get("trace")
+            state.trace = trace if isinstance(trace, str) else None
+    return RunLog(entries, history, _order(store, history), times)
+
+
+def _order(store: Store, history: History) -> tuple[str, ...]:
+    assert history.started is not None
+    try:
+        return order_of(canonical.decode(store.get(history.started.plan_id)))
+    except MachineError:  # `verify` says so; the log can be shown without it
+        return tuple(history.states)
+
+
+def short_state(state_id: str) -> str:
+    """Return a state's id without its op: what a plan's author writes."""
+    return clean(state_id.partition(".")[2] or state_id)
+
+
+def status_of(history: History, state_id: str) -> str:
+    """Return where a state stands, `pending` when nothing is known of it."""
+    state = history.states.get(state_id)
+    return "pending" if state is None else StateStatus(state.status).value

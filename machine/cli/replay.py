@@ -1,0 +1,108 @@
+"""`replay` and `verify`: the commands that hold a run against itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+import machine
+from machine.cli import progress
+from machine.cli.failures import Exit
+from machine.cli.output import clean, short
+from machine.cli.session import Injected
+from machine.errors import Code, RunError
+from machine.replay import render
+
+__all__ = ["replay", "verify"]
+
+_STYLES: Final[Mapping[render.Mark, str]] = {
+    render.Mark.TITLE: "bold",
+    render.Mark.POINTER: "cyan",
+    render.Mark.RECORDED: "red",
+    render.Mark.NOW: "green",
+    render.Mark.NEAR: "dim",
+    render.Mark.CAUSE: "yellow",
+}
+
+
+def replay(
+    run: str,
+    /,
+    *,
+    target: str | None = None,
+    quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    session: Injected,
+) -> int:
+    """Run the handlers again on the recorded facts, and compare.
+
+    Every event and every snapshot is compared byte for byte. Nothing is written, nothing goes outside,
+    nothing is waited for. The result is identical (exit code 0), or the first divergence with its likely
+    cause (exit code 1).
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or @last.
+    target
+        The plan to replay against, when it is not the one the run was started from.
+    quiet
+        Do not show progress.
+    """
+    with session.open_store() as store:
+        run_id = session.run_id(store, run)
+        loaded = session.load_recorded(store, run_id, target)
+        with progress.watching_quietly(quiet=quiet or session.as_json) as reporter, session.user_code():
+            try:
+                result = machine.replay(run_id, plan=loaded.plan, store=store, reporter=reporter)
+            except SystemExit as exc:
+                raise RunError(
+                    f"the replay of run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
+                    code=Code.HANDLER_ERROR,
+                ) from exc
+    if session.as_json:
+        session.json(result.to_json())
+    elif result.divergence is None:
+        open_end = "" if result.status != "running" else ", as far as the recording goes"
+        session.out.line(
+            ("identical", "green"), f"  {result.events} events  digest {short(result.digest)}{open_end}"
+        )
+    else:
+        session.out.line(("diverged", "bold red"), f"  after {result.events} identical events")
+        for mark, line in render.marked(result.divergence):
+            session.out.line((line, _STYLES.get(mark, "")))
+    return Exit.OK if result.identical else Exit.FAILED
+
+
+def verify(run: str, /, *, session: Injected) -> int:
+    """Check that a run is what was recorded; no user code runs.
+
+    The hash chain, the rules of the log, every artifact and its hash, the index, and the store's own file.
+    What is wrong is named by event, artifact or store (exit code 3).
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or @last.
+    """
+    with session.open_store() as store:
+        result = machine.verify(session.run_id(store, run), store=store)
+    if session.as_json:
+        session.json(result.to_json())
+        return Exit.OK if result.ok else Exit.INTEGRITY
+    counted = f"{result.events} events  {result.artifacts} artifacts"
+    if result.ok:
+        session.out.line(("sound", "green"), f"  {counted}  digest {short(result.digest or '')}")
+        return Exit.OK
+    number = len(result.problems)
+    session.out.line(("damaged", "bold red"), f"  {counted}  {number} problem{'s' if number > 1 else ''}")
+    session.out.table(
+        ["CODE", "WHERE", "PROBLEM"],
+        [
+            ((problem.code, "red"), clean(problem.where), clean(problem.message))
+            for problem in result.problems
+        ],
+    )
+    session.note("hint", "restore the store from a backup; what is intact can still be read")
+    return Exit.INTEGRITY

@@ -1,0 +1,243 @@
+"""`run` and `resume`: the commands that drive a run live."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+from cyclopts import Parameter
+
+import machine
+from machine import canonical, codec
+from machine.cli import progress
+from machine.cli.failures import Cancelled, Exit
+from machine.cli.output import STYLES, clean, duration, short
+from machine.cli.session import Injected, Session
+from machine.config import RunConfig
+from machine.engine.run_id import new_run_id
+from machine.engine.runs import RunResult
+from machine.errors import Code, CodecError, ConfigError, RunError, UsageError
+from machine.ids import ContextKey
+from machine.kernel.status import FINAL_STATUSES
+from machine.stores.base import Store
+
+__all__ = ["resume", "run"]
+
+_EXITS: Mapping[str, Exit] = {
+    "completed": Exit.OK,
+    "failed": Exit.FAILED,
+    "limit_exceeded": Exit.FAILED,
+    "suspended": Exit.SUSPENDED,
+    "cancelled": Exit.CANCELLED,
+}
+
+
+def run(
+    target: str,
+    /,
+    *,
+    input: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)] = "{}",  # noqa: A002
+    skip_tag: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    config: Path | None = None,
+    quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    session: Injected,
+) -> int:
+    """Start a new run of a plan.
+
+    The run is recorded in the store, which is made if it is not there. Everything it learns from outside
+    becomes a fact of the run, so that `machine replay` can do it again with the network unplugged. Ctrl-C
+    stops it without losing anything; `machine resume` continues it. What handlers print goes to stderr.
+
+    Parameters
+    ----------
+    target
+        The plan: package.module:plan or path/file.py:plan. `:plan` may be left out when there is only one.
+    input
+        The run's input, a JSON object: as it is, in a file (@FILE), or on stdin (-). It becomes the context.
+    skip_tag
+        Skip the states that carry this tag. May be given more than once.
+    config
+        A JSON file with the fields of RunConfig.
+    quiet
+        Do not show progress.
+    """
+    loaded = session.load(target)
+    chosen = _config(config, skip_tag)
+    params = _input(input)
+    run_id = str(new_run_id())
+    with session.open_store(create=True) as store:
+        return _driven(
+            session,
+            store,
+            run_id,
+            quiet,
+            lambda reporter: machine.run(
+                loaded.plan,
+                store=store,
+                input=params,
+                config=chosen,
+                run_id=run_id,
+                reporter=reporter,
+                target=loaded.target,
+            ),
+        )
+
+
+def resume(
+    run: str,
+    /,
+    *,
+    target: str | None = None,
+    quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    session: Injected,
+) -> int:
+    """Continue a run that was left open.
+
+    By a crash, by Ctrl-C, by a power cut: the run goes on from its last durable event, under the
+    configuration it was started with. No recorded fact is fetched again, no effect repeated. A run that has
+    ended is left as it is.
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or @last.
+    target
+        The plan to go on with, when it is not where it was.
+    quiet
+        Do not show progress.
+    """
+    with session.open_store() as store:
+        run_id = session.run_id(store, run)
+        loaded = session.load_recorded(store, run_id, target)
+        if store.run_row(run_id).status in FINAL_STATUSES:
+            session.note("note", "the run has ended already; nothing was done")
+        return _driven(
+            session,
+            store,
+            run_id,
+            quiet,
+            lambda reporter: machine.resume(run_id, plan=loaded.plan, store=store, reporter=reporter),
+        )
+
+
+def _driven(
+    session: Session, store: Store, run_id: str, quiet: bool, drive: Callable[[progress.Progress], RunResult]
+) -> int:
+    began = time.monotonic()
+    try:
+        with progress.watching(quiet=quiet or session.as_json) as reporter, session.user_code():
+            result = drive(reporter)
+    except KeyboardInterrupt:
+        raise _cancelled(session, store, run_id) from None
+    except SystemExit as exc:
+        raise RunError(
+            f"run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
+            code=Code.HANDLER_ERROR,
+            hint=f"nothing durable is lost. Continue with: {session.command('resume', run_id)}",
+        ) from exc
+    code = _EXITS.get(result.status, Exit.FAILED)
+    if session.as_json:
+        session.json(
+            {**attrs.asdict(result, recurse=False), "error": result.error and codec.to_json(result.error)}
+        )
+        return code
+    took = f" in {duration((time.monotonic() - began) * 1000)}" if reporter.recorded else ""
+    session.out.pairs(
+        [
+            ("run", run_id),
+            ("status", (result.status + took, STYLES.get(result.status, ""))),
+            ("digest", short(result.digest)),
+        ]
+    )
+    if result.error is not None and result.status != "completed":
+        where = f" ({reporter.last_trace.splitlines()[-1]})" if reporter.last_trace else ""
+        message = f": {clean(result.error.message)}{where}"
+        session.out.line((f"error[{result.error.code}]", "bold red"), message, err=True)
+        session.note("next", session.command("show", "@last" if _is_last(store, run_id) else run_id))
+    else:
+        session.note("next", session.command("replay", "@last" if _is_last(store, run_id) else run_id))
+    return code
+
+
+def _is_last(store: Store, run_id: str) -> bool:
+    rows = store.list_runs(limit=1).rows
+    return bool(rows) and rows[0].run_id == run_id
+
+
+def _cancelled(session: Session, store: Store, run_id: str) -> Cancelled:
+    if not store.run_exists(run_id):
+        return Cancelled("cancelled; nothing was recorded yet")
+    command = session.command("resume", run_id)
+    return Cancelled(
+        f"cancelled; nothing durable is lost. Continue with: {command}",
+        details={"run_id": run_id, "resume": command},
+    )
+
+
+def _input(text: str) -> dict[str, Any]:
+    """Return the input object. Raises `UsageError` (`invalid_input`), `CanonicalError` or `IdError`."""
+    source, text = _read(text)
+    try:
+        value = json_module.loads(text, object_pairs_hook=_no_doubles)
+    except (ValueError, RecursionError) as exc:
+        hint = """write it like '{"key": "value"}', or @FILE, or - for stdin"""
+        raise UsageError(f"{source} is not JSON: {exc}", code=Code.INVALID_INPUT, hint=hint) from None
+    if not isinstance(value, dict):
+        kind = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(
+            type(value), "a number"
+        )
+        raise UsageError(f"{source} must be a JSON object, not {kind}", code=Code.INVALID_INPUT)
+    canonical.encode(value)  # what no run could hold is refused before a store is made
+    for key in value:
+        ContextKey(key)
+    return value
+
+
+def _read(text: str) -> tuple[str, str]:
+    try:
+        if text == "-":
+            return "the input on stdin", sys.stdin.read()
+        if text.startswith("@"):
+            return f"the input {text[1:]}", Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        where = "stdin" if text == "-" else text[1:]
+        raise UsageError(f"the input {where} cannot be read: {reason}", code=Code.INVALID_INPUT) from None
+    return "the input", text
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return value
+
+
+def _config(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
+    """Return the configuration. Raises `ConfigError` with all problems of the file, `IdError` for a tag."""
+    config = RunConfig()
+    if path is not None:
+        what = f"the configuration {path}"
+        try:
+            data = path.read_bytes()
+        except OSError as exc:
+            raise ConfigError(f"{what} cannot be read: {exc.strerror}") from None
+        try:
+            value = canonical.decode(data)
+        except CodecError as exc:
+            raise ConfigError(f"{what} is not JSON: {exc.problems[0]}") from None
+        try:
+            config = codec.from_json(value, RunConfig, what=what)
+        except CodecError as exc:
+            raise ConfigError(
+                exc.message,
+                details={"problems": exc.problems},
+                hint="its fields are those of machine.RunConfig",
+            ) from None
+    return attrs.evolve(config, skip_tags=(*config.skip_tags, *skip_tags))

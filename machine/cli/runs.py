@@ -1,0 +1,216 @@
+"""`runs` and `show`: which runs there are, and how one of them stands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import attrs
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from machine import codec
+from machine.cli.output import STYLES, Cell, clean, compact, duration, moment, short
+from machine.cli.reading import RunLog, read, short_state, status_of
+from machine.cli.session import Injected, Session
+from machine.config import BuildProvenance, RunConfig, RunManifest
+from machine.engine import reading
+from machine.errors import Code, UsageError
+from machine.events import EffectIntended
+from machine.kernel.history import StateStatus
+from machine.kernel.status import RunStatus
+
+__all__ = ["runs", "show"]
+
+_FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
+_RUN_PREFIX = 18
+"""Characters of a run id that are shown in a list: its milliseconds and its counter."""
+
+
+def runs(
+    *,
+    status: str | None = None,
+    op: str | None = None,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
+    session: Injected,
+) -> int:
+    """List runs, newest first.
+
+    What is shown of a run's id can be given for RUN, as long as no other begins the same.
+
+    Parameters
+    ----------
+    status
+        Only runs of this status: running, suspended, completed, failed, cancelled or limit_exceeded.
+    op
+        Only runs of this op.
+    limit
+        How many at most.
+    """
+    if status is not None and status not in list(RunStatus):
+        raise UsageError(
+            f"there is no status {status!r}", hint=f"one of {', '.join(RunStatus)}", code=Code.USAGE
+        )
+    with session.open_store() as store:
+        page = store.list_runs(status=status, op=op, limit=limit)
+    if session.as_json:
+        session.json({"runs": [attrs.asdict(row) for row in page.rows], "more": page.cursor is not None})
+        return 0
+    if not page.rows:
+        session.note("note", "there is no such run" if status or op else "there is no run yet")
+        return 0
+    session.out.table(
+        ["RUN", "STATUS", "EVENTS", "STARTED", "OP"],
+        [
+            (
+                row.run_id[:_RUN_PREFIX],
+                (clean(row.status), STYLES.get(row.status, "")),
+                f"{row.head_seq:>6}",
+                moment(row.created_ms),
+                clean(row.op_id),
+            )
+            for row in page.rows
+        ],
+    )
+    if page.cursor is not None:
+        session.note("note", f"there are more; --limit {limit * 10} shows them")
+    return 0
+
+
+def show(run: str, /, *, session: Injected) -> int:
+    """Show one run: states, attempts, errors, where it came from.
+
+    Times are those of the attempts themselves; waiting between them is left out.
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or @last.
+    """
+    with session.open_store() as store:
+        log = read(store, session.run_id(store, run))
+        manifest = reading.manifest_of(store, log.started)
+        built = reading.provenance_of(store, log.entries[0])
+    if session.as_json:
+        session.json(_as_json(log, manifest, built))
+    else:
+        _print(session, log, manifest, built)
+    return 0
+
+
+def _as_json(log: RunLog, manifest: RunManifest, built: BuildProvenance | None) -> dict[str, Any]:
+    history = log.history
+    states = []
+    for state_id in log.order:
+        state = history.states.get(state_id)
+        times = log.times.get(state_id)
+        states.append(
+            {
+                "state_id": state_id,
+                "status": status_of(history, state_id),
+                "attempts": state.attempts if state else 0,
+                "duration_ms": times.ms if times else 0,
+                "facts": times.facts if times else 0,
+                "reason": state.reason if state else None,
+                "error": codec.to_json(state.error) if state and state.error else None,
+                "trace": times.trace if times else None,
+            }
+        )
+    failed = [state for state in states if state["status"] == "failed"]
+    return {
+        "run_id": history.run_id,
+        "status": history.status.value,
+        "op_id": manifest.op_id,
+        "op_version": manifest.op_version,
+        "plan_id": log.started.plan_id,
+        "manifest_id": log.started.manifest_id,
+        "digest": history.digest(log.order),
+        "head_seq": history.head_seq,
+        "final_snapshot_id": history.final_snapshot_id,
+        "started_ms": log.entries[0].ts_millis,
+        "updated_ms": log.entries[-1].ts_millis,
+        "input": manifest.input_params,
+        "config": codec.to_json(manifest.run_config),
+        "provenance": codec.to_json(built) if built else None,
+        "states": states,
+        "error": failed[-1]["error"] if failed else None,
+        "uncertain": [
+            {"seq": _seq_of(log, key), **codec.event_to_json(log.history.uncertain[key])}
+            for key in history.uncertain
+        ],
+    }
+
+
+def _seq_of(log: RunLog, key: str) -> int:
+    return max(
+        entry.seq
+        for entry in log.entries
+        if isinstance(entry.event, EffectIntended) and entry.event.key == key
+    )
+
+
+def _print(session: Session, log: RunLog, manifest: RunManifest, built: BuildProvenance | None) -> None:
+    history, out = log.history, session.out
+    began, ended = log.entries[0].ts_millis, log.entries[-1].ts_millis
+    rows: list[tuple[str, Cell]] = [
+        ("run", history.run_id or ""),
+        ("status", (history.status.value, STYLES.get(history.status.value, ""))),
+        ("op", f"{manifest.op_id} version {clean(manifest.op_version)}"),
+        ("plan", short(log.started.plan_id)),
+        ("manifest", short(log.started.manifest_id)),
+        ("digest", short(history.digest(log.order))),
+        ("started", f"{moment(began, seconds=True)}, {duration(max(ended - began, 0))} to its last event"),
+        ("events", str(history.head_seq)),
+        ("input", compact(manifest.input_params, 66)),
+    ]
+    changed = _changed(manifest.run_config)
+    if changed:
+        rows.append(("config", compact(changed, 66)))
+    if built is not None:
+        commit = f", git {built.git_commit[:8]}" if built.git_commit else ""
+        rows.append(("built by", clean(f"Python {built.python_version}, {built.platform}{commit}")))
+        if built.target is not None:
+            rows.append(("target", clean(built.target.spec)))
+    out.pairs(rows)
+    out.line()
+    out.table(
+        ["#", "STATE", "STATUS", "ATTEMPTS", "TIME", "FACTS", ""],
+        [_row(log, i) for i in range(len(log.order))],
+    )
+    for state_id in log.order:
+        state = history.states.get(state_id)
+        if state is None or state.error is None or state.status not in _FAILED:
+            continue
+        out.line()
+        out.line(
+            (f"error[{state.error.code}]", "bold red"),
+            f" in {short_state(state_id)}: {clean(state.error.message)}",
+        )
+        for line in (log.times[state_id].trace or "").splitlines():
+            out.line(f"  {clean(line)}")
+    if history.uncertain:
+        out.line()
+        out.line(("effects that were begun and have no outcome:", "yellow"))
+        for key, event in history.uncertain.items():
+            out.line(f"  event {_seq_of(log, key)}  {short_state(event.state_id)}  {clean(key)}")
+    if not history.final:
+        session.note("next", session.command("resume", history.run_id or ""))
+
+
+def _row(log: RunLog, index: int) -> tuple[Cell, ...]:
+    state_id = log.order[index]
+    state, times = log.history.states.get(state_id), log.times.get(state_id)
+    status = status_of(log.history, state_id)
+    return (
+        f"{index + 1:>{len(str(len(log.order)))}}",
+        short_state(state_id),
+        (status, STYLES.get(status, "")),
+        f"{state.attempts if state else 0:>8}",
+        f"{duration(times.ms) if times else '-':>5}",
+        f"{times.facts if times else 0:>5}",
+        clean(state.reason or "") if state else "",
+    )
+
+
+def _changed(config: RunConfig) -> dict[str, Any]:
+    default = codec.to_json(RunConfig())
+    return {name: value for name, value in codec.to_json(config).items() if value != default[name]}

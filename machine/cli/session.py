@@ -1,0 +1,129 @@
+"""What every command is given: the options they share, and the ways to the store, the run and the plan."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+import attrs
+from cyclopts import Parameter
+
+from machine.cli.output import Output
+from machine.errors import Code, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from machine.stores.base import Store
+    from machine.target import Loaded
+
+__all__ = ["DEFAULT_STORE", "Injected", "Session"]
+
+DEFAULT_STORE: Final = "sqlite:///.machine/runs.db"
+"""The store when neither `--store` nor `$MACHINE_STORE` names one."""
+
+_LAST: Final = "@last"
+
+
+@attrs.frozen
+class Session:
+    """One invocation: what was asked of all commands alike."""
+
+    store: str | None = None
+    as_json: bool = False
+    debug: bool = False
+    out: Output = attrs.field(factory=Output)
+
+    @property
+    def store_url(self) -> str:
+        """The store in use: `--store`, else `$MACHINE_STORE`, else the default."""
+        return self.store or os.environ.get("MACHINE_STORE") or DEFAULT_STORE
+
+    def open_store(self, *, create: bool = False) -> Store:
+        """Return the store; only a command that starts a run makes one."""
+        from machine.stores import open_store  # noqa: PLC0415 - --help must not pay for it
+
+        return open_store(self.store_url, create=create)
+
+    def run_id(self, store: Store, name: str) -> str:
+        """Return the id of the run that `name` means: an id, a unique prefix of one, or `@last`.
+
+        Raises `NotFound` (`run_not_found`) and `UsageError` (`run_ambiguous`).
+        """
+        if name == _LAST:
+            rows = store.list_runs(limit=1).rows
+            if not rows:
+                raise NotFound(
+                    f"there is no run in {store.url}",
+                    code=Code.RUN_NOT_FOUND,
+                    hint="machine run TARGET starts one",
+                )
+            return rows[0].run_id
+        prefix = name.lower()
+        found = store.find_runs(prefix, limit=4) if prefix else []
+        if prefix in found:
+            return prefix
+        if not found:
+            raise NotFound(
+                f"there is no run {name!r} in {store.url}",
+                code=Code.RUN_NOT_FOUND,
+                details={"run": name, "store": store.url},
+                hint="machine runs lists them",
+            )
+        if len(found) > 1:
+            few = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")  # noqa: PLR2004
+            raise UsageError(
+                f"more than one run begins with {name!r}: {few}",
+                code=Code.RUN_AMBIGUOUS,
+                details={"run": name, "candidates": found},
+                hint="give more of it, or @last for the newest",
+            )
+        return found[0]
+
+    def load(self, spec: str, directory: str | None = None) -> Loaded:
+        """Return the plan a target names; what its module prints goes to stderr."""
+        from machine.target import load  # noqa: PLC0415 - --help must not pay for it
+
+        with self.user_code():
+            return load(spec, directory)
+
+    def load_recorded(self, store: Store, run_id: str, override: str | None) -> Loaded:
+        """Return the plan of a run: the target recorded with it, or `override`."""
+        from machine.engine import reading  # noqa: PLC0415 - --help must not pay for it
+
+        if override is not None:
+            return self.load(override)
+        entry, _ = reading.first_entry(store, run_id)
+        built = reading.provenance_of(store, entry)
+        if built is None or built.target is None:
+            raise UsageError(
+                f"run {run_id} does not say where its plan came from",
+                hint="name the plan with --target TARGET",
+            )
+        return self.load(built.target.spec, built.target.directory)
+
+    @contextlib.contextmanager
+    def user_code(self) -> Iterator[None]:
+        """Send to stderr what the code of others prints: stdout holds this command's data alone."""
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+
+    def command(self, *words: str) -> str:
+        """Return a command line to suggest, on the same store as this one."""
+        store = ["--store", self.store] if self.store else []
+        return shlex.join(["machine", *words, *store])
+
+    def note(self, name: str, text: str) -> None:
+        """Print one remark on stderr, unless the output is for a program."""
+        if not self.as_json:
+            self.out.line((f"{name}: ", "dim"), text, err=True)
+
+    def json(self, value: Mapping[str, Any]) -> None:
+        """Print the command's one JSON object."""
+        self.out.json(value)
+
+
+Injected: TypeAlias = Annotated[Session, Parameter(parse=False)]
+"""The annotation of a command's `session`: handed over, not parsed."""

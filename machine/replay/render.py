@@ -1,0 +1,162 @@
+"""A divergence as text: the same words on a terminal, in a test report and in a log.
+
+`lines` is plain; `marked` says besides what each line is, for those who have colours.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+from machine.replay.divergence import Cause, Divergence
+from machine.replay.pointer import Change
+
+__all__ = ["Mark", "lines", "marked"]
+
+MOST_CHANGES: Final = 10
+"""Changes that are shown; the rest are counted. All are in `Divergence.to_json()`."""
+
+_WIDEST: Final = 62
+"""Characters of a value that are shown, so that a line fits in 80 columns."""
+
+_COLUMNS: Final = 80
+
+_BEFORE: Final = 20
+"""Characters shown before the first difference of two long texts."""
+
+_ABSENT: Final = "(nothing)"
+
+_NEXT: Final[Mapping[Cause, str]] = {
+    Cause.STATE_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
+    Cause.UPSTREAM_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
+    Cause.PLAN_CHANGED: "replay against the plan it was recorded with, or record a new run",
+    Cause.NOTHING_CHANGED: "take time, randomness and environment from io; sort what has no order",
+    Cause.UNKNOWN: "compare the code with what it was when the run was recorded",
+}
+
+
+class Mark(StrEnum):
+    """What a line of a rendered divergence is."""
+
+    TITLE = "title"
+    TEXT = "text"
+    POINTER = "pointer"
+    RECORDED = "recorded"
+    NOW = "now"
+    NEAR = "near"
+    CAUSE = "cause"
+    NEXT = "next"
+
+
+def lines(divergence: Divergence) -> list[str]:
+    """Return a divergence as lines of plain text, none with a line break or a control character."""
+    return [line for _, line in marked(divergence)]
+
+
+def marked(divergence: Divergence) -> list[tuple[Mark, str]]:
+    """Return a divergence as lines, each with what it is."""
+    found = [(Mark.TITLE, _title(divergence))]
+    found.extend((Mark.TEXT, line) for line in _folded("  ", divergence.summary))
+    found.append((Mark.TEXT, ""))
+    found.extend(_sides(divergence))
+    found.append((Mark.TEXT, ""))
+    if divergence.nearest:
+        found.append((Mark.TEXT, "  recorded calls that were not used:"))
+        found.extend(
+            (
+                Mark.NEAR,
+                f"    event {call.seq}  {call.namespace}  {_value(call.request, 40)}  ({call.reason})",
+            )
+            for call in divergence.nearest
+        )
+        found.append((Mark.TEXT, ""))
+    if divergence.cause_text:
+        found.extend((Mark.CAUSE, line) for line in _folded("  cause  ", divergence.cause_text))
+    found.extend((Mark.NEXT, line) for line in _folded("  next   ", _NEXT[divergence.cause]))
+    return found
+
+
+def _folded(label: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        _printable(text),
+        _COLUMNS,
+        initial_indent=label,
+        subsequent_indent=" " * len(label),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _title(divergence: Divergence) -> str:
+    where = f" of {divergence.state_id}, attempt {divergence.attempt}" if divergence.state_id else ""
+    return f"{divergence.kind.replace('_', ' ')} at event {divergence.seq}{where}"
+
+
+def _sides(divergence: Divergence) -> Iterator[tuple[Mark, str]]:
+    changes, recorded, now = divergence.changes, divergence.recorded, divergence.now
+    alike = isinstance(recorded, dict) and isinstance(now, dict) and recorded.get("type") == now.get("type")
+    if not changes or not alike:
+        yield Mark.RECORDED, f"  RECORDED  {_side(recorded)}"
+        yield Mark.NOW, f"  NOW       {_side(now)}"
+        return
+    for change in changes[:MOST_CHANGES]:
+        before, after = _pair(change)
+        yield Mark.POINTER, f"  {_printable(change.pointer)}"
+        yield Mark.RECORDED, f"    RECORDED  {before}"
+        yield Mark.NOW, f"    NOW       {after}"
+    if len(changes) > MOST_CHANGES:
+        yield Mark.TEXT, f"  ... and {len(changes) - MOST_CHANGES} more"
+
+
+def _side(value: Any) -> str:
+    match value:
+        case None:
+            return _ABSENT
+        case {"namespace": str(namespace), "request": request, **rest} if not rest:
+            return f"{namespace}  {_value(request)}"
+        case {"type": "state_failed", "error": {"code": str(code), "message": str(message)}}:
+            return _cut(f"state_failed  {code}: {_printable(message)}")
+        case {"type": str(kind)}:
+            return _cut(f"{kind}  {value.get('status', '')}".rstrip())
+        case _:
+            return _value(value)
+
+
+def _pair(change: Change) -> tuple[str, str]:
+    if change.kind == "added":
+        return _ABSENT, _value(change.now)
+    if change.kind == "removed":
+        return _value(change.recorded), _ABSENT
+    recorded, now = _json(change.recorded), _json(change.now)
+    if max(len(recorded), len(now)) <= _WIDEST:
+        return recorded, now
+    same = next((i for i, (a, b) in enumerate(zip(recorded, now, strict=False)) if a != b), 0)
+    start = max(same - _BEFORE, 0)
+    return _window(recorded, start), _window(now, start)
+
+
+def _window(text: str, start: int) -> str:
+    before = "..." if start else ""
+    after = "..." if len(text) > start + _WIDEST else ""
+    return f"{before}{text[start : start + _WIDEST]}{after}"
+
+
+def _value(value: Any, most: int = _WIDEST) -> str:
+    return _cut(_json(value), most)
+
+
+def _cut(text: str, most: int = _WIDEST) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _json(value: Any) -> str:
+    return _printable(json.dumps(value, ensure_ascii=False))
+
+
+def _printable(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)

@@ -1,0 +1,163 @@
+"""A store as simple as one can be, and random operations that compare a real one with it.
+
+The model is dictionaries and `advance`; it must stay too simple to be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from machine.canonical import artifact_id
+from machine.errors import Concurrency, NotFound
+from machine.events import chain_next, seal
+from machine.kernel.index import RunRow, advance
+from machine.stores.base import ZERO_CHAIN, Artifact, Head, Store, StoredEvent
+
+__all__ = ["check_against_model"]
+
+_BODIES = (
+    b'{"op_id":"one","type":"run_started"}',
+    b'{"op_id":"two","type":"run_started"}',
+    b'{"status":"completed","type":"run_completed"}',
+    b'{"status":"failed","type":"run_completed"}',
+    b'{"state_id":"a.b.c","type":"state_entered"}',
+    b"not JSON",
+)
+_RUNS = st.integers(0, 3)
+_BYTES = st.binary(max_size=40)
+_KINDS = st.sampled_from(("output", "manifest", "of my own"))
+_ARTIFACTS = st.lists(st.tuples(_BYTES, _KINDS), max_size=3)
+
+
+def check_against_model(open_store: Callable[[], Store], *, examples: int = 25, steps: int = 25) -> None:
+    """Run random operations on the store that `open_store` opens, and on the model, and compare.
+
+    The store may hold other runs already: every example uses run ids and artifacts of its own.
+    """
+    numbers = count(1)
+    run_state_machine_as_test(
+        lambda: _Comparison(open_store, next(numbers)),  # type: ignore[arg-type]
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
+
+
+class _Comparison(RuleBasedStateMachine):
+    """One example: a store and a model that are told the same."""
+
+    def __init__(self, open_store: Callable[[], Store], number: int) -> None:
+        super().__init__()
+        self.open_store = open_store
+        self.store = open_store()
+        self.prefix = f"{number:08x}-"
+        self.salt = b"%d:" % number
+        self.logs: dict[str, list[StoredEvent]] = {}
+        self.rows: dict[str, RunRow] = {}
+        self.artifacts: dict[str, tuple[str, bytes]] = {}
+
+    def teardown(self) -> None:
+        self.store.close()
+
+    def run_id(self, run: int) -> str:
+        return f"{self.prefix}0000-7000-8000-{run:012x}"
+
+    def known(self, artifacts: list[tuple[bytes, str]]) -> list[Artifact]:
+        return [Artifact(artifact_id(self.salt + data), kind, self.salt + data) for data, kind in artifacts]
+
+    @rule(
+        run=_RUNS,
+        bodies=st.lists(st.sampled_from(_BODIES), max_size=4),
+        artifacts=_ARTIFACTS,
+        off_by=st.sampled_from((0, 0, 0, 0, 1, -1, 5)),
+    )
+    def append(self, run: int, bodies: list[bytes], artifacts: list[tuple[bytes, str]], off_by: int) -> None:
+        run_id = self.run_id(run)
+        log = self.logs.get(run_id, [])
+        expected, chain = max(0, len(log) + off_by), log[-1].chain if log else ZERO_CHAIN
+        events: list[StoredEvent] = []
+        for seq, body in enumerate(bodies, expected + 1):
+            data = seal(seq, body, run_id, 1_700_000_000_000 + seq)
+            chain = chain_next(chain, data)
+            events.append(StoredEvent(seq, data, chain))
+        if expected != len(log):
+            with pytest.raises(Concurrency):
+                self.store.append(run_id, expected, events, self.known(artifacts))
+            return
+        self.store.append(run_id, expected, events, self.known(artifacts))
+        for artifact in self.known(artifacts):
+            self.artifacts.setdefault(artifact.id, (artifact.kind, artifact.data))
+        if events:
+            self.logs[run_id] = log + events
+            self.rows[run_id] = advance(None, run_id, ((each.seq, each.data) for each in self.logs[run_id]))
+
+    @rule(data=_BYTES, kind=_KINDS)
+    def put(self, data: bytes, kind: str) -> None:
+        (artifact,) = self.known([(data, kind)])
+        assert self.store.put(kind, artifact.data) == artifact.id
+        self.artifacts.setdefault(artifact.id, (kind, artifact.data))
+
+    @rule(data=_BYTES)
+    def get(self, data: bytes) -> None:
+        (artifact,) = self.known([(data, "output")])
+        assert self.store.exists(artifact.id) == (artifact.id in self.artifacts)
+        if artifact.id in self.artifacts:
+            found = (self.store.kind(artifact.id), self.store.get(artifact.id))
+            assert found == self.artifacts[artifact.id]
+        else:
+            with pytest.raises(NotFound):
+                self.store.get(artifact.id)
+
+    @rule(run=_RUNS, first=st.integers(-1, 12), last=st.none() | st.integers(-1, 12))
+    def read_range(self, run: int, first: int, last: int | None) -> None:
+        log = self.logs.get(self.run_id(run), [])
+        wanted = [event for event in log if first <= event.seq <= (len(log) if last is None else last)]
+        assert list(self.store.read_range(self.run_id(run), first, last)) == wanted
+
+    @rule(
+        status=st.sampled_from((None, "pending", "running", "completed")),
+        op=st.sampled_from((None, "", "one", "two")),
+        limit=st.integers(1, 5),
+    )
+    def list_runs(self, status: str | None, op: str | None, limit: int) -> None:
+        wanted = [
+            row
+            for _, row in sorted(self.rows.items(), reverse=True)
+            if status in {None, row.status} and op in {None, row.op_id}
+        ]
+        filters: dict[str, Any] = {"status": status, "op": op, "limit": limit}
+        found: list[RunRow] = []
+        page = self.store.list_runs(**filters)
+        # later examples come first; this one is the last, so what follows its rows is of others
+        while page.rows and page.rows[0].run_id.startswith(self.prefix):
+            found += [row for row in page.rows if row.run_id.startswith(self.prefix)]
+            if page.cursor is None:
+                break
+            page = self.store.list_runs(**filters, cursor=page.cursor)
+        assert found == wanted
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = self.open_store()
+
+    @invariant()
+    def heads_agree(self) -> None:
+        for run in range(4):
+            log = self.logs.get(self.run_id(run), [])
+            head = Head(log[-1].seq, log[-1].chain) if log else Head(0, ZERO_CHAIN)
+            assert self.store.head(self.run_id(run)) == head
+            assert self.store.count_events(self.run_id(run)) == len(log)
+        assert self.store.find_runs(self.prefix) == sorted(self.logs, reverse=True)

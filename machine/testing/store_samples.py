@@ -1,0 +1,58 @@
+"""Logs and artifacts to test stores with: real envelopes, real chains, and ids that sort as asked."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from machine.canonical import artifact_id
+from machine.events import chain_next, seal
+from machine.stores.base import ZERO_CHAIN, Artifact, Store, StoredEvent
+
+__all__ = ["LONG", "OTHER", "RUN", "artifact_of", "log_of", "read_log", "run_id_of"]
+
+RUN: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
+OTHER: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3d"
+LONG: Final = 1200
+"""More events than a store is likely to fetch at a time."""
+
+_STARTED: Final = (
+    b'{"initial_snapshot_id":"s","manifest_id":"m","op_id":"%b","plan_id":"p","type":"run_started"}'
+)
+_ENTERED: Final = b'{"attempt":0,"base_snapshot_id":"s","state_id":"a.b.c","type":"state_entered"}'
+_COMPLETED: Final = b'{"final_snapshot_id":"s","status":"%b","type":"run_completed"}'
+
+
+def run_id_of(number: int) -> str:
+    """Return a run id that sorts by `number`."""
+    return f"{number:08x}-7c1a-7b3f-9a41-3f0c5f1a2b3c"
+
+
+def log_of(
+    run_id: str,
+    count: int,
+    *,
+    first: int = 1,
+    chain: bytes = ZERO_CHAIN,
+    op: str = "demo",
+    status: str | None = None,
+) -> list[StoredEvent]:
+    """Return `count` events from seq `first` on that continue `chain`; `status` ends the run."""
+    events = []
+    for seq in range(first, first + count):
+        body = _STARTED % op.encode() if seq == 1 else _ENTERED
+        if status is not None and seq == first + count - 1:
+            body = _COMPLETED % status.encode()
+        data = seal(seq, body, run_id, 1_700_000_000_000 + seq)
+        chain = chain_next(chain, data)
+        events.append(StoredEvent(seq, data, chain))
+    return events
+
+
+def artifact_of(data: bytes, kind: str = "output") -> Artifact:
+    """Return bytes under the id they hash to."""
+    return Artifact(artifact_id(data), kind, data)
+
+
+def read_log(store: Store, run_id: str) -> list[StoredEvent]:
+    """Return all events of a run."""
+    return list(store.read_range(run_id))

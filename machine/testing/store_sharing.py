@@ -1,0 +1,113 @@
+"""What a store must do for several callers at once, and what it must do when it is closed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeAlias
+
+import pytest
+
+from machine.errors import Code, Concurrency, StoreOther
+from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
+from machine.testing.store_samples import LONG, RUN, log_of, read_log
+
+__all__ = ["SharedStoreConformance", "StoreFactory"]
+
+StoreFactory: TypeAlias = Callable[[], Store]
+"""Opens one and the same store again each time it is called."""
+
+
+class SharedStoreConformance:
+    """The part of `StoreConformance` about threads, handles and closing."""
+
+    @pytest.fixture
+    def store_factory(self) -> StoreFactory:
+        """Return a callable that opens the same store again; empty before the first test step."""
+        raise NotImplementedError("override the store_factory fixture")
+
+    @pytest.fixture
+    def store(self, store_factory: StoreFactory) -> Iterator[Store]:
+        """Open the store under test, and close it afterwards."""
+        with store_factory() as store:
+            yield store
+
+    # several at once
+
+    def test_one_appender_wins_each_seq(self, store: Store, store_factory: StoreFactory) -> None:
+        """Threads that fight for one run over two handles lose no event and double none."""
+        threads, each = 4, 15
+        ready = threading.Barrier(threads)
+
+        def fight(name: int, handle: Store) -> list[int]:
+            won: list[int] = []
+            ready.wait()
+            while len(won) < each:
+                seq = handle.latest_seq(RUN)
+                event = StoredEvent(seq + 1, b"%d:%d" % (name, len(won)), ZERO_CHAIN)
+                try:
+                    handle.append(RUN, seq, [event])
+                except Concurrency:
+                    continue
+                won.append(seq + 1)
+            return won
+
+        with store_factory() as other, ThreadPoolExecutor(threads) as pool:
+            fights = [pool.submit(fight, name, (store, other)[name % 2]) for name in range(threads)]
+            won = [fight.result(timeout=60) for fight in fights]
+        assert sorted(seq for seqs in won for seq in seqs) == list(range(1, threads * each + 1))
+        log = read_log(store, RUN)
+        for name, seqs in enumerate(won):
+            assert [log[seq - 1].data for seq in seqs] == [b"%d:%d" % (name, n) for n in range(each)]
+
+    def test_a_paused_reader_stops_nobody(self, store: Store, store_factory: StoreFactory) -> None:
+        """A reader reads the log as it stood at the call, however long it takes and whatever is appended."""
+        log = log_of(RUN, LONG)
+        store.append(RUN, 0, log)
+        paused = store.read_range(RUN)
+        head = list(islice(paused, 3))
+        with store_factory() as other:
+            store.append(RUN, LONG, log_of(RUN, 1, first=LONG + 1))
+            other.append(RUN, LONG + 1, log_of(RUN, 1, first=LONG + 2))
+        assert head + list(paused) == log
+        assert store.count_events(RUN) == LONG + 2
+
+    # the end
+
+    def test_closing_twice_is_harmless(self, store_factory: StoreFactory) -> None:
+        """And so is leaving the context of a closed store."""
+        with store_factory() as store:
+            store.close()
+            store.close()
+
+    def test_a_closed_store_says_so(self, store_factory: StoreFactory) -> None:
+        """Every method, and a reader that was paused, raises `store_closed`."""
+        with store_factory() as store:
+            store.append(RUN, 0, log_of(RUN, LONG))
+            paused = store.read_range(RUN)
+            next(paused)
+        uses: list[Callable[[], object]] = [
+            lambda: store.head(RUN),
+            lambda: store.append(RUN, LONG, log_of(RUN, 1, first=LONG + 1)),
+            lambda: store.read_range(RUN),
+            lambda: list(paused),
+            lambda: store.put("output", b""),
+            lambda: store.get("0" * 64),
+            lambda: store.kind("0" * 64),
+            lambda: store.exists("0" * 64),
+            store.list_runs,
+            lambda: store.run_row(RUN),
+            lambda: store.run_exists(RUN),
+            lambda: store.count_events(RUN),
+            lambda: store.latest_seq(RUN),
+            lambda: store.find_runs(""),
+            store.integrity_problems,
+        ]
+        for use in uses:
+            with pytest.raises(StoreOther) as caught:
+                use()
+            assert caught.value.code == Code.STORE_CLOSED
+        with store_factory() as again:
+            assert again.latest_seq(RUN) == LONG

@@ -1,0 +1,74 @@
+"""The project's checks, one session each. `nox` alone runs everything but the benchmarks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+SUPPORTED = ["3.11", "3.12", "3.13", "3.14"]
+
+
+def interpreters() -> list[str]:
+    """Return an interpreter for every supported version that this machine has, the one running nox first."""
+    found = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
+    shims = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for version in SUPPORTED:
+        candidates = [shutil.which(f"python{version}"), *sorted(shims.glob(f"{version}.*/bin/python"))]
+        for candidate in candidates:
+            if version not in found and candidate and _runs(str(candidate), version):
+                found[version] = str(candidate)
+    return [found[version] for version in SUPPORTED if version in found]
+
+
+def _runs(path: str, version: str) -> bool:
+    """Say whether `path` is a Python of that version: a version manager's shim may name one it has not got."""
+    probe = [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    result = subprocess.run(probe, capture_output=True, text=True, check=False)
+    return result.stdout.strip() == version
+
+
+nox.options.sessions = ["lint", "types", "docs", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    session.install("-q", "ruff")
+    session.run("ruff", "check", "--quiet")
+    session.run("ruff", "format", "--check", "--quiet")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types inside, and the public API as a user's type checker sees it."""
+    session.install("-q", ".[lint,test]")
+    session.run("mypy")
+    session.run("pyright", "machine/__init__.py", "docs/examples")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Every code block and every reference page of the documents."""
+    session.install("-q", ".[test]")
+    session.run("python", "-m", "pytest", "-q", "tests/docs")
+
+
+@nox.session(python=interpreters())
+def tests(session: nox.Session) -> None:
+    """The test suite, on every supported interpreter this machine has."""
+    session.install("-q", ".[test]")
+    session.run("python", "-m", "pytest", "-q", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Microseconds per step beside bare commits of the same bytes, in one run."""
+    session.install("-q", ".[test,bench]")
+    session.run("python", "-m", "pytest", "-q", "tests/benchmarks", "-p", "no:xdist", *session.posargs)

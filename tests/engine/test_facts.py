@@ -1,0 +1,338 @@
+"""Facts: identity is path, not position; every call is recorded; live equals replayed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import machine
+from machine import MachineError, Plan, RetryPolicy, RunConfig, replay, run
+from machine.codec import decode_entry
+from machine.stores import MemoryStore
+
+
+def facts_of(store, run_id):
+    entries = (decode_entry(stored.seq, stored.data) for stored in store.read_range(run_id))
+    return [entry.event for entry in entries if entry.event.type == "fact_recorded"]
+
+
+def one_state(handler, **options):
+    plan = Plan("op")
+    plan.state("step.only", **options)(handler)
+    return plan
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_live_value_equals_its_replayed_value(scripted, value):
+    seen = []
+
+    async def handler(ctx, io, rec):
+        response = (await io.call("world", {"v": value})).response
+        seen.append(repr(response))
+        ctx["kept"] = response
+        seen.append(repr(ctx["kept"]))
+
+    plan = one_state(handler)
+    with MemoryStore() as store:
+        result = run(plan, store=store, transports={"world": scripted(lambda request: value)})
+        assert result.status == "completed", result.error
+        assert replay(result.run_id, plan=plan, store=store).identical
+    assert seen[:2] == seen[2:], "the same types, not only equal values"
+
+
+def test_one_more_call_renumbers_nothing(store, scripted):
+    async def two(ctx, io, rec):
+        ctx["a"] = (await io.call("world", "a")).fact_key
+        ctx["b"] = (await io.call("world", "b")).fact_key
+
+    async def three(ctx, io, rec):
+        await io.call("world", "new")
+        await two(ctx, io, rec)
+
+    contexts = [
+        run(one_state(handler), store=store, transports={"world": scripted()}).context for handler in (two, three)
+    ]
+    assert contexts[0] == contexts[1]
+
+
+def test_the_same_call_twice_is_two_facts(store, scripted):
+    answers = iter(range(10))
+
+    async def handler(ctx, io, rec):
+        ctx["got"] = [(await io.call("world", "same")).response for _ in range(3)]
+
+    plan = one_state(handler)
+    result = run(plan, store=store, transports={"world": scripted(lambda request: next(answers))})
+    assert result.context["got"] == [0, 1, 2]
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_an_explicit_key_is_single_assignment_for_the_run(store, scripted):
+    world = scripted(lambda request: random.random())
+    plan = Plan("op")
+
+    @plan.state("step.first")
+    async def first(ctx, io, rec):
+        results = await asyncio.gather(*(io.call("world", {}, fact_key="price") for _ in range(3)))
+        ctx["first"] = [result.response for result in results]
+
+    @plan.state("step.second", after=[first])
+    async def second(ctx, io, rec):
+        ctx["second"] = (await io.call("world", {}, fact_key="price")).response
+        ctx["looked_up"] = io.get_recorded_fact("price")
+
+    result = run(plan, store=store, transports={"world": world})
+    assert len(world.asked) == 1
+    assert {*result.context["first"], result.context["second"], result.context["looked_up"]} == {
+        result.context["second"]
+    }
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_one_key_with_another_request_is_refused(store, scripted):
+    async def handler(ctx, io, rec):
+        await io.call("world", {"n": 1}, fact_key="price")
+        await io.call("world", {"n": 2}, fact_key="price")
+
+    plan = one_state(handler)
+    result = run(plan, store=store, transports={"world": scripted()})
+    assert result.error.code == "fact_key_conflict"
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_an_error_under_an_explicit_key_may_be_tried_again_by_the_next_attempt(store, scripted):
+    answers = iter([machine.Transport("down", code="http_connect", retryable=True), 7])
+    plan = one_state(None or _keyed, retry=RetryPolicy(2))
+    result = run(plan, store=store, transports={"world": scripted(lambda request: next(answers))})
+    assert (result.status, result.context) == ("completed", {"got": 7})
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+async def _keyed(ctx, io, rec):
+    ctx["got"] = (await io.call("world", {}, fact_key="price")).response
+
+
+def test_a_retry_of_a_read_only_state_starts_fresh(store, scripted):
+    answers = iter([1, 2, 3])
+
+    async def handler(ctx, io, rec):
+        if (await io.call("world", "poll")).response < 3:
+            raise ValueError("not yet")
+
+    world = scripted(lambda request: next(answers))
+    plan = one_state(handler, retry=RetryPolicy(5))
+    result = run(plan, store=store, transports={"world": world})
+    assert (result.status, len(world.asked)) == ("completed", 3)
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_retry_of_an_effect_state_keeps_every_successful_fact(store, scripted):
+    tries = []
+
+    async def handler(ctx, io, rec):
+        await io.call("outside", {"do": 1})
+        tries.append(1)
+        if len(tries) < 3:
+            raise ValueError("after the effect")
+
+    outside = scripted(effect=True)
+    plan = one_state(handler, side_effects="apply_side_effect", idempotency="k", retry=RetryPolicy(5))
+    result = run(plan, store=store, transports={"outside": outside})
+    assert (result.status, len(tries), len(outside.asked)) == ("completed", 3, 1)
+
+
+def test_errors_are_facts_with_the_same_class_and_words(store, scripted):
+    raised = [
+        machine.Transport("down", code="http_connect", retryable=True, details={"host": "h"}),
+        machine.RateLimited("slow", retry_after=3),
+        machine.MissingFact("none"),
+        machine.IoOther("refused", code="exec_not_allowed"),
+    ]
+    seen = []
+
+    async def handler(ctx, io, rec):
+        for number in range(len(raised)):
+            try:
+                await io.call("world", number)
+            except MachineError as exc:
+                seen.append((type(exc), exc.info, getattr(exc, "retry_after", None)))
+
+    plan = one_state(handler)
+    result = run(plan, store=store, transports={"world": scripted(lambda number: raised[number])})
+    assert replay(result.run_id, plan=plan, store=store).identical
+    assert seen[:4] == seen[4:]
+    assert [item[0] for item in seen[:4]] == [type(exc) for exc in raised]
+    assert seen[1][2] == 3
+
+
+def test_a_transport_that_breaks_is_a_recorded_error(store, scripted):
+    def broken(request):
+        raise ZeroDivisionError("a bug")
+
+    async def handler(ctx, io, rec):
+        await io.call("world", {})
+
+    plan = one_state(handler)
+    for answer in (broken, lambda request: object()):
+        result = run(plan, store=store, transports={"world": scripted(answer)})
+        assert result.error.code == "io_transport_failed"
+        assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_the_longest_registered_prefix_answers(store, scripted):
+    async def handler(ctx, io, rec):
+        ctx["got"] = [(await io.call(name, 0)).response for name in ("a", "a.b", "a.b.c", "a.x")]
+
+    transports = {"a": scripted(lambda request: "a"), "a.b": scripted(lambda request: "a.b")}
+    assert run(one_state(handler), store=store, transports=transports).context["got"] == ["a", "a.b", "a.b", "a"]
+
+
+def test_a_request_that_is_not_json_is_refused_and_not_recorded(store, scripted):
+    async def handler(ctx, io, rec):
+        await io.call("world", {"k": {1, 2}})
+
+    result = run(one_state(handler), store=store, transports={"world": scripted()})
+    assert result.error.code == "not_json"
+    assert facts_of(store, result.run_id) == []
+
+
+def test_a_second_effect_with_the_same_key_is_refused(store, scripted):
+    async def handler(ctx, io, rec):
+        await io.call("outside", {"n": 1})
+        await io.call("outside", {"n": 2})
+
+    plan = one_state(handler, side_effects="apply_side_effect", idempotency="k")
+    outside = scripted(effect=True)
+    result = run(plan, store=store, transports={"outside": outside})
+    assert (result.error.code, len(outside.asked)) == ("idempotency_key_reused", 1)
+
+
+@pytest.mark.parametrize("key", ["", 7, None])
+def test_an_idempotency_function_must_give_a_key(store, key):
+    plan = one_state(lambda ctx, io, rec: None, side_effects="apply_side_effect", idempotency=lambda ctx: key)
+    assert run(plan, store=store).error.code == "invalid_idempotency_key"
+
+
+def test_an_idempotency_key_can_be_computed_from_the_context(store, scripted):
+    async def handler(ctx, io, rec):
+        await io.call("outside", {"n": 1})
+
+    outside = scripted(effect=True)
+    plan = one_state(
+        handler, side_effects="apply_side_effect", idempotency=lambda ctx: f"order-{ctx['order']}"
+    )
+    run(plan, input={"order": 7}, store=store, transports={"outside": outside})
+    assert outside.asked == [{"key": "order-7", "n": 1}]
+
+
+def test_a_run_in_replay_mode_never_goes_outside(store, scripted):
+    async def handler(ctx, io, rec):
+        await io.call("world", {})
+
+    world = scripted()
+    plan = one_state(handler, retry=RetryPolicy(2))
+    result = run(plan, store=store, transports={"world": world}, config=RunConfig(io_mode="replay"))
+    assert (result.error.code, result.error.retryable, world.asked) == ("missing_fact", False, [])
+    config = RunConfig(io_mode="replay", replay_missing_fact_retryable=True)
+    result = run(plan, store=store, transports={"world": world}, config=config)
+    assert result.error.retryable
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+# -- races ----------------------------------------------------------------------------------------------------
+
+
+async def gathered(ctx, io, rec):
+    async def one(number):
+        result = await io.call("world", {"n": number, "delay": random.random() / 100})
+        order.append(number)
+        await rec.emit(machine.DomainEvent("came", {"n": number}))
+        return result.response["n"]
+
+    order: list[int] = []
+    ctx["all"] = await asyncio.gather(*(one(number) for number in range(10)))
+    ctx["order"] = order
+
+
+def jittered(rnd):
+    """Return a transport that answers after a delay that no handler asked for, so that runs differ."""
+
+    class Jitter(machine.io.base_transport.BaseTransport):
+        async def perform(self, namespace, request):
+            await asyncio.sleep(rnd.random() / 100)
+            return request
+
+    return Jitter()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ten_calls_that_race_replay_to_the_recorded_order(store, seed):
+    async def handler(ctx, io, rec):
+        order = []
+
+        async def one(number):
+            await io.call("world", {"n": number})
+            order.append(number)
+            await rec.emit(machine.DomainEvent("came", {"n": number}))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(10):
+                tasks.start_soon(one, number)
+        ctx["order"] = order
+
+    plan = one_state(handler)
+    result = run(plan, store=store, transports={"world": jittered(random.Random(seed))})
+    assert result.context["order"] != sorted(result.context["order"])
+    for _ in range(5):
+        assert replay(result.run_id, plan=plan, store=store).identical
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_first_of_several_calls_wins_again_and_the_cancelled_ones_stay_cancelled(store, seed):
+    async def handler(ctx, io, rec):
+        winners = []
+        left = {asyncio.create_task(io.call("world", {"n": number})) for number in range(5)}
+        for _ in range(3):
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            winners.append(sorted(task.result().response["n"] for task in done))
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        ctx["winners"] = winners
+        ctx["after"] = (await io.call("world", {"n": 99})).response["n"]
+
+    plan = one_state(handler)
+    result = run(plan, store=store, transports={"world": jittered(random.Random(seed))})
+    assert result.status == "completed", result.error
+    for _ in range(5):
+        assert replay(result.run_id, plan=plan, store=store).divergence is None
+
+
+def test_a_call_the_handler_gave_up_on_is_given_up_again(store, scripted):
+    async def handler(ctx, io, rec):
+        with anyio.move_on_after(0.05) as limit:
+            await io.call("world", {"delay": 30})
+        ctx["gave_up"] = limit.cancelled_caught
+
+    plan = one_state(handler)
+    result = run(plan, store=store, transports={"world": scripted()})
+    assert result.context == {"gave_up": True}
+    assert [fact.outcome.error.code for fact in facts_of(store, result.run_id)] == ["call_cancelled"]
+    assert replay(result.run_id, plan=plan, store=store).identical

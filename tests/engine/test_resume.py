@@ -1,0 +1,227 @@
+"""Resume: this same loop, started from a log that is not empty."""
+
+from __future__ import annotations
+
+import pytest
+
+import machine
+from machine import Plan, RetryPolicy, open_store, replay, resume, run, verify
+from machine.codec import decode_entry
+
+
+def story():
+    """Return a plan with reads, a retry, a skip and an effect."""
+    plan = Plan("op", version="3")
+
+    @plan.state("read.first")
+    async def first(ctx, io, rec):
+        ctx["first"] = (await io.call("world", {"n": 1})).response
+        ctx["second"] = (await io.call("world", {"n": 2})).response
+        await rec.emit(machine.DomainEvent("read", {"n": 2}))
+
+    @plan.state("read.flaky", after=[first], retry=RetryPolicy(6))
+    async def flaky(ctx, io, rec):
+        tries = (await io.call("world", {"flaky": True})).response
+        if not tries["ok"]:
+            raise ValueError("not yet")
+        ctx["flaky"] = tries
+
+    @plan.state("write.effect", after=[flaky], side_effects="apply_side_effect", idempotency="once")
+    async def effect(ctx, io, rec):
+        await io.call("world", {"before": True})
+        ctx["effect"] = (await io.call("outside", {"do": ctx["first"]})).response
+
+    @plan.state("write.done", after=[effect])
+    def done(ctx, io, rec):
+        ctx["done"] = io.call("world", {"n": 3}).response
+
+    return plan
+
+
+@pytest.fixture
+def world(scripted):
+    """Return the transports: reads that repeat, one that succeeds at the third try, an effect that counts."""
+    tries = []
+
+    def answer(request):
+        if "flaky" in request:
+            tries.append(1)
+            return {"ok": len(tries) % 3 == 0}
+        return {"echo": request}
+
+    return {"world": scripted(answer), "outside": scripted(lambda request: {"applied": request}, effect=True)}
+
+
+def keys_of(transport):
+    return [request["key"] for request in transport.asked]
+
+
+def test_a_run_cut_after_any_event_resumes_to_the_same_context(store, world, crashed_after):
+    plan = story()
+    whole = run(plan, store=store, transports=world)
+    assert whole.status == "completed"
+    for length in range(1, whole.head_seq + 1):
+        before = len(world["outside"].asked)
+        cut = crashed_after(store, whole.run_id, length)
+        intended_only = cut_is_uncertain(cut, whole.run_id)
+        done = any(
+            decode_entry(event.seq, event.data).event.type == "fact_recorded"
+            and decode_entry(event.seq, event.data).event.namespace == "outside"
+            for event in cut.read_range(whole.run_id)
+        )
+        result = resume(whole.run_id, plan=plan, store=cut, transports=world)
+        assert result.status == "completed", length
+        same = {key: value for key, value in result.context.items() if key != "flaky"}
+        assert same == {key: value for key, value in whole.context.items() if key != "flaky"}
+        assert len(world["outside"].asked) - before == (0 if done else 1), (length, intended_only)
+        assert set(keys_of(world["outside"])) == {"once"}
+        assert verify(whole.run_id, store=cut).problems == ()
+        assert replay(whole.run_id, plan=plan, store=cut).identical, length
+        assert replay(whole.run_id, plan=plan, store=crashed_after(store, whole.run_id, length)).identical
+
+
+def cut_is_uncertain(store, run_id):
+    entries = (decode_entry(event.seq, event.data) for event in store.read_range(run_id))
+    return bool(machine.kernel.history.fold(entries).uncertain)
+
+
+def test_a_run_can_be_crashed_at_the_same_place_any_number_of_times(store, world, crashed_after):
+    plan = story()
+    whole = run(plan, store=store, transports=world)
+    cut = crashed_after(store, whole.run_id, 4)
+
+    class Crash(machine.Reporter):
+        def entry(self, entry):
+            if entry.event.type == "fact_recorded":
+                raise RuntimeError("crash")
+
+    for _ in range(4):
+        with pytest.raises(RuntimeError, match="crash"):
+            resume(whole.run_id, plan=plan, store=cut, transports=world, reporter=Crash())
+    result = resume(whole.run_id, plan=plan, store=cut, transports=world)
+    assert result.status == "completed"
+    assert replay(whole.run_id, plan=plan, store=cut).identical
+    orphans = [
+        entry.event
+        for entry in (decode_entry(event.seq, event.data) for event in cut.read_range(whole.run_id))
+        if entry.event.type == "state_failed" and entry.event.error.code == "orphan_attempt_recovered"
+    ]
+    assert len(orphans) == 5, "every crash is closed explicitly, the first one included"
+
+
+def test_what_a_cut_attempt_had_fetched_is_not_fetched_again(store, world, crashed_after):
+    plan = story()
+    whole = run(plan, store=store, transports=world)
+    cut = crashed_after(store, whole.run_id, 3)  # started, entered, the first of two facts
+    before = len(world["world"].asked)
+    resume(whole.run_id, plan=plan, store=cut, transports=world)
+    again = [request for request in world["world"].asked[before:] if request.get("n") in {1, 2}]
+    assert again == [{"n": 2}]
+
+
+def test_resuming_a_run_that_has_ended_returns_it_and_writes_nothing(store, world):
+    plan = story()
+    whole = run(plan, store=store, transports=world)
+    assert resume(whole.run_id, plan=plan, store=store, transports=world) == whole
+    assert store.head(whole.run_id).seq == whole.head_seq
+
+
+def test_a_changed_plan_is_refused(store, world, crashed_after):
+    whole = run(story(), store=store, transports=world)
+    cut = crashed_after(store, whole.run_id, 5)
+
+    more = story()
+    more.state("write.more")(lambda ctx, io, rec: None)
+    with pytest.raises(machine.PlanError) as caught:
+        resume(whole.run_id, plan=more, store=cut)
+    assert caught.value.code == "plan_changed"
+
+    fewer = Plan("op")
+    fewer.state("write.done")(lambda ctx, io, rec: None)
+    with pytest.raises(machine.PlanError) as caught:
+        resume(whole.run_id, plan=fewer, store=cut)
+    assert caught.value.code == "recovery_state_not_in_plan"
+
+    other = Plan("other")
+    other.state("write.done")(lambda ctx, io, rec: None)
+    with pytest.raises(machine.PlanError) as caught:
+        resume(whole.run_id, plan=other, store=cut)
+    assert caught.value.code == "op_id_mismatch"
+    assert cut.head(whole.run_id).seq == 5, "nothing was written"
+
+
+def test_an_unknown_run_is_not_found(store):
+    with pytest.raises(machine.NotFound):
+        resume(machine.new_run_id(), plan=story(), store=store)
+
+
+def test_the_configuration_is_the_one_the_run_was_started_with(store, crashed_after):
+    plan = Plan("op")
+    first = plan.state("step.first")(lambda ctx, io, rec: None)
+    plan.state("step.second", tags=["report"], after=[first])(lambda ctx, io, rec: None)
+    whole = run(plan, store=store, config=machine.RunConfig(skip_tags=["report"]))
+    cut = crashed_after(store, whole.run_id, 3)
+    assert resume(whole.run_id, plan=plan, store=cut).digest == whole.digest
+
+
+def test_two_drivers_on_one_run_do_not_both_win(tmp_path, world):
+    plan = story()
+    with open_store(f"sqlite:///{tmp_path}/runs.db") as store, open_store(f"sqlite:///{tmp_path}/runs.db") as other:
+        chosen = machine.new_run_id()
+
+        class Interfere(machine.Reporter):
+            def entry(self, entry):
+                if entry.seq == 4:
+                    resume(chosen, plan=plan, store=other, transports=world)
+
+        config = machine.RunConfig(durability="facts")
+        with pytest.raises((machine.Concurrency, machine.UsageError)):
+            machine.run(
+                plan, store=store, transports=world, config=config, run_id=chosen, reporter=Interfere()
+            )
+
+
+@pytest.mark.parametrize("durability", ["effects", "states", "facts"])
+def test_every_durability_ends_with_everything_durable(tmp_path, world, durability):
+    plan = story()
+    with open_store(f"sqlite:///{tmp_path}/runs.db") as store:
+        whole = run(plan, store=store, transports=world, config=machine.RunConfig(durability=durability))
+    with open_store(f"sqlite:///{tmp_path}/runs.db") as store:
+        assert verify(whole.run_id, store=store).ok
+        assert store.head(whole.run_id).seq == whole.head_seq
+
+
+def test_no_effect_leaves_before_what_influenced_it_is_durable(store, world):
+    plan = story()
+    chosen = machine.new_run_id()
+    at_the_effect = []
+
+    def answer(request):
+        at_the_effect.append(store.head(chosen).seq)
+        entries = (decode_entry(event.seq, event.data) for event in store.read_range(chosen))
+        history = machine.kernel.history.fold(entries)
+        assert len(history.uncertain) == 1, "the intent is durable before the effect leaves"
+        return {}
+
+    world["outside"].answer = answer
+    assert run(plan, store=store, transports=world, run_id=chosen).status == "completed"
+    assert len(at_the_effect) == 1
+
+
+def test_a_store_that_fails_stops_the_run_and_loses_nothing_durable(store, world, monkeypatch):
+    plan = story()
+    chosen = machine.new_run_id()
+    append, count = store.append, []
+
+    def failing(*args, **kwargs):
+        count.append(1)
+        if len(count) == 2:
+            raise machine.StoreOther("no space left", code="store_full")
+        append(*args, **kwargs)
+
+    monkeypatch.setattr(store, "append", failing)
+    with pytest.raises(machine.StoreOther, match="no space left"):
+        run(plan, store=store, transports=world, run_id=chosen, config=machine.RunConfig(durability="states"))
+    monkeypatch.undo()
+    assert verify(chosen, store=store).ok
+    assert resume(chosen, plan=plan, store=store, transports=world).status == "completed"
