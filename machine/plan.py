@@ -172,11 +172,8 @@ class PlanState:
     meta: StateMeta
     handler: Handler
     after: tuple[str, ...]
-
-    @property
-    def blocking(self) -> bool:
-        """True when the handler is a plain function, to be run in a worker thread."""
-        return not inspect.iscoroutinefunction(self.handler)
+    blocking: bool
+    """True when the handler is a plain function, to be run in a thread of its own."""
 
     @property
     def source(self) -> Any:
@@ -308,7 +305,12 @@ class Plan:
             raise PlanError(f"state {state_id}: the handler must take (ctx, io, rec)")
         if isinstance(after, str | PlanState):
             after = (after,)
-        state = PlanState(state_id, meta, handler, tuple(self.state_id(other) for other in after))
+        asynchronous = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+            getattr(handler, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
+        )
+        state = PlanState(
+            state_id, meta, handler, tuple(self.state_id(other) for other in after), blocking=not asynchronous
+        )
         self._states[state_id] = state
         return state
 

@@ -26,12 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             with contextlib.suppress(ValueError, OSError):
                 stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
+    code = 0
     try:
         code = launch(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
     except BrokenPipeError:
         _abandon_stdout()
         return BROKEN_PIPE
+    except OSError:  # reported already where it first failed, or there is nobody left to tell
+        _abandon_stdout()
+        return code or 1
     return code
 
 

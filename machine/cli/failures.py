@@ -133,6 +133,8 @@ def _told(exc: BaseException) -> tuple[str, str, str | None, Mapping[str, Any] |
             return str(Code.USAGE), _sentence(str(exc)), f"{words} says what there is", None
         case KeyboardInterrupt():
             return "cancelled", "cancelled; nothing durable is lost.", None, None
+        case OSError() if exc.filename is None and exc.strerror:
+            return "output_failed", f"the output cannot be written: {exc.strerror}", None, None
         case _:
             text = f"{type(exc).__qualname__}: {exc}".rstrip(": ")
             return "internal_error", text, "this should not happen; --debug shows where it did", None

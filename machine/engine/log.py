@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from machine import codec
+from machine.errors import StoreError
 from machine.events import Entry, Event, chain_next, seal
 from machine.io.scope import Payloads
 from machine.kernel.history import History
@@ -126,7 +127,13 @@ class LiveLog:
         """Return an artifact's bytes, whether or not they have reached the store yet."""
         with self._changed:
             pending = self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
-        return self._store.get(artifact_id) if pending is None else pending.data
+        if pending is not None:
+            return pending.data
+        try:
+            return self._store.get(artifact_id)
+        except StoreError as exc:  # no fault of the handler that happened to read: the run cannot go on
+            self._failure = exc
+            raise
 
     def close(self) -> None:
         """Stop the writer. What was emitted and not waited for is still written, unless writing failed."""

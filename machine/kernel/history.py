@@ -255,7 +255,9 @@ class History:
         ):
             raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
         self.facts[event.key] = event
-        self.uncertain.pop(event.key, None)
+        # a call that was given up may have happened all the same
+        if isinstance(event.outcome, FactValue) or event.outcome.error.code != Code.CALL_CANCELLED:
+            self.uncertain.pop(event.key, None)
 
     def _complete(self, seq: int, event: RunCompleted) -> None:
         if self.open is not None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import anyio
 
 from machine import canonical, codec
-from machine.errors import MachineError
+from machine.errors import MachineError, StoreError
 from machine.events import (
     Entry,
     Event,
@@ -70,6 +70,7 @@ class ReplayLog:
         self._scope: AttemptScope | None = None
         self._progress = anyio.Event()
         self._ended = False
+        self._damage: StoreError | None = None
 
     # -- what the driver asks ----------------------------------------------------------------------------
 
@@ -104,6 +105,8 @@ class ReplayLog:
         """Return why the replay cannot go on, whatever a handler made of the exception."""
         if self.divergence is not None:
             return Diverged(self.divergence)
+        if self._damage is not None:
+            return self._damage
         return RecordingEnds() if self._ended else None
 
     def attach(self, scope: AttemptScope) -> None:
@@ -128,7 +131,13 @@ class ReplayLog:
     def load(self, artifact_id: str) -> bytes:
         """Return an artifact of the recording, or one this replay has just made."""
         made = self._payloads.get(artifact_id)
-        return self._load(artifact_id) if made is None else made[1]
+        if made is not None:
+            return made[1]
+        try:
+            return self._load(artifact_id)
+        except StoreError as exc:  # no fault of the handler that happened to read: the recording is damaged
+            self._damage = exc
+            raise
 
     def fact(self, key: str) -> FactRecorded | None:
         """Return the fact the open attempt recorded under a key."""

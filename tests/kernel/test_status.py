@@ -21,7 +21,7 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize(("current", "status"), itertools.product(RunStatus, RunStatus))
+@pytest.mark.parametrize(("current", "status"), [*itertools.product(RunStatus, RunStatus)])
 def test_a_status_follows_another_exactly_when_the_contract_says_so(current, status):
     assert may_follow(current, status) == ((current.value, status.value) in ALLOWED)
 

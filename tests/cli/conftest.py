@@ -1,0 +1,137 @@
+"""The command line as a user has it: a directory with a plan in it, and a prompt."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import attrs
+import pytest
+
+from machine.cli import main
+
+PLAN = """
+from machine import Plan
+
+plan = Plan("prices", version="1")
+
+
+@plan.state("fetch.data", tags=["fetch_data"])
+async def data(ctx, io, rec):
+    out = await io.exec(["printf", "12"])
+    ctx["n"] = int(out.stdout)
+    ctx["home"] = await io.env("MACHINE_TEST_HOME")
+
+
+@plan.state("compute.total", after=[data])
+def total(ctx, io, rec):
+    ctx["total"] = ctx["n"] * 2 + ctx.get("add", 0)
+
+
+@plan.state("report.render", after=[total], tags=["report"], side_effects="apply_side_effect",
+            idempotency="r")
+async def render(ctx, io, rec):
+    await io.write_file("out.txt", str(ctx["total"]))
+"""
+
+
+@attrs.frozen
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        """The one JSON object on stdout."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Work in an empty directory, with nothing of the outside that could matter."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("MACHINE_STORE", "FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    path, modules = list(sys.path), set(sys.modules)
+    yield tmp_path
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def write(here):
+    """Write a file of this directory."""
+
+    def write_it(name, text):
+        path = here / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    return write_it
+
+
+@pytest.fixture
+def machine(here, capfd):
+    """Run one command in this process."""
+
+    def run_it(*argv):
+        capfd.readouterr()
+        code = main([str(arg) for arg in argv])
+        out, err = capfd.readouterr()
+        return Said(code, out, err)
+
+    return run_it
+
+
+@pytest.fixture
+def process(here):
+    """Run one command in a process of its own."""
+
+    def run_it(*argv, **options):
+        done = subprocess.run(
+            [sys.executable, "-m", "machine", *map(str, argv)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            **options,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    return run_it
+
+
+@pytest.fixture
+def plan_file(write):
+    """Write a plan of three states: `prices.py`."""
+    return write("prices.py", PLAN)
+
+
+@pytest.fixture
+def recorded(machine, plan_file):
+    """Record a run of `prices.py` and give its id."""
+    said = machine("run", "prices.py", "--json", "--input", '{"add": 1}')
+    assert said.code == 0, said.err
+    return said.json["run_id"]
+
+
+@pytest.fixture
+def environment():
+    """Give the environment for a process that must not inherit a store or a wish for colour."""
+    return {key: value for key, value in os.environ.items() if key not in {"MACHINE_STORE", "NO_COLOR"}}
+
+
+@pytest.fixture
+def docs():
+    """Give the directory of the project's documents."""
+    return Path(__file__).parents[2] / "docs"

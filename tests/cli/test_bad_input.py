@@ -1,0 +1,203 @@
+"""What a user can get wrong, apart from the target: each says what, and what to do; none leaves anything."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        ("{bad", "invalid_input", "the input is not JSON: "),
+        ("", "invalid_input", "the input is not JSON: "),
+        ("[1]", "invalid_input", "must be a JSON object, not an array"),
+        ("3", "invalid_input", "must be a JSON object, not a number"),
+        ("null", "invalid_input", "must be a JSON object, not null"),
+        ('{"a": 1, "a": 2}', "invalid_input", "the key 'a' stands there twice"),
+        ("[" * 100_000, "invalid_input", "the input is not JSON: "),
+        ("@nowhere.json", "invalid_input", "nowhere.json cannot be read: No such file"),
+        ("@latin.json", "invalid_input", "latin.json cannot be read: it is not UTF-8"),
+        ('{"a": [1, {"b": NaN}]}', "not_json", "$.a[1].b: "),
+        ('{"a": 12345678901234567890}', "not_json", "$.a: "),
+        ('{"a": "\\ud800"}', "not_json", "$.a: "),
+        ('{"": 1}', "invalid_id", "ContextKey"),
+    ],
+)
+def test_input_that_cannot_be_used_is_refused_before_a_store_is_made(machine, plan_file, given, code, words):
+    Path("latin.json").write_bytes(b'{"a": "\xe9"}')
+    said = machine("run", "prices.py", "--input", given)
+    assert said.code == 2
+    assert said.err.startswith(f"error[{code}]: ")
+    assert words in said.err
+    assert not Path(".machine").exists()
+
+
+def test_every_problem_of_a_configuration_is_listed(machine, plan_file, write):
+    write("config.json", json.dumps({"durability": "x", "retry_policy": {"max_attempts": 0}, "bogus": 1}))
+    said = machine("run", "prices.py", "--config", "config.json")
+    assert said.code == 2
+    lines = said.err.splitlines()
+    assert lines[0] == "error[invalid_config]: the configuration config.json has 3 problems"
+    assert sorted(line.rsplit("@ ")[-1] for line in lines[1:4]) == ["$", "$.durability", "$.retry_policy"]
+    as_json = machine("run", "prices.py", "--config", "config.json", "--json").json["error"]
+    assert as_json["code"] == "invalid_config"
+    assert len(as_json["details"]["problems"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot be read"),
+        ("[1", "is not JSON"),
+        ("[]", "the configuration config.json"),
+        ("3", "config.json"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused(machine, plan_file, write, text, words):
+    if text is not None:
+        write("config.json", text)
+    said = machine("run", "prices.py", "--config", "config.json")
+    assert said.code == 2
+    assert said.err.startswith("error[invalid_config]: ")
+    assert words in said.err
+
+
+def test_a_tag_that_is_none_is_refused(machine, plan_file):
+    said = machine("run", "prices.py", "--skip-tag", "NO TAG")
+    assert said.code == 2
+    assert said.err.startswith("error[invalid_id]: Tag 'NO TAG' is invalid")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["frobnicate"],
+        ["run"],
+        ["run", "prices.py", "more"],
+        ["run", "prices.py", "--bad"],
+        ["run", "prices.py", "--input"],
+        ["runs", "--limit", "0"],
+        ["runs", "--limit", "many"],
+        ["runs", "--status", "odd"],
+        ["plan", "prices.py", "--format", "png"],
+        ["context", "@last", "--at", "0"],
+        ["context", "@last", "--at", "999"],
+        ["events", "@last", "--state", "compute.tota"],
+        ["events", "@last", "--type", "odd"],
+        ["facts", "@last", "--state", "nothing"],
+    ],
+)
+def test_arguments_that_cannot_work_exit_with_2_and_a_hint(machine, recorded, argv):
+    said = machine(*argv)
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.startswith("error[usage]: ")
+    assert "Traceback" not in said.err
+    in_json = machine("--json", *argv)
+    assert in_json.code == 2
+    assert in_json.err == ""
+    assert set(in_json.json["error"]) == {"code", "message", "hint", "details"}
+
+
+READERS = ["resume", "replay", "verify", "show", "events", "facts", "context"]
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_a_run_that_is_not_there_exits_with_5(machine, recorded, command):
+    said = machine(command, "ffffffff")
+    assert said.code == 5
+    assert said.err.startswith("error[run_not_found]: there is no run 'ffffffff'")
+    assert machine(command, "zz").code == 5
+    assert machine(command, "ffffffff", "--json").json["error"]["code"] == "run_not_found"
+
+
+@pytest.mark.parametrize("command", [*READERS, "runs", "artifact"])
+def test_a_store_that_is_not_there_exits_with_5_and_is_not_made(machine, here, command):
+    said = machine(command, *([] if command == "runs" else ["@last"]))
+    assert said.code == 5
+    assert said.err.startswith("error[store_not_found]: ")
+    assert list(here.iterdir()) == []
+
+
+def test_an_ambiguous_run_names_the_candidates(machine, plan_file):
+    ids = [machine("run", "prices.py", "--json").json["run_id"] for _ in range(2)]
+    said = machine("show", ids[0][:4])
+    assert said.code == 2
+    assert said.err.startswith("error[run_ambiguous]: ")
+    assert all(run_id in said.err for run_id in ids)
+    assert machine("show", ids[0][:18].upper()).code == 0
+
+
+def test_last_of_an_empty_store_exits_with_5(machine, plan_file):
+    machine("run", "prices.py", "--store", "a.db")
+    with sqlite3.connect("a.db") as connection:
+        schema = [row[0] for row in connection.execute("select sql from sqlite_master where sql is not null")]
+    connection.close()
+    assert schema
+    from machine import open_store
+
+    open_store("empty.db").close()
+    said = machine("show", "@last", "--store", "empty.db")
+    assert said.code == 5
+    assert said.err.startswith("error[run_not_found]: there is no run in ")
+    listed = machine("runs", "--store", "empty.db")
+    assert listed.code == 0
+    assert listed.err == "note: there is no run yet\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n" * 1000, b"SQLite format 3\0" + b"\0" * 4096])
+def test_a_file_that_is_no_store_exits_with_3_and_is_left_alone(machine, plan_file, content):
+    Path("odd.db").write_bytes(content)
+    for argv in (["runs"], ["show", "@last"], ["verify", "@last"]):
+        said = machine(*argv, "--store", "odd.db")
+        assert said.code == 3, said
+        assert said.err.startswith("error[")
+    assert Path("odd.db").read_bytes() == content
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "noext", "sqlite:///"])
+def test_a_store_that_no_backend_knows_exits_with_2(machine, here, url):
+    said = machine("runs", "--store", url)
+    assert said.code == 2
+    assert said.err.startswith("error[store_unknown_url]: ")
+
+
+@pytest.mark.parametrize("identifier", ["abc", "a" * 64, "A" * 64])
+def test_an_artifact_that_is_not_there_exits_with_5(machine, recorded, identifier):
+    said = machine("artifact", identifier)
+    assert said.code == 5
+    assert said.err.startswith(f"error[artifact_not_found]: there is no artifact {identifier!r}")
+
+
+def test_a_run_without_a_target_asks_for_one(machine, plan_file):
+    import machine as library
+    from machine.target import load
+
+    with library.open_store("runs.db") as store:
+        library.run(load("prices.py").plan, store=store)
+    said = machine("replay", "@last", "--store", "runs.db")
+    assert said.code == 2
+    assert "--target TARGET" in said.err
+    assert machine("replay", "@last", "--store", "runs.db", "--target", "prices.py").code == 0
+
+
+def test_damage_exits_with_3_and_names_the_event(machine, recorded):
+    connection = sqlite3.connect(".machine/runs.db")
+    triggers = [row[0] for row in connection.execute("select name from sqlite_master where type = 'trigger'")]
+    for trigger in triggers:
+        connection.execute(f"drop trigger {trigger}")
+    connection.execute("update events set data = replace(data, 'compute', 'dispute') where seq = 6")
+    connection.commit()
+    connection.close()
+    said = machine("verify", "@last")
+    assert said.code == 3
+    assert said.out.startswith("damaged")
+    assert "event 6" in said.out
+    assert "event 6" in json.dumps(machine("verify", "@last", "--json").json["problems"])
+    shown = machine("show", "@last")
+    assert shown.code == 3
+    assert shown.err.startswith("error[")

@@ -1,0 +1,216 @@
+"""`run` and `resume`, through the real entry point."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from machine import open_store
+
+
+def test_a_run_says_its_id_its_status_its_digest_and_what_to_do_next(machine, plan_file):
+    said = machine("run", "prices.py:plan", "--input", "{}")
+    assert said.code == 0
+    lines = dict(line.split(None, 1) for line in said.out.splitlines())
+    assert lines["status"].startswith("completed in ")
+    assert len(lines["run"]) == 36
+    assert len(lines["digest"]) == 12
+    assert said.err.endswith("next: machine replay @last\n")
+
+
+def test_progress_is_one_aligned_line_for_each_state_on_stderr(machine, plan_file):
+    lines = machine("run", "prices.py").err.splitlines()
+    assert lines[0].startswith("run ")
+    assert lines[0].endswith("  prices version 1")
+    assert [line[:29] for line in lines[1:4]] == [
+        "  1/3  fetch.data     complet",
+        "  2/3  compute.total  complet",
+        "  3/3  report.render  complet",
+    ]
+    assert lines[1].endswith("  2 facts")
+
+
+def test_quiet_leaves_only_the_result(machine, plan_file):
+    said = machine("run", "prices.py", "--quiet")
+    assert said.err == "next: machine replay @last\n"
+    assert said.out.startswith("run ")
+
+
+def test_json_is_one_object_with_the_fields_of_the_result_and_nothing_on_stderr(machine, plan_file):
+    said = machine("run", "prices.py", "--json", "--input", '{"add": 5}')
+    assert said.err == ""
+    assert said.out.count("\n") == 1
+    result = said.json
+    assert set(result) == {
+        "run_id",
+        "status",
+        "digest",
+        "head_seq",
+        "final_snapshot_id",
+        "context",
+        "error",
+    }
+    assert result["context"] == {"add": 5, "home": None, "n": 12, "total": 29}
+    assert result["error"] is None
+
+
+def test_what_a_module_and_its_handlers_print_never_reaches_stdout(machine, write):
+    write(
+        "loud.py",
+        """
+        from machine import Plan
+        print("at import")
+        plan = Plan("loud")
+        @plan.state("a.b")
+        async def b(ctx, io, rec):
+            print("in a handler")
+        @plan.state("a.c", after=[b])
+        def c(ctx, io, rec):
+            print("in a thread")
+        """,
+    )
+    said = machine("run", "loud.py", "--json")
+    assert said.json["status"] == "completed"
+    assert said.err.splitlines() == ["at import", "in a handler", "in a thread"]
+
+
+@pytest.mark.parametrize("form", ["text", "file", "stdin"])
+def test_input_comes_as_text_from_a_file_or_from_stdin(machine, plan_file, write, monkeypatch, form):
+    text = '{"add": 7}'
+    write("input.json", text)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    source = {"text": text, "file": "@input.json", "stdin": "-"}[form]
+    assert machine("run", "prices.py", "--json", "--input", source).json["context"]["total"] == 31
+
+
+def test_tags_to_skip_add_to_those_of_the_configuration(machine, plan_file, write):
+    write("config.json", json.dumps({"skip_tags": ["report"], "durability": "states"}))
+    machine("run", "prices.py", "--config", "config.json", "--skip-tag", "mail", "--skip-tag", "report")
+    shown = machine("show", "@last", "--json").json
+    assert shown["config"]["skip_tags"] == ["mail", "report"]
+    assert shown["config"]["durability"] == "states"
+    assert [state["status"] for state in shown["states"]] == ["completed", "completed", "skipped"]
+    assert not Path("out.txt").exists()
+
+
+def test_the_store_is_the_option_else_the_variable_else_the_default(machine, plan_file, monkeypatch):
+    machine("run", "prices.py")
+    assert Path(".machine/runs.db").exists()
+    monkeypatch.setenv("MACHINE_STORE", "sqlite:///variable.db")
+    machine("run", "prices.py")
+    assert Path("variable.db").exists()
+    said = machine("run", "prices.py", "--store", "option.db")
+    assert Path("option.db").exists()
+    assert said.err.endswith("next: machine replay @last --store option.db\n")
+    assert len(machine("runs", "--json").json["runs"]) == 1
+
+
+def test_shared_options_may_stand_before_the_command(machine, plan_file):
+    assert machine("--json", "--store", "a.db", "run", "prices.py").json["status"] == "completed"
+
+
+def test_a_handler_that_raises_fails_the_run_with_its_words_and_its_line(machine, write):
+    write(
+        "bad.py",
+        """
+        from machine import Plan
+        plan = Plan("bad")
+        @plan.state("a.b")
+        async def b(ctx, io, rec):
+            raise ValueError("the \\x1b[31mvalue")
+        """,
+    )
+    said = machine("run", "bad.py")
+    assert said.code == 1
+    assert "status  failed" in said.out
+    assert "error[handler_error]: ValueError: the \\x1b[31mvalue (bad.py:6 in b)" in said.err
+    assert "next: machine show @last" in said.err
+    assert "Traceback" not in said.err
+    failed = machine("run", "bad.py", "--json")
+    assert failed.code == 1
+    assert failed.json["error"]["code"] == "handler_error"
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_a_handler_that_calls_sys_exit_fails_its_state_and_not_the_command(machine, write, kind):
+    write(
+        "leaver.py",
+        f"""
+        import sys
+        from machine import Plan
+        plan = Plan("leaver")
+        @plan.state("a.b")
+        {kind} b(ctx, io, rec):
+            sys.exit(0)
+        """,
+    )
+    said = machine("run", "leaver.py")
+    assert said.code == 1
+    assert "error[handler_error]: SystemExit: 0 (leaver.py:7 in b)" in said.err
+
+
+def test_a_task_that_calls_sys_exit_leaves_a_run_that_can_be_resumed(machine, write):
+    text = """
+        import asyncio, sys
+        from machine import Plan
+        plan = Plan("leaver")
+        @plan.state("a.b")
+        async def b(ctx, io, rec):
+            async def leave():
+                sys.exit(3)
+            await asyncio.gather(leave())
+        """
+    write("leaver.py", text)
+    said = machine("run", "leaver.py")
+    assert said.code == 1
+    assert "error[handler_error]" in said.err
+    assert "Continue with: machine resume" in said.err
+    write("leaver.py", text.replace("sys.exit(3)", "pass"))
+    assert machine("resume", "@last").code == 0
+
+
+def test_resuming_a_run_that_has_ended_changes_nothing(machine, recorded):
+    before = machine("events", recorded, "--json").json
+    said = machine("resume", recorded)
+    assert said.code == 0
+    assert "note: the run has ended already; nothing was done" in said.err
+    assert machine("events", recorded, "--json").json == before
+    assert machine("resume", recorded, "--json").json["run_id"] == recorded
+
+
+def test_a_failed_run_is_resumed_to_the_same_failure(machine, write):
+    write(
+        "bad.py",
+        'from machine import Plan\nplan = Plan("bad")\nplan.state("a.b")(lambda ctx, io, rec: 1 / 0)\n',
+    )
+    assert machine("run", "bad.py").code == 1
+    assert machine("resume", "@last").code == 1
+
+
+def test_resuming_against_a_changed_plan_is_refused(machine, plan_file, recorded, write):
+    text = plan_file.read_text()
+    with open_store("sqlite:///.machine/runs.db") as store:
+        cut_short(store, recorded)
+    write("prices.py", text.replace('tags=["report"]', 'tags=["mail"]'))
+    said = machine("resume", "@last")
+    assert said.code == 2
+    assert said.err.startswith("error[plan_changed]: ")
+    write("prices.py", text)
+    assert machine("resume", "@last").code == 0
+
+
+def cut_short(store, run_id):
+    """Keep the beginning of a run as a run of its own: what a crash would have left."""
+    import machine
+    from machine.events import chain_next
+    from machine.stores.base import ZERO_CHAIN, StoredEvent
+
+    new, chain, events = str(machine.new_run_id()), ZERO_CHAIN, []
+    for stored in store.read_range(run_id, 1, 6):
+        data = stored.data.replace(run_id.encode(), new.encode())
+        chain = chain_next(chain, data)
+        events.append(StoredEvent(stored.seq, data, chain))
+    store.append(new, 0, events, [])
