@@ -14,4 +14,3 @@ __all__ = ["replay", "resume", "run", "verify"]
 async def verify(run_id: str, *, store: Store) -> VerifyResult:
     """Check one run and the store it is in; see `machine.verify`."""
     return _verify(run_id, store=store)
-

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import enum
 import json
-import marshal
 import re
-from itertools import accumulate
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
@@ -62,14 +60,12 @@ def _options() -> int:
 _OPTIONS: Final = _options()
 
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
-_LONG_ARRAY: Final = 16
 
-# Of lists and dicts within each other orjson refuses more than 254, but tuples it does not count.
-_SHALLOW: Final = MAX_DEPTH - 255
-_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_STEPS: Final = bytes.maketrans(b"[{]}", b"\2\2\0\0")
+# Of lists and dicts within each other orjson refuses more than 254, but with every tuple it begins to count anew.
+# Beyond a depth of about 1000 orjson 3.13 writes past the end of its memory. These many cannot lead there.
+_TUPLES: Final = 2
 
-_DOT, _PLUS, _MINUS, _CLOSE, _BACKSLASH, _X7F, _XFF = b".+-]\\\x7f\xff"
+_DOT, _PLUS, _MINUS, _BACKSLASH = b".+-\\"
 _IS_INTEGRAL: Final = float.is_integer
 _BMP_LEADS: Final = b"\xee\xef"  # what UTF-8 starts U+E000..U+FFFF with
 _ASTRAL_LEADS: Final = b"\xf0\xf1\xf2\xf3\xf4"  # and what lies beyond U+FFFF
@@ -79,8 +75,6 @@ _POINT_ZERO: Final = re.compile(rb"\.0(?=[]},]|\Z)")
 _EXPONENT: Final = re.compile(rb"e(?:-6|\+(?:1[6-9]|20))(?!\d)")
 _MANTISSA: Final = re.compile(rb"[-.\d]+\Z")
 _KEY: Final = re.compile(rb'"[^"]*"(?!:)|("[^"]*"):')
-# A NaN or infinity in marshal's form: a type code, with or without a flag, then all exponent bits set.
-_NOT_FINITE: Final = [re.compile(code + rb".{6}[\xf0-\xff][\x7f\xff]", re.DOTALL) for code in (b"g", b"\xe7")]
 
 
 def encode(value: Any) -> bytes:
@@ -95,67 +89,48 @@ def encode(value: Any) -> bytes:
     """
     floats: list[float] = []
     try:
-        if _is_simple(value, floats):
+        if _is_simple(value, floats, _TUPLES):
             text = orjson.dumps(value, None, _OPTIONS)
             if floats:
                 if not isfinite(sum(floats)):
                     return _encode_exactly(value)
                 text = _respell(text, floats)
-        else:
-            # marshal takes exact builtin types only: what both it and orjson take is JSON, or not finite.
-            marked = marshal.dumps(value, 4)
-            text = orjson.dumps(value, None, _OPTIONS)
-            if (_X7F in marked or _XFF in marked) and b"null" in text and _may_not_be_finite(marked):
-                return _encode_exactly(value)
-            if text.count(_CLOSE) > _SHALLOW and _is_deep(text):
-                return _encode_exactly(value)
-            text = _respell(text, [])
-        if text.isascii() or _keys_are_in_order(text):
-            return text
+            if text.isascii() or _keys_are_in_order(text):
+                return text
     except (TypeError, ValueError, RecursionError):
         pass
     return _encode_exactly(value)
 
 
-def _is_simple(value: Any, floats: list[float]) -> bool:
-    """Tell whether a value is of exact JSON types, as far as that pays, and add its floats to the list."""
+def _is_simple(value: Any, floats: list[float], tuples: int) -> bool:
+    """Tell whether a value is of exact JSON types, with no more tuples within each other, and list its floats."""
     kind = type(value)
     if kind is dict:
         value = value.values()  # orjson itself refuses keys that are not exactly str
-    elif kind is list:
-        if len(value) > _LONG_ARRAY:  # what is quickest for small documents is not for large ones
+    elif kind is tuple:
+        if not tuples:
             return False
+        tuples -= 1
     elif kind is float:
         floats.append(value)
         return True
-    else:
+    elif kind is not list:
         return kind in _PLAIN
     for item in value:
         if type(item) not in _PLAIN:
             if type(item) is float:
                 floats.append(item)
-            elif not _is_simple(item, floats):
+            elif not _is_simple(item, floats, tuples):
                 return False
     return True
 
 
-def _may_not_be_finite(marked: bytes) -> bool:
-    return any(pattern.search(marked) for pattern in _NOT_FINITE)
-
-
-def _is_deep(text: bytes) -> bool:
-    """Tell whether there are more than `MAX_DEPTH` arrays and objects within each other."""
-    outside_strings = b"".join(_without_escapes(text).split(b'"')[::2])
-    steps = outside_strings.translate(_STEPS, _NOT_BRACKETS)
-    return max(accumulate(steps, lambda depth, step: depth + step - 1), default=0) > MAX_DEPTH
-
-
 def _respell(text: bytes, floats: list[float]) -> bytes:
-    """Return JSON text with its floats as in RFC 8785 section 3.2.2.3; `floats` are all in it, or none."""
-    signs = _PLUS in text or _MINUS in text
-    if signs and _EXPONENT.search(text):
+    """Return JSON text with its floats as in RFC 8785 section 3.2.2.3; `floats` are all in it."""
+    plus, minus = _PLUS in text, _MINUS in text
+    if (plus and _EXPONENT.search(text)) or (minus and text.find(b"e-6") > 0):
         text = _without_exponents(text)
-    elif floats and not (signs and (_PLUS in text or 0.0 in floats)):
+    elif not (plus or (minus and 0.0 in floats)):
         # As many floats end in `.0` as are integral, so if no more is found none of it is in a string.
         shorter, count = _POINT_ZERO.subn(b"", text)
         if not count or count == sum(map(_IS_INTEGRAL, floats)):

@@ -114,14 +114,14 @@ _TAGS: Mapping[type[Any], str] = {FixedBackoff: "fixed", ExponentialBackoff: "ex
 def _converter() -> cattrs.Converter:
     converter = _strict_converter()
     converter.register_structure_hook_func(
-        lambda kind: typing.get_origin(kind) is tuple,
+        lambda kind: typing.cast("Any", typing.get_origin(kind)) is tuple,
         lambda value, kind: _sequence(value, kind, converter),
     )
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
     for cls in (*EVENT_TYPES.values(), ErrorInfo):
-        absent = {
+        absent: dict[str, Any] = {
             field.name: override(omit_if_default=True)
             for field in attrs.fields(typing.cast("Any", cls))
             if field.default is None

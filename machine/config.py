@@ -6,7 +6,7 @@ Values only. Nothing here reads the environment, a clock or a file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, Literal, TypeVar
 
@@ -96,7 +96,7 @@ class RetryPolicy:
     max_attempts: int = attrs.field(default=1)
     backoff: FixedBackoff | ExponentialBackoff = attrs.field(
         factory=FixedBackoff,
-        validator=attrs.validators.instance_of((FixedBackoff, ExponentialBackoff)),  # type: ignore[arg-type]
+        validator=attrs.validators.instance_of((FixedBackoff, ExponentialBackoff)),
     )
 
     @max_attempts.validator
@@ -148,14 +148,19 @@ def _tags(value: Iterable[str]) -> tuple[Tag, ...]:
     return tuple(sorted({Tag(tag) for tag in value}))
 
 
-def _enum(kind: type[_E]) -> Callable[[str], _E]:
-    def convert(value: str) -> _E:
-        try:
-            return kind(value)
-        except ValueError:
-            raise _refuse(kind.__name__, f"must be one of {', '.join(kind)}, not {value!r}") from None
+def _member(kind: type[_E], value: str) -> _E:
+    try:
+        return kind(value)
+    except ValueError:
+        raise _refuse(kind.__name__, f"must be one of {', '.join(kind)}, not {value!r}") from None
 
-    return convert
+
+def _io_mode(value: str) -> IoMode:
+    return _member(IoMode, value)
+
+
+def _durability(value: str) -> Durability:
+    return _member(Durability, value)
 
 
 @attrs.frozen(kw_only=True)
@@ -166,7 +171,7 @@ class RunConfig:
     `replay_missing_fact_retryable` says whether `missing_fact` (under `io_mode="replay"`) may be retried.
     """
 
-    io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_enum(IoMode))
+    io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
     retry_policy: RetryPolicy = attrs.field(
         factory=RetryPolicy, validator=attrs.validators.instance_of(RetryPolicy)
     )
@@ -174,7 +179,7 @@ class RunConfig:
     execution_mode: Sequential = attrs.field(factory=Sequential)
     context_checkpointing: AfterEveryState = attrs.field(factory=AfterEveryState)
     skip_tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
-    durability: Durability = attrs.field(default=Durability.EFFECTS, converter=_enum(Durability))
+    durability: Durability = attrs.field(default=Durability.EFFECTS, converter=_durability)
     replay_missing_fact_retryable: bool = False
     exec_allow: tuple[str, ...] = attrs.field(default=("/",), converter=tuple)
 

@@ -208,7 +208,7 @@ KernelEvent: TypeAlias = (
 Event: TypeAlias = KernelEvent | DomainEventRecorded
 
 EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
-    cls.type: cls  # type: ignore[misc]
+    cls.type: cls
     for cls in (
         RunStarted,
         StateEntered,

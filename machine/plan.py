@@ -85,6 +85,12 @@ class StateOutcome:
     error: BaseException | None = None
 
 
+def _tags(tags: Iterable[str]) -> tuple[Tag, ...]:
+    if isinstance(tags, str):
+        raise PlanError(f"tags must be a list of tags, not the string {tags!r}")
+    return tuple(Tag(tag) for tag in tags)
+
+
 @attrs.frozen(kw_only=True)
 class StateMeta:
     """What is declared about a state. All of it is part of the plan's fingerprint.
@@ -93,10 +99,8 @@ class StateMeta:
     an effect is sent with, or a function that computes it from the context.
     """
 
-    tags: tuple[Tag, ...] = attrs.field(default=(), converter=lambda tags: tuple(Tag(tag) for tag in tags))
-    depends_on: tuple[Tag, ...] = attrs.field(
-        default=(), converter=lambda tags: tuple(Tag(tag) for tag in tags)
-    )
+    tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
+    depends_on: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
     depends_on_strategy: DependsOnStrategy = attrs.field(
         default=DependsOnStrategy.LATEST, converter=DependsOnStrategy
     )

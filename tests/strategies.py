@@ -117,7 +117,12 @@ EVENTS_BY_KIND = {
     EffectIntended: st.builds(EffectIntended, TEXT, HASHES, TEXT, STATE_IDS, SMALL),
     RunCompleted: st.builds(RunCompleted, NAMES, st.none() | HASHES),
     DomainEventRecorded: st.builds(
-        DomainEventRecorded, NAMES, STATE_IDS, SMALL, payload=st.none() | OBJECTS, payload_ref=st.none() | HASHES
+        DomainEventRecorded,
+        NAMES,
+        STATE_IDS,
+        SMALL,
+        payload=st.none() | OBJECTS,
+        payload_ref=st.none() | HASHES,
     ),
 }
 EVENTS = st.one_of(*EVENTS_BY_KIND.values())

@@ -137,8 +137,10 @@ def test_a_missing_field_of_an_event_is_named(field):
         (
             {"outcome": {"type": "error", "kind": "other", "error": {**ERROR, "category": "weather"}}},
             [
-                "expected one of parsing_input, on_chain, off_chain, rpc, storage, context, unknown, "
-                "got 'weather' @ $.outcome.error.category"
+                (
+                    "expected one of parsing_input, on_chain, off_chain, rpc, storage, context, unknown, "
+                    "got 'weather' @ $.outcome.error.category"
+                )
             ],
         ),
         (
@@ -312,7 +314,9 @@ def test_a_whole_float_comes_back_as_a_float():
 def test_a_decimal_keeps_its_exponent_and_a_special_one_its_name():
     for text in ("1.50", "1.5E+3", "-0", "Infinity", "sNaN"):
         value = decimal.Decimal(text)
-        assert str(codec.structure_typed(carried(codec.unstructure_typed(value)), decimal.Decimal)) == str(value)
+        assert str(codec.structure_typed(carried(codec.unstructure_typed(value)), decimal.Decimal)) == str(
+            value
+        )
 
 
 @pytest.mark.parametrize(
@@ -389,7 +393,9 @@ def test_the_problems_of_a_typed_value_are_all_told_with_their_paths():
     ]
 
 
-@pytest.mark.parametrize("value", [{1, 2}, object(), {1: "int key"}, 2**53, float("nan"), "\ud800"], ids=ascii)
+@pytest.mark.parametrize(
+    "value", [{1, 2}, object(), {1: "int key"}, 2**53, float("nan"), "\ud800"], ids=ascii
+)
 def test_what_no_type_carries_is_refused_and_not_guessed(value):
     with pytest.raises(CanonicalError):
         carried(codec.unstructure_typed(value))
@@ -399,7 +405,9 @@ def test_what_no_type_carries_is_refused_and_not_guessed(value):
 @given(
     st.recursive(
         st.none() | st.booleans() | INTS | FLOATS | st.text(max_size=4),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+        ),
         max_leaves=5,
     ),
     st.sampled_from(sorted(TYPED)),

@@ -210,7 +210,10 @@ def test_values_cannot_be_changed():
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"op_id": "Op"}, "OpId 'Op' is invalid: a lowercase letter, then up to 62 of a-z, 0-9 and _ @ $.op_id"),
+        (
+            {"op_id": "Op"},
+            "OpId 'Op' is invalid: a lowercase letter, then up to 62 of a-z, 0-9 and _ @ $.op_id",
+        ),
         ({"op_version": 1}, "expected str, got int @ $.op_version"),
         ({"nope": 1}, "unknown fields: nope @ $"),
         ({"b": 1, "a": 1}, "unknown fields: a, b @ $"),
@@ -305,8 +308,12 @@ def test_what_is_no_object_is_refused(kind, value):
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from([*MANIFEST, *MANIFEST["run_config"], "type", "x"]), inner, max_size=6),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from([*MANIFEST, *MANIFEST["run_config"], "type", "x"]), inner, max_size=6
+            )
+        ),
     )
 )
 def test_any_json_gives_a_value_or_a_codec_error(value):

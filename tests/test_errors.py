@@ -59,7 +59,11 @@ def test_every_code_is_used_by_the_package():
     raised = set()
     for tree in trees():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Code":
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "Code"
+            ):
                 named.add(node.attr)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 raised.add(node.func.id)
@@ -74,7 +78,15 @@ def test_every_code_follows_the_rule_and_is_its_name_in_lowercase():
 
 
 def test_the_categories_are_those_of_the_contract():
-    assert [*ErrorCategory] == "parsing_input on_chain off_chain rpc storage context unknown".split()
+    assert [*ErrorCategory] == [
+        "parsing_input",
+        "on_chain",
+        "off_chain",
+        "rpc",
+        "storage",
+        "context",
+        "unknown",
+    ]
 
 
 def test_every_error_is_public_and_documented():
@@ -86,8 +98,16 @@ def test_every_error_is_public_and_documented():
 
 @pytest.mark.parametrize(
     ("cls", "builtin"),
-    [(UsageError, ValueError), (ConfigError, ValueError), (CanonicalError, ValueError), (CodecError, ValueError)]
-    + [(ContextError, KeyError), (NotFound, LookupError), (Concurrency, StoreError), (Corruption, StoreError)],
+    [
+        (UsageError, ValueError),
+        (ConfigError, ValueError),
+        (CanonicalError, ValueError),
+        (CodecError, ValueError),
+        (ContextError, KeyError),
+        (NotFound, LookupError),
+        (Concurrency, StoreError),
+        (Corruption, StoreError),
+    ],
 )
 def test_an_error_is_also_the_builtin_a_reader_expects(cls, builtin):
     assert issubclass(cls, builtin)
@@ -96,7 +116,9 @@ def test_an_error_is_also_the_builtin_a_reader_expects(cls, builtin):
 def test_an_error_carries_what_is_known_and_its_sentence_is_built_late():
     exc = RunError("the run has ended", code="mine", retryable=True, details={"seq": 3}, hint="start another")
 
-    assert exc.info == ErrorInfo("mine", ErrorCategory.UNKNOWN, True, "the run has ended", {"seq": 3})
+    assert exc.info == ErrorInfo(
+        "mine", ErrorCategory.UNKNOWN, retryable=True, message="the run has ended", details={"seq": 3}
+    )
     assert exc.code == "mine"
     assert str(exc) == "the run has ended (start another)"
     assert str(RunError("the run has ended")) == "the run has ended"
@@ -169,7 +191,7 @@ def test_a_recorded_rate_limit_still_says_how_long_to_wait(message, seconds, det
 
 
 def test_an_unknown_kind_is_another_failure_not_a_crash():
-    info = ErrorInfo("mine", ErrorCategory.RPC, False, "it failed")
+    info = ErrorInfo("mine", ErrorCategory.RPC, retryable=False, message="it failed")
     again = IoError.from_fact("from_the_future", info)
 
     assert type(again) is IoOther

@@ -80,7 +80,9 @@ def test_info_cannot_take_the_place_of_what_the_envelope_says():
 
 @FAST
 @given(EVENTS, SEQS, TIMES, st.none() | st.dictionaries(st.just("trace"), PLAIN), st.data())
-def test_one_flipped_bit_changes_the_chain_and_never_passes_for_the_same_entry(event, seq, ts_millis, info, data):
+def test_one_flipped_bit_changes_the_chain_and_never_passes_for_the_same_entry(
+    event, seq, ts_millis, info, data
+):
     good = seal(seq, codec.encode_event(event), RUN_ID, ts_millis, info)
     entry = codec.decode_entry(seq, good)
     bit = data.draw(st.integers(0, 8 * len(good) - 1))
@@ -168,7 +170,13 @@ def test_an_envelope_that_claims_another_seq_is_refused(seq):
         envelope(event=BODY + b"\n"),
         envelope(event=BODY.replace(b"because", b"\\u0062ecause")),
     ],
-    ids=["an object in info", "a second event", "a leading space", "a trailing line break", "another spelling"],
+    ids=[
+        "an object in info",
+        "a second event",
+        "a leading space",
+        "a trailing line break",
+        "another spelling",
+    ],
 )
 def test_a_body_is_the_canonical_bytes_of_its_event_or_the_entry_is_refused(data):
     assert refused(data) == "log_bad_event"
@@ -187,13 +195,19 @@ def test_any_bytes_give_an_entry_or_a_log_error(data):
 
 
 def test_the_kernel_events_are_those_of_the_contract():
-    assert (
-        set(
-            "run_started state_entered state_completed state_skipped state_failed retry_scheduled fact_recorded "
-            "effect_intended run_suspended run_resumed run_completed".split()
-        )
-        == KERNEL_EVENTS
-    )
+    assert {
+        "run_started",
+        "state_entered",
+        "state_completed",
+        "state_skipped",
+        "state_failed",
+        "retry_scheduled",
+        "fact_recorded",
+        "effect_intended",
+        "run_suspended",
+        "run_resumed",
+        "run_completed",
+    } == KERNEL_EVENTS
 
 
 @pytest.mark.parametrize(

@@ -283,8 +283,16 @@ def test_the_price_watch_tells_its_whole_story_when_it_is_run_as_a_script(tmp_pa
     assert list(tmp_path.iterdir()) == [], "it leaves nothing behind"
 
 
-def test_the_server_of_the_price_watch_serves_until_it_is_interrupted(tmp_path):
-    argv = [sys.executable, PRICES, "serve", "--port", "0"]
+INTERRUPTIBLE = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is born ignoring it
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_server_of_the_price_watch_serves_until_it_is_interrupted():
+    argv = [sys.executable, "-c", INTERRUPTIBLE, PRICES, "serve", "--port", "0"]
     with subprocess.Popen(
         argv, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:

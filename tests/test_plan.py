@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from itertools import pairwise
 
 import attrs
 import pytest
@@ -114,7 +115,7 @@ def test_the_cycle_that_is_told_is_a_cycle_of_the_graph(data):
 
     assert told[0] == told[-1]
     assert len(set(told[1:])) == len(told) - 1
-    assert {(int(a[1:]), int(b[1:])) for a, b in zip(told, told[1:], strict=False)} <= edges
+    assert {(int(a[1:]), int(b[1:])) for a, b in pairwise(told)} <= edges
 
 
 def test_a_tag_that_no_earlier_state_carries_is_refused():
@@ -166,7 +167,7 @@ def test_a_state_id_of_another_op_is_refused(name):
 
 @pytest.mark.parametrize("name", ["", "a", "A.b", "a.b.c.d", "a..b", "a.b\n", "a b.c", 7, None])
 def test_a_state_name_that_breaks_the_rule_is_refused(name):
-    with pytest.raises(IdError, match="give <step>.<state>"):
+    with pytest.raises(IdError, match=r"give <step>\.<state>"):
         Plan("op").state(name)(nothing)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 import sys
 import time
@@ -21,7 +22,7 @@ from machine.cli.session import Injected, Session
 from machine.config import RunConfig
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
-from machine.errors import Code, CodecError, ConfigError, RunError, UsageError
+from machine.errors import Code, CodecError, Concurrency, ConfigError, RunError, StoreError, UsageError
 from machine.ids import ContextKey
 from machine.kernel.status import FINAL_STATUSES
 from machine.stores.base import Store
@@ -134,6 +135,10 @@ def _driven(
             result = drive(reporter)
     except KeyboardInterrupt:
         raise _cancelled(session, store, run_id) from None
+    except StoreError as exc:
+        if not isinstance(exc, Concurrency):
+            exc.hint = _with_resume(session, store, run_id, exc.hint)
+        raise
     except SystemExit as exc:
         raise RunError(
             f"run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
@@ -158,15 +163,23 @@ def _driven(
         where = f" ({reporter.last_trace.splitlines()[-1]})" if reporter.last_trace else ""
         message = f": {clean(result.error.message)}{where}"
         session.out.line((f"error[{result.error.code}]", "bold red"), message, err=True)
-        session.note("next", session.command("show", "@last" if _is_last(store, run_id) else run_id))
-    else:
-        session.note("next", session.command("replay", "@last" if _is_last(store, run_id) else run_id))
+    word = "replay" if result.status == "completed" else "show"
+    if not store.url.startswith("memory:"):  # which nobody finds again
+        session.note("next", session.command(word, "@last" if _is_last(store, run_id) else run_id))
     return code
 
 
 def _is_last(store: Store, run_id: str) -> bool:
     rows = store.list_runs(limit=1).rows
     return bool(rows) and rows[0].run_id == run_id
+
+
+def _with_resume(session: Session, store: Store, run_id: str, hint: str | None) -> str | None:
+    """Return a hint that also says how to continue a run whose store gave way, if anything of it was kept."""
+    with contextlib.suppress(StoreError):
+        if store.run_exists(run_id):
+            return f"{f'{hint}, ' if hint else ''}then continue with: {session.command('resume', run_id)}"
+    return hint
 
 
 def _cancelled(session: Session, store: Store, run_id: str) -> Cancelled:

@@ -1,0 +1,1 @@
+"""The driver of runs: decide, perform, append, and nothing else."""

@@ -35,7 +35,9 @@ async def call_in_thread(function: Callable[..., Any], *args: Any) -> Any:
         except RuntimeError:  # the loop has gone: the attempt was abandoned and nobody waits
             return
 
-    threading.Thread(target=work, name=f"machine {getattr(function, '__name__', 'handler')}", daemon=True).start()
+    threading.Thread(
+        target=work, name=f"machine {getattr(function, '__name__', 'handler')}", daemon=True
+    ).start()
     await done.wait()
     if failure:
         raise failure[0]

@@ -41,7 +41,9 @@ def describe(exc: BaseException) -> ErrorInfo:
         message = _clean(f"{name}: {text}" if text else name)
         if isinstance(exc, BaseExceptionGroup):
             inner = [_clean(f"{type(sub).__qualname__}: {_text(sub)}") for sub in exc.exceptions]
-            info = ErrorInfo(info.code, info.category, info.retryable, "", {**(info.details or {}), "inner": inner})
+            info = ErrorInfo(
+                info.code, info.category, info.retryable, "", {**(info.details or {}), "inner": inner}
+            )
     return ErrorInfo(info.code, info.category, info.retryable, message, _json(info.details))
 
 

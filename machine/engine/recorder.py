@@ -38,7 +38,9 @@ class Recorder:
         payloads = Payloads()
         recorded = [self._recorded(event, payloads) for event in events]
         kept = [
-            event for event in recorded if _keeps(scope.config.event_profile, event.name, self._level(event.name))
+            event
+            for event in recorded
+            if _keeps(scope.config.event_profile, event.name, self._level(event.name))
         ]
         if kept:
             await scope.log.emit(kept, payloads)
@@ -65,9 +67,7 @@ class Recorder:
         payload: Any = scope.catalogue.validate(name, event.payload)
         data = canonical.encode(payload)
         if not data.startswith(b"{"):
-            raise StateError(
-                f"the payload of {name!r} must be a JSON object", code=Code.INVALID_DOMAIN_EVENT
-            )
+            raise StateError(f"the payload of {name!r} must be a JSON object", code=Code.INVALID_DOMAIN_EVENT)
         if len(data) <= MAX_INLINE_PAYLOAD:
             return DomainEventRecorded(name, scope.state.id, scope.attempt, payload=canonical.decode(data))
         ref = payloads.add("domain_payload", data)

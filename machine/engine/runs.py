@@ -137,7 +137,8 @@ def _check_plan(graph: Graph, history: History) -> None:
     assert started is not None
     if started.op_id != graph.op_id:
         raise PlanError(
-            f"run {history.run_id} is of op {started.op_id!r}, the plan is {graph.op_id!r}", code=Code.OP_ID_MISMATCH
+            f"run {history.run_id} is of op {started.op_id!r}, the plan is {graph.op_id!r}",
+            code=Code.OP_ID_MISMATCH,
         )
     missing = sorted(state_id for state_id in history.states if state_id not in graph.states)
     if missing:
@@ -171,9 +172,7 @@ async def _drive(
     reporter = reporter or Reporter()
     if not history.final:
         behind = store.write_behind and config.durability is Durability.EFFECTS
-        log = LiveLog(
-            store, run_id, history=history, chain=chain, behind=behind, on_entry=reporter.entry
-        )
+        log = LiveLog(store, run_id, history=history, chain=chain, behind=behind, on_entry=reporter.entry)
         async with opened(config, transports) as doors:
             reporter.starting(run_id, graph)
             try:

@@ -50,9 +50,7 @@ class LiveIo(IoProvider):
         payloads.items[call.digest] = ("fact_request", call.data)
         return await self._emit(call, FactValue(payloads.add("fact_payload", value)), payloads)
 
-    async def _perform(
-        self, transport: Transport, call: Call, payloads: Payloads
-    ) -> FactValue | FactError:
+    async def _perform(self, transport: Transport, call: Call, payloads: Payloads) -> FactValue | FactError:
         scope = self._scope
         try:
             if scope.config.io_mode is IoMode.REPLAY:
@@ -73,7 +71,9 @@ class LiveIo(IoProvider):
             except CanonicalError as exc:
                 raise IoOther(f"the transport of {call.namespace} answered with no JSON: {exc}") from exc
             except Exception as exc:
-                raise IoOther(f"the transport of {call.namespace} raised {type(exc).__name__}: {exc}") from exc
+                raise IoOther(
+                    f"the transport of {call.namespace} raised {type(exc).__name__}: {exc}"
+                ) from exc
         except IoError as exc:
             return FactError(exc.kind, exc.info)
         return FactValue(payloads.add("fact_payload", data))

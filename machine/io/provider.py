@@ -141,7 +141,9 @@ class IoProvider(ABC):
         request = exec.exec_request(argv, stdin=stdin, env=env, timeout=timeout, **options)
         return exec.ExecResult.from_json((await self.call("exec", request, fact_key)).response)
 
-    async def read_file(self, path: str | os.PathLike[str], *, fact_key: str | None = None) -> files.FileContent:
+    async def read_file(
+        self, path: str | os.PathLike[str], *, fact_key: str | None = None
+    ) -> files.FileContent:
         """Read a regular file. The path is recorded as given and resolved where the run is live."""
         result = await self.call("file.read", files.read_request(path), fact_key)
         return files.FileContent.from_json(result.response)
@@ -281,9 +283,7 @@ class IoProvider(ABC):
 
     def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:
         scope = self._scope
-        return FactRecorded(
-            call.key, call.namespace, call.digest, outcome, scope.state.id, scope.attempt
-        )
+        return FactRecorded(call.key, call.namespace, call.digest, outcome, scope.state.id, scope.attempt)
 
     def _no_transport(self, call: Call) -> IoOther:
         return IoOther(

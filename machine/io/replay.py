@@ -55,7 +55,11 @@ class ReplayIo(IoProvider):
 
     async def _obtain(self, call: Call) -> FactRecorded:
         fact = self._recording.fact(call.key)
-        if fact is None and call.namespace != VALUE_NAMESPACE and self._scope.transport(call.namespace) is None:
+        if (
+            fact is None
+            and call.namespace != VALUE_NAMESPACE
+            and self._scope.transport(call.namespace) is None
+        ):
             raise self._no_transport(call)  # as it was when recorded: such a call leaves no fact
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
             self._recording.unrecorded(call)

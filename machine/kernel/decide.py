@@ -113,7 +113,11 @@ def decide(plan: Graph, config: RunConfig, history: History) -> Decision:
         return EnterState(state_id, 0, history.checkpoint)
     if state.status is StateStatus.WAITING:
         return EnterState(
-            state_id, state.attempts, history.checkpoint, state.retry_delay_ms or 0, state.retry_ts_millis or 0
+            state_id,
+            state.attempts,
+            history.checkpoint,
+            state.retry_delay_ms or 0,
+            state.retry_ts_millis or 0,
         )
     return _after_failure(plan, config, history.checkpoint, state_id, state)
 

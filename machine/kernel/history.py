@@ -124,7 +124,9 @@ class History:
             self._start(entry, event)
         else:
             if self.started is None:
-                raise LogError(seq, f"a log begins with run_started, not {event.type}", code=Code.LOG_FIRST_EVENT)
+                raise LogError(
+                    seq, f"a log begins with run_started, not {event.type}", code=Code.LOG_FIRST_EVENT
+                )
             if entry.run_id != self.run_id:
                 raise LogError(
                     seq, f"it belongs to run {entry.run_id!r}, not {self.run_id!r}", code=Code.LOG_WRONG_RUN
@@ -195,7 +197,9 @@ class History:
             )
         if event.base_snapshot_id != self.checkpoint:
             raise LogError(
-                seq, f"{event.state_id} begins on a base that is not the checkpoint", code=Code.LOG_BASE_SNAPSHOT
+                seq,
+                f"{event.state_id} begins on a base that is not the checkpoint",
+                code=Code.LOG_BASE_SNAPSHOT,
             )
         state.status, state.retry_delay_ms, state.retry_ts_millis = StateStatus.OPEN, None, None
         state.attempts += 1
@@ -203,7 +207,9 @@ class History:
 
     def _close(self, seq: int, kind: str, state_id: str) -> StateHistory:
         if self.open is None or self.open.state_id != state_id:
-            raise LogError(seq, f"{kind} of {state_id}, which has no open attempt", code=Code.LOG_NO_OPEN_ATTEMPT)
+            raise LogError(
+                seq, f"{kind} of {state_id}, which has no open attempt", code=Code.LOG_NO_OPEN_ATTEMPT
+            )
         self.open = None
         return self.states[state_id]
 
@@ -218,7 +224,9 @@ class History:
     def _skip(self, seq: int, event: StateSkipped) -> None:
         if self.open is not None:
             raise LogError(
-                seq, f"{event.state_id} is skipped while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN
+                seq,
+                f"{event.state_id} is skipped while {self.open.state_id} is open",
+                code=Code.LOG_ATTEMPT_OPEN,
             )
         if event.state_id in self.states:
             raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
@@ -261,14 +269,18 @@ class History:
 
     def _complete(self, seq: int, event: RunCompleted) -> None:
         if self.open is not None:
-            raise LogError(seq, f"the run ends while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN)
+            raise LogError(
+                seq, f"the run ends while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN
+            )
         try:
             status = RunStatus(event.status)
         except ValueError:
             status = RunStatus.PENDING
         if status not in FINAL_STATUSES or not may_follow(self.status, status):
             raise LogError(
-                seq, f"a run that is {self.status} cannot become {event.status!r}", code=Code.INVALID_TRANSITION
+                seq,
+                f"a run that is {self.status} cannot become {event.status!r}",
+                code=Code.INVALID_TRANSITION,
             )
         if event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)

@@ -60,7 +60,9 @@ class _Leaf:
             parts = []
             for key in sorted(self.entries, key=_utf16):
                 value = self.entries[key]
-                held = b'"ref":"%b"' % value.ref.encode() if value.ref else b'"value":%b' % value.data
+                held = (
+                    b'"ref":"%b"' % value.ref.encode() if value.ref else b'"value":%b' % (value.data or b"")
+                )
                 parts.append(b"%b:{%b}" % (orjson.dumps(key), held))
             self._data = b'{"entries":{%b},"type":"leaf"}' % b",".join(parts)
         return self._data
@@ -186,7 +188,9 @@ class Snapshot:
                 yield node.id
                 yield from (value.ref for value in node.entries.values() if value.ref)
 
-    def update(self, writes: Mapping[str, bytes | None]) -> tuple[Snapshot, dict[str, bytes], dict[str, bytes]]:
+    def update(
+        self, writes: Mapping[str, bytes | None]
+    ) -> tuple[Snapshot, dict[str, bytes], dict[str, bytes]]:
         """Return the snapshot after writes (canonical bytes by key; None removes it), and what is new in it.
 
         The second and third parts are the bytes of the nodes and of the larger values that this update made,
@@ -289,7 +293,9 @@ def _parse(node_id: str, load: Load) -> _Node:
         else:
             node = _Leaf(
                 {
-                    key: Value(None, held["ref"]) if "ref" in held else Value(canonical.encode(held["value"]), None)
+                    key: Value(None, held["ref"])
+                    if "ref" in held
+                    else Value(canonical.encode(held["value"]), None)
                     for key, held in value["entries"].items()
                 },
                 data,

@@ -1,0 +1,1 @@
+"""What is done with a recording: replay it, say where it diverges, verify it."""

@@ -105,7 +105,10 @@ def likely_cause(
         return Cause.STATE_CODE_CHANGED, f"the code of {state_id} has changed since the recording"
     upstream = changed[: next((i for i, other in enumerate(changed) if _after(order, other, state_id)), None)]
     if upstream:
-        return Cause.UPSTREAM_CODE_CHANGED, f"the code of {', '.join(upstream)}, which ran before it, has changed"
+        return (
+            Cause.UPSTREAM_CODE_CHANGED,
+            f"the code of {', '.join(upstream)}, which ran before it, has changed",
+        )
     return (
         Cause.NOTHING_CHANGED,
         f"the code of {state_id} itself has not changed: a function it calls has, or it is nondeterministic "

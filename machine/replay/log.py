@@ -155,7 +155,9 @@ class ReplayLog:
             if isinstance(entry.event, FactRecorded)
         ]
         fitting = [(entry, fact) for entry, fact in left if fact.namespace == call.namespace]
-        fitting.sort(key=lambda item: (item[1].key != call.key, len(diff(self._request(item[1]), call.request))))
+        fitting.sort(
+            key=lambda item: (item[1].key != call.key, len(diff(self._request(item[1]), call.request)))
+        )
         now = {"namespace": call.namespace, "request": call.request}
         if not fitting:
             seq = left[0][0].seq if left else self._seq()
@@ -250,7 +252,9 @@ class ReplayLog:
         recorded = entry.event
         if isinstance(recorded, RunStarted) and isinstance(event, RunStarted):
             self._plan_changed(entry, recorded, event)
-        if isinstance(event, StateCompleted | StateFailed) and isinstance(recorded, FactRecorded | EffectIntended):
+        if isinstance(event, StateCompleted | StateFailed) and isinstance(
+            recorded, FactRecorded | EffectIntended
+        ):
             self._missing(entry, f"the handler ended ({event.type}) without making a recorded call", event)
         if isinstance(event, StateCompleted) and isinstance(recorded, StateCompleted):
             self._snapshot_differs(entry, recorded, event)

@@ -19,7 +19,7 @@ __all__ = ["Mark", "lines", "marked"]
 MOST_CHANGES: Final = 10
 """Changes that are shown; the rest are counted. All are in `Divergence.to_json()`."""
 
-_WIDEST: Final = 62
+_WIDEST: Final = 58
 """Characters of a value that are shown, so that a line fits in 80 columns."""
 
 _COLUMNS: Final = 80
@@ -68,7 +68,7 @@ def marked(divergence: Divergence) -> list[tuple[Mark, str]]:
         found.extend(
             (
                 Mark.NEAR,
-                f"    event {call.seq}  {call.namespace}  {_value(call.request, 40)}  ({call.reason})",
+                f"    event {call.seq}  {call.namespace}  {_value(call.request, 28)}  ({call.reason})",
             )
             for call in divergence.nearest
         )

@@ -13,7 +13,15 @@ import attrs
 from machine import canonical
 from machine.engine import reading
 from machine.errors import Code, LogError, MachineError, StoreError
-from machine.events import DomainEventRecorded, EffectIntended, Entry, Event, FactRecorded, FactValue, RunStarted
+from machine.events import (
+    DomainEventRecorded,
+    EffectIntended,
+    Entry,
+    Event,
+    FactRecorded,
+    FactValue,
+    RunStarted,
+)
 from machine.events import StateCompleted, StateFailed, chain_next
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
@@ -102,7 +110,9 @@ class _Check:
         for stored in self.store.read_range(run_id):
             self.events += 1
             if chain_next(chain, stored.data) != stored.chain:
-                self._wrong(LogError(stored.seq, "its bytes do not fit the chain", code=Code.LOG_BROKEN_CHAIN))
+                self._wrong(
+                    LogError(stored.seq, "its bytes do not fit the chain", code=Code.LOG_BROKEN_CHAIN)
+                )
             chain = stored.chain
             try:
                 yield codec.decode_entry(stored.seq, stored.data)

@@ -70,7 +70,8 @@ def test_bare_commits_of_the_same_bytes(per_step, commits, tmp_path, synchronous
                 [(bytes.fromhex(item.id), item.kind, item.data) for item in artifacts],
             )
             connection.executemany(
-                "INSERT INTO events VALUES (?, ?, ?)", [(event.seq, event.data, event.chain) for event in events]
+                "INSERT INTO events VALUES (?, ?, ?)",
+                [(event.seq, event.data, event.chain) for event in events],
             )
             connection.execute("COMMIT")
         connection.close()

@@ -12,7 +12,10 @@ from pathlib import Path
 import attrs
 import pytest
 
+from machine import new_run_id, open_store
 from machine.cli import main
+from machine.events import chain_next
+from machine.stores.base import ZERO_CHAIN, StoredEvent
 
 PLAN = """
 from machine import Plan
@@ -123,6 +126,23 @@ def recorded(machine, plan_file):
     said = machine("run", "prices.py", "--json", "--input", '{"add": 1}')
     assert said.code == 0, said.err
     return said.json["run_id"]
+
+
+@pytest.fixture
+def crashed(recorded):
+    """Make a run of `prices.py` that a crash has left behind after so many events."""
+
+    def crash(after):
+        run_id, chain, events = str(new_run_id()), ZERO_CHAIN, []
+        with open_store("sqlite:///.machine/runs.db") as store:
+            for stored in store.read_range(recorded, 1, after):
+                data = stored.data.replace(recorded.encode(), run_id.encode())
+                chain = chain_next(chain, data)
+                events.append(StoredEvent(stored.seq, data, chain))
+            store.append(run_id, 0, events)
+        return run_id
+
+    return crash
 
 
 @pytest.fixture

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import machine as library
+from machine import open_store
+from machine.target import load
+
 
 @pytest.mark.parametrize(
     ("given", "code", "words"),
@@ -132,14 +136,7 @@ def test_an_ambiguous_run_names_the_candidates(machine, plan_file):
     assert machine("show", ids[0][:18].upper()).code == 0
 
 
-def test_last_of_an_empty_store_exits_with_5(machine, plan_file):
-    machine("run", "prices.py", "--store", "a.db")
-    with sqlite3.connect("a.db") as connection:
-        schema = [row[0] for row in connection.execute("select sql from sqlite_master where sql is not null")]
-    connection.close()
-    assert schema
-    from machine import open_store
-
+def test_last_of_an_empty_store_exits_with_5(machine):
     open_store("empty.db").close()
     said = machine("show", "@last", "--store", "empty.db")
     assert said.code == 5
@@ -149,7 +146,7 @@ def test_last_of_an_empty_store_exits_with_5(machine, plan_file):
     assert listed.err == "note: there is no run yet\n"
 
 
-@pytest.mark.parametrize("content", [b"", b"hello\n" * 1000, b"SQLite format 3\0" + b"\0" * 4096])
+@pytest.mark.parametrize("content", [b"hello\n" * 1000, b"SQLite format 3\0" + b"\0" * 4096])
 def test_a_file_that_is_no_store_exits_with_3_and_is_left_alone(machine, plan_file, content):
     Path("odd.db").write_bytes(content)
     for argv in (["runs"], ["show", "@last"], ["verify", "@last"]):
@@ -157,6 +154,15 @@ def test_a_file_that_is_no_store_exits_with_3_and_is_left_alone(machine, plan_fi
         assert said.code == 3, said
         assert said.err.startswith("error[")
     assert Path("odd.db").read_bytes() == content
+
+
+def test_a_store_of_a_newer_version_exits_with_3(machine, recorded):
+    connection = sqlite3.connect(".machine/runs.db")
+    connection.execute("pragma user_version = 99")
+    connection.close()
+    said = machine("runs")
+    assert said.code == 3
+    assert said.err.startswith("error[store_newer_schema]: ")
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "noext", "sqlite:///"])
@@ -174,9 +180,6 @@ def test_an_artifact_that_is_not_there_exits_with_5(machine, recorded, identifie
 
 
 def test_a_run_without_a_target_asks_for_one(machine, plan_file):
-    import machine as library
-    from machine.target import load
-
     with library.open_store("runs.db") as store:
         library.run(load("prices.py").plan, store=store)
     said = machine("replay", "@last", "--store", "runs.db")

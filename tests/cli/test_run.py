@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from machine import open_store
+from machine import StoreOther
+from machine.stores.sqlite import SqliteStore
 
 
 def test_a_run_says_its_id_its_status_its_digest_and_what_to_do_next(machine, plan_file):
@@ -190,10 +191,9 @@ def test_a_failed_run_is_resumed_to_the_same_failure(machine, write):
     assert machine("resume", "@last").code == 1
 
 
-def test_resuming_against_a_changed_plan_is_refused(machine, plan_file, recorded, write):
+def test_resuming_against_a_changed_plan_is_refused(machine, plan_file, crashed, write):
     text = plan_file.read_text()
-    with open_store("sqlite:///.machine/runs.db") as store:
-        cut_short(store, recorded)
+    crashed(6)
     write("prices.py", text.replace('tags=["report"]', 'tags=["mail"]'))
     said = machine("resume", "@last")
     assert said.code == 2
@@ -202,15 +202,30 @@ def test_resuming_against_a_changed_plan_is_refused(machine, plan_file, recorded
     assert machine("resume", "@last").code == 0
 
 
-def cut_short(store, run_id):
-    """Keep the beginning of a run as a run of its own: what a crash would have left."""
-    import machine
-    from machine.events import chain_next
-    from machine.stores.base import ZERO_CHAIN, StoredEvent
+def test_a_store_that_gives_way_says_how_to_continue(machine, plan_file, monkeypatch):
+    append = SqliteStore.append
 
-    new, chain, events = str(machine.new_run_id()), ZERO_CHAIN, []
-    for stored in store.read_range(run_id, 1, 6):
-        data = stored.data.replace(run_id.encode(), new.encode())
-        chain = chain_next(chain, data)
-        events.append(StoredEvent(stored.seq, data, chain))
-    store.append(new, 0, events, [])
+    def full(self, run_id, expected_seq, events, artifacts=()):
+        if expected_seq > 4:
+            raise StoreOther("the store cannot grow", code="store_full", hint="make room")
+        append(self, run_id, expected_seq, events, artifacts)
+
+    config = '{"durability": "states"}'
+    plan_file.with_name("config.json").write_text(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "append", full)
+        said = machine("run", "prices.py", "--config", "config.json")
+    assert said.code == 1
+    assert "error[store_full]: the store cannot grow" in said.err
+    assert "hint: make room, then continue with: machine resume " in said.err
+    assert machine("resume", "@last").code == 0
+
+
+def test_a_crash_is_resumed_without_repeating_a_fact(machine, crashed):
+    run_id = crashed(4)
+    said = machine("resume", run_id)
+    assert said.code == 0
+    assert "  1/3  fetch.data     recovered" in said.err
+    facts = machine("facts", run_id, "--json").json["facts"]
+    assert [fact["namespace"] for fact in facts] == ["exec", "env", "file.write"]
+    assert machine("replay", run_id).code == 0

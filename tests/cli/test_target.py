@@ -114,7 +114,6 @@ def test_a_target_that_gives_no_plan_says_what_and_where(machine, write, spec, c
     write("outer.py", "import inner_of_outer\n")
     write("inner_of_outer.py", "def f():\n    1 / 0\nf()\n")
     write("badid.py", 'from machine import Plan\nPlan("Bad Name")\n')
-    write("cycle.py", TWO.replace('"a.b"', '"a.b", after=["a.c"]') + 'plan.add("a.c", plan, after=["a.b"])\n')
     write(
         "cycle.py",
         TWO.replace('"a.b"', '"a.b", after=["a.c"]')
@@ -151,6 +150,16 @@ def test_the_plan_of_a_run_is_found_again_from_another_directory(machine, record
     monkeypatch.chdir(here / "elsewhere")
     assert machine("replay", "@last", "--store", store).code == 0
     assert machine("resume", "@last", "--store", store).code == 0
+
+
+def test_a_module_is_found_again_from_another_directory(process, write, here, environment):
+    write("pack/__init__.py", "")
+    write("pack/things.py", TWO)
+    assert process("run", "pack.things:plan", env=environment).code == 0
+    (here / "elsewhere").mkdir()
+    store = f"sqlite:///{here}/.machine/runs.db"
+    said = process("replay", "@last", "--store", store, cwd=here / "elsewhere", env=environment)
+    assert said.code == 0, said.err
 
 
 def test_a_plan_that_was_moved_is_named_with_an_option(machine, recorded, here):

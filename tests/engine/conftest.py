@@ -18,7 +18,9 @@ class Scripted(BaseTransport):
 
     one_effect_per_key = True
 
-    def __init__(self, answer: Callable[[Any], Any] = lambda request: request, *, effect: bool = False) -> None:
+    def __init__(
+        self, answer: Callable[[Any], Any] = lambda request: request, *, effect: bool = False
+    ) -> None:
         self.answer = answer
         self.effect = effect
         self.asked: list[Any] = []

@@ -67,7 +67,8 @@ def test_one_more_call_renumbers_nothing(store, scripted):
         await two(ctx, io, rec)
 
     contexts = [
-        run(one_state(handler), store=store, transports={"world": scripted()}).context for handler in (two, three)
+        run(one_state(handler), store=store, transports={"world": scripted()}).context
+        for handler in (two, three)
     ]
     assert contexts[0] == contexts[1]
 
@@ -201,7 +202,12 @@ def test_the_longest_registered_prefix_answers(store, scripted):
         ctx["got"] = [(await io.call(name, 0)).response for name in ("a", "a.b", "a.b.c", "a.x")]
 
     transports = {"a": scripted(lambda request: "a"), "a.b": scripted(lambda request: "a.b")}
-    assert run(one_state(handler), store=store, transports=transports).context["got"] == ["a", "a.b", "a.b", "a"]
+    assert run(one_state(handler), store=store, transports=transports).context["got"] == [
+        "a",
+        "a.b",
+        "a.b",
+        "a",
+    ]
 
 
 def test_a_request_that_is_not_json_is_refused_and_not_recorded(store, scripted):

@@ -166,7 +166,10 @@ def test_the_configuration_is_the_one_the_run_was_started_with(store, crashed_af
 
 def test_two_drivers_on_one_run_do_not_both_win(tmp_path, world):
     plan = story()
-    with open_store(f"sqlite:///{tmp_path}/runs.db") as store, open_store(f"sqlite:///{tmp_path}/runs.db") as other:
+    with (
+        open_store(f"sqlite:///{tmp_path}/runs.db") as store,
+        open_store(f"sqlite:///{tmp_path}/runs.db") as other,
+    ):
         chosen = machine.new_run_id()
 
         class Interfere(machine.Reporter):

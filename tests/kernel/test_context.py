@@ -19,7 +19,9 @@ from machine.errors import CanonicalError, CodecError, ContextError, IdError
 from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
 
-KEYS = st.integers(0, 30).map("key {}".format) | st.sampled_from(["é", "\U0001f600", "\ue000", '"', "\\", "a.b"])
+KEYS = st.integers(0, 30).map("key {}".format) | st.sampled_from(
+    ["é", "\U0001f600", "\uf900", '"', "\\", "a.b"]
+)
 
 
 def context_of(**content):
@@ -138,7 +140,7 @@ def test_a_key_that_cannot_be_written_is_simply_not_there_to_read(key):
 @pytest.mark.parametrize("key", [7, None, True, b"a", "", "x" * 257, "a\nb", "\ud800", "\x7f"], ids=ascii)
 def test_a_key_that_is_no_short_printable_text_is_refused_when_it_is_written(key):
     ctx = context_of()
-    with pytest.raises(IdError, match="ContextKey .* is invalid: 1 to 256 printable characters"):
+    with pytest.raises(IdError, match=r"ContextKey .* is invalid: 1 to 256 printable characters"):
         ctx[key] = 1
     with pytest.raises(IdError):
         ctx.write_typed(key, 1)
@@ -240,7 +242,9 @@ def test_what_json_cannot_hold_is_refused_with_its_path(value, path):
 
 
 def test_a_decimal_is_pointed_to_write_typed():
-    with pytest.raises(CanonicalError, match=r"^\$\.orders\[3\]\.price: Decimal is not JSON; use ctx\.write_typed$"):
+    with pytest.raises(
+        CanonicalError, match=r"^\$\.orders\[3\]\.price: Decimal is not JSON; use ctx\.write_typed$"
+    ):
         context_of()["orders"] = [0, 0, 0, {"price": decimal.Decimal(1)}]
 
 
@@ -341,7 +345,7 @@ def test_a_default_that_was_set_and_then_changed_is_not_silently_lost():
 
 def test_a_copy_read_through_the_views_is_watched_too():
     ctx = context_of(orders=[1])
-    for _, value in ctx.items():
+    for value in ctx.values():
         value.append(2)
 
     with pytest.raises(ContextError, match="changed in place"):
@@ -384,7 +388,10 @@ class Quote:
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        (Quote(decimal.Decimal("1.50"), dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC), ("a",), Colour.RED), Quote),
+        (
+            Quote(decimal.Decimal("1.50"), dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC), ("a",), Colour.RED),
+            Quote,
+        ),
         (dt.datetime(2024, 2, 29, 12), dt.datetime),  # noqa: DTZ001 - a naive one is the point
         (dt.date(2024, 2, 29), dt.date),
         (dt.time(12, 30), dt.time),

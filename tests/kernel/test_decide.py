@@ -21,7 +21,15 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.kernel.decide import CompleteRun, Done, EnterState, RecoverOrphan, ScheduleRetry, StartRun, decide
+from machine.kernel.decide import (
+    CompleteRun,
+    Done,
+    EnterState,
+    RecoverOrphan,
+    ScheduleRetry,
+    StartRun,
+    decide,
+)
 from machine.kernel.history import History, fold
 from machine.kernel.status import RunStatus
 
@@ -209,7 +217,9 @@ def test_a_failed_run_ends_on_the_last_checkpoint_and_runs_nothing_more():
 def test_the_delay_before_each_retry_is_recorded(backoff, delays):
     run = retried(RetryPolicy(5, backoff), ["fail"] * 9)
 
-    assert [(event.attempt, event.delay_ms) for event in run.events(RetryScheduled)] == [*enumerate(delays, 1)]
+    assert [(event.attempt, event.delay_ms) for event in run.events(RetryScheduled)] == [
+        *enumerate(delays, 1)
+    ]
 
 
 def test_a_scheduled_retry_is_entered_with_what_it_has_to_wait_and_since_when():
@@ -257,7 +267,9 @@ def test_an_open_attempt_is_closed_before_anything_else():
 
 def test_a_crash_between_a_failure_and_its_retry_changes_nothing():
     history = fold(
-        log_of(RunStarted("op", BASE, BASE, BASE), StateEntered(STATE, 0, BASE), StateFailed(STATE, error_of()))
+        log_of(
+            RunStarted("op", BASE, BASE, BASE), StateEntered(STATE, 0, BASE), StateFailed(STATE, error_of())
+        )
     )
 
     assert decide(ONE_STATE, THREE, history) == ScheduleRetry(STATE, 1, 0)
@@ -280,7 +292,9 @@ def test_a_state_may_also_override_with_fewer_attempts():
 
 
 def test_states_that_carry_a_skipped_tag_are_skipped_and_say_which():
-    graph = plan_of(3, [], s0={"tags": ["config", "report"]}, s1={"tags": ["compute"]}, s2={"tags": ["report"]}).graph
+    graph = plan_of(
+        3, [], s0={"tags": ["config", "report"]}, s1={"tags": ["compute"]}, s2={"tags": ["report"]}
+    ).graph
     run = simulate(graph, RunConfig(skip_tags=["report", "execute"]))
 
     assert run.events(StateSkipped) == [

@@ -284,7 +284,11 @@ RULES = {
 
 @pytest.mark.parametrize(
     ("code", "events"),
-    [pytest.param(code, log, id=f"{code}-{n}") for code, broken in RULES.items() for n, log in enumerate(broken)],
+    [
+        pytest.param(code, log, id=f"{code}-{n}")
+        for code, broken in RULES.items()
+        for n, log in enumerate(broken)
+    ],
 )
 def test_a_broken_rule_of_the_envelope_has_its_code_and_names_the_event(code, events):
     fold(log_of(*events[:-1]))
@@ -361,7 +365,9 @@ def test_only_a_crash_leaves_the_retry_budget_alone(code, failures, cut):
 
 
 def test_a_failed_call_may_be_tried_again_by_a_later_attempt_only():
-    history = fold(log_of(START, entered(), failure(), failed(), retry(), entered(attempt=1), fact(attempt=1)))
+    history = fold(
+        log_of(START, entered(), failure(), failed(), retry(), entered(attempt=1), fact(attempt=1))
+    )
 
     assert history.facts["k"].outcome == FactValue(S1)
 
@@ -424,8 +430,12 @@ def test_the_digest_knows_nothing_of_how_lanes_interleave(order, data):
             return [StateSkipped(state, "why")]
         return [entered(state), said(state), fact(f"k{number}", state), completed(state, S0)]
 
-    straight = fold(log_of(START, *(event for number in range(4) for event in lane(number)), ended("completed", S0)))
-    mixed = fold(log_of(START, *(event for number in order for event in lane(number)), ended("completed", S0)))
+    straight = fold(
+        log_of(START, *(event for number in range(4) for event in lane(number)), ended("completed", S0))
+    )
+    mixed = fold(
+        log_of(START, *(event for number in order for event in lane(number)), ended("completed", S0))
+    )
 
     assert mixed.digest(ids) == straight.digest(ids)
 
@@ -435,7 +445,9 @@ def test_the_digest_knows_nothing_of_how_lanes_interleave(order, data):
 def test_any_event_that_says_something_else_makes_another_digest(graph, config, script, data):
     entries = simulate(graph, config, script).entries
     changed = copy.copy(entries)
-    place = data.draw(st.sampled_from([n for n, e in enumerate(entries) if isinstance(e.event, FactRecorded)] or [0]))
+    place = data.draw(
+        st.sampled_from([n for n, e in enumerate(entries) if isinstance(e.event, FactRecorded)] or [0])
+    )
     event = entries[place].event
     other = (
         fact(event.key, event.state_id, event.attempt, FactValue(S2))
@@ -482,4 +494,6 @@ def test_the_digest_of_a_run_is_this_and_stays_this():
     graph = plan_of(2, [(0, 1)]).graph
     run = simulate(graph, RunConfig(), ["complete"])
 
-    assert run.history.digest(graph.order) == "93289d20e2f59b9b8fcce84b3cc3ef4f0bd1e97305cee6de08476aac3f9d6be5"
+    assert (
+        run.history.digest(graph.order) == "93289d20e2f59b9b8fcce84b3cc3ef4f0bd1e97305cee6de08476aac3f9d6be5"
+    )

@@ -13,7 +13,7 @@ import machine.kernel
 
 MODULES = sorted(module.name for module in pkgutil.iter_modules(machine.kernel.__path__, "machine.kernel."))
 
-PROBE = '''
+PROBE = """
 import builtins, sys
 
 # the standard library and the packages the kernel rests on may do as they like while they are loaded
@@ -129,13 +129,17 @@ while not isinstance(decision := kernel.decide(plan.graph, config, history), ker
 
 assert not events, events
 print(history.status, history.head_seq, history.digest(plan.graph.order))
-'''
+"""
 
 
 def probe(*, sabotage="None", hash_seed="0"):
     return subprocess.run(
         [sys.executable, "-c", f"SABOTAGE = {sabotage}\n{PROBE}", *MODULES],
-        env={"PYTHONPATH": str(Path(machine.__file__).parent.parent), "PYTHONHASHSEED": hash_seed, "PATH": ""},
+        env={
+            "PYTHONPATH": str(Path(machine.__file__).parent.parent),
+            "PYTHONHASHSEED": hash_seed,
+            "PATH": "",
+        },
         capture_output=True,
         text=True,
         timeout=60,

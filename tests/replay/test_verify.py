@@ -50,7 +50,11 @@ def flip(event: StoredEvent) -> StoredEvent:
         (lambda log: [flip(log[0]), *log[1:]], "log_broken_chain", "event 1"),
         (lambda log: [*log[:2], *log[3:]], "log_broken_chain", "event 4"),
         (lambda log: [log[0], log[2], log[1], *log[3:]], "log_broken_chain", "event 3"),
-        (lambda log: [*log[:3], attrs.evolve(log[3], chain=bytes(32)), *log[4:]], "log_broken_chain", "event 4"),
+        (
+            lambda log: [*log[:3], attrs.evolve(log[3], chain=bytes(32)), *log[4:]],
+            "log_broken_chain",
+            "event 4",
+        ),
         (lambda log: [*log[:3], log[2], *log[3:]], "log_broken_chain", "event 3"),
     ],
     ids=["edited", "edited first", "dropped", "reordered", "chain edited", "duplicated"],
