@@ -5,7 +5,6 @@ Values only. Nothing here reads the environment, a clock or a file.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, Literal, TypeVar
@@ -30,7 +29,9 @@ __all__ = [
     "Target",
 ]
 
-_MAX_DELAY_SECONDS: Final = 365 * 24 * 3600.0
+LONGEST_SECONDS: Final = 365 * 24 * 3600.0
+"""No delay or timeout is longer: one year."""
+
 _E = TypeVar("_E", bound=StrEnum)
 
 
@@ -40,7 +41,7 @@ def _refuse(name: str, problem: str) -> ConfigError:
 
 def _seconds(_: Any, field: attrs.Attribute[Any], value: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and 0 <= value <= _MAX_DELAY_SECONDS):
+    if not (number and 0 <= value <= LONGEST_SECONDS):
         raise _refuse(field.name, f"must be a number of seconds from 0 to one year, not {value!r}")
 
 

@@ -7,19 +7,19 @@ runs a handler.
 from __future__ import annotations
 
 import difflib
-import heapq
 import inspect
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
 from machine import canonical, codec
-from machine.config import RetryPolicy
+from machine.config import LONGEST_SECONDS, RetryPolicy
 from machine.errors import Code, IdError, PlanError
 from machine.ids import OpId, StateId, Tag
+from machine.ordering import topological
 
 __all__ = [
     "DependsOnStrategy",
@@ -106,17 +106,20 @@ class StateMeta:
     )
     side_effects: SideEffects = attrs.field(default=SideEffects.READ_ONLY_IO, converter=SideEffects)
     idempotency: IdempotencyKey | None = attrs.field(default=None)
-    retry: RetryPolicy | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(RetryPolicy))
-    )
+    retry: RetryPolicy | None = attrs.field(default=None)
     timeout: float | None = attrs.field(default=None)
     on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=OnUncertain)
 
     @timeout.validator
     def _check_timeout(self, _: Any, value: Any) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and math.isfinite(value) and value > 0):
-            raise PlanError(f"timeout must be a positive number of seconds, not {value!r}")
+        if value is not None and not (number and 0 < value <= LONGEST_SECONDS):
+            raise PlanError(f"timeout must be a positive number of seconds, at most a year, not {value!r}")
+
+    @retry.validator
+    def _check_retry(self, _: Any, value: Any) -> None:
+        if value is not None and not isinstance(value, RetryPolicy):
+            raise PlanError(f"retry must be a RetryPolicy, not {value!r}")
 
     @idempotency.validator
     def _check_idempotency(self, _: Any, value: Any) -> None:
@@ -240,7 +243,7 @@ class Plan:
         """Return the full id of a state named `step.state`, or in full, or by what the decorator returned."""
         if isinstance(name, PlanState):
             return name.id
-        full = name if name.count(".") == 2 else f"{self.op_id}.{name}"  # noqa: PLR2004 - three segments
+        full = name if isinstance(name, str) and name.count(".") == 2 else f"{self.op_id}.{name}"  # noqa: PLR2004 - three segments
         try:
             full = str(StateId(full))
         except IdError:
@@ -291,9 +294,12 @@ class Plan:
 
     def add(self, name: str, state: State, *, after: Iterable[str | PlanState] = ()) -> PlanState:
         """Add an object with `meta()` and `handle(ctx, io, rec)` as a state called `<op_id>.<name>`."""
-        if not isinstance(state, State):
+        if not isinstance(state, State) or isinstance(state, type):
             raise PlanError(f"state {name!r}: {state!r} has no meta() and handle(ctx, io, rec)")
-        return self._add(name, state.meta(), state.handle, after)
+        meta = state.meta()
+        if not isinstance(meta, StateMeta):
+            raise PlanError(f"state {name!r}: meta() returned {meta!r}, not a StateMeta")
+        return self._add(name, meta, state.handle, after)
 
     def _add(
         self, name: str, meta: StateMeta, handler: Handler, after: Iterable[str | PlanState]
@@ -368,9 +374,9 @@ def _validated(plan: Plan) -> Graph:
                     hint=f"did you mean {near[0]}?" if near else None,
                 )
     ordered = tuple(sorted(edges))
-    order = _topological(list(states), ordered)
+    order = topological(list(states), ordered)
     plan_id = canonical.artifact_id(canonical.encode(_shape(states, ordered)))
-    return Graph(plan.op_id, plan.version, states, ordered, order, plan_id)
+    return Graph(plan.op_id, plan.version, MappingProxyType(states), ordered, order, plan_id)
 
 
 def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
@@ -401,50 +407,6 @@ def order_of(shape: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the order of the states of a recorded `Graph.shape()`. Raises `PlanError` when it is none."""
     try:
         ids = [str(StateId(state["id"])) for state in shape["states"]]
-        return _topological(ids, tuple((str(earlier), str(later)) for earlier, later in shape["edges"]))
+        return topological(ids, tuple((str(earlier), str(later)) for earlier, later in shape["edges"]))
     except (LookupError, TypeError, ValueError):
         raise PlanError("the recorded plan is not one", code=Code.MALFORMED) from None
-
-
-def _topological(ids: Sequence[str], edges: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    """Order states so that edges point forward; among those ready, the one declared first goes first."""
-    position = {state_id: index for index, state_id in enumerate(ids)}
-    waiting_for = dict.fromkeys(ids, 0)
-    later: dict[str, list[str]] = {state_id: [] for state_id in ids}
-    for earlier, follower in edges:
-        waiting_for[follower] += 1
-        later[earlier].append(follower)
-    ready = [position[state_id] for state_id, count in waiting_for.items() if count == 0]
-    heapq.heapify(ready)
-    order: list[str] = []
-    while ready:
-        state_id = ids[heapq.heappop(ready)]
-        order.append(state_id)
-        for follower in later[state_id]:
-            waiting_for[follower] -= 1
-            if waiting_for[follower] == 0:
-                heapq.heappush(ready, position[follower])
-    if len(order) < len(ids):
-        cycle = _cycle({state_id for state_id, count in waiting_for.items() if count}, later)
-        raise PlanError(
-            f"the plan has a cycle: {' -> '.join(cycle)}",
-            code=Code.CIRCULAR_DEPENDENCY,
-            details={"cycle": cycle},
-        )
-    return tuple(order)
-
-
-def _cycle(left: set[str], later: Mapping[str, list[str]]) -> list[str]:
-    """Return one cycle among `left`, its first state repeated at the end.
-
-    Every state left over waits for another one left over, so walking backwards must meet itself.
-    """
-    earlier = {follower: state_id for state_id in sorted(left, reverse=True) for follower in later[state_id]}
-    seen: dict[str, None] = {}
-    here = min(left)
-    while here not in seen:
-        seen[here] = None
-        here = earlier[here]
-    path = list(seen)
-    loop = path[path.index(here) :][::-1]
-    return [*loop, loop[0]]

@@ -397,10 +397,21 @@ def test_the_input_is_left_as_it_was():
     assert repr(value) == repr(before)
 
 
-def test_large_values_of_emoji_and_wide_punctuation_need_no_exact_way(monkeypatch):
-    """Only keys are sorted, so only keys may ask for the sort orjson does not have."""
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, None, True, "x"], "b": {"c": (1.0, -0.0, 1e16, 1e-6, "1.0,")}},
+        [(1, 2.5), [((),)], {}],
+        ['\\"', 1.0, "\xe9", 2.0],
+        [1.5] * 100,
+        # only keys are sorted, so only keys may ask for the sort orjson does not have
+        {"\uff0ckey": "\U0001f389 \uff0c", "b": ['\U0001f389\\":', "\uff0c\\"]},
+        {"\U0001f389": "\uff0c", "a\\": '":'},
+    ],
+    ids=ascii,
+)
+def test_common_values_need_no_exact_way(value, monkeypatch):
     monkeypatch.setattr(canonical, "_encode_exactly", None)
-    value = {"\uff0ckey": "\U0001f389 \uff0c", "b": ['\U0001f389\\":', "\uff0c\\"]}
     assert encode(value) == rfc8785.dumps(value)
 
 
@@ -441,6 +452,7 @@ def test_every_kind_of_nest_up_to_the_limit_is_written_as_json_writes_it(depth, 
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 950, 1100, 1990, 5000, 100_000])
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_depth_beyond_the_limit_is_refused_without_a_recursion_error(depth, wrap):
+    """Tuples among them: orjson 3.13 counts those not, and overruns its memory at about 1000."""
     with pytest.raises(CanonicalError, match="nested too deep, more than 900 containers") as caught:
         encode(nested(depth, wrap))
     assert caught.value.code == "not_json"

@@ -8,6 +8,7 @@ One file per command group: `run` (run, resume), `replay` (replay, verify), `run
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from machine.cli.app import BROKEN_PIPE, launch  # noqa: PLC0415 - importing this package costs nothing
 
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(ValueError, OSError):
                 stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
     code = 0

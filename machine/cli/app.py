@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final, TypeAlias
@@ -65,6 +64,12 @@ DebugOption: TypeAlias = Annotated[
 ]
 
 
+def _version() -> str:
+    import importlib.metadata  # noqa: PLC0415 - it takes longer to load than all the rest of --help
+
+    return importlib.metadata.version("replay-machine")
+
+
 def build(start: Callable[..., int]) -> App:
     """Return the application around `start`, which is given the shared options and calls the command.
 
@@ -73,7 +78,7 @@ def build(start: Callable[..., int]) -> App:
     app = App(
         name="machine",
         help="Record a run once, replay it anywhere, byte for byte.",
-        version=lambda: importlib.metadata.version("replay-machine"),
+        version=_version,
         help_format="plaintext",
         result_action="return_value",
         exit_on_error=False,

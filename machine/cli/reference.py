@@ -38,6 +38,8 @@ store.
 
 **`--json`** prints exactly one JSON object on stdout, for every command and every outcome. An error is
 `{{"error": {{"code", "message", "hint", "details"}}}}`; its codes are explained in [errors](errors.md).
+Three codes are the command line's own: `cancelled` (Ctrl-C), `output_failed` (stdout cannot be written) and
+`internal_error` (a defect of this program; `--debug` shows where).
 
 `machine COMMAND --help` explains a command, `machine --version` prints the version, and
 `machine --install-completion` teaches the shell in use (bash, zsh, fish) to complete commands and options.

@@ -130,6 +130,7 @@ class Run:
         opening.payloads.add_all("context_value", values)
         started = RunStarted(self.graph.op_id, opening.manifest_id, self.graph.plan_id, self.snapshot.id)
         await self._emit(started, opening.payloads, opening.info)
+        await self.log.durable()  # a run id that anybody has seen can be resumed
 
     def _checkpoint(self, snapshot_id: str) -> Snapshot:
         if self.snapshot is None or self.snapshot.id != snapshot_id:
@@ -192,6 +193,7 @@ class Run:
                 return await _call(state, ctx, io, rec)
             raise _TimedOut(state, timeout)
         finally:
+            await io.end()
             scope.closed = True
 
     def _ending(

@@ -25,6 +25,8 @@ def describe(exc: BaseException) -> ErrorInfo:
     Memory addresses in the message are blanked and what no JSON string can hold is escaped, so that a replay says
     the same.
     """
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]  # a task group with one failure failed for that reason
     if isinstance(exc, MachineError):
         info = exc.info
         message = _clean(_text(exc))

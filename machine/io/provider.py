@@ -52,6 +52,14 @@ class Call:
     effect: bool
 
 
+@attrs.frozen(eq=False)
+class _Flight:
+    """A call that has begun and has no outcome yet."""
+
+    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    done: anyio.Event = attrs.field(factory=anyio.Event)
+
+
 class IoProvider(ABC):
     """The outside, as a handler sees it. Every method is awaited (in a plain-function handler: just called).
 
@@ -60,7 +68,7 @@ class IoProvider(ABC):
 
     def __init__(self, scope: AttemptScope) -> None:
         self._scope = scope
-        self._in_flight: dict[str, anyio.Event] = {}
+        self._in_flight: dict[str, _Flight] = {}
         self._keyed: str | None = None
 
     @abstractmethod
@@ -235,16 +243,28 @@ class IoProvider(ABC):
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         """Return the one fact of a call, whoever asks first."""
         while (racing := self._in_flight.get(call.key)) is not None:
-            await racing.wait()
+            await racing.done.wait()
+        self._scope.check_open()
         before = self._before(call)
         if before is not None:
             return before
-        self._in_flight[call.key] = done = anyio.Event()
+        self._in_flight[call.key] = flight = _Flight()
         try:
-            return await (self._obtain(call) if value is None else self._record(call, value))
+            with flight.scope:
+                return await (self._obtain(call) if value is None else self._record(call, value))
+            raise self._scope.ended()
         finally:
             del self._in_flight[call.key]
-            done.set()
+            flight.done.set()
+
+    async def end(self) -> None:
+        """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""
+        self._scope.ending = True
+        with anyio.CancelScope(shield=True):
+            while self._in_flight:
+                flight = next(iter(self._in_flight.values()))
+                flight.scope.cancel()
+                await flight.done.wait()
 
     def _before(self, call: Call) -> FactRecorded | None:
         """Return the fact that already answers a call: the same explicit key, or what an earlier attempt left."""

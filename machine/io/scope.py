@@ -103,6 +103,8 @@ class AttemptScope:
     idempotency_key: str | None
     quiet: Quiet
     closed: bool = False
+    ending: bool = False
+    """True while the calls that the handler left in flight are given up."""
     limit: anyio.CancelScope | None = None
     """The scope of the state's timeout."""
     _occurrences: dict[tuple[str, str], int] = attrs.field(factory=dict, init=False)
@@ -114,12 +116,16 @@ class AttemptScope:
 
     def check_open(self) -> None:
         """Raise `StateError` (`attempt_closed`) when the attempt has ended."""
-        if self.closed:
-            raise StateError(
-                f"attempt {self.attempt} of {self.state.id} has ended; a task it left behind used its io or rec",
-                code=Code.ATTEMPT_CLOSED,
-                hint="await every task before the handler returns",
-            )
+        if self.closed or self.ending:
+            raise self.ended()
+
+    def ended(self) -> StateError:
+        """Return the error for what a handler left behind."""
+        return StateError(
+            f"attempt {self.attempt} of {self.state.id} has ended; a task it left behind used its io or rec",
+            code=Code.ATTEMPT_CLOSED,
+            hint="await every task before the handler returns",
+        )
 
     def occurrence(self, namespace: str, digest: str) -> int:
         """Count the calls of this attempt with one namespace and request; the first is 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,10 +13,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from machine import new_run_id, open_store
+from machine import new_run_id, open_store, run
 from machine.cli import main
 from machine.events import chain_next
 from machine.stores.base import ZERO_CHAIN, StoredEvent
+from machine.target import load
 
 PLAN = """
 from machine import Plan
@@ -126,6 +128,25 @@ def recorded(machine, plan_file):
     said = machine("run", "prices.py", "--json", "--input", '{"add": 1}')
     assert said.code == 0, said.err
     return said.json["run_id"]
+
+
+@pytest.fixture(scope="session")
+def one_run(tmp_path_factory):
+    """Record one run of `prices.py` for all tests that only look at it."""
+    place = tmp_path_factory.mktemp("one_run")
+    (place / "prices.py").write_text(PLAN)
+    url = f"sqlite:///{place}/runs.db"
+    loaded = load("prices.py", place)
+    with open_store(url) as store, contextlib.chdir(place):
+        return url, run(loaded.plan, store=store, input={"add": 1}, target=loaded.target).run_id
+
+
+@pytest.fixture
+def kept(here, one_run, monkeypatch):
+    """Give the id of a completed run of `prices.py` in a store that must not be written."""
+    url, run_id = one_run
+    monkeypatch.setenv("MACHINE_STORE", url)
+    return run_id
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_a_tag_that_is_none_is_refused(machine, plan_file):
         ["facts", "@last", "--state", "nothing"],
     ],
 )
-def test_arguments_that_cannot_work_exit_with_2_and_a_hint(machine, recorded, argv):
+def test_arguments_that_cannot_work_exit_with_2_and_a_hint(machine, kept, argv):
     said = machine(*argv)
     assert said.code == 2
     assert said.out == ""
@@ -111,7 +111,7 @@ READERS = ["resume", "replay", "verify", "show", "events", "facts", "context"]
 
 
 @pytest.mark.parametrize("command", READERS)
-def test_a_run_that_is_not_there_exits_with_5(machine, recorded, command):
+def test_a_run_that_is_not_there_exits_with_5(machine, kept, command):
     said = machine(command, "ffffffff")
     assert said.code == 5
     assert said.err.startswith("error[run_not_found]: there is no run 'ffffffff'")
@@ -173,7 +173,7 @@ def test_a_store_that_no_backend_knows_exits_with_2(machine, here, url):
 
 
 @pytest.mark.parametrize("identifier", ["abc", "a" * 64, "A" * 64])
-def test_an_artifact_that_is_not_there_exits_with_5(machine, recorded, identifier):
+def test_an_artifact_that_is_not_there_exits_with_5(machine, kept, identifier):
     said = machine("artifact", identifier)
     assert said.code == 5
     assert said.err.startswith(f"error[artifact_not_found]: there is no artifact {identifier!r}")
@@ -204,3 +204,30 @@ def test_damage_exits_with_3_and_names_the_event(machine, recorded):
     shown = machine("show", "@last")
     assert shown.code == 3
     assert shown.err.startswith("error[")
+
+
+def test_a_defect_of_the_program_is_told_without_a_traceback_unless_asked_for(
+    machine, plan_file, monkeypatch
+):
+    def broken(*args, **kwargs):
+        raise TypeError("of its own")
+
+    monkeypatch.setattr(library, "run", broken)
+    said = machine("run", "prices.py")
+    assert said.code == 1
+    assert said.err.startswith("error[internal_error]: TypeError: of its own\nhint: ")
+    assert "Traceback" not in said.err
+    assert "Traceback" in machine("run", "prices.py", "--debug").err
+
+
+def test_ctrl_c_before_anything_was_recorded_says_so(machine, plan_file, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(library, "run", interrupted)
+    said = machine("run", "prices.py")
+    assert said.code == 130
+    assert said.err == "cancelled; nothing was recorded yet\n"
+    in_json = machine("run", "prices.py", "--json")
+    assert in_json.code == 130
+    assert in_json.json["error"]["code"] == "cancelled"

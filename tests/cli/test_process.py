@@ -91,7 +91,7 @@ def test_a_replay_in_another_process_place_and_time_zone_is_identical(process, r
     assert said.out.startswith("identical")
 
 
-def test_a_reader_that_goes_away_is_nothing_to_speak_of(recorded):
+def test_a_reader_that_goes_away_is_nothing_to_speak_of(kept):
     child = started("events", "@last")
     child.stdout.close()
     assert child.wait(timeout=20) == 141
@@ -100,7 +100,7 @@ def test_a_reader_that_goes_away_is_nothing_to_speak_of(recorded):
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
-def test_output_that_cannot_be_written_is_an_error_without_a_traceback(recorded):
+def test_output_that_cannot_be_written_is_an_error_without_a_traceback(kept):
     with FULL.open("w") as full:
         child = subprocess.run(
             [sys.executable, "-m", "machine", "runs"],
@@ -146,7 +146,8 @@ def test_colour_is_for_terminals_and_not_when_no_color_is_set(recorded, environm
     assert "\x1b" not in machine("show", "@last").out
 
 
-def test_lines_on_a_terminal_are_no_longer_than_it_is_wide(recorded, environment):
+def test_lines_on_a_terminal_are_no_longer_than_it_is_wide(kept, environment):
+    environment["MACHINE_STORE"] = os.environ["MACHINE_STORE"]
     for command in ("runs", "show", "events", "facts"):
         code, got = on_terminal(command, *([] if command == "runs" else ["@last"]), env=environment)
         assert code == 0

@@ -44,7 +44,7 @@ def test_show_tells_how_a_run_stands_and_where_it_came_from(machine, recorded, h
     ]
 
 
-def test_show_as_json_has_manifest_provenance_states_and_effects(machine, recorded):
+def test_show_as_json_has_manifest_provenance_states_and_effects(machine, kept):
     shown = machine("show", "@last", "--json").json
     assert shown["input"] == {"add": 1}
     assert shown["config"]["durability"] == "effects"
@@ -92,7 +92,7 @@ def test_show_names_an_effect_whose_outcome_nobody_knows(machine, crashed):
     assert machine("replay", run_id).out.rstrip().endswith("as far as the recording goes")
 
 
-def test_events_are_one_line_each(machine, recorded):
+def test_events_are_one_line_each(machine, kept):
     head = machine("show", "@last", "--json").json["head_seq"]
     lines = machine("events", "@last").out.splitlines()
     assert len(lines) == head + 1
@@ -102,7 +102,7 @@ def test_events_are_one_line_each(machine, recorded):
     assert all(line == line.rstrip() for line in lines)
 
 
-def test_events_are_chosen_by_state_and_type(machine, recorded):
+def test_events_are_chosen_by_state_and_type(machine, kept):
     found = machine("events", "@last", "--state", "fetch.data", "--type", "fact_recorded", "--json").json
     assert [event["event"]["namespace"] for event in found["events"]] == ["exec", "env"]
     whole = machine("events", "@last", "--state", "prices.fetch.data", "--json").json["events"]
@@ -132,7 +132,7 @@ def test_domain_events_are_found_by_their_name(machine, write):
     assert "\x1b" not in lines[1]
 
 
-def test_facts_show_what_was_asked_and_what_came_of_it(machine, recorded):
+def test_facts_show_what_was_asked_and_what_came_of_it(machine, kept):
     lines = machine("facts", "@last").out.splitlines()
     assert lines[0].split() == ["SEQ", "KEY", "NAMESPACE", "REQUEST", "OUTCOME"]
     assert lines[1].split() == ["3", "fetch.data/0", "exec", "printf", "12", "exit", "0", '"12"']
@@ -164,7 +164,7 @@ def test_errors_are_facts_too(machine, write):
     )
 
 
-def test_the_context_is_that_of_the_last_checkpoint_at_or_before_an_event(machine, recorded):
+def test_the_context_is_that_of_the_last_checkpoint_at_or_before_an_event(machine, kept):
     events = machine("events", "@last", "--json").json["events"]
     done = [event["seq"] for event in events if event["event"]["type"] == "state_completed"]
     assert machine("context", "@last", "--at", 1, "--json").json["context"] == {"add": 1}
@@ -175,7 +175,7 @@ def test_the_context_is_that_of_the_last_checkpoint_at_or_before_an_event(machin
     assert json.loads(machine("context", "@last").out)["total"] == 25
 
 
-def test_an_artifact_is_printed_as_the_bytes_it_is(machine, recorded):
+def test_an_artifact_is_printed_as_the_bytes_it_is(machine, kept):
     shown = machine("show", "@last", "--json").json
     out = machine("artifact", shown["manifest_id"]).out
     assert json.loads(out)["op_id"] == "prices"
@@ -215,7 +215,7 @@ def test_a_plan_is_shown_as_mermaid_dot_and_json(machine, plan_file):
 @pytest.mark.parametrize(
     "command", ["runs", "show", "events", "facts", "context", "verify", "replay", "resume"]
 )
-def test_json_is_exactly_one_object_and_stderr_is_empty(machine, recorded, command):
+def test_json_is_exactly_one_object_and_stderr_is_empty(machine, kept, command):
     said = machine(command, *([] if command == "runs" else ["@last"]), "--json")
     assert said.code == 0
     assert isinstance(said.json, dict)

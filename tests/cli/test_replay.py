@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 
-def test_a_run_replays_identical(machine, recorded):
+def test_a_run_replays_identical(machine, kept):
     said = machine("replay", "@last")
     assert said.code == 0
     assert said.out.startswith("identical  ")
     assert said.err == ""
-    result = machine("replay", recorded, "--json").json
+    result = machine("replay", kept, "--json").json
     assert result["identical"] is True
     assert result["divergence"] is None
-    assert result["events"] == machine("show", recorded, "--json").json["head_seq"]
-    assert result["digest"] == machine("verify", recorded, "--json").json["digest"]
+    assert result["events"] == machine("show", kept, "--json").json["head_seq"]
+    assert result["digest"] == machine("verify", kept, "--json").json["digest"]
 
 
 def test_an_edited_line_makes_it_diverge_and_names_the_state(machine, recorded, plan_file):
@@ -60,7 +60,7 @@ def test_a_replay_touches_nothing(machine, recorded, here):
     assert machine("events", "@last", "--json").json == before
 
 
-def test_verify_says_that_a_run_is_sound(machine, recorded):
+def test_verify_says_that_a_run_is_sound(machine, kept):
     said = machine("verify", "@last")
     assert said.code == 0
     assert said.out.startswith("sound  ")

@@ -342,3 +342,49 @@ def test_a_call_the_handler_gave_up_on_is_given_up_again(store, scripted):
     assert result.context == {"gave_up": True}
     assert [fact.outcome.error.code for fact in facts_of(store, result.run_id)] == ["call_cancelled"]
     assert replay(result.run_id, plan=plan, store=store).identical
+
+
+@pytest.mark.parametrize("left", ["gather", "task", "explicit key"])
+def test_calls_that_a_handler_leaves_in_flight_are_given_up_and_recorded_so(store, scripted, left):
+    def answer(request):
+        return machine.IoOther("boom", retryable=True) if request.get("fail") else request
+
+    async def handler(ctx, io, rec):
+        key = "same" if left == "explicit key" else None
+        calls = [
+            io.call("world", {"delay": 0.01, "fail": 1}),
+            io.call("world", {"delay": 30}, key),
+            io.call("world", {"delay": 30}, key),
+        ]
+        if left == "task":
+            kept.extend(asyncio.ensure_future(call) for call in calls)
+            await asyncio.sleep(0.05)
+            raise ValueError("leaves all behind")
+        await asyncio.gather(*calls)
+
+    kept = []
+    plan = one_state(handler, retry=RetryPolicy(2))
+    result = run(plan, store=store, transports={"world": scripted(answer)})
+    assert result.status == "failed"
+    assert machine.verify(result.run_id, store=store).ok
+    codes = [fact.outcome.error.code for fact in facts_of(store, result.run_id)]
+    assert codes == ["io_transport_failed", *["call_cancelled"] * (1 if left == "explicit key" else 2)] * 2
+    if left != "task":  # there, the moment of leaving is a timer of the handler's own
+        assert replay(result.run_id, plan=plan, store=store).divergence is None
+    for task in kept:
+        assert isinstance(task.exception(), MachineError)
+
+
+def test_a_task_group_with_one_failure_fails_with_that_failure(store, scripted):
+    async def handler(ctx, io, rec):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(io.call, "world", {"delay": 30})
+            tasks.start_soon(io.call, "world", {"fail": 1})
+
+    def answer(request):
+        return machine.Transport("gone", code="http_status") if request.get("fail") else request
+
+    plan = one_state(handler, retry=RetryPolicy(5))
+    result = run(plan, store=store, transports={"world": scripted(answer)})
+    assert (result.error.code, result.error.retryable, result.error.message) == ("http_status", False, "gone")
+    assert replay(result.run_id, plan=plan, store=store).identical
