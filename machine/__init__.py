@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from machine.errors import Corruption as Corruption
     from machine.errors import ErrorCategory as ErrorCategory
     from machine.errors import ErrorInfo as ErrorInfo
+    from machine.errors import Failure as Failure
     from machine.errors import IdError as IdError
     from machine.errors import IoError as IoError
     from machine.errors import IoOther as IoOther
@@ -117,6 +118,7 @@ _HOMES: Final = {
             "Corruption",
             "ErrorCategory",
             "ErrorInfo",
+            "Failure",
             "IdError",
             "IoError",
             "IoOther",

@@ -22,6 +22,7 @@ __all__ = [
     "Corruption",
     "ErrorCategory",
     "ErrorInfo",
+    "Failure",
     "IdError",
     "IoError",
     "IoOther",
@@ -276,6 +277,15 @@ class RunError(MachineError):
 
 class StateError(MachineError):
     """An attempt failed for a reason the engine found, not the handler."""
+
+    default_code = Code.HANDLER_ERROR
+
+
+class Failure(MachineError):  # noqa: N818 - what a handler raises, not what this library reports
+    """Raise it in a handler to fail the attempt with a code of your own, retryable or not.
+
+    Any other exception fails the attempt too, as `handler_error` and retryable.
+    """
 
     default_code = Code.HANDLER_ERROR
 

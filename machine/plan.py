@@ -186,7 +186,9 @@ class PlanState:
     def source(self) -> Any:
         """The function or class whose source is the state's code."""
         owner = getattr(self.handler, "__self__", None)
-        return self.handler if owner is None else type(owner)
+        if owner is not None:
+            return type(owner)
+        return self.handler if inspect.isfunction(self.handler) else type(self.handler)
 
     def __call__(self, ctx: Any, io: Any, rec: Any) -> Any:
         """Call the handler itself, outside any run."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import anyio
 import attrs
-from anyio.lowlevel import current_token
+from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest
@@ -188,10 +188,14 @@ class Run:
         try:
             timeout = state.meta.timeout
             if timeout is None or not self.live:  # replay never sleeps, so it never times out
-                return await _call(state, ctx, io, rec)
-            with anyio.CancelScope(deadline=anyio.current_time() + timeout) as scope.limit:
-                return await _call(state, ctx, io, rec)
-            raise _TimedOut(state, timeout)
+                outcome = await _call(state, ctx, io, rec)
+            else:
+                with anyio.CancelScope(deadline=anyio.current_time() + timeout) as scope.limit:
+                    outcome = await _call(state, ctx, io, rec)
+                if scope.limit.cancel_called:
+                    raise _TimedOut(state, timeout)
+            await _stop_if_cancelled()  # a handler may have swallowed it
+            return outcome
         finally:
             await io.end()
             scope.closed = True
@@ -245,13 +249,22 @@ def _cancelled_from_outside(exc: BaseException) -> bool:
     """Say whether an exception is the cancellation of this very task, not one a handler raised by itself."""
     if not isinstance(exc, anyio.get_cancelled_exc_class()):
         return False
-    if anyio.get_current_task().has_pending_cancellation():
-        return True
+    return anyio.get_current_task().has_pending_cancellation() or _task_cancelled()
+
+
+def _task_cancelled() -> bool:
+    """Say whether somebody has cancelled this task, as Ctrl-C does, rather than a scope around it."""
     try:
         task = asyncio.current_task()
-    except RuntimeError:  # another event loop, whose scopes have been asked above
+    except RuntimeError:  # another event loop, which has scopes only
         return False
     return task is not None and task.cancelling() > 0
+
+
+async def _stop_if_cancelled() -> None:
+    await checkpoint_if_cancelled()
+    if _task_cancelled():
+        raise asyncio.CancelledError
 
 
 async def _call(state: PlanState, ctx: Context, io: IoProvider, rec: Recorder) -> Any:

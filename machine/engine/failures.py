@@ -38,7 +38,7 @@ def describe(exc: BaseException) -> ErrorInfo:
             ErrorCategory.UNKNOWN,
             retryable=True,
             message="",
-            details={"exception": f"{type(exc).__module__}.{name}"},
+            details={"exception": name},  # not its module, whose name depends on how the plan was loaded
         )
         message = _clean(f"{name}: {text}" if text else name)
         if isinstance(exc, BaseExceptionGroup):

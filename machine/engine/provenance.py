@@ -9,6 +9,7 @@ import importlib.metadata
 import inspect
 import os
 import platform
+import sys
 import textwrap
 from pathlib import Path
 from types import CodeType
@@ -55,40 +56,55 @@ def code_fingerprints(graph: Graph) -> dict[str, str]:
 
 
 def code_fingerprint(source: Any) -> str:
-    """Return a fingerprint of a function's or class's own code: 16 hex digits.
+    """Return a fingerprint of a handler's code: 16 hex digits.
 
-    It is taken over the syntax tree without docstrings, so comments and layout do not move it; where no source
-    can be found, over the compiled code. The name is left out: a renamed handler is the same handler.
+    It covers the function or class and the functions and classes of the same module that it names, and those that
+    they name. It is taken over syntax trees without docstrings, so comments and layout do not move it; where no
+    source can be found, over the compiled code.
     """
-    return _fingerprint(inspect.unwrap(source) if callable(source) else source)
+    first = inspect.unwrap(source) if callable(source) else source
+    module = getattr(first, "__module__", None)
+    parts: dict[Any, str] = {}
+    pending = [first]
+    while pending:
+        item = pending.pop()
+        if item in parts:
+            continue
+        parts[item], names = _own_code(item)
+        world = getattr(item, "__globals__", None) or getattr(sys.modules.get(str(module)), "__dict__", {})
+        for name in names:
+            helper = world.get(name)
+            if inspect.isfunction(helper) or inspect.isclass(helper):
+                helper = inspect.unwrap(helper)
+                if helper.__module__ == module:
+                    pending.append(helper)
+    helpers = sorted(text for item, text in parts.items() if item is not first)
+    return canonical.artifact_id("\0".join([parts[first], *helpers]).encode())[:16]
 
 
 @functools.cache
-def _fingerprint(source: Any) -> str:
+def _own_code(source: Any) -> tuple[str, frozenset[str]]:
+    """Return a canonical text of one function's or class's own code, and the names it uses."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(source)))
     except (OSError, TypeError, SyntaxError):
-        return _hash(_code_bytes(getattr(source, "__code__", None)))
+        return _code_text(getattr(source, "__code__", None)), frozenset()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
             node.decorator_list = []
             node.name = ""
-    return _hash(ast.dump(tree).encode())
+    names = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return ast.dump(tree), names
 
 
-def _code_bytes(code: CodeType | None) -> bytes:
+def _code_text(code: CodeType | None) -> str:
     if code is None:
-        return b""
-    parts = [code.co_code, repr(code.co_names).encode()]
-    for constant in code.co_consts:
-        parts.append(_code_bytes(constant) if isinstance(constant, CodeType) else repr(constant).encode())
-    return b"\0".join(parts)
-
-
-def _hash(data: bytes) -> str:
-    return canonical.artifact_id(data)[:16]
+        return ""
+    parts = [code.co_code.hex(), repr(code.co_names)]
+    parts += [_code_text(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts]
+    return "\0".join(parts)
 
 
 @functools.cache

@@ -33,6 +33,7 @@ KEY_VARIABLE: Final = "MACHINE_IDEMPOTENCY_KEY"
 """The environment variable in which a program finds the idempotency key of the state that runs it."""
 
 _TAIL: Final = 2000
+_LINE: Final = 500
 
 
 def exec_request(
@@ -113,12 +114,13 @@ class ExecResult:
     def check(self) -> Self:
         """Return this result if the program succeeded.
 
-        Raises `IoOther(exec_status)` when the return code is not 0, with the end of standard error in its
-        details.
+        Raises `IoOther(exec_status)` when the return code is not 0, with the last line of standard
+        error in its message and more of it in its details.
         """
         if self.returncode:
+            said = self.stderr.strip().rpartition("\n")[2][:_LINE]
             raise IoOther(
-                f"the program ended with status {self.returncode}",
+                f"the program ended with status {self.returncode}{': ' if said else ''}{said}",
                 code=Code.EXEC_STATUS,
                 details={"returncode": self.returncode, "stderr_tail": self.stderr[-_TAIL:]},
             )

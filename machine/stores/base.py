@@ -102,6 +102,10 @@ class Store(Protocol):
         """Return where the run's log ends; `Head(0, ZERO_CHAIN)` for a run that has no events."""
         ...
 
+    def head_seq(self, run_id: str) -> int:
+        """Return the seq of the run's last event; 0 for a run that has no events."""
+        ...
+
     def append(
         self,
         run_id: str,

@@ -169,6 +169,10 @@ class MemoryStore:
         """Count the run's events; 0 for an unknown run."""
         return len(self._open().logs.get(run_id, ()))
 
+    def head_seq(self, run_id: str) -> int:
+        """Return the seq of the run's last event; 0 for an unknown run."""
+        return self.head(run_id).seq
+
     def latest_seq(self, run_id: str) -> int:
         """Return the run's head seq; 0 for an unknown run."""
         return self.head(run_id).seq

@@ -259,6 +259,10 @@ class SqliteStore:
         with self._session as conn:
             return int(conn.execute(query, (_text(run_id),)).fetchone()[0])
 
+    def head_seq(self, run_id: str) -> int:
+        """Return the seq of the run's last event; 0 for an unknown run."""
+        return self.head(run_id).seq
+
     def latest_seq(self, run_id: str) -> int:
         """Return the run's head seq; 0 for an unknown run."""
         return self.head(run_id).seq

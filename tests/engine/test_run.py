@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -425,3 +426,44 @@ def test_a_reporter_that_raises_stops_the_run_like_a_crash(store):
     with pytest.raises(RuntimeError, match="the reporter broke"):
         run(plan, store=store, reporter=Broken(), run_id=chosen)
     assert machine.resume(chosen, plan=plan, store=store).status == "completed"
+
+
+def test_a_handler_that_swallows_its_timeout_is_cut_all_the_same(store):
+    async def handler(ctx, io, rec):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        ctx["late"] = 1
+
+    result = run(failing_with(handler, timeout=0.05), store=store)
+    assert (result.status, result.error.code) == ("failed", "state_timeout")
+
+
+def test_a_handler_that_swallows_a_cancellation_stops_the_run_all_the_same(store):
+    async def handler(ctx, io, rec):
+        with contextlib.suppress(asyncio.CancelledError):
+            await io.sleep(60)
+
+    plan = failing_with(handler)
+    chosen = machine.new_run_id()
+
+    async def main():
+        task = asyncio.create_task(machine.aio.run(plan, store=store, run_id=chosen))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(main())
+    assert machine.verify(chosen, store=store).ok
+    assert store.run_row(chosen).status == "running", "it can be resumed"
+
+
+def test_a_failure_has_the_code_and_the_words_its_handler_gave_it(store):
+    async def handler(ctx, io, rec):
+        raise machine.Failure("the shop is closed", code="shop_closed", details={"until": 9})
+
+    result = run(failing_with(handler, retry=RetryPolicy(3)), store=store)
+    error = result.error
+    assert (error.code, error.message, error.retryable) == ("shop_closed", "the shop is closed", False)
+    assert error.details == {"until": 9}
+    assert types_of(store, result.run_id).count("state_entered") == 1

@@ -294,6 +294,30 @@ def test_comments_names_and_layout_do_not_move_a_fingerprint():
     assert code_fingerprint(eval("lambda: 1")) != code_fingerprint(eval("lambda: 2"))
 
 
+def test_a_changed_helper_of_the_same_module_moves_the_fingerprint_of_what_names_it(tmp_path):
+    import importlib.util
+
+    from machine.engine.provenance import code_fingerprint
+
+    def loaded(number, constant):
+        path = tmp_path / f"helpers_{number}.py"
+        path.write_text(
+            "def used(n):\n    return inner(n)\n\n"
+            f"def inner(n):\n    return used(n) if n else {constant}\n\n"
+            "def handler(ctx, io, rec):\n    ctx['n'] = used(0)\n\n"
+            "def other(ctx, io, rec):\n    ctx['n'] = 0\n"
+        )
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    before, same, after = loaded(1, 5), loaded(2, 5), loaded(3, 6)
+    assert code_fingerprint(before.handler) == code_fingerprint(same.handler)
+    assert code_fingerprint(before.handler) != code_fingerprint(after.handler)
+    assert code_fingerprint(before.other) == code_fingerprint(after.other)
+
+
 def test_two_runs_fed_the_same_facts_have_the_same_digest_whatever_their_order():
     class World(machine.io.base_transport.BaseTransport):
         def __init__(self, delays):
