@@ -40,7 +40,7 @@ nox.options.error_on_missing_interpreters = True
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""
-    session.install("-q", "ruff")
+    session.install("-q", *nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["lint"])
     session.run("ruff", "check", "--quiet")
     session.run("ruff", "format", "--check", "--quiet")
 
@@ -50,7 +50,7 @@ def types(session: nox.Session) -> None:
     """Strict types inside, and the public API as a user's type checker sees it."""
     session.install("-q", ".[lint,test]")
     session.run("mypy")
-    session.run("pyright", "machine/__init__.py", "docs/examples")
+    session.run("pyright", "machine/__init__.py", "tests/typing")
 
 
 @nox.session

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from machine.config import RetryPolicy as RetryPolicy
     from machine.config import RunConfig as RunConfig
     from machine.config import RunManifest as RunManifest
+    from machine.engine.recorder import Recorder as Recorder
     from machine.engine.reporter import Reporter as Reporter
     from machine.engine.run_id import new_run_id as new_run_id
     from machine.engine.runs import RunResult as RunResult
@@ -85,6 +86,7 @@ _HOMES: Final = {
     "HttpResponse": "machine.io.http",
     "IoProvider": "machine.io.provider",
     "IoResult": "machine.io.provider",
+    "Recorder": "machine.engine.recorder",
     "ReplayResult": "machine.replay.reproduce",
     "Reporter": "machine.engine.reporter",
     "RunResult": "machine.engine.runs",
@@ -140,7 +142,7 @@ _HOMES: Final = {
     ),
 }
 
-__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [*sorted(_HOMES)]  # noqa: PLE0604 - the table above is the one list of public names
 
 
 def __getattr__(name: str) -> Any:

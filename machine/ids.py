@@ -133,6 +133,7 @@ class FactKey(_Printable):
     rule = "1 to 512 printable characters, not beginning with '@' (reserved for the engine)"
 
     def __new__(cls, value: str) -> Self:
+        """Return `value` as a fact key. Raises `IdError`."""
         if isinstance(value, str) and value.startswith(RESERVED_FACT_PREFIX):
             raise IdError(f"FactKey {value!r} is invalid: {cls.rule}")
         return super().__new__(cls, value)

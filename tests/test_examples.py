@@ -564,9 +564,7 @@ def _killed(slow, url, given, durable):
     [("clock", "state_entered", 1), ("file", "effect_intended", 2)],
     ids=["before the effect", "between the effect and its record"],
 )
-def test_a_killed_report_is_resumed_to_the_same_result(  # noqa: PLR0917
-    slow, last, intents, url, store, asked
-):
+def test_a_killed_report_is_resumed_to_the_same_result(slow, last, intents, url, store, asked):
     state = "repo_report.report.render" if slow == "clock" else "repo_report.report.write"
     run_id = _killed(slow, url, asked, lambda event: (event["type"], event.get("state_id")) == (last, state))
     left = Path(asked["out"]).read_bytes() if slow == "file" else None

@@ -18,8 +18,8 @@ from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest
-from machine.engine.failures import describe, refused, trace
 from machine.engine.blocking import call_in_thread
+from machine.engine.failures import describe, refused, trace
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.errors import Code, ErrorInfo, StateError

@@ -18,7 +18,6 @@ from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.transports import opened
 from machine.errors import CanonicalError, Code, ErrorInfo, PlanError, UsageError
-from machine.events import Entry
 from machine.ids import ContextKey, OpId, RunId
 from machine.io.live import LiveIo
 from machine.io.scope import Payloads
@@ -73,7 +72,16 @@ async def run(
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
     opening = _opening(graph, config, {} if input is None else input, target)
     return await _drive(
-        graph, config, store, chosen, History(), ZERO_CHAIN, opening, transports, catalogue, reporter
+        graph,
+        config,
+        store,
+        chosen,
+        history=History(),
+        chain=ZERO_CHAIN,
+        opening=opening,
+        transports=transports,
+        catalogue=catalogue,
+        reporter=reporter,
     )
 
 
@@ -93,15 +101,25 @@ async def resume(
     before anything is written, and `Concurrency` when somebody else drives the run.
     """
     graph = plan.graph
-    entry, started = reading.first_entry(store, run_id)
+    _, started = reading.first_entry(store, run_id)
     config = reading.manifest_of(store, started).run_config
     history, chain = History(), ZERO_CHAIN
     for item, stored in reading.entries(store, run_id):
         history.advance(item)
         chain = stored.chain
     _check_plan(graph, history)
-    del entry
-    return await _drive(graph, config, store, run_id, history, chain, None, transports, catalogue, reporter)
+    return await _drive(
+        graph,
+        config,
+        store,
+        run_id,
+        history=history,
+        chain=chain,
+        opening=None,
+        transports=transports,
+        catalogue=catalogue,
+        reporter=reporter,
+    )
 
 
 def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
@@ -162,6 +180,7 @@ async def _drive(
     config: RunConfig,
     store: Store,
     run_id: str,
+    *,
     history: History,
     chain: bytes,
     opening: Opening | None,

@@ -109,11 +109,11 @@ def likely_cause(
             Cause.UPSTREAM_CODE_CHANGED,
             f"the code of {', '.join(upstream)}, which ran before it, has changed",
         )
-    return (
-        Cause.NOTHING_CHANGED,
-        f"the code of {state_id} itself has not changed: a function it calls has, or it is nondeterministic "
-        "(time, randomness, the environment, set order, ... that did not come through io)",
+    text = (
+        f"the code of {state_id} has not changed: code in another module has, or it is nondeterministic "
+        "(time, randomness, the environment, set order, ... that did not come through io)"
     )
+    return Cause.NOTHING_CHANGED, text
 
 
 def _after(order: Sequence[str], one: str, other: str) -> bool:

@@ -14,10 +14,10 @@ import anyio
 from machine import canonical, codec
 from machine.errors import MachineError, StoreError
 from machine.events import (
+    EffectIntended,
     Entry,
     Event,
     FactRecorded,
-    EffectIntended,
     RunCompleted,
     RunStarted,
     StateCompleted,
@@ -47,7 +47,7 @@ class Diverged(BaseException):
         self.divergence = divergence
 
 
-class RecordingEnds(BaseException):  # noqa: N818 - not an error: an open recording has been reproduced to its end
+class RecordingEnds(BaseException):
     """The recording ends here, without the run having ended."""
 
 

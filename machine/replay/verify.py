@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from machine import canonical
+from machine import canonical, codec
 from machine.engine import reading
 from machine.errors import Code, LogError, MachineError, StoreError
 from machine.events import (
@@ -21,13 +21,14 @@ from machine.events import (
     FactRecorded,
     FactValue,
     RunStarted,
+    StateCompleted,
+    StateFailed,
+    chain_next,
 )
-from machine.events import StateCompleted, StateFailed, chain_next
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
 from machine.plan import order_of
 from machine.stores.base import ZERO_CHAIN, Store
-from machine import codec
 
 __all__ = ["Problem", "VerifyResult", "verify"]
 

@@ -97,7 +97,7 @@ def test_two_runs_have_different_ids_and_sort_by_creation(store):
     assert len(set(ids)) == 5
 
 
-class Unprintable(Exception):
+class UnprintableError(Exception):
     def __str__(self):
         raise RuntimeError("even its text fails")
 
@@ -110,7 +110,7 @@ class Unprintable(Exception):
         (SystemExit(3), "handler_error"),
         (asyncio.CancelledError(), "handler_error"),
         (GeneratorExit(), "handler_error"),
-        (Unprintable(), "handler_error"),
+        (UnprintableError(), "handler_error"),
         (ExceptionGroup("several", [ValueError("a"), TypeError("b")]), "handler_error"),
         (ValueError("a lone surrogate \ud800"), "handler_error"),
         (machine.Transport("down", code="my_code", retryable=True), "my_code"),
@@ -377,7 +377,7 @@ def test_the_plain_face_inside_a_running_loop_says_what_to_call():
     async def main():
         run(Plan("op"), store=None)
 
-    with pytest.raises(machine.UsageError, match="machine.aio.run"):
+    with pytest.raises(machine.UsageError, match=r"machine\.aio\.run"):
         asyncio.run(main())
 
 

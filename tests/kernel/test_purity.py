@@ -134,7 +134,7 @@ print(history.status, history.head_seq, history.digest(plan.graph.order))
 
 def probe(*, sabotage="None", hash_seed="0"):
     return subprocess.run(
-        [sys.executable, "-c", f"SABOTAGE = {sabotage}\n{PROBE}", *MODULES],
+        [sys.executable, "-P", "-c", f"SABOTAGE = {sabotage}\n{PROBE}", *MODULES],
         env={
             "PYTHONPATH": str(Path(machine.__file__).parent.parent),
             "PYTHONHASHSEED": hash_seed,

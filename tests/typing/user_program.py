@@ -1,0 +1,61 @@
+"""A program as a user with a strict type checker writes it. It is checked, not run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import machine
+from machine import (
+    Context,
+    Divergence,
+    DomainEvent,
+    ExponentialBackoff,
+    HttpResponse,
+    IoProvider,
+    Plan,
+    ReplayResult,
+    RetryPolicy,
+    RunConfig,
+    RunResult,
+    StateOutcome,
+    VerifyResult,
+    open_store,
+    replay,
+    resume,
+    run,
+    verify,
+)
+
+plan = Plan("typed", version="1")
+
+
+@plan.state("fetch.page", retry=RetryPolicy(3, ExponentialBackoff(0.1, 2.0)), timeout=10)
+async def page(ctx: Context, io: IoProvider, rec: machine.Recorder) -> StateOutcome | None:
+    """Fetch a page."""
+    response = await io.http("GET", "http://127.0.0.1/", params={"q": 1})
+    assert_type(response, HttpResponse)
+    assert_type(response.status, int)
+    ctx["now"] = await io.now()
+    await rec.emit(DomainEvent("fetched", {"status": response.status}))
+    return None
+
+
+def main() -> None:
+    """Run, resume, replay and verify."""
+    with open_store("memory://") as store:
+        result = run(plan, input={"name": "x"}, store=store, config=RunConfig(skip_tags=["report"]))
+        assert_type(result, RunResult)
+        assert_type(result.status, str)
+        assert_type(resume(result.run_id, plan=plan, store=store), RunResult)
+        replayed = replay(result.run_id, plan=plan, store=store)
+        assert_type(replayed, ReplayResult)
+        assert_type(replayed.divergence, Divergence | None)
+        assert_type(verify(result.run_id, store=store), VerifyResult)
+
+
+async def coroutine() -> None:
+    """Do the same as a coroutine."""
+    with open_store("memory://") as store:
+        result = await machine.aio.run(plan, store=store)
+        assert_type(result, RunResult)
+        assert_type(await machine.aio.replay(result.run_id, plan=plan, store=store), ReplayResult)
