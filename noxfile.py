@@ -40,7 +40,9 @@ nox.options.error_on_missing_interpreters = True
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""
-    session.install("-q", *nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["lint"])
+    session.install(
+        "-q", *nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["lint"]
+    )
     session.run("ruff", "check", "--quiet")
     session.run("ruff", "format", "--check", "--quiet")
 

@@ -22,7 +22,7 @@ from blake3 import blake3
 
 from machine.errors import CanonicalError, CodecError
 
-__all__ = ["MAX_DEPTH", "artifact_id", "decode", "encode"]
+__all__ = ["MAX_DEPTH", "artifact_id", "decode", "encode", "path_of"]
 
 MAX_DEPTH: Final = 900
 """This many containers within each other have canonical bytes, however deep the caller's own stack is."""
@@ -48,7 +48,7 @@ def _options() -> int:
     )
     if orjson.dumps(json.loads(known)) != known:
         return -1
-    return (
+    return (  # the guard lets nothing pass through; the last three are for what another thread may do meanwhile
         orjson.OPT_SORT_KEYS
         | orjson.OPT_STRICT_INTEGER
         | orjson.OPT_PASSTHROUGH_SUBCLASS
@@ -107,15 +107,15 @@ def _is_simple(value: Any, floats: list[float], tuples: int) -> bool:
     kind = type(value)
     if kind is dict:
         value = value.values()  # orjson itself refuses keys that are not exactly str
-    elif kind is tuple:
+    elif kind is not list:
+        if kind is float:
+            floats.append(value)
+            return True
+        if kind is not tuple:
+            return kind in _PLAIN
         if not tuples:
             return False
         tuples -= 1
-    elif kind is float:
-        floats.append(value)
-        return True
-    elif kind is not list:
-        return kind in _PLAIN
     for item in value:
         if type(item) not in _PLAIN:
             if type(item) is float:
@@ -256,6 +256,11 @@ def _members(container: Any, place: _Place) -> list[_Step]:
     return [(b"{", "", _WRITTEN), *steps[:-1], (b"}", "", _WRITTEN)]
 
 
+def path_of(key: str) -> str:
+    """Return the JSONPath-like name of a member of the whole document."""
+    return _path(key, _WRITTEN)
+
+
 def _path(step: str | int, around: _Place | None) -> str:
     """Return the JSONPath-like name of the member that a step leads to."""
     steps: list[str] = []
@@ -266,7 +271,7 @@ def _path(step: str | int, around: _Place | None) -> str:
             key = str.__str__(step)  # an Enum that is a str has a name of its own
             if key.isidentifier():
                 steps.append(f".{key}")
-            else:  # escaped if it cannot be printed, as a lone surrogate cannot
+            else:  # escaped if it cannot be printed
                 steps.append(f"[{json.dumps(key, ensure_ascii=not key.isprintable())}]")
         step, around = around.step, around.around
     steps.reverse()

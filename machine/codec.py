@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import collections.abc
 import datetime as dt
 import decimal
 import enum
@@ -19,6 +20,11 @@ from typing import Any, TypeVar
 
 import attrs
 import cattrs
+from cattrs.cols import (
+    homogenous_tuple_structure_factory,
+    list_structure_factory,
+    mapping_structure_factory,
+)
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from machine import canonical, events
@@ -56,7 +62,7 @@ def _strict(kind: type) -> Callable[[Any, Any], Any]:
 def _float(value: Any, _: Any) -> float:
     if type(value) not in {int, float}:
         raise TypeError(f"expected number, got {type(value).__name__}")
-    return value  # type: ignore[no-any-return]
+    return float(value)
 
 
 def _string_enum(value: Any, kind: Any) -> Any:
@@ -66,11 +72,43 @@ def _string_enum(value: Any, kind: Any) -> Any:
         raise ValueError(f"expected one of {', '.join(kind)}, got {value!r}") from None
 
 
-def _sequence(value: Any, kind: Any, converter: cattrs.Converter) -> Any:
-    if type(value) not in {list, tuple}:
-        raise TypeError(f"expected array, got {type(value).__name__}")
-    args = typing.get_args(kind)
-    return tuple(converter.structure(item, args[0]) for item in value)
+def _from(container: type, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return `inner` for a JSON array or object only: cattrs by itself makes the best of any iterable."""
+    kinds, name = ({dict}, "object") if container is dict else ({list, tuple}, "array")
+
+    def structure(value: Any, kind: Any) -> Any:
+        if type(value) not in kinds:
+            raise TypeError(f"expected {name}, got {type(value).__name__}")
+        return inner(value, kind)
+
+    return structure
+
+
+def _origin(kind: Any) -> Any:
+    return typing.get_origin(kind)
+
+
+def _strict_containers(converter: cattrs.Converter) -> None:
+    def array(kind: Any, _: Any = None) -> Callable[[Any, Any], Any]:
+        if typing.get_origin(kind) is not tuple:
+            return _from(list, list_structure_factory(kind, converter))
+        if typing.get_args(kind)[-1:] == (Ellipsis,):
+            return _from(list, homogenous_tuple_structure_factory(kind, converter))
+        return _from(list, fixed_tuple)
+
+    def fixed_tuple(value: Any, kind: Any) -> Any:
+        kinds = typing.get_args(kind)
+        if len(value) != len(kinds):
+            raise ValueError(f"expected {len(kinds)} items, got {len(value)}")
+        return tuple(converter.structure(item, asked) for item, asked in zip(value, kinds, strict=True))
+
+    def mapping(kind: Any, _: Any = None) -> Callable[[Any, Any], Any]:
+        return _from(dict, mapping_structure_factory(kind, converter))
+
+    converter.register_structure_hook_factory(lambda kind: _origin(kind) in {list, tuple}, array)
+    converter.register_structure_hook_factory(
+        lambda kind: _origin(kind) in {dict, collections.abc.Mapping}, mapping
+    )
 
 
 def _strict_converter() -> cattrs.Converter:
@@ -81,6 +119,7 @@ def _strict_converter() -> cattrs.Converter:
     # ids and string enums are written as plain strings, which is what the fast canonical encoder takes
     converter.register_unstructure_hook(_Id, str)
     converter.register_unstructure_hook(enum.StrEnum, lambda value: value.value)
+    _strict_containers(converter)
     return converter
 
 
@@ -113,14 +152,10 @@ _TAGS: Mapping[type[Any], str] = {FixedBackoff: "fixed", ExponentialBackoff: "ex
 @functools.cache
 def _converter() -> cattrs.Converter:
     converter = _strict_converter()
-    converter.register_structure_hook_func(
-        lambda kind: typing.cast("Any", typing.get_origin(kind)) is tuple,
-        lambda value, kind: _sequence(value, kind, converter),
-    )
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
-    for cls in (*EVENT_TYPES.values(), ErrorInfo):
+    for cls in (ErrorInfo, *EVENT_TYPES.values()):  # inner first: cattrs inlines what it knows
         absent: dict[str, Any] = {
             field.name: override(omit_if_default=True)
             for field in attrs.fields(typing.cast("Any", cls))
@@ -158,7 +193,7 @@ def from_json(value: Any, kind: type[T], *, what: str | None = None) -> T:
     """
     try:
         return _converter().structure(value, kind)
-    except (cattrs.BaseValidationError, MachineError, ValueError, TypeError, AttributeError) as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever a hook trips over, the JSON is what is wrong
         raise CodecError(what or kind.__name__, _problems(exc)) from None
 
 
@@ -185,9 +220,12 @@ def encode_event(event: Event) -> bytes:
 
 def event_from_json(value: Mapping[str, Any], *, what: str = "event") -> Event:
     """Return the event a tagged JSON object stands for. Raises `CodecError`."""
-    cls = EVENT_TYPES.get(value.get("type", ""))
+    if not isinstance(value, Mapping):
+        raise CodecError(what, [f"expected object, got {type(value).__name__} @ $"])
+    tag = value.get("type")
+    cls = EVENT_TYPES.get(tag) if isinstance(tag, str) else None
     if cls is None:
-        raise CodecError(what, [f"unknown event type {value.get('type')!r} @ $.type"])
+        raise CodecError(what, [f"unknown event type {tag!r} @ $.type"])
     return from_json({key: item for key, item in value.items() if key != "type"}, cls, what=what)
 
 
@@ -196,7 +234,7 @@ def decode_entry(seq: int, data: bytes) -> Entry:
     value, body, info = events.split_envelope(seq, data)
     try:
         event = event_from_json(value)
-    except (CodecError, AttributeError, TypeError) as exc:
+    except CodecError as exc:
         raise LogError(seq, f"it is malformed: {exc}", code=Code.LOG_BAD_EVENT) from None
     return Entry(seq, event, body, info["run_id"], info["ts_millis"], info)
 
@@ -220,6 +258,16 @@ def _decimal_in(value: Any, _: Any) -> decimal.Decimal:
         raise ValueError(f"expected the text of a decimal, got {value!r}") from None
 
 
+def _member(value: Any, kind: Any) -> Any:
+    for member in kind:
+        carried = _typed().unstructure(member.value)
+        if type(carried) is type(value) and carried == value:
+            return member
+    if issubclass(kind, enum.Flag) and type(value) is int:
+        return kind(value)
+    raise ValueError(f"expected a value of {kind.__name__}, got {value!r}")
+
+
 @functools.cache
 def _typed() -> cattrs.Converter:
     converter = _strict_converter()
@@ -232,6 +280,9 @@ def _typed() -> cattrs.Converter:
     for kind in (dt.datetime, dt.date, dt.time):
         converter.register_unstructure_hook(kind, lambda value: value.isoformat())
         converter.register_structure_hook(kind, lambda value, kind: kind.fromisoformat(value))
+    # by the JSON of its value: that may be a Decimal or a tuple, which cattrs would not carry
+    converter.register_unstructure_hook(enum.Enum, lambda member: converter.unstructure(member.value))
+    converter.register_structure_hook(enum.Enum, _member)
     converter.register_unstructure_hook(
         dt.timedelta, lambda value: [value.days, value.seconds, value.microseconds]
     )
@@ -248,5 +299,5 @@ def structure_typed(value: Any, kind: Any) -> Any:
     """Return the value of type `kind` that `unstructure_typed` made `value` from. Raises `CodecError`."""
     try:
         return _typed().structure(value, kind)
-    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as exc:
+    except Exception as exc:  # noqa: BLE001 - the same
         raise CodecError(getattr(kind, "__name__", str(kind)), _problems(exc)) from None

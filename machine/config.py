@@ -5,6 +5,7 @@ Values only. Nothing here reads the environment, a clock or a file.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, Literal, TypeVar
@@ -43,6 +44,18 @@ def _seconds(_: Any, field: attrs.Attribute[Any], value: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and 0 <= value <= LONGEST_SECONDS):
         raise _refuse(field.name, f"must be a number of seconds from 0 to one year, not {value!r}")
+
+
+def _instance(owner: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    kind = typing.get_type_hints(type(owner))[field.name]
+    if not isinstance(value, kind):
+        raise _refuse(field.name, f"must be {getattr(kind, '__name__', kind)}, not {value!r}")
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise _refuse("a list of names", f"must hold strings, not be {value!r}")
+    return tuple(value)
 
 
 class IoMode(StrEnum):
@@ -97,7 +110,7 @@ class RetryPolicy:
     max_attempts: int = attrs.field(default=1)
     backoff: FixedBackoff | ExponentialBackoff = attrs.field(
         factory=FixedBackoff,
-        validator=attrs.validators.instance_of((FixedBackoff, ExponentialBackoff)),
+        validator=_instance,
     )
 
     @max_attempts.validator
@@ -120,7 +133,7 @@ class EventProfile:
 
     type: Literal["minimal", "normal", "verbose", "custom"] = "normal"
     name: str | None = None
-    keep: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    keep: tuple[str, ...] = attrs.field(default=(), converter=_names)
 
     def __attrs_post_init__(self) -> None:
         if self.type not in {"minimal", "normal", "verbose", "custom"}:
@@ -140,7 +153,9 @@ class AfterEveryState:
 
 
 def _profile(value: EventProfile | str) -> EventProfile:
-    return EventProfile(value) if isinstance(value, str) else value  # type: ignore[arg-type]
+    if isinstance(value, EventProfile):
+        return value
+    return EventProfile(value)  # type: ignore[arg-type]
 
 
 def _tags(value: Iterable[str]) -> tuple[Tag, ...]:
@@ -173,16 +188,14 @@ class RunConfig:
     """
 
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
-    retry_policy: RetryPolicy = attrs.field(
-        factory=RetryPolicy, validator=attrs.validators.instance_of(RetryPolicy)
-    )
+    retry_policy: RetryPolicy = attrs.field(factory=RetryPolicy, validator=_instance)
     event_profile: EventProfile = attrs.field(factory=EventProfile, converter=_profile)
-    execution_mode: Sequential = attrs.field(factory=Sequential)
-    context_checkpointing: AfterEveryState = attrs.field(factory=AfterEveryState)
+    execution_mode: Sequential = attrs.field(factory=Sequential, validator=_instance)
+    context_checkpointing: AfterEveryState = attrs.field(factory=AfterEveryState, validator=_instance)
     skip_tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
     durability: Durability = attrs.field(default=Durability.EFFECTS, converter=_durability)
-    replay_missing_fact_retryable: bool = False
-    exec_allow: tuple[str, ...] = attrs.field(default=("/",), converter=tuple)
+    replay_missing_fact_retryable: bool = attrs.field(default=False, validator=_instance)
+    exec_allow: tuple[str, ...] = attrs.field(default=("/",), converter=_names)
 
     @exec_allow.validator
     def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:

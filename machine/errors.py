@@ -111,7 +111,6 @@ class Code(StrEnum):
     CONTEXT_KEY_MISSING = "context_key_missing"
     CONTEXT_VALUE_MUTATED = "context_value_mutated"
     CONTEXT_VALUE_TOO_LARGE = "context_value_too_large"
-    CONTEXT_TYPE = "context_type"
     # io
     MISSING_FACT_KEY = "missing_fact_key"
     MISSING_FACT = "missing_fact"
@@ -201,6 +200,10 @@ class MachineError(Exception):
             details=dict(details) if details else None,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the constructors take more than `args`, which is all that pickle would give them
+        return _restored, (type(self), self.args, self.__dict__)
+
     @property
     def code(self) -> str:
         """The stable code of this error."""
@@ -208,6 +211,13 @@ class MachineError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def _restored(cls: type[MachineError], args: tuple[Any, ...], state: dict[str, Any]) -> MachineError:
+    exc = cls.__new__(cls, *args)
+    exc.args = args
+    exc.__dict__.update(state)
+    return exc
 
 
 class UsageError(MachineError, ValueError):

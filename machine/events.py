@@ -278,17 +278,18 @@ def split_envelope(seq: int, data: bytes) -> tuple[dict[str, Any], bytes, dict[s
         run_id, ts_millis = info["run_id"], info["ts_millis"]
     except (CodecError, LookupError, TypeError):
         raise LogError(seq, "its bytes are not an envelope", code=Code.LOG_BAD_EVENT) from None
-    # a string inside JSON holds its quotes escaped, and info holds no object: the last match is the seam
-    seam = data.rfind(b',"info":{')
-    if not (
+    fits = (
         isinstance(event, dict)
         and isinstance(run_id, str)
         and type(ts_millis) is int
+        and type(claimed) is int
         and len(envelope) == 3  # noqa: PLR2004 - event, info and seq
-        and data.startswith(b'{"event":')
-        and seam > 0
-    ):
+        and not any(isinstance(item, dict | list) for item in info.values())
+        and canonical.encode(envelope) == data
+    )
+    if not fits:
         raise LogError(seq, "its bytes are not an envelope", code=Code.LOG_BAD_EVENT)
     if claimed != seq:
-        raise LogError(seq, f"its envelope claims to be event {claimed!r}", code=Code.LOG_SEQ_GAP)
-    return event, data[len(b'{"event":') : seam], info
+        raise LogError(seq, f"its envelope claims to be event {claimed}", code=Code.LOG_SEQ_GAP)
+    # canonical, and info is flat: its opening is the last of its kind, for in a string quotes are escaped
+    return event, data[len(b'{"event":') : data.rindex(b',"info":{')], info

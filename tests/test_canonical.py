@@ -408,7 +408,6 @@ def test_the_input_is_left_as_it_was():
         {"\uff0ckey": "\U0001f389 \uff0c", "b": ['\U0001f389\\":', "\uff0c\\"]},
         {"\U0001f389": "\uff0c", "a\\": '":'},
     ],
-    ids=ascii,
 )
 def test_common_values_need_no_exact_way(value, monkeypatch):
     monkeypatch.setattr(canonical, "_encode_exactly", None)
@@ -496,6 +495,7 @@ def test_what_occurs_twice_does_not_contain_itself():
         (b"x", "$: bytes is not JSON; use ctx.write_typed"),
         ({"odd key": (ID,)}, '$["odd key"][0]: UUID is not JSON; use ctx.write_typed'),
         ({'a"b': [dt.date(2026, 1, 1)]}, '$["a\\"b"][0]: date is not JSON; use ctx.write_typed'),
+        ({"no\u200bspace": [ID]}, '$["no\\u200bspace"][0]: UUID is not JSON; use ctx.write_typed'),
         ({"": Attrs()}, '$[""]: Attrs is not JSON; use ctx.write_typed'),
         ({"größe": Data()}, "$.größe: Data is not JSON; use ctx.write_typed"),
         ([Plain.RED], "$[0]: Plain is an Enum and not JSON; use its .value, or ctx.write_typed"),

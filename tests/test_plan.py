@@ -185,7 +185,7 @@ def test_a_version_is_printable_text(version):
         ({"depends_on_strategy": "newest"}, "'newest'"),
         ({"side_effects": "some"}, "'some'"),
         ({"on_uncertain": "guess"}, "'guess'"),
-        ({"timeout": 0}, "timeout must be a positive number of seconds, not 0"),
+        ({"timeout": 0}, "timeout must be a positive number of seconds, at most a year, not 0"),
         ({"timeout": -1.5}, "timeout must be"),
         ({"timeout": True}, "timeout must be"),
         ({"timeout": "5"}, "timeout must be"),
@@ -288,7 +288,7 @@ class HandleOnly:
         pass
 
 
-@pytest.mark.parametrize("thing", [MetaOnly(), HandleOnly(), nothing, None, 7], ids=repr)
+@pytest.mark.parametrize("thing", [MetaOnly(), HandleOnly(), nothing, None, 7])
 def test_an_object_without_meta_and_handle_is_no_state(thing):
     with pytest.raises(PlanError, match=r"has no meta\(\) and handle\(ctx, io, rec\)"):
         Plan("op").add("a.b", thing)
@@ -465,7 +465,7 @@ def test_the_op_the_edges_and_the_order_of_declaration_move_the_plan_id():
     assert len(ids) == 7
 
 
-@pytest.mark.parametrize("keywords", METADATA, ids=str)
+@pytest.mark.parametrize("keywords", METADATA)
 def test_code_and_version_do_not_move_the_plan_id(keywords):
     assert len({one_state(handler, **keywords) for handler in (nothing, other, blocking)}) == 1
     assert one_state(version="1", **keywords) == one_state(version="2", **keywords)

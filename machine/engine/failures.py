@@ -10,6 +10,7 @@ from typing import Any
 
 from machine import canonical
 from machine.errors import CanonicalError, Code, ErrorCategory, ErrorInfo, MachineError, StateError
+from machine.events import CUT_CODES
 
 __all__ = ["describe", "trace"]
 
@@ -29,6 +30,8 @@ def describe(exc: BaseException) -> ErrorInfo:
         exc = exc.exceptions[0]  # a task group with one failure failed for that reason
     if isinstance(exc, MachineError):
         info = exc.info
+        if info.code in CUT_CODES:  # what cut an attempt comes from outside it; a handler cannot claim it
+            info = ErrorInfo(Code.HANDLER_ERROR.value, info.category, info.retryable, "", info.details)
         message = _clean(_text(exc))
     else:
         name = type(exc).__qualname__

@@ -87,7 +87,14 @@ class LiveLog:
             data = seal(seq, body, self._run_id, now, info)
             self._chain = chain_next(self._chain, data)
             sealed.append(StoredEvent(seq, data, self._chain))
-            entry = Entry(seq, event, body, self._run_id, now, info or {})
+            entry = Entry(
+                seq,
+                event,
+                body,
+                self._run_id,
+                now,
+                {**(info or {}), "run_id": self._run_id, "ts_millis": now},
+            )
             self.history.advance(entry)
             self._on_entry(entry)
         return sealed

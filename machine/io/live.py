@@ -6,8 +6,9 @@ import anyio
 
 from machine import canonical
 from machine.config import Durability, IoMode
-from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact
+from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey
 from machine.events import FactError, FactRecorded, FactValue
+from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.provider import Call, IoProvider
 from machine.io.scope import AttemptScope, Payloads
 from machine.io.transport import Transport
@@ -54,6 +55,13 @@ class LiveIo(IoProvider):
         scope = self._scope
         try:
             if scope.config.io_mode is IoMode.REPLAY:
+                if call.key.startswith(RESERVED_FACT_PREFIX):
+                    raise MissingFactKey(
+                        f"a call of {call.namespace} has no fact key, so the run cannot have its fact",
+                        retryable=scope.config.replay_missing_fact_retryable,
+                        details={"request": call.digest},
+                        hint='give fact_key=..., or run with io_mode="live"',
+                    )
                 raise MissingFact(
                     f"the run has no recorded fact for {call.namespace}",
                     retryable=scope.config.replay_missing_fact_retryable,

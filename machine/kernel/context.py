@@ -30,6 +30,7 @@ class Context(MutableMapping[str, Any]):
         self._base = base
         self._staged: dict[str, bytes | None] = {}
         self._copies: dict[str, tuple[Any, bytes]] = {}
+        self._written_back: dict[str, tuple[Any, bytes]] = {}
 
     def __repr__(self) -> str:
         return f"<Context of {len(self)} keys, {len(self._staged)} staged>"
@@ -52,29 +53,28 @@ class Context(MutableMapping[str, Any]):
         try:
             data = canonical.encode(value)
         except CanonicalError as exc:
-            path = f"$.{key}" if key.isidentifier() else f"$[{key!r}]"
-            raise CanonicalError(path + exc.path.removeprefix("$"), exc.problem) from None
+            raise CanonicalError(canonical.path_of(key) + exc.path.removeprefix("$"), exc.problem) from None
         if len(data) > MAX_VALUE_BYTES:
             raise ContextError(
                 f"the value of context key {key!r} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",
                 code=Code.CONTEXT_VALUE_TOO_LARGE,
             )
-        held = self._copies.get(key)
-        if held is not None:
-            if held[0] is value:
-                self._copies[key] = value, data
-            else:
-                del self._copies[key]
+        held = self._copies.pop(key, None)
+        if held is not None and held[0] is value:
+            self._written_back[key] = value, data  # still the reader's, who may go on changing it
+        else:
+            self._written_back.pop(key, None)
         self._staged[key] = data
 
     def __delitem__(self, key: str) -> None:
         if self._data(key) is None:
             raise self._missing(key)
         self._copies.pop(key, None)
+        self._written_back.pop(key, None)
         self._staged[key] = None
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._data(key) is not None
+        return self._data(key) is not None
 
     def __iter__(self) -> Iterator[str]:
         keys = set(self._base.keys())
@@ -90,6 +90,24 @@ class Context(MutableMapping[str, Any]):
         for key, data in self._staged.items():
             count += (data is not None) - (self._base.get(key) is not None)
         return count
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a key's value, or `default` when the key is not there."""
+        return self[key] if key in self else default  # noqa: SIM401 - this is that method
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove a key and return its value, or `default` when the key is not there."""
+        if default and key not in self:
+            return default[0]
+        value = self[key]
+        del self[key]
+        return value
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return a key's value, written as `default` first when the key is not there."""
+        if key not in self:
+            self[key] = default
+        return self[key]
 
     def write_typed(self, key: str, value: Any, kind: Any = None) -> None:
         """Write an attrs instance, datetime, Decimal, bytes, UUID, Enum, tuple or a nest of them.
@@ -113,7 +131,7 @@ class Context(MutableMapping[str, Any]):
 
     def check_copies(self) -> None:
         """Raise `ContextError` (`context_value_mutated`) when a copy that was handed out has been changed."""
-        for key, (value, data) in self._copies.items():
+        for key, (value, data) in [*self._copies.items(), *self._written_back.items()]:
             try:
                 same = canonical.encode(value) == data
             except CanonicalError:
@@ -125,13 +143,16 @@ class Context(MutableMapping[str, Any]):
                     hint=f"end with ctx[{key!r}] = value",
                 )
 
-    def _data(self, key: str) -> bytes | None:
+    def _data(self, key: object) -> bytes | None:
+        # what no write accepts is not there; asking the base for it would only find that out the hard way
+        if not isinstance(key, str) or not key.isprintable():
+            return None
         if key in self._staged:
             return self._staged[key]
         return self._base.get(key)
 
     def _missing(self, key: object) -> ContextError:
-        near = difflib.get_close_matches(str(key), list(self), 1)
+        near = difflib.get_close_matches(str(key), self, 1)
         return ContextError(
             f"the context has no key {key!r}",
             code=Code.CONTEXT_KEY_MISSING,

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from machine.config import RunConfig
-from machine.errors import Code
+from machine.errors import Code, RunError
 from machine.kernel.history import History, StateHistory, StateStatus
 from machine.kernel.status import RunStatus
 from machine.plan import Graph
@@ -118,6 +118,10 @@ def decide(plan: Graph, config: RunConfig, history: History) -> Decision:
             history.checkpoint,
             state.retry_delay_ms or 0,
             state.retry_ts_millis or 0,
+        )
+    if state.status is not StateStatus.FAILED:
+        raise RunError(
+            f"state {state_id} was {state.status} before its turn: the log is not one of this plan"
         )
     return _after_failure(plan, config, history.checkpoint, state_id, state)
 

@@ -150,8 +150,7 @@ class History:
                 case FactRecorded():
                     self._fact(seq, event)
                 case EffectIntended():
-                    self._within(seq, event)
-                    self.uncertain[event.key] = event
+                    self._intend(seq, event)
                 case DomainEventRecorded():
                     self._within(seq, event)
                 case RunCompleted():
@@ -266,6 +265,17 @@ class History:
         # a call that was given up may have happened all the same
         if isinstance(event.outcome, FactValue) or event.outcome.error.code != Code.CALL_CANCELLED:
             self.uncertain.pop(event.key, None)
+
+    def _intend(self, seq: int, event: EffectIntended) -> None:
+        self._within(seq, event)
+        before = self.facts.get(event.key)
+        if event.key in self.uncertain or (before is not None and isinstance(before.outcome, FactValue)):
+            raise LogError(
+                seq,
+                f"the effect {event.key!r} was intended or has happened already",
+                code=Code.LOG_DUPLICATE_FACT,
+            )
+        self.uncertain[event.key] = event
 
     def _complete(self, seq: int, event: RunCompleted) -> None:
         if self.open is not None:

@@ -16,7 +16,7 @@ import orjson
 from blake3 import blake3
 
 from machine import canonical
-from machine.errors import Code, CodecError, Corruption
+from machine.errors import CanonicalError, Code, CodecError, Corruption
 
 __all__ = ["INLINE_MAX", "LEAF_MAX", "Load", "Snapshot", "Value"]
 
@@ -25,6 +25,8 @@ LEAF_MAX: Final = 16
 
 INLINE_MAX: Final = 128
 """A value of more canonical bytes than this is an artifact of its own."""
+
+_NIBBLES: Final = {f"{nibble:x}": nibble for nibble in range(16)}
 
 Load: TypeAlias = Callable[[str], bytes]
 
@@ -45,9 +47,9 @@ class Value:
 class _Leaf:
     __slots__ = ("_data", "_id", "entries")
 
-    def __init__(self, entries: Mapping[str, Value], data: bytes | None = None) -> None:
+    def __init__(self, entries: Mapping[str, Value]) -> None:
         self.entries = entries
-        self._data = data
+        self._data: bytes | None = None
         self._id: str | None = None
 
     @property
@@ -77,10 +79,10 @@ class _Leaf:
 class _Branch:
     __slots__ = ("_data", "_id", "children", "count")
 
-    def __init__(self, children: Mapping[int, _Node | str], count: int, data: bytes | None = None) -> None:
+    def __init__(self, children: dict[int, _Node | str], count: int) -> None:
         self.children = children  # a child not yet loaded is its id
         self.count = count
-        self._data = data
+        self._data: bytes | None = None
         self._id: str | None = None
 
     @property
@@ -149,10 +151,13 @@ class Snapshot:
         """Return the canonical bytes of a key's value, or None when the key is not there."""
         node, path, depth = self._root, _path(key), 0
         while isinstance(node, _Branch):
-            child = node.children.get(_nibble(path, depth))
+            nibble = _nibble(path, depth)
+            child = node.children.get(nibble)
             if child is None:
                 return None
-            node, depth = self._loaded(child), depth + 1
+            if isinstance(child, str):  # the node is what its id says, so knowing it changes nothing
+                child = node.children[nibble] = self._loaded(child)
+            node, depth = child, depth + 1
         value = node.entries.get(key)
         return None if value is None else self._bytes(value)
 
@@ -281,26 +286,29 @@ def _collect(node: _Node, into: dict[str, bytes]) -> None:
 
 
 def _parse(node_id: str, load: Load) -> _Node:
+    """Return the node of an artifact. Raises `Corruption` unless its bytes are the canonical ones of a node."""
     data = load(node_id)
     try:
-        value = canonical.decode(data)
-        node: _Node
-        if value["type"] == "branch":
-            children = {int(nibble, 16): child for nibble, child in value["children"].items()}
-            if not all(isinstance(child, str) for child in children.values()):
-                raise TypeError  # noqa: TRY301 - one place says what is wrong
-            node = _Branch(children, int(value["count"]), data)
-        else:
-            node = _Leaf(
-                {
-                    key: Value(None, held["ref"])
-                    if "ref" in held
-                    else Value(canonical.encode(held["value"]), None)
-                    for key, held in value["entries"].items()
-                },
-                data,
-            )
-    except (CodecError, LookupError, TypeError, ValueError, AttributeError):
-        raise Corruption(f"artifact {node_id} is not a snapshot", code=Code.ARTIFACT_CORRUPT) from None
-    node._id = node_id  # noqa: SLF001 - the classes of this module
+        node = _node(canonical.decode(data))
+        sound = node.id == node_id
+    except (CodecError, CanonicalError, LookupError, TypeError, ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise Corruption(f"artifact {node_id} is not a snapshot", code=Code.ARTIFACT_CORRUPT)
     return node
+
+
+def _node(value: Any) -> _Node:
+    match value:
+        case {"type": "leaf", "entries": dict(entries)}:
+            return _Leaf({key: _value(held) for key, held in entries.items()})
+        case {"type": "branch", "children": dict(children), "count": int(count)}:
+            return _Branch({_NIBBLES[digit]: str(child) for digit, child in children.items()}, count)
+    raise TypeError("neither a leaf nor a branch")
+
+
+def _value(held: Any) -> Value:
+    if "ref" in held:
+        return Value(None, str(held["ref"]))
+    data = canonical.encode(held["value"])
+    return Value(data, None)

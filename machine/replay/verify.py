@@ -94,7 +94,8 @@ def verify(run_id: str, *, store: Store, progress: Callable[[int], None] | None 
         problems.append(Problem(exc.code, "store", str(exc)))
     check.index(run_id)
     problems += [Problem(Code.STORE_CORRUPT, "store", text) for text in store.integrity_problems()]
-    return VerifyResult(run_id, check.events, len(check.seen), check.digest(), tuple(problems))
+    digest = check.digest()
+    return VerifyResult(run_id, check.events, len(check.seen), digest, tuple(problems))
 
 
 class _Check:
@@ -168,8 +169,12 @@ class _Check:
         if self.history is None or self.history.started is None:
             return None
         try:
-            shape = canonical.decode(self.store.get(self.history.started.plan_id))
-            return self.history.digest(order_of(shape))
+            order = order_of(canonical.decode(self.store.get(self.history.started.plan_id)))
+            unknown = sorted(self.history.states.keys() - set(order))
+            if unknown:
+                text = f"the log tells of {', '.join(unknown)}, which the recorded plan does not have"
+                self.problems.append(Problem(Code.RECOVERY_STATE_NOT_IN_PLAN, "plan", text))
+            return self.history.digest(order)
         except MachineError:
             return None
 

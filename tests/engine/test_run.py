@@ -230,6 +230,16 @@ def test_a_timed_out_attempt_is_retried_as_the_policy_says(store):
     assert seen[0] == seen[1], "what a cut attempt had fetched is not fetched again"
 
 
+@pytest.mark.parametrize("code", ["orphan_attempt_recovered", "state_timeout"])
+def test_a_handler_cannot_claim_to_have_been_cut(store, code):
+    async def handler(ctx, io, rec):
+        raise machine.Failure("forged", code=code)
+
+    result = run(failing_with(handler, retry=RetryPolicy(3)), store=store)
+    assert (result.status, result.error.code) == ("failed", "handler_error")
+    assert types_of(store, result.run_id).count("state_entered") == 1
+
+
 def test_attempts_include_the_first_and_wait_as_the_backoff_says(store):
     async def handler(ctx, io, rec):
         raise ValueError("always")

@@ -1,0 +1,272 @@
+"""The public face and the shape of the house: what can be imported, what it costs, and which way imports run."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import machine
+
+HOUSE = Path(machine.__file__).parent
+MODULES = sorted(path for path in HOUSE.rglob("*.py") if "__pycache__" not in path.parts)
+MOST_LINES = 400
+
+RANKS = {
+    # what a rank holds may import what stands in it or before it
+    **dict.fromkeys(("ids", "canonical", "errors"), 0),
+    **dict.fromkeys(("config", "plan", "ordering", "events", "codec", "catalogue"), 1),
+    "kernel": 2,
+    **dict.fromkeys(("stores", "io"), 3),
+    "engine": 4,
+    "replay": 5,
+    **dict.fromkeys(("sync", "aio", "target", "testing", "cli"), 6),
+    **dict.fromkeys(("machine", "__main__"), 7),
+}
+APART = {("stores", "io"), ("io", "stores"), ("testing", "cli"), ("cli", "testing")}
+
+
+def name_of(path: Path) -> str:
+    """Return the dotted name of a module's file."""
+    parts = path.relative_to(HOUSE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(name: str) -> str:
+    """Return which part of the house a module belongs to."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+NAMES = {name_of(path) for path in MODULES}
+every_module = pytest.mark.parametrize("path", MODULES, ids=name_of)
+
+
+def face_for_type_checkers() -> dict[str, str]:
+    """Return what the TYPE_CHECKING block of the package imports: the home of each name."""
+    tree = ast.parse((HOUSE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    found: dict[str, str] = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            assert alias.asname == alias.name, f"{alias.name} is not re-exported explicitly"
+            assert alias.name not in found, f"{alias.name} is there twice"
+            submodule = f"{node.module}.{alias.name}"
+            found[alias.name] = (
+                submodule if submodule in NAMES and node.module == "machine" else str(node.module)
+            )
+    return found
+
+
+# -- the face ------------------------------------------------------------------------------------------------
+
+
+def test_a_type_checker_sees_the_names_that_are_there():
+    assert sorted(face_for_type_checkers()) == machine.__all__
+
+
+@pytest.mark.parametrize("name", machine.__all__)
+def test_a_name_is_the_object_that_a_type_checker_sees(name):
+    home = importlib.import_module(face_for_type_checkers()[name])
+    public = getattr(machine, name)
+    assert public is (
+        home if home.__name__ == f"machine.{name}" and isinstance(public, ModuleType) else vars(home)[name]
+    )
+
+
+def test_every_public_name_is_listed_and_no_other_is_there():
+    assert set(machine.__all__) <= set(dir(machine))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = machine.nothing
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_what_a_module_says_it_exports_is_there(name):
+    if name == "machine.__main__":
+        return
+    module = importlib.import_module(name)
+    exported = getattr(module, "__all__", [])
+    assert len(exported) == len(set(exported))
+    assert [missing for missing in exported if not hasattr(module, missing)] == []
+
+
+# -- what is said about it -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", machine.__all__)
+def test_a_public_name_has_a_docstring(name):
+    thing = getattr(machine, name)
+    text = vars(thing).get("__doc__") if isinstance(thing, type) else inspect.getdoc(thing)
+    assert text
+    assert text.strip()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in machine.__all__ if isinstance(getattr(machine, name), type)]
+)
+def test_the_methods_of_a_public_class_have_docstrings(name):
+    missing = []
+    for cls in getattr(machine, name).__mro__:
+        if not cls.__module__.startswith("machine"):
+            continue
+        for attribute, value in vars(cls).items():
+            function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+            said = inspect.isfunction(function) or isinstance(function, property)
+            if said and not attribute.startswith("_") and not (function.__doc__ or "").strip():
+                missing.append(f"{cls.__name__}.{attribute}")
+    assert missing == []
+
+
+@every_module
+def test_a_module_says_what_it_is_for(path):
+    assert (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").strip()
+
+
+def test_every_error_code_is_used():
+    used = "".join(path.read_text(encoding="utf-8") for path in MODULES)
+    assert [code.name for code in machine.Code if not re.search(rf"\bCode\.{code.name}\b", used)] == []
+
+
+# -- what it costs -------------------------------------------------------------------------------------------
+
+
+def importing(statement: str) -> dict[str, object]:
+    """Return which modules a statement loads in a fresh interpreter, and in how many seconds."""
+    script = (
+        "import json, sys, time\n"
+        "before = set(sys.modules); began = time.perf_counter()\n"
+        f"{statement}\n"
+        "took = time.perf_counter() - began\n"
+        "print(json.dumps({'took': took, 'loaded': sorted(set(sys.modules) - before)}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=HOUSE.parent
+    )
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+def test_importing_the_package_loads_nothing_that_it_may_not_need():
+    heavy = {
+        "httpx",
+        "rich",
+        "cyclopts",
+        "hypothesis",
+        "pytest",
+        "asyncio",
+        "anyio",
+        "attrs",
+        "cattrs",
+        "sqlite3",
+    }
+    loaded = importing("import machine")["loaded"]
+    assert isinstance(loaded, list)
+    assert sorted(heavy & {name.split(".")[0] for name in loaded}) == []
+    assert [name for name in loaded if name.startswith("machine.")] == []
+
+
+def test_importing_the_package_is_quick():
+    assert min(float(str(importing("import machine")["took"])) for _ in range(5)) < 0.1
+
+
+def test_defining_a_plan_and_opening_a_store_loads_no_http_library_and_no_command_line():
+    loaded = importing(
+        "from machine import Plan, open_store, run\n"
+        "plan = Plan('op')\n"
+        "@plan.state('a.b')\n"
+        "async def state(ctx, io, rec):\n"
+        "    ctx['now'] = await io.now()\n"
+        "assert run(plan, store=open_store('memory://')).status == 'completed'"
+    )["loaded"]
+    assert isinstance(loaded, list)
+    assert (
+        sorted(
+            {"httpx", "rich", "cyclopts", "hypothesis", "pytest"} & {name.split(".")[0] for name in loaded}
+        )
+        == []
+    )
+
+
+# -- which way imports run -----------------------------------------------------------------------------------
+
+
+def imports_of(path: Path, *, at_the_top: bool = False) -> Iterator[str]:
+    """Yield the modules of this package that a module imports, in functions and for type checkers too.
+
+    `at_the_top` leaves out both: what remains is imported when the module is.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_the_top else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in NAMES)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                if submodule in NAMES:
+                    yield submodule
+                elif node.module in NAMES:
+                    yield str(node.module)
+
+
+@every_module
+def test_imports_run_one_way(path):
+    here = room_of(name_of(path))
+    if here == "machine":
+        return  # the face itself: it imports what is asked of it, when it is asked
+    wrong = set()
+    for name in imports_of(path):
+        there = room_of(name)
+        if there == "machine" and here in {"cli", "testing", "__main__"}:
+            continue  # they use the package as a user does
+        if RANKS[there] > RANKS[here] or (here, there) in APART:
+            wrong.add(name)
+    assert sorted(wrong) == []
+
+
+def test_every_part_of_the_house_has_its_rank():
+    assert {room_of(name) for name in NAMES} <= set(RANKS)
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Return one circle of a graph, empty when it has none."""
+    left = {node: set(others) & set(graph) - {node} for node, others in graph.items()}
+    while free := [node for node, others in left.items() if not others & set(left)]:
+        for node in free:
+            del left[node]
+    if not left:
+        return []
+    path = [min(left)]
+    while path.count(path[-1]) == 1:
+        path.append(min(left[path[-1]] & set(left)))
+    return path[path.index(path[-1]) :]
+
+
+def test_no_module_imports_itself_in_a_circle():
+    assert circle({name_of(path): set(imports_of(path, at_the_top=True)) for path in MODULES}) == []
+
+
+def test_no_two_parts_of_the_house_import_each_other():
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        here = room_of(name_of(path))
+        if here != "machine":
+            graph.setdefault(here, set()).update(room_of(name) for name in imports_of(path))
+    assert circle(graph) == []
+
+
+@every_module
+def test_a_module_is_not_asking_to_be_two(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
