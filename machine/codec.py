@@ -16,7 +16,7 @@ import functools
 import typing
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import cattrs
@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_ANY_JSON: Final = (Mapping[str, Any], Mapping[str, Any] | None)
 
 
 def _strict(kind: type) -> Callable[[Any, Any], Any]:
@@ -116,6 +118,8 @@ def _strict_converter() -> cattrs.Converter:
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _strict(kind))
     converter.register_structure_hook(float, _float)
+    # a field of any JSON is JSON already: it is passed on as it is, however deep
+    converter.register_unstructure_hook_func(lambda kind: kind in _ANY_JSON, lambda value: value)
     # ids and string enums are written as plain strings, which is what the fast canonical encoder takes
     converter.register_unstructure_hook(_Id, str)
     converter.register_unstructure_hook(enum.StrEnum, lambda value: value.value)

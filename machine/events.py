@@ -8,6 +8,7 @@ covers bodies alone. This module never interprets a log: `kernel.fold` does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
@@ -21,6 +22,7 @@ __all__ = [
     "CUT_CODES",
     "KERNEL_EVENTS",
     "MAX_INLINE_PAYLOAD",
+    "ArtifactKind",
     "DomainEvent",
     "DomainEventRecorded",
     "EffectIntended",
@@ -47,6 +49,19 @@ CUT_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.STATE
 
 MAX_INLINE_PAYLOAD: Final = 16 * 1024
 """A domain event's payload of more canonical bytes than this becomes an artifact of its own."""
+
+
+class ArtifactKind(StrEnum):
+    """What an artifact is, for people and for garbage collection; any other name may be used besides."""
+
+    MANIFEST = "manifest"
+    PLAN = "plan"
+    PROVENANCE = "provenance"
+    CONTEXT_SNAPSHOT = "context_snapshot"
+    CONTEXT_VALUE = "context_value"
+    FACT_REQUEST = "fact_request"
+    FACT_PAYLOAD = "fact_payload"
+    DOMAIN_PAYLOAD = "domain_payload"
 
 
 @attrs.frozen

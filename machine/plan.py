@@ -9,17 +9,27 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any
 
 import attrs
 
-from machine import canonical, codec
-from machine.config import LONGEST_SECONDS, RetryPolicy
+from machine import canonical
+from machine.config import RetryPolicy
 from machine.errors import Code, IdError, PlanError
-from machine.ids import OpId, StateId, Tag
+from machine.ids import OpId, StateId
 from machine.ordering import topological
+from machine.state import (
+    DependsOnStrategy,
+    Handler,
+    IdempotencyKey,
+    OnUncertain,
+    PlanState,
+    SideEffects,
+    State,
+    StateMeta,
+    StateOutcome,
+)
 
 __all__ = [
     "DependsOnStrategy",
@@ -33,166 +43,6 @@ __all__ = [
     "StateOutcome",
     "order_of",
 ]
-
-Handler: TypeAlias = Callable[[Any, Any, Any], Any]
-IdempotencyKey: TypeAlias = str | Callable[[Any], str]
-
-
-_EFFECT_TAG: Final = Tag("apply_side_effect")
-
-
-class SideEffects(StrEnum):
-    """What a state may do to the outside."""
-
-    PURE = "pure"
-    """No call at all: it only computes from the context."""
-    READ_ONLY_IO = "read_only_io"
-    """Calls that read. All are recorded; none may change the outside."""
-    APPLY_SIDE_EFFECT = "apply_side_effect"
-    """Calls that change the outside. An idempotency key is required."""
-
-
-class DependsOnStrategy(StrEnum):
-    """Which of the states declared before this one a tag in `depends_on` means."""
-
-    LATEST = "latest"
-    """The one declared last."""
-    EARLIEST = "earliest"
-    """The one declared first."""
-    LATEST_SUCCESSFUL = "latest_successful"
-    """All of them: which one succeeds last is not known before, so each must have ended."""
-
-
-class OnUncertain(StrEnum):
-    """What happens to an effect whose outcome a crash has hidden."""
-
-    RETRY = "retry"
-    """It is sent again with the same idempotency key; the receiver deduplicates."""
-
-
-@attrs.frozen
-class StateOutcome:
-    """What a handler may return instead of None.
-
-    `error` fails the attempt by the handler's decision (a code, or an exception). `snapshot` is `on_success`
-    (the default), `always` (a failing attempt also keeps a diagnostic snapshot of what it had staged), or
-    `never` (the state promises to write nothing; a staged write fails it).
-    """
-
-    snapshot: Literal["never", "on_success", "always"] = attrs.field(
-        default="on_success", validator=attrs.validators.in_(("never", "on_success", "always"))
-    )
-    error: BaseException | None = None
-
-
-def _tags(tags: Iterable[str]) -> tuple[Tag, ...]:
-    if isinstance(tags, str):
-        raise PlanError(f"tags must be a list of tags, not the string {tags!r}")
-    return tuple(Tag(tag) for tag in tags)
-
-
-@attrs.frozen(kw_only=True)
-class StateMeta:
-    """What is declared about a state. All of it is part of the plan's fingerprint.
-
-    `timeout` is in seconds and covers one attempt; `retry` overrides the run's policy; `idempotency` is the key
-    an effect is sent with, or a function that computes it from the context.
-    """
-
-    tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
-    depends_on: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
-    depends_on_strategy: DependsOnStrategy = attrs.field(
-        default=DependsOnStrategy.LATEST, converter=DependsOnStrategy
-    )
-    side_effects: SideEffects = attrs.field(default=SideEffects.READ_ONLY_IO, converter=SideEffects)
-    idempotency: IdempotencyKey | None = attrs.field(default=None)
-    retry: RetryPolicy | None = attrs.field(default=None)
-    timeout: float | None = attrs.field(default=None)
-    on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=OnUncertain)
-
-    @timeout.validator
-    def _check_timeout(self, _: Any, value: Any) -> None:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and 0 < value <= LONGEST_SECONDS):
-            raise PlanError(f"timeout must be a positive number of seconds, at most a year, not {value!r}")
-
-    @retry.validator
-    def _check_retry(self, _: Any, value: Any) -> None:
-        if value is not None and not isinstance(value, RetryPolicy):
-            raise PlanError(f"retry must be a RetryPolicy, not {value!r}")
-
-    @idempotency.validator
-    def _check_idempotency(self, _: Any, value: Any) -> None:
-        if value is not None and not callable(value) and not (isinstance(value, str) and value):
-            raise PlanError(
-                f"idempotency must be a non-empty string or a function of the context, not {value!r}"
-            )
-
-    def __attrs_post_init__(self) -> None:
-        # the standard tag follows from the declaration, so that --skip-tag apply_side_effect misses nothing
-        if self.side_effects is SideEffects.APPLY_SIDE_EFFECT and _EFFECT_TAG not in self.tags:
-            object.__setattr__(self, "tags", (*self.tags, _EFFECT_TAG))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the metadata as JSON, for the fingerprint and for people."""
-        key = self.idempotency
-        match key:
-            case None:
-                idempotency: dict[str, Any] = {"type": "none"}
-            case str():
-                idempotency = {"type": "key", "key": key}
-            case _:
-                idempotency = {"type": "key", "function": True}
-        return {
-            "tags": [str(tag) for tag in self.tags],
-            "depends_on": [str(tag) for tag in self.depends_on],
-            "depends_on_strategy": self.depends_on_strategy.value,
-            "side_effects": self.side_effects.value,
-            "idempotency": idempotency,
-            "retry": codec.to_json(self.retry) if self.retry else None,
-            "timeout": self.timeout,
-            "on_uncertain": self.on_uncertain.value,
-        }
-
-
-@runtime_checkable
-class State(Protocol):
-    """One node of a plan. `handle` may also be a plain function; it then runs in a worker thread."""
-
-    def meta(self) -> StateMeta:
-        """Return what is declared about the state; the same every time."""
-        ...
-
-    async def handle(self, ctx: Any, io: Any, rec: Any) -> StateOutcome | None:
-        """Do the state's work: read and write `ctx`, go outside through `io`, emit through `rec`."""
-        ...
-
-
-@attrs.frozen
-class PlanState:
-    """A state as a plan holds it: with its id and the states it was declared to follow.
-
-    It can be called like the handler it came from, so a unit test needs no engine.
-    """
-
-    id: str
-    meta: StateMeta
-    handler: Handler
-    after: tuple[str, ...]
-    blocking: bool
-    """True when the handler is a plain function, to be run in a thread of its own."""
-
-    @property
-    def source(self) -> Any:
-        """The function or class whose source is the state's code."""
-        owner = getattr(self.handler, "__self__", None)
-        if owner is not None:
-            return type(owner)
-        return self.handler if inspect.isfunction(self.handler) else type(self.handler)
-
-    def __call__(self, ctx: Any, io: Any, rec: Any) -> Any:
-        """Call the handler itself, outside any run."""
-        return self.handler(ctx, io, rec)
 
 
 @attrs.frozen(eq=False)

@@ -19,11 +19,11 @@ from anyio.lowlevel import checkpoint_if_cancelled, current_token
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest
 from machine.engine.blocking import call_in_thread
-from machine.engine.failures import describe, refused, trace
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
-from machine.errors import Code, ErrorInfo, StateError
+from machine.errors import Code, ErrorInfo, Failure, StateError
 from machine.events import (
+    ArtifactKind,
     Event,
     RetryScheduled,
     RunCompleted,
@@ -33,6 +33,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
+from machine.failures import describe, refused, trace
 from machine.io.blocking import Blocking
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Log, Payloads, Quiet
@@ -126,8 +127,8 @@ class Run:
         opening = self.opening
         assert opening is not None
         self.snapshot, nodes, values = Snapshot.empty(self.log.load).update(opening.input_writes)
-        opening.payloads.add_all("context_snapshot", nodes)
-        opening.payloads.add_all("context_value", values)
+        opening.payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
+        opening.payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
         started = RunStarted(self.graph.op_id, opening.manifest_id, self.graph.plan_id, self.snapshot.id)
         await self._emit(started, opening.payloads, opening.info)
         await self.log.durable()  # a run id that anybody has seen can be resumed
@@ -217,7 +218,10 @@ class Run:
             failure = None
             if outcome.snapshot == "always":
                 failure = self._staged(ctx, base, payloads).id
-            return StateFailed(state.id, describe(outcome.error), failure), {"trace": trace(outcome.error)}
+            error = outcome.error
+            if isinstance(error, str):
+                error = Failure(f"the handler of {state.id} failed the attempt", code=error)
+            return StateFailed(state.id, describe(error), failure), {"trace": trace(error)}
         if outcome.snapshot == "never" and ctx.staged:
             raise StateError(
                 f"state {state.id} promised no snapshot and wrote {', '.join(map(repr, ctx.staged))}",
@@ -231,8 +235,8 @@ class Run:
         if not ctx.staged:
             return base
         snapshot, nodes, values = base.update(ctx.staged)
-        payloads.add_all("context_snapshot", nodes)
-        payloads.add_all("context_value", values)
+        payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
+        payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
         return snapshot
 
 

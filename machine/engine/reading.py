@@ -26,7 +26,7 @@ def entries(store: Store, run_id: str, to_seq: int | None = None) -> Iterator[tu
     """Yield a run's entries in order with their stored form.
 
     Raises `LogError`: `log_broken_chain` naming the first event whose bytes are not those that were appended,
-    `log_seq_gap`, `log_bad_event`.
+    `log_seq_gap`, `log_bad_event`, `log_wrong_run`.
     """
     chain, expected = ZERO_CHAIN, 1
     for stored in store.read_range(run_id, 1, to_seq):
@@ -35,7 +35,10 @@ def entries(store: Store, run_id: str, to_seq: int | None = None) -> Iterator[tu
         chain = chain_next(chain, stored.data)
         if chain != stored.chain:
             raise LogError(stored.seq, "its bytes do not fit the chain", code=Code.LOG_BROKEN_CHAIN)
-        yield codec.decode_entry(stored.seq, stored.data), stored
+        entry = codec.decode_entry(stored.seq, stored.data)
+        if entry.run_id != run_id:
+            raise LogError(stored.seq, f"it belongs to run {entry.run_id!r}", code=Code.LOG_WRONG_RUN)
+        yield entry, stored
         expected += 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from machine import canonical
 from machine.config import EventProfile
 from machine.errors import Code, IdError, StateError
-from machine.events import KERNEL_EVENTS, MAX_INLINE_PAYLOAD, DomainEvent, DomainEventRecorded
+from machine.events import KERNEL_EVENTS, MAX_INLINE_PAYLOAD, ArtifactKind, DomainEvent, DomainEventRecorded
 from machine.ids import ErrorCode
 from machine.io.scope import AttemptScope, Payloads
 
@@ -70,7 +70,7 @@ class Recorder:
             raise StateError(f"the payload of {name!r} must be a JSON object", code=Code.INVALID_DOMAIN_EVENT)
         if len(data) <= MAX_INLINE_PAYLOAD:
             return DomainEventRecorded(name, scope.state.id, scope.attempt, payload=canonical.decode(data))
-        ref = payloads.add("domain_payload", data)
+        ref = payloads.add(ArtifactKind.DOMAIN_PAYLOAD, data)
         return DomainEventRecorded(name, scope.state.id, scope.attempt, payload_ref=ref)
 
 

@@ -18,6 +18,7 @@ from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.transports import opened
 from machine.errors import CanonicalError, Code, ErrorInfo, PlanError, UsageError
+from machine.events import ArtifactKind
 from machine.ids import ContextKey, OpId, RunId
 from machine.io.live import LiveIo
 from machine.io.scope import Payloads
@@ -125,8 +126,8 @@ async def resume(
 def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
     """Return what a run of `manifest` begins with, provenance left out: as a replay needs it."""
     payloads = Payloads()
-    manifest_id = payloads.add("manifest", canonical.encode(codec.to_json(manifest)))
-    payloads.add("plan", canonical.encode(graph.shape()))
+    manifest_id = payloads.add(ArtifactKind.MANIFEST, canonical.encode(codec.to_json(manifest)))
+    payloads.add(ArtifactKind.PLAN, canonical.encode(graph.shape()))
     return Opening(manifest, manifest_id, payloads, {}, _writes(manifest.input_params))
 
 
@@ -143,7 +144,7 @@ def _opening(graph: Graph, config: RunConfig, params: Any, target: Target | None
     except CanonicalError as exc:
         raise CanonicalError(exc.path.replace("$.input_params", "$"), exc.problem) from None
     built = canonical.encode(codec.to_json(provenance(graph, target)))
-    return attrs.evolve(opening, info={"provenance_id": opening.payloads.add("provenance", built)})
+    return attrs.evolve(opening, info={"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)})
 
 
 def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:

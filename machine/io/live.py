@@ -7,11 +7,13 @@ import anyio
 from machine import canonical
 from machine.config import Durability, IoMode
 from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey
-from machine.events import FactError, FactRecorded, FactValue
+from machine.events import ArtifactKind, FactError, FactRecorded, FactValue
+from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.provider import Call, IoProvider
 from machine.io.scope import AttemptScope, Payloads
 from machine.io.transport import Transport
+from machine.kernel.context import MAX_VALUE_BYTES
 
 __all__ = ["LiveIo"]
 
@@ -29,8 +31,7 @@ class LiveIo(IoProvider):
             raise self._no_transport(call)
         if call.effect:
             await self._intend(call)
-        payloads = Payloads()
-        payloads.items[call.digest] = ("fact_request", call.data)
+        payloads = call.payloads()
         try:
             outcome = await self._perform(transport, call, payloads)
             if not call.effect:
@@ -47,9 +48,8 @@ class LiveIo(IoProvider):
         return fact
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
-        payloads = Payloads()
-        payloads.items[call.digest] = ("fact_request", call.data)
-        return await self._emit(call, FactValue(payloads.add("fact_payload", value)), payloads)
+        payloads = call.payloads()
+        return await self._emit(call, FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, value)), payloads)
 
     async def _perform(self, transport: Transport, call: Call, payloads: Payloads) -> FactValue | FactError:
         scope = self._scope
@@ -82,9 +82,14 @@ class LiveIo(IoProvider):
                 raise IoOther(
                     f"the transport of {call.namespace} raised {type(exc).__name__}: {exc}"
                 ) from exc
+            if len(data) > MAX_VALUE_BYTES:
+                raise IoOther(
+                    f"the response of {call.namespace} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",
+                    code=Code.ARTIFACT_TOO_LARGE,
+                )
         except IoError as exc:
-            return FactError(exc.kind, exc.info)
-        return FactValue(payloads.add("fact_payload", data))
+            return FactError(exc.kind, describe(exc))
+        return FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data))
 
     async def _emit(self, call: Call, outcome: FactValue | FactError, payloads: Payloads) -> FactRecorded:
         fact = self._fact_of(call, outcome)

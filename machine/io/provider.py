@@ -19,7 +19,7 @@ import attrs
 
 from machine import canonical
 from machine.errors import Code, IoError, IoOther, StateError
-from machine.events import EffectIntended, FactError, FactRecorded, FactValue
+from machine.events import ArtifactKind, EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http  # noqa: A004 - the namespaces' own names
 from machine.io.scope import AttemptScope, Payloads, is_namespace
@@ -50,6 +50,12 @@ class Call:
     digest: str
     data: bytes
     effect: bool
+
+    def payloads(self) -> Payloads:
+        """Return the artifact of the request, to which that of the response may be added."""
+        payloads = Payloads()
+        payloads.items[self.digest] = (ArtifactKind.FACT_REQUEST, self.data)
+        return payloads
 
 
 @attrs.frozen(eq=False)
@@ -315,15 +321,13 @@ class IoProvider(ABC):
     async def _intend(self, call: Call) -> None:
         """Put the intent of an effect into the log, durable before the effect may leave the process."""
         scope = self._scope
-        payloads = Payloads()
-        payloads.items[call.digest] = ("fact_request", call.data)
         await scope.log.emit(
             [
                 EffectIntended(
                     call.key, call.digest, scope.idempotency_key or "", scope.state.id, scope.attempt
                 )
             ],
-            payloads,
+            call.payloads(),
         )
         await scope.log.durable()
 

@@ -268,8 +268,9 @@ class History:
 
     def _intend(self, seq: int, event: EffectIntended) -> None:
         self._within(seq, event)
-        before = self.facts.get(event.key)
-        if event.key in self.uncertain or (before is not None and isinstance(before.outcome, FactValue)):
+        fact, intent = self.facts.get(event.key), self.uncertain.get(event.key)
+        twice = intent is not None and (intent.state_id, intent.attempt) == (event.state_id, event.attempt)
+        if twice or (fact is not None and isinstance(fact.outcome, FactValue)):
             raise LogError(
                 seq,
                 f"the effect {event.key!r} was intended or has happened already",

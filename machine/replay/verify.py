@@ -12,7 +12,7 @@ import attrs
 
 from machine import canonical, codec
 from machine.engine import reading
-from machine.errors import Code, LogError, MachineError, StoreError
+from machine.errors import Code, LogError, MachineError, NotFound, StoreError
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,
@@ -78,38 +78,42 @@ def verify(run_id: str, *, store: Store, progress: Callable[[int], None] | None 
 
     `progress` is called with the number of events checked so far. Raises `NotFound` for an unknown run.
     """
-    reading.require_run(store, run_id)
     problems: list[Problem] = []
-    check = _Check(store, problems)
+    check = _Check(store, run_id, problems)
+    if not store.run_exists(run_id):
+        store.run_row(run_id)  # raises NotFound for a run that the index does not know either
     try:
-        for count, entry in enumerate(check.entries(run_id), 1):
+        for count, entry in enumerate(check.entries(), 1):
             check.fold(entry)
             for artifact_id in _referenced(entry):
                 check.artifact(artifact_id, f"event {entry.seq}")
+            if isinstance(entry.event, RunStarted):
+                check.opening(entry.seq, entry.event)
             for snapshot_id in _snapshots(entry.event):
                 check.snapshot(snapshot_id, f"event {entry.seq}")
             if progress is not None:
                 progress(count)
     except StoreError as exc:  # the medium gives way before the log ends
         problems.append(Problem(exc.code, "store", str(exc)))
-    check.index(run_id)
+    check.index()
     problems += [Problem(Code.STORE_CORRUPT, "store", text) for text in store.integrity_problems()]
     digest = check.digest()
     return VerifyResult(run_id, check.events, len(check.seen), digest, tuple(problems))
 
 
 class _Check:
-    def __init__(self, store: Store, problems: list[Problem]) -> None:
+    def __init__(self, store: Store, run_id: str, problems: list[Problem]) -> None:
         self.store = store
+        self.run_id = run_id
         self.problems = problems
         self.events = 0
         self.seen: set[str] = set()
         self.history: History | None = History()
 
-    def entries(self, run_id: str) -> Iterator[Entry]:
+    def entries(self) -> Iterator[Entry]:
         """Yield what can be decoded; one event that cannot be trusted does not hide the next."""
         chain = ZERO_CHAIN
-        for stored in self.store.read_range(run_id):
+        for stored in self.store.read_range(self.run_id):
             self.events += 1
             if chain_next(chain, stored.data) != stored.chain:
                 self._wrong(
@@ -117,9 +121,15 @@ class _Check:
                 )
             chain = stored.chain
             try:
-                yield codec.decode_entry(stored.seq, stored.data)
+                entry = codec.decode_entry(stored.seq, stored.data)
             except LogError as exc:
                 self._wrong(exc)
+                continue
+            if entry.run_id != self.run_id:
+                self._wrong(
+                    LogError(stored.seq, f"it belongs to run {entry.run_id!r}", code=Code.LOG_WRONG_RUN)
+                )
+            yield entry
 
     def fold(self, entry: Entry) -> None:
         if self.history is None:
@@ -150,11 +160,26 @@ class _Check:
             self.seen.add(snapshot_id)
             self.problems.append(Problem(exc.code, f"artifact {snapshot_id}", f"{exc} (named by {where})"))
 
-    def index(self, run_id: str) -> None:
+    def opening(self, seq: int, started: RunStarted) -> None:
+        """Check that the manifest is one, of this op, and that its input is the initial context."""
+        try:
+            manifest = reading.manifest_of(self.store, started)
+            writes = {key: canonical.encode(value) for key, value in manifest.input_params.items()}
+            snapshot, _, _ = Snapshot.empty(self.store.get).update(writes)
+        except NotFound:
+            return  # named already, as an artifact that is missing
+        except MachineError as exc:
+            self.problems.append(Problem(exc.code, f"artifact {started.manifest_id}", str(exc)))
+            return
+        if (manifest.op_id, snapshot.id) != (started.op_id, started.initial_snapshot_id):
+            text = f"event {seq} does not say what its manifest says"
+            self.problems.append(Problem(Code.LOG_BAD_EVENT, f"event {seq}", text))
+
+    def index(self) -> None:
         if self.history is None:
             return
         try:
-            row = self.store.run_row(run_id)
+            row = self.store.run_row(self.run_id)
         except StoreError as exc:
             self.problems.append(Problem(exc.code, "store", str(exc)))
             return
@@ -162,7 +187,7 @@ class _Check:
         started = self.history.started
         is_so = (self.history.status.value, self.history.head_seq, started.op_id if started else "")
         if said != is_so:
-            text = f"the index says {said} of run {run_id}, its log says {is_so}"
+            text = f"the index says {said} of run {self.run_id}, its log says {is_so}"
             self.problems.append(Problem(Code.LOG_INDEX, "store", text))
 
     def digest(self) -> str | None:

@@ -10,11 +10,11 @@ A store never interprets a log. The one thing it keeps beside it, the index, is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
 from typing import Any, Final, Protocol, Self, runtime_checkable
 
 import attrs
 
+from machine.events import ArtifactKind
 from machine.kernel.index import RunRow
 
 __all__ = [
@@ -33,19 +33,6 @@ MAX_ARTIFACT_BYTES: Final = 512 * 1024 * 1024
 
 ZERO_CHAIN: Final = bytes(32)
 """The chain value before the first event."""
-
-
-class ArtifactKind(StrEnum):
-    """What an artifact is, for people and for garbage collection; any other name may be used besides."""
-
-    MANIFEST = "manifest"
-    PROVENANCE = "provenance"
-    CONTEXT_SNAPSHOT = "context_snapshot"
-    CONTEXT_VALUE = "context_value"
-    FACT_REQUEST = "fact_request"
-    FACT_PAYLOAD = "fact_payload"
-    DOMAIN_PAYLOAD = "domain_payload"
-    OUTPUT = "output"
 
 
 @attrs.frozen

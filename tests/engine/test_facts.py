@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 
 import anyio
@@ -392,3 +393,40 @@ def test_a_task_group_with_one_failure_fails_with_that_failure(store, scripted):
     result = run(plan, store=store, transports={"world": scripted(answer)})
     assert (result.error.code, result.error.retryable, result.error.message) == ("http_status", False, "gone")
     assert replay(result.run_id, plan=plan, store=store).identical
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        machine.Transport("down", details={"amount": object()}),
+        machine.Transport("a lone surrogate \ud800"),
+        machine.Transport("down", code="Not A Code"),
+        machine.IoOther("claims to be cancelled", code="call_cancelled"),
+        machine.IoOther("claims a crash", code="orphan_attempt_recovered"),
+        machine.Transport("deep", details={"deep": True}),
+    ],
+    ids=["no json", "surrogate", "no code", "cancelled", "orphan", "deep"],
+)
+def test_whatever_error_a_transport_raises_is_a_fact_that_replays(store, scripted, raised):
+    if raised.message == "deep":
+        deep = functools.reduce(lambda inner, _: [inner], range(2000), 0)
+        raised = machine.Transport("deep", details={"deep": deep})
+
+    async def handler(ctx, io, rec):
+        await io.call("world", {})
+
+    plan = one_state(handler)
+    result = run(plan, store=store, transports={"world": scripted(lambda request: raised)})
+    assert result.status == "failed"
+    assert len(facts_of(store, result.run_id)) == 1
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_response_too_large_to_keep_fails_the_call_and_not_the_store(store, scripted, monkeypatch):
+    monkeypatch.setattr("machine.io.live.MAX_VALUE_BYTES", 100)
+
+    async def handler(ctx, io, rec):
+        await io.call("world", {})
+
+    result = run(one_state(handler), store=store, transports={"world": scripted(lambda request: "x" * 200)})
+    assert result.error.code == "artifact_too_large"

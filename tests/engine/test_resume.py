@@ -228,3 +228,36 @@ def test_a_store_that_fails_stops_the_run_and_loses_nothing_durable(store, world
     monkeypatch.undo()
     assert verify(chosen, store=store).ok
     assert resume(chosen, plan=plan, store=store, transports=world).status == "completed"
+
+
+@pytest.mark.parametrize("key", [None, "named"])
+def test_an_effect_cut_between_intent_and_fact_is_sent_again_with_its_key(
+    store, scripted, crashed_after, key
+):
+    plan = Plan("op")
+
+    @plan.state("write.effect", side_effects="apply_side_effect", idempotency="once")
+    async def effect(ctx, io, rec):
+        ctx["done"] = (await io.call("outside", {"do": 1}, fact_key=key)).response
+
+    outside = scripted(effect=True)
+    whole = run(plan, store=store, transports={"outside": outside})
+    cut = crashed_after(store, whole.run_id, 3)  # started, entered, intended
+    for _ in range(2):
+        again = crashed_after(cut, whole.run_id, 3)
+        result = resume(whole.run_id, plan=plan, store=again, transports={"outside": outside})
+        assert (result.status, result.context) == ("completed", whole.context)
+        assert replay(whole.run_id, plan=plan, store=again).identical
+    assert keys_of(outside) == ["once"] * 3
+
+
+def test_a_log_kept_under_another_run_id_is_refused(store, world):
+    plan = story()
+    whole = run(plan, store=store, transports=world)
+    other = machine.new_run_id()
+    store.append(other, 0, list(store.read_range(whole.run_id)))
+    for use in (lambda: resume(other, plan=plan, store=store), lambda: replay(other, plan=plan, store=store)):
+        with pytest.raises(machine.LogError) as caught:
+            use()
+        assert caught.value.code == "log_wrong_run"
+    assert verify(other, store=store).problems[0].code == "log_wrong_run"

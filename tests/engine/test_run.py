@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 
 import pytest
@@ -477,3 +478,22 @@ def test_a_failure_has_the_code_and_the_words_its_handler_gave_it(store):
     assert (error.code, error.message, error.retryable) == ("shop_closed", "the shop is closed", False)
     assert error.details == {"until": 9}
     assert types_of(store, result.run_id).count("state_entered") == 1
+
+
+def test_a_handler_may_fail_with_a_code_alone(store):
+    async def handler(ctx, io, rec):
+        return StateOutcome(error="sold_out")
+
+    assert run(failing_with(handler), store=store).error.code == "sold_out"
+
+
+def test_an_input_nested_too_deep_is_refused_by_name(store):
+    def nested(depth):
+        return functools.reduce(lambda inner, _: [inner], range(depth), 0)
+
+    with pytest.raises(machine.CanonicalError, match="nested too deep"):
+        run(failing_with(lambda ctx, io, rec: None), input={"deep": nested(2000)}, store=store)
+    assert (
+        run(failing_with(lambda ctx, io, rec: None), input={"deep": nested(400)}, store=store).status
+        == "completed"
+    )

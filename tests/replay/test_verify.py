@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 import machine
-from machine import Plan, run, verify
+from machine import Plan, codec, run, verify
 from machine.stores import MemoryStore
 from machine.stores.base import StoredEvent
 
@@ -102,3 +102,49 @@ def test_a_log_that_breaks_a_rule_is_found_although_its_chain_holds(store, recor
 def test_an_unknown_run_is_not_found(store):
     with pytest.raises(machine.NotFound):
         verify(machine.new_run_id(), store=store)
+
+
+def codes_of(store, run_id, change):
+    """Return what `verify` finds when a log holds changed events under a chain that is right again."""
+    from machine.events import chain_next, seal
+    from machine.stores.base import ZERO_CHAIN
+
+    def rewrite(log):
+        chain, kept = ZERO_CHAIN, []
+        for event in log:
+            entry = codec.decode_entry(event.seq, event.data)
+            body = codec.encode_event(change(entry.event))
+            data = seal(event.seq, body, run_id, entry.ts_millis)
+            chain = chain_next(chain, data)
+            kept.append(StoredEvent(event.seq, data, chain))
+        return kept
+
+    return [problem.code for problem in verify(run_id, store=rebuilt(store, run_id, rewrite)).problems]
+
+
+def test_a_start_that_does_not_say_what_its_manifest_says_is_found(store, recorded):
+    def another_manifest(event):
+        if event.type != "run_started":
+            return event
+        return attrs.evolve(event, manifest_id=event.plan_id)
+
+    def another_input(event):
+        if event.type == "run_started":
+            return attrs.evolve(event, initial_snapshot_id=other)
+        return attrs.evolve(event, base_snapshot_id=other) if event.type == "state_entered" else event
+
+    other = store.put("context_snapshot", b'{"entries":{"k":{"value":1}},"type":"leaf"}')
+    assert "artifact_corrupt" in codes_of(store, recorded, another_manifest)
+    assert "log_bad_event" in codes_of(store, recorded, another_input)
+
+
+def test_a_state_that_the_recorded_plan_does_not_have_is_found(store, recorded):
+    def renamed(event):
+        return attrs.evolve(event, state_id="op.step.other") if hasattr(event, "state_id") else event
+
+    assert codes_of(store, recorded, renamed) == ["recovery_state_not_in_plan"]
+
+
+def test_a_run_whose_events_are_gone_is_a_problem_and_not_unknown(store, recorded):
+    result = verify(recorded, store=rebuilt(store, recorded, lambda log: []))
+    assert "log_index" in [problem.code for problem in result.problems]

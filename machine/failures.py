@@ -1,0 +1,117 @@
+"""From an exception to what a log says of it: the same words for the same failure, on every machine."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from machine import canonical
+from machine.errors import (
+    CanonicalError,
+    Code,
+    ErrorCategory,
+    ErrorInfo,
+    IdError,
+    IoError,
+    MachineError,
+    StateError,
+)
+from machine.events import CUT_CODES
+from machine.ids import ErrorCode
+
+__all__ = ["describe", "trace"]
+
+_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+_ENGINE_CODES = CUT_CODES | {Code.CALL_CANCELLED.value}
+_FRAMES = 8
+_HERE = str(Path(__file__).parent)
+_MESSAGE_MAX = 8192
+
+
+def describe(exc: BaseException) -> ErrorInfo:
+    """Return the stored form of an exception that a handler or a transport raised.
+
+    Errors of this library keep their own code and words; any other is `handler_error`, retryable, with its type
+    under details. Memory addresses in the message are blanked and what no JSON string can hold is escaped, so that
+    a replay says the same.
+    """
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]  # a task group with one failure failed for that reason
+    if isinstance(exc, MachineError):
+        info = exc.info
+        return ErrorInfo(
+            _honest(info.code, exc), info.category, info.retryable, _clean(_text(exc)), _json(info.details)
+        )
+    name = type(exc).__qualname__
+    details: dict[str, Any] = {
+        "exception": name
+    }  # not its module, whose name depends on how the plan was loaded
+    if isinstance(exc, BaseExceptionGroup):
+        details["inner"] = [_clean(f"{type(sub).__qualname__}: {_text(sub)}") for sub in exc.exceptions]
+    text = _text(exc)
+    return ErrorInfo(
+        Code.HANDLER_ERROR.value,
+        ErrorCategory.UNKNOWN,
+        retryable=True,
+        message=_clean(f"{name}: {text}" if text else name),
+        details=_json(details),
+    )
+
+
+def _honest(code: str, exc: MachineError) -> str:
+    """Return an error's code, unless it is none or claims what only the engine can know."""
+    try:
+        valid = str(ErrorCode(code))
+    except IdError:
+        valid = ""
+    if valid and valid not in _ENGINE_CODES:
+        return valid
+    return (Code.IO_TRANSPORT_FAILED if isinstance(exc, IoError) else Code.HANDLER_ERROR).value
+
+
+def refused(message: str, code: Code, *, retryable: bool = False) -> ErrorInfo:
+    """Return the stored form of a failure the engine itself decides."""
+    return StateError(message, code=code, retryable=retryable).info
+
+
+def trace(exc: BaseException) -> str:
+    """Return where an exception was raised: file, line and function of the user's innermost frames, one a line."""
+    raised = traceback.extract_tb(exc.__traceback__)
+    own = [frame for frame in raised if not frame.filename.startswith(_HERE)]
+    frames = (own or raised)[-_FRAMES:]
+    lines = [f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
+    return _clean("\n".join(lines))
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as broken:  # noqa: BLE001 - a user's __str__ may do anything
+        return f"(its text cannot be had: {type(broken).__qualname__})"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - a user's __repr__ may do anything, and nesting may be too deep for any
+        return f"a {type(value).__qualname__}"
+
+
+def _clean(text: str) -> str:
+    text = _ADDRESS.sub("at 0x...", text)
+    if len(text) > _MESSAGE_MAX:
+        text = f"{text[:_MESSAGE_MAX]}... ({len(text)} characters)"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _json(details: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if not details:
+        return None
+    try:
+        value: Mapping[str, Any] = canonical.decode(canonical.encode(dict(details)))
+    except CanonicalError:
+        return {_clean(str(key)): _clean(_shown(value)) for key, value in details.items()}
+    return value
