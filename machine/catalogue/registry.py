@@ -16,7 +16,7 @@ from machine.catalogue.fields import in_words
 from machine.errors import Code, CodecError, UsageError
 from machine.events import KERNEL_EVENTS
 
-__all__ = ["Catalogue", "Kind", "Level"]
+__all__ = ["Catalogue", "Custom", "Kind", "Level"]
 
 _NAME: Final = re.compile("[a-z][a-z0-9_]{0,62}")
 
@@ -27,6 +27,14 @@ class Level(StrEnum):
     ESSENTIAL = "essential"
     NORMAL = "normal"
     VERBOSE = "verbose"
+
+
+@attrs.frozen
+class Custom:
+    """An event of a type that is nobody's but the caller's own."""
+
+    event_type: str
+    data: Any
 
 
 @attrs.frozen
@@ -73,13 +81,6 @@ class Catalogue:
         object.__setattr__(self, "_by_version", by_version)
         object.__setattr__(self, "_latest", latest)
         object.__setattr__(self, "_by_type", by_type)
-
-    @classmethod
-    def standard(cls) -> Catalogue:
-        """Return the catalogue of every kind this library knows."""
-        from machine.catalogue.standard import STANDARD  # noqa: PLC0415 - it is made of this class
-
-        return STANDARD
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self.kinds)
@@ -132,8 +133,6 @@ class Catalogue:
         kind = self._kind(name, payload, version)
         what = f"payload of {name}"
         if kind is None:
-            from machine.catalogue.runs import Custom  # noqa: PLC0415 - made when first asked for
-
             return Custom(name, payloads.plain_json(payload, what))
         return payloads.typed(payload, kind.payload, what)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 
 from machine.catalogue.fields import Count
-from machine.catalogue.registry import Kind
+from machine.catalogue.registry import Custom, Kind
 from machine.ids import ArtifactId, ContextKey, OpId, OpPath, RunId, StateId
 
 __all__ = [
@@ -92,14 +92,6 @@ class StateUpdated:
     changed_keys: tuple[ContextKey, ...] | None = None
     snapshot_id: ArtifactId | None = None
     summary: str | None = None
-
-
-@attrs.frozen
-class Custom:
-    """An event of a type that is nobody's but the caller's own."""
-
-    event_type: str
-    data: Any
 
 
 KINDS = (
