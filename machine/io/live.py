@@ -29,6 +29,8 @@ class LiveIo(IoProvider):
         transport = self._scope.transport(call.namespace)
         if transport is None:
             raise self._no_transport(call)
+        if self._scope.config.io_mode is IoMode.REPLAY:
+            return await self._emit(call, self._shut(call), call.payloads())
         if call.effect:
             await self._intend(call)
         payloads = call.payloads()
@@ -54,21 +56,9 @@ class LiveIo(IoProvider):
     async def _perform(self, transport: Transport, call: Call, payloads: Payloads) -> FactValue | FactError:
         scope = self._scope
         try:
-            if scope.config.io_mode is IoMode.REPLAY:
-                if call.key.startswith(RESERVED_FACT_PREFIX):
-                    raise MissingFactKey(
-                        f"a call of {call.namespace} has no fact key, so the run cannot have its fact",
-                        retryable=scope.config.replay_missing_fact_retryable,
-                        details={"request": call.digest},
-                        hint='give fact_key=..., or run with io_mode="live"',
-                    )
-                raise MissingFact(
-                    f"the run has no recorded fact for {call.namespace}",
-                    retryable=scope.config.replay_missing_fact_retryable,
-                    details={"request": call.digest},
-                    hint='it was started with io_mode="replay"',
-                )
-            request = call.request
+            request = canonical.decode(
+                call.data
+            )  # what is sent is what is recorded, whatever became of the object
             if call.effect and scope.idempotency_key is not None:
                 request = transport.with_idempotency_key(call.namespace, request, scope.idempotency_key)
             try:
@@ -90,6 +80,19 @@ class LiveIo(IoProvider):
         except IoError as exc:
             return FactError(exc.kind, describe(exc))
         return FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data))
+
+    def _shut(self, call: Call) -> FactError:
+        """Return the outcome of a call that needs the outside in a run that may not go there."""
+        exc: IoError
+        retryable = self._scope.config.replay_missing_fact_retryable
+        details = {"request": call.digest}
+        if call.key.startswith(RESERVED_FACT_PREFIX):
+            text = f"a call of {call.namespace} has no fact key, so the run cannot have its fact"
+            exc = MissingFactKey(text, retryable=retryable, details=details, hint="give fact_key=...")
+        else:
+            text = f'the run has no fact {call.key!r}, and io_mode="replay" shuts the outside'
+            exc = MissingFact(text, retryable=retryable, details=details)
+        return FactError(exc.kind, describe(exc))
 
     async def _emit(self, call: Call, outcome: FactValue | FactError, payloads: Payloads) -> FactRecorded:
         fact = self._fact_of(call, outcome)

@@ -18,6 +18,7 @@ import anyio
 import attrs
 
 from machine import canonical
+from machine.config import IoMode
 from machine.errors import Code, IoError, IoOther, StateError
 from machine.events import ArtifactKind, EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
@@ -225,10 +226,14 @@ class IoProvider(ABC):
             key = _path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
         else:
             key = str(FactKey(fact_key))
-        if transport is not None:
-            effect = applies and transport.is_effect(namespace, request)
+        if (
+            not applies or scope.config.io_mode is IoMode.REPLAY
+        ):  # then nothing leaves, so nothing is intended
+            effect = False
+        elif transport is not None:
+            effect = transport.is_effect(namespace, request)
         else:
-            effect = applies and self._was_effect(key)
+            effect = self._was_effect(key)
         if effect and transport is not None and transport.one_effect_per_key:
             self._check_one_effect(transport, namespace, request, digest)
         return Call(key, namespace, request, digest, data, effect)

@@ -267,6 +267,31 @@ def test_a_run_in_replay_mode_never_goes_outside(store, scripted):
     assert replay(result.run_id, plan=plan, store=store).identical
 
 
+def test_an_effect_in_replay_mode_is_neither_intended_nor_sent(store, scripted):
+    async def handler(ctx, io, rec):
+        await io.call("outside", {})
+
+    outside = scripted(effect=True)
+    plan = one_state(handler, side_effects="apply_side_effect", idempotency="k")
+    config = RunConfig(io_mode="replay")
+    result = run(plan, store=store, transports={"outside": outside}, config=config)
+    assert (result.error.code, outside.asked) == ("missing_fact_key", [])
+    assert b"effect_intended" not in b"".join(event.data for event in store.read_range(result.run_id))
+    assert replay(result.run_id, plan=plan, store=store, transports={"outside": outside}).identical
+
+
+def test_what_is_sent_is_what_was_recorded_although_the_handler_changes_its_object(store, scripted):
+    async def handler(ctx, io, rec):
+        request = {"n": 1}
+        call = asyncio.ensure_future(io.call("world", request, fact_key="a"))
+        await asyncio.sleep(0)
+        request["n"] = 2
+        ctx["got"] = (await call).response
+
+    world = scripted(lambda request: dict(request))
+    assert run(one_state(handler), store=store, transports={"world": world}).context == {"got": {"n": 1}}
+
+
 # -- races ----------------------------------------------------------------------------------------------------
 
 
