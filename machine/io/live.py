@@ -56,9 +56,8 @@ class LiveIo(IoProvider):
     async def _perform(self, transport: Transport, call: Call, payloads: Payloads) -> FactValue | FactError:
         scope = self._scope
         try:
-            request = canonical.decode(
-                call.data
-            )  # what is sent is what is recorded, whatever became of the object
+            # what is sent is what is recorded, whatever has become of the handler's object
+            request = canonical.decode(call.data)
             if call.effect and scope.idempotency_key is not None:
                 request = transport.with_idempotency_key(call.namespace, request, scope.idempotency_key)
             try:
