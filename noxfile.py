@@ -14,15 +14,20 @@ SUPPORTED = ["3.11", "3.12", "3.13", "3.14"]
 
 
 def interpreters() -> list[str]:
-    """Return an interpreter for every supported version that this machine has, the one running nox first."""
-    found = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
-    shims = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    """Return the supported versions that this machine has, and put them where nox looks for them."""
+    found = {}
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for version in SUPPORTED:
-        candidates = [shutil.which(f"python{version}"), *sorted(shims.glob(f"{version}.*/bin/python"))]
-        for candidate in candidates:
-            if version not in found and candidate and _runs(str(candidate), version):
-                found[version] = str(candidate)
-    return [found[version] for version in SUPPORTED if version in found]
+        own = sys.executable if version == f"{sys.version_info[0]}.{sys.version_info[1]}" else None
+        for path in (
+            own,
+            shutil.which(f"python{version}"),
+            *versions.glob(f"{version}.*/bin/python{version}"),
+        ):
+            if path and version not in found and _runs(str(path), version):
+                found[version] = str(Path(path).parent)
+    os.environ["PATH"] = os.pathsep.join([*found.values(), os.environ["PATH"]])
+    return list(found)
 
 
 def _runs(path: str, version: str) -> bool:

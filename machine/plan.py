@@ -55,10 +55,13 @@ class Graph:
     edges: tuple[tuple[str, str], ...]
     order: tuple[str, ...]
     plan_id: str
+    shape_bytes: bytes = attrs.field(repr=False)
+    """The canonical bytes of the shape: exactly what `plan_id` is the hash of."""
 
     def shape(self) -> dict[str, Any]:
-        """Return ids, edges and metadata as JSON: exactly what `plan_id` is the hash of."""
-        return _shape(self.states, self.edges)
+        """Return ids, edges and metadata as JSON."""
+        shape: dict[str, Any] = canonical.decode(self.shape_bytes)
+        return shape
 
 
 class Plan:
@@ -227,8 +230,16 @@ def _validated(plan: Plan) -> Graph:
                 )
     ordered = tuple(sorted(edges))
     order = topological(list(states), ordered)
-    plan_id = canonical.artifact_id(canonical.encode(_shape(states, ordered)))
-    return Graph(plan.op_id, plan.version, MappingProxyType(states), ordered, order, plan_id)
+    shape = canonical.encode(_shape(states, ordered))
+    return Graph(
+        plan.op_id,
+        plan.version,
+        MappingProxyType(states),
+        ordered,
+        order,
+        canonical.artifact_id(shape),
+        shape,
+    )
 
 
 def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any, Final
@@ -50,9 +51,15 @@ def provenance(graph: Graph, target: Target | None = None) -> BuildProvenance:
     )
 
 
-def code_fingerprints(graph: Graph) -> dict[str, str]:
+@functools.lru_cache(maxsize=16)
+def code_fingerprints(graph: Graph) -> Mapping[str, str]:
     """Return the code fingerprint of every state of a plan, by state id."""
-    return {state.id: code_fingerprint(state.source) for state in graph.states.values()}
+    known: dict[Any, str] = {}
+    for state in graph.states.values():
+        code = _code_of(state.source)
+        if code not in known:
+            known[code] = code_fingerprint(state.source)
+    return {state.id: known[_code_of(state.source)] for state in graph.states.values()}
 
 
 def code_fingerprint(source: Any) -> str:
@@ -70,7 +77,7 @@ def code_fingerprint(source: Any) -> str:
         item = pending.pop()
         if item in parts:
             continue
-        parts[item], names = _own_code(item)
+        parts[item], names = _own_code(_code_of(item))
         world = getattr(item, "__globals__", None) or getattr(sys.modules.get(str(module)), "__dict__", {})
         for name in names:
             helper = world.get(name)
@@ -82,13 +89,18 @@ def code_fingerprint(source: Any) -> str:
     return canonical.artifact_id("\0".join([parts[first], *helpers]).encode())[:16]
 
 
-@functools.cache
+def _code_of(source: Any) -> Any:
+    """Return what the functions that one `def` makes have in common."""
+    return getattr(source, "__code__", source)
+
+
+@functools.lru_cache(maxsize=4096)
 def _own_code(source: Any) -> tuple[str, frozenset[str]]:
-    """Return a canonical text of one function's or class's own code, and the names it uses."""
+    """Return a canonical text of the code of a function (its code object) or class, and the names it uses."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(source)))
     except (OSError, TypeError, SyntaxError):
-        return _code_text(getattr(source, "__code__", None)), frozenset()
+        return _code_text(source if isinstance(source, CodeType) else None), frozenset()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             if ast.get_docstring(node, clean=False) is not None:

@@ -127,7 +127,7 @@ def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
     """Return what a run of `manifest` begins with, provenance left out: as a replay needs it."""
     payloads = Payloads()
     manifest_id = payloads.add(ArtifactKind.MANIFEST, canonical.encode(codec.to_json(manifest)))
-    payloads.add(ArtifactKind.PLAN, canonical.encode(graph.shape()))
+    payloads.add(ArtifactKind.PLAN, graph.shape_bytes)
     return Opening(manifest, manifest_id, payloads, {}, _writes(manifest.input_params))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import anyio
 
 from machine import canonical
@@ -11,7 +13,7 @@ from machine.events import ArtifactKind, FactError, FactRecorded, FactValue
 from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.provider import Call, IoProvider
-from machine.io.scope import AttemptScope, Payloads
+from machine.io.scope import Payloads
 from machine.io.transport import Transport
 from machine.kernel.context import MAX_VALUE_BYTES
 
@@ -21,9 +23,9 @@ __all__ = ["LiveIo"]
 class LiveIo(IoProvider):
     """Goes outside through the transports, and records every outcome, errors included."""
 
-    def __init__(self, scope: AttemptScope) -> None:
-        super().__init__(scope)
-        self._turnstile = anyio.Lock()
+    @functools.cached_property
+    def _turnstile(self) -> anyio.Lock:
+        return anyio.Lock()
 
     async def _obtain(self, call: Call) -> FactRecorded:
         transport = self._scope.transport(call.namespace)
@@ -36,8 +38,8 @@ class LiveIo(IoProvider):
         payloads = call.payloads()
         try:
             outcome = await self._perform(transport, call, payloads)
-            if not call.effect:
-                # an effect that has happened is recorded at once: no await may come in between
+            # an effect that has happened is recorded at once: no await may come in between
+            if not call.effect and not self._scope.quiet.alone:
                 async with self._turnstile:
                     await self._scope.quiet.settle()
         except anyio.get_cancelled_exc_class():

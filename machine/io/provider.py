@@ -271,6 +271,8 @@ class IoProvider(ABC):
     async def end(self) -> None:
         """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""
         self._scope.ending = True
+        if not self._in_flight:
+            return
         with anyio.CancelScope(shield=True):
             while self._in_flight:
                 flight = next(iter(self._in_flight.values()))

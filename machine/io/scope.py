@@ -85,9 +85,8 @@ class Quiet:
 
     async def settle(self) -> None:
         """Let the handler's other tasks go on until they wait."""
-        if not self.alone:
-            for _ in range(QUIET_ROUNDS):
-                await checkpoint()
+        for _ in range(QUIET_ROUNDS):
+            await checkpoint()
 
 
 @attrs.define

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 import machine
-from machine import Plan, codec, run, verify
+from machine import Plan, canonical, codec, open_store, run, verify
 from machine.stores import MemoryStore
 from machine.stores.base import StoredEvent
 
@@ -148,3 +148,64 @@ def test_a_state_that_the_recorded_plan_does_not_have_is_found(store, recorded):
 def test_a_run_whose_events_are_gone_is_a_problem_and_not_unknown(store, recorded):
     result = verify(recorded, store=rebuilt(store, recorded, lambda log: []))
     assert "log_index" in [problem.code for problem in result.problems]
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    plan = Plan("op")
+
+    @plan.state("step.only")
+    async def only(ctx, io, rec):
+        ctx["now"] = await io.now()
+        ctx["large"] = "x" * 1000
+
+    url = f"sqlite:///{tmp_path}/runs.db"
+    with open_store(url) as store:
+        run_id = run(plan, store=store).run_id
+    with open_store(url) as store:
+        yield url, tmp_path / "runs.db", run_id, store
+
+
+def flipped(path, needle, bit):
+    """Flip one bit in the middle of bytes that stand in a file once."""
+    data = bytearray(path.read_bytes())
+    assert data.count(needle) == 1
+    data[data.index(needle) + len(needle) // 2] ^= 1 << bit
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("seq", range(1, 6))
+def test_one_flipped_bit_in_an_event_on_disk_is_named_by_its_seq(on_disk, seq, bit):
+    url, path, run_id, store = on_disk
+    [event] = store.read_range(run_id, seq, seq)
+    store.close()
+    flipped(path, event.data, bit)
+    with open_store(url) as store:
+        assert f"event {seq}" in [problem.where for problem in verify(run_id, store=store).problems]
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_one_flipped_bit_in_an_artifact_on_disk_is_named_by_its_id(on_disk, bit):
+    url, path, run_id, store = on_disk
+    large = canonical.encode("x" * 1000)
+    named = canonical.artifact_id(large)
+    assert store.get(named) == large
+    store.close()
+    flipped(path, large, bit)
+    with open_store(url) as store:
+        assert f"artifact {named}" in [problem.where for problem in verify(run_id, store=store).problems]
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9, 0.999])
+def test_a_truncated_store_is_never_sound(on_disk, part):
+    url, path, run_id, store = on_disk
+    store.close()
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+    try:
+        with open_store(url) as store:
+            sound = verify(run_id, store=store).ok
+    except machine.StoreError:
+        sound = False
+    assert not sound
