@@ -92,7 +92,9 @@ class _FreshSource(importlib.machinery.SourceFileLoader):
 def _file_module(spec: str, path: str) -> ModuleType:
     if not Path(path).is_file():
         what = "is a directory" if Path(path).is_dir() else "does not exist"
-        raise _not_found(f"{path} {what}", spec, "check the path, or name another with --target")
+        raise _not_found(
+            f"{path} {what}", spec, "check the path; replay and resume take another with --target"
+        )
     name = _module_name(path)
     _to_front(str(Path(path).parent))
     linecache.checkcache(path)
