@@ -129,28 +129,21 @@ def _strict_converter() -> cattrs.Converter:
 
 def _tagged(converter: cattrs.Converter, union: Any, variants: tuple[type[Any], ...]) -> None:
     """Carry a union as objects with a `type` field that names the variant."""
-    by_tag = {_tag(variant): variant for variant in variants}
+    by_tag = {variant.type: variant for variant in variants}
 
     def unstructure(value: Any) -> dict[str, Any]:
-        return {"type": _tag(type(value)), **converter.unstructure(value)}
+        return {"type": value.type, **converter.unstructure(value)}
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, Mapping):
             raise TypeError(f"expected object, got {type(value).__name__}")
-        variant = by_tag.get(value.get("type"))  # type: ignore[arg-type]
+        variant = by_tag.get(value.get("type"))
         if variant is None:
             raise ValueError(f"type must be one of {', '.join(sorted(by_tag))}, not {value.get('type')!r}")
         return converter.structure({key: item for key, item in value.items() if key != "type"}, variant)
 
     converter.register_unstructure_hook_func(lambda kind: kind == union, unstructure)
     converter.register_structure_hook_func(lambda kind: kind == union, structure)
-
-
-def _tag(variant: type[Any]) -> str:
-    return typing.cast("str", getattr(variant, "type", None)) or _TAGS[variant]
-
-
-_TAGS: Mapping[type[Any], str] = {FixedBackoff: "fixed", ExponentialBackoff: "exponential"}
 
 
 @functools.cache
@@ -168,21 +161,22 @@ def _converter() -> cattrs.Converter:
         converter.register_unstructure_hook(
             cls, make_dict_unstructure_fn(typing.cast("Any", cls), converter, **absent)
         )
-    _single_variant(converter)
+    _alone(converter, Sequential)
+    _alone(converter, AfterEveryState)
     return converter
 
 
-def _single_variant(converter: cattrs.Converter) -> None:
-    """Carry the variants that have no sibling yet with their tag, so that siblings can join them."""
-    for cls, tag in ((Sequential, "sequential"), (AfterEveryState, "after_every_state")):
+def _alone(converter: cattrs.Converter, cls: type[Any]) -> None:
+    """Carry a variant that has no sibling yet with its tag, so that siblings can join it."""
+    carried = {"type": cls.type}
 
-        def structure(value: Any, _: Any, cls: type[Any] = cls, tag: str = tag) -> Any:
-            if value != {"type": tag}:
-                raise ValueError(f'expected {{"type": "{tag}"}}, got {value!r}')
-            return cls()
+    def structure(value: Any, _: Any) -> Any:
+        if value != carried:
+            raise ValueError(f'expected {{"type": "{cls.type}"}}, got {value!r}')
+        return cls()
 
-        converter.register_unstructure_hook(cls, lambda _, tag=tag: {"type": tag})
-        converter.register_structure_hook(cls, structure)
+    converter.register_unstructure_hook(cls, lambda _: dict(carried))
+    converter.register_structure_hook(cls, structure)
 
 
 def to_json(value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import attrs
 
@@ -82,6 +82,8 @@ class Durability(StrEnum):
 class FixedBackoff:
     """Wait `delay` seconds before every further attempt."""
 
+    type: ClassVar[str] = "fixed"
+
     delay: float = attrs.field(default=0.0, validator=_seconds)
 
     def seconds(self, attempt: int) -> float:
@@ -93,6 +95,8 @@ class FixedBackoff:
 @attrs.frozen
 class ExponentialBackoff:
     """Wait `min(max_delay, base_delay * 2**n)` seconds after attempt n (from 0)."""
+
+    type: ClassVar[str] = "exponential"
 
     base_delay: float = attrs.field(default=0.1, validator=_seconds)
     max_delay: float = attrs.field(default=60.0, validator=_seconds)
@@ -146,10 +150,14 @@ class EventProfile:
 class Sequential:
     """Run one ready state at a time, in topological order, ties broken by declaration."""
 
+    type: ClassVar[str] = "sequential"
+
 
 @attrs.frozen
 class AfterEveryState:
     """Checkpoint the context whenever a state completes."""
+
+    type: ClassVar[str] = "after_every_state"
 
 
 def _profile(value: EventProfile | str) -> EventProfile:

@@ -157,11 +157,15 @@ class IoProvider(ABC):
         return exec.ExecResult.from_json((await self.call("exec", request, fact_key)).response)
 
     async def read_file(
-        self, path: str | os.PathLike[str], *, fact_key: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_bytes: int = 64 * 1024 * 1024,
+        fact_key: str | None = None,
     ) -> files.FileContent:
-        """Read a regular file. The path is recorded as given and resolved where the run is live."""
-        result = await self.call("file.read", files.read_request(path), fact_key)
-        return files.FileContent.from_json(result.response)
+        """Read a regular file of at most `max_bytes`. The path is recorded as given, and resolved where it is read."""
+        request = files.read_request(path, max_bytes=max_bytes)
+        return files.FileContent.from_json((await self.call("file.read", request, fact_key)).response)
 
     async def write_file(
         self, path: str | os.PathLike[str], data: str | bytes, *, fact_key: str | None = None
