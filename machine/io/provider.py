@@ -163,7 +163,7 @@ class IoProvider(ABC):
         max_bytes: int = 64 * 1024 * 1024,
         fact_key: str | None = None,
     ) -> files.FileContent:
-        """Read a regular file of at most `max_bytes`. The path is recorded as given, and resolved where it is read."""
+        """Read a regular file of at most `max_bytes`. The path is recorded as given."""
         request = files.read_request(path, max_bytes=max_bytes)
         return files.FileContent.from_json((await self.call("file.read", request, fact_key)).response)
 
