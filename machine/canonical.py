@@ -295,6 +295,8 @@ def _problem(value: Any, exc: Exception) -> str:
         return f"{name} is not JSON, it has no order; use a sorted list"
     if isinstance(value, enum.Enum):
         return f"{name} is an Enum and not JSON; use its .value, or ctx.write_typed"
+    if name == "coroutine":
+        return "a coroutine is not JSON; is an await missing?"
     return f"{name} is not JSON; use ctx.write_typed"
 
 

@@ -28,7 +28,7 @@ from cattrs.cols import (
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from machine import canonical, events
-from machine.config import AfterEveryState, ExponentialBackoff, FixedBackoff, Sequential
+from machine.config import AfterEveryState, EventProfile, ExponentialBackoff, FixedBackoff, Sequential
 from machine.errors import Code, CodecError, ErrorInfo, LogError, MachineError
 from machine.events import EVENT_TYPES, Entry, Event, FactError, FactValue
 from machine.ids import _Id
@@ -161,6 +161,11 @@ def _converter() -> cattrs.Converter:
         converter.register_unstructure_hook(
             cls, make_dict_unstructure_fn(typing.cast("Any", cls), converter, **absent)
         )
+    profile = converter.get_structure_hook(EventProfile)
+    converter.register_structure_hook(
+        EventProfile,
+        lambda value, kind: EventProfile(value) if isinstance(value, str) else profile(value, kind),  # type: ignore[arg-type]
+    )
     _alone(converter, Sequential)
     _alone(converter, AfterEveryState)
     return converter
@@ -190,6 +195,8 @@ def from_json(value: Any, kind: type[T], *, what: str | None = None) -> T:
     Raises `CodecError` naming every problem with its path; `what` says what was being read.
     """
     try:
+        if attrs.has(kind):
+            _from(dict, lambda item, _: item)(value, kind)
         return _converter().structure(value, kind)
     except Exception as exc:  # noqa: BLE001 - whatever a hook trips over, the JSON is what is wrong
         raise CodecError(what or kind.__name__, _problems(exc)) from None

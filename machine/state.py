@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import attrs
 
@@ -33,6 +33,7 @@ Handler: TypeAlias = Callable[[Any, Any, Any], Any]
 IdempotencyKey: TypeAlias = str | Callable[[Any], str]
 
 
+_E = TypeVar("_E", bound=StrEnum)
 _EFFECT_TAG: Final = Tag("apply_side_effect")
 
 
@@ -86,6 +87,25 @@ def _tags(tags: Iterable[str]) -> tuple[Tag, ...]:
     return tuple(Tag(tag) for tag in tags)
 
 
+def _member(kind: type[_E], name: str, value: Any) -> _E:
+    try:
+        return kind(value)
+    except ValueError:
+        raise PlanError(f"{name} must be one of {', '.join(kind)}, not {value!r}") from None
+
+
+def _side_effects(value: str) -> SideEffects:
+    return _member(SideEffects, "side_effects", value)
+
+
+def _strategy(value: str) -> DependsOnStrategy:
+    return _member(DependsOnStrategy, "depends_on_strategy", value)
+
+
+def _on_uncertain(value: str) -> OnUncertain:
+    return _member(OnUncertain, "on_uncertain", value)
+
+
 @attrs.frozen(kw_only=True)
 class StateMeta:
     """What is declared about a state. All of it is part of the plan's fingerprint.
@@ -97,13 +117,13 @@ class StateMeta:
     tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
     depends_on: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
     depends_on_strategy: DependsOnStrategy = attrs.field(
-        default=DependsOnStrategy.LATEST, converter=DependsOnStrategy
+        default=DependsOnStrategy.LATEST, converter=_strategy
     )
-    side_effects: SideEffects = attrs.field(default=SideEffects.READ_ONLY_IO, converter=SideEffects)
+    side_effects: SideEffects = attrs.field(default=SideEffects.READ_ONLY_IO, converter=_side_effects)
     idempotency: IdempotencyKey | None = attrs.field(default=None)
     retry: RetryPolicy | None = attrs.field(default=None)
     timeout: float | None = attrs.field(default=None)
-    on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=OnUncertain)
+    on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=_on_uncertain)
 
     @timeout.validator
     def _check_timeout(self, _: Any, value: Any) -> None:

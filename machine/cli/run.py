@@ -71,6 +71,11 @@ def run(
     chosen = _config(config, skip_tag)
     params = _input(input)
     run_id = str(new_run_id())
+    if session.store_url.startswith("memory:"):
+        raise UsageError(
+            "a run in memory ends with this command and could not be replayed",
+            hint="leave --store out, or name a file",
+        )
     with session.open_store(create=True) as store:
         return _driven(
             session,
@@ -115,8 +120,10 @@ def resume(
     with session.open_store() as store:
         run_id = session.run_id(store, run)
         loaded = session.load_recorded(store, run_id, target)
-        if store.run_row(run_id).status in FINAL_STATUSES:
-            session.note("note", "the run has ended already; nothing was done")
+        status = store.run_row(run_id).status
+        if status in FINAL_STATUSES:
+            again = "" if status == "completed" else "; only a run that was cut can go on, so start a new one"
+            session.note("note", f"the run has {status} and is left as it is{again}")
         return _driven(
             session,
             store,
@@ -136,7 +143,9 @@ def _driven(
     except KeyboardInterrupt:
         raise _cancelled(session, store, run_id) from None
     except StoreError as exc:
-        if not isinstance(exc, Concurrency):
+        if isinstance(exc, Concurrency):
+            exc.hint = f"another process drives the run; {session.command('show', run_id)} tells of it"
+        else:
             exc.hint = _with_resume(session, store, run_id, exc.hint)
         raise
     except SystemExit as exc:
@@ -163,6 +172,9 @@ def _driven(
         where = f" ({reporter.last_trace.splitlines()[-1]})" if reporter.last_trace else ""
         message = f": {clean(result.error.message)}{where}"
         session.out.line((f"error[{result.error.code}]", "bold red"), message, err=True)
+        if session.debug:
+            for line in (reporter.last_trace or "").splitlines():
+                session.out.line((f"  {line}", "dim"), err=True)
     word = "replay" if result.status == "completed" else "show"
     if not store.url.startswith("memory:"):  # which nobody finds again
         session.note("next", session.command(word, "@last" if _is_last(store, run_id) else run_id))
@@ -251,6 +263,6 @@ def _config(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
             raise ConfigError(
                 exc.message,
                 details={"problems": exc.problems},
-                hint="its fields are those of machine.RunConfig",
+                hint=f"its fields are {', '.join(field.name for field in attrs.fields(RunConfig))}",
             ) from None
     return attrs.evolve(config, skip_tags=(*config.skip_tags, *skip_tags))

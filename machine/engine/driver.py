@@ -220,7 +220,7 @@ class Run:
                 failure = self._staged(ctx, base, payloads).id
             error = outcome.error
             if isinstance(error, str):
-                error = Failure(f"the handler of {state.id} failed the attempt", code=error)
+                error = Failure(f"the handler of {state.id} failed the attempt: {error}", code=error)
             return StateFailed(state.id, describe(error), failure), {"trace": trace(error)}
         if outcome.snapshot == "never" and ctx.staged:
             raise StateError(

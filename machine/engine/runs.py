@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,9 @@ from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.transports import opened
-from machine.errors import CanonicalError, Code, ErrorInfo, PlanError, UsageError
+from machine.errors import CanonicalError, Code, ConfigError, ErrorInfo, PlanError, UsageError
 from machine.events import ArtifactKind
-from machine.ids import ContextKey, OpId, RunId
+from machine.ids import STANDARD_TAGS, ContextKey, OpId, RunId
 from machine.io.live import LiveIo
 from machine.io.scope import Payloads
 from machine.io.transport import Transport
@@ -69,7 +70,9 @@ async def run(
     the store fails: what was durable by then can be resumed.
     """
     graph = plan.graph
+    _check_store(store)
     config = config or RunConfig()
+    _check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
     opening = _opening(graph, config, {} if input is None else input, target)
     return await _drive(
@@ -121,6 +124,26 @@ async def resume(
         catalogue=catalogue,
         reporter=reporter,
     )
+
+
+def _check_store(store: object) -> None:
+    if not isinstance(store, Store):
+        hint = f"open it first: with open_store({store!r}) as store" if isinstance(store, str) else None
+        raise UsageError(f"store must be a Store, not {type(store).__name__}", hint=hint)
+
+
+def _check_skip_tags(graph: Graph, config: RunConfig) -> None:
+    """Refuse a tag that no state carries: mistyped, it would run what was to be skipped."""
+    carried = {str(tag) for state in graph.states.values() for tag in state.meta.tags}
+    for tag in config.skip_tags:
+        if tag not in carried | STANDARD_TAGS:
+            near = difflib.get_close_matches(tag, sorted(carried | STANDARD_TAGS), 1)
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"its tags are {', '.join(sorted(carried)) or 'none'}"
+            )
+            raise ConfigError(f"no state of {graph.op_id} carries the tag {str(tag)!r} to skip", hint=hint)
 
 
 def opening_of(graph: Graph, manifest: RunManifest) -> Opening:

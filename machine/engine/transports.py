@@ -28,8 +28,17 @@ async def opened(
     A caller's own transports stay open: they belong to the caller.
     """
     for namespace, transport in (own or {}).items():
-        if not is_namespace(namespace) or not isinstance(transport, Transport):
-            raise UsageError(f"transports[{namespace!r}] = {transport!r} is not a transport for a namespace")
+        if not is_namespace(namespace):
+            raise UsageError(f"transports: {namespace!r} is not a namespace, lowercase names joined by dots")
+        if isinstance(transport, type):
+            raise UsageError(
+                f"transports[{namespace!r}] is the class {transport.__name__}; give an instance of it"
+            )
+        if not isinstance(transport, Transport):
+            raise UsageError(
+                f"transports[{namespace!r}] = {transport!r} is not a transport",
+                hint="subclass machine.io.base_transport.BaseTransport and define perform",
+            )
     standard: dict[str, Transport] = {
         "http": HttpTransport(),
         "exec": ExecTransport(config.exec_allow),

@@ -110,8 +110,8 @@ def likely_cause(
             f"the code of {', '.join(upstream)}, which ran before it, has changed",
         )
     text = (
-        f"the code of {state_id} has not changed: code in another module has, or it is nondeterministic "
-        "(time, randomness, the environment, set order, ... that did not come through io)"
+        f"the code of {state_id} has not changed: a constant, another module or a library has, "
+        "or it is nondeterministic (time, randomness, the environment, set order, ... that did not come through io)"
     )
     return Cause.NOTHING_CHANGED, text
 

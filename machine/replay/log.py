@@ -307,7 +307,9 @@ class ReplayLog:
         for plan_id in (recorded.plan_id, event.plan_id):
             try:
                 shape = canonical.decode(self.load(plan_id))
-                shapes.append({**shape, "states": {state["id"]: state["meta"] for state in shape["states"]}})
+                states = {state["id"]: state["meta"] for state in shape["states"]}
+                edges = {f"{earlier} -> {later}": True for earlier, later in shape["edges"]}
+                shapes.append({"edges": edges, "states": states})
             except (MachineError, LookupError, TypeError):
                 shapes.append(plan_id)
         self._diverge(

@@ -14,6 +14,7 @@ from machine.engine.provenance import code_fingerprints
 from machine.engine.reporter import Reporter
 from machine.engine.runs import opening_of
 from machine.engine.transports import opened
+from machine.errors import Code, PlanError
 from machine.io.replay import ReplayIo
 from machine.io.scope import AttemptScope
 from machine.io.transport import Transport
@@ -63,14 +64,18 @@ async def replay(
 ) -> ReplayResult:
     """Replay a run against `plan`, byte for byte. Nothing is written, nothing goes outside, nothing is waited for.
 
-    A recording that was left open is replayed as far as it goes. `transports` are never performed; a caller's own
-    are needed only when they send an idempotency key. Raises `NotFound`, and `LogError` or `Corruption` when the
-    recording itself is damaged.
+    A recording that was left open is replayed as far as it goes. `transports` are never performed, but say what
+    they would refuse: pass those the run was given. Raises `NotFound`, `PlanError` (`op_id_mismatch`) for the plan
+    of another op, and `LogError` or `Corruption` when the recording itself is damaged.
     """
     graph = plan.graph
     reporter = reporter or Reporter()
     first, started = reading.first_entry(store, run_id)
     manifest = reading.manifest_of(store, started)
+    if started.op_id != graph.op_id:
+        raise PlanError(
+            f"run {run_id} is of op {started.op_id!r}, the plan is {graph.op_id!r}", code=Code.OP_ID_MISMATCH
+        )
     recorded = [entry for entry, _ in reading.entries(store, run_id)]
     log = ReplayLog(recorded, store.get, reporter.entry)
 

@@ -89,12 +89,27 @@ def test_input_comes_as_text_from_a_file_or_from_stdin(machine, plan_file, write
 
 def test_tags_to_skip_add_to_those_of_the_configuration(machine, plan_file, write):
     write("config.json", json.dumps({"skip_tags": ["report"], "durability": "states"}))
-    machine("run", "prices.py", "--config", "config.json", "--skip-tag", "mail", "--skip-tag", "report")
+    machine("run", "prices.py", "--config", "config.json", "--skip-tag", "compute", "--skip-tag", "report")
     shown = machine("show", "@last", "--json").json
-    assert shown["config"]["skip_tags"] == ["mail", "report"]
+    assert shown["config"]["skip_tags"] == ["compute", "report"]
     assert shown["config"]["durability"] == "states"
     assert [state["status"] for state in shown["states"]] == ["completed", "completed", "skipped"]
     assert not Path("out.txt").exists()
+
+
+def test_a_mistyped_tag_is_refused_before_anything_runs(machine, plan_file):
+    said = machine("run", "prices.py", "--skip-tag", "reprot")
+    assert said.code == 2
+    assert "error[invalid_config]: no state of prices carries the tag 'reprot' to skip" in said.err
+    assert "did you mean 'report'?" in said.err
+    assert machine("runs", "--json").code in {0, 5}
+    assert not Path("out.txt").exists()
+
+
+def test_a_store_in_memory_is_refused(machine, plan_file):
+    said = machine("run", "prices.py", "--store", "memory://")
+    assert said.code == 2
+    assert "could not be replayed" in said.err
 
 
 def test_the_store_is_the_option_else_the_variable_else_the_default(machine, plan_file, monkeypatch):
@@ -177,7 +192,7 @@ def test_resuming_a_run_that_has_ended_changes_nothing(machine, recorded):
     before = machine("events", recorded, "--json").json
     said = machine("resume", recorded)
     assert said.code == 0
-    assert "note: the run has ended already; nothing was done" in said.err
+    assert "note: the run has completed and is left as it is\n" in said.err
     assert machine("events", recorded, "--json").json == before
     assert machine("resume", recorded, "--json").json["run_id"] == recorded
 

@@ -136,8 +136,8 @@ def workshop(tmp_path, monkeypatch):
     """Return the namespace of a fresh module, in an empty directory with nothing configured from outside."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MACHINE_STORE", raising=False)
-    module = ModuleType("document")
-    monkeypatch.setitem(sys.modules, "document", module)
+    module = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
     return module.__dict__
 
 
