@@ -152,7 +152,7 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
-    for cls in (ErrorInfo, *EVENT_TYPES.values()):  # inner first: cattrs inlines what it knows
+    for cls in (ErrorInfo, FactValue, *EVENT_TYPES.values()):  # inner first: cattrs inlines what it knows
         absent: dict[str, Any] = {
             field.name: override(omit_if_default=True)
             for field in attrs.fields(typing.cast("Any", cls))

@@ -130,10 +130,19 @@ class RetryScheduled:
 
 @attrs.frozen
 class FactValue:
-    """An outcome that is a value: the artifact of its canonical JSON."""
+    """An outcome that is a value: the artifact of its canonical JSON.
+
+    `again` is true for an answer that asks to try again (HTTP 429 and 5xx): a later attempt does not reuse it.
+    """
 
     type: ClassVar[str] = "value"
     payload_id: str
+    again: bool | None = None
+
+    @property
+    def final(self) -> bool:
+        """True when the outcome stands for the rest of the run."""
+        return not self.again
 
 
 @attrs.frozen
@@ -146,6 +155,11 @@ class FactError:
     type: ClassVar[str] = "error"
     kind: str
     error: ErrorInfo
+
+    @property
+    def final(self) -> bool:
+        """False: a later attempt may try again."""
+        return False
 
 
 FactOutcome: TypeAlias = FactValue | FactError

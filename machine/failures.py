@@ -26,6 +26,7 @@ __all__ = ["describe", "trace"]
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 _ENGINE_CODES = CUT_CODES | {Code.CALL_CANCELLED.value}
+_CATEGORIES = frozenset(ErrorCategory)
 _FRAMES = 8
 _HERE = str(Path(__file__).parent)
 _MESSAGE_MAX = 8192
@@ -40,10 +41,15 @@ def describe(exc: BaseException) -> ErrorInfo:
     """
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]  # a task group with one failure failed for that reason
-    if isinstance(exc, MachineError):
-        info = exc.info
+    info = getattr(exc, "info", None)
+    if isinstance(exc, MachineError) and isinstance(info, ErrorInfo):
+        category = info.category if info.category in _CATEGORIES else ErrorCategory.UNKNOWN
         return ErrorInfo(
-            _honest(info.code, exc), info.category, info.retryable, _clean(_text(exc)), _json(info.details)
+            _honest(info.code, exc),
+            ErrorCategory(category),
+            bool(info.retryable),
+            _clean(_text(exc)),
+            _json(info.details),
         )
     name = type(exc).__qualname__
     details: dict[str, Any] = {
@@ -89,7 +95,9 @@ def trace(exc: BaseException) -> str:
 def _text(exc: BaseException) -> str:
     try:
         return str(exc)
-    except Exception as broken:  # noqa: BLE001 - a user's __str__ may do anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as broken:  # noqa: BLE001 - a user's __str__ may do anything
         return f"(its text cannot be had: {type(broken).__qualname__})"
 
 

@@ -36,7 +36,7 @@ from machine.events import (
 from machine.failures import describe, refused, trace
 from machine.io.blocking import Blocking
 from machine.io.provider import IoProvider
-from machine.io.scope import AttemptScope, Log, Payloads, Quiet
+from machine.io.scope import AttemptScope, Log, Payloads, Quiet, running_tasks
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.decide import (
@@ -60,10 +60,6 @@ class DrivenLog(Log, Protocol):
 
     def carry(self, state_id: str, attempt: int) -> bool:
         """Take over a recorded attempt that was cut, and say whether there was one. Never so in live mode."""
-        ...
-
-    def abort(self) -> BaseException | None:
-        """Return why the run cannot go on, whatever a handler made of the exception; None when it can."""
         ...
 
 
@@ -92,11 +88,11 @@ class Run:
     live: bool
     opening: Opening | None = None
     snapshot: Snapshot | None = None
-    _tasks: int = 0
+    _tasks: frozenset[Any] = frozenset()
 
     async def drive(self) -> None:
         """Perform decisions until the run is done."""
-        self._tasks = len(anyio.get_running_tasks())
+        self._tasks = frozenset(running_tasks())
         while not isinstance(decision := decide(self.graph, self.config, self.log.history), Done):
             match decision:
                 case StartRun():
@@ -162,7 +158,9 @@ class Run:
             ending, info = StateFailed(state.id, exc.info), None
         except BaseException as exc:
             self._refuse_if_aborted()
-            if isinstance(exc, KeyboardInterrupt) or _cancelled_from_outside(exc):
+            if isinstance(exc, _Stopped):
+                raise exc.cancellation from None
+            if isinstance(exc, KeyboardInterrupt):
                 raise
             ending, info = StateFailed(state.id, describe(exc)), {"trace": trace(exc)}
         self._refuse_if_aborted()
@@ -183,23 +181,28 @@ class Run:
             transports=self.transports,
             catalogue=self.catalogue,
             idempotency_key=_idempotency_key(state, ctx),
-            quiet=Quiet(self._tasks + state.blocking),
+            quiet=Quiet(self._tasks, blocking=state.blocking),
         )
         io, rec = self.provider(scope), Recorder(scope)
+        before = _times_cancelled()
         try:
             timeout = state.meta.timeout
             if timeout is None or not self.live:  # replay never sleeps, so it never times out
+                return await _call(state, ctx, io, rec)
+            with anyio.CancelScope(deadline=anyio.current_time() + timeout) as scope.limit:
                 outcome = await _call(state, ctx, io, rec)
-            else:
-                with anyio.CancelScope(deadline=anyio.current_time() + timeout) as scope.limit:
-                    outcome = await _call(state, ctx, io, rec)
-                if scope.limit.cancel_called:
-                    raise _TimedOut(state, timeout)
-            await _stop_if_cancelled()  # a handler may have swallowed it
-            return outcome
+            if not scope.limit.cancel_called:
+                return outcome
+        except BaseException as exc:
+            if _cancelled_from_outside(exc, before):
+                raise _Stopped(exc) from None
+            raise
         finally:
+            _forget_cancellations(before)
             await io.end()
             scope.closed = True
+        await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
+        raise _TimedOut(state, timeout)
 
     def _ending(
         self, state: PlanState, outcome: Any, ctx: Context, base: Snapshot, payloads: Payloads
@@ -249,26 +252,33 @@ class _TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries 
         )
 
 
-def _cancelled_from_outside(exc: BaseException) -> bool:
+class _Stopped(BaseException):
+    def __init__(self, cancellation: BaseException) -> None:
+        self.cancellation = cancellation
+
+
+def _cancelled_from_outside(exc: BaseException, before: int) -> bool:
     """Say whether an exception is the cancellation of this very task, not one a handler raised by itself."""
     if not isinstance(exc, anyio.get_cancelled_exc_class()):
         return False
-    return anyio.get_current_task().has_pending_cancellation() or _task_cancelled()
+    return anyio.get_current_task().has_pending_cancellation() or _times_cancelled() > before
 
 
-def _task_cancelled() -> bool:
-    """Say whether somebody has cancelled this task, as Ctrl-C does, rather than a scope around it."""
+def _times_cancelled() -> int:
+    """Count the cancellations of this task that are pending, as Ctrl-C asks for one."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # another event loop, which has scopes only
-        return False
-    return task is not None and task.cancelling() > 0
+        return 0
+    return task.cancelling() if task is not None else 0
 
 
-async def _stop_if_cancelled() -> None:
-    await checkpoint_if_cancelled()
-    if _task_cancelled():
-        raise asyncio.CancelledError
+def _forget_cancellations(before: int) -> None:
+    """Take back what a handler leaves behind: before Python 3.13 a task group that failed leaves one pending."""
+    while _times_cancelled() > before:
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
 
 
 async def _call(state: PlanState, ctx: Context, io: IoProvider, rec: Recorder) -> Any:

@@ -27,6 +27,10 @@ class BaseTransport:
         """Return False: nothing here need be declared."""
         return False
 
+    def is_final(self, namespace: str, response: Any) -> bool:  # noqa: ARG002 - the same
+        """Return True: a response is one."""
+        return True
+
     def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
         """Return the request unchanged: there is no receiver that could use the key."""
         return request

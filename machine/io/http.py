@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpResponse", "HttpTransport", "http_request"]
 
+TOO_MANY: Final = 429
+SERVER_ERRORS: Final = 500
+
 MOST_REDIRECTS: Final = 20
 """How many redirects one call follows."""
 
@@ -61,6 +64,11 @@ class HttpTransport(BaseTransport):
     def is_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return True for every method that is not safe in the sense of RFC 9110 section 9.2.1."""
         return field(request, "method", str).upper() not in _SAFE
+
+    def is_final(self, namespace: str, response: Any) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return False for 429 and 5xx: the server asks to try again, or could not do what it was asked."""
+        status: int = response["status"]
+        return status != TOO_MANY and status < SERVER_ERRORS
 
     def is_certain_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the same
         """Return True for PUT, PATCH and DELETE; a POST may be a query (GraphQL, search, RPC)."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import anyio
 
 from machine import canonical
@@ -23,10 +21,6 @@ __all__ = ["LiveIo"]
 class LiveIo(IoProvider):
     """Goes outside through the transports, and records every outcome, errors included."""
 
-    @functools.cached_property
-    def _turnstile(self) -> anyio.Lock:
-        return anyio.Lock()
-
     async def _obtain(self, call: Call) -> FactRecorded:
         transport = self._scope.transport(call.namespace)
         if transport is None:
@@ -38,10 +32,6 @@ class LiveIo(IoProvider):
         payloads = call.payloads()
         try:
             outcome = await self._perform(transport, call, payloads)
-            # an effect that has happened is recorded at once: no await may come in between
-            if not call.effect and not self._scope.quiet.alone:
-                async with self._turnstile:
-                    await self._scope.quiet.settle()
         except anyio.get_cancelled_exc_class():
             if not self._scope.cut:
                 await self._emit(call, _cancelled(call), payloads)
@@ -80,7 +70,8 @@ class LiveIo(IoProvider):
                 )
         except IoError as exc:
             return FactError(exc.kind, describe(exc))
-        return FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data))
+        again = None if transport.is_final(call.namespace, response) else True
+        return FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data), again)
 
     def _shut(self, call: Call) -> FactError:
         """Return the outcome of a call that needs the outside in a run that may not go there."""

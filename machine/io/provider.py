@@ -7,6 +7,7 @@ recording up is `io.replay`.
 
 from __future__ import annotations
 
+import functools
 import os
 import random as random_module
 import uuid as uuid_module
@@ -266,11 +267,25 @@ class IoProvider(ABC):
         self._in_flight[call.key] = flight = _Flight()
         try:
             with flight.scope:
-                return await (self._obtain(call) if value is None else self._record(call, value))
+                if value is not None:
+                    return await self._record(call, value)
+                fact = await self._obtain(call)
+                await self._hand_out()
+                return fact
             raise self._scope.ended()
         finally:
             del self._in_flight[call.key]
             flight.done.set()
+
+    async def _hand_out(self) -> None:
+        """Let a handler that races tasks settle from the last outcome before it is handed this one."""
+        if not self._scope.quiet.alone:
+            async with self._turnstile:
+                await self._scope.quiet.settle()
+
+    @functools.cached_property
+    def _turnstile(self) -> anyio.Lock:
+        return anyio.Lock()
 
     async def end(self) -> None:
         """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""
@@ -289,7 +304,7 @@ class IoProvider(ABC):
         facts = scope.log.history.facts
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             fact = facts.get(call.key)
-            if fact is None or (isinstance(fact.outcome, FactError) and not self._is_own(fact)):
+            if fact is None or (not fact.outcome.final and not self._is_own(fact)):
                 return None
             if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
                 raise StateError(
@@ -301,11 +316,9 @@ class IoProvider(ABC):
             return fact
         occurrence = int(call.key.rpartition("/")[2])
         keeps_all = scope.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
-        for attempt in reversed(scope.log.history.reusable(scope.state.id, keeps_all=keeps_all)):
-            fact = facts.get(_path_key(scope.state.id, attempt, call.namespace, call.digest, occurrence))
-            if fact is not None and isinstance(fact.outcome, FactValue):
-                return fact
-        return None
+        return scope.log.history.reusable(
+            scope.state.id, call.namespace, call.digest, occurrence, keeps_all=keeps_all
+        )
 
     def _is_own(self, fact: FactRecorded) -> bool:
         return (fact.state_id, fact.attempt) == (self._scope.state.id, self._scope.attempt)

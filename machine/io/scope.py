@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 import anyio
@@ -59,29 +61,45 @@ class Log(Protocol):
         """Return when everything emitted so far is durable."""
         ...
 
+    def abort(self) -> BaseException | None:
+        """Return why the run cannot go on, whatever a handler made of the exception; None when it can."""
+        ...
+
     def load(self, artifact_id: str) -> bytes:
         """Return an artifact's bytes, whether or not they have reached the store yet."""
         ...
 
 
+def running_tasks() -> set[Any]:
+    """Return the tasks of this event loop. Held, so that no later task can be taken for one of them."""
+    try:
+        return set(asyncio.all_tasks())
+    except RuntimeError:  # another kind of event loop: a fresh object says that nobody is known to be alone
+        return {object()}
+
+
 class Quiet:
     """Hands outcomes to a handler one at a time, each after the handler has settled from the one before.
 
-    `tasks` is how many tasks run while the handler has started none.
+    `others` are the tasks that ran before the handler; `blocking` handlers make each call in a task of its own.
 
     A handler with a single task is always settled. One that races tasks is given some turns of the event loop,
     in live mode and in replay alike, so that what it sees of a race is the recorded order and nothing finer.
     """
 
-    __slots__ = ("_tasks",)
+    __slots__ = ("_blocking", "_others")
 
-    def __init__(self, tasks: int) -> None:
-        self._tasks = tasks
+    def __init__(self, others: AbstractSet[Any], *, blocking: bool) -> None:
+        self._others = others
+        self._blocking = blocking
 
     @property
     def alone(self) -> bool:
         """True when the handler has started no task of its own."""
-        return len(anyio.get_running_tasks()) <= self._tasks
+        started = running_tasks() - self._others
+        if self._blocking:
+            started.discard(asyncio.current_task())
+        return not started
 
     async def settle(self) -> None:
         """Let the handler's other tasks go on until they wait."""
@@ -114,7 +132,10 @@ class AttemptScope:
         return self.closed or (self.limit is not None and self.limit.cancel_called)
 
     def check_open(self) -> None:
-        """Raise `StateError` (`attempt_closed`) when the attempt has ended."""
+        """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on."""
+        reason = self.log.abort()
+        if reason is not None:
+            raise reason
         if self.closed or self.ending:
             raise self.ended()
 

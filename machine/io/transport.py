@@ -22,6 +22,10 @@ class Transport(Protocol):
     one_effect_per_key: bool
     """True when the receiver would take two different effects with one idempotency key for the same."""
 
+    def is_final(self, namespace: str, response: Any) -> bool:
+        """Say whether a response stands, so that a later attempt may reuse it instead of calling again. Pure."""
+        ...
+
     def is_certain_effect(self, namespace: str, request: Any) -> bool:
         """Say whether the request cannot but change the outside, so that a state must declare it. Pure."""
         ...

@@ -29,6 +29,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
+from machine.ids import RESERVED_FACT_PREFIX
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
 
 __all__ = ["History", "OpenAttempt", "StateHistory", "StateStatus", "fold"]
@@ -94,6 +95,8 @@ class History:
     """How many states have completed or been skipped."""
     open: OpenAttempt | None = None
     facts: dict[str, FactRecorded] = attrs.field(factory=dict)
+    successes: dict[tuple[str, str, str], list[FactRecorded]] = attrs.field(factory=dict)
+    """Final outcomes in order, by state, namespace and request digest."""
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)
     """Effects that were intended and have no outcome, by fact key."""
     final_snapshot_id: str | None = None
@@ -159,13 +162,23 @@ class History:
         self.lanes[lane] = blake3(self.lanes.get(lane, _EMPTY_LANE) + entry.body).digest()
         self.head_seq = seq
 
-    def reusable(self, state_id: str, *, keeps_all: bool) -> range:
-        """Return the earlier attempts of the open attempt's state whose successful facts it may reuse.
+    def reusable(
+        self, state_id: str, namespace: str, digest: str, occurrence: int, *, keeps_all: bool
+    ) -> FactRecorded | None:
+        """Return the fact of an earlier attempt that answers a call of the open attempt, None when none does.
 
-        `keeps_all` is true for a state that applies side effects: it reuses those of every earlier attempt.
+        The n-th call with a request is answered by the n-th success there was: what failed before it is no
+        reason to do it again. `keeps_all` is true for a state that applies side effects: it reuses the facts of
+        every earlier attempt.
         """
         state = self.states[state_id]
-        return range(0 if keeps_all else state.fresh_from, state.attempts - 1)
+        first = 0 if keeps_all else state.fresh_from
+        earlier = [
+            fact
+            for fact in self.successes.get((state_id, namespace, digest), ())
+            if first <= fact.attempt < state.attempts - 1 and fact.key.startswith(RESERVED_FACT_PREFIX)
+        ]
+        return earlier[occurrence] if occurrence < len(earlier) else None
 
     def _start(self, entry: Entry, event: RunStarted) -> None:
         if self.started is not None:
@@ -257,11 +270,13 @@ class History:
         before = self.facts.get(event.key)
         # a value is single-assignment for the run; an error only for its attempt, so that a retry may try again
         if before is not None and (
-            isinstance(before.outcome, FactValue)
-            or (before.state_id, before.attempt) == (event.state_id, event.attempt)
+            before.outcome.final or (before.state_id, before.attempt) == (event.state_id, event.attempt)
         ):
             raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
         self.facts[event.key] = event
+        if event.outcome.final:
+            call = (event.state_id, event.namespace, event.request_digest)
+            self.successes.setdefault(call, []).append(event)
         # a call that was given up may have happened all the same
         if isinstance(event.outcome, FactValue) or event.outcome.error.code != Code.CALL_CANCELLED:
             self.uncertain.pop(event.key, None)
@@ -270,7 +285,7 @@ class History:
         self._within(seq, event)
         fact, intent = self.facts.get(event.key), self.uncertain.get(event.key)
         twice = intent is not None and (intent.state_id, intent.attempt) == (event.state_id, event.attempt)
-        if twice or (fact is not None and isinstance(fact.outcome, FactValue)):
+        if twice or (fact is not None and fact.outcome.final):
             raise LogError(
                 seq,
                 f"the effect {event.key!r} was intended or has happened already",

@@ -64,7 +64,7 @@ class ReplayLog:
         self._on_entry = on_entry
         self._payloads: Mapping[str, tuple[str, bytes]] = {}
         self._at = 0
-        self._end = 0
+        self._begin = self._end = 0
         self._facts: dict[str, FactRecorded] = {}
         self._intents: set[str] = set()
         self._scope: AttemptScope | None = None
@@ -79,7 +79,8 @@ class ReplayLog:
 
         What cut it came from outside and is not in any handler to reproduce; its facts are inputs like others.
         """
-        self._end, self._facts, self._intents = self._at, {}, set()
+        self._begin = self._end = min(self._at, len(self._recorded) - 1)
+        self._facts, self._intents = {}, set()
         if self._at >= len(self._recorded):
             return False
         first = self._recorded[self._at].event
@@ -189,9 +190,7 @@ class ReplayLog:
     @property
     def stall_seconds(self) -> float:
         """How long to wait for a handler that races tasks before calling it stuck."""
-        span = 0
-        if self._end < len(self._recorded) and self._at < len(self._recorded):
-            span = self._recorded[self._end].ts_millis - self._recorded[self._at].ts_millis
+        span = self._recorded[self._end].ts_millis - self._recorded[self._begin].ts_millis
         return STALL_SECONDS + max(span, 0) / 1000
 
     def stuck(self) -> NoReturn:
@@ -203,20 +202,12 @@ class ReplayLog:
 
     async def _match(self, event: Event, body: bytes) -> None:
         inside = self._scope is not None and not self._scope.closed and not isinstance(event, StateEntered)
-        settled = False
         while True:
             self._raise_if_over()
             entry = self._recorded[self._at]
             if entry.body == body:
-                if not inside or settled or self._alone():
-                    self._consume_to(self._at + 1)
-                    return
-                # others may be about to ask for what comes before; let them, then look again
-                assert self._scope is not None
-                await self._scope.quiet.settle()
-                settled = True
-                continue
-            settled = False
+                self._consume_to(self._at + 1)
+                return
             if not inside or all(other.body != body for other in self._recorded[self._at : self._end]):
                 self._differs(entry, event)
             if self._alone() and self._scope is not None and not self._scope.state.blocking:

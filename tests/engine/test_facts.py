@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import random
 
@@ -455,3 +456,82 @@ def test_a_response_too_large_to_keep_fails_the_call_and_not_the_store(store, sc
 
     result = run(one_state(handler), store=store, transports={"world": scripted(lambda request: "x" * 200)})
     assert result.error.code == "artifact_too_large"
+
+
+async def racing(ctx, io, rec):
+    tasks = [asyncio.create_task(io.call("outside", number)) for number in range(4)]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    ctx["at once"] = len(done)
+    await asyncio.wait(tasks)
+
+
+async def interleaving(ctx, io, rec):
+    order = []
+
+    async def says():
+        await rec.emit(machine.DomainEvent("noted"))
+        order.append("says")
+        await io.record_value("key", 1)
+        order.append("records")
+
+    async def only():
+        order.append("only")
+
+    await asyncio.gather(says(), only())
+    ctx["order"] = order
+
+
+async def giving_up_late(ctx, io, rec):
+    try:
+        async with asyncio.timeout(1.6):
+            await io.call("outside", {"delay": 30})
+    except TimeoutError:
+        ctx["gave up"] = True
+
+
+@pytest.mark.parametrize("handler", [racing, interleaving, giving_up_late])
+@pytest.mark.parametrize("effect", [True, False])
+def test_what_a_handler_sees_of_its_tasks_replays(store, scripted, handler, effect):
+    declared = {"side_effects": "apply_side_effect", "idempotency": "k"} if effect else {}
+    outside = scripted(effect=effect)
+    outside.one_effect_per_key = False
+    outside.with_idempotency_key = lambda namespace, request, key: request
+    plan = one_state(handler, **declared)
+    result = run(plan, store=store, transports={"outside": outside})
+    assert result.status == "completed", result.error
+    assert replay(result.run_id, plan=plan, store=store).divergence is None
+
+
+def test_an_effect_that_the_handler_itself_tried_again_is_not_repeated(store, scripted):
+    answers = iter([machine.Transport("down", retryable=True), "paid", "paid twice"])
+    tries = []
+
+    async def handler(ctx, io, rec):
+        for _ in range(2):
+            with contextlib.suppress(machine.Transport):
+                ctx["got"] = (await io.call("outside", {"do": 1})).response
+                break
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError("after the effect")
+
+    outside = scripted(lambda request: next(answers), effect=True)
+    plan = one_state(handler, side_effects="apply_side_effect", idempotency="k", retry=RetryPolicy(2))
+    result = run(plan, store=store, transports={"outside": outside})
+    assert (result.context, len(outside.asked)) == ({"got": "paid"}, 2)
+
+
+def test_an_answer_that_asks_to_try_again_is_not_reused(store, scripted):
+    answers = iter([{"status": 503}, {"status": 200}])
+
+    async def handler(ctx, io, rec):
+        answer = (await io.call("outside", {"do": 1})).response
+        if answer["status"] != 200:
+            raise ValueError("busy")
+
+    outside = scripted(lambda request: next(answers), effect=True)
+    outside.is_final = lambda namespace, response: response["status"] == 200
+    plan = one_state(handler, side_effects="apply_side_effect", idempotency="k", retry=RetryPolicy(3))
+    result = run(plan, store=store, transports={"outside": outside})
+    assert (result.status, len(outside.asked)) == ("completed", 2)
+    assert replay(result.run_id, plan=plan, store=store).identical

@@ -211,6 +211,33 @@ def test_no_effect_leaves_before_what_influenced_it_is_durable(store, world):
     assert len(at_the_effect) == 1
 
 
+def test_after_the_store_has_failed_nothing_goes_outside_whatever_the_handler_does(store, world, monkeypatch):
+    plan = Plan("op")
+    refused = []
+
+    @plan.state("step.stubborn")
+    async def stubborn(ctx, io, rec):
+        for number in range(50):
+            try:
+                await io.call("world", {"n": number})
+            except Exception as exc:  # noqa: BLE001 - what a stubborn handler does
+                refused.append(exc)
+
+    append, count = store.append, []
+
+    def failing(*args, **kwargs):
+        count.append(1)
+        if len(count) > 3:
+            raise machine.StoreOther("no space left", code="store_full")
+        append(*args, **kwargs)
+
+    monkeypatch.setattr(store, "append", failing)
+    with pytest.raises(machine.StoreOther, match="no space left"):
+        run(plan, store=store, transports=world, config=machine.RunConfig(durability="facts"))
+    assert len(refused) > 40
+    assert len(world["world"].asked) <= 2
+
+
 def test_a_store_that_fails_stops_the_run_and_loses_nothing_durable(store, world, monkeypatch):
     plan = story()
     chosen = machine.new_run_id()

@@ -449,11 +449,11 @@ def test_a_handler_that_swallows_its_timeout_is_cut_all_the_same(store):
     assert (result.status, result.error.code) == ("failed", "state_timeout")
 
 
-def test_a_handler_that_swallows_a_cancellation_stops_the_run_all_the_same(store):
+def test_a_cancelled_run_stops_and_can_be_resumed(store):
     async def handler(ctx, io, rec):
-        with contextlib.suppress(asyncio.CancelledError):
-            await io.sleep(60)
+        await io.sleep(wait[0])
 
+    wait = [60]
     plan = failing_with(handler)
     chosen = machine.new_run_id()
 
@@ -466,7 +466,39 @@ def test_a_handler_that_swallows_a_cancellation_stops_the_run_all_the_same(store
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(main())
     assert machine.verify(chosen, store=store).ok
-    assert store.run_row(chosen).status == "running", "it can be resumed"
+    assert store.run_row(chosen).status == "running"
+    wait[0] = 0
+    assert machine.resume(chosen, plan=plan, store=store).status == "completed"
+
+
+@pytest.mark.parametrize("caught", [True, False])
+def test_a_task_group_that_fails_inside_a_handler_does_not_cancel_the_run(store, caught):
+    plan = Plan("op")
+
+    @plan.state("step.first", retry=RetryPolicy(2))
+    async def first(ctx, io, rec):
+        async def fails():
+            raise ValueError("a child")
+
+        async def waits():
+            await asyncio.sleep(30)
+
+        if await io.record_value(f"try {len(tries)}", value=True) and not tries:
+            tries.append(1)
+            with contextlib.suppress(ExceptionGroup if caught else ZeroDivisionError):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(fails())
+                    group.create_task(waits())
+
+    @plan.state("step.second", after=[first])
+    async def second(ctx, io, rec):
+        await io.sleep(0)
+
+    tries = []
+    result = run(plan, store=store)
+    assert result.status == "completed", result.error
+    tries.clear()
+    assert replay(result.run_id, plan=plan, store=store).identical
 
 
 def test_a_failure_has_the_code_and_the_words_its_handler_gave_it(store):

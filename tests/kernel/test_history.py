@@ -391,12 +391,30 @@ def test_an_intent_without_outcome_stays_uncertain_after_a_crash():
 def test_a_later_attempt_reuses_what_was_fetched_since_the_last_failure(codes):
     events = [START]
     for attempt, code in enumerate(codes):
-        events += [entered(attempt=attempt), failed(code), retry(attempt + 1)]
+        events += [
+            entered(attempt=attempt),
+            fact(f"@{attempt}", attempt=attempt),
+            failed(code),
+            retry(attempt + 1),
+        ]
     history = fold(log_of(*events, entered(attempt=len(codes))))
     fresh = max((n + 1 for n, code in enumerate(codes) if code == "handler_error"), default=0)
 
-    assert [*history.reusable(A, keeps_all=True)] == [*range(len(codes))]
-    assert [*history.reusable(A, keeps_all=False)] == [*range(fresh, len(codes))]
+    def reused(*, keeps_all):
+        found = (history.reusable(A, "clock", S0, n, keeps_all=keeps_all) for n in range(len(codes) + 1))
+        return [answer.attempt for answer in found if answer]
+
+    assert reused(keeps_all=True) == [*range(len(codes))]
+    assert reused(keeps_all=False) == [*range(fresh, len(codes))]
+
+
+def test_what_failed_or_asks_to_try_again_is_never_reused():
+    outcomes = [FactError("transport", error_of()), FactValue(S1, again=True), FactValue(S1)]
+    facts = [fact(f"@{number}", outcome=outcome) for number, outcome in enumerate(outcomes)]
+    history = fold(log_of(START, entered(), *facts, failed("orphan_attempt_recovered"), entered(attempt=1)))
+
+    assert history.reusable(A, "clock", S0, 0, keeps_all=True) == facts[2]
+    assert history.reusable(A, "clock", S0, 1, keeps_all=True) is None
 
 
 # -- the digest ----------------------------------------------------------------------------------------------
