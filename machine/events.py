@@ -177,6 +177,11 @@ class FactRecorded:
     state_id: str
     attempt: int
 
+    @property
+    def given_up(self) -> bool:
+        """True when the handler cancelled the call: what it asked for is still open."""
+        return isinstance(self.outcome, FactError) and self.outcome.error.code == Code.CALL_CANCELLED
+
 
 @attrs.frozen
 class EffectIntended:

@@ -19,9 +19,10 @@ from anyio.lowlevel import checkpoint_if_cancelled, current_token
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest
 from machine.engine.blocking import call_in_thread
+from machine.engine.log import TimedOut
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
-from machine.errors import Code, ErrorInfo, Failure, StateError
+from machine.errors import Code, Failure, StateError
 from machine.events import (
     ArtifactKind,
     Event,
@@ -57,6 +58,14 @@ __all__ = ["DrivenLog", "Opening", "Run"]
 
 class DrivenLog(Log, Protocol):
     """What the driver asks of a log beyond what `io` asks."""
+
+    def limit(self, timeout: float | None) -> float | None:
+        """Return how long an attempt may take in seconds, None for as long as it likes."""
+        ...
+
+    def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
+        """Return what an attempt that took longer is ended with."""
+        ...
 
     def carry(self, state_id: str, attempt: int) -> bool:
         """Take over a recorded attempt that was cut, and say whether there was one. Never so in live mode."""
@@ -154,7 +163,7 @@ class Run:
         try:
             outcome = await self._attempt(state, decision.attempt, ctx)
             ending, info = self._ending(state, outcome, ctx, base, payloads)
-        except _TimedOut as exc:
+        except TimedOut as exc:
             ending, info = StateFailed(state.id, exc.info), None
         except BaseException as exc:
             self._refuse_if_aborted()
@@ -172,7 +181,7 @@ class Run:
             raise reason
 
     async def _attempt(self, state: PlanState, attempt: int, ctx: Context) -> Any:
-        """Run the handler once and return what it returned. Raises what it raised, or `_TimedOut`."""
+        """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
         scope = AttemptScope(
             state=state,
             attempt=attempt,
@@ -185,11 +194,12 @@ class Run:
         )
         io, rec = self.provider(scope), Recorder(scope)
         before = _times_cancelled()
+        timeout = state.meta.timeout
         try:
-            timeout = state.meta.timeout
-            if timeout is None or not self.live:  # replay never sleeps, so it never times out
+            seconds = self.log.limit(timeout)
+            if seconds is None:
                 return await _call(state, ctx, io, rec)
-            with anyio.CancelScope(deadline=anyio.current_time() + timeout) as scope.limit:
+            with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope.limit:
                 outcome = await _call(state, ctx, io, rec)
             if not scope.limit.cancel_called:
                 return outcome
@@ -202,7 +212,7 @@ class Run:
             await io.end()
             scope.closed = True
         await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
-        raise _TimedOut(state, timeout)
+        raise self.log.overdue(state, timeout)
 
     def _ending(
         self, state: PlanState, outcome: Any, ctx: Context, base: Snapshot, payloads: Payloads
@@ -241,15 +251,6 @@ class Run:
         payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
         payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
         return snapshot
-
-
-class _TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries what the log will say
-    def __init__(self, state: PlanState, timeout: float) -> None:
-        self.info: ErrorInfo = refused(
-            f"the attempt of {state.id} took longer than its timeout of {timeout:g} s",
-            Code.STATE_TIMEOUT,
-            retryable=True,
-        )
 
 
 class _Stopped(BaseException):

@@ -11,20 +11,36 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from machine import codec
-from machine.errors import StoreError
-from machine.events import Entry, Event, chain_next, seal
+from machine.errors import Code, ErrorInfo, StoreError
+from machine.events import Entry, Event, FactRecorded, chain_next, seal
+from machine.failures import refused
 from machine.io.scope import Payloads
 from machine.kernel.history import History
+from machine.plan import PlanState
 from machine.stores.base import Artifact, Store, StoredEvent
 
-__all__ = ["LiveLog"]
+__all__ = ["LiveLog", "TimedOut"]
 
 _MOST_PENDING = 2000
 """Events that may wait for the disk before the run waits for it too."""
 
 
+class TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries what the log will say
+    """An attempt took longer than its state allows."""
+
+    def __init__(self, state_id: str, timeout: float | None) -> None:
+        self.info: ErrorInfo = refused(
+            f"the attempt of {state_id} took longer than its timeout of {timeout:g} s",
+            Code.STATE_TIMEOUT,
+            retryable=True,
+        )
+
+
 class LiveLog:
-    """A run's log while it is driven. `on_entry` is called with every entry, after it was folded."""
+    """A run's log while it is driven. `on_entry` is called with every entry, after it was folded.
+
+    `behind` lets a thread commit facts while the run goes on, and with `boundaries` everything else too.
+    """
 
     def __init__(
         self,
@@ -34,6 +50,7 @@ class LiveLog:
         history: History,
         chain: bytes,
         behind: bool,
+        boundaries: bool,
         on_entry: Callable[[Entry], None],
     ) -> None:
         self.history = history
@@ -49,9 +66,10 @@ class LiveLog:
         self._lost = False
         self._commit = threading.Lock()
         self._changed = threading.Condition()
-        self._stopping = False
+        self._stopping = self._wanted = False
         self._thread: threading.Thread | None = None
         self._behind = behind
+        self._boundaries = boundaries
 
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -70,9 +88,11 @@ class LiveLog:
                 for artifact_id, (kind, data) in payloads.items.items():
                     self._artifacts[artifact_id] = Artifact(artifact_id, kind, data)
             pending = len(self._events)
-            if self._behind:
+            behind = self._behind and (self._boundaries or isinstance(events[0], FactRecorded))
+            if behind:
+                self._wanted = True
                 self._changed.notify()
-        if self._behind and self._thread is None:
+        if behind and self._thread is None:
             self._thread = threading.Thread(target=self._write, name="machine log writer", daemon=True)
             self._thread.start()
         if pending >= _MOST_PENDING:
@@ -103,6 +123,14 @@ class LiveLog:
         """Return False: a live run has nothing recorded ahead of it."""
         del state_id, attempt
         return False
+
+    def limit(self, timeout: float | None) -> float | None:
+        """Return how long an attempt may take: what its state says."""
+        return timeout
+
+    def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
+        """Return what cuts an attempt that has taken too long."""
+        return TimedOut(state.id, timeout)
 
     def abort(self) -> BaseException | None:
         """Return why the log takes no more events; None when it does."""
@@ -155,9 +183,10 @@ class LiveLog:
     def _write(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._events or self._stopping)
-                if not self._events:
+                self._changed.wait_for(lambda: self._wanted or self._stopping)
+                if self._stopping:
                     return
+                self._wanted = False
             try:
                 self.flush()
             except BaseException:  # noqa: BLE001 - kept in self._failure, raised at the run's next event

@@ -214,8 +214,16 @@ async def _drive(
 ) -> RunResult:
     reporter = reporter or Reporter()
     if not history.final:
-        behind = store.write_behind and config.durability is Durability.EFFECTS
-        log = LiveLog(store, run_id, history=history, chain=chain, behind=behind, on_entry=reporter.entry)
+        log = LiveLog(
+            store,
+            run_id,
+            history=history,
+            chain=chain,
+            behind=store.write_behind,
+            # at a boundary the run commits by itself, a completion and the next entry together
+            boundaries=config.durability is Durability.EFFECTS,
+            on_entry=reporter.entry,
+        )
         async with opened(config, transports) as doors:
             reporter.starting(run_id, graph)
             try:

@@ -59,10 +59,10 @@ class LiveIo(IoProvider):
                 raise
             except CanonicalError as exc:
                 raise IoOther(f"the transport of {call.namespace} answered with no JSON: {exc}") from exc
-            except Exception as exc:
-                raise IoOther(
-                    f"the transport of {call.namespace} raised {type(exc).__name__}: {exc}"
-                ) from exc
+            except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
+                raise
+            except BaseException as exc:
+                raise IoOther(f"the transport of {call.namespace} raised {describe(exc).message}") from exc
             if len(data) > MAX_VALUE_BYTES:
                 raise IoOther(
                     f"the response of {call.namespace} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",

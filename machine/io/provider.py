@@ -26,6 +26,7 @@ from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http  # noqa: A004 - the namespaces' own names
 from machine.io.scope import AttemptScope, Payloads, is_namespace
 from machine.io.transport import Transport
+from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
 
 __all__ = ["IoProvider", "IoResult"]
@@ -225,6 +226,11 @@ class IoProvider(ABC):
                 hint='declare side_effects="apply_side_effect" and an idempotency key',
             )
         data = canonical.encode(request)
+        if len(data) > MAX_VALUE_BYTES:
+            raise IoOther(
+                f"the request to {namespace} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",
+                code=Code.ARTIFACT_TOO_LARGE,
+            )
         digest = canonical.artifact_id(data)
         if fact_key is None:
             occurrence = scope.occurrence(namespace, digest)
@@ -279,7 +285,7 @@ class IoProvider(ABC):
 
     async def _hand_out(self) -> None:
         """Let a handler that races tasks settle from the last outcome before it is handed this one."""
-        if not self._scope.quiet.alone:
+        if len(self._in_flight) > 1 or not self._scope.quiet.alone:
             async with self._turnstile:
                 await self._scope.quiet.settle()
 
@@ -304,7 +310,7 @@ class IoProvider(ABC):
         facts = scope.log.history.facts
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             fact = facts.get(call.key)
-            if fact is None or (not fact.outcome.final and not self._is_own(fact)):
+            if fact is None or (not fact.outcome.final and not (self._is_own(fact) and not fact.given_up)):
                 return None
             if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
                 raise StateError(

@@ -10,8 +10,7 @@ from typing import NoReturn, Protocol
 
 import anyio
 
-from machine.errors import Code
-from machine.events import FactError, FactRecorded
+from machine.events import FactRecorded
 from machine.io.provider import VALUE_NAMESPACE, Call, IoProvider
 from machine.io.scope import AttemptScope, Log
 
@@ -65,7 +64,7 @@ class ReplayIo(IoProvider):
             self._recording.unrecorded(call)
         if call.effect:
             await self._intend(call)
-        if isinstance(fact.outcome, FactError) and fact.outcome.error.code == Code.CALL_CANCELLED:
+        if fact.given_up:
             await self._be_cancelled(fact)
         await self._recording.emit([fact])
         return fact

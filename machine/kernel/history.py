@@ -20,7 +20,6 @@ from machine.events import (
     EffectIntended,
     Entry,
     FactRecorded,
-    FactValue,
     RetryScheduled,
     RunCompleted,
     RunStarted,
@@ -270,7 +269,8 @@ class History:
         before = self.facts.get(event.key)
         # a value is single-assignment for the run; an error only for its attempt, so that a retry may try again
         if before is not None and (
-            before.outcome.final or (before.state_id, before.attempt) == (event.state_id, event.attempt)
+            before.outcome.final
+            or ((before.state_id, before.attempt) == (event.state_id, event.attempt) and not before.given_up)
         ):
             raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
         self.facts[event.key] = event
@@ -278,7 +278,7 @@ class History:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
         # a call that was given up may have happened all the same
-        if isinstance(event.outcome, FactValue) or event.outcome.error.code != Code.CALL_CANCELLED:
+        if not event.given_up:
             self.uncertain.pop(event.key, None)
 
     def _intend(self, seq: int, event: EffectIntended) -> None:

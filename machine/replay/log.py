@@ -6,6 +6,8 @@ handler that races calls sees the same winner; one that can never have its turn 
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
@@ -28,6 +30,7 @@ from machine.io.provider import Call
 from machine.io.scope import AttemptScope, Payloads
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
+from machine.plan import PlanState
 from machine.replay.divergence import Divergence, DivergenceKind, NearCall
 from machine.replay.pointer import Change, diff
 
@@ -35,6 +38,10 @@ __all__ = ["Diverged", "RecordingEnds", "ReplayLog"]
 
 STALL_SECONDS: Final = 1.0
 """How long a handler that races tasks may make no progress, beyond the time its attempt took when recorded."""
+
+PATIENCE_SECONDS: Final = 30.0
+PATIENCE: Final = 10
+"""How long a whole attempt may take in replay: this many times as long as recorded, and the seconds besides."""
 
 _NEAREST: Final = 3
 
@@ -65,10 +72,11 @@ class ReplayLog:
         self._payloads: Mapping[str, tuple[str, bytes]] = {}
         self._at = 0
         self._begin = self._end = 0
-        self._facts: dict[str, FactRecorded] = {}
+        self._facts: dict[str, list[FactRecorded]] = {}
         self._intents: set[str] = set()
+        self._left: Counter[bytes] = Counter()
+        self._waiting: dict[bytes, list[anyio.Event]] = {}
         self._scope: AttemptScope | None = None
-        self._progress = anyio.Event()
         self._ended = False
         self._damage: StoreError | None = None
 
@@ -80,7 +88,7 @@ class ReplayLog:
         What cut it came from outside and is not in any handler to reproduce; its facts are inputs like others.
         """
         self._begin = self._end = min(self._at, len(self._recorded) - 1)
-        self._facts, self._intents = {}, set()
+        self._facts, self._intents, self._left = {}, set(), Counter()
         if self._at >= len(self._recorded):
             return False
         first = self._recorded[self._at].event
@@ -89,8 +97,9 @@ class ReplayLog:
         for index in range(self._at + 1, len(self._recorded)):
             event = self._recorded[index].event
             self._end = index
+            self._left[self._recorded[index].body] += 1
             if isinstance(event, FactRecorded):
-                self._facts[event.key] = event
+                self._facts.setdefault(event.key, []).append(event)
             elif isinstance(event, EffectIntended):
                 self._intents.add(event.key)
             elif isinstance(event, StateCompleted):
@@ -109,6 +118,21 @@ class ReplayLog:
         if self._damage is not None:
             return self._damage
         return RecordingEnds() if self._ended else None
+
+    def limit(self, timeout: float | None) -> float | None:
+        """Return how long an attempt may take: replay never sleeps, so far less than this is enough."""
+        del timeout
+        return PATIENCE_SECONDS + PATIENCE * (self.stall_seconds - STALL_SECONDS)
+
+    def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
+        """Return the divergence of an attempt that was recorded to its end and does not come to one."""
+        del state, timeout
+        with contextlib.suppress(Diverged):
+            if self.divergence is None:
+                self._missing(
+                    self._recorded[self._at], "the handler waits for something that is no call of io"
+                )
+        return self.abort() or RecordingEnds()
 
     def attach(self, scope: AttemptScope) -> None:
         """Note the attempt that is about to be replayed."""
@@ -142,7 +166,8 @@ class ReplayLog:
 
     def fact(self, key: str) -> FactRecorded | None:
         """Return the fact the open attempt recorded under a key."""
-        return self._facts.get(key)
+        left = self._facts.get(key)
+        return left[0] if left else None
 
     def intended(self, key: str) -> bool:
         """Say whether the open attempt recorded the intent of an effect under a key."""
@@ -208,15 +233,28 @@ class ReplayLog:
             if entry.body == body:
                 self._consume_to(self._at + 1)
                 return
-            if not inside or all(other.body != body for other in self._recorded[self._at : self._end]):
+            if not inside or not self._left[body]:
                 self._differs(entry, event)
-            if self._alone() and self._scope is not None and not self._scope.state.blocking:
+            if not self._waiting and self._alone() and self._scope and not self._scope.state.blocking:
                 self.stuck()
-            progress = self._progress
-            with anyio.move_on_after(self.stall_seconds):
-                await progress.wait()
-            if self._progress is progress:
-                self.stuck()
+            await self._turn(body)
+
+    async def _turn(self, body: bytes) -> None:
+        """Wait until the recording has come to `body`. Raises when nothing comes any nearer."""
+        come = anyio.Event()
+        self._waiting.setdefault(body, []).append(come)
+        try:
+            while not come.is_set():
+                at = self._at
+                with anyio.move_on_after(self.stall_seconds):
+                    await come.wait()
+                if not come.is_set() and self._at == at:
+                    self.stuck()
+        finally:
+            waiting = self._waiting[body]
+            waiting.remove(come)
+            if not waiting:
+                del self._waiting[body]
 
     def _alone(self) -> bool:
         return self._scope is None or self._scope.quiet.alone
@@ -233,9 +271,13 @@ class ReplayLog:
         for entry in self._recorded[self._at : end]:
             self.history.advance(entry)
             self._on_entry(entry)
+            self._left[entry.body] -= 1
+            if isinstance(entry.event, FactRecorded) and (left := self._facts.get(entry.event.key)):
+                left.pop(0)
         self._at = end
-        progress, self._progress = self._progress, anyio.Event()
-        progress.set()
+        if self._waiting and end < len(self._recorded):
+            for come in self._waiting.get(self._recorded[end].body, ())[:1]:
+                come.set()
 
     # -- saying what differs -----------------------------------------------------------------------------
 
@@ -330,7 +372,10 @@ class ReplayLog:
             changes=diff(recorded, now) if changes is None else changes,
             nearest=nearest,
         )
-        self._progress.set()  # whoever waits for a turn will not get one
+        for come in [come for waiting in self._waiting.values() for come in waiting]:
+            come.set()  # it will find that its turn never comes
+        if self._scope is not None and self._scope.limit is not None:
+            self._scope.limit.cancel()  # a handler may swallow what is raised here, and go on
         raise Diverged(self.divergence)
 
     def _seq(self) -> int:

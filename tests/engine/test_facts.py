@@ -535,3 +535,61 @@ def test_an_answer_that_asks_to_try_again_is_not_reused(store, scripted):
     result = run(plan, store=store, transports={"outside": outside})
     assert (result.status, len(outside.asked)) == ("completed", 2)
     assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_thousand_calls_that_race_replay_in_time_that_does_not_grow_with_their_number(store, scripted):
+    async def handler(ctx, io, rec):
+        answers = await asyncio.gather(*(io.call("world", {"n": number}) for number in range(1000)))
+        ctx["sum"] = sum(answer.response["n"] for answer in answers)
+
+    plan = one_state(handler)
+    result = run(plan, store=store, transports={"world": jittered(random.Random(1))})
+    assert result.context["sum"] == 499_500
+    assert replay(result.run_id, plan=plan, store=store).divergence is None
+
+
+def test_a_call_given_up_under_a_shared_key_is_made_again_for_who_still_waits(store, scripted):
+    async def handler(ctx, io, rec):
+        async def first():
+            with anyio.move_on_after(0.02):
+                await io.call("world", {"delay": 0.2}, fact_key="shared")
+
+        async def second():
+            await asyncio.sleep(0.005)
+            ctx["second"] = (await io.call("world", {"delay": 0.2}, fact_key="shared")).response
+
+        await asyncio.gather(first(), second())
+
+    plan = one_state(handler)
+    result = run(plan, store=store, transports={"world": scripted()})
+    assert result.context == {"second": {"delay": 0.2}}, result.error
+    assert replay(result.run_id, plan=plan, store=store).divergence is None
+
+
+def test_a_request_too_large_to_keep_fails_the_call_and_not_the_store(store, scripted, monkeypatch):
+    monkeypatch.setattr("machine.io.provider.MAX_VALUE_BYTES", 100)
+
+    async def handler(ctx, io, rec):
+        await io.call("world", "x" * 200)
+
+    result = run(one_state(handler), store=store, transports={"world": scripted()})
+    assert result.error.code == "artifact_too_large"
+
+
+class LeavesError(BaseException):
+    def __str__(self):
+        raise RuntimeError("even its text fails")
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), LeavesError(), machine.Failure("x", retryable="soon")])
+def test_whatever_a_transport_raises_the_call_has_a_fact(store, scripted, raised):
+    def answer(request):
+        raise raised
+
+    async def handler(ctx, io, rec):
+        await io.call("world", {})
+
+    plan = one_state(handler)
+    result = run(plan, store=store, transports={"world": scripted(answer)})
+    assert (result.status, len(facts_of(store, result.run_id))) == ("failed", 1)
+    assert replay(result.run_id, plan=plan, store=store).identical

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 import machine
@@ -288,3 +290,26 @@ def test_a_log_kept_under_another_run_id_is_refused(store, world):
             use()
         assert caught.value.code == "log_wrong_run"
     assert verify(other, store=store).problems[0].code == "log_wrong_run"
+
+
+@pytest.mark.parametrize("durability", ["effects", "states", "facts"])
+def test_facts_become_durable_while_their_state_goes_on(tmp_path, scripted, durability):
+    plan = Plan("op")
+    chosen = machine.new_run_id()
+    seen = []
+
+    @plan.state("step.long")
+    async def long(ctx, io, rec):
+        for number in range(5):
+            await io.call("world", {"n": number})
+        for _ in range(200):
+            seen.append(store.head(chosen).seq)
+            if seen[-1] == 7:
+                break
+            await asyncio.sleep(0.02)
+
+    with open_store(f"sqlite:///{tmp_path}/runs.db") as store:
+        config = machine.RunConfig(durability=durability)
+        run(plan, store=store, run_id=chosen, config=config, transports={"world": scripted()})
+        assert seen[-1] == 7, "started, entered and five facts"
+        assert verify(chosen, store=store).ok

@@ -10,6 +10,7 @@ import pytest
 
 import machine
 from machine import DomainEvent, Plan, RunConfig, replay, run
+from machine.replay import log as replay_log
 from machine.replay.pointer import diff
 from machine.stores import MemoryStore
 
@@ -363,3 +364,33 @@ def test_a_diff_names_leaves_by_json_pointer():
         ("/n", "changed"),
     ]
     assert diff(old, old) == []
+
+
+def test_a_handler_that_swallows_a_divergence_and_goes_on_is_stopped(store):
+    async def calls(ctx, io, rec):
+        await io.env("A")
+
+    async def stubborn(ctx, io, rec):
+        while True:
+            await asyncio.gather(io.env("B"), return_exceptions=True)
+
+    result = run(plan_of(calls), store=store)
+    began = time.monotonic()
+    found = replay(result.run_id, plan=plan_of(stubborn), store=store).divergence
+    assert (found.kind, found.state_id) == ("request_changed", "op.step.middle")
+    assert time.monotonic() - began < 5
+
+
+def test_a_handler_that_waits_for_something_that_never_comes_is_a_divergence(store, monkeypatch):
+    monkeypatch.setattr(replay_log, "PATIENCE_SECONDS", 0.3)
+
+    async def calls(ctx, io, rec):
+        await io.env("A")
+
+    async def waits(ctx, io, rec):
+        await io.env("A")
+        await asyncio.Event().wait()
+
+    result = run(plan_of(calls), store=store)
+    found = replay(result.run_id, plan=plan_of(waits), store=store).divergence
+    assert (found.kind, found.state_id) == ("event_differs", "op.step.middle")
