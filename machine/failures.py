@@ -32,12 +32,12 @@ _HERE = str(Path(__file__).parent)
 _MESSAGE_MAX = 8192
 
 
-def describe(exc: BaseException) -> ErrorInfo:
+def describe(exc: BaseException, *, hint: bool = True) -> ErrorInfo:
     """Return the stored form of an exception that a handler or a transport raised.
 
     Errors of this library keep their own code and words; any other is `handler_error`, retryable, with its type
     under details. Memory addresses in the message are blanked and what no JSON string can hold is escaped, so that
-    a replay says the same.
+    a replay says the same. `hint` adds what to do next to the words of an error of this library.
     """
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]  # a task group with one failure failed for that reason
@@ -48,7 +48,7 @@ def describe(exc: BaseException) -> ErrorInfo:
             _honest(info.code, exc),
             ErrorCategory(category),
             bool(info.retryable),
-            _clean(_text(exc)),
+            _clean(_text(exc) if hint else str(info.message)),
             _json(info.details),
         )
     name = type(exc).__qualname__

@@ -69,7 +69,7 @@ class LiveIo(IoProvider):
                     code=Code.ARTIFACT_TOO_LARGE,
                 )
         except IoError as exc:
-            return FactError(exc.kind, describe(exc))
+            return FactError(exc.kind, describe(exc, hint=False))
         again = None if transport.is_final(call.namespace, response) else True
         return FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data), again)
 
@@ -84,7 +84,7 @@ class LiveIo(IoProvider):
         else:
             text = f'the run has no fact {call.key!r}, and io_mode="replay" shuts the outside'
             exc = MissingFact(text, retryable=retryable, details=details)
-        return FactError(exc.kind, describe(exc))
+        return FactError(exc.kind, describe(exc, hint=False))
 
     async def _emit(self, call: Call, outcome: FactValue | FactError, payloads: Payloads) -> FactRecorded:
         fact = self._fact_of(call, outcome)

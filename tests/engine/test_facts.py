@@ -593,3 +593,34 @@ def test_whatever_a_transport_raises_the_call_has_a_fact(store, scripted, raised
     result = run(plan, store=store, transports={"world": scripted(answer)})
     assert (result.status, len(facts_of(store, result.run_id))) == ("failed", 1)
     assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_an_error_reaches_the_handler_as_its_transport_raised_it(store, scripted):
+    raised = [
+        machine.Transport("down", code="http_connect", retryable=True, details={"host": "h"}),
+        machine.RateLimited("slow", retry_after=3),
+        machine.IoOther("refused", code="exec_not_allowed", hint="allow it"),
+    ]
+    seen = []
+
+    async def handler(ctx, io, rec):
+        for number in range(len(raised)):
+            try:
+                await io.call("world", number)
+            except MachineError as exc:
+                seen.append((type(exc), exc.info))
+
+    run(one_state(handler), store=store, transports={"world": scripted(lambda number: raised[number])})
+    assert seen == [(type(exc), exc.info) for exc in raised]
+
+
+def test_a_value_that_a_handler_records_comes_back_as_replay_will_give_it(store):
+    seen = []
+
+    async def handler(ctx, io, rec):
+        seen.append(repr(await io.record_value("mine", (1, 2.0, {"k": ()}))))
+
+    plan = one_state(handler)
+    result = run(plan, store=store)
+    assert replay(result.run_id, plan=plan, store=store).identical
+    assert seen == ["[1, 2, {'k': []}]"] * 2

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 
 import pytest
 
 import machine
 from machine import Plan, RetryPolicy, open_store, replay, resume, run, verify
 from machine.codec import decode_entry
+from machine.engine.log import LiveLog
+from machine.events import RunStarted
+from machine.kernel.history import History
+from machine.stores import MemoryStore
+from machine.stores.base import ZERO_CHAIN
 
 
 def story():
@@ -313,3 +320,239 @@ def test_facts_become_durable_while_their_state_goes_on(tmp_path, scripted, dura
         run(plan, store=store, run_id=chosen, config=config, transports={"world": scripted()})
         assert seen[-1] == 7, "started, entered and five facts"
         assert verify(chosen, store=store).ok
+
+
+# -- what is durable, and when ----------------------------------------------------------------------------------
+
+
+class Behind(MemoryStore):
+    """A store whose commits take a moment, so that the log writes behind the run."""
+
+    write_behind = True
+
+    def __init__(self, refuses=b"nothing"):
+        super().__init__()
+        self.refuses = refuses
+        self.begun = threading.Event()
+
+    def append(self, run_id, expected_seq, events, artifacts=()):
+        if expected_seq:
+            self.begun.set()
+            time.sleep(0.05)
+        if any(self.refuses in event.data for event in events):
+            raise machine.StoreOther("no space left", code="store_full")
+        super().append(run_id, expected_seq, events, artifacts)
+
+
+def with_an_effect(between=lambda io: None):
+    plan = Plan("op")
+
+    @plan.state("write.effect", side_effects="apply_side_effect", idempotency="once")
+    async def effect(ctx, io, rec):
+        await io.call("world", {"n": 1}, fact_key="read")
+        between(io)
+        await io.call("outside", {"do": 1})
+
+    return plan
+
+
+def test_no_effect_leaves_while_the_commit_of_what_influenced_it_is_under_way(world):
+    chosen, seen = machine.new_run_id(), []
+
+    def answer(request):
+        entries = [decode_entry(event.seq, event.data) for event in store.read_range(chosen)]
+        seen.append([entry.event.type for entry in entries])
+        return {}
+
+    world["outside"].answer = answer
+    with Behind() as store:
+        plan = with_an_effect(lambda io: store.begun.wait(5))
+        assert run(plan, store=store, transports=world, run_id=chosen).status == "completed"
+    assert seen == [["run_started", "state_entered", "fact_recorded", "effect_intended"]]
+
+
+@pytest.mark.parametrize("kind", [MemoryStore, Behind])
+@pytest.mark.parametrize("refused", [b'"fact_recorded"', b'"effect_intended"'], ids=["read", "intent"])
+def test_no_effect_leaves_when_what_influenced_it_cannot_be_written(world, monkeypatch, kind, refused):
+    chosen = machine.new_run_id()
+    with kind() as store:
+        append = store.append
+
+        def failing(run_id, expected_seq, events, artifacts=()):
+            if any(refused in event.data for event in events):
+                raise machine.StoreOther("no space left", code="store_full")
+            append(run_id, expected_seq, events, artifacts)
+
+        monkeypatch.setattr(store, "append", failing)
+        with pytest.raises(machine.StoreOther, match="no space left"):
+            run(with_an_effect(), store=store, transports=world, run_id=chosen)
+        assert world["outside"].asked == []
+        monkeypatch.undo()
+        assert resume(chosen, plan=with_an_effect(), store=store, transports=world).status == "completed"
+        assert verify(chosen, store=store).ok
+    assert keys_of(world["outside"]) == ["once"]
+
+
+def log_behind(store, run_id):
+    return LiveLog(
+        store,
+        run_id,
+        history=History(),
+        chain=ZERO_CHAIN,
+        behind=True,
+        boundaries=True,
+        on_entry=lambda entry: None,
+    )
+
+
+def test_a_commit_that_failed_behind_the_run_is_what_durable_raises():
+    class Broken(MemoryStore):
+        def append(self, *args):
+            begun.set()
+            raise machine.StoreOther("no space left", code="store_full")
+
+    async def main():
+        log = log_behind(Broken(), machine.new_run_id())
+        await log.emit([RunStarted("op", "0" * 64, "0" * 64, "0" * 64)])
+        assert begun.wait(5)
+        for _ in range(2):
+            with pytest.raises(machine.StoreOther, match="no space left"):
+                await log.durable()
+        log.close()
+
+    begun = threading.Event()
+    asyncio.run(main())
+
+
+def test_what_was_emitted_after_a_commit_that_fails_is_not_written_and_the_failure_stays(world):
+    chosen = machine.new_run_id()
+    plan = Plan("op")
+
+    @plan.state("read.some")
+    async def some(ctx, io, rec):
+        await io.call("world", {"n": 1})
+        assert store.begun.wait(5)
+        await io.call("world", {"n": 2})  # emitted while the commit that will fail is under way
+
+    with Behind(b'"state_entered"') as store:
+        with pytest.raises(machine.StoreOther, match="no space left"):
+            run(plan, store=store, transports=world, run_id=chosen)
+        assert store.head(chosen).seq == 1
+
+
+def test_what_is_being_committed_can_be_read(world):
+    plan = Plan("op")
+
+    @plan.state("read.some")
+    async def some(ctx, io, rec):
+        await io.call("world", {"n": 1}, fact_key="read")
+        assert store.begun.wait(5)
+        ctx["read"] = io.get_recorded_fact("read")
+
+    with Behind() as store:
+        assert run(plan, store=store, transports=world).context == {"read": {"echo": {"n": 1}}}
+
+
+def test_no_more_waits_for_the_disk_than_it_may(world, monkeypatch):
+    monkeypatch.setattr("machine.engine.log._MOST_PENDING", 3)
+    chosen, behind = machine.new_run_id(), []
+    plan = Plan("op")
+
+    @plan.state("read.some")
+    async def some(ctx, io, rec):
+        for number in range(10):
+            await rec.emit(machine.DomainEvent("counted", {"n": number}))
+            behind.append(number + 3 - store.head(chosen).seq)
+
+    with Behind() as store:
+        assert run(plan, store=store, run_id=chosen).status == "completed"
+    assert max(behind) < 6, "two that wait, and those being committed"
+
+
+@pytest.mark.parametrize(
+    ("durability", "first", "then"), [("effects", 1, 1), ("states", 2, 2), ("facts", 2, 3)]
+)
+def test_what_is_durable_within_a_state_is_what_the_durability_says(store, world, durability, first, then):
+    chosen, heads = machine.new_run_id(), []
+    plan = Plan("op")
+
+    @plan.state("read.some")
+    async def some(ctx, io, rec):
+        heads.append(store.head(chosen).seq)
+        await io.call("world", {"n": 1})
+        heads.append(store.head(chosen).seq)
+
+    config = machine.RunConfig(durability=durability)
+    run(plan, store=store, transports=world, run_id=chosen, config=config)
+    assert heads == [first, then]
+
+
+def test_everything_is_durable_before_a_retry_is_waited_for(store):
+    class Waits(machine.Reporter):
+        def entry(self, entry):
+            self.seen = entry.seq
+
+        def waiting(self, state_id, seconds):
+            waited.append((self.seen, store.head(chosen).seq))
+
+    async def handler(ctx, io, rec):
+        raise ValueError("always")
+
+    chosen, waited = machine.new_run_id(), []
+    plan = Plan("op")
+    plan.state("step.only", retry=RetryPolicy(2, machine.FixedBackoff(0.01)))(handler)
+    run(plan, store=store, run_id=chosen, reporter=Waits())
+    assert waited == [(4, 4)]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 5])
+def test_an_effect_that_has_happened_is_a_fact_although_its_call_is_cancelled_at_once(store, turns):
+    class Outside(machine.io.base_transport.BaseTransport):
+        def is_effect(self, namespace, request):
+            return True
+
+        async def perform(self, namespace, request):
+            happened.set()
+            return {"applied": 1}
+
+    happened = asyncio.Event()
+    plan = Plan("op")
+
+    @plan.state("write.effect", side_effects="apply_side_effect", idempotency="once")
+    async def effect(ctx, io, rec):
+        call = asyncio.create_task(io.call("outside", {}, fact_key="effect"))
+        await happened.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        ctx["known"] = io.get_recorded_fact("effect")
+
+    result = run(plan, store=store, transports={"outside": Outside()})
+    assert result.context == {"known": {"applied": 1}}
+
+
+def test_no_event_is_in_the_store_before_the_artifacts_it_names(world):
+    class Strict(MemoryStore):
+        def append(self, run_id, *args):
+            super().append(run_id, *args)
+            assert verify(run_id, store=self).problems == ()
+
+    with Strict() as store:
+        assert run(story(), store=store, transports=world).status == "completed"
+
+
+def test_the_start_is_durable_before_anything_else_happens(store):
+    class Seen(machine.Reporter):
+        def entry(self, entry):
+            heads.append((entry.seq, store.head(chosen).seq))
+
+    chosen, heads = machine.new_run_id(), []
+    run(story_of_nothing(), store=store, run_id=chosen, reporter=Seen())
+    assert heads[:2] == [(1, 0), (2, 1)]
+
+
+def story_of_nothing():
+    plan = Plan("op")
+    plan.state("step.only")(lambda ctx, io, rec: None)
+    return plan

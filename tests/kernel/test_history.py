@@ -515,3 +515,10 @@ def test_the_digest_of_a_run_is_this_and_stays_this():
     assert (
         run.history.digest(graph.order) == "93289d20e2f59b9b8fcce84b3cc3ef4f0bd1e97305cee6de08476aac3f9d6be5"
     )
+
+
+def test_a_call_that_was_given_up_leaves_its_intent_uncertain():
+    given_up = FactError("other", error_of("call_cancelled"))
+    history = fold(log_of(START, entered(), intent(), fact(outcome=given_up)))
+
+    assert history.uncertain == {"k": intent()}

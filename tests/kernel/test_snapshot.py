@@ -281,3 +281,12 @@ def test_a_damaged_node_is_corruption_or_another_context_never_a_crash(data):
         list(seen.artifact_ids())
     except StoreError as exc:
         assert exc.code  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize("size", range(LEAF_MAX - 1, LEAF_MAX + 4))
+def test_a_context_that_shrinks_past_the_size_of_a_leaf_is_as_one_built_so(size):
+    store = Artifacts()
+    content = {f"key{number}": b"1" for number in range(LEAF_MAX + 10)}
+    removed = list(content)[size:]
+    shrunk = store.keep(built(content, store).update(dict.fromkeys(removed)))
+    assert shrunk.id == built({key: content[key] for key in list(content)[:size]}).id

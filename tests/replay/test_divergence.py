@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -394,3 +396,232 @@ def test_a_handler_that_waits_for_something_that_never_comes_is_a_divergence(sto
     result = run(plan_of(calls), store=store)
     found = replay(result.run_id, plan=plan_of(waits), store=store).divergence
     assert (found.kind, found.state_id) == ("event_differs", "op.step.middle")
+
+
+# -- what a replay never does -------------------------------------------------------------------------------------
+
+
+class Outside(machine.io.base_transport.BaseTransport):
+    """An outside that counts what it was asked, and never waits."""
+
+    def __init__(self):
+        self.asked = []
+
+    def is_effect(self, namespace, request):
+        return "effect" in request
+
+    async def perform(self, namespace, request):
+        self.asked.append(request)
+        return request
+
+
+EFFECTS = {"side_effects": "apply_side_effect", "idempotency": "once"}
+
+
+async def asks(ctx, io, rec):
+    await io.call("world", {"n": 1})
+    await io.call("world", {"n": 2}, fact_key="named")
+    await io.call("world", {"effect": 1})
+
+
+async def asks_more(ctx, io, rec):
+    await asks(ctx, io, rec)
+    await io.call("world", {"n": 3})
+
+
+async def asks_otherwise(ctx, io, rec):
+    await io.call("world", {"effect": 2})
+
+
+@pytest.mark.parametrize(
+    ("now", "identical"),
+    [(asks, True), (asks_more, False), (asks_otherwise, False)],
+    ids=["the same", "one more", "another"],
+)
+def test_a_replay_asks_the_outside_nothing_whatever_its_handler_asks(store, now, identical):
+    world = Outside()
+    result = run(plan_of(asks, **EFFECTS), store=store, transports={"world": world})
+    assert len(world.asked) == 3
+    found = replay(result.run_id, plan=plan_of(now, **EFFECTS), store=store, transports={"world": world})
+    assert (found.identical, len(world.asked)) == (identical, 3)
+
+
+def test_a_replay_does_not_wait_where_the_run_waited(store, monkeypatch):
+    tries = []
+
+    async def handler(ctx, io, rec):
+        await io.sleep(0.002)
+        tries.append(1)
+        if len(tries) % 2:
+            raise ValueError("not yet")
+
+    plan = plan_of(handler, retry=machine.RetryPolicy(2, machine.FixedBackoff(0.002)))
+    result = run(plan, store=store)
+    assert result.status == "completed"
+    monkeypatch.setattr("anyio.sleep", None)
+    assert replay(result.run_id, plan=plan, store=store).divergence is None
+
+
+def test_a_replay_takes_as_long_as_it_takes_whatever_the_timeout(store):
+    live = []
+
+    async def handler(ctx, io, rec):
+        if live:
+            await asyncio.sleep(0.15)
+        live.append(1)
+        ctx["kept"] = await io.env("A")
+
+    plan = plan_of(handler, timeout=0.1)
+    result = run(plan, store=store)
+    assert result.status == "completed"
+    assert replay(result.run_id, plan=plan, store=store).divergence is None
+
+
+# -- the first difference, and it alone -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("namespace", "request_", "kind"),
+    [("world", {"n": 2}, "request_changed"), ("world.other", {"n": 1}, "call_added")],
+    ids=["request", "namespace"],
+)
+def test_another_call_under_an_explicit_key_is_a_divergence(store, namespace, request_, kind):
+    def asking(where, what):
+        async def handler(ctx, io, rec):
+            ctx["got"] = (await io.call(where, what, fact_key="named")).response
+
+        return handler
+
+    transports = {"world": Outside()}
+    result = run(plan_of(asking("world", {"n": 1})), store=store, transports=transports)
+    now = plan_of(asking(namespace, request_))
+    found = replay(result.run_id, plan=now, store=store, transports=transports).divergence
+    assert (found.kind, found.seq) == (kind, 6)
+
+
+def test_a_failure_with_other_words_is_a_divergence(store):
+    def failing(words):
+        async def handler(ctx, io, rec):
+            raise ValueError(words)
+
+        return handler
+
+    result = run(plan_of(failing("then")), store=store)
+    found = replay(result.run_id, plan=plan_of(failing("now")), store=store).divergence
+    assert [change.pointer for change in found.changes] == ["/error/message"]
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [
+        (machine.events.RunCompleted("failed"), "event_differs"),
+        (machine.events.StateSkipped("op.step.other", "skip_tag:x"), "ended_early"),
+    ],
+    ids=["another end", "no end"],
+)
+def test_an_end_that_the_run_does_not_come_to_is_a_divergence(store, last, kind):
+    result = run(plan_of(recorded), store=store)
+    *log, end = store.read_range(result.run_id)
+    data = machine.events.seal(end.seq, machine.codec.encode_event(last), result.run_id, 0)
+    chain = machine.events.chain_next(log[-1].chain, data)
+    with MemoryStore() as other:
+        other._contents.artifacts.update(store._contents.artifacts)
+        other.append(result.run_id, 0, [*log, machine.stores.StoredEvent(end.seq, data, chain)])
+        found = replay(result.run_id, plan=plan_of(recorded), store=other).divergence
+    assert (found.kind, found.seq) == (kind, end.seq)
+
+
+@pytest.mark.parametrize("late", [0, 0.05])
+def test_a_new_call_is_named_although_another_waits_for_its_turn(store, late):
+    async def gathered(ctx, io, rec):
+        ctx["both"] = await asyncio.gather(io.env("A"), io.env("B"))
+
+    async def another(ctx, io, rec):
+        async def other():
+            await asyncio.sleep(late)
+            return await io.env("Z")
+
+        ctx["both"] = await asyncio.gather(io.env("B"), other())
+
+    result = run(plan_of(gathered), store=store)
+    began = time.monotonic()
+    found = replay(result.run_id, plan=plan_of(another), store=store).divergence
+    assert (found.kind, found.now) == ("request_changed", {"namespace": "env", "request": {"name": "Z"}})
+    assert time.monotonic() - began < 0.9, "whoever waits for a turn is told at once"
+
+
+def test_the_first_difference_counts_although_the_handler_went_on(store):
+    async def goes_on(ctx, io, rec):
+        await asyncio.gather(io.env("Z"), return_exceptions=True)
+        await io.now()
+
+    result = run(plan_of(recorded), store=store)
+    found = replay(result.run_id, plan=plan_of(goes_on), store=store).divergence
+    assert (found.kind, found.now) == ("request_changed", {"namespace": "env", "request": {"name": "Z"}})
+
+
+def test_a_handler_that_tries_again_and_again_cannot_outlive_its_divergence(store):
+    async def stubborn(ctx, io, rec):
+        for _ in range(1000):
+            try:
+                ctx["both"] = await io.env("Z")
+            except Exception:  # noqa: BLE001 - what such handlers do
+                tries.append(1)
+
+    tries = []
+    result = run(plan_of(recorded), store=store)
+    assert replay(result.run_id, plan=plan_of(stubborn), store=store).divergence.kind == "request_changed"
+    assert tries == []
+
+
+# -- races that need patience -----------------------------------------------------------------------------------
+
+
+def test_threads_of_a_plain_function_wait_for_their_turn(store):
+    class Slow(Outside):
+        async def perform(self, namespace, request):
+            await asyncio.sleep(request["delay"])
+            return request
+
+    def handler(ctx, io, rec):
+        def one(delay):
+            return io.call("world", {"delay": delay}).response["delay"]
+
+        with ThreadPoolExecutor(2) as threads:
+            ctx["delays"] = list(threads.map(one, [0.1, 0]))
+
+    result = run(plan_of(handler), store=store, transports={"world": Slow()})
+    assert result.context["delays"] == [0.1, 0]
+    found = replay(result.run_id, plan=plan_of(handler), store=store, transports={"world": Slow()})
+    assert found.divergence is None
+
+
+def test_a_handler_that_took_its_time_when_recorded_is_given_it_again(store, monkeypatch):
+    class Slow(Outside):
+        async def perform(self, namespace, request):
+            await asyncio.sleep(0.4)
+            return request
+
+    async def handler(ctx, io, rec):
+        async def late():
+            await asyncio.sleep(0.3)
+            return await io.env("A")
+
+        await asyncio.gather(io.call("world", {}), late())
+
+    result = run(plan_of(handler), store=store, transports={"world": Slow()})
+    monkeypatch.setattr(replay_log, "STALL_SECONDS", 0.05)
+    found = replay(result.run_id, plan=plan_of(handler), store=store, transports={"world": Slow()})
+    assert found.divergence is None
+
+
+def test_damage_that_a_handler_comes_upon_is_no_divergence(store):
+    async def handler(ctx, io, rec):
+        with contextlib.suppress(Exception):
+            ctx["got"] = (await io.call("world", {"n": 1})).response
+
+    transports = {"world": Outside()}
+    result = run(plan_of(handler), store=store, transports=transports)
+    del store._contents.artifacts[machine.canonical.artifact_id(b'{"n":1}')]
+    with pytest.raises(machine.NotFound):
+        replay(result.run_id, plan=plan_of(handler), store=store, transports=transports)

@@ -209,3 +209,59 @@ def test_a_truncated_store_is_never_sound(on_disk, part):
     except machine.StoreError:
         sound = False
     assert not sound
+
+
+def test_an_event_that_cannot_be_read_hides_no_other(store, recorded):
+    def damaged(log):
+        return [log[0], attrs.evolve(log[1], data=b"{"), log[2], attrs.evolve(log[3], data=b"{"), log[4]]
+
+    problems = verify(recorded, store=rebuilt(store, recorded, damaged)).problems
+    assert [problem.where for problem in problems] == ["event 2", "event 2", "event 4", "event 4"]
+
+
+class Effects(machine.io.base_transport.BaseTransport):
+    def is_effect(self, namespace, request):
+        return True
+
+    async def perform(self, namespace, request):
+        return {}
+
+
+def test_everything_a_log_names_is_looked_at(store):
+    plan = Plan("op")
+
+    @plan.state("step.only", side_effects="apply_side_effect", idempotency="once")
+    async def only(ctx, io, rec):
+        await rec.emit(machine.DomainEvent("large", {"text": "x" * 20_000}))
+        await io.call("outside", {"n": 1})
+        ctx["kept"] = "x" * 1000
+        return machine.StateOutcome(error="by_decision", snapshot="always")
+
+    run_id = run(plan, store=store, transports={"outside": Effects()}).run_id
+    assert verify(run_id, store=store).ok
+    artifacts = store._contents.artifacts
+    for artifact_id, kept in list(artifacts.items()):
+        del artifacts[artifact_id]
+        places = [problem.where for problem in verify(run_id, store=store).problems]
+        assert f"artifact {artifact_id}" in places, kept
+        artifacts[artifact_id] = kept
+
+
+def test_an_intent_whose_request_is_gone_is_found_although_no_fact_came_of_it(store):
+    class Crash(machine.Reporter):
+        def entry(self, entry):
+            if entry.event.type == "fact_recorded":
+                raise RuntimeError("crash")
+
+    plan = Plan("op")
+
+    @plan.state("step.only", side_effects="apply_side_effect", idempotency="once")
+    async def only(ctx, io, rec):
+        await io.call("outside", {"n": 1})
+
+    run_id = machine.new_run_id()
+    with pytest.raises(RuntimeError, match="crash"):
+        run(plan, store=store, transports={"outside": Effects()}, reporter=Crash(), run_id=run_id)
+    named = canonical.artifact_id(b'{"n":1}')
+    del store._contents.artifacts[named]
+    assert [problem.where for problem in verify(run_id, store=store).problems] == [f"artifact {named}"]

@@ -344,3 +344,15 @@ def test_a_value_that_is_not_bytes_is_damage(raw, path):
             with pytest.raises(Corruption):
                 read()
         assert store.integrity_problems()
+
+
+def test_an_append_that_is_interrupted_midway_writes_nothing(path, monkeypatch):
+    with SqliteStore(path) as store:
+        monkeypatch.setattr("machine.stores.sqlite.advance", None)  # after the artifacts, before the events
+        with pytest.raises(TypeError):
+            store.append(RUN, 0, log_of(RUN, 3), [Artifact(artifact_id(b"a"), "output", b"a")])
+        monkeypatch.undo()
+        assert not store.exists(artifact_id(b"a"))
+        store.append(RUN, 0, log_of(RUN, 3), [Artifact(artifact_id(b"b"), "output", b"b")])
+        assert store.get(artifact_id(b"b")) == b"b"
+        assert store.integrity_problems() == []
