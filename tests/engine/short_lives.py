@@ -1,0 +1,110 @@
+"""Forks processes that drive a run of `sixty_states.py`, and kills each after the delay it is told.
+
+A program of its own, started with `subprocess`: it imports everything once and has a single thread, so that a
+fork is cheap and safe. It reads one JSON object a line (`store`, `run_id`, `input`, `config`, `delay` in seconds
+or null) and answers each with one (`killed`, `result`, `error`). It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+
+import anyio._backends._asyncio
+import httpx
+import sixty_states
+
+import machine
+import machine.cli.app
+from machine import NotFound, RunConfig, codec, open_store
+
+LONGEST = 30.0
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def drive(order):
+    """Continue the run, or start it when nothing of it is there. This is what is killed."""
+    with open_store(order["store"]) as store:
+        try:
+            result = machine.resume(order["run_id"], plan=sixty_states.plan, store=store)
+        except NotFound:
+            result = machine.run(
+                sixty_states.plan,
+                store=store,
+                run_id=order["run_id"],
+                input=order["input"],
+                config=RunConfig(**order["config"]),
+            )
+    return {"status": result.status, "context": dict(result.context), "digest": result.digest}
+
+
+def live(order, channel):
+    """Be the child: drive, say how it went, end."""
+    try:
+        answer = {"result": drive(order)}
+    except BaseException:
+        answer = {"error": traceback.format_exc()}
+    data = json.dumps(answer).encode()
+    while data:
+        data = data[os.write(channel, data) :]
+    os._exit(0)
+
+
+def one_life(order):
+    """Fork a child, kill it after the delay if it still lives, and reap it."""
+    ours, theirs = os.pipe()
+    began = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        os.close(ours)
+        live(order, theirs)
+    os.close(theirs)
+    try:
+        delay = LONGEST if order["delay"] is None else order["delay"]
+        ended, _, _ = select.select([ours], [], [], delay)
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
+        told = b"".join(iter(lambda: os.read(ours, 65536), b""))
+    finally:
+        os.close(ours)
+        with contextlib.suppress(ProcessLookupError):
+            if sys.exc_info()[0] is not None:
+                os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    answer = {} if killed else json.loads(told or b"{}")
+    if not killed and not answer:
+        answer["error"] = f"ended with status {status} and said nothing"
+    if killed and order["delay"] is None:
+        answer["error"] = f"not done after {LONGEST} seconds"
+    return {"killed": killed, "seconds": time.monotonic() - began, "result": None, "error": None, **answer}
+
+
+def reap_orphans(options):
+    """Reap the programs that killed children left behind: they are ours when nobody else has them."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, options)[0]:
+            pass
+
+
+def main():
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    sixty_states.plan.graph  # built once, for all
+    gc.freeze()
+    for line in sys.stdin:
+        print(json.dumps(one_life(json.loads(line))), flush=True)
+        reap_orphans(os.WNOHANG)
+    reap_orphans(0)
+
+
+if __name__ == "__main__":
+    main()
