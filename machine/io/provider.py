@@ -88,6 +88,10 @@ class IoProvider(ABC):
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         """Return the fact of a value the handler itself gives; it is in the log when this returns."""
 
+    def _intended_through(self, call: Call) -> str | None:
+        """Return the namespace that the intent of a call names."""
+        return call.namespace
+
     def _was_effect(self, key: str) -> bool:
         """Say whether a call for which there is no transport was an effect when it was recorded."""
         del key
@@ -217,8 +221,14 @@ class IoProvider(ABC):
                 hint='declare side_effects="read_only_io"',
             )
         transport = scope.transport(namespace)
-        applies = meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+        applies = meta.side_effects is SideEffects.APPLY_SIDE_EFFECT and not scope.reads_only
         if transport is not None and not applies and transport.is_certain_effect(namespace, request):
+            if scope.reads_only:
+                raise IoOther(
+                    f"the reconcile function of {scope.state.id} changes the outside through {namespace}",
+                    code=Code.SIDE_EFFECT_NOT_DECLARED,
+                    hint="it may only read: let it ask what became of the effect, and return what it found",
+                )
             raise IoOther(
                 f"state {scope.state.id} is declared {meta.side_effects} and changes the outside "
                 f"through {namespace}",
@@ -254,7 +264,9 @@ class IoProvider(ABC):
         key = self._scope.idempotency_key
         if key is None or transport.with_idempotency_key(namespace, request, key) == request:
             return
-        self._keyed = self._keyed or digest
+        # the first effect sent with the key counts, by whichever attempt
+        sent = self._scope.log.history.sent.get((self._scope.state.id, namespace, key))
+        self._keyed = self._keyed or sent or digest
         if self._keyed != digest:
             raise StateError(
                 f"state {self._scope.state.id} sends a second, different effect with its idempotency key {key!r}",
@@ -310,7 +322,7 @@ class IoProvider(ABC):
         facts = scope.log.history.facts
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             fact = facts.get(call.key)
-            if fact is None or (not fact.outcome.final and not (self._is_own(fact) and not fact.given_up)):
+            if fact is None or (not fact.outcome.final and not (self._is_own(fact) and not fact.may_repeat)):
                 return None
             if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
                 raise StateError(
@@ -354,7 +366,12 @@ class IoProvider(ABC):
         await scope.log.emit(
             [
                 EffectIntended(
-                    call.key, call.digest, scope.idempotency_key or "", scope.state.id, scope.attempt
+                    call.key,
+                    call.digest,
+                    scope.idempotency_key or "",
+                    scope.state.id,
+                    scope.attempt,
+                    self._intended_through(call),
                 )
             ],
             call.payloads(),

@@ -124,12 +124,18 @@ class AttemptScope:
     """True while the calls that the handler left in flight are given up."""
     limit: anyio.CancelScope | None = None
     """The scope of the state's timeout."""
+    run: anyio.CancelScope | None = None
+    """The scope of the whole run."""
+    reads_only: bool = False
+    """True while the state's reconcile function asks the outside."""
     _occurrences: dict[tuple[str, str], int] = attrs.field(factory=dict, init=False)
 
     @property
     def cut(self) -> bool:
         """True from the moment the engine itself cancels the handler."""
-        return self.closed or (self.limit is not None and self.limit.cancel_called)
+        return self.closed or any(
+            scope is not None and scope.cancel_called for scope in (self.limit, self.run)
+        )
 
     def check_open(self) -> None:
         """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on."""

@@ -51,6 +51,10 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[tuple[int, bytes]]
             case "run_started":
                 op_id, status = _text(event.get("op_id"), ""), "running"
                 created_ms = updated_ms = ts
+            case "run_suspended":
+                status, updated_ms = "suspended", ts
+            case "run_resumed":
+                status, updated_ms = "running", ts
             case "run_completed":
                 status, updated_ms = _text(event.get("status"), status), ts
             case _:
