@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -90,6 +89,7 @@ class SqliteStore:
             raise UsageError(f"synchronous is {synchronous!r}: it must be 'full' or 'normal'")
         self.clock: Callable[[], int] = clock
         self._path: Final = Path(path).absolute()
+        self._name: Final = str(self._path)
         self._synchronous: Final = synchronous
         self._busy_timeout: Final = busy_timeout
         self.url: str = url_of(self._path, synchronous)
@@ -124,8 +124,7 @@ class SqliteStore:
         run_id = str(run_id)
         blobs = [(bytes.fromhex(new.id), str(new.kind), new.data) for new in artifacts]
         with self._session.writing() as conn:
-            with self._leases(conn):
-                sqlite_lease.check_lease(conn, run_id, lease, self.clock)
+            sqlite_lease.check_lease(conn, self._name, run_id, lease, self.clock)
             found = conn.execute(_FIND_RUN, (run_id,)).fetchone()
             self._check_head(run_id, expected_seq, found)
             if blobs:
@@ -173,29 +172,26 @@ class SqliteStore:
             conn.execute(_MOVE_RUN, (*values, key))
         return key
 
-    def _leases(self, conn: sqlite3.Connection) -> AbstractContextManager[None]:
-        return sqlite_lease.understood(conn, str(self._path))
-
     def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
         """Take the run's lease (see `Store.acquire`)."""
         run_id = check_acquire(run_id, owner, ttl_ms)
-        with self._session.writing("normal") as conn, self._leases(conn):
-            return sqlite_lease.acquire(conn, run_id, owner, ttl_ms, self.clock())
+        with self._session.writing("normal") as conn:
+            return sqlite_lease.acquire(conn, self._name, run_id, owner, ttl_ms=ttl_ms, now=self.clock())
 
     def renew(self, lease: Lease) -> None:
         """Let the lease last its time from now on. Raises `Concurrency` (`lease_lost`) when it is not held."""
-        with self._session.writing("normal") as conn, self._leases(conn):
-            sqlite_lease.renew(conn, lease, self.clock())
+        with self._session.writing("normal") as conn:
+            sqlite_lease.renew(conn, self._name, lease, self.clock())
 
     def release(self, lease: Lease) -> None:
         """Give the lease back; no error when it is lost already."""
-        with self._session.writing("normal") as conn, self._leases(conn):
-            sqlite_lease.release(conn, lease)
+        with self._session.writing("normal") as conn:
+            sqlite_lease.release(conn, self._name, lease)
 
     def lease_of(self, run_id: str) -> HeldLease | None:
         """Return the lease that keeps others out of the run, None when it is free."""
-        with self._session as conn, self._leases(conn):
-            return sqlite_lease.lease_of(conn, _text(run_id), self.clock())
+        with self._session as conn:
+            return sqlite_lease.lease_of(conn, self._name, _text(run_id), self.clock())
 
     def post(self, run_id: str, kind: str, data: Any) -> int:
         """Put a message into the run's inbox, durable on return, and return its number (see `Store.post`)."""
@@ -348,11 +344,11 @@ class SqliteStore:
         try:
             conn = connect(self._path, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
         except SQLITE_FAILURES as exc:
-            return [str(store_error(exc, str(self._path)))]
+            return [str(store_error(exc, self._name))]
         try:
             return problems_of(conn)
         except SQLITE_FAILURES as exc:
-            return [str(store_error(exc, str(self._path)))]
+            return [str(store_error(exc, self._name))]
         finally:
             conn.close()
 

@@ -7,102 +7,97 @@ is gone with it. An epoch under which something was appended is as durable as th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 from machine.errors import Code, StoreOther
 from machine.stores.lease import HeldLease, Lease, is_alive, leased, lost
 from machine.stores.sqlite_errors import sqlite_code
 from machine.stores.sqlite_schema import schema_of
 
-__all__ = ["acquire", "check_lease", "lease_of", "release", "renew", "understood"]
+__all__ = ["acquire", "check_lease", "lease_of", "release", "renew"]
 
-# a row without an owner is a lease that was released: the epoch stays
+# epoch, owner, when it expires, its time; a row without an owner is a lease that was released: the epoch stays
 _FIND: Final = "SELECT epoch, owner, expires_ms, ttl_ms FROM leases WHERE run_id = ?"
 _NEW: Final = "INSERT INTO leases (epoch, owner, expires_ms, ttl_ms, run_id) VALUES (?, ?, ?, ?, ?)"
 _TAKE: Final = "UPDATE leases SET epoch = ?, owner = ?, expires_ms = ?, ttl_ms = ? WHERE run_id = ?"
-_RENEW: Final = "UPDATE leases SET expires_ms = ? WHERE run_id = ?"
-_RELEASE: Final = "UPDATE leases SET owner = NULL WHERE run_id = ? AND epoch = ?"
+_RENEW: Final = "UPDATE leases SET expires_ms = ? + ttl_ms WHERE run_id = ?"
+_RELEASE: Final = "UPDATE leases SET owner = NULL WHERE run_id = ?"
 
-_MOST: Final = 2**63 - 1
+_Row: TypeAlias = tuple[int, str | None, int, int]
 
 
-def acquire(conn: sqlite3.Connection, run_id: str, owner: str, ttl_ms: int, now: int) -> Lease:
+def acquire(conn: sqlite3.Connection, path: str, run_id: str, owner: str, *, ttl_ms: int, now: int) -> Lease:
     """Take the run's lease, in the transaction of `conn`. Raises `Concurrency` (`run_leased`)."""
-    epoch, held = _find(conn, run_id)
-    if held is not None and is_alive(held, now):
+    row = _find(conn, path, run_id)
+    if (held := _held(run_id, row)) is not None and is_alive(held, now):
         raise leased(held, now)
-    conn.execute(_TAKE if epoch else _NEW, (epoch + 1, owner, min(now + ttl_ms, _MOST), ttl_ms, run_id))
-    return Lease(run_id, epoch + 1, owner, ttl_ms)
+    epoch = row[0] + 1 if row else 1
+    try:
+        conn.execute(_TAKE if row else _NEW, (epoch, owner, now + ttl_ms, ttl_ms, run_id))
+    except sqlite3.IntegrityError as exc:
+        # another column, that must have a value
+        raise _not_understood(path) from exc
+    return Lease(run_id, epoch, owner, ttl_ms)
 
 
-def renew(conn: sqlite3.Connection, lease: Lease, now: int) -> None:
+def renew(conn: sqlite3.Connection, path: str, lease: Lease, now: int) -> None:
     """Let the lease last its time from `now` on. Raises `Concurrency` (`lease_lost`)."""
-    _check_current(conn, lease)
-    conn.execute(_RENEW, (min(now + lease.ttl_ms, _MOST), lease.run_id))
+    _check_current(conn, path, lease)
+    conn.execute(_RENEW, (now, lease.run_id))
 
 
-def release(conn: sqlite3.Connection, lease: Lease) -> None:
+def release(conn: sqlite3.Connection, path: str, lease: Lease) -> None:
     """Give the lease back, if it is still the run's."""
-    conn.execute(_RELEASE, (lease.run_id, lease.epoch))
+    row = _find(conn, path, lease.run_id)
+    if row is not None and row[0] == lease.epoch:
+        conn.execute(_RELEASE, (lease.run_id,))
 
 
-def lease_of(conn: sqlite3.Connection, run_id: str, now: int) -> HeldLease | None:
+def lease_of(conn: sqlite3.Connection, path: str, run_id: str, now: int) -> HeldLease | None:
     """Return the run's lease if it is alive."""
-    _, held = _find(conn, run_id)
+    held = _held(run_id, _find(conn, path, run_id))
     return held if held is not None and is_alive(held, now) else None
 
 
-def check_lease(conn: sqlite3.Connection, run_id: str, lease: Lease | None, clock: Callable[[], int]) -> None:
+def check_lease(
+    conn: sqlite3.Connection, path: str, run_id: str, lease: Lease | None, clock: Callable[[], int]
+) -> None:
     """Refuse an append that the run's leases do not allow: `lease_lost` or `run_leased`."""
     if lease is not None:
-        _check_current(conn, lease)
-        return
-    _, held = _find(conn, run_id)
-    if held is not None and is_alive(held, now := clock()):
+        _check_current(conn, path, lease)
+    elif (held := _held(run_id, _find(conn, path, run_id))) is not None and is_alive(held, now := clock()):
         raise leased(held, now)
 
 
-def _check_current(conn: sqlite3.Connection, lease: Lease) -> None:
-    epoch, held = _find(conn, lease.run_id)
-    if held is None or epoch != lease.epoch:
-        raise lost(lease, epoch)
+def _check_current(conn: sqlite3.Connection, path: str, lease: Lease) -> None:
+    row = _find(conn, path, lease.run_id)
+    if row is None or row[0] != lease.epoch or row[1] is None:
+        raise lost(lease, row[0] if row else 0)
 
 
-def _find(conn: sqlite3.Connection, run_id: str) -> tuple[int, HeldLease | None]:
-    """Return the run's epoch (0 before the first lease), and the lease if it was not released."""
-    found = conn.execute(_FIND, (run_id,)).fetchone()
-    if found is None:
-        return 0, None
-    epoch, owner, expires, ttl = found
-    if not _is_row(epoch, owner, expires, ttl):
-        raise _Strange
-    return epoch, None if owner is None else HeldLease(run_id, epoch, owner, expires, ttl)
-
-
-def _is_row(epoch: Any, owner: Any, expires: Any, ttl: Any) -> bool:
-    whole = type(epoch) is type(expires) is type(ttl) is int
-    return whole and epoch > 0 and (owner is None or type(owner) is str)
-
-
-class _Strange(Exception):  # noqa: N818 - never leaves this module
-    """A row of the table is not of the kind that this program writes."""
-
-
-@contextmanager
-def understood(conn: sqlite3.Connection, path: str) -> Iterator[None]:
-    """Turn what a table of leases that is not ours leads to into an error that says so."""
+def _find(conn: sqlite3.Connection, path: str, run_id: str) -> _Row | None:
+    """Return the row of the run's last lease, None before the first."""
     try:
-        yield
-    except _Strange:
-        raise _not_understood(path) from None
-    except sqlite3.Error as exc:
-        # a column that is not there, or one more that must have a value; a table that is gone is damage
-        foreign = sqlite_code(exc) in {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT_NOTNULL}
-        if not foreign or "leases" not in schema_of(conn):
+        row: _Row | None = conn.execute(_FIND, (run_id,)).fetchone()
+    except sqlite3.OperationalError as exc:
+        # a column that is not there is another version; a table that is not there is damage
+        if sqlite_code(exc) != sqlite3.SQLITE_ERROR or "leases" not in schema_of(conn):
             raise
         raise _not_understood(path) from exc
+    if row is None:
+        return None
+    epoch, owner, expires, ttl = row
+    numbers = type(epoch) is type(expires) is type(ttl) is int and epoch > 0
+    if not numbers or not (owner is None or type(owner) is str):
+        raise _not_understood(path)
+    return row
+
+
+def _held(run_id: str, row: _Row | None) -> HeldLease | None:
+    if row is None or row[1] is None:
+        return None
+    return HeldLease(run_id, row[0], row[1], row[2], row[3])
 
 
 def _not_understood(path: str) -> StoreOther:

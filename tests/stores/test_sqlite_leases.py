@@ -42,64 +42,19 @@ def synchronous(store):
 # an older file
 
 
-def make_version_1(path):
-    """Make a file as the version before leases made it, with one run in it."""
-    log = log_of(RUN, 2)
-    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        conn.execute("PRAGMA journal_mode = WAL")
-        for statement in sqlite_schema._VERSION_1:
-            conn.execute(statement)
-        conn.execute(f"PRAGMA application_id = {sqlite_schema.APPLICATION_ID}")
-        conn.execute("PRAGMA user_version = 1")
-        conn.execute(
-            "INSERT INTO runs VALUES (1, ?, 'demo', 'running', ?, ?, 2)", (RUN, *[1_700_000_000_001] * 2)
-        )
-        conn.executemany(
-            "INSERT INTO events VALUES (1, ?, ?, ?)", [(event.seq, event.data, event.chain) for event in log]
-        )
-    return log
-
-
-def test_a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has(path):
-    log = make_version_1(path)
+def test_a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has(path, version_1):
+    log = version_1(path)
     with SqliteStore(path, create=False) as store:
         assert store._session.conn.execute("PRAGMA user_version").fetchone() == (2,)
         assert list(store.read_range(RUN)) == log
         assert store.integrity_problems() == []
         lease = store.acquire(RUN, "one", 1_000)
-        store.append(RUN, 2, log_of(RUN, 1, first=3), lease=lease)
+        store.append(RUN, 3, log_of(RUN, 1, first=4), lease=lease)
         store.append(OTHER, 0, log_of(OTHER, 1, info={"invocation_key": "key"}))
         assert store.find_invocation("key") == OTHER
         assert store.post(RUN, "signal", 1) == 1
         assert store.secret_key() == store.secret_key()
         assert store.integrity_problems() == []
-
-
-def test_a_file_of_version_1_that_cannot_be_written_is_read_as_it_is(path, monkeypatch):
-    log = make_version_1(path)
-    before = path.read_bytes()
-    connect = sqlite3.connect  # with a file that SQLite must not write, whoever runs the test
-    monkeypatch.setattr(sqlite3, "connect", lambda url, **more: connect(url.replace("=rw", "=ro"), **more))
-    with SqliteStore(path, create=False) as store:
-        assert list(store.read_range(RUN)) == log
-        assert store.run_row(RUN).invocation_key is None
-        assert [row.run_id for row in store.list_runs(status="running").rows] == [RUN]
-        assert store.find_runs("") == [RUN]
-        assert store.lease_of(RUN) is None
-        assert store.inbox(RUN) == []
-        assert store.find_invocation("key") is None
-        for write in (
-            lambda: store.append(RUN, 2, log_of(RUN, 1, first=3)),
-            lambda: store.acquire(RUN, "one", 1_000),
-            lambda: store.post(RUN, "signal", 1),
-            lambda: store.put("output", b""),
-            store.secret_key,
-        ):
-            with pytest.raises(StoreOther) as caught:
-                write()
-            assert caught.value.code == Code.STORE_READ_ONLY
-        assert store.integrity_problems() == []
-    assert path.read_bytes() == before
 
 
 def test_every_version_can_be_read_as_the_newest():
