@@ -346,7 +346,7 @@ class SqliteStore:
         except SQLITE_FAILURES as exc:
             return [str(store_error(exc, self._name))]
         try:
-            return problems_of(conn)
+            return problems_of(conn, self._path)
         except SQLITE_FAILURES as exc:
             return [str(store_error(exc, self._name))]
         finally:

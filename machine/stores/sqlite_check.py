@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 from machine.errors import Corruption
 from machine.kernel.index import advance
@@ -18,18 +19,28 @@ from machine.stores.sqlite_schema import MIGRATIONS, read_as_newest, schema_of, 
 __all__ = ["problems_of"]
 
 
-def problems_of(conn: sqlite3.Connection) -> list[str]:
+def problems_of(conn: sqlite3.Connection, path: Path) -> list[str]:
     """Return one sentence for each thing that is wrong; empty when the file is sound."""
     if 0 < (version := version_of(conn)) < len(MIGRATIONS):
         read_as_newest(conn, version)
     conn.execute("BEGIN")
-    found: list[str] = []
+    found = list(_size(conn, path))
     for check in (_structure, _schema, _strays, _index):
         try:
             found.extend(check(conn))
         except (*SQLITE_FAILURES, Corruption) as exc:
             found.append(f"the check of the {check.__name__[1:]} could not be finished: {exc}")
     return found
+
+
+def _size(conn: sqlite3.Connection, path: Path) -> Iterator[str]:
+    # SQLite reads a last page that was cut as if zeros followed, and sees nothing where there were zeros
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return  # moved since the store looked: its next write will say so
+    if size % int(conn.execute("PRAGMA page_size").fetchone()[0]):
+        yield "file structure: the last page is cut off"
 
 
 def _structure(conn: sqlite3.Connection) -> Iterator[str]:

@@ -16,7 +16,7 @@ from machine.stores.checks import MAX_SEQ, no_run
 
 __all__ = ["make_secret", "messages", "post", "secret_of"]
 
-_RUN: Final = "SELECT key FROM runs WHERE run_id = ? AND head_seq > 0"
+_RUN: Final = "SELECT key FROM runs WHERE run_id = ?"
 _COUNT: Final = "SELECT coalesce(max(number), 0) FROM inbox WHERE run = ?"
 _POST: Final = "INSERT INTO inbox (run, number, kind, data, ts_ms) VALUES (?, ?, ?, ?, ?)"
 _READ: Final = "SELECT number, kind, data, ts_ms FROM inbox WHERE run = ? AND number > ? ORDER BY number"

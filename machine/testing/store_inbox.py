@@ -150,6 +150,12 @@ class InboxConformance(SharedStoreConformance):
                 store.append(run_id, 0, [StoredEvent(1, data, ZERO_CHAIN)])
                 assert store.run_row(run_id).op_id == "o"
                 assert store.run_row(run_id).invocation_key is None
+        info = b'{"invocation_key":"late","ts_millis":1}'
+        late = b'{"event":{"op_id":"o","type":"run_started"},"info":%b,"seq":2}' % info
+        store.append(RUN, 0, log_of(RUN, 1, info=KEY))
+        store.append(RUN, 1, [StoredEvent(2, late, ZERO_CHAIN)])
+        assert store.find_invocation("late") is None
+        assert store.run_row(RUN).invocation_key == KEY["invocation_key"]
         assert store.find_invocation("") is store.find_invocation("1") is None
 
     def test_one_of_many_starts_an_invocation(self, store: Store, store_factory: StoreFactory) -> None:
