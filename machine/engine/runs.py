@@ -17,6 +17,7 @@ from machine.engine.log import LiveLog
 from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
+from machine.engine.secret_key import key_of
 from machine.engine.transports import opened
 from machine.errors import CanonicalError, Code, ConfigError, ErrorInfo, PlanError, UsageError
 from machine.events import ArtifactKind
@@ -27,6 +28,7 @@ from machine.io.transport import Transport
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan
+from machine.secrets.vault import Vault, refuse_in_manifest
 from machine.stores.base import ZERO_CHAIN, Store
 
 __all__ = ["RunResult", "opening_of", "resume", "run"]
@@ -166,6 +168,7 @@ def _opening(graph: Graph, config: RunConfig, params: Any, target: Target | None
         opening = opening_of(graph, manifest)
     except CanonicalError as exc:
         raise CanonicalError(exc.path.replace("$.input_params", "$"), exc.problem) from None
+    refuse_in_manifest(config.secrets, params)
     built = canonical.encode(codec.to_json(provenance(graph, target)))
     return attrs.evolve(opening, info={"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)})
 
@@ -214,6 +217,7 @@ async def _drive(
 ) -> RunResult:
     reporter = reporter or Reporter()
     if not history.final:
+        vault = Vault(config.secrets, key_of(store))
         log = LiveLog(
             store,
             run_id,
@@ -222,6 +226,7 @@ async def _drive(
             behind=store.write_behind,
             # at a boundary the run commits by itself, a completion and the next entry together
             boundaries=config.durability is Durability.EFFECTS,
+            vault=vault,
             on_entry=reporter.entry,
         )
         async with opened(config, transports) as doors:
@@ -236,6 +241,7 @@ async def _drive(
                     catalogue=catalogue,
                     reporter=reporter,
                     live=True,
+                    vault=vault,
                     opening=opening,
                 ).drive()
             finally:
