@@ -9,6 +9,7 @@ import functools
 import re
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote_plus
 
 import attrs
 
@@ -69,7 +70,7 @@ class SecretPolicy:
 
 
 class Pattern(NamedTuple):
-    """Text that is secret wherever it stands; one of `needles` is in any text that matches, in lower case."""
+    """Text that is secret wherever it stands; one of `needles` is in any text that matches."""
 
     name: str
     regex: re.Pattern[str]
@@ -84,23 +85,33 @@ PATTERNS: Final = (
     _pattern(
         "private_key",
         r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)",
-        "-----begin ",
+        "-----BEGIN ",
     ),
-    _pattern("jwt", r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", "eyj"),
-    _pattern("aws_access_key_id", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", "akia", "asia"),
+    _pattern("jwt", r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", "eyJ"),
+    _pattern("aws_access_key_id", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", "AKIA", "ASIA"),
     _pattern(
         "github_token",
         r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})\b",
         *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     ),
     _pattern("gitlab_token", r"\bglpat-[\w-]{20,}", "glpat-"),
-    _pattern("slack_token", r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}", "xox"),
+    _pattern(
+        "slack_token",
+        r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
+        "xoxa-",
+        "xoxb-",
+        "xoxe-",
+        "xoxo-",
+        "xoxp-",
+        "xoxr-",
+        "xoxs-",
+    ),
     _pattern("slack_webhook", r"\bhooks\.slack\.com/services/([A-Za-z0-9/]{20,})", "hooks.slack"),
     _pattern("stripe_key", r"\b[sr]k_(?:live|test)_[A-Za-z0-9]{10,}", "k_live_", "k_test_"),
     _pattern("openai_key", r"\bsk-(?=[\w-]*\d)[\w-]{20,}", "sk-"),
-    _pattern("google_api_key", r"\bAIza[\w-]{35}", "aiza"),
+    _pattern("google_api_key", r"\bAIza[\w-]{35}", "AIza"),
     _pattern("npm_token", r"\bnpm_[A-Za-z0-9]{36}\b", "npm_"),
-    _pattern("bearer_token", r"\b[Bb]earer +((?=[A-Za-z._~+/=-]*\d)[\w.~+/=-]{16,})", "bearer"),
+    _pattern("bearer_token", r"\b[Bb]earer +((?=[A-Za-z._~+/=-]*\d)[\w.~+/=-]{16,})", "earer "),
 )
 """Secrets that can be told by their look, wherever they stand."""
 
@@ -144,11 +155,30 @@ _TOKENS_OF_A_PARSER: Final = frozenset(
 )
 """What comes before `token` in names that are no secrets: places in a list, and pieces of text."""
 
-_NEEDLES: Final = (
-    *("auth", "cookie", "pass", "pwd", "secret", "token", "credential", "session", "bearer", "private"),
-    *("apikey", "api-key", "api_key", "api.key", "api key", "access", "subscription", "-signature"),
+_MEMBER_NAMES: Final = re.compile(rb'"([^"\\]{1,100}+)\\*+"\s*+:')
+_PAIR_NAMES: Final = re.compile(rb'\["([^"\\]{1,100}+)","')
+_OPTION_NAMES: Final = re.compile(rb'"--([A-Za-z][\w-]{1,99})"')
+_LONG_TAILS: Final = (re.compile(rb"_[A-Za-z0-9_]{10}"), re.compile(rb"-[A-Za-z0-9_-]{9}"))
+"""What follows `_` or `-` in the prefix of nearly every pattern; apart, for then each is searched for quickly."""
+
+_TAILED: Final = re.compile(rb"[_-]")
+_LAST_WORDS: Final = (
+    *(
+        b"authorization",
+        b"cookie",
+        b"password",
+        b"passwd",
+        b"pwd",
+        b"passphrase",
+        b"passcode",
+        b"secret",
+        b"token",
+    ),
+    *(b"key", b"credential", b"credentials", b"sessionid", b"phpsessid", b"bearer", b"signature"),
 )
-"""One of these is in every name that is secret, in lower case."""
+"""How a secret name ends, before `=`."""
+
+_IN_LINES: Final = (b"authorization", b"cookie", b"token: ", b"-key: ", b"secret: ")
 
 
 def _words(name: str) -> list[str]:
@@ -171,10 +201,15 @@ class Rules:
     stable: frozenset[str]
     patterns: tuple[Pattern, ...]
     needles: tuple[bytes, ...]
-    """One of these is in every encoded JSON value that holds a secret name or pattern, in lower case."""
+    """One of these is in every text that matches a pattern."""
+    tailed: tuple[bytes, ...]
+    """The same for patterns whose prefix ends with `_` or `-`."""
+    last_words: tuple[bytes, ...]
+    """How a secret name ends, in lower case."""
     looks_always: bool
     """True when a pattern of the user's could be anywhere, so that nothing can be passed over unseen."""
     _known: dict[str, bool] = attrs.field(factory=dict, init=False, repr=False, eq=False)
+    _raw: dict[bytes, bool] = attrs.field(factory=dict, init=False, repr=False, eq=False)
 
     def is_stable(self, name: str) -> bool:
         """Say whether the hash of a handle of this name is taken of the name alone."""
@@ -210,14 +245,48 @@ class Rules:
         return False
 
     def may_hold(self, data: bytes) -> bool:
-        """Say whether encoded JSON could hold a secret name or pattern. Cheap; it may say yes for nothing."""
-        if self.looks_always:
+        """Say whether a text or encoded JSON could hold a secret name, a secret pattern or a handle.
+
+        Cheap, for nearly everything holds none; it may say yes for nothing.
+        """
+        if self.looks_always or b"secret" in data:
             return True
-        low = data.lower()
-        for needle in self.needles:
-            if needle in low:
+        if self._names_one(_MEMBER_NAMES.findall(data)):
+            return True
+        if b"=" in data:
+            for piece in data.lower().split(b"=")[:-1]:
+                if piece.rstrip(b"0123456789[]'").endswith(self.last_words):
+                    return True
+        if b"://" in data and b"@" in data:
+            return True
+        if b'"headers":[' in data and self._names_one(_PAIR_NAMES.findall(data)):
+            return True
+        if b'"--' in data and self._names_one(_OPTION_NAMES.findall(data)):
+            return True
+        if b'"base64":' in data:
+            return True
+        if b": " in data:
+            low = data.lower()
+            if any(name in low for name in _IN_LINES):
                 return True
-        return b"@" in low and b"://" in low
+        for needle in self.needles:
+            if needle in data:
+                return True
+        if any(tail.search(data) for tail in _LONG_TAILS):
+            return any(needle in data for needle in self.tailed)
+        return False
+
+    def _names_one(self, names: list[bytes]) -> bool:
+        raw = self._raw
+        for name in names:
+            known = raw.get(name)
+            if known is None:
+                known = self.is_secret(unquote_plus(name.decode("utf-8", "replace")))
+                if len(raw) < 10_000:  # noqa: PLR2004 - as above
+                    raw[name] = known
+            if known:
+                return True
+        return False
 
 
 @functools.lru_cache(maxsize=64)
@@ -227,10 +296,7 @@ def rules_of(policy: SecretPolicy) -> Rules:
     allowed = frozenset(joined(name) for name in policy.allow if name not in paths)
     patterns = tuple(pattern for pattern in PATTERNS if joined(pattern.name) not in allowed)
     own = tuple(Pattern("pattern", re.compile(regex), ()) for regex in policy.patterns)
-    # of a name written in any way, its first word stands in it as it is
-    added = [re.split(r"[^a-z0-9]", re.sub(r"^[^a-z0-9]+", "", name.lower()))[0] for name in policy.names]
-    needles = {needle for pattern in patterns for needle in pattern.needles} | {*_NEEDLES, *added}
-    shortest = {one for one in needles if not any(other != one and other in one for other in needles)}
+    needles = [needle.encode() for pattern in patterns for needle in pattern.needles]
     return Rules(
         policy=policy,
         names=frozenset(joined(name) for name in policy.names),
@@ -238,6 +304,14 @@ def rules_of(policy: SecretPolicy) -> Rules:
         allowed_paths=paths,
         stable=frozenset(joined(name) for name in policy.stable),
         patterns=(*own, *patterns),
-        needles=tuple(sorted(needle.encode() for needle in shortest)),
-        looks_always=bool(own) or not all(name.isascii() for name in policy.names),
+        needles=tuple(needle for needle in needles if not _TAILED.search(needle)),
+        tailed=tuple(needle for needle in needles if _TAILED.search(needle)),
+        last_words=(
+            *_LAST_WORDS,
+            *(
+                re.split(r"[^a-z]+", name.lower().rstrip("0123456789_-"))[-1].encode()
+                for name in policy.names
+            ),
+        ),
+        looks_always=bool(own),
     )

@@ -246,14 +246,14 @@ class Veil:
         at, name = 0, ""
         around: list[str] = []
         for found in _TOKEN.finditer(text):
-            token = found["text"] or found[0]
-            if token in "{[":
+            piece = found["text"] or found[0]
+            if piece in "{[":
                 around.append(name)
-                name = "" if token == "{" else name
-            elif token in "}]":
+                name = "" if piece == "{" else name
+            elif piece in "}]":
                 name = around.pop()
             else:
-                item = json.loads(token)
+                item = json.loads(piece)
                 if found["colon"] is not None:
                     name, shown = item, self._known(self.plain(item))
                 else:

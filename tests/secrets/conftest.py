@@ -28,7 +28,7 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_POST = do_PUT = do_GET
+    do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server asks for
 
     def log_message(self, *args):
         pass
