@@ -98,6 +98,9 @@ class Code(StrEnum):
     SECRET_IN_EVENT = "secret_in_event"  # noqa: S105 - the name of a code
     # stores
     CONCURRENCY = "concurrency"
+    RUN_LEASED = "run_leased"
+    LEASE_LOST = "lease_lost"
+    INVOCATION_TAKEN = "invocation_taken"
     RUN_NOT_FOUND = "run_not_found"
     RUN_AMBIGUOUS = "run_ambiguous"
     ARTIFACT_NOT_FOUND = "artifact_not_found"
