@@ -17,7 +17,6 @@ from machine.engine.log import LiveLog
 from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
-from machine.engine.secret_key import key_of
 from machine.engine.transports import opened
 from machine.errors import CanonicalError, Code, ConfigError, ErrorInfo, PlanError, UsageError
 from machine.events import ArtifactKind
@@ -217,7 +216,7 @@ async def _drive(
 ) -> RunResult:
     reporter = reporter or Reporter()
     if not history.final:
-        vault = Vault(config.secrets, key_of(store))
+        vault = Vault(config.secrets, store.secret_key())
         log = LiveLog(
             store,
             run_id,

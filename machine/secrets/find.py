@@ -23,6 +23,8 @@ class Found:
     path: str
     rule: str
     length: int
+    at: int = 0
+    """Where it stands in a value that is one text; 0 when it stands there in another form."""
     known: bool = False
     """True when its value is known to be secret, whatever it stands under."""
     handle: bool = False
@@ -34,10 +36,11 @@ def found(rules: Rules, value: Any, replace: Callable[[str, Hide], str] | None =
 
     `replace` puts something else in the place of values that are known.
     """
-    seen: list[Found] = []
+    whole, seen = value, list[Found]()
 
     def note(name: str, text: str, *, known: bool = False) -> str:
-        seen.append(Found(path_text(veil.at), name, len(text), known))
+        at = max(whole.find(text), 0) if isinstance(whole, str) else 0
+        seen.append(Found(path_text(veil.at), name, len(text), at, known))
         return handle_text(safe_name(name), _NOBODY)
 
     def known(text: str) -> str:

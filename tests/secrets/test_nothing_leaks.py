@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import sys
 
@@ -27,6 +28,15 @@ SECRETS = {
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlLXg",
     "umlaut": "pässwörter-sünd-geheim",
 }
+
+
+PROGRAM = """
+import base64, os, sys
+print(os.environ)
+print(base64.b64encode(os.environ["T"].encode()))
+sys.stderr.write(os.environ["T"] + sys.stdin.read())
+sys.stdout.buffer.write(b"\\xff" + os.environ["T"].encode())
+"""
 
 
 @pytest.fixture
@@ -70,16 +80,16 @@ def planted(server, monkeypatch):
         )
         captured = answer.json()["access_token"]
         await io.http("GET", f"{server.url}/c", headers={"authorization": f"Bearer {captured}"})
+        argv = [
+            sys.executable,
+            "-c",
+            PROGRAM,
+            "--password",
+            SECRETS["literal_env"],
+            f"--token={SECRETS['header']}",
+        ]
         shown = await io.exec(
-            [
-                sys.executable,
-                "-c",
-                "import os,sys,base64;print(os.environ);print(base64.b64encode(os.environ['T'].encode()));"
-                "sys.stderr.write(os.environ['T'] + sys.stdin.read()); sys.stdout.buffer.write(b'\\xff' + os.environ['T'].encode())",
-                "--password",
-                SECRETS["literal_env"],
-                f"--token={SECRETS['header']}",
-            ],
+            argv,
             env={
                 "T": token,
                 "MY_SECRET": SECRETS["literal_env"],
@@ -101,17 +111,14 @@ def planted(server, monkeypatch):
         await rec.emit(DomainEvent("long", {"text": f"{SECRETS['github']} {token} " * 500}))
         await io.env("API_TOKEN")
         await io.record_value("mine", {"password": SECRETS["form"], "jwt": SECRETS["jwt"]})
-        try:
+        with contextlib.suppress(IoError):
             await io.exec(["/no/such/program", token])
-        except IoError:
-            pass
         ctx["done"] = True
 
     @plan.state("a.fails", after="a.everything", side_effects="read_only_io")
     async def fails(ctx, io, rec):
-        raise RuntimeError(
-            f"{SECRETS['read']} {SECRETS['jwt']} https://u:{SECRETS['literal_env']}@h/ {await io.secret('API_TOKEN')}"
-        )
+        url = f"https://u:{SECRETS['literal_env']}@h/"
+        raise RuntimeError(f"{SECRETS['read']} {SECRETS['jwt']} {url} {await io.secret('API_TOKEN')}")
 
     return plan
 
