@@ -6,6 +6,7 @@ A handle holds no value and can lead nobody to it: the hash is keyed, with a key
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "macs",
     "safe_name",
     "stripped",
+    "with_macs",
 ]
 
 MARK: Final = "$secret"
@@ -88,6 +90,12 @@ def has_handle(data: bytes) -> bool:
 def stripped(data: bytes) -> bytes:
     """Return encoded JSON with the hash of every handle left out."""
     return _MACS.sub(rb"\1", data)
+
+
+def with_macs(data: bytes, hashes: Iterable[str]) -> bytes:
+    """Return encoded JSON with other hashes in its handles, in order."""
+    rest = iter(hashes)
+    return _MACS.sub(lambda found: found[1] + next(rest).encode(), data)
 
 
 def macs(data: bytes) -> list[str]:
