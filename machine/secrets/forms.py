@@ -20,10 +20,10 @@ _OCTET: Final = re.compile(r"%[0-9A-F]{2}")
 _RUN: Final = re.compile(r"[A-Za-z0-9+/_-]*")
 
 
-def escaped(text: str, times: int) -> str:
+def escaped(text: str, times: int, *, to_ascii: bool = False) -> str:
     """Return a text as it stands in a JSON string, in JSON so many times within JSON."""
     for _ in range(times):
-        text = json.dumps(text, ensure_ascii=False)[1:-1]
+        text = json.dumps(text, ensure_ascii=to_ascii)[1:-1]
     return text
 
 
@@ -32,7 +32,9 @@ def encoded(value: str) -> tuple[str, ...]:
     raw = value.encode("utf-8", "surrogatepass")
     quoted = [quote(raw, safe=""), quote(raw), quote_plus(raw)]
     lower = [_OCTET.sub(lambda found: found[0].lower(), form) for form in quoted]
-    forms = [value, escaped(value, 1), escaped(value, 2), *quoted, *lower]
+    in_json = [escaped(value, times, to_ascii=to_ascii) for to_ascii in (False, True) for times in (1, 2)]
+    in_json.append(escaped(escaped(value, 1, to_ascii=True), 1))
+    forms = [value, *in_json, *quoted, *lower]
     forms.append(raw.decode("latin-1"))  # as bytes that are read as they are
     return tuple(dict.fromkeys(forms))
 

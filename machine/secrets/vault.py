@@ -71,8 +71,7 @@ class Vault:
         """Return the canonical bytes of a request without its secrets, as they are recorded and compared."""
         if namespace in _BLIND or not self._may_hold(data):
             return data
-        veil = Veil(self.rules, self._hide_sent, self._hide_known, objects=True)
-        return canonical.encode(veil.value(canonical.decode(data)))
+        return self._veiled(Veil(self.rules, self._hide_sent, self._hide_known, objects=True), data)
 
     def unknown(self, data: bytes) -> list[tuple[str, str]]:
         """Return the handles of a request whose values are not known here, by name and hash."""
@@ -119,7 +118,15 @@ class Vault:
         veil = Veil(self.rules, self._hide_received, self._hide_known, known_first=True)
         if named is not None and isinstance(value, dict) and isinstance(value.get("value"), str):
             value["value"] = veil.named(named, value["value"])
-        return canonical.encode(veil.value(value)), self._captured
+        return self._veiled(veil, canonical.encode(value)), self._captured
+
+    def _veiled(self, veil: Veil, data: bytes) -> bytes:
+        """Walk until nothing new is learned: what is secret at the end may have stood at the beginning too."""
+        known = -1
+        while known != len(self._forms):
+            known = len(self._forms)
+            data = canonical.encode(veil.value(canonical.decode(data)))
+        return data
 
     def _disowned(self, name: str, mac: str) -> Value | None:
         return Value(handle_text(name, _NOBODY)) if (name, mac) in self._values else None
