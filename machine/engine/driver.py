@@ -250,7 +250,7 @@ class Run:
     def _failed(
         self, state: PlanState, exc: BaseException, failure: str | None = None
     ) -> tuple[StateFailed, Mapping[str, str]]:
-        error = self.vault.error(describe(exc))
+        error = self.vault.error(describe(exc, veil=self.vault.text))
         return StateFailed(state.id, error, failure), {"trace": self.vault.text(trace(exc))}
 
     @staticmethod

@@ -78,7 +78,7 @@ class LiveIo(IoProvider):
                     code=Code.ARTIFACT_TOO_LARGE,
                 )
         except IoError as exc:
-            return FactError(exc.kind, scope.vault.error(describe(exc, hint=False)))
+            return FactError(exc.kind, scope.vault.error(describe(exc, hint=False, veil=scope.vault.text)))
         # what only this process knows is gone when it is: a resumed run has to ask for it again
         lasts = transport.is_final(call.namespace, response) and (call.effect or not captured)
         again = None if lasts else True

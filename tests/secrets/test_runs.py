@@ -421,3 +421,12 @@ def test_scan_finds_what_older_versions_let_through_and_prints_no_value(tmp_path
     assert "hunter" not in told
     assert main(["scan", str(file)]) == 1
     assert "hunter" not in capsys.readouterr().out
+
+
+def test_no_part_of_a_value_is_left_where_a_long_message_is_cut(store):
+    async def handler(ctx, io, rec):
+        await io.secret("API_TOKEN")
+        raise ValueError("x" * (8192 - len("ValueError: ") - 10) + VALUE)
+
+    result = run(plan_of(handler), store=store)
+    assert VALUE[:8] not in result.error.message
