@@ -272,9 +272,9 @@ class Rules:
         for needle in self.needles:
             if needle in data:
                 return True
-        if any(tail.search(data) for tail in _LONG_TAILS):
-            return any(needle in data for needle in self.tailed)
-        return False
+        if _LONG_TAILS[0].search(data) is None and _LONG_TAILS[1].search(data) is None:
+            return False
+        return any(needle in data for needle in self.tailed)
 
     def _names_one(self, names: list[bytes]) -> bool:
         raw = self._raw

@@ -38,7 +38,7 @@ _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
 
 _NAME_ONLY: Final = "replay-machine 2026-01 the name of a secret"
 _NOBODY: Final = "0" * 32
-_SMALL: Final = 512
+_SMALL: Final = 1024
 _MOST_CLEAN: Final = 4096
 
 
