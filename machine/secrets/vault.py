@@ -206,13 +206,13 @@ class Vault:
 
     def _may_hold(self, data: bytes) -> bool:
         """Say whether encoded JSON could hold a secret: cheap, for nearly everything holds none."""
-        if len(data) > _SMALL:
-            return any(needle in data for needle in self._needles) or self.rules.may_hold(data)
         if data in self._clean:
             return False
-        if any(needle in data for needle in self._needles) or self.rules.may_hold(data):
+        if self._needles and any(needle in data for needle in self._needles):
             return True
-        if len(self._clean) < _MOST_CLEAN:
+        if self.rules.may_hold(data):
+            return True
+        if len(data) <= _SMALL and len(self._clean) < _MOST_CLEAN:
             self._clean.add(data)
         return False
 

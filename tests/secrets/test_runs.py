@@ -430,3 +430,16 @@ def test_no_part_of_a_value_is_left_where_a_long_message_is_cut(store):
 
     result = run(plan_of(handler), store=store)
     assert VALUE[:8] not in result.error.message
+
+
+def test_a_whole_url_may_be_secret(store, server, monkeypatch):
+    monkeypatch.setenv("HOOK_URL", f"{server.url}/hook/T0/B1/x9y8z7w6")
+
+    async def handler(ctx, io, rec):
+        await io.http("GET", await io.secret("HOOK_URL"), params={"a": 1})
+
+    result = run(plan_of(handler), store=store)
+    assert [seen["path"] for seen in server.seen] == ["/hook/T0/B1/x9y8z7w6?a=1"]
+    (request,) = requests_of(store, result.run_id, "http")
+    assert "x9y8z7w6" not in json.dumps(request)
+    assert result.status == "completed"
