@@ -27,8 +27,6 @@ __all__ = [
 MARK: Final = "$secret"
 """The member that makes an object a handle."""
 
-MAC_DIGITS: Final = 32
-
 _NAME: Final = r"[A-Za-z0-9_.-]{1,128}"
 _PLAIN: Final = (
     rf'\{{(?P<slashes>\\*)"\$secret(?P=slashes)":(?P=slashes)"(?P<name>{_NAME})(?P=slashes)",'
