@@ -28,7 +28,14 @@ from cattrs.cols import (
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from machine import canonical, events
-from machine.config import AfterEveryState, EventProfile, ExponentialBackoff, FixedBackoff, Sequential
+from machine.config import (
+    AfterEveryState,
+    EventProfile,
+    ExponentialBackoff,
+    FixedBackoff,
+    RunConfig,
+    Sequential,
+)
 from machine.errors import Code, CodecError, ErrorInfo, LogError, MachineError
 from machine.events import EVENT_TYPES, EffectWait, Entry, Event, FactError, FactValue, PlanWait
 from machine.ids import _Id
@@ -169,6 +176,10 @@ def _converter() -> cattrs.Converter:
     )
     _alone(converter, Sequential)
     _alone(converter, AfterEveryState)
+    # absent when nothing was said, so that the configurations of before keep their bytes
+    converter.register_unstructure_hook(
+        RunConfig, make_dict_unstructure_fn(RunConfig, converter, secrets=override(omit_if_default=True))
+    )
     return converter
 
 

@@ -100,6 +100,12 @@ class Code(StrEnum):
     FILE_DENIED = "file_denied"
     FILE_TOO_LARGE = "file_too_large"
     FILE_FAILED = "file_failed"
+    # secrets
+    SECRET_NOT_SET = "secret_not_set"  # noqa: S105 - the name of a code
+    SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105 - the name of a code
+    SECRET_IN_CONTEXT = "secret_in_context"  # noqa: S105 - the name of a code
+    SECRET_IN_MANIFEST = "secret_in_manifest"  # noqa: S105 - the name of a code
+    SECRET_IN_EVENT = "secret_in_event"  # noqa: S105 - the name of a code
     # stores
     CONCURRENCY = "concurrency"
     RUN_LEASED = "run_leased"

@@ -24,7 +24,9 @@ MOST_LINES = 400
 RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(("ids", "canonical", "codes", "errors"), 0),
-    **dict.fromkeys(("config", "plan", "state", "ordering", "events", "codec", "catalogue", "failures"), 1),
+    **dict.fromkeys(
+        ("config", "plan", "state", "ordering", "events", "codec", "catalogue", "failures", "secrets"), 1
+    ),
     "kernel": 2,
     **dict.fromkeys(("stores", "io"), 3),
     "engine": 4,

@@ -23,11 +23,13 @@ from machine.config import IoMode
 from machine.errors import Code, IoError, IoOther, StateError
 from machine.events import ArtifactKind, EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
-from machine.io import clock, entropy, env, exec, files, http  # noqa: A004 - the namespaces' own names
+from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
 from machine.io.scope import AttemptScope, Payloads, is_namespace
 from machine.io.transport import Transport
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
+from machine.secrets.handle import Secret, handle_text
+from machine.secrets.vault import SECRET
 
 __all__ = ["IoProvider", "IoResult"]
 
@@ -91,6 +93,10 @@ class IoProvider(ABC):
     def _intended_through(self, call: Call) -> str | None:
         """Return the namespace that the intent of a call names."""
         return call.namespace
+
+    @abstractmethod
+    def _veiled(self, namespace: str, data: bytes) -> bytes:
+        """Return a request's canonical bytes without secrets: what is recorded, compared and matched."""
 
     def _was_effect(self, key: str) -> bool:
         """Say whether a call for which there is no transport was an effect when it was recorded."""
@@ -208,6 +214,15 @@ class IoProvider(ABC):
         value: str | None = (await self.call("env", env.env_request(name))).response["value"]
         return value
 
+    async def secret(self, name: str) -> Secret:
+        """Read a secret by name (an environment variable) and return what stands for it, never the value.
+
+        Use it as a string: in a header, a field, an f-string. The value takes its place when the call leaves the
+        process. Raises `IoOther` (`secret_not_set`) when there is none.
+        """
+        handle = (await self.call(SECRET, secret.secret_request(name))).response
+        return Secret(handle_text(handle["$secret"], handle["mac"]))
+
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
         scope.check_open()
@@ -235,7 +250,10 @@ class IoProvider(ABC):
                 code=Code.SIDE_EFFECT_NOT_DECLARED,
                 hint='declare side_effects="apply_side_effect" and an idempotency key',
             )
-        data = canonical.encode(request)
+        raw = canonical.encode(request)
+        data = self._veiled(namespace, raw)
+        if data is not raw:
+            request = canonical.decode(data)
         if len(data) > MAX_VALUE_BYTES:
             raise IoOther(
                 f"the request to {namespace} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",

@@ -6,6 +6,7 @@ falls through to live.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 import anyio
@@ -45,9 +46,16 @@ class Recording(Log, Protocol):
 class ReplayIo(IoProvider):
     """Answers every call from the recording, or raises the divergence."""
 
-    def __init__(self, scope: AttemptScope, recording: Recording) -> None:
+    def __init__(
+        self, scope: AttemptScope, recording: Recording, like: Callable[[str, bytes, bytes], bytes]
+    ) -> None:
+        """`like` returns the recorded request that a request stands for, given it also without its secrets."""
         super().__init__(scope)
         self._recording = recording
+        self._like = like
+
+    def _veiled(self, namespace: str, data: bytes) -> bytes:
+        return self._like(namespace, data, self._scope.vault.request(namespace, data))
 
     def _was_effect(self, key: str) -> bool:
         return self._recording.intended(key) is not None

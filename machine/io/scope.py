@@ -19,6 +19,7 @@ from machine.events import Event
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.plan import PlanState
+from machine.secrets.vault import Vault
 
 __all__ = ["AttemptScope", "Log", "Payloads", "Quiet"]
 
@@ -119,6 +120,7 @@ class AttemptScope:
     catalogue: Catalogue
     idempotency_key: str | None
     quiet: Quiet
+    vault: Vault
     closed: bool = False
     ending: bool = False
     """True while the calls that the handler left in flight are given up."""

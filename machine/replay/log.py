@@ -33,6 +33,7 @@ from machine.kernel.snapshot import Snapshot
 from machine.plan import PlanState
 from machine.replay.divergence import Divergence, DivergenceKind, NearCall
 from machine.replay.pointer import Change, diff
+from machine.replay.requests import RecordedRequests
 
 __all__ = ["Diverged", "RecordingEnds", "ReplayLog"]
 
@@ -74,6 +75,7 @@ class ReplayLog:
         self._begin = self._end = 0
         self._facts: dict[str, list[FactRecorded]] = {}
         self._intents: dict[str, EffectIntended] = {}
+        self.requests = RecordedRequests(load)
         self._left: Counter[bytes] = Counter()
         self._waiting: dict[bytes, list[anyio.Event]] = {}
         self._scope: AttemptScope | None = None
@@ -98,6 +100,7 @@ class ReplayLog:
             event = self._recorded[index].event
             self._end = index
             self._left[self._recorded[index].body] += 1
+            self.requests.note(event)
             if isinstance(event, FactRecorded):
                 self._facts.setdefault(event.key, []).append(event)
             elif isinstance(event, EffectIntended):
@@ -230,7 +233,7 @@ class ReplayLog:
         while True:
             self._raise_if_over()
             entry = self._recorded[self._at]
-            if entry.body == body:
+            if entry.body == body or self.requests.same(entry.body, body):
                 self._consume_to(self._at + 1)
                 return
             if not inside or not self._left[body]:
