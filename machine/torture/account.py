@@ -75,7 +75,9 @@ def account(entries: Iterable[Entry]) -> dict[str, Any]:
             case DomainEventRecorded() | StateCompleted() | StateFailed():
                 state_id = event.state_id
                 if (state_id, attempt.get(state_id)) not in cut:
-                    told = {key: value for key, value in codec.event_to_json(event).items() if key != "attempt"}
+                    told = {
+                        key: value for key, value in codec.event_to_json(event).items() if key != "attempt"
+                    }
                     _state(states, state_id)["attempts"][-1]["events"].append(told)
             case _:
                 continue

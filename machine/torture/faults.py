@@ -34,6 +34,15 @@ class Fault(StrEnum):
         return self.value.upper() if self.value.startswith("e") else self.value.replace("_", " ")
 
     @property
+    def strikes_ahead(self) -> bool:
+        """True when it matters how far the run has gone on while the append is outstanding.
+
+        After an append that is kept, a run that had gone ahead is the same as one struck at a later boundary; and
+        a torn write leaves what one leaves that was never begun.
+        """
+        return self not in {Fault.KILLED_AFTER_APPEND, Fault.TORN_WRITE, Fault.DUPLICATE_APPEND}
+
+    @property
     def ends(self) -> str | None:
         """The code of the error that the run must end with in this process; None when the process dies."""
         return _ENDS.get(self)

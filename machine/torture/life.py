@@ -72,7 +72,7 @@ def live(drive: Callable[[], Awaitable[_T]], watch: Watch | None = None) -> _T:
 
 
 def _silence(loop: asyncio.AbstractEventLoop) -> None:
-    """What a dead process leaves undone is nobody's to be told of."""
+    """Keep quiet about what a dead process leaves undone."""
 
     def ignore(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         del loop, context

@@ -142,36 +142,45 @@ def crash_matrix(
     catalogue: Catalogue = STANDARD,
     faults: Iterable[Fault | str] = FAULTS,
     idempotent: Collection[str] = (),
+    stop_at_first: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> CrashMatrix:
     """Run a plan once, then again for every boundary and every fault, resume, and say which are unsafe.
 
     The first run goes outside, through `transports` as `machine.run` would; all others are given what it
     learned. `idempotent` names namespaces whose effects are the same done twice as done once, besides
-    `file.write`. `progress` is called with the number of cells judged so far, and of all of them. Raises
-    `UsageError` for an unknown fault and for a run that does not end, and what `machine.run` raises.
+    `file.write`. `stop_at_first` ends at the first unsafe cell. `progress` is called with the number of cells
+    judged so far, and of all of them. Raises `UsageError` for an unknown fault and for a run that does not end,
+    and what `machine.run` raises.
     """
     chosen = _faults(faults)
     config = config or RunConfig()
     given = {} if input is None else input
     place = Path(tempfile.mkdtemp(prefix="machine-torture-", dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None))
     try:
-        stage, first, log = _first_run(plan, given, config, transports, catalogue, idempotent, place)
+        stage, first, log = _first_run(
+            plan,
+            given,
+            config=config,
+            transports=transports,
+            catalogue=catalogue,
+            idempotent=idempotent,
+            place=place,
+        )
         wanted, appends, problem = _rehearsal(stage, first, place / "rehearsal")
         boundaries = _boundaries(log, appends)
         cells = [Cell(None, None, problem)]
         if problem is None:
-            total = len(boundaries) * len(chosen)
-            for boundary in boundaries:
-                for fault in chosen:
-                    cells.append(Cell(boundary, fault, _struck(stage, boundary, fault, wanted, place)))
-                    if progress is not None:
-                        progress(len(cells) - 1, total)
+            wishes = [(boundary, fault) for boundary in boundaries for fault in chosen]
+            for boundary, fault in wishes:
+                cells.append(Cell(boundary, fault, _struck(stage, boundary, fault, wanted, place)))
+                if progress is not None:
+                    progress(len(cells) - 1, len(wishes))
+                if stop_at_first and not cells[-1].safe:
+                    break
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    return CrashMatrix(
-        plan.graph.op_id, first.status, first.digest, chosen, tuple(boundaries), tuple(cells)
-    )
+    return CrashMatrix(plan.graph.op_id, first.status, first.digest, chosen, tuple(boundaries), tuple(cells))
 
 
 def _faults(faults: Iterable[Fault | str]) -> tuple[Fault, ...]:
@@ -188,6 +197,7 @@ def _faults(faults: Iterable[Fault | str]) -> tuple[Fault, ...]:
 def _first_run(
     plan: Plan,
     given: Mapping[str, Any],
+    *,
     config: RunConfig,
     transports: Mapping[str, Transport] | None,
     catalogue: Catalogue,
@@ -216,9 +226,7 @@ def _first_run(
     return Stage(plan, given, config, catalogue, run_id, script, doors), first, log
 
 
-async def _doors(
-    config: RunConfig, transports: Mapping[str, Transport] | None
-) -> Mapping[str, Transport]:
+async def _doors(config: RunConfig, transports: Mapping[str, Transport] | None) -> Mapping[str, Transport]:
     """Return the transports, for what they say of requests; none of them is performed."""
     async with opened(config, transports) as doors:
         return doors
@@ -229,7 +237,10 @@ def _rehearsal(
 ) -> tuple[Outcome, list[tuple[int, int]], str | None]:
     """Run once more on what the first run learned; a plan that differs by itself cannot be judged."""
     place.mkdir()
-    outcome, appends, problems = stage.rehearse(place / "runs.db")
+    try:
+        outcome, appends, problems = stage.rehearse(place / "runs.db")
+    except Exception as exc:  # noqa: BLE001 - whatever stops it is the finding
+        return first, [], f"a second run on the same facts could not be made: {type(exc).__name__}: {exc}"
     if problems:
         return outcome, appends, problems[0]
     if outcome != first:
@@ -248,13 +259,13 @@ def _boundaries(log: list[Entry], appends: list[tuple[int, int]]) -> list[Bounda
 
 def _struck(stage: Stage, boundary: Boundary, fault: Fault, wanted: Outcome, place: Path) -> str | None:
     """Return what is wrong after a fault at a boundary, whether the run waits for each append or goes ahead."""
-    for ahead in (False, True):
+    for ahead in (False, True) if fault.strikes_ahead else (False,):
         here = place / "trial"
         here.mkdir()
         try:
             problem = stage.strike(here / "runs.db", Blow(fault, boundary.first_seq, ahead=ahead), wanted)
         except (Exception, PowerCut) as exc:  # noqa: BLE001 - whatever stops a run that is resumed is the finding
-            problem = f"the run could not go on: {exc or type(exc).__name__}"
+            problem = f"the run could not go on: {type(exc).__name__}: {exc}"
         finally:
             shutil.rmtree(here)
         if problem is not None:

@@ -5,8 +5,7 @@ A trial asserts nothing by itself; it returns what is wrong, in words, or None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.engine import reading
 from machine.engine.runs import RunResult, resume, run
-from machine.errors import Code, MachineError
+from machine.errors import MachineError
 from machine.events import Entry
 from machine.io.transport import Transport
 from machine.plan import Plan
@@ -91,7 +90,7 @@ class Stage:
             world.live(store)
             result = self.start(store, world)
             outcome = outcome_of(store, result, world.applied)
-            return outcome, store.appends, list(_unsound(self, store, world, outcome, None))
+            return outcome, store.appends, list(_unsound(self, store, world, outcome=outcome))
 
     def strike(self, place: Path, blow: Blow, wanted: Outcome) -> str | None:
         """Run until the blow, resume to the end, and return what is wrong, None when nothing is."""
@@ -102,17 +101,19 @@ class Stage:
             disk = store.leave()
         if problem is not None:
             return problem
-        # what the disk lied about is not held against the run
-        with TorturedStore(disk) as kept:
-            survivors = list(kept.read_range(self.run_id))
-            if survivors[: len(store.appended)] != store.appended:
-                return f"{len(store.appended)} events were durable and {len(survivors)} are left"
-        for _ in range(MOST_RESUMES):
-            with TorturedStore(disk) as store:
+        durable = store.appended  # what the disk lied about is not among it, and not held against the run
+        with TorturedStore(disk) as store:
+            survivors = list(store.read_range(self.run_id))
+            if survivors[: len(durable)] != durable:
+                return f"{len(durable)} events were durable and {len(survivors)} are left"
+            for _ in range(MOST_RESUMES):
                 result = self.go_on(store, world)
                 if result.status == wanted.status:
                     outcome = outcome_of(store, result, world.applied)
-                    return next(_unsound(self, store, world, outcome, wanted, survivors), None)
+                    return next(
+                        _unsound(self, store, world, outcome=outcome, wanted=wanted, survivors=survivors),
+                        None,
+                    )
         return f"the run came to be {result.status}, not {wanted.status}"
 
     def _first_life(self, store: TorturedStore, world: World, blow: Blow) -> str | None:
@@ -162,8 +163,9 @@ def _unsound(
     stage: Stage,
     store: TorturedStore,
     world: World,
+    *,
     outcome: Outcome,
-    wanted: Outcome | None,
+    wanted: Outcome | None = None,
     survivors: list[StoredEvent] | None = None,
 ) -> Iterator[str]:
     """Yield what is wrong with a run that has ended, the gravest first."""

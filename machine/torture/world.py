@@ -70,7 +70,7 @@ class World:
     def __init__(self, script: Script, graph: Graph, doors: Mapping[str, Transport]) -> None:
         self.problems: list[str] = []
         self.applied: set[tuple[str, str]] = set()
-        """The effects that a receiver took for different ones: namespace, and key (or request where it has none)."""
+        """The effects that receivers took for different ones: namespace, and key (the request if it has none)."""
         self.transports: dict[str, Transport] = {
             prefix: _Door(self, inner) for prefix, inner in doors.items()
         }
@@ -126,7 +126,11 @@ class World:
         if not self._begun and not store.told:
             self._wrong(f"{namespace} was called before the run itself was durable")
         if self._is_effect(inner, namespace, request):
-            self._effect(inner, call, receiver, store)
+            keyless = receiver == digest and inner.with_idempotency_key(namespace, request, "key") != request
+            knows = namespace in self._script.idempotent or not (
+                keyless or (receiver == digest and not inner.one_effect_per_key)
+            )
+            self._effect(call, receiver, store, knows=knows)
         outcomes = self._script.outcomes.get(call)
         if outcomes is None:
             self._wrong(f"{namespace} was asked for something that the first run never asked for")
@@ -149,13 +153,12 @@ class World:
         )
         return inner.is_effect(namespace, request) and any(applies)
 
-    def _effect(self, inner: Transport, call: _Call, receiver: str, store: TorturedStore) -> None:
+    def _effect(self, call: _Call, receiver: str, store: TorturedStore, *, knows: bool) -> None:
         namespace, digest = call
         self._used[digest] += 1
         if self._used[digest] > store.intents[digest]:
             self._wrong(f"an effect of {namespace} left before its intent was durable")
         self._arrived[call] += 1
-        knows = receiver != digest or inner.one_effect_per_key or namespace in self._script.idempotent
         if self._arrived[call] > len(self._script.outcomes.get(call, ())) and not knows:
             self._wrong(f"an effect of {namespace} was sent twice, and its receiver cannot tell")
         self.applied.add((namespace, receiver))
