@@ -36,6 +36,10 @@ COMMANDS: Final = {
     "context": ("machine.cli.data:context", "Print the context of a run as JSON."),
     "artifact": ("machine.cli.data:artifact", "Print the bytes of an artifact."),
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
+    "torture": (
+        "machine.cli.torture:torture",
+        "Crash a run everywhere, in every way, and see that it recovers.",
+    ),
 }
 """Where each command is, and its summary: the first line of its docstring, so that --help imports none."""
 

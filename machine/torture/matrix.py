@@ -117,8 +117,12 @@ class CrashMatrix:
 
     def summary(self) -> str:
         """Return what was found, in one line."""
+        if self.boundaries and len(self.cells) == 1:
+            return "no boundary was struck: the run itself does not repeat"
         found = "all safe" if self.safe else f"{len(self.unsafe)} unsafe"
-        return f"{len(self.boundaries)} boundaries x {len(self.faults)} faults: {found}"
+        left = len(self.boundaries) * len(self.faults) + 1 - len(self.cells)
+        stopped = f", {left} not tried" if left else ""
+        return f"{len(self.boundaries)} boundaries x {len(self.faults)} faults: {found}{stopped}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the matrix as a JSON object."""
@@ -206,7 +210,6 @@ def _first_run(
 ) -> tuple[Stage, Outcome, list[Entry]]:
     """Run once for real, and return what all other runs are made of and held against."""
     run_id = str(new_run_id())
-    doors = anyio.run(_doors, config, transports)
     with SqliteStore(place / "first.db") as store:
         result = sync.run(
             plan,
@@ -221,6 +224,7 @@ def _first_run(
             raise UsageError(f"the run is {result.status}: a matrix needs a run that comes to its end")
         log = entries_of(store, run_id)
         script = Script.of(log, store, idempotent)
+    doors = anyio.run(_doors, config, transports)
     told = account(log)
     first = Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset())
     return Stage(plan, given, config, catalogue, run_id, script, doors), first, log
