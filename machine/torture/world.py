@@ -126,10 +126,9 @@ class World:
         if not self._begun and not store.told:
             self._wrong(f"{namespace} was called before the run itself was durable")
         if self._is_effect(inner, namespace, request):
-            keyless = receiver == digest and inner.with_idempotency_key(namespace, request, "key") != request
-            knows = namespace in self._script.idempotent or not (
-                keyless or (receiver == digest and not inner.one_effect_per_key)
-            )
+            # a key went with it, or it brought its own: then there was none to add
+            keyed = receiver != digest or inner.with_idempotency_key(namespace, request, "key") == request
+            knows = namespace in self._script.idempotent or (inner.one_effect_per_key and keyed)
             self._effect(call, receiver, store, knows=knows)
         outcomes = self._script.outcomes.get(call)
         if outcomes is None:

@@ -34,6 +34,17 @@ async def lives(ctx, io, rec):
     begun.clear()
 """
 
+TWICE = """
+from machine import Plan
+
+plan = Plan("twice", version="1")
+
+
+@plan.state("send.mail", side_effects="apply_side_effect", idempotency="mail")
+async def mail(ctx, io, rec):
+    await io.exec(["true"])
+"""
+
 FAILING = """
 from machine import Plan
 
@@ -67,6 +78,15 @@ def test_what_is_unsafe_is_a_table_and_exit_code_one(machine, write):
     ]
     stopped = machine("torture", "leaky.py", "--fault", "eio", "--stop-at-first")
     assert stopped.out.startswith("5 boundaries x 1 faults: 1 unsafe, 2 not tried\n")
+
+
+def test_a_program_run_twice_is_unsafe_until_it_is_said_to_be_harmless(machine, write):
+    write("twice.py", TWICE)
+    said = machine("torture", "twice.py", "--fault", "killed_before_append")
+    assert said.code == 1
+    assert said.out.endswith("an effect of exec was sent twice, and its receiver cannot tell\n")
+    said = machine("torture", "twice.py", "--fault", "killed_before_append", "--idempotent", "exec")
+    assert (said.code, said.out) == (0, "6 boundaries x 1 faults: all safe\n")
 
 
 def test_json_has_every_cell(machine, write):
