@@ -9,7 +9,7 @@ import attrs
 
 from machine.errors import Code
 
-__all__ = ["FAULTS", "Blow", "Fault", "PowerCut"]
+__all__ = ["FAULTS", "Blow", "Fault", "Pace", "PowerCut", "blows_of"]
 
 
 class PowerCut(BaseException):
@@ -34,15 +34,6 @@ class Fault(StrEnum):
         return self.value.upper() if self.value.startswith("e") else self.value.replace("_", " ")
 
     @property
-    def strikes_ahead(self) -> bool:
-        """True when it matters how far the run has gone on while the append is outstanding.
-
-        After an append that is kept, a run that had gone ahead is the same as one struck at a later boundary; and
-        a torn write leaves what one leaves that was never begun.
-        """
-        return self not in {Fault.KILLED_AFTER_APPEND, Fault.TORN_WRITE, Fault.DUPLICATE_APPEND}
-
-    @property
     def ends(self) -> str | None:
         """The code of the error that the run must end with in this process; None when the process dies."""
         return _ENDS.get(self)
@@ -59,14 +50,42 @@ FAULTS: Final = tuple(Fault)
 """Every fault there is, in the order of the table."""
 
 
+class Pace(StrEnum):
+    """How far a run is ahead of its store when the blow falls."""
+
+    EACH = "each"
+    """It waits for each append."""
+    AHEAD = "ahead"
+    """It goes on as far as it may: to the next thing that must be durable."""
+    BEHIND = "behind"
+    """A thread makes the append, and the run goes on until it hears of the failure."""
+
+
 @attrs.frozen
 class Blow:
-    """One fault at one boundary: the append that holds event `seq`.
+    """One fault at one boundary: the append of the events from `seq` to `last`.
 
-    `ahead` lets the run go on as far as it may while that append is outstanding, as it does when a thread
-    commits behind it; otherwise every event is appended before the run goes on.
+    `unnoticed` is a torn write that the store does not see by itself: a byte that is another, in a sound database.
     """
 
     fault: Fault
     seq: int
-    ahead: bool = False
+    last: int
+    pace: Pace = Pace.EACH
+    unnoticed: bool = False
+
+
+def blows_of(fault: Fault, seq: int, last: int) -> list[Blow]:
+    """Return the ways in which a fault can strike a boundary.
+
+    Where the append is kept, a run that had gone ahead is the same as one struck later; where it is torn, the same
+    as one that was killed before it.
+    """
+    blows = [Blow(fault, seq, last)]
+    if fault is Fault.TORN_WRITE:
+        blows.append(Blow(fault, seq, last, unnoticed=True))
+    elif fault not in {Fault.KILLED_AFTER_APPEND, Fault.DUPLICATE_APPEND}:
+        blows.append(Blow(fault, seq, last, Pace.AHEAD))
+    if fault.ends is not None:
+        blows.append(Blow(fault, seq, last, Pace.BEHIND))
+    return blows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -18,6 +19,9 @@ __all__ = ["Watch", "live"]
 
 MOST_SECONDS: Final = 60.0
 """How long one life may take, the waits between attempts left out."""
+
+_LONGEST_BLOW: Final = 1.0
+"""Seconds to wait for a thread to be struck; a run that does not come to it is found out afterwards."""
 
 _T = TypeVar("_T")
 
@@ -35,12 +39,18 @@ class _Loop(asyncio.SelectorEventLoop):
 class Watch(Reporter):
     """Tells the world what it must know of a run, and puts the clock forward where the run would wait."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(
+        self, world: World, *, hear_after: int | None = None, fallen: threading.Event | None = None
+    ) -> None:
         self._world = world
+        self._hear_after = hear_after
+        self._fallen = fallen
         self.limit: anyio.CancelScope | None = None
 
     def entry(self, entry: Entry) -> None:
-        """Note an entry."""
+        """Note an entry. Wait for a blow that falls behind the run: it has then one event more than it should."""
+        if self._fallen is not None and self._hear_after is not None and entry.seq > self._hear_after:
+            self._fallen.wait(_LONGEST_BLOW)
         self._world.entry(entry)
 
     def waiting(self, state_id: str, seconds: float) -> None:

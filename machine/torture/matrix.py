@@ -23,7 +23,7 @@ from machine.kernel.status import FINAL_STATUSES
 from machine.plan import Plan
 from machine.stores.sqlite import SqliteStore
 from machine.torture.account import account, digest_of
-from machine.torture.faults import FAULTS, Blow, Fault, PowerCut
+from machine.torture.faults import FAULTS, Fault, PowerCut, blows_of
 from machine.torture.trial import Outcome, Stage, entries_of, told_apart
 from machine.torture.world import Script
 
@@ -262,12 +262,12 @@ def _boundaries(log: list[Entry], appends: list[tuple[int, int]]) -> list[Bounda
 
 
 def _struck(stage: Stage, boundary: Boundary, fault: Fault, wanted: Outcome, place: Path) -> str | None:
-    """Return what is wrong after a fault at a boundary, whether the run waits for each append or goes ahead."""
-    for ahead in (False, True) if fault.strikes_ahead else (False,):
+    """Return what is wrong after a fault at a boundary, in whichever way it strikes."""
+    for blow in blows_of(fault, boundary.first_seq, boundary.last_seq):
         here = place / "trial"
         here.mkdir()
         try:
-            problem = stage.strike(here / "runs.db", Blow(fault, boundary.first_seq, ahead=ahead), wanted)
+            problem = stage.strike(here / "runs.db", blow, wanted)
         except (Exception, PowerCut) as exc:  # noqa: BLE001 - whatever stops a run that is resumed is the finding
             problem = f"the run could not go on: {type(exc).__name__}: {exc}"
         finally:

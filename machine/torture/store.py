@@ -7,8 +7,9 @@ appended what it has not appended, but for the one lie that a fault consists of.
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,8 +19,8 @@ from machine.errors import StoreOther
 from machine.events import EffectIntended
 from machine.stores.base import Artifact, StoredEvent
 from machine.stores.sqlite import SqliteStore
-from machine.torture.disk import copy_image, copy_log, tear
-from machine.torture.faults import Blow, Fault, PowerCut
+from machine.torture.disk import copy_image, copy_log, spoil, tear
+from machine.torture.faults import Blow, Fault, Pace, PowerCut
 
 __all__ = ["TorturedStore"]
 
@@ -44,7 +45,9 @@ class TorturedStore(SqliteStore):
 
     def __init__(self, path: Path, *, blow: Blow | None = None) -> None:
         super().__init__(path, busy_timeout=_PATIENCE)
-        self.most_pending = _UNBOUNDED if blow is not None and blow.ahead and blow.seq == 1 else 1
+        self._runs_ahead: Final = blow is not None and blow.pace is not Pace.EACH
+        self.write_behind = blow is not None and blow.pace is Pace.BEHIND
+        self.most_pending = _UNBOUNDED if blow is not None and blow.seq == 1 and self._runs_ahead else 1
         self.appended: list[StoredEvent] = []
         self.appends: list[tuple[int, int]] = []
         self.told = 0
@@ -52,6 +55,8 @@ class TorturedStore(SqliteStore):
         self.intents: Counter[str] = Counter()
         """How many intents of effects are among them, by request digest."""
         self.struck = False
+        self.fallen: Final = threading.Event()
+        """Set when the blow has fallen, for a run that does not hear of it at once."""
         self.dead = False
         self.accepted_twice = False
         self._place: Final = Path(path)
@@ -77,10 +82,24 @@ class TorturedStore(SqliteStore):
         if blow is None or not events or events[-1].seq < blow.seq:
             take()
             self._note(events)
-            if blow is not None and blow.ahead and events and events[-1].seq == blow.seq - 1:
+            if blow is not None and self._runs_ahead and events and events[-1].seq == blow.seq - 1:
                 self.most_pending = _UNBOUNDED
             return
         again, self.struck = self.struck, True
+        try:
+            self._strike(blow, run_id, events, take, again=again)
+        finally:
+            self.fallen.set()
+
+    def _strike(
+        self,
+        blow: Blow,
+        run_id: str,
+        events: Sequence[StoredEvent],
+        take: Callable[[], None],
+        *,
+        again: bool,
+    ) -> None:
         match blow.fault:
             case Fault.KILLED_BEFORE_APPEND:
                 self._die()
@@ -88,6 +107,11 @@ class TorturedStore(SqliteStore):
                 take()
                 self._note(events)
                 self._die()
+            case Fault.TORN_WRITE if blow.unnoticed:
+                take()
+                image = self._copy()
+                spoil(image, run_id, events[-1].seq)
+                self._die(image)
             case Fault.TORN_WRITE:
                 image = self._copy()
                 take()

@@ -15,7 +15,7 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.engine import reading
 from machine.engine.runs import RunResult, resume, run
-from machine.errors import MachineError
+from machine.errors import LogError, MachineError
 from machine.events import Entry
 from machine.io.transport import Transport
 from machine.plan import Plan
@@ -24,7 +24,7 @@ from machine.replay.reproduce import replay
 from machine.replay.verify import verify
 from machine.stores.base import Store, StoredEvent
 from machine.torture.account import account, digest_of, repeated_effects
-from machine.torture.faults import Blow, Fault, PowerCut
+from machine.torture.faults import Blow, Fault, Pace, PowerCut
 from machine.torture.life import Watch, live
 from machine.torture.store import TorturedStore
 from machine.torture.world import Script, World
@@ -47,9 +47,10 @@ class Stage:
     script: Script
     doors: Mapping[str, Transport]
 
-    def start(self, store: TorturedStore, world: World) -> RunResult:
+    def start(self, store: TorturedStore, world: World, blow: Blow | None = None) -> RunResult:
         """Drive the run from its beginning."""
-        watch = Watch(world)
+        behind = blow is not None and blow.pace is Pace.BEHIND
+        watch = Watch(world, hear_after=blow.last, fallen=store.fallen) if blow and behind else Watch(world)
         return live(
             lambda: run(
                 self.plan,
@@ -70,6 +71,9 @@ class Stage:
         world.live(store, known)
         if not known:
             return self.start(store, world)
+        return self._resume(store, world)
+
+    def _resume(self, store: TorturedStore, world: World) -> RunResult:
         watch = Watch(world)
         return live(
             lambda: resume(
@@ -101,11 +105,17 @@ class Stage:
             disk = store.leave()
         if problem is not None:
             return problem
+        if blow.unnoticed:
+            return self._refused(disk, world, blow)
         durable = store.appended  # what the disk lied about is not among it, and not held against the run
         with TorturedStore(disk) as store:
             survivors = list(store.read_range(self.run_id))
             if survivors[: len(durable)] != durable:
                 return f"{len(durable)} events were durable and {len(survivors)} are left"
+            # before anything is added: what is missing now might be put there again by what is done again
+            found = verify(self.run_id, store=store).problems if survivors else ()
+            if found:
+                return f"verify, before it was resumed: {found[0].where}: {found[0].message}"
             for _ in range(MOST_RESUMES):
                 result = self.go_on(store, world)
                 if result.status == wanted.status:
@@ -116,11 +126,21 @@ class Stage:
                     )
         return f"the run came to be {result.status}, not {wanted.status}"
 
+    def _refused(self, disk: Path, world: World, blow: Blow) -> str | None:
+        """Try to resume from an event that was spoilt, and return what is wrong unless it is refused by its seq."""
+        with TorturedStore(disk) as store:
+            try:
+                world.live(store)
+                self._resume(store, world)
+            except LogError as exc:
+                return None if exc.seq == blow.last else f"event {blow.last} is spoilt, {exc.seq} was blamed"
+        return f"event {blow.last} is not what was appended, and nobody noticed"
+
     def _first_life(self, store: TorturedStore, world: World, blow: Blow) -> str | None:
         """Drive the run into the blow, and return what is wrong with how it took it."""
         ended: str | None = None
         try:
-            self.start(store, world)
+            self.start(store, world, blow)
         except PowerCut:
             ended = "dead"
         except MachineError as exc:

@@ -7,7 +7,8 @@ from contextlib import suppress
 import attrs
 import pytest
 
-from machine.engine import driver, log, runs
+from machine.codec import decode_entry
+from machine.engine import driver, log, reading, runs
 from machine.errors import Concurrency, StoreError
 from machine.events import EffectIntended
 from machine.io.live import LiveIo
@@ -262,6 +263,37 @@ def a_resumed_log_goes_on_from_its_chain(patch):
         return make(*args, chain=ZERO_CHAIN, **more)
 
     patch.setattr(runs, "LiveLog", unchained)
+
+
+@guard(Fault.TORN_WRITE, where="is not what was appended, and nobody noticed")
+def what_is_read_is_held_against_its_chain(patch):
+    def trusting(store, run_id, to_seq=None):
+        for stored in store.read_range(run_id, 1, to_seq):
+            yield decode_entry(stored.seq, stored.data), stored
+
+    patch.setattr(reading, "entries", trusting)
+
+
+@guard(Fault.KILLED_AFTER_APPEND, where="verify, before it was resumed: artifact")
+def a_request_is_no_later_than_its_intent(patch):
+    async def intend(self, call):
+        scope = self._scope
+        key = scope.idempotency_key or ""
+        await scope.log.emit([EffectIntended(call.key, call.digest, key, scope.state.id, scope.attempt)])
+        await scope.log.durable()
+
+    patch.setattr(IoProvider, "_intend", intend)
+
+
+@guard(Fault.EIO, where="the run stopped with usage, not with store_failed")
+def what_was_not_written_is_not_followed_by_what_came_after(patch):
+    close = log.LiveLog.close
+
+    def hasty(self):
+        self._lost = False
+        close(self)
+
+    patch.setattr(log.LiveLog, "close", hasty)
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

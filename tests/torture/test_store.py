@@ -9,7 +9,7 @@ from machine.events import chain_next, seal
 from machine.stores.base import ZERO_CHAIN, StoredEvent
 from machine.stores.sqlite import SqliteStore
 from machine.torture.disk import tear
-from machine.torture.faults import Blow, Fault, PowerCut
+from machine.torture.faults import Blow, Fault, Pace, PowerCut
 from machine.torture.store import TorturedStore
 
 RUN = "01890000-0000-7000-8000-000000000001"
@@ -26,7 +26,7 @@ def log_of(count):
 
 def struck(path, fault, appends=4, at=3):
     """Append event by event into a blow at `at`. Return what came of it and what the disk has."""
-    store = TorturedStore(path, blow=Blow(fault, at))
+    store = TorturedStore(path, blow=Blow(fault, at, at))
     ended = None
     try:
         for number, event in enumerate(log_of(appends)):
@@ -65,7 +65,7 @@ def test_a_disk_that_lost_the_last_append_loses_it_though_nobody_noticed(tmp_pat
 
 
 def test_a_dead_process_appends_nothing(tmp_path):
-    store = TorturedStore(tmp_path / "runs.db", blow=Blow(Fault.KILLED_BEFORE_APPEND, 1))
+    store = TorturedStore(tmp_path / "runs.db", blow=Blow(Fault.KILLED_BEFORE_APPEND, 1, 1))
     for _ in range(2):
         with pytest.raises(PowerCut):
             store.append(RUN, 0, log_of(1))
@@ -74,7 +74,7 @@ def test_a_dead_process_appends_nothing(tmp_path):
 
 def test_a_disk_that_is_full_stays_full_and_a_lock_is_let_go(tmp_path):
     for fault, again in ((Fault.ENOSPC, 0), (Fault.STORE_LOCKED, 1)):
-        with TorturedStore(tmp_path / f"{fault}.db", blow=Blow(fault, 1)) as store:
+        with TorturedStore(tmp_path / f"{fault}.db", blow=Blow(fault, 1, 1)) as store:
             with pytest.raises(StoreOther):
                 store.append(RUN, 0, log_of(1))
             try:
@@ -85,11 +85,11 @@ def test_a_disk_that_is_full_stays_full_and_a_lock_is_let_go(tmp_path):
 
 
 def test_a_run_that_goes_ahead_appends_late_from_the_blow_on(tmp_path):
-    with TorturedStore(tmp_path / "one.db", blow=Blow(Fault.EIO, 3, ahead=True)) as store:
+    with TorturedStore(tmp_path / "one.db", blow=Blow(Fault.EIO, 3, 3, Pace.AHEAD)) as store:
         assert store.most_pending == 1
         store.append(RUN, 0, log_of(2))
         assert store.most_pending > 1_000_000
-    with TorturedStore(tmp_path / "two.db", blow=Blow(Fault.EIO, 1, ahead=True)) as store:
+    with TorturedStore(tmp_path / "two.db", blow=Blow(Fault.EIO, 1, 1, Pace.AHEAD)) as store:
         assert store.most_pending > 1_000_000
 
 
