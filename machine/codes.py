@@ -92,6 +92,9 @@ class Code(StrEnum):
     FILE_FAILED = "file_failed"
     # stores
     CONCURRENCY = "concurrency"
+    RUN_LEASED = "run_leased"
+    LEASE_LOST = "lease_lost"
+    INVOCATION_TAKEN = "invocation_taken"
     RUN_NOT_FOUND = "run_not_found"
     RUN_AMBIGUOUS = "run_ambiguous"
     ARTIFACT_NOT_FOUND = "artifact_not_found"

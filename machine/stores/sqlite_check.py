@@ -13,13 +13,16 @@ from machine.errors import Corruption
 from machine.kernel.index import advance
 from machine.stores.sqlite_errors import SQLITE_FAILURES
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
-from machine.stores.sqlite_schema import MIGRATIONS, schema_of
+from machine.stores.sqlite_schema import MIGRATIONS, read_as_newest, schema_of, version_of
 
 __all__ = ["problems_of"]
 
 
 def problems_of(conn: sqlite3.Connection) -> list[str]:
     """Return one sentence for each thing that is wrong; empty when the file is sound."""
+    if 0 < (version := version_of(conn)) < len(MIGRATIONS):
+        read_as_newest(conn, version)
+    conn.execute("BEGIN")
     found: list[str] = []
     for check in (_structure, _schema, _strays, _index):
         try:
@@ -38,7 +41,8 @@ def _structure(conn: sqlite3.Connection) -> Iterator[str]:
 def _schema(conn: sqlite3.Connection) -> Iterator[str]:
     blank = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        for step in MIGRATIONS:
+        # one that could not be migrated is judged as what it is
+        for step in MIGRATIONS[: version_of(conn)]:
             for statement in step:
                 blank.execute(statement)
         ours = schema_of(blank)
@@ -57,6 +61,8 @@ def _schema(conn: sqlite3.Connection) -> Iterator[str]:
 def _strays(conn: sqlite3.Connection) -> Iterator[str]:
     for (run,) in conn.execute("SELECT DISTINCT run FROM events WHERE run NOT IN (SELECT key FROM runs)"):
         yield f"index: there are events of a run {run} that has no row"
+    for (run,) in conn.execute("SELECT DISTINCT run FROM inbox WHERE run NOT IN (SELECT key FROM runs)"):
+        yield f"inbox: there are messages to a run {run} that has no row"
 
 
 def _index(conn: sqlite3.Connection) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from machine.canonical import artifact_id
@@ -35,14 +36,18 @@ def log_of(
     chain: bytes = ZERO_CHAIN,
     op: str = "demo",
     status: str | None = None,
+    info: Mapping[str, str] | None = None,
 ) -> list[StoredEvent]:
-    """Return `count` events from seq `first` on that continue `chain`; `status` ends the run."""
+    """Return `count` events from seq `first` on that continue `chain`; `status` ends the run.
+
+    `info` is added to that of each envelope.
+    """
     events = []
     for seq in range(first, first + count):
         body = _STARTED % op.encode() if seq == 1 else _ENTERED
         if status is not None and seq == first + count - 1:
             body = _COMPLETED % status.encode()
-        data = seal(seq, body, run_id, 1_700_000_000_000 + seq)
+        data = seal(seq, body, run_id, 1_700_000_000_000 + seq, info)
         chain = chain_next(chain, data)
         events.append(StoredEvent(seq, data, chain))
     return events
