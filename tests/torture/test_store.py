@@ -97,3 +97,21 @@ def test_a_store_without_a_log_has_nothing_to_tear(tmp_path):
     assert not tear(tmp_path / "none.db")
     (tmp_path / "runs.db-wal").write_bytes(b"\0" * 40)
     assert not tear(tmp_path / "runs.db")
+
+
+def test_a_later_life_may_take_what_a_dead_one_had_leased(tmp_path):
+    with TorturedStore(tmp_path / "runs.db") as store:
+        first = store.acquire(RUN, "the dead", 60_000)
+        with pytest.raises(Concurrency):
+            store.acquire(RUN, "the living", 60_000)
+    with TorturedStore(tmp_path / "runs.db", later=True) as store:
+        assert store.acquire(RUN, "the living", 60_000).epoch > first.epoch
+
+
+def test_a_lease_goes_with_the_append(tmp_path):
+    with TorturedStore(tmp_path / "runs.db") as store:
+        lease = store.acquire(RUN, "me", 60_000)
+        store.append(RUN, 0, log_of(1), lease=lease)
+        with pytest.raises(Concurrency):
+            store.append(RUN, 1, log_of(2)[1:])
+        assert store.appended == log_of(1)
