@@ -38,8 +38,9 @@ _FAILURES: Final = {
 class TorturedStore(SqliteStore):
     """The store of one process's life, until `blow` strikes it.
 
-    `later` is a life after the one that was struck: what that one leased has run out. `most_pending` makes the run append event by event, or as late as it may. `appended` is what is durable, and
-    `appends` has the first and the last seq of each append.
+    `later` is a life after the one that was struck: what that one had leased has run out. `most_pending` makes the
+    run append event by event, or as late as it may. `appended` is what is durable, and `appends` has the first and
+    the last seq of each append.
     """
 
     write_behind: bool = False

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -262,6 +263,12 @@ def test_a_matrix_as_json_is_json(small, world):
         "safe": True,
         "reason": None,
     }
+
+
+def test_torture_needs_neither_pytest_nor_hypothesis():
+    probe = "import sys, machine.testing; print({'pytest', 'hypothesis'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
+    assert said.stdout == "set()\n"
 
 
 def test_a_fault_that_is_none_is_refused(small):
