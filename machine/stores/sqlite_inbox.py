@@ -12,7 +12,7 @@ from typing import Final
 from machine import canonical
 from machine.errors import Corruption
 from machine.stores.base import Message
-from machine.stores.checks import no_run
+from machine.stores.checks import MAX_SEQ, no_run
 
 __all__ = ["make_secret", "messages", "post", "secret_of"]
 
@@ -34,7 +34,8 @@ def post(conn: sqlite3.Connection, run_id: str, kind: str, data: bytes, now: int
 
 def messages(conn: sqlite3.Connection, run_id: str, after: int) -> list[Message]:
     """Return the run's messages above a number. Raises `NotFound`, or `Corruption` for a damaged one."""
-    return [_message(row) for row in conn.execute(_READ, (_run(conn, run_id), after)).fetchall()]
+    above = max(0, min(after, MAX_SEQ))
+    return [_message(row) for row in conn.execute(_READ, (_run(conn, run_id), above)).fetchall()]
 
 
 def _run(conn: sqlite3.Connection, run_id: str) -> int:

@@ -165,7 +165,12 @@ _VERSION_2: Final = (
     BEGIN SELECT RAISE(ABORT, 'messages are never deleted'); END
     """,
     # One row, made when it is first asked for.
-    "CREATE TABLE secret (one INTEGER PRIMARY KEY CHECK (one = 1), key BLOB NOT NULL)",
+    """
+    CREATE TABLE secret (
+      one INTEGER PRIMARY KEY CHECK (one = 1),
+      key BLOB NOT NULL
+    )
+    """,
     """
     CREATE TRIGGER secret_stays BEFORE INSERT ON secret WHEN EXISTS (SELECT 1 FROM secret)
     BEGIN SELECT RAISE(ABORT, 'the secret key is never replaced'); END
@@ -228,12 +233,15 @@ def migrate(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
     if known == len(MIGRATIONS):
         return
     try:
-        conn.execute("BEGIN IMMEDIATE")
+        _upgrade(conn, path, create=create)
     except sqlite3.OperationalError as exc:
         if not known or sqlite_code(exc) & 0xFF != sqlite3.SQLITE_READONLY:
             raise
         read_as_newest(conn, known)
-        return
+
+
+def _upgrade(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
+    conn.execute("BEGIN IMMEDIATE")
     try:
         version = identify(conn, path)  # another process may have been here while we waited
         if version == 0 and not create:
@@ -259,6 +267,8 @@ def read_as_newest(conn: sqlite3.Connection, version: int) -> None:
     for stand_ins in READ_AS[version - 1 :]:
         for statement in stand_ins:
             conn.execute(statement)
+    # or a write would go into the stand-ins; every BEGIN IMMEDIATE says "read-only" from here on
+    conn.execute("PRAGMA query_only = ON")
 
 
 def version_of(conn: sqlite3.Connection) -> int:
