@@ -37,6 +37,10 @@ COMMANDS: Final = {
     "artifact": ("machine.cli.data:artifact", "Print the bytes of an artifact."),
     "scan": ("machine.cli.scan:scan", "Find what looks like a secret in a run or a file."),
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
+    "torture": (
+        "machine.cli.torture:torture",
+        "Crash a run everywhere, in every way, and see that it recovers.",
+    ),
 }
 """Where each command is, and its summary: the first line of its docstring, so that --help imports none."""
 

@@ -99,7 +99,8 @@ class LiveLog:
         if behind and self._thread is None:
             self._thread = threading.Thread(target=self._write, name="machine log writer", daemon=True)
             self._thread.start()
-        if pending >= _MOST_PENDING:
+        # a store that takes a run apart event by event (the crash matrix) says how many may wait
+        if pending >= getattr(self._store, "most_pending", _MOST_PENDING):
             self.flush()
 
     def _sealed(
