@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from machine.engine.reporter import Reporter as Reporter
     from machine.engine.run_id import new_run_id as new_run_id
     from machine.engine.runs import RunResult as RunResult
+    from machine.engine.scan import Leak as Leak
+    from machine.engine.scan import scan as scan
     from machine.errors import CanonicalError as CanonicalError
     from machine.errors import Code as Code
     from machine.errors import CodecError as CodecError
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from machine.replay.divergence import Divergence as Divergence
     from machine.replay.reproduce import ReplayResult as ReplayResult
     from machine.replay.verify import VerifyResult as VerifyResult
+    from machine.secrets.handle import Secret as Secret
+    from machine.secrets.policy import SecretPolicy as SecretPolicy
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
     from machine.sync import replay as replay
@@ -90,8 +94,11 @@ _HOMES: Final = {
     "ReplayResult": "machine.replay.reproduce",
     "Reporter": "machine.engine.reporter",
     "RunResult": "machine.engine.runs",
+    "Secret": "machine.secrets.handle",
+    "SecretPolicy": "machine.secrets.policy",
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
+    **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(("Graph", "Plan", "State", "StateMeta", "StateOutcome"), "machine.plan"),
     **dict.fromkeys(("replay", "resume", "run", "verify"), "machine.sync"),

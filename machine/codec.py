@@ -28,9 +28,16 @@ from cattrs.cols import (
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from machine import canonical, events
-from machine.config import AfterEveryState, EventProfile, ExponentialBackoff, FixedBackoff, Sequential
+from machine.config import (
+    AfterEveryState,
+    EventProfile,
+    ExponentialBackoff,
+    FixedBackoff,
+    RunConfig,
+    Sequential,
+)
 from machine.errors import Code, CodecError, ErrorInfo, LogError, MachineError
-from machine.events import EVENT_TYPES, Entry, Event, FactError, FactValue
+from machine.events import EVENT_TYPES, EffectWait, Entry, Event, FactError, FactValue, PlanWait
 from machine.ids import _Id
 
 __all__ = [
@@ -151,6 +158,7 @@ def _converter() -> cattrs.Converter:
     converter = _strict_converter()
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
+    _tagged(converter, EffectWait | PlanWait, (EffectWait, PlanWait))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
     for cls in (ErrorInfo, FactValue, *EVENT_TYPES.values()):  # inner first: cattrs inlines what it knows
         absent: dict[str, Any] = {
@@ -168,6 +176,10 @@ def _converter() -> cattrs.Converter:
     )
     _alone(converter, Sequential)
     _alone(converter, AfterEveryState)
+    # absent when nothing was said, so that the configurations of before keep their bytes
+    converter.register_unstructure_hook(
+        RunConfig, make_dict_unstructure_fn(RunConfig, converter, secrets=override(omit_if_default=True))
+    )
     return converter
 
 

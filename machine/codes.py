@@ -24,6 +24,7 @@ class Code(StrEnum):
     CIRCULAR_DEPENDENCY = "circular_dependency"
     DANGLING_DEPENDENCY_TAG = "dangling_dependency_tag"
     MISSING_IDEMPOTENCY_KEY = "missing_idempotency_key"
+    MISSING_RECONCILE = "missing_reconcile"
     OP_ID_MISMATCH = "op_id_mismatch"
     PLAN_SEALED = "plan_sealed"
     PLAN_CHANGED = "plan_changed"
@@ -49,9 +50,18 @@ class Code(StrEnum):
     LOG_END_SNAPSHOT = "log_end_snapshot"
     LOG_BROKEN_CHAIN = "log_broken_chain"
     LOG_INDEX = "log_index"
+    LOG_SUSPENDED = "log_suspended"
     INVALID_TRANSITION = "invalid_transition"
     # the run
     ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
+    ATTEMPT_INTERRUPTED = "attempt_interrupted"
+    RUN_CANCELLED = "run_cancelled"
+    CANCEL_PENDING = "cancel_pending"
+    EFFECT_NOT_DONE = "effect_not_done"
+    EFFECT_NOT_UNCERTAIN = "effect_not_uncertain"
+    INVALID_EFFECT_OUTCOME = "invalid_effect_outcome"
+    INVOCATION_CONFLICT = "invocation_conflict"
+    INVALID_INVOCATION_KEY = "invalid_invocation_key"
     HANDLER_ERROR = "handler_error"
     INVALID_OUTCOME = "invalid_outcome"
     STATE_TIMEOUT = "state_timeout"
@@ -90,8 +100,17 @@ class Code(StrEnum):
     FILE_DENIED = "file_denied"
     FILE_TOO_LARGE = "file_too_large"
     FILE_FAILED = "file_failed"
+    # secrets
+    SECRET_NOT_SET = "secret_not_set"  # noqa: S105 - the name of a code
+    SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105 - the name of a code
+    SECRET_IN_CONTEXT = "secret_in_context"  # noqa: S105 - the name of a code
+    SECRET_IN_MANIFEST = "secret_in_manifest"  # noqa: S105 - the name of a code
+    SECRET_IN_EVENT = "secret_in_event"  # noqa: S105 - the name of a code
     # stores
     CONCURRENCY = "concurrency"
+    RUN_LEASED = "run_leased"
+    LEASE_LOST = "lease_lost"
+    INVOCATION_TAKEN = "invocation_taken"
     RUN_NOT_FOUND = "run_not_found"
     RUN_AMBIGUOUS = "run_ambiguous"
     ARTIFACT_NOT_FOUND = "artifact_not_found"

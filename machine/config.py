@@ -14,6 +14,7 @@ import attrs
 
 from machine.errors import Code, ConfigError
 from machine.ids import OpId, Tag
+from machine.secrets.policy import SecretPolicy
 
 __all__ = [
     "AfterEveryState",
@@ -192,6 +193,7 @@ class RunConfig:
     """How one run is executed. Part of the manifest, so two runs with different configs have different digests.
 
     `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them.
+    `secrets` says what may never be recorded.
     `replay_missing_fact_retryable` says whether `missing_fact` (under `io_mode="replay"`) may be retried.
     """
 
@@ -204,6 +206,7 @@ class RunConfig:
     durability: Durability = attrs.field(default=Durability.EFFECTS, converter=_durability)
     replay_missing_fact_retryable: bool = attrs.field(default=False, validator=_instance)
     exec_allow: tuple[str, ...] = attrs.field(default=("/",), converter=_names)
+    secrets: SecretPolicy = attrs.field(factory=SecretPolicy, validator=_instance)
 
     @exec_allow.validator
     def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:

@@ -282,7 +282,7 @@ class StoreError(MachineError):
 
 
 class Concurrency(StoreError):  # noqa: N818 - the contract's name
-    """Somebody else appended to the run first: the expected head is stale. Nothing was written."""
+    """Somebody else was first: at the run's next event, its lease or its invocation key. Nothing was written."""
 
     default_code = Code.CONCURRENCY
 

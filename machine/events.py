@@ -17,34 +17,44 @@ from blake3 import blake3
 
 from machine import canonical
 from machine.errors import Code, CodecError, ErrorInfo, LogError
+from machine.ids import RESERVED_FACT_PREFIX
 
 __all__ = [
     "CUT_CODES",
     "KERNEL_EVENTS",
     "MAX_INLINE_PAYLOAD",
+    "STOPPED_CODES",
     "ArtifactKind",
     "DomainEvent",
     "DomainEventRecorded",
     "EffectIntended",
+    "EffectWait",
     "Entry",
     "Event",
     "FactError",
     "FactOutcome",
     "FactRecorded",
     "FactValue",
+    "PlanWait",
     "RetryScheduled",
     "RunCompleted",
+    "RunResumed",
     "RunStarted",
+    "RunSuspended",
     "StateCompleted",
     "StateEntered",
     "StateFailed",
     "StateSkipped",
+    "Wait",
     "chain_next",
     "seal",
     "split_envelope",
 ]
 
-CUT_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.STATE_TIMEOUT)})
+STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.ATTEMPT_INTERRUPTED)})
+"""Error codes of attempts whose driver stopped: they use up no retry, and the next attempt follows at once."""
+
+CUT_CODES: Final = STOPPED_CODES | {str(Code.STATE_TIMEOUT), str(Code.RUN_CANCELLED)}
 """Error codes of attempts that were ended from outside: cut, as opposed to failed."""
 
 MAX_INLINE_PAYLOAD: Final = 16 * 1024
@@ -114,7 +124,7 @@ class StateFailed:
 
     @property
     def cut(self) -> bool:
-        """True when the attempt was ended from outside it (crash, timeout)."""
+        """True when the attempt was ended from outside it (crash, Ctrl-C, cancel, timeout)."""
         return self.error.code in CUT_CODES
 
 
@@ -182,10 +192,28 @@ class FactRecorded:
         """True when the handler cancelled the call: what it asked for is still open."""
         return isinstance(self.outcome, FactError) and self.outcome.error.code == Code.CALL_CANCELLED
 
+    @property
+    def may_repeat(self) -> bool:
+        """True when the same attempt may make the call again: it was given up, or is known not to have happened."""
+        return self.given_up or (
+            isinstance(self.outcome, FactError) and self.outcome.error.code == Code.EFFECT_NOT_DONE
+        )
+
+    @property
+    def made_in(self) -> int | None:
+        """The attempt that made the call, None under an explicit key.
+
+        It is not `attempt` when what became of an effect was found out later.
+        """
+        return int(self.key.split("/", 2)[1]) if self.key.startswith(RESERVED_FACT_PREFIX) else None
+
 
 @attrs.frozen
 class EffectIntended:
-    """An effect is about to leave the process with this idempotency key; durable before it does."""
+    """An effect is about to leave the process with this idempotency key; durable before it does.
+
+    `namespace` is None only in logs older than the field.
+    """
 
     type: ClassVar[str] = "effect_intended"
     key: str
@@ -193,6 +221,44 @@ class EffectIntended:
     idempotency_key: str
     state_id: str
     attempt: int
+    namespace: str | None = None
+
+
+@attrs.frozen
+class EffectWait:
+    """A run waits to be told what became of an effect that was intended and has no outcome."""
+
+    type: ClassVar[str] = "effect_outcome"
+    key: str
+    state_id: str
+
+
+@attrs.frozen
+class PlanWait:
+    """A run waits to go on with another plan than so far."""
+
+    type: ClassVar[str] = "plan_change"
+    plan_id: str
+
+
+Wait: TypeAlias = EffectWait | PlanWait
+
+
+@attrs.frozen
+class RunSuspended:
+    """The run goes on only when somebody outside has said what it waits for."""
+
+    type: ClassVar[str] = "run_suspended"
+    waits: tuple[Wait, ...]
+
+
+@attrs.frozen
+class RunResumed:
+    """The run goes on: `by` an operator's answers, or with the plan `plan_id` from here on."""
+
+    type: ClassVar[str] = "run_resumed"
+    by: str
+    plan_id: str | None = None
 
 
 @attrs.frozen
@@ -237,6 +303,8 @@ KernelEvent: TypeAlias = (
     | RetryScheduled
     | FactRecorded
     | EffectIntended
+    | RunSuspended
+    | RunResumed
     | RunCompleted
 )
 Event: TypeAlias = KernelEvent | DomainEventRecorded
@@ -252,19 +320,15 @@ EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
         RetryScheduled,
         FactRecorded,
         EffectIntended,
+        RunSuspended,
+        RunResumed,
         RunCompleted,
         DomainEventRecorded,
     )
 }
 
-KERNEL_EVENTS: Final = frozenset(
-    {
-        *(name for name in EVENT_TYPES if name != DomainEventRecorded.type),
-        "run_suspended",
-        "run_resumed",
-    }
-)
-"""Names a domain event can never carry; the last two are kept free for suspension."""
+KERNEL_EVENTS: Final = frozenset(name for name in EVENT_TYPES if name != DomainEventRecorded.type)
+"""Names a domain event can never carry."""
 
 
 @attrs.frozen

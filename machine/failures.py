@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -32,12 +32,13 @@ _HERE = str(Path(__file__).parent)
 _MESSAGE_MAX = 8192
 
 
-def describe(exc: BaseException, *, hint: bool = True) -> ErrorInfo:
+def describe(exc: BaseException, *, hint: bool = True, veil: Callable[[str], str] = str) -> ErrorInfo:
     """Return the stored form of an exception that a handler or a transport raised.
 
     Errors of this library keep their own code and words; any other is `handler_error`, retryable, with its type
     under details. Memory addresses in the message are blanked and what no JSON string can hold is escaped, so that
-    a replay says the same. `hint` adds what to do next to the words of an error of this library.
+    a replay says the same. `hint` adds what to do next to the words of an error of this library; `veil` takes
+    secrets out of them before they are cut to their length.
     """
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]  # a task group with one failure failed for that reason
@@ -48,7 +49,7 @@ def describe(exc: BaseException, *, hint: bool = True) -> ErrorInfo:
             _honest(info.code, exc),
             ErrorCategory(category),
             bool(info.retryable),
-            _clean(_text(exc) if hint else str(info.message)),
+            _clean(veil(_text(exc) if hint else str(info.message))),
             _json(info.details),
         )
     name = type(exc).__qualname__
@@ -56,13 +57,13 @@ def describe(exc: BaseException, *, hint: bool = True) -> ErrorInfo:
         "exception": name
     }  # not its module, whose name depends on how the plan was loaded
     if isinstance(exc, BaseExceptionGroup):
-        details["inner"] = [_clean(f"{type(sub).__qualname__}: {_text(sub)}") for sub in exc.exceptions]
+        details["inner"] = [_clean(veil(f"{type(sub).__qualname__}: {_text(sub)}")) for sub in exc.exceptions]
     text = _text(exc)
     return ErrorInfo(
         Code.HANDLER_ERROR.value,
         ErrorCategory.UNKNOWN,
         retryable=True,
-        message=_clean(f"{name}: {text}" if text else name),
+        message=_clean(veil(f"{name}: {text}" if text else name)),
         details=_json(details),
     )
 

@@ -123,6 +123,7 @@ class Plan:
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
         on_uncertain: str = OnUncertain.RETRY,
+        reconcile: Handler | None = None,
     ) -> Callable[[Handler], PlanState]:
         """Make the decorated function, async or not, a state called `<op_id>.<name>`.
 
@@ -140,6 +141,7 @@ class Plan:
                     retry=retry,
                     timeout=timeout,
                     on_uncertain=on_uncertain,
+                    reconcile=reconcile,
                 )
             except (ValueError, TypeError) as exc:
                 raise PlanError(f"state {name!r}: {exc}") from exc

@@ -14,7 +14,7 @@ import attrs
 
 from machine import codec
 from machine.config import LONGEST_SECONDS, RetryPolicy
-from machine.errors import PlanError
+from machine.errors import Code, PlanError
 from machine.ids import Tag
 
 __all__ = [
@@ -64,6 +64,10 @@ class OnUncertain(StrEnum):
 
     RETRY = "retry"
     """It is sent again with the same idempotency key; the receiver deduplicates."""
+    RECONCILE = "reconcile"
+    """The state's `reconcile` function asks the outside, only reading, and says what became of it."""
+    ASK = "ask"
+    """The run is suspended until an operator says what became of it."""
 
 
 @attrs.frozen
@@ -108,10 +112,12 @@ def _on_uncertain(value: str) -> OnUncertain:
 
 @attrs.frozen(kw_only=True)
 class StateMeta:
-    """What is declared about a state. All of it is part of the plan's fingerprint.
+    """What is declared about a state. All of it but functions is part of the plan's fingerprint.
 
     `timeout` is in seconds and covers one attempt; `retry` overrides the run's policy; `idempotency` is the key
-    an effect is sent with, or a function that computes it from the context.
+    an effect is sent with, or a function that computes it from the context; `on_uncertain` says what happens to
+    an effect whose outcome a crash has hidden, and `reconcile` is its function `(ctx, io, effect)`, which returns
+    `effect.happened(response)` or `effect.not_done()`.
     """
 
     tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
@@ -124,6 +130,7 @@ class StateMeta:
     retry: RetryPolicy | None = attrs.field(default=None)
     timeout: float | None = attrs.field(default=None)
     on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=_on_uncertain)
+    reconcile: Handler | None = attrs.field(default=None)
 
     @timeout.validator
     def _check_timeout(self, _: Any, value: Any) -> None:
@@ -141,6 +148,17 @@ class StateMeta:
         if value is not None and not callable(value) and not (isinstance(value, str) and value):
             raise PlanError(
                 f"idempotency must be a non-empty string or a function of the context, not {value!r}"
+            )
+
+    @reconcile.validator
+    def _check_reconcile(self, _: Any, value: Any) -> None:
+        if value is not None and not callable(value):
+            raise PlanError(f"reconcile must be a function of ctx, io and effect, not {value!r}")
+        if (value is not None) != (self.on_uncertain is OnUncertain.RECONCILE):
+            raise PlanError(
+                'on_uncertain="reconcile" and reconcile=... go together',
+                code=Code.MISSING_RECONCILE,
+                hint="give reconcile a function that asks the outside what became of the effect",
             )
 
     def __attrs_post_init__(self) -> None:

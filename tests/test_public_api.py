@@ -24,12 +24,14 @@ MOST_LINES = 400
 RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(("ids", "canonical", "codes", "errors"), 0),
-    **dict.fromkeys(("config", "plan", "state", "ordering", "events", "codec", "catalogue", "failures"), 1),
+    **dict.fromkeys(
+        ("config", "plan", "state", "ordering", "events", "codec", "catalogue", "failures", "secrets"), 1
+    ),
     "kernel": 2,
     **dict.fromkeys(("stores", "io"), 3),
     "engine": 4,
     "replay": 5,
-    **dict.fromkeys(("sync", "aio", "target", "testing", "cli"), 6),
+    **dict.fromkeys(("sync", "aio", "target", "torture", "testing", "cli"), 6),
     **dict.fromkeys(("machine", "__main__"), 7),
 }
 APART = {("stores", "io"), ("io", "stores"), ("testing", "cli"), ("cli", "testing")}

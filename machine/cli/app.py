@@ -35,7 +35,12 @@ COMMANDS: Final = {
     "facts": ("machine.cli.log:facts", "List what a run learned from outside."),
     "context": ("machine.cli.data:context", "Print the context of a run as JSON."),
     "artifact": ("machine.cli.data:artifact", "Print the bytes of an artifact."),
+    "scan": ("machine.cli.scan:scan", "Find what looks like a secret in a run or a file."),
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
+    "torture": (
+        "machine.cli.torture:torture",
+        "Crash a run everywhere, in every way, and see that it recovers.",
+    ),
 }
 """Where each command is, and its summary: the first line of its docstring, so that --help imports none."""
 

@@ -36,7 +36,7 @@ class Exit(IntEnum):
     OK = 0, "done; the run completed, the replay is identical, the run is sound"
     FAILED = (
         1,
-        "the run failed, the replay diverged, or the store could not be written (full, busy, read-only)",
+        "the run failed, the replay diverged, a boundary is unsafe, or the store refused (full, busy, read-only)",
     )
     USAGE = 2, "this cannot work as it was given: arguments, target, plan, input or configuration"
     INTEGRITY = 3, "what is stored is not what was recorded, or is no store of this version"

@@ -27,7 +27,7 @@ from machine.ids import ContextKey
 from machine.kernel.status import FINAL_STATUSES
 from machine.stores.base import Store
 
-__all__ = ["resume", "run"]
+__all__ = ["config_of", "input_of", "resume", "run"]
 
 _EXITS: Mapping[str, Exit] = {
     "completed": Exit.OK,
@@ -68,8 +68,8 @@ def run(
         Do not show progress.
     """
     loaded = session.load(target)
-    chosen = _config(config, skip_tag)
-    params = _input(input)
+    chosen = config_of(config, skip_tag)
+    params = input_of(input)
     run_id = str(new_run_id())
     if session.store_url.startswith("memory:"):
         raise UsageError(
@@ -204,7 +204,7 @@ def _cancelled(session: Session, store: Store, run_id: str) -> Cancelled:
     )
 
 
-def _input(text: str) -> dict[str, Any]:
+def input_of(text: str) -> dict[str, Any]:
     """Return the input object. Raises `UsageError` (`invalid_input`), `CanonicalError` or `IdError`."""
     source, text = _read(text)
     try:
@@ -244,7 +244,7 @@ def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _config(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
+def config_of(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
     """Return the configuration. Raises `ConfigError` with all problems of the file, `IdError` for a tag."""
     config = RunConfig()
     if path is not None:

@@ -52,6 +52,7 @@ from machine.kernel.decide import (
 )
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome
+from machine.secrets.vault import Vault
 
 __all__ = ["DrivenLog", "Opening", "Run"]
 
@@ -95,6 +96,7 @@ class Run:
     catalogue: Catalogue
     reporter: Reporter
     live: bool
+    vault: Vault
     opening: Opening | None = None
     snapshot: Snapshot | None = None
     _tasks: frozenset[Any] = frozenset()
@@ -171,7 +173,7 @@ class Run:
                 raise exc.cancellation from None
             if isinstance(exc, KeyboardInterrupt):
                 raise
-            ending, info = StateFailed(state.id, describe(exc)), {"trace": trace(exc)}
+            ending, info = self._failed(state, exc)
         self._refuse_if_aborted()
         await self._emit(ending, payloads, info)
 
@@ -191,6 +193,7 @@ class Run:
             catalogue=self.catalogue,
             idempotency_key=_idempotency_key(state, ctx),
             quiet=Quiet(self._tasks, blocking=state.blocking),
+            vault=self.vault,
         )
         io, rec = self.provider(scope), Recorder(scope)
         before = _times_cancelled()
@@ -227,6 +230,7 @@ class Run:
                 hint="return None or a StateOutcome, and write results to ctx",
             )
         ctx.check_copies()
+        self.vault.refuse_in_context(ctx.staged)
         if outcome.error is not None:
             failure = None
             if outcome.snapshot == "always":
@@ -234,7 +238,7 @@ class Run:
             error = outcome.error
             if isinstance(error, str):
                 error = Failure(f"the handler of {state.id} failed the attempt: {error}", code=error)
-            return StateFailed(state.id, describe(error), failure), {"trace": trace(error)}
+            return self._failed(state, error, failure)
         if outcome.snapshot == "never" and ctx.staged:
             raise StateError(
                 f"state {state.id} promised no snapshot and wrote {', '.join(map(repr, ctx.staged))}",
@@ -242,6 +246,12 @@ class Run:
             )
         self.snapshot = self._staged(ctx, base, payloads)
         return StateCompleted(state.id, self.snapshot.id), None
+
+    def _failed(
+        self, state: PlanState, exc: BaseException, failure: str | None = None
+    ) -> tuple[StateFailed, Mapping[str, str]]:
+        error = self.vault.error(describe(exc, veil=self.vault.text))
+        return StateFailed(state.id, error, failure), {"trace": self.vault.text(trace(exc))}
 
     @staticmethod
     def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:

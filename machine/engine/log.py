@@ -17,6 +17,8 @@ from machine.failures import refused
 from machine.io.scope import Payloads
 from machine.kernel.history import History
 from machine.plan import PlanState
+from machine.secrets.policy import SecretPolicy
+from machine.secrets.vault import Vault
 from machine.stores.base import Artifact, Store, StoredEvent
 
 __all__ = ["LiveLog", "TimedOut"]
@@ -52,11 +54,13 @@ class LiveLog:
         behind: bool,
         boundaries: bool,
         on_entry: Callable[[Entry], None],
+        vault: Vault | None = None,
     ) -> None:
         self.history = history
         self._store = store
         self._run_id = run_id
         self._chain = chain
+        self._vault = vault or Vault(SecretPolicy())
         self._on_entry = on_entry
         self._written = history.head_seq
         self._events: list[StoredEvent] = []
@@ -78,7 +82,7 @@ class LiveLog:
         if self._failure is not None:
             raise self._failure
         try:
-            sealed = self._sealed(events, info)
+            sealed = self._sealed(events, payloads, info)
         except BaseException as exc:  # half folded: nothing may follow it
             self._failure = exc
             raise
@@ -95,11 +99,17 @@ class LiveLog:
         if behind and self._thread is None:
             self._thread = threading.Thread(target=self._write, name="machine log writer", daemon=True)
             self._thread.start()
-        if pending >= _MOST_PENDING:
+        # a store that takes a run apart event by event (the crash matrix) says how many may wait
+        if pending >= getattr(self._store, "most_pending", _MOST_PENDING):
             self.flush()
 
-    def _sealed(self, events: Sequence[Event], info: Mapping[str, str] | None) -> list[StoredEvent]:
+    def _sealed(
+        self, events: Sequence[Event], payloads: Payloads | None, info: Mapping[str, str] | None
+    ) -> list[StoredEvent]:
         bodies = [codec.encode_event(event) for event in events]
+        self._vault.refuse_in_log((event.type, body) for event, body in zip(events, bodies, strict=True))
+        if payloads is not None:
+            self._vault.refuse_in_log(payloads.items.values())
         now = time.time_ns() // 1_000_000
         sealed: list[StoredEvent] = []
         for event, body in zip(events, bodies, strict=True):

@@ -64,7 +64,7 @@ class Recorder:
                 code=Code.INVALID_DOMAIN_EVENT,
                 hint="it belongs to the kernel" if name else f"give {ErrorCode.rule}",
             )
-        payload: Any = scope.catalogue.validate(name, event.payload)
+        payload: Any = scope.vault.said(scope.catalogue.validate(name, event.payload))
         data = canonical.encode(payload)
         if not data.startswith(b"{"):
             raise StateError(f"the payload of {name!r} must be a JSON object", code=Code.INVALID_DOMAIN_EVENT)

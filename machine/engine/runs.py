@@ -27,6 +27,7 @@ from machine.io.transport import Transport
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan
+from machine.secrets.vault import Vault, refuse_in_manifest
 from machine.stores.base import ZERO_CHAIN, Store
 
 __all__ = ["RunResult", "opening_of", "resume", "run"]
@@ -166,6 +167,7 @@ def _opening(graph: Graph, config: RunConfig, params: Any, target: Target | None
         opening = opening_of(graph, manifest)
     except CanonicalError as exc:
         raise CanonicalError(exc.path.replace("$.input_params", "$"), exc.problem) from None
+    refuse_in_manifest(config.secrets, params)
     built = canonical.encode(codec.to_json(provenance(graph, target)))
     return attrs.evolve(opening, info={"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)})
 
@@ -214,6 +216,7 @@ async def _drive(
 ) -> RunResult:
     reporter = reporter or Reporter()
     if not history.final:
+        vault = Vault(config.secrets, store.secret_key())
         log = LiveLog(
             store,
             run_id,
@@ -222,6 +225,7 @@ async def _drive(
             behind=store.write_behind,
             # at a boundary the run commits by itself, a completion and the next entry together
             boundaries=config.durability is Durability.EFFECTS,
+            vault=vault,
             on_entry=reporter.entry,
         )
         async with opened(config, transports) as doors:
@@ -236,6 +240,7 @@ async def _drive(
                     catalogue=catalogue,
                     reporter=reporter,
                     live=True,
+                    vault=vault,
                     opening=opening,
                 ).drive()
             finally:

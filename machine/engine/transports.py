@@ -14,6 +14,7 @@ from machine.io.exec import ExecTransport
 from machine.io.files import FileTransport
 from machine.io.http import HttpTransport
 from machine.io.scope import is_namespace
+from machine.io.secret import SecretTransport
 from machine.io.transport import Transport
 
 __all__ = ["opened"]
@@ -46,6 +47,7 @@ async def opened(
         "clock": ClockTransport(),
         "random": EntropyTransport(),
         "env": EnvTransport(),
+        "secret": SecretTransport(),
     }
     try:
         yield {**standard, **(own or {})}

@@ -12,8 +12,10 @@ from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.provider import Call, IoProvider
 from machine.io.scope import Payloads
+from machine.io.secret import sendable, taken_in
 from machine.io.transport import Transport
 from machine.kernel.context import MAX_VALUE_BYTES
+from machine.secrets.vault import SECRET
 
 __all__ = ["LiveIo"]
 
@@ -43,18 +45,25 @@ class LiveIo(IoProvider):
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
+        value, _ = self._scope.vault.response(call.namespace, None, value, outside=False)
         return await self._emit(call, FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, value)), payloads)
+
+    def _veiled(self, namespace: str, data: bytes) -> bytes:
+        return self._scope.vault.request(namespace, data)
 
     async def _perform(self, transport: Transport, call: Call, payloads: Payloads) -> FactValue | FactError:
         scope = self._scope
         try:
             # what is sent is what is recorded, whatever has become of the handler's object
-            request = canonical.decode(call.data)
+            request = await sendable(scope, call.data)
             if call.effect and scope.idempotency_key is not None:
                 request = transport.with_idempotency_key(call.namespace, request, scope.idempotency_key)
             try:
                 response = await transport.perform(call.namespace, request)
-                data = canonical.encode(response)
+                if call.namespace == SECRET:
+                    data, captured = taken_in(scope, request, response), False
+                else:
+                    data, captured = scope.vault.response(call.namespace, request, canonical.encode(response))
             except IoError:
                 raise
             except CanonicalError as exc:
@@ -69,8 +78,10 @@ class LiveIo(IoProvider):
                     code=Code.ARTIFACT_TOO_LARGE,
                 )
         except IoError as exc:
-            return FactError(exc.kind, describe(exc, hint=False))
-        again = None if transport.is_final(call.namespace, response) else True
+            return FactError(exc.kind, scope.vault.error(describe(exc, hint=False, veil=scope.vault.text)))
+        # what only this process knows is gone when it is: a resumed run has to ask for it again
+        lasts = transport.is_final(call.namespace, response) and (call.effect or not captured)
+        again = None if lasts else True
         return FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data), again)
 
     def _shut(self, call: Call) -> FactError:

@@ -23,11 +23,13 @@ from machine.config import IoMode
 from machine.errors import Code, IoError, IoOther, StateError
 from machine.events import ArtifactKind, EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
-from machine.io import clock, entropy, env, exec, files, http  # noqa: A004 - the namespaces' own names
+from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
 from machine.io.scope import AttemptScope, Payloads, is_namespace
 from machine.io.transport import Transport
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
+from machine.secrets.handle import Secret, handle_text
+from machine.secrets.vault import SECRET
 
 __all__ = ["IoProvider", "IoResult"]
 
@@ -87,6 +89,14 @@ class IoProvider(ABC):
     @abstractmethod
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         """Return the fact of a value the handler itself gives; it is in the log when this returns."""
+
+    def _intended_through(self, call: Call) -> str | None:
+        """Return the namespace that the intent of a call names."""
+        return call.namespace
+
+    @abstractmethod
+    def _veiled(self, namespace: str, data: bytes) -> bytes:
+        """Return a request's canonical bytes without secrets: what is recorded, compared and matched."""
 
     def _was_effect(self, key: str) -> bool:
         """Say whether a call for which there is no transport was an effect when it was recorded."""
@@ -204,6 +214,15 @@ class IoProvider(ABC):
         value: str | None = (await self.call("env", env.env_request(name))).response["value"]
         return value
 
+    async def secret(self, name: str) -> Secret:
+        """Read a secret by name (an environment variable) and return what stands for it, never the value.
+
+        Use it as a string: in a header, a field, an f-string. The value takes its place when the call leaves the
+        process. Raises `IoOther` (`secret_not_set`) when there is none.
+        """
+        handle = (await self.call(SECRET, secret.secret_request(name))).response
+        return Secret(handle_text(handle["$secret"], handle["mac"]))
+
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
         scope.check_open()
@@ -217,15 +236,24 @@ class IoProvider(ABC):
                 hint='declare side_effects="read_only_io"',
             )
         transport = scope.transport(namespace)
-        applies = meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+        applies = meta.side_effects is SideEffects.APPLY_SIDE_EFFECT and not scope.reads_only
         if transport is not None and not applies and transport.is_certain_effect(namespace, request):
+            if scope.reads_only:
+                raise IoOther(
+                    f"the reconcile function of {scope.state.id} changes the outside through {namespace}",
+                    code=Code.SIDE_EFFECT_NOT_DECLARED,
+                    hint="it may only read: let it ask what became of the effect, and return what it found",
+                )
             raise IoOther(
                 f"state {scope.state.id} is declared {meta.side_effects} and changes the outside "
                 f"through {namespace}",
                 code=Code.SIDE_EFFECT_NOT_DECLARED,
                 hint='declare side_effects="apply_side_effect" and an idempotency key',
             )
-        data = canonical.encode(request)
+        raw = canonical.encode(request)
+        data = self._veiled(namespace, raw)
+        if data is not raw:
+            request = canonical.decode(data)
         if len(data) > MAX_VALUE_BYTES:
             raise IoOther(
                 f"the request to {namespace} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",
@@ -254,7 +282,9 @@ class IoProvider(ABC):
         key = self._scope.idempotency_key
         if key is None or transport.with_idempotency_key(namespace, request, key) == request:
             return
-        self._keyed = self._keyed or digest
+        # the first effect sent with the key counts, by whichever attempt
+        sent = self._scope.log.history.sent.get((self._scope.state.id, namespace, key))
+        self._keyed = self._keyed or sent or digest
         if self._keyed != digest:
             raise StateError(
                 f"state {self._scope.state.id} sends a second, different effect with its idempotency key {key!r}",
@@ -310,7 +340,7 @@ class IoProvider(ABC):
         facts = scope.log.history.facts
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             fact = facts.get(call.key)
-            if fact is None or (not fact.outcome.final and not (self._is_own(fact) and not fact.given_up)):
+            if fact is None or (not fact.outcome.final and not (self._is_own(fact) and not fact.may_repeat)):
                 return None
             if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
                 raise StateError(
@@ -354,7 +384,12 @@ class IoProvider(ABC):
         await scope.log.emit(
             [
                 EffectIntended(
-                    call.key, call.digest, scope.idempotency_key or "", scope.state.id, scope.attempt
+                    call.key,
+                    call.digest,
+                    scope.idempotency_key or "",
+                    scope.state.id,
+                    scope.attempt,
+                    self._intended_through(call),
                 )
             ],
             call.payloads(),

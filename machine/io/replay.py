@@ -6,11 +6,12 @@ falls through to live.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 import anyio
 
-from machine.events import FactRecorded
+from machine.events import EffectIntended, FactRecorded
 from machine.io.provider import VALUE_NAMESPACE, Call, IoProvider
 from machine.io.scope import AttemptScope, Log
 
@@ -24,8 +25,8 @@ class Recording(Log, Protocol):
         """Return the fact the open attempt recorded under a key."""
         ...
 
-    def intended(self, key: str) -> bool:
-        """Say whether the open attempt recorded the intent of an effect under a key."""
+    def intended(self, key: str) -> EffectIntended | None:
+        """Return the intent of an effect that the open attempt recorded under a key."""
         ...
 
     def not_given_up(self, fact: FactRecorded) -> NoReturn:
@@ -45,12 +46,24 @@ class Recording(Log, Protocol):
 class ReplayIo(IoProvider):
     """Answers every call from the recording, or raises the divergence."""
 
-    def __init__(self, scope: AttemptScope, recording: Recording) -> None:
+    def __init__(
+        self, scope: AttemptScope, recording: Recording, like: Callable[[str, bytes, bytes], bytes]
+    ) -> None:
+        """`like` returns the recorded request that a request stands for, given it also without its secrets."""
         super().__init__(scope)
         self._recording = recording
+        self._like = like
+
+    def _veiled(self, namespace: str, data: bytes) -> bytes:
+        return self._like(namespace, data, self._scope.vault.request(namespace, data))
 
     def _was_effect(self, key: str) -> bool:
-        return self._recording.intended(key)
+        return self._recording.intended(key) is not None
+
+    def _intended_through(self, call: Call) -> str | None:
+        intent = self._recording.intended(call.key)
+        # an intent as old as the format names none
+        return call.namespace if intent is None or intent.namespace is not None else None
 
     async def _obtain(self, call: Call) -> FactRecorded:
         fact = self._recording.fact(call.key)

@@ -19,6 +19,7 @@ from machine.events import Event
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.plan import PlanState
+from machine.secrets.vault import Vault
 
 __all__ = ["AttemptScope", "Log", "Payloads", "Quiet"]
 
@@ -119,17 +120,24 @@ class AttemptScope:
     catalogue: Catalogue
     idempotency_key: str | None
     quiet: Quiet
+    vault: Vault
     closed: bool = False
     ending: bool = False
     """True while the calls that the handler left in flight are given up."""
     limit: anyio.CancelScope | None = None
     """The scope of the state's timeout."""
+    run: anyio.CancelScope | None = None
+    """The scope of the whole run."""
+    reads_only: bool = False
+    """True while the state's reconcile function asks the outside."""
     _occurrences: dict[tuple[str, str], int] = attrs.field(factory=dict, init=False)
 
     @property
     def cut(self) -> bool:
         """True from the moment the engine itself cancels the handler."""
-        return self.closed or (self.limit is not None and self.limit.cancel_called)
+        return self.closed or any(
+            scope is not None and scope.cancel_called for scope in (self.limit, self.run)
+        )
 
     def check_open(self) -> None:
         """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on."""

@@ -16,25 +16,30 @@ from blake3 import blake3
 
 from machine.errors import Code, ErrorInfo, LogError
 from machine.events import (
+    STOPPED_CODES,
     DomainEventRecorded,
     EffectIntended,
+    EffectWait,
     Entry,
     FactRecorded,
     RetryScheduled,
     RunCompleted,
+    RunResumed,
     RunStarted,
+    RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
     StateSkipped,
+    Wait,
 )
-from machine.ids import RESERVED_FACT_PREFIX
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
 
 __all__ = ["History", "OpenAttempt", "StateHistory", "StateStatus", "fold"]
 
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
+_WHILE_SUSPENDED: Final = (FactRecorded, RunResumed, RunCompleted)
 
 
 class StateStatus(StrEnum):
@@ -98,6 +103,16 @@ class History:
     """Final outcomes in order, by state, namespace and request digest."""
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)
     """Effects that were intended and have no outcome, by fact key."""
+    sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
+    """The request digest of the first effect intended, by state, namespace and idempotency key."""
+    plan_id: str | None = None
+    """The plan the run goes on with."""
+    replanned: bool = False
+    """True when that is another one than it was started with."""
+    waits: tuple[Wait, ...] = ()
+    """What a suspended run waits for."""
+    cancelling: bool = False
+    """True when an attempt was cut because the run is to end cancelled."""
     final_snapshot_id: str | None = None
     lanes: dict[str, bytes] = attrs.field(factory=dict)
 
@@ -105,6 +120,17 @@ class History:
     def final(self) -> bool:
         """True when the run has ended for good."""
         return self.status in FINAL_STATUSES
+
+    @property
+    def unanswered(self) -> tuple[Wait, ...]:
+        """What a suspended run waits for and has not been told yet."""
+        return tuple(
+            wait for wait in self.waits if not isinstance(wait, EffectWait) or wait.key in self.uncertain
+        )
+
+    def uncertain_of(self, state_id: str) -> list[EffectIntended]:
+        """Return the effects of a state whose outcome nobody knows, in the order they were intended."""
+        return [intent for intent in self.uncertain.values() if intent.state_id == state_id]
 
     def digest(self, order: Iterable[str]) -> str:
         """Return the digest: one BLAKE3 over the run's own lane, then each state's in the order given.
@@ -135,6 +161,8 @@ class History:
                 )
             if self.final:
                 raise LogError(seq, f"{event.type} follows the end of the run", code=Code.LOG_AFTER_END)
+            if self.status is RunStatus.SUSPENDED and not isinstance(event, _WHILE_SUSPENDED):
+                raise LogError(seq, f"{event.type} while the run is suspended", code=Code.LOG_SUSPENDED)
             match event:
                 case StateEntered():
                     self._enter(seq, event)
@@ -155,6 +183,10 @@ class History:
                     self._intend(seq, event)
                 case DomainEventRecorded():
                     self._within(seq, event)
+                case RunSuspended():
+                    self._suspend(seq, event)
+                case RunResumed():
+                    self._resume(seq, event)
                 case RunCompleted():
                     self._complete(seq, event)
         lane = getattr(event, "state_id", _RUN_LANE)
@@ -175,7 +207,7 @@ class History:
         earlier = [
             fact
             for fact in self.successes.get((state_id, namespace, digest), ())
-            if first <= fact.attempt < state.attempts - 1 and fact.key.startswith(RESERVED_FACT_PREFIX)
+            if (made_in := fact.made_in) is not None and first <= made_in < state.attempts - 1
         ]
         return earlier[occurrence] if occurrence < len(earlier) else None
 
@@ -183,8 +215,8 @@ class History:
         if self.started is not None:
             raise LogError(entry.seq, "run_started again", code=Code.LOG_SECOND_START)
         self.run_id, self.started, self.started_ms = entry.run_id, event, entry.ts_millis
-        self.checkpoint = event.initial_snapshot_id
-        self.status = RunStatus.RUNNING
+        self.checkpoint, self.plan_id = event.initial_snapshot_id, event.plan_id
+        self._become(entry.seq, RunStatus.RUNNING)
 
     def _enter(self, seq: int, event: StateEntered) -> None:
         if self.open is not None:
@@ -227,8 +259,9 @@ class History:
     def _fail(self, seq: int, event: StateFailed) -> None:
         state = self._close(seq, event.type, event.state_id)
         state.status, state.error, state.cut = StateStatus.FAILED, event.error, event.cut
-        if event.error.code != Code.ORPHAN_ATTEMPT_RECOVERED:
+        if event.error.code not in STOPPED_CODES:
             state.failures += 1
+        self.cancelling = self.cancelling or event.error.code == Code.RUN_CANCELLED
         if not event.cut:
             state.fresh_from = state.attempts
 
@@ -265,12 +298,15 @@ class History:
             )
 
     def _fact(self, seq: int, event: FactRecorded) -> None:
-        self._within(seq, event)
+        if self.status is RunStatus.SUSPENDED:
+            self._answer(seq, event)
+        else:
+            self._within(seq, event)
         before = self.facts.get(event.key)
         # a value is single-assignment for the run; an error only for its attempt, so that a retry may try again
         if before is not None and (
             before.outcome.final
-            or ((before.state_id, before.attempt) == (event.state_id, event.attempt) and not before.given_up)
+            or ((before.state_id, before.attempt) == (event.state_id, event.attempt) and not before.may_repeat)
         ):
             raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
         self.facts[event.key] = event
@@ -292,25 +328,59 @@ class History:
                 code=Code.LOG_DUPLICATE_FACT,
             )
         self.uncertain[event.key] = event
+        self.sent.setdefault((event.state_id, event.namespace, event.idempotency_key), event.request_digest)
+
+    def _answer(self, seq: int, event: FactRecorded) -> None:
+        """Check what an operator says of an effect: it must be one that the run waits for."""
+        intent = self.uncertain.get(event.key)
+        fits = intent is not None and (intent.state_id, intent.attempt, intent.request_digest) == (
+            event.state_id,
+            event.attempt,
+            event.request_digest,
+        )
+        if not fits or all(getattr(wait, "key", None) != event.key for wait in self.waits):
+            raise LogError(
+                seq, f"the run is suspended and does not wait for {event.key!r}", code=Code.LOG_SUSPENDED
+            )
+
+    def _suspend(self, seq: int, event: RunSuspended) -> None:
+        self._no_open_attempt(seq, "is suspended")
+        self._become(seq, RunStatus.SUSPENDED)
+        self.waits = event.waits
+        known = [wait for wait in self.waits if isinstance(wait, EffectWait) and wait.key not in self.uncertain]
+        if known or not self.waits:
+            raise LogError(seq, "the run waits for something that is known", code=Code.LOG_SUSPENDED)
+
+    def _resume(self, seq: int, event: RunResumed) -> None:
+        waits = [wait for wait in self.unanswered if getattr(wait, "plan_id", None) != event.plan_id]
+        if waits:
+            raise LogError(
+                seq, "the run goes on before it was told what it waits for", code=Code.LOG_SUSPENDED
+            )
+        self._become(seq, RunStatus.RUNNING)
+        self.waits = ()
+        if event.plan_id is not None:
+            self.plan_id, self.replanned = event.plan_id, True
+
+    def _become(self, seq: int, status: RunStatus) -> None:
+        if not may_follow(self.status, status):
+            raise LogError(
+                seq, f"a run that is {self.status} cannot become {status}", code=Code.INVALID_TRANSITION
+            )
+        self.status = status
+
+    def _no_open_attempt(self, seq: int, what: str) -> None:
+        if self.open is not None:
+            raise LogError(seq, f"the run {what} while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN)
 
     def _complete(self, seq: int, event: RunCompleted) -> None:
-        if self.open is not None:
-            raise LogError(
-                seq, f"the run ends while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN
-            )
-        try:
-            status = RunStatus(event.status)
-        except ValueError:
-            status = RunStatus.PENDING
-        if status not in FINAL_STATUSES or not may_follow(self.status, status):
-            raise LogError(
-                seq,
-                f"a run that is {self.status} cannot become {event.status!r}",
-                code=Code.INVALID_TRANSITION,
-            )
+        self._no_open_attempt(seq, "ends")
+        if event.status not in FINAL_STATUSES:
+            raise LogError(seq, f"{event.status!r} is no end of a run", code=Code.INVALID_TRANSITION)
+        self._become(seq, RunStatus(event.status))
         if event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
-        self.status, self.final_snapshot_id = status, event.final_snapshot_id
+        self.final_snapshot_id = event.final_snapshot_id
 
 
 def fold(entries: Iterable[Entry], history: History | None = None) -> History:

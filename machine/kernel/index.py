@@ -22,7 +22,10 @@ _MAX_MS: Final = 2**63 - 1
 
 @attrs.frozen
 class RunRow:
-    """One run's line in the index. `created_ms` and `updated_ms` are milliseconds since the epoch."""
+    """One run's line in the index. `created_ms` and `updated_ms` are milliseconds since the epoch.
+
+    `invocation_key` is what the first event's info holds under that name: no two runs of a store share one.
+    """
 
     run_id: str
     op_id: str
@@ -30,6 +33,7 @@ class RunRow:
     created_ms: int
     updated_ms: int
     head_seq: int
+    invocation_key: str | None = None
 
 
 def advance(row: RunRow | None, run_id: str, events: Iterable[tuple[int, bytes]]) -> RunRow:
@@ -39,33 +43,44 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[tuple[int, bytes]]
     """
     if row is None:
         op_id, status, created_ms, updated_ms, head_seq = "", "pending", 0, 0, 0
+        invocation_key = None
     else:
         op_id, status, head_seq = row.op_id, row.status, row.head_seq
-        created_ms, updated_ms = row.created_ms, row.updated_ms
+        created_ms, updated_ms, invocation_key = row.created_ms, row.updated_ms, row.invocation_key
     for seq, data in events:
         head_seq = seq
         if _RUN_LEVEL not in data:
             continue
-        event, ts = _event(data)
+        event, ts, key = _event(data)
         match event.get("type"):
             case "run_started":
                 op_id, status = _text(event.get("op_id"), ""), "running"
                 created_ms = updated_ms = ts
+                if seq == 1:
+                    invocation_key = key
+            case "run_suspended":
+                status, updated_ms = "suspended", ts
+            case "run_resumed":
+                status, updated_ms = "running", ts
             case "run_completed":
                 status, updated_ms = _text(event.get("status"), status), ts
             case _:
                 pass
-    return RunRow(run_id, op_id, status, created_ms, updated_ms, head_seq)
+    return RunRow(run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key)
 
 
 def _text(value: object, otherwise: str) -> str:
     return value if isinstance(value, str) else otherwise
 
 
-def _event(data: bytes) -> tuple[dict[str, Any], int]:
+def _event(data: bytes) -> tuple[dict[str, Any], int, str | None]:
+    """Return the event, its time and its invocation key."""
     try:
         envelope = orjson.loads(data)
-        event, ts = envelope["event"], envelope["info"]["ts_millis"]
-    except (orjson.JSONDecodeError, LookupError, TypeError):
-        return {}, 0
-    return (event, ts) if isinstance(event, dict) and type(ts) is int and 0 <= ts <= _MAX_MS else ({}, 0)
+        event, info = envelope["event"], envelope["info"]
+        ts, key = info["ts_millis"], info.get("invocation_key")
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+        return {}, 0, None
+    if not isinstance(event, dict) or type(ts) is not int or not 0 <= ts <= _MAX_MS:
+        return {}, 0, None
+    return event, ts, _text(key, "") or None

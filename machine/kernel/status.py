@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["FINAL_STATUSES", "RunStatus", "may_follow"]
+from machine.errors import Code, RunError
+
+__all__ = ["FINAL_STATUSES", "RunStatus", "may_follow", "require"]
 
 
 class RunStatus(StrEnum):
@@ -36,3 +38,13 @@ _NEXT: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
 def may_follow(current: RunStatus, status: RunStatus) -> bool:
     """Say whether a run that is `current` may become `status`."""
     return status in _NEXT[current]
+
+
+def require(run_id: str, current: RunStatus, status: RunStatus, wish: str) -> None:
+    """Raise `RunError` (`invalid_transition`) unless the run may become `status`; `wish` says who asks for it."""
+    if not may_follow(current, status):
+        raise RunError(
+            f"run {run_id} is {current}: {wish}",
+            code=Code.INVALID_TRANSITION,
+            details={"run_id": run_id, "status": current.value, "wanted": status.value},
+        )

@@ -33,6 +33,7 @@ from machine.kernel.snapshot import Snapshot
 from machine.plan import PlanState
 from machine.replay.divergence import Divergence, DivergenceKind, NearCall
 from machine.replay.pointer import Change, diff
+from machine.replay.requests import RecordedRequests
 
 __all__ = ["Diverged", "RecordingEnds", "ReplayLog"]
 
@@ -73,7 +74,8 @@ class ReplayLog:
         self._at = 0
         self._begin = self._end = 0
         self._facts: dict[str, list[FactRecorded]] = {}
-        self._intents: set[str] = set()
+        self._intents: dict[str, EffectIntended] = {}
+        self.requests = RecordedRequests(load)
         self._left: Counter[bytes] = Counter()
         self._waiting: dict[bytes, list[anyio.Event]] = {}
         self._scope: AttemptScope | None = None
@@ -88,7 +90,7 @@ class ReplayLog:
         What cut it came from outside and is not in any handler to reproduce; its facts are inputs like others.
         """
         self._begin = self._end = min(self._at, len(self._recorded) - 1)
-        self._facts, self._intents, self._left = {}, set(), Counter()
+        self._facts, self._intents, self._left = {}, {}, Counter()
         if self._at >= len(self._recorded):
             return False
         first = self._recorded[self._at].event
@@ -98,10 +100,11 @@ class ReplayLog:
             event = self._recorded[index].event
             self._end = index
             self._left[self._recorded[index].body] += 1
+            self.requests.note(event)
             if isinstance(event, FactRecorded):
                 self._facts.setdefault(event.key, []).append(event)
             elif isinstance(event, EffectIntended):
-                self._intents.add(event.key)
+                self._intents[event.key] = event
             elif isinstance(event, StateCompleted):
                 return False
             elif isinstance(event, StateFailed):
@@ -169,9 +172,9 @@ class ReplayLog:
         left = self._facts.get(key)
         return left[0] if left else None
 
-    def intended(self, key: str) -> bool:
-        """Say whether the open attempt recorded the intent of an effect under a key."""
-        return key in self._intents
+    def intended(self, key: str) -> EffectIntended | None:
+        """Return the intent of an effect that the open attempt recorded under a key."""
+        return self._intents.get(key)
 
     def unrecorded(self, call: Call) -> NoReturn:
         """Raise: the handler made a call that was never recorded."""
@@ -230,7 +233,7 @@ class ReplayLog:
         while True:
             self._raise_if_over()
             entry = self._recorded[self._at]
-            if entry.body == body:
+            if entry.body == body or self.requests.same(entry.body, body):
                 self._consume_to(self._at + 1)
                 return
             if not inside or not self._left[body]:

@@ -21,6 +21,7 @@ from machine.io.transport import Transport
 from machine.plan import Graph, Plan
 from machine.replay.divergence import Cause, Divergence, DivergenceKind, likely_cause
 from machine.replay.log import Diverged, RecordingEnds, ReplayLog
+from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
 __all__ = ["ReplayResult", "replay"]
@@ -81,7 +82,7 @@ async def replay(
 
     def provider(scope: AttemptScope) -> ReplayIo:
         log.attach(scope)
-        return ReplayIo(scope, log)
+        return ReplayIo(scope, log, log.requests.like)
 
     reporter.starting(run_id, graph)
     divergence: Divergence | None = None
@@ -96,6 +97,10 @@ async def replay(
                 catalogue=catalogue,
                 reporter=reporter,
                 live=False,
+                vault=Vault(
+                    manifest.run_config.secrets,
+                    refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT),
+                ),
                 opening=opening_of(graph, manifest),
             ).drive()
         except RecordingEnds:

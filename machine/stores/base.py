@@ -9,13 +9,14 @@ A store never interprets a log. The one thing it keeps beside it, the index, is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, Self, runtime_checkable
 
 import attrs
 
 from machine.events import ArtifactKind
 from machine.kernel.index import RunRow
+from machine.stores.lease import HeldLease, Lease
 
 __all__ = [
     "MAX_ARTIFACT_BYTES",
@@ -23,6 +24,9 @@ __all__ = [
     "Artifact",
     "ArtifactKind",
     "Head",
+    "HeldLease",
+    "Lease",
+    "Message",
     "RunPage",
     "Store",
     "StoredEvent",
@@ -72,6 +76,16 @@ class RunPage:
     cursor: str | None
 
 
+@attrs.frozen
+class Message:
+    """Something sent to a run from outside: `number` counts from 1 within the run, `data` is JSON."""
+
+    number: int
+    kind: str
+    data: Any
+    ts_millis: int
+
+
 @runtime_checkable
 class Store(Protocol):
     """An event store, an artifact store and a run index behind one handle; safe to use from several threads.
@@ -84,6 +98,9 @@ class Store(Protocol):
 
     write_behind: bool
     """True when a commit takes long enough that a run gains by going on while it happens."""
+
+    clock: Callable[[], int]
+    """The wall clock, in milliseconds since the epoch: of leases and messages. A test puts another here."""
 
     def head(self, run_id: str) -> Head:
         """Return where the run's log ends; `Head(0, ZERO_CHAIN)` for a run that has no events."""
@@ -99,14 +116,63 @@ class Store(Protocol):
         expected_seq: int,
         events: Sequence[StoredEvent],
         artifacts: Sequence[Artifact] = (),
+        *,
+        lease: Lease | None = None,
     ) -> None:
         """Write artifacts and events, all or none, durable on return. Either may be empty.
 
-        Raises `Concurrency` when the head is not `expected_seq` (nothing is written), `StoreOther` with code
+        Raises `Concurrency` (nothing is written) when the head is not `expected_seq`; with code `lease_lost`
+        when `lease` is not the run's current one, or was released (one that merely expired still appends);
+        with `run_leased` when no lease is given while one is alive; and with `invocation_taken` when
+        another run has the invocation key of the first event. Raises `StoreOther` with code
         `store_full`, `store_busy` or `store_failed` when the medium refuses (nothing is written), and
         `UsageError` or `IdError` when the seqs do not continue `expected_seq` without a gap, or an id or a
         type is wrong. An artifact already there is left as it is; the ids of new ones are trusted.
         """
+        ...
+
+    def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
+        """Take the run's lease for `ttl_ms` milliseconds; the run need not have events yet.
+
+        The epoch grows with each lease on the run and is never given twice. A lease keeps others out until
+        it is released or expires, or its owner is known to be dead (`lease.is_alive`). It outlives the
+        process, but a power cut may take it back.
+
+        Raises `Concurrency` with code `run_leased` while another lease is alive, and `UsageError` or
+        `IdError` for arguments that cannot be.
+        """
+        ...
+
+    def renew(self, lease: Lease) -> None:
+        """Let the lease last its time from now on. Raises `Concurrency` (`lease_lost`) when it is not held."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; no error when it is lost already."""
+        ...
+
+    def lease_of(self, run_id: str) -> HeldLease | None:
+        """Return the lease that keeps others out of the run, None when it is free."""
+        ...
+
+    def post(self, run_id: str, kind: str, data: Any) -> int:
+        """Put a message into the run's inbox, durable on return, and return its number.
+
+        Needs no lease. `kind` is 1 to 256 printable characters, `data` JSON. Raises `NotFound` for a run
+        without events, `UsageError`, or `CanonicalError`.
+        """
+        ...
+
+    def inbox(self, run_id: str, after: int = 0) -> list[Message]:
+        """Return the run's messages with a number above `after`, in order. Raises `NotFound`."""
+        ...
+
+    def find_invocation(self, key: str) -> str | None:
+        """Return the id of the run whose first event has this invocation key, None when there is none."""
+        ...
+
+    def secret_key(self) -> bytes:
+        """Return the 32 random bytes of this store: made once, kept in it, the same for every process."""
         ...
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:

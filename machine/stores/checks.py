@@ -6,11 +6,13 @@ Nothing here looks at what is stored, and nothing here is durable: these are rul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
+from machine import canonical
 from machine.errors import Code, Concurrency, IdError, NotFound, StoreOther, UsageError
 from machine.ids import ArtifactId, RunId
 from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact, StoredEvent
+from machine.stores.lease import Lease
 
 __all__ = [
     "MAX_SEQ",
@@ -19,9 +21,11 @@ __all__ = [
     "check_cursor",
     "check_kind",
     "check_limit",
+    "check_message",
     "check_range",
     "check_size",
     "closed",
+    "invocation_taken",
     "is_run_prefix",
     "no_artifact",
     "no_run",
@@ -34,6 +38,7 @@ MAX_SEQ: Final = 2**63 - 1
 _CHAIN_BYTES: Final = 32
 _ID_DIGITS: Final = 64
 _MAX_KIND: Final = 64
+_MAX_MESSAGE_KIND: Final = 256
 _RUN_ID_CHARACTERS: Final = frozenset("0123456789abcdef-")
 
 
@@ -42,12 +47,15 @@ def check_append(
     expected_seq: int,
     events: Sequence[StoredEvent],
     artifacts: Sequence[Artifact],
+    lease: Lease | None = None,
 ) -> None:
     """Refuse an append that no store could take, whatever it holds.
 
     Raises `IdError` (run id, artifact id), `UsageError` (seqs, types) or `StoreOther` (`artifact_too_large`).
     """
     RunId(run_id)
+    if lease is not None and lease.run_id != run_id:
+        raise UsageError(f"the lease is on run {lease.run_id}, not on {run_id}")
     if not _is_whole(expected_seq, 0, MAX_SEQ - len(events)):
         raise UsageError(f"expected_seq is {expected_seq!r}, not the seq of a log's last event")
     seq = expected_seq
@@ -96,6 +104,15 @@ def check_size(data: bytes) -> None:
             details={"size": len(data), "limit": MAX_ARTIFACT_BYTES},
             hint="store it elsewhere and record where",
         )
+
+
+def check_message(kind: str, data: Any) -> bytes:
+    """Return a message's data as canonical JSON. Raises `UsageError`, `CanonicalError` or `StoreOther`."""
+    if not _is_text(kind) or not 1 <= len(kind) <= _MAX_MESSAGE_KIND or not kind.isprintable():
+        raise UsageError(f"message kind {kind!r} is invalid: 1 to {_MAX_MESSAGE_KIND} printable characters")
+    encoded = canonical.encode(data)
+    check_size(encoded)
+    return encoded
 
 
 def check_limit(limit: int) -> int:
@@ -154,6 +171,16 @@ def stale(run_id: str, expected: int, actual: int) -> Concurrency:
         f"run {run_id} is at event {actual}, not {expected} as expected",
         details={"run_id": str(run_id), "expected": expected, "actual": actual},
         hint="somebody else appended to it; read the log again",
+    )
+
+
+def invocation_taken(key: str, run_id: str, other: str) -> Concurrency:
+    """Return the error for a run's first append with an invocation key that `other` has."""
+    return Concurrency(
+        f"run {run_id} cannot start with invocation key {key!r}: run {other} has it",
+        code=Code.INVOCATION_TAKEN,
+        details={"run_id": other, "invocation_key": key},
+        hint="nothing was written; go on with the run that has it, or use another key",
     )
 
 

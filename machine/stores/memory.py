@@ -6,29 +6,34 @@ on disk, or a test that passes on it would mean nothing.
 
 from __future__ import annotations
 
+import secrets
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 import attrs
 
+from machine import canonical
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, Corruption
 from machine.kernel.index import RunRow, advance
-from machine.stores.base import ZERO_CHAIN, Artifact, Head, RunPage, StoredEvent
+from machine.stores.base import ZERO_CHAIN, Artifact, Head, Message, RunPage, StoredEvent
 from machine.stores.checks import (
     check_append,
     check_cursor,
     check_kind,
     check_limit,
+    check_message,
     check_range,
     check_size,
     closed,
+    invocation_taken,
     is_run_prefix,
     no_artifact,
     no_run,
     stale,
 )
+from machine.stores.lease import HeldLease, Lease, check_acquire, is_alive, leased, lost, wall_clock
 
 __all__ = ["MemoryStore"]
 
@@ -41,6 +46,11 @@ class _Contents:
     logs: dict[str, list[StoredEvent]] = attrs.field(factory=dict)
     rows: dict[str, RunRow] = attrs.field(factory=dict)
     artifacts: dict[str, tuple[str, bytes]] = attrs.field(factory=dict)
+    epochs: dict[str, int] = attrs.field(factory=dict)
+    leases: dict[str, HeldLease] = attrs.field(factory=dict)
+    inboxes: dict[str, list[tuple[str, bytes, int]]] = attrs.field(factory=dict)
+    invocations: dict[str, str] = attrs.field(factory=dict)
+    secret_key: bytes = attrs.field(factory=lambda: secrets.token_bytes(32))
 
 
 class MemoryStore:
@@ -53,7 +63,10 @@ class MemoryStore:
     url: str = "memory://"
     write_behind: bool = False
 
-    def __init__(self, *, shared_with: MemoryStore | None = None) -> None:
+    def __init__(
+        self, *, shared_with: MemoryStore | None = None, clock: Callable[[], int] = wall_clock
+    ) -> None:
+        self.clock: Callable[[], int] = clock
         self._contents: _Contents = shared_with._contents if shared_with else _Contents()  # noqa: SLF001
         self._closed = False
 
@@ -73,22 +86,106 @@ class MemoryStore:
         expected_seq: int,
         events: Sequence[StoredEvent],
         artifacts: Sequence[Artifact] = (),
+        *,
+        lease: Lease | None = None,
     ) -> None:
         """Write artifacts and events, all or none (see `Store.append`)."""
         contents = self._open()
-        check_append(run_id, expected_seq, events, artifacts)
+        check_append(run_id, expected_seq, events, artifacts, lease)
         run_id = str(run_id)
         with contents.lock:
+            self._check_lease(contents, run_id, lease)
             log = contents.logs.get(run_id, [])
             if len(log) != expected_seq:
                 raise stale(run_id, expected_seq, len(log))
             row = advance(contents.rows.get(run_id), run_id, ((event.seq, event.data) for event in events))
+            key = row.invocation_key
+            if key is not None and (holder := contents.invocations.get(key, run_id)) != run_id:
+                raise invocation_taken(key, run_id, holder)
             for artifact in artifacts:
                 contents.artifacts.setdefault(str(artifact.id), (str(artifact.kind), artifact.data))
             if events:
                 log.extend(events)
                 contents.logs[run_id] = log
                 contents.rows[run_id] = row
+                if key is not None:
+                    contents.invocations[key] = run_id
+
+    def _alive(self, contents: _Contents, run_id: str, now: int) -> HeldLease | None:
+        held = contents.leases.get(run_id)
+        return held if held is not None and is_alive(held, now) else None
+
+    def _check_lease(self, contents: _Contents, run_id: str, lease: Lease | None) -> None:
+        if lease is not None:
+            held = contents.leases.get(run_id)
+            if held is None or held.epoch != lease.epoch:
+                raise lost(lease, contents.epochs.get(run_id, 0))
+        elif run_id in contents.leases and (alive := self._alive(contents, run_id, now := self.clock())):
+            raise leased(alive, now)
+
+    def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
+        """Take the run's lease (see `Store.acquire`)."""
+        contents = self._open()
+        run_id = check_acquire(run_id, owner, ttl_ms)
+        with contents.lock:
+            now = self.clock()
+            if alive := self._alive(contents, run_id, now):
+                raise leased(alive, now)
+            epoch = contents.epochs[run_id] = contents.epochs.get(run_id, 0) + 1
+            contents.leases[run_id] = HeldLease(run_id, epoch, owner, now + ttl_ms, ttl_ms)
+        return Lease(run_id, epoch, owner, ttl_ms)
+
+    def renew(self, lease: Lease) -> None:
+        """Let the lease last its time from now on. Raises `Concurrency` (`lease_lost`) when it is not held."""
+        contents = self._open()
+        with contents.lock:
+            self._check_lease(contents, lease.run_id, lease)
+            held = contents.leases[lease.run_id]
+            contents.leases[lease.run_id] = attrs.evolve(held, expires_at_ms=self.clock() + held.ttl_ms)
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; no error when it is lost already."""
+        contents = self._open()
+        with contents.lock:
+            held = contents.leases.get(lease.run_id)
+            if held is not None and held.epoch == lease.epoch:
+                del contents.leases[lease.run_id]
+
+    def lease_of(self, run_id: str) -> HeldLease | None:
+        """Return the lease that keeps others out of the run, None when it is free."""
+        return self._alive(self._open(), run_id, self.clock())
+
+    def post(self, run_id: str, kind: str, data: Any) -> int:
+        """Put a message into the run's inbox and return its number (see `Store.post`)."""
+        contents = self._open()
+        encoded = check_message(kind, data)
+        with contents.lock:
+            if run_id not in contents.logs:
+                raise no_run(run_id)
+            messages = contents.inboxes.setdefault(str(run_id), [])
+            messages.append((str(kind), encoded, self.clock()))
+            return len(messages)
+
+    def inbox(self, run_id: str, after: int = 0) -> list[Message]:
+        """Return the run's messages with a number above `after`, in order. Raises `NotFound`."""
+        contents = self._open()
+        with contents.lock:
+            if run_id not in contents.logs:
+                raise no_run(run_id)
+            messages = list(contents.inboxes.get(run_id, ()))
+        return [
+            Message(number, kind, canonical.decode(data), ts)
+            for number, (kind, data, ts) in enumerate(messages, 1)
+            if number > after
+        ]
+
+    def find_invocation(self, key: str) -> str | None:
+        """Return the id of the run whose first event has this invocation key, None when there is none."""
+        return self._open().invocations.get(key)
+
+    def secret_key(self) -> bytes:
+        """Return the 32 random bytes of this store, the same for every handle on it."""
+        return self._open().secret_key
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
         """Yield events in order, of the log as it stood at the call (see `Store.read_range`)."""

@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, Corruption, UsageError
 from machine.kernel.index import RunRow, advance
-from machine.stores.base import ZERO_CHAIN, Artifact, Head, RunPage, StoredEvent
+from machine.stores import sqlite_inbox, sqlite_lease
+from machine.stores.base import ZERO_CHAIN, Artifact, Head, Message, RunPage, StoredEvent
 from machine.stores.checks import (
     artifact_key,
     check_append,
     check_cursor,
     check_kind,
     check_limit,
+    check_message,
     check_range,
     check_size,
+    invocation_taken,
     is_run_prefix,
     no_artifact,
     no_run,
     stale,
 )
+from machine.stores.lease import HeldLease, Lease, check_acquire, wall_clock
 from machine.stores.sqlite_check import problems_of
 from machine.stores.sqlite_errors import SQLITE_FAILURES, store_error
 from machine.stores.sqlite_open import connect, open_database
@@ -36,6 +40,9 @@ from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
 from machine.stores.sqlite_session import Session, url_of
 
 __all__ = ["SqliteStore"]
+
+_HEAD_SEQ: Final = 7
+"""Where the head of the index stands among the columns of `_FIND_RUN`."""
 
 _CHUNK: Final = 500
 """How many events a reader fetches at a time."""
@@ -46,12 +53,11 @@ _FIND_RUN: Final = (
     "FROM runs WHERE run_id = ?"
 )
 _HEAD: Final = f"SELECT seq, chain FROM events WHERE run = {_RUN} ORDER BY seq DESC LIMIT 1"  # noqa: S608
+_FIND_INVOCATION: Final = "SELECT run_id FROM runs WHERE invocation_key = ?"
 _READ: Final = (
     "SELECT seq, data, chain FROM events WHERE run = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
 )
-_NEW_RUN: Final = (
-    "INSERT INTO runs (run_id, op_id, status, created_ms, updated_ms, head_seq) VALUES (?, ?, ?, ?, ?, ?)"
-)
+_NEW_RUN: Final = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _NEW_EVENT: Final = "INSERT INTO events (run, seq, data, chain) VALUES (?, ?, ?, ?)"
 _NEW_ARTIFACT: Final = "INSERT INTO artifacts (id, kind, data) VALUES (?, ?, ?)"  # there already: not written
 _MOVE_HEAD: Final = "UPDATE runs SET head_seq = ? WHERE key = ?"
@@ -77,10 +83,13 @@ class SqliteStore:
         synchronous: Literal["full", "normal"] = "full",
         create: bool = True,
         busy_timeout: float = 10.0,
+        clock: Callable[[], int] = wall_clock,
     ) -> None:
         if synchronous not in {"full", "normal"}:
             raise UsageError(f"synchronous is {synchronous!r}: it must be 'full' or 'normal'")
+        self.clock: Callable[[], int] = clock
         self._path: Final = Path(path).absolute()
+        self._name: Final = str(self._path)
         self._synchronous: Final = synchronous
         self._busy_timeout: Final = busy_timeout
         self.url: str = url_of(self._path, synchronous)
@@ -107,31 +116,26 @@ class SqliteStore:
         expected_seq: int,
         events: Sequence[StoredEvent],
         artifacts: Sequence[Artifact] = (),
+        *,
+        lease: Lease | None = None,
     ) -> None:
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
-        check_append(run_id, expected_seq, events, artifacts)
+        check_append(run_id, expected_seq, events, artifacts, lease)
         run_id = str(run_id)
         blobs = [(bytes.fromhex(new.id), str(new.kind), new.data) for new in artifacts]
-        with self._session as conn:
-            self._session.check_place()
-            conn.execute("BEGIN IMMEDIATE")
-            try:
-                found = conn.execute(_FIND_RUN, (run_id,)).fetchone()
-                self._check_head(run_id, expected_seq, found)
-                if blobs:
-                    conn.executemany(_NEW_ARTIFACT, blobs)
-                if events:
-                    key = self._index(conn, run_id, found, events)
-                    rows = [(key, event.seq, event.data, event.chain) for event in events]
-                    conn.executemany(_NEW_EVENT, rows)
-                conn.execute("COMMIT")
-            except BaseException:
-                if conn.in_transaction:
-                    conn.execute("ROLLBACK")
-                raise
+        with self._session.writing() as conn:
+            sqlite_lease.check_lease(conn, self._name, run_id, lease, self.clock)
+            found = conn.execute(_FIND_RUN, (run_id,)).fetchone()
+            self._check_head(run_id, expected_seq, found)
+            if blobs:
+                conn.executemany(_NEW_ARTIFACT, blobs)
+            if events:
+                key = self._index(conn, run_id, found, events)
+                rows = [(key, event.seq, event.data, event.chain) for event in events]
+                conn.executemany(_NEW_EVENT, rows)
 
     def _check_head(self, run_id: str, expected_seq: int, found: tuple[Any, ...] | None) -> None:
-        head_seq, indexed = (found[1] or 0, found[-1]) if found else (0, 0)
+        head_seq, indexed = (found[1] or 0, found[_HEAD_SEQ]) if found else (0, 0)
         if head_seq != indexed:
             # Events that were there are gone. To go on would be to do again what they say was done.
             raise Corruption(
@@ -153,7 +157,11 @@ class SqliteStore:
         row = advance(before, run_id, ((event.seq, event.data) for event in events))
         values = (row.op_id, row.status, row.created_ms, row.updated_ms, row.head_seq)
         if found is None or before is None:
-            key = conn.execute(_NEW_RUN, (run_id, *values)).lastrowid
+            invocation = row.invocation_key
+            taken = conn.execute(_FIND_INVOCATION, (invocation,)).fetchone() if invocation else None
+            if invocation and taken:
+                raise invocation_taken(invocation, run_id, taken[0])
+            key = conn.execute(_NEW_RUN, (run_id, *values, invocation)).lastrowid
             assert key is not None
             return key
         key = int(found[0])
@@ -162,6 +170,54 @@ class SqliteStore:
             conn.execute(_MOVE_HEAD, (row.head_seq, key))
         else:
             conn.execute(_MOVE_RUN, (*values, key))
+        return key
+
+    def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
+        """Take the run's lease (see `Store.acquire`)."""
+        run_id = check_acquire(run_id, owner, ttl_ms)
+        with self._session.writing("normal") as conn:
+            return sqlite_lease.acquire(conn, self._name, run_id, owner, ttl_ms=ttl_ms, now=self.clock())
+
+    def renew(self, lease: Lease) -> None:
+        """Let the lease last its time from now on. Raises `Concurrency` (`lease_lost`) when it is not held."""
+        with self._session.writing("normal") as conn:
+            sqlite_lease.renew(conn, self._name, lease, self.clock())
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; no error when it is lost already."""
+        with self._session.writing("normal") as conn:
+            sqlite_lease.release(conn, self._name, lease)
+
+    def lease_of(self, run_id: str) -> HeldLease | None:
+        """Return the lease that keeps others out of the run, None when it is free."""
+        with self._session as conn:
+            return sqlite_lease.lease_of(conn, self._name, _text(run_id), self.clock())
+
+    def post(self, run_id: str, kind: str, data: Any) -> int:
+        """Put a message into the run's inbox, durable on return, and return its number (see `Store.post`)."""
+        encoded = check_message(kind, data)
+        with self._session.writing() as conn:
+            return sqlite_inbox.post(conn, _text(run_id), str(kind), encoded, self.clock())
+
+    def inbox(self, run_id: str, after: int = 0) -> list[Message]:
+        """Return the run's messages with a number above `after`, in order. Raises `NotFound`."""
+        with self._session as conn:
+            return sqlite_inbox.messages(conn, _text(run_id), after)
+
+    def find_invocation(self, key: str) -> str | None:
+        """Return the id of the run whose first event has this invocation key, None when there is none."""
+        with self._session as conn:
+            found = conn.execute(_FIND_INVOCATION, (_text(key),)).fetchone()
+        return None if found is None else str(found[0])
+
+    def secret_key(self) -> bytes:
+        """Return the 32 random bytes of this store: made once, kept in it, the same for every process."""
+        with self._session as conn:
+            key = sqlite_inbox.secret_of(conn)
+        if key is None:
+            # a key that was used must not be taken back by a power cut, whatever the store risks otherwise
+            with self._session.writing("full") as conn:
+                key = sqlite_inbox.make_secret(conn)
         return key
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
@@ -288,12 +344,11 @@ class SqliteStore:
         try:
             conn = connect(self._path, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
         except SQLITE_FAILURES as exc:
-            return [str(store_error(exc, str(self._path)))]
+            return [str(store_error(exc, self._name))]
         try:
-            conn.execute("BEGIN")
-            return problems_of(conn)
+            return problems_of(conn, self._path)
         except SQLITE_FAILURES as exc:
-            return [str(store_error(exc, str(self._path)))]
+            return [str(store_error(exc, self._name))]
         finally:
             conn.close()
 

@@ -8,25 +8,39 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 from machine.errors import Corruption
 from machine.kernel.index import advance
 from machine.stores.sqlite_errors import SQLITE_FAILURES
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
-from machine.stores.sqlite_schema import MIGRATIONS, schema_of
+from machine.stores.sqlite_schema import MIGRATIONS, read_as_newest, schema_of, version_of
 
 __all__ = ["problems_of"]
 
 
-def problems_of(conn: sqlite3.Connection) -> list[str]:
+def problems_of(conn: sqlite3.Connection, path: Path) -> list[str]:
     """Return one sentence for each thing that is wrong; empty when the file is sound."""
-    found: list[str] = []
+    if 0 < (version := version_of(conn)) < len(MIGRATIONS):
+        read_as_newest(conn, version)
+    conn.execute("BEGIN")
+    found = list(_size(conn, path))
     for check in (_structure, _schema, _strays, _index):
         try:
             found.extend(check(conn))
         except (*SQLITE_FAILURES, Corruption) as exc:
             found.append(f"the check of the {check.__name__[1:]} could not be finished: {exc}")
     return found
+
+
+def _size(conn: sqlite3.Connection, path: Path) -> Iterator[str]:
+    # SQLite reads a last page that was cut as if zeros followed, and sees nothing where there were zeros
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return  # moved since the store looked: its next write will say so
+    if size % int(conn.execute("PRAGMA page_size").fetchone()[0]):
+        yield "file structure: the last page is cut off"
 
 
 def _structure(conn: sqlite3.Connection) -> Iterator[str]:
@@ -38,7 +52,8 @@ def _structure(conn: sqlite3.Connection) -> Iterator[str]:
 def _schema(conn: sqlite3.Connection) -> Iterator[str]:
     blank = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        for step in MIGRATIONS:
+        # one that could not be migrated is judged as what it is
+        for step in MIGRATIONS[: version_of(conn)]:
             for statement in step:
                 blank.execute(statement)
         ours = schema_of(blank)
@@ -57,6 +72,8 @@ def _schema(conn: sqlite3.Connection) -> Iterator[str]:
 def _strays(conn: sqlite3.Connection) -> Iterator[str]:
     for (run,) in conn.execute("SELECT DISTINCT run FROM events WHERE run NOT IN (SELECT key FROM runs)"):
         yield f"index: there are events of a run {run} that has no row"
+    for (run,) in conn.execute("SELECT DISTINCT run FROM inbox WHERE run NOT IN (SELECT key FROM runs)"):
+        yield f"inbox: there are messages to a run {run} that has no row"
 
 
 def _index(conn: sqlite3.Connection) -> Iterator[str]:

@@ -15,7 +15,7 @@ from machine.stores.base import StoredEvent
 
 __all__ = ["RUN_COLUMNS", "event_of", "row_of"]
 
-RUN_COLUMNS: Final = "run_id, op_id, status, created_ms, updated_ms, head_seq"
+RUN_COLUMNS: Final = "run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key"
 """The columns of an index row, in the order of the fields of `RunRow`."""
 
 _ROW_TYPES: Final = (str, str, str, int, int, int)
@@ -31,6 +31,7 @@ def event_of(columns: tuple[Any, Any, Any]) -> StoredEvent:
 
 def row_of(columns: Sequence[Any]) -> RunRow:
     """Return the index row of its columns. Raises `Corruption` when they cannot be."""
-    if tuple(map(type, columns)) != _ROW_TYPES:
+    *most, key = columns
+    if tuple(map(type, most)) != _ROW_TYPES or not (key is None or type(key) is str):
         raise Corruption(f"the index row of run {columns[0]!r} is damaged: it holds values of other types")
     return RunRow(*columns)

@@ -10,8 +10,9 @@ import sqlite3
 from typing import Final
 
 from machine.errors import Code, Corruption, NotFound, StoreOther
+from machine.stores.sqlite_errors import sqlite_code
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "identify", "migrate", "schema_of"]
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "identify", "migrate", "read_as_newest", "schema_of", "version_of"]
 
 APPLICATION_ID: Final = 0x4D41_4348
 """What marks an SQLite file as a store of this library ("MACH")."""
@@ -98,8 +99,105 @@ _VERSION_1: Final = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+_VERSION_2: Final = (
+    "ALTER TABLE runs ADD COLUMN invocation_key TEXT",
+    # partial: a run without a key costs nothing here
+    """
+    CREATE UNIQUE INDEX runs_by_invocation ON runs (invocation_key)
+    WHERE invocation_key IS NOT NULL
+    """,
+    """
+    CREATE TRIGGER invocations_stay BEFORE INSERT ON runs
+    WHEN EXISTS (SELECT 1 FROM runs WHERE invocation_key = NEW.invocation_key)
+    BEGIN SELECT RAISE(ABORT, 'an invocation key is of one run'); END
+    """,
+    """
+    CREATE TRIGGER runs_keep_their_invocation BEFORE UPDATE OF invocation_key ON runs
+    BEGIN SELECT RAISE(ABORT, 'runs keep their invocation key'); END
+    """,
+    # Who drives a run. By run id and not by key: a lease is taken before the run has a row. A row without
+    # an owner is a lease that was released; it stays, for its epoch is never given again.
+    """
+    CREATE TABLE leases (
+      run_id TEXT NOT NULL PRIMARY KEY,
+      epoch INTEGER NOT NULL,
+      owner TEXT,
+      expires_ms INTEGER NOT NULL,
+      ttl_ms INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TRIGGER leases_stay BEFORE INSERT ON leases
+    WHEN EXISTS (SELECT 1 FROM leases WHERE run_id = NEW.run_id)
+    BEGIN SELECT RAISE(ABORT, 'leases are never replaced'); END
+    """,
+    """
+    CREATE TRIGGER leases_go_forward BEFORE UPDATE ON leases
+    WHEN NEW.run_id IS NOT OLD.run_id OR NEW.epoch < OLD.epoch
+    BEGIN SELECT RAISE(ABORT, 'an epoch only grows'); END
+    """,
+    """
+    CREATE TRIGGER leases_never_go BEFORE DELETE ON leases
+    BEGIN SELECT RAISE(ABORT, 'leases are never deleted'); END
+    """,
+    # What was sent to runs from outside, in the order it came.
+    """
+    CREATE TABLE inbox (
+      run INTEGER NOT NULL REFERENCES runs (key),
+      number INTEGER NOT NULL,
+      kind TEXT NOT NULL,
+      data BLOB NOT NULL,
+      ts_ms INTEGER NOT NULL,
+      PRIMARY KEY (run, number)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TRIGGER messages_continue BEFORE INSERT ON inbox
+    WHEN NEW.number IS NOT (SELECT coalesce(max(number), 0) + 1 FROM inbox WHERE run = NEW.run)
+    BEGIN SELECT RAISE(ABORT, 'a message continues the inbox of its run'); END
+    """,
+    """
+    CREATE TRIGGER messages_never_change BEFORE UPDATE ON inbox
+    BEGIN SELECT RAISE(ABORT, 'messages are never changed'); END
+    """,
+    """
+    CREATE TRIGGER messages_never_go BEFORE DELETE ON inbox
+    BEGIN SELECT RAISE(ABORT, 'messages are never deleted'); END
+    """,
+    # One row, made when it is first asked for.
+    """
+    CREATE TABLE secret (
+      one INTEGER PRIMARY KEY CHECK (one = 1),
+      key BLOB NOT NULL
+    )
+    """,
+    """
+    CREATE TRIGGER secret_stays BEFORE INSERT ON secret WHEN EXISTS (SELECT 1 FROM secret)
+    BEGIN SELECT RAISE(ABORT, 'the secret key is never replaced'); END
+    """,
+    """
+    CREATE TRIGGER secret_never_changes BEFORE UPDATE ON secret
+    BEGIN SELECT RAISE(ABORT, 'the secret key is never changed'); END
+    """,
+    """
+    CREATE TRIGGER secret_never_goes BEFORE DELETE ON secret
+    BEGIN SELECT RAISE(ABORT, 'the secret key is never deleted'); END
+    """,
+)
+
+_READ_AS_2: Final = (
+    "CREATE TEMP VIEW runs AS SELECT *, NULL AS invocation_key FROM main.runs",
+    "CREATE TEMP TABLE leases (run_id, epoch, owner, expires_ms, ttl_ms)",
+    "CREATE TEMP TABLE inbox (run, number, kind, data, ts_ms)",
+    "CREATE TEMP TABLE secret (one, key)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 """`MIGRATIONS[n]` is the statements that make version n + 1 of version n; version 0 is an empty database."""
+
+
+READ_AS: tuple[tuple[str, ...], ...] = (_READ_AS_2,)
+"""`READ_AS[n]` lets version n + 1 be read as n + 2 where it cannot be migrated, on one connection."""
 
 
 def _number(conn: sqlite3.Connection, pragma: str) -> int:
@@ -131,8 +229,18 @@ def identify(conn: sqlite3.Connection, path: str) -> int:
 
 def migrate(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
     """Bring the schema to the newest version, in one transaction; an empty database only if `create`."""
-    if identify(conn, path) == len(MIGRATIONS):
+    known = identify(conn, path)
+    if known == len(MIGRATIONS):
         return
+    try:
+        _upgrade(conn, path, create=create)
+    except sqlite3.OperationalError as exc:
+        if not known or sqlite_code(exc) & 0xFF != sqlite3.SQLITE_READONLY:
+            raise
+        read_as_newest(conn, known)
+
+
+def _upgrade(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
     conn.execute("BEGIN IMMEDIATE")
     try:
         version = identify(conn, path)  # another process may have been here while we waited
@@ -152,6 +260,20 @@ def migrate(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
     finally:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
+
+
+def read_as_newest(conn: sqlite3.Connection, version: int) -> None:
+    """Let an older schema be read as the newest, through names that only this connection has."""
+    for stand_ins in READ_AS[version - 1 :]:
+        for statement in stand_ins:
+            conn.execute(statement)
+    # or a write would go into the stand-ins; every BEGIN IMMEDIATE says "read-only" from here on
+    conn.execute("PRAGMA query_only = ON")
+
+
+def version_of(conn: sqlite3.Connection) -> int:
+    """Return the schema version that a file claims."""
+    return _number(conn, "user_version")
 
 
 def schema_of(conn: sqlite3.Connection) -> dict[str, str]:

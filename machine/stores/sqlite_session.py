@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 from machine.errors import Code, StoreOther
@@ -55,6 +57,25 @@ class Session:
         if wrong := self.out_of_place():
             raise wrong
 
+    @contextmanager
+    def writing(self, synchronous: Literal["full", "normal"] | None = None) -> Iterator[sqlite3.Connection]:
+        """Give the connection within a transaction that may write: all of it or, on an error, none.
+
+        `synchronous` is how its commit is to be waited for, when not as the store's others are.
+        """
+        with self as conn:
+            self.check_place()
+            usual = _set_synchronous(conn, synchronous) if synchronous else None
+            try:
+                conn.execute("BEGIN IMMEDIATE")
+                yield conn
+                conn.execute("COMMIT")
+            finally:
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
+                if usual is not None:
+                    conn.execute(f"PRAGMA synchronous = {usual}")
+
     def close(self) -> None:
         """Close the connection when nobody is using it; twice is harmless."""
         with self._lock:
@@ -64,6 +85,16 @@ class Session:
                 conn.close()
             except SQLITE_FAILURES as exc:
                 raise store_error(exc, self._path) from exc
+
+
+def _set_synchronous(conn: sqlite3.Connection, wanted: str) -> int | None:
+    """Set how commits are waited for, and return how they were; None when that was left alone."""
+    # without the write-ahead log, anything less than FULL may damage the file
+    if wanted != "full" and conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        return None
+    usual = int(conn.execute("PRAGMA synchronous").fetchone()[0])
+    conn.execute(f"PRAGMA synchronous = {wanted}")
+    return usual
 
 
 def url_of(path: Path, synchronous: str) -> str:

@@ -29,9 +29,11 @@ from machine.errors import (
 )
 from machine.kernel.index import RunRow, advance
 from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Artifact, Head, Store, StoredEvent
+from machine.testing.store_inbox import InboxConformance
+from machine.testing.store_leases import LeaseConformance
 from machine.testing.store_model import check_against_model
 from machine.testing.store_samples import LONG, OTHER, RUN, artifact_of, log_of, read_log, run_id_of
-from machine.testing.store_sharing import SharedStoreConformance, StoreFactory
+from machine.testing.store_sharing import StoreFactory
 
 __all__ = ["StoreConformance", "StoreFactory"]
 
@@ -41,7 +43,7 @@ def _oversized() -> Artifact:
     return Artifact("0" * 64, "output", bytes(MAX_ARTIFACT_BYTES + 1))
 
 
-class StoreConformance(SharedStoreConformance):
+class StoreConformance(LeaseConformance, InboxConformance):
     """What every store must do; give it a `store_factory` fixture and pytest runs the rest."""
 
     # the log
@@ -51,6 +53,7 @@ class StoreConformance(SharedStoreConformance):
         assert isinstance(store, Store)
         assert isinstance(store.url, str)
         assert isinstance(store.write_behind, bool)
+        assert store.clock() > 1_700_000_000_000  # noqa: PLR2004 - milliseconds, of these years
 
     def test_an_unknown_run_is_empty(self, store: Store) -> None:
         """Reading a run that is not there is no error; asking for its row is."""

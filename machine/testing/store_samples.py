@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
+
+import attrs
 
 from machine.canonical import artifact_id
 from machine.events import chain_next, seal
 from machine.stores.base import ZERO_CHAIN, Artifact, Store, StoredEvent
 
-__all__ = ["LONG", "OTHER", "RUN", "artifact_of", "log_of", "read_log", "run_id_of"]
+__all__ = ["LONG", "OTHER", "RUN", "Clock", "artifact_of", "log_of", "read_log", "run_id_of"]
 
 RUN: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
 OTHER: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3d"
@@ -20,6 +23,17 @@ _STARTED: Final = (
 )
 _ENTERED: Final = b'{"attempt":0,"base_snapshot_id":"s","state_id":"a.b.c","type":"state_entered"}'
 _COMPLETED: Final = b'{"final_snapshot_id":"s","status":"%b","type":"run_completed"}'
+
+
+@attrs.define
+class Clock:
+    """A wall clock that stands still until a test moves it."""
+
+    now: int = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        """Return the time in milliseconds."""
+        return self.now
 
 
 def run_id_of(number: int) -> str:
@@ -35,14 +49,18 @@ def log_of(
     chain: bytes = ZERO_CHAIN,
     op: str = "demo",
     status: str | None = None,
+    info: Mapping[str, str] | None = None,
 ) -> list[StoredEvent]:
-    """Return `count` events from seq `first` on that continue `chain`; `status` ends the run."""
+    """Return `count` events from seq `first` on that continue `chain`; `status` ends the run.
+
+    `info` is added to that of each envelope.
+    """
     events = []
     for seq in range(first, first + count):
         body = _STARTED % op.encode() if seq == 1 else _ENTERED
         if status is not None and seq == first + count - 1:
             body = _COMPLETED % status.encode()
-        data = seal(seq, body, run_id, 1_700_000_000_000 + seq)
+        data = seal(seq, body, run_id, 1_700_000_000_000 + seq, info)
         chain = chain_next(chain, data)
         events.append(StoredEvent(seq, data, chain))
     return events

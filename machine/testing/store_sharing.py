@@ -12,7 +12,7 @@ import pytest
 
 from machine.errors import Code, Concurrency, StoreOther
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
-from machine.testing.store_samples import LONG, RUN, log_of, read_log
+from machine.testing.store_samples import LONG, OTHER, RUN, log_of, read_log
 
 __all__ = ["SharedStoreConformance", "StoreFactory"]
 
@@ -86,11 +86,20 @@ class SharedStoreConformance:
         """Every method, and a reader that was paused, raises `store_closed`."""
         with store_factory() as store:
             store.append(RUN, 0, log_of(RUN, LONG))
+            lease = store.acquire(RUN, "one", 60_000)
             paused = store.read_range(RUN)
             next(paused)
         uses: list[Callable[[], object]] = [
             lambda: store.head(RUN),
             lambda: store.append(RUN, LONG, log_of(RUN, 1, first=LONG + 1)),
+            lambda: store.acquire(OTHER, "one", 1_000),
+            lambda: store.renew(lease),
+            lambda: store.release(lease),
+            lambda: store.lease_of(RUN),
+            lambda: store.post(RUN, "signal", {}),
+            lambda: store.inbox(RUN),
+            lambda: store.find_invocation("key"),
+            store.secret_key,
             lambda: store.read_range(RUN),
             lambda: list(paused),
             lambda: store.put("output", b""),

@@ -15,7 +15,7 @@ from machine.stores import ZERO_CHAIN, Artifact, SqliteStore, open_store, sqlite
 from machine.testing.store_conformance import StoreConformance
 from machine.testing.store_samples import log_of, run_id_of
 
-RUN = run_id_of(1)
+RUN, OTHER = run_id_of(1), run_id_of(2)
 
 
 class TestSqliteStore(StoreConformance):
@@ -37,9 +37,14 @@ def path(tmp_path):
 
 @pytest.fixture
 def raw(path):
-    """Any other program's connection to a store with one run and one artifact."""
+    """Any other program's connection to a store with something in every table."""
     with SqliteStore(path) as store:
-        store.append(RUN, 0, log_of(RUN, 3), [Artifact(artifact_id(b"a"), "output", b"a")])
+        log = log_of(RUN, 3, info={"invocation_key": "key"})
+        store.append(RUN, 0, log, [Artifact(artifact_id(b"a"), "output", b"a")])
+        store.release(store.acquire(RUN, "somebody", 1000))
+        store.acquire(OTHER, "somebody", 1000)
+        store.post(RUN, "signal", {"a": 1})
+        store.secret_key()
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         yield conn
 
@@ -72,7 +77,7 @@ def test_the_settings_are_those_of_a_durable_store(path, synchronous, number):
     with SqliteStore(path, synchronous=synchronous) as store:
         conn = store._session.conn
         assert pragma(conn, "application_id") == 0x4D414348
-        assert pragma(conn, "user_version") == 1
+        assert pragma(conn, "user_version") == 2
         assert pragma(conn, "journal_mode") == "wal"
         assert pragma(conn, "synchronous") == number
         assert pragma(conn, "busy_timeout") == 10_000
@@ -152,8 +157,22 @@ def test_a_path_that_is_not_utf8_works(tmp_path):
         "UPDATE runs SET run_id = 'x'",
         "UPDATE runs SET key = 7",
         "DELETE FROM runs",
-        "INSERT OR REPLACE INTO runs SELECT 7, run_id, '', '', 0, 0, 0 FROM runs",
-        "INSERT OR REPLACE INTO runs VALUES (1, 'x', '', '', 0, 0, 0)",
+        "INSERT OR REPLACE INTO runs SELECT 7, run_id, '', '', 0, 0, 0, NULL FROM runs",
+        "INSERT OR REPLACE INTO runs VALUES (1, 'x', '', '', 0, 0, 0, NULL)",
+        "INSERT OR REPLACE INTO runs VALUES (7, 'x', '', '', 0, 0, 0, 'key')",
+        "UPDATE runs SET invocation_key = NULL",
+        "UPDATE leases SET epoch = 0",
+        "UPDATE leases SET run_id = 'x'",
+        "DELETE FROM leases",
+        "INSERT OR REPLACE INTO leases SELECT run_id, 1, 'mine', 0, 1 FROM leases",
+        "UPDATE inbox SET data = x'00'",
+        "DELETE FROM inbox",
+        "INSERT OR REPLACE INTO inbox VALUES (1, 1, 'x', x'00', 0)",
+        "INSERT INTO inbox VALUES (1, 3, 'x', x'00', 0)",
+        "UPDATE secret SET key = x'00'",
+        "DELETE FROM secret",
+        "INSERT OR REPLACE INTO secret VALUES (1, x'00')",
+        "INSERT INTO secret VALUES (2, x'00')",
     ],
 )
 @pytest.mark.parametrize("recursive", [0, 1])
@@ -251,10 +270,10 @@ def test_a_path_with_a_nul_is_refused():
 def test_a_newer_schema_is_refused(raw, path):
     raw.execute("PRAGMA user_version = 7")
     raw.close()
-    with pytest.raises(StoreOther, match=r"version 7.* up to 1") as caught:
+    with pytest.raises(StoreOther, match=r"version 7.* up to 2") as caught:
         SqliteStore(path)
     assert caught.value.code == Code.STORE_NEWER_SCHEMA
-    assert caught.value.info.details == {"path": str(path), "found": 7, "supported": 1}
+    assert caught.value.info.details == {"path": str(path), "found": 7, "supported": 2}
 
 
 def test_an_impossible_schema_is_damage(raw, path):
@@ -272,9 +291,9 @@ def test_an_older_schema_is_migrated_with_all_it_holds(raw, path, monkeypatch):
     monkeypatch.setattr(sqlite_schema, "MIGRATIONS", steps)
     with SqliteStore(path, create=False) as store:
         conn = store._session.conn
-        assert pragma(conn, "user_version") == 2
+        assert pragma(conn, "user_version") == 3
         assert conn.execute("SELECT count(*) FROM more").fetchone() == (1,)
-        assert list(store.read_range(RUN)) == log_of(RUN, 3)
+        assert list(store.read_range(RUN)) == log_of(RUN, 3, info={"invocation_key": "key"})
     with SqliteStore(path) as again:
         assert again._session.conn.execute("SELECT count(*) FROM more").fetchone() == (1,)
 
@@ -284,7 +303,7 @@ def test_a_migration_that_fails_changes_nothing(raw, path, monkeypatch):
     monkeypatch.setattr(sqlite_schema, "MIGRATIONS", steps)
     with pytest.raises(Corruption):
         SqliteStore(path)
-    assert pragma(raw, "user_version") == 1
+    assert pragma(raw, "user_version") == 2
     assert "more" not in "".join(raw.iterdump())
 
 

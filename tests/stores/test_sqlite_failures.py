@@ -184,6 +184,30 @@ def test_a_read_only_store_can_be_read_but_not_written(written, modes):
             assert store.latest_seq(RUN) == 3
 
 
+@pytest.mark.parametrize("modes", [(0o555, 0o444), (0o555, 0o666), (0o777, 0o444)])
+def test_a_read_only_store_of_version_1_can_be_read_but_not_written(place, modes, version_1):
+    log = version_1(place / "runs.db")
+    with (
+        read_only(place, directory_mode=modes[0], file_mode=modes[1]),
+        SqliteStore(place / "runs.db") as store,
+    ):
+        assert list(store.read_range(RUN)) == log
+        assert store.run_row(RUN).invocation_key is None
+        assert [row.run_id for row in store.list_runs(status="running").rows] == [RUN]
+        assert store.find_runs("") == [RUN]
+        assert store.lease_of(RUN) is store.find_invocation("key") is None
+        assert store.inbox(RUN) == []
+        refused(store, Code.STORE_READ_ONLY)
+        for write in (
+            lambda: store.acquire(RUN, "one", 1_000),
+            lambda: store.post(RUN, "signal", 1),
+            store.secret_key,
+        ):
+            with pytest.raises(StoreOther) as caught:
+                write()
+            assert caught.value.code == Code.STORE_READ_ONLY
+
+
 def test_commits_in_a_wal_that_cannot_be_read_are_not_passed_over(place):
     path = place / "runs.db"
     with SqliteStore(place / "live.db") as store:

@@ -1,0 +1,103 @@
+"""`torture`: the command that crashes a run everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from machine.cli.failures import Exit
+from machine.cli.output import clean, on_terminal
+from machine.cli.run import config_of, input_of
+from machine.cli.session import Injected
+from machine.torture import FAULTS, crash_matrix
+
+__all__ = ["torture"]
+
+
+def torture(
+    target: str,
+    /,
+    *,
+    input: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)] = "{}",  # noqa: A002
+    skip_tag: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    config: Path | None = None,
+    fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    idempotent: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    stop_at_first: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    session: Injected,
+) -> int:
+    """Crash a run everywhere, in every way, and see that it recovers.
+
+    The plan is run once for real, in a temporary store, effects included. Then it is run again on what that
+    run learned, once for every append and every fault (killed before and after the append, torn write, lost
+    fsync, disk full, IO error, duplicate append, store locked), resumed, and held to the same end: nothing
+    durable lost, nothing fetched or done again that the log knows. Prints the unsafe boundaries (exit code 1),
+    or that there are none (exit code 0).
+
+    Parameters
+    ----------
+    target
+        The plan: package.module:plan or path/file.py:plan. `:plan` may be left out when there is only one.
+    input
+        The run's input, a JSON object: as it is, in a file (@FILE), or on stdin (-). It becomes the context.
+    skip_tag
+        Skip the states that carry this tag. May be given more than once.
+    config
+        A JSON file with the fields of RunConfig.
+    fault
+        Try this fault only, for instance torn_write or enospc. May be given more than once.
+    idempotent
+        Take effects of this namespace as the same done twice as done once. May be given more than once.
+    stop_at_first
+        Stop at the first unsafe cell.
+    quiet
+        Do not show progress.
+    """
+    loaded = session.load(target)
+    with _counting(quiet=quiet or session.as_json) as progress, session.user_code():
+        matrix = crash_matrix(
+            loaded.plan,
+            input=input_of(input),
+            config=config_of(config, skip_tag),
+            faults=fault or FAULTS,
+            idempotent=idempotent,
+            stop_at_first=stop_at_first,
+            progress=progress,
+        )
+    if session.as_json:
+        session.json(matrix.to_json())
+        return Exit.OK if matrix.safe else Exit.FAILED
+    if matrix.status != "completed":
+        session.note("note", f"the run itself has {matrix.status}; what was tortured is that")
+    session.out.line((matrix.summary(), "green" if matrix.safe else "bold red"))
+    if not matrix.safe:
+        session.out.table(
+            ["SEQ", "EVENT", "STATE", "FAULT", "REASON"],
+            [[*cells, (clean(reason), "red")] for *cells, reason in matrix.rows()],
+        )
+    return Exit.OK if matrix.safe else Exit.FAILED
+
+
+@contextlib.contextmanager
+def _counting(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give what counts the cells on a moving line, on a terminal."""
+    text = Text("")
+
+    def count(done: int, total: int) -> None:
+        text.plain = f"{done}/{total} cells"
+
+    if quiet or not on_terminal(sys.stderr):
+        yield count
+    else:
+        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        with Live(text, console=console, transient=True, redirect_stdout=False):
+            yield count

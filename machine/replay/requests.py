@@ -1,0 +1,123 @@
+"""Which recorded request a replayed one is, when both have secrets in them: the values are not there to compare.
+
+The hash in a handle needs a key that stays with the store, so a replay takes the hashes from the recording.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from machine import canonical
+from machine.events import Event, FactRecorded, StateFailed
+from machine.secrets.handle import has_handle, macs, stripped, with_macs
+
+__all__ = ["RecordedRequests"]
+
+_NAME: Final = rb"[A-Za-z0-9_.-]{1,128}"
+_ANY_HANDLE: Final = re.compile(
+    rb'(?P<object>\{"\$secret":"' + _NAME + rb'","mac":"[0-9a-f]{32}"\})'
+    rb'|\{(?P<slashes>\\+)"\$secret(?P=slashes)":(?P=slashes)"' + _NAME + rb"(?P=slashes)\","
+    rb'(?P=slashes)"mac(?P=slashes)":(?P=slashes)"[0-9a-f]{32}(?P=slashes)"\}'
+    rb"|%7B%22%24secret%22%3A%22" + _NAME + rb"%22%2C%22mac%22%3A%22[0-9a-f]{32}%22%7D"
+)
+_TEXT: Final = rb'(?:[^"\\]|\\.)*?'
+
+
+@attrs.frozen
+class _Recorded:
+    data: bytes
+    bare: bytes
+    macs: tuple[str, ...]
+    shape: re.Pattern[bytes]
+
+
+class RecordedRequests:
+    """The requests of a recording that hold secrets. `load` returns an artifact's bytes."""
+
+    def __init__(self, load: Callable[[str], bytes]) -> None:
+        self._load = load
+        self._digests: dict[str, set[str]] = {}
+        self._secret: dict[str, list[_Recorded]] = {}
+        self._unread: dict[str, list[str]] = {}
+        self._bound: dict[str, str] = {}
+        self._failed: str | None = None
+
+    def note(self, event: Event) -> None:
+        """Take in an event of the attempt that is about to be replayed, in the order recorded."""
+        if isinstance(event, StateFailed):
+            self._failed = event.error.code
+        elif not isinstance(event, FactRecorded):
+            self._failed = None
+        else:
+            self._add(event)
+
+    def failed_with(self, code: str) -> bool:
+        """Say whether the attempt that is replayed was recorded as failed with a code."""
+        return self._failed == code
+
+    @staticmethod
+    def same(recorded: bytes, now: bytes) -> bool:
+        """Say whether two events differ at most where the recorded one has the handle of a secret."""
+        return has_handle(recorded) and _shape(recorded).fullmatch(now) is not None
+
+    def _add(self, fact: FactRecorded) -> None:
+        known = self._digests.setdefault(fact.namespace, set())
+        if fact.request_digest not in known:
+            known.add(fact.request_digest)
+            self._unread.setdefault(fact.namespace, []).append(fact.request_digest)
+
+    def like(self, namespace: str, data: bytes, veiled: bytes) -> bytes:
+        """Return the recorded request that `data` stands for; `veiled` (it without secrets) when there is none."""
+        known = self._digests.get(namespace, ())
+        if canonical.artifact_id(data) in known:
+            return data  # recorded as it is: it holds no secret, or one that nobody knew to be one
+        if veiled is not data and canonical.artifact_id(veiled) in known:
+            return veiled
+        bare, now = stripped(veiled), macs(veiled)
+        candidates = self._candidates(namespace)
+        for recorded in candidates:
+            if recorded.bare == bare and self._bind(now, recorded.macs):
+                return recorded.data
+        for recorded in candidates:
+            if recorded.shape.fullmatch(data) or recorded.shape.fullmatch(veiled):
+                return recorded.data
+        for recorded in candidates:
+            if len(recorded.macs) == len(
+                now
+            ):  # what differs is something else: hashes would only be in the way
+                return with_macs(veiled, recorded.macs)
+        return veiled
+
+    def _bind(self, now: list[str], then: tuple[str, ...]) -> bool:
+        """Take the hashes of today for those of the recording, unless one of them has another meaning already."""
+        taken = {mac: name for name, mac in self._bound.items()}
+        pairs = dict(zip(now, then, strict=True))
+        if any(
+            self._bound.get(mac, other) != other or taken.get(other, mac) != mac
+            for mac, other in pairs.items()
+        ):
+            return False
+        self._bound.update(pairs)
+        return True
+
+    def _candidates(self, namespace: str) -> list[_Recorded]:
+        found = self._secret.setdefault(namespace, [])
+        for digest in self._unread.pop(namespace, ()):
+            data = self._load(digest)
+            if has_handle(data):
+                found.append(_Recorded(data, stripped(data), tuple(macs(data)), _shape(data)))
+        return found
+
+
+def _shape(data: bytes) -> re.Pattern[bytes]:
+    """Return a pattern of the request with any text where it holds a secret."""
+    parts, at = [], 0
+    for found in _ANY_HANDLE.finditer(data):
+        parts.append(re.escape(data[at : found.start()]))
+        parts.append(rb'(?:"' + _TEXT + rb'"|' + re.escape(found[0]) + rb")" if found["object"] else _TEXT)
+        at = found.end()
+    return re.compile(b"".join((*parts, re.escape(data[at:]))), re.DOTALL)

@@ -1,0 +1,109 @@
+"""The leases of a store file: one row for each run that was ever driven, and its epoch only grows.
+
+The commit of a lease is not waited for: it outlives the process, and who held one that a power cut took back
+is gone with it. An epoch under which something was appended is as durable as the event, being before it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from machine.errors import Code, StoreOther
+from machine.stores.lease import HeldLease, Lease, is_alive, leased, lost
+from machine.stores.sqlite_errors import sqlite_code
+from machine.stores.sqlite_schema import schema_of
+
+__all__ = ["acquire", "check_lease", "lease_of", "release", "renew"]
+
+# epoch, owner, when it expires, its time; a row without an owner is a lease that was released: the epoch stays
+_FIND: Final = "SELECT epoch, owner, expires_ms, ttl_ms FROM leases WHERE run_id = ?"
+_NEW: Final = "INSERT INTO leases (epoch, owner, expires_ms, ttl_ms, run_id) VALUES (?, ?, ?, ?, ?)"
+_TAKE: Final = "UPDATE leases SET epoch = ?, owner = ?, expires_ms = ?, ttl_ms = ? WHERE run_id = ?"
+_RENEW: Final = "UPDATE leases SET expires_ms = ? + ttl_ms WHERE run_id = ?"
+_RELEASE: Final = "UPDATE leases SET owner = NULL WHERE run_id = ?"
+
+_Row: TypeAlias = tuple[int, str | None, int, int]
+
+
+def acquire(conn: sqlite3.Connection, path: str, run_id: str, owner: str, *, ttl_ms: int, now: int) -> Lease:
+    """Take the run's lease, in the transaction of `conn`. Raises `Concurrency` (`run_leased`)."""
+    row = _find(conn, path, run_id)
+    if (held := _held(run_id, row)) is not None and is_alive(held, now):
+        raise leased(held, now)
+    epoch = row[0] + 1 if row else 1
+    try:
+        conn.execute(_TAKE if row else _NEW, (epoch, owner, now + ttl_ms, ttl_ms, run_id))
+    except sqlite3.IntegrityError as exc:
+        # another column, that must have a value
+        raise _not_understood(path) from exc
+    return Lease(run_id, epoch, owner, ttl_ms)
+
+
+def renew(conn: sqlite3.Connection, path: str, lease: Lease, now: int) -> None:
+    """Let the lease last its time from `now` on. Raises `Concurrency` (`lease_lost`)."""
+    _check_current(conn, path, lease)
+    conn.execute(_RENEW, (now, lease.run_id))
+
+
+def release(conn: sqlite3.Connection, path: str, lease: Lease) -> None:
+    """Give the lease back, if it is still the run's."""
+    row = _find(conn, path, lease.run_id)
+    if row is not None and row[0] == lease.epoch:
+        conn.execute(_RELEASE, (lease.run_id,))
+
+
+def lease_of(conn: sqlite3.Connection, path: str, run_id: str, now: int) -> HeldLease | None:
+    """Return the run's lease if it is alive."""
+    held = _held(run_id, _find(conn, path, run_id))
+    return held if held is not None and is_alive(held, now) else None
+
+
+def check_lease(
+    conn: sqlite3.Connection, path: str, run_id: str, lease: Lease | None, clock: Callable[[], int]
+) -> None:
+    """Refuse an append that the run's leases do not allow: `lease_lost` or `run_leased`."""
+    if lease is not None:
+        _check_current(conn, path, lease)
+    elif (held := _held(run_id, _find(conn, path, run_id))) is not None and is_alive(held, now := clock()):
+        raise leased(held, now)
+
+
+def _check_current(conn: sqlite3.Connection, path: str, lease: Lease) -> None:
+    row = _find(conn, path, lease.run_id)
+    if row is None or row[0] != lease.epoch or row[1] is None:
+        raise lost(lease, row[0] if row else 0)
+
+
+def _find(conn: sqlite3.Connection, path: str, run_id: str) -> _Row | None:
+    """Return the row of the run's last lease, None before the first."""
+    try:
+        row: _Row | None = conn.execute(_FIND, (run_id,)).fetchone()
+    except sqlite3.OperationalError as exc:
+        # a column that is not there is another version; a table that is not there is damage
+        if sqlite_code(exc) != sqlite3.SQLITE_ERROR or "leases" not in schema_of(conn):
+            raise
+        raise _not_understood(path) from exc
+    if row is None:
+        return None
+    epoch, owner, expires, ttl = row
+    numbers = type(epoch) is type(expires) is type(ttl) is int and epoch > 0
+    if not numbers or not (owner is None or type(owner) is str):
+        raise _not_understood(path)
+    return row
+
+
+def _held(run_id: str, row: _Row | None) -> HeldLease | None:
+    if row is None or row[1] is None:
+        return None
+    return HeldLease(run_id, row[0], row[1], row[2], row[3])
+
+
+def _not_understood(path: str) -> StoreOther:
+    return StoreOther(
+        f"the store {path} keeps its leases in a way that this program does not know",
+        code=Code.STORE_NEWER_SCHEMA,
+        details={"path": path},
+        hint="nothing was written; upgrade machine to use it",
+    )

@@ -1,0 +1,295 @@
+"""What a store must do about leases: one driver for each run, and no append of an older one, whatever the time.
+
+The clock is the test's own; only what is said about dead owners looks at real processes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import attrs
+import pytest
+
+from machine.canonical import artifact_id
+from machine.errors import Code, Concurrency, IdError, UsageError
+from machine.stores.base import HeldLease, Lease, Store
+from machine.stores.lease import MAX_TTL_MS, owner_here
+from machine.testing.store_samples import OTHER, RUN, Clock, artifact_of, log_of, read_log
+from machine.testing.store_sharing import SharedStoreConformance, StoreFactory
+
+__all__ = ["LeaseConformance"]
+
+TTL = 30_000
+
+
+def _refused(code: Code, call: Any, *args: Any, **options: Any) -> Concurrency:
+    with pytest.raises(Concurrency) as caught:
+        call(*args, **options)
+    assert caught.value.code == code
+    assert caught.value.hint
+    return caught.value
+
+
+class LeaseConformance(SharedStoreConformance):
+    """The part of `StoreConformance` about leases."""
+
+    @pytest.fixture
+    def clock(self, store: Store) -> Clock:
+        """Give the store a clock that the test moves."""
+        store.clock = Clock()
+        return store.clock
+
+    # who has it
+
+    def test_a_lease_keeps_others_out(self, store: Store, store_factory: StoreFactory, clock: Clock) -> None:
+        """Whoever else asks is told by whom the run is driven and for how long."""
+        lease = store.acquire(RUN, "one", TTL)
+        assert lease == Lease(RUN, 1, "one", TTL)
+        clock.now += 1_000
+        with store_factory() as other:
+            other.clock = clock
+            for owner in ("another", "one"):
+                error = _refused(Code.RUN_LEASED, other.acquire, RUN, owner, TTL)
+                assert error.info.details == {"run_id": RUN, "owner": "one", "expires_in_ms": TTL - 1_000}
+                assert error.info.retryable
+            assert other.lease_of(RUN) == HeldLease(RUN, 1, "one", clock.now - 1_000 + TTL, TTL)
+        assert store.acquire(OTHER, "another", TTL).epoch == 1
+
+    def test_a_lease_makes_no_run(self, store: Store, clock: Clock) -> None:
+        """It is taken before the first event, and alone it is no run."""
+        assert store.lease_of(RUN) is None
+        lease = store.acquire(RUN, "one", TTL)
+        assert not store.run_exists(RUN)
+        assert store.list_runs().rows == []
+        assert store.integrity_problems() == []
+        store.append(RUN, 0, log_of(RUN, 1), lease=lease)
+        assert store.run_exists(RUN)
+        assert clock.now < store.lease_of(RUN).expires_at_ms  # type: ignore[union-attr]
+
+    def test_nothing_that_is_no_run_is_leased(self, store: Store) -> None:
+        """To ask who drives it is no error."""
+        for run_id in (RUN, "", "nonsense", "\ud800"):
+            assert store.lease_of(run_id) is None
+
+    def test_epochs_grow_by_one_and_never_come_again(self, store_factory: StoreFactory) -> None:
+        """Neither after a release nor after an expiry, nor in a store that was opened again."""
+        clock = Clock()
+        for epoch in (1, 2, 3, 4):
+            with store_factory() as store:
+                store.clock = clock
+                lease = store.acquire(RUN, "one", TTL)
+                assert lease.epoch == epoch
+                if epoch % 2:
+                    store.release(lease)
+                    assert store.lease_of(RUN) is None
+                else:
+                    clock.now += TTL
+
+    def test_a_lease_outlives_the_handle(self, store_factory: StoreFactory) -> None:
+        """It is the run's until it ends, not the connection's."""
+        clock = Clock()
+        with store_factory() as store:
+            store.clock = clock
+            lease = store.acquire(RUN, "one", TTL)
+        with store_factory() as again:
+            again.clock = clock
+            _refused(Code.RUN_LEASED, again.acquire, RUN, "another", TTL)
+            again.append(RUN, 0, log_of(RUN, 1), lease=lease)
+
+    def test_one_of_many_gets_it(self, store: Store, store_factory: StoreFactory) -> None:
+        """Threads that ask at once, over two handles, get one lease among them."""
+        threads = 4
+        ready = threading.Barrier(threads)
+
+        def ask(name: int, handle: Store) -> Lease | None:
+            ready.wait()
+            try:
+                return handle.acquire(RUN, f"thread {name}", TTL)
+            except Concurrency:
+                return None
+
+        with store_factory() as other, ThreadPoolExecutor(threads) as pool:
+            asked = [pool.submit(ask, name, (store, other)[name % 2]) for name in range(threads)]
+            (lease,) = [got for each in asked if (got := each.result(timeout=60))]
+        assert lease.epoch == 1
+
+    # how it ends
+
+    def test_a_lease_expires_to_the_millisecond(self, store: Store, clock: Clock) -> None:
+        """One before its time it keeps others out; at its time it does not."""
+        store.acquire(RUN, "one", TTL)
+        clock.now += TTL - 1
+        _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
+        clock.now += 1
+        assert store.lease_of(RUN) is None
+        assert store.acquire(RUN, "another", TTL).epoch == 2  # noqa: PLR2004 - the second
+
+    def test_a_clock_that_was_ahead_does_not_block_a_run(self, store: Store, clock: Clock) -> None:
+        """A lease that ends later than its own time from now counts as expired."""
+        store.acquire(RUN, "one", TTL)
+        clock.now -= 3_600_000
+        assert store.lease_of(RUN) is None
+        assert store.acquire(RUN, "another", TTL).epoch == 2  # noqa: PLR2004 - the second
+        _refused(Code.RUN_LEASED, store.acquire, RUN, "one", TTL)
+
+    def test_renewing_gives_it_its_time_again(self, store: Store, clock: Clock) -> None:
+        """From the moment of the renewal, under the same epoch."""
+        lease = store.acquire(RUN, "one", TTL)
+        clock.now += TTL - 1
+        store.renew(lease)
+        clock.now += TTL - 1
+        _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
+        assert store.lease_of(RUN) == HeldLease(RUN, 1, "one", clock.now + 1, TTL)
+
+    def test_an_expired_lease_that_nobody_took_is_renewed(self, store: Store, clock: Clock) -> None:
+        """A driver that stood still goes on, if the run is still its own."""
+        lease = store.acquire(RUN, "one", TTL)
+        clock.now += 10 * TTL
+        store.renew(lease)
+        _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
+
+    def test_a_lost_lease_is_neither_renewed_nor_released(self, store: Store, clock: Clock) -> None:
+        """To renew it is refused; to release it changes nothing for who has the run now."""
+        late = store.acquire(RUN, "one", TTL)
+        clock.now += TTL
+        taken = store.acquire(RUN, "another", TTL)
+        error = _refused(Code.LEASE_LOST, store.renew, late)
+        assert error.info.details == {"run_id": RUN, "epoch": 1, "current": 2}
+        store.release(late)
+        held = store.lease_of(RUN)
+        assert held is not None
+        assert (held.epoch, held.owner) == (taken.epoch, "another")
+        store.renew(taken)
+
+    def test_releasing_twice_is_harmless(self, store: Store, clock: Clock) -> None:
+        """And a released lease is not brought back by renewing it."""
+        lease = store.acquire(RUN, "one", TTL)
+        store.release(lease)
+        store.release(lease)
+        store.release(Lease(OTHER, 1, "nobody", TTL))
+        _refused(Code.LEASE_LOST, store.renew, lease)
+        assert store.lease_of(RUN) is None
+        clock.now += 1
+        assert store.acquire(RUN, "another", TTL).owner == "another"
+
+    @pytest.mark.usefixtures("clock")
+    def test_the_lease_of_a_dead_process_is_free(self, store: Store) -> None:
+        """At once, where the system tells that it is dead; that of a living one is not."""
+        script = "from machine.stores.lease import owner_here; print(owner_here())"
+        command = [sys.executable, "-c", script]
+        dead = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ours
+        owner = dead.stdout.strip()
+        if sys.platform != "linux" or "-" in owner.split("/"):
+            pytest.skip("this system does not tell which process an owner is")
+        late = store.acquire(RUN, owner, TTL)
+        assert store.lease_of(RUN) is None
+        store.append(RUN, 0, log_of(RUN, 1))
+        taken = store.acquire(RUN, owner_here(), TTL)
+        _refused(Code.LEASE_LOST, store.append, RUN, 1, log_of(RUN, 1, first=2), lease=late)
+        assert store.lease_of(RUN) is not None
+        _refused(Code.RUN_LEASED, store.acquire, RUN, owner_here(), TTL)
+        store.append(RUN, 1, log_of(RUN, 1, first=2), lease=taken)
+
+    # the fence
+
+    def test_the_holder_appends(self, store: Store, clock: Clock) -> None:
+        """As often as it likes, and under an expired lease too while nobody took the run over."""
+        log = log_of(RUN, 3)
+        lease = store.acquire(RUN, "one", TTL)
+        store.append(RUN, 0, log[:1], lease=lease)
+        clock.now += 10 * TTL
+        store.append(RUN, 1, log[1:2], lease=lease)
+        clock.now -= 100 * TTL
+        store.append(RUN, 2, log[2:], lease=lease)
+        assert read_log(store, RUN) == log
+
+    def test_a_loser_appends_nothing(self, store: Store, store_factory: StoreFactory, clock: Clock) -> None:
+        """`lease_lost`, whether or not it knows the head, even when the winner has let go since."""
+        late = store.acquire(RUN, "one", TTL)
+        store.append(RUN, 0, log_of(RUN, 1), lease=late)
+        clock.now += TTL
+        with store_factory() as other:
+            other.clock = clock
+            taken = other.acquire(RUN, "another", TTL)
+            self._refuses(store, late)
+            other.append(RUN, 1, log_of(RUN, 1, first=2), lease=taken)
+            self._refuses(store, late)
+            other.release(taken)
+        self._refuses(store, late)
+
+    def test_a_released_lease_appends_nothing(self, store: Store, clock: Clock) -> None:
+        """Nor does one that was never given."""
+        lease = store.acquire(RUN, "one", TTL)
+        store.append(RUN, 0, log_of(RUN, 1), lease=lease)
+        store.release(lease)
+        self._refuses(store, lease)
+        self._refuses(store, attrs.evolve(lease, epoch=7))
+        clock.now += 1
+        held = store.acquire(RUN, "one", TTL)
+        self._refuses(store, lease)
+        self._refuses(store, attrs.evolve(held, epoch=3))
+
+    def _refuses(self, store: Store, lease: Lease) -> None:
+        log = read_log(store, RUN)
+        for expected in (len(log), 0):
+            events = log_of(RUN, 1, first=expected + 1)
+            with_it = [artifact_of(b"with it")]
+            _refused(Code.LEASE_LOST, store.append, RUN, expected, events, with_it, lease=lease)
+            _refused(Code.LEASE_LOST, store.append, RUN, expected, [], with_it, lease=lease)
+        assert read_log(store, RUN) == log
+        assert not store.exists(artifact_id(b"with it"))
+
+    def test_who_has_no_lease_waits_for_who_has(self, store: Store, clock: Clock) -> None:
+        """Without a lease an append is refused while one is alive, and goes on when it is not."""
+        lease = store.acquire(RUN, "one", TTL)
+        error = _refused(Code.RUN_LEASED, store.append, RUN, 0, log_of(RUN, 1), [artifact_of(b"with it")])
+        assert error.info.details == {"run_id": RUN, "owner": "one", "expires_in_ms": TTL}
+        assert not store.run_exists(RUN)
+        assert not store.exists(artifact_id(b"with it"))
+        store.append(OTHER, 0, log_of(OTHER, 1))
+        clock.now += TTL
+        store.append(RUN, 0, log_of(RUN, 1))
+        store.renew(lease)
+        _refused(Code.RUN_LEASED, store.append, RUN, 1, log_of(RUN, 1, first=2))
+        store.release(lease)
+        store.append(RUN, 1, log_of(RUN, 1, first=2))
+
+    @pytest.mark.usefixtures("clock")
+    def test_a_lease_does_not_replace_the_expected_head(self, store: Store) -> None:
+        """The holder's append must continue the log as well."""
+        lease = store.acquire(RUN, "one", TTL)
+        store.append(RUN, 0, log_of(RUN, 2), lease=lease)
+        _refused(Code.CONCURRENCY, store.append, RUN, 1, log_of(RUN, 1, first=2), lease=lease)
+
+    # what is refused
+
+    def test_a_lease_on_another_run_is_refused(self, store: Store) -> None:
+        """It is a mistake of the caller, not somebody else's turn."""
+        lease = store.acquire(OTHER, "one", TTL)
+        with pytest.raises(UsageError):
+            store.append(RUN, 0, log_of(RUN, 1), lease=lease)
+        assert not store.run_exists(RUN)
+
+    @pytest.mark.parametrize("ttl", [0, -1, 1.5, "30", None, True, MAX_TTL_MS + 1])
+    def test_a_bad_time_is_refused(self, store: Store, ttl: Any) -> None:
+        """A lease lasts from a millisecond to a day."""
+        with pytest.raises(UsageError):
+            store.acquire(RUN, "one", ttl)
+        assert store.lease_of(RUN) is None
+
+    @pytest.mark.parametrize("owner", ["", "two\nlines", "x" * 513, "\ud800", None, b"bytes"])
+    def test_a_bad_owner_is_refused(self, store: Store, owner: Any) -> None:
+        """It is printed in errors, and kept."""
+        with pytest.raises(UsageError):
+            store.acquire(RUN, owner, TTL)
+        assert store.lease_of(RUN) is None
+
+    @pytest.mark.parametrize("run_id", ["", "run", RUN.upper(), "\ud800"])
+    def test_only_a_run_id_is_leased(self, store: Store, run_id: str) -> None:
+        """As only a run id can have a log."""
+        with pytest.raises(IdError):
+            store.acquire(run_id, "one", TTL)

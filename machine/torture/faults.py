@@ -1,0 +1,91 @@
+"""The ways in which an append can go wrong, and what each must look like to whoever drives the run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import attrs
+
+from machine.errors import Code
+
+__all__ = ["FAULTS", "Blow", "Fault", "Pace", "PowerCut", "blows_of"]
+
+
+class PowerCut(BaseException):
+    """The process ends here. Not an `Exception`: nothing that runs in a process handles its own death."""
+
+
+class Fault(StrEnum):
+    """What happens at a boundary."""
+
+    KILLED_BEFORE_APPEND = "killed_before_append"
+    KILLED_AFTER_APPEND = "killed_after_append"
+    TORN_WRITE = "torn_write"
+    FSYNC_LOST = "fsync_lost"
+    ENOSPC = "enospc"
+    EIO = "eio"
+    DUPLICATE_APPEND = "duplicate_append"
+    STORE_LOCKED = "store_locked"
+
+    @property
+    def label(self) -> str:
+        """The fault as people write it."""
+        return self.value.upper() if self.value.startswith("e") else self.value.replace("_", " ")
+
+    @property
+    def ends(self) -> str | None:
+        """The code of the error that the run must end with in this process; None when the process dies."""
+        return _ENDS.get(self)
+
+
+_ENDS: Final = {
+    Fault.ENOSPC: str(Code.STORE_FULL),
+    Fault.EIO: str(Code.STORE_FAILED),
+    Fault.DUPLICATE_APPEND: str(Code.CONCURRENCY),
+    Fault.STORE_LOCKED: str(Code.STORE_BUSY),
+}
+
+FAULTS: Final = tuple(Fault)
+"""Every fault there is, in the order of the table."""
+
+
+class Pace(StrEnum):
+    """How far a run is ahead of its store when the blow falls."""
+
+    EACH = "each"
+    """It waits for each append."""
+    AHEAD = "ahead"
+    """It goes on as far as it may: to the next thing that must be durable."""
+    BEHIND = "behind"
+    """A thread makes the append, and the run goes on until it hears of the failure."""
+
+
+@attrs.frozen
+class Blow:
+    """One fault at one boundary: the append of the events from `seq` to `last`.
+
+    `unnoticed` is a torn write that the store does not see by itself: a byte that is another, in a sound database.
+    """
+
+    fault: Fault
+    seq: int
+    last: int
+    pace: Pace = Pace.EACH
+    unnoticed: bool = False
+
+
+def blows_of(fault: Fault, seq: int, last: int) -> list[Blow]:
+    """Return the ways in which a fault can strike a boundary.
+
+    Where the append is kept, a run that had gone ahead is the same as one struck later; where it is torn, the same
+    as one that was killed before it.
+    """
+    blows = [Blow(fault, seq, last)]
+    if fault is Fault.TORN_WRITE:
+        blows.append(Blow(fault, seq, last, unnoticed=True))
+    elif fault not in {Fault.KILLED_AFTER_APPEND, Fault.DUPLICATE_APPEND}:
+        blows.append(Blow(fault, seq, last, Pace.AHEAD))
+    if fault.ends is not None:
+        blows.append(Blow(fault, seq, last, Pace.BEHIND))
+    return blows

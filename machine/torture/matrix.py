@@ -1,0 +1,277 @@
+"""The crash matrix: every boundary of a run, struck by every fault, each resumed to the end and judged."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import attrs
+
+from machine import sync
+from machine.catalogue import STANDARD, Catalogue
+from machine.config import RunConfig
+from machine.engine.run_id import new_run_id
+from machine.engine.transports import opened
+from machine.errors import UsageError
+from machine.events import Entry
+from machine.io.transport import Transport
+from machine.kernel.status import FINAL_STATUSES
+from machine.plan import Plan
+from machine.stores.sqlite import SqliteStore
+from machine.torture.account import account, digest_of
+from machine.torture.faults import FAULTS, Fault, PowerCut, blows_of
+from machine.torture.trial import Outcome, Stage, entries_of, told_apart
+from machine.torture.world import Script
+
+__all__ = ["Boundary", "Cell", "CrashMatrix", "crash_matrix"]
+
+_IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
+
+
+@attrs.frozen
+class Boundary:
+    """One append of the run: its number (from 1), the seqs it wrote, and what its first event is."""
+
+    number: int
+    first_seq: int
+    last_seq: int
+    event: str
+    state_id: str | None
+
+
+@attrs.frozen
+class Cell:
+    """One fault at one boundary. `reason` says what was wrong after it; None when the boundary is safe.
+
+    `fault` is None for the rehearsal: the run once more, in the simulated outside, with no fault at all.
+    """
+
+    boundary: Boundary | None
+    fault: Fault | None
+    reason: str | None = None
+
+    @property
+    def safe(self) -> bool:
+        """True when the run came to the same end, lost nothing and repeated nothing."""
+        return self.reason is None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the cell as a JSON object."""
+        return {
+            "boundary": attrs.asdict(self.boundary) if self.boundary else None,
+            "fault": self.fault and self.fault.value,
+            "safe": self.safe,
+            "reason": self.reason,
+        }
+
+
+@attrs.frozen
+class CrashMatrix:
+    """What a crash matrix found. `digest` identifies what the run did, the attempts that were cut left out."""
+
+    op_id: str
+    status: str
+    digest: str
+    faults: tuple[Fault, ...]
+    boundaries: tuple[Boundary, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def unsafe(self) -> list[Cell]:
+        """The cells in which something was wrong."""
+        return [cell for cell in self.cells if not cell.safe]
+
+    @property
+    def safe(self) -> bool:
+        """True when nothing was wrong anywhere."""
+        return not self.unsafe
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Return the table of unsafe boundaries as text: seq, event, state, fault, reason."""
+        return [
+            (
+                str(cell.boundary.first_seq) if cell.boundary else "-",
+                cell.boundary.event if cell.boundary else "the whole run",
+                (cell.boundary.state_id if cell.boundary else None) or "-",
+                cell.fault.label if cell.fault else "none",
+                cell.reason or "",
+            )
+            for cell in self.unsafe
+        ]
+
+    def render(self) -> str:
+        """Return the table of unsafe boundaries, or one line that says there is none."""
+        if self.safe:
+            return self.summary()
+        lines = [("SEQ", "EVENT", "STATE", "FAULT", "REASON"), *self.rows()]
+        widths = [max(len(line[column]) for line in lines) for column in range(4)]
+        table = [
+            "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]])
+            for line in lines
+        ]
+        return "\n".join([self.summary(), *table])
+
+    def summary(self) -> str:
+        """Return what was found, in one line."""
+        if self.boundaries and len(self.cells) == 1:
+            return "no boundary was struck: the run itself does not repeat"
+        found = "all safe" if self.safe else f"{len(self.unsafe)} unsafe"
+        left = len(self.boundaries) * len(self.faults) + 1 - len(self.cells)
+        stopped = f", {left} not tried" if left else ""
+        return f"{len(self.boundaries)} boundaries x {len(self.faults)} faults: {found}{stopped}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the matrix as a JSON object."""
+        return {
+            "op_id": self.op_id,
+            "status": self.status,
+            "digest": self.digest,
+            "faults": [fault.value for fault in self.faults],
+            "boundaries": [attrs.asdict(boundary) for boundary in self.boundaries],
+            "safe": self.safe,
+            "cells": [cell.to_json() for cell in self.cells],
+        }
+
+
+def crash_matrix(
+    plan: Plan,
+    *,
+    input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's name
+    config: RunConfig | None = None,
+    transports: Mapping[str, Transport] | None = None,
+    catalogue: Catalogue = STANDARD,
+    faults: Iterable[Fault | str] = FAULTS,
+    idempotent: Collection[str] = (),
+    stop_at_first: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> CrashMatrix:
+    """Run a plan once, then again for every boundary and every fault, resume, and say which are unsafe.
+
+    The first run goes outside, through `transports` as `machine.run` would; all others are given what it
+    learned. `idempotent` names namespaces whose effects are the same done twice as done once, besides
+    `file.write`. `stop_at_first` ends at the first unsafe cell. `progress` is called with the number of cells
+    judged so far, and of all of them. Raises `UsageError` for an unknown fault and for a run that does not end,
+    and what `machine.run` raises.
+    """
+    chosen = _faults(faults)
+    config = config or RunConfig()
+    given = {} if input is None else input
+    place = Path(tempfile.mkdtemp(prefix="machine-torture-", dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None))
+    try:
+        stage, first, log = _first_run(
+            plan,
+            given,
+            config=config,
+            transports=transports,
+            catalogue=catalogue,
+            idempotent=idempotent,
+            place=place,
+        )
+        wanted, appends, problem = _rehearsal(stage, first, place / "rehearsal")
+        boundaries = _boundaries(log, appends)
+        cells = [Cell(None, None, problem)]
+        if problem is None:
+            wishes = [(boundary, fault) for boundary in boundaries for fault in chosen]
+            for boundary, fault in wishes:
+                cells.append(Cell(boundary, fault, _struck(stage, boundary, fault, wanted, place)))
+                if progress is not None:
+                    progress(len(cells) - 1, len(wishes))
+                if stop_at_first and not cells[-1].safe:
+                    break
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return CrashMatrix(plan.graph.op_id, first.status, first.digest, chosen, tuple(boundaries), tuple(cells))
+
+
+def _faults(faults: Iterable[Fault | str]) -> tuple[Fault, ...]:
+    chosen = []
+    for fault in faults:
+        try:
+            chosen.append(Fault(fault))
+        except ValueError:
+            names = ", ".join(FAULTS)
+            raise UsageError(f"there is no fault {fault!r}", hint=f"the faults are {names}") from None
+    return tuple(dict.fromkeys(chosen))
+
+
+def _first_run(
+    plan: Plan,
+    given: Mapping[str, Any],
+    *,
+    config: RunConfig,
+    transports: Mapping[str, Transport] | None,
+    catalogue: Catalogue,
+    idempotent: Collection[str],
+    place: Path,
+) -> tuple[Stage, Outcome, list[Entry]]:
+    """Run once for real, and return what all other runs are made of and held against."""
+    run_id = str(new_run_id())
+    with SqliteStore(place / "first.db") as store:
+        result = sync.run(
+            plan,
+            store=store,
+            input=given,
+            config=config,
+            run_id=run_id,
+            transports=transports,
+            catalogue=catalogue,
+        )
+        if result.status not in FINAL_STATUSES:
+            raise UsageError(f"the run is {result.status}: a matrix needs a run that comes to its end")
+        log = entries_of(store, run_id)
+        script = Script.of(log, store, idempotent)
+    doors = anyio.run(_doors, config, transports)
+    told = account(log)
+    first = Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset())
+    return Stage(plan, given, config, catalogue, run_id, script, doors), first, log
+
+
+async def _doors(config: RunConfig, transports: Mapping[str, Transport] | None) -> Mapping[str, Transport]:
+    """Return the transports, for what they say of requests; none of them is performed."""
+    async with opened(config, transports) as doors:
+        return doors
+
+
+def _rehearsal(
+    stage: Stage, first: Outcome, place: Path
+) -> tuple[Outcome, list[tuple[int, int]], str | None]:
+    """Run once more on what the first run learned; a plan that differs by itself cannot be judged."""
+    place.mkdir()
+    try:
+        outcome, appends, problems = stage.rehearse(place / "runs.db")
+    except Exception as exc:  # noqa: BLE001 - whatever stops it is the finding
+        return first, [], f"a second run on the same facts could not be made: {type(exc).__name__}: {exc}"
+    if problems:
+        return outcome, appends, problems[0]
+    if outcome != first:
+        return outcome, appends, f"a second run on the same facts differs: {told_apart(first, outcome)}"
+    return outcome, appends, None
+
+
+def _boundaries(log: list[Entry], appends: list[tuple[int, int]]) -> list[Boundary]:
+    events = {entry.seq: entry.event for entry in log}
+    return [
+        Boundary(number, first, last, events[first].type, getattr(events[first], "state_id", None))
+        for number, (first, last) in enumerate(appends, 1)
+        if first in events
+    ]
+
+
+def _struck(stage: Stage, boundary: Boundary, fault: Fault, wanted: Outcome, place: Path) -> str | None:
+    """Return what is wrong after a fault at a boundary, in whichever way it strikes."""
+    for blow in blows_of(fault, boundary.first_seq, boundary.last_seq):
+        here = place / "trial"
+        here.mkdir()
+        try:
+            problem = stage.strike(here / "runs.db", blow, wanted)
+        except (Exception, PowerCut) as exc:  # noqa: BLE001 - whatever stops a run that is resumed is the finding
+            problem = f"the run could not go on: {type(exc).__name__}: {exc}"
+        finally:
+            shutil.rmtree(here)
+        if problem is not None:
+            return problem
+    return None

@@ -1,0 +1,219 @@
+"""A real SQLite store to which one fault happens at one append.
+
+Everything but the fault is `SqliteStore` itself, its handling of errors included. It must never report as
+appended what it has not appended, but for the one lie that a fault consists of.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, cast
+
+from machine import codec
+from machine.errors import StoreOther
+from machine.events import EffectIntended
+from machine.stores.base import Artifact, StoredEvent
+from machine.stores.lease import MAX_TTL_MS, wall_clock
+from machine.stores.sqlite import SqliteStore
+from machine.torture.disk import copy_image, copy_log, spoil, tear
+from machine.torture.faults import Blow, Fault, Pace, PowerCut
+
+__all__ = ["TorturedStore"]
+
+_UNBOUNDED: Final = 2**62
+_PATIENCE: Final = 0.01
+"""Seconds that this store waits for a lock: the one that holds it does not mean to let go."""
+
+_FAILURES: Final = {
+    Fault.ENOSPC: (sqlite3.SQLITE_FULL, "SQLITE_FULL", "database or disk is full"),
+    Fault.EIO: (1034, "SQLITE_IOERR_FSYNC", "disk I/O error"),
+}
+
+
+class TorturedStore(SqliteStore):
+    """The store of one process's life, until `blow` strikes it.
+
+    `later` is a life after the one that was struck: what that one had leased has run out. `most_pending` makes the
+    run append event by event, or as late as it may. `appended` is what is durable, and `appends` has the first and
+    the last seq of each append.
+    """
+
+    write_behind: bool = False
+
+    def __init__(self, path: Path, *, blow: Blow | None = None, later: bool = False) -> None:
+        super().__init__(path, busy_timeout=_PATIENCE, clock=_much_later if later else wall_clock)
+        self._runs_ahead: Final = blow is not None and blow.pace is not Pace.EACH
+        self.write_behind = blow is not None and blow.pace is Pace.BEHIND
+        self.most_pending = _UNBOUNDED if blow is not None and blow.seq == 1 and self._runs_ahead else 1
+        self.appended: list[StoredEvent] = []
+        self.appends: list[tuple[int, int]] = []
+        self.told = 0
+        """How many events this life was told are durable: those in `appended`, and those a disk lied about."""
+        self.intents: Counter[str] = Counter()
+        """How many intents of effects are among them, by request digest."""
+        self.struck = False
+        self.fallen: Final = threading.Event()
+        """Set when the blow has fallen, for a run that does not hear of it at once."""
+        self.dead = False
+        self.accepted_twice = False
+        self._place: Final = Path(path)
+        self._blow: Final = blow
+        self._image: Path | None = None
+
+    def append(
+        self,
+        run_id: str,
+        expected_seq: int,
+        events: Sequence[StoredEvent],
+        artifacts: Sequence[Artifact] = (),
+        **more: Any,
+    ) -> None:
+        """Write as `SqliteStore.append` does, unless this is where the blow strikes."""
+        if self.dead:
+            raise PowerCut
+        blow = self._blow
+
+        def take() -> None:
+            super(TorturedStore, self).append(run_id, expected_seq, events, artifacts, **more)
+
+        if blow is None or not events or events[-1].seq < blow.seq:
+            take()
+            self._note(events)
+            if blow is not None and self._runs_ahead and events and events[-1].seq == blow.seq - 1:
+                self.most_pending = _UNBOUNDED
+            return
+        again, self.struck = self.struck, True
+        try:
+            self._strike(blow, run_id, events, take, again=again)
+        finally:
+            self.fallen.set()
+
+    def _strike(
+        self,
+        blow: Blow,
+        run_id: str,
+        events: Sequence[StoredEvent],
+        take: Callable[[], None],
+        *,
+        again: bool,
+    ) -> None:
+        match blow.fault:
+            case Fault.KILLED_BEFORE_APPEND:
+                self._die()
+            case Fault.KILLED_AFTER_APPEND:
+                take()
+                self._note(events)
+                self._die()
+            case Fault.TORN_WRITE if blow.unnoticed:
+                take()
+                image = self._copy()
+                spoil(image, run_id, events[-1].seq)
+                self._die(image)
+            case Fault.TORN_WRITE:
+                image = self._copy()
+                take()
+                # the database as it was, the log as it is: a commit is on the disk in its log before anything else
+                copy_log(self._place, image)
+                tear(image)
+                self._die(image)
+            case Fault.FSYNC_LOST if again:
+                self._die(self._image)
+            case Fault.FSYNC_LOST:
+                self._image = self._copy()
+                take()
+                self._tell(events)  # and the run may act on it
+                self.most_pending = _UNBOUNDED
+            case Fault.DUPLICATE_APPEND if not again:
+                take()
+                take()
+                self.accepted_twice = True
+                self._note(events)
+            case Fault.STORE_LOCKED if not again:
+                with self._locked_by_another():
+                    take()
+            case Fault.ENOSPC | Fault.EIO:
+                with self._failing(*_FAILURES[blow.fault]):
+                    take()
+            case _:
+                take()
+                self._note(events)
+
+    def leave(self) -> Path:
+        """End this life and return the path of the store as the disk has it now."""
+        self.dead = True
+        self.close()
+        return self._image or self._place
+
+    def _note(self, events: Sequence[StoredEvent]) -> None:
+        self.appended += events
+        self._tell(events)
+        if events:
+            self.appends.append((events[0].seq, events[-1].seq))
+
+    def _tell(self, events: Sequence[StoredEvent]) -> None:
+        self.told += len(events)
+        self.intents.update(_intents(events))
+
+    def _copy(self) -> Path:
+        return copy_image(self._place, self._place.parent / "left")
+
+    def _die(self, image: Path | None = None) -> None:
+        self._image = image or self._copy()
+        self.dead = True
+        raise PowerCut
+
+    @contextmanager
+    def _locked_by_another(self) -> Iterator[None]:
+        other = sqlite3.connect(self._place, isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+        finally:
+            other.close()
+
+    @contextmanager
+    def _failing(self, code: int, name: str, text: str) -> Iterator[None]:
+        """Let every commit fail as SQLite's own would."""
+        conn = self._session.conn
+        if conn is None:
+            raise StoreOther("the store is closed")
+        self._session.conn = cast("sqlite3.Connection", _FailingCommit(conn, code, name, text))
+        try:
+            yield
+        finally:
+            self._session.conn = conn
+
+
+def _much_later() -> int:
+    return wall_clock() + MAX_TTL_MS + 1
+
+
+class _FailingCommit:
+    """A connection on which everything works but COMMIT."""
+
+    def __init__(self, conn: sqlite3.Connection, code: int, name: str, text: str) -> None:
+        self._conn = conn
+        self._error = sqlite3.OperationalError(text)
+        self._error.sqlite_errorcode, self._error.sqlite_errorname = code, name
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        """Execute a statement, or fail to commit."""
+        if sql == "COMMIT":
+            raise self._error
+        return self._conn.execute(sql, *parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._conn, name)
+
+
+def _intents(events: Sequence[StoredEvent]) -> Iterator[str]:
+    for stored in events:
+        if b'"type":"effect_intended"' in stored.data:
+            event = codec.decode_entry(stored.seq, stored.data).event
+            if isinstance(event, EffectIntended):
+                yield event.request_digest

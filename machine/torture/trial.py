@@ -1,0 +1,222 @@
+"""One trial: a run struck once, resumed to its end, and judged.
+
+A trial asserts nothing by itself; it returns what is wrong, in words, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from machine.catalogue import Catalogue
+from machine.config import RunConfig
+from machine.engine import reading
+from machine.engine.runs import RunResult, resume, run
+from machine.errors import LogError, MachineError
+from machine.events import Entry
+from machine.io.transport import Transport
+from machine.plan import Plan
+from machine.replay.pointer import diff
+from machine.replay.reproduce import replay
+from machine.replay.verify import verify
+from machine.stores.base import Store, StoredEvent
+from machine.torture.account import account, digest_of, repeated_effects
+from machine.torture.faults import Blow, Fault, Pace, PowerCut
+from machine.torture.life import Watch, live
+from machine.torture.store import TorturedStore
+from machine.torture.world import Script, World
+
+__all__ = ["Outcome", "Stage", "entries_of", "outcome_of"]
+
+MOST_RESUMES = 3
+"""How often a run may be resumed until it has ended: once is enough for one fault."""
+
+
+@attrs.frozen
+class Stage:
+    """What every trial of one matrix shares."""
+
+    plan: Plan
+    input: Mapping[str, Any]
+    config: RunConfig
+    catalogue: Catalogue
+    run_id: str
+    script: Script
+    doors: Mapping[str, Transport]
+
+    def start(self, store: TorturedStore, world: World, blow: Blow | None = None) -> RunResult:
+        """Drive the run from its beginning."""
+        behind = blow is not None and blow.pace is Pace.BEHIND
+        watch = Watch(world, hear_after=blow.last, fallen=store.fallen) if blow and behind else Watch(world)
+        return live(
+            lambda: run(
+                self.plan,
+                store=store,
+                input=self.input,
+                config=self.config,
+                run_id=self.run_id,
+                transports=world.transports,
+                catalogue=self.catalogue,
+                reporter=watch,
+            ),
+            watch,
+        )
+
+    def go_on(self, store: TorturedStore, world: World) -> RunResult:
+        """Resume the run, or start it again under its id when nothing of it was kept."""
+        known = entries_of(store, self.run_id)
+        world.live(store, known)
+        if not known:
+            return self.start(store, world)
+        return self._resume(store, world)
+
+    def _resume(self, store: TorturedStore, world: World) -> RunResult:
+        watch = Watch(world)
+        return live(
+            lambda: resume(
+                self.run_id,
+                plan=self.plan,
+                store=store,
+                transports=world.transports,
+                catalogue=self.catalogue,
+                reporter=watch,
+            ),
+            watch,
+        )
+
+    def rehearse(self, place: Path) -> tuple[Outcome, list[tuple[int, int]], list[str]]:
+        """Run once in the simulated world, and return the outcome, the appends it took and what is wrong."""
+        world = World(self.script, self.plan.graph, self.doors)
+        with TorturedStore(place) as store:
+            world.live(store)
+            result = self.start(store, world)
+            outcome = outcome_of(store, result, world.applied)
+            return outcome, store.appends, list(_unsound(self, store, world, outcome=outcome))
+
+    def strike(self, place: Path, blow: Blow, wanted: Outcome) -> str | None:
+        """Run until the blow, resume to the end, and return what is wrong, None when nothing is."""
+        world = World(self.script, self.plan.graph, self.doors)
+        with TorturedStore(place, blow=blow) as store:
+            world.live(store)
+            problem = self._first_life(store, world, blow)
+            disk = store.leave()
+        if problem is not None:
+            return problem
+        if blow.unnoticed:
+            return self._refused(disk, world, blow)
+        durable = store.appended  # what the disk lied about is not among it, and not held against the run
+        with TorturedStore(disk, later=True) as store:
+            survivors = list(store.read_range(self.run_id))
+            if survivors[: len(durable)] != durable:
+                return f"{len(durable)} events were durable and {len(survivors)} are left"
+            # before anything is added: what is missing now might be put there again by what is done again
+            found = verify(self.run_id, store=store).problems if survivors else ()
+            if found:
+                return f"verify, before it was resumed: {found[0].where}: {found[0].message}"
+            for _ in range(MOST_RESUMES):
+                result = self.go_on(store, world)
+                if result.status == wanted.status:
+                    outcome = outcome_of(store, result, world.applied)
+                    return next(
+                        _unsound(self, store, world, outcome=outcome, wanted=wanted, survivors=survivors),
+                        None,
+                    )
+        return f"the run came to be {result.status}, not {wanted.status}"
+
+    def _refused(self, disk: Path, world: World, blow: Blow) -> str | None:
+        """Try to resume from an event that was spoilt, and return what is wrong unless it is refused by its seq."""
+        with TorturedStore(disk, later=True) as store:
+            try:
+                world.live(store)
+                self._resume(store, world)
+            except LogError as exc:
+                return None if exc.seq == blow.last else f"event {blow.last} is spoilt, {exc.seq} was blamed"
+        return f"event {blow.last} is not what was appended, and nobody noticed"
+
+    def _first_life(self, store: TorturedStore, world: World, blow: Blow) -> str | None:
+        """Drive the run into the blow, and return what is wrong with how it took it."""
+        ended: str | None = None
+        try:
+            self.start(store, world, blow)
+        except PowerCut:
+            ended = "dead"
+        except MachineError as exc:
+            ended = exc.code
+        if not store.struck:
+            return "the run did not come to this boundary again"
+        if store.accepted_twice:
+            return "the store took the same events twice"
+        wanted = blow.fault.ends or "dead"
+        if ended == wanted or (ended is None and blow.fault is Fault.FSYNC_LOST):  # it was the last append
+            return None
+        if ended is None:
+            return f"the run went on to its end; it should have stopped with {wanted}"
+        return f"the run stopped with {ended}, not with {wanted}"
+
+
+@attrs.frozen
+class Outcome:
+    """How a run came out, as far as two runs of one plan must agree. `applied` is what the receivers took."""
+
+    status: str
+    final_snapshot_id: str | None
+    digest: str
+    told: Mapping[str, Any] = attrs.field(eq=False, repr=False)
+    applied: frozenset[tuple[str, str]] = attrs.field(eq=False, repr=False)
+
+
+def outcome_of(store: TorturedStore, result: RunResult, applied: set[tuple[str, str]]) -> Outcome:
+    """Return how a run came out that `result` says has ended."""
+    told = account(entries_of(store, result.run_id))
+    return Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset(applied))
+
+
+def entries_of(store: Store, run_id: str) -> list[Entry]:
+    """Return a run's entries, its chain checked; none for a run that is not there."""
+    return [entry for entry, _ in reading.entries(store, run_id)]
+
+
+def _unsound(
+    stage: Stage,
+    store: TorturedStore,
+    world: World,
+    *,
+    outcome: Outcome,
+    wanted: Outcome | None = None,
+    survivors: list[StoredEvent] | None = None,
+) -> Iterator[str]:
+    """Yield what is wrong with a run that has ended, the gravest first."""
+    log = list(store.read_range(stage.run_id))
+    if survivors and log[: len(survivors)] != survivors:
+        yield "what was durable when the run was resumed has changed"
+    yield from world.problems
+    yield from (
+        f"{state_id} sent an effect again although its outcome was known"
+        for state_id in repeated_effects(entries_of(store, stage.run_id))
+    )
+    if wanted is not None:
+        if outcome.applied != wanted.applied:
+            more, less = outcome.applied - wanted.applied, wanted.applied - outcome.applied
+            yield f"the receivers took {len(more)} effects more and {len(less)} fewer than they should"
+        if outcome.final_snapshot_id != wanted.final_snapshot_id:
+            yield "the final context is another"
+        if outcome.digest != wanted.digest:
+            yield f"the digest is another: {told_apart(wanted, outcome)}"
+    found = verify(stage.run_id, store=store)
+    yield from (f"verify: {problem.where}: {problem.message}" for problem in found.problems)
+    again = live(
+        lambda: replay(
+            stage.run_id, plan=stage.plan, store=store, transports=world.transports, catalogue=stage.catalogue
+        )
+    )
+    if again.divergence is not None:
+        yield f"replay: {again.divergence.summary}"
+
+
+def told_apart(wanted: Outcome, found: Outcome) -> str:
+    """Return where two accounts first differ."""
+    changes = diff(wanted.told, found.told, most=1)
+    return f"{changes[0].pointer} is {changes[0].kind}" if changes else "nothing that can be named"

@@ -1,0 +1,289 @@
+"""The crash matrix: exhaustive over the examples, and telling of what is unsafe."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from machine import DomainEvent, Plan, UsageError
+from machine.testing import crash_matrix
+from machine.torture import FAULTS, Fault
+from machine.torture.life import Watch, live
+from machine.torture.world import Script, World
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    """Git and HTTP as on a machine where nobody has configured anything."""
+    for name in list(os.environ):
+        if name.startswith("GIT_") or name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+def is_exhaustive(matrix):
+    """Say whether every event was struck by every fault."""
+    struck = {(cell.boundary, cell.fault) for cell in matrix.cells if cell.boundary}
+    every = set(itertools.product(matrix.boundaries, FAULTS))
+    ends = [(boundary.first_seq, boundary.last_seq) for boundary in matrix.boundaries]
+    no_gap = all(first == last + 1 for (_, last), (first, _) in itertools.pairwise([(0, 0), *ends]))
+    last = matrix.boundaries[-1].event
+    return struck == every and no_gap and last == "run_completed" and len(FAULTS) == 8
+
+
+@pytest.mark.slow
+def test_the_price_watch_is_safe_everywhere(tmp_path):
+    prices, requests = load("price_watch"), []
+
+    class Counting(prices.QuoteHandler):
+        def do_GET(self):  # noqa: N802 - the name the server calls
+            requests.append(self.path)
+            super().do_GET()
+
+    prices.QuoteHandler = Counting
+    out = tmp_path / "prices.md"
+    given = {"symbols": ["ETH", "BTC", "SOL"], "alert_below": {"ETH": "9999"}, "out": str(out)}
+    with prices.quote_server() as base_url:
+        matrix = crash_matrix(prices.plan, input={**given, "base_url": base_url})
+    assert matrix.safe, matrix.render()
+    assert matrix.status == "completed"
+    assert is_exhaustive(matrix)
+    assert len(requests) == 5, "the first run asks, a busy answer and a retry included; no other does"
+    assert out.exists()
+
+
+@pytest.mark.slow
+def test_the_repository_report_is_safe_everywhere(tmp_path):
+    who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    (repo / "LICENSE").write_text("Permission is hereby granted, free of charge")
+    (repo / "README.md").write_text("# Title\n")
+    for args in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "First"]):
+        subprocess.run(["git", *who, "-C", str(repo), *args], check=True)
+    out = tmp_path / "report.md"
+    seen = []
+
+    def watch_file(done, total):
+        seen.append((done, total, out.exists()))
+        out.unlink(missing_ok=True)
+
+    matrix = crash_matrix(
+        load("repo_report").plan, input={"repo": str(repo), "out": str(out)}, progress=watch_file
+    )
+    assert matrix.safe, matrix.render()
+    assert is_exhaustive(matrix)
+    assert [done for done, _, _ in seen] == list(range(1, seen[0][1] + 1))
+    assert [there for _, _, there in seen] == [True] + [False] * (len(seen) - 1), "written by the first run"
+
+
+def test_every_kind_of_event_is_a_boundary(small, world):
+    matrix = crash_matrix(small, transports=world, faults=["killed_after_append"])
+    assert matrix.safe, matrix.render()
+    assert matrix.render() == f"{len(matrix.boundaries)} boundaries x 1 faults: all safe"
+    assert {boundary.event for boundary in matrix.boundaries} == {
+        "run_started",
+        "state_entered",
+        "fact_recorded",
+        "effect_intended",
+        "domain_event",
+        "state_completed",
+        "state_failed",
+        "retry_scheduled",
+        "run_completed",
+    }
+    (pair,) = [each for each in matrix.boundaries if each.event == "domain_event"]
+    assert pair.last_seq == pair.first_seq + 1, "emit_many is one append"
+
+
+def test_the_outside_is_touched_by_the_first_run_alone(small, world):
+    matrix = crash_matrix(small, transports=world, faults=["fsync_lost"])
+    assert len(matrix.cells) == len(matrix.boundaries) + 1
+    assert len(world["world"].asked) == 10
+
+
+def test_a_run_that_fails_is_tortured_like_any_other(outside):
+    plan = Plan("fails", version="1")
+
+    @plan.state("only.one")
+    async def one(ctx, io, rec):
+        await io.call("world", {"flaky": 1})
+
+    matrix = crash_matrix(plan, transports={"world": outside()})
+    assert (matrix.status, matrix.safe) == ("failed", True), matrix.render()
+
+
+def test_an_effect_whose_receiver_cannot_tell_is_unsafe_between_intent_and_fact(small, outside):
+    receiver = outside(keyed=False)
+    receiver.one_effect_per_key = False
+    matrix = crash_matrix(small, transports={"world": receiver}, faults=[Fault.KILLED_AFTER_APPEND])
+    assert matrix.safe, "the effect has not left yet, or its fact is there"
+    matrix = crash_matrix(small, transports={"world": outside(keyed=False)}, faults=["killed_before_append"])
+    assert matrix.safe, "where a transport says one effect per key, the call brings its own"
+    receiver.busy = {"flaky", "after"}
+    matrix = crash_matrix(small, transports={"world": receiver}, faults=["killed_before_append"])
+    assert matrix.unsafe
+    assert {cell.boundary.state_id for cell in matrix.unsafe} == {"small.write.effect"}
+    assert {cell.reason for cell in matrix.unsafe} == {
+        "an effect of world was sent twice, and its receiver cannot tell"
+    }
+    receiver.busy = {"flaky", "after"}
+    matrix = crash_matrix(
+        small, transports={"world": receiver}, faults=["killed_before_append"], idempotent=["world"]
+    )
+    assert matrix.safe, "whoever says that twice is the same as once is believed"
+
+
+def test_the_table_names_event_state_fault_and_reason(small, outside):
+    receiver = outside(keyed=False)
+    receiver.one_effect_per_key = False
+    matrix = crash_matrix(small, transports={"world": receiver}, faults=["enospc"], stop_at_first=True)
+    head, columns, *lines = matrix.render().splitlines()
+    assert head == f"28 boundaries x 1 faults: 1 unsafe, {29 - len(matrix.cells)} not tried"
+    assert columns.split() == ["SEQ", "EVENT", "STATE", "FAULT", "REASON"]
+    (line,) = lines
+    assert "fact_recorded" in line
+    assert "small.write.effect" in line
+    assert "ENOSPC" in line
+    assert line.endswith("its receiver cannot tell")
+
+
+def test_a_plan_that_differs_by_itself_is_not_judged():
+    plan, numbers = Plan("random", version="1"), itertools.count()
+
+    @plan.state("only.one")
+    async def one(ctx, io, rec):
+        ctx["number"] = next(numbers)
+
+    matrix = crash_matrix(plan)
+    (cell,) = matrix.unsafe
+    assert (cell.boundary, cell.fault) == (None, None)
+    assert cell.reason == "replay: the context differs in number"
+    assert matrix.render().startswith("no boundary was struck: the run itself does not repeat\n")
+
+
+def test_a_handler_that_does_otherwise_after_a_crash_is_found():
+    plan, lives = Plan("fickle", version="1"), set()
+
+    @plan.state("first.one")
+    async def one(ctx, io, rec):
+        ctx["one"] = await io.now()
+
+    @plan.state("second.two", after=[one])
+    async def two(ctx, io, rec):
+        # what a cut attempt left behind in a file or a module is the usual way to get this wrong
+        await rec.emit(DomainEvent("seen", {"again": len(lives)}))
+        ctx["two"] = await io.now()
+        lives.clear()
+
+    @plan.state("third.three", after=[two])
+    async def three(ctx, io, rec):
+        lives.add("three")
+        ctx["three"] = await io.now()
+        lives.clear()
+
+    safe = crash_matrix(plan, faults=["killed_before_append"])
+    assert safe.safe, safe.render()
+
+    leaky = Plan("leaky", version="1")
+
+    @leaky.state("only.one")
+    async def leak(ctx, io, rec):
+        again = "begun" in lives
+        lives.add("begun")
+        ctx["at"] = await io.now()
+        ctx["again"] = again
+        lives.clear()
+
+    unsafe = crash_matrix(leaky, faults=["killed_before_append"])
+    assert "the final context is another" in {cell.reason for cell in unsafe.unsafe}
+
+
+def test_calls_that_race_are_no_difference(outside):
+    plan = Plan("races", version="1")
+
+    @plan.state("only.one")
+    async def one(ctx, io, rec):
+        import asyncio
+
+        both = await asyncio.gather(io.call("world", {"n": 1}), io.call("world", {"n": 2}))
+        ctx["both"] = [each.response for each in both]
+
+    matrix = crash_matrix(plan, transports={"world": outside()})
+    assert matrix.safe, matrix.render()
+
+
+def test_a_call_that_was_given_up_is_given_up_again(outside):
+    plan = Plan("gives_up", version="1")
+
+    @plan.state("only.one")
+    async def one(ctx, io, rec):
+        import asyncio
+
+        slow = asyncio.ensure_future(io.sleep(3600))
+        ctx["fast"] = (await io.call("world", {"n": 1})).response
+        slow.cancel()
+        await asyncio.wait([slow])
+
+    matrix = crash_matrix(plan, transports={"world": outside()}, faults=["killed_after_append", "fsync_lost"])
+    assert matrix.safe, matrix.render()
+
+
+def test_a_matrix_as_json_is_json(small, world):
+    matrix = crash_matrix(small, transports=world, faults=["torn_write"])
+    told = json.loads(json.dumps(matrix.to_json()))
+    assert (told["op_id"], told["status"], told["safe"]) == ("small", "completed", True)
+    assert (told["faults"], len(told["boundaries"])) == (["torn_write"], 28)
+    assert told["cells"][1] == {
+        "boundary": {
+            "number": 1,
+            "first_seq": 1,
+            "last_seq": 1,
+            "event": "run_started",
+            "state_id": None,
+        },
+        "fault": "torn_write",
+        "safe": True,
+        "reason": None,
+    }
+
+
+def test_torture_needs_neither_pytest_nor_hypothesis():
+    probe = "import sys, machine.testing; print({'pytest', 'hypothesis'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
+    assert said.stdout == "set()\n"
+
+
+def test_a_fault_that_is_none_is_refused(small):
+    with pytest.raises(UsageError, match="no fault 'flood'"):
+        crash_matrix(small, faults=["flood"])
+
+
+def test_the_waits_between_attempts_take_no_time(small):
+    import anyio
+
+    watch = Watch(World(Script({}, {}), small.graph, {}))
+
+    async def wait():
+        watch.waiting("small.read.flaky", 86_400.0)
+        await anyio.sleep(86_400.0)
+        return "a day later"
+
+    assert live(wait, watch) == "a day later"
