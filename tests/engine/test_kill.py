@@ -25,7 +25,6 @@ from machine.stores import SqliteStore
 HERE = Path(__file__).parent
 KILLS = 200
 SEED = 20260101
-LIFE = 0.4  # about what an undisturbed run takes, in seconds
 
 
 def beside(name):
@@ -129,10 +128,14 @@ class Kills:
 
     heads: list[int] = attrs.field(factory=list)
     between: Counter[str] = attrs.field(factory=Counter)
+    last: dict[str, int] = attrs.field(factory=dict)
 
-    def note(self, log):
+    def note(self, run_id, log):
         """Note a kill that left this log."""
         self.heads.append(len(log))
+        if self.last.get(run_id, 0) == len(log):
+            return  # it wrote nothing, so it sent nothing: what is open was counted when it was cut
+        self.last[run_id] = len(log)
         history = fold(log)
         for intent in history.uncertain.values():
             # one of an attempt before was counted when that was cut
@@ -148,20 +151,26 @@ def without_names(context):
     return {key: value for key, value in context.items() if key not in {"order", "ledger"}}
 
 
-def drawn_delay(draw):
-    """Return a delay: most fall into the start and the opening of the store, some anywhere in a whole run."""
-    return draw.choice([draw.uniform(0, LIFE / 10), draw.uniform(0, LIFE / 3), draw.uniform(0, 2 * LIFE)])
+def length_of_a_life(graves):
+    """Return how long a process needs that nobody kills, in seconds; the first of all loads modules as well."""
+    lives = [graves.one_life(graves.begin(), None)["seconds"] for _ in range(4)]
+    return min(lives[1:])
 
 
 def kill_often(graves, draw, kills):
-    """Kill `kills` processes at random instants, over as many runs as it takes. Returns where they fell."""
+    """Kill `kills` processes at random instants, over as many runs as it takes. Returns where they fell.
+
+    Half of the instants lie anywhere in a whole run, the others in its first half: with those a run comes to its
+    end by several lives.
+    """
+    longest = length_of_a_life(graves)
     fell, results = Kills(), {}
     run_id = graves.begin()
     while len(fell.heads) < kills or run_id not in results:
-        delay = drawn_delay(draw) if len(fell.heads) < kills else None
+        delay = draw.uniform(0, longest / draw.choice([1, 2])) if len(fell.heads) < kills else None
         life = graves.one_life(run_id, delay)
         if life["killed"]:
-            fell.note(graves.left(run_id))
+            fell.note(run_id, graves.left(run_id))
             continue
         results[run_id] = life["result"]
         if len(fell.heads) < kills:
