@@ -47,7 +47,7 @@ def live(order, channel):
     """Be the child: drive, say how it went, end."""
     try:
         answer = {"result": drive(order), "modules": list(sys.modules)}
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it was is told
         answer = {"error": traceback.format_exc()}
     data = json.dumps(answer).encode()
     while data:
@@ -81,7 +81,9 @@ def one_life(order):
     if not killed and not answer:
         answer["error"] = f"ended with status {status} and said nothing"
     for name in answer.pop("modules", []):
-        importlib.import_module(name)  # what is loaded late is loaded once, so that a life is spent on the run
+        importlib.import_module(
+            name
+        )  # what is loaded late is loaded once, so that a life is spent on the run
     if killed and order["delay"] is None:
         answer["error"] = f"not done after {LONGEST} seconds"
     return {"killed": killed, "seconds": time.monotonic() - began, "result": None, "error": None, **answer}
@@ -97,7 +99,7 @@ def reap_orphans(options):
 def main():
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    sixty_states.plan.graph  # built once, for all
+    _ = sixty_states.plan.graph  # built once, for all
     for line in sys.stdin:
         print(json.dumps(one_life(json.loads(line))), flush=True)
         reap_orphans(os.WNOHANG)

@@ -1,7 +1,7 @@
-"""A plan of sixty states: reads, races, retries, pure states, effects, small programs and domain events.
+"""A plan of sixty states: reads, races, retries, clock, chance, effects, files, programs, joins.
 
-Its outside is the server in `receiver.py`. Whatever is written to the context is the same in every run of one
-input; what differs from one run to the next (who wins a race, a nonce) goes into the log only.
+Its outside is the server in `tests/receiver.py`. Whatever is written to the context is the same in every
+run of one input; what differs from one run to the next (who wins a race, a nonce) goes into the log only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from machine import DomainEvent, Plan, RetryPolicy
 
 SIZE = 60
 PATIENT = RetryPolicy(4)
-EFFECT = {"side_effects": "apply_side_effect"}
+EFFECT = {"side_effects": "apply_side_effect", "on_uncertain": "retry"}
 
 plan = Plan("sixty")
 
@@ -28,6 +28,7 @@ def key_of(name):
 def add(number, kind):
     name = f"{kind}.n{number}"
     effect = f"n{number}"
+    before = earlier_of(number)
 
     async def read(ctx, io, rec):
         ctx[name] = (await io.http("GET", url(ctx, "value", effect))).json()
@@ -80,6 +81,19 @@ def add(number, kind):
         answer = await io.http("POST", url(ctx, "moody"), json={"of": effect})
         ctx[name] = answer.raise_for_status().json()
 
+    async def clock(ctx, io, rec):
+        await rec.emit(DomainEvent("time_was_told", {"at": await io.now()}))
+        ctx[name] = number
+
+    async def chance(ctx, io, rec):
+        thrown = [(await io.random()).random(), str(await io.uuid()), (await io.random_bytes(8)).hex()]
+        await rec.emit(DomainEvent("dice_were_thrown", {"thrown": [str(one) for one in thrown]}))
+        ctx[name] = len(thrown)
+
+    async def file(ctx, io, rec):
+        await io.write_file(f"{ctx['ledger']}.{effect}", effect)
+        ctx[name] = effect
+
     async def program(ctx, io, rec):
         script = 'echo "$MACHINE_IDEMPOTENCY_KEY" >> "$1"; echo done'
         ctx[name] = (await io.exec(["sh", "-c", script, "sh", ctx["ledger"]])).check().stdout
@@ -89,33 +103,43 @@ def add(number, kind):
         "plain_effective": plain_effective,
         "careful": careful,
         "moody": moody,
+        "file": file,
         "program": program,
     }
     if kind in effects:
         retry = PATIENT if kind == "moody" else None
-        plan.state(name, after=last(), retry=retry, idempotency=key_of(effect), **EFFECT)(effects[kind])
+        plan.state(name, after=before, retry=retry, idempotency=key_of(effect), **EFFECT)(effects[kind])
     elif kind == "compute":
-        plan.state(name, after=last(), side_effects="pure")(compute)
+        plan.state(name, after=before, side_effects="pure")(compute)
     elif kind == "retried":
-        plan.state(name, after=last(), retry=PATIENT)(retried)
+        plan.state(name, after=before, retry=PATIENT)(retried)
     else:
-        plan.state(name, after=last())({"read": read, "plain_read": plain_read, "race": race}[kind])
+        others = {"read": read, "plain_read": plain_read, "race": race, "clock": clock, "chance": chance}
+        plan.state(name, after=before)(others[kind])
     names.append(name)
 
 
-def last():
-    return names[-1:]
+def earlier_of(position):
+    """Return what a state follows. Of every six, the third and fourth are branches that the fifth joins."""
+    back = {3: [2], 4: [1, 2]}.get(position % 6, [1])
+    return [names[position - steps] for steps in back if steps <= position]
 
 
 names: list[str] = []
 CYCLE = ["read", "effective", "compute", "plain_read", "careful", "race", "effective", "retried", "compute"]
 SPECIAL = {
+    8: "file",
     11: "plain_effective",
+    17: "clock",
+    20: "chance",
     24: "moody",
     29: "program",
     35: "plain_effective",
     44: "moody",
+    47: "chance",
+    51: "file",
     52: "program",
+    53: "clock",
     59: "careful",
 }
 
@@ -130,3 +154,4 @@ def effects_of(*kinds):
 
 POSTED = effects_of("effective", "plain_effective", "careful", "moody")
 PROGRAMS = effects_of("program")
+FILES = effects_of("file")

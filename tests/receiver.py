@@ -1,4 +1,4 @@
-"""The outside of `sixty_states.py`: a server that counts what arrives and applies each effect once by its key."""
+"""An outside for runs: a server that counts what arrives and applies each effect once by its key."""
 
 from __future__ import annotations
 
