@@ -49,15 +49,14 @@ def check_plan(store: Store, graph: Graph, history: History, *, allow_change: bo
     if plan_id == graph.plan_id:
         return
     changes = _changes(recorded_shape(store, plan_id), graph.shape())
-    details = {"recorded": plan_id, "now": graph.plan_id, "changes": changes}
     unsafe = _unsafe(graph, history)
+    details = {"recorded": plan_id, "now": graph.plan_id, "changes": [*changes, *unsafe]}
     if allow_change and not unsafe:
         return
     was = f"it was {plan_id[:12]}, it is {graph.plan_id[:12]}"
     text = f"the plan has changed since run {history.run_id} started ({was})"
-    lines = "\n".join(f"  {change}" for change in [*changes, *unsafe])
     raise PlanError(
-        f"{text}:\n{lines}",
+        f"{text}: {'; '.join([*changes, *unsafe])}",
         code=Code.PLAN_CHANGED,
         details=details,
         hint="resume with the plan it was started with, or start a new run"
