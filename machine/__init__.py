@@ -56,9 +56,12 @@ if TYPE_CHECKING:
     from machine.errors import Transport as Transport
     from machine.errors import UsageError as UsageError
     from machine.events import DomainEvent as DomainEvent
+    from machine.events import EffectWait as EffectWait
+    from machine.events import PlanWait as PlanWait
     from machine.io.exec import ExecResult as ExecResult
     from machine.io.files import FileContent as FileContent
     from machine.io.http import HttpResponse as HttpResponse
+    from machine.io.outcome import UncertainEffect as UncertainEffect
     from machine.io.provider import IoProvider as IoProvider
     from machine.io.provider import IoResult as IoResult
     from machine.kernel.context import Context as Context
@@ -74,7 +77,9 @@ if TYPE_CHECKING:
     from machine.secrets.policy import SecretPolicy as SecretPolicy
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
+    from machine.sync import cancel as cancel
     from machine.sync import replay as replay
+    from machine.sync import resolve as resolve
     from machine.sync import resume as resume
     from machine.sync import run as run
     from machine.sync import verify as verify
@@ -84,7 +89,7 @@ _HOMES: Final = {
     "Catalogue": "machine.catalogue",
     "Context": "machine.kernel.context",
     "Divergence": "machine.replay.divergence",
-    "DomainEvent": "machine.events",
+    **dict.fromkeys(("DomainEvent", "EffectWait", "PlanWait"), "machine.events"),
     "ExecResult": "machine.io.exec",
     "FileContent": "machine.io.files",
     "HttpResponse": "machine.io.http",
@@ -96,12 +101,13 @@ _HOMES: Final = {
     "RunResult": "machine.engine.runs",
     "Secret": "machine.secrets.handle",
     "SecretPolicy": "machine.secrets.policy",
+    "UncertainEffect": "machine.io.outcome",
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(("Graph", "Plan", "State", "StateMeta", "StateOutcome"), "machine.plan"),
-    **dict.fromkeys(("replay", "resume", "run", "verify"), "machine.sync"),
+    **dict.fromkeys(("cancel", "replay", "resolve", "resume", "run", "verify"), "machine.sync"),
     **dict.fromkeys(
         (
             "BuildProvenance",

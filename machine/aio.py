@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from machine.engine.operator import cancel, resolve
 from machine.engine.runs import resume, run
 from machine.replay.reproduce import replay
 from machine.replay.verify import VerifyResult
 from machine.replay.verify import verify as _verify
 from machine.stores.base import Store
 
-__all__ = ["replay", "resume", "run", "verify"]
+__all__ = ["cancel", "replay", "resolve", "resume", "run", "verify"]
 
 
 async def verify(run_id: str, *, store: Store) -> VerifyResult:

@@ -201,11 +201,13 @@ class FactRecorded:
 
     @property
     def made_in(self) -> int | None:
-        """The attempt that made the call, None under an explicit key.
+        """The attempt whose handler made the call; None under an explicit key and for what a reconcile asked.
 
         It is not `attempt` when what became of an effect was found out later.
         """
-        return int(self.key.split("/", 2)[1]) if self.key.startswith(RESERVED_FACT_PREFIX) else None
+        if not self.key.startswith(RESERVED_FACT_PREFIX) or not self.key.rpartition("/")[2].isdigit():
+            return None
+        return int(self.key.split("/", 2)[1])
 
 
 @attrs.frozen

@@ -41,6 +41,8 @@ __all__ = [
     "State",
     "StateMeta",
     "StateOutcome",
+    "earlier_graph",
+    "is_plain",
     "order_of",
 ]
 
@@ -170,13 +172,16 @@ class Plan:
             raise PlanError(f"plan {self.op_id!r} has two states {state_id}", code=Code.DUPLICATE_STATE_ID)
         if not callable(handler) or not _takes_three(handler):
             raise PlanError(f"state {state_id}: the handler must take (ctx, io, rec)")
+        if meta.reconcile is not None and not _takes_three(meta.reconcile):
+            raise PlanError(f"state {state_id}: the reconcile function must take (ctx, io, effect)")
         if isinstance(after, str | PlanState):
             after = (after,)
-        asynchronous = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-            getattr(handler, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
-        )
         state = PlanState(
-            state_id, meta, handler, tuple(self.state_id(other) for other in after), blocking=not asynchronous
+            state_id,
+            meta,
+            handler,
+            tuple(self.state_id(other) for other in after),
+            blocking=is_plain(handler),
         )
         self._states[state_id] = state
         return state
@@ -187,6 +192,14 @@ class Plan:
         if self._graph is None:
             self._graph = _validated(self)
         return self._graph
+
+
+def is_plain(handler: Handler) -> bool:
+    """Say whether a handler is a plain function, which runs in a thread of its own."""
+    return not (
+        inspect.iscoroutinefunction(handler)
+        or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - an object whose call is one
+    )
 
 
 def _takes_three(handler: Handler) -> bool:
@@ -266,6 +279,35 @@ def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
             case DependsOnStrategy.LATEST_SUCCESSFUL:
                 found.extend(before)
     return found
+
+
+def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:
+    """Return the graph that a plan had when its shape was recorded, with the functions it has today.
+
+    A state that the plan no longer has cannot be run. Raises `PlanError` when the shape is none.
+    """
+    shape = canonical.decode(shape_bytes)
+    order = order_of(shape)
+    try:
+        states = {
+            state["id"]: _earlier_state(state["id"], state["meta"], now.states.get(state["id"]))
+            for state in shape["states"]
+        }
+        edges = tuple((str(earlier), str(later)) for earlier, later in shape["edges"])
+    except (LookupError, TypeError, ValueError):
+        raise PlanError("the recorded plan is not one", code=Code.MALFORMED) from None
+    plan_id = canonical.artifact_id(shape_bytes)
+    return Graph(now.op_id, now.version, MappingProxyType(states), edges, order, plan_id, shape_bytes)
+
+
+def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None) -> PlanState:
+    if now is None:  # it never ran: a plan without a state that did is refused
+        return PlanState(state_id, StateMeta(), _gone, (), blocking=True)
+    return attrs.evolve(now, meta=now.meta.as_recorded(meta))
+
+
+def _gone(*_: Any) -> None:
+    raise PlanError("the plan no longer has this state", code=Code.RECOVERY_STATE_NOT_IN_PLAN)
 
 
 def order_of(shape: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Values only: nothing here runs a handler, and a state does not know its plan.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -165,6 +165,25 @@ class StateMeta:
         # the standard tag follows from the declaration, so that --skip-tag apply_side_effect misses nothing
         if self.side_effects is SideEffects.APPLY_SIDE_EFFECT and _EFFECT_TAG not in self.tags:
             object.__setattr__(self, "tags", (*self.tags, _EFFECT_TAG))
+
+    def as_recorded(self, meta: Mapping[str, Any]) -> StateMeta:
+        """Return what `meta`, JSON that `to_json` gave, says of a state that has this metadata today.
+
+        Functions, which JSON cannot hold, are those of today.
+        """
+        on_uncertain = meta["on_uncertain"] if self.reconcile else OnUncertain.RETRY
+        reconciles = meta["on_uncertain"] == OnUncertain.RECONCILE
+        return StateMeta(
+            tags=meta["tags"],
+            depends_on=meta["depends_on"],
+            depends_on_strategy=meta["depends_on_strategy"],
+            side_effects=meta["side_effects"],
+            idempotency=meta["idempotency"].get("key") or self.idempotency,
+            retry=codec.from_json(meta["retry"], RetryPolicy) if meta["retry"] else None,
+            timeout=meta["timeout"],
+            on_uncertain=on_uncertain if reconciles else meta["on_uncertain"],
+            reconcile=self.reconcile if reconciles else None,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the metadata as JSON, for the fingerprint and for people."""

@@ -9,12 +9,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import anyio
 
-from machine.engine import runs
+from machine.engine import operator, runs
 from machine.errors import UsageError
 from machine.replay import reproduce
 from machine.replay.verify import verify
 
-__all__ = ["replay", "resume", "run", "verify"]
+__all__ = ["cancel", "replay", "resolve", "resume", "run", "verify"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,3 +45,5 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
 run = _plain(runs.run)
 resume = _plain(runs.resume)
 replay = _plain(reproduce.replay)
+resolve = _plain(operator.resolve)
+cancel = _plain(operator.cancel)

@@ -113,9 +113,11 @@ def report(exc: BaseException, session: Session) -> int:
 def _print(
     session: Session, code: str, message: str, hint: str | None, details: Mapping[str, Any] | None
 ) -> None:
-    problems = (details or {}).get("problems")
+    problems, changes = (details or {}).get("problems"), (details or {}).get("changes")
     listed = problems if isinstance(problems, list) and len(problems) > 1 else []
-    if listed:
+    if isinstance(changes, list):
+        message, listed = message.split(": ", 1)[0], changes
+    elif listed:
         message = f"{message.split(': ', 1)[0]} has {len(listed)} problems"
     session.out.line((f"error[{code}]", "bold red"), f": {clean(message)}", err=True)
     for problem in listed:

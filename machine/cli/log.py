@@ -18,13 +18,17 @@ from machine.events import (
     Event,
     FactError,
     FactRecorded,
+    PlanWait,
     RetryScheduled,
     RunCompleted,
+    RunResumed,
     RunStarted,
+    RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
     StateSkipped,
+    Wait,
 )
 from machine.stores.base import Store
 
@@ -110,8 +114,17 @@ def _detail(event: Event) -> str:
         case DomainEventRecorded():
             payload = f"artifact {event.payload_ref}" if event.payload is None else compact(event.payload)
             return f"{event.name} {payload}"
+        case RunSuspended():
+            return f"waits for {', '.join(wait_text(wait) for wait in event.waits)}"
+        case RunResumed():
+            return event.by if event.plan_id is None else f"{event.by}, plan {short(event.plan_id)}"
         case RunCompleted():
             return event.status
+
+
+def wait_text(wait: Wait) -> str:
+    """Return what a suspended run waits for, in words."""
+    return f"plan {short(wait.plan_id)}" if isinstance(wait, PlanWait) else _short_key(wait.key)
 
 
 def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:

@@ -17,6 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from machine.cli import interrupt
 from machine.cli.output import STYLES, Cell, Output, clean, duration, on_terminal
 from machine.engine.reporter import Reporter
 from machine.errors import Code
@@ -54,6 +55,7 @@ class Progress(Reporter):
 
     def starting(self, run_id: str, graph: Graph) -> None:
         """Note which run it is and in which order its states stand."""
+        interrupt.arm()
         self.run_id = run_id
         self._position = {state_id: index for index, state_id in enumerate(graph.order, 1)}
         self.say("run", ((run_id, ""), (f"  {graph.op_id} version {graph.version}", "dim")))
@@ -82,8 +84,10 @@ class Progress(Reporter):
             case StateFailed(state_id, error):
                 trace = entry.info.get("trace")
                 self.last_trace = trace if isinstance(trace, str) else None
-                if error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
-                    self._tell(state_id, "recovered", "-", "an attempt was cut; it begins again")
+                if error.code in {Code.ATTEMPT_INTERRUPTED, Code.RUN_CANCELLED}:
+                    self._tell(state_id, "cut", *self._ended(entry), error.message)
+                elif error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
+                    self._tell(state_id, "recovered", "-", "a crash had cut its last attempt")
                 else:
                     self._tell(state_id, "failed", *self._ended(entry), f"{error.code}: {error.message}")
             case StateSkipped(state_id, reason):
@@ -201,25 +205,27 @@ def _short_name(state_id: str) -> str:
 @contextlib.contextmanager
 def watching(*, quiet: bool) -> Iterator[Progress]:
     """Give the reporter that fits where stderr goes, shown for the duration of the context."""
-    if quiet:
-        yield Progress()
-    elif on_terminal(sys.stderr):
-        moving = Moving(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
-        with moving.shown():
-            yield moving
-    else:
-        yield Lines()
+    with interrupt.disarmed_after():
+        if quiet:
+            yield Progress()
+        elif on_terminal(sys.stderr):
+            moving = Moving(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
+            with moving.shown():
+                yield moving
+        else:
+            yield Lines()
 
 
 @contextlib.contextmanager
 def watching_quietly(*, quiet: bool) -> Iterator[Progress]:
     """Give a reporter that shows only the moving line, and that only on a terminal: a replay is soon over."""
-    if quiet or not on_terminal(sys.stderr):
-        yield Progress()
-    else:
-        passing = _Passing(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
-        with passing.shown():
-            yield passing
+    with interrupt.disarmed_after():
+        if quiet or not on_terminal(sys.stderr):
+            yield Progress()
+        else:
+            passing = _Passing(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
+            with passing.shown():
+                yield passing
 
 
 class _Passing(Moving):

@@ -84,7 +84,7 @@ def read(store: Store, run_id: str) -> RunLog:
 def _order(store: Store, history: History) -> tuple[str, ...]:
     assert history.started is not None
     try:
-        return order_of(canonical.decode(store.get(history.started.plan_id)))
+        return order_of(canonical.decode(store.get(history.plan_id or "")))
     except MachineError:  # `verify` says so; the log can be shown without it
         return tuple(history.states)
 

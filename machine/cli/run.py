@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json as json_module
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +15,8 @@ import machine
 from machine import canonical, codec
 from machine.cli import progress
 from machine.cli.failures import Cancelled, Exit
+from machine.cli.input import json_input
+from machine.cli.operator import tell_waits
 from machine.cli.output import STYLES, clean, duration, short
 from machine.cli.session import Injected, Session
 from machine.config import RunConfig
@@ -45,6 +45,7 @@ def run(
     input: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)] = "{}",  # noqa: A002
     skip_tag: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     config: Path | None = None,
+    invocation_key: str | None = None,
     quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     session: Injected,
 ) -> int:
@@ -64,6 +65,9 @@ def run(
         Skip the states that carry this tag. May be given more than once.
     config
         A JSON file with the fields of RunConfig.
+    invocation_key
+        Start at most one run with this key: a command repeated with it waits for that run, continues it if its
+        process is gone, and prints its result.
     quiet
         Do not show progress.
     """
@@ -88,6 +92,7 @@ def run(
                 input=params,
                 config=chosen,
                 run_id=run_id,
+                invocation_key=invocation_key,
                 reporter=reporter,
                 target=loaded.target,
             ),
@@ -99,6 +104,7 @@ def resume(
     /,
     *,
     target: str | None = None,
+    allow_plan_change: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     session: Injected,
 ) -> int:
@@ -114,6 +120,9 @@ def resume(
         The run: its id, the beginning of it, or @last.
     target
         The plan to go on with, when it is not where it was.
+    allow_plan_change
+        Go on although the plan has changed, where that is safe: every state that has run is still there, and
+        none of them would have to follow one that has not.
     quiet
         Do not show progress.
     """
@@ -129,7 +138,13 @@ def resume(
             store,
             run_id,
             quiet,
-            lambda reporter: machine.resume(run_id, plan=loaded.plan, store=store, reporter=reporter),
+            lambda reporter: machine.resume(
+                run_id,
+                plan=loaded.plan,
+                store=store,
+                allow_plan_change=allow_plan_change,
+                reporter=reporter,
+            ),
         )
 
 
@@ -144,7 +159,10 @@ def _driven(
         raise _cancelled(session, store, run_id) from None
     except StoreError as exc:
         if isinstance(exc, Concurrency):
-            exc.hint = f"another process drives the run; {session.command('show', run_id)} tells of it"
+            told = exc.code in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}
+            exc.hint = (exc.hint if told else None) or (
+                f"another process drives the run; {session.command('show', run_id)} tells of it"
+            )
         else:
             exc.hint = _with_resume(session, store, run_id, exc.hint)
         raise
@@ -154,10 +172,15 @@ def _driven(
             code=Code.HANDLER_ERROR,
             hint=f"nothing durable is lost. Continue with: {session.command('resume', run_id)}",
         ) from exc
+    run_id = result.run_id  # another one than was to be made, when the invocation key had been used
     code = _EXITS.get(result.status, Exit.FAILED)
     if session.as_json:
         session.json(
-            {**attrs.asdict(result, recurse=False), "error": result.error and codec.to_json(result.error)}
+            {
+                **attrs.asdict(result, recurse=False),
+                "error": result.error and codec.to_json(result.error),
+                "waits": [codec.to_json(wait) for wait in result.waits],
+            }
         )
         return code
     took = f" in {duration((time.monotonic() - began) * 1000)}" if reporter.recorded else ""
@@ -168,6 +191,10 @@ def _driven(
             ("digest", short(result.digest)),
         ]
     )
+    if result.status == "suspended":
+        tell_waits(session, run_id, result.waits)
+        session.note("then", session.command("resume", run_id))
+        return code
     if result.error is not None and result.status != "completed":
         where = f" ({reporter.last_trace.splitlines()[-1]})" if reporter.last_trace else ""
         message = f": {clean(result.error.message)}{where}"
@@ -206,41 +233,17 @@ def _cancelled(session: Session, store: Store, run_id: str) -> Cancelled:
 
 def input_of(text: str) -> dict[str, Any]:
     """Return the input object. Raises `UsageError` (`invalid_input`), `CanonicalError` or `IdError`."""
-    source, text = _read(text)
-    try:
-        value = json_module.loads(text, object_pairs_hook=_no_doubles)
-    except (ValueError, RecursionError) as exc:
-        hint = """write it like '{"key": "value"}', or @FILE, or - for stdin"""
-        raise UsageError(f"{source} is not JSON: {exc}", code=Code.INVALID_INPUT, hint=hint) from None
+    value = json_input(text, "the input", Code.INVALID_INPUT)
     if not isinstance(value, dict):
         kind = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(
             type(value), "a number"
         )
+        source = {"-": "the input on stdin"}.get(
+            text, f"the input {text[1:]}" if text[:1] == "@" else "the input"
+        )
         raise UsageError(f"{source} must be a JSON object, not {kind}", code=Code.INVALID_INPUT)
-    canonical.encode(value)  # what no run could hold is refused before a store is made
     for key in value:
         ContextKey(key)
-    return value
-
-
-def _read(text: str) -> tuple[str, str]:
-    try:
-        if text == "-":
-            return "the input on stdin", sys.stdin.read()
-        if text.startswith("@"):
-            return f"the input {text[1:]}", Path(text[1:]).read_text(encoding="utf-8")
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
-        where = "stdin" if text == "-" else text[1:]
-        raise UsageError(f"the input {where} cannot be read: {reason}", code=Code.INVALID_INPUT) from None
-    return "the input", text
-
-
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
     return value
 
 

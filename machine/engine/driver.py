@@ -16,19 +16,24 @@ import anyio
 import attrs
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
+from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest
 from machine.engine.blocking import call_in_thread
+from machine.engine.control import Control
 from machine.engine.log import TimedOut
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
-from machine.errors import Code, Failure, StateError
+from machine.errors import Code, ErrorInfo, Failure, StateError
 from machine.events import (
     ArtifactKind,
     Event,
+    PlanWait,
     RetryScheduled,
     RunCompleted,
+    RunResumed,
     RunStarted,
+    RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -36,25 +41,29 @@ from machine.events import (
 )
 from machine.failures import describe, refused, trace
 from machine.io.blocking import Blocking
+from machine.io.outcome import UncertainEffect, namespace_of, told
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Log, Payloads, Quiet, running_tasks
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.decide import (
+    ChangePlan,
     CompleteRun,
     Done,
     EnterState,
     RecoverOrphan,
+    ResumeRun,
     ScheduleRetry,
     SkipState,
     StartRun,
+    SuspendRun,
     decide,
 )
 from machine.kernel.snapshot import Snapshot
-from machine.plan import Graph, PlanState, StateOutcome
+from machine.plan import Graph, PlanState, StateOutcome, is_plain
 from machine.secrets.vault import Vault
 
-__all__ = ["DrivenLog", "Opening", "Run"]
+__all__ = ["DrivenLog", "Opening", "Run", "orphaned"]
 
 
 class DrivenLog(Log, Protocol):
@@ -66,6 +75,10 @@ class DrivenLog(Log, Protocol):
 
     def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
         """Return what an attempt that took longer is ended with."""
+        ...
+
+    def outside(self, graph: Graph) -> tuple[Graph, bool]:
+        """Take in what was said from outside: return the plan in force now, and whether the run was cancelled."""
         ...
 
     def carry(self, state_id: str, attempt: int) -> bool:
@@ -97,33 +110,46 @@ class Run:
     reporter: Reporter
     live: bool
     vault: Vault
+    control: Control = attrs.field(factory=Control)
     opening: Opening | None = None
     snapshot: Snapshot | None = None
     _tasks: frozenset[Any] = frozenset()
 
     async def drive(self) -> None:
-        """Perform decisions until the run is done."""
+        """Perform decisions until the run is done, is suspended or is told to stop."""
         self._tasks = frozenset(running_tasks())
-        while not isinstance(decision := decide(self.graph, self.config, self.log.history), Done):
+        with self.control.listening():
+            await self._decisions()
+        self._refuse_if_aborted()
+        if self.control.cancelling:
+            await self._decisions()  # what is left of a cancelled run, in which nothing is waited for
+        await self.log.durable()
+
+    async def _decisions(self) -> None:
+        while True:
+            self.graph, cancel = self.log.outside(self.graph)
+            decision = decide(self.graph, self.config, self.log.history, cancel=cancel)
             match decision:
+                case Done():
+                    return
                 case StartRun():
                     await self._start()
                 case RecoverOrphan(state_id):
-                    error = refused(
-                        f"the attempt of {state_id} was left open by a crash",
-                        Code.ORPHAN_ATTEMPT_RECOVERED,
-                        retryable=True,
-                    )
-                    await self._emit(StateFailed(state_id, error))
+                    await self._emit(StateFailed(state_id, orphaned(state_id)))
                 case SkipState(state_id, reason):
                     await self._emit(StateSkipped(state_id, reason))
                 case ScheduleRetry(state_id, attempt, delay_ms):
                     await self._emit(RetryScheduled(state_id, attempt, delay_ms))
                 case EnterState():
                     await self._enter(decision)
+                case SuspendRun(waits):
+                    await self._emit(RunSuspended(waits))
+                case ResumeRun():
+                    await self._emit(RunResumed("operator"))
+                case ChangePlan(plan_id, suspended):
+                    await self._change_plan(plan_id, suspended=suspended)
                 case CompleteRun(status, final_snapshot_id):
                     await self._emit(RunCompleted(status.value, final_snapshot_id))
-        await self.log.durable()
 
     async def _emit(
         self, event: Event, payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -139,6 +165,12 @@ class Run:
         started = RunStarted(self.graph.op_id, opening.manifest_id, self.graph.plan_id, self.snapshot.id)
         await self._emit(started, opening.payloads, opening.info)
         await self.log.durable()  # a run id that anybody has seen can be resumed
+
+    async def _change_plan(self, plan_id: str, *, suspended: bool) -> None:
+        payloads = Payloads()
+        payloads.add(ArtifactKind.PLAN, self.graph.shape_bytes)
+        events: list[Event] = [] if suspended else [RunSuspended((PlanWait(plan_id),))]
+        await self.log.emit([*events, RunResumed("plan_change", plan_id)], payloads)
 
     def _checkpoint(self, snapshot_id: str) -> Snapshot:
         if self.snapshot is None or self.snapshot.id != snapshot_id:
@@ -167,15 +199,20 @@ class Run:
             ending, info = self._ending(state, outcome, ctx, base, payloads)
         except TimedOut as exc:
             ending, info = StateFailed(state.id, exc.info), None
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
             self._refuse_if_aborted()
-            if isinstance(exc, _Stopped):
-                raise exc.cancellation from None
-            if isinstance(exc, KeyboardInterrupt):
-                raise
+            if isinstance(exc, _Stopped | KeyboardInterrupt):
+                if self.live:  # in replay nobody cuts an attempt that was not cut when it was recorded
+                    await self._emit(StateFailed(state.id, self._cut(state)))
+                raise (exc.cancellation if isinstance(exc, _Stopped) else exc) from None
             ending, info = self._failed(state, exc)
         self._refuse_if_aborted()
         await self._emit(ending, payloads, info)
+
+    def _cut(self, state: PlanState) -> ErrorInfo:
+        if self.control.cancelling:
+            return refused(f"the run was cancelled in {state.id}", Code.RUN_CANCELLED)
+        return refused(f"the attempt of {state.id} was interrupted", Code.ATTEMPT_INTERRUPTED, retryable=True)
 
     def _refuse_if_aborted(self) -> None:
         reason = self.log.abort()
@@ -194,6 +231,7 @@ class Run:
             idempotency_key=_idempotency_key(state, ctx),
             quiet=Quiet(self._tasks, blocking=state.blocking),
             vault=self.vault,
+            run=self.control.scope,
         )
         io, rec = self.provider(scope), Recorder(scope)
         before = _times_cancelled()
@@ -201,9 +239,9 @@ class Run:
         try:
             seconds = self.log.limit(timeout)
             if seconds is None:
-                return await _call(state, ctx, io, rec)
+                return await self._work(scope, ctx, io, rec)
             with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope.limit:
-                outcome = await _call(state, ctx, io, rec)
+                outcome = await self._work(scope, ctx, io, rec)
             if not scope.limit.cancel_called:
                 return outcome
         except BaseException as exc:
@@ -216,6 +254,29 @@ class Run:
             scope.closed = True
         await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
         raise self.log.overdue(state, timeout)
+
+    async def _work(self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
+        state = scope.state
+        if state.meta.reconcile is not None:
+            await self._reconcile(scope, io)
+        return await _call(state, state.handler, ctx, io, rec)
+
+    async def _reconcile(self, scope: AttemptScope, io: IoProvider) -> None:
+        """Have the state's reconcile function say what became of each effect that has no outcome."""
+        state, history = scope.state, self.log.history
+        for intent in history.uncertain_of(state.id):
+            request = canonical.decode(self.log.load(intent.request_digest))
+            effect = UncertainEffect(
+                intent.key, namespace_of(intent), request, intent.idempotency_key, intent.attempt
+            )
+            scope.reads_only = True
+            try:
+                ctx = Context(self._checkpoint(history.checkpoint or ""))
+                answer = await _call(state, state.meta.reconcile, ctx, io, effect)
+            finally:
+                scope.reads_only = False
+            fact, payloads = told(intent, request, answer, scope.attempt, self.vault)
+            await self.log.emit([fact], payloads)
 
     def _ending(
         self, state: PlanState, outcome: Any, ctx: Context, base: Snapshot, payloads: Payloads
@@ -263,6 +324,12 @@ class Run:
         return snapshot
 
 
+def orphaned(state_id: str) -> ErrorInfo:
+    """Return the error that closes an attempt which a crash left open."""
+    text = f"the attempt of {state_id} was left open by a crash"
+    return refused(text, Code.ORPHAN_ATTEMPT_RECOVERED, retryable=True)
+
+
 class _Stopped(BaseException):
     def __init__(self, cancellation: BaseException) -> None:
         self.cancellation = cancellation
@@ -292,16 +359,19 @@ def _forget_cancellations(before: int) -> None:
         task.uncancel()
 
 
-async def _call(state: PlanState, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
-    if not state.blocking:
-        return await state.handler(ctx, io, rec)
+async def _call(state: PlanState, function: Any, ctx: Context, io: IoProvider, third: Any) -> Any:
+    """Call a function of a state, its handler or its reconcile function: in a thread when it is a plain one."""
+    if not is_plain(function):
+        return await function(ctx, io, third)
     token = current_token()
-    result = await call_in_thread(state.handler, ctx, Blocking(io, token), Blocking(rec, token))
+    if isinstance(third, Recorder):
+        third = Blocking(third, token)
+    result = await call_in_thread(function, ctx, Blocking(io, token), third)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
         raise StateError(
-            f"the handler of {state.id} is a plain function that returned a coroutine",
+            f"a plain function of {state.id} returned a coroutine",
             code=Code.INVALID_OUTCOME,
             hint="declare it with async def",
         )

@@ -6,6 +6,7 @@ drivers apart; that a loser can change nothing is the store's doing, which check
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Final, Self
@@ -33,7 +34,7 @@ class Keeper:
     def __init__(self, store: Store, run_id: str) -> None:
         self.control = Control()
         self._store = store
-        self._run_id = run_id
+        self.run_id = run_id
         self._heard = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -46,7 +47,8 @@ class Keeper:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
-        self._store.release(self.lease)
+        with contextlib.suppress(StoreError):  # a driver that is gone loses its lease all the same
+            self._store.release(self.lease)
 
     def keep(self, *, listen_now: bool) -> None:
         """Begin to renew and to listen; with `listen_now`, hear first what was said before."""
@@ -70,7 +72,7 @@ class Keeper:
                 continue
 
     def _listen(self) -> None:
-        for message in self._store.inbox(self._run_id, self._heard):
+        for message in self._store.inbox(self.run_id, self._heard):
             self._heard = message.number
             if message.kind == CANCEL:
                 self.control.cancel()

@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from machine import codec
+from machine.engine.control import Control
 from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, chain_next, seal
 from machine.failures import refused
 from machine.io.scope import Payloads
 from machine.kernel.history import History
-from machine.plan import PlanState
+from machine.plan import Graph, PlanState
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.vault import Vault
 from machine.stores.base import Artifact, Store, StoredEvent
+from machine.stores.lease import Lease
 
 __all__ = ["LiveLog", "TimedOut"]
 
@@ -55,12 +57,16 @@ class LiveLog:
         boundaries: bool,
         on_entry: Callable[[Entry], None],
         vault: Vault | None = None,
+        lease: Lease | None = None,
+        control: Control | None = None,
     ) -> None:
         self.history = history
         self._store = store
         self._run_id = run_id
         self._chain = chain
         self._vault = vault or Vault(SecretPolicy())
+        self._lease = lease
+        self._control = control or Control()
         self._on_entry = on_entry
         self._written = history.head_seq
         self._events: list[StoredEvent] = []
@@ -79,8 +85,9 @@ class LiveLog:
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
-        if self._failure is not None:
-            raise self._failure
+        reason = self.abort()
+        if reason is not None:
+            raise reason
         try:
             sealed = self._sealed(events, payloads, info)
         except BaseException as exc:  # half folded: nothing may follow it
@@ -129,6 +136,10 @@ class LiveLog:
             self._on_entry(entry)
         return sealed
 
+    def outside(self, graph: Graph) -> tuple[Graph, bool]:
+        """Return the plan that was given, and whether somebody has cancelled the run."""
+        return graph, self._control.cancelling
+
     def carry(self, state_id: str, attempt: int) -> bool:
         """Return False: a live run has nothing recorded ahead of it."""
         del state_id, attempt
@@ -144,7 +155,7 @@ class LiveLog:
 
     def abort(self) -> BaseException | None:
         """Return why the log takes no more events; None when it does."""
-        return self._failure
+        return self._failure or self._control.failure
 
     async def durable(self) -> None:
         """Return when every event emitted so far is durable. Raises what the store raised."""
@@ -161,7 +172,8 @@ class LiveLog:
             if not events:
                 return
             try:
-                self._store.append(self._run_id, self._written, events, list(self._committing.values()))
+                artifacts = list(self._committing.values())
+                self._store.append(self._run_id, self._written, events, artifacts, lease=self._lease)
             except BaseException as exc:
                 self._failure, self._lost = exc, True
                 raise

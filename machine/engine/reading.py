@@ -9,11 +9,12 @@ from machine import canonical, codec
 from machine.config import BuildProvenance, RunManifest
 from machine.errors import Code, CodecError, Corruption, LogError, NotFound
 from machine.events import Entry, RunStarted, chain_next
+from machine.kernel.history import History
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
 
 _T = TypeVar("_T")
 
-__all__ = ["entries", "first_entry", "manifest_of", "provenance_of", "require_run"]
+__all__ = ["entries", "first_entry", "folded", "manifest_of", "provenance_of", "require_run"]
 
 
 def require_run(store: Store, run_id: str) -> None:
@@ -40,6 +41,16 @@ def entries(store: Store, run_id: str, to_seq: int | None = None) -> Iterator[tu
             raise LogError(stored.seq, f"it belongs to run {entry.run_id!r}", code=Code.LOG_WRONG_RUN)
         yield entry, stored
         expected += 1
+
+
+def folded(store: Store, run_id: str) -> tuple[History, bytes]:
+    """Return what the whole log of a run says, and its last chain value. Raises `NotFound` or `LogError`."""
+    first_entry(store, run_id)
+    history, chain = History(), ZERO_CHAIN
+    for entry, stored in entries(store, run_id):
+        history.advance(entry)
+        chain = stored.chain
+    return history, chain
 
 
 def first_entry(store: Store, run_id: str) -> tuple[Entry, RunStarted]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+import anyio
 import attrs
 
 from machine import canonical, codec
@@ -13,13 +14,15 @@ from machine.catalogue import STANDARD, Catalogue
 from machine.config import Durability, RunConfig, RunManifest, Target
 from machine.engine import reading
 from machine.engine.driver import Opening, Run
+from machine.engine.keeper import Keeper
 from machine.engine.log import LiveLog
+from machine.engine.plan_change import check_plan
 from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.transports import opened
-from machine.errors import CanonicalError, Code, ConfigError, ErrorInfo, PlanError, UsageError
-from machine.events import ArtifactKind
+from machine.errors import CanonicalError, Code, Concurrency, ConfigError, ErrorInfo, RunError, UsageError
+from machine.events import ArtifactKind, Wait
 from machine.ids import STANDARD_TAGS, ContextKey, OpId, RunId
 from machine.io.live import LiveIo
 from machine.io.scope import Payloads
@@ -30,15 +33,29 @@ from machine.plan import Graph, Plan
 from machine.secrets.vault import Vault, refuse_in_manifest
 from machine.stores.base import ZERO_CHAIN, Store
 
-__all__ = ["RunResult", "opening_of", "resume", "run"]
+__all__ = ["RunResult", "opening_of", "result_of", "resume", "run"]
+
+
+_ATTACHED_SECONDS: Final = 0.2
+"""How often a start that attached to another driver's run looks whether that has ended."""
+
+
+@attrs.frozen
+class Watched:
+    """What a caller lends a run: transports of their own, a catalogue, an observer."""
+
+    transports: Mapping[str, Transport] | None
+    catalogue: Catalogue
+    reporter: Reporter
 
 
 @attrs.frozen
 class RunResult:
     """How a run stands when its driver returns.
 
-    `status` is completed or failed; `digest` identifies everything the run did; `context` is the final context,
-    decoded; `error` is why it failed, None when it did not.
+    `status` is completed, failed, cancelled or suspended; `digest` identifies everything the run did; `context`
+    is the final context, decoded, empty while the run can go on; `error` is why it failed, None when it did not;
+    `waits` is what a suspended run waits to be told.
     """
 
     run_id: str
@@ -48,6 +65,7 @@ class RunResult:
     final_snapshot_id: str | None
     context: Mapping[str, Any]
     error: ErrorInfo | None = None
+    waits: tuple[Wait, ...] = ()
 
 
 async def run(
@@ -57,6 +75,7 @@ async def run(
     input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's name
     config: RunConfig | None = None,
     run_id: str | None = None,
+    invocation_key: str | None = None,
     transports: Mapping[str, Transport] | None = None,
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
@@ -66,28 +85,59 @@ async def run(
 
     `input` (a JSON object) becomes the initial context; `config` says how to run; `run_id` gives an id made by
     `new_run_id` beforehand; `transports` adds to or replaces the standard ones, by namespace; `target` notes
-    where the plan came from, for a replay that names no plan. Returns a `RunResult` whether the run completed or
-    failed. Raises `PlanError`, `CanonicalError`, `UsageError` before anything is written, and `StoreError` when
-    the store fails: what was durable by then can be resumed.
+    where the plan came from, for a replay that names no plan. `invocation_key` makes the start idempotent: of all
+    starts with one key, one makes the run, and the others are given its result, resuming it if its driver is gone.
+
+    Returns a `RunResult` however the run ended. Raises `PlanError`, `CanonicalError`, `UsageError` before
+    anything is written, `RunError` (`invocation_conflict`) when the key belongs to another request, and
+    `StoreError` when the store fails: what was durable by then can be resumed.
     """
     graph = plan.graph
     _check_store(store)
     config = config or RunConfig()
     _check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
-    opening = _opening(graph, config, {} if input is None else input, target)
-    return await _drive(
-        graph,
-        config,
-        store,
-        chosen,
-        history=History(),
-        chain=ZERO_CHAIN,
-        opening=opening,
-        transports=transports,
-        catalogue=catalogue,
-        reporter=reporter,
-    )
+    opening = _opening(graph, config, {} if input is None else input, target, invocation_key)
+    watched = Watched(transports, catalogue, reporter or Reporter())
+    if invocation_key is not None:
+        return await _invoked(graph, store, chosen, invocation_key, watched, config=config, opening=opening)
+    with Keeper(store, chosen) as keeper:
+        return await _drive(graph, store, keeper, watched, config=config, history=History(), opening=opening)
+
+
+async def _invoked(
+    graph: Graph,
+    store: Store,
+    run_id: str,
+    key: str,
+    watched: Watched,
+    *,
+    config: RunConfig,
+    opening: Opening,
+) -> RunResult:
+    """Start the run of an invocation key, or attach to the one that was started with it."""
+    while True:
+        try:
+            taken = store.find_invocation(key)
+            if taken is None:
+                with Keeper(store, run_id) as keeper:
+                    return await _drive(
+                        graph, store, keeper, watched, config=config, history=History(), opening=opening
+                    )
+            _, started = reading.first_entry(store, taken)
+            if (started.manifest_id, started.op_id) != (opening.manifest_id, graph.op_id):
+                raise RunError(
+                    f"the invocation key {key!r} belongs to run {taken}, "
+                    "which has another plan, input or configuration",
+                    code=Code.INVOCATION_CONFLICT,
+                    details={"invocation_key": key, "run_id": taken},
+                    hint="an invocation key names one request: use another key for another one",
+                )
+            return await _resumed(graph, store, taken, watched, allow_plan_change=False)
+        except Concurrency as exc:  # somebody has just started it, or drives it: its result is ours too
+            if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:
+                raise
+        await anyio.sleep(_ATTACHED_SECONDS)
 
 
 async def resume(
@@ -95,6 +145,7 @@ async def resume(
     *,
     plan: Plan,
     store: Store,
+    allow_plan_change: bool = False,
     transports: Mapping[str, Transport] | None = None,
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
@@ -102,29 +153,29 @@ async def resume(
     """Continue a run whose log was left open, under the configuration it was started with.
 
     An attempt that a crash left open is closed explicitly first. A run that has ended is returned as it is, and
-    nothing is written. Raises `NotFound`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`)
-    before anything is written, and `Concurrency` when somebody else drives the run.
+    nothing is written; so is one that is suspended and has not been told what it waits for. With
+    `allow_plan_change` it goes on with another plan, where every state that ran is still there and none of them
+    would have to follow one that has not run. Raises `NotFound`, `LogError`, `PlanError` (`plan_changed`,
+    `recovery_state_not_in_plan`) before anything is written, and `Concurrency` when somebody else drives the run.
     """
-    graph = plan.graph
-    _, started = reading.first_entry(store, run_id)
-    config = reading.manifest_of(store, started).run_config
-    history, chain = History(), ZERO_CHAIN
-    for item, stored in reading.entries(store, run_id):
-        history.advance(item)
-        chain = stored.chain
-    _check_plan(graph, history)
-    return await _drive(
-        graph,
-        config,
-        store,
-        run_id,
-        history=history,
-        chain=chain,
-        opening=None,
-        transports=transports,
-        catalogue=catalogue,
-        reporter=reporter,
-    )
+    watched = Watched(transports, catalogue, reporter or Reporter())
+    return await _resumed(plan.graph, store, run_id, watched, allow_plan_change=allow_plan_change)
+
+
+async def _resumed(
+    graph: Graph, store: Store, run_id: str, watched: Watched, *, allow_plan_change: bool
+) -> RunResult:
+    history, chain = reading.folded(store, run_id)
+    check_plan(store, graph, history, allow_change=allow_plan_change)
+    if history.final:
+        return result_of(store, graph.order, history)
+    with Keeper(store, run_id) as keeper:
+        if store.head_seq(run_id) != history.head_seq:  # its last driver has only just stopped
+            history, chain = reading.folded(store, run_id)
+            check_plan(store, graph, history, allow_change=allow_plan_change)
+        assert history.started is not None
+        config = reading.manifest_of(store, history.started).run_config
+        return await _drive(graph, store, keeper, watched, config=config, history=history, chain=chain)
 
 
 def _check_store(store: object) -> None:
@@ -155,7 +206,9 @@ def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
     return Opening(manifest, manifest_id, payloads, {}, _writes(manifest.input_params))
 
 
-def _opening(graph: Graph, config: RunConfig, params: Any, target: Target | None) -> Opening:
+def _opening(
+    graph: Graph, config: RunConfig, params: Any, target: Target | None, invocation_key: str | None
+) -> Opening:
     if not isinstance(params, Mapping):
         raise UsageError(
             f"the input must be a JSON object, not {type(params).__name__}", code=Code.INVALID_INPUT
@@ -169,94 +222,80 @@ def _opening(graph: Graph, config: RunConfig, params: Any, target: Target | None
         raise CanonicalError(exc.path.replace("$.input_params", "$"), exc.problem) from None
     refuse_in_manifest(config.secrets, params)
     built = canonical.encode(codec.to_json(provenance(graph, target)))
-    return attrs.evolve(opening, info={"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)})
+    info = {"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)}
+    if invocation_key is not None:
+        if not isinstance(invocation_key, str) or not invocation_key or not invocation_key.isprintable():
+            raise UsageError(
+                f"the invocation key must be a non-empty printable string, not {invocation_key!r}",
+                code=Code.INVALID_INVOCATION_KEY,
+            )
+        info["invocation_key"] = invocation_key
+    return attrs.evolve(opening, info=info)
 
 
 def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:
     return {str(ContextKey(key)): canonical.encode(value) for key, value in params.items()}
 
 
-def _check_plan(graph: Graph, history: History) -> None:
-    started = history.started
-    assert started is not None
-    if started.op_id != graph.op_id:
-        raise PlanError(
-            f"run {history.run_id} is of op {started.op_id!r}, the plan is {graph.op_id!r}",
-            code=Code.OP_ID_MISMATCH,
-        )
-    missing = sorted(state_id for state_id in history.states if state_id not in graph.states)
-    if missing:
-        raise PlanError(
-            f"run {history.run_id} has run {', '.join(missing)}, which the plan no longer has",
-            code=Code.RECOVERY_STATE_NOT_IN_PLAN,
-            details={"missing": missing},
-        )
-    if started.plan_id != graph.plan_id:
-        raise PlanError(
-            f"the plan has changed since run {history.run_id} started (it was {started.plan_id[:12]}, "
-            f"it is {graph.plan_id[:12]})",
-            code=Code.PLAN_CHANGED,
-            details={"recorded": started.plan_id, "now": graph.plan_id},
-            hint="resume with the plan it was started with, or start a new run",
-        )
-
-
 async def _drive(
     graph: Graph,
-    config: RunConfig,
     store: Store,
-    run_id: str,
+    keeper: Keeper,
+    watched: Watched,
     *,
+    config: RunConfig,
     history: History,
-    chain: bytes,
-    opening: Opening | None,
-    transports: Mapping[str, Transport] | None,
-    catalogue: Catalogue,
-    reporter: Reporter | None,
+    chain: bytes = ZERO_CHAIN,
+    opening: Opening | None = None,
 ) -> RunResult:
-    reporter = reporter or Reporter()
     if not history.final:
         vault = Vault(config.secrets, store.secret_key())
         log = LiveLog(
             store,
-            run_id,
+            keeper.run_id,
             history=history,
             chain=chain,
             behind=store.write_behind,
             # at a boundary the run commits by itself, a completion and the next entry together
             boundaries=config.durability is Durability.EFFECTS,
             vault=vault,
-            on_entry=reporter.entry,
+            lease=keeper.lease,
+            control=keeper.control,
+            on_entry=watched.reporter.entry,
         )
-        async with opened(config, transports) as doors:
-            reporter.starting(run_id, graph)
+        async with opened(config, watched.transports) as doors:
+            watched.reporter.starting(keeper.run_id, graph)
             try:
+                keeper.keep(listen_now=opening is None)
                 await Run(
                     graph=graph,
                     config=config,
                     log=log,
                     provider=LiveIo,
                     transports=doors,
-                    catalogue=catalogue,
-                    reporter=reporter,
+                    catalogue=watched.catalogue,
+                    reporter=watched.reporter,
                     live=True,
                     vault=vault,
+                    control=keeper.control,
                     opening=opening,
                 ).drive()
             finally:
                 log.close()
-    return _result(store, graph, history)
+    return result_of(store, graph.order, history)
 
 
-def _result(store: Store, graph: Graph, history: History) -> RunResult:
+def result_of(store: Store, order: Sequence[str], history: History) -> RunResult:
+    """Return how a run stands; `order` is that of the states in its digest."""
     snapshot_id = history.final_snapshot_id
     failed = [state.error for state in history.states.values() if state.status is StateStatus.FAILED]
     return RunResult(
         run_id=history.run_id or "",
         status=history.status.value,
-        digest=history.digest(graph.order),
+        digest=history.digest(order),
         head_seq=history.head_seq,
         final_snapshot_id=snapshot_id,
         context=Snapshot.open(snapshot_id, store.get).to_dict() if snapshot_id else {},
         error=failed[-1] if failed else None,
+        waits=history.unanswered,
     )

@@ -101,6 +101,14 @@ class ExecResult:
         """Return the view of an `exec` response."""
         return cls(response["returncode"], unpack(response["stdout"]), unpack(response["stderr"]))
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the `exec` response that this is the view of."""
+        return {
+            "returncode": self.returncode,
+            "stdout": pack(self.stdout_bytes),
+            "stderr": pack(self.stderr_bytes),
+        }
+
     @property
     def stdout(self) -> str:
         """Standard output as text: UTF-8, with U+FFFD where it is not."""

@@ -206,6 +206,11 @@ class HttpResponse:
         pairs = tuple((name, value) for name, value in response["headers"])
         return cls(response["status"], response["url"], pairs, unpack(response["body"]))
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the `http` response that this is the view of."""
+        headers = [[name, value] for name, value in self.header_list]
+        return {"status": self.status, "url": self.url, "headers": headers, "body": pack(self._body)}
+
     @property
     def headers(self) -> Headers:
         """The header fields by name."""

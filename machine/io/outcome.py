@@ -20,6 +20,7 @@ from machine.io.http_message import HttpResponse
 from machine.io.scope import Payloads
 from machine.io.wire import pack
 from machine.kernel.context import MAX_VALUE_BYTES
+from machine.secrets.vault import Vault
 
 __all__ = ["Happened", "NotDone", "UncertainEffect", "told"]
 
@@ -66,21 +67,19 @@ class UncertainEffect:
 
 
 def told(
-    intent: EffectIntended, request: Any, answer: Happened | NotDone, attempt: int, by: str
+    intent: EffectIntended, request: Any, answer: Any, attempt: int, vault: Vault
 ) -> tuple[FactRecorded, Payloads]:
-    """Return the fact of an effect whose outcome is told in `attempt`, and its artifacts. `by` says who tells.
+    """Return the fact of an effect whose outcome is told in `attempt`, and its artifacts.
 
     Raises `UsageError` (`invalid_effect_outcome`) when no call of the namespace could have that response.
     """
     payloads, namespace = Payloads(), namespace_of(intent)
     outcome: FactValue | FactError
     if isinstance(answer, NotDone):
-        exc = IoOther(
-            f"{by} found that the effect was not done", code=Code.EFFECT_NOT_DONE, retryable=True
-        )
+        exc = IoOther("the effect is known not to have happened", code=Code.EFFECT_NOT_DONE, retryable=True)
         outcome = FactError(exc.kind, describe(exc, hint=False))
     elif isinstance(answer, Happened):
-        data = _response(namespace, request, answer.response)
+        data, _ = vault.response(namespace, request, _response(namespace, request, answer.response))
         outcome = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data))
     else:
         raise _no_outcome(f"{answer!r} is neither effect.happened(response) nor effect.not_done()")
@@ -147,4 +146,6 @@ def _exec(given: Mapping[str, Any]) -> Any:
 
 
 def _no_outcome(problem: str) -> UsageError:
-    return UsageError(f"this cannot be the outcome of the effect: {problem}", code=Code.INVALID_EFFECT_OUTCOME)
+    return UsageError(
+        f"this cannot be the outcome of the effect: {problem}", code=Code.INVALID_EFFECT_OUTCOME
+    )

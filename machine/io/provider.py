@@ -350,6 +350,8 @@ class IoProvider(ABC):
                     hint="a fact key names one request in a run",
                 )
             return fact
+        if scope.reads_only:  # how the world stood before the crash is not what it is asked
+            return None
         occurrence = int(call.key.rpartition("/")[2])
         keeps_all = scope.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
         return scope.log.history.reusable(
@@ -397,5 +399,5 @@ class IoProvider(ABC):
         await scope.log.durable()
 
 
-def _path_key(state_id: str, attempt: int, namespace: str, digest: str, occurrence: int) -> str:
+def _path_key(state_id: str, attempt: int, namespace: str, digest: str, occurrence: str) -> str:
     return f"{RESERVED_FACT_PREFIX}{state_id}/{attempt}/{namespace}/{digest}/{occurrence}"

@@ -130,7 +130,7 @@ class AttemptScope:
     """The scope of the whole run."""
     reads_only: bool = False
     """True while the state's reconcile function asks the outside."""
-    _occurrences: dict[tuple[str, str], int] = attrs.field(factory=dict, init=False)
+    _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
 
     @property
     def cut(self) -> bool:
@@ -155,11 +155,15 @@ class AttemptScope:
             hint="await every task before the handler returns",
         )
 
-    def occurrence(self, namespace: str, digest: str) -> int:
-        """Count the calls of this attempt with one namespace and request; the first is 0."""
-        count = self._occurrences.get((namespace, digest), 0)
-        self._occurrences[namespace, digest] = count + 1
-        return count
+    def occurrence(self, namespace: str, digest: str) -> str:
+        """Count the calls of this attempt with one namespace and request; the first is 0.
+
+        What the reconcile function asks is counted apart: it must not shift what the handler asks.
+        """
+        call = (namespace, digest, self.reads_only)
+        count = self._occurrences.get(call, 0)
+        self._occurrences[call] = count + 1
+        return f"r{count}" if self.reads_only else str(count)
 
     def transport(self, namespace: str) -> Transport | None:
         """Return the transport of the longest registered dotted prefix of a namespace."""

@@ -306,7 +306,9 @@ class History:
         # a value is single-assignment for the run; an error only for its attempt, so that a retry may try again
         if before is not None and (
             before.outcome.final
-            or ((before.state_id, before.attempt) == (event.state_id, event.attempt) and not before.may_repeat)
+            or (
+                (before.state_id, before.attempt) == (event.state_id, event.attempt) and not before.may_repeat
+            )
         ):
             raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
         self.facts[event.key] = event
@@ -347,7 +349,9 @@ class History:
         self._no_open_attempt(seq, "is suspended")
         self._become(seq, RunStatus.SUSPENDED)
         self.waits = event.waits
-        known = [wait for wait in self.waits if isinstance(wait, EffectWait) and wait.key not in self.uncertain]
+        known = [
+            wait for wait in self.waits if isinstance(wait, EffectWait) and wait.key not in self.uncertain
+        ]
         if known or not self.waits:
             raise LogError(seq, "the run waits for something that is known", code=Code.LOG_SUSPENDED)
 
@@ -371,7 +375,9 @@ class History:
 
     def _no_open_attempt(self, seq: int, what: str) -> None:
         if self.open is not None:
-            raise LogError(seq, f"the run {what} while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN)
+            raise LogError(
+                seq, f"the run {what} while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN
+            )
 
     def _complete(self, seq: int, event: RunCompleted) -> None:
         self._no_open_attempt(seq, "ends")

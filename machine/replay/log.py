@@ -30,7 +30,9 @@ from machine.io.provider import Call
 from machine.io.scope import AttemptScope, Payloads
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
-from machine.plan import PlanState
+from machine.kernel.status import RunStatus
+from machine.plan import Graph, PlanState
+from machine.replay.asked import asked
 from machine.replay.divergence import Divergence, DivergenceKind, NearCall
 from machine.replay.pointer import Change, diff
 from machine.replay.requests import RecordedRequests
@@ -63,13 +65,19 @@ class ReplayLog:
     """The recording of a run, and how far a replay has come in it."""
 
     def __init__(
-        self, recorded: Sequence[Entry], load: Callable[[str], bytes], on_entry: Callable[[Entry], None]
+        self,
+        recorded: Sequence[Entry],
+        load: Callable[[str], bytes],
+        on_entry: Callable[[Entry], None],
+        graphs: Mapping[str, Graph] | None = None,
     ) -> None:
+        """`graphs` are the plans that the run went by, by id, where there was more than one."""
         self.history = History()
         self.divergence: Divergence | None = None
         self._recorded = recorded
         self._load = load
         self._on_entry = on_entry
+        self._graphs = graphs or {}
         self._payloads: Mapping[str, tuple[str, bytes]] = {}
         self._at = 0
         self._begin = self._end = 0
@@ -83,6 +91,16 @@ class ReplayLog:
         self._damage: StoreError | None = None
 
     # -- what the driver asks ----------------------------------------------------------------------------
+
+    def outside(self, graph: Graph) -> tuple[Graph, bool]:
+        """Take over what an operator said, and what was asked of the run at this point of the recording."""
+        while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
+            self._consume_to(self._at + 1)
+        plan_id, cancel = asked(self._next())
+        return (self._graphs.get(plan_id, graph) if plan_id else graph), cancel
+
+    def _next(self) -> Event | None:
+        return self._recorded[self._at].event if self._at < len(self._recorded) else None
 
     def carry(self, state_id: str, attempt: int) -> bool:
         """Take over the attempt that is next in the recording when it was cut, or is still open.

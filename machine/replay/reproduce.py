@@ -19,6 +19,7 @@ from machine.io.replay import ReplayIo
 from machine.io.scope import AttemptScope
 from machine.io.transport import Transport
 from machine.plan import Graph, Plan
+from machine.replay.asked import graphs_of
 from machine.replay.divergence import Cause, Divergence, DivergenceKind, likely_cause
 from machine.replay.log import Diverged, RecordingEnds, ReplayLog
 from machine.secrets.vault import Vault
@@ -78,7 +79,8 @@ async def replay(
             f"run {run_id} is of op {started.op_id!r}, the plan is {graph.op_id!r}", code=Code.OP_ID_MISMATCH
         )
     recorded = [entry for entry, _ in reading.entries(store, run_id)]
-    log = ReplayLog(recorded, store.get, reporter.entry)
+    first_graph, graphs = graphs_of(graph, recorded, store)
+    log = ReplayLog(recorded, store.get, reporter.entry, graphs)
 
     def provider(scope: AttemptScope) -> ReplayIo:
         log.attach(scope)
@@ -89,7 +91,7 @@ async def replay(
     async with opened(manifest.run_config, transports) as doors:
         try:
             await Run(
-                graph=graph,
+                graph=first_graph,
                 config=manifest.run_config,
                 log=log,
                 provider=provider,
@@ -101,7 +103,7 @@ async def replay(
                     manifest.run_config.secrets,
                     refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT),
                 ),
-                opening=opening_of(graph, manifest),
+                opening=opening_of(first_graph, manifest),
             ).drive()
         except RecordingEnds:
             pass

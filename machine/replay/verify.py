@@ -20,6 +20,7 @@ from machine.events import (
     Event,
     FactRecorded,
     FactValue,
+    RunResumed,
     RunStarted,
     StateCompleted,
     StateFailed,
@@ -194,7 +195,7 @@ class _Check:
         if self.history is None or self.history.started is None:
             return None
         try:
-            order = order_of(canonical.decode(self.store.get(self.history.started.plan_id)))
+            order = order_of(canonical.decode(self.store.get(self.history.plan_id or "")))
             unknown = sorted(self.history.states.keys() - set(order))
             if unknown:
                 text = f"the log tells of {', '.join(unknown)}, which the recorded plan does not have"
@@ -217,6 +218,8 @@ def _referenced(entry: Entry) -> Iterable[str]:
             provenance_id = entry.info.get("provenance_id")
             if isinstance(provenance_id, str):
                 yield provenance_id
+        case RunResumed() if event.plan_id is not None:
+            yield event.plan_id
         case FactRecorded():
             yield event.request_digest
             if isinstance(event.outcome, FactValue):

@@ -1,0 +1,46 @@
+"""JSON that a user gives with a command: as it is, in a file, or on stdin."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Any
+
+from machine import canonical
+from machine.errors import Code, UsageError
+
+__all__ = ["json_input"]
+
+
+def json_input(text: str, what: str, code: Code) -> Any:
+    """Return the JSON value that `text` is, or names by @FILE or -. Raises `UsageError` or `CanonicalError`."""
+    source, text = _read(text, what, code)
+    try:
+        value = json_module.loads(text, object_pairs_hook=_no_doubles)
+    except (ValueError, RecursionError) as exc:
+        hint = """write it like '{"key": "value"}', or @FILE, or - for stdin"""
+        raise UsageError(f"{source} is not JSON: {exc}", code=code, hint=hint) from None
+    canonical.encode(value)  # what no run could hold is refused before a store is touched
+    return value
+
+
+def _read(text: str, what: str, code: Code) -> tuple[str, str]:
+    try:
+        if text == "-":
+            return f"{what} on stdin", sys.stdin.read()
+        if text.startswith("@"):
+            return f"{what} {text[1:]}", Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        where = "stdin" if text == "-" else text[1:]
+        raise UsageError(f"{what} {where} cannot be read: {reason}", code=code) from None
+    return what, text
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return value

@@ -1,0 +1,121 @@
+"""`cancel` and `resolve`: what a person says to a run from outside."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+import machine
+from machine.cli.failures import Exit
+from machine.cli.input import json_input
+from machine.cli.log import wait_text
+from machine.cli.output import STYLES, clean
+from machine.cli.session import Injected, Session
+from machine.codec import to_json
+from machine.errors import Code, UsageError
+from machine.events import EffectWait, Wait
+
+__all__ = ["cancel", "resolve", "tell_waits"]
+
+
+def resolve(
+    run: str,
+    key: str,
+    /,
+    *,
+    outcome: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    not_done: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    session: Injected,
+) -> int:
+    """Tell a suspended run what became of an effect.
+
+    A run is suspended when it crashed after an effect may have left, and the state says on_uncertain="ask".
+    Look at the receiver, then give either the outcome or --not-done. Your word becomes a fact of the run: a
+    replay is given it like any other. `machine resume` goes on from there.
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or @last.
+    key
+        The key of the effect, or the beginning of it; `machine show RUN` lists them.
+    outcome
+        The effect happened, and this JSON is the response to it: as it is, in a file (@FILE), or on stdin (-).
+        For HTTP an object with any of status, json, text and headers.
+    not_done
+        The effect did not happen: the run sends it when it is resumed.
+    """
+    if (outcome is None) != not_done:
+        raise UsageError("say what became of the effect: either --outcome JSON or --not-done")
+    with session.open_store() as store:
+        run_id = session.run_id(store, run)
+        if outcome is None:
+            waits = machine.resolve(run_id, key, store=store, not_done=True)
+        else:
+            told = json_input(outcome, "the outcome", Code.INVALID_EFFECT_OUTCOME)
+            waits = machine.resolve(run_id, key, store=store, outcome=told)
+        if session.as_json:
+            session.json({"run_id": run_id, "waits": [to_json(wait) for wait in waits]})
+        else:
+            session.out.pairs(
+                [("run", run_id), ("waits for", ", ".join(map(wait_text, waits)) or "nothing more")]
+            )
+            if waits:
+                tell_waits(session, run_id, waits)
+            else:
+                session.note("next", session.command("resume", run_id))
+    return Exit.OK
+
+
+def tell_waits(session: Session, run_id: str, waits: tuple[Wait, ...]) -> None:
+    """Say on stderr what a suspended run waits for, and the commands that tell it."""
+    for wait in waits:
+        if isinstance(wait, EffectWait):
+            session.out.line(
+                ("waits", "yellow"),
+                f": a crash hid what became of an effect of {clean(wait.state_id)}: {wait_text(wait)}",
+                err=True,
+            )
+            words = ("resolve", run_id, _prefix(wait.key, waits))
+            session.note("if it happened", session.command(*words, "--outcome", '{"status": 200}'))
+            session.note("if it did not", session.command(*words, "--not-done"))
+
+
+def _prefix(key: str, waits: tuple[Wait, ...]) -> str:
+    """Return as much of a key as it takes to tell it from the others."""
+    state_and_attempt = "/".join(key.split("/")[:2])
+    alike = [
+        wait for wait in waits if isinstance(wait, EffectWait) and wait.key.startswith(state_and_attempt)
+    ]
+    return state_and_attempt if len(alike) == 1 else key
+
+
+def cancel(
+    run: str,
+    /,
+    *,
+    timeout: float = 30.0,
+    session: Injected,
+) -> int:
+    """End a run cancelled.
+
+    Whichever process drives it cuts what it is doing, kills the programs it started and ends the run; a run
+    that nobody drives is ended here. A cancelled run cannot be resumed. Ctrl-C in the process itself leaves a
+    run that can.
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or @last.
+    timeout
+        How many seconds to wait for the process that drives it.
+    """
+    with session.open_store() as store:
+        run_id = session.run_id(store, run)
+        result = machine.cancel(run_id, store=store, timeout=timeout)
+    if session.as_json:
+        session.json({"run_id": run_id, "status": result.status, "digest": result.digest})
+    else:
+        session.out.pairs([("run", run_id), ("status", (result.status, STYLES.get(result.status, "")))])
+    return Exit.OK if result.status == "cancelled" else Exit.FAILED

@@ -1,0 +1,145 @@
+"""What somebody outside says to a run: what became of an effect, and that it is to end."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import anyio
+
+from machine import canonical
+from machine.engine import reading
+from machine.engine.driver import orphaned
+from machine.engine.keeper import CANCEL, Keeper
+from machine.engine.log import LiveLog
+from machine.engine.plan_change import recorded_shape
+from machine.engine.runs import RunResult, result_of
+from machine.errors import Code, Concurrency, RunError, UsageError
+from machine.events import EffectWait, Entry, RunCompleted, StateFailed, Wait
+from machine.io.outcome import Happened, NotDone, told
+from machine.kernel.decide import CompleteRun, RecoverOrphan, cancelled
+from machine.kernel.history import History
+from machine.kernel.status import RunStatus, require
+from machine.plan import order_of
+from machine.secrets.vault import Vault
+from machine.stores.base import Store
+
+__all__ = ["cancel", "resolve"]
+
+_POLL_SECONDS: Final = 0.1
+_UNSAID: Final = object()
+
+
+async def resolve(
+    run_id: str, key: str, *, store: Store, outcome: Any = _UNSAID, not_done: bool = False
+) -> tuple[Wait, ...]:
+    """Tell a suspended run what became of an effect, and return what it still waits for.
+
+    `key` is the key of the effect's fact, or the beginning of it. `outcome` is the response to the effect, as
+    JSON (for HTTP an object with any of `status`, `json`, `text` and `headers` will do); `not_done` says that it
+    did not happen and may be sent again. Either becomes a fact of the run, once; `resume` goes on from there.
+    Raises `NotFound`, `RunError` (`effect_not_uncertain`) when the run does not wait for that effect, `UsageError`
+    (`invalid_effect_outcome`), and `Concurrency` when somebody drives the run. Then nothing is written.
+    """
+    if (outcome is _UNSAID) != not_done:
+        raise UsageError("say what became of the effect: either its outcome or that it was not done")
+    reading.require_run(store, run_id)
+    with Keeper(store, run_id) as keeper:
+        history, chain = reading.folded(store, run_id)
+        intent = history.uncertain[_waited_for(history, key)]
+        request = canonical.decode(store.get(intent.request_digest))
+        answer = NotDone() if not_done else Happened(outcome)
+        vault = _vault(store, history)
+        fact, payloads = told(intent, request, answer, intent.attempt, vault)
+        log = _log(store, keeper, history, chain, vault)
+        await log.emit([fact], payloads)
+        log.close()
+    return history.unanswered
+
+
+def _waited_for(history: History, key: str) -> str:
+    keys = [wait.key for wait in history.unanswered if isinstance(wait, EffectWait)]
+    found = [key] if key in keys else [one for one in keys if key and one.startswith(key)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        problem = f"{key!r} begins the keys of {len(found)} effects that run {history.run_id} waits for"
+    elif history.status is not RunStatus.SUSPENDED:
+        problem = f"run {history.run_id} is {history.status} and waits for nothing"
+    else:
+        problem = f"run {history.run_id} does not wait to be told what became of {key!r}"
+    raise RunError(
+        problem,
+        code=Code.EFFECT_NOT_UNCERTAIN,
+        details={"run_id": history.run_id, "key": key, "waits": keys},
+        hint=f"it waits for {', '.join(keys)}"
+        if keys
+        else "only an effect whose outcome is unknown is resolved",
+    )
+
+
+async def cancel(run_id: str, *, store: Store, timeout: float = 30.0) -> RunResult:  # noqa: ASYNC109 - how long a driver elsewhere may take
+    """Ask a run to end cancelled, and return how it stands when it has ended.
+
+    The process that drives it cuts what it is doing; a run that nobody drives is ended here. Raises `NotFound`,
+    `RunError`: `invalid_transition` when the run has ended already, `cancel_pending` when its driver has not
+    answered within `timeout` seconds. The request stays in its inbox then, and whoever drives it next heeds it.
+    """
+    reading.require_run(store, run_id)
+    history, _ = reading.folded(store, run_id)
+    require(run_id, history.status, RunStatus.CANCELLED, "it cannot be cancelled any more")
+    store.post(run_id, CANCEL, {})
+    with anyio.move_on_after(timeout):
+        while True:
+            if store.lease_of(run_id) is None:
+                try:
+                    return await _cancel_here(store, run_id)
+                except Concurrency as exc:  # a driver was quicker, and heeds its inbox
+                    if exc.code != Code.RUN_LEASED:
+                        raise
+            await anyio.sleep(_POLL_SECONDS)
+    raise RunError(
+        f"run {run_id} has not ended within {timeout:g} s of being cancelled",
+        code=Code.CANCEL_PENDING,
+        retryable=True,
+        details={"run_id": run_id},
+        hint="its driver ends it as soon as its handler lets go; ask again, or stop that process",
+    )
+
+
+async def _cancel_here(store: Store, run_id: str) -> RunResult:
+    with Keeper(store, run_id) as keeper:
+        history, chain = reading.folded(store, run_id)
+        log = _log(store, keeper, history, chain, _vault(store, history))
+        while True:
+            match cancelled(history):
+                case RecoverOrphan(state_id):
+                    await log.emit([StateFailed(state_id, orphaned(state_id))])
+                case CompleteRun(status, final_snapshot_id):
+                    await log.emit([RunCompleted(status.value, final_snapshot_id)])
+                case _:
+                    break
+        log.close()
+    return result_of(store, order_of(recorded_shape(store, history.plan_id or "")), history)
+
+
+def _vault(store: Store, history: History) -> Vault:
+    assert history.started is not None
+    return Vault(reading.manifest_of(store, history.started).run_config.secrets, store.secret_key())
+
+
+def _log(store: Store, keeper: Keeper, history: History, chain: bytes, vault: Vault) -> LiveLog:
+    return LiveLog(
+        store,
+        keeper.run_id,
+        history=history,
+        chain=chain,
+        behind=False,
+        boundaries=False,
+        vault=vault,
+        lease=keeper.lease,
+        on_entry=_unheard,
+    )
+
+
+def _unheard(entry: Entry) -> None:
+    del entry

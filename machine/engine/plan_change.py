@@ -1,0 +1,104 @@
+"""A plan that is not the one a run was started with: what differs, and whether the run may go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from machine import canonical
+from machine.errors import Code, CodecError, Corruption, PlanError
+from machine.kernel.history import History, StateStatus
+from machine.plan import Graph
+from machine.stores.base import Store
+
+__all__ = ["check_plan", "recorded_shape"]
+
+_SETTLED = frozenset({StateStatus.COMPLETED, StateStatus.SKIPPED})
+
+
+def recorded_shape(store: Store, plan_id: str) -> dict[str, Any]:
+    """Return the shape of a plan that a run went by. Raises `Corruption` when the artifact is none."""
+    try:
+        shape = canonical.decode(store.get(plan_id))
+        _states(shape), _edges(shape)
+    except (CodecError, LookupError, TypeError, ValueError):
+        raise Corruption(f"artifact {plan_id} is no plan", code=Code.ARTIFACT_CORRUPT) from None
+    return dict(shape)
+
+
+def check_plan(store: Store, graph: Graph, history: History, *, allow_change: bool) -> None:
+    """Raise `PlanError` unless the run may go on with `graph`.
+
+    A changed plan needs `allow_change`, and is safe when every state that ran is still there and none of them
+    would now have to follow one that has not run.
+    """
+    started, plan_id = history.started, history.plan_id or ""
+    assert started is not None
+    if started.op_id != graph.op_id:
+        raise PlanError(
+            f"run {history.run_id} is of op {started.op_id!r}, the plan is {graph.op_id!r}",
+            code=Code.OP_ID_MISMATCH,
+        )
+    missing = sorted(state_id for state_id in history.states if state_id not in graph.states)
+    if missing:
+        raise PlanError(
+            f"run {history.run_id} has run {', '.join(missing)}, which the plan no longer has",
+            code=Code.RECOVERY_STATE_NOT_IN_PLAN,
+            details={"missing": missing},
+        )
+    if plan_id == graph.plan_id:
+        return
+    changes = _changes(recorded_shape(store, plan_id), graph.shape())
+    unsafe = _unsafe(graph, history)
+    details = {"recorded": plan_id, "now": graph.plan_id, "changes": [*changes, *unsafe]}
+    if allow_change and not unsafe:
+        return
+    was = f"it was {plan_id[:12]}, it is {graph.plan_id[:12]}"
+    text = f"the plan has changed since run {history.run_id} started ({was})"
+    raise PlanError(
+        f"{text}: {'; '.join([*changes, *unsafe])}",
+        code=Code.PLAN_CHANGED,
+        details=details,
+        hint="resume with the plan it was started with, or start a new run"
+        if unsafe
+        else "resume with the plan it was started with, or allow the change: --allow-plan-change",
+    )
+
+
+def _unsafe(graph: Graph, history: History) -> list[str]:
+    """Return what forbids the change: states that have begun and now follow one that has not settled."""
+    settled = {state_id for state_id, state in history.states.items() if state.status in _SETTLED}
+    return [
+        f"not safe: {later} has run, and would have to follow {earlier}, which has not"
+        for earlier, later in graph.edges
+        if later in history.states and earlier not in settled
+    ]
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the graph diff, a line for each state or edge: + added, - removed, ~ changed."""
+    old, new = _states(before), _states(after)
+    lines = [f"+ state {state_id}" for state_id in new if state_id not in old]
+    lines += [f"- state {state_id}" for state_id in old if state_id not in new]
+    for state_id in old.keys() & new.keys():
+        fields = sorted(name for name in new[state_id] if old[state_id].get(name) != new[state_id][name])
+        lines += [
+            f"~ state {state_id}: {name} was {_text(old[state_id].get(name))}, is {_text(new[state_id][name])}"
+            for name in fields
+        ]
+    earlier, later = _edges(before), _edges(after)
+    lines += [f"+ edge {a} -> {b}" for a, b in later if (a, b) not in earlier]
+    lines += [f"- edge {a} -> {b}" for a, b in earlier if (a, b) not in later]
+    return lines or ["~ the order in which the states are declared"]
+
+
+def _text(value: Any) -> str:
+    return canonical.encode(value).decode()
+
+
+def _states(shape: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {str(state["id"]): dict(state["meta"]) for state in shape["states"]}
+
+
+def _edges(shape: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(str(earlier), str(later)) for earlier, later in shape["edges"]]
