@@ -209,7 +209,7 @@ def identify(conn: sqlite3.Connection, path: str) -> int:
 
     Raises `StoreOther` with code `store_not_a_store` or `store_newer_schema`, or `Corruption`.
     """
-    application_id, version = _number(conn, "application_id"), _number(conn, "user_version")
+    application_id, version, empty = _at_once(conn)
     newest = len(MIGRATIONS)
     if application_id == APPLICATION_ID:
         if version > newest:
@@ -222,9 +222,25 @@ def identify(conn: sqlite3.Connection, path: str) -> int:
         if version < 0:
             raise Corruption(f"the store {path} is damaged: it claims schema version {version}")
         return version
-    if application_id == version == 0 and not schema_of(conn):
+    if empty:
         return 0
     raise not_a_store(path, "it is an SQLite database of another application")
+
+
+def _at_once(conn: sqlite3.Connection) -> tuple[int, int, bool]:
+    """Return application id, version and whether nothing is there, of one state of the file.
+
+    Another process may be making the store, and between two looks it would have made half of it.
+    """
+    alone = not conn.in_transaction
+    if alone:
+        conn.execute("BEGIN")
+    try:
+        application_id, version = _number(conn, "application_id"), _number(conn, "user_version")
+        return application_id, version, application_id == version == 0 and not schema_of(conn)
+    finally:
+        if alone and conn.in_transaction:
+            conn.execute("ROLLBACK")
 
 
 def migrate(conn: sqlite3.Connection, path: str, *, create: bool) -> None:

@@ -375,3 +375,20 @@ def test_an_append_that_is_interrupted_midway_writes_nothing(path, monkeypatch):
         store.append(RUN, 0, log_of(RUN, 3), [Artifact(artifact_id(b"b"), "output", b"b")])
         assert store.get(artifact_id(b"b")) == b"b"
         assert store.integrity_problems() == []
+
+
+def test_a_store_that_another_process_makes_while_it_is_opened_is_no_stranger(path, monkeypatch):
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("PRAGMA journal_mode = WAL")  # as far as the other had come
+    number, made = sqlite_schema._number, []
+
+    def number_while_made(conn, pragma):
+        if pragma == "user_version" and not made:
+            made.append(path)
+            SqliteStore(path).close()
+        return number(conn, pragma)
+
+    monkeypatch.setattr(sqlite_schema, "_number", number_while_made)
+    with SqliteStore(path) as store:
+        assert made
+        assert store.integrity_problems() == []
