@@ -145,6 +145,8 @@ class Plan:
                     on_uncertain=on_uncertain,
                     reconcile=reconcile,
                 )
+            except PlanError as exc:
+                raise PlanError(f"state {name!r}: {exc.message}", code=exc.code, hint=exc.hint) from exc
             except (ValueError, TypeError) as exc:
                 raise PlanError(f"state {name!r}: {exc}") from exc
             return self._add(name, meta, handler, after)

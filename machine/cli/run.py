@@ -132,7 +132,7 @@ def resume(
         status = store.run_row(run_id).status
         if status in FINAL_STATUSES:
             again = "" if status == "completed" else "; only a run that was cut can go on, so start a new one"
-            session.note("note", f"the run has {status} and is left as it is{again}")
+            session.note("note", f"the run is over ({status}) and is left as it is{again}")
         return _driven(
             session,
             store,

@@ -192,7 +192,7 @@ def test_resuming_a_run_that_has_ended_changes_nothing(machine, recorded):
     before = machine("events", recorded, "--json").json
     said = machine("resume", recorded)
     assert said.code == 0
-    assert "note: the run has completed and is left as it is\n" in said.err
+    assert "note: the run is over (completed) and is left as it is\n" in said.err
     assert machine("events", recorded, "--json").json == before
     assert machine("resume", recorded, "--json").json["run_id"] == recorded
 
