@@ -22,12 +22,16 @@ from machine.errors import ErrorCategory, ErrorInfo
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,
+    EffectWait,
     FactError,
     FactRecorded,
     FactValue,
+    PlanWait,
     RetryScheduled,
     RunCompleted,
+    RunResumed,
     RunStarted,
+    RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -116,6 +120,11 @@ EVENTS_BY_KIND = {
     FactRecorded: st.builds(FactRecorded, TEXT, NAMES, HASHES, OUTCOMES, STATE_IDS, SMALL),
     EffectIntended: st.builds(EffectIntended, TEXT, HASHES, TEXT, STATE_IDS, SMALL),
     RunCompleted: st.builds(RunCompleted, NAMES, st.none() | HASHES),
+    RunSuspended: st.builds(
+        RunSuspended,
+        st.lists(st.builds(EffectWait, TEXT, NAMES) | st.builds(PlanWait, HASHES), max_size=3).map(tuple),
+    ),
+    RunResumed: st.builds(RunResumed, NAMES, st.none() | HASHES),
     DomainEventRecorded: st.builds(
         DomainEventRecorded,
         NAMES,

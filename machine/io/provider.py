@@ -339,8 +339,10 @@ class IoProvider(ABC):
         scope = self._scope
         facts = scope.log.history.facts
         if not call.key.startswith(RESERVED_FACT_PREFIX):
-            fact = facts.get(call.key)
-            if fact is None or (not fact.outcome.final and not (self._is_own(fact) and not fact.may_repeat)):
+            fact, own = facts.get(call.key), (scope.state.id, scope.attempt)
+            if fact is None:
+                return None
+            if not fact.outcome.final and (fact.may_repeat or (fact.state_id, fact.attempt) != own):
                 return None
             if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
                 raise StateError(
@@ -357,9 +359,6 @@ class IoProvider(ABC):
         return scope.log.history.reusable(
             scope.state.id, call.namespace, call.digest, occurrence, keeps_all=keeps_all
         )
-
-    def _is_own(self, fact: FactRecorded) -> bool:
-        return (fact.state_id, fact.attempt) == (self._scope.state.id, self._scope.attempt)
 
     def _result(self, fact: FactRecorded) -> IoResult:
         match fact.outcome:

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 import anyio
 
 from machine import canonical, codec
-from machine.errors import MachineError, StoreError
+from machine.errors import StoreError
 from machine.events import (
     EffectIntended,
     Entry,
@@ -29,10 +29,10 @@ from machine.events import (
 from machine.io.provider import Call
 from machine.io.scope import AttemptScope, Payloads
 from machine.kernel.history import History
-from machine.kernel.snapshot import Snapshot
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, PlanState
 from machine.replay.asked import asked
+from machine.replay.compare import context_changes, near_calls, plan_shape
 from machine.replay.divergence import Divergence, DivergenceKind, NearCall
 from machine.replay.pointer import Change, diff
 from machine.replay.requests import RecordedRequests
@@ -45,8 +45,6 @@ STALL_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 30.0
 PATIENCE: Final = 10
 """How long a whole attempt may take in replay: this many times as long as recorded, and the seconds besides."""
-
-_NEAREST: Final = 3
 
 
 class Diverged(BaseException):
@@ -209,7 +207,14 @@ class ReplayLog:
         if not fitting:
             seq = left[0][0].seq if left else self._seq()
             summary = f"a call of {call.namespace} that was never recorded"
-            self._diverge(DivergenceKind.CALL_ADDED, seq, summary, None, now, nearest=_near(self, left, call))
+            self._diverge(
+                DivergenceKind.CALL_ADDED,
+                seq,
+                summary,
+                None,
+                now,
+                nearest=near_calls(left, call, self._request),
+            )
         entry, fact = fitting[0]
         recorded = {"namespace": fact.namespace, "request": self._request(fact)}
         self._diverge(
@@ -218,7 +223,7 @@ class ReplayLog:
             f"the request of a call of {call.namespace} has changed",
             recorded,
             now,
-            nearest=_near(self, [item for item in left if item[1] is not fact], call),
+            nearest=near_calls([item for item in left if item[1] is not fact], call, self._request),
         )
 
     def not_given_up(self, fact: FactRecorded) -> NoReturn:
@@ -313,6 +318,9 @@ class ReplayLog:
         if isinstance(event, StateCompleted) and isinstance(recorded, StateCompleted):
             self._snapshot_differs(entry, recorded, event)
         now = codec.event_to_json(event)
+        if asked(recorded)[0] is not None:
+            summary = "the recording goes on with another plan here, which is not the one of this replay"
+            self._diverge(DivergenceKind.PLAN_CHANGED, entry.seq, summary, codec.event_to_json(recorded), now)
         if isinstance(event, RunCompleted) and not isinstance(recorded, RunCompleted):
             summary = f"the run ends ({event.status}) where the recording goes on with {recorded.type}"
             self._diverge(DivergenceKind.ENDED_EARLY, entry.seq, summary, codec.event_to_json(recorded), now)
@@ -335,16 +343,15 @@ class ReplayLog:
         self._diverge(kind, entry.seq, summary, recorded, now, changes=())
 
     def _snapshot_differs(self, entry: Entry, recorded: StateCompleted, event: StateCompleted) -> NoReturn:
-        before = Snapshot.open(recorded.context_snapshot_id, self._load).to_dict()
-        after = Snapshot.open(event.context_snapshot_id, self.load).to_dict()
-        changes = diff(before, after)
-        keys = sorted({change.pointer.split("/")[1] for change in changes})
+        keys, before, after, changes = context_changes(
+            (self._load, recorded.context_snapshot_id), (self.load, event.context_snapshot_id)
+        )
         self._diverge(
             DivergenceKind.SNAPSHOT_DIFFERS,
             entry.seq,
             f"the context differs in {', '.join(keys)}",
-            {key: before[key] for key in keys if key in before},
-            {key: after[key] for key in keys if key in after},
+            before,
+            after,
             changes=changes,
         )
 
@@ -357,15 +364,7 @@ class ReplayLog:
                 codec.event_to_json(recorded),
                 codec.event_to_json(event),
             )
-        shapes: list[Any] = []
-        for plan_id in (recorded.plan_id, event.plan_id):
-            try:
-                shape = canonical.decode(self.load(plan_id))
-                states = {state["id"]: state["meta"] for state in shape["states"]}
-                edges = {f"{earlier} -> {later}": True for earlier, later in shape["edges"]}
-                shapes.append({"edges": edges, "states": states})
-            except (MachineError, LookupError, TypeError):
-                shapes.append(plan_id)
+        shapes = [plan_shape(self.load, plan_id) for plan_id in (recorded.plan_id, event.plan_id)]
         self._diverge(
             DivergenceKind.PLAN_CHANGED, entry.seq, "the plan has changed since the recording", *shapes
         )
@@ -404,15 +403,3 @@ class ReplayLog:
 
     def _request(self, fact: FactRecorded) -> Any:
         return canonical.decode(self._load(fact.request_digest))
-
-
-def _near(log: ReplayLog, left: Sequence[tuple[Entry, FactRecorded]], call: Call) -> list[NearCall]:
-    return [
-        NearCall(
-            entry.seq,
-            fact.namespace,
-            log._request(fact),  # noqa: SLF001 - the other half of this file
-            "another request" if fact.namespace == call.namespace else f"a call of {fact.namespace}",
-        )
-        for entry, fact in left[:_NEAREST]
-    ]

@@ -41,8 +41,8 @@ def commits(plan):
             super().__init__()
             self.batches = []
 
-        def append(self, run_id, expected_seq, events, artifacts=()):
-            super().append(run_id, expected_seq, events, artifacts)
+        def append(self, run_id, expected_seq, events, artifacts=(), **more):
+            super().append(run_id, expected_seq, events, artifacts, **more)
             self.batches.append((list(events), list(artifacts)))
 
     with Batches() as store:

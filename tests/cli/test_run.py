@@ -51,6 +51,7 @@ def test_json_is_one_object_with_the_fields_of_the_result_and_nothing_on_stderr(
         "digest",
         "head_seq",
         "final_snapshot_id",
+        "waits",
         "context",
         "error",
     }
@@ -220,10 +221,10 @@ def test_resuming_against_a_changed_plan_is_refused(machine, plan_file, crashed,
 def test_a_store_that_gives_way_says_how_to_continue(machine, plan_file, monkeypatch):
     append = SqliteStore.append
 
-    def full(self, run_id, expected_seq, events, artifacts=()):
+    def full(self, run_id, expected_seq, events, artifacts=(), **more):
         if expected_seq > 4:
             raise StoreOther("the store cannot grow", code="store_full", hint="make room")
-        append(self, run_id, expected_seq, events, artifacts)
+        append(self, run_id, expected_seq, events, artifacts, **more)
 
     config = '{"durability": "states"}'
     plan_file.with_name("config.json").write_text(config)

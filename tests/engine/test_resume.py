@@ -335,13 +335,13 @@ class Behind(MemoryStore):
         self.refuses = refuses
         self.begun = threading.Event()
 
-    def append(self, run_id, expected_seq, events, artifacts=()):
+    def append(self, run_id, expected_seq, events, artifacts=(), **more):
         if expected_seq:
             self.begun.set()
             time.sleep(0.05)
         if any(self.refuses in event.data for event in events):
             raise machine.StoreOther("no space left", code="store_full")
-        super().append(run_id, expected_seq, events, artifacts)
+        super().append(run_id, expected_seq, events, artifacts, **more)
 
 
 def with_an_effect(between=lambda io: None):
@@ -407,7 +407,7 @@ def log_behind(store, run_id):
 
 def test_a_commit_that_failed_behind_the_run_is_what_durable_raises():
     class Broken(MemoryStore):
-        def append(self, *args):
+        def append(self, *args, **more):
             begun.set()
             raise machine.StoreOther("no space left", code="store_full")
 
@@ -534,8 +534,8 @@ def test_an_effect_that_has_happened_is_a_fact_although_its_call_is_cancelled_at
 
 def test_no_event_is_in_the_store_before_the_artifacts_it_names(world):
     class Strict(MemoryStore):
-        def append(self, run_id, *args):
-            super().append(run_id, *args)
+        def append(self, run_id, *args, **more):
+            super().append(run_id, *args, **more)
             assert verify(run_id, store=self).problems == ()
 
     with Strict() as store:

@@ -268,7 +268,9 @@ def test_an_open_attempt_is_closed_before_anything_else():
 def test_a_crash_between_a_failure_and_its_retry_changes_nothing():
     history = fold(
         log_of(
-            RunStarted("op", BASE, BASE, BASE), StateEntered(STATE, 0, BASE), StateFailed(STATE, error_of())
+            RunStarted("op", BASE, ONE_STATE.plan_id, BASE),
+            StateEntered(STATE, 0, BASE),
+            StateFailed(STATE, error_of()),
         )
     )
 

@@ -393,7 +393,7 @@ def test_a_later_attempt_reuses_what_was_fetched_since_the_last_failure(codes):
     for attempt, code in enumerate(codes):
         events += [
             entered(attempt=attempt),
-            fact(f"@{attempt}", attempt=attempt),
+            fact(f"@{A}/{attempt}/clock/{S0}/0", attempt=attempt),
             failed(code),
             retry(attempt + 1),
         ]
@@ -410,7 +410,7 @@ def test_a_later_attempt_reuses_what_was_fetched_since_the_last_failure(codes):
 
 def test_what_failed_or_asks_to_try_again_is_never_reused():
     outcomes = [FactError("transport", error_of()), FactValue(S1, again=True), FactValue(S1)]
-    facts = [fact(f"@{number}", outcome=outcome) for number, outcome in enumerate(outcomes)]
+    facts = [fact(f"@{A}/0/clock/{S0}/{number}", outcome=outcome) for number, outcome in enumerate(outcomes)]
     history = fold(log_of(START, entered(), *facts, failed("orphan_attempt_recovered"), entered(attempt=1)))
 
     assert history.reusable(A, "clock", S0, 0, keeps_all=True) == facts[2]

@@ -118,10 +118,10 @@ def append_is_durable_when_it_returns(patch):
             self.put(artifact.kind, artifact.data)
         waiting = getattr(self, "waiting", None)
         if waiting:
-            append(self, *waiting)
+            append(self, *waiting, **more)
         self.waiting = (run_id, expected_seq, events)
         if b"run_completed" in events[-1].data:
-            append(self, *self.waiting)
+            append(self, *self.waiting, **more)
 
     patch.setattr(SqliteStore, "append", lazy)
 
@@ -134,7 +134,7 @@ def artifacts_are_no_later_than_the_events_that_name_them(patch):
         held, self.held = getattr(self, "held", {}), {artifact.id: artifact for artifact in artifacts}
         append(self, run_id, expected_seq, events, list(held.values()), **more)
         if b"run_completed" in events[-1].data:
-            append(self, run_id, events[-1].seq, [], artifacts)
+            append(self, run_id, events[-1].seq, [], artifacts, **more)
 
     def remember(self, artifact_id):
         held = getattr(self, "held", {}).get(artifact_id)
@@ -172,8 +172,8 @@ def an_effect_carries_its_idempotency_key(patch):
 
 @guard(Fault.KILLED_AFTER_APPEND, where="could not go on")
 def an_attempt_left_open_is_closed_first(patch):
-    def forgetful(plan, config, history):
-        decision = deciding.decide(plan, config, history)
+    def forgetful(plan, config, history, **more):
+        decision = deciding.decide(plan, config, history, **more)
         if isinstance(decision, deciding.RecoverOrphan):
             state = history.states[decision.state_id]
             return deciding.EnterState(decision.state_id, state.attempts, history.checkpoint)
@@ -184,15 +184,15 @@ def an_attempt_left_open_is_closed_first(patch):
 
 @guard(Fault.KILLED_AFTER_APPEND, where="the digest is another")
 def a_cut_attempt_uses_up_no_retry(patch):
-    after = deciding._after_failure
+    after = deciding._again
 
-    def strict(plan, config, checkpoint, state_id, state):
-        decision = after(plan, config, checkpoint, state_id, state)
-        if isinstance(decision, deciding.EnterState):
+    def strict(plan, config, history, state_id, state):
+        decision = after(plan, config, history, state_id, state)
+        if isinstance(decision, deciding.EnterState) and state.retry_delay_ms is None:
             return deciding.ScheduleRetry(state_id, state.attempts, 0)
         return decision
 
-    patch.setattr(deciding, "_after_failure", strict)
+    patch.setattr(deciding, "_again", strict)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="asked again for what the run had learned already")

@@ -1,0 +1,61 @@
+"""What a divergence shows of two plans, two contexts, or of calls that are like one that was never recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from machine import canonical
+from machine.errors import MachineError
+from machine.events import Entry, FactRecorded
+from machine.io.provider import Call
+from machine.kernel.snapshot import Snapshot
+from machine.replay.divergence import NearCall
+from machine.replay.pointer import Change, diff
+
+__all__ = ["context_changes", "near_calls", "plan_shape"]
+
+_NEAREST: Final = 3
+
+Load = Callable[[str], bytes]
+
+
+def plan_shape(load: Load, plan_id: str) -> Any:
+    """Return a plan's states and edges in a form that differs where the plans do; its id when it cannot be read."""
+    try:
+        shape = canonical.decode(load(plan_id))
+        states = {state["id"]: state["meta"] for state in shape["states"]}
+        edges = {f"{earlier} -> {later}": True for earlier, later in shape["edges"]}
+    except (MachineError, LookupError, TypeError):
+        return plan_id
+    return {"edges": edges, "states": states}
+
+
+def context_changes(
+    recorded: tuple[Load, str], now: tuple[Load, str]
+) -> tuple[list[str], Any, Any, list[Change]]:
+    """Return the keys in which two contexts differ, what they hold under them, and the changes in detail."""
+    before, after = (Snapshot.open(snapshot_id, load).to_dict() for load, snapshot_id in (recorded, now))
+    changes = list(diff(before, after))
+    keys = sorted({change.pointer.split("/")[1] for change in changes})
+    return (
+        keys,
+        {key: before[key] for key in keys if key in before},
+        {key: after[key] for key in keys if key in after},
+        changes,
+    )
+
+
+def near_calls(
+    left: Sequence[tuple[Entry, FactRecorded]], call: Call, request: Callable[[FactRecorded], Any]
+) -> list[NearCall]:
+    """Return the recorded calls that are nearest to one that was not recorded."""
+    return [
+        NearCall(
+            entry.seq,
+            fact.namespace,
+            request(fact),
+            "another request" if fact.namespace == call.namespace else f"a call of {fact.namespace}",
+        )
+        for entry, fact in left[:_NEAREST]
+    ]
