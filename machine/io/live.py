@@ -10,7 +10,8 @@ from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, 
 from machine.events import ArtifactKind, FactError, FactRecorded, FactValue
 from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
-from machine.io.provider import Call, IoProvider
+from machine.io.call import Call
+from machine.io.provider import IoProvider
 from machine.io.scope import Payloads
 from machine.io.secret import sendable, taken_in
 from machine.io.transport import Transport

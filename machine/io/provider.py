@@ -21,10 +21,11 @@ import attrs
 from machine import canonical
 from machine.config import IoMode
 from machine.errors import Code, IoError, IoOther, StateError
-from machine.events import ArtifactKind, EffectIntended, FactError, FactRecorded, FactValue
+from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
-from machine.io.scope import AttemptScope, Payloads, is_namespace
+from machine.io.call import Call, path_key
+from machine.io.scope import AttemptScope, is_namespace
 from machine.io.transport import Transport
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
@@ -43,24 +44,6 @@ class IoResult:
     response: Any
     fact_key: str
     recorded_payload_id: str
-
-
-@attrs.frozen
-class Call:
-    """One call, identified: everything its fact will say but the outcome."""
-
-    key: str
-    namespace: str
-    request: Any
-    digest: str
-    data: bytes
-    effect: bool
-
-    def payloads(self) -> Payloads:
-        """Return the artifact of the request, to which that of the response may be added."""
-        payloads = Payloads()
-        payloads.items[self.digest] = (ArtifactKind.FACT_REQUEST, self.data)
-        return payloads
 
 
 @attrs.frozen(eq=False)
@@ -262,7 +245,7 @@ class IoProvider(ABC):
         digest = canonical.artifact_id(data)
         if fact_key is None:
             occurrence = scope.occurrence(namespace, digest)
-            key = _path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
+            key = path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
         else:
             key = str(FactKey(fact_key))
         if (
@@ -396,7 +379,3 @@ class IoProvider(ABC):
             call.payloads(),
         )
         await scope.log.durable()
-
-
-def _path_key(state_id: str, attempt: int, namespace: str, digest: str, occurrence: str) -> str:
-    return f"{RESERVED_FACT_PREFIX}{state_id}/{attempt}/{namespace}/{digest}/{occurrence}"

@@ -12,7 +12,8 @@ from typing import NoReturn, Protocol
 import anyio
 
 from machine.events import EffectIntended, FactRecorded
-from machine.io.provider import VALUE_NAMESPACE, Call, IoProvider
+from machine.io.call import Call
+from machine.io.provider import VALUE_NAMESPACE, IoProvider
 from machine.io.scope import AttemptScope, Log
 
 __all__ = ["Recording", "ReplayIo"]

@@ -8,12 +8,12 @@ from typing import Any, Final
 from machine import canonical
 from machine.errors import MachineError
 from machine.events import Entry, FactRecorded
-from machine.io.provider import Call
+from machine.io.call import Call
 from machine.kernel.snapshot import Snapshot
 from machine.replay.divergence import NearCall
 from machine.replay.pointer import Change, diff
 
-__all__ = ["context_changes", "near_calls", "plan_shape"]
+__all__ = ["context_changes", "likeliest", "near_calls", "plan_shape"]
 
 _NEAREST: Final = 3
 
@@ -43,6 +43,16 @@ def context_changes(
         {key: before[key] for key in keys if key in before},
         {key: after[key] for key in keys if key in after},
         changes,
+    )
+
+
+def likeliest(
+    left: Sequence[tuple[Entry, FactRecorded]], call: Call, request: Callable[[FactRecorded], Any]
+) -> list[tuple[Entry, FactRecorded]]:
+    """Return the recorded calls of a namespace that one that was not recorded may have been, likeliest first."""
+    fitting = [(entry, fact) for entry, fact in left if fact.namespace == call.namespace]
+    return sorted(
+        fitting, key=lambda item: (item[1].key != call.key, len(diff(request(item[1]), call.request)))
     )
 
 

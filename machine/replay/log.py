@@ -26,13 +26,13 @@ from machine.events import (
     StateEntered,
     StateFailed,
 )
-from machine.io.provider import Call
+from machine.io.call import Call
 from machine.io.scope import AttemptScope, Payloads
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, PlanState
 from machine.replay.asked import asked
-from machine.replay.compare import context_changes, near_calls, plan_shape
+from machine.replay.compare import context_changes, likeliest, near_calls, plan_shape
 from machine.replay.divergence import Divergence, DivergenceKind, NearCall
 from machine.replay.pointer import Change, diff
 from machine.replay.requests import RecordedRequests
@@ -199,22 +199,13 @@ class ReplayLog:
             for entry in self._recorded[self._at : self._end]
             if isinstance(entry.event, FactRecorded)
         ]
-        fitting = [(entry, fact) for entry, fact in left if fact.namespace == call.namespace]
-        fitting.sort(
-            key=lambda item: (item[1].key != call.key, len(diff(self._request(item[1]), call.request)))
-        )
+        fitting = likeliest(left, call, self._request)
         now = {"namespace": call.namespace, "request": call.request}
         if not fitting:
             seq = left[0][0].seq if left else self._seq()
             summary = f"a call of {call.namespace} that was never recorded"
-            self._diverge(
-                DivergenceKind.CALL_ADDED,
-                seq,
-                summary,
-                None,
-                now,
-                nearest=near_calls(left, call, self._request),
-            )
+            near = near_calls(left, call, self._request)
+            self._diverge(DivergenceKind.CALL_ADDED, seq, summary, None, now, nearest=near)
         entry, fact = fitting[0]
         recorded = {"namespace": fact.namespace, "request": self._request(fact)}
         self._diverge(

@@ -378,10 +378,10 @@ def test_no_effect_leaves_when_what_influenced_it_cannot_be_written(world, monke
     with kind() as store:
         append = store.append
 
-        def failing(run_id, expected_seq, events, artifacts=()):
+        def failing(run_id, expected_seq, events, artifacts=(), **more):
             if any(refused in event.data for event in events):
                 raise machine.StoreOther("no space left", code="store_full")
-            append(run_id, expected_seq, events, artifacts)
+            append(run_id, expected_seq, events, artifacts, **more)
 
         monkeypatch.setattr(store, "append", failing)
         with pytest.raises(machine.StoreOther, match="no space left"):

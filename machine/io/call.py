@@ -1,0 +1,36 @@
+"""One call of `io`, identified: which call is which is decided here, the same live and in replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from machine.events import ArtifactKind
+from machine.ids import RESERVED_FACT_PREFIX
+from machine.io.scope import Payloads
+
+__all__ = ["Call", "path_key"]
+
+
+@attrs.frozen
+class Call:
+    """One call, identified: everything its fact will say but the outcome."""
+
+    key: str
+    namespace: str
+    request: Any
+    digest: str
+    data: bytes
+    effect: bool
+
+    def payloads(self) -> Payloads:
+        """Return the artifact of the request, to which that of the response may be added."""
+        payloads = Payloads()
+        payloads.items[self.digest] = (ArtifactKind.FACT_REQUEST, self.data)
+        return payloads
+
+
+def path_key(state_id: str, attempt: int, namespace: str, digest: str, occurrence: str) -> str:
+    """Return the key of a call that was given none: where it was made, and the how manieth of its kind it is."""
+    return f"{RESERVED_FACT_PREFIX}{state_id}/{attempt}/{namespace}/{digest}/{occurrence}"
