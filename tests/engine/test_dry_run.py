@@ -217,6 +217,33 @@ def test_a_broad_except_does_not_reach_the_next_effect(store, scripted, broad):
     assert own.asked == []
 
 
+def test_a_broad_except_does_not_even_see_the_end_of_a_preview(store, scripted):
+    seen = []
+
+    async def handler(ctx, io, rec):
+        try:
+            await io.call("mail", {"to": "a"})
+        except Exception:  # noqa: BLE001 - what is tested
+            seen.append("the end")
+
+    effect_of(handler, store, transports={"mail": scripted(effect=True)})
+    assert seen == []
+
+
+def test_a_handler_that_catches_even_the_end_of_a_preview_reads_nothing_more(store, scripted):
+    clock = scripted(lambda request: 1)
+
+    async def handler(ctx, io, rec):
+        try:
+            await io.call("mail", {"to": "a"})
+        except BaseException:  # noqa: BLE001 - what is tested
+            await io.now()
+
+    own = {"mail": scripted(effect=True), "clock": clock}
+    assert effect_of(handler, store, transports=own).request == {"to": "a"}
+    assert clock.asked == []
+
+
 def test_a_plain_function_is_previewed_as_well(store, scripted):
     def handler(ctx, io, rec):
         try:
