@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from machine.config import RetryPolicy as RetryPolicy
     from machine.config import RunConfig as RunConfig
     from machine.config import RunManifest as RunManifest
+    from machine.engine.dry_run import DryEffect as DryEffect
+    from machine.engine.dry_run import DryRun as DryRun
+    from machine.engine.dry_run import DryState as DryState
+    from machine.engine.dry_run import MissedKey as MissedKey
     from machine.engine.recorder import Recorder as Recorder
     from machine.engine.reporter import Reporter as Reporter
     from machine.engine.run_id import new_run_id as new_run_id
@@ -78,6 +82,7 @@ if TYPE_CHECKING:
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
     from machine.sync import cancel as cancel
+    from machine.sync import dry_run as dry_run
     from machine.sync import replay as replay
     from machine.sync import resolve as resolve
     from machine.sync import resume as resume
@@ -104,10 +109,11 @@ _HOMES: Final = {
     "UncertainEffect": "machine.io.outcome",
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
+    **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(("Graph", "Plan", "State", "StateMeta", "StateOutcome"), "machine.plan"),
-    **dict.fromkeys(("cancel", "replay", "resolve", "resume", "run", "verify"), "machine.sync"),
+    **dict.fromkeys(("cancel", "dry_run", "replay", "resolve", "resume", "run", "verify"), "machine.sync"),
     **dict.fromkeys(
         (
             "BuildProvenance",

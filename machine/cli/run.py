@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 import machine
 from machine import canonical, codec
+from machine.cli import dry_run as report
 from machine.cli import progress
 from machine.cli.failures import Cancelled, Exit
 from machine.cli.input import json_input
@@ -20,6 +21,7 @@ from machine.cli.operator import tell_waits
 from machine.cli.output import STYLES, clean, duration, short
 from machine.cli.session import Injected, Session
 from machine.config import RunConfig
+from machine.engine.dry_run import DryRun
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
 from machine.errors import Code, CodecError, Concurrency, ConfigError, RunError, StoreError, UsageError
@@ -46,6 +48,7 @@ def run(
     skip_tag: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     config: Path | None = None,
     invocation_key: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     session: Injected,
 ) -> int:
@@ -68,6 +71,8 @@ def run(
     invocation_key
         Start at most one run with this key: a command repeated with it waits for that run, continues it if its
         process is gone, and prints its result.
+    dry_run
+        Apply no effect: skip the states tagged apply_side_effect, and tell what they would have done.
     quiet
         Do not show progress.
     """
@@ -80,13 +85,14 @@ def run(
             "a run in memory ends with this command and could not be replayed",
             hint="leave --store out, or name a file",
         )
+    start = machine.dry_run if dry_run else machine.run
     with session.open_store(create=True) as store:
         return _driven(
             session,
             store,
             run_id,
             quiet,
-            lambda reporter: machine.run(
+            lambda reporter: start(
                 loaded.plan,
                 store=store,
                 input=params,
@@ -149,12 +155,16 @@ def resume(
 
 
 def _driven(
-    session: Session, store: Store, run_id: str, quiet: bool, drive: Callable[[progress.Progress], RunResult]
+    session: Session,
+    store: Store,
+    run_id: str,
+    quiet: bool,
+    drive: Callable[[progress.Progress], RunResult | DryRun],
 ) -> int:
     began = time.monotonic()
     try:
         with progress.watching(quiet=quiet or session.as_json) as reporter, session.user_code():
-            result = drive(reporter)
+            driven = drive(reporter)
     except KeyboardInterrupt:
         raise _cancelled(session, store, run_id) from None
     except StoreError as exc:
@@ -172,6 +182,8 @@ def _driven(
             code=Code.HANDLER_ERROR,
             hint=f"nothing durable is lost. Continue with: {session.command('resume', run_id)}",
         ) from exc
+    dry = driven if isinstance(driven, DryRun) else None
+    result = driven.result if isinstance(driven, DryRun) else driven
     run_id = result.run_id  # another one than was to be made, when the invocation key had been used
     code = _EXITS.get(result.status, Exit.FAILED)
     if session.as_json:
@@ -180,6 +192,7 @@ def _driven(
                 **attrs.asdict(result, recurse=False),
                 "error": result.error and codec.to_json(result.error),
                 "waits": [codec.to_json(wait) for wait in result.waits],
+                **(report.as_json(dry) if dry is not None else {}),
             }
         )
         return code
@@ -191,6 +204,8 @@ def _driven(
             ("digest", short(result.digest)),
         ]
     )
+    if dry is not None:
+        report.show(session.out, dry)
     if result.status == "suspended":
         tell_waits(session, run_id, result.waits)
         session.note("then", session.command("resume", run_id))

@@ -63,7 +63,7 @@ from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome, is_plain
 from machine.secrets.vault import Vault
 
-__all__ = ["DrivenLog", "Opening", "Run", "orphaned"]
+__all__ = ["DrivenLog", "Opening", "Run", "call_handler", "idempotency_key_of", "orphaned"]
 
 
 class DrivenLog(Log, Protocol):
@@ -228,7 +228,7 @@ class Run:
             log=self.log,
             transports=self.transports,
             catalogue=self.catalogue,
-            idempotency_key=_idempotency_key(state, ctx),
+            idempotency_key=idempotency_key_of(state, ctx),
             quiet=Quiet(self._tasks, blocking=state.blocking),
             vault=self.vault,
             run=self.control.scope,
@@ -259,7 +259,7 @@ class Run:
         state = scope.state
         if state.meta.reconcile is not None:
             await self._reconcile(scope, io)
-        return await _call(state, state.handler, ctx, io, rec)
+        return await call_handler(state, state.handler, ctx, io, rec)
 
     async def _reconcile(self, scope: AttemptScope, io: IoProvider) -> None:
         """Have the state's reconcile function say what became of each effect that has no outcome."""
@@ -272,7 +272,7 @@ class Run:
             scope.reads_only = True
             try:
                 ctx = Context(self._checkpoint(history.checkpoint or ""))
-                answer = await _call(state, state.meta.reconcile, ctx, io, effect)
+                answer = await call_handler(state, state.meta.reconcile, ctx, io, effect)
             finally:
                 scope.reads_only = False
             fact, payloads = told(intent, request, answer, scope.attempt, self.vault)
@@ -359,7 +359,7 @@ def _forget_cancellations(before: int) -> None:
         task.uncancel()
 
 
-async def _call(state: PlanState, function: Any, ctx: Context, io: IoProvider, third: Any) -> Any:
+async def call_handler(state: PlanState, function: Any, ctx: Context, io: IoProvider, third: Any) -> Any:
     """Call a function of a state, its handler or its reconcile function: in a thread when it is a plain one."""
     if not is_plain(function):
         return await function(ctx, io, third)
@@ -378,7 +378,8 @@ async def _call(state: PlanState, function: Any, ctx: Context, io: IoProvider, t
     return result
 
 
-def _idempotency_key(state: PlanState, ctx: Context) -> str | None:
+def idempotency_key_of(state: PlanState, ctx: Context) -> str | None:
+    """Return the idempotency key of a state over a context. Raises `StateError` when it is none."""
     key = state.meta.idempotency
     if callable(key):
         key = key(ctx)

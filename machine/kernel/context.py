@@ -156,5 +156,6 @@ class Context(MutableMapping[str, Any]):
         return ContextError(
             f"the context has no key {key!r}",
             code=Code.CONTEXT_KEY_MISSING,
+            details={"key": str(key)},
             hint=f"did you mean {near[0]!r}?" if near else None,
         )

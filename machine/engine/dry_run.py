@@ -1,0 +1,231 @@
+"""Dry runs: a run that skips every effect, and a report of what it did not do.
+
+The run itself is an ordinary one, with one more tag to skip. What is found out afterwards, by calling the handlers
+of the skipped states with a preview of the outside, is never written to the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import anyio
+import attrs
+
+from machine import canonical
+from machine.catalogue import STANDARD, Catalogue
+from machine.config import RunConfig, Target
+from machine.engine import reading
+from machine.engine.driver import call_handler, idempotency_key_of
+from machine.engine.recorder import Recorder
+from machine.engine.reporter import Reporter
+from machine.engine.runs import RunResult, run
+from machine.engine.transports import opened
+from machine.errors import Code
+from machine.events import StateSkipped
+from machine.failures import describe
+from machine.ids import Tag
+from machine.io.preview import PreviewIo, PreviewLog
+from machine.io.scope import AttemptScope, Quiet, running_tasks
+from machine.io.transport import Transport
+from machine.kernel.context import Context
+from machine.kernel.history import History, StateStatus
+from machine.kernel.snapshot import Snapshot
+from machine.plan import Graph, Plan, PlanState, SideEffects
+from machine.secrets.vault import Vault
+from machine.stores.base import Store
+
+__all__ = ["DryEffect", "DryRun", "DryState", "MissedKey", "dry_run"]
+
+EFFECT_TAG: Final = Tag("apply_side_effect")
+"""The tag that every state with effects carries."""
+
+
+@attrs.frozen
+class DryState:
+    """What became of one state: `action` is "run", "skip" or "not reached", `reason` says why.
+
+    The reason of a skip is that of its event: `skip_tag:` and the tag.
+    """
+
+    id: str
+    action: str
+    reason: str
+
+
+@attrs.frozen
+class DryEffect:
+    """The first effect that a skipped state would have applied.
+
+    `request` is the JSON value that would have been recorded, secrets replaced. When it cannot be known, `unknown`
+    says why, and `namespace` is None; otherwise `unknown` is None.
+    """
+
+    state_id: str
+    idempotency_key: str | None
+    namespace: str | None
+    request: Any
+    unknown: str | None
+
+
+@attrs.frozen
+class MissedKey:
+    """A context key that `state_id` failed without. One of the skipped states `writers` may write it."""
+
+    key: str
+    state_id: str
+    writers: tuple[str, ...]
+
+
+@attrs.frozen
+class DryRun:
+    """What a dry run did and what it left out. `result` is that of the run, which is in the store as any other."""
+
+    result: RunResult
+    states: tuple[DryState, ...]
+    effects: tuple[DryEffect, ...]
+    missed: tuple[MissedKey, ...]
+
+
+async def dry_run(
+    plan: Plan,
+    *,
+    store: Store,
+    input: Mapping[str, Any] | None = None,  # noqa: A002 - as in `run`
+    config: RunConfig | None = None,
+    run_id: str | None = None,
+    invocation_key: str | None = None,
+    transports: Mapping[str, Transport] | None = None,
+    catalogue: Catalogue = STANDARD,
+    reporter: Reporter | None = None,
+    target: Target | None = None,
+) -> DryRun:
+    """Run `plan` without its effects and report what it would have done.
+
+    The arguments are those of `run`, and so are the errors. Every state that applies a side effect is skipped by
+    its tag, `apply_side_effect`; then its handler is called once outside the run, up to its first effect, which
+    is reported and not performed. What it reads before that is read, and not recorded.
+    """
+    config = config or RunConfig()
+    if EFFECT_TAG not in config.skip_tags:
+        config = attrs.evolve(config, skip_tags=(*config.skip_tags, EFFECT_TAG))
+    result = await run(
+        plan,
+        store=store,
+        input=input,
+        config=config,
+        run_id=run_id,
+        invocation_key=invocation_key,
+        transports=transports,
+        catalogue=catalogue,
+        reporter=reporter,
+        target=target,
+    )
+    graph, history, bases = plan.graph, History(), dict[str, str]()
+    for entry, _ in reading.entries(store, result.run_id):
+        if isinstance(entry.event, StateSkipped):
+            bases[entry.event.state_id] = history.checkpoint or ""
+        history.advance(entry)
+    skipped = [
+        graph.states[state_id]
+        for state_id in graph.order
+        if state_id in bases and graph.states[state_id].meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+    ]
+    effects: list[DryEffect] = []
+    if skipped:
+        async with opened(config, transports) as doors:
+            previews = _Previews(config, store, history, doors, catalogue)
+            effects = [await previews.effect_of(state, bases[state.id]) for state in skipped]
+    return DryRun(
+        result,
+        tuple(_state(state_id, history) for state_id in graph.order),
+        tuple(effects),
+        tuple(_missed(graph, history)),
+    )
+
+
+def _state(state_id: str, history: History) -> DryState:
+    state = history.states.get(state_id)
+    if state is None:
+        return DryState(state_id, "not reached", f"the run ended before it: {history.status}")
+    if state.status is StateStatus.SKIPPED:
+        return DryState(state_id, "skip", state.reason or "")
+    why = f": {state.error.code}" if state.status is StateStatus.FAILED and state.error is not None else ""
+    return DryState(state_id, "run", f"{state.status}{why}")
+
+
+def _missed(graph: Graph, history: History) -> Iterable[MissedKey]:
+    skipped: list[str] = []
+    for state_id in graph.order:
+        state = history.states.get(state_id)
+        if state is None:
+            continue
+        if state.status is StateStatus.SKIPPED:
+            skipped.append(state_id)
+        error = state.error if state.status is StateStatus.FAILED else None
+        if error is not None and error.code == Code.CONTEXT_KEY_MISSING and skipped:
+            yield MissedKey(str((error.details or {}).get("key")), state_id, tuple(skipped))
+
+
+@attrs.frozen
+class _Previews:
+    """The previews of one dry run: what they share."""
+
+    config: RunConfig
+    store: Store
+    history: History
+    transports: Mapping[str, Transport]
+    catalogue: Catalogue
+
+    async def effect_of(self, state: PlanState, base: str) -> DryEffect:
+        """Return the first effect that a skipped state would have applied over the context at its turn."""
+        vault = Vault(self.config.secrets, self.store.secret_key())
+        log = PreviewLog(self.history, self.store.get)
+        ctx = Context(Snapshot.open(base, self.store.get))
+        key: str | None = None
+        try:
+            key = idempotency_key_of(state, ctx)
+            unknown = await self._play(state, key, ctx, log, vault)
+        except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - user code may raise anything, in groups too
+            unknown = _why(exc, vault)
+        shown = vault.text(key) if key is not None else None
+        if log.ended is None:
+            return DryEffect(state.id, shown, None, None, unknown)
+        effect = log.ended.effect
+        if effect is None:
+            return DryEffect(state.id, shown, None, None, f"it cannot be known: {log.ended.reason}")
+        return DryEffect(state.id, shown, effect.namespace, canonical.decode(effect.data), None)
+
+    async def _play(
+        self, state: PlanState, key: str | None, ctx: Context, log: PreviewLog, vault: Vault
+    ) -> str:
+        """Call the handler and return why its effect is not known when it comes to its end."""
+        scope = AttemptScope(
+            state=state,
+            attempt=0,
+            config=self.config,
+            log=log,
+            transports=self.transports,
+            catalogue=self.catalogue,
+            idempotency_key=key,
+            quiet=Quiet(frozenset(running_tasks()), blocking=state.blocking),
+            vault=vault,
+        )
+        io = PreviewIo(scope)
+        try:
+            with anyio.move_on_after(state.meta.timeout) as scope.limit:
+                await call_handler(state, state.handler, ctx, io, Recorder(scope))
+                return "the handler came to its end without an effect"
+            return f"it cannot be known: the handler took longer than its timeout, {state.meta.timeout:g} s"
+        finally:
+            await io.end()
+            scope.closed = True
+
+
+def _why(exc: BaseException, vault: Vault) -> str:
+    info = vault.error(describe(exc, hint=False, veil=vault.text))
+    if info.code == Code.CONTEXT_KEY_MISSING and info.details is not None and "key" in info.details:
+        return f"it cannot be known: needs key {str(info.details['key'])!r}"
+    return f"it cannot be known: {info.message}"

@@ -1,0 +1,109 @@
+"""Preview IO: what a skipped state would send, found out without sending it.
+
+Safe standard reads are made, for the request of an effect may depend on them. The first call that is anything else
+ends the preview. Nothing here may reach a store: what a preview learns is kept in memory and forgotten.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from machine import canonical
+from machine.config import IoMode
+from machine.events import ArtifactKind, Event, FactRecorded, FactValue
+from machine.io.live import LiveIo
+from machine.io.provider import Call
+from machine.io.scope import Payloads
+from machine.kernel.history import History
+from machine.secrets.vault import SECRET
+
+__all__ = ["PreviewEnd", "PreviewIo", "PreviewLog"]
+
+_SLEEP: Final = "clock.sleep"
+_READS: Final = frozenset({"http", "file.read", "clock.now", "random.bytes", "env", SECRET})
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
+
+
+class PreviewEnd(BaseException):
+    """A preview has come as far as it may. No `Exception`, so that a broad `except` does not swallow it.
+
+    `effect` is the call that would have been the first effect; without one, `reason` says which call could not be
+    made.
+    """
+
+    def __init__(self, effect: Call | None, reason: str = "") -> None:
+        super().__init__(reason)
+        self.effect = effect
+        self.reason = reason
+
+
+class PreviewLog:
+    """Stands in a log's place: knows what the run knows, and keeps what is added in memory."""
+
+    def __init__(self, history: History, load: Callable[[str], bytes]) -> None:
+        self.history = copy.copy(history)
+        self.history.facts = dict(history.facts)
+        self.ended: PreviewEnd | None = None
+        self._load = load
+        self._payloads = Payloads()
+
+    async def emit(
+        self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep the facts, so that the same key is answered alike; what else is said has no reader."""
+        del info
+        self._payloads.items.update(payloads.items if payloads is not None else {})
+        for event in events:
+            if isinstance(event, FactRecorded):
+                self.history.facts[event.key] = event
+
+    async def durable(self) -> None:
+        """Return at once: nothing here outlives the preview."""
+
+    def abort(self) -> BaseException | None:
+        """Return why the preview has ended, for a handler that caught even that and goes on."""
+        return self.ended
+
+    def load(self, artifact_id: str) -> bytes:
+        """Return an artifact of the preview or of the run."""
+        held = self._payloads.items.get(artifact_id)
+        return held[1] if held is not None else self._load(artifact_id)
+
+    def end(self, effect: Call | None, reason: str = "") -> NoReturn:
+        """End the preview. The first end counts, whatever the handler makes of it."""
+        self.ended = self.ended or PreviewEnd(effect, reason)
+        raise self.ended
+
+
+class PreviewIo(LiveIo):
+    """Reads where reading is safe, and ends the preview at the first call that is not."""
+
+    async def _obtain(self, call: Call) -> FactRecorded:
+        scope = self._scope
+        log = scope.log
+        assert isinstance(log, PreviewLog)
+        transport = scope.transport(call.namespace)
+        if transport is None:
+            raise self._no_transport(call)
+        if call.namespace == "exec" or transport.is_effect(call.namespace, call.request):
+            log.end(call)
+        if scope.config.io_mode is IoMode.REPLAY:
+            log.end(None, f'io_mode="replay" shuts the outside, and it asks {call.namespace}')
+        payloads = call.payloads()
+        if call.namespace == _SLEEP:  # what follows does not depend on having waited
+            nothing = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(None)))
+            return await self._emit(call, nothing, payloads)
+        if not _is_safe(call):
+            log.end(
+                None, f"it asks {call.namespace}, which only a standard read is known to do without effect"
+            )
+        return await self._emit(call, await self._perform(transport, call, payloads), payloads)
+
+
+def _is_safe(call: Call) -> bool:
+    request: Any = call.request
+    return call.namespace in _READS and (
+        call.namespace != "http" or str(request.get("method")).upper() in _SAFE_METHODS
+    )
