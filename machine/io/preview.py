@@ -14,7 +14,7 @@ from machine import canonical
 from machine.config import IoMode
 from machine.events import ArtifactKind, Event, FactRecorded, FactValue
 from machine.io.live import LiveIo
-from machine.io.provider import Call
+from machine.io.call import Call
 from machine.io.scope import Payloads
 from machine.kernel.history import History
 from machine.secrets.vault import SECRET

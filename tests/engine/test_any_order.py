@@ -1,0 +1,305 @@
+"""Runs start, crash, are resumed, cancelled, resolved and fought over in any order; what is promised holds."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+
+import machine
+from machine import Code, Concurrency, MachineError, Plan, RunError, StoreError, StoreOther
+from machine.engine import reading
+from machine.events import EffectWait
+from machine.io.base_transport import BaseTransport
+from machine.kernel.status import FINAL_STATUSES, RunStatus
+from machine.stores import MemoryStore
+from machine.stores.lease import owner_here
+
+CONTEXT = {"read": 1, "retry": {"sent": "retry"}, "reconcile": {"sent": "reconcile"}, "ask": {"sent": "ask"}}
+
+
+class PowerCut(KeyboardInterrupt):
+    """The process is gone."""
+
+
+class FaultyStore(MemoryStore):
+    """A store whose next append may fail, before or after it was done, or end the process."""
+
+    fault: str | None = None
+    dead = False
+    """True when the process is gone: nothing it does any more reaches the disk."""
+
+    def append(self, *args: Any, **more: Any) -> None:
+        if self.dead:
+            raise PowerCut
+        fault, self.fault = self.fault, None
+        if fault == "full":
+            raise StoreOther("no space left", code=Code.STORE_FULL)
+        if fault == "cut before":
+            self.die()
+        super().append(*args, **more)
+        if fault == "cut after":
+            self.die()
+
+    def die(self) -> None:
+        self.dead = True
+        raise PowerCut
+
+
+class World(BaseTransport):
+    """A receiver that deduplicates by run and key, in front of which the power may fail."""
+
+    one_effect_per_key = True
+
+    def __init__(self, store: FaultyStore) -> None:
+        self.store = store
+        self.run_id = ""
+        self.applied: dict[tuple[str, str], int] = {}
+        self.fault: str | None = None
+
+    def is_effect(self, namespace: str, request: Any) -> bool:
+        return "send" in request
+
+    def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:
+        return {**request, "key": key}
+
+    async def perform(self, namespace: str, request: Any) -> Any:
+        fault, self.fault = self.fault, None
+        if fault == "cut before":
+            self.store.die()
+        if fault == "error":
+            raise machine.IoOther("no answer", retryable=True)
+        if "send" not in request:
+            return (
+                1
+                if "ask" not in request
+                else [self.run_id, request["ask"]] in [list(k) for k in self.applied]
+            )
+        if request["send"] == "retry":  # the receiver tells repetitions by the key
+            self.applied[self.run_id, request["key"]] = 1
+        else:  # this one does not: it applies what arrives
+            key = (self.run_id, request["key"])
+            self.applied[key] = self.applied.get(key, 0) + 1
+        if fault == "cut after":
+            self.store.die()
+        return {"sent": request["send"]}
+
+
+async def look(ctx: Any, io: Any, effect: machine.UncertainEffect) -> Any:
+    there = (await io.call("world", {"ask": effect.idempotency_key})).response
+    return effect.happened({"sent": effect.request["send"]}) if there else effect.not_done()
+
+
+def story(*, timeout: float | None = None) -> Plan:
+    plan = Plan("op")
+    retry = machine.RetryPolicy(5)
+
+    @plan.state("step.read", retry=retry, timeout=timeout)
+    async def read(ctx: Any, io: Any, rec: Any) -> None:
+        await io.now()
+        ctx["read"] = (await io.call("world", {})).response
+
+    before: Any = read
+    for how in ("retry", "reconcile", "ask"):
+
+        async def send(ctx: Any, io: Any, rec: Any, how: str = how) -> None:
+            ctx[how] = (await io.call("world", {"send": how})).response
+
+        before = plan.state(
+            f"step.{how}",
+            after=[before],
+            retry=retry,
+            side_effects="apply_side_effect",
+            idempotency=how,
+            on_uncertain=how,
+            reconcile=look if how == "reconcile" else None,
+        )(send)
+    return plan
+
+
+FAULTS = st.sampled_from([None, "store full", "store cut before", "store cut after"]) | st.sampled_from(
+    ["world error", "world cut before", "world cut after"]
+)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """What a user, a crash and another process may do to the runs of one store."""
+
+    runs = Bundle("runs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store, self.plan = FaultyStore(), story()
+        self.world = World(self.store)
+        self.logs: dict[str, list[bytes]] = {}
+        self.statuses: dict[str, str] = {}
+
+    def teardown(self) -> None:
+        self.store.close()
+
+    # -- what may happen -------------------------------------------------------------------------------------
+
+    def drive(self, run_id: str, fault: str | None, work: Any) -> Any:
+        self.world.run_id, self.store.fault, self.world.fault = run_id, None, None
+        if fault is not None:
+            where, _, what = fault.partition(" ")
+            (self.store if where == "store" else self.world).fault = what
+        result = None
+        with contextlib.suppress(PowerCut, StoreError):
+            result = work()
+        self.store.dead, self.store.fault, self.world.fault = False, None, None
+        self.free(run_id)
+        return result
+
+    def free(self, run_id: str) -> None:
+        """Let the lease of a driver that is gone expire, as it would if this process had died."""
+        clock, self.store.clock = self.store.clock, lambda: clock() + 3_600_000
+        if self.store.run_exists(run_id):
+            self.store.release(self.store.acquire(run_id, owner_here(), 1000))
+        self.store.clock = clock
+
+    @rule(target=runs, fault=FAULTS, key=st.none() | st.sampled_from(["k1", "k2"]))
+    def start(self, fault: str | None, key: str | None) -> Any:
+        if key is not None and self.store.find_invocation(key) is not None:
+            again = self.store.find_invocation(key)
+            found = self.drive(
+                again,
+                fault,
+                lambda: machine.run(self.plan, store=self.store, invocation_key=key, transports=self.doors),
+            )
+            assert found is None or found.run_id == again
+            return multiple()
+        run_id = str(machine.new_run_id())
+        self.drive(
+            run_id,
+            fault,
+            lambda: machine.run(
+                self.plan, store=self.store, run_id=run_id, invocation_key=key, transports=self.doors
+            ),
+        )
+        return run_id if self.store.run_exists(run_id) else multiple()
+
+    @property
+    def doors(self) -> dict[str, Any]:
+        return {"world": self.world}
+
+    @rule(run_id=runs, fault=FAULTS)
+    def resume(self, run_id: str, fault: str | None) -> None:
+        before, head = self.statuses.get(run_id), self.store.head(run_id)
+        result = self.drive(
+            run_id,
+            fault,
+            lambda: machine.resume(run_id, plan=self.plan, store=self.store, transports=self.doors),
+        )
+        if before in FINAL_STATUSES:
+            assert self.store.head(run_id) == head
+        elif fault is None and result is not None:
+            assert result.status in {"completed", "suspended", "failed"}
+
+    @rule(run_id=runs)
+    def cancel(self, run_id: str) -> None:
+        head = self.store.head(run_id)
+        if self.statuses.get(run_id) in FINAL_STATUSES:
+            with pytest.raises(RunError) as failure:
+                machine.cancel(run_id, store=self.store)
+            assert failure.value.code == Code.INVALID_TRANSITION
+            assert self.store.head(run_id) == head
+        else:
+            assert machine.cancel(run_id, store=self.store).status == "cancelled"
+
+    @rule(run_id=runs)
+    def resolve(self, run_id: str) -> None:
+        history, _ = reading.folded(self.store, run_id)
+        for wait in history.unanswered:
+            assert isinstance(wait, EffectWait)
+            if (run_id, "ask") in self.world.applied:
+                machine.resolve(run_id, wait.key, store=self.store, outcome={"sent": "ask"})
+            else:
+                machine.resolve(run_id, wait.key, store=self.store, not_done=True)
+        head = self.store.head(run_id)
+        with pytest.raises(RunError) as failure:
+            machine.resolve(run_id, "@op.step.ask", store=self.store, not_done=True)
+        assert failure.value.code == Code.EFFECT_NOT_UNCERTAIN
+        assert self.store.head(run_id) == head
+
+    @rule(run_id=runs)
+    def a_second_driver(self, run_id: str) -> None:
+        if self.statuses.get(run_id) in FINAL_STATUSES:
+            return
+        lease, head = self.store.acquire(run_id, owner_here(), 60_000), self.store.head(run_id)
+        with pytest.raises(Concurrency) as failure:
+            machine.resume(run_id, plan=self.plan, store=self.store, transports=self.doors)
+        assert failure.value.code == Code.RUN_LEASED
+        self.store.release(lease)
+        with pytest.raises(Concurrency):
+            self.store.append(run_id, head.seq, [], lease=lease)
+        assert self.store.head(run_id) == head
+
+    @rule(run_id=runs)
+    def another_plan(self, run_id: str) -> None:
+        head = self.store.head(run_id)
+        with pytest.raises(MachineError) as failure:
+            machine.resume(run_id, plan=story(timeout=7), store=self.store, transports=self.doors)
+        assert failure.value.code == Code.PLAN_CHANGED
+        assert self.store.head(run_id) == head
+
+    # -- what holds ------------------------------------------------------------------------------------------
+
+    @invariant()
+    def every_effect_happened_at_most_once(self) -> None:
+        assert set(self.world.applied.values()) <= {1}
+
+    @invariant()
+    def every_run_is_sound_and_replays(self) -> None:
+        for row in self.store.list_runs(limit=1000).rows:
+            log = [event.data for event in self.store.read_range(row.run_id)]
+            known = self.logs.get(row.run_id, [])
+            if log == known:
+                continue
+            assert log[: len(known)] == known, "what was durable is lost or changed"
+            history, _ = reading.folded(self.store, row.run_id)
+            before = self.statuses.get(row.run_id, "pending")
+            assert before not in FINAL_STATUSES, "a run that had ended went on"
+            self.logs[row.run_id], self.statuses[row.run_id] = log, history.status.value
+            assert machine.verify(row.run_id, store=self.store).problems == ()
+            sent = dict(self.world.applied)
+            replayed = machine.replay(row.run_id, plan=self.plan, store=self.store, transports=self.doors)
+            assert replayed.divergence is None
+            assert self.world.applied == sent
+            if history.status is RunStatus.COMPLETED:
+                result = machine.resume(row.run_id, plan=self.plan, store=self.store)
+                assert result.context == CONTEXT
+                assert all((row.run_id, key) in self.world.applied for key in ("retry", "reconcile", "ask"))
+
+
+AnyOrder.TestCase.settings = settings(
+    deadline=None,
+    max_examples=60,
+    stateful_step_count=25,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+test_any_order_of_events_keeps_what_is_promised = AnyOrder.TestCase
+
+
+@pytest.mark.parametrize(
+    "fault", ["world cut before", "world cut after", "store cut before", "store cut after"]
+)
+def test_a_crash_at_every_effect_and_a_truthful_operator_bring_every_run_to_its_end(fault):
+    world = AnyOrder()
+    run_id = world.start(fault, None)
+    for _ in range(12):
+        if not isinstance(run_id, str):
+            run_id = world.start(None, None)
+        world.resume(run_id, fault)
+        world.every_run_is_sound_and_replays()
+        world.resolve(run_id)
+        world.every_effect_happened_at_most_once()
+    world.resume(run_id, None)
+    world.every_run_is_sound_and_replays()
+    assert world.statuses[run_id] == "completed"
+    world.teardown()
