@@ -68,7 +68,11 @@ class World(BaseTransport):
         return {**request, "key": key}
 
     async def perform(self, namespace: str, request: Any) -> Any:
-        fault, self.fault = self.fault, None
+        fault = None
+        if self.fault is not None and self.fault.endswith(
+            request.get("send", "look" if "ask" in request else "read")
+        ):
+            fault, self.fault = self.fault.rpartition(" ")[0], None
         if fault == "cut before":
             self.store.die()
         if fault == "error":
@@ -121,8 +125,18 @@ def story(*, timeout: float | None = None) -> Plan:
     return plan
 
 
-FAULTS = st.sampled_from([None, "store full", "store cut before", "store cut after"]) | st.sampled_from(
-    ["world error", "world cut before", "world cut after"]
+FAULTS = st.sampled_from(
+    [
+        None,
+        "store full",
+        "store cut before",
+        "store cut after",
+        *(
+            f"world {what} {where}"
+            for what in ("error", "cut before", "cut after")
+            for where in ("read", "retry", "reconcile", "look", "ask")
+        ),
+    ]
 )
 
 
@@ -278,7 +292,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(
     deadline=None,
-    max_examples=60,
+    max_examples=120,
     stateful_step_count=25,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
@@ -286,20 +300,30 @@ AnyOrder.TestCase.settings = settings(
 test_any_order_of_events_keeps_what_is_promised = AnyOrder.TestCase
 
 
+@pytest.mark.parametrize("what", ["cut before", "cut after"])
 @pytest.mark.parametrize(
-    "fault", ["world cut before", "world cut after", "store cut before", "store cut after"]
+    "where", ["store", *(f"world {name}" for name in ("retry", "reconcile", "look", "ask"))]
 )
-def test_a_crash_at_every_effect_and_a_truthful_operator_bring_every_run_to_its_end(fault):
+def test_a_crash_at_an_effect_and_a_truthful_operator_bring_a_run_to_its_end(where, what):
+    place, _, call = where.partition(" ")
     world = AnyOrder()
-    run_id = world.start(fault, None)
-    for _ in range(12):
-        if not isinstance(run_id, str):
-            run_id = world.start(None, None)
+    run_id = world.start(None if place == "store" else f"world {what} {call}".strip(), None)
+    fault: str | None = f"store {what}"
+    while not isinstance(run_id, str):
+        run_id = world.start(fault, None)
+        fault = None
+    for fault in (
+        f"{place} {what} {call}".strip(),
+        "world cut after reconcile",
+        "world cut after look",
+        None,
+        None,
+        None,
+    ):
         world.resume(run_id, fault)
         world.every_run_is_sound_and_replays()
         world.resolve(run_id)
         world.every_effect_happened_at_most_once()
-    world.resume(run_id, None)
-    world.every_run_is_sound_and_replays()
+        world.every_run_is_sound_and_replays()
     assert world.statuses[run_id] == "completed"
     world.teardown()
