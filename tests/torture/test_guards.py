@@ -236,7 +236,7 @@ def _accepting(fact):
 
 @guard(Fault.KILLED_BEFORE_APPEND, where="receivers took 1 effects more")
 def an_effect_is_sent_again_under_the_same_key(patch):
-    key_of = driver._idempotency_key
+    key_of = driver.idempotency_key_of
 
     def fickle(state, ctx):
         key = key_of(state, ctx)
@@ -252,7 +252,7 @@ def an_effect_is_sent_again_under_the_same_key(patch):
         return await attempt(self, state, number, ctx)
 
     patch.setattr(driver.Run, "_attempt", counted)
-    patch.setattr(driver, "_idempotency_key", fickle)
+    patch.setattr(driver, "idempotency_key_of", fickle)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="chain")
