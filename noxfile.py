@@ -74,7 +74,7 @@ FOUND = interpreters()
 def tests(session: nox.Session) -> None:
     """The test suite, on every supported interpreter this machine has."""
     session.install("-q", ".[test]")
-    # the long campaigns of crashes run once, on the first interpreter, and the fight over one store is longest there
+    # the long campaigns of crashes run once, on the first interpreter; there the fight over one store is longest
     first = session.python == FOUND[0]
     once = [] if first else ["--ignore=tests/torture", "--ignore=tests/engine/test_kill.py"]
     env = {"MACHINE_FIGHT_SECONDS": "30"} if first else {}

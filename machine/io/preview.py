@@ -13,8 +13,8 @@ from typing import Any, Final, NoReturn
 from machine import canonical
 from machine.config import IoMode
 from machine.events import ArtifactKind, Event, FactRecorded, FactValue
-from machine.io.live import LiveIo
 from machine.io.call import Call
+from machine.io.live import LiveIo
 from machine.io.scope import Payloads
 from machine.kernel.history import History
 from machine.secrets.vault import SECRET
