@@ -22,6 +22,7 @@ from machine.events import (
     EffectWait,
     Entry,
     FactRecorded,
+    PlanWait,
     RetryScheduled,
     RunCompleted,
     RunResumed,
@@ -356,8 +357,7 @@ class History:
             raise LogError(seq, "the run waits for something that is known", code=Code.LOG_SUSPENDED)
 
     def _resume(self, seq: int, event: RunResumed) -> None:
-        waits = [wait for wait in self.unanswered if getattr(wait, "plan_id", None) != event.plan_id]
-        if waits:
+        if [wait for wait in self.unanswered if wait != PlanWait(event.plan_id or "")]:
             raise LogError(
                 seq, "the run goes on before it was told what it waits for", code=Code.LOG_SUSPENDED
             )

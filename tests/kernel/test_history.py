@@ -29,12 +29,15 @@ from machine.errors import LogError
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,
+    EffectWait,
     FactError,
     FactRecorded,
     FactValue,
     RetryScheduled,
     RunCompleted,
+    RunResumed,
     RunStarted,
+    RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -104,6 +107,8 @@ ANY_EVENT = st.one_of(
     st.builds(fact, KEYS, STATES, ATTEMPTS, OUTCOMES),
     st.builds(intent, KEYS, STATES, ATTEMPTS),
     st.builds(said, STATES, ATTEMPTS),
+    st.builds(RunSuspended, st.lists(st.builds(EffectWait, KEYS, STATES), max_size=2).map(tuple)),
+    st.builds(RunResumed, st.just("operator"), st.none() | SNAPSHOTS),
     st.builds(RunCompleted, st.sampled_from([*RunStatus, "odd", ""]), st.none() | SNAPSHOTS),
 )
 
