@@ -44,6 +44,7 @@ __all__ = [
     "earlier_graph",
     "is_plain",
     "order_of",
+    "parts_of",
 ]
 
 
@@ -291,15 +292,15 @@ def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:
     shape = canonical.decode(shape_bytes)
     order = order_of(shape)
     try:
+        metas, edges = parts_of(shape)
         states = {
-            state["id"]: _earlier_state(state["id"], state["meta"], now.states.get(state["id"]))
-            for state in shape["states"]
+            state_id: _earlier_state(state_id, meta, now.states.get(state_id))
+            for state_id, meta in metas.items()
         }
-        edges = tuple((str(earlier), str(later)) for earlier, later in shape["edges"])
     except (LookupError, TypeError, ValueError):
         raise PlanError("the recorded plan is not one", code=Code.MALFORMED) from None
     plan_id = canonical.artifact_id(shape_bytes)
-    return Graph(now.op_id, now.version, MappingProxyType(states), edges, order, plan_id, shape_bytes)
+    return Graph(now.op_id, now.version, MappingProxyType(states), tuple(edges), order, plan_id, shape_bytes)
 
 
 def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None) -> PlanState:
@@ -310,6 +311,12 @@ def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None
 
 def _gone(*_: Any) -> None:
     raise PlanError("the plan no longer has this state", code=Code.RECOVERY_STATE_NOT_IN_PLAN)
+
+
+def parts_of(shape: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return the metadata of the states, by id, and the edges of a `Graph.shape()`."""
+    states = {str(state["id"]): dict(state["meta"]) for state in shape["states"]}
+    return states, [(str(earlier), str(later)) for earlier, later in shape["edges"]]
 
 
 def order_of(shape: Mapping[str, Any]) -> tuple[str, ...]:

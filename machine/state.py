@@ -18,6 +18,7 @@ from machine.errors import Code, PlanError
 from machine.ids import Tag
 
 __all__ = [
+    "EFFECT_TAG",
     "DependsOnStrategy",
     "Handler",
     "IdempotencyKey",
@@ -34,7 +35,8 @@ IdempotencyKey: TypeAlias = str | Callable[[Any], str]
 
 
 _E = TypeVar("_E", bound=StrEnum)
-_EFFECT_TAG: Final = Tag("apply_side_effect")
+EFFECT_TAG: Final = Tag("apply_side_effect")
+"""The tag that every state with effects carries."""
 
 
 class SideEffects(StrEnum):
@@ -163,8 +165,8 @@ class StateMeta:
 
     def __attrs_post_init__(self) -> None:
         # the standard tag follows from the declaration, so that --skip-tag apply_side_effect misses nothing
-        if self.side_effects is SideEffects.APPLY_SIDE_EFFECT and _EFFECT_TAG not in self.tags:
-            object.__setattr__(self, "tags", (*self.tags, _EFFECT_TAG))
+        if self.side_effects is SideEffects.APPLY_SIDE_EFFECT and EFFECT_TAG not in self.tags:
+            object.__setattr__(self, "tags", (*self.tags, EFFECT_TAG))
 
     def as_recorded(self, meta: Mapping[str, Any]) -> StateMeta:
         """Return what `meta`, JSON that `to_json` gave, says of a state that has this metadata today.

@@ -10,11 +10,26 @@ from typing import Any
 from machine import canonical
 from machine.errors import Code, UsageError
 
-__all__ = ["json_input"]
+__all__ = ["json_input", "json_object"]
 
 
 def json_input(text: str, what: str, code: Code) -> Any:
     """Return the JSON value that `text` is, or names by @FILE or -. Raises `UsageError` or `CanonicalError`."""
+    return _parsed(text, what, code)[1]
+
+
+def json_object(text: str, what: str, code: Code) -> dict[str, Any]:
+    """Return the JSON object that `text` is or names; as `json_input`, and nothing but an object."""
+    source, value = _parsed(text, what, code)
+    if not isinstance(value, dict):
+        kind = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(
+            type(value), "a number"
+        )
+        raise UsageError(f"{source} must be a JSON object, not {kind}", code=code)
+    return value
+
+
+def _parsed(text: str, what: str, code: Code) -> tuple[str, Any]:
     source, text = _read(text, what, code)
     try:
         value = json_module.loads(text, object_pairs_hook=_no_doubles)
@@ -22,7 +37,7 @@ def json_input(text: str, what: str, code: Code) -> Any:
         hint = """write it like '{"key": "value"}', or @FILE, or - for stdin"""
         raise UsageError(f"{source} is not JSON: {exc}", code=code, hint=hint) from None
     canonical.encode(value)  # what no run could hold is refused before a store is touched
-    return value
+    return source, value
 
 
 def _read(text: str, what: str, code: Code) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from machine.cli.failures import Exit
 from machine.cli.input import json_input
 from machine.cli.log import wait_text
 from machine.cli.output import STYLES, clean
-from machine.cli.session import Injected, Session
+from machine.cli.session import Flag, Injected, Session
 from machine.codec import to_json
 from machine.errors import Code, UsageError
 from machine.events import EffectWait, Wait
@@ -25,7 +25,7 @@ def resolve(
     /,
     *,
     outcome: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    not_done: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    not_done: Flag = False,
     session: Injected,
 ) -> int:
     """Tell a suspended run what became of an effect.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final
-
-from cyclopts import Parameter
+from typing import Final
 
 import machine
 from machine.cli import progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
-from machine.cli.session import Injected
+from machine.cli.session import Flag, Injected
 from machine.errors import Code, RunError
 from machine.replay import render
 
@@ -32,7 +30,7 @@ def replay(
     /,
     *,
     target: str | None = None,
-    quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    quiet: Flag = False,
     session: Injected,
 ) -> int:
     """Run the handlers again on the recorded facts, and compare.

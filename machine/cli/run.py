@@ -6,20 +6,19 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import attrs
-from cyclopts import Parameter
 
 import machine
 from machine import canonical, codec
 from machine.cli import dry_run as report
 from machine.cli import progress
 from machine.cli.failures import Cancelled, Exit
-from machine.cli.input import json_input
+from machine.cli.input import json_object
 from machine.cli.operator import tell_waits
 from machine.cli.output import STYLES, clean, duration, short
-from machine.cli.session import Injected, Session
+from machine.cli.session import Flag, Injected, JsonText, Repeated, Session
 from machine.config import RunConfig
 from machine.engine.dry_run import DryRun
 from machine.engine.run_id import new_run_id
@@ -44,12 +43,12 @@ def run(
     target: str,
     /,
     *,
-    input: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)] = "{}",  # noqa: A002
-    skip_tag: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    input: JsonText = "{}",  # noqa: A002 - the name of the option
+    skip_tag: Repeated = (),
     config: Path | None = None,
     invocation_key: str | None = None,
-    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    dry_run: Flag = False,
+    quiet: Flag = False,
     session: Injected,
 ) -> int:
     """Start a new run of a plan.
@@ -110,8 +109,8 @@ def resume(
     /,
     *,
     target: str | None = None,
-    allow_plan_change: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    allow_plan_change: Flag = False,
+    quiet: Flag = False,
     session: Injected,
 ) -> int:
     """Continue a run that was left open.
@@ -169,10 +168,8 @@ def _driven(
         raise _cancelled(session, store, run_id) from None
     except StoreError as exc:
         if isinstance(exc, Concurrency):
-            told = exc.code in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}
-            exc.hint = (exc.hint if told else None) or (
-                f"another process drives the run; {session.command('show', run_id)} tells of it"
-            )
+            if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:  # these say by themselves what to do
+                exc.hint = f"another process drives the run; {session.command('show', run_id)} tells of it"
         else:
             exc.hint = _with_resume(session, store, run_id, exc.hint)
         raise
@@ -248,15 +245,7 @@ def _cancelled(session: Session, store: Store, run_id: str) -> Cancelled:
 
 def input_of(text: str) -> dict[str, Any]:
     """Return the input object. Raises `UsageError` (`invalid_input`), `CanonicalError` or `IdError`."""
-    value = json_input(text, "the input", Code.INVALID_INPUT)
-    if not isinstance(value, dict):
-        kind = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(
-            type(value), "a number"
-        )
-        source = {"-": "the input on stdin"}.get(
-            text, f"the input {text[1:]}" if text[:1] == "@" else "the input"
-        )
-        raise UsageError(f"{source} must be a JSON object, not {kind}", code=Code.INVALID_INPUT)
+    value = json_object(text, "the input", Code.INVALID_INPUT)
     for key in value:
         ContextKey(key)
     return value

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from machine.stores.base import Store
     from machine.target import Loaded
 
-__all__ = ["DEFAULT_STORE", "Injected", "Session"]
+__all__ = ["DEFAULT_STORE", "Flag", "Injected", "JsonText", "Repeated", "Session"]
 
 DEFAULT_STORE: Final = "sqlite:///.machine/runs.db"
 """The store when neither `--store` nor `$MACHINE_STORE` names one."""
@@ -127,3 +127,12 @@ class Session:
 
 Injected: TypeAlias = Annotated[Session, Parameter(parse=False)]
 """The annotation of a command's `session`: handed over, not parsed."""
+
+Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
+"""The annotation of an option without a value."""
+
+Repeated: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+"""The annotation of an option that may be given more than once."""
+
+JsonText: TypeAlias = Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)]
+"""The annotation of an option that takes JSON, which may be a negative number."""

@@ -6,9 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -16,7 +14,7 @@ from rich.text import Text
 from machine.cli.failures import Exit
 from machine.cli.output import clean, on_terminal
 from machine.cli.run import config_of, input_of
-from machine.cli.session import Injected
+from machine.cli.session import Flag, Injected, JsonText, Repeated
 from machine.torture import FAULTS, crash_matrix
 
 __all__ = ["torture"]
@@ -26,13 +24,13 @@ def torture(
     target: str,
     /,
     *,
-    input: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)] = "{}",  # noqa: A002
-    skip_tag: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    input: JsonText = "{}",  # noqa: A002 - the name of the option
+    skip_tag: Repeated = (),
     config: Path | None = None,
-    fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    idempotent: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    stop_at_first: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    fault: Repeated = (),
+    idempotent: Repeated = (),
+    stop_at_first: Flag = False,
+    quiet: Flag = False,
     session: Injected,
 ) -> int:
     """Crash a run everywhere, in every way, and see that it recovers.

@@ -62,6 +62,7 @@ from machine.kernel.decide import (
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome, is_plain
 from machine.secrets.vault import Vault
+from machine.state import Handler
 
 __all__ = ["DrivenLog", "Opening", "Run", "call_handler", "idempotency_key_of", "orphaned"]
 
@@ -258,10 +259,10 @@ class Run:
     async def _work(self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
         state = scope.state
         if state.meta.reconcile is not None:
-            await self._reconcile(scope, io)
-        return await call_handler(state, state.handler, ctx, io, rec)
+            await self._reconcile(scope, io, state.meta.reconcile)
+        return await call_handler(state, ctx, io, rec)
 
-    async def _reconcile(self, scope: AttemptScope, io: IoProvider) -> None:
+    async def _reconcile(self, scope: AttemptScope, io: IoProvider, reconcile: Handler) -> None:
         """Have the state's reconcile function say what became of each effect that has no outcome."""
         state, history = scope.state, self.log.history
         for intent in history.uncertain_of(state.id):
@@ -272,7 +273,7 @@ class Run:
             scope.reads_only = True
             try:
                 ctx = Context(self._checkpoint(history.checkpoint or ""))
-                answer = await call_handler(state, state.meta.reconcile, ctx, io, effect)
+                answer = await _called(state.id, reconcile, ctx, io, effect, plain=is_plain(reconcile))
             finally:
                 scope.reads_only = False
             fact, payloads = told(intent, request, answer, scope.attempt, self.vault)
@@ -359,9 +360,15 @@ def _forget_cancellations(before: int) -> None:
         task.uncancel()
 
 
-async def call_handler(state: PlanState, function: Any, ctx: Context, io: IoProvider, third: Any) -> Any:
-    """Call a function of a state, its handler or its reconcile function: in a thread when it is a plain one."""
-    if not is_plain(function):
+async def call_handler(state: PlanState, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
+    """Call the handler of a state, in a thread when it is a plain function."""
+    return await _called(state.id, state.handler, ctx, io, rec, plain=state.blocking)
+
+
+async def _called(
+    state_id: str, function: Handler, ctx: Context, io: IoProvider, third: Any, *, plain: bool
+) -> Any:
+    if not plain:
         return await function(ctx, io, third)
     token = current_token()
     if isinstance(third, Recorder):
@@ -371,7 +378,7 @@ async def call_handler(state: PlanState, function: Any, ctx: Context, io: IoProv
         if inspect.iscoroutine(result):
             result.close()
         raise StateError(
-            f"a plain function of {state.id} returned a coroutine",
+            f"a plain function of {state_id} returned a coroutine",
             code=Code.INVALID_OUTCOME,
             hint="declare it with async def",
         )

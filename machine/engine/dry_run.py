@@ -7,7 +7,7 @@ of the skipped states with a preview of the outside, is never written to the sto
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import anyio
 import attrs
@@ -24,7 +24,6 @@ from machine.engine.transports import opened
 from machine.errors import Code
 from machine.events import StateSkipped
 from machine.failures import describe
-from machine.ids import Tag
 from machine.io.preview import PreviewIo, PreviewLog
 from machine.io.scope import AttemptScope, Quiet, running_tasks
 from machine.io.transport import Transport
@@ -33,12 +32,10 @@ from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, PlanState, SideEffects
 from machine.secrets.vault import Vault
+from machine.state import EFFECT_TAG
 from machine.stores.base import Store
 
 __all__ = ["DryEffect", "DryRun", "DryState", "MissedKey", "dry_run"]
-
-EFFECT_TAG: Final = Tag("apply_side_effect")
-"""The tag that every state with effects carries."""
 
 
 @attrs.frozen
@@ -216,7 +213,7 @@ class _Previews:
         io = PreviewIo(scope)
         try:
             with anyio.move_on_after(state.meta.timeout) as scope.limit:
-                await call_handler(state, state.handler, ctx, io, Recorder(scope))
+                await call_handler(state, ctx, io, Recorder(scope))
                 return "the handler came to its end without an effect"
             return f"it cannot be known: the handler took longer than its timeout, {state.meta.timeout:g} s"
         finally:

@@ -12,9 +12,10 @@ from machine.engine.driver import orphaned
 from machine.engine.keeper import CANCEL, Keeper
 from machine.engine.log import LiveLog
 from machine.engine.plan_change import recorded_shape
+from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, result_of
 from machine.errors import Code, Concurrency, RunError, UsageError
-from machine.events import EffectWait, Entry, RunCompleted, StateFailed, Wait
+from machine.events import EffectWait, RunCompleted, StateFailed, Wait
 from machine.io.outcome import Happened, NotDone, told
 from machine.kernel.decide import CompleteRun, RecoverOrphan, cancelled
 from machine.kernel.history import History
@@ -84,7 +85,6 @@ async def cancel(run_id: str, *, store: Store, timeout: float = 30.0) -> RunResu
     `RunError`: `invalid_transition` when the run has ended already, `cancel_pending` when its driver has not
     answered within `timeout` seconds. The request stays in its inbox then, and whoever drives it next heeds it.
     """
-    reading.require_run(store, run_id)
     history, _ = reading.folded(store, run_id)
     require(run_id, history.status, RunStatus.CANCELLED, "it cannot be cancelled any more")
     store.post(run_id, CANCEL, {})
@@ -137,9 +137,5 @@ def _log(store: Store, keeper: Keeper, history: History, chain: bytes, vault: Va
         boundaries=False,
         vault=vault,
         lease=keeper.lease,
-        on_entry=_unheard,
+        on_entry=Reporter().entry,
     )
-
-
-def _unheard(entry: Entry) -> None:
-    del entry

@@ -7,20 +7,18 @@ from typing import Any
 
 from machine import canonical
 from machine.errors import Code, CodecError, Corruption, PlanError
-from machine.kernel.history import History, StateStatus
-from machine.plan import Graph
+from machine.kernel.history import History
+from machine.plan import Graph, parts_of
 from machine.stores.base import Store
 
 __all__ = ["check_plan", "recorded_shape"]
-
-_SETTLED = frozenset({StateStatus.COMPLETED, StateStatus.SKIPPED})
 
 
 def recorded_shape(store: Store, plan_id: str) -> dict[str, Any]:
     """Return the shape of a plan that a run went by. Raises `Corruption` when the artifact is none."""
     try:
         shape = canonical.decode(store.get(plan_id))
-        _states(shape), _edges(shape)
+        parts_of(shape)
     except (CodecError, LookupError, TypeError, ValueError):
         raise Corruption(f"artifact {plan_id} is no plan", code=Code.ARTIFACT_CORRUPT) from None
     return dict(shape)
@@ -67,7 +65,7 @@ def check_plan(store: Store, graph: Graph, history: History, *, allow_change: bo
 
 def _unsafe(graph: Graph, history: History) -> list[str]:
     """Return what forbids the change: states that have begun and now follow one that has not settled."""
-    settled = {state_id for state_id, state in history.states.items() if state.status in _SETTLED}
+    settled = {state_id for state_id, state in history.states.items() if state.status.settled}
     return [
         f"not safe: {later} has run, and would have to follow {earlier}, which has not"
         for earlier, later in graph.edges
@@ -77,7 +75,7 @@ def _unsafe(graph: Graph, history: History) -> list[str]:
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return the graph diff, a line for each state or edge: + added, - removed, ~ changed."""
-    old, new = _states(before), _states(after)
+    (old, earlier), (new, later) = parts_of(before), parts_of(after)
     lines = [f"+ state {state_id}" for state_id in new if state_id not in old]
     lines += [f"- state {state_id}" for state_id in old if state_id not in new]
     for state_id in old.keys() & new.keys():
@@ -86,7 +84,6 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
             f"~ state {state_id}: {name} was {_text(old[state_id].get(name))}, is {_text(new[state_id][name])}"
             for name in fields
         ]
-    earlier, later = _edges(before), _edges(after)
     lines += [f"+ edge {a} -> {b}" for a, b in later if (a, b) not in earlier]
     lines += [f"- edge {a} -> {b}" for a, b in earlier if (a, b) not in later]
     return lines or ["~ the order in which the states are declared"]
@@ -94,11 +91,3 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def _text(value: Any) -> str:
     return canonical.encode(value).decode()
-
-
-def _states(shape: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {str(state["id"]): dict(state["meta"]) for state in shape["states"]}
-
-
-def _edges(shape: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(str(earlier), str(later)) for earlier, later in shape["edges"]]

@@ -173,11 +173,10 @@ def _next(plan: Graph, history: History) -> str:
     if not history.replanned:
         # one state at a time in a fixed order: as many as have settled have been passed
         return plan.order[history.settled]
-    settled = {StateStatus.COMPLETED, StateStatus.SKIPPED}
     return next(
         state_id
         for state_id in plan.order
-        if (state := history.states.get(state_id)) is None or state.status not in settled
+        if (state := history.states.get(state_id)) is None or not state.status.settled
     )
 
 

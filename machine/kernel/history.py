@@ -52,6 +52,11 @@ class StateStatus(StrEnum):
     COMPLETED = "completed"
     SKIPPED = "skipped"
 
+    @property
+    def settled(self) -> bool:
+        """True when the state is passed for good."""
+        return self in {StateStatus.COMPLETED, StateStatus.SKIPPED}
+
 
 @attrs.define
 class StateHistory:
@@ -96,8 +101,7 @@ class History:
     checkpoint: str | None = None
     """Snapshot id of the last state boundary."""
     states: dict[str, StateHistory] = attrs.field(factory=dict)
-    settled: int = 0
-    """How many states have completed or been skipped."""
+    settled: int = 0  # states that have completed or been skipped
     open: OpenAttempt | None = None
     facts: dict[str, FactRecorded] = attrs.field(factory=dict)
     successes: dict[tuple[str, str, str], list[FactRecorded]] = attrs.field(factory=dict)
@@ -106,8 +110,7 @@ class History:
     """Effects that were intended and have no outcome, by fact key."""
     sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
     """The request digest of the first effect intended, by state, namespace and idempotency key."""
-    plan_id: str | None = None
-    """The plan the run goes on with."""
+    plan_id: str | None = None  # the plan the run goes on with
     replanned: bool = False
     """True when that is another one than it was started with."""
     waits: tuple[Wait, ...] = ()
@@ -225,7 +228,7 @@ class History:
                 seq, f"{event.state_id} begins while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN
             )
         state = self.states.get(event.state_id)
-        if state is not None and state.status in {StateStatus.COMPLETED, StateStatus.SKIPPED}:
+        if state is not None and state.status.settled:
             raise LogError(
                 seq, f"{event.state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
             )

@@ -10,6 +10,7 @@ from machine.errors import MachineError
 from machine.events import Entry, FactRecorded
 from machine.io.call import Call
 from machine.kernel.snapshot import Snapshot
+from machine.plan import parts_of
 from machine.replay.divergence import NearCall
 from machine.replay.pointer import Change, diff
 
@@ -23,12 +24,10 @@ Load = Callable[[str], bytes]
 def plan_shape(load: Load, plan_id: str) -> Any:
     """Return a plan's states and edges in a form that differs where the plans do; its id when it cannot be read."""
     try:
-        shape = canonical.decode(load(plan_id))
-        states = {state["id"]: state["meta"] for state in shape["states"]}
-        edges = {f"{earlier} -> {later}": True for earlier, later in shape["edges"]}
-    except (MachineError, LookupError, TypeError):
+        states, edges = parts_of(canonical.decode(load(plan_id)))
+    except (MachineError, LookupError, TypeError, ValueError):
         return plan_id
-    return {"edges": edges, "states": states}
+    return {"edges": {f"{earlier} -> {later}": True for earlier, later in edges}, "states": states}
 
 
 def context_changes(
