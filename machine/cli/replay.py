@@ -12,6 +12,7 @@ from machine.cli.output import clean, short
 from machine.cli.session import Flag, Injected
 from machine.errors import Code, RunError
 from machine.replay import render
+from machine.replay.divergence import DivergenceKind
 
 __all__ = ["replay", "verify"]
 
@@ -37,7 +38,7 @@ def replay(
 
     Every event and every snapshot is compared byte for byte. Nothing is written, nothing goes outside,
     nothing is waited for. The result is identical (exit code 0), or the first divergence with its likely
-    cause (exit code 1).
+    cause (exit code 1; 3 when the recording is damaged).
 
     Parameters
     ----------
@@ -70,6 +71,8 @@ def replay(
         session.out.line(("diverged", "bold red"), f"  after {result.events} identical events")
         for mark, line in render.marked(result.divergence):
             session.out.line((line, _STYLES.get(mark, "")))
+    if result.divergence is not None and result.divergence.kind is DivergenceKind.CORRUPT:
+        return Exit.INTEGRITY
     return Exit.OK if result.identical else Exit.FAILED
 
 

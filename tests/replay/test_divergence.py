@@ -122,7 +122,7 @@ CASES = [
     (call_added_at_the_end, "call_added", 9),
     (call_removed, "call_missing", 7),
     (last_call_removed_and_done, "call_missing", 7),
-    (calls_swapped, "call_missing", 6),
+    (calls_swapped, "call_reordered", 6),
     (swallowing, "request_changed", 6),
     (value_changed, "snapshot_differs", 9),
     (key_added, "snapshot_differs", 9),
@@ -208,7 +208,7 @@ def test_a_plain_function_that_calls_in_another_order_is_a_divergence(store):
     result = run(plan_of(plain), store=store)
     assert replay(result.run_id, plan=plan_of(plain), store=store).identical
     found = replay(result.run_id, plan=plan_of(swapped), store=store)
-    assert found.divergence.kind == "call_missing"
+    assert found.divergence.kind == "call_reordered"
 
 
 def test_a_changed_request_shows_both_sides_and_the_leaf(store):
@@ -615,7 +615,7 @@ def test_a_handler_that_took_its_time_when_recorded_is_given_it_again(store, mon
     assert found.divergence is None
 
 
-def test_damage_that_a_handler_comes_upon_is_no_divergence(store):
+def test_damage_that_a_handler_comes_upon_is_said_to_be_damage_whatever_the_handler_makes_of_it(store):
     async def handler(ctx, io, rec):
         with contextlib.suppress(Exception):
             ctx["got"] = (await io.call("world", {"n": 1})).response
@@ -623,5 +623,6 @@ def test_damage_that_a_handler_comes_upon_is_no_divergence(store):
     transports = {"world": Outside()}
     result = run(plan_of(handler), store=store, transports=transports)
     del store._contents.artifacts[machine.canonical.artifact_id(b'{"n":1}')]
-    with pytest.raises(machine.NotFound):
-        replay(result.run_id, plan=plan_of(handler), store=store, transports=transports)
+    divergence = replay(result.run_id, plan=plan_of(handler), store=store, transports=transports).divergence
+    assert (divergence.kind, divergence.cause) == ("corrupt", "recording_damaged")
+    assert divergence.now["code"] == "artifact_not_found"
