@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from machine.plan import State as State
     from machine.plan import StateMeta as StateMeta
     from machine.plan import StateOutcome as StateOutcome
+    from machine.replay.compare import ComparedState as ComparedState
+    from machine.replay.compare import CompareResult as CompareResult
     from machine.replay.divergence import Divergence as Divergence
     from machine.replay.reproduce import ReplayResult as ReplayResult
     from machine.replay.verify import VerifyResult as VerifyResult
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
     from machine.sync import cancel as cancel
+    from machine.sync import compare as compare
     from machine.sync import dry_run as dry_run
     from machine.sync import replay as replay
     from machine.sync import resolve as resolve
@@ -109,11 +112,14 @@ _HOMES: Final = {
     "UncertainEffect": "machine.io.outcome",
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
+    **dict.fromkeys(("CompareResult", "ComparedState"), "machine.replay.compare"),
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(("Graph", "Plan", "State", "StateMeta", "StateOutcome"), "machine.plan"),
-    **dict.fromkeys(("cancel", "dry_run", "replay", "resolve", "resume", "run", "verify"), "machine.sync"),
+    **dict.fromkeys(
+        ("cancel", "compare", "dry_run", "replay", "resolve", "resume", "run", "verify"), "machine.sync"
+    ),
     **dict.fromkeys(
         (
             "BuildProvenance",

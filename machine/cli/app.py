@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "cancel": ("machine.cli.operator:cancel", "End a run cancelled."),
     "resolve": ("machine.cli.operator:resolve", "Tell a suspended run what became of an effect."),
     "replay": ("machine.cli.replay:replay", "Run the handlers again on the recorded facts, and compare."),
+    "compare": ("machine.cli.replay:compare", "List every state that no longer does what was recorded."),
     "verify": ("machine.cli.replay:verify", "Check that a run is what was recorded; no user code runs."),
     "runs": ("machine.cli.runs:runs", "List runs, newest first."),
     "show": ("machine.cli.runs:show", "Show one run: states, attempts, errors, where it came from."),

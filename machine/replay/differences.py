@@ -62,10 +62,14 @@ class Differences:
             )
         entry, fact = facts[0]
         recorded = self._call(fact)
+        summary = f"the request of a call of {call.namespace} has changed"
+        if recorded == now:
+            summary = f"the fact key of a call of {call.namespace} has changed"
+            recorded, now = {**recorded, "key": fact.key}, {**now, "key": call.key}
         return Divergence(
             kind=DivergenceKind.REQUEST_CHANGED,
             seq=entry.seq,
-            summary=f"the request of a call of {call.namespace} has changed",
+            summary=summary,
             recorded=recorded,
             now=now,
             changes=diff(recorded, now),

@@ -75,7 +75,9 @@ class Divergence:
     code: Sequence[str] = ()
 
     def __str__(self) -> str:
-        where = f" in {self.state_id} (attempt {self.attempt})" if self.state_id else ""
+        where = f" in {self.state_id}" if self.state_id else ""
+        if self.attempt is not None:
+            where += f" (attempt {self.attempt})"
         return f"{self.kind} at event {self.seq}{where}: {self.summary}"
 
     def to_json(self) -> dict[str, Any]:

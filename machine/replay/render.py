@@ -35,7 +35,7 @@ _ABSENT: Final = "(nothing)"
 _NEXT: Final[Mapping[Cause, str]] = {
     Cause.STATE_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
     Cause.UPSTREAM_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
-    Cause.PLAN_CHANGED: "replay against the plan it was recorded with, or record a new run",
+    Cause.PLAN_CHANGED: "`machine compare` says what its states do now; record a new run if the change is meant",
     Cause.NOTHING_CHANGED: "take time, randomness and environment from io; sort what has no order",
     Cause.RECORDING_DAMAGED: "restore the recording from version control or a backup",
     Cause.UNKNOWN: "compare the code with what it was when the run was recorded",
@@ -104,8 +104,9 @@ def _folded(label: str, text: str) -> list[str]:
 
 
 def _title(divergence: Divergence) -> str:
-    where = f" of {divergence.state_id}, attempt {divergence.attempt}" if divergence.state_id else ""
-    return f"{divergence.kind.replace('_', ' ')} at event {divergence.seq}{where}"
+    where = f" of {divergence.state_id}" if divergence.state_id else ""
+    attempt = "" if divergence.attempt is None else f", attempt {divergence.attempt}"
+    return f"{divergence.kind.replace('_', ' ')} at event {divergence.seq}{where}{attempt}"
 
 
 def _sides(divergence: Divergence) -> Iterator[tuple[Mark, str]]:
