@@ -238,7 +238,7 @@ class BuildProvenance:
     """The build a run was made by. It explains a divergence; it is outside the digest and never causes one.
 
     `code` maps each state id to a fingerprint of its handler's source (comments and layout ignored), `source` those
-    fingerprints to the source itself, where there is one that holds no secret;
+    fingerprints to the source itself, its texts replaced by short hashes;
     `env_names` lists which variables of a fixed, harmless list were set (names, never values).
     """
 

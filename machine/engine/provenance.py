@@ -20,9 +20,8 @@ import attrs
 
 from machine import canonical
 from machine.config import BuildProvenance, Target
+from machine.engine.source import kept_source
 from machine.plan import Graph
-from machine.secrets.find import found
-from machine.secrets.policy import Rules, SecretPolicy, rules_of
 
 __all__ = ["HandlerCode", "code_fingerprint", "code_of_states", "provenance"]
 
@@ -45,19 +44,15 @@ PACKAGES: Final = ("anyio", "attrs", "blake3", "cattrs", "httpx", "orjson", "rep
 
 @attrs.frozen
 class HandlerCode:
-    """The code of a handler: its fingerprint, 16 hex digits, and its source, empty when there is none."""
+    """The code of a handler: its fingerprint, 16 hex digits, its source, and what of that may be kept."""
 
     fingerprint: str
     source: str
+    kept: str
 
 
-def provenance(
-    graph: Graph, target: Target | None = None, secrets: SecretPolicy | None = None
-) -> BuildProvenance:
-    """Return the provenance of a run of `graph` that starts now, in the current directory.
-
-    Source in which `secrets` finds anything is left out.
-    """
+def provenance(graph: Graph, target: Target | None = None) -> BuildProvenance:
+    """Return the provenance of a run of `graph` that starts now, in the current directory."""
     here = Path.cwd()
     code = code_of_states(graph)
     return BuildProvenance(
@@ -65,7 +60,7 @@ def provenance(
         platform=f"{platform.system()} {platform.machine()}",
         packages=_packages(),
         code={state_id: item.fingerprint for state_id, item in code.items()},
-        source=_kept(code, rules_of(secrets or SecretPolicy())),
+        source=_kept(code),
         env_names=tuple(name for name in ENV_NAMES if name in os.environ),
         git_commit=_git_commit(here),
         lockfile_hash=_lockfile_hash(here),
@@ -73,23 +68,14 @@ def provenance(
     )
 
 
-def _kept(code: Mapping[str, HandlerCode], rules: Rules) -> dict[str, str]:
+def _kept(code: Mapping[str, HandlerCode]) -> dict[str, str]:
     kept: dict[str, str] = {}
     left = MAX_SOURCE
     for item in code.values():
-        if item.fingerprint in kept or not item.source or len(item.source) > left:
-            continue
-        if not _holds_secret(rules, item.source):
-            kept[item.fingerprint] = item.source
-            left -= len(item.source)
+        if item.fingerprint not in kept and 0 < len(item.kept) <= left:
+            kept[item.fingerprint] = item.kept
+            left -= len(item.kept)
     return kept
-
-
-@functools.lru_cache(maxsize=1024)
-def _holds_secret(rules: Rules, source: str) -> bool:
-    if not rules.may_hold(source.encode(errors="replace")):
-        return False
-    return any(found(rules, line) for line in source.splitlines())
 
 
 @functools.lru_cache(maxsize=16)
@@ -135,7 +121,7 @@ def code_of(source: Any) -> HandlerCode:
     helpers = sorted(parts.values(), key=lambda part: part.tree)
     joined = "\0".join([own.tree, *(part.tree for part in helpers)])
     text = "\n".join(part.text for part in (own, *helpers) if part.text)
-    return HandlerCode(canonical.artifact_id(joined.encode())[:16], text)
+    return HandlerCode(canonical.artifact_id(joined.encode())[:16], text, kept_source(text))
 
 
 def _code_of(source: Any) -> Any:

@@ -221,7 +221,7 @@ def _opening(
     except CanonicalError as exc:
         raise CanonicalError(exc.path.replace("$.input_params", "$"), exc.problem) from None
     refuse_in_manifest(config.secrets, params)
-    built = canonical.encode(codec.to_json(provenance(graph, target, config.secrets)))
+    built = canonical.encode(codec.to_json(provenance(graph, target)))
     info = {"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)}
     if invocation_key is not None:
         if not isinstance(invocation_key, str) or not invocation_key or not invocation_key.isprintable():

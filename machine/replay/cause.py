@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import attrs
 
 from machine.config import BuildProvenance
-from machine.engine.provenance import HandlerCode, code_of_states
+from machine.engine.provenance import HandlerCode, code_of_states, provenance
+from machine.engine.source import literals, shown
 from machine.plan import Graph
 from machine.replay.divergence import Cause, Divergence, DivergenceKind
 
@@ -55,7 +56,29 @@ def explained(divergence: Divergence, graph: Graph, then: BuildProvenance | None
         f"the code of {state_id} has not changed: a constant, another module or a library has, "
         "or it is nondeterministic (time, randomness, the environment, set order, ... that did not come through io)"
     )
+    if others := _other_builds(then, provenance(graph)):
+        text += f"; what else is not as it was: {', '.join(others)}"
     return attrs.evolve(divergence, cause=Cause.NOTHING_CHANGED, cause_text=text)
+
+
+def _other_builds(then: BuildProvenance, now: BuildProvenance) -> list[str]:
+    """Return what differs between two builds beside the code of the states."""
+    found = [
+        f"{name} was {was}, is {is_now}"
+        for name, was, is_now in (
+            ("Python", then.python_version, now.python_version),
+            ("the platform", then.platform, now.platform),
+        )
+        if was != is_now
+    ]
+    found += [
+        f"{name} was {then.packages.get(name, 'not there')}, is {now.packages.get(name, 'not there')}"
+        for name in sorted(then.packages.keys() | now.packages.keys())
+        if then.packages.get(name) != now.packages.get(name)
+    ]
+    if then.lockfile_hash != now.lockfile_hash:
+        found.append("the lock file")
+    return found
 
 
 def _lines(state_id: str, then: BuildProvenance, now: Mapping[str, HandlerCode]) -> list[str]:
@@ -63,5 +86,7 @@ def _lines(state_id: str, then: BuildProvenance, now: Mapping[str, HandlerCode])
     before = then.source.get(then.code.get(state_id, ""))
     if before is None or state_id not in now:
         return []
-    after = now[state_id].source
-    return list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1))[2:]
+    after = now[state_id]
+    known = literals(after.source)
+    diff = difflib.unified_diff(before.splitlines(), after.kept.splitlines(), lineterm="", n=1)
+    return [shown(line, known) for line in list(diff)[2:]]

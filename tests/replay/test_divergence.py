@@ -13,6 +13,7 @@ import pytest
 import machine
 from machine import DomainEvent, Plan, RunConfig, replay, run
 from machine.replay import log as replay_log
+from machine.replay import render
 from machine.replay.pointer import diff
 from machine.stores import MemoryStore
 
@@ -626,3 +627,51 @@ def test_damage_that_a_handler_comes_upon_is_said_to_be_damage_whatever_the_hand
     divergence = replay(result.run_id, plan=plan_of(handler), store=store, transports=transports).divergence
     assert (divergence.kind, divergence.cause) == ("corrupt", "recording_damaged")
     assert divergence.now["code"] == "artifact_not_found"
+
+
+def test_a_divergence_that_no_code_explains_names_what_else_has_changed(store, monkeypatch):
+    drawn = iter(range(10))
+
+    async def handler(ctx, io, rec):
+        ctx["drawn"] = next(drawn)
+
+    result = run(plan_of(handler), store=store)
+    alone = replay(result.run_id, plan=plan_of(handler), store=store).divergence
+    assert alone.cause == "nothing_changed"
+    assert "was" not in alone.cause_text
+    monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
+    divergence = replay(result.run_id, plan=plan_of(handler), store=store).divergence
+    assert divergence.cause_text.endswith("is 3.99.0")
+
+
+def test_the_lines_of_code_that_changed_are_shown(store):
+    async def after(ctx, io, rec):
+        a = await io.env("A")
+        b = await io.env("B")
+        await rec.emit(DomainEvent("noted", {"n": 1}))
+        ctx["both"] = [a, b]
+        ctx["list"] = [1, {"deep": "y"}]  # as it should be
+
+    result = run(plan_of(recorded), store=store)
+    divergence = replay(result.run_id, plan=plan_of(after), store=store).divergence
+    assert [line for line in divergence.code if line[0] in "+-"] == [
+        "-async def recorded(ctx, io, rec):",
+        "+async def after(ctx, io, rec):",
+        '-    ctx["list"] = [1, {"deep": "..."}]',  # a text that is no longer there was not kept
+        '+    ctx["list"] = [1, {"deep": "y"}]',
+    ]
+    assert any('+    ctx["list"] = [1, {"deep": "y"}]' in line for line in render.lines(divergence))
+
+
+def test_no_text_in_the_source_of_a_handler_is_kept(store):
+    async def handler(ctx, io, rec):
+        """Know the hunter-1."""
+        name = "x"
+        ctx["n"] = len(f"hunter-2 {name!r:>4} hunter-3")  # hunter-4
+        ctx["m"] = len(r"""hunter-5
+        hunter-6""") + len(b"hunter-7")
+
+    run(plan_of(handler), store=store)
+    held = b"".join(data for _, data in store._contents.artifacts.values())
+    assert b"async def handler" in held
+    assert b"hunter" not in held
