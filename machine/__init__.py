@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from machine.engine.runs import RunResult as RunResult
     from machine.engine.scan import Leak as Leak
     from machine.engine.scan import scan as scan
+    from machine.errors import BundleError as BundleError
     from machine.errors import CanonicalError as CanonicalError
     from machine.errors import Code as Code
     from machine.errors import CodecError as CodecError
@@ -74,6 +75,10 @@ if TYPE_CHECKING:
     from machine.plan import State as State
     from machine.plan import StateMeta as StateMeta
     from machine.plan import StateOutcome as StateOutcome
+    from machine.replay.bundle import Bundle as Bundle
+    from machine.replay.bundle import export_run as export_run
+    from machine.replay.bundle import import_bundle as import_bundle
+    from machine.replay.bundle import open_bundle as open_bundle
     from machine.replay.compare import ComparedState as ComparedState
     from machine.replay.compare import CompareResult as CompareResult
     from machine.replay.divergence import Divergence as Divergence
@@ -113,6 +118,7 @@ _HOMES: Final = {
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
     **dict.fromkeys(("CompareResult", "ComparedState"), "machine.replay.compare"),
+    **dict.fromkeys(("Bundle", "export_run", "import_bundle", "open_bundle"), "machine.replay.bundle"),
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
@@ -136,6 +142,7 @@ _HOMES: Final = {
     ),
     **dict.fromkeys(
         (
+            "BundleError",
             "CanonicalError",
             "Code",
             "CodecError",

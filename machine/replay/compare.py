@@ -22,7 +22,7 @@ from machine.plan import Graph, Plan, earlier_graph
 from machine.replay.cause import explained
 from machine.replay.divergence import Divergence
 from machine.replay.log import Diverged, ReplayLog
-from machine.replay.reproduce import Recording, reproduce
+from machine.replay.reproduce import Recorded, reproduce
 from machine.stores.base import Store
 
 __all__ = ["CompareResult", "ComparedState", "Verdict", "compare"]
@@ -101,7 +101,7 @@ async def compare(
     """
     graph = plan.graph
     reporter = reporter or Reporter()
-    recording = Recording.of(store, run_id, graph)
+    recording = Recorded.of(store, run_id, graph)
     graphs = {plan_id: earlier_graph(graph, store.get(plan_id)) for plan_id in _plans(recording)}
     first = graphs[recording.started.plan_id]
     log = _ByState(
@@ -129,7 +129,7 @@ async def compare(
     return CompareResult(run_id, _states(recording, last, graph, differing), changes, beyond)
 
 
-def _plans(recording: Recording) -> list[str]:
+def _plans(recording: Recorded) -> list[str]:
     """Return the ids of the plans that the run went by, in that order."""
     events = (entry.event for entry in recording.entries)
     return list(
@@ -142,7 +142,7 @@ def _plans(recording: Recording) -> list[str]:
 
 
 def _states(
-    recording: Recording, recorded: Graph, graph: Graph, differing: Mapping[str, Divergence]
+    recording: Recorded, recorded: Graph, graph: Graph, differing: Mapping[str, Divergence]
 ) -> list[ComparedState]:
     ran = {entry.event.state_id for entry in recording.entries if isinstance(entry.event, StateEntered)}
     then = recording.built.code if recording.built else {}

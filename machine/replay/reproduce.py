@@ -28,7 +28,7 @@ from machine.replay.log import Diverged, RecordingEnds, ReplayLog
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
-__all__ = ["Recording", "ReplayResult", "is_damage", "replay", "reproduce"]
+__all__ = ["Recorded", "ReplayResult", "is_damage", "replay", "reproduce"]
 
 
 @attrs.frozen
@@ -59,7 +59,7 @@ class ReplayResult:
 
 
 @attrs.frozen
-class Recording:
+class Recorded:
     """A run as it was recorded, read and checked."""
 
     run_id: str
@@ -69,7 +69,7 @@ class Recording:
     built: BuildProvenance | None
 
     @classmethod
-    def of(cls, store: Store, run_id: str, graph: Graph) -> Recording:
+    def of(cls, store: Store, run_id: str, graph: Graph) -> Recorded:
         """Read a run that is to be replayed against `graph`.
 
         Raises `NotFound` for an unknown run, `PlanError` (`op_id_mismatch`) for the plan of another op, and
@@ -107,7 +107,7 @@ async def replay(
     divergence: Divergence | None = None
     built: BuildProvenance | None = None
     try:
-        recording = Recording.of(store, run_id, graph)
+        recording = Recorded.of(store, run_id, graph)
         built = recording.built
         first_graph, graphs = graphs_of(graph, recording.entries, store)
         log = ReplayLog(recording.entries, store.get, reporter.entry, graphs)
@@ -140,7 +140,7 @@ def is_damage(exc: MachineError) -> bool:
 
 
 async def reproduce(
-    recording: Recording,
+    recording: Recorded,
     graph: Graph,
     log: ReplayLog,
     *,
