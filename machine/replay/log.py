@@ -200,7 +200,7 @@ class ReplayLog:
             if isinstance(entry.event, FactRecorded)
         ]
         fitting = likeliest(left, call, self._request)
-        now = {"namespace": call.namespace, "request": call.request}
+        now = {"namespace": call.namespace, "request": canonical.decode(call.data)}  # in JSON 30.0 is 30
         if not fitting:
             seq = left[0][0].seq if left else self._seq()
             summary = f"a call of {call.namespace} that was never recorded"
