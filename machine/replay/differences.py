@@ -49,6 +49,7 @@ class Differences:
 
     def unrecorded(self, call: Call, left: Sequence[Entry], seq: int) -> Divergence:
         """Return the divergence of a call that was never recorded; `left` is what the attempt has not used."""
+        call = attrs.evolve(call, request=canonical.decode(call.data))  # in JSON 30.0 is 30
         facts = [(entry, entry.event) for entry in left if isinstance(entry.event, FactRecorded)]
         facts.sort(key=lambda item: self._distance(item[1], call))
         now = {"namespace": call.namespace, "request": call.request}
