@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from machine.catalogue import STANDARD, Catalogue
+from machine.config import UndeclaredIo
 from machine.engine.plan_change import plan_changes, recorded_shape
 from machine.engine.provenance import code_of_states
 from machine.engine.reporter import Reporter
@@ -92,16 +93,18 @@ async def compare(
     transports: Mapping[str, Transport] | None = None,
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
+    undeclared_io: UndeclaredIo | str | None = None,
 ) -> CompareResult:
     """Replay every state of a run by itself against `plan`, and list how each compares.
 
     A state is given the context and the facts that were recorded for it, whatever the others do now. A plan that
-    has changed is compared as far as its states are still there. Raises `NotFound`, `PlanError` (`op_id_mismatch`)
-    for the plan of another op, and `LogError` or `Corruption` for a damaged recording.
+    has changed is compared as far as its states are still there. `undeclared_io` is that of `replay`. Raises
+    `NotFound`, `PlanError` (`op_id_mismatch`) for the plan of another op, and `LogError` or `Corruption` for a
+    damaged recording.
     """
     graph = plan.graph
     reporter = reporter or Reporter()
-    recording = Recorded.of(store, run_id, graph)
+    recording = Recorded.of(store, run_id, graph, undeclared_io)
     graphs = {plan_id: earlier_graph(graph, store.get(plan_id)) for plan_id in _plans(recording)}
     first = graphs[recording.started.plan_id]
     log = _ByState(

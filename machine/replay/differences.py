@@ -112,6 +112,15 @@ class Differences:
     def between(self, entry: Entry, event: Event) -> Divergence:
         """Return the divergence of an event that is not the recorded one."""
         recorded = entry.event
+        if _code_of(event) == Code.UNDECLARED_IO != _code_of(recorded):
+            assert isinstance(event, StateFailed)
+            return Divergence(
+                kind=DivergenceKind.UNDECLARED_IO,
+                seq=entry.seq,
+                summary=event.error.message,
+                recorded=self._side(recorded),
+                now=codec.event_to_json(event),
+            )
         if isinstance(recorded, RunStarted) and isinstance(event, RunStarted):
             return self._openings(entry.seq, recorded, event)
         if isinstance(event, StateCompleted | StateFailed) and isinstance(
@@ -216,6 +225,10 @@ class Differences:
             change.pointer or "the whole" for change in diff(self._request(fact), call.request, most=3)
         ]
         return f"differs in {', '.join(pointers)}" if pointers else "another key"
+
+
+def _code_of(event: Event) -> str | None:
+    return event.error.code if isinstance(event, StateFailed) else None
 
 
 def _by_name(shape: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class DivergenceKind(StrEnum):
     ENDED_EARLY = "ended_early"
     PLAN_CHANGED = "plan_changed"
     CORRUPT = "corrupt"
+    UNDECLARED_IO = "undeclared_io"
 
 
 class Cause(StrEnum):

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from machine.catalogue import STANDARD, Catalogue
-from machine.config import BuildProvenance, RunManifest
+from machine.config import BuildProvenance, RunConfig, RunManifest, UndeclaredIo
 from machine.engine import reading
 from machine.engine.driver import Run
 from machine.engine.reporter import Reporter
@@ -66,11 +66,14 @@ class Recorded:
     entries: list[Entry]
     started: RunStarted
     manifest: RunManifest
+    config: RunConfig
     built: BuildProvenance | None
 
     @classmethod
-    def of(cls, store: Store, run_id: str, graph: Graph) -> Recorded:
-        """Read a run that is to be replayed against `graph`.
+    def of(
+        cls, store: Store, run_id: str, graph: Graph, undeclared_io: UndeclaredIo | str | None
+    ) -> Recorded:
+        """Read a run that is to be replayed against `graph`, under its own configuration but for `undeclared_io`.
 
         Raises `NotFound` for an unknown run, `PlanError` (`op_id_mismatch`) for the plan of another op, and
         `LogError` or `Corruption` when what was recorded is damaged.
@@ -82,8 +85,11 @@ class Recorded:
                 code=Code.OP_ID_MISMATCH,
             )
         manifest = reading.manifest_of(store, started)
+        config = manifest.run_config
+        if undeclared_io is not None:
+            config = attrs.evolve(config, undeclared_io=undeclared_io)
         entries = [entry for entry, _ in reading.entries(store, run_id)]
-        return cls(run_id, entries, started, manifest, reading.provenance_of(store, first))
+        return cls(run_id, entries, started, manifest, config, reading.provenance_of(store, first))
 
 
 async def replay(
@@ -94,12 +100,14 @@ async def replay(
     transports: Mapping[str, Transport] | None = None,
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
+    undeclared_io: UndeclaredIo | str | None = None,
 ) -> ReplayResult:
     """Replay a run against `plan`, byte for byte. Nothing is written, nothing goes outside, nothing is waited for.
 
     A recording that was left open is replayed as far as it goes; one that is damaged diverges where that shows
     (`corrupt`). `transports` are never performed, but say what they would refuse: pass those the run was given.
-    Raises `NotFound`, and `PlanError` (`op_id_mismatch`) for the plan of another op.
+    `undeclared_io` says what becomes of what handlers do without `io`, None: as the run was configured. Raises
+    `NotFound`, and `PlanError` (`op_id_mismatch`) for the plan of another op.
     """
     graph = plan.graph
     reporter = reporter or Reporter()
@@ -107,7 +115,7 @@ async def replay(
     divergence: Divergence | None = None
     built: BuildProvenance | None = None
     try:
-        recording = Recorded.of(store, run_id, graph)
+        recording = Recorded.of(store, run_id, graph, undeclared_io)
         built = recording.built
         first_graph, graphs = graphs_of(graph, recording.entries, store)
         log = ReplayLog(recording.entries, store.get, reporter.entry, graphs)
@@ -149,7 +157,7 @@ async def reproduce(
     reporter: Reporter,
 ) -> None:
     """Drive a run over its recording from where `log` stands. Raises `Diverged` where it differs."""
-    config = recording.manifest.run_config
+    config = recording.config
 
     def provider(scope: AttemptScope) -> ReplayIo:
         log.attach(scope)

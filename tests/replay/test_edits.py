@@ -247,23 +247,39 @@ EDITS = [
         "fraud",
     ),
     # clocks and chance
-    ("time.time()", '    ctx["at"] = now', '    ctx["at"] = time.time()', "snapshot_differs", "price"),
+    ("time.time()", '    ctx["at"] = now', '    ctx["at"] = time.time()', "undeclared_io", "price"),
     (
         "datetime.now()",
         '    ctx["at"] = now',
         '    ctx["at"] = datetime.now().isoformat()',
-        "snapshot_differs",
+        "undeclared_io",
         "price",
     ),
-    ("uuid4()", '    ctx["at"] = now', '    ctx["at"] = str(uuid.uuid4())', "snapshot_differs", "price"),
+    ("uuid4()", '    ctx["at"] = now', '    ctx["at"] = str(uuid.uuid4())', "undeclared_io", "price"),
     (
         "random.random()",
         '    ctx["at"] = now',
         '    ctx["at"] = random.random()',
-        "snapshot_differs",
+        "undeclared_io",
         "price",
     ),
-    ("os.urandom", '    ctx["at"] = now', '    ctx["at"] = os.urandom(4).hex()', "snapshot_differs", "price"),
+    ("os.urandom", '    ctx["at"] = now', '    ctx["at"] = os.urandom(4).hex()', "undeclared_io", "price"),
+    (
+        "the environment",
+        '    ctx["at"] = now',
+        '    ctx["at"] = os.environ.get("HOME")',
+        "undeclared_io",
+        "price",
+    ),
+    (
+        "a file",
+        '    ctx["at"] = now',
+        '    ctx["at"] = open("/etc/hostname").read()',
+        "undeclared_io",
+        "price",
+    ),
+    ("a listing", '    ctx["at"] = now', '    ctx["at"] = os.listdir("/")', "undeclared_io", "price"),
+    ("a program", '    ctx["at"] = now', '    ctx["at"] = os.system("true")', "undeclared_io", "price"),
     # errors
     ("another exception", 'raise LookupError("there', 'raise ValueError("there', "event_differs", "label"),
     ("another message", '"there is no label"', '"there are no labels"', "event_differs", "label"),
@@ -453,7 +469,7 @@ def test_an_edit_that_matters_is_caught_with_its_kind_and_state(recorded, tmp_pa
     store, result = recorded
     changed = edited(old, new).replace("one_score()", 'type("R", (), {"response": 1})')
     plan = plan_of(tmp_path, "shop_after", changed)
-    found = replay(result.run_id, plan=plan, store=store, transports=WORLD)
+    found = replay(result.run_id, plan=plan, store=store, transports=WORLD, undeclared_io="error")
     assert not found.identical
     divergence = found.divergence
     assert (divergence.kind, divergence.state_id) == (kind, f"shop.order.{state}"), divergence
@@ -464,9 +480,10 @@ def test_an_edit_that_matters_is_caught_with_its_kind_and_state(recorded, tmp_pa
 def test_an_edit_that_does_not_matter_is_identical(recorded, tmp_path, old, new):
     store, result = recorded
     plan = plan_of(tmp_path, "shop_after", edited(old, new))
-    found = replay(result.run_id, plan=plan, store=store, transports=WORLD)
+    found = replay(result.run_id, plan=plan, store=store, transports=WORLD, undeclared_io="error")
     assert (found.divergence, found.digest) == (None, result.digest)
-    assert compare(result.run_id, plan=plan, store=store, transports=WORLD).identical
+    again = compare(result.run_id, plan=plan, store=store, transports=WORLD, undeclared_io="error")
+    assert again.identical
 
 
 @pytest.mark.parametrize(
@@ -480,7 +497,11 @@ def test_compare_finds_the_same_in_the_state_that_was_edited_and_nothing_elsewhe
     store, result = recorded
     changed = edited(old, new).replace("one_score()", 'type("R", (), {"response": 1})')
     found = compare(
-        result.run_id, plan=plan_of(tmp_path, "shop_after", changed), store=store, transports=WORLD
+        result.run_id,
+        plan=plan_of(tmp_path, "shop_after", changed),
+        store=store,
+        transports=WORLD,
+        undeclared_io="error",
     )
     differing = {item.state_id: item.divergence.kind for item in found.states if item.divergence}
     assert differing[f"shop.order.{state}"] == kind
