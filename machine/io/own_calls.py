@@ -12,12 +12,18 @@ from typing import Any, Final
 
 from machine.io.ambient import Ambient
 from machine.io.own_code import OwnCode, packages_of
-from machine.io.places import Origin, origin_of
+from machine.io.places import Origin, is_harmless, origin_of
 from machine.io.undeclared import Watch
 
 __all__ = ["own_code", "seen_builtin", "seen_function"]
 
 _MOST_KEPT: Final = 256
+_THROUGH: Final = {
+    "os._Environ.": frozenset({"os", "collections.abc"}),  # the methods of a mapping call one another
+    "threading.": frozenset({"threading", "concurrent.futures.thread", "concurrent.futures._base"}),
+    "concurrent.": frozenset({"concurrent.futures._base"}),
+}
+"""Modules that may stand between own code and what it calls, by the beginning of its name."""
 
 _kept: Final[dict[Any, OwnCode]] = {}
 
@@ -43,20 +49,19 @@ def own_code(function: Any) -> OwnCode:
 
 def seen_builtin(ambient: Ambient, caller: FrameType, watch: Watch) -> None:
     """Tell a watch that the code of a frame is about to call a builtin, if that counts."""
-    if ambient.counts is None or ambient.counts(caller):
+    if (ambient.counts is None or ambient.counts(caller)) and not is_harmless(caller):
         watch.note(ambient.name, ambient.told(None), ambient.instead, caller)
 
 
 def seen_function(ambient: Ambient, callee: FrameType, watch: Watch) -> None:
     """Tell a watch of a function that has just been entered, if the user's own code called it."""
     caller = callee.f_back
-    if ambient.name.startswith("os._Environ."):
-        # the methods of a mapping stand between the reader and what it reads
-        while caller is not None and caller.f_globals.get("__name__") in {"os", "collections.abc"}:
-            caller = caller.f_back
+    through = next((names for prefix, names in _THROUGH.items() if ambient.name.startswith(prefix)), ())
+    while caller is not None and caller.f_globals.get("__name__") in through:
+        caller = caller.f_back
     while caller is not None and origin_of(caller, watch.own) is Origin.MADE:
         caller = caller.f_back
     if caller is None or origin_of(caller, watch.own) is not Origin.OWN:
         return
-    if ambient.counts is None or ambient.counts(callee):
+    if (ambient.counts is None or ambient.counts(callee)) and not is_harmless(caller):
         watch.note(ambient.name, ambient.told(callee), ambient.instead, caller)
