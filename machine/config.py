@@ -195,6 +195,7 @@ class RunConfig:
     `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them.
     `secrets` says what may never be recorded.
     `replay_missing_fact_retryable` says whether `missing_fact` (under `io_mode="replay"`) may be retried.
+    `paranoid` runs each state a second time, at once and from its own facts, and fails it where the two differ.
     """
 
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
@@ -207,6 +208,7 @@ class RunConfig:
     replay_missing_fact_retryable: bool = attrs.field(default=False, validator=_instance)
     exec_allow: tuple[str, ...] = attrs.field(default=("/",), converter=_names)
     secrets: SecretPolicy = attrs.field(factory=SecretPolicy, validator=_instance)
+    paranoid: bool = attrs.field(default=False, validator=_instance)
 
     @exec_allow.validator
     def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:

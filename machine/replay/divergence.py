@@ -10,7 +10,15 @@ import attrs
 
 from machine.replay.pointer import Change
 
-__all__ = ["Cause", "Divergence", "DivergenceKind", "NearCall", "likely_cause"]
+__all__ = [
+    "Cause",
+    "Diverged",
+    "Divergence",
+    "DivergenceKind",
+    "NearCall",
+    "RecordingEnds",
+    "likely_cause",
+]
 
 
 class DivergenceKind(StrEnum):
@@ -89,6 +97,18 @@ class Divergence:
             "cause": self.cause.value,
             "cause_text": self.cause_text,
         }
+
+
+class Diverged(BaseException):
+    """Carries a divergence out of a handler. Not an `Exception`, so that no handler takes it for a failed call."""
+
+    def __init__(self, divergence: Divergence) -> None:
+        super().__init__(str(divergence))
+        self.divergence = divergence
+
+
+class RecordingEnds(BaseException):
+    """The recording ends here, without the run having ended."""
 
 
 def likely_cause(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
 from machine.catalogue import STANDARD, Catalogue
+from machine.config import RunConfig
 from machine.engine import reading
 from machine.engine.driver import Run
 from machine.engine.provenance import code_fingerprints
@@ -20,12 +21,19 @@ from machine.io.scope import AttemptScope
 from machine.io.transport import Transport
 from machine.plan import Graph, Plan
 from machine.replay.asked import graphs_of
-from machine.replay.divergence import Cause, Divergence, DivergenceKind, likely_cause
-from machine.replay.log import Diverged, RecordingEnds, ReplayLog
+from machine.replay.divergence import (
+    Cause,
+    Diverged,
+    Divergence,
+    DivergenceKind,
+    RecordingEnds,
+    likely_cause,
+)
+from machine.replay.log import ReplayLog
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
-__all__ = ["ReplayResult", "replay"]
+__all__ = ["ReplayResult", "provider_of", "replay", "vault_of"]
 
 
 @attrs.frozen
@@ -82,10 +90,6 @@ async def replay(
     first_graph, graphs = graphs_of(graph, recorded, store)
     log = ReplayLog(recorded, store.get, reporter.entry, graphs)
 
-    def provider(scope: AttemptScope) -> ReplayIo:
-        log.attach(scope)
-        return ReplayIo(scope, log, log.requests.like)
-
     reporter.starting(run_id, graph)
     divergence: Divergence | None = None
     async with opened(manifest.run_config, transports) as doors:
@@ -94,15 +98,12 @@ async def replay(
                 graph=first_graph,
                 config=manifest.run_config,
                 log=log,
-                provider=provider,
+                provider=provider_of(log),
                 transports=doors,
                 catalogue=catalogue,
                 reporter=reporter,
                 live=False,
-                vault=Vault(
-                    manifest.run_config.secrets,
-                    refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT),
-                ),
+                vault=vault_of(manifest.run_config, log),
                 opening=opening_of(first_graph, manifest),
             ).drive()
         except RecordingEnds:
@@ -118,6 +119,21 @@ async def replay(
         status=log.history.status.value,
         divergence=divergence,
     )
+
+
+def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:
+    """Return what gives a handler its `io` when it is run on a recording."""
+
+    def provider(scope: AttemptScope) -> ReplayIo:
+        log.attach(scope)
+        return ReplayIo(scope, log, log.requests.like)
+
+    return provider
+
+
+def vault_of(config: RunConfig, log: ReplayLog) -> Vault:
+    """Return a vault that knows no secret: what stands in the place of one is in the recording."""
+    return Vault(config.secrets, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
 
 
 def _explained(divergence: Divergence, graph: Graph, recorded: Mapping[str, str] | None) -> Divergence:
