@@ -36,8 +36,8 @@ class Second(Protocol):
         ...
 
 
-SecondOf: TypeAlias = Callable[[RunConfig, Iterable[Entry]], Second]
-"""Makes one, given the configuration of a run and what there is of its log."""
+SecondOf: TypeAlias = Callable[[Iterable[Entry]], Second]
+"""Makes one, given what there is of a run's log."""
 
 
 def second_of(config: RunConfig, maker: SecondOf | None, store: Store, run_id: str) -> Second | None:
@@ -50,4 +50,4 @@ def second_of(config: RunConfig, maker: SecondOf | None, store: Store, run_id: s
             hint="start it with machine.run or machine.aio.run, which have it",
         )
     known = store.run_exists(run_id)
-    return maker(config, (entry for entry, _ in reading.entries(store, run_id)) if known else ())
+    return maker((entry for entry, _ in reading.entries(store, run_id)) if known else ())

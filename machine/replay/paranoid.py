@@ -14,7 +14,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 import attrs
 
 from machine import canonical, codec
-from machine.config import RunConfig
 from machine.engine.driver import Run
 from machine.engine.reporter import Reporter
 from machine.errors import Code, ErrorInfo
@@ -25,7 +24,7 @@ from machine.kernel.decide import EnterState
 from machine.replay.divergence import Cause, Diverged, Divergence
 from machine.replay.log import ReplayLog
 from machine.replay.render import lines
-from machine.replay.reproduce import provider_of, vault_of
+from machine.replay.reproduce import provider_of
 
 __all__ = ["SecondRun", "seconded"]
 
@@ -44,11 +43,10 @@ _CAUSE: Final = (
 class SecondRun:
     """The second run of one live run; it knows what the log says and is one attempt behind."""
 
-    def __init__(self, config: RunConfig, earlier: Iterable[Entry]) -> None:
+    def __init__(self, earlier: Iterable[Entry]) -> None:
         self._entries = list(earlier)
         self._log = ReplayLog(self._entries, self._load, _unheard)
         self._log.pass_over()
-        self._vault = vault_of(config, self._log)
         self._live: Run | None = None
         self._pending = Payloads()
         self._inside = False
@@ -73,13 +71,13 @@ class SecondRun:
         head = self._entries[-1]
         now = time.time_ns() // 1_000_000  # informational: how long a handler may wait for something
         self._entries.append(Entry(head.seq + 1, ending, codec.encode_event(ending), head.run_id, now, {}))
+        # it knows the secrets that the live run knows, so that none gets into what is said of a difference
         again = attrs.evolve(
             run,
             log=self._log,
             provider=provider_of(self._log),
             reporter=Reporter(),
             live=False,
-            vault=self._vault,
             opening=None,
             snapshot=None,
             second=None,

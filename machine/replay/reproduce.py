@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 
 from machine.catalogue import STANDARD, Catalogue
-from machine.config import RunConfig
 from machine.engine import reading
 from machine.engine.driver import Run
 from machine.engine.provenance import code_fingerprints
@@ -33,7 +32,7 @@ from machine.replay.log import ReplayLog
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
-__all__ = ["ReplayResult", "provider_of", "replay", "vault_of"]
+__all__ = ["ReplayResult", "provider_of", "replay"]
 
 
 @attrs.frozen
@@ -103,7 +102,10 @@ async def replay(
                 catalogue=catalogue,
                 reporter=reporter,
                 live=False,
-                vault=vault_of(manifest.run_config, log),
+                vault=Vault(
+                    manifest.run_config.secrets,
+                    refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT),
+                ),
                 opening=opening_of(first_graph, manifest),
             ).drive()
         except RecordingEnds:
@@ -129,11 +131,6 @@ def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:
         return ReplayIo(scope, log, log.requests.like)
 
     return provider
-
-
-def vault_of(config: RunConfig, log: ReplayLog) -> Vault:
-    """Return a vault that knows no secret: what stands in the place of one is in the recording."""
-    return Vault(config.secrets, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
 
 
 def _explained(divergence: Divergence, graph: Graph, recorded: Mapping[str, str] | None) -> Divergence:
