@@ -87,6 +87,11 @@ class SecondRun:
             await again.enter(decision)
         except Diverged as exc:
             return _difference(decision.state_id, exc.divergence)
+        finally:
+            if (
+                self._log.history.head_seq <= head.seq
+            ):  # it did not come to that end, or was stopped on the way
+                self._entries.pop()
         return None
 
     def _load(self, artifact_id: str) -> bytes:

@@ -152,6 +152,26 @@ def test_a_handler_that_raises_fails_the_run_with_its_words_and_its_line(machine
     assert failed.json["error"]["code"] == "handler_error"
 
 
+def test_a_paranoid_run_shows_where_a_state_is_not_deterministic(machine, write):
+    write(
+        "careless.py",
+        """
+        from machine import Plan
+        plan = Plan("careless")
+        numbers = iter(range(10))
+        @plan.state("a.b")
+        async def b(ctx, io, rec):
+            ctx["number"] = next(numbers)
+        """,
+    )
+    assert machine("run", "careless.py").code == 0
+    said = machine("run", "careless.py", "--paranoid")
+    assert said.code == 1
+    assert "error[not_deterministic]: careless.a.b did something else when it was run again" in said.err
+    assert "  /number\n    RECORDED  0\n    NOW       1\n" in said.err
+    assert machine("replay", "@last").code == 0
+
+
 @pytest.mark.parametrize("kind", ["async def", "def"])
 def test_a_handler_that_calls_sys_exit_fails_its_state_and_not_the_command(machine, write, kind):
     write(
