@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "resolve": ("machine.cli.operator:resolve", "Tell a suspended run what became of an effect."),
     "replay": ("machine.cli.replay:replay", "Run the handlers again on the recorded facts, and compare."),
     "verify": ("machine.cli.replay:verify", "Check that a run is what was recorded; no user code runs."),
+    "diff": ("machine.cli.diff:diff", "Say how two recorded runs differ."),
     "runs": ("machine.cli.runs:runs", "List runs, newest first."),
     "show": ("machine.cli.runs:show", "Show one run: states, attempts, errors, where it came from."),
     "events": ("machine.cli.log:events", "List the events of a run."),

@@ -13,9 +13,9 @@ from machine.cli.session import Flag, Injected
 from machine.errors import Code, RunError
 from machine.replay import render
 
-__all__ = ["replay", "verify"]
+__all__ = ["STYLES", "replay", "verify"]
 
-_STYLES: Final[Mapping[render.Mark, str]] = {
+STYLES: Final[Mapping[render.Mark, str]] = {
     render.Mark.TITLE: "bold",
     render.Mark.POINTER: "cyan",
     render.Mark.RECORDED: "red",
@@ -69,7 +69,7 @@ def replay(
     else:
         session.out.line(("diverged", "bold red"), f"  after {result.events} identical events")
         for mark, line in render.marked(result.divergence):
-            session.out.line((line, _STYLES.get(mark, "")))
+            session.out.line((line, STYLES.get(mark, "")))
     return Exit.OK if result.identical else Exit.FAILED
 
 
