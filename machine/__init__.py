@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from machine.plan import State as State
     from machine.plan import StateMeta as StateMeta
     from machine.plan import StateOutcome as StateOutcome
+    from machine.replay.blame import Blame as Blame
+    from machine.replay.blame import blame as blame
     from machine.replay.diff import RunDiff as RunDiff
     from machine.replay.diff import diff_runs as diff_runs
     from machine.replay.divergence import Divergence as Divergence
@@ -113,6 +115,7 @@ _HOMES: Final = {
     "new_run_id": "machine.engine.run_id",
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
+    **dict.fromkeys(("Blame", "blame"), "machine.replay.blame"),
     **dict.fromkeys(("RunDiff", "diff_runs"), "machine.replay.diff"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(("Graph", "Plan", "State", "StateMeta", "StateOutcome"), "machine.plan"),

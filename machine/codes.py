@@ -74,6 +74,7 @@ class Code(StrEnum):
     CONTEXT_KEY_MISSING = "context_key_missing"
     CONTEXT_VALUE_MUTATED = "context_value_mutated"
     CONTEXT_VALUE_TOO_LARGE = "context_value_too_large"
+    POINTER_NOT_FOUND = "pointer_not_found"
     # io
     MISSING_FACT_KEY = "missing_fact_key"
     MISSING_FACT = "missing_fact"

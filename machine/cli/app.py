@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "replay": ("machine.cli.replay:replay", "Run the handlers again on the recorded facts, and compare."),
     "verify": ("machine.cli.replay:verify", "Check that a run is what was recorded; no user code runs."),
     "diff": ("machine.cli.diff:diff", "Say how two recorded runs differ."),
+    "blame": ("machine.cli.blame:blame", "Say who wrote a value of the context, and from what."),
     "runs": ("machine.cli.runs:runs", "List runs, newest first."),
     "show": ("machine.cli.runs:show", "Show one run: states, attempts, errors, where it came from."),
     "events": ("machine.cli.log:events", "List the events of a run."),
