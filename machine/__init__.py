@@ -79,6 +79,8 @@ if TYPE_CHECKING:
     from machine.replay.diff import RunDiff as RunDiff
     from machine.replay.diff import diff_runs as diff_runs
     from machine.replay.divergence import Divergence as Divergence
+    from machine.replay.fork import ForkedFact as ForkedFact
+    from machine.replay.fork import ForkResult as ForkResult
     from machine.replay.reproduce import ReplayResult as ReplayResult
     from machine.replay.verify import VerifyResult as VerifyResult
     from machine.secrets.handle import Secret as Secret
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from machine.stores import open_store as open_store
     from machine.sync import cancel as cancel
     from machine.sync import dry_run as dry_run
+    from machine.sync import fork as fork
     from machine.sync import replay as replay
     from machine.sync import resolve as resolve
     from machine.sync import resume as resume
@@ -114,12 +117,15 @@ _HOMES: Final = {
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
+    **dict.fromkeys(("ForkResult", "ForkedFact"), "machine.replay.fork"),
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
     **dict.fromkeys(("Blame", "blame"), "machine.replay.blame"),
     **dict.fromkeys(("RunDiff", "diff_runs"), "machine.replay.diff"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(("Graph", "Plan", "State", "StateMeta", "StateOutcome"), "machine.plan"),
-    **dict.fromkeys(("cancel", "dry_run", "replay", "resolve", "resume", "run", "verify"), "machine.sync"),
+    **dict.fromkeys(
+        ("cancel", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"), "machine.sync"
+    ),
     **dict.fromkeys(
         (
             "BuildProvenance",

@@ -27,6 +27,7 @@ BROKEN_PIPE: Final = int(failures.Exit.BROKEN_PIPE)
 COMMANDS: Final = {
     "run": ("machine.cli.run:run", "Start a new run of a plan."),
     "resume": ("machine.cli.run:resume", "Continue a run that was left open."),
+    "fork": ("machine.cli.fork:fork", "Start a run that shares the past of another, and goes on from there."),
     "cancel": ("machine.cli.operator:cancel", "End a run cancelled."),
     "resolve": ("machine.cli.operator:resolve", "Tell a suspended run what became of an effect."),
     "replay": ("machine.cli.replay:replay", "Run the handlers again on the recorded facts, and compare."),

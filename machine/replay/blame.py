@@ -21,8 +21,8 @@ from machine.ids import RESERVED_FACT_PREFIX
 from machine.kernel.snapshot import Snapshot
 from machine.plan import SideEffects, parts_of
 from machine.replay.occurrences import Occurrence, leaves, occurrences
+from machine.replay.past_run import PastRun
 from machine.replay.pointer import ABSENT, pointer_of, tokens_of, value_at
-from machine.replay.recording import Recording
 from machine.stores.base import Store
 
 __all__ = ["Blame", "FactSource", "KeySource", "Step", "Write", "blame"]
@@ -149,7 +149,7 @@ def blame(run_id: str, pointer: str, *, store: Store, at: int | None = None) -> 
     Raises `NotFound`, `LogError` or `Corruption` for the run, and `UsageError`: `pointer_not_found` when nothing
     is there, naming the nearest keys, and `usage` for what is no pointer to a key or no seq of the run.
     """
-    run = Recording.read(run_id, store)
+    run = PastRun.read(run_id, store)
     head = run.history.head_seq
     if at is not None and not 1 <= at <= head:
         raise UsageError(f"run {run_id} has the events 1 to {head}, not {at}", code=Code.USAGE)
@@ -178,7 +178,7 @@ class _Checkpoint:
 
 
 class _Chain:
-    def __init__(self, run: Recording, at: int) -> None:
+    def __init__(self, run: PastRun, at: int) -> None:
         self.run = run
         self.checkpoints: list[_Checkpoint] = []
         attempt = 0

@@ -15,8 +15,8 @@ from machine.errors import Code, UsageError
 from machine.events import Entry, RetryScheduled, StateCompleted, StateEntered, StateFailed
 from machine.replay.compare import plan_shape
 from machine.replay.pairing import ALL, ItemDiff, items_of
+from machine.replay.past_run import PastRun, lane_of
 from machine.replay.pointer import Change, diff
-from machine.replay.recording import Recording, lane_of
 from machine.stores.base import Store
 
 __all__ = ["First", "Reason", "RunDiff", "RunSide", "StateDiff", "StateSide", "diff_runs"]
@@ -171,7 +171,7 @@ def diff_runs(
     `state` (a full id, or `step.state`) looks at one state alone. Raises `NotFound` for a run that is not there,
     `LogError` or `Corruption` for one that cannot be trusted, and `UsageError` for a state that neither has.
     """
-    one, other = Recording.read(a, store), Recording.read(b, other_store or store)
+    one, other = PastRun.read(a, store), PastRun.read(b, other_store or store)
     order = list(dict.fromkeys((*one.order, *other.order)))
     chosen = order if state is None else [_state_named(state, order, one)]
     states = [found for state_id in chosen if (found := _state(state_id, one, other)) is not None]
@@ -189,12 +189,12 @@ def diff_runs(
     )
 
 
-def _side(run: Recording) -> RunSide:
+def _side(run: PastRun) -> RunSide:
     status = run.history.status.value
     return RunSide(run.run_id, run.started.op_id, status, run.history.head_seq, run.digest)
 
 
-def _state_named(name: str, order: Sequence[str], run: Recording) -> str:
+def _state_named(name: str, order: Sequence[str], run: PastRun) -> str:
     named = next((state_id for state_id in order if name in {state_id, state_id.partition(".")[2]}), None)
     if named is None:
         hint = f"its states: {', '.join(state_id.partition('.')[2] for state_id in order)}"
@@ -205,7 +205,7 @@ def _state_named(name: str, order: Sequence[str], run: Recording) -> str:
 # -- what differs from the beginning -------------------------------------------------------------------------
 
 
-def _reasons(a: Recording, b: Recording) -> list[Reason]:
+def _reasons(a: PastRun, b: PastRun) -> list[Reason]:
     found: list[Reason] = []
     one, other = a.manifest, b.manifest
     if (one.op_id, one.op_version) != (other.op_id, other.op_version):
@@ -223,7 +223,7 @@ def _reasons(a: Recording, b: Recording) -> list[Reason]:
     return [*found, *_code(a, b)]
 
 
-def _code(a: Recording, b: Recording) -> list[Reason]:
+def _code(a: PastRun, b: PastRun) -> list[Reason]:
     if a.provenance is None or b.provenance is None:
         return []
     one, other = a.provenance.code, b.provenance.code
@@ -238,7 +238,7 @@ def _code(a: Recording, b: Recording) -> list[Reason]:
 # -- the first event that differs ----------------------------------------------------------------------------
 
 
-def _first(a: Recording, b: Recording, state: str | None) -> First | None:
+def _first(a: PastRun, b: PastRun, state: str | None) -> First | None:
     for run, other, turned in ((a, b, False), (b, a, True)):
         passed: dict[str, int] = {}
         for entry in run.entries:
@@ -253,7 +253,7 @@ def _first(a: Recording, b: Recording, state: str | None) -> First | None:
     return None
 
 
-def _first_of(a: Recording, b: Recording, one: Entry | None, other: Entry | None) -> First:
+def _first_of(a: PastRun, b: PastRun, one: Entry | None, other: Entry | None) -> First:
     entry, run = (one, a) if one is not None else (other, b)
     assert entry is not None
     changes: Sequence[Change] = ()
@@ -271,7 +271,7 @@ def _first_of(a: Recording, b: Recording, one: Entry | None, other: Entry | None
     )
 
 
-def _attempt_of(run: Recording, entry: Entry) -> int | None:
+def _attempt_of(run: PastRun, entry: Entry) -> int | None:
     begun = [
         other.event.attempt
         for other in run.lanes[lane_of(entry)]
@@ -283,7 +283,7 @@ def _attempt_of(run: Recording, entry: Entry) -> int | None:
 # -- state by state ------------------------------------------------------------------------------------------
 
 
-def _state(state_id: str, a: Recording, b: Recording) -> StateDiff | None:
+def _state(state_id: str, a: PastRun, b: PastRun) -> StateDiff | None:
     """Return how a state differs, None when neither run came to it."""
     one, other = a.lanes.get(state_id, ()), b.lanes.get(state_id, ())
     if not one and not other:
@@ -306,7 +306,7 @@ def _state(state_id: str, a: Recording, b: Recording) -> StateDiff | None:
     )
 
 
-def _state_side(state_id: str, run: Recording) -> StateSide | None:
+def _state_side(state_id: str, run: PastRun) -> StateSide | None:
     state = run.history.states.get(state_id)
     if state is None:
         return None
@@ -321,13 +321,13 @@ def _base(lane: Sequence[Entry]) -> str | None:
     return bases[-1] if bases else None
 
 
-def _writes(a: Recording, b: Recording, one: Sequence[Entry], other: Sequence[Entry]) -> list[Change]:
+def _writes(a: PastRun, b: PastRun, one: Sequence[Entry], other: Sequence[Entry]) -> list[Change]:
     """Return how that differs what the state left in the context, among the keys that it changed."""
     in_a, in_b = _written(a, one), _written(b, other)
     return [] if in_a is None or in_b is None else diff(in_a, in_b, most=ALL)
 
 
-def _written(run: Recording, lane: Sequence[Entry]) -> dict[str, Any] | None:
+def _written(run: PastRun, lane: Sequence[Entry]) -> dict[str, Any] | None:
     completed = lane[-1].event if lane else None
     base = _base(lane)
     if not isinstance(completed, StateCompleted) or base is None:
@@ -337,7 +337,7 @@ def _written(run: Recording, lane: Sequence[Entry]) -> dict[str, Any] | None:
     return {key: canonical.decode(data) for key, data in sorted(changed) if data is not None}
 
 
-def _context(a: Recording, b: Recording) -> list[Change]:
+def _context(a: PastRun, b: PastRun) -> list[Change]:
     ids = a.history.checkpoint or "", b.history.checkpoint or ""
     if ids[0] == ids[1]:
         return []

@@ -11,8 +11,8 @@ import attrs
 
 from machine import canonical
 from machine.events import DomainEventRecorded, EffectIntended, Entry, FactRecorded
+from machine.replay.past_run import PastRun
 from machine.replay.pointer import Change, diff
-from machine.replay.recording import Recording
 
 __all__ = ["ALL", "ItemDiff", "items_of"]
 
@@ -60,7 +60,7 @@ class ItemDiff:
 class _One:
     """An event of one of the runs. `event` is of the kind that was asked for."""
 
-    run: Recording
+    run: PastRun
     seq: int
     event: Any
     entry: Entry
@@ -69,7 +69,7 @@ class _One:
 _Pair = tuple[_One | None, _One | None]
 
 
-def items_of(a: Recording, b: Recording, lane_a: Sequence[Entry], lane_b: Sequence[Entry]) -> list[ItemDiff]:
+def items_of(a: PastRun, b: PastRun, lane_a: Sequence[Entry], lane_b: Sequence[Entry]) -> list[ItemDiff]:
     """Return the facts, effects and domain events in which one state differs, in A's order, then B's."""
     found: list[ItemDiff] = []
     for kind, differing in ((FactRecorded, _facts), (EffectIntended, _effects), (DomainEventRecorded, _said)):
@@ -77,7 +77,7 @@ def items_of(a: Recording, b: Recording, lane_a: Sequence[Entry], lane_b: Sequen
     return sorted(found, key=lambda item: (item.seq_a is None, item.seq_a or 0, item.seq_b or 0))
 
 
-def _of(kind: type[Any], run: Recording, lane: Sequence[Entry]) -> list[_One]:
+def _of(kind: type[Any], run: PastRun, lane: Sequence[Entry]) -> list[_One]:
     return [_One(run, entry.seq, entry.event, entry) for entry in lane if isinstance(entry.event, kind)]
 
 

@@ -215,9 +215,8 @@ def _referenced(entry: Entry) -> Iterable[str]:
         case RunStarted():
             yield event.manifest_id
             yield event.plan_id
-            provenance_id = entry.info.get("provenance_id")
-            if isinstance(provenance_id, str):
-                yield provenance_id
+            noted = (entry.info.get("provenance_id"), entry.info.get("shared_past_id"))
+            yield from (artifact_id for artifact_id in noted if isinstance(artifact_id, str))
         case RunResumed() if event.plan_id is not None:
             yield event.plan_id
         case FactRecorded():

@@ -30,7 +30,7 @@ from machine.kernel.snapshot import Snapshot
 from machine.plan import order_of
 from machine.stores.base import Store
 
-__all__ = ["Recording", "lane_of"]
+__all__ = ["PastRun", "lane_of"]
 
 
 def lane_of(entry: Entry) -> str:
@@ -39,7 +39,7 @@ def lane_of(entry: Entry) -> str:
 
 
 @attrs.frozen(eq=False)
-class Recording:
+class PastRun:
     """A run as its log tells it: `order` is that of the plan it went by last."""
 
     run_id: str
@@ -49,7 +49,7 @@ class Recording:
     order: tuple[str, ...]
 
     @classmethod
-    def read(cls, run_id: str, store: Store) -> Recording:
+    def read(cls, run_id: str, store: Store) -> PastRun:
         """Read a run. Raises `NotFound`, or `LogError` when its log cannot be trusted."""
         reading.first_entry(store, run_id)
         history, entries = History(), []
