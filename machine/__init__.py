@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from machine.config import RetryPolicy as RetryPolicy
     from machine.config import RunConfig as RunConfig
     from machine.config import RunManifest as RunManifest
+    from machine.config import UndeclaredIo as UndeclaredIo
     from machine.engine.dry_run import DryEffect as DryEffect
     from machine.engine.dry_run import DryRun as DryRun
     from machine.engine.dry_run import DryState as DryState
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from machine.engine.runs import RunResult as RunResult
     from machine.engine.scan import Leak as Leak
     from machine.engine.scan import scan as scan
+    from machine.errors import BundleError as BundleError
     from machine.errors import CanonicalError as CanonicalError
     from machine.errors import Code as Code
     from machine.errors import CodecError as CodecError
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from machine.io.outcome import UncertainEffect as UncertainEffect
     from machine.io.provider import IoProvider as IoProvider
     from machine.io.provider import IoResult as IoResult
+    from machine.io.undeclared import Undeclared as Undeclared
     from machine.kernel.context import Context as Context
     from machine.plan import Graph as Graph
     from machine.plan import Plan as Plan
@@ -76,6 +79,12 @@ if TYPE_CHECKING:
     from machine.plan import StateOutcome as StateOutcome
     from machine.replay.blame import Blame as Blame
     from machine.replay.blame import blame as blame
+    from machine.replay.bundle import Bundle as Bundle
+    from machine.replay.bundle import export_run as export_run
+    from machine.replay.bundle import import_bundle as import_bundle
+    from machine.replay.bundle import open_bundle as open_bundle
+    from machine.replay.compare import ComparedState as ComparedState
+    from machine.replay.compare import CompareResult as CompareResult
     from machine.replay.diff import RunDiff as RunDiff
     from machine.replay.diff import diff_runs as diff_runs
     from machine.replay.divergence import Divergence as Divergence
@@ -88,6 +97,7 @@ if TYPE_CHECKING:
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
     from machine.sync import cancel as cancel
+    from machine.sync import compare as compare
     from machine.sync import dry_run as dry_run
     from machine.sync import fork as fork
     from machine.sync import replay as replay
@@ -114,8 +124,11 @@ _HOMES: Final = {
     "Secret": "machine.secrets.handle",
     "SecretPolicy": "machine.secrets.policy",
     "UncertainEffect": "machine.io.outcome",
+    "Undeclared": "machine.io.undeclared",
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
+    **dict.fromkeys(("CompareResult", "ComparedState"), "machine.replay.compare"),
+    **dict.fromkeys(("Bundle", "export_run", "import_bundle", "open_bundle"), "machine.replay.bundle"),
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
     **dict.fromkeys(("ForkResult", "ForkedFact"), "machine.replay.fork"),
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
@@ -124,7 +137,8 @@ _HOMES: Final = {
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(("Graph", "Plan", "State", "StateMeta", "StateOutcome"), "machine.plan"),
     **dict.fromkeys(
-        ("cancel", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"), "machine.sync"
+        ("cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"),
+        "machine.sync",
     ),
     **dict.fromkeys(
         (
@@ -137,11 +151,13 @@ _HOMES: Final = {
             "RetryPolicy",
             "RunConfig",
             "RunManifest",
+            "UndeclaredIo",
         ),
         "machine.config",
     ),
     **dict.fromkeys(
         (
+            "BundleError",
             "CanonicalError",
             "Code",
             "CodecError",

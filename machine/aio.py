@@ -5,13 +5,14 @@ from __future__ import annotations
 from machine.engine.dry_run import dry_run
 from machine.engine.operator import cancel, resolve
 from machine.engine.runs import resume, run
+from machine.replay.compare import compare
 from machine.replay.fork import fork
 from machine.replay.reproduce import replay
 from machine.replay.verify import VerifyResult
 from machine.replay.verify import verify as _verify
 from machine.stores.base import Store
 
-__all__ = ["cancel", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"]
+__all__ = ["cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"]
 
 
 async def verify(run_id: str, *, store: Store) -> VerifyResult:

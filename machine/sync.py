@@ -12,11 +12,12 @@ import anyio
 from machine.engine import dry_run as dry
 from machine.engine import operator, runs
 from machine.errors import UsageError
+from machine.replay import compare as comparison
 from machine.replay import fork as forking
 from machine.replay import reproduce
 from machine.replay.verify import verify
 
-__all__ = ["cancel", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"]
+__all__ = ["cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,5 +50,6 @@ dry_run = _plain(dry.dry_run)
 resume = _plain(runs.resume)
 fork = _plain(forking.fork)
 replay = _plain(reproduce.replay)
+compare = _plain(comparison.compare)
 resolve = _plain(operator.resolve)
 cancel = _plain(operator.cancel)

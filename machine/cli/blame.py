@@ -34,14 +34,14 @@ def blame(run: str, pointer: str, /, *, at: int | None = None, session: Injected
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or @last.
+        The run: its id, the beginning of it, @last, or the path of a bundle.
     pointer
         The value, as a JSON Pointer (RFC 6901) into the context: /total, /orders/3/price.
     at
         The context as it was at this event of the log, instead of the last one.
     """
-    with session.open_store() as store:
-        found = machine.blame(session.run_id(store, run), pointer, store=store, at=at)
+    with session.reading(run) as (store, run_id):
+        found = machine.blame(run_id, pointer, store=store, at=at)
     if session.as_json:
         session.json(found.to_json())
         return 0

@@ -21,20 +21,14 @@ def diff(a: str, b: str, /, *, state: str | None = None, session: Injected) -> i
     Parameters
     ----------
     a
-        The first run: its id, the beginning of it, or @last.
+        The first run: its id, the beginning of it, @last, or the path of a bundle.
     b
-        The other run.
+        The other run, named the same ways.
     state
         Look at this state alone: its full id, or without the op.
     """
-    with session.open_store() as store, session.open_store() as other_store:
-        found = machine.diff_runs(
-            session.run_id(store, a),
-            session.run_id(other_store, b),
-            store=store,
-            other_store=other_store,
-            state=state,
-        )
+    with session.reading(a) as (store, run_a), session.reading(b) as (other_store, run_b):
+        found = machine.diff_runs(run_a, run_b, store=store, other_store=other_store, state=state)
     if session.as_json:
         session.json(found.to_json())
     else:

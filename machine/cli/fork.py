@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -15,11 +16,12 @@ from machine.cli.log import short_key
 from machine.cli.output import Output, clean
 from machine.cli.reading import short_state
 from machine.cli.run import Report, driven
-from machine.cli.session import Flag, Injected, Repeated
+from machine.cli.session import Flag, Injected, Repeated, Session, names_bundle
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
 from machine.errors import Code, UsageError
 from machine.replay.fork import ForkResult
+from machine.stores.base import Store
 
 __all__ = ["fork"]
 
@@ -48,7 +50,7 @@ def fork(
     Parameters
     ----------
     run
-        The run to fork: its id, the beginning of it, or @last.
+        The run to fork: its id, the beginning of it, @last, or the path of a bundle. The new run is in the store.
     at
         The last event to share; `machine events RUN` lists them.
     set_fact
@@ -62,15 +64,15 @@ def fork(
     """
     facts = _facts(set_fact)
     fork_id = str(new_run_id())
-    with session.open_store() as store:
-        run_id = session.run_id(store, run)
-        loaded = session.load_recorded(store, run_id, target)
+    with _stores(session, run) as (source, run_id, store):
+        loaded = session.load_recorded(source, run_id, target)
 
         def drive(reporter: progress.Progress) -> tuple[RunResult, Report]:
             found = machine.fork(
                 run_id,
                 plan=loaded.plan,
                 store=store,
+                source=source,
                 at=at,
                 set_facts=facts,
                 fork_id=fork_id,
@@ -80,6 +82,17 @@ def fork(
             return found.result, _ForkReport(found)
 
         return driven(session, store, fork_id, quiet, drive)
+
+
+@contextlib.contextmanager
+def _stores(session: Session, run: str) -> Iterator[tuple[Store, str, Store]]:
+    """Give where the run is, its id, and where the fork is to be: of a bundle, the store that is in use."""
+    if names_bundle(run):
+        with session.reading(run) as (source, run_id), session.open_store(create=True) as store:
+            yield source, run_id, store
+    else:
+        with session.writing(run) as (store, run_id):
+            yield store, run_id, store
 
 
 def _facts(given: tuple[str, ...]) -> Mapping[str, Any]:

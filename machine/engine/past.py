@@ -152,11 +152,6 @@ class SharedPast:
                 f"the shared past of a fork is not one: {exc}", code=Code.ARTIFACT_CORRUPT
             ) from exc
 
-    @property
-    def plan_ids(self) -> frozenset[str]:
-        """The plans by which its states were passed."""
-        return frozenset(segment.plan_id for segment in self.segments)
-
     # -- how far the fork has come -----------------------------------------------------------------------
 
     def note(self, event: Event) -> None:

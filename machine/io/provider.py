@@ -13,7 +13,7 @@ import random as random_module
 import uuid as uuid_module
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 import attrs
@@ -27,10 +27,14 @@ from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A
 from machine.io.call import Call, path_key
 from machine.io.scope import AttemptScope, is_namespace
 from machine.io.transport import Transport
+from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
 from machine.secrets.handle import Secret, handle_text
 from machine.secrets.vault import SECRET
+
+if TYPE_CHECKING:
+    from machine.io.httpx_transport import HttpxTransport, Options
 
 __all__ = ["IoProvider", "IoResult"]
 
@@ -93,8 +97,9 @@ class IoProvider(ABC):
         with the same key and request returns the same value without going out. Raises the recorded `IoError`
         when the call failed.
         """
-        call = self._identify(namespace, request, fact_key)
-        return self._result(await self._fact(call))
+        with unguarded():
+            call = self._identify(namespace, request, fact_key)
+            return self._result(await self._fact(call))
 
     async def record_value(self, key: str, value: Any) -> Any:
         """Record `value` (JSON) as the fact `key`, and return the value recorded first under that key.
@@ -102,15 +107,17 @@ class IoProvider(ABC):
         For a value that the handler got in a way of its own: in replay it is the recorded one.
         """
         data = canonical.encode(value)
-        call = self._identify(VALUE_NAMESPACE, {"key": key}, key)
-        return self._result(await self._fact(call, data)).response
+        with unguarded():
+            call = self._identify(VALUE_NAMESPACE, {"key": key}, key)
+            return self._result(await self._fact(call, data)).response
 
     def get_recorded_fact(self, key: str) -> Any:
         """Return the response recorded under an explicit fact key so far in the run, None when there is none."""
         fact = self._scope.log.history.facts.get(str(FactKey(key)))
         if fact is None or not isinstance(fact.outcome, FactValue):
             return None
-        return self._result(fact).response
+        with unguarded():
+            return self._result(fact).response
 
     async def http(
         self,
@@ -205,6 +212,15 @@ class IoProvider(ABC):
         """
         handle = (await self.call(SECRET, secret.secret_request(name))).response
         return Secret(handle_text(handle["$secret"], handle["mac"]))
+
+    def httpx_transport(self, **options: Unpack[Options]) -> HttpxTransport:
+        """Return a transport for a client of httpx: every request of any library on it is a call of `http`.
+
+        See `Options` for what else can be said.
+        """
+        from machine.io.httpx_transport import HttpxTransport  # noqa: PLC0415 - only those who use it pay for it
+
+        return HttpxTransport(self.call, **options)
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope

@@ -11,9 +11,10 @@ from typing import Any
 import attrs
 
 from machine import canonical, codec
+from machine.engine.plan_change import recorded_shape
 from machine.errors import Code, UsageError
 from machine.events import Entry, RetryScheduled, StateCompleted, StateEntered, StateFailed
-from machine.replay.compare import plan_shape
+from machine.plan import parts_of
 from machine.replay.pairing import ALL, ItemDiff, items_of
 from machine.replay.past_run import PastRun, lane_of
 from machine.replay.pointer import Change, diff
@@ -218,9 +219,15 @@ def _reasons(a: PastRun, b: PastRun) -> list[Reason]:
     plans = [(run.started.plan_id, run.history.plan_id or "") for run in (a, b)]
     if plans[0] != plans[1]:
         at = 0 if plans[0][0] != plans[1][0] else 1  # the one they began with, or the one they went on with
-        shapes = [plan_shape(run.store.get, plan[at]) for run, plan in zip((a, b), plans, strict=True)]
+        shapes = [_shape(run.store, plan[at]) for run, plan in zip((a, b), plans, strict=True)]
         found.append(Reason("plan", "the plans differ", diff(*shapes, most=ALL)))
     return [*found, *_code(a, b)]
+
+
+def _shape(store: Store, plan_id: str) -> dict[str, Any]:
+    """Return a plan in a form in which states and edges stand under their names."""
+    states, edges = parts_of(recorded_shape(store, plan_id))
+    return {"edges": {f"{earlier} -> {later}": True for earlier, later in edges}, "states": states}
 
 
 def _code(a: PastRun, b: PastRun) -> list[Reason]:

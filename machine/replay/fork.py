@@ -21,7 +21,7 @@ from machine.engine.keeper import Keeper
 from machine.engine.log import LiveLog
 from machine.engine.past import SharedPast
 from machine.engine.plan_change import check_plan
-from machine.engine.provenance import code_fingerprints, provenance
+from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult, Watched, check_store, drive
@@ -41,6 +41,7 @@ from machine.io.transport import Transport
 from machine.kernel.history import History, fold
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
+from machine.replay.recording import led_to
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
@@ -95,6 +96,7 @@ async def fork(
     store: Store,
     at: int,
     set_facts: Mapping[str, Any] | None = None,
+    source: Store | None = None,
     fork_id: str | None = None,
     transports: Mapping[str, Transport] | None = None,
     catalogue: Catalogue = STANDARD,
@@ -107,24 +109,29 @@ async def fork(
     the JSON that is to have been the response. The states that had them run again, and so does every state whose
     inputs come out otherwise; their calls are answered by the shared facts as far as those fit, and go outside
     where they do not. All others are copied. `plan` may differ from the recorded one where `resume` allows it, and
-    holds from the fork on. `fork_id` gives an id made by `new_run_id` beforehand.
+    holds from the fork on. `source` is the store that the run is in, when the fork is to be in another; whatever it
+    shares is copied then. `fork_id` gives an id made by `new_run_id` beforehand.
 
     Raises `NotFound`, `LogError`, `PlanError`, and `UsageError` (`invalid_fork_point`, `fact_not_found`,
     `fact_ambiguous`, `invalid_effect_outcome`) before anything is written; `StoreError` when the store fails.
     """
     check_store(store)
+    source = store if source is None else source
     chosen = str(RunId(fork_id)) if fork_id is not None else str(new_run_id())
-    first, started = reading.first_entry(store, run_id)
-    entries = [entry for entry, _ in reading.entries(store, run_id)]
+    first, started = reading.first_entry(source, run_id)
+    entries = [entry for entry, _ in reading.entries(source, run_id)]
     shared, history = _shared(run_id, entries, at)
-    check_plan(store, plan.graph, history, allow_change=True)
-    config = reading.manifest_of(store, started).run_config
+    check_plan(source, plan.graph, history, allow_change=True)
+    config = reading.manifest_of(source, started).run_config
     payloads = Payloads()
     vault = Vault(config.secrets, store.secret_key())
-    replaced = overridden(entries, at, set_facts or {}, load=store.get, vault=vault, payloads=payloads)
+    replaced = overridden(entries, at, set_facts or {}, load=source.get, vault=vault, payloads=payloads)
     prefix, past = _parted(shared, replaced, plan.graph, store)
-    then = reading.provenance_of(store, first)
-    built = _provenance(plan.graph, target, then, prefix)
+    if source is not store:
+        _bring(shared, source, store, payloads)
+    then = reading.provenance_of(source, first)
+    now = provenance(plan.graph, target or (then.target if then else None))
+    built = _provenance(now, then, prefix)
     info = {
         "provenance_id": payloads.add(ArtifactKind.PROVENANCE, canonical.encode(codec.to_json(built))),
         "parent_run_id": run_id,
@@ -147,14 +154,14 @@ async def fork(
     own = [entry for entry, _ in reading.entries(store, chosen)]
     states = _states(own, copied)
     kept = tuple(state_id for state_id, was_copied in states.items() if was_copied)
-    now, before = code_fingerprints(plan.graph), then.code if then else {}
+    before = then.code if then else {}
     return ForkResult(
         run_id=chosen,
         parent_run_id=run_id,
         parent_seq=at,
         copied=kept,
         ran=tuple(state_id for state_id in states if state_id not in kept),
-        code_changed=tuple(name for name in kept if name in before and before[name] != now.get(name)),
+        code_changed=tuple(name for name in kept if name in before and before[name] != now.code.get(name)),
         facts=tuple(_facts(own, copied, taken, replaced)),
         result=result,
     )
@@ -204,14 +211,25 @@ def _parted(
     return prefix, SharedPast(entries, plan_id, frozenset(replaced), store.get, goes_on_with=graph.plan_id)
 
 
+def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Payloads) -> None:
+    """Add to `payloads` what the shared events lead to and the store does not have."""
+    walked: set[str] = set()
+    for entry in shared:
+        for artifact_id, kind in led_to(entry, source.get, walked):
+            if artifact_id not in payloads.items and not store.exists(artifact_id):
+                payloads.items[artifact_id] = kind, source.get(artifact_id)
+
+
 def _provenance(
-    graph: Graph, target: Target | None, then: BuildProvenance | None, prefix: Sequence[Entry]
+    built: BuildProvenance, then: BuildProvenance | None, prefix: Sequence[Entry]
 ) -> BuildProvenance:
     """Return what the fork is built from: of the states that are copied, the code that they ran."""
-    built = provenance(graph, target or (then.target if then else None))
+    if then is None:
+        return built
     passed = {entry.event.state_id for entry in prefix if isinstance(entry.event, StateCompleted)}
-    before = {state_id: code for state_id, code in (then.code if then else {}).items() if state_id in passed}
-    return attrs.evolve(built, code={**built.code, **before})
+    before = {state_id: code for state_id, code in then.code.items() if state_id in passed}
+    source = {code: then.source[code] for code in before.values() if code in then.source}
+    return attrs.evolve(built, code={**built.code, **before}, source={**built.source, **source})
 
 
 def _states(own: Sequence[Entry], copied: Mapping[int, int]) -> dict[str, bool]:

@@ -27,7 +27,7 @@ from machine.events import (
 )
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
-from machine.plan import order_of
+from machine.replay.recording import plan_order
 from machine.stores.base import Store
 
 __all__ = ["PastRun", "lane_of"]
@@ -57,7 +57,7 @@ class PastRun:
             history.advance(entry)
             entries.append(entry)
         try:
-            order = order_of(canonical.decode(store.get(history.plan_id or "")))
+            order = plan_order(history, store.get)
         except MachineError:  # `verify` says so; what is there can be looked at without it
             order = tuple(history.states)
         return cls(run_id, store, entries, history, order)
