@@ -90,3 +90,13 @@ def test_what_cannot_be_forked_ends_with_2_and_writes_nothing(machine, recorded,
 
 def test_a_run_that_is_not_there_ends_with_5(machine, recorded):
     assert machine("fork", "zzz", "--at", 1).code == 5
+
+
+def test_a_bundle_is_forked_into_the_store(machine, recorded, here):
+    assert machine("export", recorded, "--output", "run.run").code == 0
+    said = machine("fork", "run.run", "--at", 7, "--store", "sqlite:///other.db", "--json")
+    assert (said.code, said.json["status"]) == (0, "completed")
+    assert said.json["parent"] == {"run_id": recorded, "seq": 7}
+    assert machine("diff", recorded, "run.run").code == 0
+    assert machine("blame", "run.run", "/n", "--json").json["steps"][0]["value"] == 12
+    assert machine("verify", said.json["run_id"], "--store", "sqlite:///other.db").code == 0

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+import tempfile
 
 import attrs
 import pytest
 from crashes import left_after
 
 import machine
-from machine import DomainEvent, Plan, RetryPolicy, RunConfig, diff_runs, fork, replay, resume, run, verify
+from machine import (
+    DomainEvent,
+    Plan,
+    RetryPolicy,
+    RunConfig,
+    diff_runs,
+    export_run,
+    fork,
+    import_bundle,
+    open_bundle,
+    replay,
+    resume,
+    run,
+    verify,
+)
 from machine.engine import reading
-from machine.engine.scan import _named_in
 from machine.stores import MemoryStore
 
 
@@ -100,21 +114,13 @@ def names(state_ids):
 def sound(run_id, store, plan=None, world=None):
     """Check that a run is whole and replays, alone, in a store that has nothing of any other."""
     assert verify(run_id, store=store).ok
-    with MemoryStore() as alone:
-        reachable = set()
-        for stored in store.read_range(run_id):
-            pending = [stored.data]
-            while pending:
-                for artifact_id in _named_in(pending.pop()):
-                    if artifact_id not in reachable and store.exists(artifact_id):
-                        reachable.add(artifact_id)
-                        pending.append(store.get(artifact_id))
-        for artifact_id in reachable:
-            alone.put(store.kind(artifact_id), store.get(artifact_id))
-        alone.append(run_id, 0, list(store.read_range(run_id)))
-        found = replay(run_id, plan=plan or shop(), store=alone, transports={"world": world or World()})
-        assert found.identical, found.divergence
-        return found
+    with tempfile.TemporaryDirectory() as place:
+        export_run(run_id, f"{place}/alone.run", store=store)
+        with open_bundle(f"{place}/alone.run") as alone:
+            assert verify(run_id, store=alone.store).ok
+            transports = {"world": world or World()}
+            found = replay(run_id, plan=plan or shop(), store=alone.store, transports=transports)
+    assert found.identical, found.divergence
 
 
 # -- where it is forked --------------------------------------------------------------------------------------
@@ -515,6 +521,59 @@ def test_changed_code_of_a_copied_state_is_told(parent, store, world):
     assert names(result.code_changed) == ["fetch.price"]
     found = replay(result.run_id, plan=plan, store=store, transports={"world": world})
     assert found.divergence.cause == "state_code_changed"
+
+
+# -- across stores ------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_another_store_is_forked_into_this_one(parent, store, world):
+    for facts in (None, {"stock": 3}, {"12": 3}):
+        with MemoryStore() as here:
+            world.asked.clear()
+            result = forked(parent, here, world, parent.head_seq, source=store, set_facts=facts)
+            assert (result.result.context, world.asked) == (parent.context, [])
+            assert here.list_runs().rows[0].run_id == result.run_id
+            sound(result.run_id, here)
+
+
+def test_an_effect_with_a_secret_is_known_again_in_another_store(store, world):
+    """The hashes of handles are those of a store: there they cannot tell one request from another."""
+    plan = Plan("shop")
+
+    @plan.state("a.pay", side_effects="apply_side_effect", idempotency="k")
+    async def pay(ctx, io, rec):
+        ctx["rate"] = (await io.call("world", {"of": "rate"})).response
+        ctx["paid"] = (await io.call("world", {"of": "pay", "password": "hunter2-hunter2"})).response
+
+    parent = run(plan, store=store, transports={"world": world})
+    assert parent.context["paid"] == "receipt"
+    with MemoryStore() as here:
+        world.asked.clear()
+        result = forked(parent, here, world, parent.head_seq, plan, source=store, set_facts={"3": 9})
+        assert (result.result.context, world.asked) == ({"rate": 9, "paid": "receipt"}, [])
+        sound(result.run_id, here, plan)
+
+
+def test_an_unfinished_fork_goes_on_wherever_it_is_brought(parent, store, world, tmp_path):
+    whole = forked(parent, store, world, parent.head_seq, set_facts={"6": 3})
+    left = left_after(store, whole.run_id, 5)
+    export_run(left, tmp_path / "left.run", store=store)
+    with MemoryStore() as elsewhere:
+        import_bundle(tmp_path / "left.run", store=elsewhere)
+        world.asked.clear()
+        result = resume(left, plan=shop(), store=elsewhere, transports={"world": world})
+        assert (result.status, result.context, world.asked) == ("completed", whole.result.context, [])
+        assert result.digest != ""
+        sound(left, elsewhere)
+
+
+def test_a_shared_past_that_is_lost_is_found_by_verify(parent, store, world):
+    result = forked(parent, store, world, parent.head_seq, set_facts={"stock": 3})
+    entry, _ = reading.first_entry(store, result.run_id)
+    del store._contents.artifacts[entry.info["shared_past_id"]]
+    (problem,) = verify(result.run_id, store=store).problems
+    assert (problem.code, entry.info["shared_past_id"] in problem.where) == ("artifact_not_found", True)
+    assert replay(result.run_id, plan=shop(), store=store, transports={"world": world}).identical
 
 
 # -- which fact is meant -------------------------------------------------------------------------------------
