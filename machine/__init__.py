@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from machine.engine.runs import RunResult as RunResult
     from machine.engine.scan import Leak as Leak
     from machine.engine.scan import scan as scan
+    from machine.errors import BundleError as BundleError
     from machine.errors import CanonicalError as CanonicalError
     from machine.errors import Code as Code
     from machine.errors import CodecError as CodecError
@@ -76,6 +77,12 @@ if TYPE_CHECKING:
     from machine.plan import State as State
     from machine.plan import StateMeta as StateMeta
     from machine.plan import StateOutcome as StateOutcome
+    from machine.replay.bundle import Bundle as Bundle
+    from machine.replay.bundle import export_run as export_run
+    from machine.replay.bundle import import_bundle as import_bundle
+    from machine.replay.bundle import open_bundle as open_bundle
+    from machine.replay.compare import ComparedState as ComparedState
+    from machine.replay.compare import CompareResult as CompareResult
     from machine.replay.divergence import Divergence as Divergence
     from machine.replay.reproduce import ReplayResult as ReplayResult
     from machine.replay.verify import VerifyResult as VerifyResult
@@ -84,6 +91,7 @@ if TYPE_CHECKING:
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
     from machine.sync import cancel as cancel
+    from machine.sync import compare as compare
     from machine.sync import dry_run as dry_run
     from machine.sync import replay as replay
     from machine.sync import resolve as resolve
@@ -112,11 +120,15 @@ _HOMES: Final = {
     "Undeclared": "machine.io.undeclared",
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
+    **dict.fromkeys(("CompareResult", "ComparedState"), "machine.replay.compare"),
+    **dict.fromkeys(("Bundle", "export_run", "import_bundle", "open_bundle"), "machine.replay.bundle"),
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(("Graph", "Plan", "State", "StateMeta", "StateOutcome"), "machine.plan"),
-    **dict.fromkeys(("cancel", "dry_run", "replay", "resolve", "resume", "run", "verify"), "machine.sync"),
+    **dict.fromkeys(
+        ("cancel", "compare", "dry_run", "replay", "resolve", "resume", "run", "verify"), "machine.sync"
+    ),
     **dict.fromkeys(
         (
             "BuildProvenance",
@@ -134,6 +146,7 @@ _HOMES: Final = {
     ),
     **dict.fromkeys(
         (
+            "BundleError",
             "CanonicalError",
             "Code",
             "CodecError",

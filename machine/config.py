@@ -254,7 +254,8 @@ class Target:
 class BuildProvenance:
     """The build a run was made by. It explains a divergence; it is outside the digest and never causes one.
 
-    `code` maps each state id to a fingerprint of its handler's source (comments and layout ignored);
+    `code` maps each state id to a fingerprint of its handler's source (comments and layout ignored), `source` those
+    fingerprints to the source itself, its texts replaced by short hashes;
     `env_names` lists which variables of a fixed, harmless list were set (names, never values).
     """
 
@@ -266,3 +267,4 @@ class BuildProvenance:
     git_commit: str | None = None
     lockfile_hash: str | None = None
     target: Target | None = None
+    source: Mapping[str, str] = attrs.field(factory=dict)

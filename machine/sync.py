@@ -12,10 +12,11 @@ import anyio
 from machine.engine import dry_run as dry
 from machine.engine import operator, runs
 from machine.errors import UsageError
+from machine.replay import compare as comparison
 from machine.replay import reproduce
 from machine.replay.verify import verify
 
-__all__ = ["cancel", "dry_run", "replay", "resolve", "resume", "run", "verify"]
+__all__ = ["cancel", "compare", "dry_run", "replay", "resolve", "resume", "run", "verify"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,5 +48,6 @@ run = _plain(runs.run)
 dry_run = _plain(dry.dry_run)
 resume = _plain(runs.resume)
 replay = _plain(reproduce.replay)
+compare = _plain(comparison.compare)
 resolve = _plain(operator.resolve)
 cancel = _plain(operator.cancel)

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "cancel": ("machine.cli.operator:cancel", "End a run cancelled."),
     "resolve": ("machine.cli.operator:resolve", "Tell a suspended run what became of an effect."),
     "replay": ("machine.cli.replay:replay", "Run the handlers again on the recorded facts, and compare."),
+    "compare": ("machine.cli.replay:compare", "List every state that no longer does what was recorded."),
     "verify": ("machine.cli.replay:verify", "Check that a run is what was recorded; no user code runs."),
     "runs": ("machine.cli.runs:runs", "List runs, newest first."),
     "show": ("machine.cli.runs:show", "Show one run: states, attempts, errors, where it came from."),
@@ -37,6 +38,8 @@ COMMANDS: Final = {
     "facts": ("machine.cli.log:facts", "List what a run learned from outside."),
     "context": ("machine.cli.data:context", "Print the context of a run as JSON."),
     "artifact": ("machine.cli.data:artifact", "Print the bytes of an artifact."),
+    "export": ("machine.cli.bundle:export", "Write a run as a bundle: one portable file."),
+    "import": ("machine.cli.bundle:import_runs", "Store the runs of bundles."),
     "scan": ("machine.cli.scan:scan", "Find what looks like a secret in a run or a file."),
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
     "torture": (

@@ -170,7 +170,7 @@ def resolved() -> Found:
     targets = {id(os.environ), id(random.SystemRandom), id(random.Random)}
     for ambient in AMBIENT:
         *parents, thing = _path(ambient.name)
-        if thing is None:
+        if thing is None:  # this interpreter or platform has not got it
             continue
         words.setdefault(ambient.word, set()).update(map(id, parents))
         targets.add(id(thing))

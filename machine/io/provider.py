@@ -13,7 +13,7 @@ import random as random_module
 import uuid as uuid_module
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 import attrs
@@ -32,6 +32,9 @@ from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
 from machine.secrets.handle import Secret, handle_text
 from machine.secrets.vault import SECRET
+
+if TYPE_CHECKING:
+    from machine.io.httpx_transport import HttpxTransport, Options
 
 __all__ = ["IoProvider", "IoResult"]
 
@@ -209,6 +212,15 @@ class IoProvider(ABC):
         """
         handle = (await self.call(SECRET, secret.secret_request(name))).response
         return Secret(handle_text(handle["$secret"], handle["mac"]))
+
+    def httpx_transport(self, **options: Unpack[Options]) -> HttpxTransport:
+        """Return a transport for a client of httpx: every request of any library on it is a call of `http`.
+
+        See `Options` for what else can be said.
+        """
+        from machine.io.httpx_transport import HttpxTransport  # noqa: PLC0415 - only those who use it pay for it
+
+        return HttpxTransport(self.call, **options)
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
