@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "replay": ("machine.cli.replay:replay", "Run the handlers again on the recorded facts, and compare."),
     "compare": ("machine.cli.replay:compare", "List every state that no longer does what was recorded."),
     "verify": ("machine.cli.replay:verify", "Check that a run is what was recorded; no user code runs."),
+    "doctor": ("machine.cli.doctor:doctor", "Find what would make a replay differ."),
     "runs": ("machine.cli.runs:runs", "List runs, newest first."),
     "show": ("machine.cli.runs:show", "Show one run: states, attempts, errors, where it came from."),
     "events": ("machine.cli.log:events", "List the events of a run."),
