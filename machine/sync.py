@@ -14,6 +14,7 @@ from machine.engine import operator, runs
 from machine.errors import UsageError
 from machine.replay import compare as comparison
 from machine.replay import reproduce
+from machine.replay.paranoid import seconded
 from machine.replay.verify import verify
 
 __all__ = ["cancel", "compare", "dry_run", "replay", "resolve", "resume", "run", "verify"]
@@ -44,9 +45,9 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     return plain
 
 
-run = _plain(runs.run)
-dry_run = _plain(dry.dry_run)
-resume = _plain(runs.resume)
+run = _plain(seconded(runs.run))
+dry_run = _plain(seconded(dry.dry_run))
+resume = _plain(seconded(runs.resume))
 replay = _plain(reproduce.replay)
 compare = _plain(comparison.compare)
 resolve = _plain(operator.resolve)
