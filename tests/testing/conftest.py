@@ -1,0 +1,101 @@
+"""A suite of golden tests as a user has it: a plan, tests beside it, and pytest with the plugin."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+PLAN = """
+from machine import Plan
+
+plan = Plan("prices", version="1")
+
+
+@plan.state("fetch.data", side_effects="read_only_io")
+async def data(ctx, io, rec):
+    ctx["text"] = (await io.read_file("world.txt")).text
+
+
+@plan.state("compute.total", after=[data])
+def total(ctx, io, rec):
+    ctx["total"] = int(ctx["text"]) * 2 + ctx.get("add", 0)
+"""
+
+TEST = """
+from prices import plan
+
+
+def test_prices(golden):
+    assert golden.check(plan, input={"add": 1}).context["total"] == 25
+"""
+
+
+@attrs.frozen
+class Suite:
+    """A directory with tests in it, and pytest."""
+
+    pytester: pytest.Pytester
+
+    @property
+    def path(self) -> Path:
+        return self.pytester.path
+
+    @property
+    def fixtures(self) -> list[str]:
+        """The names of the goldens, sorted."""
+        return sorted(path.name for path in self.path.rglob("fixtures/*"))
+
+    def golden(self, name: str = "test_prices") -> Path:
+        """The path of a golden."""
+        return self.path / "fixtures" / f"{name}.run"
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def change(self, old: str, new: str, name: str = "prices.py") -> None:
+        """Change the code."""
+        text = (self.path / name).read_text()
+        assert old in text
+        self.write(name, text.replace(old, new))
+
+    def unplug(self) -> None:
+        """Take the outside away: what goes there fails from now on."""
+        (self.path / "world.txt").unlink()
+
+    def run(self, *args: str) -> pytest.RunResult:
+        """Run pytest in this process, without what the suite around has."""
+        return self.pytester.runpytest_inprocess("-p", "machine.testing.plugin", "-p", "no:cacheprovider", *args)
+
+    def process(self, *args: str) -> pytest.RunResult:
+        """Run pytest in a process of its own."""
+        return self.pytester.runpytest_subprocess("-p", "machine.testing.plugin", *args, timeout=60)
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """Give a suite of one golden test that has no golden yet."""
+    for name in ("CI", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a changed plan may be as old and as long as before
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    made = Suite(pytester)
+    made.write("pytest.ini", "[pytest]\npythonpath = .\naddopts = --strict-markers\n")
+    made.write("world.txt", "12")
+    made.write("prices.py", PLAN)
+    made.write("test_prices.py", TEST)
+    return made
+
+
+@pytest.fixture
+def recorded(suite):
+    """Give a suite of one golden test whose golden is recorded, with the outside unplugged."""
+    suite.run("--golden=record-missing").assert_outcomes(passed=1)
+    suite.unplug()
+    return suite
