@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from machine.engine.runs import RunResult as RunResult
     from machine.engine.scan import Leak as Leak
     from machine.engine.scan import scan as scan
+    from machine.errors import BundleError as BundleError
     from machine.errors import CanonicalError as CanonicalError
     from machine.errors import Code as Code
     from machine.errors import CodecError as CodecError
@@ -74,6 +75,10 @@ if TYPE_CHECKING:
     from machine.plan import State as State
     from machine.plan import StateMeta as StateMeta
     from machine.plan import StateOutcome as StateOutcome
+    from machine.replay.bundle import Bundle as Bundle
+    from machine.replay.bundle import export_run as export_run
+    from machine.replay.bundle import import_bundle as import_bundle
+    from machine.replay.bundle import open_bundle as open_bundle
     from machine.replay.divergence import Divergence as Divergence
     from machine.replay.reproduce import ReplayResult as ReplayResult
     from machine.replay.verify import VerifyResult as VerifyResult
@@ -109,6 +114,7 @@ _HOMES: Final = {
     "UncertainEffect": "machine.io.outcome",
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
+    **dict.fromkeys(("Bundle", "export_run", "import_bundle", "open_bundle"), "machine.replay.bundle"),
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
@@ -130,6 +136,7 @@ _HOMES: Final = {
     ),
     **dict.fromkeys(
         (
+            "BundleError",
             "CanonicalError",
             "Code",
             "CodecError",

@@ -126,3 +126,12 @@ class Code(StrEnum):
     STORE_FAILED = "store_failed"
     ARTIFACT_CORRUPT = "artifact_corrupt"
     ARTIFACT_TOO_LARGE = "artifact_too_large"
+    # bundles
+    BUNDLE_NOT_FOUND = "bundle_not_found"
+    BUNDLE_INVALID = "bundle_invalid"
+    BUNDLE_TRUNCATED = "bundle_truncated"
+    BUNDLE_NEWER_FORMAT = "bundle_newer_format"
+    BUNDLE_TOO_LARGE = "bundle_too_large"
+    BUNDLE_CONFLICT = "bundle_conflict"
+    BUNDLE_READ_ONLY = "bundle_read_only"
+    BUNDLE_NOT_WRITTEN = "bundle_not_written"

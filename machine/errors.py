@@ -15,6 +15,7 @@ import attrs
 from machine.codes import Code
 
 __all__ = [
+    "BundleError",
     "CanonicalError",
     "Code",
     "CodecError",
@@ -301,3 +302,25 @@ class Corruption(StoreError):  # noqa: N818 - the contract's name
 
 class StoreOther(StoreError):  # noqa: N818 - the contract's name
     """Any other failure of a store: full, busy, read-only, not a store."""
+
+
+class BundleError(MachineError):
+    """A bundle cannot be read, stored or written; `line` is where, counted from 1, None for the file as a whole."""
+
+    default_code = Code.BUNDLE_INVALID
+    category = ErrorCategory.STORAGE
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str,
+        line: int | None = None,
+        code: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        where = path if line is None else f"{path}, line {line}"
+        super().__init__(f"{where}: {problem}", code=code, details={"path": path, "line": line}, hint=hint)
+        self.path = path
+        self.line = line
+        self.problem = problem

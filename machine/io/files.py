@@ -5,22 +5,21 @@ is done before the bytes are on the disk.
 """
 
 # The system calls themselves, not pathlib: their flags, and paths exactly as given, are the point.
-# ruff: noqa: PTH105, PTH108, PTH116, PTH118, PTH120, PTH123
+# ruff: noqa: PTH116
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final, Self
 
 import anyio.to_thread
 import attrs
 
 from machine.errors import Code, IoOther
+from machine.io.atomic import not_regular, write_atomically
 from machine.io.base_transport import BaseTransport
 from machine.io.wire import checked_count, checked_text, field, pack, refusal, unpack
 
@@ -134,7 +133,7 @@ class FileTransport(BaseTransport):
                 case "file.write":
                     data = unpack(field(request, "data", dict))
                     # in a thread: a disk may take seconds to say that the bytes are on it
-                    await anyio.to_thread.run_sync(_write, path, data)
+                    await anyio.to_thread.run_sync(write_atomically, path, data)
                     return {"bytes": len(data)}
                 case _:
                     raise self._unknown(namespace)
@@ -154,7 +153,7 @@ def _read(path: str, most: int) -> bytes:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise _not_regular(path)
+            raise not_regular(path)
         if found.st_size > most:
             raise _too_large(path, most)
         # the size is a hint only: files of /proc say 0, and a file may grow while it is read
@@ -166,54 +165,6 @@ def _read(path: str, most: int) -> bytes:
     if len(data) > most:
         raise _too_large(path, most)
     return bytes(data)
-
-
-def _write(path: str, data: bytes) -> None:
-    target = os.path.realpath(path)  # what a symbolic link points to is written; the link stays
-    folder = os.path.dirname(target)
-    try:
-        before = os.lstat(target)
-    except FileNotFoundError:
-        before = None
-    if before is not None:
-        if not stat.S_ISREG(before.st_mode):
-            raise _not_regular(path)
-        if not os.access(target, os.W_OK):  # a rename would not ask, but who made it read-only meant it
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    temporary = os.path.join(folder, f".machine-{secrets.token_hex(8)}.tmp")
-    # The kernel applies the umask to a new file. A replacement stays private until it has its mode.
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if before is None else 0o600
-    )
-    try:
-        with open(descriptor, "wb") as file:
-            if before is not None:
-                os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: str) -> None:
-    """Make a rename durable: it is an entry of its folder, which has a sync of its own."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems do not have it, and say so this way
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _not_regular(path: str) -> IoOther:
-    return IoOther(f"{path} is not a regular file", code=Code.FILE_FAILED, details={"path": path})
 
 
 def _too_large(path: str, most: int) -> IoOther:

@@ -178,7 +178,8 @@ class Snapshot:
     def artifact_ids(self, skip: Container[str] = ()) -> Iterator[str]:
         """Yield the id of every artifact the snapshot is made of: its nodes and its larger values.
 
-        A subtree whose node is in `skip` is passed over.
+        A node comes before what it holds, and that in the order of its children or keys. A subtree whose
+        node is in `skip` is passed over.
         """
         stack: list[_Node | str] = [self._root]
         while stack:
@@ -187,7 +188,7 @@ class Snapshot:
                 continue
             node = self._loaded(child)
             if isinstance(node, _Branch):
-                stack.extend(node.children.values())
+                stack.extend(reversed(node.children.values()))
                 yield node.id
             else:
                 yield node.id

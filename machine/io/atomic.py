@@ -1,0 +1,69 @@
+"""Writing a whole file, or nothing: never half of it, and not before the bytes are on the disk."""
+
+# The system calls themselves, not pathlib: their flags, and paths exactly as given, are the point.
+# ruff: noqa: PTH105, PTH108, PTH118, PTH120, PTH123
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+
+from machine.errors import Code, IoOther
+
+__all__ = ["not_regular", "write_atomically"]
+
+
+def write_atomically(path: str, data: bytes) -> None:
+    """Make `data` the whole content of a file, durable on return. An error leaves the file as it was.
+
+    Raises `OSError`, and `IoOther` (`file_failed`) for what is there and is not a regular file.
+    """
+    target = os.path.realpath(path)  # what a symbolic link points to is written; the link stays
+    folder = os.path.dirname(target)
+    try:
+        before = os.lstat(target)
+    except FileNotFoundError:
+        before = None
+    if before is not None:
+        if not stat.S_ISREG(before.st_mode):
+            raise not_regular(path)
+        if not os.access(target, os.W_OK):  # a rename would not ask, but who made it read-only meant it
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    temporary = os.path.join(folder, f".machine-{secrets.token_hex(8)}.tmp")
+    # The kernel applies the umask to a new file. A replacement stays private until it has its mode.
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if before is None else 0o600
+    )
+    try:
+        with open(descriptor, "wb") as file:
+            if before is not None:
+                os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename durable: it is an entry of its folder, which has a sync of its own."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems do not have it, and say so this way
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def not_regular(path: str) -> IoOther:
+    """Return the error for a path that leads to something other than a regular file."""
+    return IoOther(f"{path} is not a regular file", code=Code.FILE_FAILED, details={"path": path})

@@ -1,0 +1,270 @@
+"""The lines of a bundle: from values to the one spelling each line has, and back.
+
+A line that is not spelled exactly so is refused, with a `ValueError` that says what is wrong with it. Nothing here
+opens a file, and nothing here judges a run as a whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+from blake3 import blake3
+
+from machine import canonical, codec
+from machine.errors import CanonicalError, CodecError, IdError
+from machine.events import Entry
+from machine.ids import RunId
+from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact
+
+__all__ = [
+    "ARTIFACT",
+    "END",
+    "EVENT",
+    "FORMAT",
+    "MAX_JSON",
+    "MAX_JSON_LINE",
+    "MAX_LINE",
+    "VERSION",
+    "Header",
+    "artifact_line",
+    "check_sum",
+    "end_line",
+    "event_line",
+    "header_line",
+    "parse_artifact",
+    "parse_event",
+    "parse_header",
+    "starts_as_bundle",
+    "version_of",
+]
+
+FORMAT: Final = "machine-bundle"
+VERSION: Final = 1
+
+MAX_JSON: Final = 1024 * 1024
+"""An artifact of more bytes is carried as text, although it is JSON: what is decoded must have a bound."""
+
+MAX_JSON_LINE: Final = 16 * 1024 * 1024
+"""The most bytes of a line that is decoded as JSON: the header, an event, the end."""
+
+MAX_LINE: Final = MAX_ARTIFACT_BYTES // 3 * 4 + 1024
+"""The most bytes of a line: the largest artifact there can be, as base64."""
+
+ARTIFACT: Final = b'{"artifact":{'
+EVENT: Final = b'{"event":{'
+END: Final = b'{"end":{'
+_START: Final = b'{"bundle":{"format":"%b","version":' % FORMAT.encode()
+_VERSION: Final = re.compile(re.escape(_START) + rb"([1-9]\d{0,8})[,}]")
+
+_ID: Final = rb"[0-9a-f]{64}"
+_KIND: Final = rb"[a-z_]{1,64}"
+_SUM: Final = re.compile(rb',"sum":"([0-9a-f]{16})"\}')
+_SUM_BYTES: Final = len(b',"sum":"0123456789abcdef"}')
+_FORMS: Final = {
+    "json": rb'\{"artifact":\{"id":"(?P<id>%b)","json":(?P<content>.*),"kind":"(?P<kind>%b)"\}',
+    "text": rb'\{"artifact":\{"id":"(?P<id>%b)","kind":"(?P<kind>%b)","text":(?P<content>".*")\}',
+    "base64": rb'\{"artifact":\{"base64":"(?P<content>[^"]*)","id":"(?P<id>%b)","kind":"(?P<kind>%b)"\}',
+}
+_PATTERNS: Final = {form: re.compile(text % (_ID, _KIND), re.DOTALL) for form, text in _FORMS.items()}
+
+
+@attrs.frozen
+class Header:
+    """The first line: the run's id, and the canonical bytes of its plan and, where there is one, its provenance."""
+
+    run_id: str
+    plan: bytes
+    provenance: bytes | None
+
+
+# -- from values to lines ------------------------------------------------------------------------------------
+
+
+def _summed(*parts: bytes) -> bytes:
+    """Return the line that `parts`, an object without its closing brace, and their checksum make."""
+    digest = blake3()
+    for part in parts:
+        digest.update(part)
+    digest.update(b"}")
+    return b'%b,"sum":"%b"}' % (b"".join(parts), digest.hexdigest()[:16].encode())
+
+
+def header_line(header: Header) -> bytes:
+    """Return the header as a line, its line end left out as in all of these."""
+    built = b"" if header.provenance is None else b'"provenance":%b,' % header.provenance
+    return _summed(
+        b'%b%d},"hash":"blake3","plan":%b,%b"run_id":"%b"'
+        % (_START, VERSION, header.plan, built, header.run_id.encode())
+    )
+
+
+def artifact_line(artifact: Artifact) -> bytes:
+    """Return an artifact as a line: JSON where its bytes are canonical JSON, else text, else base64."""
+    artifact_id, kind = artifact.id.encode(), str(artifact.kind).encode()
+    data = artifact.data
+    if _is_canonical(data):
+        return _summed(b'{"artifact":{"id":"%b","json":' % artifact_id, data, b',"kind":"%b"}' % kind)
+    try:
+        text = canonical.encode(data.decode())
+    except UnicodeDecodeError:
+        encoded = base64.b64encode(data)
+        return _summed(b'{"artifact":{"base64":"', encoded, b'","id":"%b","kind":"%b"}' % (artifact_id, kind))
+    return _summed(b'{"artifact":{"id":"%b","kind":"%b","text":' % (artifact_id, kind), text, b"}")
+
+
+def _is_canonical(data: bytes) -> bool:
+    if len(data) > MAX_JSON:
+        return False
+    try:
+        return canonical.encode(canonical.decode(data)) == data
+    except (CodecError, CanonicalError):
+        return False
+
+
+def event_line(seq: int, body: bytes, info: Mapping[str, Any]) -> bytes:
+    """Return an event as a line; of `info` the run id is left out, which the header has."""
+    kept = canonical.encode({name: value for name, value in info.items() if name != "run_id"})
+    return _summed(b'{"event":%b,"info":%b,"seq":%d' % (body, kept, seq))
+
+
+def end_line(*, artifacts: int, chain: bytes, digest: str, events: int) -> bytes:
+    """Return the last line."""
+    return _summed(
+        b'{"end":{"artifacts":%d,"chain":"%b","digest":"%b","events":%d}'
+        % (artifacts, chain.hex().encode(), digest.encode(), events)
+    )
+
+
+# -- from lines to values ------------------------------------------------------------------------------------
+
+
+def starts_as_bundle(head: bytes) -> bool:
+    """Say whether a file that begins with `head` may be a bundle, of whatever version."""
+    return head.startswith(_START) or _START.startswith(head)
+
+
+def version_of(head: bytes) -> int | None:
+    """Return the version that the beginning of a first line claims, None when it claims none."""
+    found = _VERSION.match(head)
+    return None if found is None else int(found[1])
+
+
+def check_sum(line: bytes) -> None:
+    """Raise `ValueError` unless the line ends in the checksum of what stands before it."""
+    found = _SUM.fullmatch(line, max(len(line) - _SUM_BYTES, 0))
+    if found is None:
+        raise ValueError("it does not end in a checksum: it was changed")
+    digest = blake3(memoryview(line)[:-_SUM_BYTES])
+    digest.update(b"}")
+    if digest.hexdigest()[:16].encode() != found[1]:
+        raise ValueError("its checksum does not fit: it was changed")
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return canonical.decode(data)
+    except CodecError as exc:
+        raise ValueError(f"it is not JSON: {exc.problems[0]}") from None
+
+
+def _encoded(value: Any) -> bytes:
+    try:
+        return canonical.encode(value)
+    except CanonicalError as exc:
+        raise ValueError(f"it has no canonical form: {exc}") from None
+
+
+def _fields(value: Any, needed: set[str], optional: frozenset[str] = frozenset()) -> None:
+    if not isinstance(value, dict) or not needed <= value.keys() <= needed | optional:
+        raise ValueError(f"it is not an object of {', '.join(sorted(needed))}")
+
+
+def _same(line: bytes, spelled: bytes) -> None:
+    if line != spelled:
+        raise ValueError("it is not canonical JSON (RFC 8785)")
+
+
+def parse_header(line: bytes) -> Header:
+    """Return the header of a line of this version whose checksum fits."""
+    value = _decoded(line)
+    _fields(value, {"bundle", "hash", "plan", "run_id", "sum"}, frozenset({"provenance"}))
+    if value["hash"] != "blake3":
+        raise ValueError(f"it is hashed with {value['hash']!r}, not with blake3")
+    try:
+        run_id = str(RunId(value["run_id"]))
+    except IdError as exc:
+        raise ValueError(str(exc)) from None
+    built = _encoded(value["provenance"]) if "provenance" in value else None
+    header = Header(run_id, _encoded(value["plan"]), built)
+    _same(line, header_line(header))
+    return header
+
+
+def parse_artifact(line: bytes) -> Artifact:
+    """Return the artifact of a line whose checksum fits; its bytes hash to its id."""
+    form, found = _matched(line)
+    data = _carried(form, found["content"])
+    if len(data) > MAX_ARTIFACT_BYTES:
+        raise ValueError(f"its {len(data)} bytes are more than the {MAX_ARTIFACT_BYTES} a store takes")
+    artifact = Artifact(found["id"].decode(), found["kind"].decode(), data)
+    if canonical.artifact_id(data) != artifact.id:
+        raise ValueError(f"its bytes do not hash to {artifact.id}")
+    return artifact
+
+
+def _matched(line: bytes) -> tuple[str, re.Match[bytes]]:
+    for form, pattern in _PATTERNS.items():
+        found = pattern.fullmatch(line, 0, len(line) - _SUM_BYTES)
+        if found is not None:
+            return form, found
+    raise ValueError("it is not an artifact: an id, a kind, and one of json, text and base64")
+
+
+def _carried(form: str, content: bytes) -> bytes:
+    """Return the bytes that the content of an artifact line stands for, when this is the form they have."""
+    if form == "json":
+        if len(content) > MAX_JSON:
+            raise ValueError(f"more than {MAX_JSON} bytes are carried as text or base64, not as json")
+        _same(content, _encoded(_decoded(content)))
+        return content
+    if form == "text":
+        text = _decoded(content)  # one string and nothing after it: nothing larger is made of it
+        _same(content, _encoded(text))
+        data = str(text).encode()
+        if _is_canonical(data):
+            raise ValueError("canonical JSON is carried as json, not as text")
+        return data
+    try:
+        data = base64.b64decode(content, validate=True)
+    except binascii.Error as exc:
+        raise ValueError(f"it is not base64: {exc}") from None
+    _same(content, base64.b64encode(data))
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data
+    raise ValueError("UTF-8 is carried as json or text, not as base64")
+
+
+def parse_event(line: bytes, run_id: str) -> tuple[Entry, bytes]:
+    """Return the entry of a line whose checksum fits, and the envelope as a store keeps it.
+
+    Raises `LogError` besides, for an event that is none.
+    """
+    value = _decoded(line)
+    _fields(value, {"event", "info", "seq", "sum"})
+    event, info, seq = value["event"], value["info"], value["seq"]
+    if type(seq) is not int or not isinstance(info, dict) or "run_id" in info:
+        raise ValueError("it is not an event: seq is an integer, info an object without run_id")
+    body = _encoded(event)
+    try:
+        _same(line, event_line(seq, body, info))
+    except CanonicalError as exc:
+        raise ValueError(f"it has no canonical form: {exc}") from None
+    data = b'{"event":%b,"info":%b,"seq":%d}' % (body, _encoded({**info, "run_id": run_id}), seq)
+    return codec.decode_entry(seq, data), data

@@ -1,0 +1,146 @@
+"""Reading a bundle's file line by line, and never more of it than it takes to see that it is none.
+
+What is held in memory at a time is one line, and there is a bound on that: a few bytes of gzip may stand for
+gigabytes. Nothing here knows what a line means beyond how long one of its kind may be.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+from machine.errors import BundleError, Code
+from machine.replay.bundle_format import (
+    ARTIFACT,
+    MAX_JSON_LINE,
+    MAX_LINE,
+    VERSION,
+    starts_as_bundle,
+    version_of,
+)
+
+__all__ = ["MAX_BUNDLE", "is_bundle", "read_lines"]
+
+MAX_BUNDLE: Final = 1024 * 1024 * 1024
+"""The most bytes of a bundle, decompressed."""
+
+_CHUNK: Final = 256 * 1024
+_GZIP: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
+_NOT_FOUND: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+
+def is_bundle(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file is there and begins as a bundle does, of whatever version."""
+    try:
+        with Path(path).open("rb") as file:
+            return version_of(next(_content(file, str(path)), b"")) is not None
+    except (OSError, BundleError, ValueError):
+        return False
+
+
+def read_lines(path: str) -> Iterator[bytes]:
+    """Yield the lines of a bundle without their line ends, the first only if it is one of this version.
+
+    Raises `BundleError`: `bundle_not_found`, `bundle_truncated` for a file that does not end in a line end,
+    `bundle_newer_format`, `bundle_too_large`, or `bundle_invalid` for a file that is none.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            yield from _lines(file, path)
+    except OSError as exc:
+        if exc.errno == errno.EISDIR:
+            raise BundleError("it is a directory, not a bundle", path=path) from None
+        text = "there is no such file" if exc.errno in _NOT_FOUND else f"it cannot be read: {exc.strerror}"
+        raise BundleError(text, path=path, code=Code.BUNDLE_NOT_FOUND) from None
+    except ValueError as exc:  # NUL in it
+        raise BundleError(f"it is no path: {exc}", path=path, code=Code.BUNDLE_NOT_FOUND) from None
+
+
+def _lines(file: IO[bytes], path: str) -> Iterator[bytes]:
+    held = bytearray()
+    number, total, begun = 1, 0, False
+    for chunk in _content(file, path):
+        total += len(chunk)
+        if total > MAX_BUNDLE:
+            raise BundleError(
+                f"it holds more than {MAX_BUNDLE} bytes", path=path, line=number, code=Code.BUNDLE_TOO_LARGE
+            )
+        if not begun:
+            _check_start(chunk, path)
+            begun = True
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            held += memoryview(chunk)[start:end]
+            _check_length(held, path, number)
+            yield bytes(held)
+            held.clear()
+            number, start = number + 1, end + 1
+        held += memoryview(chunk)[start:]
+        _check_length(held, path, number)
+    if held or not begun:
+        text = "it ends within a line" if held else "it is empty"
+        raise BundleError(
+            f"{text}: a part of it is missing", path=path, line=number, code=Code.BUNDLE_TRUNCATED
+        )
+
+
+def _check_start(head: bytes, path: str) -> None:
+    if not starts_as_bundle(head):
+        raise BundleError("it is not a bundle: it does not begin as one", path=path, line=1)
+    version = version_of(head)
+    if version is not None and version > VERSION:
+        raise BundleError(
+            f"it was made by a newer version of machine: its format is {version}, this one reads {VERSION}",
+            path=path,
+            line=1,
+            code=Code.BUNDLE_NEWER_FORMAT,
+            hint="update machine",
+        )
+
+
+def _check_length(line: bytearray, path: str, number: int) -> None:
+    most = MAX_LINE if line.startswith(ARTIFACT) else MAX_JSON_LINE
+    if len(line) > most:
+        raise BundleError(
+            f"it is longer than {most} bytes", path=path, line=number, code=Code.BUNDLE_TOO_LARGE
+        )
+
+
+def _content(file: IO[bytes], path: str) -> Iterator[bytes]:
+    """Yield the bytes of a file in pieces, none of them empty, decompressed when it is gzip."""
+    chunk = file.read(_CHUNK)
+    if chunk.startswith(_GZIP):
+        yield from _inflated(file, path, chunk)
+        return
+    while chunk:
+        yield chunk
+        chunk = file.read(_CHUNK)
+
+
+def _inflated(file: IO[bytes], path: str, chunk: bytes) -> Iterator[bytes]:
+    stream = zlib.decompressobj(_GZIP_WINDOW)
+    while not stream.eof:
+        try:
+            content = stream.decompress(chunk, _CHUNK)
+        except zlib.error as exc:
+            raise BundleError(f"its compression is damaged: {exc}", path=path) from None
+        if content:
+            yield content
+        chunk = stream.unconsumed_tail
+        if (
+            not chunk and len(content) < _CHUNK and not stream.eof
+        ):  # else there is more to come of what it has
+            chunk = file.read(_CHUNK)
+            if not chunk:
+                raise BundleError(
+                    "its compression ends early: a part of it is missing",
+                    path=path,
+                    code=Code.BUNDLE_TRUNCATED,
+                )
+    if stream.unused_data or file.read(1):
+        raise BundleError("something follows the end of its compression", path=path)
