@@ -7,7 +7,7 @@ needs is imported when a test asks for `golden`. No state is kept here; it is in
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,7 +76,9 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Iterator[None]:
+def pytest_ignore_collect(
+    collection_path: Path, config: pytest.Config
+) -> Generator[None, bool | None, bool | None]:
     """Note where a file of tests is left out."""
     ignored = yield
     if ignored and collection_path.suffix == ".py":
@@ -85,7 +87,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Itera
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Note where a file could not be collected, or was skipped as a whole."""
     report = yield
     if not report.passed:
@@ -94,7 +98,9 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note the tests that passed: what they did not use, they do not need."""
     report = yield
     session = item.config.stash[KEY]

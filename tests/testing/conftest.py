@@ -8,6 +8,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+import machine.testing.golden  # noqa: F401 - loaded once here, or every inner session would load it again
+
 PLAN = """
 from machine import Plan
 
@@ -49,7 +51,7 @@ class Suite:
         return sorted(path.name for path in self.path.rglob("fixtures/*"))
 
     def golden(self, name: str = "test_prices") -> Path:
-        """The path of a golden."""
+        """Return the path of a golden."""
         return self.path / "fixtures" / f"{name}.run"
 
     def write(self, name: str, text: str) -> Path:
@@ -70,7 +72,9 @@ class Suite:
 
     def run(self, *args: str) -> pytest.RunResult:
         """Run pytest in this process, without what the suite around has."""
-        return self.pytester.runpytest_inprocess("-p", "machine.testing.plugin", "-p", "no:cacheprovider", *args)
+        return self.pytester.runpytest_inprocess(
+            "-p", "machine.testing.plugin", "-p", "no:cacheprovider", *args
+        )
 
     def process(self, *args: str) -> pytest.RunResult:
         """Run pytest in a process of its own."""
@@ -82,7 +86,9 @@ def suite(pytester, monkeypatch):
     """Give a suite of one golden test that has no golden yet."""
     for name in ("CI", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a changed plan may be as old and as long as before
+    monkeypatch.setattr(
+        sys, "dont_write_bytecode", True
+    )  # a changed plan may be as old and as long as before
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     made = Suite(pytester)

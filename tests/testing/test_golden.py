@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import time
 
 import pytest
 
@@ -60,8 +60,12 @@ def test_what_a_live_run_ends_badly_with_is_not_recorded(suite):
 
 
 def test_a_run_that_is_to_fail_is_recorded_when_the_test_says_so(suite):
-    suite.change("def test_prices(golden):", "import pytest\n\n\n@pytest.mark.golden(status='failed')\ndef test_prices(golden):", "test_prices.py")
-    suite.change(".context[\"total\"] == 25", ".error.code == 'file_not_found'", "test_prices.py")
+    suite.change(
+        "def test_prices(golden):",
+        "import pytest\n\n\n@pytest.mark.golden(status='failed')\ndef test_prices(golden):",
+        "test_prices.py",
+    )
+    suite.change('.context["total"] == 25', ".error.code == 'file_not_found'", "test_prices.py")
     suite.unplug()
     suite.run("--golden=record-missing").assert_outcomes(passed=1)
     suite.run().assert_outcomes(passed=1)
@@ -116,29 +120,24 @@ def test_a_call_that_is_no_longer_made_fails(recorded):
 
 def test_a_call_that_was_never_recorded_does_not_go_outside(recorded):
     recorded.write("other.txt", "12")
-    recorded.change('ctx["text"] = ', 'await io.read_file("other.txt")\n    ctx["text"] = ')
+    recorded.change('txt")).text', 'txt")).text\n    await io.read_file("other.txt")')
     result = recorded.run()
     result.assert_outcomes(failed=1)
     assert "call added at event" in said(result)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "title", "pointer"),
-    [
-        ('"add": 1', '"add": 2', "the input of the check is not as recorded", "/input/add"),
-        ("{'add': 1}", "{'add': 1}", "", ""),
-    ][:1],
-)
-def test_another_input_is_a_difference_of_its_own(recorded, old, new, title, pointer):
-    recorded.change(old, new, "test_prices.py")
+def test_another_input_is_a_difference_of_its_own(recorded):
+    recorded.change('"add": 1', '"add": 2', "test_prices.py")
     result = recorded.run()
     result.assert_outcomes(failed=1)
-    assert title in said(result)
-    assert pointer in said(result)
+    assert "the input of the check is not as recorded" in said(result)
+    assert "/input/add" in said(result)
 
 
 def test_another_configuration_is_a_difference_of_its_own(recorded):
-    recorded.change("from prices", "from machine import RetryPolicy, RunConfig\nfrom prices", "test_prices.py")
+    recorded.change(
+        "from prices", "from machine import RetryPolicy, RunConfig\nfrom prices", "test_prices.py"
+    )
     recorded.change("1})", "1}, config=RunConfig(retry_policy=RetryPolicy(2)))", "test_prices.py")
     result = recorded.run()
     result.assert_outcomes(failed=1)
@@ -164,7 +163,9 @@ def test_another_plan_is_a_difference(recorded):
 
 
 def test_an_update_records_what_failed_and_nothing_else(suite):
-    suite.write("test_more.py", "from prices import plan\n\n\ndef test_more(golden):\n    golden.check(plan)\n")
+    suite.write(
+        "test_more.py", "from prices import plan\n\n\ndef test_more(golden):\n    golden.check(plan)\n"
+    )
     suite.run("--golden=record-missing").assert_outcomes(passed=2)
     before = suite.golden("test_more").read_bytes()
     suite.change('ctx.get("add", 0)', 'ctx.get("add", 0) * 10')
@@ -285,14 +286,7 @@ def test_an_answer_that_leads_to_the_same_is_no_difference_and_a_part_can_be_lef
 # -- age -----------------------------------------------------------------------------------------------------
 
 
-def older(suite, seconds):
-    """Make every clock of the suite's process be ahead."""
-    suite.write("conftest.py", f"import time\nreal = time.time\ntime.time = lambda: real() + {seconds}\n")
-
-
 def test_a_golden_that_is_too_old_fails_and_an_update_renews_it(recorded, monkeypatch):
-    import time
-
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 40 * 86400)
     assert recorded.run().ret == 0
@@ -340,7 +334,6 @@ def test_plain(golden):
     recorded.run().assert_outcomes(passed=2)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="never")
 def test_a_check_that_was_never_awaited_is_an_error(recorded):
     recorded.write(
         "test_prices.py",
