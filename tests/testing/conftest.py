@@ -35,6 +35,14 @@ def test_prices(golden):
 """
 
 
+PLUGINS = (
+    "-p",
+    "machine.testing.plugin",
+    *(part for name in ("hypothesispytest", "benchmark", "timeout") for part in ("-p", f"no:{name}")),
+)
+"""Ours, and not those that only take time."""
+
+
 @attrs.frozen
 class Suite:
     """A directory with tests in it, and pytest."""
@@ -72,13 +80,16 @@ class Suite:
 
     def run(self, *args: str) -> pytest.RunResult:
         """Run pytest in this process, without what the suite around has."""
-        return self.pytester.runpytest_inprocess(
-            "-p", "machine.testing.plugin", "-p", "no:cacheprovider", *args
-        )
+        return self.pytester.runpytest_inprocess(*PLUGINS, "-p", "no:cacheprovider", *args)
 
     def process(self, *args: str) -> pytest.RunResult:
         """Run pytest in a process of its own."""
-        return self.pytester.runpytest_subprocess("-p", "machine.testing.plugin", *args, timeout=60)
+        return self.pytester.runpytest_subprocess(*PLUGINS, *args, timeout=60)
+
+
+def said(result: pytest.RunResult) -> str:
+    """Return everything that pytest printed."""
+    return "\n".join((*result.outlines, *result.errlines))
 
 
 @pytest.fixture
