@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from machine.config import RetryPolicy as RetryPolicy
     from machine.config import RunConfig as RunConfig
     from machine.config import RunManifest as RunManifest
+    from machine.config import UndeclaredIo as UndeclaredIo
     from machine.engine.dry_run import DryEffect as DryEffect
     from machine.engine.dry_run import DryRun as DryRun
     from machine.engine.dry_run import DryState as DryState
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from machine.io.outcome import UncertainEffect as UncertainEffect
     from machine.io.provider import IoProvider as IoProvider
     from machine.io.provider import IoResult as IoResult
+    from machine.io.undeclared import Undeclared as Undeclared
     from machine.kernel.context import Context as Context
     from machine.plan import Graph as Graph
     from machine.plan import Plan as Plan
@@ -112,6 +114,7 @@ _HOMES: Final = {
     "Secret": "machine.secrets.handle",
     "SecretPolicy": "machine.secrets.policy",
     "UncertainEffect": "machine.io.outcome",
+    "Undeclared": "machine.io.undeclared",
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
     **dict.fromkeys(("Bundle", "export_run", "import_bundle", "open_bundle"), "machine.replay.bundle"),
@@ -131,6 +134,7 @@ _HOMES: Final = {
             "RetryPolicy",
             "RunConfig",
             "RunManifest",
+            "UndeclaredIo",
         ),
         "machine.config",
     ),

@@ -178,7 +178,13 @@ def _converter() -> cattrs.Converter:
     _alone(converter, AfterEveryState)
     # absent when nothing was said, so that the configurations of before keep their bytes
     converter.register_unstructure_hook(
-        RunConfig, make_dict_unstructure_fn(RunConfig, converter, secrets=override(omit_if_default=True))
+        RunConfig,
+        make_dict_unstructure_fn(
+            RunConfig,
+            converter,
+            secrets=override(omit_if_default=True),
+            undeclared_io=override(omit_if_default=True),
+        ),
     )
     return converter
 

@@ -69,6 +69,7 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     INVALID_IDEMPOTENCY_KEY = "invalid_idempotency_key"
     INVALID_DOMAIN_EVENT = "invalid_domain_event"
+    UNDECLARED_IO = "undeclared_io"
     ATTEMPT_CLOSED = "attempt_closed"
     # context
     CONTEXT_KEY_MISSING = "context_key_missing"

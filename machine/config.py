@@ -29,6 +29,7 @@ __all__ = [
     "RunManifest",
     "Sequential",
     "Target",
+    "UndeclaredIo",
 ]
 
 LONGEST_SECONDS: Final = 365 * 24 * 3600.0
@@ -77,6 +78,17 @@ class Durability(StrEnum):
     """At every state boundary besides."""
     FACTS = "facts"
     """At every fact besides, for reads that cost money."""
+
+
+class UndeclaredIo(StrEnum):
+    """What becomes of what a handler does to the outside, or learns from it, without `io`."""
+
+    ERROR = "error"
+    """It is refused before it is done, and the attempt fails with `undeclared_io`."""
+    WARN = "warn"
+    """It is done and reported."""
+    ALLOW = "allow"
+    """Nobody looks."""
 
 
 @attrs.frozen
@@ -188,12 +200,16 @@ def _durability(value: str) -> Durability:
     return _member(Durability, value)
 
 
+def _undeclared_io(value: str) -> UndeclaredIo:
+    return _member(UndeclaredIo, value)
+
+
 @attrs.frozen(kw_only=True)
 class RunConfig:
     """How one run is executed. Part of the manifest, so two runs with different configs have different digests.
 
     `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them.
-    `secrets` says what may never be recorded.
+    `secrets` says what may never be recorded. `undeclared_io` says what becomes of what handlers do without `io`.
     `replay_missing_fact_retryable` says whether `missing_fact` (under `io_mode="replay"`) may be retried.
     """
 
@@ -207,6 +223,7 @@ class RunConfig:
     replay_missing_fact_retryable: bool = attrs.field(default=False, validator=_instance)
     exec_allow: tuple[str, ...] = attrs.field(default=("/",), converter=_names)
     secrets: SecretPolicy = attrs.field(factory=SecretPolicy, validator=_instance)
+    undeclared_io: UndeclaredIo = attrs.field(default=UndeclaredIo.WARN, converter=_undeclared_io)
 
     @exec_allow.validator
     def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:

@@ -10,7 +10,9 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import attrs
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
@@ -30,6 +32,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
+from machine.io.undeclared import Undeclared
 from machine.plan import Graph
 
 __all__ = ["Progress", "watching"]
@@ -52,6 +55,8 @@ class Progress(Reporter):
         self._since_ms = 0
         self._began = time.monotonic()
         self._waiting = ""
+        self.undeclared_io: dict[tuple[str, str, int, str], Undeclared] = {}
+        """What handlers did without `io`, once for each state and place."""
 
     def starting(self, run_id: str, graph: Graph) -> None:
         """Note which run it is and in which order its states stand."""
@@ -69,6 +74,20 @@ class Progress(Reporter):
         )
         if seconds >= _WORTH_SAYING:
             self._tell(state_id, "waiting", duration(seconds * 1000), "before the next attempt")
+
+    def undeclared(self, state_id: str, what: Undeclared) -> None:
+        """Note what a handler does without `io`, and warn of it the first time."""
+        place = (state_id, what.file, what.line, what.remedy)
+        if place not in self.undeclared_io:
+            self.undeclared_io[place] = what
+            self.warn(f"{state_id} {what}")
+
+    def undeclared_json(self) -> list[dict[str, Any]]:
+        """Return what handlers did without `io` as JSON."""
+        return [{"state_id": place[0], **attrs.asdict(what)} for place, what in self.undeclared_io.items()]
+
+    def warn(self, text: str) -> None:
+        """Print a warning. This class does not."""
 
     def entry(self, entry: Entry) -> None:
         """Count an entry, and tell of it when it ends an attempt."""
@@ -132,6 +151,10 @@ class Lines(Progress):
     def say(self, name: str, cells: tuple[Cell, ...]) -> None:
         """Print a line that is not about a state."""
         self.print((f"{name} ", "dim"), *cells)
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self.print(("warning: ", "yellow"), clean(text))
 
     def attempt_ended(self, state_id: str, status: str, took: str, notes: tuple[str, ...]) -> None:
         """Print the line of an attempt that ended."""
@@ -218,16 +241,30 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def watching_quietly(*, quiet: bool) -> Iterator[Progress]:
-    """Give a reporter that shows only the moving line, and that only on a terminal: a replay is soon over."""
+    """Give a reporter that shows warnings and, on a terminal, the moving line: a replay is soon over."""
     with interrupt.disarmed_after():
-        if quiet or not on_terminal(sys.stderr):
+        if quiet:
             yield Progress()
+        elif not on_terminal(sys.stderr):
+            yield _Warnings()
         else:
             passing = _Passing(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
             with passing.shown():
                 yield passing
 
 
+class _Warnings(Lines):
+    def say(self, name: str, cells: tuple[Cell, ...]) -> None:
+        """Print nothing: only what handlers do without `io` is worth a line."""
+
+    def attempt_ended(self, state_id: str, status: str, took: str, notes: tuple[str, ...]) -> None:
+        """Print nothing, for the same reason."""
+
+
 class _Passing(Moving):
     def print(self, *cells: Cell) -> None:
         """Print nothing: the moving line is enough."""
+
+    def warn(self, text: str) -> None:
+        """Print a warning above the moving line."""
+        Moving.print(self, ("warning: ", "yellow"), clean(text))

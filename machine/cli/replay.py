@@ -10,6 +10,7 @@ from machine.cli import progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.session import Flag, Injected
+from machine.config import UndeclaredIo
 from machine.errors import Code, RunError
 from machine.replay import render
 
@@ -30,6 +31,7 @@ def replay(
     /,
     *,
     target: str | None = None,
+    undeclared_io: UndeclaredIo | None = None,
     quiet: Flag = False,
     session: Injected,
 ) -> int:
@@ -45,6 +47,9 @@ def replay(
         The run: its id, the beginning of it, or @last.
     target
         The plan to replay against, when it is not the one the run was started from.
+    undeclared_io
+        What becomes of what handlers do without io, when it is not to be as the run was configured: error, warn
+        or allow.
     quiet
         Do not show progress.
     """
@@ -53,14 +58,16 @@ def replay(
         loaded = session.load_recorded(store, run_id, target)
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter, session.user_code():
             try:
-                result = machine.replay(run_id, plan=loaded.plan, store=store, reporter=reporter)
+                result = machine.replay(
+                    run_id, plan=loaded.plan, store=store, reporter=reporter, undeclared_io=undeclared_io
+                )
             except SystemExit as exc:
                 raise RunError(
                     f"the replay of run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
                     code=Code.HANDLER_ERROR,
                 ) from exc
     if session.as_json:
-        session.json(result.to_json())
+        session.json({**result.to_json(), "undeclared_io": reporter.undeclared_json()})
     elif result.divergence is None:
         open_end = "" if result.status != "running" else ", as far as the recording goes"
         session.out.line(

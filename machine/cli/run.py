@@ -19,7 +19,7 @@ from machine.cli.input import json_object
 from machine.cli.operator import tell_waits
 from machine.cli.output import STYLES, clean, duration, short
 from machine.cli.session import Flag, Injected, JsonText, Repeated, Session
-from machine.config import RunConfig
+from machine.config import RunConfig, UndeclaredIo
 from machine.engine.dry_run import DryRun
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
@@ -46,6 +46,7 @@ def run(
     input: JsonText = "{}",  # noqa: A002 - the name of the option
     skip_tag: Repeated = (),
     config: Path | None = None,
+    undeclared_io: UndeclaredIo | None = None,
     invocation_key: str | None = None,
     dry_run: Flag = False,
     quiet: Flag = False,
@@ -67,6 +68,9 @@ def run(
         Skip the states that carry this tag. May be given more than once.
     config
         A JSON file with the fields of RunConfig.
+    undeclared_io
+        What becomes of what handlers do without io: error refuses it and fails the attempt, warn (the default)
+        reports it on stderr, allow does not look.
     invocation_key
         Start at most one run with this key: a command repeated with it waits for that run, continues it if its
         process is gone, and prints its result.
@@ -77,6 +81,8 @@ def run(
     """
     loaded = session.load(target)
     chosen = config_of(config, skip_tag)
+    if undeclared_io is not None:
+        chosen = attrs.evolve(chosen, undeclared_io=undeclared_io)
     params = input_of(input)
     run_id = str(new_run_id())
     if session.store_url.startswith("memory:"):
@@ -189,6 +195,7 @@ def _driven(
                 **attrs.asdict(result, recurse=False),
                 "error": result.error and codec.to_json(result.error),
                 "waits": [codec.to_json(wait) for wait in result.waits],
+                "undeclared_io": reporter.undeclared_json(),
                 **(report.as_json(dry) if dry is not None else {}),
             }
         )

@@ -7,20 +7,19 @@ next is `kernel.decide`'s business; what a handler sees of the outside is `io`'s
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import anyio
 import attrs
-from anyio.lowlevel import checkpoint_if_cancelled, current_token
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest
-from machine.engine.blocking import call_in_thread
 from machine.engine.control import Control
+from machine.engine.handlers import Doorkeeper, idempotency_key_of
 from machine.engine.log import TimedOut
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
@@ -40,11 +39,11 @@ from machine.events import (
     StateSkipped,
 )
 from machine.failures import describe, refused, trace
-from machine.io.blocking import Blocking
 from machine.io.outcome import UncertainEffect, namespace_of, told
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Log, Payloads, Quiet, running_tasks
 from machine.io.transport import Transport
+from machine.io.undeclared import unguarded
 from machine.kernel.context import Context
 from machine.kernel.decide import (
     ChangePlan,
@@ -60,11 +59,10 @@ from machine.kernel.decide import (
     decide,
 )
 from machine.kernel.snapshot import Snapshot
-from machine.plan import Graph, PlanState, StateOutcome, is_plain
+from machine.plan import Graph, PlanState, StateOutcome
 from machine.secrets.vault import Vault
-from machine.state import Handler
 
-__all__ = ["DrivenLog", "Opening", "Run", "call_handler", "idempotency_key_of", "orphaned"]
+__all__ = ["DrivenLog", "Opening", "Run", "orphaned"]
 
 
 class DrivenLog(Log, Protocol):
@@ -115,11 +113,15 @@ class Run:
     opening: Opening | None = None
     snapshot: Snapshot | None = None
     _tasks: frozenset[Any] = frozenset()
+    _door: Doorkeeper = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._door = Doorkeeper(self.config.undeclared_io, self.reporter)
 
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is told to stop."""
         self._tasks = frozenset(running_tasks())
-        with self.control.listening():
+        with self.control.listening(), self._door.open():
             await self._decisions()
         self._refuse_if_aborted()
         if self.control.cancelling:
@@ -160,7 +162,7 @@ class Run:
     async def _start(self) -> None:
         opening = self.opening
         assert opening is not None
-        self.snapshot, nodes, values = Snapshot.empty(self.log.load).update(opening.input_writes)
+        self.snapshot, nodes, values = Snapshot.empty(self._load).update(opening.input_writes)
         opening.payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
         opening.payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
         started = RunStarted(self.graph.op_id, opening.manifest_id, self.graph.plan_id, self.snapshot.id)
@@ -175,8 +177,12 @@ class Run:
 
     def _checkpoint(self, snapshot_id: str) -> Snapshot:
         if self.snapshot is None or self.snapshot.id != snapshot_id:
-            self.snapshot = Snapshot.open(snapshot_id, self.log.load)
+            self.snapshot = Snapshot.open(snapshot_id, self._load)
         return self.snapshot
+
+    def _load(self, artifact_id: str) -> bytes:
+        with unguarded():  # for a handler that reads its context
+            return self.log.load(artifact_id)
 
     async def _enter(self, decision: EnterState) -> None:
         if self.live and decision.delay_ms:
@@ -248,21 +254,26 @@ class Run:
         except BaseException as exc:
             if _cancelled_from_outside(exc, before):
                 raise _Stopped(exc) from None
+            if not isinstance(exc, KeyboardInterrupt):
+                scope.refuse_undeclared()
             raise
         finally:
             _forget_cancellations(before)
             await io.end()
             scope.closed = True
+        scope.refuse_undeclared()
         await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
         raise self.log.overdue(state, timeout)
 
     async def _work(self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
         state = scope.state
         if state.meta.reconcile is not None:
-            await self._reconcile(scope, io, state.meta.reconcile)
-        return await call_handler(state, ctx, io, rec)
+            await self._reconcile(scope, io)
+        outcome = await self._door.handle(scope, ctx, io, rec)
+        scope.refuse_undeclared()
+        return outcome
 
-    async def _reconcile(self, scope: AttemptScope, io: IoProvider, reconcile: Handler) -> None:
+    async def _reconcile(self, scope: AttemptScope, io: IoProvider) -> None:
         """Have the state's reconcile function say what became of each effect that has no outcome."""
         state, history = scope.state, self.log.history
         for intent in history.uncertain_of(state.id):
@@ -273,7 +284,7 @@ class Run:
             scope.reads_only = True
             try:
                 ctx = Context(self._checkpoint(history.checkpoint or ""))
-                answer = await _called(state.id, reconcile, ctx, io, effect, plain=is_plain(reconcile))
+                answer = await self._door.reconcile(scope, ctx, io, effect)
             finally:
                 scope.reads_only = False
             fact, payloads = told(intent, request, answer, scope.attempt, self.vault)
@@ -358,41 +369,3 @@ def _forget_cancellations(before: int) -> None:
         task = asyncio.current_task()
         assert task is not None
         task.uncancel()
-
-
-async def call_handler(state: PlanState, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
-    """Call the handler of a state, in a thread when it is a plain function."""
-    return await _called(state.id, state.handler, ctx, io, rec, plain=state.blocking)
-
-
-async def _called(
-    state_id: str, function: Handler, ctx: Context, io: IoProvider, third: Any, *, plain: bool
-) -> Any:
-    if not plain:
-        return await function(ctx, io, third)
-    token = current_token()
-    if isinstance(third, Recorder):
-        third = Blocking(third, token)
-    result = await call_in_thread(function, ctx, Blocking(io, token), third)
-    if inspect.isawaitable(result):
-        if inspect.iscoroutine(result):
-            result.close()
-        raise StateError(
-            f"a plain function of {state_id} returned a coroutine",
-            code=Code.INVALID_OUTCOME,
-            hint="declare it with async def",
-        )
-    return result
-
-
-def idempotency_key_of(state: PlanState, ctx: Context) -> str | None:
-    """Return the idempotency key of a state over a context. Raises `StateError` when it is none."""
-    key = state.meta.idempotency
-    if callable(key):
-        key = key(ctx)
-        if not isinstance(key, str) or not key or not key.isprintable():
-            raise StateError(
-                f"the idempotency key of {state.id} must be a non-empty printable string, not {key!r}",
-                code=Code.INVALID_IDEMPOTENCY_KEY,
-            )
-    return key

@@ -14,9 +14,9 @@ import attrs
 
 from machine import canonical
 from machine.catalogue import STANDARD, Catalogue
-from machine.config import RunConfig, Target
+from machine.config import RunConfig, Target, UndeclaredIo
 from machine.engine import reading
-from machine.engine.driver import call_handler, idempotency_key_of
+from machine.engine.handlers import Doorkeeper, idempotency_key_of
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, run
@@ -106,6 +106,7 @@ async def dry_run(
     config = config or RunConfig()
     if EFFECT_TAG not in config.skip_tags:
         config = attrs.evolve(config, skip_tags=(*config.skip_tags, EFFECT_TAG))
+    config = attrs.evolve(config, undeclared_io=UndeclaredIo.ERROR)
     result = await run(
         plan,
         store=store,
@@ -131,7 +132,8 @@ async def dry_run(
     effects: list[DryEffect] = []
     if skipped:
         async with opened(config, transports) as doors:
-            previews = _Previews(config, store, history, doors, catalogue)
+            door = Doorkeeper(config.undeclared_io, reporter or Reporter())
+            previews = _Previews(config, store, history, doors, catalogue, door)
             effects = [await previews.effect_of(state, bases[state.id]) for state in skipped]
     return DryRun(
         result,
@@ -173,6 +175,7 @@ class _Previews:
     history: History
     transports: Mapping[str, Transport]
     catalogue: Catalogue
+    door: Doorkeeper
 
     async def effect_of(self, state: PlanState, base: str) -> DryEffect:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
@@ -213,7 +216,9 @@ class _Previews:
         io = PreviewIo(scope)
         try:
             with anyio.move_on_after(state.meta.timeout) as scope.limit:
-                await call_handler(state, ctx, io, Recorder(scope))
+                with self.door.open():
+                    await self.door.handle(scope, ctx, io, Recorder(scope))
+                scope.refuse_undeclared()
                 return "the handler came to its end without an effect"
             return f"it cannot be known: the handler took longer than its timeout, {state.meta.timeout:g} s"
         finally:

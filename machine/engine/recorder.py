@@ -11,6 +11,7 @@ from machine.errors import Code, IdError, StateError
 from machine.events import KERNEL_EVENTS, MAX_INLINE_PAYLOAD, ArtifactKind, DomainEvent, DomainEventRecorded
 from machine.ids import ErrorCode
 from machine.io.scope import AttemptScope, Payloads
+from machine.io.undeclared import unguarded
 
 __all__ = ["Recorder"]
 
@@ -43,7 +44,8 @@ class Recorder:
             if _keeps(scope.config.event_profile, event.name, self._level(event.name))
         ]
         if kept:
-            await scope.log.emit(kept, payloads)
+            with unguarded():
+                await scope.log.emit(kept, payloads)
 
     def _level(self, name: str) -> str:
         return str(self._scope.catalogue.level(name))

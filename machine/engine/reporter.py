@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 from machine.events import Entry
+from machine.io.undeclared import Undeclared
 from machine.plan import Graph
 
 __all__ = ["Reporter"]
@@ -19,3 +22,10 @@ class Reporter:
 
     def waiting(self, state_id: str, seconds: float) -> None:
         """Note that the run waits before the next attempt of a state."""
+
+    def undeclared(self, state_id: str, what: Undeclared) -> None:
+        """Note what a handler is about to do without `io`, once for each place of an attempt.
+
+        Called from the thread that the handler runs in. This one logs a warning.
+        """
+        logging.getLogger("machine").warning("%s %s", state_id, what)

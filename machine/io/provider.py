@@ -27,6 +27,7 @@ from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A
 from machine.io.call import Call, path_key
 from machine.io.scope import AttemptScope, is_namespace
 from machine.io.transport import Transport
+from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
 from machine.secrets.handle import Secret, handle_text
@@ -93,8 +94,9 @@ class IoProvider(ABC):
         with the same key and request returns the same value without going out. Raises the recorded `IoError`
         when the call failed.
         """
-        call = self._identify(namespace, request, fact_key)
-        return self._result(await self._fact(call))
+        with unguarded():
+            call = self._identify(namespace, request, fact_key)
+            return self._result(await self._fact(call))
 
     async def record_value(self, key: str, value: Any) -> Any:
         """Record `value` (JSON) as the fact `key`, and return the value recorded first under that key.
@@ -102,15 +104,17 @@ class IoProvider(ABC):
         For a value that the handler got in a way of its own: in replay it is the recorded one.
         """
         data = canonical.encode(value)
-        call = self._identify(VALUE_NAMESPACE, {"key": key}, key)
-        return self._result(await self._fact(call, data)).response
+        with unguarded():
+            call = self._identify(VALUE_NAMESPACE, {"key": key}, key)
+            return self._result(await self._fact(call, data)).response
 
     def get_recorded_fact(self, key: str) -> Any:
         """Return the response recorded under an explicit fact key so far in the run, None when there is none."""
         fact = self._scope.log.history.facts.get(str(FactKey(key)))
         if fact is None or not isinstance(fact.outcome, FactValue):
             return None
-        return self._result(fact).response
+        with unguarded():
+            return self._result(fact).response
 
     async def http(
         self,

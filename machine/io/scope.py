@@ -130,6 +130,8 @@ class AttemptScope:
     """The scope of the whole run."""
     reads_only: bool = False
     """True while the state's reconcile function asks the outside."""
+    undeclared: StateError | None = None
+    """What the handler was first refused to do without `io`."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
 
     @property
@@ -144,8 +146,14 @@ class AttemptScope:
         reason = self.log.abort()
         if reason is not None:
             raise reason
+        self.refuse_undeclared()
         if self.closed or self.ending:
             raise self.ended()
+
+    def refuse_undeclared(self) -> None:
+        """Raise what the handler was refused to do without `io`, whatever it made of the exception."""
+        if self.undeclared is not None:
+            raise self.undeclared
 
     def ended(self) -> StateError:
         """Return the error for what a handler left behind."""

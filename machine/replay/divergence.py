@@ -23,6 +23,7 @@ class DivergenceKind(StrEnum):
     SNAPSHOT_DIFFERS = "snapshot_differs"
     ENDED_EARLY = "ended_early"
     PLAN_CHANGED = "plan_changed"
+    UNDECLARED_IO = "undeclared_io"
 
 
 class Cause(StrEnum):

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 import anyio
 
 from machine import canonical, codec
-from machine.errors import StoreError
+from machine.errors import Code, StoreError
 from machine.events import (
     EffectIntended,
     Entry,
@@ -299,7 +299,11 @@ class ReplayLog:
     # -- saying what differs -----------------------------------------------------------------------------
 
     def _differs(self, entry: Entry, event: Event) -> NoReturn:
-        recorded = entry.event
+        recorded, now = entry.event, codec.event_to_json(event)
+        then = codec.event_to_json(recorded)
+        if now.get("error", {}).get("code") == Code.UNDECLARED_IO != then.get("error", {}).get("code"):
+            summary = f"the attempt ends with {now['error']['message']}"
+            self._diverge(DivergenceKind.UNDECLARED_IO, entry.seq, summary, then, now)
         if isinstance(recorded, RunStarted) and isinstance(event, RunStarted):
             self._plan_changed(entry, recorded, event)
         if isinstance(event, StateCompleted | StateFailed) and isinstance(
@@ -308,7 +312,6 @@ class ReplayLog:
             self._missing(entry, f"the handler ended ({event.type}) without making a recorded call", event)
         if isinstance(event, StateCompleted) and isinstance(recorded, StateCompleted):
             self._snapshot_differs(entry, recorded, event)
-        now = codec.event_to_json(event)
         if asked(recorded)[0] is not None:
             summary = "the recording goes on with another plan here, which is not the one of this replay"
             self._diverge(DivergenceKind.PLAN_CHANGED, entry.seq, summary, codec.event_to_json(recorded), now)

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from machine.catalogue import STANDARD, Catalogue
+from machine.config import UndeclaredIo
 from machine.engine import reading
 from machine.engine.driver import Run
 from machine.engine.provenance import code_fingerprints
@@ -63,11 +64,13 @@ async def replay(
     transports: Mapping[str, Transport] | None = None,
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
+    undeclared_io: UndeclaredIo | str | None = None,
 ) -> ReplayResult:
     """Replay a run against `plan`, byte for byte. Nothing is written, nothing goes outside, nothing is waited for.
 
     A recording that was left open is replayed as far as it goes. `transports` are never performed, but say what
-    they would refuse: pass those the run was given. Raises `NotFound`, `PlanError` (`op_id_mismatch`) for the plan
+    they would refuse: pass those the run was given. `undeclared_io` says what becomes of what handlers do without
+    `io`, None: as the run was configured. Raises `NotFound`, `PlanError` (`op_id_mismatch`) for the plan
     of another op, and `LogError` or `Corruption` when the recording itself is damaged.
     """
     graph = plan.graph
@@ -78,6 +81,9 @@ async def replay(
         raise PlanError(
             f"run {run_id} is of op {started.op_id!r}, the plan is {graph.op_id!r}", code=Code.OP_ID_MISMATCH
         )
+    config = manifest.run_config
+    if undeclared_io is not None:
+        config = attrs.evolve(config, undeclared_io=undeclared_io)
     recorded = [entry for entry, _ in reading.entries(store, run_id)]
     first_graph, graphs = graphs_of(graph, recorded, store)
     log = ReplayLog(recorded, store.get, reporter.entry, graphs)
@@ -88,11 +94,11 @@ async def replay(
 
     reporter.starting(run_id, graph)
     divergence: Divergence | None = None
-    async with opened(manifest.run_config, transports) as doors:
+    async with opened(config, transports) as doors:
         try:
             await Run(
                 graph=first_graph,
-                config=manifest.run_config,
+                config=config,
                 log=log,
                 provider=provider,
                 transports=doors,
@@ -100,7 +106,7 @@ async def replay(
                 reporter=reporter,
                 live=False,
                 vault=Vault(
-                    manifest.run_config.secrets,
+                    config.secrets,
                     refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT),
                 ),
                 opening=opening_of(first_graph, manifest),

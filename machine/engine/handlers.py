@@ -1,0 +1,144 @@
+"""Calling what a user wrote: handlers and reconcile functions, and watching what they do without `io`.
+
+The one place where a handler is called. Nothing here decides what its outcome means.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import attrs
+from anyio.lowlevel import current_token
+
+from machine.config import UndeclaredIo
+from machine.engine.blocking import call_in_thread
+from machine.engine.recorder import Recorder
+from machine.engine.reporter import Reporter
+from machine.errors import Code, StateError
+from machine.io import guard
+from machine.io.blocking import Blocking
+from machine.io.monitored import MonitoredWatch
+from machine.io.profiled import ProfiledWatch
+from machine.io.provider import IoProvider
+from machine.io.scope import AttemptScope
+from machine.io.undeclared import WATCHING, Undeclared, Watch, guarded, unguarded
+from machine.kernel.context import Context
+from machine.plan import PlanState, is_plain
+from machine.state import Handler
+
+__all__ = ["Doorkeeper", "idempotency_key_of"]
+
+_WATCH: Final[type[Watch]] = MonitoredWatch if sys.version_info >= (3, 12) else ProfiledWatch
+
+
+class Doorkeeper:
+    """Calls the handlers of one run, and sees to it that nothing they do gets round `io` unseen.
+
+    What that means is `undeclared_io`; with `allow` nobody looks, and nothing is installed.
+    """
+
+    def __init__(self, undeclared_io: UndeclaredIo, reporter: Reporter) -> None:
+        self._undeclared_io = undeclared_io
+        self._reporter = reporter
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Look, for the duration of the context, at what handlers do."""
+        outer = WATCHING.get()
+        if (
+            outer is not None
+        ):  # within a handler: that there is a run is to be seen, what it does is its own affair
+            outer.note("machine.run", "drives a run of its own", None, inspect.currentframe())
+        with unguarded():
+            if self._undeclared_io is UndeclaredIo.ALLOW:
+                yield
+                return
+            guard.install()
+            _WATCH.listen()
+            try:
+                yield
+            finally:
+                _WATCH.unlisten()
+
+    async def handle(self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
+        """Call the handler of an attempt's state, in a thread when it is a plain function."""
+        return await self.call(scope, scope.state.handler, ctx, io, rec, plain=scope.state.blocking)
+
+    async def reconcile(self, scope: AttemptScope, ctx: Context, io: IoProvider, effect: Any) -> Any:
+        """Call the reconcile function of an attempt's state on an effect without an outcome."""
+        function = scope.state.meta.reconcile
+        assert function is not None
+        return await self.call(scope, function, ctx, io, effect, plain=is_plain(function))
+
+    async def call(
+        self, scope: AttemptScope, function: Handler, ctx: Context, io: IoProvider, third: Any, *, plain: bool
+    ) -> Any:
+        """Call a function of an attempt's state and return what it returns. Raises what it raises."""
+        if self._undeclared_io is UndeclaredIo.ALLOW:
+            if not plain:
+                return await function(ctx, io, third)
+            return await _in_thread(scope.state.id, function, ctx, io, third)
+        watch = _WATCH(
+            functools.partial(self._found, scope, set()),
+            function,
+            plain=plain,
+            alone=lambda: scope.quiet.alone,
+        )
+        with guarded(watch):
+            try:
+                if not plain:
+                    return await watch.run(function, ctx, io, third)
+                watched = functools.partial(watch.call, function)
+                watched.__name__ = getattr(function, "__name__", "handler")  # type: ignore[attr-defined]
+                return await _in_thread(scope.state.id, watched, ctx, io, third)
+            finally:
+                watch.end()
+
+    def _found(self, scope: AttemptScope, seen: set[tuple[str, int, str]], what: Undeclared) -> None:
+        if self._undeclared_io is UndeclaredIo.ERROR:
+            error = StateError(
+                f"{scope.state.id} {scope.vault.text(what.does)} without io at {what.place}",
+                code=Code.UNDECLARED_IO,
+                details={"event": what.event, "place": what.place, "remedy": what.remedy},
+                hint=what.remedy,
+            )
+            scope.undeclared = scope.undeclared or error
+            raise error
+        once = (what.file, what.line, what.remedy)  # one call may be several acts, and a loop comes by often
+        if once not in seen and not scope.closed:
+            seen.add(once)
+            self._reporter.undeclared(scope.state.id, attrs.evolve(what, does=scope.vault.text(what.does)))
+
+
+async def _in_thread(state_id: str, function: Handler, ctx: Context, io: IoProvider, third: Any) -> Any:
+    token = current_token()
+    if isinstance(third, Recorder):
+        third = Blocking(third, token)
+    result = await call_in_thread(function, ctx, Blocking(io, token), third)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise StateError(
+            f"a plain function of {state_id} returned a coroutine",
+            code=Code.INVALID_OUTCOME,
+            hint="declare it with async def",
+        )
+    return result
+
+
+def idempotency_key_of(state: PlanState, ctx: Context) -> str | None:
+    """Return the idempotency key of a state over a context. Raises `StateError` when it is none."""
+    key = state.meta.idempotency
+    if callable(key):
+        key = key(ctx)
+        if not isinstance(key, str) or not key or not key.isprintable():
+            raise StateError(
+                f"the idempotency key of {state.id} must be a non-empty printable string, not {key!r}",
+                code=Code.INVALID_IDEMPOTENCY_KEY,
+            )
+    return key

@@ -1,0 +1,158 @@
+"""Which code is the handler's own: its functions, and those of the user's modules that it can reach.
+
+Found by looking at modules that are loaded. Nothing here imports a module or runs what it finds.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from machine.io.places import is_own
+
+__all__ = ["OwnCode", "packages_of"]
+
+
+def packages_of(function: Any) -> frozenset[str]:
+    """Return the top package of a handler: its code is the user's own even where it is installed."""
+    module = getattr(inspect.unwrap(function) if callable(function) else function, "__module__", None)
+    top = str(module).partition(".")[0]
+    return frozenset({top} if module and top not in sys.stdlib_module_names and top != "machine" else ())
+
+
+class OwnCode:
+    """The code reached so far. Code of the packages `own` is the user's own although it is installed."""
+
+    def __init__(self, own: frozenset[str] = frozenset()) -> None:
+        self.own = own
+        self._codes: dict[int, CodeType] = {}
+        self._modules: dict[str, ModuleType] = {}
+        self._pending: list[ModuleType] = []
+        self._seen: dict[int, Any] = {}
+        self.held: list[Any] = []
+        """What functions hold besides the globals of their modules: in closures and as defaults."""
+        self.suspected: bool | None = None
+        """Whether any of it could make a call that is looked for; None until somebody has found out."""
+        self.covered = False
+        """Whether somebody listens to what it calls."""
+
+    def reach(self, function: Any) -> None:
+        """Take in a function, or an object that is called like one, and all that it can reach."""
+        self._thing(function)
+        self._follow()
+
+    def reach_new(self, names: Iterable[str]) -> None:
+        """Take in modules of the user's that were loaded since."""
+        for name in names:
+            self._module(sys.modules.get(name))
+        self._follow()
+
+    @property
+    def codes(self) -> Iterable[CodeType]:
+        """The code objects."""
+        return self._codes.values()
+
+    @property
+    def modules(self) -> Iterable[ModuleType]:
+        """The user's modules among it."""
+        return self._modules.values()
+
+    def _follow(self) -> None:
+        while self._pending:
+            for value in list(vars(self._pending.pop()).values()):
+                self._thing(value)
+        self._seen.clear()  # functions come and go; code and modules stay
+
+    def _module(self, module: Any) -> None:
+        if not isinstance(module, ModuleType):
+            return
+        name = module.__name__
+        if name in self._modules or not is_own(
+            getattr(module, "__file__", None) or "", vars(module), self.own
+        ):
+            return
+        if getattr(module, "__file__", None) is None and name != "__main__":
+            return  # built in, or a namespace with nothing in it
+        self._modules[name] = module
+        self._pending.append(module)
+
+    def _thing(self, value: Any) -> None:
+        if isinstance(value, ModuleType):
+            self._module(value)
+            return
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, FunctionType):
+            self._function(value)
+        elif isinstance(value, type):
+            self._class(value)
+        elif isinstance(value, classmethod | staticmethod):
+            self._thing(value.__func__)
+        elif isinstance(value, property):
+            for part in (value.fget, value.fset, value.fdel):
+                self._thing(part)
+        elif isinstance(value, functools.partial | functools.partialmethod | functools.cached_property):
+            self._thing(value.func)
+        elif inspect.ismethod(value):
+            self._thing(value.__func__)
+            self._thing(type(value.__self__))
+        elif (inner := inspect.getattr_static(value, "__wrapped__", None)) is not None:
+            self._thing(inner)
+        elif type(value).__module__ not in {"builtins", None}:
+            self._class(type(value))
+
+    def _class(self, cls: type[Any]) -> None:
+        # one made in a function is not among what its module holds
+        module = sys.modules.get(cls.__module__)
+        if module is None or not is_own(getattr(module, "__file__", None) or "", vars(module), self.own):
+            return
+        self._module(module)
+        for value in list(vars(cls).values()):
+            if isinstance(
+                value, FunctionType | classmethod | staticmethod | property | functools.cached_property
+            ):
+                self._thing(value)
+
+    def _function(self, function: FunctionType) -> None:
+        code = function.__code__
+        wrapped = getattr(function, "__wrapped__", None)
+        if wrapped is not None:
+            self._thing(wrapped)
+        if not is_own(code.co_filename, function.__globals__, self.own):
+            return
+        for inner in _nested(code):
+            if id(inner) not in self._codes:
+                self._codes[id(inner)] = inner
+                self._named(inner, function.__globals__)
+        self._module(sys.modules.get(str(function.__module__)))
+        for cell in function.__closure__ or ():
+            try:
+                self._hold(cell.cell_contents)
+            except ValueError:  # a name that has no value yet
+                continue
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._hold(value)
+
+    def _hold(self, value: Any) -> None:
+        self.held.append(value)
+        self._thing(value)
+
+    def _named(self, code: CodeType, namespace: dict[str, Any]) -> None:
+        """Take in modules that a function imports itself, where they are loaded already."""
+        package = namespace.get("__package__")
+        for name in code.co_names:
+            self._module(sys.modules.get(name))
+            if package:
+                self._module(sys.modules.get(f"{package}.{name}"))
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            yield from _nested(value)

@@ -1,0 +1,99 @@
+"""Whose code a frame is: the user's own, a library's, the standard library's or this package's."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+__all__ = ["Origin", "above", "is_own", "origin_of", "own_frame"]
+
+
+class Origin(Enum):
+    """Whose code it is."""
+
+    OWN = "own"
+    """The user's: the handler, and what it uses of modules that are not installed as a library."""
+    LIBRARY = "library"
+    STANDARD = "standard"
+    ENGINE = "engine"
+    """This package's."""
+    MADE = "made"
+    """Made at run time for some module, an `__init__` for instance: it belongs to whoever called it."""
+
+
+_BOTTOMS: Final = frozenset(
+    {
+        "machine.engine.handlers",
+        "machine.engine.blocking",
+        "asyncio.events",
+        "asyncio.runners",
+        "trio._core._run",
+    }
+)
+"""Modules below which a stack is no longer the handler's: what calls a handler, and what runs its tasks."""
+
+
+def above(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield the frames of the handler's stack, innermost first."""
+    while frame is not None and frame.f_globals.get("__name__") not in _BOTTOMS:
+        yield frame
+        frame = frame.f_back
+
+
+def own_frame(frame: FrameType | None, own: frozenset[str]) -> FrameType | None:
+    """Return the innermost frame that is the user's own, None when there is none."""
+    return next((at for at in above(frame) if origin_of(at, own) is Origin.OWN), None)
+
+
+def origin_of(frame: FrameType, own: frozenset[str]) -> Origin:
+    """Return whose code a frame runs; that of the packages `own` is the user's wherever it is installed."""
+    return _origin(frame.f_code.co_filename, frame.f_globals, own)
+
+
+def is_own(filename: str, namespace: dict[str, Any], own: frozenset[str]) -> bool:
+    """Say whether code of a file, with these globals, is the user's own."""
+    return _origin(filename, namespace, own) is Origin.OWN
+
+
+def _origin(filename: str, namespace: dict[str, Any], own: frozenset[str]) -> Origin:
+    if filename.startswith("<") and not filename.startswith("<frozen "):
+        # code without a file: of `python -c` or a prompt, or made by a library in a module that has one
+        return Origin.MADE if "__file__" in namespace or "__name__" not in namespace else Origin.OWN
+    found = _origin_of_file(filename)
+    if found is Origin.LIBRARY and own and str(namespace.get("__name__")).partition(".")[0] in own:
+        return Origin.OWN
+    return found
+
+
+@functools.lru_cache(maxsize=16384)
+def _origin_of_file(filename: str) -> Origin:
+    if filename.startswith("<frozen "):
+        return Origin.STANDARD
+    installed, standard, engine = _homes()
+    if filename.startswith(engine):
+        return Origin.ENGINE
+    if filename.startswith(installed) or f"{os.sep}site-packages{os.sep}" in filename:
+        return Origin.LIBRARY
+    return Origin.STANDARD if filename.startswith(standard) else Origin.OWN
+
+
+@functools.cache
+def _homes() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the directories of libraries, of the standard library and of this package, each with its slash."""
+    paths = {name: sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
+    standard = [paths["stdlib"], paths["platstdlib"], *(path for path in sys.path if path.endswith(".zip"))]
+    standard.append(str(Path(os.__file__).parent))
+    installed = [paths["purelib"], paths["platlib"], *(f"{path}/dist-packages" for path in standard)]
+    return (_with_slash(installed), _with_slash(standard), _with_slash([str(Path(__file__).parents[1])]))
+
+
+def _with_slash(paths: list[str]) -> tuple[str, ...]:
+    both = {*paths, *(os.path.realpath(path) for path in paths)}
+    return tuple(sorted(f"{path}{os.sep}" for path in both if path))

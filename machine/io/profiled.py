@@ -1,0 +1,163 @@
+"""Own calls seen by a profile function, before Python 3.12: a thread has it only while it runs a handler's code.
+
+And only where the handler's code has a name by which it could make such a call: a profile function slows down all
+code it sees. A profiler that is there already is left alone, and then nothing is seen.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator
+from types import FrameType
+from typing import Any, Final, Self
+
+from machine.io.ambient import resolved
+from machine.io.own_calls import own_code, seen_builtin, seen_function
+from machine.io.own_code import OwnCode
+from machine.io.places import Origin, origin_of
+from machine.io.undeclared import WATCHING, Watch
+
+__all__ = ["ProfiledWatch"]
+
+_shared: Final[Counter[int]] = Counter()
+"""By thread, how many handlers it runs that have started tasks: then it is profiled between their steps too."""
+
+
+class ProfiledWatch(Watch):
+    """A watch that turns the profile function on where the handler's own code runs."""
+
+    _needed = _is_shared = False
+    _thread = 0
+
+    def reach(self, function: Callable[..., Any]) -> None:
+        """Find out whether the code of what will be called could make such a call at all."""
+        own = own_code(function)
+        self.own = own.own
+        if own.suspected is None:
+            own.suspected = _is_suspect(own)
+        self._needed = own.suspected
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a handler and await what it does, each of its steps profiled."""
+        return await _Steps(self, function, args)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a handler that is a plain function, in its thread, profiled."""
+        self.step_begins()
+        try:
+            return function(*args)
+        finally:
+            self._off()
+
+    def imports(self) -> None:
+        """Profile from here on: nobody knows what the module has."""
+        self._needed = True
+        self.resume()
+
+    def step_begins(self) -> None:
+        """Note that code of the handler is about to run in this thread."""
+        self._thread = threading.get_ident()
+        if WATCHING.get() is self:
+            self._on()
+
+    def step_ends(self) -> None:
+        """Note that the event loop is about to go on with something else."""
+        if self._needed and not self._is_shared and not self.alone():
+            self._is_shared = True
+            _shared[self._thread] += 1
+        self._off()
+
+    def pause(self) -> None:
+        """Do not profile what is done behind `io`."""
+        if threading.get_ident() == self._thread:
+            self._off()
+
+    def resume(self) -> None:
+        """Profile again."""
+        if threading.get_ident() == self._thread:
+            self._on()
+
+    def end(self) -> None:
+        """Profile no more."""
+        if self._is_shared:
+            self._is_shared = False
+            _shared[self._thread] -= 1
+        self._off()
+
+    def _on(self) -> None:
+        if self._needed and sys.getprofile() is None:
+            sys.setprofile(_profile)
+
+    def _off(self) -> None:
+        if sys.getprofile() is _profile and not _shared[threading.get_ident()]:
+            sys.setprofile(None)
+
+
+class _Steps:
+    """Awaits a handler, and tells its watch where each step begins and ends."""
+
+    def __init__(self, watch: ProfiledWatch, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._watch = watch
+        self._function = function
+        self._args = args
+        self._inner: Any = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self  # it has what `await` uses of a generator
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        """Go on with the handler."""
+        self._watch.step_begins()
+        try:
+            if self._inner is None:
+                self._inner = self._function(*self._args).__await__()
+            send = getattr(self._inner, "send", None)
+            return send(value) if send is not None else next(self._inner)
+        finally:
+            self._watch.step_ends()
+
+    def throw(self, *exc: Any) -> Any:
+        """Go on with the handler, where it awaits, with an exception."""
+        self._watch.step_begins()
+        try:
+            return self._inner.throw(*exc)
+        finally:
+            self._watch.step_ends()
+
+    def close(self) -> None:
+        """Close the handler."""
+        if self._inner is not None:
+            self._inner.close()
+
+
+def _profile(frame: FrameType, event: str, arg: Any) -> None:
+    if event == "c_call":
+        ambient = resolved().builtins.get(arg)
+        watch = WATCHING.get() if ambient is not None else None
+        if ambient and watch and origin_of(frame, watch.own) is Origin.OWN:
+            seen_builtin(ambient, frame, watch)
+    elif event == "call":
+        ambient = resolved().codes.get(id(frame.f_code))
+        if ambient is not None and (watch := WATCHING.get()) is not None:
+            seen_function(ambient, frame, watch)
+
+
+def _is_suspect(own: OwnCode) -> bool:
+    """Say whether the code has a name of what is looked for, and of what leads there; or an alias of it."""
+    found = resolved()
+    values = [value for module in own.modules for value in vars(module).values()]
+    values += own.held
+    bound = set(map(id, values))
+    if bound & found.targets or any(type(value) is type(len) and value in found.builtins for value in values):
+        return True
+    names = {name for code in own.codes for name in code.co_names}
+    bound |= {id(sys.modules[name]) for name in names if name in sys.modules}
+    return any(word in names and bound & leading for word, leading in found.words.items())

@@ -1,0 +1,178 @@
+"""Undeclared IO: what a handler does to the outside, or learns from it, without `io`; and who is told of it.
+
+A watch is kept in a context variable, so that it goes wherever the handler's context goes: into its tasks, and with
+`asyncio.to_thread` into threads. Everything behind `io` runs `unguarded`. Nothing here finds anything: that is
+`io.guard` and `io.own_calls`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from pathlib import PurePath
+from types import FrameType
+from typing import Any, Final, Self
+
+import attrs
+
+from machine.io.places import own_frame
+
+__all__ = ["WATCHING", "Undeclared", "Watch", "guarded", "unguarded"]
+
+NO_CALL: Final = "make it a transport of the run's own, or set undeclared_io"
+
+
+@attrs.frozen
+class Undeclared:
+    """One thing that a handler was about to do by itself.
+
+    `event` names it as Python does (`time.time`, or the audit event `socket.connect`), `does` says it in words,
+    `file` and `line` are where the handler's code led to it, and `remedy` is what to write instead.
+    """
+
+    event: str
+    does: str
+    file: str
+    line: int
+    remedy: str
+
+    @property
+    def place(self) -> str:
+        """The file's name and the line: the same wherever the code is checked out."""
+        return f"{PurePath(self.file).name}:{self.line}"
+
+    def __str__(self) -> str:
+        return f"{self.does} without io at {self.place}; {self.remedy}"
+
+
+class Watch:
+    """Who is told of what one call of a handler does by itself.
+
+    `found` is called in place, before the thing is done; what it raises is raised there, and then it is not done.
+    `function` is what will be called. `alone` says whether it has started no task of its own.
+    """
+
+    def __init__(
+        self,
+        found: Callable[[Undeclared], None],
+        function: Callable[..., Any],
+        *,
+        plain: bool,
+        alone: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.own: frozenset[str] = frozenset()
+        """The packages whose code is the handler's own although it is installed like a library."""
+        self.alone = alone
+        self._function = function
+        self._found = found
+        self._await = "" if plain else "await "
+        self.reach(function)
+
+    @classmethod
+    def listen(cls) -> None:
+        """Begin to listen to what own code calls, for one more run."""
+
+    @classmethod
+    def unlisten(cls) -> None:
+        """Listen no more, for one run."""
+
+    def reach(self, function: Callable[..., Any]) -> None:
+        """See to it that the code of what will be called is looked at, and what that can reach."""
+
+    def note(self, event: str, does: str, instead: str | None, frame: FrameType | None) -> None:
+        """Tell of what the code of `frame` is about to do; `instead` is the call of `io` to make."""
+        at = own_frame(frame, self.own)
+        file, line = (at.f_code.co_filename, at.f_lineno) if at is not None else _home(self._function)
+        remedy = f'use "{self._await}{instead}"' if instead else NO_CALL
+        token = WATCHING.set(None)  # whatever is made of it may write to a log of its own
+        try:
+            self._found(Undeclared(event, does, file, line, remedy))
+        finally:
+            WATCHING.reset(token)
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a handler and await what it does, watched. To be entered `guarded` by this watch."""
+        return await function(*args)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a handler that is a plain function, watched, in the thread it is to run in."""
+        return function(*args)
+
+    def imports(self) -> None:
+        """Note that a module is about to be loaded by the code that is watched."""
+
+    def pause(self) -> None:
+        """Look away: what follows is done behind `io`."""
+
+    def resume(self) -> None:
+        """Look again."""
+
+    def end(self) -> None:
+        """Note that the handler has come to its end, one way or another."""
+
+
+WATCHING: Final[ContextVar[Watch | None]] = ContextVar("machine_watching", default=None)
+"""The watch over the code that runs in this context, None where nobody watches."""
+
+
+def _home(function: Any) -> tuple[str, int]:
+    """Return where a handler stands, for what no line of the user's own led to."""
+    code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if code is not None else (type(function).__qualname__, 0)
+
+
+class _Watching:
+    """Sets the watch of this context for a while. Entered at every call of `io`, so no generator."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self) -> None:
+        self._token: Token[Watch | None] | None = None
+
+    def _set(self, watch: Watch | None) -> None:
+        self._token = WATCHING.set(watch)
+
+    def _reset(self) -> None:
+        if self._token is not None:
+            try:
+                WATCHING.reset(self._token)
+            except (
+                ValueError
+            ):  # closed by another context than it was begun in: that one is not ours to change
+                return
+
+
+class guarded(_Watching):  # noqa: N801 - a context manager, used like a function
+    """Have a watch told of what the code in this context does, and its tasks, and what they do `to_thread`."""
+
+    __slots__ = ("_watch",)
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def __enter__(self) -> Self:
+        self._set(self._watch)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._reset()
+
+
+class unguarded(_Watching):  # noqa: N801 - a context manager, used like a function
+    """Let this context do as it likes: what `io` and the engine do on behalf of a handler."""
+
+    __slots__ = ("_watch",)
+
+    def __enter__(self) -> Self:
+        self._watch = WATCHING.get()
+        if self._watch is not None:
+            self._set(None)
+            self._watch.pause()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._reset()
+        if self._watch is not None:
+            self._watch.resume()
