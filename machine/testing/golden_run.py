@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from machine import aio, canonical, codec
-from machine.config import RunConfig, RunManifest
+from machine.config import RunConfig, RunManifest, UndeclaredIo
 from machine.engine import reading
 from machine.engine.runs import RunResult, result_of
 from machine.errors import MachineError, UsageError
@@ -28,6 +28,7 @@ from machine.replay import render
 from machine.replay.bundle import export_run, open_bundle
 from machine.replay.divergence import Divergence
 from machine.replay.pointer import Change, diff
+from machine.replay.reproduce import ReplayResult
 from machine.secrets.vault import refuse_in_manifest
 from machine.stores import MemoryStore, Store
 from machine.testing.golden_options import Asked, age_text
@@ -84,7 +85,7 @@ class Wanted:
             raise UsageError(f"check takes a Plan first, not {type(plan).__name__}")
         if input is not None and not isinstance(input, Mapping):
             raise UsageError(f"the input must be a JSON object, not {type(input).__name__}")
-        config, given = config or RunConfig(), canonical.decode(canonical.encode(dict(input or {})))
+        config, given = _strict(config or RunConfig()), canonical.decode(canonical.encode(dict(input or {})))
         refuse_in_manifest(config.secrets, given)  # before a difference could show it
         return Wanted(plan=plan, input=given, config=config, transports=transports)
 
@@ -141,9 +142,7 @@ async def replay_difference(golden: Recording, wanted: Wanted, asked: Asked) -> 
     """Return what today's request or code does otherwise than the golden, None when nothing."""
     if (found := _manifest_difference(golden.manifest, wanted.manifest)) is not None:
         return found
-    again = await aio.replay(
-        golden.run_id, plan=wanted.plan, store=golden.store, transports=wanted.transports
-    )
+    again = await _replayed(golden.run_id, wanted, golden.store)
     if again.divergence is not None:
         return _diverged(again.divergence)
     if asked.status is not None and again.status != asked.status:
@@ -152,12 +151,26 @@ async def replay_difference(golden: Recording, wanted: Wanted, asked: Asked) -> 
     return None
 
 
+async def _replayed(run_id: str, wanted: Wanted, store: Store) -> ReplayResult:
+    return await aio.replay(
+        run_id, plan=wanted.plan, store=store, transports=wanted.transports, undeclared_io=UndeclaredIo.ERROR
+    )
+
+
+def _strict(config: RunConfig) -> RunConfig:
+    """Return a configuration that refuses what goes round `io`: a golden must not depend on it."""
+    return attrs.evolve(config, undeclared_io=UndeclaredIo.ERROR)
+
+
 def _diverged(divergence: Divergence) -> Unlike:
     title, *rest = render.lines(divergence)
     return Unlike(Ending.DIVERGED, title, rest, divergence.cause_text)
 
 
 def _manifest_difference(recorded: RunManifest, now: RunManifest) -> Unlike | None:
+    recorded = attrs.evolve(
+        recorded, run_config=_strict(recorded.run_config)
+    )  # a bundle of any run may serve
     changes = diff(_named(recorded), _named(now))
     if not changes:
         return None
@@ -191,7 +204,7 @@ async def record(file: Path, wanted: Wanted, statuses: Sequence[str]) -> RunResu
         result = await _live(wanted, store)
         if result.status not in statuses:
             return _ended_badly(result, statuses)
-        again = await aio.replay(result.run_id, plan=wanted.plan, store=store, transports=wanted.transports)
+        again = await _replayed(result.run_id, wanted, store)
         if again.divergence is not None:
             title = "the run that was just recorded does not replay, so nothing was written"
             return Unlike(Ending.FAILED, title, ["", *render.lines(again.divergence)])

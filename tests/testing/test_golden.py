@@ -126,6 +126,48 @@ def test_a_call_that_was_never_recorded_does_not_go_outside(recorded):
     assert "call added at event" in said(result)
 
 
+ROUND_THE_DOOR = {
+    "the clock": "import time; time.time()",
+    "the network": "import socket; socket.create_connection(('127.0.0.1', 9))",
+    "a file": "open('out.txt', 'w')",
+}
+
+
+@pytest.mark.parametrize("does", ROUND_THE_DOOR.values(), ids=ROUND_THE_DOOR)
+def test_what_goes_round_io_is_refused_when_recorded_and_when_replayed(suite, does):
+    around = f'{does}\n    ctx["total"] ='
+    suite.change('ctx["total"] =', around)
+    result = suite.run("--golden=record-missing")
+    result.assert_outcomes(failed=1)
+    assert "undeclared_io: " in said(result)
+    assert suite.fixtures == []
+    suite.change(around, 'ctx["total"] =')
+    suite.run("--golden=record-missing").assert_outcomes(passed=1)
+    suite.change('ctx["total"] =', around)
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    assert "undeclared io at event" in said(result)
+    assert not (suite.path / "out.txt").exists()
+
+
+def test_a_bundle_of_any_run_may_serve_as_a_golden(suite):
+    suite.write(
+        "record.py",
+        """
+from machine import export_run, open_store, run
+from prices import plan
+
+with open_store("memory://") as store:
+    done = run(plan, input={"add": 1}, store=store)
+    export_run(done.run_id, "fixtures/test_prices.run", store=store)
+""",
+    )
+    (suite.path / "fixtures").mkdir()
+    assert suite.pytester.runpython("record.py").ret == 0
+    suite.unplug()
+    suite.run().assert_outcomes(passed=1)
+
+
 def test_another_input_is_a_difference_of_its_own(recorded):
     recorded.change('"add": 1', '"add": 2', "test_prices.py")
     result = recorded.run()
