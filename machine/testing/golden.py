@@ -11,7 +11,7 @@ import os
 import shlex
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Self
 
 import anyio
 import attrs
@@ -26,8 +26,8 @@ from machine.testing import golden_run
 from machine.testing.golden_files import FOLDER, base_of, claimant_of, file_of, shown
 from machine.testing.golden_options import Asked, Mode, age_text, asked_of
 from machine.testing.golden_review import ask
-from machine.testing.golden_run import Recording, Unlike, Wanted
-from machine.testing.golden_session import KEY, Ending, Session
+from machine.testing.golden_run import Fresh, Recording, Unlike, Wanted
+from machine.testing.golden_session import KEY, PASSED, Ending, Session
 
 __all__ = ["Golden"]
 
@@ -51,7 +51,9 @@ class Golden:
         self._base = base
         self._test = claimant_of(item)
         self._files: set[Path] = set()
-        self._unfinished: set[Path] = set()
+        self._unawaited: set[Path] = set()
+        self._fresh: list[tuple[Path, Fresh, str]] = []
+        item.stash[PASSED] = False  # it may run again
 
     @classmethod
     def of(cls, item: pytest.Item) -> Self:
@@ -76,8 +78,25 @@ class Golden:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._unfinished:
+        """Write what was recorded, if the test has passed: what a failing test saw is no golden."""
+        passed, unlike = self._item.stash[PASSED], [self._ended(*fresh) for fresh in self._fresh]
+        if wrong := [self._said(file, found) for file, found in unlike if found is not None]:
+            pytest.fail("\n\n".join(wrong), pytrace=False)
+        if passed and self._unawaited:
             pytest.fail("golden.acheck(...) was called and never awaited", pytrace=False)
+
+    def _ended(self, file: Path, fresh: Fresh, cause: str) -> tuple[Path, Unlike | None]:
+        where, ending = shown(file, self._config), Ending.UPDATED if _is_there(file) else Ending.NEW
+        if not self._item.stash[PASSED]:
+            self._session.ended(Ending.UNWRITTEN, f"{Ending.UNWRITTEN} {where}: its test did not pass")
+            return file, None
+        try:
+            fresh.write(file)
+        except (MachineError, OSError) as exc:
+            return file, golden_run.problem_of(exc)
+        why = f" ({cause})" if cause and ending is Ending.UPDATED else ""
+        self._session.ended(ending, f"{ending} {where}{why}")
+        return file, None
 
     def check(
         self,
@@ -88,7 +107,7 @@ class Golden:
         transports: Mapping[str, Transport] | None = None,
         name: str | None = None,
     ) -> RunResult:
-        """Hold a plan against its golden run, and return the run: its status, context and error.
+        """Hold a plan against its golden run, and return that run: its status, context and error.
 
         By default the golden is replayed: nothing goes outside, and the test fails at the first event that
         differs. A missing golden fails too. `input`, `config` and `transports` are those of `machine.run`; input
@@ -122,17 +141,17 @@ class Golden:
     ) -> Callable[[], Coroutine[Any, Any, RunResult]]:
         """Claim the file of a check now, and return what is left to do."""
         file = self._claimed(name)
-        self._unfinished.add(file)
+        self._unawaited.add(file)
 
         async def checked() -> RunResult:
-            self._unfinished.discard(file)
+            self._unawaited.discard(file)
             found: RunResult | Unlike
             try:
                 found = await self._checked(file, Wanted.of(plan, params, config, transports))
             except (MachineError, OSError) as exc:
                 found = golden_run.problem_of(exc)
             if isinstance(found, Unlike):
-                self._fail(file, found)
+                pytest.fail(self._said(file, found), pytrace=False)
             return found
 
         return checked
@@ -175,13 +194,13 @@ class Golden:
                 unlike, status = attrs.evolve(unlike, age=golden.age), golden.result.status
         except (BundleError, Corruption, LogError) as exc:
             return golden_run.problem_of(exc, Ending.BROKEN)
-        if not self._accepts(file, unlike):
+        if unlike.ending is Ending.BROKEN or not self._accepts(file, unlike):
             return unlike
         return await self._recorded(file, wanted, status=status, because=unlike)
 
     async def _unlike(self, golden: Recording, wanted: Wanted) -> Unlike | None:
         options, asked = self._session.options, self._asked
-        found = await golden_run.replay_difference(golden, wanted, asked)
+        found = golden_run.unfinished(golden) or await golden_run.replay_difference(golden, wanted, asked)
         if found is None and options.mode is Mode.VERIFY_LIVE:
             found = await golden_run.live_difference(golden, wanted, asked.live_ignore)
         return found or golden_run.too_old(golden, asked.max_age or options.max_age)
@@ -195,19 +214,16 @@ class Golden:
     async def _recorded(
         self, file: Path, wanted: Wanted, *, status: str | None = None, because: Unlike | None = None
     ) -> RunResult | Unlike:
-        """Record a golden, and return the run; or what was wrong already, and why nothing was written."""
-        asked, was_there = self._asked.status, _is_there(file)
+        """Run for real, to be written when the test has passed; or say what was wrong already, and why not."""
+        asked = self._asked.status
+        statuses = [asked] if asked else ["completed", *([status] if status else [])]
         try:
-            found = await golden_run.record(
-                file, wanted, [asked] if asked else list({"completed", status or "completed"})
-            )
+            found = golden_run.unwritable(file) or await golden_run.record(wanted, statuses)
         except (MachineError, OSError) as exc:
             found = golden_run.problem_of(exc)
-        if isinstance(found, RunResult):
-            cause = f" ({because.cause})" if because is not None and was_there and because.cause else ""
-            ending = Ending.UPDATED if was_there else Ending.NEW
-            self._session.ended(ending, f"{ending} {shown(file, self._config)}{cause}")
-            return found
+        if isinstance(found, Fresh):
+            self._fresh.append((file, found, because.cause if because is not None else ""))
+            return found.result
         if because is None or because.ending is Ending.MISSING:
             return found
         return attrs.evolve(
@@ -216,17 +232,17 @@ class Golden:
 
     # -- what is said ------------------------------------------------------------------------------------
 
-    def _fail(self, file: Path, unlike: Unlike) -> NoReturn:
+    def _said(self, file: Path, unlike: Unlike) -> str:
+        """Count how a check ended, and return what its test says of it."""
         options = self._session.options
         writes = options.update or options.review or options.mode in {Mode.RECORD, Mode.RECORD_MISSING}
         self._session.ended(unlike.ending, f"{unlike.ending} {shown(file, self._config)}" if writes else None)
         advice = None if writes else _ADVICE.get(unlike.ending)
-        if advice is not None and options.mode is Mode.VERIFY_LIVE:
+        if unlike.ending is Ending.DIVERGED and options.mode is Mode.VERIFY_LIVE:
             advice = "accept", "--golden=record"
-        text = self._text(file, unlike)
-        if advice is not None:
-            text += f"\n  {advice[0]:<7} pytest {shlex.quote(self._test)} {advice[1]}"
-        pytest.fail(text, pytrace=False)
+        does, option = advice or ("", "")
+        command = f"\n  {does:<7} pytest {shlex.quote(self._test)} {option}" if does else ""
+        return self._text(file, unlike) + command
 
     def _text(self, file: Path, unlike: Unlike) -> str:
         age = f", recorded {age_text(unlike.age)} ago" if unlike.age is not None else ""

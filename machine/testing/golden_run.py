@@ -1,12 +1,13 @@
 """What a golden is held against: the request of today, its replay, a live run, its age. Also how one is recorded.
 
-Nothing here knows pytest. A golden is only ever written here, whole or not at all, and only from a run that ended
-as it should and replays identically.
+Nothing here knows pytest. What becomes a golden is a run that ended as it should and replays identically, and
+nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from machine.testing.golden_options import Asked, age_text
 from machine.testing.golden_session import Ending
 
 __all__ = [
+    "Fresh",
     "Recording",
     "Unlike",
     "Wanted",
@@ -44,6 +46,8 @@ __all__ = [
     "record",
     "replay_difference",
     "too_old",
+    "unfinished",
+    "unwritable",
 ]
 
 _NAMES: Final = {"op_id": "op", "op_version": "version", "input_params": "input", "run_config": "config"}
@@ -131,11 +135,31 @@ class Recording:
         return max(int(time.time() - (self.history.started_ms or 0) / 1000), 0)
 
 
+@attrs.frozen
+class Fresh:
+    """A run that was just made for real and replays. It is in memory only."""
+
+    result: RunResult
+    store: Store
+
+    def write(self, file: Path) -> None:
+        """Make it the golden. Raises `BundleError` or `OSError`; what was there is there still."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        export_run(self.result.run_id, file, store=self.store)
+
+
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[Recording]:
     """Open a golden. Raises `BundleError` when it is none."""
     with open_bundle(file) as bundle:
         yield Recording.of(bundle.store, bundle.run_id)
+
+
+def unfinished(golden: Recording) -> Unlike | None:
+    """Return that the run of a golden has not ended, None when it has: nothing tells how it would go on."""
+    if golden.history.final:
+        return None
+    return Unlike(Ending.BROKEN, f"its run has not ended: it is {golden.result.status}")
 
 
 async def replay_difference(golden: Recording, wanted: Wanted, asked: Asked) -> Unlike | None:
@@ -195,22 +219,26 @@ def too_old(golden: Recording, max_age: int | None) -> Unlike | None:
     return Unlike(Ending.EXPIRED, title, cause="it is too old")
 
 
-async def record(file: Path, wanted: Wanted, statuses: Sequence[str]) -> RunResult | Unlike:
-    """Run for real and write the golden, if the run ends with one of `statuses` and replays; else say why not.
+async def record(wanted: Wanted, statuses: Sequence[str]) -> Fresh | Unlike:
+    """Run for real, and return the run if it ends with one of `statuses` and replays; else say why not."""
+    store = MemoryStore()
+    result = await _live(wanted, store)
+    if result.status not in statuses:
+        return _ended_badly(result, statuses)
+    again = await _replayed(result.run_id, wanted, store)
+    if again.divergence is not None:
+        title = "the run that was just recorded does not replay, so nothing was written"
+        return Unlike(Ending.FAILED, title, ["", *render.lines(again.divergence)])
+    return Fresh(result, store)
 
-    Raises `BundleError` or `OSError` when the file cannot be written; what was there is there still.
-    """
-    with MemoryStore() as store:
-        result = await _live(wanted, store)
-        if result.status not in statuses:
-            return _ended_badly(result, statuses)
-        again = await _replayed(result.run_id, wanted, store)
-        if again.divergence is not None:
-            title = "the run that was just recorded does not replay, so nothing was written"
-            return Unlike(Ending.FAILED, title, ["", *render.lines(again.divergence)])
-        file.parent.mkdir(parents=True, exist_ok=True)
-        export_run(result.run_id, file, store=store)
-    return result
+
+def unwritable(file: Path) -> Unlike | None:
+    """Return that a file cannot be written, as far as can be told before a run for real is made in vain."""
+    folder = next(path for path in file.parents if path.exists())
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return None
+    problem = "cannot be written" if folder.is_dir() else "is no directory"
+    return Unlike(Ending.FAILED, f"{folder} {problem}, so nothing was run")
 
 
 async def _live(wanted: Wanted, store: Store) -> RunResult:

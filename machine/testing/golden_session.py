@@ -19,7 +19,7 @@ import pytest
 from machine.testing.golden_files import FOLDER, SUFFIX, base_of, belongs, claimant_of
 from machine.testing.golden_options import Options, asked_of
 
-__all__ = ["KEY", "Ending", "Session"]
+__all__ = ["KEY", "PASSED", "Ending", "Session"]
 
 
 class Ending(StrEnum):
@@ -35,6 +35,7 @@ class Ending(StrEnum):
     FAILED = "failed"
     ORPHANED = "orphaned"
     DELETED = "deleted"
+    UNWRITTEN = "not written"
 
 
 _GOOD = frozenset({Ending.IDENTICAL, Ending.UPDATED, Ending.NEW})
@@ -177,3 +178,6 @@ class Session:
 
 KEY = pytest.StashKey[Session]()
 """Where a config keeps its session."""
+
+PASSED = pytest.StashKey[bool]()
+"""Where a test keeps whether it has passed, before its fixtures are torn down."""

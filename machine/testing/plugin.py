@@ -15,7 +15,7 @@ import pytest
 
 from machine.testing.golden_files import claimant_of, shown
 from machine.testing.golden_options import MARKER, Mode, add_options, options_of
-from machine.testing.golden_session import KEY, Ending, Session
+from machine.testing.golden_session import KEY, PASSED, Ending, Session
 
 if TYPE_CHECKING:
     from machine.testing.golden import Golden
@@ -106,6 +106,7 @@ def pytest_runtest_makereport(
     session = item.config.stash[KEY]
     if call.when == "call" and report.passed and session.tests:
         session.done.add(claimant_of(item))
+        item.stash[PASSED] = True
     return report
 
 

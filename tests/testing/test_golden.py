@@ -6,11 +6,10 @@ import os
 import time
 
 import pytest
+from golden_suite import said
 
-
-def said(result):
-    return "\n".join((*result.outlines, *result.errlines))
-
+from machine import export_run, open_bundle
+from machine.stores import Artifact, MemoryStore
 
 # -- recording and replaying ---------------------------------------------------------------------------------
 
@@ -271,18 +270,45 @@ def test_a_folder_that_cannot_be_written_fails_and_keeps_the_old_golden(recorded
 
     monkeypatch.setattr(os, "replace", refused)
     result = recorded.run("--golden=record")
-    result.assert_outcomes(failed=1)
-    assert "denied" in said(result).lower()
+    result.assert_outcomes(passed=1, errors=1)
+    assert "golden run failed: fixtures/test_prices.run" in said(result)
+    assert "error[bundle_not_written]" in said(result)
+    assert "Permission denied" in said(result)
     assert recorded.golden().read_bytes() == before
     assert recorded.fixtures == ["test_prices.run"]
 
 
-def test_a_folder_that_is_a_file_fails(suite):
+def test_what_cannot_be_written_is_not_run_for_real_at_all(suite):
     suite.write("fixtures", "no folder")
+    suite.change(
+        "async def data(ctx, io, rec):", "async def data(ctx, io, rec):\n    await io.write_file('ran', '')"
+    )
+    suite.change('"read_only_io"', '"apply_side_effect", idempotency="k"')
     result = suite.run("--golden=record-missing")
     result.assert_outcomes(failed=1)
-    assert "golden run failed: fixtures/test_prices.run" in said(result)
-    assert "Traceback" not in said(result)
+    assert "fixtures is no directory, so nothing was run" in said(result)
+    assert not (suite.path / "ran").exists()
+
+
+@pytest.mark.parametrize("mode", ["--golden=record-missing", "--golden=record", "--golden-update"])
+def test_a_test_that_fails_after_its_check_leaves_no_golden(suite, mode):
+    suite.change("== 25", "== 26", "test_prices.py")
+    result = suite.run(mode)
+    result.assert_outcomes(failed=1)
+    assert "golden: not written fixtures/test_prices.run: its test did not pass" in said(result)
+    assert "golden: 1 not written" in said(result)
+    assert suite.fixtures == []
+
+
+def test_a_golden_whose_run_has_not_ended_is_none(recorded):
+    with open_bundle(recorded.golden()) as bundle, MemoryStore() as cut:
+        kept = bundle.store._contents.artifacts
+        log = list(bundle.store.read_range(bundle.run_id))[:-1]
+        cut.append(bundle.run_id, 0, log, [Artifact(key, *kept[key]) for key in kept])
+        export_run(bundle.run_id, recorded.golden(), store=cut)
+    result = recorded.run()
+    result.assert_outcomes(failed=1)
+    assert "its run has not ended: it is running" in said(result)
 
 
 # -- the live world ------------------------------------------------------------------------------------------

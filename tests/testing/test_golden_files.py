@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from golden_suite import said
 
 from machine.testing.golden_files import belongs, file_of
 
 HEAD = "import pytest\nfrom prices import plan\n\n\n"
-
-
-def said(result):
-    return "\n".join((*result.outlines, *result.errlines))
 
 
 def test_a_file_is_named_after_the_test_its_class_and_its_parameters(suite):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from golden_suite import said
 
 TESTS = """
 import pytest
@@ -24,10 +25,6 @@ def test_other(golden):
 def test_of_something_else():
     pass
 """
-
-
-def said(result):
-    return "\n".join((*result.outlines, *result.errlines))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from golden_suite import said
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {
@@ -27,10 +28,6 @@ HEAVY = {
     "cyclopts",
     "hypothesis",
 }
-
-
-def said(result):
-    return "\n".join((*result.outlines, *result.errlines))
 
 
 # -- what it costs -------------------------------------------------------------------------------------------
