@@ -37,6 +37,8 @@ COMMANDS: Final = {
     "facts": ("machine.cli.log:facts", "List what a run learned from outside."),
     "context": ("machine.cli.data:context", "Print the context of a run as JSON."),
     "artifact": ("machine.cli.data:artifact", "Print the bytes of an artifact."),
+    "export": ("machine.cli.bundle:export", "Write a run as a bundle: one portable file."),
+    "import": ("machine.cli.bundle:import_runs", "Store the runs of bundles."),
     "scan": ("machine.cli.scan:scan", "Find what looks like a secret in a run or a file."),
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
     "torture": (

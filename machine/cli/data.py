@@ -33,12 +33,11 @@ def context(
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or @last.
+        The run: its id, the beginning of it, @last, or the path of a bundle.
     at
         The context as it was at this event of the log: that of the last checkpoint at or before it.
     """
-    with session.open_store() as store:
-        run_id = session.run_id(store, run)
+    with session.reading(run) as (store, run_id):
         head = store.latest_seq(run_id)
         if at is not None and at > head:
             raise UsageError(f"run {run_id} has {head} events, not {at}", code=Code.USAGE)
@@ -85,12 +84,7 @@ def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
     elif on_terminal(sys.stdout):
         _to_terminal(session.out.document, data)
     else:
-        buffer = getattr(sys.stdout, "buffer", None)
-        if buffer is None:  # stdout was replaced by something that takes text only
-            sys.stdout.write(data.decode("utf-8", "backslashreplace"))
-        else:
-            sys.stdout.flush()
-            buffer.write(data)
+        session.out.data(data)
     return 0
 
 

@@ -13,6 +13,7 @@ from cyclopts import CycloptsError
 from machine.cli.output import clean
 from machine.cli.session import Session
 from machine.errors import (
+    BundleError,
     CanonicalError,
     Code,
     CodecError,
@@ -36,12 +37,12 @@ class Exit(IntEnum):
     OK = 0, "done; the run completed, the replay is identical, the run is sound"
     FAILED = (
         1,
-        "the run failed, the replay diverged, a boundary is unsafe, or the store refused (full, busy, read-only)",
+        "the run failed, the replay diverged, a boundary is unsafe, or a store or file refused (full, read-only)",
     )
     USAGE = 2, "this cannot work as it was given: arguments, target, plan, input or configuration"
-    INTEGRITY = 3, "what is stored is not what was recorded, or is no store of this version"
+    INTEGRITY = 3, "what is stored is not what was recorded, or is no store or bundle of this version"
     SUSPENDED = 4, "the run waits for an answer from outside"
-    NOT_FOUND = 5, "there is no such run, artifact or store"
+    NOT_FOUND = 5, "there is no such run, artifact, store or bundle"
     CANCELLED = 130, "Ctrl-C; nothing durable is lost"
     BROKEN_PIPE = 141, "whoever read the output stopped reading"
 
@@ -68,6 +69,13 @@ class Cancelled(MachineError):  # noqa: N818 - no error: the user asked for it
 _INTEGRITY = frozenset(
     {Code.STORE_NOT_A_STORE, Code.STORE_NEWER_SCHEMA, Code.STORE_CORRUPT, Code.ARTIFACT_CORRUPT}
 )
+_BUNDLES: Mapping[str, Exit] = {
+    Code.BUNDLE_NOT_FOUND: Exit.NOT_FOUND,
+    Code.BUNDLE_READ_ONLY: Exit.USAGE,
+    Code.BUNDLE_TOO_LARGE: Exit.FAILED,
+    Code.BUNDLE_CONFLICT: Exit.FAILED,
+    Code.BUNDLE_NOT_WRITTEN: Exit.FAILED,
+}
 _USAGE = (UsageError, PlanError, ConfigError, CanonicalError, CodecError, IdError)
 
 
@@ -82,6 +90,8 @@ def exit_of(exc: BaseException) -> Exit:
             return Exit.INTEGRITY
         case NotFound():
             return Exit.NOT_FOUND
+        case BundleError():
+            return _BUNDLES.get(exc.code, Exit.INTEGRITY)
         case LogError() | Corruption():
             return Exit.INTEGRITY
         case StoreError() if exc.code in _INTEGRITY:

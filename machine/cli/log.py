@@ -43,14 +43,14 @@ def events(run: str, /, *, state: str | None = None, type: str | None = None, se
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or @last.
+        The run: its id, the beginning of it, @last, or the path of a bundle.
     state
         Only events of this state: its full id, or without the op.
     type
         Only events of this type, such as fact_recorded, or domain events of this name.
     """
-    with session.open_store() as store:
-        log = read(store, session.run_id(store, run))
+    with session.reading(run) as (store, run_id):
+        log = read(store, run_id)
     ids = log.state_ids(state)
     names = {entry.event.name for entry in log.entries if isinstance(entry.event, DomainEventRecorded)}
     if type is not None and type not in {*EVENT_TYPES, *names}:
@@ -136,12 +136,12 @@ def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or @last.
+        The run: its id, the beginning of it, @last, or the path of a bundle.
     state
         Only facts of this state: its full id, or without the op.
     """
-    with session.open_store() as store:
-        log = read(store, session.run_id(store, run))
+    with session.reading(run) as (store, run_id):
+        log = read(store, run_id)
         ids = log.state_ids(state)
         found = [
             (entry.seq, entry.event, _stored(store, entry.event.request_digest), _outcome(store, entry.event))

@@ -48,8 +48,7 @@ def resolve(
     """
     if (outcome is None) != not_done:
         raise UsageError("say what became of the effect: either --outcome JSON or --not-done")
-    with session.open_store() as store:
-        run_id = session.run_id(store, run)
+    with session.writing(run) as (store, run_id):
         if outcome is None:
             waits = machine.resolve(run_id, key, store=store, not_done=True)
         else:
@@ -111,8 +110,7 @@ def cancel(
     timeout
         How many seconds to wait for the process that drives it.
     """
-    with session.open_store() as store:
-        run_id = session.run_id(store, run)
+    with session.writing(run) as (store, run_id):
         result = machine.cancel(run_id, store=store, timeout=timeout)
     if session.as_json:
         session.json({"run_id": run_id, "status": result.status, "digest": result.digest})

@@ -122,6 +122,15 @@ class Output:
         """Print one JSON object on stdout: on one line, or indented for a person at a terminal."""
         sys.stdout.write(json.dumps(value, indent=2 if on_terminal(sys.stdout) else None) + "\n")
 
+    def data(self, data: bytes) -> None:
+        """Write bytes to stdout as they are."""
+        buffer = getattr(sys.stdout, "buffer", None)
+        if buffer is None:  # stdout was replaced by something that takes text only
+            sys.stdout.write(data.decode("utf-8", "backslashreplace"))
+        else:
+            sys.stdout.flush()
+            buffer.write(data)
+
     def document(self, value: Any) -> None:
         """Print a JSON value as a document for people, indented."""
         text = json.dumps(value, indent=2, ensure_ascii=False)

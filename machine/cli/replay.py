@@ -9,10 +9,11 @@ import machine
 from machine.cli import progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
-from machine.cli.session import Flag, Injected
+from machine.cli.session import Flag, Injected, names_bundle
 from machine.config import UndeclaredIo
-from machine.errors import Code, RunError
+from machine.errors import BundleError, Code, RunError
 from machine.replay import render
+from machine.replay.verify import Problem
 
 __all__ = ["replay", "verify"]
 
@@ -44,7 +45,7 @@ def replay(
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or @last.
+        The run: its id, the beginning of it, @last, or the path of a bundle.
     target
         The plan to replay against, when it is not the one the run was started from.
     undeclared_io
@@ -53,8 +54,7 @@ def replay(
     quiet
         Do not show progress.
     """
-    with session.open_store() as store:
-        run_id = session.run_id(store, run)
+    with session.reading(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter, session.user_code():
             try:
@@ -89,10 +89,15 @@ def verify(run: str, /, *, session: Injected) -> int:
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or @last.
+        The run: its id, the beginning of it, @last, or the path of a bundle.
     """
-    with session.open_store() as store:
-        result = machine.verify(session.run_id(store, run), store=store)
+    try:
+        with session.reading(run) as (store, run_id):
+            result = machine.verify(run_id, store=store)
+    except BundleError as exc:
+        if exc.code == Code.BUNDLE_NOT_FOUND:
+            raise
+        result = _of_bundle(exc)
     if session.as_json:
         session.json(result.to_json())
         return Exit.OK if result.ok else Exit.INTEGRITY
@@ -109,5 +114,14 @@ def verify(run: str, /, *, session: Injected) -> int:
             for problem in result.problems
         ],
     )
-    session.note("hint", "restore the store from a backup; what is intact can still be read")
+    if names_bundle(run):
+        session.note("hint", "get the bundle again from where it came from, or export the run again")
+    else:
+        session.note("hint", "restore the store from a backup; what is intact can still be read")
     return Exit.INTEGRITY
+
+
+def _of_bundle(exc: BundleError) -> machine.VerifyResult:
+    """Return what is wrong with a bundle that cannot be read as what is wrong with a run."""
+    where = "bundle" if exc.line is None else f"line {exc.line}"
+    return machine.VerifyResult("", 0, 0, None, (Problem(exc.code, where, exc.problem),))

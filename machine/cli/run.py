@@ -137,8 +137,7 @@ def resume(
     quiet
         Do not show progress.
     """
-    with session.open_store() as store:
-        run_id = session.run_id(store, run)
+    with session.writing(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
         status = store.run_row(run_id).status
         if status in FINAL_STATUSES:

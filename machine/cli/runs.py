@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 from machine import codec
 from machine.cli.output import STYLES, Cell, clean, compact, duration, moment, short
 from machine.cli.reading import RunLog, read, short_state, status_of
-from machine.cli.session import Injected, Session
+from machine.cli.session import Injected, Session, names_bundle
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine import reading
 from machine.errors import Code, UsageError
@@ -84,16 +84,19 @@ def show(run: str, /, *, session: Injected) -> int:
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or @last.
+        The run: its id, the beginning of it, @last, or the path of a bundle.
     """
-    with session.open_store() as store:
-        log = read(store, session.run_id(store, run))
+    with session.reading(run) as (store, run_id):
+        log = read(store, run_id)
         manifest = reading.manifest_of(store, log.started)
         built = reading.provenance_of(store, log.entries[0])
     if session.as_json:
         session.json(_as_json(log, manifest, built))
     else:
         _print(session, log, manifest, built)
+        if not log.history.final:
+            word, name = ("import", run) if names_bundle(run) else ("resume", log.history.run_id or "")
+            session.note("next", session.command(word, name))
     return 0
 
 
@@ -192,8 +195,6 @@ def _print(session: Session, log: RunLog, manifest: RunManifest, built: BuildPro
         out.line(("effects that were begun and have no outcome:", "yellow"))
         for key, event in history.uncertain.items():
             out.line(f"  event {_seq_of(log, key)}  {short_state(event.state_id)}  {clean(key)}")
-    if not history.final:
-        session.note("next", session.command("resume", history.run_id or ""))
 
 
 def _row(log: RunLog, index: int) -> tuple[Cell, ...]:

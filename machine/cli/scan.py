@@ -11,6 +11,7 @@ from machine.cli.output import clean
 from machine.cli.session import Injected
 from machine.engine.scan import Leak, scan_bytes
 from machine.engine.scan import scan as scan_run
+from machine.replay.bundle_lines import is_bundle
 
 __all__ = ["scan"]
 
@@ -24,16 +25,16 @@ def scan(what: str, /, *, session: Injected) -> int:
     Parameters
     ----------
     what
-        The run (its id, the beginning of it, or @last), or the path of a file.
+        The run (its id, the beginning of it, @last, or the path of a bundle), or the path of any other file.
     """
     path = Path(what)
-    if path.is_file():
+    if path.is_file() and not is_bundle(path):
         leaks = scan_bytes(path.read_bytes())
         leaks = [attrs.evolve(leak, where=what) for leak in leaks]
     else:
-        with session.open_store() as store:
-            what = session.run_id(store, what)
-            leaks = scan_run(what, store=store)
+        with session.reading(what) as (store, run_id):
+            leaks = scan_run(run_id, store=store)
+        what = run_id
     if session.as_json:
         session.json({"scanned": what, "found": [attrs.asdict(leak) for leak in leaks]})
     elif leaks:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import attrs
 from cyclopts import Parameter
 
 from machine.cli.output import Output
-from machine.errors import Code, NotFound, UsageError
+from machine.errors import BundleError, Code, NotFound, UsageError
 
 if TYPE_CHECKING:
     from machine.stores.base import Store
     from machine.target import Loaded
 
-__all__ = ["DEFAULT_STORE", "Flag", "Injected", "JsonText", "Repeated", "Session"]
+__all__ = ["DEFAULT_STORE", "Flag", "Injected", "JsonText", "Repeated", "Session", "names_bundle"]
 
 DEFAULT_STORE: Final = "sqlite:///.machine/runs.db"
 """The store when neither `--store` nor `$MACHINE_STORE` names one."""
 
 _LAST: Final = "@last"
+_RUN_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_BUNDLE_ENDINGS: Final = (".run", ".run.gz", ".jsonl")
 
 
 @attrs.frozen
@@ -42,10 +46,46 @@ class Session:
         return self.store or os.environ.get("MACHINE_STORE") or DEFAULT_STORE
 
     def open_store(self, *, create: bool = False) -> Store:
-        """Return the store; only a command that starts a run makes one."""
-        from machine.stores import open_store  # noqa: PLC0415 - --help must not pay for it
+        """Return the store; only a command that starts or imports a run makes one. A bundle is one to read from."""
+        from machine.replay.bundle import open_bundle  # noqa: PLC0415 - --help must not pay for it
+        from machine.replay.bundle_lines import is_bundle  # noqa: PLC0415 - the same
+        from machine.stores import open_store  # noqa: PLC0415 - the same
 
+        if is_bundle(self.store_url):
+            if create:
+                raise _read_only(self.store_url)
+            return open_bundle(self.store_url).store
         return open_store(self.store_url, create=create)
+
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[tuple[Store, str]]:
+        """Give the run that `name` means and where to read it: the store, or for the path of a bundle memory.
+
+        Raises what `run_id` raises, and `BundleError`.
+        """
+        from machine.replay.bundle import open_bundle  # noqa: PLC0415 - --help must not pay for it
+
+        if names_bundle(name):
+            with open_bundle(name) as bundle:
+                yield bundle.store, bundle.run_id
+        else:
+            with self.open_store() as store:
+                yield store, self.run_id(store, name)
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[tuple[Store, str]]:
+        """Give the run that `name` means and the store to change it in.
+
+        Raises what `run_id` raises, and `BundleError` (`bundle_read_only`) for a bundle.
+        """
+        from machine.replay.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
+
+        if names_bundle(name):
+            raise _read_only(name)
+        if is_bundle(self.store_url):
+            raise _read_only(self.store_url)
+        with self.open_store() as store:
+            yield store, self.run_id(store, name)
 
     def run_id(self, store: Store, name: str) -> str:
         """Return the id of the run that `name` means: an id, a unique prefix of one, or `@last`.
@@ -123,6 +163,23 @@ class Session:
     def json(self, value: Mapping[str, Any]) -> None:
         """Print the command's one JSON object."""
         self.out.json(value)
+
+
+def names_bundle(name: str) -> bool:
+    """Say whether what stands for a run is the path of a bundle: by its look, or because such a file is there."""
+    if name == _LAST or _RUN_ID.fullmatch(name):
+        return False
+    looks_so = os.sep in name or "/" in name or name.endswith(_BUNDLE_ENDINGS)
+    return looks_so or Path(name).is_file()
+
+
+def _read_only(path: str) -> BundleError:
+    return BundleError(
+        "a bundle is only read: what this command does to the run would be lost",
+        path=path,
+        code=Code.BUNDLE_READ_ONLY,
+        hint=f"{shlex.join(['machine', 'import', path])} puts it into a store; then give the run's id",
+    )
 
 
 Injected: TypeAlias = Annotated[Session, Parameter(parse=False)]
