@@ -19,7 +19,7 @@ from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest
 from machine.engine.control import Control
-from machine.engine.handlers import Doorkeeper, idempotency_key_of
+from machine.engine.handlers import Doorkeeper
 from machine.engine.log import TimedOut
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
@@ -43,7 +43,7 @@ from machine.io.outcome import UncertainEffect, namespace_of, told
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Log, Payloads, Quiet, running_tasks
 from machine.io.transport import Transport
-from machine.io.undeclared import unguarded
+from machine.io.undeclared import behind_io
 from machine.kernel.context import Context
 from machine.kernel.decide import (
     ChangePlan,
@@ -162,7 +162,7 @@ class Run:
     async def _start(self) -> None:
         opening = self.opening
         assert opening is not None
-        self.snapshot, nodes, values = Snapshot.empty(self._load).update(opening.input_writes)
+        self.snapshot, nodes, values = Snapshot.empty(behind_io(self.log.load)).update(opening.input_writes)
         opening.payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
         opening.payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
         started = RunStarted(self.graph.op_id, opening.manifest_id, self.graph.plan_id, self.snapshot.id)
@@ -177,12 +177,8 @@ class Run:
 
     def _checkpoint(self, snapshot_id: str) -> Snapshot:
         if self.snapshot is None or self.snapshot.id != snapshot_id:
-            self.snapshot = Snapshot.open(snapshot_id, self._load)
+            self.snapshot = Snapshot.open(snapshot_id, behind_io(self.log.load))
         return self.snapshot
-
-    def _load(self, artifact_id: str) -> bytes:
-        with unguarded():  # for a handler that reads its context
-            return self.log.load(artifact_id)
 
     async def _enter(self, decision: EnterState) -> None:
         if self.live and decision.delay_ms:
@@ -222,7 +218,7 @@ class Run:
         return refused(f"the attempt of {state.id} was interrupted", Code.ATTEMPT_INTERRUPTED, retryable=True)
 
     def _refuse_if_aborted(self) -> None:
-        reason = self.log.abort()
+        reason = self.log.abort() or self._door.failure
         if reason is not None:
             raise reason
 
@@ -235,11 +231,12 @@ class Run:
             log=self.log,
             transports=self.transports,
             catalogue=self.catalogue,
-            idempotency_key=idempotency_key_of(state, ctx),
+            idempotency_key=None,
             quiet=Quiet(self._tasks, blocking=state.blocking),
             vault=self.vault,
             run=self.control.scope,
         )
+        scope.idempotency_key = self._door.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), Recorder(scope)
         before = _times_cancelled()
         timeout = state.meta.timeout
@@ -269,9 +266,7 @@ class Run:
         state = scope.state
         if state.meta.reconcile is not None:
             await self._reconcile(scope, io)
-        outcome = await self._door.handle(scope, ctx, io, rec)
-        scope.refuse_undeclared()
-        return outcome
+        return await self._door.handle(scope, ctx, io, rec)
 
     async def _reconcile(self, scope: AttemptScope, io: IoProvider) -> None:
         """Have the state's reconcile function say what became of each effect that has no outcome."""

@@ -16,7 +16,7 @@ from machine import canonical
 from machine.catalogue import STANDARD, Catalogue
 from machine.config import RunConfig, Target, UndeclaredIo
 from machine.engine import reading
-from machine.engine.handlers import Doorkeeper, idempotency_key_of
+from machine.engine.handlers import Doorkeeper
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, run
@@ -27,6 +27,7 @@ from machine.failures import describe
 from machine.io.preview import PreviewIo, PreviewLog
 from machine.io.scope import AttemptScope, Quiet, running_tasks
 from machine.io.transport import Transport
+from machine.io.undeclared import behind_io
 from machine.kernel.context import Context
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
@@ -131,10 +132,11 @@ async def dry_run(
     ]
     effects: list[DryEffect] = []
     if skipped:
+        door = Doorkeeper(config.undeclared_io, reporter or Reporter())
         async with opened(config, transports) as doors:
-            door = Doorkeeper(config.undeclared_io, reporter or Reporter())
             previews = _Previews(config, store, history, doors, catalogue, door)
-            effects = [await previews.effect_of(state, bases[state.id]) for state in skipped]
+            with door.open():
+                effects = [await previews.effect_of(state, bases[state.id]) for state in skipped]
     return DryRun(
         result,
         tuple(_state(state_id, history) for state_id in graph.order),
@@ -181,16 +183,16 @@ class _Previews:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
         vault = Vault(self.config.secrets, self.store.secret_key())
         log = PreviewLog(self.history, self.store.get)
-        ctx = Context(Snapshot.open(base, self.store.get))
-        key: str | None = None
+        ctx = Context(Snapshot.open(base, behind_io(self.store.get)))
+        scope = self._scope(state, log, vault)
         try:
-            key = idempotency_key_of(state, ctx)
-            unknown = await self._play(state, key, ctx, log, vault)
+            scope.idempotency_key = self.door.idempotency_key(scope, ctx)
+            unknown = await self._play(scope, ctx)
         except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
             raise
         except BaseException as exc:  # noqa: BLE001 - user code may raise anything, in groups too
             unknown = _why(exc, vault)
-        shown = vault.text(key) if key is not None else None
+        shown = vault.text(scope.idempotency_key) if scope.idempotency_key is not None else None
         if log.ended is None:
             return DryEffect(state.id, shown, None, None, unknown)
         effect = log.ended.effect
@@ -198,29 +200,27 @@ class _Previews:
             return DryEffect(state.id, shown, None, None, f"it cannot be known: {log.ended.reason}")
         return DryEffect(state.id, shown, effect.namespace, canonical.decode(effect.data), None)
 
-    async def _play(
-        self, state: PlanState, key: str | None, ctx: Context, log: PreviewLog, vault: Vault
-    ) -> str:
-        """Call the handler and return why its effect is not known when it comes to its end."""
-        scope = AttemptScope(
+    def _scope(self, state: PlanState, log: PreviewLog, vault: Vault) -> AttemptScope:
+        return AttemptScope(
             state=state,
             attempt=0,
             config=self.config,
             log=log,
             transports=self.transports,
             catalogue=self.catalogue,
-            idempotency_key=key,
+            idempotency_key=None,
             quiet=Quiet(frozenset(running_tasks()), blocking=state.blocking),
             vault=vault,
         )
-        io = PreviewIo(scope)
+
+    async def _play(self, scope: AttemptScope, ctx: Context) -> str:
+        """Call the handler and return why its effect is not known when it comes to its end."""
+        io, timeout = PreviewIo(scope), scope.state.meta.timeout
         try:
-            with anyio.move_on_after(state.meta.timeout) as scope.limit:
-                with self.door.open():
-                    await self.door.handle(scope, ctx, io, Recorder(scope))
-                scope.refuse_undeclared()
+            with anyio.move_on_after(timeout) as scope.limit:
+                await self.door.handle(scope, ctx, io, Recorder(scope))
                 return "the handler came to its end without an effect"
-            return f"it cannot be known: the handler took longer than its timeout, {state.meta.timeout:g} s"
+            return f"it cannot be known: the handler took longer than its timeout, {timeout:g} s"
         finally:
             await io.end()
             scope.closed = True

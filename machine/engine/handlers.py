@@ -28,10 +28,10 @@ from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope
 from machine.io.undeclared import WATCHING, Undeclared, Watch, guarded, unguarded
 from machine.kernel.context import Context
-from machine.plan import PlanState, is_plain
+from machine.plan import is_plain
 from machine.state import Handler
 
-__all__ = ["Doorkeeper", "idempotency_key_of"]
+__all__ = ["Doorkeeper"]
 
 _WATCH: Final[type[Watch]] = MonitoredWatch if sys.version_info >= (3, 12) else ProfiledWatch
 
@@ -45,6 +45,8 @@ class Doorkeeper:
     def __init__(self, undeclared_io: UndeclaredIo, reporter: Reporter) -> None:
         self._undeclared_io = undeclared_io
         self._reporter = reporter
+        self.failure: BaseException | None = None
+        """What the reporter raised when it was told, which ends the run."""
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -83,21 +85,42 @@ class Doorkeeper:
             if not plain:
                 return await function(ctx, io, third)
             return await _in_thread(scope.state.id, function, ctx, io, third)
-        watch = _WATCH(
-            functools.partial(self._found, scope, set()),
-            function,
-            plain=plain,
-            alone=lambda: scope.quiet.alone,
-        )
+        watch = self._watch(scope, function, plain=plain)
         with guarded(watch):
             try:
                 if not plain:
-                    return await watch.run(function, ctx, io, third)
-                watched = functools.partial(watch.call, function)
-                watched.__name__ = getattr(function, "__name__", "handler")  # type: ignore[attr-defined]
-                return await _in_thread(scope.state.id, watched, ctx, io, third)
+                    returned = await watch.run(function, ctx, io, third)
+                else:
+                    watched = functools.partial(watch.call, function)
+                    watched.__name__ = getattr(function, "__name__", "handler")  # type: ignore[attr-defined]
+                    returned = await _in_thread(scope.state.id, watched, ctx, io, third)
             finally:
                 watch.end()
+        scope.refuse_undeclared()
+        return returned
+
+    def idempotency_key(self, scope: AttemptScope, ctx: Context) -> str | None:
+        """Return the idempotency key of an attempt's state over a context. Raises `StateError` when it is none."""
+        key = scope.state.meta.idempotency
+        if not callable(key):
+            return key
+        if self._undeclared_io is UndeclaredIo.ALLOW:
+            value = key(ctx)
+        else:
+            watch = self._watch(scope, key, plain=True, remedy="compute the idempotency key from the context")
+            with guarded(watch):
+                value = watch.call(key, ctx)
+            scope.refuse_undeclared()
+        if not isinstance(value, str) or not value or not value.isprintable():
+            raise StateError(
+                f"the idempotency key of {scope.state.id} must be a non-empty printable string, not {value!r}",
+                code=Code.INVALID_IDEMPOTENCY_KEY,
+            )
+        return value
+
+    def _watch(self, scope: AttemptScope, function: Any, *, plain: bool, remedy: str | None = None) -> Watch:
+        found = functools.partial(self._found, scope, set())
+        return _WATCH(found, function, plain=plain, remedy=remedy, alone=lambda: scope.quiet.alone)
 
     def _found(self, scope: AttemptScope, seen: set[tuple[str, int, str]], what: Undeclared) -> None:
         if self._undeclared_io is UndeclaredIo.ERROR:
@@ -112,7 +135,13 @@ class Doorkeeper:
         once = (what.file, what.line, what.remedy)  # one call may be several acts, and a loop comes by often
         if once not in seen and not scope.closed:
             seen.add(once)
-            self._reporter.undeclared(scope.state.id, attrs.evolve(what, does=scope.vault.text(what.does)))
+            try:
+                self._reporter.undeclared(
+                    scope.state.id, attrs.evolve(what, does=scope.vault.text(what.does))
+                )
+            except BaseException as exc:
+                self.failure = exc
+                raise
 
 
 async def _in_thread(state_id: str, function: Handler, ctx: Context, io: IoProvider, third: Any) -> Any:
@@ -129,16 +158,3 @@ async def _in_thread(state_id: str, function: Handler, ctx: Context, io: IoProvi
             hint="declare it with async def",
         )
     return result
-
-
-def idempotency_key_of(state: PlanState, ctx: Context) -> str | None:
-    """Return the idempotency key of a state over a context. Raises `StateError` when it is none."""
-    key = state.meta.idempotency
-    if callable(key):
-        key = key(ctx)
-        if not isinstance(key, str) or not key or not key.isprintable():
-            raise StateError(
-                f"the idempotency key of {state.id} must be a non-empty printable string, not {key!r}",
-                code=Code.INVALID_IDEMPOTENCY_KEY,
-            )
-    return key

@@ -160,6 +160,8 @@ def resolved() -> Found:
     targets = {id(os.environ), id(random.SystemRandom), id(random.Random)}
     for ambient in AMBIENT:
         *parents, thing = _path(ambient.name)
+        if thing is None:
+            continue
         words.setdefault(ambient.word, set()).update(map(id, parents))
         targets.add(id(thing))
         function = getattr(thing, "__func__", thing)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from types import BuiltinFunctionType, CodeType
+from types import BuiltinFunctionType, CodeType, MethodDescriptorType
 from typing import Any, Final
 
 from machine.io.ambient import resolved
@@ -106,14 +106,21 @@ def _refresh(watch: Watch) -> None:
         _cover(own)
 
 
-def _on_call(code: CodeType, offset: int, called: Any, argument: Any) -> None:
-    del code, offset, argument
+def _on_call(code: CodeType, offset: int, called: Any, argument: Any) -> Any:
+    del offset, argument
     if _tool.stale and (watch := WATCHING.get()) is not None:
         _refresh(watch)
-    if type(called) is BuiltinFunctionType:
+    kind = type(called)
+    if kind is BuiltinFunctionType:
         ambient = resolved().builtins.get(called)
-        if ambient is not None and (watch := WATCHING.get()) is not None:
-            seen_builtin(ambient, sys._getframe(1), watch)  # noqa: SLF001 - the frame it is about
+        if ambient is not None:
+            if (watch := WATCHING.get()) is not None:
+                seen_builtin(ambient, sys._getframe(1), watch)  # noqa: SLF001 - the frame it is about
+            return None
+    elif kind is not MethodDescriptorType and kind is not type:
+        return None
+    # called by its own name, so it is this one that is meant here: the place need not be looked at again
+    return _monitoring.DISABLE if called.__name__ in code.co_names else None
 
 
 def _on_start(code: CodeType, offset: int) -> None:

@@ -18,7 +18,7 @@ import attrs
 
 from machine.io.places import own_frame
 
-__all__ = ["WATCHING", "Undeclared", "Watch", "guarded", "unguarded"]
+__all__ = ["WATCHING", "Undeclared", "Watch", "behind_io", "guarded", "unguarded"]
 
 NO_CALL: Final = "make it a transport of the run's own, or set undeclared_io"
 
@@ -50,7 +50,8 @@ class Watch:
     """Who is told of what one call of a handler does by itself.
 
     `found` is called in place, before the thing is done; what it raises is raised there, and then it is not done.
-    `function` is what will be called. `alone` says whether it has started no task of its own.
+    `function` is what will be called, `remedy` what to do instead where that is no call of `io`; `alone` says
+    whether it has started no task of its own.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Watch:
         function: Callable[..., Any],
         *,
         plain: bool,
+        remedy: str | None = None,
         alone: Callable[[], bool] = lambda: True,
     ) -> None:
         self.own: frozenset[str] = frozenset()
@@ -67,6 +69,7 @@ class Watch:
         self._function = function
         self._found = found
         self._await = "" if plain else "await "
+        self._remedy = remedy
         self.reach(function)
 
     @classmethod
@@ -84,7 +87,7 @@ class Watch:
         """Tell of what the code of `frame` is about to do; `instead` is the call of `io` to make."""
         at = own_frame(frame, self.own)
         file, line = (at.f_code.co_filename, at.f_lineno) if at is not None else _home(self._function)
-        remedy = f'use "{self._await}{instead}"' if instead else NO_CALL
+        remedy = self._remedy or (f'use "{self._await}{instead}"' if instead else NO_CALL)
         token = WATCHING.set(None)  # whatever is made of it may write to a log of its own
         try:
             self._found(Undeclared(event, does, file, line, remedy))
@@ -176,3 +179,13 @@ class unguarded(_Watching):  # noqa: N801 - a context manager, used like a funct
         self._reset()
         if self._watch is not None:
             self._watch.resume()
+
+
+def behind_io(function: Callable[[str], bytes]) -> Callable[[str], bytes]:
+    """Return a function that loads what a handler reads of its context: the engine's doing, not the handler's."""
+
+    def load(artifact_id: str) -> bytes:
+        with unguarded():
+            return function(artifact_id)
+
+    return load
