@@ -186,6 +186,14 @@ def test_another_configuration_is_a_difference_of_its_own(recorded):
     assert "/config/retry_policy/max_attempts" in said(result)
 
 
+def test_a_secret_in_the_input_is_refused_and_never_shown(recorded):
+    recorded.change('"add": 1', '"api_key": "hunter2-hunter2"', "test_prices.py")
+    result = recorded.run("--tb=short", "-p", "no:logging")
+    result.assert_outcomes(failed=1)
+    assert "error[secret_in_manifest]" in said(result)
+    assert "hunter2" not in said(result)
+
+
 def test_another_version_and_another_op_are_a_difference(recorded):
     recorded.change('Plan("prices", version="1")', 'Plan("costs", version="2")')
     result = recorded.run()
@@ -306,9 +314,11 @@ def test_a_golden_whose_run_has_not_ended_is_none(recorded):
         log = list(bundle.store.read_range(bundle.run_id))[:-1]
         cut.append(bundle.run_id, 0, log, [Artifact(key, *kept[key]) for key in kept])
         export_run(bundle.run_id, recorded.golden(), store=cut)
-    result = recorded.run()
-    result.assert_outcomes(failed=1)
-    assert "its run has not ended: it is running" in said(result)
+    recorded.write("world.txt", "12")
+    for mode in ("--golden=replay", "--golden-update"):
+        result = recorded.run(mode)
+        result.assert_outcomes(failed=1)
+        assert "its run has not ended: it is running" in said(result)
 
 
 # -- the live world ------------------------------------------------------------------------------------------
@@ -354,7 +364,7 @@ def test_an_answer_that_leads_to_the_same_is_no_difference_and_a_part_can_be_lef
 # -- age -----------------------------------------------------------------------------------------------------
 
 
-def test_a_golden_that_is_too_old_fails_and_an_update_renews_it(recorded, monkeypatch):
+def test_a_golden_that_is_too_old_fails(recorded, monkeypatch):
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 40 * 86400)
     assert recorded.run().ret == 0
@@ -370,6 +380,27 @@ def test_an_age_that_is_none_is_refused(suite, text):
     result = suite.run(f"--golden-max-age={text}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "is not an age" in said(result)
+
+
+@pytest.mark.parametrize(("age", "outcome"), [("30d", "failed"), ("6w", "passed")])
+def test_the_marker_says_how_old_a_golden_may_be_whatever_the_command_line_says(
+    recorded, monkeypatch, age, outcome
+):
+    mark = f"import pytest\n\n\n@pytest.mark.golden(max_age='{age}')\ndef test_prices"
+    recorded.change("def test_prices", mark, "test_prices.py")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 40 * 86400)
+    recorded.run("--golden-max-age=35d").assert_outcomes(**{outcome: 1})
+
+
+def test_an_update_renews_what_is_too_old(recorded):
+    recorded.write("world.txt", "12")
+    mark = "import pytest\n\n\n@pytest.mark.golden(max_age='1s')\ndef test_prices"
+    recorded.change("def test_prices", mark, "test_prices.py")
+    recorded.write("conftest.py", "import time\n\nreal = time.time\ntime.time = lambda: real() + 100\n")
+    result = recorded.process("--golden-update")
+    result.assert_outcomes(passed=1)
+    assert "golden: updated fixtures/test_prices.run (it is too old)" in said(result)
 
 
 # -- a running loop ------------------------------------------------------------------------------------------

@@ -154,6 +154,11 @@ def test_orphans_are_not_looked_for_when_a_file_was_not_collected(many, workers,
     assert left_alone(many, "--continue-on-collection-errors", *workers)
 
 
+def test_orphans_are_not_looked_for_when_a_worker_died(many):
+    many.write("test_zz.py", "import os\n\n\ndef test_zz():\n    os._exit(1)\n")
+    assert left_alone(many, "-n", "2")
+
+
 def test_a_test_that_did_not_pass_keeps_all_of_its_goldens(many, workers):
     many.change("golden.check(plan)\n", "raise ValueError\n    golden.check(plan)\n", "test_prices.py")
     result = many.run("--golden-allow-deletion", *workers)
