@@ -14,7 +14,7 @@ from typing import Any, Final
 from machine.replay.divergence import Cause, Divergence
 from machine.replay.pointer import Change
 
-__all__ = ["Mark", "lines", "marked"]
+__all__ = ["Mark", "changed", "lines", "marked"]
 
 MOST_CHANGES: Final = 10
 """Changes that are shown; the rest are counted. All are in `Divergence.to_json()`."""
@@ -92,6 +92,17 @@ def _code(changed: Sequence[str]) -> Iterator[tuple[Mark, str]]:
         yield Mark.TEXT, f"    ... and {len(changed) - MOST_LINES} more lines"
 
 
+def changed(changes: Sequence[Change]) -> Iterator[tuple[Mark, str]]:
+    """Yield the lines of some changes: the pointer of each, and its two sides."""
+    for change in changes[:MOST_CHANGES]:
+        before, after = _pair(change)
+        yield Mark.POINTER, f"  {_printable(change.pointer)}"
+        yield Mark.RECORDED, f"    RECORDED  {before}"
+        yield Mark.NOW, f"    NOW       {after}"
+    if len(changes) > MOST_CHANGES:
+        yield Mark.TEXT, f"  ... and {len(changes) - MOST_CHANGES} more"
+
+
 def _folded(label: str, text: str) -> list[str]:
     return textwrap.wrap(
         _printable(text),
@@ -116,13 +127,7 @@ def _sides(divergence: Divergence) -> Iterator[tuple[Mark, str]]:
         yield Mark.RECORDED, f"  RECORDED  {_side(recorded)}"
         yield Mark.NOW, f"  NOW       {_side(now)}"
         return
-    for change in changes[:MOST_CHANGES]:
-        before, after = _pair(change)
-        yield Mark.POINTER, f"  {_printable(change.pointer)}"
-        yield Mark.RECORDED, f"    RECORDED  {before}"
-        yield Mark.NOW, f"    NOW       {after}"
-    if len(changes) > MOST_CHANGES:
-        yield Mark.TEXT, f"  ... and {len(changes) - MOST_CHANGES} more"
+    yield from changed(changes)
 
 
 def _side(value: Any) -> str:
