@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from machine.replay.divergence import Cause, Divergence
+from machine.replay.divergence import Cause, Divergence, DivergenceKind
 from machine.replay.pointer import Change
 
 __all__ = ["Mark", "changed", "lines", "marked"]
@@ -80,8 +80,16 @@ def marked(divergence: Divergence) -> list[tuple[Mark, str]]:
     if divergence.cause_text:
         found.extend((Mark.CAUSE, line) for line in _folded("  cause  ", divergence.cause_text))
         found.extend(_code(divergence.code))
-    found.extend((Mark.NEXT, line) for line in _folded("  next   ", _NEXT[divergence.cause]))
+    found.extend((Mark.NEXT, line) for line in _folded("  next   ", _next(divergence)))
     return found
+
+
+def _next(divergence: Divergence) -> str:
+    if divergence.kind is DivergenceKind.UNDECLARED_IO:
+        return (
+            "make the call through io; undeclared_io in the configuration of the run says what is let through"
+        )
+    return _NEXT[divergence.cause]
 
 
 def _code(changed: Sequence[str]) -> Iterator[tuple[Mark, str]]:
