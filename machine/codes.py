@@ -60,6 +60,9 @@ class Code(StrEnum):
     EFFECT_NOT_DONE = "effect_not_done"
     EFFECT_NOT_UNCERTAIN = "effect_not_uncertain"
     INVALID_EFFECT_OUTCOME = "invalid_effect_outcome"
+    INVALID_FORK_POINT = "invalid_fork_point"
+    FACT_NOT_FOUND = "fact_not_found"
+    FACT_AMBIGUOUS = "fact_ambiguous"
     INVOCATION_CONFLICT = "invocation_conflict"
     INVALID_INVOCATION_KEY = "invalid_invocation_key"
     HANDLER_ERROR = "handler_error"
@@ -76,6 +79,7 @@ class Code(StrEnum):
     CONTEXT_KEY_MISSING = "context_key_missing"
     CONTEXT_VALUE_MUTATED = "context_value_mutated"
     CONTEXT_VALUE_TOO_LARGE = "context_value_too_large"
+    POINTER_NOT_FOUND = "pointer_not_found"
     # io
     MISSING_FACT_KEY = "missing_fact_key"
     MISSING_FACT = "missing_fact"

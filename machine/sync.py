@@ -13,11 +13,12 @@ from machine.engine import dry_run as dry
 from machine.engine import operator, runs
 from machine.errors import UsageError
 from machine.replay import compare as comparison
+from machine.replay import fork as forking
 from machine.replay import reproduce
 from machine.replay.paranoid import seconded
 from machine.replay.verify import verify
 
-__all__ = ["cancel", "compare", "dry_run", "replay", "resolve", "resume", "run", "verify"]
+__all__ = ["cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +49,7 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
 run = _plain(seconded(runs.run))
 dry_run = _plain(seconded(dry.dry_run))
 resume = _plain(seconded(runs.resume))
+fork = _plain(forking.fork)
 replay = _plain(reproduce.replay)
 compare = _plain(comparison.compare)
 resolve = _plain(operator.resolve)

@@ -18,9 +18,9 @@ from machine.replay.compare import Verdict
 from machine.replay.divergence import Divergence, DivergenceKind
 from machine.replay.verify import Problem
 
-__all__ = ["compare", "replay", "verify"]
+__all__ = ["STYLES", "compare", "replay", "verify"]
 
-_STYLES: Final[Mapping[render.Mark, str]] = {
+STYLES: Final[Mapping[render.Mark, str]] = {
     render.Mark.TITLE: "bold",
     render.Mark.POINTER: "cyan",
     render.Mark.RECORDED: "red",
@@ -144,7 +144,7 @@ def compare(
 
 def _show(session: Session, divergence: Divergence) -> None:
     for mark, line in render.marked(divergence):
-        session.out.line((line, _STYLES.get(mark, "")))
+        session.out.line((line, STYLES.get(mark, "")))
 
 
 def verify(run: str, /, *, session: Injected) -> int:

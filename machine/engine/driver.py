@@ -205,7 +205,7 @@ class Run:
         payloads = Payloads()
         try:
             ending, info = await self._tried(state, decision, payloads)
-            if self.second is not None and not (isinstance(ending, StateFailed) and ending.cut):
+            if self.second is not None:
                 self._refuse_if_aborted()
                 differs = await self.second.differs(self, decision, ending, payloads)
                 if differs is not None:

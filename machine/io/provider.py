@@ -354,9 +354,8 @@ class IoProvider(ABC):
         if scope.reads_only:  # how the world stood before the crash is not what it is asked
             return None
         occurrence = int(call.key.rpartition("/")[2])
-        keeps_all = scope.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
         return scope.log.history.reusable(
-            scope.state.id, call.namespace, call.digest, occurrence, keeps_all=keeps_all
+            scope.state.id, call.namespace, call.digest, occurrence, keeps_all=scope.keeps_all
         )
 
     def _result(self, fact: FactRecorded) -> IoResult:
@@ -378,20 +377,18 @@ class IoProvider(ABC):
             hint=f"pass transports={{{call.namespace.partition('.')[0]!r}: ...}}",
         )
 
+    def _intent_of(self, call: Call) -> EffectIntended:
+        scope = self._scope
+        return EffectIntended(
+            call.key,
+            call.digest,
+            scope.idempotency_key or "",
+            scope.state.id,
+            scope.attempt,
+            self._intended_through(call),
+        )
+
     async def _intend(self, call: Call) -> None:
         """Put the intent of an effect into the log, durable before the effect may leave the process."""
-        scope = self._scope
-        await scope.log.emit(
-            [
-                EffectIntended(
-                    call.key,
-                    call.digest,
-                    scope.idempotency_key or "",
-                    scope.state.id,
-                    scope.attempt,
-                    self._intended_through(call),
-                )
-            ],
-            call.payloads(),
-        )
-        await scope.log.durable()
+        await self._scope.log.emit([self._intent_of(call)], call.payloads())
+        await self._scope.log.durable()

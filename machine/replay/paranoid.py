@@ -58,8 +58,8 @@ class SecondRun:
             self._inside = True
         elif isinstance(entry.event, StateCompleted | StateFailed):
             self._inside = False
-        if self._log.divergence is not None or entry.seq <= self._log.history.head_seq:
-            return  # nothing more is compared, or it was when it was about to be written
+        if entry.seq <= self._log.history.head_seq:
+            return  # it was compared when it was about to be written
         self._entries.append(entry)
         if not self._inside:
             self._log.pass_over()

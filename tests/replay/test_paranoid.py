@@ -603,3 +603,30 @@ def test_a_secret_that_is_learned_late_makes_no_difference(store):
         result = run(plan_of(handler), store, transports=doors, config=chosen)
         assert result.status == "completed", result.error
         assert [request["text"] for request in doors["world"].asked] == [SECRET, SECRET]
+
+
+def test_a_fork_of_a_paranoid_run_is_paranoid_and_knows_what_it_has_copied(store):
+    plan = Plan("op")
+    drawn = iter(range(100))
+    steady = True
+
+    @plan.state("step.first")
+    async def first(ctx, io, rec):
+        ctx["first"] = await io.record_value("first", 1)
+
+    @plan.state("step.second", after=[first])
+    async def second(ctx, io, rec):
+        ctx["second"] = [ctx["first"], 0 if steady else next(drawn)]
+
+    result = machine.run(plan, store=store, config=RunConfig(paranoid=True))
+    forked = machine.fork(result.run_id, plan=plan, store=store, at=5)
+    assert (forked.result.status, forked.copied, forked.ran) == (
+        "completed",
+        ("op.step.first",),
+        ("op.step.second",),
+    )
+    again = machine.fork(result.run_id, plan=plan, store=store, at=result.head_seq, set_facts={"first": 7})
+    assert again.result.context["second"] == [7, 0]
+    steady = False
+    unsteady = machine.fork(result.run_id, plan=plan, store=store, at=5)
+    assert unsteady.result.error.code == "not_deterministic"
