@@ -138,6 +138,6 @@ async def clock(ctx, io, rec):
 
 def test_what_a_handler_does_without_io_is_told_by_the_first_run_alone(process, write):
     write("clock.py", CLOCK)
-    said = process("torture", "clock.py", "--fault", "kill_before")
+    said = process("torture", "clock.py", "--fault", "killed_before_append")
     assert said.code == 0, said.err
     assert said.err.count("clock.read.clock reads the clock (time.time) without io at clock.py:11") == 1
