@@ -68,6 +68,7 @@ class Code(StrEnum):
     HANDLER_ERROR = "handler_error"
     INVALID_OUTCOME = "invalid_outcome"
     STATE_TIMEOUT = "state_timeout"
+    NOT_DETERMINISTIC = "not_deterministic"
     SIDE_EFFECT_NOT_DECLARED = "side_effect_not_declared"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     INVALID_IDEMPOTENCY_KEY = "invalid_idempotency_key"

@@ -211,6 +211,7 @@ class RunConfig:
     `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them.
     `secrets` says what may never be recorded. `undeclared_io` says what becomes of what handlers do without `io`.
     `replay_missing_fact_retryable` says whether `missing_fact` (under `io_mode="replay"`) may be retried.
+    `paranoid` runs each state a second time, at once and from its own facts, and fails it where the two differ.
     """
 
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
@@ -224,6 +225,7 @@ class RunConfig:
     exec_allow: tuple[str, ...] = attrs.field(default=("/",), converter=_names)
     secrets: SecretPolicy = attrs.field(factory=SecretPolicy, validator=_instance)
     undeclared_io: UndeclaredIo = attrs.field(default=UndeclaredIo.WARN, converter=_undeclared_io)
+    paranoid: bool = attrs.field(default=False, validator=_instance)
 
     @exec_allow.validator
     def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ from machine.errors import UsageError
 from machine.replay import compare as comparison
 from machine.replay import fork as forking
 from machine.replay import reproduce
+from machine.replay.paranoid import seconded
 from machine.replay.verify import verify
 
 __all__ = ["cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"]
@@ -45,9 +46,9 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     return plain
 
 
-run = _plain(runs.run)
-dry_run = _plain(dry.dry_run)
-resume = _plain(runs.resume)
+run = _plain(seconded(runs.run))
+dry_run = _plain(seconded(dry.dry_run))
+resume = _plain(seconded(runs.resume))
 fork = _plain(forking.fork)
 replay = _plain(reproduce.replay)
 compare = _plain(comparison.compare)

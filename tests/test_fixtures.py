@@ -90,6 +90,7 @@ def test_the_richer_bundle_of_format_1_has_every_kind_of_event_and_artifact():
     assert {line["artifact"]["kind"] for line in lines if "artifact" in line} == {*ArtifactKind} - {
         "plan",
         "provenance",
+        "shared_past",  # of a fork alone
     }
 
 

@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "verify": ("machine.cli.replay:verify", "Check that a run is what was recorded; no user code runs."),
     "diff": ("machine.cli.diff:diff", "Say how two recorded runs differ."),
     "blame": ("machine.cli.blame:blame", "Say who wrote a value of the context, and from what."),
+    "doctor": ("machine.cli.doctor:doctor", "Find what would make a replay differ."),
     "runs": ("machine.cli.runs:runs", "List runs, newest first."),
     "show": ("machine.cli.runs:show", "Show one run: states, attempts, errors, where it came from."),
     "events": ("machine.cli.log:events", "List the events of a run."),

@@ -49,6 +49,7 @@ def run(
     undeclared_io: UndeclaredIo | None = None,
     invocation_key: str | None = None,
     dry_run: Flag = False,
+    paranoid: Flag = False,
     quiet: Flag = False,
     session: Injected,
 ) -> int:
@@ -76,6 +77,9 @@ def run(
         process is gone, and prints its result.
     dry_run
         Apply no effect: skip the states tagged apply_side_effect, and tell what they would have done.
+    paranoid
+        Run each state twice, live and at once again from what it has just recorded, and fail it where the two
+        differ: such a state would not replay. Nothing is sent twice.
     quiet
         Do not show progress.
     """
@@ -83,6 +87,8 @@ def run(
     chosen = config_of(config, skip_tag)
     if undeclared_io is not None:
         chosen = attrs.evolve(chosen, undeclared_io=undeclared_io)
+    if paranoid:
+        chosen = attrs.evolve(chosen, paranoid=True)
     params = input_of(input)
     run_id = str(new_run_id())
     if session.store_url.startswith("memory:"):
@@ -229,6 +235,9 @@ def driven(
         where = f" ({reporter.last_trace.splitlines()[-1]})" if reporter.last_trace else ""
         message = f": {clean(result.error.message)}{where}"
         session.out.line((f"error[{result.error.code}]", "bold red"), message, err=True)
+        if result.error.code == Code.NOT_DETERMINISTIC:
+            for line in (result.error.details or {}).get("text", ()):
+                session.out.line(clean(line), err=True)
         if session.debug:
             for line in (reporter.last_trace or "").splitlines():
                 session.out.line((f"  {line}", "dim"), err=True)

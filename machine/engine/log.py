@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from machine import codec
 from machine.engine.control import Control
+from machine.engine.second import Second
 from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, chain_next, seal
 from machine.failures import refused
@@ -64,6 +65,7 @@ class LiveLog:
         vault: Vault | None = None,
         lease: Lease | None = None,
         control: Control | None = None,
+        second: Second | None = None,
     ) -> None:
         self.history = history
         self._store = store
@@ -73,6 +75,7 @@ class LiveLog:
         self._lease = lease
         self._control = control or Control()
         self._on_entry = on_entry
+        self._second = second
         self._written = history.head_seq
         self._events: list[StoredEvent] = []
         self._artifacts: dict[str, Artifact] = {}
@@ -148,6 +151,8 @@ class LiveLog:
                 seq, event, body, self._run_id, now, {**info, "run_id": self._run_id, "ts_millis": now}
             )
             self.history.advance(entry)
+            if self._second is not None:
+                self._second.note(entry)
             if told:
                 self._on_entry(entry)
         return sealed

@@ -23,6 +23,7 @@ from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
+from machine.engine.second import SecondOf, second_of
 from machine.engine.transports import opened
 from machine.errors import CanonicalError, Code, Concurrency, ConfigError, ErrorInfo, RunError, UsageError
 from machine.events import ArtifactKind, Wait
@@ -52,6 +53,7 @@ class Watched:
     transports: Mapping[str, Transport] | None
     catalogue: Catalogue
     reporter: Reporter
+    second: SecondOf | None
 
 
 @attrs.frozen
@@ -85,6 +87,7 @@ async def run(
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
     target: Target | None = None,
+    second: SecondOf | None = None,
 ) -> RunResult:
     """Start a new run of `plan` and drive it to its end.
 
@@ -92,6 +95,7 @@ async def run(
     `new_run_id` beforehand; `transports` adds to or replaces the standard ones, by namespace; `target` notes
     where the plan came from, for a replay that names no plan. `invocation_key` makes the start idempotent: of all
     starts with one key, one makes the run, and the others are given its result, resuming it if its driver is gone.
+    `second` is what a paranoid run needs; the functions of the package give it by themselves.
 
     Returns a `RunResult` however the run ended. Raises `PlanError`, `CanonicalError`, `UsageError` before
     anything is written, `RunError` (`invocation_conflict`) when the key belongs to another request, and
@@ -103,7 +107,7 @@ async def run(
     _check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
     opening = _opening(graph, config, {} if input is None else input, target, invocation_key)
-    watched = Watched(transports, catalogue, reporter or Reporter())
+    watched = Watched(transports, catalogue, reporter or Reporter(), second)
     if invocation_key is not None:
         return await _invoked(graph, store, chosen, invocation_key, watched, config=config, opening=opening)
     with Keeper(store, chosen) as keeper:
@@ -154,6 +158,7 @@ async def resume(
     transports: Mapping[str, Transport] | None = None,
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
+    second: SecondOf | None = None,
 ) -> RunResult:
     """Continue a run whose log was left open, under the configuration it was started with.
 
@@ -163,7 +168,7 @@ async def resume(
     would have to follow one that has not run. Raises `NotFound`, `LogError`, `PlanError` (`plan_changed`,
     `recovery_state_not_in_plan`) before anything is written, and `Concurrency` when somebody else drives the run.
     """
-    watched = Watched(transports, catalogue, reporter or Reporter())
+    watched = Watched(transports, catalogue, reporter or Reporter(), second)
     return await _resumed(plan.graph, store, run_id, watched, allow_plan_change=allow_plan_change)
 
 
@@ -270,6 +275,7 @@ async def drive(
     if history.final:
         return result_of(store, graph.order, history)
     vault = Vault(config.secrets, store.secret_key())
+    second = second_of(config, watched.second, store, keeper.run_id)
     options: dict[str, Any] = {
         "history": history,
         "chain": chain,
@@ -280,6 +286,7 @@ async def drive(
         "lease": keeper.lease,
         "control": keeper.control,
         "on_entry": watched.reporter.entry,
+        "second": second,
     }
     provider: Callable[[AttemptScope], IoProvider] = LiveIo
     if past is None:
@@ -305,6 +312,7 @@ async def drive(
                 vault=vault,
                 control=keeper.control,
                 opening=opening,
+                second=second,
             ).drive()
         finally:
             log.close()

@@ -224,10 +224,9 @@ class HttpResponse:
         """Return the view of an `http` response."""
         pairs = tuple((name, value) for name, value in response["headers"])
         chunks = response.get("chunks")
-        body = unpack(response["body"])
-        return cls(
-            response["status"], response["url"], pairs, body, None if chunks is None else tuple(chunks)
-        )
+        if chunks is not None:
+            chunks = tuple(checked_count(size, "a size in chunks", least=1) for size in chunks)
+        return cls(response["status"], response["url"], pairs, unpack(response["body"]), chunks)
 
     def to_json(self) -> dict[str, Any]:
         """Return the `http` response that this is the view of."""
@@ -254,7 +253,7 @@ class HttpResponse:
         """
         sizes = self._chunks or ()
         if sum(sizes) != len(self._body):
-            return [self._body]
+            return [self._body] if self._body else []
         ends = itertools.accumulate(sizes)
         return [self._body[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 

@@ -220,7 +220,6 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
     library = _family(request)
     recorded = HttpResponse.from_json(answer)
     headers = recorded.headers
-    pieces = [piece for piece in recorded.pieces if piece]
     said: list[tuple[str, str]] = []
     bodiless = request.method == "HEAD" or recorded.status == _NO_BODY
     for name, value in recorded.header_list:
@@ -238,7 +237,7 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
     response: httpx.Response = library.Response(
         recorded.status,
         headers=[(name.encode(), value.encode()) for name, value in said],
-        stream=_stream_of(library)(pieces),
+        stream=_stream_of(library)(recorded.pieces),
     )
     return response
 
@@ -255,7 +254,7 @@ def _lasting(cookie: str, date: str) -> str:
         left = parsedate_to_datetime(expires[1].replace("-", " ")) - parsedate_to_datetime(date)
     except (TypeError, ValueError):  # no such dates
         return cookie
-    return _EXPIRES.sub(f"; Max-Age={max(0, int(left.total_seconds()))}", cookie, count=1)
+    return _EXPIRES.sub(f"; Max-Age={int(left.total_seconds())}", cookie, count=1)
 
 
 def _raise(request: Any, error: IoError) -> NoReturn:

@@ -21,8 +21,8 @@ from machine.events import RunResumed, RunStarted, StateEntered
 from machine.io.transport import Transport
 from machine.plan import Graph, Plan, earlier_graph
 from machine.replay.cause import explained
-from machine.replay.divergence import Divergence
-from machine.replay.log import Diverged, ReplayLog
+from machine.replay.divergence import Diverged, Divergence
+from machine.replay.log import ReplayLog
 from machine.replay.reproduce import Recorded, reproduce
 from machine.stores.base import Store
 
@@ -121,7 +121,7 @@ async def compare(
             break
         except Diverged as exc:
             divergence = explained(exc.divergence, graph, recording.built)
-        if divergence.state_id is None or not log.pass_over():
+        if divergence.state_id is None or not log.leave_attempt():
             beyond = divergence
             break
         differing.setdefault(divergence.state_id, divergence)
@@ -185,7 +185,7 @@ class _ByState(ReplayLog):
             return True
         return False
 
-    def pass_over(self) -> bool:
+    def leave_attempt(self) -> bool:
         """Take over the rest of the open attempt as it was recorded, and say whether there is one."""
         if self.history.open is None:
             return False

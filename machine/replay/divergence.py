@@ -10,7 +10,14 @@ import attrs
 
 from machine.replay.pointer import Change
 
-__all__ = ["Cause", "Divergence", "DivergenceKind", "NearCall"]
+__all__ = [
+    "Cause",
+    "Diverged",
+    "Divergence",
+    "DivergenceKind",
+    "NearCall",
+    "RecordingEnds",
+]
 
 
 class DivergenceKind(StrEnum):
@@ -97,3 +104,15 @@ class Divergence:
             "cause_text": self.cause_text,
             "code": list(self.code),
         }
+
+
+class Diverged(BaseException):
+    """Carries a divergence out of a handler. Not an `Exception`, so that no handler takes it for a failed call."""
+
+    def __init__(self, divergence: Divergence) -> None:
+        super().__init__(str(divergence))
+        self.divergence = divergence
+
+
+class RecordingEnds(BaseException):
+    """The recording ends here, without the run having ended."""

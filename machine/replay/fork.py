@@ -41,6 +41,7 @@ from machine.io.transport import Transport
 from machine.kernel.history import History, fold
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
+from machine.replay.paranoid import SecondRun
 from machine.replay.recording import led_to
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
@@ -144,7 +145,7 @@ async def fork(
         log.copy([attrs.evolve(prefix[0], info=info), *prefix[1:]], payloads)
         log.flush()
 
-    watched = Watched(transports, catalogue, reporter or Reporter())
+    watched = Watched(transports, catalogue, reporter or Reporter(), SecondRun)
     with Keeper(store, chosen) as keeper:
         result = await drive(
             plan.graph, store, keeper, watched, config=config, history=History(), past=past, begin=begin

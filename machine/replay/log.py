@@ -15,7 +15,7 @@ import anyio
 import attrs
 
 from machine import codec
-from machine.errors import StoreError
+from machine.errors import Code, StoreError
 from machine.events import (
     EffectIntended,
     Entry,
@@ -32,10 +32,10 @@ from machine.kernel.status import RunStatus
 from machine.plan import Graph, PlanState
 from machine.replay.asked import asked
 from machine.replay.differences import Differences
-from machine.replay.divergence import Divergence
+from machine.replay.divergence import Diverged, Divergence, RecordingEnds
 from machine.replay.requests import RecordedRequests
 
-__all__ = ["Diverged", "RecordingEnds", "ReplayLog"]
+__all__ = ["ReplayLog"]
 
 STALL_SECONDS: Final = 1.0
 """How long a handler that races tasks may make no progress, beyond the time its attempt took when recorded."""
@@ -43,18 +43,6 @@ STALL_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 30.0
 PATIENCE: Final = 10
 """How long a whole attempt may take in replay: this many times as long as recorded, and the seconds besides."""
-
-
-class Diverged(BaseException):
-    """Carries a divergence out of a handler. Not an `Exception`, so that no handler takes it for a failed call."""
-
-    def __init__(self, divergence: Divergence) -> None:
-        super().__init__(str(divergence))
-        self.divergence = divergence
-
-
-class RecordingEnds(BaseException):
-    """The recording ends here, without the run having ended."""
 
 
 class ReplayLog:
@@ -124,11 +112,16 @@ class ReplayLog:
             elif isinstance(event, StateCompleted):
                 return False
             elif isinstance(event, StateFailed):
-                if event.cut:
+                settled = event.cut or event.error.code == Code.NOT_DETERMINISTIC  # which one run cannot find
+                if settled:
                     self._consume_to(index + 1)
-                return event.cut
+                return settled
         self._consume_to(len(self._recorded))
         return True
+
+    def pass_over(self) -> None:
+        """Take over the rest of the recording as it is, without comparing anything."""
+        self._consume_to(len(self._recorded))
 
     def abort(self) -> BaseException | None:
         """Return why the replay cannot go on, whatever a handler made of the exception."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -23,12 +23,12 @@ from machine.plan import Graph, Plan
 from machine.replay.asked import graphs_of
 from machine.replay.cause import explained
 from machine.replay.differences import corrupt
-from machine.replay.divergence import Divergence
-from machine.replay.log import Diverged, RecordingEnds, ReplayLog
+from machine.replay.divergence import Diverged, Divergence, RecordingEnds
+from machine.replay.log import ReplayLog
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
-__all__ = ["Recorded", "ReplayResult", "is_damage", "replay", "reproduce"]
+__all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "reproduce"]
 
 
 @attrs.frozen
@@ -158,18 +158,13 @@ async def reproduce(
 ) -> None:
     """Drive a run over its recording from where `log` stands. Raises `Diverged` where it differs."""
     config = recording.config
-
-    def provider(scope: AttemptScope) -> ReplayIo:
-        log.attach(scope)
-        return ReplayIo(scope, log, log.requests.like)
-
     async with opened(config, transports) as doors:
         try:
             await Run(
                 graph=graph,
                 config=config,
                 log=log,
-                provider=provider,
+                provider=provider_of(log),
                 transports=doors,
                 catalogue=catalogue,
                 reporter=reporter,
@@ -179,3 +174,13 @@ async def reproduce(
             ).drive()
         except RecordingEnds:
             return
+
+
+def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:
+    """Return what gives a handler its `io` when it is run on a recording."""
+
+    def provider(scope: AttemptScope) -> ReplayIo:
+        log.attach(scope)
+        return ReplayIo(scope, log, log.requests.like)
+
+    return provider

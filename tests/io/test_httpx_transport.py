@@ -15,9 +15,10 @@ import pytest
 
 from machine import Plan, RetryPolicy, Transport, canonical, open_store, replay, resume, run
 from machine.engine import reading
+from machine.errors import IoOther
 from machine.events import EffectIntended, FactRecorded, StateFailed
 from machine.io import httpx_transport as module
-from machine.io.http_message import HttpResponse
+from machine.io.http_message import HttpResponse, http_request
 from machine.stores import MemoryStore
 
 LIBRARIES = pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
@@ -201,9 +202,11 @@ def test_a_streamed_body_comes_in_the_pieces_in_which_it_came_live(record, store
             client.stream("GET", url) as response,
         ):
             ctx["raw"] = [chunk.decode("latin-1") async for chunk in response.aiter_raw()]
+            ctx["framing"] = response.headers.get("transfer-encoding")
 
     result = record(handler)
     assert result.context["raw"] == [piece.decode("latin-1") for piece in pieces]
+    assert result.context["framing"] is None
     ((request, response),) = calls_of(store, result.run_id)
     assert request["stream"] is True
     assert response["chunks"] == [len(piece) for piece in pieces]
@@ -243,9 +246,15 @@ def test_a_plain_call_of_http_asks_for_no_pieces_and_has_the_bytes_it_always_had
 
     async def handler(ctx, io, rec):
         ctx["pieces"] = [piece.decode() for piece in (await io.http("GET", f"{server.url}/")).pieces]
+        try:
+            await io.http("GET", url)
+        except Transport as error:
+            ctx["details"] = sorted(error.info.details)
 
+    url = f"http://127.0.0.1:{refused_port()}/"
     result = record(handler)
-    ((request, response),) = calls_of(store, result.run_id)
+    assert result.context["details"] == ["method", "reason", "url"]
+    (request, response), _ = calls_of(store, result.run_id)
     assert request == {
         "method": "GET",
         "url": f"{server.url}/",
@@ -261,6 +270,10 @@ def test_a_response_with_its_pieces_survives_the_round_trip():
     answer = {"status": 200, "url": "http://h/", "headers": [], "body": {"text": "abc"}, "chunks": [1, 2]}
     assert HttpResponse.from_json(answer).to_json() == answer
     assert HttpResponse.from_json(answer).pieces == [b"a", b"bc"]
+    assert HttpResponse.from_json({**answer, "body": {"text": ""}, "chunks": []}).pieces == []
+    for chunks in (["1"], [0], [-1, 4], "ab"):
+        with pytest.raises(IoOther):
+            HttpResponse.from_json({**answer, "chunks": chunks})
 
 
 # ---- what is sent
@@ -277,7 +290,7 @@ def test_what_differs_between_machines_is_neither_sent_nor_recorded(record, stor
     }
 
     async def handler(ctx, io, rec):
-        transport = io.httpx_transport(without_headers=["x-request-*"])
+        transport = io.httpx_transport(without_headers=["X-Request-*"])
         async with httpx.AsyncClient(transport=transport, headers=told) as client:
             await client.post(f"{server.url}/", content=b"body")
 
@@ -297,9 +310,8 @@ def test_a_header_that_is_left_out_can_be_sent_after_all(record, store, server):
     async def handler(ctx, io, rec):
         transport = io.httpx_transport(with_headers=["user-agent", "content-length"])
         async with httpx.AsyncClient(transport=transport) as client:
-            await client.get(
-                f"{server.url}/", headers={"user-agent": "me@example.org", "host": "other.example"}
-            )
+            own = {"user-agent": "me@example.org", "host": "other.example"}
+            await client.post(f"{server.url}/", headers=own, content=b"body")
             await client.get(f"{server.url}/", headers={"accept-encoding": "identity"})
 
     record(handler)
@@ -313,11 +325,42 @@ def test_what_the_client_allows_for_each_step_is_part_of_the_request(record, sto
 
     async def handler(ctx, io, rec):
         transport = io.httpx_transport(timeout=30, max_body=1000)
-        async with httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(None, connect=2.5)) as client:
+        async with httpx.AsyncClient(
+            transport=transport, timeout=httpx.Timeout(None, connect=2.5, read=1e9)
+        ) as client:
             await client.get(f"{server.url}/")
 
     ((request, _),) = calls_of(store, record(handler).run_id)
     assert (request["timeout"], request["timeouts"], request["max_body"]) == (30, {"connect": 2.5}, 1000)
+
+
+def test_headers_of_one_name_are_joined_as_the_rules_of_http_say(record, server):
+    server.routes["/"] = (200, {}, b"")
+    twice = [("x-two", "a"), ("cookie", "k=1"), ("x-two", "b"), ("cookie", "l=2")]
+
+    async def handler(ctx, io, rec):
+        async with httpx.AsyncClient(transport=io.httpx_transport()) as client:
+            await client.get(server.url, headers=twice)
+
+    record(handler)
+    sent = headers_sent(server.asked[0])
+    assert (sent["x-two"], sent["cookie"]) == ("a, b", "k=1; l=2")
+
+
+def test_a_header_that_is_no_ascii_is_refused(record, server):
+    async def handler(ctx, io, rec):
+        async with httpx.AsyncClient(transport=io.httpx_transport()) as client:
+            await client.get(server.url, headers={"x-name": "grün".encode()})
+
+    assert record(handler, status="failed").error.code == "io_invalid_request"
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("timeouts", [{"total": 1}, {"read": -1}, {"read": "1"}, [1]])
+def test_timeouts_that_are_none_are_refused(timeouts):
+    with pytest.raises(IoOther):
+        http_request("GET", "http://h/", timeouts=timeouts)
+    assert http_request("GET", "http://h/", timeouts={"read": 0})["timeouts"] == {"read": 0}
 
 
 def boundary_of(text):
@@ -412,7 +455,8 @@ def test_secrets_are_sent_and_not_recorded(record, store, server, monkeypatch):
             await client.post(server.url, headers={"authorization": f"Bearer {token}"}, json={"key": token})
             await client.get(server.url.replace("//", "//ann:pass-word-1@"), params={"token": token})
 
-    record(handler)
+    result = record(handler)
+    assert calls_of(store, result.run_id)[-1][0]["url"].startswith(f"{server.url}?token=")
     first, second = server.asked
     assert headers_sent(first)["authorization"] == "Bearer s3cret-value-of-the-token"
     assert first[3] == b'{"key":"s3cret-value-of-the-token"}'
@@ -492,6 +536,16 @@ def test_a_cookie_that_has_expired_since_is_sent_in_a_replay(store, server, unpl
     unplugged()
     monkeypatch.setattr(time, "time", lambda: now + 10 * 365 * 86400)
     assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_cookie_that_says_how_long_it_lasts_is_left_as_it_is():
+    date = "Wed, 21 Oct 2015 07:28:00 GMT"
+    both = "s=1; Max-Age=5; Expires=Wed, 21 Oct 2015 07:29:00 GMT"
+    assert module._lasting(both, date) == both
+    assert (
+        module._lasting("s=1; expires=Wed, 21-Oct-2015 07:29:00 GMT; Path=/", date)
+        == "s=1; Max-Age=60; Path=/"
+    )
 
 
 # ---- failures
