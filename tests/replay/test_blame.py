@@ -162,6 +162,29 @@ def test_who_wrote_a_value_before_is_told_and_writing_the_same_again_is_not_seen
     ]
 
 
+def test_the_way_back_goes_by_what_a_state_could_see_and_not_by_what_came_later(store):
+    plan = Plan("op")
+
+    @plan.state("a.one")
+    async def one(ctx, io, rec):
+        ctx["v"] = (await io.call("world", "line")).response["stdout"]["text"]
+
+    @plan.state("a.two", after=[one])
+    def two(ctx, io, rec):
+        ctx["w"] = ctx["v"]
+
+    @plan.state("a.three", after=[two])
+    def three(ctx, io, rec):
+        ctx["v"] = "another"
+
+    run_id = run(plan, store=store, transports={"world": World(ANSWERS)}).run_id
+    steps = blame(run_id, "/w", store=store).steps
+    assert [(step.pointer, step.write.state_id, step.value) for step in steps] == [
+        ("/w", "op.a.two", "4242\n"),
+        ("/v", "op.a.one", "4242\n"),
+    ]
+
+
 def test_the_context_of_an_earlier_event_can_be_asked_about(chain, store):
     with pytest.raises(machine.UsageError, match="nothing at /total"):
         blame(chain, "/total", store=store, at=6)

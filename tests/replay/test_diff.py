@@ -135,6 +135,66 @@ def test_what_one_run_alone_asked_or_said_stands_alone(record, store):
     assert [(item.seq_a, item.seq_b) for item in turned] == [(4, None), (5, None)]
 
 
+def test_a_fact_under_an_explicit_key_is_the_one_under_that_key(record, store):
+    def plan_with(*names):
+        plan = Plan("shop")
+
+        @plan.state("fetch.all")
+        async def fetch(ctx, io, rec):
+            for key, name in zip(["one", "two"], names, strict=True):
+                await io.call("world", {"of": name}, fact_key=key)
+
+        return plan
+
+    found = diff_runs(record(plan_with("a", "b")), record(plan_with("b", "a")), store=store)
+    assert [(item.seq_a, item.seq_b, pointers(item.changes)) for item in found.states[0].items] == [
+        (3, 3, ["/request/of"]),
+        (4, 4, ["/request/of"]),
+    ]
+
+
+def test_calls_of_another_attempt_in_another_order_are_known_by_their_requests(record, store):
+    def plan_with(*names):
+        plan = Plan("shop")
+
+        @plan.state("fetch.all", retry=RetryPolicy(max_attempts=2, backoff=machine.FixedBackoff(delay=0)))
+        async def fetch(ctx, io, rec):
+            if failing:
+                failing.pop()
+                raise ValueError("not yet")
+            for name in names:
+                await io.call("world", {"of": name})
+
+        return plan
+
+    names = [f"n{n}" for n in range(25)]
+    failing = []
+    here = record(plan_with(*names))
+    failing.append(True)
+    found = diff_runs(here, record(plan_with(*reversed(names))), store=store)
+    assert found.b.status == "completed"
+    assert (found.states[0].a.attempts, found.states[0].b.attempts) == (1, 2)
+    assert list(found.states[0].items) == []
+
+
+def test_a_changed_request_is_compared_with_the_nearest_one(record, store):
+    def plan_with(*requests):
+        plan = Plan("shop")
+
+        @plan.state("fetch.all")
+        async def fetch(ctx, io, rec):
+            for request in requests:
+                await io.call("world", request)
+
+        return plan
+
+    near = {"of": "a", "page": 1, "size": 10}
+    far = {"of": "z", "page": 7, "size": 99}
+    found = diff_runs(record(plan_with(near)), record(plan_with(far, {**near, "page": 2})), store=store)
+    assert [(item.seq_a, item.seq_b) for item in found.states[0].items] == [(3, 4), (None, 3)]
+    assert pointers(found.states[0].items[0].changes) == ["/request/page"]
+
+
 def test_states_are_aligned_by_attempt_and_not_by_seq(record, store):
     found = diff_runs(record(), record(world=World(failing=1)), store=store)
     state = state_of(found, "fetch.price")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 
@@ -213,6 +214,26 @@ def test_a_cancelled_run_is_forked_before_it_was_cancelled(store, world):
     assert ended.status == "cancelled"
     result = forked(ended, store, world, 3)
     assert result.result.status == "completed"
+
+
+def test_a_run_that_was_cut_to_be_cancelled_is_not_forked_there(store, world):
+    plan = Plan("shop")
+    run_id = str(machine.new_run_id())
+
+    @plan.state("a.wait")
+    async def wait(ctx, io, rec):
+        ctx["price"] = (await io.call("world", {"of": "price"})).response
+        if not world.answers.get("well"):
+            store.post(run_id, "cancel", {})
+            await asyncio.sleep(60)
+
+    ended = run(plan, store=store, transports={"world": world}, run_id=run_id)
+    assert ended.status == "cancelled"
+    with pytest.raises(machine.UsageError, match="being cancelled") as caught:
+        forked(ended, store, world, ended.head_seq, plan)
+    assert caught.value.code == "invalid_fork_point"
+    world.answers["well"] = True
+    assert forked(ended, store, world, 3, plan).result.status == "completed"
 
 
 def test_a_failed_run_goes_on_from_before_it_failed_when_the_outside_is_well_again(store, world):
@@ -485,7 +506,13 @@ def test_a_fork_with_another_plan_goes_by_it_from_the_fork_on(parent, store, wor
         result = forked(parent, store, world, at, longer(), set_facts=facts)
         assert result.result.status == "completed"
         assert result.result.context["done"] is True
+        (changed,) = entry_seq(store, result.run_id, "run_suspended")
+        passed = [seq for seq in entry_seq(store, result.run_id, "state_completed") if seq < changed]
+        assert len(passed) == {8: 2, 9: 2, parent.head_seq: 4}[at], "the plan changes at the fork point"
         sound(result.run_id, store, longer())
+    failed = forked(parent, store, world, parent.head_seq, longer(), set_facts={"stock": 10})
+    assert failed.result.status == "failed"
+    assert failed.result.digest == verify(failed.run_id, store=store).digest
     result = forked(parent, store, world, parent.head_seq, longer(), set_facts={"stock": 3})
     (together,) = entry_seq(store, result.run_id, "run_suspended")  # with the resumption, in one append
     for length in {*range(4, result.result.head_seq)} - {together}:
@@ -521,6 +548,55 @@ def test_changed_code_of_a_copied_state_is_told(parent, store, world):
     assert names(result.code_changed) == ["fetch.price"]
     found = replay(result.run_id, plan=plan, store=store, transports={"world": world})
     assert found.divergence.cause == "state_code_changed"
+
+
+def test_what_the_parent_took_over_from_a_cut_attempt_answers_as_it_did(parent, store, world):
+    left = left_after(store, parent.run_id, 12)  # the rate is known, the bill is not sent
+    resumed = resume(left, plan=shop(), store=store, transports={"world": world})
+    world.asked.clear()
+    paid = entry_seq(store, left, "fact_recorded")[-1]
+    result = forked(resumed, store, world, resumed.head_seq, set_facts={str(paid): "another receipt"})
+    assert world.asked == []
+    assert [fact.how for fact in result.facts] == ["copied", "copied", "reused", "overridden"]
+    assert result.result.context["paid"] == "another receipt"
+    sound(result.run_id, store)
+
+
+def test_a_call_that_was_given_up_is_made_again(store):
+    @attrs.define
+    class Slow(World):
+        async def perform(self, namespace, request):
+            if request["of"] == "slow":
+                self.asked.append("slow")
+                await asyncio.sleep(60)
+            return await World.perform(self, namespace, request)
+
+    plan = Plan("shop")
+
+    @plan.state("a.race")
+    async def race(ctx, io, rec):
+        ctx["price"] = (await io.call("world", {"of": "price"})).response
+        slow = asyncio.create_task(io.call("world", {"of": "slow"}))
+        await asyncio.sleep(0.05)
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+
+    world = Slow({"price": 5})
+    parent = run(plan, store=store, transports={"world": world})
+    world.asked.clear()
+    result = forked(parent, store, world, parent.head_seq, plan, set_facts={"3": 6})
+    assert (result.result.context, world.asked) == ({"price": 6}, ["slow"])
+    sound(result.run_id, store, plan, world)
+
+
+def test_a_copied_attempt_keeps_its_distances_in_time(parent, store, world):
+    result = forked(parent, store, world, 10)
+    before, after = (
+        [entry.ts_millis for entry, _ in reading.entries(store, run_id, 10)]
+        for run_id in (parent.run_id, result.run_id)
+    )
+    assert [ts - before[0] for ts in before] == [ts - after[0] for ts in after]
+    assert after[-1] >= before[-1]
 
 
 # -- across stores ------------------------------------------------------------------------------------------
