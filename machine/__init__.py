@@ -77,11 +77,19 @@ if TYPE_CHECKING:
     from machine.plan import State as State
     from machine.plan import StateMeta as StateMeta
     from machine.plan import StateOutcome as StateOutcome
+    from machine.replay.blame import Blame as Blame
+    from machine.replay.blame import blame as blame
     from machine.replay.bundle import Bundle as Bundle
     from machine.replay.bundle import export_run as export_run
     from machine.replay.bundle import import_bundle as import_bundle
     from machine.replay.bundle import open_bundle as open_bundle
+    from machine.replay.compare import ComparedState as ComparedState
+    from machine.replay.compare import CompareResult as CompareResult
+    from machine.replay.diff import RunDiff as RunDiff
+    from machine.replay.diff import diff_runs as diff_runs
     from machine.replay.divergence import Divergence as Divergence
+    from machine.replay.fork import ForkedFact as ForkedFact
+    from machine.replay.fork import ForkResult as ForkResult
     from machine.replay.reproduce import ReplayResult as ReplayResult
     from machine.replay.verify import VerifyResult as VerifyResult
     from machine.secrets.handle import Secret as Secret
@@ -89,7 +97,9 @@ if TYPE_CHECKING:
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
     from machine.sync import cancel as cancel
+    from machine.sync import compare as compare
     from machine.sync import dry_run as dry_run
+    from machine.sync import fork as fork
     from machine.sync import replay as replay
     from machine.sync import resolve as resolve
     from machine.sync import resume as resume
@@ -117,12 +127,19 @@ _HOMES: Final = {
     "Undeclared": "machine.io.undeclared",
     "VerifyResult": "machine.replay.verify",
     "new_run_id": "machine.engine.run_id",
+    **dict.fromkeys(("CompareResult", "ComparedState"), "machine.replay.compare"),
     **dict.fromkeys(("Bundle", "export_run", "import_bundle", "open_bundle"), "machine.replay.bundle"),
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
+    **dict.fromkeys(("ForkResult", "ForkedFact"), "machine.replay.fork"),
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
+    **dict.fromkeys(("Blame", "blame"), "machine.replay.blame"),
+    **dict.fromkeys(("RunDiff", "diff_runs"), "machine.replay.diff"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(("Graph", "Plan", "State", "StateMeta", "StateOutcome"), "machine.plan"),
-    **dict.fromkeys(("cancel", "dry_run", "replay", "resolve", "resume", "run", "verify"), "machine.sync"),
+    **dict.fromkeys(
+        ("cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"),
+        "machine.sync",
+    ),
     **dict.fromkeys(
         (
             "BuildProvenance",

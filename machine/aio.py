@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from machine.engine.dry_run import dry_run
+from machine.engine import dry_run as dry
+from machine.engine import runs
 from machine.engine.operator import cancel, resolve
-from machine.engine.runs import resume, run
+from machine.replay.compare import compare
+from machine.replay.fork import fork
+from machine.replay.paranoid import seconded
 from machine.replay.reproduce import replay
 from machine.replay.verify import VerifyResult
 from machine.replay.verify import verify as _verify
 from machine.stores.base import Store
 
-__all__ = ["cancel", "dry_run", "replay", "resolve", "resume", "run", "verify"]
+__all__ = ["cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"]
+
+run = seconded(runs.run)
+dry_run = seconded(dry.dry_run)
+resume = seconded(runs.resume)
 
 
 async def verify(run_id: str, *, store: Store) -> VerifyResult:

@@ -177,15 +177,10 @@ def _converter() -> cattrs.Converter:
     _alone(converter, Sequential)
     _alone(converter, AfterEveryState)
     # absent when nothing was said, so that the configurations of before keep their bytes
-    converter.register_unstructure_hook(
-        RunConfig,
-        make_dict_unstructure_fn(
-            RunConfig,
-            converter,
-            secrets=override(omit_if_default=True),
-            undeclared_io=override(omit_if_default=True),
-        ),
+    unsaid: dict[str, Any] = dict.fromkeys(
+        ("secrets", "undeclared_io", "paranoid"), override(omit_if_default=True)
     )
+    converter.register_unstructure_hook(RunConfig, make_dict_unstructure_fn(RunConfig, converter, **unsaid))
     return converter
 
 

@@ -211,6 +211,7 @@ class RunConfig:
     `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them.
     `secrets` says what may never be recorded. `undeclared_io` says what becomes of what handlers do without `io`.
     `replay_missing_fact_retryable` says whether `missing_fact` (under `io_mode="replay"`) may be retried.
+    `paranoid` runs each state a second time, at once and from its own facts, and fails it where the two differ.
     """
 
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
@@ -224,6 +225,7 @@ class RunConfig:
     exec_allow: tuple[str, ...] = attrs.field(default=("/",), converter=_names)
     secrets: SecretPolicy = attrs.field(factory=SecretPolicy, validator=_instance)
     undeclared_io: UndeclaredIo = attrs.field(default=UndeclaredIo.WARN, converter=_undeclared_io)
+    paranoid: bool = attrs.field(default=False, validator=_instance)
 
     @exec_allow.validator
     def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:
@@ -254,7 +256,8 @@ class Target:
 class BuildProvenance:
     """The build a run was made by. It explains a divergence; it is outside the digest and never causes one.
 
-    `code` maps each state id to a fingerprint of its handler's source (comments and layout ignored);
+    `code` maps each state id to a fingerprint of its handler's source (comments and layout ignored), `source` those
+    fingerprints to the source itself, its texts replaced by short hashes;
     `env_names` lists which variables of a fixed, harmless list were set (names, never values).
     """
 
@@ -266,3 +269,4 @@ class BuildProvenance:
     git_commit: str | None = None
     lockfile_hash: str | None = None
     target: Target | None = None
+    source: Mapping[str, str] = attrs.field(factory=dict)

@@ -72,6 +72,7 @@ class ArtifactKind(StrEnum):
     FACT_REQUEST = "fact_request"
     FACT_PAYLOAD = "fact_payload"
     DOMAIN_PAYLOAD = "domain_payload"
+    SHARED_PAST = "shared_past"
 
 
 @attrs.frozen

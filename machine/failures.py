@@ -25,7 +25,7 @@ from machine.ids import ErrorCode
 __all__ = ["describe", "trace"]
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
-_ENGINE_CODES = CUT_CODES | {Code.CALL_CANCELLED.value}
+_ENGINE_CODES = CUT_CODES | {Code.CALL_CANCELLED.value, Code.NOT_DETERMINISTIC.value}
 _CATEGORIES = frozenset(ErrorCategory)
 _FRAMES = 8
 _HERE = str(Path(__file__).parent)

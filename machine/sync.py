@@ -12,10 +12,13 @@ import anyio
 from machine.engine import dry_run as dry
 from machine.engine import operator, runs
 from machine.errors import UsageError
+from machine.replay import compare as comparison
+from machine.replay import fork as forking
 from machine.replay import reproduce
+from machine.replay.paranoid import seconded
 from machine.replay.verify import verify
 
-__all__ = ["cancel", "dry_run", "replay", "resolve", "resume", "run", "verify"]
+__all__ = ["cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,9 +46,11 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     return plain
 
 
-run = _plain(runs.run)
-dry_run = _plain(dry.dry_run)
-resume = _plain(runs.resume)
+run = _plain(seconded(runs.run))
+dry_run = _plain(seconded(dry.dry_run))
+resume = _plain(seconded(runs.resume))
+fork = _plain(forking.fork)
 replay = _plain(reproduce.replay)
+compare = _plain(comparison.compare)
 resolve = _plain(operator.resolve)
 cancel = _plain(operator.cancel)

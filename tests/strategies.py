@@ -150,6 +150,7 @@ CONFIGS = st.builds(
     durability=st.sampled_from(["effects", "states", "facts"]),
     replay_missing_fact_retryable=st.booleans(),
     exec_allow=st.lists(TEXT.map("/{}".format), max_size=3),
+    undeclared_io=st.sampled_from(["error", "warn", "allow"]),
 )
 MANIFESTS = st.builds(
     RunManifest, op_id=NAMES.map(OpId), op_version=TEXT, input_params=OBJECTS, run_config=CONFIGS

@@ -157,6 +157,7 @@ def test_the_names_a_custom_profile_keeps_are_a_list_of_strings(keep):
     "keywords",
     [
         {"io_mode": "dry"},
+        {"undeclared_io": "refuse"},
         {"io_mode": []},
         {"durability": "never"},
         {"durability": None},

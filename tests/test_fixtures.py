@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
+from rich_run import FIXTURES, plan_in
 
-from machine import replay, verify
-from machine.events import chain_next
+from machine import codec, export_run, import_bundle, open_bundle, replay, verify
+from machine.events import EVENT_TYPES, chain_next
 from machine.stores import MemoryStore
-from machine.stores.base import ZERO_CHAIN, StoredEvent
+from machine.stores.base import ZERO_CHAIN, ArtifactKind, StoredEvent
 
-FORMAT_1 = Path(__file__).parent.parent / "fixtures" / "format-1"
+FORMAT_1 = FIXTURES / "format-1"
+BUNDLE_1 = FIXTURES / "bundle-1"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
 
 
@@ -34,13 +34,6 @@ def recorded():
         yield store, run_id
 
 
-def loaded_plan():
-    spec = importlib.util.spec_from_file_location("format_one", FORMAT_1 / "plan.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.plan
-
-
 def test_a_run_of_format_1_verifies(recorded):
     store, run_id = recorded
     result = verify(run_id, store=store)
@@ -49,5 +42,58 @@ def test_a_run_of_format_1_verifies(recorded):
 
 def test_a_run_of_format_1_replays_identical(recorded):
     store, run_id = recorded
-    result = replay(run_id, plan=loaded_plan(), store=store)
+    result = replay(run_id, plan=plan_in("format-1"), store=store)
     assert (result.divergence, result.digest, result.status) == (None, DIGEST, "failed")
+
+
+@pytest.fixture(
+    params=[
+        ("format-1.run", "format-1", DIGEST, "failed"),
+        (
+            "rich.run",
+            "bundle-1",
+            "d8bd15daf034890e9179dfdd3cdca4e5bd5b0fb4d0588eeb0c21b398d8249859",
+            "completed",
+        ),
+    ],
+    ids=lambda param: param[0],
+)
+def bundled(request):
+    name, plan, digest, status = request.param
+    return BUNDLE_1 / name, plan_in(plan), digest, status
+
+
+def test_a_bundle_of_format_1_imports_verifies_and_replays_identical(bundled):
+    path, plan, digest, status = bundled
+    with MemoryStore() as store:
+        run_id = import_bundle(path, store=store)
+        result = verify(run_id, store=store)
+        assert (result.problems, result.digest) == ((), digest)
+        result = replay(run_id, plan=plan, store=store)
+        assert (result.divergence, result.digest, result.status) == (None, digest, status)
+
+
+def test_a_bundle_of_format_1_is_exported_as_it_was(bundled):
+    path, *_ = bundled
+    with open_bundle(path) as bundle:
+        assert export_run(bundle.run_id, store=bundle.store) == path.read_bytes()
+
+
+def test_the_richer_bundle_of_format_1_has_every_kind_of_event_and_artifact():
+    with open_bundle(BUNDLE_1 / "rich.run") as bundle:
+        kinds = {
+            codec.decode_entry(event.seq, event.data).event.type
+            for event in bundle.store.read_range(bundle.run_id)
+        }
+    assert kinds == set(EVENT_TYPES)
+    lines = [json.loads(line) for line in (BUNDLE_1 / "rich.run").read_text().split("\n") if line]
+    assert {line["artifact"]["kind"] for line in lines if "artifact" in line} == {*ArtifactKind} - {
+        "plan",
+        "provenance",
+        "shared_past",  # of a fork alone
+    }
+
+
+def test_a_bundle_of_format_1_is_the_run_that_was_recorded(recorded):
+    store, run_id = recorded
+    assert export_run(run_id, store=store) == (BUNDLE_1 / "format-1.run").read_bytes()

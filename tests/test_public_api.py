@@ -31,7 +31,7 @@ RANKS = {
     **dict.fromkeys(("stores", "io"), 3),
     "engine": 4,
     "replay": 5,
-    **dict.fromkeys(("sync", "aio", "target", "torture", "testing", "cli"), 6),
+    **dict.fromkeys(("sync", "aio", "target", "torture", "doctor", "testing", "cli"), 6),
     **dict.fromkeys(("machine", "__main__"), 7),
 }
 APART = {("stores", "io"), ("io", "stores"), ("testing", "cli"), ("cli", "testing")}

@@ -13,11 +13,15 @@ import machine
 from machine.cli.output import clean, on_terminal
 from machine.cli.session import Flag, Injected
 from machine.errors import BundleError, Code, UsageError
+from machine.kernel.status import FINAL_STATUSES
 from machine.replay.bundle import read_bundle, store_recording
+from machine.replay.recording import Recording
+from machine.secrets.handle import MARK
 
 __all__ = ["export", "import_runs"]
 
 _STDOUT = "-"
+_HANDLE = MARK.encode()
 
 
 def export(
@@ -95,11 +99,20 @@ def import_runs(*files: Path, session: Injected) -> int:
     with session.open_store(create=True) as store:
         for file, recording in recordings:
             new = store_recording(recording, store=store, path=str(file))
-            done.append({"file": str(file), "run_id": recording.run_id, "new": new})
-            if not session.as_json:
-                session.out.line(recording.run_id)
-                if not new:
-                    session.note("note", f"{clean(str(file))}: the store has this run already")
+            status = store.run_row(recording.run_id).status
+            done.append({"file": str(file), "run_id": recording.run_id, "status": status, "new": new})
+            if session.as_json:
+                continue
+            session.out.line(recording.run_id)
+            if not new:
+                session.note("note", f"{clean(str(file))}: the store has this run already")
+            elif status not in FINAL_STATUSES and _holds_secrets(recording):
+                text = "it is open and holds secrets; resumed here, it may make calls with them again"
+                session.note("note", f"{clean(str(file))}: {text}")
     if session.as_json:
         session.json({"imported": done})
     return 0
+
+
+def _holds_secrets(recording: Recording) -> bool:
+    return any(_HANDLE in artifact.data for artifact in recording.artifacts.values())

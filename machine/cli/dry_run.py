@@ -9,34 +9,43 @@ import attrs
 from machine.cli.output import Output, clean, compact
 from machine.engine.dry_run import DryRun
 
-__all__ = ["as_json", "show"]
+__all__ = ["DryReport"]
 
 
-def as_json(dry: DryRun) -> dict[str, Any]:
-    """Return what a dry run adds to the JSON object of a run."""
-    return {
-        name: [attrs.asdict(item, recurse=False) for item in items]
-        for name, items in (("states", dry.states), ("effects", dry.effects), ("missed", dry.missed))
-    }
+@attrs.frozen
+class DryReport:
+    """A dry run, as `run --dry-run` tells of it."""
 
+    dry: DryRun
 
-def show(out: Output, dry: DryRun) -> None:
-    """Print the report for people. Long requests are cut; `--json` has them whole."""
-    out.line("")
-    out.table(
-        ("STATE", "DRY RUN", "REASON"),
-        [(state.id, state.action, clean(state.reason)) for state in dry.states],
-    )
-    for effect in dry.effects:
+    def as_json(self) -> dict[str, Any]:
+        """Return what a dry run adds to the JSON object of a run."""
+        dry = self.dry
+        return {
+            name: [attrs.asdict(item, recurse=False) for item in items]
+            for name, items in (("states", dry.states), ("effects", dry.effects), ("missed", dry.missed))
+        }
+
+    def show(self, out: Output) -> None:
+        """Print the report for people. Long requests are cut; `--json` has them whole."""
+        dry = self.dry
         out.line("")
-        out.line(("not applied  ", "bold"), effect.state_id)
-        if effect.unknown is None:
-            out.line("  would send   ", f"{effect.namespace} {compact(effect.request, 1000)}")
-        else:
-            out.line("  would send   ", ("unknown: ", "yellow"), clean(effect.unknown))
-        if effect.idempotency_key is not None:
-            out.line("  key          ", clean(effect.idempotency_key))
-    for key in dry.missed:
-        out.line("")
-        out.line(("missed       ", "bold"), f"{key.state_id} needs the context key {clean(repr(key.key))}")
-        out.line("  may be from  ", ", ".join(key.writers))
+        out.table(
+            ("STATE", "DRY RUN", "REASON"),
+            [(state.id, state.action, clean(state.reason)) for state in dry.states],
+        )
+        for effect in dry.effects:
+            out.line("")
+            out.line(("not applied  ", "bold"), effect.state_id)
+            if effect.unknown is None:
+                out.line("  would send   ", f"{effect.namespace} {compact(effect.request, 1000)}")
+            else:
+                out.line("  would send   ", ("unknown: ", "yellow"), clean(effect.unknown))
+            if effect.idempotency_key is not None:
+                out.line("  key          ", clean(effect.idempotency_key))
+        for key in dry.missed:
+            out.line("")
+            out.line(
+                ("missed       ", "bold"), f"{key.state_id} needs the context key {clean(repr(key.key))}"
+            )
+            out.line("  may be from  ", ", ".join(key.writers))

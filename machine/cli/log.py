@@ -32,7 +32,7 @@ from machine.events import (
 )
 from machine.stores.base import Store
 
-__all__ = ["events", "facts"]
+__all__ = ["events", "facts", "request_text", "short_key"]
 
 
 def events(run: str, /, *, state: str | None = None, type: str | None = None, session: Injected) -> int:  # noqa: A002
@@ -110,7 +110,7 @@ def _detail(event: Event) -> str:
             failed = f": {outcome.error.code}" if isinstance(outcome, FactError) else ""
             return f"{event.namespace}{failed}"
         case EffectIntended():
-            return _short_key(event.key)
+            return short_key(event.key)
         case DomainEventRecorded():
             payload = f"artifact {event.payload_ref}" if event.payload is None else compact(event.payload)
             return f"{event.name} {payload}"
@@ -124,7 +124,7 @@ def _detail(event: Event) -> str:
 
 def wait_text(wait: Wait) -> str:
     """Return what a suspended run waits for, in words."""
-    return f"plan {short(wait.plan_id)}" if isinstance(wait, PlanWait) else _short_key(wait.key)
+    return f"plan {short(wait.plan_id)}" if isinstance(wait, PlanWait) else short_key(wait.key)
 
 
 def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
@@ -173,9 +173,9 @@ def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
         [
             (
                 f"{seq:>3}",
-                _cut(_short_key(fact.key), 24),
+                _cut(short_key(fact.key), 24),
                 fact.namespace,
-                _cut(_request(request), 30),
+                _cut(request_text(request), 30),
                 _outcome_cell(outcome),
             )
             for seq, fact, request, outcome in found
@@ -198,7 +198,7 @@ def _outcome(store: Store, fact: FactRecorded) -> dict[str, Any]:
     return {"type": "value", "payload_id": payload_id, "value": _stored(store, payload_id)}
 
 
-def _short_key(key: str) -> str:
+def short_key(key: str) -> str:
     """Return a key as people tell it from others: one the library made without op, namespace and digest."""
     parts = key.split("/")
     if key.startswith("@") and len(parts) >= 4:  # noqa: PLR2004 - state, attempt, namespace, digest, occurrence
@@ -206,7 +206,8 @@ def _short_key(key: str) -> str:
     return clean(key)
 
 
-def _request(request: Any) -> str:
+def request_text(request: Any) -> str:
+    """Return a request in the words people use for it."""
     match request:
         case {"method": str(method), "url": str(url)}:
             return clean(f"{method} {url}")

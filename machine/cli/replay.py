@@ -1,4 +1,4 @@
-"""`replay` and `verify`: the commands that hold a run against itself."""
+"""`replay`, `compare` and `verify`: the commands that hold a run against itself."""
 
 from __future__ import annotations
 
@@ -9,21 +9,31 @@ import machine
 from machine.cli import progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
-from machine.cli.session import Flag, Injected, names_bundle
+from machine.cli.reading import short_state
+from machine.cli.session import Flag, Injected, Session, names_bundle
 from machine.config import UndeclaredIo
 from machine.errors import BundleError, Code, RunError
 from machine.replay import render
+from machine.replay.compare import Verdict
+from machine.replay.divergence import Divergence, DivergenceKind
 from machine.replay.verify import Problem
 
-__all__ = ["replay", "verify"]
+__all__ = ["STYLES", "compare", "replay", "verify"]
 
-_STYLES: Final[Mapping[render.Mark, str]] = {
+STYLES: Final[Mapping[render.Mark, str]] = {
     render.Mark.TITLE: "bold",
     render.Mark.POINTER: "cyan",
     render.Mark.RECORDED: "red",
     render.Mark.NOW: "green",
     render.Mark.NEAR: "dim",
     render.Mark.CAUSE: "yellow",
+}
+_VERDICTS: Final[Mapping[Verdict, str]] = {
+    Verdict.IDENTICAL: "green",
+    Verdict.DIFFERS: "bold red",
+    Verdict.ADDED: "yellow",
+    Verdict.REMOVED: "yellow",
+    Verdict.NOT_RUN: "dim",
 }
 
 
@@ -40,7 +50,7 @@ def replay(
 
     Every event and every snapshot is compared byte for byte. Nothing is written, nothing goes outside,
     nothing is waited for. The result is identical (exit code 0), or the first divergence with its likely
-    cause (exit code 1).
+    cause (exit code 1; 3 when the recording is damaged).
 
     Parameters
     ----------
@@ -75,9 +85,66 @@ def replay(
         )
     else:
         session.out.line(("diverged", "bold red"), f"  after {result.events} identical events")
-        for mark, line in render.marked(result.divergence):
-            session.out.line((line, _STYLES.get(mark, "")))
+        _show(session, result.divergence)
+    if result.divergence is not None and result.divergence.kind is DivergenceKind.CORRUPT:
+        return Exit.INTEGRITY
     return Exit.OK if result.identical else Exit.FAILED
+
+
+def compare(
+    run: str,
+    /,
+    *,
+    target: str | None = None,
+    quiet: Flag = False,
+    session: Injected,
+) -> int:
+    """List every state that no longer does what was recorded.
+
+    Each state is replayed by itself, on the context and the facts that were recorded for it, against changed
+    code or a changed plan; so a state that differs does so by its own doing. Nothing is written and nothing goes
+    outside. Exit code 0 when nothing differs, 1 when something does.
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, @last, or the path of a bundle.
+    target
+        The plan to compare with, when it is not the one the run was started from.
+    quiet
+        Do not show progress.
+    """
+    with session.reading(run) as (store, run_id):
+        loaded = session.load_recorded(store, run_id, target)
+        with progress.watching_quietly(quiet=quiet or session.as_json) as reporter, session.user_code():
+            result = machine.compare(run_id, plan=loaded.plan, store=store, reporter=reporter)
+    if session.as_json:
+        session.json(result.to_json())
+        return Exit.OK if result.identical else Exit.FAILED
+    for change in result.plan_changes:
+        session.out.line(("plan  ", "bold"), clean(change))
+    code = {True: "changed", False: "same", None: ""}
+    session.out.table(
+        ["STATE", "CODE", "RESULT"],
+        [
+            (
+                short_state(state.state_id),
+                code[state.code_changed],
+                (state.verdict.replace("_", " "), _VERDICTS.get(state.verdict, "")),
+            )
+            for state in result.states
+        ],
+    )
+    found = [state.divergence for state in result.states if state.divergence is not None]
+    for divergence in [*found, *([result.beyond] if result.beyond else [])]:
+        session.out.line("")
+        _show(session, divergence)
+    return Exit.OK if result.identical else Exit.FAILED
+
+
+def _show(session: Session, divergence: Divergence) -> None:
+    for mark, line in render.marked(divergence):
+        session.out.line((line, STYLES.get(mark, "")))
 
 
 def verify(run: str, /, *, session: Injected) -> int:

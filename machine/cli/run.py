@@ -6,18 +6,18 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 import machine
 from machine import canonical, codec
-from machine.cli import dry_run as report
 from machine.cli import progress
+from machine.cli.dry_run import DryReport
 from machine.cli.failures import Cancelled, Exit
 from machine.cli.input import json_object
 from machine.cli.operator import tell_waits
-from machine.cli.output import STYLES, clean, duration, short
+from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.cli.session import Flag, Injected, JsonText, Repeated, Session
 from machine.config import RunConfig, UndeclaredIo
 from machine.engine.dry_run import DryRun
@@ -28,7 +28,7 @@ from machine.ids import ContextKey
 from machine.kernel.status import FINAL_STATUSES
 from machine.stores.base import Store
 
-__all__ = ["config_of", "input_of", "resume", "run"]
+__all__ = ["Report", "config_of", "driven", "input_of", "resume", "run"]
 
 _EXITS: Mapping[str, Exit] = {
     "completed": Exit.OK,
@@ -49,6 +49,7 @@ def run(
     undeclared_io: UndeclaredIo | None = None,
     invocation_key: str | None = None,
     dry_run: Flag = False,
+    paranoid: Flag = False,
     quiet: Flag = False,
     session: Injected,
 ) -> int:
@@ -76,6 +77,9 @@ def run(
         process is gone, and prints its result.
     dry_run
         Apply no effect: skip the states tagged apply_side_effect, and tell what they would have done.
+    paranoid
+        Run each state twice, live and at once again from what it has just recorded, and fail it where the two
+        differ: such a state would not replay. Nothing is sent twice.
     quiet
         Do not show progress.
     """
@@ -83,6 +87,8 @@ def run(
     chosen = config_of(config, skip_tag)
     if undeclared_io is not None:
         chosen = attrs.evolve(chosen, undeclared_io=undeclared_io)
+    if paranoid:
+        chosen = attrs.evolve(chosen, paranoid=True)
     params = input_of(input)
     run_id = str(new_run_id())
     if session.store_url.startswith("memory:"):
@@ -90,24 +96,23 @@ def run(
             "a run in memory ends with this command and could not be replayed",
             hint="leave --store out, or name a file",
         )
-    start = machine.dry_run if dry_run else machine.run
-    with session.open_store(create=True) as store:
-        return _driven(
-            session,
-            store,
-            run_id,
-            quiet,
-            lambda reporter: start(
-                loaded.plan,
-                store=store,
-                input=params,
-                config=chosen,
-                run_id=run_id,
-                invocation_key=invocation_key,
-                reporter=reporter,
-                target=loaded.target,
-            ),
+
+    def drive(reporter: progress.Progress) -> tuple[RunResult, Report | None]:
+        start = machine.dry_run if dry_run else machine.run
+        found = start(
+            loaded.plan,
+            store=store,
+            input=params,
+            config=chosen,
+            run_id=run_id,
+            invocation_key=invocation_key,
+            reporter=reporter,
+            target=loaded.target,
         )
+        return (found.result, DryReport(found)) if isinstance(found, DryRun) else (found, None)
+
+    with session.open_store(create=True) as store:
+        return driven(session, store, run_id, quiet, drive)
 
 
 def resume(
@@ -143,32 +148,47 @@ def resume(
         if status in FINAL_STATUSES:
             again = "" if status == "completed" else "; only a run that was cut can go on, so start a new one"
             session.note("note", f"the run is over ({status}) and is left as it is{again}")
-        return _driven(
-            session,
-            store,
-            run_id,
-            quiet,
-            lambda reporter: machine.resume(
+
+        def drive(reporter: progress.Progress) -> tuple[RunResult, None]:
+            result = machine.resume(
                 run_id,
                 plan=loaded.plan,
                 store=store,
                 allow_plan_change=allow_plan_change,
                 reporter=reporter,
-            ),
-        )
+            )
+            return result, None
+
+        return driven(session, store, run_id, quiet, drive)
 
 
-def _driven(
+class Report(Protocol):
+    """What a command tells of a run besides how it stands."""
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return what is added to the JSON object of the run."""
+        ...
+
+    def show(self, out: Output) -> None:
+        """Print it for people."""
+        ...
+
+
+def driven(
     session: Session,
     store: Store,
     run_id: str,
     quiet: bool,
-    drive: Callable[[progress.Progress], RunResult | DryRun],
+    drive: Callable[[progress.Progress], tuple[RunResult, Report | None]],
 ) -> int:
+    """Drive a run with progress on stderr, print how it stands and what `drive` reports, and return the exit code.
+
+    `run_id` is the run that an exception is about.
+    """
     began = time.monotonic()
     try:
         with progress.watching(quiet=quiet or session.as_json) as reporter, session.user_code():
-            driven = drive(reporter)
+            result, report = drive(reporter)
     except KeyboardInterrupt:
         raise _cancelled(session, store, run_id) from None
     except StoreError as exc:
@@ -184,8 +204,6 @@ def _driven(
             code=Code.HANDLER_ERROR,
             hint=f"nothing durable is lost. Continue with: {session.command('resume', run_id)}",
         ) from exc
-    dry = driven if isinstance(driven, DryRun) else None
-    result = driven.result if isinstance(driven, DryRun) else driven
     run_id = result.run_id  # another one than was to be made, when the invocation key had been used
     code = _EXITS.get(result.status, Exit.FAILED)
     if session.as_json:
@@ -195,7 +213,7 @@ def _driven(
                 "error": result.error and codec.to_json(result.error),
                 "waits": [codec.to_json(wait) for wait in result.waits],
                 "undeclared_io": reporter.undeclared_json(),
-                **(report.as_json(dry) if dry is not None else {}),
+                **(report.as_json() if report is not None else {}),
             }
         )
         return code
@@ -207,8 +225,8 @@ def _driven(
             ("digest", short(result.digest)),
         ]
     )
-    if dry is not None:
-        report.show(session.out, dry)
+    if report is not None:
+        report.show(session.out)
     if result.status == "suspended":
         tell_waits(session, run_id, result.waits)
         session.note("then", session.command("resume", run_id))
@@ -217,6 +235,9 @@ def _driven(
         where = f" ({reporter.last_trace.splitlines()[-1]})" if reporter.last_trace else ""
         message = f": {clean(result.error.message)}{where}"
         session.out.line((f"error[{result.error.code}]", "bold red"), message, err=True)
+        if result.error.code == Code.NOT_DETERMINISTIC:
+            for line in (result.error.details or {}).get("text", ()):
+                session.out.line(clean(line), err=True)
         if session.debug:
             for line in (reporter.last_trace or "").splitlines():
                 session.out.line((f"  {line}", "dim"), err=True)

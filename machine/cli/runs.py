@@ -102,6 +102,7 @@ def show(run: str, /, *, session: Injected) -> int:
 
 def _as_json(log: RunLog, manifest: RunManifest, built: BuildProvenance | None) -> dict[str, Any]:
     history = log.history
+    parent = reading.parent_of(log.entries[0])
     states = []
     for state_id in log.order:
         state = history.states.get(state_id)
@@ -129,6 +130,7 @@ def _as_json(log: RunLog, manifest: RunManifest, built: BuildProvenance | None) 
         "digest": history.digest(log.order),
         "head_seq": history.head_seq,
         "final_snapshot_id": history.final_snapshot_id,
+        "parent": {"run_id": parent[0], "seq": parent[1]} if parent else None,
         "started_ms": log.entries[0].ts_millis,
         "updated_ms": log.entries[-1].ts_millis,
         "input": manifest.input_params,
@@ -163,6 +165,7 @@ def _print(session: Session, log: RunLog, manifest: RunManifest, built: BuildPro
         ("digest", short(history.digest(log.order))),
         ("started", f"{moment(began, seconds=True)}, {duration(max(ended - began, 0))} to its last event"),
         ("events", str(history.head_seq)),
+        *_forked_from(log),
         ("input", compact(manifest.input_params, 66)),
     ]
     changed = _changed(manifest.run_config)
@@ -195,6 +198,11 @@ def _print(session: Session, log: RunLog, manifest: RunManifest, built: BuildPro
         out.line(("effects that were begun and have no outcome:", "yellow"))
         for key, event in history.uncertain.items():
             out.line(f"  event {_seq_of(log, key)}  {short_state(event.state_id)}  {clean(key)}")
+
+
+def _forked_from(log: RunLog) -> list[tuple[str, Cell]]:
+    parent = reading.parent_of(log.entries[0])
+    return [("forked", f"from {clean(parent[0])} at event {parent[1]}")] if parent else []
 
 
 def _row(log: RunLog, index: int) -> tuple[Cell, ...]:

@@ -6,7 +6,6 @@ next is `kernel.decide`'s business; what a handler sees of the outside is `io`'s
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -18,11 +17,18 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest
+from machine.engine.cancellation import (
+    Stopped,
+    cancelled_from_outside,
+    forget_cancellations,
+    times_cancelled,
+)
 from machine.engine.control import Control
 from machine.engine.handlers import Doorkeeper
 from machine.engine.log import TimedOut
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
+from machine.engine.second import Second
 from machine.errors import Code, ErrorInfo, Failure, StateError
 from machine.events import (
     ArtifactKind,
@@ -112,6 +118,7 @@ class Run:
     control: Control = attrs.field(factory=Control)
     opening: Opening | None = None
     snapshot: Snapshot | None = None
+    second: Second | None = None
     _tasks: frozenset[Any] = frozenset()
     _door: Doorkeeper = attrs.field(init=False)
 
@@ -144,7 +151,7 @@ class Run:
                 case ScheduleRetry(state_id, attempt, delay_ms):
                     await self._emit(RetryScheduled(state_id, attempt, delay_ms))
                 case EnterState():
-                    await self._enter(decision)
+                    await self.enter(decision)
                 case SuspendRun(waits):
                     await self._emit(RunSuspended(waits))
                 case ResumeRun():
@@ -180,7 +187,8 @@ class Run:
             self.snapshot = Snapshot.open(snapshot_id, behind_io(self.log.load))
         return self.snapshot
 
-    async def _enter(self, decision: EnterState) -> None:
+    async def enter(self, decision: EnterState) -> None:
+        """Run one attempt of a state, from its `state_entered` to what ends it."""
         if self.live and decision.delay_ms:
             waited = time.time_ns() // 1_000_000 - decision.since_ms
             left = min(decision.delay_ms, decision.delay_ms - waited) / 1000
@@ -194,23 +202,42 @@ class Run:
         await self._emit(StateEntered(state.id, decision.attempt, decision.base_snapshot_id))
         if self.config.durability is not Durability.EFFECTS:
             await self.log.durable()
-        base = self._checkpoint(decision.base_snapshot_id)
-        ctx = Context(base)
         payloads = Payloads()
         try:
-            outcome = await self._attempt(state, decision.attempt, ctx)
-            ending, info = self._ending(state, outcome, ctx, base, payloads)
-        except TimedOut as exc:
-            ending, info = StateFailed(state.id, exc.info), None
-        except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
+            ending, info = await self._tried(state, decision, payloads)
+            if self.second is not None:
+                self._refuse_if_aborted()
+                differs = await self.second.differs(self, decision, ending, payloads)
+                if differs is not None:
+                    ending, payloads, info = (
+                        StateFailed(state.id, self.vault.error(differs)),
+                        Payloads(),
+                        None,
+                    )
+        except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()) as exc:
             self._refuse_if_aborted()
-            if isinstance(exc, _Stopped | KeyboardInterrupt):
-                if self.live:  # in replay nobody cuts an attempt that was not cut when it was recorded
-                    await self._emit(StateFailed(state.id, self._cut(state)))
-                raise (exc.cancellation if isinstance(exc, _Stopped) else exc) from None
-            ending, info = self._failed(state, exc)
+            if self.live:  # in replay nobody cuts an attempt that was not cut when it was recorded
+                await self._emit(StateFailed(state.id, self._cut(state)))
+            raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
         self._refuse_if_aborted()
         await self._emit(ending, payloads, info)
+
+    async def _tried(
+        self, state: PlanState, decision: EnterState, payloads: Payloads
+    ) -> tuple[Event, Mapping[str, str] | None]:
+        """Run an attempt and return the event that ends it, and what is informational about that."""
+        base = self._checkpoint(decision.base_snapshot_id)
+        ctx = Context(base)
+        try:
+            outcome = await self._attempt(state, decision.attempt, ctx)
+            return self._ending(state, outcome, ctx, base, payloads)
+        except TimedOut as exc:
+            return StateFailed(state.id, exc.info), None
+        except (Stopped, KeyboardInterrupt):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
+            self._refuse_if_aborted()
+            return self._failed(state, exc)
 
     def _cut(self, state: PlanState) -> ErrorInfo:
         if self.control.cancelling:
@@ -238,7 +265,7 @@ class Run:
         )
         scope.idempotency_key = self._door.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), Recorder(scope)
-        before = _times_cancelled()
+        before = times_cancelled()
         timeout = state.meta.timeout
         try:
             seconds = self.log.limit(timeout)
@@ -249,13 +276,13 @@ class Run:
             if not scope.limit.cancel_called:
                 return outcome
         except BaseException as exc:
-            if _cancelled_from_outside(exc, before):
-                raise _Stopped(exc) from None
+            if cancelled_from_outside(exc, before):
+                raise Stopped(exc) from None
             if not isinstance(exc, KeyboardInterrupt):
                 scope.refuse_undeclared()
             raise
         finally:
-            _forget_cancellations(before)
+            forget_cancellations(before)
             await io.end()
             scope.closed = True
         scope.refuse_undeclared()
@@ -335,32 +362,3 @@ def orphaned(state_id: str) -> ErrorInfo:
     """Return the error that closes an attempt which a crash left open."""
     text = f"the attempt of {state_id} was left open by a crash"
     return refused(text, Code.ORPHAN_ATTEMPT_RECOVERED, retryable=True)
-
-
-class _Stopped(BaseException):
-    def __init__(self, cancellation: BaseException) -> None:
-        self.cancellation = cancellation
-
-
-def _cancelled_from_outside(exc: BaseException, before: int) -> bool:
-    """Say whether an exception is the cancellation of this very task, not one a handler raised by itself."""
-    if not isinstance(exc, anyio.get_cancelled_exc_class()):
-        return False
-    return anyio.get_current_task().has_pending_cancellation() or _times_cancelled() > before
-
-
-def _times_cancelled() -> int:
-    """Count the cancellations of this task that are pending, as Ctrl-C asks for one."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # another event loop, which has scopes only
-        return 0
-    return task.cancelling() if task is not None else 0
-
-
-def _forget_cancellations(before: int) -> None:
-    """Take back what a handler leaves behind: before Python 3.13 a task group that failed leaves one pending."""
-    while _times_cancelled() > before:
-        task = asyncio.current_task()
-        assert task is not None
-        task.uncancel()

@@ -20,6 +20,7 @@ from machine.engine.handlers import Doorkeeper
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, run
+from machine.engine.second import SecondOf
 from machine.engine.transports import opened
 from machine.errors import Code
 from machine.events import StateSkipped
@@ -97,6 +98,7 @@ async def dry_run(
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
     target: Target | None = None,
+    second: SecondOf | None = None,
 ) -> DryRun:
     """Run `plan` without its effects and report what it would have done.
 
@@ -119,6 +121,7 @@ async def dry_run(
         catalogue=catalogue,
         reporter=reporter,
         target=target,
+        second=second,
     )
     graph, history, bases = plan.graph, History(), dict[str, str]()
     for entry, _ in reading.entries(store, result.run_id):

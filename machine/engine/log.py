@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from machine import codec
 from machine.engine.control import Control
+from machine.engine.second import Second
 from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, chain_next, seal
 from machine.failures import refused
@@ -23,10 +25,14 @@ from machine.secrets.vault import Vault
 from machine.stores.base import Artifact, Store, StoredEvent
 from machine.stores.lease import Lease
 
-__all__ = ["LiveLog", "TimedOut"]
+__all__ = ["Draft", "LiveLog", "TimedOut"]
 
 _MOST_PENDING = 2000
 """Events that may wait for the disk before the run waits for it too."""
+
+
+Draft: TypeAlias = tuple[Event, int, Mapping[str, str]]
+"""An event on its way into the log: with its time in milliseconds, and what is informational about it."""
 
 
 class TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries what the log will say
@@ -59,6 +65,7 @@ class LiveLog:
         vault: Vault | None = None,
         lease: Lease | None = None,
         control: Control | None = None,
+        second: Second | None = None,
     ) -> None:
         self.history = history
         self._store = store
@@ -68,6 +75,7 @@ class LiveLog:
         self._lease = lease
         self._control = control or Control()
         self._on_entry = on_entry
+        self._second = second
         self._written = history.head_seq
         self._events: list[StoredEvent] = []
         self._artifacts: dict[str, Artifact] = {}
@@ -85,11 +93,27 @@ class LiveLog:
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
+        now = time.time_ns() // 1_000_000
+        self._put([(event, now, info or {}) for event in events], payloads)
+
+    def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
+        """Queue events of another run as they are, moved in time as a whole so that the last of them is now.
+
+        The observer is not told of them: nothing happens.
+        """
+        shift = time.time_ns() // 1_000_000 - entries[-1].ts_millis
+        drafts: list[Draft] = []
+        for entry in entries:
+            info = {name: text for name, text in entry.info.items() if name not in {"run_id", "ts_millis"}}
+            drafts.append((entry.event, max(entry.ts_millis + shift, 0), info))
+        self._put(drafts, payloads, told=False)
+
+    def _put(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool = True) -> None:
         reason = self.abort()
         if reason is not None:
             raise reason
         try:
-            sealed = self._sealed(events, payloads, info)
+            sealed = self._sealed(drafts, payloads, told=told)
         except BaseException as exc:  # half folded: nothing may follow it
             self._failure = exc
             raise
@@ -99,7 +123,7 @@ class LiveLog:
                 for artifact_id, (kind, data) in payloads.items.items():
                     self._artifacts[artifact_id] = Artifact(artifact_id, kind, data)
             pending = len(self._events)
-            behind = self._behind and (self._boundaries or isinstance(events[0], FactRecorded))
+            behind = self._behind and (self._boundaries or isinstance(drafts[0][0], FactRecorded))
             if behind:
                 self._wanted = True
                 self._changed.notify()
@@ -110,30 +134,27 @@ class LiveLog:
         if pending >= getattr(self._store, "most_pending", _MOST_PENDING):
             self.flush()
 
-    def _sealed(
-        self, events: Sequence[Event], payloads: Payloads | None, info: Mapping[str, str] | None
-    ) -> list[StoredEvent]:
-        bodies = [codec.encode_event(event) for event in events]
-        self._vault.refuse_in_log((event.type, body) for event, body in zip(events, bodies, strict=True))
+    def _sealed(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool) -> list[StoredEvent]:
+        bodies = [codec.encode_event(event) for event, _, _ in drafts]
+        self._vault.refuse_in_log(
+            (event.type, body) for (event, _, _), body in zip(drafts, bodies, strict=True)
+        )
         if payloads is not None:
             self._vault.refuse_in_log(payloads.items.values())
-        now = time.time_ns() // 1_000_000
         sealed: list[StoredEvent] = []
-        for event, body in zip(events, bodies, strict=True):
+        for (event, now, info), body in zip(drafts, bodies, strict=True):
             seq = self.history.head_seq + 1
             data = seal(seq, body, self._run_id, now, info)
             self._chain = chain_next(self._chain, data)
             sealed.append(StoredEvent(seq, data, self._chain))
             entry = Entry(
-                seq,
-                event,
-                body,
-                self._run_id,
-                now,
-                {**(info or {}), "run_id": self._run_id, "ts_millis": now},
+                seq, event, body, self._run_id, now, {**info, "run_id": self._run_id, "ts_millis": now}
             )
             self.history.advance(entry)
-            self._on_entry(entry)
+            if self._second is not None:
+                self._second.note(entry)
+            if told:
+                self._on_entry(entry)
         return sealed
 
     def outside(self, graph: Graph) -> tuple[Graph, bool]:

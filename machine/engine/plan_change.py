@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from machine import canonical
 from machine.errors import Code, CodecError, Corruption, PlanError
 from machine.kernel.history import History
 from machine.plan import Graph, parts_of
 from machine.stores.base import Store
 
-__all__ = ["check_plan", "recorded_shape"]
+__all__ = ["PlanChange", "check_plan", "plan_changes", "recorded_shape"]
+
+
+@attrs.frozen
+class PlanChange:
+    """One difference of two plans: + added, - removed, ~ changed; and the state it concerns."""
+
+    text: str
+    state_id: str | None = None
 
 
 def recorded_shape(store: Store, plan_id: str) -> dict[str, Any]:
@@ -46,7 +56,7 @@ def check_plan(store: Store, graph: Graph, history: History, *, allow_change: bo
         )
     if plan_id == graph.plan_id:
         return
-    changes = _changes(recorded_shape(store, plan_id), graph.shape())
+    changes = [change.text for change in plan_changes(recorded_shape(store, plan_id), graph.shape())]
     unsafe = _unsafe(graph, history)
     details = {"recorded": plan_id, "now": graph.plan_id, "changes": [*changes, *unsafe]}
     if allow_change and not unsafe:
@@ -73,20 +83,23 @@ def _unsafe(graph: Graph, history: History) -> list[str]:
     ]
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return the graph diff, a line for each state or edge: + added, - removed, ~ changed."""
+def plan_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[PlanChange]:
+    """Return what differs between two plans, given by their `Graph.shape()`."""
     (old, earlier), (new, later) = parts_of(before), parts_of(after)
-    lines = [f"+ state {state_id}" for state_id in new if state_id not in old]
-    lines += [f"- state {state_id}" for state_id in old if state_id not in new]
-    for state_id in old.keys() & new.keys():
-        fields = sorted(name for name in new[state_id] if old[state_id].get(name) != new[state_id][name])
-        lines += [
-            f"~ state {state_id}: {name} was {_text(old[state_id].get(name))}, is {_text(new[state_id][name])}"
-            for name in fields
+    found = [PlanChange(f"+ state {state_id}", state_id) for state_id in new if state_id not in old]
+    found += [PlanChange(f"- state {state_id}", state_id) for state_id in old if state_id not in new]
+    for state_id in (state_id for state_id in old if state_id in new):
+        was, now = old[state_id], new[state_id]
+        found += [
+            PlanChange(
+                f"~ state {state_id}: {name} was {_text(was.get(name))}, is {_text(now[name])}", state_id
+            )
+            for name in sorted(now)
+            if was.get(name) != now[name]
         ]
-    lines += [f"+ edge {a} -> {b}" for a, b in later if (a, b) not in earlier]
-    lines += [f"- edge {a} -> {b}" for a, b in earlier if (a, b) not in later]
-    return lines or ["~ the order in which the states are declared"]
+    found += [PlanChange(f"+ edge {a} -> {b}", b) for a, b in later if (a, b) not in earlier]
+    found += [PlanChange(f"- edge {a} -> {b}", b) for a, b in earlier if (a, b) not in later]
+    return found or [PlanChange("~ the order in which the states are declared")]
 
 
 def _text(value: Any) -> str:

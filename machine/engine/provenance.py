@@ -16,11 +16,14 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, Final
 
+import attrs
+
 from machine import canonical
 from machine.config import BuildProvenance, Target
+from machine.engine.source import kept_source
 from machine.plan import Graph
 
-__all__ = ["code_fingerprint", "code_fingerprints", "provenance"]
+__all__ = ["HandlerCode", "code_fingerprint", "code_of_states", "provenance"]
 
 ENV_NAMES: Final = (
     "CI",
@@ -33,17 +36,31 @@ ENV_NAMES: Final = (
     "VIRTUAL_ENV",
 )
 LOCKFILES: Final = ("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock", "requirements.txt")
+MAX_SOURCE: Final = 256 * 1024
+"""Characters of source that are kept with one run; states beyond are explained by their fingerprint alone."""
+
 PACKAGES: Final = ("anyio", "attrs", "blake3", "cattrs", "httpx", "orjson", "replay-machine", "rfc8785")
+
+
+@attrs.frozen
+class HandlerCode:
+    """The code of a handler: its fingerprint, 16 hex digits, its source, and what of that may be kept."""
+
+    fingerprint: str
+    source: str
+    kept: str
 
 
 def provenance(graph: Graph, target: Target | None = None) -> BuildProvenance:
     """Return the provenance of a run of `graph` that starts now, in the current directory."""
     here = Path.cwd()
+    code = code_of_states(graph)
     return BuildProvenance(
         python_version=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         packages=_packages(),
-        code=code_fingerprints(graph),
+        code={state_id: item.fingerprint for state_id, item in code.items()},
+        source=_kept(code),
         env_names=tuple(name for name in ENV_NAMES if name in os.environ),
         git_commit=_git_commit(here),
         lockfile_hash=_lockfile_hash(here),
@@ -51,42 +68,60 @@ def provenance(graph: Graph, target: Target | None = None) -> BuildProvenance:
     )
 
 
+def _kept(code: Mapping[str, HandlerCode]) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    left = MAX_SOURCE
+    for item in code.values():
+        if item.fingerprint not in kept and 0 < len(item.kept) <= left:
+            kept[item.fingerprint] = item.kept
+            left -= len(item.kept)
+    return kept
+
+
 @functools.lru_cache(maxsize=16)
-def code_fingerprints(graph: Graph) -> Mapping[str, str]:
-    """Return the code fingerprint of every state of a plan, by state id."""
-    known: dict[Any, str] = {}
+def code_of_states(graph: Graph) -> Mapping[str, HandlerCode]:
+    """Return the code of every state of a plan, by state id."""
+    known: dict[Any, HandlerCode] = {}
     for state in graph.states.values():
         code = _code_of(state.source)
         if code not in known:
-            known[code] = code_fingerprint(state.source)
+            known[code] = code_of(state.source)
     return {state.id: known[_code_of(state.source)] for state in graph.states.values()}
 
 
 def code_fingerprint(source: Any) -> str:
-    """Return a fingerprint of a handler's code: 16 hex digits.
+    """Return the fingerprint of a handler's code; see `code_of`."""
+    return code_of(source).fingerprint
 
-    It covers the function or class and the functions and classes of the same module that it names, and those that
-    they name. It is taken over syntax trees without docstrings, so comments and layout do not move it; where no
-    source can be found, over the compiled code.
+
+def code_of(source: Any) -> HandlerCode:
+    """Return a handler's code: what it does, and as what it is written.
+
+    It is the function or class and the functions and classes of the same module that it names, and those that
+    they name. The fingerprint is taken over syntax trees without docstrings, so comments and layout do not move
+    it; where no source can be found, over the compiled code.
     """
     first = inspect.unwrap(source) if callable(source) else source
     module = getattr(first, "__module__", None)
-    parts: dict[Any, str] = {}
+    parts: dict[Any, _Part] = {}
     pending = [first]
     while pending:
         item = pending.pop()
         if item in parts:
             continue
-        parts[item], names = _own_code(_code_of(item))
+        parts[item] = part = _own_code(_code_of(item))
         world = getattr(item, "__globals__", None) or getattr(sys.modules.get(str(module)), "__dict__", {})
-        for name in names:
+        for name in part.names:
             helper = world.get(name)
             if inspect.isfunction(helper) or inspect.isclass(helper):
                 helper = inspect.unwrap(helper)
                 if helper.__module__ == module:
                     pending.append(helper)
-    helpers = sorted(text for item, text in parts.items() if item is not first)
-    return canonical.artifact_id("\0".join([parts[first], *helpers]).encode())[:16]
+    own = parts.pop(first)
+    helpers = sorted(parts.values(), key=lambda part: part.tree)
+    joined = "\0".join([own.tree, *(part.tree for part in helpers)])
+    text = "\n".join(part.text for part in (own, *helpers) if part.text)
+    return HandlerCode(canonical.artifact_id(joined.encode())[:16], text, kept_source(text))
 
 
 def _code_of(source: Any) -> Any:
@@ -94,13 +129,23 @@ def _code_of(source: Any) -> Any:
     return getattr(source, "__code__", source)
 
 
+@attrs.frozen
+class _Part:
+    """The code of one function or class: a canonical text of it, the names it uses, its source."""
+
+    tree: str
+    names: frozenset[str]
+    text: str
+
+
 @functools.lru_cache(maxsize=4096)
-def _own_code(source: Any) -> tuple[str, frozenset[str]]:
-    """Return a canonical text of the code of a function (its code object) or class, and the names it uses."""
+def _own_code(source: Any) -> _Part:
+    """Return the code of a function (given its code object) or class."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(source)))
+        text = textwrap.dedent(inspect.getsource(source))
+        tree = ast.parse(text)
     except (OSError, TypeError, SyntaxError):
-        return _code_text(source if isinstance(source, CodeType) else None), frozenset()
+        return _Part(_code_text(source if isinstance(source, CodeType) else None), frozenset(), "")
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             if ast.get_docstring(node, clean=False) is not None:
@@ -108,7 +153,7 @@ def _own_code(source: Any) -> tuple[str, frozenset[str]]:
             node.decorator_list = []
             node.name = ""
     names = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-    return ast.dump(tree), names
+    return _Part(ast.dump(tree), names, text)
 
 
 def _code_text(code: CodeType | None) -> str:

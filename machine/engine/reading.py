@@ -14,7 +14,7 @@ from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
 
 _T = TypeVar("_T")
 
-__all__ = ["entries", "first_entry", "folded", "manifest_of", "provenance_of", "require_run"]
+__all__ = ["entries", "first_entry", "folded", "manifest_of", "parent_of", "provenance_of", "require_run"]
 
 
 def require_run(store: Store, run_id: str) -> None:
@@ -76,6 +76,14 @@ def provenance_of(store: Store, entry: Entry) -> BuildProvenance | None:
         return _artifact(store, artifact_id, BuildProvenance)
     except (Corruption, NotFound):  # it explains, it never decides: a run must not fail for it
         return None
+
+
+def parent_of(entry: Entry) -> tuple[str, int] | None:
+    """Return the run that a run was forked from, and the last event they share; None when it was not forked."""
+    run_id, seq = entry.info.get("parent_run_id"), entry.info.get("parent_seq")
+    if not isinstance(run_id, str) or not isinstance(seq, str) or not seq.isdecimal():
+        return None
+    return run_id, int(seq)
 
 
 def _artifact(store: Store, artifact_id: str, kind: type[_T]) -> _T:

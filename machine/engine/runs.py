@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -14,26 +15,31 @@ from machine.catalogue import STANDARD, Catalogue
 from machine.config import Durability, RunConfig, RunManifest, Target
 from machine.engine import reading
 from machine.engine.driver import Opening, Run
+from machine.engine.fork_log import ForkLog, past_of
 from machine.engine.keeper import Keeper
 from machine.engine.log import LiveLog
-from machine.engine.plan_change import check_plan
+from machine.engine.past import SharedPast
+from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
+from machine.engine.second import SecondOf, second_of
 from machine.engine.transports import opened
 from machine.errors import CanonicalError, Code, Concurrency, ConfigError, ErrorInfo, RunError, UsageError
 from machine.events import ArtifactKind, Wait
 from machine.ids import STANDARD_TAGS, ContextKey, OpId, RunId
 from machine.io.live import LiveIo
-from machine.io.scope import Payloads
+from machine.io.provider import IoProvider
+from machine.io.scope import AttemptScope, Payloads
+from machine.io.shared import SharedIo
 from machine.io.transport import Transport
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
-from machine.plan import Graph, Plan
+from machine.plan import Graph, Plan, order_of
 from machine.secrets.vault import Vault, refuse_in_manifest
 from machine.stores.base import ZERO_CHAIN, Store
 
-__all__ = ["RunResult", "opening_of", "result_of", "resume", "run"]
+__all__ = ["RunResult", "Watched", "check_store", "drive", "opening_of", "result_of", "resume", "run"]
 
 
 _ATTACHED_SECONDS: Final = 0.2
@@ -47,6 +53,7 @@ class Watched:
     transports: Mapping[str, Transport] | None
     catalogue: Catalogue
     reporter: Reporter
+    second: SecondOf | None
 
 
 @attrs.frozen
@@ -80,6 +87,7 @@ async def run(
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
     target: Target | None = None,
+    second: SecondOf | None = None,
 ) -> RunResult:
     """Start a new run of `plan` and drive it to its end.
 
@@ -87,22 +95,23 @@ async def run(
     `new_run_id` beforehand; `transports` adds to or replaces the standard ones, by namespace; `target` notes
     where the plan came from, for a replay that names no plan. `invocation_key` makes the start idempotent: of all
     starts with one key, one makes the run, and the others are given its result, resuming it if its driver is gone.
+    `second` is what a paranoid run needs; the functions of the package give it by themselves.
 
     Returns a `RunResult` however the run ended. Raises `PlanError`, `CanonicalError`, `UsageError` before
     anything is written, `RunError` (`invocation_conflict`) when the key belongs to another request, and
     `StoreError` when the store fails: what was durable by then can be resumed.
     """
     graph = plan.graph
-    _check_store(store)
+    check_store(store)
     config = config or RunConfig()
     _check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
     opening = _opening(graph, config, {} if input is None else input, target, invocation_key)
-    watched = Watched(transports, catalogue, reporter or Reporter())
+    watched = Watched(transports, catalogue, reporter or Reporter(), second)
     if invocation_key is not None:
         return await _invoked(graph, store, chosen, invocation_key, watched, config=config, opening=opening)
     with Keeper(store, chosen) as keeper:
-        return await _drive(graph, store, keeper, watched, config=config, history=History(), opening=opening)
+        return await drive(graph, store, keeper, watched, config=config, history=History(), opening=opening)
 
 
 async def _invoked(
@@ -121,7 +130,7 @@ async def _invoked(
             taken = store.find_invocation(key)
             if taken is None:
                 with Keeper(store, run_id) as keeper:
-                    return await _drive(
+                    return await drive(
                         graph, store, keeper, watched, config=config, history=History(), opening=opening
                     )
             _, started = reading.first_entry(store, taken)
@@ -149,6 +158,7 @@ async def resume(
     transports: Mapping[str, Transport] | None = None,
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
+    second: SecondOf | None = None,
 ) -> RunResult:
     """Continue a run whose log was left open, under the configuration it was started with.
 
@@ -158,27 +168,35 @@ async def resume(
     would have to follow one that has not run. Raises `NotFound`, `LogError`, `PlanError` (`plan_changed`,
     `recovery_state_not_in_plan`) before anything is written, and `Concurrency` when somebody else drives the run.
     """
-    watched = Watched(transports, catalogue, reporter or Reporter())
+    watched = Watched(transports, catalogue, reporter or Reporter(), second)
     return await _resumed(plan.graph, store, run_id, watched, allow_plan_change=allow_plan_change)
 
 
 async def _resumed(
     graph: Graph, store: Store, run_id: str, watched: Watched, *, allow_plan_change: bool
 ) -> RunResult:
-    history, chain = reading.folded(store, run_id)
-    check_plan(store, graph, history, allow_change=allow_plan_change)
+    def read() -> tuple[History, bytes, SharedPast | None]:
+        history, chain = reading.folded(store, run_id)
+        past = None if history.final else past_of(store, run_id)
+        if past is None or past.goes_on_with != graph.plan_id:  # else it was checked when the run was forked
+            check_plan(store, graph, history, allow_change=allow_plan_change)
+        return history, chain, past
+
+    history, chain, past = read()
     if history.final:
         return result_of(store, graph.order, history)
     with Keeper(store, run_id) as keeper:
         if store.head_seq(run_id) != history.head_seq:  # its last driver has only just stopped
-            history, chain = reading.folded(store, run_id)
-            check_plan(store, graph, history, allow_change=allow_plan_change)
+            history, chain, past = read()
         assert history.started is not None
         config = reading.manifest_of(store, history.started).run_config
-        return await _drive(graph, store, keeper, watched, config=config, history=history, chain=chain)
+        return await drive(
+            graph, store, keeper, watched, config=config, history=history, chain=chain, past=past
+        )
 
 
-def _check_store(store: object) -> None:
+def check_store(store: object) -> None:
+    """Raise `UsageError` for anything that is no store."""
     if not isinstance(store, Store):
         hint = f"open it first: with open_store({store!r}) as store" if isinstance(store, str) else None
         raise UsageError(f"store must be a Store, not {type(store).__name__}", hint=hint)
@@ -237,7 +255,7 @@ def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:
     return {str(ContextKey(key)): canonical.encode(value) for key, value in params.items()}
 
 
-async def _drive(
+async def drive(
     graph: Graph,
     store: Store,
     keeper: Keeper,
@@ -247,42 +265,61 @@ async def _drive(
     history: History,
     chain: bytes = ZERO_CHAIN,
     opening: Opening | None = None,
+    past: SharedPast | None = None,
+    begin: Callable[[LiveLog], None] | None = None,
 ) -> RunResult:
-    if not history.final:
-        vault = Vault(config.secrets, store.secret_key())
-        log = LiveLog(
-            store,
-            keeper.run_id,
-            history=history,
-            chain=chain,
-            behind=store.write_behind,
-            # at a boundary the run commits by itself, a completion and the next entry together
-            boundaries=config.durability is Durability.EFFECTS,
-            vault=vault,
-            lease=keeper.lease,
-            control=keeper.control,
-            on_entry=watched.reporter.entry,
-        )
-        async with opened(config, watched.transports) as doors:
+    """Drive a run from where its history ends to its end, or to where it waits, and return how it stands.
+
+    `past` is what a fork has still to go through; `begin` puts what it shares for certain into its empty log.
+    """
+    if history.final:
+        return result_of(store, graph.order, history)
+    vault = Vault(config.secrets, store.secret_key())
+    second = second_of(config, watched.second, store, keeper.run_id)
+    options: dict[str, Any] = {
+        "history": history,
+        "chain": chain,
+        "behind": store.write_behind,
+        # at a boundary the run commits by itself, a completion and the next entry together
+        "boundaries": config.durability is Durability.EFFECTS,
+        "vault": vault,
+        "lease": keeper.lease,
+        "control": keeper.control,
+        "on_entry": watched.reporter.entry,
+        "second": second,
+    }
+    provider: Callable[[AttemptScope], IoProvider] = LiveIo
+    if past is None:
+        log = LiveLog(store, keeper.run_id, **options)
+    else:
+        log = ForkLog(past, graph, store, keeper.run_id, **options)
+        provider = functools.partial(SharedIo, past=past)
+    async with opened(config, watched.transports) as doors:
+        try:
+            if begin is not None:
+                begin(log)
             watched.reporter.starting(keeper.run_id, graph)
-            try:
-                keeper.keep(listen_now=opening is None)
-                await Run(
-                    graph=graph,
-                    config=config,
-                    log=log,
-                    provider=LiveIo,
-                    transports=doors,
-                    catalogue=watched.catalogue,
-                    reporter=watched.reporter,
-                    live=True,
-                    vault=vault,
-                    control=keeper.control,
-                    opening=opening,
-                ).drive()
-            finally:
-                log.close()
-    return result_of(store, graph.order, history)
+            keeper.keep(listen_now=opening is None)
+            await Run(
+                graph=graph,
+                config=config,
+                log=log,
+                provider=provider,
+                transports=doors,
+                catalogue=watched.catalogue,
+                reporter=watched.reporter,
+                live=True,
+                vault=vault,
+                control=keeper.control,
+                opening=opening,
+                second=second,
+            ).drive()
+        finally:
+            log.close()
+    order = graph.order
+    if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its past
+        order = order_of(recorded_shape(store, history.plan_id or ""))
+    return result_of(store, order, history)
 
 
 def result_of(store: Store, order: Sequence[str], history: History) -> RunResult:

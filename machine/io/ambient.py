@@ -95,6 +95,7 @@ AMBIENT: Final[tuple[Ambient, ...]] = (
     ),
     *_each("time: localtime gmtime ctime asctime", "reads the clock", _NOW, counts=_at_most(0)),
     Ambient("time.strftime", "reads the clock", _NOW, _at_most(1)),
+    Ambient("time.sleep", "waits", "io.sleep(seconds)"),
     *_each("datetime.datetime: now utcnow today", "reads the clock", _NOW),
     Ambient("datetime.date.today", "reads the clock", _NOW),
     *_each(
@@ -117,6 +118,15 @@ AMBIENT: Final[tuple[Ambient, ...]] = (
     *_each("os._Environ: __iter__ __len__ copy __repr__", "reads the environment", _ENV),
     *_each("os: getenv getenvb", "reads the environment", _ENV),
     *_each("os: getpid getppid getlogin times", "asks for what differs in every process", None),
+    *_each(
+        "_thread: start_new_thread start_joinable_thread", "starts a thread, which nobody can watch", None
+    ),
+    Ambient("threading.Thread.start", "starts a thread, which nobody can watch", None),
+    *_each(
+        "concurrent.futures.ThreadPoolExecutor: submit map",
+        "hands work to threads, which nobody can watch",
+        None,
+    ),
     *_each("os: getcwd getcwdb", "asks for the working directory", None),
     *_each("pathlib.Path: cwd home", "asks for a directory of this machine", None),
     *_each("os: cpu_count process_cpu_count uname getloadavg", "asks about this machine", None),
@@ -160,7 +170,7 @@ def resolved() -> Found:
     targets = {id(os.environ), id(random.SystemRandom), id(random.Random)}
     for ambient in AMBIENT:
         *parents, thing = _path(ambient.name)
-        if thing is None:
+        if thing is None:  # this interpreter or platform has not got it
             continue
         words.setdefault(ambient.word, set()).update(map(id, parents))
         targets.add(id(thing))
@@ -185,6 +195,8 @@ def _path(name: str) -> list[Any]:
     module, *path = name.split(".")
     try:
         things: list[Any] = [importlib.import_module(module)]
+        if module == "concurrent":
+            things.append(importlib.import_module(f"{module}.{path.pop(0)}"))
     except ImportError:  # a module that this platform has not got
         return [None]
     for part in path:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import attrs
 
-from machine.io.places import Origin, above, origin_of
+from machine.io.places import Origin, above, is_harmless, origin_of
 from machine.io.undeclared import WATCHING, Watch
 
 __all__ = ["ACTS", "Act", "By", "install"]
@@ -31,7 +31,6 @@ class By(Enum):
     """Done in the handler's context by whatever code: it reaches or changes the outside."""
     OWN = "own code"
     """Done by the user's own code, by way of the standard library at most: libraries read files of their own."""
-    DIRECT = "own code, directly"
 
 
 @attrs.frozen
@@ -75,7 +74,7 @@ ACTS: Final[dict[str, Act]] = {
     "telnetlib.Telnet.open": Act("connects to", None, _SECOND),
     "urllib.Request": Act("requests", _HTTP),
     "webbrowser.open": Act("opens in a browser", None),
-    # programs and threads
+    # programs
     "subprocess.Popen": Act("starts the program", _EXEC),
     "os.system": Act("starts the command", _EXEC),
     "os.exec": Act("becomes the program", _EXEC),
@@ -85,8 +84,6 @@ ACTS: Final[dict[str, Act]] = {
     "os.forkpty": Act("forks", None, None),
     "os.kill": Act("sends a signal to", None),
     "os.killpg": Act("sends a signal to", None),
-    "_thread.start_new_thread": Act("starts a thread, which nobody can watch", None, None, By.OWN),
-    "_thread.start_joinable_thread": Act("starts a thread, which nobody can watch", None, None, By.OWN),
     # files and databases
     "open": Act("opens for writing", _WRITE),
     "sqlite3.connect": Act("opens the database", None),
@@ -118,34 +115,13 @@ ACTS: Final[dict[str, Act]] = {
     "os.scandir": Act("lists", None, by=By.OWN),
     "glob.glob": Act("lists", None, by=By.OWN),
     # this process
-    "time.sleep": Act("waits", "io.sleep(seconds)", None, By.DIRECT),
     "os.chdir": Act("changes to the directory", None, by=By.OWN),
-    "os.fchdir": Act("changes to the directory", None, by=By.OWN),
     "os.putenv": Act("sets the environment variable", None, by=By.OWN),
     "os.unsetenv": Act("deletes the environment variable", None, by=By.OWN),
     "builtins.input": Act("asks on the terminal", None, None, By.OWN),
 }
 """What reaches the outside or changes it, by audit event."""
 
-_HARMLESS: Final = frozenset(
-    {
-        *(
-            "importlib",
-            "zipimport",
-            "pkgutil",
-            "encodings",
-            "sysconfig",
-            "zoneinfo",
-            "gettext",
-            "mimetypes",
-            "ssl",
-        ),
-        *("logging", "warnings", "traceback", "linecache", "inspect", "tokenize", "tracemalloc"),
-        *("pdb", "bdb", "debugpy", "pydevd", "_pydevd_bundle", "coverage"),
-    }
-)
-"""Packages that open files for the interpreter's own needs, or for those who watch a program."""
-_STARTERS: Final = frozenset({"threading", "concurrent"})
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _LONGEST: Final = 200
 
@@ -181,32 +157,29 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
             return
         if not (isinstance(args[2], int) and args[2] & _WRITING):
             act = _READS
+            if _is_of_time_zones(target):
+                return
     elif event == "sqlite3.connect" and _is_in_memory(target):
         return
     frame = sys._getframe(1)  # noqa: SLF001 - the way to the code that did it
-    if _counts(act, event, frame, watch):
+    if _counts(act, frame, watch):
         watch.note(event, act.does if target is None else f"{act.does} {_shown(target)}", act.instead, frame)
 
 
-def _counts(act: Act, event: str, frame: FrameType, watch: Watch) -> bool:
-    if act.by is By.DIRECT:
-        return origin_of(frame, watch.own) is Origin.OWN
-    starters = _STARTERS if "thread" in event else None
-    decided = act.by is By.ANYONE
-    for at in above(frame):
-        room = str(at.f_globals.get("__name__")).partition(".")[0]
-        if room in _HARMLESS:
-            return False
-        if decided:
-            continue
-        match origin_of(at, watch.own):
-            case Origin.OWN:
-                decided = True
-            case Origin.LIBRARY | Origin.ENGINE:
-                return False
-            case Origin.STANDARD if starters is not None and room not in starters:
-                return False
-    return decided
+def _counts(act: Act, frame: FrameType, watch: Watch) -> bool:
+    if is_harmless(frame):
+        return False
+    if act.by is By.ANYONE:
+        return True
+    through = (origin_of(at, watch.own) for at in above(frame))
+    first = next((origin for origin in through if origin not in {Origin.STANDARD, Origin.MADE}), None)
+    return first is Origin.OWN
+
+
+def _is_of_time_zones(path: Any) -> bool:
+    """Say whether a file is one of those that `zoneinfo`, which is written in C, reads for itself."""
+    module = sys.modules.get("zoneinfo")
+    return module is not None and isinstance(path, str) and path.startswith(tuple(module.TZPATH))
 
 
 def _is_in_memory(database: Any) -> bool:

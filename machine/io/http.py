@@ -7,6 +7,7 @@ call to the next that a server could see or that could change an answer: no cook
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import zlib
 from collections.abc import Iterator, Mapping
@@ -99,6 +100,8 @@ class HttpTransport(BaseTransport):
             timeout=field(request, "timeout", int, float),
             follow_redirects=field(request, "follow_redirects", bool),
             max_body=field(request, "max_body", int),
+            stream=field(request, "stream", bool, default=False),
+            timeouts=field(request, "timeouts", dict, NoneType),
         )
         import httpx  # noqa: PLC0415 - only those who use it pay for it
 
@@ -129,6 +132,7 @@ class HttpTransport(BaseTransport):
             else unpack(call["body"])
             if "body" in call
             else None,
+            extensions={"timeout": call.get("timeouts", {})},
         )
         cookies = httpx.Cookies()  # of this call: a redirect may depend on what the answer before it set
         for _ in range(1 + MOST_REDIRECTS):
@@ -138,12 +142,13 @@ class HttpTransport(BaseTransport):
             try:
                 outgoing = response.next_request
                 if outgoing is None or not call["follow_redirects"]:
-                    body = await _read(call, response)
+                    body, sizes = await _read(call, response)
                     return {
                         "status": response.status_code,
                         "url": public_url(str(response.url)),
                         "headers": [[_text(k).lower(), _text(v)] for k, v in response.headers.raw],
                         "body": pack(body),
+                        **({"chunks": sizes} if "stream" in call else {}),
                     }
             finally:
                 await response.aclose()
@@ -169,20 +174,23 @@ class HttpTransport(BaseTransport):
         return client
 
 
-async def _read(call: Mapping[str, Any], response: httpx.Response) -> bytes:
-    """Return the body, decompressed; stop as soon as it is over the limit."""
+async def _read(call: Mapping[str, Any], response: httpx.Response) -> tuple[bytes, list[int]]:
+    """Return the body, decompressed, and the sizes in which it came; stop as soon as it is over the limit."""
     most = call["max_body"]
     coding = response.headers.get("content-encoding", "").strip().lower()
     inflater = Inflater(coding) if coding in CODINGS else None
     body = bytearray()
+    ends = [0]
     async for chunk in response.aiter_raw():
         body += inflater.feed(chunk, most + 1 - len(body)) if inflater else chunk
         if len(body) > most:
             problem = f"has a body of more than {most} bytes"
             raise _failure(call, Code.HTTP_BODY_TOO_LARGE, problem, max_body=most)
+        if "stream" in call and len(body) > ends[-1]:
+            ends.append(len(body))
     if inflater and response.num_bytes_downloaded and not inflater.complete:
         raise zlib.error("incomplete")
-    return bytes(body)
+    return bytes(body), [end - begin for begin, end in itertools.pairwise(ends)]
 
 
 def _text(raw: bytes) -> str:
@@ -211,23 +219,28 @@ def _fail(call: Mapping[str, Any], error: Exception) -> NoReturn:
 
     import httpx  # noqa: PLC0415 - the same
 
+    more = _named(call, error)
     causes = list(_causes(error))
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if tls is not None:
         reason = getattr(tls, "verify_message", None) or tls.reason or "unknown"
-        raise _failure(call, Code.HTTP_TLS, f"failed to agree on TLS: {reason}", reason=reason) from error
+        raise _failure(
+            call, Code.HTTP_TLS, f"failed to agree on TLS: {reason}", reason=reason, **more
+        ) from error
     match error:
         case httpx.InvalidURL() | UnicodeError():
             problem = f"{call['method']} {bare_url(call['url'])} has a url that cannot be used"
             raise IoOther(problem, code=Code.IO_INVALID_REQUEST) from error
         case httpx.TimeoutException():
-            raise _failure(call, Code.HTTP_TIMEOUT, "was not answered in time", retryable=True) from error
+            raise _failure(
+                call, Code.HTTP_TIMEOUT, "was not answered in time", retryable=True, **more
+            ) from error
         case httpx.ConnectError() | httpx.ProxyError() | OSError():
             reason = next(
                 (_reason(cause) for cause in reversed(causes) if isinstance(cause, OSError)), "unknown"
             )
             problem = f"could not connect: {reason}"
-            raise _failure(call, Code.HTTP_CONNECT, problem, retryable=True, reason=reason) from error
+            raise _failure(call, Code.HTTP_CONNECT, problem, retryable=True, reason=reason, **more) from error
         case httpx.NetworkError():
             problem, retryable = "lost its connection before the answer was complete", True
         case httpx.LocalProtocolError():
@@ -238,7 +251,14 @@ def _fail(call: Mapping[str, Any], error: Exception) -> NoReturn:
             problem, retryable = "has a body that cannot be decompressed", True
         case _:
             problem, retryable = "was not answered in proper HTTP", True
-    raise _failure(call, Code.HTTP_PROTOCOL, problem, retryable=retryable) from error
+    raise _failure(call, Code.HTTP_PROTOCOL, problem, retryable=retryable, **more) from error
+
+
+def _named(call: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+    """Return what the HTTP library calls a failure, for a call that was made on behalf of one."""
+    if "stream" not in call:
+        return {}
+    return {"exception": "DecodingError" if isinstance(error, zlib.error) else type(error).__name__}
 
 
 def _reason(error: OSError) -> str:

@@ -7,6 +7,7 @@ same call has the same request on any machine, so nothing here may depend on one
 from __future__ import annotations
 
 import builtins
+import itertools
 import json as json_text
 import math
 import re
@@ -26,6 +27,7 @@ __all__ = ["Headers", "HttpResponse", "bare_url", "checked_header", "http_reques
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]*")  # RFC 9110 section 5.5, without the obsolete non-ASCII octets
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
+_STEPS: Final = frozenset({"connect", "read", "write", "pool"})
 _DELAY: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
@@ -40,6 +42,8 @@ def http_request(
     timeout: float = 30.0,
     follow_redirects: bool = True,
     max_body: int = 16 * 1024 * 1024,
+    stream: bool = False,
+    timeouts: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Return the request for one HTTP call.
 
@@ -48,12 +52,14 @@ def http_request(
     means no body, so a JSON null is sent with `data="null"`), or `data`: text (as UTF-8), bytes, or a mapping
     to send as a form. `content-type` is set for JSON and forms unless given. `timeout` is in seconds and
     covers the whole call, redirects and body included; `max_body` is in bytes of the response body after
-    decompression. Raises `IoOther(io_invalid_request)` when an argument is not what is asked for here.
+    decompression. `stream` records besides in which pieces the body came; `timeouts` gives seconds for a step of
+    the call (`connect`, `read`, `write`, `pool`). Raises `IoOther(io_invalid_request)` when an argument is not
+    what is asked for here.
     """
     if not _TOKEN.fullmatch(checked_text(method, "method")) or method.upper() == "CONNECT":
         raise refusal(f"{method!r} is not an HTTP method that can be called")
-    if not isinstance(follow_redirects, bool):
-        raise refusal("follow_redirects must be true or false")
+    if not isinstance(follow_redirects, bool) or not isinstance(stream, bool):
+        raise refusal("follow_redirects and stream must be true or false")
     if json is not None and data is not None:
         raise refusal("a request has one body: give json or data, not both")
     request: dict[str, Any] = {
@@ -63,6 +69,10 @@ def http_request(
         "follow_redirects": follow_redirects,
         "max_body": checked_count(max_body, "max_body"),
     }
+    if stream:  # a request that does not ask for them has neither field, as before there were any
+        request["stream"] = True
+    if timeouts:
+        request["timeouts"] = _checked_timeouts(timeouts)
     fields = _checked_headers(headers)
     if json is not None:
         try:
@@ -135,6 +145,14 @@ def _form_value(value: Any, what: str) -> str:
             return checked_text(value, what, nul=True)
 
 
+def _checked_timeouts(timeouts: Any) -> dict[str, float]:
+    if not isinstance(timeouts, Mapping) or not timeouts.keys() <= _STEPS:
+        raise refusal(f"timeouts must be a mapping with some of {', '.join(sorted(_STEPS))}")
+    return {
+        step: checked_seconds(seconds, f"timeouts[{step!r}]", zero=True) for step, seconds in timeouts.items()
+    }
+
+
 def _checked_headers(headers: Any) -> dict[str, str]:
     if headers is not None and not isinstance(headers, Mapping):
         raise refusal(f"headers must be a mapping, not {type(headers).__name__}")
@@ -199,17 +217,22 @@ class HttpResponse:
     url: str
     header_list: tuple[tuple[str, str], ...]
     _body: builtins.bytes = attrs.field(alias="body", repr=False)
+    _chunks: tuple[int, ...] | None = attrs.field(default=None, alias="chunks", repr=False)
 
     @classmethod
     def from_json(cls, response: Mapping[str, Any]) -> Self:
         """Return the view of an `http` response."""
         pairs = tuple((name, value) for name, value in response["headers"])
-        return cls(response["status"], response["url"], pairs, unpack(response["body"]))
+        chunks = response.get("chunks")
+        if chunks is not None:
+            chunks = tuple(checked_count(size, "a size in chunks", least=1) for size in chunks)
+        return cls(response["status"], response["url"], pairs, unpack(response["body"]), chunks)
 
     def to_json(self) -> dict[str, Any]:
         """Return the `http` response that this is the view of."""
         headers = [[name, value] for name, value in self.header_list]
-        return {"status": self.status, "url": self.url, "headers": headers, "body": pack(self._body)}
+        response = {"status": self.status, "url": self.url, "headers": headers, "body": pack(self._body)}
+        return response if self._chunks is None else {**response, "chunks": list(self._chunks)}
 
     @property
     def headers(self) -> Headers:
@@ -220,6 +243,19 @@ class HttpResponse:
     def bytes(self) -> builtins.bytes:
         """The body, decompressed."""
         return self._body
+
+    @property
+    def pieces(self) -> list[builtins.bytes]:
+        """The body in the pieces in which it came, none of them empty.
+
+        It is one piece when the request did not ask for them, or when a secret was replaced in it, for then the
+        recorded sizes are no longer those of this body.
+        """
+        sizes = self._chunks or ()
+        if sum(sizes) != len(self._body):
+            return [self._body] if self._body else []
+        ends = itertools.accumulate(sizes)
+        return [self._body[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
     @property
     def text(self) -> str:

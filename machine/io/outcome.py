@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 
 from machine import canonical
-from machine.errors import CanonicalError, Code, IoOther, UsageError
+from machine.errors import CanonicalError, Code, IoError, IoOther, UsageError
 from machine.events import ArtifactKind, EffectIntended, FactError, FactRecorded, FactValue
 from machine.failures import describe
 from machine.io.exec import ExecResult
@@ -22,7 +22,7 @@ from machine.io.wire import pack
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.vault import Vault
 
-__all__ = ["Happened", "NotDone", "UncertainEffect", "told"]
+__all__ = ["Happened", "NotDone", "UncertainEffect", "response_of", "told"]
 
 _OK: Final = 200  # RFC 9110 section 15.3.1
 
@@ -79,7 +79,7 @@ def told(
         exc = IoOther("the effect is known not to have happened", code=Code.EFFECT_NOT_DONE, retryable=True)
         outcome = FactError(exc.kind, describe(exc, hint=False))
     elif isinstance(answer, Happened):
-        data, _ = vault.response(namespace, request, _response(namespace, request, answer.response))
+        data, _ = vault.response(namespace, request, response_of(namespace, request, answer.response))
         outcome = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data))
     else:
         raise _no_outcome(f"{answer!r} is neither effect.happened(response) nor effect.not_done()")
@@ -92,7 +92,11 @@ def namespace_of(intent: EffectIntended) -> str:
     return intent.namespace or intent.key.split("/")[2]
 
 
-def _response(namespace: str, request: Any, given: Any) -> bytes:
+def response_of(namespace: str, request: Any, given: Any) -> bytes:
+    """Return what a call of a namespace would have recorded as its response, from what a person says it is.
+
+    Raises `UsageError` (`invalid_effect_outcome`) when no call of the namespace could have it.
+    """
     match given:
         case HttpResponse() | ExecResult():
             response = given.to_json()
@@ -112,7 +116,7 @@ def _response(namespace: str, request: Any, given: Any) -> bytes:
     if view is not None:
         try:
             view.from_json(canonical.decode(data))
-        except (LookupError, TypeError, ValueError):
+        except (IoError, LookupError, TypeError, ValueError):
             raise _no_outcome(f"no call of {namespace} has it as its response") from None
     return data
 

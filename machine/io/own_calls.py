@@ -7,50 +7,61 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Hashable
 from types import FrameType, FunctionType, MethodType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from machine.io.ambient import Ambient
 from machine.io.own_code import OwnCode, packages_of
-from machine.io.places import Origin, origin_of
+from machine.io.places import Origin, is_harmless, origin_of
 from machine.io.undeclared import Watch
 
 __all__ = ["own_code", "seen_builtin", "seen_function"]
 
 _MOST_KEPT: Final = 256
+_THROUGH: Final = {
+    "os._Environ.": frozenset({"os", "collections.abc"}),  # the methods of a mapping call one another
+    "threading.": frozenset({"threading", "concurrent.futures.thread", "concurrent.futures._base"}),
+    "concurrent.": frozenset({"concurrent.futures._base"}),
+}
+"""Modules that may stand between own code and what it calls, by the beginning of its name."""
+
+_kept: Final[dict[Any, OwnCode]] = {}
 
 
 def own_code(function: Any) -> OwnCode:
-    """Return the code of a handler and of what it can reach of the modules that are loaded now."""
-    simple = isinstance(function, FunctionType | MethodType | functools.partial)
-    return _own_code(cast("Hashable", function if simple else type(function)), len(sys.modules))
+    """Return the code of a handler and of what it can reach of the modules that are loaded now.
 
-
-@functools.lru_cache(maxsize=_MOST_KEPT)
-def _own_code(source: Any, _: int) -> OwnCode:
-    code = OwnCode(packages_of(source))
-    code.reach(source)
-    return code
+    The functions that one `def` makes have theirs in common, and only what each holds is looked at again.
+    """
+    if not isinstance(function, FunctionType | MethodType | functools.partial):
+        function = type(function)
+    key = getattr(function, "__code__", function), len(sys.modules)
+    own = _kept.get(key)
+    if own is None:
+        while len(_kept) >= _MOST_KEPT:
+            _kept.pop(next(iter(_kept)), None)  # the oldest; another thread may have been faster
+        own = _kept[key] = OwnCode(packages_of(function))
+        own.reach(function)
+    elif isinstance(function, FunctionType) and (function.__closure__ or function.__defaults__):
+        own.reach_held(function)
+    return own
 
 
 def seen_builtin(ambient: Ambient, caller: FrameType, watch: Watch) -> None:
     """Tell a watch that the code of a frame is about to call a builtin, if that counts."""
-    if ambient.counts is None or ambient.counts(caller):
+    if (ambient.counts is None or ambient.counts(caller)) and not is_harmless(caller):
         watch.note(ambient.name, ambient.told(None), ambient.instead, caller)
 
 
 def seen_function(ambient: Ambient, callee: FrameType, watch: Watch) -> None:
     """Tell a watch of a function that has just been entered, if the user's own code called it."""
     caller = callee.f_back
-    if ambient.name.startswith(
-        "os._Environ."
-    ):  # the methods of a mapping stand between the reader and what it reads
-        while caller is not None and caller.f_globals.get("__name__") in {"os", "_collections_abc"}:
-            caller = caller.f_back
+    through = next((names for prefix, names in _THROUGH.items() if ambient.name.startswith(prefix)), ())
+    while caller is not None and caller.f_globals.get("__name__") in through:
+        caller = caller.f_back
     while caller is not None and origin_of(caller, watch.own) is Origin.MADE:
         caller = caller.f_back
     if caller is None or origin_of(caller, watch.own) is not Origin.OWN:
         return
-    if ambient.counts is None or ambient.counts(callee):
+    if (ambient.counts is None or ambient.counts(callee)) and not is_harmless(caller):
         watch.note(ambient.name, ambient.told(callee), ambient.instead, caller)

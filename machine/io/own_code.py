@@ -9,9 +9,10 @@ import functools
 import inspect
 import sys
 from collections.abc import Iterable, Iterator
-from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any, Final
 
+from machine.io.ambient import resolved
 from machine.io.places import is_own
 
 __all__ = ["OwnCode", "packages_of"]
@@ -33,8 +34,8 @@ class OwnCode:
         self._modules: dict[str, ModuleType] = {}
         self._pending: list[ModuleType] = []
         self._seen: dict[int, Any] = {}
-        self.held: list[Any] = []
-        """What functions hold besides the globals of their modules: in closures and as defaults."""
+        self.held: dict[int, Any] = {}
+        """The modules, builtins and things looked for that functions hold in closures and as defaults, by id."""
         self.suspected: bool | None = None
         """Whether any of it could make a call that is looked for; None until somebody has found out."""
         self.covered = False
@@ -44,6 +45,14 @@ class OwnCode:
         """Take in a function, or an object that is called like one, and all that it can reach."""
         self._thing(function)
         self._follow()
+
+    def reach_held(self, function: FunctionType) -> None:
+        """Take in what another function of the same code holds: its closure and its defaults."""
+        before = len(self._codes), len(self.held)
+        self._holds(function)
+        self._follow()
+        if (len(self._codes), len(self.held)) != before:
+            self.suspected, self.covered = None, False
 
     def reach_new(self, names: Iterable[str]) -> None:
         """Take in modules of the user's that were loaded since."""
@@ -130,6 +139,9 @@ class OwnCode:
                 self._codes[id(inner)] = inner
                 self._named(inner, function.__globals__)
         self._module(sys.modules.get(str(function.__module__)))
+        self._holds(function)
+
+    def _holds(self, function: FunctionType) -> None:
         for cell in function.__closure__ or ():
             try:
                 self._hold(cell.cell_contents)
@@ -139,7 +151,10 @@ class OwnCode:
             self._hold(value)
 
     def _hold(self, value: Any) -> None:
-        self.held.append(value)
+        if type(value) in _PLAIN:
+            return
+        if isinstance(value, ModuleType | BuiltinFunctionType) or id(value) in resolved().targets:
+            self.held[id(value)] = value
         self._thing(value)
 
     def _named(self, code: CodeType, namespace: dict[str, Any]) -> None:
@@ -149,6 +164,10 @@ class OwnCode:
             self._module(sys.modules.get(name))
             if package:
                 self._module(sys.modules.get(f"{package}.{name}"))
+
+
+_PLAIN: Final = frozenset({int, str, float, bool, bytes, list, dict, tuple, set, frozenset, type(None)})
+"""Types of what leads to no code."""
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["Origin", "above", "is_own", "origin_of", "own_frame"]
+__all__ = ["Origin", "above", "is_harmless", "is_own", "origin_of", "own_frame"]
 
 
 class Origin(Enum):
@@ -38,6 +38,31 @@ _BOTTOMS: Final = frozenset(
     }
 )
 """Modules below which a stack is no longer the handler's: what calls a handler, and what runs its tasks."""
+
+
+_HARMLESS: Final = frozenset(
+    {
+        *(
+            "importlib",
+            "zipimport",
+            "pkgutil",
+            "encodings",
+            "sysconfig",
+            "zoneinfo",
+            "gettext",
+            "mimetypes",
+            "ssl",
+        ),
+        *("logging", "warnings", "traceback", "linecache", "inspect", "tokenize", "tracemalloc"),
+        *("pdb", "bdb", "debugpy", "pydevd", "_pydevd_bundle", "coverage"),
+    }
+)
+"""Packages that look around for the interpreter's own needs, or for those who watch a program."""
+
+
+def is_harmless(frame: FrameType | None) -> bool:
+    """Say whether what a frame does, the handler does only to import, to log, to tell of an error or the like."""
+    return any(str(at.f_globals.get("__name__")).partition(".")[0] in _HARMLESS for at in above(frame))
 
 
 def above(frame: FrameType | None) -> Iterator[FrameType]:

@@ -154,7 +154,7 @@ def _is_suspect(own: OwnCode) -> bool:
     """Say whether the code has a name of what is looked for, and of what leads there; or an alias of it."""
     found = resolved()
     values = [value for module in own.modules for value in vars(module).values()]
-    values += own.held
+    values += own.held.values()
     bound = set(map(id, values))
     if bound & found.targets or any(type(value) is type(len) and value in found.builtins for value in values):
         return True

@@ -13,7 +13,7 @@ import random as random_module
 import uuid as uuid_module
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 import attrs
@@ -32,6 +32,9 @@ from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
 from machine.secrets.handle import Secret, handle_text
 from machine.secrets.vault import SECRET
+
+if TYPE_CHECKING:
+    from machine.io.httpx_transport import HttpxTransport, Options
 
 __all__ = ["IoProvider", "IoResult"]
 
@@ -210,6 +213,15 @@ class IoProvider(ABC):
         handle = (await self.call(SECRET, secret.secret_request(name))).response
         return Secret(handle_text(handle["$secret"], handle["mac"]))
 
+    def httpx_transport(self, **options: Unpack[Options]) -> HttpxTransport:
+        """Return a transport for a client of httpx: every request of any library on it is a call of `http`.
+
+        See `Options` for what else can be said.
+        """
+        from machine.io.httpx_transport import HttpxTransport  # noqa: PLC0415 - only those who use it pay for it
+
+        return HttpxTransport(self.call, **options)
+
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
         scope.check_open()
@@ -342,9 +354,8 @@ class IoProvider(ABC):
         if scope.reads_only:  # how the world stood before the crash is not what it is asked
             return None
         occurrence = int(call.key.rpartition("/")[2])
-        keeps_all = scope.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
         return scope.log.history.reusable(
-            scope.state.id, call.namespace, call.digest, occurrence, keeps_all=keeps_all
+            scope.state.id, call.namespace, call.digest, occurrence, keeps_all=scope.keeps_all
         )
 
     def _result(self, fact: FactRecorded) -> IoResult:
@@ -366,20 +377,18 @@ class IoProvider(ABC):
             hint=f"pass transports={{{call.namespace.partition('.')[0]!r}: ...}}",
         )
 
+    def _intent_of(self, call: Call) -> EffectIntended:
+        scope = self._scope
+        return EffectIntended(
+            call.key,
+            call.digest,
+            scope.idempotency_key or "",
+            scope.state.id,
+            scope.attempt,
+            self._intended_through(call),
+        )
+
     async def _intend(self, call: Call) -> None:
         """Put the intent of an effect into the log, durable before the effect may leave the process."""
-        scope = self._scope
-        await scope.log.emit(
-            [
-                EffectIntended(
-                    call.key,
-                    call.digest,
-                    scope.idempotency_key or "",
-                    scope.state.id,
-                    scope.attempt,
-                    self._intended_through(call),
-                )
-            ],
-            call.payloads(),
-        )
-        await scope.log.durable()
+        await self._scope.log.emit([self._intent_of(call)], call.payloads())
+        await self._scope.log.durable()

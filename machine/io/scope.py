@@ -18,7 +18,7 @@ from machine.errors import Code, StateError
 from machine.events import Event
 from machine.io.transport import Transport
 from machine.kernel.history import History
-from machine.plan import PlanState
+from machine.plan import PlanState, SideEffects
 from machine.secrets.vault import Vault
 
 __all__ = ["AttemptScope", "Log", "Payloads", "Quiet"]
@@ -133,6 +133,11 @@ class AttemptScope:
     undeclared: StateError | None = None
     """What the handler was first refused to do without `io`."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
+
+    @property
+    def keeps_all(self) -> bool:
+        """True when the state reuses every success it ever had: an effect is never repeated."""
+        return self.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
 
     @property
     def cut(self) -> bool:

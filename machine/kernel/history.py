@@ -98,16 +98,14 @@ class History:
     started: RunStarted | None = None
     started_ms: int | None = None
     head_seq: int = 0
-    checkpoint: str | None = None
-    """Snapshot id of the last state boundary."""
+    checkpoint: str | None = None  # snapshot id of the last state boundary
     states: dict[str, StateHistory] = attrs.field(factory=dict)
     settled: int = 0  # states that have completed or been skipped
     open: OpenAttempt | None = None
     facts: dict[str, FactRecorded] = attrs.field(factory=dict)
     successes: dict[tuple[str, str, str], list[FactRecorded]] = attrs.field(factory=dict)
     """Final outcomes in order, by state, namespace and request digest."""
-    uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)
-    """Effects that were intended and have no outcome, by fact key."""
+    uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # intended, without outcome, by key
     sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
     """The request digest of the first effect intended, by state, namespace and idempotency key."""
     plan_id: str | None = None  # the plan the run goes on with
@@ -208,6 +206,8 @@ class History:
         """
         state = self.states[state_id]
         first = 0 if keeps_all else state.fresh_from
+        if first == state.attempts - 1:
+            return None  # there is no earlier attempt to look into, however many calls this one has made
         earlier = [
             fact
             for fact in self.successes.get((state_id, namespace, digest), ())

@@ -264,6 +264,8 @@ class _Reader:
                 chain = chain_next(chain, data)
                 log.append((entry, StoredEvent(entry.seq, data, chain)))
             elif line.startswith(form.END):
+                if not log:
+                    raise self._wrong("the end comes before any event")
                 end = line
             else:
                 raise self._wrong("it is neither an artifact, nor an event, nor the end")
@@ -356,6 +358,6 @@ def _said(
     header: form.Header, log: list[tuple[Entry, StoredEvent]]
 ) -> Iterator[tuple[str, bytes | None, str | None]]:
     """Yield what the header carries of plan and provenance, and the ids that the first event has for them."""
-    if log and isinstance(log[0][0].event, RunStarted):  # else the fold says what is wrong
+    if isinstance(log[0][0].event, RunStarted):  # else the fold says what is wrong
         yield ArtifactKind.PLAN, header.plan, log[0][0].event.plan_id
         yield ArtifactKind.PROVENANCE, header.provenance, provenance_id(log[0][0])

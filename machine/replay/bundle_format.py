@@ -52,8 +52,8 @@ MAX_JSON: Final = 1024 * 1024
 MAX_JSON_LINE: Final = 16 * 1024 * 1024
 """The most bytes of a line that is decoded as JSON: the header, an event, the end."""
 
-MAX_LINE: Final = MAX_ARTIFACT_BYTES // 3 * 4 + 1024
-"""The most bytes of a line: the largest artifact there can be, as base64."""
+MAX_LINE: Final = 700 * 1024 * 1024
+"""The most bytes of a line: room for the largest artifact there can be, as base64."""
 
 ARTIFACT: Final = b'{"artifact":{'
 EVENT: Final = b'{"event":{'

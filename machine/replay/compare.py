@@ -1,70 +1,195 @@
-"""What a divergence shows of two plans, two contexts, or of calls that are like one that was never recorded."""
+"""Compare: replay against changed code or a changed plan, state by state, and list every state that differs.
+
+Each state is given what it was given when it was recorded, so a state differs by its own doing: what an earlier
+state does otherwise now is told once, of that state. Nothing is written and nothing goes outside.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
 
-from machine import canonical
-from machine.errors import MachineError
-from machine.events import Entry, FactRecorded
-from machine.io.call import Call
-from machine.kernel.snapshot import Snapshot
-from machine.plan import parts_of
-from machine.replay.divergence import NearCall
-from machine.replay.pointer import Change, diff
+import attrs
 
-__all__ = ["context_changes", "likeliest", "near_calls", "plan_shape"]
+from machine.catalogue import STANDARD, Catalogue
+from machine.config import UndeclaredIo
+from machine.engine.plan_change import plan_changes, recorded_shape
+from machine.engine.provenance import code_of_states
+from machine.engine.reporter import Reporter
+from machine.events import RunResumed, RunStarted, StateEntered
+from machine.io.transport import Transport
+from machine.plan import Graph, Plan, earlier_graph
+from machine.replay.cause import explained
+from machine.replay.divergence import Diverged, Divergence
+from machine.replay.log import ReplayLog
+from machine.replay.reproduce import Recorded, reproduce
+from machine.stores.base import Store
 
-_NEAREST: Final = 3
-
-Load = Callable[[str], bytes]
-
-
-def plan_shape(load: Load, plan_id: str) -> Any:
-    """Return a plan's states and edges in a form that differs where the plans do; its id when it cannot be read."""
-    try:
-        states, edges = parts_of(canonical.decode(load(plan_id)))
-    except (MachineError, LookupError, TypeError, ValueError):
-        return plan_id
-    return {"edges": {f"{earlier} -> {later}": True for earlier, later in edges}, "states": states}
+__all__ = ["CompareResult", "ComparedState", "Verdict", "compare"]
 
 
-def context_changes(
-    recorded: tuple[Load, str], now: tuple[Load, str]
-) -> tuple[list[str], Any, Any, list[Change]]:
-    """Return the keys in which two contexts differ, what they hold under them, and the changes in detail."""
-    before, after = (Snapshot.open(snapshot_id, load).to_dict() for load, snapshot_id in (recorded, now))
-    changes = list(diff(before, after))
-    keys = sorted({change.pointer.split("/")[1] for change in changes})
-    return (
-        keys,
-        {key: before[key] for key in keys if key in before},
-        {key: after[key] for key in keys if key in after},
-        changes,
+class Verdict(StrEnum):
+    """How a state compares with what was recorded of it."""
+
+    IDENTICAL = "identical"
+    DIFFERS = "differs"
+    ADDED = "added"
+    REMOVED = "removed"
+    NOT_RUN = "not_run"
+
+
+@attrs.frozen
+class ComparedState:
+    """One state: how it compares, whether its code has changed (None: not known), and where it diverges first."""
+
+    state_id: str
+    verdict: Verdict
+    code_changed: bool | None
+    divergence: Divergence | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as a JSON object."""
+        return {
+            "state_id": self.state_id,
+            "verdict": self.verdict.value,
+            "code_changed": self.code_changed,
+            "divergence": self.divergence.to_json() if self.divergence else None,
+        }
+
+
+@attrs.frozen
+class CompareResult:
+    """Every state of the recording and of the plan, in order, and what differs between the two plans."""
+
+    run_id: str
+    states: Sequence[ComparedState]
+    plan_changes: Sequence[str]
+    beyond: Divergence | None = None
+    """Where the run itself differs, outside of any state; nothing after it was compared."""
+
+    @property
+    def identical(self) -> bool:
+        """True when neither the plan nor any state differs."""
+        alike = all(state.verdict in {Verdict.IDENTICAL, Verdict.NOT_RUN} for state in self.states)
+        return alike and not self.plan_changes and self.beyond is None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as a JSON object."""
+        return {
+            "run_id": self.run_id,
+            "identical": self.identical,
+            "plan_changes": list(self.plan_changes),
+            "states": [state.to_json() for state in self.states],
+            "beyond": self.beyond.to_json() if self.beyond else None,
+        }
+
+
+async def compare(
+    run_id: str,
+    *,
+    plan: Plan,
+    store: Store,
+    transports: Mapping[str, Transport] | None = None,
+    catalogue: Catalogue = STANDARD,
+    reporter: Reporter | None = None,
+    undeclared_io: UndeclaredIo | str | None = None,
+) -> CompareResult:
+    """Replay every state of a run by itself against `plan`, and list how each compares.
+
+    A state is given the context and the facts that were recorded for it, whatever the others do now. A plan that
+    has changed is compared as far as its states are still there. `undeclared_io` is that of `replay`. Raises
+    `NotFound`, `PlanError` (`op_id_mismatch`) for the plan of another op, and `LogError` or `Corruption` for a
+    damaged recording.
+    """
+    graph = plan.graph
+    reporter = reporter or Reporter()
+    recording = Recorded.of(store, run_id, graph, undeclared_io)
+    graphs = {plan_id: earlier_graph(graph, store.get(plan_id)) for plan_id in _plans(recording)}
+    first = graphs[recording.started.plan_id]
+    log = _ByState(
+        recording.entries, store.get, reporter.entry, graphs, gone=first.states.keys() - graph.states
     )
+    reporter.starting(run_id, first)
+    differing: dict[str, Divergence] = {}
+    beyond: Divergence | None = None
+    while True:
+        try:
+            await reproduce(
+                recording, first, log, transports=transports, catalogue=catalogue, reporter=reporter
+            )
+            break
+        except Diverged as exc:
+            divergence = explained(exc.divergence, graph, recording.built)
+        if divergence.state_id is None or not log.leave_attempt():
+            beyond = divergence
+            break
+        differing.setdefault(divergence.state_id, divergence)
+    last = graphs[next(reversed(graphs))]
+    changes = []
+    if last.plan_id != graph.plan_id:
+        changes = [change.text for change in plan_changes(recorded_shape(store, last.plan_id), graph.shape())]
+    return CompareResult(run_id, _states(recording, last, graph, differing), changes, beyond)
 
 
-def likeliest(
-    left: Sequence[tuple[Entry, FactRecorded]], call: Call, request: Callable[[FactRecorded], Any]
-) -> list[tuple[Entry, FactRecorded]]:
-    """Return the recorded calls of a namespace that one that was not recorded may have been, likeliest first."""
-    fitting = [(entry, fact) for entry, fact in left if fact.namespace == call.namespace]
-    return sorted(
-        fitting, key=lambda item: (item[1].key != call.key, len(diff(request(item[1]), call.request)))
-    )
-
-
-def near_calls(
-    left: Sequence[tuple[Entry, FactRecorded]], call: Call, request: Callable[[FactRecorded], Any]
-) -> list[NearCall]:
-    """Return the recorded calls that are nearest to one that was not recorded."""
-    return [
-        NearCall(
-            entry.seq,
-            fact.namespace,
-            request(fact),
-            "another request" if fact.namespace == call.namespace else f"a call of {fact.namespace}",
+def _plans(recording: Recorded) -> list[str]:
+    """Return the ids of the plans that the run went by, in that order."""
+    events = (entry.event for entry in recording.entries)
+    return list(
+        dict.fromkeys(
+            event.plan_id
+            for event in events
+            if isinstance(event, RunStarted | RunResumed) and event.plan_id is not None
         )
-        for entry, fact in left[:_NEAREST]
-    ]
+    )
+
+
+def _states(
+    recording: Recorded, recorded: Graph, graph: Graph, differing: Mapping[str, Divergence]
+) -> list[ComparedState]:
+    ran = {entry.event.state_id for entry in recording.entries if isinstance(entry.event, StateEntered)}
+    then = recording.built.code if recording.built else {}
+    now = code_of_states(graph)
+    found = []
+    for state_id in [
+        *recorded.states,
+        *(state_id for state_id in graph.order if state_id not in recorded.states),
+    ]:
+        divergence = differing.get(state_id)
+        if state_id not in graph.states:
+            verdict = Verdict.REMOVED
+        elif state_id not in recorded.states:
+            verdict = Verdict.ADDED
+        elif divergence is not None:
+            verdict = Verdict.DIFFERS
+        else:
+            verdict = Verdict.IDENTICAL if state_id in ran else Verdict.NOT_RUN
+        both = state_id in then and state_id in now
+        changed = then[state_id] != now[state_id].fingerprint if both else None
+        found.append(ComparedState(state_id, verdict, changed, divergence))
+    return found
+
+
+class _ByState(ReplayLog):
+    """A log that can leave an attempt which differs, and go on from where the recording had it end."""
+
+    def __init__(self, *args: Any, gone: frozenset[str] | set[str]) -> None:
+        super().__init__(*args)
+        self._gone = gone
+
+    def carry(self, state_id: str, attempt: int) -> bool:
+        if super().carry(state_id, attempt):
+            return True
+        if state_id in self._gone:
+            self._consume_to(self._end + 1)
+            return True
+        return False
+
+    def leave_attempt(self) -> bool:
+        """Take over the rest of the open attempt as it was recorded, and say whether there is one."""
+        if self.history.open is None:
+            return False
+        self.divergence = self._early = self._scope = None
+        self._payloads = {}
+        self._consume_to(self._end + 1)
+        return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -10,7 +10,14 @@ import attrs
 
 from machine.replay.pointer import Change
 
-__all__ = ["Cause", "Divergence", "DivergenceKind", "NearCall", "likely_cause"]
+__all__ = [
+    "Cause",
+    "Diverged",
+    "Divergence",
+    "DivergenceKind",
+    "NearCall",
+    "RecordingEnds",
+]
 
 
 class DivergenceKind(StrEnum):
@@ -19,10 +26,12 @@ class DivergenceKind(StrEnum):
     REQUEST_CHANGED = "request_changed"
     CALL_ADDED = "call_added"
     CALL_MISSING = "call_missing"
+    CALL_REORDERED = "call_reordered"
     EVENT_DIFFERS = "event_differs"
     SNAPSHOT_DIFFERS = "snapshot_differs"
     ENDED_EARLY = "ended_early"
     PLAN_CHANGED = "plan_changed"
+    CORRUPT = "corrupt"
     UNDECLARED_IO = "undeclared_io"
 
 
@@ -33,6 +42,7 @@ class Cause(StrEnum):
     UPSTREAM_CODE_CHANGED = "upstream_code_changed"
     PLAN_CHANGED = "plan_changed"
     NOTHING_CHANGED = "nothing_changed"
+    RECORDING_DAMAGED = "recording_damaged"
     UNKNOWN = "unknown"
 
 
@@ -55,8 +65,8 @@ class Divergence:
     """The first difference between a recording and its replay.
 
     `seq` is the event of the recording where it shows. `recorded` and `now` are the two sides as JSON (None
-    when a side has nothing there), `changes` their difference. `cause` is the likely one and `cause_text` says
-    it in a sentence.
+    when a side has nothing there), `changes` their difference. `cause` is the likely one, `cause_text` says it in a
+    sentence, and `code` shows the lines of source that changed, where that is the cause and the source was kept.
     """
 
     kind: DivergenceKind
@@ -70,9 +80,12 @@ class Divergence:
     nearest: Sequence[NearCall] = ()
     cause: Cause = Cause.UNKNOWN
     cause_text: str = ""
+    code: Sequence[str] = ()
 
     def __str__(self) -> str:
-        where = f" in {self.state_id} (attempt {self.attempt})" if self.state_id else ""
+        where = f" in {self.state_id}" if self.state_id else ""
+        if self.attempt is not None:
+            where += f" (attempt {self.attempt})"
         return f"{self.kind} at event {self.seq}{where}: {self.summary}"
 
     def to_json(self) -> dict[str, Any]:
@@ -89,33 +102,17 @@ class Divergence:
             "nearest": [call.to_json() for call in self.nearest],
             "cause": self.cause.value,
             "cause_text": self.cause_text,
+            "code": list(self.code),
         }
 
 
-def likely_cause(
-    state_id: str | None,
-    order: Sequence[str],
-    recorded: Mapping[str, str] | None,
-    now: Mapping[str, str],
-) -> tuple[Cause, str]:
-    """Return what most likely made a state differ, from the code fingerprints then and now."""
-    if recorded is None or state_id is None:
-        return Cause.UNKNOWN, "the recording does not say which code it was made by"
-    changed = [other for other in order if recorded.get(other) != now.get(other)]
-    if state_id in changed:
-        return Cause.STATE_CODE_CHANGED, f"the code of {state_id} has changed since the recording"
-    upstream = changed[: next((i for i, other in enumerate(changed) if _after(order, other, state_id)), None)]
-    if upstream:
-        return (
-            Cause.UPSTREAM_CODE_CHANGED,
-            f"the code of {', '.join(upstream)}, which ran before it, has changed",
-        )
-    text = (
-        f"the code of {state_id} has not changed: a constant, another module or a library has, "
-        "or it is nondeterministic (time, randomness, the environment, set order, ... that did not come through io)"
-    )
-    return Cause.NOTHING_CHANGED, text
+class Diverged(BaseException):
+    """Carries a divergence out of a handler. Not an `Exception`, so that no handler takes it for a failed call."""
+
+    def __init__(self, divergence: Divergence) -> None:
+        super().__init__(str(divergence))
+        self.divergence = divergence
 
 
-def _after(order: Sequence[str], one: str, other: str) -> bool:
-    return order.index(one) > order.index(other)
+class RecordingEnds(BaseException):
+    """The recording ends here, without the run having ended."""

@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import anyio
+import attrs
 
-from machine import canonical, codec
+from machine import codec
 from machine.errors import Code, StoreError
 from machine.events import (
     EffectIntended,
     Entry,
     Event,
     FactRecorded,
-    RunCompleted,
-    RunStarted,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -32,12 +31,11 @@ from machine.kernel.history import History
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, PlanState
 from machine.replay.asked import asked
-from machine.replay.compare import context_changes, likeliest, near_calls, plan_shape
-from machine.replay.divergence import Divergence, DivergenceKind, NearCall
-from machine.replay.pointer import Change, diff
+from machine.replay.differences import Differences
+from machine.replay.divergence import Diverged, Divergence, RecordingEnds
 from machine.replay.requests import RecordedRequests
 
-__all__ = ["Diverged", "RecordingEnds", "ReplayLog"]
+__all__ = ["ReplayLog"]
 
 STALL_SECONDS: Final = 1.0
 """How long a handler that races tasks may make no progress, beyond the time its attempt took when recorded."""
@@ -45,18 +43,6 @@ STALL_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 30.0
 PATIENCE: Final = 10
 """How long a whole attempt may take in replay: this many times as long as recorded, and the seconds besides."""
-
-
-class Diverged(BaseException):
-    """Carries a divergence out of a handler. Not an `Exception`, so that no handler takes it for a failed call."""
-
-    def __init__(self, divergence: Divergence) -> None:
-        super().__init__(str(divergence))
-        self.divergence = divergence
-
-
-class RecordingEnds(BaseException):
-    """The recording ends here, without the run having ended."""
 
 
 class ReplayLog:
@@ -87,6 +73,8 @@ class ReplayLog:
         self._scope: AttemptScope | None = None
         self._ended = False
         self._damage: StoreError | None = None
+        self._early: Event | None = None
+        self._differences = Differences(load, self.load)
 
     # -- what the driver asks ----------------------------------------------------------------------------
 
@@ -124,11 +112,16 @@ class ReplayLog:
             elif isinstance(event, StateCompleted):
                 return False
             elif isinstance(event, StateFailed):
-                if event.cut:
+                settled = event.cut or event.error.code == Code.NOT_DETERMINISTIC  # which one run cannot find
+                if settled:
                     self._consume_to(index + 1)
-                return event.cut
+                return settled
         self._consume_to(len(self._recorded))
         return True
+
+    def pass_over(self) -> None:
+        """Take over the rest of the recording as it is, without comparing anything."""
+        self._consume_to(len(self._recorded))
 
     def abort(self) -> BaseException | None:
         """Return why the replay cannot go on, whatever a handler made of the exception."""
@@ -148,9 +141,9 @@ class ReplayLog:
         del state, timeout
         with contextlib.suppress(Diverged):
             if self.divergence is None:
-                self._missing(
-                    self._recorded[self._at], "the handler waits for something that is no call of io"
-                )
+                entry = self._recorded[self._at]
+                text = "the handler waits for something that is no call of io"
+                self._diverge(self._differences.missing(entry, text))
         return self.abort() or RecordingEnds()
 
     def attach(self, scope: AttemptScope) -> None:
@@ -194,51 +187,21 @@ class ReplayLog:
 
     def unrecorded(self, call: Call) -> NoReturn:
         """Raise: the handler made a call that was never recorded."""
-        left = [
-            (entry, entry.event)
-            for entry in self._recorded[self._at : self._end]
-            if isinstance(entry.event, FactRecorded)
-        ]
-        fitting = likeliest(left, call, self._request)
-        now = {"namespace": call.namespace, "request": call.request}
-        if not fitting:
-            seq = left[0][0].seq if left else self._seq()
-            summary = f"a call of {call.namespace} that was never recorded"
-            near = near_calls(left, call, self._request)
-            self._diverge(DivergenceKind.CALL_ADDED, seq, summary, None, now, nearest=near)
-        entry, fact = fitting[0]
-        recorded = {"namespace": fact.namespace, "request": self._request(fact)}
-        self._diverge(
-            DivergenceKind.REQUEST_CHANGED,
-            entry.seq,
-            f"the request of a call of {call.namespace} has changed",
-            recorded,
-            now,
-            nearest=near_calls([item for item in left if item[1] is not fact], call, self._request),
-        )
+        if self._early is not None:
+            self._missing()
+        left = self._recorded[self._at : self._end]
+        self._diverge(self._differences.unrecorded(call, left, self._seq()))
 
     def not_given_up(self, fact: FactRecorded) -> NoReturn:
         """Raise: the handler waits for a call that it had cancelled when it was recorded."""
         entry = next(entry for entry in self._recorded[self._at : self._end] if entry.event == fact)
-        self._diverge(
-            DivergenceKind.EVENT_DIFFERS,
-            entry.seq,
-            f"the handler waits for a call of {fact.namespace} that it had given up when it was recorded",
-            codec.event_to_json(fact),
-            {"namespace": fact.namespace, "request": self._request(fact)},
-            changes=(),
-        )
+        self._diverge(self._differences.not_given_up(entry, fact))
 
     @property
     def stall_seconds(self) -> float:
         """How long to wait for a handler that races tasks before calling it stuck."""
         span = self._recorded[self._end].ts_millis - self._recorded[self._begin].ts_millis
         return STALL_SECONDS + max(span, 0) / 1000
-
-    def stuck(self) -> NoReturn:
-        """Raise: what the recording says comes next is never asked for."""
-        entry = self._recorded[self._at]
-        self._missing(entry, "the handler waits for something that was recorded after it")
 
     # -- comparing ---------------------------------------------------------------------------------------
 
@@ -247,17 +210,48 @@ class ReplayLog:
         while True:
             self._raise_if_over()
             entry = self._recorded[self._at]
-            if entry.body == body or self.requests.same(entry.body, body):
+            same = entry.body == body or self.requests.same(entry.body, body)
+            if self._early is not None:
+                self._probed(entry, event, body, same=same)
+                return
+            if same:
                 self._consume_to(self._at + 1)
                 return
             if not inside or not self._left[body]:
-                self._differs(entry, event)
+                self._diverge(self._differences.between(entry, event))
             if not self._waiting and self._alone() and self._scope and not self._scope.state.blocking:
-                self.stuck()
-            await self._turn(body)
+                self._stuck(event)
+            else:
+                await self._turn(event, body)
 
-    async def _turn(self, body: bytes) -> None:
-        """Wait until the recording has come to `body`. Raises when nothing comes any nearer."""
+    def _stuck(self, early: Event) -> None:
+        """Note that `early` is asked for although the recording has something else next, which does not come.
+
+        That is a divergence. The handler is let go on to see which: does it come to the other thing later?
+        """
+        self._early = early
+        self._wake()
+
+    def _probed(self, entry: Entry, event: Event, body: bytes, *, same: bool) -> None:
+        """Let an emission pass, out of its turn, unless it says which divergence this is."""
+        assert self._early is not None
+        if same:
+            self._diverge(self._differences.reordered(entry, self._early))
+        if isinstance(event, StateCompleted | StateFailed):
+            self._missing(event)
+        if not self._left[body]:
+            self._missing()
+
+    def _missing(self, event: Event | None = None) -> NoReturn:
+        entry = self._recorded[self._at]
+        if event is None:
+            summary = "a recorded call is not made"
+        else:
+            summary = f"the handler ended ({event.type}) without making a recorded call"
+        self._diverge(self._differences.missing(entry, summary, event))
+
+    async def _turn(self, event: Event, body: bytes) -> None:
+        """Wait until the recording has come to `body`, or nothing comes any nearer."""
         come = anyio.Event()
         self._waiting.setdefault(body, []).append(come)
         try:
@@ -265,13 +259,17 @@ class ReplayLog:
                 at = self._at
                 with anyio.move_on_after(self.stall_seconds):
                     await come.wait()
-                if not come.is_set() and self._at == at:
-                    self.stuck()
+                if not come.is_set() and self._at == at and self._early is None:
+                    self._stuck(event)
         finally:
             waiting = self._waiting[body]
             waiting.remove(come)
             if not waiting:
                 del self._waiting[body]
+
+    def _wake(self) -> None:
+        for come in [come for waiting in self._waiting.values() for come in waiting]:
+            come.set()
 
     def _alone(self) -> bool:
         return self._scope is None or self._scope.quiet.alone
@@ -296,104 +294,15 @@ class ReplayLog:
             for come in self._waiting.get(self._recorded[end].body, ())[:1]:
                 come.set()
 
-    # -- saying what differs -----------------------------------------------------------------------------
-
-    def _differs(self, entry: Entry, event: Event) -> NoReturn:
-        recorded, now = entry.event, codec.event_to_json(event)
-        then = codec.event_to_json(recorded)
-        if now.get("error", {}).get("code") == Code.UNDECLARED_IO != then.get("error", {}).get("code"):
-            summary = f"the attempt ends with {now['error']['message']}"
-            self._diverge(DivergenceKind.UNDECLARED_IO, entry.seq, summary, then, now)
-        if isinstance(recorded, RunStarted) and isinstance(event, RunStarted):
-            self._plan_changed(entry, recorded, event)
-        if isinstance(event, StateCompleted | StateFailed) and isinstance(
-            recorded, FactRecorded | EffectIntended
-        ):
-            self._missing(entry, f"the handler ended ({event.type}) without making a recorded call", event)
-        if isinstance(event, StateCompleted) and isinstance(recorded, StateCompleted):
-            self._snapshot_differs(entry, recorded, event)
-        if asked(recorded)[0] is not None:
-            summary = "the recording goes on with another plan here, which is not the one of this replay"
-            self._diverge(DivergenceKind.PLAN_CHANGED, entry.seq, summary, codec.event_to_json(recorded), now)
-        if isinstance(event, RunCompleted) and not isinstance(recorded, RunCompleted):
-            summary = f"the run ends ({event.status}) where the recording goes on with {recorded.type}"
-            self._diverge(DivergenceKind.ENDED_EARLY, entry.seq, summary, codec.event_to_json(recorded), now)
-        if recorded.type == event.type:
-            summary = f"{event.type} differs"
-        else:
-            summary = f"the recording has {recorded.type} where there is now {event.type}"
-        if isinstance(event, StateFailed):
-            summary += f" ({event.error.code}: {event.error.message})"
-        self._diverge(DivergenceKind.EVENT_DIFFERS, entry.seq, summary, codec.event_to_json(recorded), now)
-
-    def _missing(self, entry: Entry, summary: str, event: Event | None = None) -> NoReturn:
-        recorded: Any = codec.event_to_json(entry.event)
-        if isinstance(entry.event, FactRecorded):
-            recorded = {"namespace": entry.event.namespace, "request": self._request(entry.event)}
-        now = None if event is None else codec.event_to_json(event)
-        kind = DivergenceKind.CALL_MISSING
-        if not isinstance(entry.event, FactRecorded | EffectIntended):
-            kind = DivergenceKind.EVENT_DIFFERS
-        self._diverge(kind, entry.seq, summary, recorded, now, changes=())
-
-    def _snapshot_differs(self, entry: Entry, recorded: StateCompleted, event: StateCompleted) -> NoReturn:
-        keys, before, after, changes = context_changes(
-            (self._load, recorded.context_snapshot_id), (self.load, event.context_snapshot_id)
-        )
-        self._diverge(
-            DivergenceKind.SNAPSHOT_DIFFERS,
-            entry.seq,
-            f"the context differs in {', '.join(keys)}",
-            before,
-            after,
-            changes=changes,
-        )
-
-    def _plan_changed(self, entry: Entry, recorded: RunStarted, event: RunStarted) -> NoReturn:
-        if recorded.plan_id == event.plan_id and recorded.op_id == event.op_id:
-            self._diverge(
-                DivergenceKind.EVENT_DIFFERS,
-                entry.seq,
-                "the run begins differently",
-                codec.event_to_json(recorded),
-                codec.event_to_json(event),
-            )
-        shapes = [plan_shape(self.load, plan_id) for plan_id in (recorded.plan_id, event.plan_id)]
-        self._diverge(
-            DivergenceKind.PLAN_CHANGED, entry.seq, "the plan has changed since the recording", *shapes
-        )
-
-    def _diverge(
-        self,
-        kind: DivergenceKind,
-        seq: int,
-        summary: str,
-        recorded: Any,
-        now: Any,
-        *,
-        nearest: Sequence[NearCall] = (),
-        changes: Sequence[Change] | None = None,
-    ) -> NoReturn:
+    def _diverge(self, divergence: Divergence) -> NoReturn:
         attempt = self.history.open
-        self.divergence = Divergence(
-            kind=kind,
-            seq=seq,
-            summary=summary,
-            state_id=attempt.state_id if attempt else None,
-            attempt=attempt.attempt if attempt else None,
-            recorded=recorded,
-            now=now,
-            changes=diff(recorded, now) if changes is None else changes,
-            nearest=nearest,
-        )
-        for come in [come for waiting in self._waiting.values() for come in waiting]:
-            come.set()  # it will find that its turn never comes
+        if attempt is not None:
+            divergence = attrs.evolve(divergence, state_id=attempt.state_id, attempt=attempt.attempt)
+        self.divergence = divergence
+        self._wake()  # who waits will find that its turn never comes
         if self._scope is not None and self._scope.limit is not None:
             self._scope.limit.cancel()  # a handler may swallow what is raised here, and go on
-        raise Diverged(self.divergence)
+        raise Diverged(divergence)
 
     def _seq(self) -> int:
         return self._recorded[min(self._at, len(self._recorded) - 1)].seq
-
-    def _request(self, fact: FactRecorded) -> Any:
-        return canonical.decode(self._load(fact.request_digest))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import attrs
 
-__all__ = ["Change", "diff"]
+__all__ = ["ABSENT", "Change", "diff", "pointer_of", "tokens_of", "value_at"]
 
-_ABSENT: Final = object()
+ABSENT: Final = object()
+"""What stands where nothing does."""
+
+_BAD_ESCAPE: Final = re.compile(r"~(?![01])")
+_INDEX: Final = re.compile(r"0|[1-9][0-9]*")
 
 
 @attrs.frozen
@@ -36,13 +42,13 @@ def diff(recorded: Any, now: Any, *, most: int = 50) -> list[Change]:
     stack: list[tuple[str, Any, Any]] = [("", recorded, now)]
     while stack and len(changes) < most:
         pointer, old, new = stack.pop()
-        if old is _ABSENT:
+        if old is ABSENT:
             changes.append(Change(pointer, "added", None, new))
-        elif new is _ABSENT:
+        elif new is ABSENT:
             changes.append(Change(pointer, "removed", old, None))
         elif isinstance(old, dict) and isinstance(new, dict):
             stack.extend(
-                (f"{pointer}/{_escape(key)}", old.get(key, _ABSENT), new.get(key, _ABSENT))
+                (f"{pointer}/{_escape(key)}", old.get(key, ABSENT), new.get(key, ABSENT))
                 for key in sorted(old.keys() | new.keys(), reverse=True)
             )
         elif isinstance(old, list) and isinstance(new, list):
@@ -56,8 +62,34 @@ def diff(recorded: Any, now: Any, *, most: int = 50) -> list[Change]:
 
 
 def _at(items: list[Any], index: int) -> Any:
-    return items[index] if index < len(items) else _ABSENT
+    return items[index] if index < len(items) else ABSENT
 
 
 def _escape(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
+
+
+def tokens_of(pointer: str) -> list[str]:
+    """Return the reference tokens of a JSON Pointer (RFC 6901 section 3). Raises `ValueError` for what is none."""
+    if pointer and not pointer.startswith("/"):
+        raise ValueError("a JSON Pointer begins with /")
+    if _BAD_ESCAPE.search(pointer):
+        raise ValueError("in a JSON Pointer ~ is written ~0 and / within a key ~1")
+    return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
+
+
+def pointer_of(tokens: Iterable[str | int]) -> str:
+    """Return the JSON Pointer of reference tokens."""
+    return "".join(f"/{_escape(str(token))}" for token in tokens)
+
+
+def value_at(value: Any, tokens: Iterable[str]) -> Any:
+    """Return what tokens point at within a JSON value, `ABSENT` when nothing is there (RFC 6901 section 4)."""
+    for token in tokens:
+        if isinstance(value, dict):
+            value = value.get(token, ABSENT)
+        elif isinstance(value, list) and _INDEX.fullmatch(token):
+            value = _at(value, int(token))
+        else:
+            return ABSENT
+    return value

@@ -11,6 +11,8 @@ import attrs
 
 from machine import canonical, codec
 from machine.config import RunManifest
+from machine.engine.fork_log import shared_past_id
+from machine.engine.past import SharedPast
 from machine.errors import Code, CodecError, Corruption, LogError, PlanError
 from machine.events import (
     DomainEventRecorded,
@@ -34,9 +36,12 @@ __all__ = [
     "check_opening",
     "check_states",
     "gather",
+    "led_to",
     "named",
     "plan_order",
     "provenance_id",
+    "shared_entries",
+    "shared_past_id",
     "snapshot_parts",
     "snapshots",
 ]
@@ -84,7 +89,7 @@ def gather(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> Recording:
         history.advance(entry)
         entries.append(entry)
         events.append(stored)
-        for artifact_id, kind in _led_to(entry, get, walked):
+        for artifact_id, kind in led_to(entry, get, walked):
             if artifact_id not in artifacts:
                 artifacts[artifact_id] = Artifact(artifact_id, kind, get(artifact_id))
         if isinstance(entry.event, RunStarted):
@@ -104,10 +109,19 @@ def gather(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> Recording:
     )
 
 
-def _led_to(entry: Entry, load: Load, walked: set[str]) -> Iterator[tuple[str, ArtifactKind]]:
+def led_to(entry: Entry, load: Load, walked: set[str]) -> Iterator[tuple[str, ArtifactKind]]:
+    """Yield every artifact that an entry leads to; of snapshots what is not in `walked`, which grows."""
     yield from named(entry)
     for snapshot_id in snapshots(entry.event):
         yield from snapshot_parts(snapshot_id, load, walked)
+    for shared in shared_entries(entry, load):
+        yield from led_to(shared, load, walked)
+
+
+def shared_entries(entry: Entry, load: Load) -> Sequence[Entry]:
+    """Return what a fork has been given to go through, as its first entry names it; empty for any other entry."""
+    past_id = shared_past_id(entry)
+    return () if past_id is None else SharedPast.from_bytes(load(past_id), load).entries
 
 
 def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
@@ -120,6 +134,9 @@ def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
             built = provenance_id(entry)
             if built is not None:
                 yield built, ArtifactKind.PROVENANCE
+            past_id = shared_past_id(entry)
+            if past_id is not None:
+                yield past_id, ArtifactKind.SHARED_PAST
         case RunResumed() if event.plan_id is not None:
             yield event.plan_id, ArtifactKind.PLAN
         case FactRecorded():

@@ -19,6 +19,9 @@ __all__ = ["Mark", "changed", "lines", "marked"]
 MOST_CHANGES: Final = 10
 """Changes that are shown; the rest are counted. All are in `Divergence.to_json()`."""
 
+MOST_LINES: Final = 16
+"""Lines of changed source that are shown."""
+
 _WIDEST: Final = 58
 """Characters of a value that are shown, so that a line fits in 80 columns."""
 
@@ -32,8 +35,9 @@ _ABSENT: Final = "(nothing)"
 _NEXT: Final[Mapping[Cause, str]] = {
     Cause.STATE_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
     Cause.UPSTREAM_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
-    Cause.PLAN_CHANGED: "replay against the plan it was recorded with, or record a new run",
+    Cause.PLAN_CHANGED: "`machine compare` says what its states do now; record a new run if the change is meant",
     Cause.NOTHING_CHANGED: "take time, randomness and environment from io; sort what has no order",
+    Cause.RECORDING_DAMAGED: "restore the recording from version control or a backup",
     Cause.UNKNOWN: "compare the code with what it was when the run was recorded",
 }
 
@@ -75,8 +79,17 @@ def marked(divergence: Divergence) -> list[tuple[Mark, str]]:
         found.append((Mark.TEXT, ""))
     if divergence.cause_text:
         found.extend((Mark.CAUSE, line) for line in _folded("  cause  ", divergence.cause_text))
+        found.extend(_code(divergence.code))
     found.extend((Mark.NEXT, line) for line in _folded("  next   ", _NEXT[divergence.cause]))
     return found
+
+
+def _code(changed: Sequence[str]) -> Iterator[tuple[Mark, str]]:
+    marks = {"-": Mark.RECORDED, "+": Mark.NOW}
+    for line in changed[:MOST_LINES]:
+        yield marks.get(line[:1], Mark.TEXT), _cut(f"    {_printable(line)}", _COLUMNS - 3)
+    if len(changed) > MOST_LINES:
+        yield Mark.TEXT, f"    ... and {len(changed) - MOST_LINES} more lines"
 
 
 def changed(changes: Sequence[Change]) -> Iterator[tuple[Mark, str]]:
@@ -102,8 +115,9 @@ def _folded(label: str, text: str) -> list[str]:
 
 
 def _title(divergence: Divergence) -> str:
-    where = f" of {divergence.state_id}, attempt {divergence.attempt}" if divergence.state_id else ""
-    return f"{divergence.kind.replace('_', ' ')} at event {divergence.seq}{where}"
+    where = f" of {divergence.state_id}" if divergence.state_id else ""
+    attempt = "" if divergence.attempt is None else f", attempt {divergence.attempt}"
+    return f"{divergence.kind.replace('_', ' ')} at event {divergence.seq}{where}{attempt}"
 
 
 def _sides(divergence: Divergence) -> Iterator[tuple[Mark, str]]:
@@ -124,6 +138,8 @@ def _side(value: Any) -> str:
             return f"{namespace}  {_value(request)}"
         case {"type": "state_failed", "error": {"code": str(code), "message": str(message)}}:
             return _cut(f"state_failed  {code}: {_printable(message)}")
+        case {"type": "damage", "message": str(message)}:
+            return _cut(_printable(message))
         case {"type": str(kind)}:
             return _cut(f"{kind}  {value.get('status', '')}".rstrip())
         case _:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
 from machine.catalogue import STANDARD, Catalogue
-from machine.config import UndeclaredIo
+from machine.config import BuildProvenance, RunConfig, RunManifest, UndeclaredIo
 from machine.engine import reading
 from machine.engine.driver import Run
-from machine.engine.provenance import code_fingerprints
 from machine.engine.reporter import Reporter
 from machine.engine.runs import opening_of
 from machine.engine.transports import opened
-from machine.errors import Code, PlanError
+from machine.errors import Code, Corruption, LogError, MachineError, NotFound, PlanError
+from machine.events import Entry, RunStarted
 from machine.io.replay import ReplayIo
 from machine.io.scope import AttemptScope
 from machine.io.transport import Transport
 from machine.plan import Graph, Plan
 from machine.replay.asked import graphs_of
-from machine.replay.divergence import Cause, Divergence, DivergenceKind, likely_cause
-from machine.replay.log import Diverged, RecordingEnds, ReplayLog
+from machine.replay.cause import explained
+from machine.replay.differences import corrupt
+from machine.replay.divergence import Diverged, Divergence, RecordingEnds
+from machine.replay.log import ReplayLog
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
-__all__ = ["ReplayResult", "replay"]
+__all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "reproduce"]
 
 
 @attrs.frozen
@@ -56,6 +58,40 @@ class ReplayResult:
         }
 
 
+@attrs.frozen
+class Recorded:
+    """A run as it was recorded, read and checked."""
+
+    run_id: str
+    entries: list[Entry]
+    started: RunStarted
+    manifest: RunManifest
+    config: RunConfig
+    built: BuildProvenance | None
+
+    @classmethod
+    def of(
+        cls, store: Store, run_id: str, graph: Graph, undeclared_io: UndeclaredIo | str | None
+    ) -> Recorded:
+        """Read a run that is to be replayed against `graph`, under its own configuration but for `undeclared_io`.
+
+        Raises `NotFound` for an unknown run, `PlanError` (`op_id_mismatch`) for the plan of another op, and
+        `LogError` or `Corruption` when what was recorded is damaged.
+        """
+        first, started = reading.first_entry(store, run_id)
+        if started.op_id != graph.op_id:
+            raise PlanError(
+                f"run {run_id} is of op {started.op_id!r}, the plan is {graph.op_id!r}",
+                code=Code.OP_ID_MISMATCH,
+            )
+        manifest = reading.manifest_of(store, started)
+        config = manifest.run_config
+        if undeclared_io is not None:
+            config = attrs.evolve(config, undeclared_io=undeclared_io)
+        entries = [entry for entry, _ in reading.entries(store, run_id)]
+        return cls(run_id, entries, started, manifest, config, reading.provenance_of(store, first))
+
+
 async def replay(
     run_id: str,
     *,
@@ -68,54 +104,33 @@ async def replay(
 ) -> ReplayResult:
     """Replay a run against `plan`, byte for byte. Nothing is written, nothing goes outside, nothing is waited for.
 
-    A recording that was left open is replayed as far as it goes. `transports` are never performed, but say what
-    they would refuse: pass those the run was given. `undeclared_io` says what becomes of what handlers do without
-    `io`, None: as the run was configured. Raises `NotFound`, `PlanError` (`op_id_mismatch`) for the plan
-    of another op, and `LogError` or `Corruption` when the recording itself is damaged.
+    A recording that was left open is replayed as far as it goes; one that is damaged diverges where that shows
+    (`corrupt`). `transports` are never performed, but say what they would refuse: pass those the run was given.
+    `undeclared_io` says what becomes of what handlers do without `io`, None: as the run was configured. Raises
+    `NotFound`, and `PlanError` (`op_id_mismatch`) for the plan of another op.
     """
     graph = plan.graph
     reporter = reporter or Reporter()
-    first, started = reading.first_entry(store, run_id)
-    manifest = reading.manifest_of(store, started)
-    if started.op_id != graph.op_id:
-        raise PlanError(
-            f"run {run_id} is of op {started.op_id!r}, the plan is {graph.op_id!r}", code=Code.OP_ID_MISMATCH
-        )
-    config = manifest.run_config
-    if undeclared_io is not None:
-        config = attrs.evolve(config, undeclared_io=undeclared_io)
-    recorded = [entry for entry, _ in reading.entries(store, run_id)]
-    first_graph, graphs = graphs_of(graph, recorded, store)
-    log = ReplayLog(recorded, store.get, reporter.entry, graphs)
-
-    def provider(scope: AttemptScope) -> ReplayIo:
-        log.attach(scope)
-        return ReplayIo(scope, log, log.requests.like)
-
-    reporter.starting(run_id, graph)
+    log = ReplayLog([], store.get, reporter.entry)
     divergence: Divergence | None = None
-    async with opened(config, transports) as doors:
-        try:
-            await Run(
-                graph=first_graph,
-                config=config,
-                log=log,
-                provider=provider,
-                transports=doors,
-                catalogue=catalogue,
-                reporter=reporter,
-                live=False,
-                vault=Vault(
-                    config.secrets,
-                    refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT),
-                ),
-                opening=opening_of(first_graph, manifest),
-            ).drive()
-        except RecordingEnds:
-            pass
-        except Diverged as exc:
-            then = reading.provenance_of(store, first)
-            divergence = _explained(exc.divergence, graph, then.code if then else None)
+    built: BuildProvenance | None = None
+    try:
+        recording = Recorded.of(store, run_id, graph, undeclared_io)
+        built = recording.built
+        first_graph, graphs = graphs_of(graph, recording.entries, store)
+        log = ReplayLog(recording.entries, store.get, reporter.entry, graphs)
+        reporter.starting(run_id, graph)
+        await reproduce(
+            recording, first_graph, log, transports=transports, catalogue=catalogue, reporter=reporter
+        )
+    except Diverged as exc:
+        divergence = exc.divergence
+    except MachineError as exc:
+        if not is_damage(exc):
+            raise
+        divergence = corrupt(exc, log.history.head_seq + 1)
+    if divergence is not None:
+        divergence = explained(divergence, graph, built)
     return ReplayResult(
         run_id=run_id,
         identical=divergence is None,
@@ -126,9 +141,46 @@ async def replay(
     )
 
 
-def _explained(divergence: Divergence, graph: Graph, recorded: Mapping[str, str] | None) -> Divergence:
-    if divergence.kind is DivergenceKind.PLAN_CHANGED:
-        cause, text = Cause.PLAN_CHANGED, "states, edges or metadata of the plan are not those recorded"
-    else:
-        cause, text = likely_cause(divergence.state_id, graph.order, recorded, code_fingerprints(graph))
-    return attrs.evolve(divergence, cause=cause, cause_text=text)
+def is_damage(exc: MachineError) -> bool:
+    """Say whether an error means that a recording is not what was recorded."""
+    missing = isinstance(exc, NotFound) and exc.code == Code.ARTIFACT_NOT_FOUND
+    return missing or isinstance(exc, LogError | Corruption)
+
+
+async def reproduce(
+    recording: Recorded,
+    graph: Graph,
+    log: ReplayLog,
+    *,
+    transports: Mapping[str, Transport] | None,
+    catalogue: Catalogue,
+    reporter: Reporter,
+) -> None:
+    """Drive a run over its recording from where `log` stands. Raises `Diverged` where it differs."""
+    config = recording.config
+    async with opened(config, transports) as doors:
+        try:
+            await Run(
+                graph=graph,
+                config=config,
+                log=log,
+                provider=provider_of(log),
+                transports=doors,
+                catalogue=catalogue,
+                reporter=reporter,
+                live=False,
+                vault=Vault(config.secrets, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT)),
+                opening=opening_of(graph, recording.manifest),
+            ).drive()
+        except RecordingEnds:
+            return
+
+
+def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:
+    """Return what gives a handler its `io` when it is run on a recording."""
+
+    def provider(scope: AttemptScope) -> ReplayIo:
+        log.attach(scope)
+        return ReplayIo(scope, log, log.requests.like)
+
+    return provider

@@ -72,12 +72,10 @@ def verify(run_id: str, *, store: Store, progress: Callable[[int], None] | None 
     try:
         for count, entry in enumerate(check.entries(), 1):
             check.fold(entry)
-            for artifact_id, _ in recording.named(entry):
-                check.artifact(artifact_id, f"event {entry.seq}")
+            check.named(entry, entry.seq)
             if isinstance(entry.event, RunStarted):
                 check.opening(entry.seq, entry.event)
-            for snapshot_id in recording.snapshots(entry.event):
-                check.snapshot(snapshot_id, f"event {entry.seq}")
+                check.shared(entry)
             if progress is not None:
                 progress(count)
     except StoreError as exc:  # the medium gives way before the log ends
@@ -137,6 +135,24 @@ class _Check:
         except StoreError as exc:
             self.problems.append(Problem(exc.code, f"artifact {artifact_id}", f"{exc} (named by {where})"))
             return None
+
+    def named(self, entry: Entry, seq: int) -> None:
+        """Look at everything that an entry names, which the event at `seq` has led to."""
+        for artifact_id, _ in recording.named(entry):
+            self.artifact(artifact_id, f"event {seq}")
+        for snapshot_id in recording.snapshots(entry.event):
+            self.snapshot(snapshot_id, f"event {seq}")
+
+    def shared(self, entry: Entry) -> None:
+        """Look at what a fork was given to go through."""
+        try:
+            for shared in recording.shared_entries(entry, self.store.get):
+                self.named(shared, entry.seq)
+        except NotFound:
+            return  # named already, as an artifact that is missing
+        except StoreError as exc:
+            where = f"artifact {recording.shared_past_id(entry)}"
+            self.problems.append(Problem(exc.code, where, str(exc)))
 
     def snapshot(self, snapshot_id: str, where: str) -> None:
         try:

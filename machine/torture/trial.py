@@ -11,10 +11,11 @@ from typing import Any
 
 import attrs
 
+from machine.aio import resume, run
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.engine import reading
-from machine.engine.runs import RunResult, resume, run
+from machine.engine.runs import RunResult
 from machine.errors import LogError, MachineError
 from machine.events import Entry
 from machine.io.transport import Transport

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import attrs
 import pytest
+from crashes import left_after
 
-from machine import new_run_id, open_store, run
+from machine import open_store, run
 from machine.cli import main
-from machine.events import chain_next
-from machine.stores.base import ZERO_CHAIN, StoredEvent
 from machine.target import load
 
 PLAN = """
@@ -154,14 +153,8 @@ def crashed(recorded):
     """Make a run of `prices.py` that a crash has left behind after so many events."""
 
     def crash(after):
-        run_id, chain, events = str(new_run_id()), ZERO_CHAIN, []
         with open_store("sqlite:///.machine/runs.db") as store:
-            for stored in store.read_range(recorded, 1, after):
-                data = stored.data.replace(recorded.encode(), run_id.encode())
-                chain = chain_next(chain, data)
-                events.append(StoredEvent(stored.seq, data, chain))
-            store.append(run_id, 0, events)
-        return run_id
+            return left_after(store, recorded, after)
 
     return crash
 

@@ -52,6 +52,7 @@ def test_json_is_one_object_with_the_fields_of_the_result_and_nothing_on_stderr(
         "head_seq",
         "final_snapshot_id",
         "waits",
+        "undeclared_io",
         "context",
         "error",
     }
@@ -149,6 +150,26 @@ def test_a_handler_that_raises_fails_the_run_with_its_words_and_its_line(machine
     failed = machine("run", "bad.py", "--json")
     assert failed.code == 1
     assert failed.json["error"]["code"] == "handler_error"
+
+
+def test_a_paranoid_run_shows_where_a_state_is_not_deterministic(machine, write):
+    write(
+        "careless.py",
+        """
+        from machine import Plan
+        plan = Plan("careless")
+        numbers = iter(range(10))
+        @plan.state("a.b")
+        async def b(ctx, io, rec):
+            ctx["number"] = next(numbers)
+        """,
+    )
+    assert machine("run", "careless.py").code == 0
+    said = machine("run", "careless.py", "--paranoid")
+    assert said.code == 1
+    assert "error[not_deterministic]: careless.a.b did something else when it was run again" in said.err
+    assert "  /number\n    RECORDED  0\n    NOW       1\n" in said.err
+    assert machine("replay", "@last").code == 0
 
 
 @pytest.mark.parametrize("kind", ["async def", "def"])

@@ -13,6 +13,7 @@ import pytest
 import machine
 from machine import DomainEvent, Plan, RunConfig, replay, run
 from machine.replay import log as replay_log
+from machine.replay import render
 from machine.replay.pointer import diff
 from machine.stores import MemoryStore
 
@@ -122,7 +123,7 @@ CASES = [
     (call_added_at_the_end, "call_added", 9),
     (call_removed, "call_missing", 7),
     (last_call_removed_and_done, "call_missing", 7),
-    (calls_swapped, "call_missing", 6),
+    (calls_swapped, "call_reordered", 6),
     (swallowing, "request_changed", 6),
     (value_changed, "snapshot_differs", 9),
     (key_added, "snapshot_differs", 9),
@@ -208,7 +209,7 @@ def test_a_plain_function_that_calls_in_another_order_is_a_divergence(store):
     result = run(plan_of(plain), store=store)
     assert replay(result.run_id, plan=plan_of(plain), store=store).identical
     found = replay(result.run_id, plan=plan_of(swapped), store=store)
-    assert found.divergence.kind == "call_missing"
+    assert found.divergence.kind == "call_reordered"
 
 
 def test_a_changed_request_shows_both_sides_and_the_leaf(store):
@@ -615,7 +616,7 @@ def test_a_handler_that_took_its_time_when_recorded_is_given_it_again(store, mon
     assert found.divergence is None
 
 
-def test_damage_that_a_handler_comes_upon_is_no_divergence(store):
+def test_damage_that_a_handler_comes_upon_is_said_to_be_damage_whatever_the_handler_makes_of_it(store):
     async def handler(ctx, io, rec):
         with contextlib.suppress(Exception):
             ctx["got"] = (await io.call("world", {"n": 1})).response
@@ -623,5 +624,54 @@ def test_damage_that_a_handler_comes_upon_is_no_divergence(store):
     transports = {"world": Outside()}
     result = run(plan_of(handler), store=store, transports=transports)
     del store._contents.artifacts[machine.canonical.artifact_id(b'{"n":1}')]
-    with pytest.raises(machine.NotFound):
-        replay(result.run_id, plan=plan_of(handler), store=store, transports=transports)
+    divergence = replay(result.run_id, plan=plan_of(handler), store=store, transports=transports).divergence
+    assert (divergence.kind, divergence.cause) == ("corrupt", "recording_damaged")
+    assert divergence.now["code"] == "artifact_not_found"
+
+
+def test_a_divergence_that_no_code_explains_names_what_else_has_changed(store, monkeypatch):
+    drawn = iter(range(10))
+
+    async def handler(ctx, io, rec):
+        ctx["drawn"] = next(drawn)
+
+    result = run(plan_of(handler), store=store)
+    alone = replay(result.run_id, plan=plan_of(handler), store=store).divergence
+    assert alone.cause == "nothing_changed"
+    assert "was" not in alone.cause_text
+    monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
+    divergence = replay(result.run_id, plan=plan_of(handler), store=store).divergence
+    assert divergence.cause_text.endswith("is 3.99.0")
+
+
+def test_the_lines_of_code_that_changed_are_shown(store):
+    async def after(ctx, io, rec):
+        a = await io.env("A")
+        b = await io.env("B")
+        await rec.emit(DomainEvent("noted", {"n": 1}))
+        ctx["both"] = [a, b]
+        ctx["list"] = [1, {"deep": "y"}]  # as it should be
+
+    result = run(plan_of(recorded), store=store)
+    divergence = replay(result.run_id, plan=plan_of(after), store=store).divergence
+    assert [line for line in divergence.code if line[0] in "+-"] == [
+        "-async def recorded(ctx, io, rec):",
+        "+async def after(ctx, io, rec):",
+        '-    ctx["list"] = [1, {"deep": "..."}]',  # a text that is no longer there was not kept
+        '+    ctx["list"] = [1, {"deep": "y"}]',
+    ]
+    assert any('+    ctx["list"] = [1, {"deep": "y"}]' in line for line in render.lines(divergence))
+
+
+def test_no_text_in_the_source_of_a_handler_is_kept(store):
+    async def handler(ctx, io, rec):
+        """Know the hunter-1."""
+        name = "x"
+        ctx["n"] = len(f"hunter-2 {name!r:>4} hunter-3")  # hunter-4
+        ctx["m"] = len(r"""hunter-5
+        hunter-6""") + len(b"hunter-7")
+
+    run(plan_of(handler), store=store)
+    held = b"".join(data for _, data in store._contents.artifacts.values())
+    assert b"async def handler" in held
+    assert b"hunter" not in held

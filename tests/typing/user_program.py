@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import assert_type
 
+import httpx
+
 import machine
 from machine import (
     Context,
@@ -35,6 +37,8 @@ async def page(ctx: Context, io: IoProvider, rec: machine.Recorder) -> StateOutc
     response = await io.http("GET", "http://127.0.0.1/", params={"q": 1})
     assert_type(response, HttpResponse)
     assert_type(response.status, int)
+    async with httpx.AsyncClient(transport=io.httpx_transport(timeout=30, without_headers=["x-*"])) as client:
+        assert_type(await client.get("http://127.0.0.1/"), httpx.Response)
     ctx["now"] = await io.now()
     await rec.emit(DomainEvent("fetched", {"status": response.status}))
     return None

@@ -1,0 +1,165 @@
+"""`fork`: a new run that shares the past of another, and goes on live from there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+
+import machine
+from machine.cli import progress
+from machine.cli.input import json_input
+from machine.cli.log import short_key
+from machine.cli.output import Output, clean
+from machine.cli.reading import short_state
+from machine.cli.run import Report, driven
+from machine.cli.session import Flag, Injected, Repeated, Session, names_bundle
+from machine.engine.run_id import new_run_id
+from machine.engine.runs import RunResult
+from machine.errors import Code, UsageError
+from machine.replay.fork import ForkResult
+from machine.stores.base import Store
+
+__all__ = ["fork"]
+
+_MOST: Final = 8
+"""Facts of one kind that are shown; the rest are counted. All are in --json."""
+
+
+def fork(
+    run: str,
+    /,
+    *,
+    at: int,
+    set_fact: Repeated = (),
+    target: str | None = None,
+    quiet: Flag = False,
+    session: Injected,
+) -> int:
+    """Start a run that shares the past of another, and goes on from there.
+
+    The first events are copied; what came after them is not shared and goes out live, effects included. An
+    attempt that was open there is cut and made again, with the facts it had. With --set-fact the states that had
+    the fact run again, and so does every state whose inputs come out otherwise; their calls are answered by the
+    facts of the shared past as far as those fit, and effects of the shared past are never sent again. The new run
+    stands on its own: it is resumed, replayed and verified like any other.
+
+    Parameters
+    ----------
+    run
+        The run to fork: its id, the beginning of it, @last, or the path of a bundle. The new run is in the store.
+    at
+        The last event to share; `machine events RUN` lists them.
+    set_fact
+        KEY=JSON: let this have been the response. KEY is a fact's key as `machine facts` shows it, a beginning of
+        it, or the number of its event; JSON is as `machine facts --json` shows it under outcome.value, or in a
+        file (@FILE). For HTTP an object with any of status, json, text and headers. May be given more than once.
+    target
+        The plan to go on with, when it is not the one the run was started from.
+    quiet
+        Do not show progress.
+    """
+    facts = _facts(set_fact)
+    fork_id = str(new_run_id())
+    with _stores(session, run) as (source, run_id, store):
+        loaded = session.load_recorded(source, run_id, target)
+
+        def drive(reporter: progress.Progress) -> tuple[RunResult, Report]:
+            found = machine.fork(
+                run_id,
+                plan=loaded.plan,
+                store=store,
+                source=source,
+                at=at,
+                set_facts=facts,
+                fork_id=fork_id,
+                reporter=reporter,
+                target=loaded.target,
+            )
+            return found.result, _ForkReport(found)
+
+        return driven(session, store, fork_id, quiet, drive)
+
+
+@contextlib.contextmanager
+def _stores(session: Session, run: str) -> Iterator[tuple[Store, str, Store]]:
+    """Give where the run is, its id, and where the fork is to be: of a bundle, the store that is in use."""
+    if names_bundle(run):
+        with session.reading(run) as (source, run_id), session.open_store(create=True) as store:
+            yield source, run_id, store
+    else:
+        with session.writing(run) as (store, run_id):
+            yield store, run_id, store
+
+
+def _facts(given: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return the responses by key. Raises `UsageError` or `CanonicalError`."""
+    found: dict[str, Any] = {}
+    for text in given:
+        key, value = _parted(text)
+        if key in found:
+            raise UsageError(f"--set-fact names {key!r} twice")
+        found[key] = json_input(value, f"the response of {key!r}", Code.INVALID_EFFECT_OUTCOME)
+    return found
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Part KEY=JSON where JSON begins: a key may have equals signs in it, and so may a JSON string."""
+    places = [at for at, char in enumerate(text) if char == "=" and at > 0]
+    if not places:
+        raise UsageError(f"--set-fact takes KEY=JSON, not {text!r}", hint="machine facts RUN lists the keys")
+    for at in places:
+        if text[at + 1 :].startswith("@") or text[at + 1 :] == "-" or _is_json(text[at + 1 :]):
+            return text[:at], text[at + 1 :]
+    return text[: places[0]], text[places[0] + 1 :]
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+@attrs.frozen
+class _ForkReport:
+    """A fork, as the command tells of it."""
+
+    found: ForkResult
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return what a fork adds to the JSON object of a run."""
+        return self.found.to_json()
+
+    def show(self, out: Output) -> None:
+        """Print it for people."""
+        found = self.found
+        counted = dict.fromkeys(("copied", "reused", "overridden", "new"), 0)
+        for fact in found.facts:
+            counted[fact.how] += 1
+        out.pairs(
+            [
+                ("forked", f"from {found.parent_run_id} at event {found.parent_seq}"),
+                ("copied", _names(found.copied)),
+                ("ran", _names(found.ran)),
+                ("facts", ", ".join(f"{count} {how}" for how, count in counted.items() if count) or "none"),
+            ]
+        )
+        for how in ("overridden", "new"):
+            told = [fact for fact in found.facts if fact.how == how]
+            for fact in told[:_MOST]:
+                out.line(f"  {how:<10}  event {fact.seq}  {fact.namespace}  {short_key(fact.key)}")
+            if len(told) > _MOST:
+                out.line(f"  ... and {len(told) - _MOST} more that are {how}")
+        if found.code_changed:
+            names = _names(found.code_changed)
+            text = f": the code of {names} has changed since, and what was copied is what it did then"
+            out.line(("note", "dim"), clean(text), err=True)
+
+
+def _names(state_ids: tuple[str, ...]) -> str:
+    return ", ".join(map(short_state, state_ids)) or "nothing"

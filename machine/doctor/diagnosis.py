@@ -1,0 +1,87 @@
+"""What an examination found. Values only: nothing here runs anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+__all__ = ["Diagnosis", "Difference", "Environment", "Finding"]
+
+
+@attrs.frozen
+class Environment:
+    """What surrounds a process: `variables` of its environment, and whether it is in a directory of its own."""
+
+    variables: Mapping[str, str]
+    elsewhere: bool
+
+    def __str__(self) -> str:
+        set_to = " ".join(f"{name}={value}" for name, value in self.variables.items())
+        return f"{set_to} in {'another' if self.elsewhere else 'the same'} directory"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the environment as a JSON object."""
+        return {"variables": dict(self.variables), "elsewhere": self.elsewhere}
+
+
+@attrs.frozen
+class Finding:
+    """Something a state does without `io`: what, at which line, and what to do instead."""
+
+    state_id: str
+    event: str
+    does: str
+    file: str
+    line: int
+    remedy: str
+
+
+@attrs.frozen
+class Difference:
+    """A replay that differs from its recording: where it ran, the divergence as JSON, and as lines of text."""
+
+    run_id: str
+    environment: Environment
+    divergence: Mapping[str, Any]
+    lines: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the difference as a JSON object."""
+        return {
+            "run_id": self.run_id,
+            "environment": self.environment.to_json(),
+            "divergence": dict(self.divergence),
+        }
+
+
+@attrs.frozen
+class Diagnosis:
+    """What was found in all runs together.
+
+    `runs` maps the id of each run that was examined to how it stands, `replays` counts how often they were
+    replayed, `problems` are sentences on what could not be examined.
+    """
+
+    runs: Mapping[str, str]
+    replays: int
+    findings: tuple[Finding, ...]
+    differences: tuple[Difference, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """True when nothing at all was found, and everything could be examined."""
+        return not (self.findings or self.differences or self.problems)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the diagnosis as a JSON object."""
+        return {
+            "healthy": self.healthy,
+            "runs": [{"run_id": run_id, "status": status} for run_id, status in self.runs.items()],
+            "replays": self.replays,
+            "findings": [attrs.asdict(finding) for finding in self.findings],
+            "differences": [difference.to_json() for difference in self.differences],
+            "problems": list(self.problems),
+        }

@@ -1,0 +1,76 @@
+"""The log of a fork that has a shared past to go through: what is in it is copied or run again, then it is live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from machine.engine import reading
+from machine.engine.log import Draft, LiveLog
+from machine.engine.past import SharedPast
+from machine.events import Entry
+from machine.io.scope import Payloads
+from machine.plan import Graph, earlier_graph
+from machine.stores.base import Store, StoredEvent
+
+__all__ = ["SHARED_PAST_ID", "ForkLog", "past_of", "shared_past_id"]
+
+SHARED_PAST_ID: Final = "shared_past_id"
+"""Where the first event's info names the artifact of the shared past."""
+
+
+def shared_past_id(entry: Entry) -> str | None:
+    """Return the id of the shared past that a run's first entry names, None when it names none."""
+    found = entry.info.get(SHARED_PAST_ID)
+    return found if isinstance(found, str) else None
+
+
+def past_of(store: Store, run_id: str) -> SharedPast | None:
+    """Return the shared past that a run was given when it was forked, None when it has none to go through."""
+    first, _ = reading.first_entry(store, run_id)
+    artifact_id = shared_past_id(first)
+    if artifact_id is None:
+        return None
+    past = SharedPast.from_bytes(store.get(artifact_id), store.get)
+    for entry, _ in reading.entries(store, run_id):
+        past.note(entry.event)
+    return past
+
+
+class ForkLog(LiveLog):
+    """A live log that copies what the fork shares. `graph` is the plan it goes on with after that."""
+
+    def __init__(self, past: SharedPast, graph: Graph, store: Store, run_id: str, **options: Any) -> None:
+        super().__init__(store, run_id, **options)
+        self._past = past
+        self._graphs = {graph.plan_id: graph}
+        self._graph = graph
+
+    def outside(self, graph: Graph) -> tuple[Graph, bool]:
+        """Return the plan by which the next state was passed, or the one that the fork was given."""
+        _, cancel = super().outside(graph)
+        plan_id = self._past.plan_now(self.history) or self._graph.plan_id
+        if plan_id not in self._graphs:
+            self._graphs[plan_id] = earlier_graph(self._graph, self.load(plan_id))
+        return self._graphs[plan_id], cancel
+
+    def carry(self, state_id: str, attempt: int) -> bool:
+        """Copy what the shared past has of a state whose inputs are what they were, and say whether it did."""
+        del attempt
+        entries = self._past.carried(state_id, self.history)
+        if entries is None:
+            return False
+        self.copy(entries)
+        return True
+
+    def _sealed(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool) -> list[StoredEvent]:
+        sealed = super()._sealed(drafts, payloads, told=told)
+        for event, _, _ in drafts:
+            self._past.note(event)
+        return sealed
+
+    def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
+        """Queue events of the shared past, and note which they are."""
+        first = self.history.head_seq + 1
+        super().copy(entries, payloads)
+        self._past.copied.update({first + at: entry.seq for at, entry in enumerate(entries)})

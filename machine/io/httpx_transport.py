@@ -1,0 +1,269 @@
+"""Any client, unmodified: what an httpx client sends becomes a call of `http`, and the answer its response.
+
+It serves clients of httpx and of httpx2, its successor with the same interface, and is imported only when one is
+asked for. It must never reach the network: every request goes through `io.call`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
+from types import ModuleType
+from typing import Any, Final, NoReturn, TypedDict, Unpack
+
+import anyio.from_thread
+import anyio.lowlevel
+import httpx
+from blake3 import blake3
+
+from machine.config import LONGEST_SECONDS
+from machine.errors import Code, IoError, UsageError
+from machine.io.http_message import HttpResponse, checked_header, http_request, public_url
+from machine.io.inflate import CODINGS
+
+__all__ = ["LEFT_OUT", "HttpxTransport", "Options"]
+
+LEFT_OUT: Final = (
+    # what the connection needs, and what is computed
+    *("accept-encoding", "connection", "content-length", "host", "keep-alive", "proxy-connection"),
+    *("te", "transfer-encoding", "upgrade"),
+    # what a library says of itself and of the machine
+    *("user-agent", "x-stainless-*", "x-fern-*", "x-goog-api-client"),
+    # what tracing adds, another with every request
+    *("traceparent", "tracestate", "baggage", "sentry-trace", "b3", "x-b3-*", "x-datadog-*"),
+    *("x-amzn-trace-id", "x-cloud-trace-context"),
+)
+"""Patterns of headers that are neither sent nor recorded: they differ between machines or versions, and say nothing
+of the request."""
+
+_COMPUTED: Final = frozenset({"content-length", "transfer-encoding"})
+_FAMILIES: Final = ("httpx", "httpx2")
+_DRAWN: Final = re.compile(r"""(?i)^multipart/[^;]+;.*?\bboundary=["']?([0-9a-f]{32})(?![\w'()+,./:=?-])""")
+"""A boundary that looks drawn at random, as that of httpx and of most other libraries."""
+
+_EXPIRES: Final = re.compile(r"(?i);\s*expires=([^;]*)")
+_NO_BODY: Final = 304
+_RAISED: Final = {
+    Code.HTTP_TIMEOUT.value: "ReadTimeout",
+    Code.HTTP_CONNECT.value: "ConnectError",
+    Code.HTTP_TLS.value: "ConnectError",
+    Code.HTTP_PROTOCOL.value: "RemoteProtocolError",
+}
+"""What an HTTP library raises for a failure that does not say it more exactly."""
+
+
+class Options(TypedDict, total=False):
+    """What can be said about the requests of a client, all of it optional."""
+
+    without_headers: Iterable[str]
+    """Patterns (`x-request-*`) of further headers that are neither sent nor recorded, besides `LEFT_OUT`."""
+    with_headers: Iterable[str]
+    """Patterns of headers that are, although they are among those."""
+    timeout: float
+    """The most seconds for one request, whatever the client allows for its steps; 600 unless given."""
+    max_body: int
+    """The most bytes of a response body after decompression; 16 MiB unless given."""
+
+
+class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
+    """A transport for `httpx.AsyncClient`, and in handlers that are plain functions for `httpx.Client`.
+
+    It belongs to the `io` that made it and works as long as that does.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[str, Any], Coroutine[Any, Any, Any]],
+        **options: Unpack[Options],
+    ) -> None:
+        """`call` is that of an `io`; the transport is made on the event loop that this runs on."""
+        self._call = call
+        self._left_out = (*LEFT_OUT, *_patterns("without_headers", options.pop("without_headers", ())))
+        self._kept = _patterns("with_headers", options.pop("with_headers", ()))
+        self._timeout = options.pop("timeout", 600.0)
+        self._max_body = options.pop("max_body", 16 * 1024 * 1024)
+        if options:
+            raise UsageError(f"io.httpx_transport() has no option {min(options)!r}")
+        self._loop = anyio.lowlevel.current_token()
+        self._thread = threading.get_ident()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request of an asynchronous client."""
+        if threading.get_ident() != self._thread:
+            raise _misused("an asynchronous client runs on an event loop of its own", "Client")
+        message = self._message(request, await request.aread())
+        try:
+            result = await self._call("http", message)
+        except IoError as error:
+            _raise(request, error)
+        return _response(request, result.response)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request of a blocking client, from a thread other than the event loop's."""
+        if threading.get_ident() == self._thread:
+            raise _misused("a blocking client would stop the event loop that has to answer it", "AsyncClient")
+        message = self._message(request, request.read())
+        try:
+            result = anyio.from_thread.run(self._call, "http", message, token=self._loop)
+        except IoError as error:
+            _raise(request, error)
+        return _response(request, result.response)
+
+    def _message(self, request: httpx.Request, body: bytes) -> dict[str, Any]:
+        """Return the recorded form of a request, the same for the same request in any process."""
+        if request.url.scheme not in {"http", "https"}:
+            raise _family(request).UnsupportedProtocol(
+                f"the url must be http:// or https://, not {request.url.scheme or 'without a scheme'}",
+                request=request,
+            )
+        headers = self._headers(request)
+        if drawn := _DRAWN.search(headers.get("content-type", "")):
+            boundary = _boundary(body, drawn[1].encode())
+            headers["content-type"] = headers["content-type"].replace(drawn[1], boundary.decode())
+            body = body.replace(drawn[1].encode(), boundary)
+        given = request.extensions.get("timeout") or {}
+        return http_request(
+            request.method,
+            public_url(str(request.url)),  # clients send user and password as a header
+            headers=headers,
+            data=body or None,
+            timeout=self._timeout,
+            follow_redirects=False,  # clients follow by themselves
+            max_body=self._max_body,
+            stream=True,  # no transport is told whether its caller wants the pieces
+            timeouts={
+                step: seconds
+                for step, seconds in given.items()
+                if seconds is not None and seconds <= LONGEST_SECONDS
+            },
+        )
+
+    def _headers(self, request: httpx.Request) -> dict[str, str]:
+        sent: dict[str, str] = {}
+        for raw_name, raw_value in request.headers.raw:
+            name, value = raw_name.decode("ascii", "replace").lower(), raw_value.decode("latin-1")
+            if not self._is_sent(name, value, request):
+                continue
+            if name in sent:  # RFC 9110 section 5.3, and RFC 9113 section 8.2.3 for cookies
+                value = f"{sent[name]}{'; ' if name == 'cookie' else ', '}{value}"
+            sent[name] = checked_header(name, value)
+        return sent
+
+    def _is_sent(self, name: str, value: str, request: httpx.Request) -> bool:
+        if name in _COMPUTED:
+            return False
+        if any(fnmatchcase(name, pattern) for pattern in self._kept):
+            return True
+        if name == "host":
+            return value != request.url.netloc.decode("ascii")  # then it says what the url does not
+        if name == "accept-encoding" and value == "identity":
+            return True  # the bytes of the resource itself are asked for, as in a range of them
+        return not any(fnmatchcase(name, pattern) for pattern in self._left_out)
+
+
+def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(patterns, str):
+        raise UsageError(f"{what} must be several patterns, not the text {patterns!r}")
+    return tuple(pattern.lower() for pattern in patterns)
+
+
+def _misused(problem: str, client: str) -> UsageError:
+    hint = f"give it to {client}: AsyncClient is for handlers declared with async def, Client for plain ones"
+    return UsageError(f"io.httpx_transport() cannot be used here: {problem}", hint=hint)
+
+
+def _boundary(body: bytes, drawn: bytes) -> bytes:
+    """Return a multipart boundary that depends on what it separates and nothing else."""
+    parts = body.split(drawn)
+    digest = blake3(b"\0".join(parts)).hexdigest(length=16).encode()
+    while any(digest in part for part in parts):
+        digest = blake3(digest).hexdigest(length=16).encode()
+    return digest
+
+
+def _family(request: Any) -> Any:
+    """Return the library that a request is of."""
+    for name in _FAMILIES:
+        library = sys.modules.get(name)
+        if library is not None and isinstance(request, library.Request):
+            return library
+    return httpx
+
+
+@functools.cache
+def _stream_of(library: ModuleType) -> Any:
+    """Return the class of the streams that a library takes from a transport."""
+
+    class Pieces(library.AsyncByteStream, library.SyncByteStream):  # type: ignore[misc, name-defined]
+        """A body, piece by piece."""
+
+        def __init__(self, pieces: list[bytes]) -> None:
+            self._pieces = pieces
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield from self._pieces
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for piece in self._pieces:
+                yield piece
+
+    return Pieces
+
+
+def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
+    """Return a recorded answer as the response of the library that asked."""
+    library = _family(request)
+    recorded = HttpResponse.from_json(answer)
+    headers = recorded.headers
+    said: list[tuple[str, str]] = []
+    bodiless = request.method == "HEAD" or recorded.status == _NO_BODY
+    for name, value in recorded.header_list:
+        match name:
+            case "content-encoding" if value.strip().lower() in CODINGS and not bodiless:
+                continue  # it has been undone
+            case "transfer-encoding":
+                continue
+            case "content-length" if not bodiless:
+                said.append((name, str(len(recorded.bytes))))
+            case "set-cookie":
+                said.append((name, _lasting(value, headers.get("date", ""))))
+            case _:
+                said.append((name, value))
+    response: httpx.Response = library.Response(
+        recorded.status,
+        headers=[(name.encode(), value.encode()) for name, value in said],
+        stream=_stream_of(library)(recorded.pieces),
+    )
+    return response
+
+
+def _lasting(cookie: str, date: str) -> str:
+    """Return a cookie that ends so long after the answer, where it says at what time.
+
+    A replay may come years later, and has to send the cookies that were sent.
+    """
+    expires = _EXPIRES.search(cookie)
+    if expires is None or re.search(r"(?i);\s*max-age=", cookie):
+        return cookie
+    try:
+        left = parsedate_to_datetime(expires[1].replace("-", " ")) - parsedate_to_datetime(date)
+    except (TypeError, ValueError):  # no such dates
+        return cookie
+    return _EXPIRES.sub(f"; Max-Age={int(left.total_seconds())}", cookie, count=1)
+
+
+def _raise(request: Any, error: IoError) -> NoReturn:
+    """Raise what the library raises for such a failure, so that whoever handles it does as without us."""
+    name = _RAISED.get(error.code)
+    if name is None:  # refused by machine, which no library knows
+        raise error
+    library = _family(request)
+    kind = getattr(library, str((error.info.details or {}).get("exception", name)), None)
+    if not (isinstance(kind, type) and issubclass(kind, library.RequestError)):
+        kind = getattr(library, name)
+    raise kind(error.message, request=request) from error

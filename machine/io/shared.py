@@ -1,0 +1,92 @@
+"""IO of a fork: what the past that it shares has learned already is looked up, everything else is live.
+
+Each answer becomes a fact of the fork itself, so that nobody who replays or resumes it needs the other run. An
+effect that is in the shared past is never sent again.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from machine.errors import Code, IoOther
+from machine.events import FactError, FactRecorded
+from machine.failures import describe
+from machine.io.call import Call
+from machine.io.live import LiveIo
+from machine.io.scope import AttemptScope, Payloads
+
+__all__ = ["Past", "SharedIo"]
+
+
+class Past(Protocol):
+    """What a fork shares with the run that it comes from, as far as `io` asks."""
+
+    def answer(self, call: Call, state_id: str, *, keeps_all: bool) -> tuple[int, FactRecorded] | None:
+        """Return the fact that answers a call, and its seq in the shared past; None when there is none."""
+        ...
+
+    def was_effect(self, key: str) -> bool:
+        """Say whether an effect was intended under a key."""
+        ...
+
+    def sent(self, state_id: str, namespace: str, idempotency_key: str) -> str | None:
+        """Return the digest of the first request that a state sent under an idempotency key."""
+        ...
+
+    def took(self, seq: int, own_seq: int) -> None:
+        """Note that the fact at a seq of the shared past answered a call, as the fork's own fact."""
+        ...
+
+
+class SharedIo(LiveIo):
+    """Answers a call from the shared past where that has a fact for it, and goes outside where it has none."""
+
+    def __init__(self, scope: AttemptScope, past: Past) -> None:
+        super().__init__(scope)
+        self._past = past
+
+    def _was_effect(self, key: str) -> bool:
+        return self._past.was_effect(key)
+
+    async def _obtain(self, call: Call) -> FactRecorded:
+        return await self._shared(call) or await self._refused(call) or await super()._obtain(call)
+
+    async def _record(self, call: Call, value: bytes) -> FactRecorded:
+        return await self._shared(call) or await super()._record(call, value)
+
+    async def _shared(self, call: Call) -> FactRecorded | None:
+        found = self._past.answer(call, self._scope.state.id, keeps_all=self._scope.keeps_all)
+        if found is None:
+            return None
+        seq, shared = found
+        fact = await self._settled(call, self._fact_of(call, shared.outcome), call.payloads())
+        self._past.took(seq, self._scope.log.history.head_seq)
+        return fact
+
+    async def _refused(self, call: Call) -> FactRecorded | None:
+        """Refuse another effect under an idempotency key that the shared past has used for one.
+
+        The receiver would take the two for the same, and the fork would be given an answer to what it never asked.
+        """
+        scope, key = self._scope, self._scope.idempotency_key
+        transport = scope.transport(call.namespace)
+        if not call.effect or key is None or transport is None or not transport.one_effect_per_key:
+            return None
+        sent = self._past.sent(scope.state.id, call.namespace, key)
+        if sent in {None, call.digest}:
+            return None
+        if transport.with_idempotency_key(call.namespace, call.request, key) == call.request:
+            return None
+        exc = IoOther(
+            f"the run that this one was forked from sent another effect of {scope.state.id} with its "
+            f"idempotency key {key!r}",
+            code=Code.IDEMPOTENCY_KEY_REUSED,
+        )
+        fact = self._fact_of(call, FactError(exc.kind, describe(exc, hint=False)))
+        return await self._settled(call, fact, call.payloads())
+
+    async def _settled(self, call: Call, fact: FactRecorded, payloads: Payloads) -> FactRecorded:
+        """Record a fact that nothing left the process for: an effect with its intent, so that none is uncertain."""
+        intents = [self._intent_of(call)] if call.effect else []
+        await self._scope.log.emit([*intents, fact], payloads)
+        return fact

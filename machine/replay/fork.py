@@ -1,0 +1,259 @@
+"""Fork: a new run that shares the past of another up to an event, and goes on live from there.
+
+Whatever it shares is copied into its own log: nobody who replays, verifies or resumes it needs the other run. Where
+it comes from is informational, so a fork has the digest of any run with the same plan, input and facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from machine import canonical, codec
+from machine.catalogue import STANDARD, Catalogue
+from machine.config import BuildProvenance, Target
+from machine.engine import reading
+from machine.engine.fork_facts import overridden
+from machine.engine.fork_log import SHARED_PAST_ID
+from machine.engine.keeper import Keeper
+from machine.engine.log import LiveLog
+from machine.engine.past import SharedPast
+from machine.engine.plan_change import check_plan
+from machine.engine.provenance import provenance
+from machine.engine.reporter import Reporter
+from machine.engine.run_id import new_run_id
+from machine.engine.runs import RunResult, Watched, check_store, drive
+from machine.errors import Code, UsageError
+from machine.events import (
+    ArtifactKind,
+    Entry,
+    FactRecorded,
+    RunCompleted,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+)
+from machine.ids import RunId
+from machine.io.scope import Payloads
+from machine.io.transport import Transport
+from machine.kernel.history import History, fold
+from machine.kernel.status import RunStatus
+from machine.plan import Graph, Plan
+from machine.replay.paranoid import SecondRun
+from machine.replay.recording import led_to
+from machine.secrets.vault import Vault
+from machine.stores.base import Store
+
+__all__ = ["ForkResult", "ForkedFact", "fork"]
+
+
+@attrs.frozen
+class ForkedFact:
+    """A fact of a fork: `how` is copied, reused, overridden or new; `parent_seq` is where it comes from.
+
+    A copied one belongs to a state that was not run again; a reused one answered a call of a state that was.
+    """
+
+    how: str
+    key: str
+    namespace: str
+    seq: int
+    parent_seq: int | None
+
+
+@attrs.frozen(kw_only=True)
+class ForkResult:
+    """A fork and how it stands. `copied` and `ran` are the states that were copied, and those that ran.
+
+    `code_changed` are the copied ones whose code is not what it was: a replay of the fork will find that.
+    """
+
+    run_id: str
+    parent_run_id: str
+    parent_seq: int
+    copied: tuple[str, ...]
+    ran: tuple[str, ...]
+    code_changed: tuple[str, ...]
+    facts: tuple[ForkedFact, ...]
+    result: RunResult
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a fork adds to the JSON object of a run."""
+        return {
+            "parent": {"run_id": self.parent_run_id, "seq": self.parent_seq},
+            "copied": list(self.copied),
+            "ran": list(self.ran),
+            "code_changed": list(self.code_changed),
+            "facts": [attrs.asdict(fact) for fact in self.facts],
+        }
+
+
+async def fork(
+    run_id: str,
+    *,
+    plan: Plan,
+    store: Store,
+    at: int,
+    set_facts: Mapping[str, Any] | None = None,
+    source: Store | None = None,
+    fork_id: str | None = None,
+    transports: Mapping[str, Transport] | None = None,
+    catalogue: Catalogue = STANDARD,
+    reporter: Reporter | None = None,
+    target: Target | None = None,
+) -> ForkResult:
+    """Start a new run that shares the first `at` events of another, and drive it on from there.
+
+    `set_facts` replaces responses among the shared facts: by key (the whole, a beginning of it, or the seq), with
+    the JSON that is to have been the response. The states that had them run again, and so does every state whose
+    inputs come out otherwise; their calls are answered by the shared facts as far as those fit, and go outside
+    where they do not. All others are copied. `plan` may differ from the recorded one where `resume` allows it, and
+    holds from the fork on. `source` is the store that the run is in, when the fork is to be in another; whatever it
+    shares is copied then. `fork_id` gives an id made by `new_run_id` beforehand.
+
+    Raises `NotFound`, `LogError`, `PlanError`, and `UsageError` (`invalid_fork_point`, `fact_not_found`,
+    `fact_ambiguous`, `invalid_effect_outcome`) before anything is written; `StoreError` when the store fails.
+    """
+    check_store(store)
+    source = store if source is None else source
+    chosen = str(RunId(fork_id)) if fork_id is not None else str(new_run_id())
+    first, started = reading.first_entry(source, run_id)
+    entries = [entry for entry, _ in reading.entries(source, run_id)]
+    shared, history = _shared(run_id, entries, at)
+    check_plan(source, plan.graph, history, allow_change=True)
+    config = reading.manifest_of(source, started).run_config
+    payloads = Payloads()
+    vault = Vault(config.secrets, store.secret_key())
+    replaced = overridden(entries, at, set_facts or {}, load=source.get, vault=vault, payloads=payloads)
+    prefix, past = _parted(shared, replaced, plan.graph, store)
+    if source is not store:
+        _bring(shared, source, store, payloads)
+    then = reading.provenance_of(source, first)
+    now = provenance(plan.graph, target or (then.target if then else None))
+    built = _provenance(now, then, prefix)
+    info = {
+        "provenance_id": payloads.add(ArtifactKind.PROVENANCE, canonical.encode(codec.to_json(built))),
+        "parent_run_id": run_id,
+        "parent_seq": str(at),
+    }
+    if past is not None:
+        info[SHARED_PAST_ID] = payloads.add(ArtifactKind.SHARED_PAST, past.to_bytes())
+
+    def begin(log: LiveLog) -> None:
+        log.copy([attrs.evolve(prefix[0], info=info), *prefix[1:]], payloads)
+        log.flush()
+
+    watched = Watched(transports, catalogue, reporter or Reporter(), SecondRun)
+    with Keeper(store, chosen) as keeper:
+        result = await drive(
+            plan.graph, store, keeper, watched, config=config, history=History(), past=past, begin=begin
+        )
+    copied = {entry.seq: entry.seq for entry in prefix} | (past.copied if past is not None else {})
+    taken = past.taken if past is not None else {}
+    own = [entry for entry, _ in reading.entries(store, chosen)]
+    states = _states(own, copied)
+    kept = tuple(state_id for state_id, was_copied in states.items() if was_copied)
+    before = then.code if then else {}
+    return ForkResult(
+        run_id=chosen,
+        parent_run_id=run_id,
+        parent_seq=at,
+        copied=kept,
+        ran=tuple(state_id for state_id in states if state_id not in kept),
+        code_changed=tuple(name for name in kept if name in before and before[name] != now.code.get(name)),
+        facts=tuple(_facts(own, copied, taken, replaced)),
+        result=result,
+    )
+
+
+def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry], History]:
+    """Return the events that are shared, and what they say. Raises `UsageError` (`invalid_fork_point`)."""
+
+    def refuse(problem: str, hint: str) -> UsageError:
+        details = {"run_id": run_id, "at": at, "head_seq": len(entries)}
+        return UsageError(problem, code=Code.INVALID_FORK_POINT, details=details, hint=hint)
+
+    if type(at) is not int or not 1 <= at <= len(entries):
+        raise refuse(
+            f"run {run_id} cannot be forked at event {at!r}: it has the events 1 to {len(entries)}",
+            f"machine events {run_id} lists them",
+        )
+    # how a run ended is not shared: the fork comes to its own end
+    shared = [entry for entry in entries[:at] if not isinstance(entry.event, RunCompleted)]
+    history = fold(shared)
+    if history.status is RunStatus.SUSPENDED:
+        goes = [
+            n for n in range(len(shared) - 1, 0, -1) if fold(shared[:n]).status is not RunStatus.SUSPENDED
+        ]
+        raise refuse(
+            f"run {run_id} is suspended at event {at}: it waits for an answer that would not be shared",
+            f"fork it before, at event {goes[0]}, or after it has gone on",
+        )
+    if history.cancelling:
+        raise refuse(f"run {run_id} was being cancelled at event {at}", "fork it at an earlier event")
+    return shared, history
+
+
+def _parted(
+    shared: list[Entry], replaced: Mapping[int, Entry], graph: Graph, store: Store
+) -> tuple[list[Entry], SharedPast | None]:
+    """Return what is copied without a question, and the past from the first state on that has another fact."""
+    if not replaced:
+        return shared, None
+    states = {getattr(entry.event, "state_id", None) for entry in replaced.values()}
+    begin = next(
+        index for index, entry in enumerate(shared) if getattr(entry.event, "state_id", "") in states
+    )
+    prefix = shared[:begin]
+    entries = [replaced.get(entry.seq, entry) for entry in shared[begin:]]
+    plan_id = fold(prefix).plan_id or ""
+    return prefix, SharedPast(entries, plan_id, frozenset(replaced), store.get, goes_on_with=graph.plan_id)
+
+
+def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Payloads) -> None:
+    """Add to `payloads` what the shared events lead to and the store does not have."""
+    walked: set[str] = set()
+    for entry in shared:
+        for artifact_id, kind in led_to(entry, source.get, walked):
+            if artifact_id not in payloads.items and not store.exists(artifact_id):
+                payloads.items[artifact_id] = kind, source.get(artifact_id)
+
+
+def _provenance(
+    built: BuildProvenance, then: BuildProvenance | None, prefix: Sequence[Entry]
+) -> BuildProvenance:
+    """Return what the fork is built from: of the states that are copied, the code that they ran."""
+    if then is None:
+        return built
+    passed = {entry.event.state_id for entry in prefix if isinstance(entry.event, StateCompleted)}
+    before = {state_id: code for state_id, code in then.code.items() if state_id in passed}
+    source = {code: then.source[code] for code in before.values() if code in then.source}
+    return attrs.evolve(built, code={**built.code, **before}, source={**built.source, **source})
+
+
+def _states(own: Sequence[Entry], copied: Mapping[int, int]) -> dict[str, bool]:
+    """Return the states that began, and whether each was copied to its end."""
+    return {
+        entry.event.state_id: entry.seq in copied
+        for entry in own
+        if isinstance(entry.event, StateEntered | StateCompleted | StateFailed)
+    }
+
+
+def _facts(
+    own: Sequence[Entry], copied: Mapping[int, int], taken: Mapping[int, int], replaced: Collection[int]
+) -> Iterator[ForkedFact]:
+    for entry in own:
+        fact = entry.event
+        if not isinstance(fact, FactRecorded):
+            continue
+        origin = taken.get(entry.seq, copied.get(entry.seq))
+        if origin is None:
+            how = "new"
+        elif origin in replaced:
+            how = "overridden"
+        else:
+            how = "reused" if entry.seq in taken else "copied"
+        yield ForkedFact(how, fact.key, fact.namespace, entry.seq, origin)
