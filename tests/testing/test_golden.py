@@ -165,6 +165,13 @@ with open_store("memory://") as store:
     assert suite.pytester.runpython("record.py").ret == 0
     suite.unplug()
     suite.run().assert_outcomes(passed=1)
+    suite.change(
+        'ctx["total"] =', 'open("out.txt", "w")\n    ctx["total"] ='
+    )  # which that run would have let pass
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    assert "undeclared io at event" in said(result)
+    assert not (suite.path / "out.txt").exists()
 
 
 def test_another_input_is_a_difference_of_its_own(recorded):

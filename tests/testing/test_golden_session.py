@@ -186,6 +186,17 @@ def test_a_golden_asked_for_at_run_time_is_used_too(many, workers):
     assert many.golden("test_late").exists()
 
 
+def test_a_test_that_asks_at_run_time_and_did_not_come_to_it_keeps_its_golden(many, workers):
+    many.write(
+        "test_late.py",
+        "import pytest\n\n\ndef test_late(request):\n    pytest.skip('not now')\n",
+    )
+    many.golden("test_late").write_bytes(many.golden("test_other").read_bytes())
+    many.run("--golden-allow-deletion", *workers).assert_outcomes(passed=8, skipped=1)
+    assert many.golden("test_late").exists()
+    assert not many.golden("test_gone").exists()
+
+
 def test_a_folder_beside_no_golden_test_is_not_looked_at(many, workers):
     many.write("apart/fixtures/mine.run", "no golden")
     many.write("apart/test_apart.py", "def test_apart():\n    pass\n")
