@@ -27,6 +27,7 @@ class DivergenceKind(StrEnum):
     CALL_ADDED = "call_added"
     CALL_MISSING = "call_missing"
     CALL_REORDERED = "call_reordered"
+    VALUE_DIFFERS = "value_differs"
     EVENT_DIFFERS = "event_differs"
     SNAPSHOT_DIFFERS = "snapshot_differs"
     ENDED_EARLY = "ended_early"
@@ -42,6 +43,7 @@ class Cause(StrEnum):
     UPSTREAM_CODE_CHANGED = "upstream_code_changed"
     PLAN_CHANGED = "plan_changed"
     NOTHING_CHANGED = "nothing_changed"
+    OUTSIDE_CHANGED = "outside_changed"
     RECORDING_DAMAGED = "recording_damaged"
     UNKNOWN = "unknown"
 

@@ -37,6 +37,7 @@ _NEXT: Final[Mapping[Cause, str]] = {
     Cause.UPSTREAM_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
     Cause.PLAN_CHANGED: "`machine compare` says what its states do now; record a new run if the change is meant",
     Cause.NOTHING_CHANGED: "take time, randomness and environment from io; sort what has no order",
+    Cause.OUTSIDE_CHANGED: "record a new run if that is how the outside is now",
     Cause.RECORDING_DAMAGED: "restore the recording from version control or a backup",
     Cause.UNKNOWN: "compare the code with what it was when the run was recorded",
 }

@@ -17,17 +17,17 @@ import attrs
 
 from machine import aio, canonical, codec
 from machine.config import RunConfig, RunManifest, UndeclaredIo
-from machine.engine import reading
 from machine.engine.runs import RunResult, result_of
 from machine.errors import MachineError, UsageError
-from machine.events import DomainEventRecorded, Entry, FactError, FactRecorded
+from machine.events import DomainEventRecorded
 from machine.ids import OpId
 from machine.io.transport import Transport
-from machine.kernel.history import History
-from machine.plan import Plan, order_of
+from machine.plan import Plan
 from machine.replay import render
 from machine.replay.bundle import export_run, open_bundle
 from machine.replay.divergence import Divergence
+from machine.replay.outside import other_answer
+from machine.replay.past_run import PastRun
 from machine.replay.pointer import Change, diff
 from machine.replay.reproduce import ReplayResult
 from machine.secrets.vault import refuse_in_manifest
@@ -107,32 +107,21 @@ class Wanted:
 
 @attrs.frozen
 class Recording:
-    """A run in a store, read to its end."""
+    """A run in a store, read to its end, and what it came to."""
 
-    store: Store
-    run_id: str
-    entries: Sequence[Entry]
-    history: History
+    past: PastRun
     result: RunResult
 
     @staticmethod
     def of(store: Store, run_id: str) -> Recording:
         """Read a run. Raises `LogError` or `Corruption` when it cannot be trusted."""
-        history, _ = reading.folded(store, run_id)
-        entries = [entry for entry, _ in reading.entries(store, run_id)]
-        order = order_of(canonical.decode(store.get(history.plan_id or "")))
-        return Recording(store, run_id, entries, history, result_of(store, order, history))
-
-    @property
-    def manifest(self) -> RunManifest:
-        """What the run was asked to do."""
-        assert self.history.started is not None
-        return reading.manifest_of(self.store, self.history.started)
+        past = PastRun.read(run_id, store)
+        return Recording(past, result_of(store, past.order, past.history))
 
     @property
     def age(self) -> int:
         """How long ago the run was started, in seconds; 0 for one from the future."""
-        return max(int(time.time() - (self.history.started_ms or 0) / 1000), 0)
+        return max(int(time.time() - (self.past.history.started_ms or 0) / 1000), 0)
 
 
 @attrs.frozen
@@ -157,16 +146,16 @@ def opened(file: Path) -> Iterator[Recording]:
 
 def unfinished(golden: Recording) -> Unlike | None:
     """Return that the run of a golden has not ended, None when it has: nothing tells how it would go on."""
-    if golden.history.final:
+    if golden.past.history.final:
         return None
     return Unlike(Ending.BROKEN, f"its run has not ended: it is {golden.result.status}")
 
 
 async def replay_difference(golden: Recording, wanted: Wanted, asked: Asked) -> Unlike | None:
     """Return what today's request or code does otherwise than the golden, None when nothing."""
-    if (found := _manifest_difference(golden.manifest, wanted.manifest)) is not None:
+    if (found := _manifest_difference(golden.past.manifest, wanted.manifest)) is not None:
         return found
-    again = await _replayed(golden.run_id, wanted, golden.store)
+    again = await _replayed(golden.past.run_id, wanted, golden.past.store)
     if again.divergence is not None:
         return _diverged(again.divergence)
     if asked.status is not None and again.status != asked.status:
@@ -273,7 +262,9 @@ async def live_difference(golden: Recording, wanted: Wanted, ignored: Sequence[s
         if not changes:
             return None
         title = "the live run does not come to what the golden came to"
-        return Unlike(Ending.DIVERGED, title, [*_shown(changes), *_first_fact(golden, live)], title)
+        why = other_answer(golden.past, live.past)
+        because = ["", *render.lines(why)] if why is not None else []
+        return Unlike(Ending.DIVERGED, title, [*_shown(changes), *because], title)
 
 
 def _outcome(run: Recording) -> dict[str, Any]:
@@ -283,36 +274,11 @@ def _outcome(run: Recording) -> dict[str, Any]:
         "error": {"code": error.code, "message": error.message} if error else None,
         "context": dict(run.result.context),
         "events": [
-            {"name": event.name, "payload": _payload(run.store, event)}
-            for entry in run.entries
+            {"name": event.name, **run.past.said(event)}
+            for entry in run.past.entries
             if isinstance(event := entry.event, DomainEventRecorded)
         ],
     }
-
-
-def _payload(store: Store, event: DomainEventRecorded) -> Any:
-    return event.payload if event.payload_ref is None else canonical.decode(store.get(event.payload_ref))
-
-
-def _first_fact(golden: Recording, live: Recording) -> list[str]:
-    """Say what the outside answered otherwise first, the clock and randomness aside."""
-    theirs = {key: _answer(live.store, fact) for key, fact in live.history.facts.items()}
-    for key, fact in golden.history.facts.items():
-        if fact.namespace.split(".", maxsplit=1)[0] in {"clock", "random"}:
-            continue
-        before, now = _answer(golden.store, fact), theirs.get(key)
-        if now is None:
-            return ["", f"  a call of {fact.namespace} in {fact.state_id} was not made again"]
-        if changes := diff(before, now):
-            return ["", f"  first other answer: {fact.namespace} in {fact.state_id}", *_shown(changes[:3])]
-    return []
-
-
-def _answer(store: Store, fact: FactRecorded) -> dict[str, Any]:
-    request, outcome = canonical.decode(store.get(fact.request_digest)), fact.outcome
-    if isinstance(outcome, FactError):
-        return {"request": request, "error": codec.to_json(outcome.error)}
-    return {"request": request, "response": canonical.decode(store.get(outcome.payload_id))}
 
 
 def problem_of(exc: MachineError | OSError, ending: Ending = Ending.FAILED) -> Unlike:

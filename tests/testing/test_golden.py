@@ -346,7 +346,7 @@ def test_verify_live_shows_what_the_world_answers_otherwise(recorded):
     text = said(result)
     assert "the live run does not come to what the golden came to" in text
     assert "/context/total" in text
-    assert "first other answer: file.read in prices.fetch.data" in text
+    assert "value differs at event 3 of prices.fetch.data, attempt 0" in text
     assert recorded.golden().read_bytes() == before
 
 
