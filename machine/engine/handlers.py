@@ -54,7 +54,7 @@ class Doorkeeper:
         outer = WATCHING.get()
         if (
             outer is not None
-        ):  # within a handler: that there is a run is to be seen, what it does is its own affair
+        ):  # in a handler: that there is a run is to be seen, what it does is its own affair
             outer.note("machine.run", "drives a run of its own", None, inspect.currentframe())
         with unguarded():
             if self._undeclared_io is UndeclaredIo.ALLOW:

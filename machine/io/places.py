@@ -53,7 +53,7 @@ _HARMLESS: Final = frozenset(
             "mimetypes",
             "ssl",
         ),
-        *("logging", "warnings", "traceback", "linecache", "inspect", "tokenize", "tracemalloc"),
+        *("logging", "warnings", "traceback", "linecache", "inspect", "tokenize", "tracemalloc", "weakref"),
         *("pdb", "bdb", "debugpy", "pydevd", "_pydevd_bundle", "coverage"),
     }
 )

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from machine.replay.divergence import Cause, Divergence
+from machine.replay.divergence import Cause, Divergence, DivergenceKind
 from machine.replay.pointer import Change
 
-__all__ = ["Mark", "lines", "marked"]
+__all__ = ["Mark", "changed", "lines", "marked"]
 
 MOST_CHANGES: Final = 10
 """Changes that are shown; the rest are counted. All are in `Divergence.to_json()`."""
@@ -80,8 +80,16 @@ def marked(divergence: Divergence) -> list[tuple[Mark, str]]:
     if divergence.cause_text:
         found.extend((Mark.CAUSE, line) for line in _folded("  cause  ", divergence.cause_text))
         found.extend(_code(divergence.code))
-    found.extend((Mark.NEXT, line) for line in _folded("  next   ", _NEXT[divergence.cause]))
+    found.extend((Mark.NEXT, line) for line in _folded("  next   ", _next(divergence)))
     return found
+
+
+def _next(divergence: Divergence) -> str:
+    if divergence.kind is DivergenceKind.UNDECLARED_IO:
+        return (
+            "make the call through io; undeclared_io in the configuration of the run says what is let through"
+        )
+    return _NEXT[divergence.cause]
 
 
 def _code(changed: Sequence[str]) -> Iterator[tuple[Mark, str]]:
@@ -90,6 +98,17 @@ def _code(changed: Sequence[str]) -> Iterator[tuple[Mark, str]]:
         yield marks.get(line[:1], Mark.TEXT), _cut(f"    {_printable(line)}", _COLUMNS - 3)
     if len(changed) > MOST_LINES:
         yield Mark.TEXT, f"    ... and {len(changed) - MOST_LINES} more lines"
+
+
+def changed(changes: Sequence[Change]) -> Iterator[tuple[Mark, str]]:
+    """Yield the lines of some changes: the pointer of each, and its two sides."""
+    for change in changes[:MOST_CHANGES]:
+        before, after = _pair(change)
+        yield Mark.POINTER, f"  {_printable(change.pointer)}"
+        yield Mark.RECORDED, f"    RECORDED  {before}"
+        yield Mark.NOW, f"    NOW       {after}"
+    if len(changes) > MOST_CHANGES:
+        yield Mark.TEXT, f"  ... and {len(changes) - MOST_CHANGES} more"
 
 
 def _folded(label: str, text: str) -> list[str]:
@@ -116,13 +135,7 @@ def _sides(divergence: Divergence) -> Iterator[tuple[Mark, str]]:
         yield Mark.RECORDED, f"  RECORDED  {_side(recorded)}"
         yield Mark.NOW, f"  NOW       {_side(now)}"
         return
-    for change in changes[:MOST_CHANGES]:
-        before, after = _pair(change)
-        yield Mark.POINTER, f"  {_printable(change.pointer)}"
-        yield Mark.RECORDED, f"    RECORDED  {before}"
-        yield Mark.NOW, f"    NOW       {after}"
-    if len(changes) > MOST_CHANGES:
-        yield Mark.TEXT, f"  ... and {len(changes) - MOST_CHANGES} more"
+    yield from changed(changes)
 
 
 def _side(value: Any) -> str:

@@ -13,9 +13,10 @@ import anyio
 from machine.engine.reporter import Reporter
 from machine.errors import RunError
 from machine.events import Entry
+from machine.io.undeclared import Undeclared
 from machine.torture.world import World
 
-__all__ = ["Watch", "live"]
+__all__ = ["Unheard", "Watch", "live"]
 
 MOST_SECONDS: Final = 60.0
 """How long one life may take, the waits between attempts left out."""
@@ -36,7 +37,14 @@ class _Loop(asyncio.SelectorEventLoop):
         return super().time() + self.ahead
 
 
-class Watch(Reporter):
+class Unheard(Reporter):
+    """Tells nobody what handlers do without `io`: the first run has, and the same is done in every cell."""
+
+    def undeclared(self, state_id: str, what: Undeclared) -> None:
+        """Note nothing."""
+
+
+class Watch(Unheard):
     """Tells the world what it must know of a run, and puts the clock forward where the run would wait."""
 
     def __init__(

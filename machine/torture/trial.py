@@ -26,7 +26,7 @@ from machine.replay.verify import verify
 from machine.stores.base import Store, StoredEvent
 from machine.torture.account import account, digest_of, repeated_effects
 from machine.torture.faults import Blow, Fault, Pace, PowerCut
-from machine.torture.life import Watch, live
+from machine.torture.life import Unheard, Watch, live
 from machine.torture.store import TorturedStore
 from machine.torture.world import Script, World
 
@@ -210,7 +210,12 @@ def _unsound(
     yield from (f"verify: {problem.where}: {problem.message}" for problem in found.problems)
     again = live(
         lambda: replay(
-            stage.run_id, plan=stage.plan, store=store, transports=world.transports, catalogue=stage.catalogue
+            stage.run_id,
+            plan=stage.plan,
+            store=store,
+            transports=world.transports,
+            catalogue=stage.catalogue,
+            reporter=Unheard(),
         )
     )
     if again.divergence is not None:

@@ -120,3 +120,25 @@ def test_a_fault_there_is_not_is_a_mistake_in_the_command(machine, write):
     said = machine("torture", "small.py", "--fault", "flood")
     assert said.code == 2
     assert "killed_before_append" in said.err
+
+
+CLOCK = """
+import time
+
+from machine import Plan
+
+plan = Plan("clock", version="1")
+
+
+@plan.state("read.clock")
+async def clock(ctx, io, rec):
+    time.time()
+    ctx["at"] = await io.now()
+"""
+
+
+def test_what_a_handler_does_without_io_is_told_by_the_first_run_alone(process, write):
+    write("clock.py", CLOCK)
+    said = process("torture", "clock.py", "--fault", "killed_before_append")
+    assert said.code == 0, said.err
+    assert said.err.count("clock.read.clock reads the clock (time.time) without io at clock.py:11") == 1

@@ -105,6 +105,11 @@ def log_of(store, run_id):
     return list(store.read_range(run_id))
 
 
+def packed(data):
+    """Return data compressed, the same each time: test processes must agree on what they are to run."""
+    return gzip.compress(data, mtime=0)
+
+
 def summed(line):
     """Return a line with the checksum that its text asks for now."""
     text = re.sub(rb',"sum":"[0-9a-f]*"\}$', b"", line)
@@ -435,6 +440,7 @@ def test_a_store_that_is_behind_or_ahead_or_has_another_log_of_the_run_is_refuse
         (log[:-3], "ends earlier there"),
         ([*log, StoredEvent(len(log) + 1, longer, chain_next(log[-1].chain, longer))], "goes on there"),
         ([StoredEvent(1, other, chain_next(bytes(32), other))], "another log of run"),
+        ([*log[:-1], attrs.evolve(log[-1], chain=bytes(32))], "another log of run"),
     ]:
         with MemoryStore() as place:
             place.append(run_id, 0, kept)
@@ -519,14 +525,14 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, small):
     ("data", "code"),
     [
         (b"", "bundle_truncated"),
-        (gzip.compress(b"", mtime=0), "bundle_truncated"),
+        (packed(b""), "bundle_truncated"),
         (b"\n", "bundle_invalid"),
         (b"hello\n", "bundle_invalid"),
         (b"{}\n", "bundle_invalid"),
         (b"SQLite format 3\0" + bytes(4096), "bundle_invalid"),
         (bytes(range(256)) * 1000, "bundle_invalid"),
         (b"\x1f\x8b" + bytes(range(256)), "bundle_invalid"),
-        (gzip.compress(b"hello\n", mtime=0), "bundle_invalid"),
+        (packed(b"hello\n"), "bundle_invalid"),
         (b'\xef\xbb\xbf{"bundle":{"format":"machine-bundle","version":1}}\n', "bundle_invalid"),
         (b'{"bundle":{"format":"machine-bundle","version":1}}\n', "bundle_invalid"),
         (b'{"bundle":{"format":"machine-bundle","version":"1"}}\n', "bundle_invalid"),
@@ -534,10 +540,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, small):
         (b'{"bundle":{"format":"other","version":1}}\n', "bundle_invalid"),
         (b'{"bundle":{"format":"machine-bundle","version":2}}\n', "bundle_newer_format"),
         (b'{"bundle":{"format":"machine-bundle","version":2,"more":[]},"x":\n\n', "bundle_newer_format"),
-        (
-            gzip.compress(b'{"bundle":{"format":"machine-bundle","version":10}}', mtime=0),
-            "bundle_newer_format",
-        ),
+        (packed(b'{"bundle":{"format":"machine-bundle","version":10}}'), "bundle_newer_format"),
     ],
 )
 def test_a_file_that_is_no_bundle_of_this_version_is_refused(file, data, code):
@@ -554,9 +557,9 @@ def test_a_bundle_that_ends_anywhere_too_early_is_refused(small, file):
     for end in range(len(small)):
         error = refused(file(small[:end]))
         assert error.code == "bundle_truncated", end
-    packed = gzip.compress(small, mtime=0)
-    for end in range(len(packed)):
-        error = refused(file(packed[:end]))
+    shorter = packed(small)
+    for end in range(len(shorter)):
+        error = refused(file(shorter[:end]))
         assert error.code == "bundle_truncated" or end < 2, end
 
 
@@ -570,10 +573,10 @@ def test_a_bundle_with_any_byte_changed_is_refused_at_its_line(small, file):
 
 
 def test_a_compressed_bundle_with_any_byte_changed_is_refused_or_the_same_run(small, file):
-    packed = gzip.compress(small, mtime=0)
+    whole = packed(small)
     same = 0
-    for index in range(len(packed)):
-        path = file(packed[:index] + bytes([packed[index] ^ 1]) + packed[index + 1 :])
+    for index in range(len(whole)):
+        path = file(whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :])
         with MemoryStore() as store:
             try:
                 run_id = import_bundle(path, store=store)
@@ -583,6 +586,12 @@ def test_a_compressed_bundle_with_any_byte_changed_is_refused_or_the_same_run(sm
                 assert export_run(run_id, store=store) == small
                 same += 1
     assert same < 20  # the time, the system and hints in the header of gzip
+
+
+@pytest.mark.parametrize("more", [b"\0", b"x", packed(b""), packed(b"\n"), b"\x1f"])
+def test_what_follows_the_end_of_the_compression_is_refused(small, file, more):
+    error = refused(file(packed(small) + more))
+    assert (error.code, "follows the end" in error.problem) == ("bundle_invalid", True)
 
 
 @st.composite
@@ -989,6 +998,30 @@ def test_a_damaged_run_is_not_exported(rich, tmp_path):
     with pytest.raises(LogError, match="event 6: its bytes do not fit the chain"):
         export_run(run_id, path, store=damaged)
     assert not path.exists()
+
+
+def test_a_run_with_states_that_its_plan_does_not_have_is_not_exported(small, file):
+    with open_bundle(file(small)) as bundle, MemoryStore() as other:
+        other._contents.artifacts.update(bundle.store._contents.artifacts)
+        chain, log = bytes(32), []
+        for event in log_of(bundle.store, bundle.run_id):
+            data = event.data.replace(b"op.step.only", b"op.step.gone")
+            chain = chain_next(chain, data)
+            log.append(StoredEvent(event.seq, data, chain))
+        other.append(bundle.run_id, 0, log)
+        with pytest.raises(machine.PlanError) as failure:
+            export_run(bundle.run_id, store=other)
+        assert failure.value.code == "recovery_state_not_in_plan"
+
+    def renamed(lines):
+        return [
+            line.replace(b"op.step.only", b"op.step.gone") if kind_of(line) == "event" else line
+            for line in lines
+        ]
+
+    assert (
+        "op.step.gone, which the recorded plan does not have" in refused(file(edited(small, renamed))).problem
+    )
 
 
 def test_a_run_that_is_not_there_is_not_exported(tmp_path):

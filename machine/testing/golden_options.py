@@ -1,0 +1,187 @@
+"""What a test session and a test ask of golden runs: the options of the command line and of the marker.
+
+Light: it is loaded by every pytest session that has the plugin, so it imports nothing but pytest. Plain dataclasses
+stand where the rest of the package has attrs, which a suite without golden tests need not load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import pytest
+
+__all__ = ["MARKER", "Asked", "Mode", "Options", "add_options", "age_text", "asked_of", "options_of"]
+
+MARKER: Final = (
+    "golden(path=None, max_age=None, status=None, live_ignore=()): options of a golden run: its file, relative to "
+    "the test's; the age at which it fails ('30d'); the status it ends with when that is not completed; JSON "
+    "Pointers into the context that --golden=verify-live does not compare"
+)
+
+_UNITS: Final = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_AGE: Final = re.compile(r"(\d{1,9})([smhdw])")
+_STATUSES: Final = ("completed", "failed")
+_FALSE: Final = frozenset({"", "0", "false", "no"})
+
+
+class Mode(StrEnum):
+    """What is done with the golden of a check."""
+
+    REPLAY = "replay"
+    RECORD_MISSING = "record-missing"
+    RECORD = "record"
+    VERIFY_LIVE = "verify-live"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says, checked as a whole. `max_age` is in seconds."""
+
+    mode: Mode
+    update: bool
+    review: bool
+    max_age: int | None
+    orphans: str
+    allow_deletion: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the marker of a test says. `max_age` is in seconds."""
+
+    path: str | None = None
+    max_age: int | None = None
+    status: str | None = None
+    live_ignore: tuple[str, ...] = ()
+
+
+def parsed_age(text: str) -> int:
+    """Return the seconds of an age: a whole number and one of s, m, h, d, w. Raises `ValueError`."""
+    found = _AGE.fullmatch(text) if isinstance(text, str) else None
+    if found is None or not int(found[1]):
+        raise ValueError(f"{text!r} is not an age: a whole number and one of s, m, h, d, w, as in 30d")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def age_text(seconds: int) -> str:
+    """Return an age in the largest unit that it is at least one of, rounded down."""
+    unit = next((unit for unit, size in _UNITS.items() if seconds >= size), "s")
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
+def _age(text: str) -> int:
+    try:
+        return parsed_age(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the options of golden runs to pytest's."""
+    group = parser.getgroup("golden", "golden runs (machine)")
+    group.addoption(
+        "--golden",
+        choices=[mode.value for mode in Mode],  # plain text: execnet sends it to the workers of pytest-xdist
+        default=Mode.REPLAY.value,
+        metavar="MODE",
+        help=f"what to do with golden runs: {', '.join(Mode)}. The default replays, and a missing golden fails",
+    )
+    group.addoption(
+        "--golden-update",
+        action="store_true",
+        help="record again, for real, the goldens that fail, where the run ends as it should",
+    )
+    group.addoption(
+        "--golden-review",
+        action="store_true",
+        help="as --golden-update, but show each change and ask first",
+    )
+    group.addoption(
+        "--golden-max-age",
+        type=_age,
+        metavar="AGE",
+        help="fail goldens that were recorded longer ago: a number and one of s, m, h, d, w, as in 30d",
+    )
+    group.addoption(
+        "--golden-orphans",
+        choices=["fail", "warn", "ignore"],
+        help="what to do about goldens that no test uses (default: fail when CI is set, else warn)",
+    )
+    group.addoption(
+        "--golden-allow-deletion",
+        action="store_true",
+        help="delete goldens that no test uses, and only those",
+    )
+
+
+def options_of(config: pytest.Config) -> Options:
+    """Return what the command line says. Raises `pytest.UsageError` where it contradicts itself."""
+    get = config.getoption
+    orphans = get("golden_orphans") or ("warn" if os.environ.get("CI", "").lower() in _FALSE else "fail")
+    options = Options(
+        mode=Mode(get("golden")),
+        update=get("golden_update"),
+        review=get("golden_review"),
+        max_age=get("golden_max_age"),
+        orphans=orphans,
+        allow_deletion=get("golden_allow_deletion"),
+    )
+    if options.update and options.review:
+        raise pytest.UsageError("--golden-update does not ask and --golden-review does: give one of them")
+    accepts = "--golden-update" if options.update else "--golden-review"
+    if (options.update or options.review) and options.mode is not Mode.REPLAY:
+        raise pytest.UsageError(f"{accepts} replays first: it does not go with --golden={options.mode}")
+    if options.allow_deletion and options.orphans == "ignore":
+        raise pytest.UsageError(
+            "--golden-allow-deletion needs orphans to be looked for: not --golden-orphans=ignore"
+        )
+    if options.review:
+        _check_can_ask(config)
+    return options
+
+
+def _check_can_ask(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
+        raise pytest.UsageError("--golden-review asks on the terminal, which workers do not have: add -n 0")
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend(in_=True)  # it is resumed by pytest itself, before anything is collected
+    if not sys.stdin.isatty():
+        raise pytest.UsageError(
+            "--golden-review asks on the terminal, and stdin is none: use --golden-update, and look at the "
+            "changes with your version control"
+        )
+
+
+def asked_of(item: pytest.Item) -> Asked:
+    """Return what the markers of a test say, the nearest first. Raises `ValueError` for what none can say."""
+    said: dict[str, Any] = {}
+    for mark in item.iter_markers("golden"):
+        unknown = sorted(set(mark.kwargs) - set(Asked.__dataclass_fields__))
+        if mark.args or unknown:
+            wrong = ", ".join(unknown) or "arguments without a name"
+            raise ValueError(
+                f"@pytest.mark.golden takes {', '.join(Asked.__dataclass_fields__)}, not {wrong}"
+            )
+        said = {**mark.kwargs, **said}
+    path, age, status, ignored = (said.get(name) for name in ("path", "max_age", "status", "live_ignore"))
+    if path is not None and not str(path).endswith(".run"):
+        raise ValueError(f"the path of a golden ends in .run, not as {str(path)!r} does")
+    if status is not None and status not in _STATUSES:
+        raise ValueError(f"the status of a golden is one of {', '.join(_STATUSES)}, not {status!r}")
+    if isinstance(ignored, str) or not all(
+        isinstance(each, str) and each[:1] == "/" for each in ignored or ()
+    ):
+        raise ValueError(f"live_ignore lists JSON Pointers, as in ['/taken_at'], not {ignored!r}")
+    return Asked(
+        path=None if path is None else str(path),
+        max_age=None if age is None else parsed_age(age),
+        status=status,
+        live_ignore=tuple(ignored or ()),
+    )

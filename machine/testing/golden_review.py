@@ -1,0 +1,59 @@
+"""Asking on the terminal whether a change is meant.
+
+One answer may serve for every later change of the same cause. Nothing is ever accepted without an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from machine.testing.golden_run import Unlike
+from machine.testing.golden_session import Session
+
+__all__ = ["ask"]
+
+_QUESTION: Final = "record it again, for real? y(es), n(o), a(ll of this cause), q(uit asking): "
+
+
+def ask(session: Session, config: pytest.Config, text: str, unlike: Unlike) -> bool:
+    """Show a change, and return whether the user accepts it. After `q`, and at the end of stdin, nothing is."""
+    if unlike.cause and unlike.cause in session.accepted:
+        return True
+    if not session.asks:
+        return False
+    with _terminal(config):
+        print(f"\n{text}\n")  # noqa: T201 - a question to a person
+        answer = _answer()
+    if answer == "q":
+        session.asks = False
+    if answer == "a" and unlike.cause:
+        session.accepted.add(unlike.cause)
+    return answer in {"y", "a"}
+
+
+def _answer() -> str:
+    while True:
+        try:
+            answer = input(_QUESTION).strip().lower()[:1]
+        except EOFError:
+            return "q"
+        if answer in {"y", "n", "a", "q"}:
+            return answer
+
+
+@contextlib.contextmanager
+def _terminal(config: pytest.Config) -> Iterator[None]:
+    """Let the test's output and input be the terminal's."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        yield
+        return
+    capture.suspend(in_=True)
+    try:
+        yield
+    finally:
+        capture.resume()

@@ -1,0 +1,325 @@
+"""What a golden is held against: the request of today, its replay, a live run, its age. Also how one is recorded.
+
+Nothing here knows pytest. What becomes a golden is a run that ended as it should and replays identically, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from machine import aio, canonical, codec
+from machine.config import RunConfig, RunManifest, UndeclaredIo
+from machine.engine import reading
+from machine.engine.runs import RunResult, result_of
+from machine.errors import MachineError, UsageError
+from machine.events import DomainEventRecorded, Entry, FactError, FactRecorded
+from machine.ids import OpId
+from machine.io.transport import Transport
+from machine.kernel.history import History
+from machine.plan import Plan, order_of
+from machine.replay import render
+from machine.replay.bundle import export_run, open_bundle
+from machine.replay.divergence import Divergence
+from machine.replay.pointer import Change, diff
+from machine.replay.reproduce import ReplayResult
+from machine.secrets.vault import refuse_in_manifest
+from machine.stores import MemoryStore, Store
+from machine.testing.golden_options import Asked, age_text
+from machine.testing.golden_session import Ending
+
+__all__ = [
+    "Fresh",
+    "Recording",
+    "Unlike",
+    "Wanted",
+    "live_difference",
+    "opened",
+    "problem_of",
+    "record",
+    "replay_difference",
+    "too_old",
+    "unfinished",
+    "unwritable",
+]
+
+_NAMES: Final = {"op_id": "op", "op_version": "version", "input_params": "input", "run_config": "config"}
+"""What the parts of a manifest are called where a check is given them."""
+
+
+@attrs.frozen
+class Unlike:
+    """How a check ended when not well: a sentence, and what is shown below it.
+
+    `cause` is the same for everything that has one cause; `age` is that of the golden, in seconds.
+    """
+
+    ending: Ending
+    title: str
+    lines: Sequence[str] = ()
+    cause: str = ""
+    age: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """What a check runs."""
+
+    plan: Plan
+    input: Mapping[str, Any]
+    config: RunConfig
+    transports: Mapping[str, Transport] | None
+
+    @staticmethod
+    def of(
+        plan: Plan,
+        input: Mapping[str, Any] | None,  # noqa: A002 - the name it has everywhere
+        config: RunConfig | None,
+        transports: Mapping[str, Transport] | None,
+    ) -> Wanted:
+        """Return what is to run. Raises `UsageError`, `PlanError` or `CanonicalError` when it cannot."""
+        if not isinstance(plan, Plan):
+            raise UsageError(f"check takes a Plan first, not {type(plan).__name__}")
+        if input is not None and not isinstance(input, Mapping):
+            raise UsageError(f"the input must be a JSON object, not {type(input).__name__}")
+        config, given = _strict(config or RunConfig()), canonical.decode(canonical.encode(dict(input or {})))
+        refuse_in_manifest(config.secrets, given)  # before a difference could show it
+        return Wanted(plan=plan, input=given, config=config, transports=transports)
+
+    @property
+    def manifest(self) -> RunManifest:
+        """The manifest that a run of this has."""
+        graph = self.plan.graph
+        return RunManifest(
+            op_id=OpId(graph.op_id),
+            op_version=graph.version,
+            input_params=self.input,
+            run_config=self.config,
+        )
+
+
+@attrs.frozen
+class Recording:
+    """A run in a store, read to its end."""
+
+    store: Store
+    run_id: str
+    entries: Sequence[Entry]
+    history: History
+    result: RunResult
+
+    @staticmethod
+    def of(store: Store, run_id: str) -> Recording:
+        """Read a run. Raises `LogError` or `Corruption` when it cannot be trusted."""
+        history, _ = reading.folded(store, run_id)
+        entries = [entry for entry, _ in reading.entries(store, run_id)]
+        order = order_of(canonical.decode(store.get(history.plan_id or "")))
+        return Recording(store, run_id, entries, history, result_of(store, order, history))
+
+    @property
+    def manifest(self) -> RunManifest:
+        """What the run was asked to do."""
+        assert self.history.started is not None
+        return reading.manifest_of(self.store, self.history.started)
+
+    @property
+    def age(self) -> int:
+        """How long ago the run was started, in seconds; 0 for one from the future."""
+        return max(int(time.time() - (self.history.started_ms or 0) / 1000), 0)
+
+
+@attrs.frozen
+class Fresh:
+    """A run that was just made for real and replays. It is in memory only."""
+
+    result: RunResult
+    store: Store
+
+    def write(self, file: Path) -> None:
+        """Make it the golden. Raises `BundleError` or `OSError`; what was there is there still."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        export_run(self.result.run_id, file, store=self.store)
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Recording]:
+    """Open a golden. Raises `BundleError` when it is none."""
+    with open_bundle(file) as bundle:
+        yield Recording.of(bundle.store, bundle.run_id)
+
+
+def unfinished(golden: Recording) -> Unlike | None:
+    """Return that the run of a golden has not ended, None when it has: nothing tells how it would go on."""
+    if golden.history.final:
+        return None
+    return Unlike(Ending.BROKEN, f"its run has not ended: it is {golden.result.status}")
+
+
+async def replay_difference(golden: Recording, wanted: Wanted, asked: Asked) -> Unlike | None:
+    """Return what today's request or code does otherwise than the golden, None when nothing."""
+    if (found := _manifest_difference(golden.manifest, wanted.manifest)) is not None:
+        return found
+    again = await _replayed(golden.run_id, wanted, golden.store)
+    if again.divergence is not None:
+        return _diverged(again.divergence)
+    if asked.status is not None and again.status != asked.status:
+        title = f"the run ends {again.status}, where the test asks for {asked.status}"
+        return Unlike(Ending.DIVERGED, title, cause=title)
+    return None
+
+
+async def _replayed(run_id: str, wanted: Wanted, store: Store) -> ReplayResult:
+    return await aio.replay(
+        run_id, plan=wanted.plan, store=store, transports=wanted.transports, undeclared_io=UndeclaredIo.ERROR
+    )
+
+
+def _strict(config: RunConfig) -> RunConfig:
+    """Return a configuration that refuses what goes round `io`: a golden must not depend on it."""
+    return attrs.evolve(config, undeclared_io=UndeclaredIo.ERROR)
+
+
+def _diverged(divergence: Divergence) -> Unlike:
+    title, *rest = render.lines(divergence)
+    return Unlike(Ending.DIVERGED, title, rest, divergence.cause_text)
+
+
+def _manifest_difference(recorded: RunManifest, now: RunManifest) -> Unlike | None:
+    recorded = attrs.evolve(
+        recorded, run_config=_strict(recorded.run_config)
+    )  # a bundle of any run may serve
+    changes = diff(_named(recorded), _named(now))
+    if not changes:
+        return None
+    parts = list(dict.fromkeys(change.pointer.split("/")[1] for change in changes))
+    title = f"the {' and the '.join(parts)} of the check {'is' if len(parts) == 1 else 'are'} not as recorded"
+    return Unlike(Ending.DIVERGED, title, _shown(changes), title)
+
+
+def _named(manifest: RunManifest) -> dict[str, Any]:
+    return {_NAMES[key]: value for key, value in codec.to_json(manifest).items()}
+
+
+def _shown(changes: Sequence[Change]) -> list[str]:
+    return [line for _, line in render.changed(changes)]
+
+
+def too_old(golden: Recording, max_age: int | None) -> Unlike | None:
+    """Return that a golden was recorded too long ago, None when it was not, or may be of any age."""
+    if max_age is None or golden.age <= max_age:
+        return None
+    title = f"it was recorded {age_text(golden.age)} ago, and may be {age_text(max_age)} old"
+    return Unlike(Ending.EXPIRED, title, cause="it is too old")
+
+
+async def record(wanted: Wanted, statuses: Sequence[str]) -> Fresh | Unlike:
+    """Run for real, and return the run if it ends with one of `statuses` and replays; else say why not."""
+    store = MemoryStore()
+    result = await _live(wanted, store)
+    if result.status not in statuses:
+        return _ended_badly(result, statuses)
+    again = await _replayed(result.run_id, wanted, store)
+    if again.divergence is not None:
+        title = "the run that was just recorded does not replay, so nothing was written"
+        return Unlike(Ending.FAILED, title, ["", *render.lines(again.divergence)])
+    return Fresh(result, store)
+
+
+def unwritable(file: Path) -> Unlike | None:
+    """Return that a file cannot be written, as far as can be told before a run for real is made in vain."""
+    folder = next(path for path in file.parents if path.exists())
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return None
+    problem = "cannot be written" if folder.is_dir() else "is no directory"
+    return Unlike(Ending.FAILED, f"{folder} {problem}, so nothing was run")
+
+
+async def _live(wanted: Wanted, store: Store) -> RunResult:
+    return await aio.run(
+        wanted.plan, store=store, input=wanted.input, config=wanted.config, transports=wanted.transports
+    )
+
+
+def _ended_badly(result: RunResult, statuses: Sequence[str]) -> Unlike:
+    title = f"the live run ended {result.status}, so nothing was written"
+    lines = [f"  {result.error.code}: {result.error.message}"] if result.error else []
+    if result.status == "failed" and "failed" not in statuses:
+        lines.append('  if it is to fail: @pytest.mark.golden(status="failed")')
+    return Unlike(Ending.FAILED, title, lines)
+
+
+async def live_difference(golden: Recording, wanted: Wanted, ignored: Sequence[str]) -> Unlike | None:
+    """Run for real, and return how the outcome differs from the golden's; None when it does not. Writes nothing.
+
+    The same digest is the same outcome. Else the outcome is the status, the error, the context and the domain
+    events: answers from outside that lead to the same are no difference (every HTTP response has a date).
+    """
+    with MemoryStore() as store:
+        live = Recording.of(store, (await _live(wanted, store)).run_id)
+        if live.result.digest == golden.result.digest:
+            return None
+        changes = [
+            change
+            for change in diff(_outcome(golden), _outcome(live))
+            if not any(f"{change.pointer}/".startswith(f"/context{pointer}/") for pointer in ignored)
+        ]
+        if not changes:
+            return None
+        title = "the live run does not come to what the golden came to"
+        return Unlike(Ending.DIVERGED, title, [*_shown(changes), *_first_fact(golden, live)], title)
+
+
+def _outcome(run: Recording) -> dict[str, Any]:
+    error = run.result.error
+    return {
+        "status": run.result.status,
+        "error": {"code": error.code, "message": error.message} if error else None,
+        "context": dict(run.result.context),
+        "events": [
+            {"name": event.name, "payload": _payload(run.store, event)}
+            for entry in run.entries
+            if isinstance(event := entry.event, DomainEventRecorded)
+        ],
+    }
+
+
+def _payload(store: Store, event: DomainEventRecorded) -> Any:
+    return event.payload if event.payload_ref is None else canonical.decode(store.get(event.payload_ref))
+
+
+def _first_fact(golden: Recording, live: Recording) -> list[str]:
+    """Say what the outside answered otherwise first, the clock and randomness aside."""
+    theirs = {key: _answer(live.store, fact) for key, fact in live.history.facts.items()}
+    for key, fact in golden.history.facts.items():
+        if fact.namespace.split(".", maxsplit=1)[0] in {"clock", "random"}:
+            continue
+        before, now = _answer(golden.store, fact), theirs.get(key)
+        if now is None:
+            return ["", f"  a call of {fact.namespace} in {fact.state_id} was not made again"]
+        if changes := diff(before, now):
+            return ["", f"  first other answer: {fact.namespace} in {fact.state_id}", *_shown(changes[:3])]
+    return []
+
+
+def _answer(store: Store, fact: FactRecorded) -> dict[str, Any]:
+    request, outcome = canonical.decode(store.get(fact.request_digest)), fact.outcome
+    if isinstance(outcome, FactError):
+        return {"request": request, "error": codec.to_json(outcome.error)}
+    return {"request": request, "response": canonical.decode(store.get(outcome.payload_id))}
+
+
+def problem_of(exc: MachineError | OSError, ending: Ending = Ending.FAILED) -> Unlike:
+    """Return what is wrong when the library or the system refused something."""
+    if isinstance(exc, MachineError):
+        return Unlike(
+            ending, f"error[{exc.code}]: {exc.message}", [f"  hint: {exc.hint}"] if exc.hint else []
+        )
+    where = f": {exc.filename}" if exc.filename else ""
+    return Unlike(ending, f"{exc.strerror or exc}{where}")

@@ -1,0 +1,183 @@
+"""What a pytest session knows of its golden runs: which test has which file, how checks ended, what is left over.
+
+Under pytest-xdist every worker keeps a `Session`, and the controller adds them up; it alone looks for orphans.
+Light, and it never touches a golden: what is to be deleted, it only names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machine.testing.golden_files import FOLDER, SUFFIX, base_of, belongs, claimant_of
+from machine.testing.golden_options import Options, asked_of
+
+__all__ = ["KEY", "PASSED", "Ending", "Session"]
+
+
+class Ending(StrEnum):
+    """How a check of a golden ended, or what became of a golden that no test uses."""
+
+    IDENTICAL = "identical"
+    UPDATED = "updated"
+    NEW = "new"
+    DIVERGED = "diverged"
+    MISSING = "missing"
+    EXPIRED = "expired"
+    BROKEN = "broken"
+    FAILED = "failed"
+    ORPHANED = "orphaned"
+    DELETED = "deleted"
+    UNWRITTEN = "not written"
+
+
+_GOOD = frozenset({Ending.IDENTICAL, Ending.UPDATED, Ending.NEW})
+
+
+@dataclass
+class Session:
+    """One session, or one worker's part of it.
+
+    `tests` gives the base of every collected test that may have goldens, by how the test is named; those in
+    `golden` asked for the fixture, those in `done` passed, so that what they used is all they need. `used` gives
+    the test by the golden it used. `folders` are where goldens are looked for that no test uses, `partial` the
+    paths of which not every test was collected, and `whole` is False when a worker did not say how it ended.
+    `accepted` are the causes a user accepts in a review, and `asks` is False once they want no more questions.
+    """
+
+    options: Options
+    counts: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    tests: dict[str, str] = field(default_factory=dict)
+    golden: set[str] = field(default_factory=set)
+    used: dict[str, str] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
+    partial: set[str] = field(default_factory=set)
+    whole: bool = True
+    accepted: set[str] = field(default_factory=set)
+    asks: bool = True
+
+    # -- what a worker hears -----------------------------------------------------------------------------
+
+    def collected(self, items: Iterable[pytest.Item]) -> None:
+        """Take in the tests that were found, before any of them is deselected."""
+        known: dict[Path, bool] = {}
+        for item in items:
+            is_golden = "golden" in getattr(item, "fixturenames", ())
+            folder = item.path.parent / FOLDER
+            if folder not in known:
+                known[folder] = folder.is_dir()
+            if not is_golden and not known[folder]:
+                continue
+            with contextlib.suppress(ValueError):  # the test itself says it, when it runs
+                self._take(item, is_golden=is_golden)
+
+    def _take(self, item: pytest.Item, *, is_golden: bool) -> None:
+        test, base = claimant_of(item), base_of(item, asked_of(item))
+        self.tests[test] = str(base)
+        if is_golden:
+            self.golden.add(test)
+            self.folders.add(str(item.path.parent / FOLDER))
+
+    def others(self, test: str, base: Path) -> list[str]:
+        """Return the other golden tests that have the same files."""
+        return sorted(other for other in self.golden if other != test and self.tests[other] == str(base))
+
+    def uses(self, test: str, file: Path, folder: Path) -> str | None:
+        """Note that a test uses a golden, and return the test that already does, None when there is none."""
+        self.folders.add(str(folder))
+        other = self.used.setdefault(str(file), test)
+        return other if other != test else None
+
+    def ended(self, ending: Ending, note: str | None = None) -> None:
+        """Count how a check ended; `note` is its line at the end of the session."""
+        self.counts[ending] += 1
+        if note is not None:
+            self.notes.append(note)
+
+    # -- between worker and controller -------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a worker tells the controller: of such values as can be sent there."""
+        return {
+            "counts": {str(ending): number for ending, number in self.counts.items()},
+            "notes": list(self.notes),
+            "tests": dict(self.tests),
+            "used": dict(self.used),
+            "done": sorted(self.done),
+            "folders": sorted(self.folders),
+            "partial": sorted(self.partial),
+        }
+
+    def add(self, told: dict[str, Any] | None) -> None:
+        """Take in what a worker told, None when it ended without a word."""
+        if told is None:
+            self.whole = False
+            return
+        self.counts.update(told["counts"])
+        self.notes.extend(told["notes"])
+        self.tests.update(told["tests"])
+        self.used.update(told["used"])
+        self.done.update(told["done"])
+        self.folders.update(told["folders"])
+        self.partial.update(told["partial"])
+
+    # -- what is left over -------------------------------------------------------------------------------
+
+    def orphans(self, arguments: Iterable[Path]) -> list[Path]:
+        """Return the goldens that no test uses, in the folders whose tests were all collected.
+
+        `arguments` are the directories that were asked for.
+        """
+        asked, found = list(arguments), []
+        for folder in map(Path, sorted(self.folders)):
+            tests = folder.parent
+            if any(tests.is_relative_to(path) for path in asked) and not self._is_partial(tests):
+                found += [file for file in sorted(folder.glob(f"*{SUFFIX}")) if not self._is_claimed(file)]
+        return found
+
+    def _is_partial(self, folder: Path) -> bool:
+        return any(path.parent == folder or folder.is_relative_to(path) for path in map(Path, self.partial))
+
+    def _is_claimed(self, file: Path) -> bool:
+        # a test that did not pass may not have come to all of its checks
+        return str(file) in self.used or any(
+            belongs(file, Path(base)) for test, base in self.tests.items() if test not in self.done
+        )
+
+    # -- what is said at the end -------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """Return the one line that says how the goldens did, empty when there were none."""
+        said = ", ".join(f"{self.counts[ending]} {ending}" for ending in Ending if self.counts[ending])
+        return f"golden: {said}" if said else ""
+
+    def hints(self) -> Iterator[str]:
+        """Yield what can be done about what is wrong."""
+        accepts = self.options.update or self.options.review
+        if self.counts[Ending.MISSING] and not accepts:
+            yield "to record what is missing: pytest --golden=record-missing"
+        if (self.counts[Ending.DIVERGED] or self.counts[Ending.EXPIRED]) and not accepts:
+            yield "to accept what changed: pytest --golden-update, or --golden-review to be asked"
+        if self.counts[Ending.ORPHANED]:
+            yield "to delete what no test uses: pytest --golden-allow-deletion"
+
+    @property
+    def good(self) -> bool:
+        """True when nothing is wrong."""
+        return not any(number for ending, number in self.counts.items() if ending not in _GOOD)
+
+
+KEY = pytest.StashKey[Session]()
+"""Where a config keeps its session."""
+
+PASSED = pytest.StashKey[bool]()
+"""Where a test keeps whether it has passed, before its fixtures are torn down."""

@@ -1,0 +1,160 @@
+"""The pytest plugin: hooks, the `golden` fixture, and nothing else.
+
+Every pytest session that can see this package loads this module, so it may import nothing heavy: what a golden run
+needs is imported when a test asks for `golden`. No state is kept here; it is in the stash of the config.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from machine.testing.golden_files import claimant_of, shown
+from machine.testing.golden_options import MARKER, Mode, add_options, options_of
+from machine.testing.golden_session import KEY, PASSED, Ending, Session
+
+if TYPE_CHECKING:
+    from machine.testing.golden import Golden
+
+_NAMES: Final = ("machine", "machine.testing.plugin")
+"""Under which this module may be loaded: as an entry point, and by -p."""
+
+
+def pytest_plugin_registered(plugin: object, plugin_name: str, manager: pytest.PytestPluginManager) -> None:
+    """Let this module be loaded once, although it is an entry point and was named by -p as well."""
+    if plugin_name in _NAMES and getattr(plugin, "__name__", None) == __name__:
+        for name in _NAMES:
+            if name != plugin_name:
+                manager.set_blocked(name)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker, and refuse options that contradict each other."""
+    config.addinivalue_line("markers", MARKER)
+    config.stash[KEY] = Session(options_of(config))
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say what is done with goldens, when it is more than to replay them."""
+    options = config.stash[KEY].options
+    if options.mode is not Mode.REPLAY:
+        return f"golden: {options.mode}"
+    return "golden: update" if options.update else "golden: review" if options.review else None
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
+    """Return the golden runs of this test: `golden.check(plan, input=...)` fails where today's code differs."""
+    from machine.testing.golden import Golden  # noqa: PLC0415 - see the docstring of the module
+
+    with Golden.of(request.node) as found:
+        yield found
+
+
+# -- what was collected --------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Note the tests and their files, before any test is deselected."""
+    config.stash[KEY].collected(items)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Note where not every test is run."""
+    for item in items:
+        item.config.stash[KEY].partial.add(str(item.path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_ignore_collect(
+    collection_path: Path, config: pytest.Config
+) -> Generator[None, bool | None, bool | None]:
+    """Note where a file of tests is left out."""
+    ignored = yield
+    if ignored and collection_path.suffix == ".py":
+        config.stash[KEY].partial.add(str(collection_path))
+    return ignored
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Note where a file could not be collected, or was skipped as a whole."""
+    report = yield
+    if not report.passed:
+        collector.config.stash[KEY].partial.add(str(collector.path))
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note the tests that passed: what they did not use, they do not need."""
+    report = yield
+    session = item.config.stash[KEY]
+    if call.when == "call" and report.passed and session.tests:
+        session.done.add(claimant_of(item))
+        item.stash[PASSED] = True
+    return report
+
+
+# -- the end -------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take in what a worker of pytest-xdist has to tell."""
+    del error
+    node.config.stash[KEY].add(getattr(node, "workeroutput", {}).get("golden"))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Tell the controller, or look for goldens that no test uses."""
+    config = session.config
+    known = config.stash[KEY]
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["golden"] = known.to_json()
+        return
+    complete = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
+    stopped = session.shouldstop or session.shouldfail or not known.whole
+    if known.options.orphans == "ignore" or not complete or stopped or config.option.collectonly:
+        return
+    for file in known.orphans(_directories(config)):
+        if known.options.allow_deletion:
+            with contextlib.suppress(OSError):
+                file.unlink()
+        gone = not file.exists()
+        ending = Ending.DELETED if gone else Ending.ORPHANED
+        known.ended(ending, f"{ending} {shown(file, config)}{'' if gone else ': no test uses it'}")
+    if known.counts[Ending.ORPHANED] and known.options.orphans == "fail":
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _directories(config: pytest.Config) -> Iterator[Path]:
+    for argument in config.args:
+        path = config.invocation_params.dir / argument
+        if path.is_dir():
+            yield path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how the goldens did."""
+    known = config.stash[KEY]
+    for note in known.notes:
+        terminalreporter.write_line(f"golden: {note}")
+    if line := known.summary():
+        terminalreporter.write_line(line, green=known.good, red=not known.good)
+    for hint in known.hints():
+        terminalreporter.write_line(f"  {hint}")

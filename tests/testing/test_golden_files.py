@@ -1,0 +1,208 @@
+"""Every check has a file of its own: by test, class, parameters and name. Two tests never share one unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from golden_suite import said
+
+from machine.testing.golden_files import belongs, file_of
+
+HEAD = "import pytest\nfrom prices import plan\n\n\n"
+
+
+def test_a_file_is_named_after_the_test_its_class_and_its_parameters(suite):
+    suite.write(
+        "test_prices.py",
+        HEAD
+        + """
+class TestPrices:
+    class TestInner:
+        def test_one(self, golden):
+            golden.check(plan)
+
+
+@pytest.mark.parametrize("symbol", ["ETH-1", "a/b", "a_b", "a:b", "..", "é", pytest.param("", id="x" * 300)])
+def test_two(golden, symbol):
+    golden.check(plan, input={"symbol": symbol})
+""",
+    )
+    suite.run("--golden=record-missing").assert_outcomes(passed=8)
+    names = suite.fixtures
+    assert len(names) == 8
+    assert {"TestPrices.TestInner.test_one.run", "test_two[ETH-1].run", "test_two[a_b].run"} <= set(names)
+    assert all(len(name) < 180 and set(name).isdisjoint("/:\\") and name.isascii() for name in names)
+    suite.unplug()
+    suite.run().assert_outcomes(passed=8)
+
+
+def test_several_checks_of_a_test_have_names(suite):
+    suite.write(
+        "test_prices.py",
+        HEAD
+        + """
+def test_prices(golden):
+    golden.check(plan, name="first")
+    golden.check(plan, input={"add": 2}, name="second")
+    golden.check(plan)
+""",
+    )
+    suite.run("--golden=record-missing").assert_outcomes(passed=1)
+    assert suite.fixtures == ["test_prices.first.run", "test_prices.run", "test_prices.second.run"]
+    suite.unplug()
+    assert "golden: 3 identical" in said(suite.run())
+
+
+@pytest.mark.parametrize(
+    ("calls", "words"),
+    [
+        ("golden.check(plan); golden.check(plan)", "another check of this test has no name either"),
+        ("golden.check(plan, name='a'); golden.check(plan, name='a')", "is named 'a' too"),
+        ("golden.check(plan, name='a/b')", "the name of a check is of letters"),
+        ("golden.check(plan, name='')", "the name of a check is of letters"),
+        ("golden.check(plan, name='../x')", "the name of a check is of letters"),
+    ],
+)
+def test_a_check_that_has_no_file_of_its_own_fails(suite, calls, words):
+    suite.write("test_prices.py", f"{HEAD}def test_prices(golden):\n    {calls}\n")
+    result = suite.run("--golden=record")
+    result.assert_outcomes(failed=1)
+    assert words in said(result)
+
+
+def test_a_marker_gives_the_file(suite):
+    suite.write(
+        "test_prices.py",
+        HEAD
+        + """
+@pytest.mark.golden(path="elsewhere/of.prices.run")
+def test_prices(golden):
+    golden.check(plan)
+    golden.check(plan, name="named")
+""",
+    )
+    suite.run("--golden=record-missing").assert_outcomes(passed=1)
+    assert sorted(path.name for path in (suite.path / "elsewhere").iterdir()) == [
+        "of.prices.named.run",
+        "of.prices.run",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("marker", "words"),
+    [
+        ("path='x.json'", "ends in .run"),
+        ("age='30d'", "takes path, max_age, status, live_ignore, not age"),
+        ("'x.run'", "not arguments without a name"),
+        ("max_age='soon'", "is not an age"),
+        ("max_age=30", "is not an age"),
+        ("status='done'", "is one of completed, failed"),
+        ("live_ignore='/a'", "live_ignore lists JSON Pointers"),
+        ("live_ignore=['a']", "live_ignore lists JSON Pointers"),
+    ],
+)
+def test_a_marker_that_cannot_be_is_refused(suite, marker, words):
+    suite.write(
+        "test_prices.py",
+        f"{HEAD}@pytest.mark.golden({marker})\ndef test_prices(golden):\n    golden.check(plan)\n",
+    )
+    result = suite.run("--golden=record")
+    result.assert_outcomes(errors=1)
+    assert words in said(result)
+    assert suite.fixtures == []
+
+
+def test_the_nearest_marker_wins(suite):
+    suite.write(
+        "test_prices.py",
+        HEAD
+        + """
+pytestmark = pytest.mark.golden(max_age="1s", status="failed")
+
+
+@pytest.mark.golden(status="completed")
+def test_prices(golden):
+    golden.check(plan)
+""",
+    )
+    suite.run("--golden=record-missing").assert_outcomes(passed=1)
+
+
+TWICE = HEAD + "def test_prices(golden):\n    golden.check(plan, input={'who': __name__})\n"
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_two_tests_with_one_golden_are_refused_and_both_are_named(suite, workers):
+    suite.write("test_prices.py", TWICE)
+    suite.write("test_again.py", TWICE)
+    result = suite.run("--golden=record", *workers)
+    result.assert_outcomes(errors=2)
+    text = said(result)
+    assert "these tests have one golden, fixtures/test_prices.run" in text
+    assert "  test_prices.py::test_prices\n" in text
+    assert "  test_again.py::test_prices\n" in text
+    assert suite.fixtures == []
+
+
+def test_two_tests_with_one_golden_are_refused_although_one_of_them_is_not_chosen(suite):
+    suite.write("test_prices.py", TWICE)
+    suite.write(
+        "test_again.py",
+        TWICE.replace("test_prices", "test_other").replace(
+            "def ", "@pytest.mark.golden(path='fixtures/test_prices.run')\ndef "
+        ),
+    )
+    result = suite.run("--golden=record", "-k", "test_other")
+    result.assert_outcomes(errors=1, deselected=1)
+    assert suite.fixtures == []
+
+
+def test_parameter_sets_that_share_a_path_are_refused(suite):
+    suite.write(
+        "test_prices.py",
+        HEAD
+        + """
+@pytest.mark.golden(path="one.run")
+@pytest.mark.parametrize("n", [1, 2])
+def test_prices(golden, n):
+    golden.check(plan, input={"n": n})
+""",
+    )
+    result = suite.run("--golden=record")
+    result.assert_outcomes(errors=2)
+    assert "test_prices.py::test_prices[1]" in said(result)
+    assert "test_prices.py::test_prices[2]" in said(result)
+
+
+def test_a_golden_asked_for_at_run_time_is_not_shared_either(suite):
+    suite.write(
+        "test_prices.py",
+        HEAD
+        + """
+@pytest.mark.golden(path="one.run")
+@pytest.mark.parametrize("n", [1, 2])
+def test_prices(request, n):
+    request.getfixturevalue("golden").check(plan)
+""",
+    )
+    result = suite.run("--golden=record-missing")
+    result.assert_outcomes(passed=1, failed=1)
+    assert "one.run is the golden of test_prices.py::test_prices[1] already" in said(result)
+
+
+def test_the_same_names_in_two_folders_are_two_goldens(suite):
+    for folder in ("one", "two"):
+        suite.write(f"{folder}/test_prices_{folder}.py", TWICE)
+    (suite.path / "test_prices.py").unlink()
+    suite.run("--golden=record-missing").assert_outcomes(passed=2)
+    assert suite.fixtures == ["test_prices.run", "test_prices.run"]
+
+
+def test_a_file_belongs_to_a_test_by_its_whole_name():
+    base = Path("/t/fixtures/test_x")
+    assert belongs(file_of(base, None), base)
+    assert belongs(file_of(base, "a"), base)
+    for other in ("test_x2.run", "test_x[1].run", "test_x.a.b.run", "test.run", "test_x..run"):
+        assert not belongs(base.parent / other, base)
+    assert not belongs(Path("/t/test_x.run"), base)
