@@ -184,12 +184,13 @@ def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry]
     shared = [entry for entry in entries[:at] if not isinstance(entry.event, RunCompleted)]
     history = fold(shared)
     if history.status is RunStatus.SUSPENDED:
-        goes = [
-            n for n in range(len(shared) - 1, 0, -1) if fold(shared[:n]).status is not RunStatus.SUSPENDED
-        ]
+        so_far, before = History(), 1
+        for entry in shared:
+            so_far.advance(entry)
+            before = before if so_far.status is RunStatus.SUSPENDED else entry.seq
         raise refuse(
             f"run {run_id} is suspended at event {at}: it waits for an answer that would not be shared",
-            f"fork it before, at event {goes[0]}, or after it has gone on",
+            f"fork it before, at event {before}, or after it has gone on",
         )
     if history.cancelling:
         raise refuse(f"run {run_id} was being cancelled at event {at}", "fork it at an earlier event")

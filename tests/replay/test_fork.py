@@ -440,6 +440,51 @@ def test_an_effect_that_hangs_is_found_out_as_its_state_says(store, world, polic
     sound(result.run_id, store, plan_of())
 
 
+def test_what_a_person_said_of_an_effect_is_shared_whether_its_state_is_copied_or_runs_again(store, world):
+    def plan_of():
+        plan = Plan("shop")
+
+        @plan.state("a.first")
+        async def first(ctx, io, rec):
+            price = (await io.call("world", {"of": "price"})).response
+            ctx["big"], ctx["odd"] = price > 3, price % 2
+
+        @plan.state(
+            "a.pay",
+            after=[first],
+            side_effects="apply_side_effect",
+            idempotency="k",
+            on_uncertain="ask",
+        )
+        async def pay(ctx, io, rec):
+            ctx["paid"] = (await io.call("world", {"of": "pay"})).response
+
+        return plan
+
+    transports = {"world": world}
+    whole = run(plan_of(), store=store, transports=transports)
+    left = left_after(store, whole.run_id, 6)
+    assert resume(left, plan=plan_of(), store=store, transports=transports).status == "suspended"
+    machine.resolve(left, "@shop.a.pay", store=store, outcome="told")
+    done = resume(left, plan=plan_of(), store=store, transports=transports)
+    assert done.context["paid"] == "told"
+    world.asked.clear()
+    for value, copied in ((7, ["a.pay"]), (8, [])):
+        result = forked(done, store, world, done.head_seq, plan_of(), set_facts={"3": value})
+        assert names(result.copied) == copied
+        assert (result.result.context["paid"], world.asked) == ("told", [])
+        sound(result.run_id, store, plan_of())
+
+
+def test_a_paranoid_run_is_forked_as_one(store, world):
+    config = RunConfig(paranoid=True)
+    parent = run(shop(), store=store, transports={"world": world}, config=config)
+    for facts in (None, {"stock": 3}, {"12": 3}):
+        result = forked(parent, store, world, parent.head_seq, set_facts=facts)
+        assert result.result.status == "completed"
+        sound(result.run_id, store)
+
+
 def test_a_retry_of_the_past_is_gone_through_again(store, world):
     def plan_of():
         plan = Plan("shop")
