@@ -121,6 +121,7 @@ def test_a_fault_there_is_not_is_a_mistake_in_the_command(machine, write):
     assert said.code == 2
     assert "killed_before_append" in said.err
 
+
 CLOCK = """
 import time
 
