@@ -130,7 +130,7 @@ AMBIENT: Final[tuple[Ambient, ...]] = (
     *_each("os: getcwd getcwdb", "asks for the working directory", None),
     *_each("pathlib.Path: cwd home", "asks for a directory of this machine", None),
     *_each("os: cpu_count process_cpu_count uname getloadavg", "asks about this machine", None),
-    *_each("platform: node platform uname", "asks about this machine", None),
+    *_each("platform: node platform uname processor", "asks about this machine", None),
     *_each("getpass: getuser", "asks who runs this", None),
     *_each("os: stat lstat access readlink statvfs", "looks at the file system", _READ),
     *_each(

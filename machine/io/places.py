@@ -53,7 +53,8 @@ _HARMLESS: Final = frozenset(
             "mimetypes",
             "ssl",
         ),
-        *("logging", "warnings", "traceback", "linecache", "inspect", "tokenize", "tracemalloc", "weakref"),
+        *("platform", "uuid", "ctypes", "weakref"),
+        *("logging", "warnings", "traceback", "linecache", "inspect", "tokenize", "tracemalloc"),
         *("pdb", "bdb", "debugpy", "pydevd", "_pydevd_bundle", "coverage"),
     }
 )
