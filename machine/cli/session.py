@@ -18,6 +18,7 @@ from machine.cli.output import Output
 from machine.errors import BundleError, Code, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from machine.replay.bundle import Bundle
     from machine.stores.base import Store
     from machine.target import Loaded
 
@@ -47,14 +48,13 @@ class Session:
 
     def open_store(self, *, create: bool = False) -> Store:
         """Return the store; only a command that starts or imports a run makes one. A bundle is one to read from."""
-        from machine.replay.bundle import open_bundle  # noqa: PLC0415 - --help must not pay for it
-        from machine.replay.bundle_lines import is_bundle  # noqa: PLC0415 - the same
+        from machine.replay.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
         from machine.stores import open_store  # noqa: PLC0415 - the same
 
         if is_bundle(self.store_url):
             if create:
                 raise _read_only(self.store_url)
-            return open_bundle(self.store_url).store
+            return _opened(self.store_url).store
         return open_store(self.store_url, create=create)
 
     @contextlib.contextmanager
@@ -63,10 +63,8 @@ class Session:
 
         Raises what `run_id` raises, and `BundleError`.
         """
-        from machine.replay.bundle import open_bundle  # noqa: PLC0415 - --help must not pay for it
-
         if names_bundle(name):
-            with open_bundle(name) as bundle:
+            with _opened(name) as bundle:
                 yield bundle.store, bundle.run_id
         else:
             with self.open_store() as store:
@@ -171,6 +169,12 @@ def names_bundle(name: str) -> bool:
         return False
     looks_so = os.sep in name or "/" in name or name.endswith(_BUNDLE_ENDINGS)
     return looks_so or Path(name).is_file()
+
+
+def _opened(path: str) -> Bundle:
+    from machine.replay.bundle import open_bundle  # noqa: PLC0415 - --help must not pay for it
+
+    return open_bundle(path)
 
 
 def _read_only(path: str) -> BundleError:

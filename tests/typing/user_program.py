@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import assert_type
 
 import httpx
 
 import machine
 from machine import (
+    Bundle,
     Context,
     Divergence,
     DomainEvent,
@@ -21,6 +23,9 @@ from machine import (
     RunResult,
     StateOutcome,
     VerifyResult,
+    export_run,
+    import_bundle,
+    open_bundle,
     open_store,
     replay,
     resume,
@@ -55,6 +60,10 @@ def main() -> None:
         assert_type(replayed, ReplayResult)
         assert_type(replayed.divergence, Divergence | None)
         assert_type(verify(result.run_id, store=store), VerifyResult)
+        assert_type(export_run(result.run_id, "a.run", store=store), bytes)
+        assert_type(import_bundle("a.run", store=store), str)
+        with open_bundle(Path("a.run")) as bundle:
+            assert_type(bundle, Bundle)
 
 
 async def coroutine() -> None:
