@@ -7,6 +7,7 @@ needs is imported when a test asks for `golden`. No state is kept here; it is in
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -135,7 +136,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         if known.options.allow_deletion:
             with contextlib.suppress(OSError):
                 file.unlink()
-        gone = not file.exists()
+        gone = not os.path.lexists(file)
         ending = Ending.DELETED if gone else Ending.ORPHANED
         known.ended(ending, f"{ending} {shown(file, config)}{'' if gone else ': no test uses it'}")
     if known.counts[Ending.ORPHANED] and known.options.orphans == "fail":
