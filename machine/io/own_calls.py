@@ -25,7 +25,8 @@ _THROUGH: Final = {
 }
 """Modules that may stand between own code and what it calls, by the beginning of its name."""
 
-_kept: Final[dict[Any, OwnCode]] = {}
+_kept: Final[dict[tuple[int, int], tuple[Any, OwnCode]]] = {}
+"""By id: the codes of a module that was loaded twice are equal, and it is one of them that is listened to."""
 
 
 def own_code(function: Any) -> OwnCode:
@@ -35,13 +36,15 @@ def own_code(function: Any) -> OwnCode:
     """
     if not isinstance(function, FunctionType | MethodType | functools.partial):
         function = type(function)
-    key = getattr(function, "__code__", function), len(sys.modules)
-    own = _kept.get(key)
+    code = getattr(function, "__code__", function)
+    key = id(code), len(sys.modules)
+    _, own = _kept.get(key, (None, None))
     if own is None:
         while len(_kept) >= _MOST_KEPT:
             _kept.pop(next(iter(_kept)), None)  # the oldest; another thread may have been faster
-        own = _kept[key] = OwnCode(packages_of(function))
+        own = OwnCode(packages_of(function))
         own.reach(function)
+        _kept[key] = code, own
     elif isinstance(function, FunctionType) and (function.__closure__ or function.__defaults__):
         own.reach_held(function)
     return own

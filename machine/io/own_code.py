@@ -80,7 +80,7 @@ class OwnCode:
         if not isinstance(module, ModuleType):
             return
         name = module.__name__
-        if name in self._modules or not is_own(
+        if self._modules.get(name) is module or not is_own(
             getattr(module, "__file__", None) or "", vars(module), self.own
         ):
             return

@@ -9,6 +9,7 @@ import pytest
 
 from machine.codec import decode_entry
 from machine.engine import driver, log, reading, runs
+from machine.engine.handlers import Doorkeeper
 from machine.errors import Concurrency, StoreError
 from machine.events import EffectIntended
 from machine.io.live import LiveIo
@@ -236,10 +237,10 @@ def _accepting(fact):
 
 @guard(Fault.KILLED_BEFORE_APPEND, where="receivers took 1 effects more")
 def an_effect_is_sent_again_under_the_same_key(patch):
-    key_of = driver.idempotency_key_of
+    key_of = Doorkeeper.idempotency_key
 
-    def fickle(state, ctx):
-        key = key_of(state, ctx)
+    def fickle(self, scope, ctx):
+        key = key_of(self, scope, ctx)
         fickle.asked += 1
         return f"{key}/{fickle.asked}" if key else key
 
@@ -252,7 +253,7 @@ def an_effect_is_sent_again_under_the_same_key(patch):
         return await attempt(self, state, number, ctx)
 
     patch.setattr(driver.Run, "_attempt", counted)
-    patch.setattr(driver, "idempotency_key_of", fickle)
+    patch.setattr(Doorkeeper, "idempotency_key", fickle)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="chain")
