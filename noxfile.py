@@ -68,15 +68,17 @@ def docs(session: nox.Session) -> None:
 
 
 FOUND = interpreters()
+LONG = ["torture", "engine/test_kill.py", "testing/test_golden_session.py"]
 
 
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
     """The test suite, on every supported interpreter this machine has."""
     session.install("-q", ".[test]")
-    # the long campaigns of crashes run once, on the first interpreter; there the fight over one store is longest
+    # what takes long and does not depend on the interpreter runs once, on the first: the campaigns of crashes, and
+    # whole test sessions under workers; there the fight over one store is longest
     first = session.python == FOUND[0]
-    once = [] if first else ["--ignore=tests/torture", "--ignore=tests/engine/test_kill.py"]
+    once = [] if first else [f"--ignore=tests/{path}" for path in LONG]
     env = {"MACHINE_FIGHT_SECONDS": "30"} if first else {}
     session.run("python", "-m", "pytest", "-q", "-n", "auto", *once, *session.posargs, env=env)
 
