@@ -68,7 +68,13 @@ def docs(session: nox.Session) -> None:
 
 
 FOUND = interpreters()
-LONG = ["torture", "engine/test_kill.py", "testing/test_golden_session.py"]
+LONG = [
+    "torture",
+    "engine/test_kill.py",
+    "testing/test_golden_guide.py",
+    "testing/test_golden_session.py",
+    "testing/test_plugin.py",
+]
 
 
 @nox.session(python=FOUND)
