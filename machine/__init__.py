@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from machine.config import Durability as Durability
     from machine.config import EventProfile as EventProfile
     from machine.config import ExponentialBackoff as ExponentialBackoff
+    from machine.config import FanOutJoin as FanOutJoin
     from machine.config import FixedBackoff as FixedBackoff
     from machine.config import IoMode as IoMode
     from machine.config import RetryPolicy as RetryPolicy
@@ -146,6 +147,7 @@ _HOMES: Final = {
             "Durability",
             "EventProfile",
             "ExponentialBackoff",
+            "FanOutJoin",
             "FixedBackoff",
             "IoMode",
             "RetryPolicy",

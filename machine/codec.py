@@ -32,6 +32,7 @@ from machine.config import (
     AfterEveryState,
     EventProfile,
     ExponentialBackoff,
+    FanOutJoin,
     FixedBackoff,
     RunConfig,
     Sequential,
@@ -157,6 +158,7 @@ def _tagged(converter: cattrs.Converter, union: Any, variants: tuple[type[Any], 
 def _converter() -> cattrs.Converter:
     converter = _strict_converter()
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
+    _tagged(converter, Sequential | FanOutJoin, (Sequential, FanOutJoin))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
     _tagged(converter, EffectWait | PlanWait, (EffectWait, PlanWait))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
@@ -174,7 +176,6 @@ def _converter() -> cattrs.Converter:
         EventProfile,
         lambda value, kind: EventProfile(value) if isinstance(value, str) else profile(value, kind),  # type: ignore[arg-type]
     )
-    _alone(converter, Sequential)
     _alone(converter, AfterEveryState)
     # absent when nothing was said, so that the configurations of before keep their bytes
     unsaid: dict[str, Any] = dict.fromkeys(

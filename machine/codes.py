@@ -67,6 +67,7 @@ class Code(StrEnum):
     INVALID_INVOCATION_KEY = "invalid_invocation_key"
     HANDLER_ERROR = "handler_error"
     INVALID_OUTCOME = "invalid_outcome"
+    UNKNOWN_BRANCH = "unknown_branch"
     STATE_TIMEOUT = "state_timeout"
     NOT_DETERMINISTIC = "not_deterministic"
     SIDE_EFFECT_NOT_DECLARED = "side_effect_not_declared"
@@ -76,6 +77,8 @@ class Code(StrEnum):
     UNDECLARED_IO = "undeclared_io"
     ATTEMPT_CLOSED = "attempt_closed"
     # context
+    CONTEXT_CONFLICT = "context_conflict"
+    CONTEXT_EDGE_MISSING = "context_edge_missing"
     CONTEXT_KEY_MISSING = "context_key_missing"
     CONTEXT_VALUE_MUTATED = "context_value_mutated"
     CONTEXT_VALUE_TOO_LARGE = "context_value_too_large"

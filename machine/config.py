@@ -22,8 +22,10 @@ __all__ = [
     "Durability",
     "EventProfile",
     "ExponentialBackoff",
+    "FanOutJoin",
     "FixedBackoff",
     "IoMode",
+    "OnFailure",
     "RetryPolicy",
     "RunConfig",
     "RunManifest",
@@ -31,6 +33,9 @@ __all__ = [
     "Target",
     "UndeclaredIo",
 ]
+
+MOST_CONCURRENT: Final = 10_000
+"""The most states that may run at a time."""
 
 LONGEST_SECONDS: Final = 365 * 24 * 3600.0
 """No delay or timeout is longer: one year."""
@@ -166,6 +171,39 @@ class Sequential:
     type: ClassVar[str] = "sequential"
 
 
+class OnFailure(StrEnum):
+    """What becomes of the states that are running when another has failed for good. No further one is begun."""
+
+    FINISH = "finish"
+    """They are let run to their end."""
+    CANCEL = "cancel"
+    """They are cancelled, and their attempts are cut."""
+
+
+def _on_failure(value: str) -> OnFailure:
+    return _member(OnFailure, value)
+
+
+@attrs.frozen
+class FanOutJoin:
+    """Run states as soon as all they follow has ended, at most `max_concurrency` at a time.
+
+    A state sees what its ancestors in the plan wrote, and nothing else, so what it does cannot depend on timing.
+    """
+
+    type: ClassVar[str] = "fan_out_join"
+
+    max_concurrency: int = attrs.field()
+    on_failure: OnFailure = attrs.field(default=OnFailure.FINISH, converter=_on_failure)
+
+    @max_concurrency.validator
+    def _check(self, _: Any, value: int) -> None:
+        if type(value) is not int or not 1 <= value <= MOST_CONCURRENT:
+            raise _refuse(
+                "max_concurrency", f"must be a whole number from 1 to {MOST_CONCURRENT}, not {value!r}"
+            )
+
+
 @attrs.frozen
 class AfterEveryState:
     """Checkpoint the context whenever a state completes."""
@@ -217,7 +255,7 @@ class RunConfig:
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
     retry_policy: RetryPolicy = attrs.field(factory=RetryPolicy, validator=_instance)
     event_profile: EventProfile = attrs.field(factory=EventProfile, converter=_profile)
-    execution_mode: Sequential = attrs.field(factory=Sequential, validator=_instance)
+    execution_mode: Sequential | FanOutJoin = attrs.field(factory=Sequential, validator=_instance)
     context_checkpointing: AfterEveryState = attrs.field(factory=AfterEveryState, validator=_instance)
     skip_tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
     durability: Durability = attrs.field(default=Durability.EFFECTS, converter=_durability)

@@ -77,13 +77,17 @@ class ArtifactKind(StrEnum):
 
 @attrs.frozen
 class RunStarted:
-    """The first event: which op, manifest and plan, and the snapshot of the input."""
+    """The first event: which op, manifest and plan, and the snapshot of the input.
+
+    `max_concurrency` is how many states may run at a time; None in sequential mode.
+    """
 
     type: ClassVar[str] = "run_started"
     op_id: str
     manifest_id: str
     plan_id: str
     initial_snapshot_id: str
+    max_concurrency: int | None = None
 
 
 @attrs.frozen
@@ -98,11 +102,17 @@ class StateEntered:
 
 @attrs.frozen
 class StateCompleted:
-    """The open attempt completed; its writes are visible from `context_snapshot_id` on."""
+    """The open attempt completed; its writes are visible from `context_snapshot_id` on.
+
+    `wrote` lists the keys it wrote, where states run side by side, None where nothing else could have written
+    meanwhile; `not_taken` lists the states after it that it chose not to go on to, None when it made no choice.
+    """
 
     type: ClassVar[str] = "state_completed"
     state_id: str
     context_snapshot_id: str
+    wrote: tuple[str, ...] | None = None
+    not_taken: tuple[str, ...] | None = None
 
 
 @attrs.frozen
@@ -266,11 +276,15 @@ class RunResumed:
 
 @attrs.frozen
 class RunCompleted:
-    """The last event. `status` is completed, failed, cancelled or limit_exceeded."""
+    """The last event. `status` is completed, failed, cancelled or limit_exceeded.
+
+    `error` says why, where it was no state that failed: two states that wrote one key, or a missing edge.
+    """
 
     type: ClassVar[str] = "run_completed"
     status: str
     final_snapshot_id: str | None = None
+    error: ErrorInfo | None = None
 
 
 @attrs.frozen

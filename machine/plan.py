@@ -7,6 +7,7 @@ runs a handler.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -60,6 +61,24 @@ class Graph:
     plan_id: str
     shape_bytes: bytes = attrs.field(repr=False)
     """The canonical bytes of the shape: exactly what `plan_id` is the hash of."""
+
+    @functools.cached_property
+    def parents(self) -> Mapping[str, tuple[str, ...]]:
+        """The states that each state follows directly, in the order of the plan."""
+        found: dict[str, list[str]] = {state_id: [] for state_id in self.order}
+        place = {state_id: number for number, state_id in enumerate(self.order)}
+        for earlier, later in sorted(self.edges, key=lambda edge: place[edge[0]]):
+            found[later].append(earlier)
+        return {state_id: tuple(parents) for state_id, parents in found.items()}
+
+    @functools.cached_property
+    def children(self) -> Mapping[str, tuple[str, ...]]:
+        """The states that follow each state directly, in the order of the plan."""
+        found: dict[str, list[str]] = {state_id: [] for state_id in self.order}
+        for state_id in self.order:
+            for parent in self.parents[state_id]:
+                found[parent].append(state_id)
+        return {state_id: tuple(children) for state_id, children in found.items()}
 
     def shape(self) -> dict[str, Any]:
         """Return ids, edges and metadata as JSON."""

@@ -14,7 +14,7 @@ import attrs
 
 from machine import codec
 from machine.config import LONGEST_SECONDS, RetryPolicy
-from machine.errors import Code, PlanError
+from machine.errors import Code, PlanError, StateError
 from machine.ids import Tag
 
 __all__ = [
@@ -72,6 +72,18 @@ class OnUncertain(StrEnum):
     """The run is suspended until an operator says what became of it."""
 
 
+def _names(chosen: Any) -> tuple[str, ...] | None:
+    """Return the names of the states that a handler chose: one, several, or None."""
+    if chosen is None:
+        return None
+    several = [chosen] if isinstance(chosen, str) or hasattr(chosen, "handler") else list(chosen)
+    names = tuple(getattr(name, "id", name) for name in several)
+    for name in names:
+        if not isinstance(name, str):
+            raise StateError(f"{name!r} names no state to go on to", code=Code.INVALID_OUTCOME)
+    return names
+
+
 @attrs.frozen
 class StateOutcome:
     """What a handler may return instead of None.
@@ -79,12 +91,24 @@ class StateOutcome:
     `error` fails the attempt by the handler's decision (a code, or an exception). `snapshot` is `on_success`
     (the default), `always` (a failing attempt also keeps a diagnostic snapshot of what it had staged), or
     `never` (the state promises to write nothing; a staged write fails it).
+
+    A state that others follow may choose among them: `goto` names those to go on to, and no other edge leads on;
+    `skip` names those not to go on to. A name is `step.state`, the full id, or what the decorator returned. A state
+    that no edge leads to any more is skipped, and so is what comes after it alone.
     """
 
     snapshot: Literal["never", "on_success", "always"] = attrs.field(
         default="on_success", validator=attrs.validators.in_(("never", "on_success", "always"))
     )
     error: BaseException | str | None = None
+    goto: tuple[str, ...] | None = attrs.field(default=None, converter=_names)
+    skip: tuple[str, ...] = attrs.field(default=(), converter=_names)
+
+    def __attrs_post_init__(self) -> None:
+        if self.goto is not None and self.skip:
+            raise StateError(
+                "an outcome says where to go on or what to skip, not both", code=Code.INVALID_OUTCOME
+            )
 
 
 def _tags(tags: Iterable[str]) -> tuple[Tag, ...]:

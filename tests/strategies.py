@@ -39,7 +39,8 @@ from machine.events import (
     seal,
 )
 from machine.ids import OpId, Tag
-from machine.kernel.decide import (
+from machine.kernel.decide import decide
+from machine.kernel.decisions import (
     CompleteRun,
     Done,
     EnterState,
@@ -47,7 +48,6 @@ from machine.kernel.decide import (
     ScheduleRetry,
     SkipState,
     StartRun,
-    decide,
 )
 from machine.kernel.history import History
 from machine.plan import Plan

@@ -11,7 +11,7 @@ from machine import canonical
 from machine.cli.output import clean
 from machine.engine import reading
 from machine.errors import Code, MachineError, UsageError
-from machine.events import Entry, FactRecorded, RunStarted, StateEntered, StateFailed
+from machine.events import Entry, FactRecorded, RunStarted, StateCompleted, StateEntered, StateFailed
 from machine.kernel.history import History, StateStatus
 from machine.plan import order_of
 from machine.stores.base import Store
@@ -61,21 +61,21 @@ def read(store: Store, run_id: str) -> RunLog:
     history = History()
     entries: list[Entry] = []
     times: dict[str, StateTimes] = {}
-    since = 0
+    since: dict[str, int] = {}
     for entry, _ in reading.entries(store, run_id):
-        open_before = history.open
         history.advance(entry)
         entries.append(entry)
         event = entry.event
         if isinstance(event, StateEntered):
-            since = entry.ts_millis
+            since[event.state_id] = entry.ts_millis
             times.setdefault(event.state_id, StateTimes())
         elif isinstance(event, FactRecorded):
             times[event.state_id].facts += 1
-        elif open_before is not None and history.open is None:
-            state = times[open_before.state_id]
+        elif isinstance(event, StateCompleted | StateFailed):
+            state = times[event.state_id]
             if not isinstance(event, StateFailed) or event.error.code != Code.ORPHAN_ATTEMPT_RECOVERED:
-                state.ms += max(entry.ts_millis - since, 0)  # of one recovered, nobody knows how long it ran
+                # of one recovered, nobody knows how long it ran
+                state.ms += max(entry.ts_millis - since[event.state_id], 0)
             trace = entry.info.get("trace")
             state.trace = trace if isinstance(trace, str) else None
     return RunLog(entries, history, _order(store, history), times)

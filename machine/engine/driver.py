@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import attrs
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from machine import canonical
 from machine.catalogue import Catalogue
-from machine.config import Durability, RunConfig, RunManifest
+from machine.config import Durability, FanOutJoin, RunConfig
 from machine.engine.cancellation import (
     Stopped,
     cancelled_from_outside,
@@ -24,11 +24,13 @@ from machine.engine.cancellation import (
     times_cancelled,
 )
 from machine.engine.control import Control
+from machine.engine.driven import DrivenLog, Opening
 from machine.engine.handlers import Doorkeeper
 from machine.engine.log import TimedOut
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.second import Second
+from machine.engine.side_by_side import branch, side_by_side
 from machine.errors import Code, ErrorInfo, Failure, StateError
 from machine.events import (
     ArtifactKind,
@@ -47,13 +49,15 @@ from machine.events import (
 from machine.failures import describe, refused, trace
 from machine.io.outcome import UncertainEffect, namespace_of, told
 from machine.io.provider import IoProvider
-from machine.io.scope import AttemptScope, Log, Payloads, Quiet, running_tasks
+from machine.io.scope import AttemptScope, Payloads, Quiet, running_tasks
 from machine.io.transport import Transport
 from machine.io.undeclared import behind_io
 from machine.kernel.context import Context
-from machine.kernel.decide import (
+from machine.kernel.decide import decide
+from machine.kernel.decisions import (
     ChangePlan,
     CompleteRun,
+    Decision,
     Done,
     EnterState,
     RecoverOrphan,
@@ -62,44 +66,14 @@ from machine.kernel.decide import (
     SkipState,
     StartRun,
     SuspendRun,
-    decide,
 )
+from machine.kernel.frontier import Frontier
+from machine.kernel.side_by_side import Schedule
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome
 from machine.secrets.vault import Vault
 
-__all__ = ["DrivenLog", "Opening", "Run", "orphaned"]
-
-
-class DrivenLog(Log, Protocol):
-    """What the driver asks of a log beyond what `io` asks."""
-
-    def limit(self, timeout: float | None) -> float | None:
-        """Return how long an attempt may take in seconds, None for as long as it likes."""
-        ...
-
-    def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
-        """Return what an attempt that took longer is ended with."""
-        ...
-
-    def outside(self, graph: Graph) -> tuple[Graph, bool]:
-        """Take in what was said from outside: return the plan in force now, and whether the run was cancelled."""
-        ...
-
-    def carry(self, state_id: str, attempt: int) -> bool:
-        """Take over a recorded attempt that was cut, and say whether there was one. Never so in live mode."""
-        ...
-
-
-@attrs.frozen
-class Opening:
-    """What a run begins with: the bodies of its first artifacts, and what is only informational."""
-
-    manifest: RunManifest
-    manifest_id: str
-    payloads: Payloads
-    info: Mapping[str, str]
-    input_writes: Mapping[str, bytes | None]
+__all__ = ["Run", "orphaned"]
 
 
 @attrs.define
@@ -119,7 +93,12 @@ class Run:
     opening: Opening | None = None
     snapshot: Snapshot | None = None
     second: Second | None = None
-    _tasks: frozenset[Any] = frozenset()
+    schedule: Schedule | None = None
+    """Only where states run side by side."""
+    tasks: set[Any] = attrs.field(factory=set)
+    """The tasks of the event loop that are no handler's own."""
+    beside: anyio.CancelScope | None = None
+    """What states that run side by side are in."""
     _door: Doorkeeper = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -127,39 +106,69 @@ class Run:
 
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is told to stop."""
-        self._tasks = frozenset(running_tasks())
+        self.tasks = running_tasks()
+        abreast = self.abreast
         with self.control.listening(), self._door.open():
-            await self._decisions()
-        self._refuse_if_aborted()
+            await (self._decisions() if abreast == 1 else side_by_side(self))
+        self.refuse_if_aborted()
         if self.control.cancelling:
             await self._decisions()  # what is left of a cancelled run, in which nothing is waited for
         await self.log.durable()
 
+    @property
+    def abreast(self) -> int:
+        """How many states the run has in hand at a time; what each of them does is the same however many."""
+        mode = self.config.execution_mode
+        # a replay waits for nothing that others could use, and a second run makes one attempt after the other
+        if isinstance(mode, FanOutJoin) and self.live and self.second is None:
+            return mode.max_concurrency
+        return 1
+
     async def _decisions(self) -> None:
-        while True:
-            self.graph, cancel = self.log.outside(self.graph)
-            decision = decide(self.graph, self.config, self.log.history, cancel=cancel)
-            match decision:
-                case Done():
-                    return
-                case StartRun():
-                    await self._start()
-                case RecoverOrphan(state_id):
-                    await self._emit(StateFailed(state_id, orphaned(state_id)))
-                case SkipState(state_id, reason):
-                    await self._emit(StateSkipped(state_id, reason))
-                case ScheduleRetry(state_id, attempt, delay_ms):
-                    await self._emit(RetryScheduled(state_id, attempt, delay_ms))
-                case EnterState():
-                    await self.enter(decision)
-                case SuspendRun(waits):
-                    await self._emit(RunSuspended(waits))
-                case ResumeRun():
-                    await self._emit(RunResumed("operator"))
-                case ChangePlan(plan_id, suspended):
-                    await self._change_plan(plan_id, suspended=suspended)
-                case CompleteRun(status, final_snapshot_id):
-                    await self._emit(RunCompleted(status.value, final_snapshot_id))
+        while not isinstance(decision := self.decided(), Done):
+            await self.perform(decision)
+
+    def decided(self) -> Decision:
+        """Return what comes next."""
+        said = self.log.outside(self.graph)
+        concurrent = isinstance(self.config.execution_mode, FanOutJoin)
+        if concurrent and (self.schedule is None or said.graph is not self.graph):
+            self.schedule = Schedule(Frontier(said.graph, behind_io(self.log.load)))
+        self.graph = said.graph
+        if self.schedule is not None:
+            self.schedule.prefer = said.prefer
+        return decide(self.graph, self.config, self.log.history, cancel=said.cancel, schedule=self.schedule)
+
+    async def perform(self, decision: Decision) -> None:
+        """Do what was decided and write down what came of it."""
+        match decision:
+            case StartRun():
+                await self._start()
+            case RecoverOrphan(state_id):
+                await self._emit(StateFailed(state_id, orphaned(state_id)))
+            case SkipState(state_id, reason):
+                await self._emit(StateSkipped(state_id, reason))
+            case ScheduleRetry(state_id, attempt, delay_ms):
+                await self._emit(RetryScheduled(state_id, attempt, delay_ms))
+            case EnterState():
+                await self.enter(decision)
+            case SuspendRun(waits):
+                await self._emit(RunSuspended(waits))
+            case ResumeRun():
+                await self._emit(RunResumed("operator"))
+            case ChangePlan(plan_id, suspended):
+                await self._change_plan(plan_id, suspended=suspended)
+            case CompleteRun(status, final_snapshot_id, error):
+                ended = RunCompleted(status.value, final_snapshot_id, error)
+                await self._emit(ended, self._merged())
+
+    def _merged(self) -> Payloads | None:
+        """Return what is new in the context where states that ran side by side have come together."""
+        if self.schedule is None:
+            return None
+        payloads = Payloads()
+        payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, self.schedule.frontier.take_made())
+        return payloads
 
     async def _emit(
         self, event: Event, payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -172,7 +181,14 @@ class Run:
         self.snapshot, nodes, values = Snapshot.empty(behind_io(self.log.load)).update(opening.input_writes)
         opening.payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
         opening.payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
-        started = RunStarted(self.graph.op_id, opening.manifest_id, self.graph.plan_id, self.snapshot.id)
+        mode = self.config.execution_mode
+        started = RunStarted(
+            self.graph.op_id,
+            opening.manifest_id,
+            self.graph.plan_id,
+            self.snapshot.id,
+            mode.max_concurrency if isinstance(mode, FanOutJoin) else None,
+        )
         await self._emit(started, opening.payloads, opening.info)
         await self.log.durable()  # a run id that anybody has seen can be resumed
 
@@ -182,7 +198,10 @@ class Run:
         events: list[Event] = [] if suspended else [RunSuspended((PlanWait(plan_id),))]
         await self.log.emit([*events, RunResumed("plan_change", plan_id)], payloads)
 
-    def _checkpoint(self, snapshot_id: str) -> Snapshot:
+    def _base(self, state_id: str, snapshot_id: str) -> Snapshot:
+        """Return the context that an attempt of a state begins on."""
+        if self.schedule is not None:
+            return self.schedule.frontier.base(state_id)
         if self.snapshot is None or self.snapshot.id != snapshot_id:
             self.snapshot = Snapshot.open(snapshot_id, behind_io(self.log.load))
         return self.snapshot
@@ -199,14 +218,14 @@ class Run:
         if self.log.carry(decision.state_id, decision.attempt):
             return
         state = self.graph.states[decision.state_id]
-        await self._emit(StateEntered(state.id, decision.attempt, decision.base_snapshot_id))
-        if self.config.durability is not Durability.EFFECTS:
-            await self.log.durable()
+        entered = StateEntered(state.id, decision.attempt, decision.base_snapshot_id)
+        await self._emit(entered, self._merged())
+        await self._boundary()
         payloads = Payloads()
         try:
             ending, info = await self._tried(state, decision, payloads)
             if self.second is not None:
-                self._refuse_if_aborted()
+                self.refuse_if_aborted()
                 differs = await self.second.differs(self, decision, ending, payloads)
                 if differs is not None:
                     ending, payloads, info = (
@@ -215,36 +234,52 @@ class Run:
                         None,
                     )
         except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()) as exc:
-            self._refuse_if_aborted()
+            self.refuse_if_aborted()
             if self.live:  # in replay nobody cuts an attempt that was not cut when it was recorded
                 await self._emit(StateFailed(state.id, self._cut(state)))
             raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
-        self._refuse_if_aborted()
+        self.refuse_if_aborted()
         await self._emit(ending, payloads, info)
+        if self.schedule is not None:
+            await self._boundary()  # which is not that of the next state: others may be long at work
+
+    async def _boundary(self) -> None:
+        """Wait for the disk where the run is to be durable at the bounds of states."""
+        if self.config.durability is not Durability.EFFECTS:
+            if self.abreast > 1:
+                await checkpoint()  # what the others are about to write goes to the disk with it
+            await self.log.durable()
 
     async def _tried(
         self, state: PlanState, decision: EnterState, payloads: Payloads
     ) -> tuple[Event, Mapping[str, str] | None]:
         """Run an attempt and return the event that ends it, and what is informational about that."""
-        base = self._checkpoint(decision.base_snapshot_id)
+        base = self._base(state.id, decision.base_snapshot_id)
         ctx = Context(base)
         try:
             outcome = await self._attempt(state, decision.attempt, ctx)
             return self._ending(state, outcome, ctx, base, payloads)
         except TimedOut as exc:
-            return StateFailed(state.id, exc.info), None
+            return StateFailed(state.id, exc.info), self._info(ctx)
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
-            self._refuse_if_aborted()
-            return self._failed(state, exc)
+            self.refuse_if_aborted()
+            return self._failed(state, exc, ctx)
 
     def _cut(self, state: PlanState) -> ErrorInfo:
         if self.control.cancelling:
             return refused(f"the run was cancelled in {state.id}", Code.RUN_CANCELLED)
         return refused(f"the attempt of {state.id} was interrupted", Code.ATTEMPT_INTERRUPTED, retryable=True)
 
-    def _refuse_if_aborted(self) -> None:
+    def _info(self, ctx: Context, **info: str) -> Mapping[str, str]:
+        """Return what is informational about an attempt: what it read too, where others may have written that."""
+        if self.schedule is not None and ctx.read:
+            info["read"] = self.vault.text(canonical.encode(sorted(ctx.read)).decode())
+        return info
+
+    def refuse_if_aborted(self) -> None:
+        """Raise why the run cannot go on, whatever a handler made of it."""
         reason = self.log.abort() or self._door.failure
         if reason is not None:
             raise reason
@@ -259,9 +294,9 @@ class Run:
             transports=self.transports,
             catalogue=self.catalogue,
             idempotency_key=None,
-            quiet=Quiet(self._tasks, blocking=state.blocking),
+            quiet=Quiet(self.tasks, blocking=state.blocking),
             vault=self.vault,
-            run=self.control.scope,
+            around=(self.control.scope, self.beside),
         )
         scope.idempotency_key = self._door.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), Recorder(scope)
@@ -305,7 +340,7 @@ class Run:
             )
             scope.reads_only = True
             try:
-                ctx = Context(self._checkpoint(history.checkpoint or ""))
+                ctx = Context(self._base(state.id, history.checkpoint or ""))
                 answer = await self._door.reconcile(scope, ctx, io, effect)
             finally:
                 scope.reads_only = False
@@ -333,20 +368,25 @@ class Run:
             error = outcome.error
             if isinstance(error, str):
                 error = Failure(f"the handler of {state.id} failed the attempt: {error}", code=error)
-            return self._failed(state, error, failure)
+            return self._failed(state, error, ctx, failure)
         if outcome.snapshot == "never" and ctx.staged:
             raise StateError(
                 f"state {state.id} promised no snapshot and wrote {', '.join(map(repr, ctx.staged))}",
                 code=Code.INVALID_OUTCOME,
             )
-        self.snapshot = self._staged(ctx, base, payloads)
-        return StateCompleted(state.id, self.snapshot.id), None
+        not_taken = branch(self.graph, state.id, outcome)
+        snapshot = self._staged(ctx, base, payloads)
+        if self.schedule is None:
+            self.snapshot = snapshot
+            return StateCompleted(state.id, snapshot.id, None, not_taken), None
+        self.schedule.frontier.know(snapshot)
+        return StateCompleted(state.id, snapshot.id, tuple(sorted(ctx.staged)), not_taken), self._info(ctx)
 
     def _failed(
-        self, state: PlanState, exc: BaseException, failure: str | None = None
+        self, state: PlanState, exc: BaseException, ctx: Context, failure: str | None = None
     ) -> tuple[StateFailed, Mapping[str, str]]:
         error = self.vault.error(describe(exc, veil=self.vault.text))
-        return StateFailed(state.id, error, failure), {"trace": self.vault.text(trace(exc))}
+        return StateFailed(state.id, error, failure), self._info(ctx, trace=self.vault.text(trace(exc)))
 
     @staticmethod
     def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from machine.engine import reading
+from machine.engine.driven import Outside
 from machine.engine.log import Draft, LiveLog
 from machine.engine.past import SharedPast
 from machine.events import Entry
@@ -46,13 +47,13 @@ class ForkLog(LiveLog):
         self._graphs = {graph.plan_id: graph}
         self._graph = graph
 
-    def outside(self, graph: Graph) -> tuple[Graph, bool]:
+    def outside(self, graph: Graph) -> Outside:
         """Return the plan by which the next state was passed, or the one that the fork was given."""
-        _, cancel = super().outside(graph)
+        cancel = super().outside(graph).cancel
         plan_id = self._past.plan_now(self.history) or self._graph.plan_id
         if plan_id not in self._graphs:
             self._graphs[plan_id] = earlier_graph(self._graph, self.load(plan_id))
-        return self._graphs[plan_id], cancel
+        return Outside(self._graphs[plan_id], cancel)
 
     def carry(self, state_id: str, attempt: int) -> bool:
         """Copy what the shared past has of a state whose inputs are what they were, and say whether it did."""

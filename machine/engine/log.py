@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from machine import codec
 from machine.engine.control import Control
+from machine.engine.driven import Outside
 from machine.engine.second import Second
 from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, chain_next, seal
@@ -157,9 +158,9 @@ class LiveLog:
                 self._on_entry(entry)
         return sealed
 
-    def outside(self, graph: Graph) -> tuple[Graph, bool]:
+    def outside(self, graph: Graph) -> Outside:
         """Return the plan that was given, and whether somebody has cancelled the run."""
-        return graph, self._control.cancelling
+        return Outside(graph, self._control.cancelling)
 
     def carry(self, state_id: str, attempt: int) -> bool:
         """Return False: a live run has nothing recorded ahead of it."""

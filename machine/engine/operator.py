@@ -17,7 +17,11 @@ from machine.engine.runs import RunResult, result_of
 from machine.errors import Code, Concurrency, RunError, UsageError
 from machine.events import EffectWait, RunCompleted, StateFailed, Wait
 from machine.io.outcome import Happened, NotDone, told
-from machine.kernel.decide import CompleteRun, RecoverOrphan, cancelled
+from machine.kernel.decide import cancelled
+from machine.kernel.decisions import (
+    CompleteRun,
+    RecoverOrphan,
+)
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus, require
 from machine.plan import order_of

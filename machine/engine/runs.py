@@ -14,7 +14,8 @@ from machine import canonical, codec
 from machine.catalogue import STANDARD, Catalogue
 from machine.config import Durability, RunConfig, RunManifest, Target
 from machine.engine import reading
-from machine.engine.driver import Opening, Run
+from machine.engine.driven import Opening
+from machine.engine.driver import Run
 from machine.engine.fork_log import ForkLog, past_of
 from machine.engine.keeper import Keeper
 from machine.engine.log import LiveLog

@@ -13,7 +13,9 @@ from machine.engine import reading
 from machine.errors import ErrorInfo, UsageError
 from machine.events import Entry, Event
 from machine.io.scope import Payloads
-from machine.kernel.decide import EnterState
+from machine.kernel.decisions import (
+    EnterState,
+)
 from machine.stores.base import Store
 
 if TYPE_CHECKING:

@@ -79,6 +79,14 @@ def running_tasks() -> set[Any]:
         return {object()}
 
 
+def current_task() -> Any:
+    """Return the task that this is called in, as `running_tasks` has it."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
 class Quiet:
     """Hands outcomes to a handler one at a time, each after the handler has settled from the one before.
 
@@ -126,8 +134,8 @@ class AttemptScope:
     """True while the calls that the handler left in flight are given up."""
     limit: anyio.CancelScope | None = None
     """The scope of the state's timeout."""
-    run: anyio.CancelScope | None = None
-    """The scope of the whole run."""
+    around: tuple[anyio.CancelScope | None, ...] = ()
+    """The scopes of the whole run, and of all that runs beside the state."""
     reads_only: bool = False
     """True while the state's reconcile function asks the outside."""
     undeclared: StateError | None = None
@@ -143,7 +151,7 @@ class AttemptScope:
     def cut(self) -> bool:
         """True from the moment the engine itself cancels the handler."""
         return self.closed or any(
-            scope is not None and scope.cancel_called for scope in (self.limit, self.run)
+            scope is not None and scope.cancel_called for scope in (self.limit, *self.around)
         )
 
     def check_open(self) -> None:

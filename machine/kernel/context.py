@@ -31,6 +31,8 @@ class Context(MutableMapping[str, Any]):
         self._staged: dict[str, bytes | None] = {}
         self._copies: dict[str, tuple[Any, bytes]] = {}
         self._written_back: dict[str, tuple[Any, bytes]] = {}
+        self.read: set[str] = set()
+        """The keys whose value, or whose absence, was read from the base."""
 
     def __repr__(self) -> str:
         return f"<Context of {len(self)} keys, {len(self._staged)} staged>"
@@ -149,6 +151,7 @@ class Context(MutableMapping[str, Any]):
             return None
         if key in self._staged:
             return self._staged[key]
+        self.read.add(key)
         return self._base.get(key)
 
     def _missing(self, key: object) -> ContextError:

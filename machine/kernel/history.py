@@ -8,7 +8,6 @@ the same as folding the longer log.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import StrEnum
 from typing import Final
 
 import attrs
@@ -34,6 +33,7 @@ from machine.events import (
     StateSkipped,
     Wait,
 )
+from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
 
 __all__ = ["History", "OpenAttempt", "StateHistory", "StateStatus", "fold"]
@@ -41,52 +41,6 @@ __all__ = ["History", "OpenAttempt", "StateHistory", "StateStatus", "fold"]
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
 _WHILE_SUSPENDED: Final = (FactRecorded, RunResumed, RunCompleted)
-
-
-class StateStatus(StrEnum):
-    """Where a state stands, as far as the log says."""
-
-    OPEN = "open"
-    WAITING = "waiting"
-    FAILED = "failed"
-    COMPLETED = "completed"
-    SKIPPED = "skipped"
-
-    @property
-    def settled(self) -> bool:
-        """True when the state is passed for good."""
-        return self in {StateStatus.COMPLETED, StateStatus.SKIPPED}
-
-
-@attrs.define
-class StateHistory:
-    """What a log says about one state.
-
-    `attempts` counts those begun; `failures` those that use up the retry budget (not those recovered after a
-    crash); `fresh_from` is the first attempt whose facts a later one of a read-only state may still reuse;
-    `retry_delay_ms` is set while a retry waits, `retry_ts_millis` being when it was scheduled.
-    """
-
-    status: StateStatus
-    attempts: int = 0
-    failures: int = 0
-    fresh_from: int = 0
-    error: ErrorInfo | None = None
-    cut: bool = False
-    retry_delay_ms: int | None = None
-    retry_ts_millis: int | None = None
-    reason: str | None = None
-    snapshot_id: str | None = None
-
-
-@attrs.frozen
-class OpenAttempt:
-    """The attempt that has begun and not ended, and the seq it began at."""
-
-    state_id: str
-    attempt: int
-    base_snapshot_id: str
-    seq: int
 
 
 @attrs.define
@@ -100,8 +54,14 @@ class History:
     head_seq: int = 0
     checkpoint: str | None = None  # snapshot id of the last state boundary
     states: dict[str, StateHistory] = attrs.field(factory=dict)
-    settled: int = 0  # states that have completed or been skipped
-    open: OpenAttempt | None = None
+    settled: list[str] = attrs.field(factory=list)
+    """The states that have completed or been skipped, in that order."""
+    stopped: dict[str, None] = attrs.field(factory=dict)
+    """The states whose last attempt did not complete: they failed, or wait to be tried again."""
+    branched: bool = False
+    """True when a state has chosen not to go on to another."""
+    open: dict[str, OpenAttempt] = attrs.field(factory=dict)
+    """The attempts that have begun and not ended, by state; in sequential mode at most one."""
     facts: dict[str, FactRecorded] = attrs.field(factory=dict)
     successes: dict[tuple[str, str, str], list[FactRecorded]] = attrs.field(factory=dict)
     """Final outcomes in order, by state, namespace and request digest."""
@@ -116,12 +76,21 @@ class History:
     cancelling: bool = False
     """True when an attempt was cut because the run is to end cancelled."""
     final_snapshot_id: str | None = None
+    error: ErrorInfo | None = None
+    """Why the run failed, where it was no state that did."""
+    in_seq: bool = True
+    """False for a recording whose attempts were put one after the other: then seqs have another order."""
     lanes: dict[str, bytes] = attrs.field(factory=dict)
 
     @property
     def final(self) -> bool:
         """True when the run has ended for good."""
         return self.status in FINAL_STATUSES
+
+    @property
+    def side_by_side(self) -> int | None:
+        """How many attempts may be open at a time; None in sequential mode."""
+        return self.started.max_concurrency if self.started is not None else None
 
     @property
     def unanswered(self) -> tuple[Wait, ...]:
@@ -148,7 +117,7 @@ class History:
     def advance(self, entry: Entry) -> None:
         """Fold one more entry into this history. Raises `LogError`, leaving the history unusable."""
         event, seq = entry.event, entry.seq
-        if seq != self.head_seq + 1:
+        if seq != self.head_seq + 1 and self.in_seq:
             raise LogError(seq, f"it follows event {self.head_seq}", code=Code.LOG_SEQ_GAP)
         if isinstance(event, RunStarted):
             self._start(entry, event)
@@ -169,12 +138,9 @@ class History:
                 case StateEntered():
                     self._enter(seq, event)
                 case StateCompleted():
-                    state = self._close(seq, event.type, event.state_id)
-                    state.status, state.snapshot_id = StateStatus.COMPLETED, event.context_snapshot_id
-                    self.checkpoint = event.context_snapshot_id
-                    self.settled += 1
+                    self._settle(entry, event)
                 case StateFailed():
-                    self._fail(seq, event)
+                    self._fail(entry, event)
                 case StateSkipped():
                     self._skip(seq, event)
                 case RetryScheduled():
@@ -193,7 +159,7 @@ class History:
                     self._complete(seq, event)
         lane = getattr(event, "state_id", _RUN_LANE)
         self.lanes[lane] = blake3(self.lanes.get(lane, _EMPTY_LANE) + entry.body).digest()
-        self.head_seq = seq
+        self.head_seq = seq if self.in_seq else self.head_seq + 1
 
     def reusable(
         self, state_id: str, namespace: str, digest: str, occurrence: int, *, keeps_all: bool
@@ -223,9 +189,9 @@ class History:
         self._become(entry.seq, RunStatus.RUNNING)
 
     def _enter(self, seq: int, event: StateEntered) -> None:
-        if self.open is not None:
+        if len(self.open) >= (self.side_by_side or 1) or event.state_id in self.open:
             raise LogError(
-                seq, f"{event.state_id} begins while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN
+                seq, f"{event.state_id} begins while {self._open_one} is open", code=Code.LOG_ATTEMPT_OPEN
             )
         state = self.states.get(event.state_id)
         if state is not None and state.status.settled:
@@ -242,7 +208,9 @@ class History:
                 f"attempt {event.attempt} of {event.state_id} begins where {state.attempts} is due",
                 code=Code.LOG_ATTEMPT_NUMBER,
             )
-        if event.base_snapshot_id != self.checkpoint:
+        # side by side, it is what the states before it wrote: the same for each attempt
+        due = self.checkpoint if self.side_by_side is None else state.base_snapshot_id
+        if due not in {None, event.base_snapshot_id}:
             raise LogError(
                 seq,
                 f"{event.state_id} begins on a base that is not the checkpoint",
@@ -250,19 +218,32 @@ class History:
             )
         state.status, state.retry_delay_ms, state.retry_ts_millis = StateStatus.OPEN, None, None
         state.attempts += 1
-        self.open = OpenAttempt(event.state_id, event.attempt, event.base_snapshot_id, seq)
+        state.base_snapshot_id = event.base_snapshot_id
+        self.stopped.pop(event.state_id, None)
+        self.open[event.state_id] = OpenAttempt(event.state_id, event.attempt, event.base_snapshot_id, seq)
 
     def _close(self, seq: int, kind: str, state_id: str) -> StateHistory:
-        if self.open is None or self.open.state_id != state_id:
+        if self.open.pop(state_id, None) is None:
             raise LogError(
                 seq, f"{kind} of {state_id}, which has no open attempt", code=Code.LOG_NO_OPEN_ATTEMPT
             )
-        self.open = None
         return self.states[state_id]
 
-    def _fail(self, seq: int, event: StateFailed) -> None:
-        state = self._close(seq, event.type, event.state_id)
+    def _settle(self, entry: Entry, event: StateCompleted) -> None:
+        state = self._close(entry.seq, event.type, event.state_id)
+        state.status, state.snapshot_id = StateStatus.COMPLETED, event.context_snapshot_id
+        state.wrote, state.read = event.wrote or (), entry.info.get("read")
+        if event.not_taken is not None:
+            state.not_taken, self.branched = event.not_taken, True
+        if self.side_by_side is None:
+            self.checkpoint = event.context_snapshot_id
+        self.settled.append(event.state_id)
+
+    def _fail(self, entry: Entry, event: StateFailed) -> None:
+        state = self._close(entry.seq, event.type, event.state_id)
         state.status, state.error, state.cut = StateStatus.FAILED, event.error, event.cut
+        state.read = entry.info.get("read")
+        self.stopped[event.state_id] = None
         if event.error.code not in STOPPED_CODES:
             state.failures += 1
         self.cancelling = self.cancelling or event.error.code == Code.RUN_CANCELLED
@@ -270,16 +251,12 @@ class History:
             state.fresh_from = state.attempts
 
     def _skip(self, seq: int, event: StateSkipped) -> None:
-        if self.open is not None:
-            raise LogError(
-                seq,
-                f"{event.state_id} is skipped while {self.open.state_id} is open",
-                code=Code.LOG_ATTEMPT_OPEN,
-            )
+        if self.side_by_side is None:
+            self._no_open_attempt(seq, "passes over a state")
         if event.state_id in self.states:
             raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
         self.states[event.state_id] = StateHistory(StateStatus.SKIPPED, reason=event.reason)
-        self.settled += 1
+        self.settled.append(event.state_id)
 
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:
         state = self.states.get(event.state_id)
@@ -293,8 +270,8 @@ class History:
         state.retry_delay_ms, state.retry_ts_millis = event.delay_ms, entry.ts_millis
 
     def _within(self, seq: int, event: FactRecorded | EffectIntended | DomainEventRecorded) -> None:
-        attempt = self.open
-        if attempt is None or (attempt.state_id, attempt.attempt) != (event.state_id, event.attempt):
+        attempt = self.open.get(event.state_id)
+        if attempt is None or attempt.attempt != event.attempt:
             raise LogError(
                 seq,
                 f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open",
@@ -368,6 +345,8 @@ class History:
         self.waits = ()
         if event.plan_id is not None:
             self.plan_id, self.replanned = event.plan_id, True
+            for state_id in self.stopped:  # another plan may have them follow others
+                self.states[state_id].base_snapshot_id = None
 
     def _become(self, seq: int, status: RunStatus) -> None:
         if not may_follow(self.status, status):
@@ -377,19 +356,22 @@ class History:
         self.status = status
 
     def _no_open_attempt(self, seq: int, what: str) -> None:
-        if self.open is not None:
-            raise LogError(
-                seq, f"the run {what} while {self.open.state_id} is open", code=Code.LOG_ATTEMPT_OPEN
-            )
+        if self.open:
+            raise LogError(seq, f"the run {what} while {self._open_one} is open", code=Code.LOG_ATTEMPT_OPEN)
+
+    @property
+    def _open_one(self) -> str:
+        return next(iter(self.open))
 
     def _complete(self, seq: int, event: RunCompleted) -> None:
         self._no_open_attempt(seq, "ends")
         if event.status not in FINAL_STATUSES:
             raise LogError(seq, f"{event.status!r} is no end of a run", code=Code.INVALID_TRANSITION)
         self._become(seq, RunStatus(event.status))
-        if event.final_snapshot_id not in {None, self.checkpoint}:
+        if self.side_by_side is None and event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
         self.final_snapshot_id = event.final_snapshot_id
+        self.checkpoint, self.error = event.final_snapshot_id or self.checkpoint, event.error
 
 
 def fold(entries: Iterable[Entry], history: History | None = None) -> History:

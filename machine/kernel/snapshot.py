@@ -38,6 +38,12 @@ class Value:
     data: bytes | None
     ref: str | None
 
+    def equals(self, other: Value | None) -> bool:
+        """Say whether two values are the same, without loading either."""
+        return other is not None and (
+            (self.ref, self.ref or self.data) == (other.ref, other.ref or other.data)
+        )
+
     @staticmethod
     def of(data: bytes) -> Value:
         """Return the value of canonical bytes."""
@@ -149,6 +155,11 @@ class Snapshot:
 
     def get(self, key: str) -> bytes | None:
         """Return the canonical bytes of a key's value, or None when the key is not there."""
+        value = self.value(key)
+        return None if value is None else self._bytes(value)
+
+    def value(self, key: str) -> Value | None:
+        """Return a key's value, which may not have been loaded, or None when the key is not there."""
         node, path, depth = self._root, _path(key), 0
         while isinstance(node, _Branch):
             nibble = _nibble(path, depth)
@@ -158,8 +169,7 @@ class Snapshot:
             if isinstance(child, str):  # the node is what its id says, so knowing it changes nothing
                 child = node.children[nibble] = self._loaded(child)
             node, depth = child, depth + 1
-        value = node.entries.get(key)
-        return None if value is None else self._bytes(value)
+        return node.entries.get(key)
 
     def keys(self) -> Iterator[str]:
         """Yield every key, in no particular order."""
@@ -202,17 +212,18 @@ class Snapshot:
         The second and third parts are the bytes of the nodes and of the larger values that this update made,
         by artifact id.
         """
+        changes = {key: None if data is None else Value.of(data) for key, data in writes.items()}
+        snapshot, nodes = self.changed(changes)
+        values = {value.ref: value.data for value in changes.values() if value and value.ref and value.data}
+        return snapshot, nodes, values
+
+    def changed(self, changes: Mapping[str, Value | None]) -> tuple[Snapshot, dict[str, bytes]]:
+        """Return the snapshot with other values (None removes a key), and the nodes new in it, bytes by id."""
         nodes: dict[str, bytes] = {}
-        values: dict[str, bytes] = {}
-        changes: _Writes = []
-        for key, data in writes.items():
-            value = None if data is None else Value.of(data)
-            if value is not None and value.ref and value.data is not None:
-                values[value.ref] = value.data
-            changes.append((key, _path(key), value))
-        root = self._merge(self._root, 0, changes) or _Leaf({})
+        writes: _Writes = [(key, _path(key), value) for key, value in changes.items()]
+        root = self._merge(self._root, 0, writes) or _Leaf({})
         _collect(root, nodes)
-        return Snapshot(root, self._load), nodes, values
+        return Snapshot(root, self._load), nodes
 
     def _merge(self, node: _Node, depth: int, changes: _Writes) -> _Node | None:
         """Return the node after changes, None when nothing is left of it. Shape depends on content alone."""

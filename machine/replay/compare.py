@@ -187,7 +187,7 @@ class _ByState(ReplayLog):
 
     def leave_attempt(self) -> bool:
         """Take over the rest of the open attempt as it was recorded, and say whether there is one."""
-        if self.history.open is None:
+        if not self.history.open:
             return False
         self.divergence = self._early = self._scope = None
         self._payloads = {}

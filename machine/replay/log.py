@@ -15,6 +15,7 @@ import anyio
 import attrs
 
 from machine import codec
+from machine.engine.driven import Outside
 from machine.errors import Code, StoreError
 from machine.events import (
     EffectIntended,
@@ -56,7 +57,9 @@ class ReplayLog:
         graphs: Mapping[str, Graph] | None = None,
     ) -> None:
         """`graphs` are the plans that the run went by, by id, where there was more than one."""
-        self.history = History()
+        # what was recorded side by side is replayed one after the other: its seqs have another order then
+        started = recorded[0].event if recorded else None
+        self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
         self.divergence: Divergence | None = None
         self._recorded = recorded
         self._load = load
@@ -78,12 +81,15 @@ class ReplayLog:
 
     # -- what the driver asks ----------------------------------------------------------------------------
 
-    def outside(self, graph: Graph) -> tuple[Graph, bool]:
+    def outside(self, graph: Graph) -> Outside:
         """Take over what an operator said, and what was asked of the run at this point of the recording."""
         while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
             self._consume_to(self._at + 1)
-        plan_id, cancel = asked(self._next())
-        return (self._graphs.get(plan_id, graph) if plan_id else graph), cancel
+        event = self._next()
+        plan_id, cancel = asked(event)
+        if plan_id:
+            graph = self._graphs.get(plan_id, graph)
+        return Outside(graph, cancel, getattr(event, "state_id", None))
 
     def _next(self) -> Event | None:
         return self._recorded[self._at].event if self._at < len(self._recorded) else None
@@ -295,8 +301,7 @@ class ReplayLog:
                 come.set()
 
     def _diverge(self, divergence: Divergence) -> NoReturn:
-        attempt = self.history.open
-        if attempt is not None:
+        for attempt in self.history.open.values():
             divergence = attrs.evolve(divergence, state_id=attempt.state_id, attempt=attempt.attempt)
         self.divergence = divergence
         self._wake()  # who waits will find that its turn never comes

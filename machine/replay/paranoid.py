@@ -21,7 +21,9 @@ from machine.events import Entry, Event, StateCompleted, StateEntered, StateFail
 from machine.failures import refused
 from machine.io.scope import Payloads
 from machine.io.undeclared import Undeclared
-from machine.kernel.decide import EnterState
+from machine.kernel.decisions import (
+    EnterState,
+)
 from machine.replay.divergence import Cause, Diverged, Divergence
 from machine.replay.log import ReplayLog
 from machine.replay.render import lines

@@ -25,6 +25,7 @@ from machine.replay.cause import explained
 from machine.replay.differences import corrupt
 from machine.replay.divergence import Diverged, Divergence, RecordingEnds
 from machine.replay.log import ReplayLog
+from machine.replay.serial import one_after_another
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
@@ -89,6 +90,8 @@ class Recorded:
         if undeclared_io is not None:
             config = attrs.evolve(config, undeclared_io=undeclared_io)
         entries = [entry for entry, _ in reading.entries(store, run_id)]
+        if started.max_concurrency is not None:
+            entries = one_after_another(entries)
         return cls(run_id, entries, started, manifest, config, reading.provenance_of(store, first))
 
 

@@ -21,14 +21,14 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.kernel.decide import (
+from machine.kernel.decide import decide
+from machine.kernel.decisions import (
     CompleteRun,
     Done,
     EnterState,
     RecoverOrphan,
     ScheduleRetry,
     StartRun,
-    decide,
 )
 from machine.kernel.history import History, fold
 from machine.kernel.status import RunStatus

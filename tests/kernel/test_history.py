@@ -337,16 +337,16 @@ def test_a_history_follows_the_run():
     assert (history.status, history.checkpoint, history.started_ms) == ("running", S0, 1_700_000_000_000)
 
     fold([entry_of(2, entered())], history)
-    assert (history.open.state_id, history.open.attempt, history.open.seq) == (A, 0, 2)
+    assert [(one.state_id, one.attempt, one.seq) for one in history.open.values()] == [(A, 0, 2)]
 
     fold([entry_of(3, fact()), entry_of(4, completed())], history)
-    assert history.open is None
-    assert (history.checkpoint, history.settled, set(history.facts)) == (S1, 1, {"k"})
+    assert history.open == {}
+    assert (history.checkpoint, history.settled, set(history.facts)) == (S1, [A], {"k"})
     assert (history.states[A].status, history.states[A].snapshot_id) == (StateStatus.COMPLETED, S1)
 
     fold([entry_of(5, StateSkipped(B, "skip_tag:report")), entry_of(6, ended())], history)
     assert (history.states[B].status, history.states[B].reason) == (StateStatus.SKIPPED, "skip_tag:report")
-    assert (history.status, history.final_snapshot_id, history.settled) == ("completed", S1, 2)
+    assert (history.status, history.final_snapshot_id, history.settled) == ("completed", S1, [A, B])
 
 
 def test_a_retry_that_waits_remembers_since_when_until_it_begins():

@@ -25,7 +25,8 @@ from machine.events import (
     StateEntered,
     StateFailed,
 )
-from machine.kernel.decide import (
+from machine.kernel.decide import cancelled, decide
+from machine.kernel.decisions import (
     ChangePlan,
     CompleteRun,
     Done,
@@ -33,8 +34,6 @@ from machine.kernel.decide import (
     RecoverOrphan,
     ResumeRun,
     SuspendRun,
-    cancelled,
-    decide,
 )
 from machine.kernel.history import fold
 from machine.kernel.status import RunStatus

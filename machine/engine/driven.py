@@ -1,0 +1,54 @@
+"""What a run is driven with: its log, what it begins with, and what is said to it from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import attrs
+
+from machine.config import RunManifest
+from machine.io.scope import Log, Payloads
+from machine.plan import Graph, PlanState
+
+__all__ = ["DrivenLog", "Opening", "Outside"]
+
+
+@attrs.frozen
+class Outside:
+    """What was said from outside: the plan in force now, whether the run was cancelled, a state to begin with."""
+
+    graph: Graph
+    cancel: bool
+    prefer: str | None = None
+
+
+class DrivenLog(Log, Protocol):
+    """What the driver asks of a log beyond what `io` asks."""
+
+    def limit(self, timeout: float | None) -> float | None:
+        """Return how long an attempt may take in seconds, None for as long as it likes."""
+        ...
+
+    def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
+        """Return what an attempt that took longer is ended with."""
+        ...
+
+    def outside(self, graph: Graph) -> Outside:
+        """Take in what was said from outside, where `graph` was in force until now."""
+        ...
+
+    def carry(self, state_id: str, attempt: int) -> bool:
+        """Take over a recorded attempt that was cut, and say whether there was one. Never so in live mode."""
+        ...
+
+
+@attrs.frozen
+class Opening:
+    """What a run begins with: the bodies of its first artifacts, and what is only informational."""
+
+    manifest: RunManifest
+    manifest_id: str
+    payloads: Payloads
+    info: Mapping[str, str]
+    input_writes: Mapping[str, bytes | None]

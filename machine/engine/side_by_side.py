@@ -1,0 +1,112 @@
+"""Driving states side by side: decisions as they can be made, each attempt in a task of its own.
+
+Nothing here decides what comes next, and no attempt knows of another.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+import anyio
+
+from machine.config import FanOutJoin, OnFailure
+from machine.errors import Code, StateError
+from machine.io.scope import current_task
+from machine.kernel.decisions import AwaitAttempts, Done, EnterState
+from machine.plan import Graph, StateOutcome
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from machine.engine.driver import Run
+
+__all__ = ["branch", "side_by_side"]
+
+
+async def side_by_side(run: Run) -> None:
+    """Perform decisions until the run is done, is suspended or is told to stop."""
+    beside = _SideBySide(run)
+    while not beside.done:
+        try:
+            async with anyio.create_task_group() as group:
+                await beside.decisions(group)
+        except BaseExceptionGroup:
+            if beside.failure is not None:
+                raise beside.failure from None
+            raise
+
+
+class _SideBySide:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._ended = anyio.Event()
+        self.failure: BaseException | None = None
+        self.done = False
+
+    async def decisions(self, group: TaskGroup) -> None:
+        """Perform decisions until the run is done, or what is going on was cancelled because a state has failed."""
+        run = self._run
+        run.beside = group.cancel_scope
+        while not isinstance(decision := run.decided(), Done):
+            if isinstance(decision, EnterState):
+                assert run.schedule is not None
+                run.schedule.busy.add(decision.state_id)
+                group.start_soon(self._attempt, decision, name=decision.state_id)
+            elif not isinstance(decision, AwaitAttempts):
+                await run.perform(decision)
+            elif self._cancels():
+                group.cancel_scope.cancel()
+                return
+            else:
+                await self._ended.wait()
+                self._ended = anyio.Event()
+        self.done = True
+
+    def _cancels(self) -> bool:
+        """Say whether what is going on is to be cancelled: a state has failed for good."""
+        mode, schedule = self._run.config.execution_mode, self._run.schedule
+        failing = schedule is not None and schedule.failing
+        return failing and isinstance(mode, FanOutJoin) and mode.on_failure is OnFailure.CANCEL
+
+    async def _attempt(self, decision: EnterState) -> None:
+        run = self._run
+        task = current_task()
+        run.tasks.add(task)
+        try:
+            await run.enter(decision)
+        except BaseException as exc:
+            if not isinstance(exc, anyio.get_cancelled_exc_class()):
+                self.failure = self.failure or exc
+            raise
+        finally:
+            run.tasks.discard(task)
+            assert run.schedule is not None
+            run.schedule.busy.discard(decision.state_id)
+            self._ended.set()
+
+
+def branch(graph: Graph, state_id: str, outcome: StateOutcome) -> tuple[str, ...] | None:
+    """Return the states that an outcome chose not to go on to, in the order of the plan, None for no choice.
+
+    Raises `StateError` (`unknown_branch`) when it names what does not follow the state.
+    """
+    if outcome.goto is None and not outcome.skip:
+        return None
+    children = graph.children[state_id]
+    named = [_child(graph, state_id, name) for name in outcome.goto or outcome.skip]
+    return tuple(child for child in children if (child in named) is (outcome.goto is None))
+
+
+def _child(graph: Graph, state_id: str, name: str) -> str:
+    full = name if name.count(".") == 2 else f"{graph.op_id}.{name}"  # noqa: PLR2004 - three segments
+    children = graph.children[state_id]
+    if full not in children:
+        near = difflib.get_close_matches(full, children, 1)
+        follows = f"what follows it is {', '.join(children)}" if children else "nothing follows it"
+        raise StateError(
+            f"{state_id} chose to go on to or to skip {name!r}, which does not follow it",
+            code=Code.UNKNOWN_BRANCH,
+            hint=f"did you mean {near[0]!r}?" if near else follows,
+        )
+    return full

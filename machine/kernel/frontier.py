@@ -1,0 +1,237 @@
+"""The frontier of a run whose states run side by side: which may begin, on what, and which got in each other's way.
+
+A state's base is the merge of what its ancestors in the plan wrote. It is computed from the plan and the log alone,
+so it cannot depend on the order in which states ended. Pure: what is not at hand is asked for through `load`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any
+
+from machine import canonical
+from machine.errors import Code, ErrorCategory, ErrorInfo
+from machine.kernel.history import History, StateHistory, StateStatus
+from machine.kernel.snapshot import Load, Snapshot, Value
+from machine.plan import Graph
+
+__all__ = ["Conflict", "Frontier"]
+
+
+class Conflict(Exception):  # noqa: N818 - what it carries is the error
+    """Two states with no order between them wrote different values to one key."""
+
+    def __init__(self, error: ErrorInfo) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Frontier:
+    """What is known of the order of a plan's states, and of the context, as far as a history goes.
+
+    Sets of states are integers with a bit for each, in the order of the plan.
+    """
+
+    def __init__(self, graph: Graph, load: Load) -> None:
+        self._graph = graph
+        self._load = load
+        self._place = {state_id: place for place, state_id in enumerate(graph.order)}
+        self._unsettled = [len(graph.parents[state_id]) for state_id in graph.order]
+        self._ancestors: list[int] = [0] * len(graph.order)
+        self._fresh = [place for place, count in enumerate(self._unsettled) if not count]
+        self._seen = 0
+        self._initial: str | None = None
+        self._snapshots: dict[str, Snapshot] = {}
+        self._after: dict[int, str | None] = {}
+        self._bases: dict[int, Snapshot] = {}
+        self._needed = [len(graph.children[state_id]) for state_id in graph.order]
+        self._made: dict[str, bytes] = {}
+        self._writes: dict[int, dict[str, Value | None]] = {}
+        self._writers: dict[str, int] = {}
+        self._readers: dict[str, int] = {}
+        self.error: ErrorInfo | None = None
+        """Why the run cannot be completed: a state read what another, with no edge from it, wrote."""
+
+    def know(self, snapshot: Snapshot) -> None:
+        """Take in a snapshot that is at hand, so that it need not be loaded."""
+        self._snapshots[snapshot.id] = snapshot
+
+    def follow(self, history: History) -> None:
+        """Take in the states that have settled since the last time."""
+        if self._initial is None and history.started is not None:
+            self._initial = history.started.initial_snapshot_id
+        for state_id in history.settled[self._seen :]:
+            self._settle(state_id, history.states[state_id])
+        self._seen = len(history.settled)
+
+    def fresh(self, history: History, busy: Container[str] = ()) -> str | None:
+        """Return the first state, in the order of the plan, that may begin and never has."""
+        while self._fresh:
+            state_id = self._graph.order[self._fresh[0]]
+            if state_id not in history.states and state_id not in busy:
+                return state_id
+            heapq.heappop(self._fresh)
+        return None
+
+    def may_begin(self, state_id: str | None) -> bool:
+        """Say whether all that a state follows has settled."""
+        place = self._place.get(state_id or "")
+        return place is not None and not self._unsettled[place]
+
+    def base(self, state_id: str) -> Snapshot:
+        """Return what the ancestors of a state wrote. Raises `Conflict`."""
+        place = self._place[state_id]
+        base = self._bases.get(place)
+        if base is None:
+            base = self._bases[place] = self._merged(self._graph.parents[state_id])
+        return base
+
+    def final(self) -> Snapshot:
+        """Return what all states wrote that have settled. Raises `Conflict`."""
+        ends = [
+            state_id
+            for place, state_id in enumerate(self._graph.order)
+            if place in self._after
+            and not any(self._place[child] in self._after for child in self._graph.children[state_id])
+        ]
+        return self._merged(ends)
+
+    def take_made(self) -> dict[str, bytes]:
+        """Return the nodes of merged snapshots that were made since the last time, by id."""
+        made, self._made = self._made, {}
+        return made
+
+    def missing_edge(self, state_id: str, state: StateHistory) -> ErrorInfo | None:
+        """Say which edge is missing when a state read what another wrote that it does not follow, if one did."""
+        place = self._place[state_id]
+        for key in _keys(state.read):
+            writers = self._writers.get(key, 0) & ~(self._ancestors[place] | 1 << place)
+            if writers:
+                return self._no_edge(place, next(_bits(writers)), key)
+        return None
+
+    def _settle(self, state_id: str, state: StateHistory) -> None:
+        place = self._place.get(state_id)
+        if place is None:  # skipped under another plan
+            return
+        if state.status is StateStatus.COMPLETED:
+            self._after[place] = state.snapshot_id
+            self._note(place, state_id, state)
+            self._bases.pop(place, None)
+        else:
+            self._after[place] = None
+        for parent in self._graph.parents[state_id]:
+            above = self._place[parent]
+            self._needed[above] -= 1
+            if not self._needed[above]:  # nobody will look at what it left any more
+                self._snapshots.pop(self._after.get(above) or "", None)
+                self._bases.pop(above, None)
+        for child in self._graph.children[state_id]:
+            below = self._place[child]
+            self._unsettled[below] -= 1
+            self._ancestors[below] |= self._ancestors[place] | 1 << place
+            if not self._unsettled[below]:
+                heapq.heappush(self._fresh, below)
+
+    def _note(self, place: int, state_id: str, state: StateHistory) -> None:
+        """Note what a state wrote and read, and whether it should have followed another, or another it."""
+        me, before = 1 << place, self._ancestors[place]
+        self.error = self.error or self.missing_edge(state_id, state)
+        if state.wrote:
+            after = self._snapshot(state.snapshot_id or "")
+            held = {key: after.value(key) for key in state.wrote}
+            # of a larger value its id is enough
+            self._writes[place] = {
+                key: Value(None, value.ref) if value is not None and value.ref else value
+                for key, value in held.items()
+            }
+        for key in state.wrote:
+            readers = self._readers.get(key, 0) & ~(before | me)
+            if readers and self.error is None:
+                self.error = self._no_edge(next(_bits(readers)), place, key)
+            self._writers[key] = self._writers.get(key, 0) | me
+        for key in _keys(state.read):
+            self._readers[key] = self._readers.get(key, 0) | me
+
+    def _merged(self, parents: Sequence[str]) -> Snapshot:
+        """Return the context after some states and all that they followed."""
+        if not parents:
+            return self._snapshot(self._initial or "")
+        places = [self._place[state_id] for state_id in parents]
+        most = max(places, key=lambda parent: self._ancestors[parent].bit_count())
+        start = self._out(most)
+        if len(places) == 1:
+            return start
+        ancestors = 0
+        for parent in places:
+            ancestors |= self._ancestors[parent] | 1 << parent
+        beside = ancestors & ~(self._ancestors[most] | 1 << most)
+        keys = dict.fromkeys(key for other in _bits(beside) for key in self._writes.get(other, ()))
+        changes = {key: self._agreed(key, ancestors) for key in keys}
+        merged, nodes = start.changed(changes)
+        self._made.update(nodes)
+        return merged
+
+    def _out(self, place: int) -> Snapshot:
+        """Return the context after a state that has settled."""
+        snapshot_id = self._after[place]
+        return self.base(self._graph.order[place]) if snapshot_id is None else self._snapshot(snapshot_id)
+
+    def _agreed(self, key: str, ancestors: int) -> Value | None:
+        """Return the value of a key after some states: that of the last to write it, who must all agree."""
+        writers = self._writers[key] & ancestors
+        last = writers.bit_length() - 1
+        value = self._writes[last][key]
+        while writers := writers & ~(self._ancestors[last] | 1 << last):
+            before, last = last, writers.bit_length() - 1
+            other = self._writes[last][key]
+            if not (value is other or (value is not None and value.equals(other))):
+                raise Conflict(self._conflict(key, last, before))
+        return value
+
+    def _snapshot(self, snapshot_id: str) -> Snapshot:
+        snapshot = self._snapshots.get(snapshot_id)
+        if snapshot is None:
+            snapshot = self._snapshots[snapshot_id] = Snapshot.open(snapshot_id, self._load)
+        return snapshot
+
+    def _conflict(self, key: str, one: int, other: int) -> ErrorInfo:
+        a, b = self._graph.order[one], self._graph.order[other]
+        return _error(
+            f"{a} and {b} wrote different values to {key!r}, and neither follows the other",
+            "let one follow the other, or write to two keys and join them in a state that follows both",
+            Code.CONTEXT_CONFLICT,
+            {"key": key, "states": [a, b]},
+        )
+
+    def _no_edge(self, reader: int, writer: int, key: str) -> ErrorInfo:
+        later, earlier = self._graph.order[reader], self._graph.order[writer]
+        return _error(
+            f"{later} reads {key!r}, which {earlier} writes, and does not follow it",
+            f"declare {later} with after=[{earlier!r}]",
+            Code.CONTEXT_EDGE_MISSING,
+            {"key": key, "reader": later, "writer": earlier},
+        )
+
+
+def _error(message: str, hint: str, code: Code, details: Mapping[str, Any]) -> ErrorInfo:
+    return ErrorInfo(
+        code=code,
+        category=ErrorCategory.CONTEXT,
+        retryable=False,
+        message=f"{message} ({hint})",
+        details=details,
+    )
+
+
+def _keys(read: str | None) -> list[str]:
+    keys: list[str] = canonical.decode(read.encode()) if read else []
+    return keys
+
+
+def _bits(states: int) -> Iterator[int]:
+    while states:
+        low = states & -states
+        yield low.bit_length() - 1
+        states ^= low

@@ -1,0 +1,50 @@
+"""What follows for one state, whatever else the run does: passed over, tried again, or given up."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from machine.config import RunConfig
+from machine.events import STOPPED_CODES, EffectWait
+from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, SuspendRun
+from machine.kernel.history import History
+from machine.kernel.state_history import NOT_TAKEN, UNREACHABLE, StateStatus
+from machine.plan import Graph, OnUncertain
+
+__all__ = ["SKIP_REASON", "passed_over", "tried_again"]
+
+SKIP_REASON: Final = "skip_tag:"
+"""A state skipped by configuration has this and the tag as its reason."""
+
+
+def passed_over(plan: Graph, config: RunConfig, history: History, state_id: str) -> SkipState | None:
+    """Return why a state that has never begun will not run, None when it will."""
+    if history.branched and (parents := plan.parents[state_id]):
+        before = [(parent, history.states[parent]) for parent in parents]
+        if not any(state.leads_to(state_id) for _, state in before):
+            chose = next((parent for parent, state in before if state_id in state.not_taken), None)
+            return SkipState(state_id, f"{NOT_TAKEN}{chose}" if chose else f"{UNREACHABLE}{before[0][0]}")
+    for tag in plan.states[state_id].meta.tags:
+        if tag in config.skip_tags:
+            return SkipState(state_id, f"{SKIP_REASON}{tag}")
+    return None
+
+
+def tried_again(
+    plan: Graph, config: RunConfig, history: History, state_id: str
+) -> EnterState | ScheduleRetry | SuspendRun | None:
+    """Return what follows an attempt of a state that did not complete, None when it has failed for good."""
+    state = history.states[state_id]
+    meta, error, checkpoint = plan.states[state_id].meta, state.error, history.checkpoint or ""
+    policy = meta.retry or config.retry_policy
+    waiting = state.status is StateStatus.WAITING
+    stopped = error is not None and error.code in STOPPED_CODES
+    retried = error is not None and error.retryable and state.failures < policy.max_attempts
+    if not (waiting or stopped or retried):
+        return None
+    if meta.on_uncertain is OnUncertain.ASK and (unknown := history.uncertain_of(state_id)):
+        return SuspendRun(tuple(EffectWait(intent.key, state_id) for intent in unknown))
+    if waiting or stopped:
+        delay_ms, since_ms = state.retry_delay_ms or 0, state.retry_ts_millis or 0
+        return EnterState(state_id, state.attempts, checkpoint, delay_ms, since_ms)
+    return ScheduleRetry(state_id, state.attempts, policy.delay_ms(state.failures - 1))
