@@ -7,6 +7,7 @@ covers bodies alone. This module never interprets a log: `kernel.fold` does.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, Final, TypeAlias
@@ -326,23 +327,7 @@ KernelEvent: TypeAlias = (
 )
 Event: TypeAlias = KernelEvent | DomainEventRecorded
 
-EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
-    cls.type: cls
-    for cls in (
-        RunStarted,
-        StateEntered,
-        StateCompleted,
-        StateSkipped,
-        StateFailed,
-        RetryScheduled,
-        FactRecorded,
-        EffectIntended,
-        RunSuspended,
-        RunResumed,
-        RunCompleted,
-        DomainEventRecorded,
-    )
-}
+EVENT_TYPES: Final[Mapping[str, type[Event]]] = {cls.type: cls for cls in typing.get_args(Event)}
 
 KERNEL_EVENTS: Final = frozenset(name for name in EVENT_TYPES if name != DomainEventRecorded.type)
 """Names a domain event can never carry."""

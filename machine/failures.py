@@ -22,7 +22,7 @@ from machine.errors import (
 from machine.events import CUT_CODES
 from machine.ids import ErrorCode
 
-__all__ = ["describe", "trace"]
+__all__ = ["describe", "orphaned", "trace"]
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 _ENGINE_CODES = CUT_CODES | {Code.CALL_CANCELLED.value, Code.NOT_DETERMINISTIC.value}
@@ -82,6 +82,12 @@ def _honest(code: str, exc: MachineError) -> str:
 def refused(message: str, code: Code, *, retryable: bool = False) -> ErrorInfo:
     """Return the stored form of a failure the engine itself decides."""
     return StateError(message, code=code, retryable=retryable).info
+
+
+def orphaned(state_id: str) -> ErrorInfo:
+    """Return the error that closes an attempt which a crash left open."""
+    text = f"the attempt of {state_id} was left open by a crash"
+    return refused(text, Code.ORPHAN_ATTEMPT_RECOVERED, retryable=True)
 
 
 def trace(exc: BaseException) -> str:

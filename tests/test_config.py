@@ -246,7 +246,7 @@ def test_values_cannot_be_changed():
         ({"run_config": {"exec_allow": "/"}}, "expected array, got str @ $.run_config.exec_allow"),
         (
             {"run_config": {"execution_mode": {"type": "fan_out_join"}}},
-            """expected {"type": "sequential"}, got {'type': 'fan_out_join'} @ $.run_config.execution_mode""",
+            "required field 'max_concurrency' is missing @ $.run_config.execution_mode.max_concurrency",
         ),
         (
             {"run_config": {"replay_missing_fact_retryable": 1}},

@@ -46,7 +46,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.failures import describe, refused, trace
+from machine.failures import describe, orphaned, refused, trace
 from machine.io.outcome import UncertainEffect, namespace_of, told
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Payloads, Quiet, running_tasks
@@ -73,7 +73,7 @@ from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome
 from machine.secrets.vault import Vault
 
-__all__ = ["Run", "orphaned"]
+__all__ = ["Run"]
 
 
 @attrs.define
@@ -107,9 +107,8 @@ class Run:
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is told to stop."""
         self.tasks = running_tasks()
-        abreast = self.abreast
         with self.control.listening(), self._door.open():
-            await (self._decisions() if abreast == 1 else side_by_side(self))
+            await (self._decisions() if self.abreast == 1 else side_by_side(self))
         self.refuse_if_aborted()
         if self.control.cancelling:
             await self._decisions()  # what is left of a cancelled run, in which nothing is waited for
@@ -159,8 +158,7 @@ class Run:
             case ChangePlan(plan_id, suspended):
                 await self._change_plan(plan_id, suspended=suspended)
             case CompleteRun(status, final_snapshot_id, error):
-                ended = RunCompleted(status.value, final_snapshot_id, error)
-                await self._emit(ended, self._merged())
+                await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
 
     def _merged(self) -> Payloads | None:
         """Return what is new in the context where states that ran side by side have come together."""
@@ -396,9 +394,3 @@ class Run:
         payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
         payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
         return snapshot
-
-
-def orphaned(state_id: str) -> ErrorInfo:
-    """Return the error that closes an attempt which a crash left open."""
-    text = f"the attempt of {state_id} was left open by a crash"
-    return refused(text, Code.ORPHAN_ATTEMPT_RECOVERED, retryable=True)

@@ -8,7 +8,6 @@ import anyio
 
 from machine import canonical
 from machine.engine import reading
-from machine.engine.driver import orphaned
 from machine.engine.keeper import CANCEL, Keeper
 from machine.engine.log import LiveLog
 from machine.engine.plan_change import recorded_shape
@@ -16,6 +15,7 @@ from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, result_of
 from machine.errors import Code, Concurrency, RunError, UsageError
 from machine.events import EffectWait, RunCompleted, StateFailed, Wait
+from machine.failures import orphaned
 from machine.io.outcome import Happened, NotDone, told
 from machine.kernel.decide import cancelled
 from machine.kernel.decisions import (

@@ -15,7 +15,6 @@ from typing import Any
 import attrs
 
 from machine import canonical, codec
-from machine.engine.driver import orphaned
 from machine.errors import Code, CodecError, Corruption
 from machine.events import (
     EffectIntended,
@@ -30,6 +29,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
+from machine.failures import orphaned
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.call import Call, path_key
 from machine.kernel.history import History

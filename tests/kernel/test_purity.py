@@ -62,7 +62,7 @@ from machine.codec import decode_entry, encode_event
 from machine.config import ExponentialBackoff, RetryPolicy, RunConfig
 from machine.errors import ErrorCategory, ErrorInfo
 from machine.events import RetryScheduled, RunCompleted, RunStarted, StateCompleted, StateEntered, StateFailed, seal
-from machine.kernel import decide as kernel
+from machine.kernel import decide as deciding, decisions as kernel
 from machine.kernel.context import Context
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
@@ -107,7 +107,7 @@ def emit(event):
     history.advance(decode_entry(seq, seal(seq, encode_event(event), "run", 7)))
 
 
-while not isinstance(decision := kernel.decide(plan.graph, config, history), kernel.Done):
+while not isinstance(decision := deciding.decide(plan.graph, config, history), kernel.Done):
     match decision:
         case kernel.StartRun():
             emit(RunStarted("op", artifact_id(b"m"), plan.graph.plan_id, snapshot.id))
