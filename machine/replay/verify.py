@@ -15,6 +15,7 @@ from machine.errors import Code, LogError, MachineError, NotFound, PlanError, St
 from machine.events import Entry, RunStarted, chain_next
 from machine.kernel.history import History
 from machine.replay import recording
+from machine.replay.joins import Joins
 from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
 
 __all__ = ["Problem", "VerifyResult", "verify"]
@@ -95,6 +96,7 @@ class _Check:
         self.seen: set[str] = set()
         self.walked: set[str] = set()
         self.history: History | None = History()
+        self.joins = Joins(store.get)
 
     def entries(self) -> Iterator[Entry]:
         """Yield what can be decoded; one event that cannot be trusted does not hide the next."""
@@ -121,9 +123,12 @@ class _Check:
         if self.history is None:
             return
         try:
+            self.joins.check(self.history, entry)
             self.history.advance(entry)
         except LogError as exc:
             self._wrong(exc)
+        except MachineError:  # a plan or a snapshot that is damaged, which is told of as the artifact it is
+            self.history = None
 
     def artifact(self, artifact_id: str, where: str) -> bytes | None:
         """Read an artifact, which re-hashes it; each is looked at once."""

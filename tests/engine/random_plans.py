@@ -1,0 +1,73 @@
+"""Plans drawn at random: graphs, states that fail and are tried again, branches; and a slow outside."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+
+from machine import Plan, RetryPolicy, StateOutcome, Transport
+from machine.io.base_transport import BaseTransport
+
+
+class Slow(BaseTransport):
+    """An outside that answers after a while, and fails the first times it is asked by some states."""
+
+    def __init__(self, shape, pace):
+        self.shape = shape
+        self.pace = pace
+        self.asked = Counter()
+
+    def is_effect(self, namespace, request):
+        return False
+
+    async def perform(self, namespace, request):
+        number = request["n"]
+        await asyncio.sleep(self.pace.random() * 0.002)
+        self.asked[number] += 1
+        if self.asked[number] <= random.Random(f"{self.shape} {number}").choice([0, 0, 0, 1, 2]):
+            raise Transport("the outside is down", retryable=True)
+        return {"value": number * 7}
+
+
+def random_plan(shape, size, pace, *, plain=True):
+    """Return a plan: `shape` seeds what it is, `pace` how long each part of it takes.
+
+    Every state reads what its parents wrote, and writes a key of its own and one that all write alike.
+    """
+    draw = random.Random(shape)
+    plan = Plan("fan", version=str(shape))
+    states = []
+
+    def value(ctx, number, parents, answer):
+        ctx["shared"] = "the same"
+        ctx[f"k{number}"] = [answer, *(ctx.get(f"k{parent}", [0])[0] + 1 for parent in parents)]
+
+    def later(number):
+        return plan.graph.children[f"fan.s.n{number}"]
+
+    for number in range(size):
+        parents = sorted(
+            draw.sample(range(max(0, number - 30), number), min(number, draw.choice([0, 1, 1, 2, 3])))
+        )
+        branches = draw.random() < 0.1
+        blocking = plain and draw.random() < 0.2
+
+        async def handler(ctx, io, rec, number=number, parents=parents, branches=branches):
+            await asyncio.sleep(pace.random() * 0.002)
+            answer = (await io.call("world", {"n": number})).response["value"]
+            await asyncio.sleep(pace.random() * 0.001)
+            value(ctx, number, parents, answer)
+            return StateOutcome(skip=later(number)[:1]) if branches else None
+
+        def blocks(ctx, io, rec, number=number, parents=parents):
+            time.sleep(pace.random() * 0.001)
+            value(ctx, number, parents, io.call("world", {"n": number}).response["value"])
+
+        states.append(
+            plan.state(f"s.n{number}", after=[states[parent] for parent in parents], retry=RetryPolicy(5))(
+                blocks if blocking else handler
+            )
+        )
+    return plan
