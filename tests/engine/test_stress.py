@@ -1,4 +1,4 @@
-"""Ten thousand states, two hundred at a time, with delays, failures and retries: one digest, however they interleave.
+"""Thousands of states side by side, with delays, failures and retries: one digest, however they interleave.
 
 The whole campaign is `MACHINE_STRESS_SEEDS=50 pytest tests/engine/test_stress.py`; by default it is a sample.
 """
@@ -22,7 +22,7 @@ SHAPE = 7
 
 @pytest.fixture(scope="module")
 def expected():
-    """What the plan comes to, one state at a time as far as anybody can tell: with an outside that never waits."""
+    """Return what the plan comes to at another pace."""
     pace = random.Random("none")
     plan = random_plan(SHAPE, STATES, pace, plain=False, dawdles=False)
     with MemoryStore() as store:
