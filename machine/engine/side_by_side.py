@@ -64,8 +64,8 @@ class _SideBySide:
             elif not isinstance(decision, AwaitAttempts):
                 await run.perform(decision)
             elif self._cancels():
-                if only is not None:  # it has not begun, and will not
-                    self._busy.discard(only.state_id)
+                if only is not None:  # what was decided is begun
+                    group.start_soon(self._attempt, only)
                 group.cancel_scope.cancel()
                 return
             elif only is not None and len(self._busy) == 1:  # nothing can begin before it ends
