@@ -102,6 +102,7 @@ def build(start: Callable[..., int]) -> App:
         app.command(path, name=name, help=summary, sort_key=position)
     app.register_install_completion_command(help="Install tab completion for the shell in use.")
     app.meta.default(start)
+    app.meta.suppress_keyboard_interrupt = False  # reported as every other end is
     return app
 
 
