@@ -37,7 +37,9 @@ LONGEST_SECONDS: Final = 365 * 24 * 3600.0
 """No delay or timeout is longer: one year."""
 
 _E = TypeVar("_E", bound=StrEnum)
-_hints = functools.cache(typing.get_type_hints)  # which takes longer than all else there is to a configuration
+_hints = functools.cache(
+    typing.get_type_hints
+)  # which takes longer than all else there is to a configuration
 
 
 def _refuse(name: str, problem: str) -> ConfigError:
@@ -51,7 +53,7 @@ def _seconds(_: Any, field: attrs.Attribute[Any], value: float) -> None:
 
 
 def _instance(owner: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    kind = _hints(type(owner))[field.name]
+    kind = _hints(owner.__class__)[field.name]
     if not isinstance(value, kind):
         raise _refuse(field.name, f"must be {getattr(kind, '__name__', kind)}, not {value!r}")
 

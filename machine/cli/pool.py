@@ -126,7 +126,11 @@ class _Pool:
             else f"ended with exit code {code}"
         )
         if not worker.ready:
-            raise RunError(f"a worker process {how} before it began", code=Code.WORKER_DIED)
+            raise RunError(
+                f"a worker process {how} before it began",
+                code=Code.WORKER_DIED,
+                hint="a script that calls the command line does so under `if __name__ == '__main__':`",
+            )
         name = self.items[worker.given[0]].name
         return Outcome.failed(
             RunError(

@@ -188,7 +188,9 @@ def names_bundle(name: str) -> bool:
 
 def names_directory(name: str) -> bool:
     """Say whether what stands for a run is a directory, which means the bundles in it."""
-    return name != _LAST and not _RUN_ID.fullmatch(name) and Path(name).is_dir()
+    if name == _LAST or _RUN_ID.fullmatch(name):
+        return False
+    return os.path.isdir(name)  # noqa: PTH112 - False for what cannot be a path
 
 
 def _opened(path: str) -> Bundle:

@@ -317,6 +317,33 @@ def test_a_worker_that_dies_is_an_error_of_the_run_it_was_at(machine, few, plan,
     assert error["message"] == f"the process that looked at {few[3]} {words}"
 
 
+def test_workers_that_do_not_even_begin_are_one_error(few, write):
+    script = write(
+        "script.py",
+        """
+        import sys
+        from machine.cli import main
+
+        sys.exit(main(["replay", "--all", "--jobs", "2", "--json"]))
+        """,
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    error = json.loads(done.stdout.splitlines()[-1])["error"]
+    assert error["code"] == "worker_died"
+    assert error["message"] == "a worker process ended with exit code 1 before it began"
+
+
+def test_a_worker_of_many_items_that_dies_leaves_the_rest_to_another(machine, golden, write):
+    write("orders.py", DEADLY.format(how="os._exit(7)"))
+    said = machine(
+        "replay", golden, "--target", "orders.py", "--undeclared-io", "allow", "--jobs", "2", "--json"
+    )
+    verdicts = [one["verdict"] for one in said.json["runs"]]
+    assert said.json["counts"] == {"identical": 57, "diverged": 0, "damaged": 1, "error": 2}
+    assert verdicts[3:6] == ["error", "error", "damaged"]
+
+
 def test_ctrl_c_ends_all_workers_at_once(few, plan):
     text = PLAN + '    open(f"pid-{os.getpid()}", "w").close()\n    __import__("time").sleep(100)\n'
     plan.write_text(text)
