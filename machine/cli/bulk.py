@@ -82,7 +82,7 @@ def items_of(session: Session, names: Sequence[str], *, every: bool) -> list[Ite
         raise UsageError(
             "name a run, a bundle or a directory of bundles", hint="--all takes every run of the store"
         )
-    found: dict[Item, None] = {}
+    found: dict[str, Item] = {}  # the first of each, however it was written
     with contextlib.ExitStack() as stack:
         stores: list[Store] = []
 
@@ -93,19 +93,21 @@ def items_of(session: Session, names: Sequence[str], *, every: bool) -> list[Ite
 
         for name in names:
             if names_directory(name):
-                found.update((Item(path, path=path), None) for path in _bundles_in(name))
+                for path in _bundles_in(name):
+                    found.setdefault(path, Item(path, path=path))
             elif names_bundle(name):
                 if not os.path.exists(name):  # noqa: PTH110 - False for what cannot be a path
                     raise BundleError("there is no such file", path=name, code=Code.BUNDLE_NOT_FOUND)
-                found[Item(name, path=name)] = None
+                found.setdefault(os.path.normpath(name), Item(name, path=name))
             else:
                 run_id = session.run_id(store(), name)
-                found[Item(run_id, run_id)] = None
+                found.setdefault(run_id, Item(run_id, run_id))
         if every:
-            found.update((Item(run_id, run_id), None) for run_id in store().find_runs("", limit=_ALL))
+            for run_id in store().find_runs("", limit=_ALL):
+                found.setdefault(run_id, Item(run_id, run_id))
             if not found:
                 raise NotFound(f"there is no run in {store().url}", code=Code.RUN_NOT_FOUND)
-    return list(found)
+    return list(found.values())
 
 
 def _bundles_in(directory: str) -> list[str]:
@@ -141,12 +143,15 @@ class Report:
         counts: Counter[str] = Counter()
         code = int(Exit.OK)
         warned: set[str] = set()
+        store = self.good
         total = sum(not item.is_store for item in items)
         bar = _Bar(total, self.good, silent=self.quiet or self.session.as_json)
         with contextlib.closing(came), bar:
             for item, outcome in _in_order(items, came, bar.step):
                 code = max(code, outcome.exit)
-                if not item.is_store:
+                if item.is_store:
+                    store = outcome.verdict
+                else:
                     counts[outcome.verdict] += 1
                 if self.session.as_json:
                     told.append(_as_json(item, outcome))
@@ -159,7 +164,7 @@ class Report:
         if self.session.as_json:
             self.session.json(self._json(items, told, counts))
         else:
-            self._sum_up(counts, time.monotonic() - began)
+            self._sum_up(counts, store, time.monotonic() - began)
         return code
 
     def _json(
@@ -191,13 +196,15 @@ class Report:
                 out.line(f"  hint: {clean(hint)}")
         out.line()
 
-    def _sum_up(self, counts: Counter[str], seconds: float) -> None:
+    def _sum_up(self, counts: Counter[str], store: str, seconds: float) -> None:
         total = counts.total()
         cells: list[Cell] = [f"{total:,} run{'s' * (total != 1)}: "]
         for word in (self.good, *self.bad):
             if counts[word] or word == self.good:
                 plural = "s" * (word == ERROR and counts[word] != 1)
                 cells += [", "] * (len(cells) > 1) + [(f"{counts[word]:,} {word}{plural}", _STYLES[word])]
+        if store != self.good:
+            cells += [", ", (f"the store {store}", _STYLES[store])]
         self.session.out.line(*cells, f" in {duration(seconds * 1000)}")
 
 

@@ -196,12 +196,13 @@ def verify(
 
 
 def _tell_verify(session: Session, result: machine.VerifyResult) -> None:
-    counted = f"{result.events} events  {result.artifacts} artifacts"
+    # of the store itself, and of a bundle that cannot be read, there is nothing to count
+    counted = f"  {result.events} events  {result.artifacts} artifacts" if result.events else ""
     if result.ok:
-        session.out.line(("sound", "green"), f"  {counted}  digest {short(result.digest or '')}")
+        session.out.line(("sound", "green"), f"{counted}  digest {short(result.digest or '')}")
         return
     number = len(result.problems)
-    session.out.line(("damaged", "bold red"), f"  {counted}  {number} problem{'s' if number > 1 else ''}")
+    session.out.line(("damaged", "bold red"), f"{counted}  {number} problem{'s' if number > 1 else ''}")
     session.out.table(
         ["CODE", "WHERE", "PROBLEM"],
         [
