@@ -134,11 +134,11 @@ def launch(argv: Sequence[str]) -> int:
         return int(command(*bound.args, **bound.kwargs) or 0)
 
     app = build(start)
-    for token in options:
-        if token in COMMANDS:
-            full_help(app, token)
-            break
     try:
+        for token in options:
+            if token in COMMANDS:
+                full_help(app, token)
+                break
         return int(app.meta(argv) or 0)
     except BrokenPipeError:
         raise

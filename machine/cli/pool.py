@@ -12,6 +12,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Generator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Final
@@ -120,11 +121,8 @@ class _Pool:
         self.workers.remove(worker)
         self.end(worker)
         code = worker.process.exitcode
-        how = (
-            f"was killed by signal {-code}"
-            if code is not None and code < 0
-            else f"ended with exit code {code}"
-        )
+        killed = code is not None and code < 0
+        how = f"was killed by signal {-(code or 0)}" if killed else f"ended with exit code {code}"
         if not worker.ready:
             raise RunError(
                 f"a worker process {how} before it began",
@@ -152,17 +150,14 @@ class _Pool:
             left := [place for place in self.waiting if self.waiting[place]]
         ):
             busy = {worker.place for worker in self.workers}
-            worker = self.hire(next((place for place in left if place not in busy), left[0]))
-            self.workers.append(worker)
-            self.give(worker)
+            self.give(self.hire(next((place for place in left if place not in busy), left[0])))
 
     def give(self, worker: _Worker) -> bool:
         queue = self.waiting.get(worker.place) or self.waiting.get(None)
         if not queue:
             return False
-        few = (
-            1 if self.items[queue[0]].is_store else max(1, min(_MOST_AT_ONCE, len(queue) // (4 * self.jobs)))
-        )
+        alone = self.items[queue[0]].is_store  # which takes long
+        few = 1 if alone else max(1, min(_MOST_AT_ONCE, len(queue) // (4 * self.jobs)))
         worker.given = deque(queue.popleft() for _ in range(few))
         with contextlib.suppress(OSError):  # it is dead, which is heard next
             worker.connection.send([self.items[index] for index in worker.given])
@@ -172,14 +167,18 @@ class _Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self.look))
-        # one that is not born yet would die of Ctrl-C with a traceback: it inherits that it does not hear of it
+        # A worker does not hear of Ctrl-C, and one that has not come so far as to say so would die of it with a
+        # traceback: it inherits the mask. The tracker that comes with the first worker would take the mask off.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
+            worker = _Worker(process, ours, place)
+            self.workers.append(worker)  # a Ctrl-C that came meanwhile is heard after this, and kills it too
         finally:
             theirs.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return _Worker(process, ours, place)
+        return worker
 
     def end(self, worker: _Worker) -> None:
         """Wait for the end of a worker that has nothing to do; one whose threads do not end is killed."""
@@ -192,6 +191,7 @@ class _Pool:
 def _work(connection: Connection, look: Look) -> None:
     """Do what a worker does until there is nothing more to do, or nobody to do it for."""
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         connection.send(_READY)
         while True:
             for item in connection.recv():
