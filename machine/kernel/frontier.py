@@ -40,6 +40,7 @@ class Frontier:
         self._unsettled = [len(graph.parents[state_id]) for state_id in graph.order]
         self._ancestors: list[int] = [0] * len(graph.order)
         self._fresh = [place for place, count in enumerate(self._unsettled) if not count]
+        self._ready = [graph.order[place] for place in self._fresh]
         self._seen = 0
         self._initial: str | None = None
         self._snapshots: dict[str, Snapshot] = {}
@@ -51,7 +52,7 @@ class Frontier:
         self._writers: dict[str, int] = {}
         self._readers: dict[str, int] = {}
         self.error: ErrorInfo | None = None
-        """Why the run cannot be completed: a state read what another, with no edge from it, wrote."""
+        """Why the run cannot be completed: states wrote different values to one key, or an edge is missing."""
 
     def know(self, snapshot: Snapshot) -> None:
         """Take in a snapshot that is at hand, so that it need not be loaded."""
@@ -73,6 +74,11 @@ class Frontier:
                 return state_id
             heapq.heappop(self._fresh)
         return None
+
+    def take_ready(self) -> list[str]:
+        """Return the states that may begin and could not the last time."""
+        ready, self._ready = self._ready, []
+        return ready
 
     def may_begin(self, state_id: str | None) -> bool:
         """Say whether all that a state follows has settled."""
@@ -133,6 +139,7 @@ class Frontier:
             self._ancestors[below] |= self._ancestors[place] | 1 << place
             if not self._unsettled[below]:
                 heapq.heappush(self._fresh, below)
+                self._ready.append(child)
 
     def _note(self, place: int, state_id: str, state: StateHistory) -> None:
         """Note what a state wrote and read, and whether it should have followed another, or another it."""

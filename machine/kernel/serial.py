@@ -8,27 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from machine.events import Entry, StateCompleted, StateEntered, StateFailed
+from machine.events import Entry, StateCompleted, StateSkipped
 
 __all__ = ["one_after_another"]
 
 
 def one_after_another(entries: Iterable[Entry]) -> list[Entry]:
-    """Return a run's entries with those of each attempt next to each other, in an order the run could have had.
+    """Return a run's entries with those of each state next to each other, in an order the run could have had.
 
-    An attempt stands where it ended: after all that it follows.
+    The attempts of a state stand where it settled, after all that it follows; those of one that did not settle
+    stand before what next concerns the run as a whole, when nothing is open.
     """
     ordered: list[Entry] = []
-    open_attempts: dict[str, list[Entry]] = {}
+    unsettled: dict[str, list[Entry]] = {}
     for entry in entries:
         event = entry.event
-        state_id = getattr(event, "state_id", "")
-        if isinstance(event, StateEntered):
-            open_attempts[state_id] = [entry]
-        elif state_id not in open_attempts:
+        state_id = getattr(event, "state_id", None)
+        if state_id is None:
+            ordered += [earlier for lane in unsettled.values() for earlier in lane]
+            unsettled = {}
             ordered.append(entry)
-        else:
-            open_attempts[state_id].append(entry)
-            if isinstance(event, StateCompleted | StateFailed):
-                ordered += open_attempts.pop(state_id)
-    return ordered + [entry for attempt in open_attempts.values() for entry in attempt]
+            continue
+        unsettled.setdefault(state_id, []).append(entry)
+        if isinstance(event, StateCompleted | StateSkipped):
+            ordered += unsettled.pop(state_id)
+    return ordered + [entry for lane in unsettled.values() for entry in lane]
