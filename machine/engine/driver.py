@@ -6,6 +6,7 @@ next is `kernel.decide`'s business; what a handler sees of the outside is `io`'s
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -120,6 +121,9 @@ class Run:
     snapshot: Snapshot | None = None
     second: Second | None = None
     _tasks: frozenset[Any] = frozenset()
+    _whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
+    """In a replay, which ends with the first attempt that is cut, the scope of them all: one for each costs more
+    than anything else that a step needs."""
     _door: Doorkeeper = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -129,6 +133,7 @@ class Run:
         """Perform decisions until the run is done, is suspended or is told to stop."""
         self._tasks = frozenset(running_tasks())
         with self.control.listening(), self._door.open():
+            self._whole = None if self.live else self.control.scope
             await self._decisions()
         self._refuse_if_aborted()
         if self.control.cancelling:
@@ -271,12 +276,21 @@ class Run:
             seconds = self.log.limit(timeout)
             if seconds is None:
                 return await self._work(scope, ctx, io, rec)
-            with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope.limit:
+            due = anyio.current_time() + seconds
+            if self._whole is None:
+                with anyio.CancelScope(deadline=due) as scope.limit:
+                    outcome = await self._work(scope, ctx, io, rec)
+            else:
+                scope.limit = self._whole
+                if scope.limit.deadline < due or scope.limit.deadline == math.inf:
+                    scope.limit.deadline = due + seconds  # so that it need not be moved at every step
                 outcome = await self._work(scope, ctx, io, rec)
             if not scope.limit.cancel_called:
                 return outcome
         except BaseException as exc:
             if cancelled_from_outside(exc, before):
+                if self._whole is not None and self._whole.cancel_called:
+                    raise self.log.overdue(state, timeout) from None
                 raise Stopped(exc) from None
             if not isinstance(exc, KeyboardInterrupt):
                 scope.refuse_undeclared()
@@ -286,7 +300,8 @@ class Run:
             await io.end()
             scope.closed = True
         scope.refuse_undeclared()
-        await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
+        if self._whole is None:
+            await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
         raise self.log.overdue(state, timeout)
 
     async def _work(self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
