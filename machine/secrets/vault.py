@@ -185,6 +185,8 @@ class Vault:
 
         Each item is what it is called, and its bytes. This is the last line: what comes here should have none.
         """
+        if not self._needles:
+            return
         for what, data in items:
             if any(needle in data for needle in self._needles) and (path := self._path_of_known(data)):
                 raise StateError(
