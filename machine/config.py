@@ -5,6 +5,7 @@ Values only. Nothing here reads the environment, a clock or a file.
 
 from __future__ import annotations
 
+import functools
 import typing
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -48,8 +49,13 @@ def _seconds(_: Any, field: attrs.Attribute[Any], value: float) -> None:
         raise _refuse(field.name, f"must be a number of seconds from 0 to one year, not {value!r}")
 
 
+@functools.cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _instance(owner: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    kind = typing.get_type_hints(type(owner))[field.name]
+    kind = _hints(type(owner))[field.name]  # type: ignore[arg-type]
     if not isinstance(value, kind):
         raise _refuse(field.name, f"must be {getattr(kind, '__name__', kind)}, not {value!r}")
 
