@@ -96,7 +96,8 @@ def encode(value: Any) -> bytes:
                     return _encode_exactly(value)
                 text = _respell(text, floats)
             if text.isascii() or _keys_are_in_order(text):
-                return text
+                # a copy: what orjson returns holds 4 kB or more for as long as it lives
+                return b"%b" % text
     except (TypeError, ValueError, RecursionError):
         pass
     return _encode_exactly(value)

@@ -12,6 +12,7 @@ import json
 import random
 import struct
 import sys
+import tracemalloc
 import uuid
 
 import attrs
@@ -388,6 +389,17 @@ def test_rfc8785_appendix_vectors():
     keys = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\u0080", "\u00f6"]
     ordered = ["\r", "1", "\u0080", "\u00f6", "\u20ac", "\U0001f600", "\ufb33"]
     assert list(json.loads(encode(dict.fromkeys(keys, 0)))) == ordered
+
+
+def test_canonical_bytes_hold_no_more_memory_than_they_need():
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        kept = [encode({"number": number, "text": "x" * 100}) for number in range(1000)]
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2 * sum(map(sys.getsizeof, kept))
 
 
 def test_the_input_is_left_as_it_was():

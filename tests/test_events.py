@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import EVENTS, FAST, NASTY_TEXT, OTHER_RUN_ID, RUN_ID, error_of
 
 from machine import canonical, codec
-from machine.errors import LogError
+from machine.errors import CodecError, LogError
 from machine.events import (
     KERNEL_EVENTS,
     DomainEventRecorded,
+    StateCompleted,
+    StateEntered,
     StateFailed,
     StateSkipped,
     chain_next,
@@ -94,6 +98,27 @@ def test_one_flipped_bit_changes_the_chain_and_never_passes_for_the_same_entry(
         assert codec.decode_entry(seq, bytes(bad)) != entry
     except LogError as exc:
         assert exc.seq == seq  # noqa: PT017 - either outcome is right
+
+
+HASH = canonical.artifact_id(b"")
+ODD = [b"", b"0", b"-1", b"1.0", b"1e1", b" ", b'"', b"\\", b"\n", b"A", b"_.", b"null", b'"x":1,', b"9" * 17]
+
+
+@pytest.mark.parametrize("event", [StateEntered("op.step.a", 0, HASH), StateCompleted("op.step.a", HASH)])
+def test_the_envelope_of_a_step_is_read_as_any_other_is(event):
+    good = seal(7, codec.encode_event(event), RUN_ID, 5)
+    places = itertools.product(range(len(good) + 1), ODD, range(3))
+    for bad in {good[:at] + odd + good[at + gone :] for at, odd, gone in places}:
+        try:
+            value, body, info = split_envelope(7, bad)
+            slowly = codec.event_from_json(value), body, info
+        except (LogError, CodecError):
+            slowly = None
+        try:
+            entry = codec.decode_entry(7, bad)
+            assert (entry.event, entry.body, entry.info) == slowly
+        except LogError:
+            assert slowly is None
 
 
 @FAST

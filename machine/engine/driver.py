@@ -6,6 +6,7 @@ next is `kernel.decide`'s business; what a handler sees of the outside is `io`'s
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,13 +26,14 @@ from machine.engine.cancellation import (
 )
 from machine.engine.control import Control
 from machine.engine.driven import DrivenLog, Opening
+from machine.engine.ending import Ending
 from machine.engine.handlers import Doorkeeper
 from machine.engine.log import TimedOut
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.second import Second
-from machine.engine.side_by_side import branch, side_by_side
-from machine.errors import Code, ErrorInfo, Failure, StateError
+from machine.engine.side_by_side import side_by_side
+from machine.errors import Code, ErrorInfo
 from machine.events import (
     ArtifactKind,
     Event,
@@ -41,12 +43,11 @@ from machine.events import (
     RunResumed,
     RunStarted,
     RunSuspended,
-    StateCompleted,
     StateEntered,
     StateFailed,
     StateSkipped,
 )
-from machine.failures import describe, orphaned, refused, trace
+from machine.failures import orphaned, refused
 from machine.io.outcome import UncertainEffect, namespace_of, told
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Payloads, Quiet, running_tasks
@@ -70,7 +71,7 @@ from machine.kernel.decisions import (
 from machine.kernel.frontier import Frontier
 from machine.kernel.side_by_side import Schedule
 from machine.kernel.snapshot import Snapshot
-from machine.plan import Graph, PlanState, StateOutcome
+from machine.plan import Graph, PlanState
 from machine.secrets.vault import Vault
 
 __all__ = ["Run"]
@@ -99,6 +100,9 @@ class Run:
     """The tasks of the event loop that are no handler's own."""
     beside: anyio.CancelScope | None = None
     """What states that run side by side are in."""
+    _whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
+    """In a replay, which ends with the first attempt that is cut, the scope of them all: one for each costs more
+    than anything else that a step needs."""
     _door: Doorkeeper = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -108,6 +112,7 @@ class Run:
         """Perform decisions until the run is done, is suspended or is told to stop."""
         self.tasks = running_tasks()
         with self.control.listening(), self._door.open():
+            self._whole = None if self.live else self.control.scope
             await (self._decisions() if self.abreast == 1 else side_by_side(self))
         self.refuse_if_aborted()
         if self.control.cancelling:
@@ -254,27 +259,27 @@ class Run:
         """Run an attempt and return the event that ends it, and what is informational about that."""
         base = self._base(state.id, decision.base_snapshot_id)
         ctx = Context(base)
+        ending = Ending(state, ctx, self.vault, side_by_side=self.schedule is not None)
         try:
             outcome = await self._attempt(state, decision.attempt, ctx)
-            return self._ending(state, outcome, ctx, base, payloads)
+            ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
         except TimedOut as exc:
-            return StateFailed(state.id, exc.info), self._info(ctx)
+            return StateFailed(state.id, exc.info), ending.info()
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
             self.refuse_if_aborted()
-            return self._failed(state, exc, ctx)
+            return ending.failed(exc)
+        if self.schedule is None:
+            self.snapshot = snapshot
+        else:
+            self.schedule.frontier.know(snapshot)
+        return ended
 
     def _cut(self, state: PlanState) -> ErrorInfo:
         if self.control.cancelling:
             return refused(f"the run was cancelled in {state.id}", Code.RUN_CANCELLED)
         return refused(f"the attempt of {state.id} was interrupted", Code.ATTEMPT_INTERRUPTED, retryable=True)
-
-    def _info(self, ctx: Context, **info: str) -> Mapping[str, str]:
-        """Return what is informational about an attempt: what it read too, where others may have written that."""
-        if self.schedule is not None and ctx.read:
-            info["read"] = self.vault.text(canonical.encode(sorted(ctx.read)).decode())
-        return info
 
     def refuse_if_aborted(self) -> None:
         """Raise why the run cannot go on, whatever a handler made of it."""
@@ -304,12 +309,21 @@ class Run:
             seconds = self.log.limit(timeout)
             if seconds is None:
                 return await self._work(scope, ctx, io, rec)
-            with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope.limit:
+            due = anyio.current_time() + seconds
+            if self._whole is None:
+                with anyio.CancelScope(deadline=due) as scope.limit:
+                    outcome = await self._work(scope, ctx, io, rec)
+            else:
+                scope.limit = self._whole
+                if scope.limit.deadline < due or scope.limit.deadline == math.inf:
+                    scope.limit.deadline = due + seconds  # so that it need not be moved at every step
                 outcome = await self._work(scope, ctx, io, rec)
             if not scope.limit.cancel_called:
                 return outcome
         except BaseException as exc:
             if cancelled_from_outside(exc, before):
+                if self._whole is not None and self._whole.cancel_called:
+                    raise self.log.overdue(state, timeout) from None
                 raise Stopped(exc) from None
             if not isinstance(exc, KeyboardInterrupt):
                 scope.refuse_undeclared()
@@ -319,7 +333,8 @@ class Run:
             await io.end()
             scope.closed = True
         scope.refuse_undeclared()
-        await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
+        if self._whole is None:
+            await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
         raise self.log.overdue(state, timeout)
 
     async def _work(self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
@@ -344,53 +359,3 @@ class Run:
                 scope.reads_only = False
             fact, payloads = told(intent, request, answer, scope.attempt, self.vault)
             await self.log.emit([fact], payloads)
-
-    def _ending(
-        self, state: PlanState, outcome: Any, ctx: Context, base: Snapshot, payloads: Payloads
-    ) -> tuple[Event, Mapping[str, str] | None]:
-        """Return the event that ends an attempt whose handler returned, and what is informational about it."""
-        if outcome is None:
-            outcome = StateOutcome()
-        if not isinstance(outcome, StateOutcome):
-            raise StateError(
-                f"the handler of {state.id} returned {type(outcome).__name__}",
-                code=Code.INVALID_OUTCOME,
-                hint="return None or a StateOutcome, and write results to ctx",
-            )
-        ctx.check_copies()
-        self.vault.refuse_in_context(ctx.staged)
-        if outcome.error is not None:
-            failure = None
-            if outcome.snapshot == "always":
-                failure = self._staged(ctx, base, payloads).id
-            error = outcome.error
-            if isinstance(error, str):
-                error = Failure(f"the handler of {state.id} failed the attempt: {error}", code=error)
-            return self._failed(state, error, ctx, failure)
-        if outcome.snapshot == "never" and ctx.staged:
-            raise StateError(
-                f"state {state.id} promised no snapshot and wrote {', '.join(map(repr, ctx.staged))}",
-                code=Code.INVALID_OUTCOME,
-            )
-        not_taken = branch(self.graph, state.id, outcome)
-        snapshot = self._staged(ctx, base, payloads)
-        if self.schedule is None:
-            self.snapshot = snapshot
-            return StateCompleted(state.id, snapshot.id, None, not_taken), None
-        self.schedule.frontier.know(snapshot)
-        return StateCompleted(state.id, snapshot.id, tuple(sorted(ctx.staged)), not_taken), self._info(ctx)
-
-    def _failed(
-        self, state: PlanState, exc: BaseException, ctx: Context, failure: str | None = None
-    ) -> tuple[StateFailed, Mapping[str, str]]:
-        error = self.vault.error(describe(exc, veil=self.vault.text))
-        return StateFailed(state.id, error, failure), self._info(ctx, trace=self.vault.text(trace(exc)))
-
-    @staticmethod
-    def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:
-        if not ctx.staged:
-            return base
-        snapshot, nodes, values = base.update(ctx.staged)
-        payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
-        payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
-        return snapshot

@@ -18,6 +18,7 @@ from machine.engine.second import Second
 from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, chain_next, seal
 from machine.failures import refused
+from machine.ids import RunId
 from machine.io.scope import Payloads
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
@@ -72,6 +73,7 @@ class LiveLog:
         self.history = history
         self._store = store
         self._run_id = run_id
+        self._checked_id = RunId(run_id)
         self._chain = chain
         self._vault = vault or Vault(SecretPolicy())
         self._lease = lease
@@ -85,7 +87,8 @@ class LiveLog:
         self._failure: BaseException | None = None
         self._lost = False
         self._commit = threading.Lock()
-        self._changed = threading.Condition()
+        self._pending = threading.Lock()
+        self._changed = threading.Condition(self._pending)
         self._stopping = self._wanted = False
         self._thread: threading.Thread | None = None
         self._behind = behind
@@ -119,7 +122,7 @@ class LiveLog:
         except BaseException as exc:  # half folded: nothing may follow it
             self._failure = exc
             raise
-        with self._changed:
+        with self._pending:
             self._events += sealed
             if payloads is not None:
                 for artifact_id, (kind, data) in payloads.items.items():
@@ -189,14 +192,14 @@ class LiveLog:
         with self._commit:
             if self._lost and self._failure is not None:
                 raise self._failure
-            with self._changed:
+            with self._pending:
                 events, self._events = self._events, []
                 self._committing, self._artifacts = self._artifacts, {}
             if not events:
                 return
             try:
                 artifacts = list(self._committing.values())
-                self._store.append(self._run_id, self._written, events, artifacts, lease=self._lease)
+                self._store.append(self._checked_id, self._written, events, artifacts, lease=self._lease)
             except BaseException as exc:
                 self._failure, self._lost = exc, True
                 raise
@@ -205,7 +208,7 @@ class LiveLog:
 
     def load(self, artifact_id: str) -> bytes:
         """Return an artifact's bytes, whether or not they have reached the store yet."""
-        with self._changed:
+        with self._pending:
             pending = self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
         if pending is not None:
             return pending.data

@@ -5,7 +5,6 @@ Nothing here decides what comes next, and no attempt knows of another.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,17 +13,15 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from machine.config import FanOutJoin, OnFailure
-from machine.errors import Code, StateError
 from machine.io.scope import current_task
 from machine.kernel.decisions import AwaitAttempts, Done, EnterState
-from machine.plan import Graph, StateOutcome
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from machine.engine.driver import Run
 
-__all__ = ["branch", "side_by_side"]
+__all__ = ["side_by_side"]
 
 
 async def side_by_side(run: Run) -> None:
@@ -122,29 +119,3 @@ class _SideBySide:
             await self._run.enter(decision)
         finally:
             self._busy.discard(decision.state_id)
-
-
-def branch(graph: Graph, state_id: str, outcome: StateOutcome) -> tuple[str, ...] | None:
-    """Return the states that an outcome chose not to go on to, in the order of the plan, None for no choice.
-
-    Raises `StateError` (`unknown_branch`) when it names what does not follow the state.
-    """
-    if outcome.goto is None and not outcome.skip:
-        return None
-    children = graph.children[state_id]
-    named = [_child(graph, state_id, name) for name in outcome.goto or outcome.skip]
-    return tuple(child for child in children if (child in named) is (outcome.goto is None))
-
-
-def _child(graph: Graph, state_id: str, name: str) -> str:
-    full = name if name.count(".") == 2 else f"{graph.op_id}.{name}"  # noqa: PLR2004 - three segments
-    children = graph.children[state_id]
-    if full not in children:
-        near = difflib.get_close_matches(full, children, 1)
-        follows = f"what follows it is {', '.join(children)}" if children else "nothing follows it"
-        raise StateError(
-            f"{state_id} chose to go on to or to skip {name!r}, which does not follow it",
-            code=Code.UNKNOWN_BRANCH,
-            hint=f"did you mean {near[0]!r}?" if near else follows,
-        )
-    return full

@@ -18,6 +18,7 @@ from machine.io.undeclared import Watch
 __all__ = ["own_code", "seen_builtin", "seen_function"]
 
 _MOST_KEPT: Final = 256
+_CALLED: Final = (FunctionType, MethodType, functools.partial)
 _THROUGH: Final = {
     "os._Environ.": frozenset({"os", "collections.abc"}),  # the methods of a mapping call one another
     "threading.": frozenset({"threading", "concurrent.futures.thread", "concurrent.futures._base"}),
@@ -34,7 +35,7 @@ def own_code(function: Any) -> OwnCode:
 
     The functions that one `def` makes have theirs in common, and only what each holds is looked at again.
     """
-    if not isinstance(function, FunctionType | MethodType | functools.partial):
+    if not isinstance(function, _CALLED):
         function = type(function)
     code = getattr(function, "__code__", function)
     key = id(code), len(sys.modules)

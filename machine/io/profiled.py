@@ -22,7 +22,7 @@ from machine.io.undeclared import WATCHING, Watch
 __all__ = ["ProfiledWatch"]
 
 _shared: Final[Counter[int]] = Counter()
-"""By thread, how many handlers it runs that have started tasks: then it is profiled between their steps too."""
+"""By thread, how many handlers it runs whose steps are not all there is to see: it is profiled between them too."""
 
 
 class ProfiledWatch(Watch):
@@ -40,8 +40,11 @@ class ProfiledWatch(Watch):
         self._needed = own.suspected
 
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a handler and await what it does, each of its steps profiled."""
-        return await _Steps(self, function, args)
+        """Call a handler and await what it does, each of its steps profiled if need be."""
+        if self._needed:
+            return await _Steps(self, function, args)
+        self._thread = threading.get_ident()
+        return await function(*args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a handler that is a plain function, in its thread, profiled."""
@@ -53,7 +56,9 @@ class ProfiledWatch(Watch):
 
     def imports(self) -> None:
         """Profile from here on: nobody knows what the module has."""
-        self._needed = True
+        if not self._needed:
+            self._needed = True
+            self._share()  # nobody tells where the steps of the handler begin and end
         self.resume()
 
     def step_begins(self) -> None:
@@ -65,8 +70,7 @@ class ProfiledWatch(Watch):
     def step_ends(self) -> None:
         """Note that the event loop is about to go on with something else."""
         if self._needed and not self._is_shared and not self.alone():
-            self._is_shared = True
-            _shared[self._thread] += 1
+            self._share()
         self._off()
 
     def pause(self) -> None:
@@ -85,6 +89,10 @@ class ProfiledWatch(Watch):
             self._is_shared = False
             _shared[self._thread] -= 1
         self._off()
+
+    def _share(self) -> None:
+        self._is_shared = True
+        _shared[self._thread] += 1
 
     def _on(self) -> None:
         if self._needed and sys.getprofile() is None:

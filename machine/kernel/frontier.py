@@ -150,7 +150,7 @@ class Frontier:
             held = {key: after.value(key) for key in state.wrote}
             # of a larger value its id is enough
             self._writes[place] = {
-                key: Value(None, value.ref) if value is not None and value.ref else value
+                key: Value.at(value.ref) if value is not None and value.ref else value
                 for key, value in held.items()
             }
         for key in state.wrote:

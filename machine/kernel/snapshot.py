@@ -8,6 +8,7 @@ not at hand are asked for through `load`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -33,30 +34,42 @@ Load: TypeAlias = Callable[[str], bytes]
 
 @attrs.frozen(eq=False)
 class Value:
-    """One value: its canonical bytes, or, until they are needed, the id of the artifact that holds them."""
+    """One value: its canonical bytes, or, until they are needed, the id of the artifact that holds them.
+
+    `held` is what stands for it in a node.
+    """
 
     data: bytes | None
     ref: str | None
+    held: bytes
 
     def equals(self, other: Value | None) -> bool:
         """Say whether two values are the same, without loading either."""
-        return other is not None and (
-            (self.ref, self.ref or self.data) == (other.ref, other.ref or other.data)
-        )
+        return other is not None and self.held == other.held
 
     @staticmethod
     def of(data: bytes) -> Value:
         """Return the value of canonical bytes."""
-        return Value(data, None if len(data) <= INLINE_MAX else canonical.artifact_id(data))
+        return Value.inline(data) if len(data) <= INLINE_MAX else Value.at(canonical.artifact_id(data), data)
+
+    @staticmethod
+    def inline(data: bytes) -> Value:
+        """Return the value that stands in the node itself."""
+        return Value(data, None, b'{"value":%b}' % data)
+
+    @staticmethod
+    def at(ref: str, data: bytes | None = None) -> Value:
+        """Return the value that an artifact of its own holds."""
+        return Value(data, ref, b'{"ref":"%b"}' % ref.encode())
 
 
 class _Leaf:
-    __slots__ = ("_data", "_id", "entries")
+    __slots__ = ("_data", "entries", "known")
 
     def __init__(self, entries: Mapping[str, Value]) -> None:
         self.entries = entries
         self._data: bytes | None = None
-        self._id: str | None = None
+        self.known: str | None = None
 
     @property
     def count(self) -> int:
@@ -65,55 +78,57 @@ class _Leaf:
     @property
     def data(self) -> bytes:
         if self._data is None:
-            parts = []
-            for key in sorted(self.entries, key=_utf16):
-                value = self.entries[key]
-                held = (
-                    b'"ref":"%b"' % value.ref.encode() if value.ref else b'"value":%b' % (value.data or b"")
-                )
-                parts.append(b"%b:{%b}" % (orjson.dumps(key), held))
-            self._data = b'{"entries":{%b},"type":"leaf"}' % b",".join(parts)
+            entries = self.entries
+            # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units, which shows beyond ASCII only
+            order = sorted(entries, key=None if "".join(entries).isascii() else _utf16)
+            parts = b",".join([b"%b:%b" % (orjson.dumps(key), entries[key].held) for key in order])
+            self._data = b'{"entries":{%b},"type":"leaf"}' % parts
         return self._data
 
     @property
     def id(self) -> str:
-        if self._id is None:
-            self._id = canonical.artifact_id(self.data)
-        return self._id
+        if self.known is None:
+            self.known = canonical.artifact_id(self.data)
+        return self.known
 
 
 class _Branch:
-    __slots__ = ("_data", "_id", "children", "count")
+    __slots__ = ("_data", "children", "count", "known")
 
     def __init__(self, children: dict[int, _Node | str], count: int) -> None:
         self.children = children  # a child not yet loaded is its id
         self.count = count
         self._data: bytes | None = None
-        self._id: str | None = None
+        self.known: str | None = None
 
     @property
     def data(self) -> bytes:
         if self._data is None:
-            links = (
-                b'"%x":"%b"' % (nibble, (child if isinstance(child, str) else child.id).encode())
-                for nibble, child in sorted(self.children.items())
-            )
-            self._data = b'{"children":{%b},"count":%d,"type":"branch"}' % (b",".join(links), self.count)
+            order = sorted(self.children)
+            children = [self.children[nibble] for nibble in order]
+            ids = [child if isinstance(child, str) else child.known or child.id for child in children]
+            self._data = (_spelled(tuple(order)) % (*ids, self.count)).encode()
         return self._data
 
     @property
     def id(self) -> str:
-        if self._id is None:
-            self._id = canonical.artifact_id(self.data)
-        return self._id
+        if self.known is None:
+            self.known = canonical.artifact_id(self.data)
+        return self.known
 
 
 _Node: TypeAlias = _Leaf | _Branch
 _Writes: TypeAlias = list[tuple[str, bytes, Value | None]]
 
 
+@functools.lru_cache(maxsize=4096)
+def _spelled(nibbles: tuple[int, ...]) -> str:
+    """Return a branch with children at some nibbles, without their ids and its count."""
+    links = ",".join(f'"{nibble:x}":"%s"' for nibble in nibbles)
+    return f'{{"children":{{{links}}},"count":%d,"type":"branch"}}'
+
+
 def _utf16(key: str) -> bytes:
-    # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units
     return key.encode("utf-16-be")
 
 
@@ -122,6 +137,7 @@ def _nibble(path: bytes, depth: int) -> int:
     return byte & 15 if depth & 1 else byte >> 4
 
 
+@functools.lru_cache(maxsize=4096)
 def _path(key: str) -> bytes:
     return blake3(key.encode()).digest()
 
@@ -222,7 +238,8 @@ class Snapshot:
         nodes: dict[str, bytes] = {}
         writes: _Writes = [(key, _path(key), value) for key, value in changes.items()]
         root = self._merge(self._root, 0, writes) or _Leaf({})
-        _collect(root, nodes)
+        if root.known is None:
+            _collect(root, nodes)
         return Snapshot(root, self._load), nodes
 
     def _merge(self, node: _Node, depth: int, changes: _Writes) -> _Node | None:
@@ -288,11 +305,9 @@ def _build(entries: Mapping[str, Value], depth: int) -> _Node | None:
 
 def _collect(node: _Node, into: dict[str, bytes]) -> None:
     """Add the bytes of nodes made since the last time; a node that has its id has been collected with it."""
-    if node._id is not None:  # noqa: SLF001 - the classes of this module
-        return
     if isinstance(node, _Branch):
         for child in node.children.values():
-            if not isinstance(child, str):
+            if not isinstance(child, str) and child.known is None:
                 _collect(child, into)
     into[node.id] = node.data
 
@@ -321,6 +336,5 @@ def _node(value: Any) -> _Node:
 
 def _value(held: Any) -> Value:
     if "ref" in held:
-        return Value(None, str(held["ref"]))
-    data = canonical.encode(held["value"])
-    return Value(data, None)
+        return Value.at(str(held["ref"]))
+    return Value.inline(canonical.encode(held["value"]))

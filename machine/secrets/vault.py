@@ -168,23 +168,26 @@ class Vault:
 
     def refuse_in_context(self, staged: Mapping[str, bytes | None]) -> None:
         """Raise `ContextError` (`secret_in_context`) when a write to the context holds a secret or a handle."""
+        if not self._refuses():
+            return
         for key, data in staged.items():
             if data is None or not (self._may_hold(data) or self.rules.is_secret(key)):
                 continue
             for item in found(self.rules, {key: canonical.decode(data)}, self._replace):
-                if self._refuses():
-                    raise ContextError(
-                        f"the context may hold no secret, and {item.path} is one",
-                        code=Code.SECRET_IN_CONTEXT,
-                        details={"path": item.path},
-                        hint="leave it out, read it where it is used, or list its name or path in secrets.allow",
-                    )
+                raise ContextError(
+                    f"the context may hold no secret, and {item.path} is one",
+                    code=Code.SECRET_IN_CONTEXT,
+                    details={"path": item.path},
+                    hint="leave it out, read it where it is used, or list its name or path in secrets.allow",
+                )
 
     def refuse_in_log(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Raise `StateError` (`secret_in_event`) when what is about to be stored holds a value that is known.
 
         Each item is what it is called, and its bytes. This is the last line: what comes here should have none.
         """
+        if not self._needles:
+            return
         for what, data in items:
             if any(needle in data for needle in self._needles) and (path := self._path_of_known(data)):
                 raise StateError(

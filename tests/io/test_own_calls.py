@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from machine import Plan, Reporter, RunConfig, open_store, run
+from machine import Plan, Reporter, RunConfig, aio, open_store, run
 from machine.io.ambient import AMBIENT, resolved
 
 ARGUMENTS = {
@@ -334,6 +336,50 @@ def test_a_module_that_the_handler_imports_is_seen_at_its_first_call(written, tm
         assert [what.place for what in found_in(handle)] == ["own_calls_late.py:4"]
     finally:
         del sys.modules["own_calls_late"]
+
+
+def test_a_module_that_the_handler_imports_is_still_seen_after_others_have_had_their_turn(written):
+    module = written(
+        "own_calls_waits",
+        """
+        from asyncio import sleep
+
+        async def handle(ctx, io, rec):
+            import own_calls_after
+
+            await sleep(0.01)
+            own_calls_after.ask()
+        """,
+    )
+    busy = written(
+        "own_calls_busy",
+        """
+        import asyncio, time
+
+        async def handle(ctx, io, rec):
+            for _ in range(50):
+                await asyncio.sleep(0.001)
+        """,
+    )
+    later = Path(module.__file__).with_name("own_calls_after.py")
+    later.write_text("import time\ndef ask():\n    return time.time()\n")
+    told = Told()
+
+    async def both():
+        runs = []
+        for number, handler in enumerate([module.handle, busy.handle]):
+            plan = Plan(f"op{number}")
+            plan.state("step.state")(handler)
+            runs.append(aio.run(plan, store=store, reporter=told))
+        await asyncio.gather(*runs)
+
+    try:
+        with open_store("memory://") as store:
+            asyncio.run(both())
+        assert [what.place for what in told.told] == ["own_calls_after.py:3"]
+        assert sys.getprofile() is None
+    finally:
+        sys.modules.pop("own_calls_after", None)
 
 
 def test_what_holds_a_function_is_seen_through(written):
