@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -35,7 +35,7 @@ from machine.events import (
 from machine.io.undeclared import Undeclared
 from machine.plan import Graph
 
-__all__ = ["Progress", "watching"]
+__all__ = ["Progress", "doing", "watching", "watching_quietly"]
 
 _WORTH_SAYING = 1.0
 """A wait of fewer seconds than this is not announced in plain lines."""
@@ -251,6 +251,17 @@ def watching_quietly(*, quiet: bool) -> Iterator[Progress]:
             passing = _Passing(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
             with passing.shown():
                 yield passing
+
+
+@contextlib.contextmanager
+def doing(what: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Tell on a moving line, on a terminal, what is being done; give what changes that."""
+    if quiet or not on_terminal(sys.stderr):
+        yield lambda _: None
+    else:
+        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        with console.status(clean(what)) as status:
+            yield lambda text: status.update(clean(text))
 
 
 class _Warnings(Lines):

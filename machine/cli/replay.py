@@ -10,24 +10,16 @@ from machine.cli import progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.reading import short_state
-from machine.cli.session import Flag, Injected, Session, names_bundle
+from machine.cli.schedules import permuted, show_divergence
+from machine.cli.session import Flag, Injected, names_bundle
 from machine.config import UndeclaredIo
-from machine.errors import BundleError, Code, RunError
-from machine.replay import render
+from machine.errors import BundleError, Code, RunError, UsageError
 from machine.replay.compare import Verdict
-from machine.replay.divergence import Divergence, DivergenceKind
+from machine.replay.divergence import DivergenceKind
 from machine.replay.verify import Problem
 
-__all__ = ["STYLES", "compare", "replay", "verify"]
+__all__ = ["compare", "replay", "verify"]
 
-STYLES: Final[Mapping[render.Mark, str]] = {
-    render.Mark.TITLE: "bold",
-    render.Mark.POINTER: "cyan",
-    render.Mark.RECORDED: "red",
-    render.Mark.NOW: "green",
-    render.Mark.NEAR: "dim",
-    render.Mark.CAUSE: "yellow",
-}
 _VERDICTS: Final[Mapping[Verdict, str]] = {
     Verdict.IDENTICAL: "green",
     Verdict.DIFFERS: "bold red",
@@ -43,6 +35,8 @@ def replay(
     *,
     target: str | None = None,
     undeclared_io: UndeclaredIo | None = None,
+    schedules: int | None = None,
+    seed: int | None = None,
     quiet: Flag = False,
     session: Injected,
 ) -> int:
@@ -51,6 +45,11 @@ def replay(
     Every event and every snapshot is compared byte for byte. Nothing is written, nothing goes outside,
     nothing is waited for. The result is identical (exit code 0), or the first divergence with its likely
     cause (exit code 1; 3 when the recording is damaged).
+
+    With --schedules, a run whose states ran side by side is replayed under other schedules as well: its attempts
+    in other orders that the plan allows, each in a copy of a process that has just loaded the plan. They come to
+    one digest (exit code 0), or two states are named that share something beside the context, and where it shows
+    (exit code 1).
 
     Parameters
     ----------
@@ -61,11 +60,28 @@ def replay(
     undeclared_io
         What becomes of what handlers do without io, when it is not to be as the run was configured: error, warn
         or allow.
+    schedules
+        How many other schedules to replay under.
+    seed
+        Which schedules are drawn: a whole number, 0 unless given.
     quiet
         Do not show progress.
     """
+    if schedules is None and seed is not None:
+        raise UsageError("--seed says which schedules are drawn, and none are", hint="add --schedules N")
     with session.reading(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
+        if schedules is not None:
+            return permuted(
+                session,
+                store,
+                run_id,
+                loaded,
+                count=schedules,
+                seed=seed or 0,
+                undeclared_io=undeclared_io,
+                quiet=quiet,
+            )
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter, session.user_code():
             try:
                 result = machine.replay(
@@ -85,7 +101,7 @@ def replay(
         )
     else:
         session.out.line(("diverged", "bold red"), f"  after {result.events} identical events")
-        _show(session, result.divergence)
+        show_divergence(session, result.divergence)
     if result.divergence is not None and result.divergence.kind is DivergenceKind.CORRUPT:
         return Exit.INTEGRITY
     return Exit.OK if result.identical else Exit.FAILED
@@ -138,13 +154,8 @@ def compare(
     found = [state.divergence for state in result.states if state.divergence is not None]
     for divergence in [*found, *([result.beyond] if result.beyond else [])]:
         session.out.line("")
-        _show(session, divergence)
+        show_divergence(session, divergence)
     return Exit.OK if result.identical else Exit.FAILED
-
-
-def _show(session: Session, divergence: Divergence) -> None:
-    for mark, line in render.marked(divergence):
-        session.out.line((line, STYLES.get(mark, "")))
 
 
 def verify(run: str, /, *, session: Injected) -> int:

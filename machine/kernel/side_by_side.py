@@ -31,7 +31,8 @@ __all__ = ["Schedule"]
 class Schedule:
     """How far a run whose states run side by side has come, and who is at work on it.
 
-    `busy` are the states whose attempts are being made; `prefer` is one to begin before others, if it may.
+    `busy` are the states whose attempts are being made; `prefer` is one to begin before others, if it may: in a
+    replay it is begun even after a failure, for in the recording it was beside that.
     """
 
     frontier: Frontier
@@ -58,7 +59,7 @@ class Schedule:
                 stopped[state_id] = decision
         self.failing = lost is not None or self.frontier.error is not None
         try:
-            begun = None if self.failing else self._begun(plan, config, history, stopped)
+            begun = self._begun(plan, config, history, stopped)
             if begun is not None or self.busy:
                 return begun or AwaitAttempts()
             if self.failing:
@@ -78,10 +79,14 @@ class Schedule:
         stopped: dict[str, EnterState | ScheduleRetry],
     ) -> Decision | None:
         """Return what can be begun beside the attempts that are being made, None when nothing can."""
+        if self.failing and self.prefer is None:
+            return None
         if len(self.busy) >= (history.side_by_side or 1):
             return next((again for again in stopped.values() if isinstance(again, ScheduleRetry)), None)
         first = self.prefer
         if first not in stopped and (first in history.states or not self.frontier.may_begin(first)):
+            first = None
+        if first is None and not self.failing:
             first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
         if first is None:
             return None

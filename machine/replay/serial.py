@@ -10,11 +10,13 @@ from collections.abc import Iterable
 
 from machine.events import Entry, StateCompleted, StateEntered, StateFailed
 
-__all__ = ["one_after_another"]
+__all__ = ["blocks_of"]
 
 
-def one_after_another(entries: Iterable[Entry]) -> list[Entry]:
-    """Return a run's entries with those of each attempt next to each other, in an order the run could have had.
+def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Return a run's entries in blocks, one after the other as the run could have made them.
+
+    There is one for each attempt, and one for each entry that is of none.
 
     An attempt stands where it ended. One that failed and that no other attempt of its state follows stands after
     all that ran beside it, for after a failure nothing is begun any more.
@@ -42,5 +44,4 @@ def one_after_another(entries: Iterable[Entry]) -> list[Entry]:
             open_attempts[state_id] = [entry]
         else:
             blocks.append([entry])
-    blocks += [*failed.values(), *open_attempts.values()]
-    return [entry for block in blocks for entry in block]
+    return [*blocks, *failed.values(), *open_attempts.values()]
