@@ -9,6 +9,7 @@ import attrs
 
 from machine.config import RunManifest
 from machine.io.scope import Log, Payloads
+from machine.kernel.decisions import EnterState
 from machine.plan import Graph, PlanState
 
 __all__ = ["DrivenLog", "Opening", "Outside"]
@@ -38,7 +39,7 @@ class DrivenLog(Log, Protocol):
         """Take in what was said from outside, where `graph` was in force until now."""
         ...
 
-    def carry(self, state_id: str, attempt: int) -> bool:
+    def carry(self, decision: EnterState) -> bool:
         """Take over a recorded attempt that was cut, and say whether there was one. Never so in live mode."""
         ...
 

@@ -213,7 +213,7 @@ class Run:
                 await self.log.durable()
                 self.reporter.waiting(decision.state_id, left)
                 await anyio.sleep(left)
-        if self.log.carry(decision.state_id, decision.attempt):
+        if self.log.carry(decision):
             return
         state = self.graph.states[decision.state_id]
         entered = StateEntered(state.id, decision.attempt, decision.base_snapshot_id)

@@ -11,6 +11,7 @@ from machine.engine.log import Draft, LiveLog
 from machine.engine.past import SharedPast
 from machine.events import Entry
 from machine.io.scope import Payloads
+from machine.kernel.decisions import EnterState
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store, StoredEvent
 
@@ -55,10 +56,9 @@ class ForkLog(LiveLog):
             self._graphs[plan_id] = earlier_graph(self._graph, self.load(plan_id))
         return Outside(self._graphs[plan_id], cancel)
 
-    def carry(self, state_id: str, attempt: int) -> bool:
+    def carry(self, decision: EnterState) -> bool:
         """Copy what the shared past has of a state whose inputs are what they were, and say whether it did."""
-        del attempt
-        entries = self._past.carried(state_id, self.history)
+        entries = self._past.carried(decision, self.history)
         if entries is None:
             return False
         self.copy(entries)

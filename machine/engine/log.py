@@ -19,6 +19,7 @@ from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, chain_next, seal
 from machine.failures import refused
 from machine.io.scope import Payloads
+from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.plan import Graph, PlanState
 from machine.secrets.policy import SecretPolicy
@@ -162,9 +163,9 @@ class LiveLog:
         """Return the plan that was given, and whether somebody has cancelled the run."""
         return Outside(graph, self._control.cancelling)
 
-    def carry(self, state_id: str, attempt: int) -> bool:
+    def carry(self, decision: EnterState) -> bool:
         """Return False: a live run has nothing recorded ahead of it."""
-        del state_id, attempt
+        del decision
         return False
 
     def limit(self, timeout: float | None) -> float | None:

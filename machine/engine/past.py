@@ -32,6 +32,7 @@ from machine.events import (
 from machine.failures import orphaned
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.call import Call, path_key
+from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.secrets.handle import has_handle, stripped
 
@@ -171,22 +172,23 @@ class SharedPast:
 
     # -- what is copied ----------------------------------------------------------------------------------
 
-    def carried(self, state_id: str, history: History) -> Sequence[Entry] | None:
+    def carried(self, decision: EnterState, history: History) -> Sequence[Entry] | None:
         """Return the entries to copy for a state that is about to begin, None when it is to run again.
 
         A state in which an effect hangs is never simply run again: it is begun, as far as its facts go, and cut,
         so that it goes on as after any crash.
         """
+        state_id, base = decision.state_id, decision.base_snapshot_id
         found = self._of.get(state_id, [])
         if len(found) != 1 or state_id in history.states:
             return None
         (segment,) = found
-        same = segment.base_snapshot_id == history.checkpoint and not any(
+        same = segment.base_snapshot_id == base and not any(
             entry.seq in self.overridden for entry in segment.entries
         )
         if same and self._explicit_before(segment) == self._explicit_now(history):
             return segment.entries
-        return list(_cut(segment, history.checkpoint or "")) if segment.uncertain else None
+        return list(_cut(segment, base)) if segment.uncertain else None
 
     def _explicit_before(self, segment: Segment) -> _Explicit:
         """Return the facts under explicit keys before a state; of one that was replaced, that it was."""

@@ -27,7 +27,7 @@ from machine.engine.run_id import new_run_id
 from machine.engine.second import SecondOf, second_of
 from machine.engine.transports import opened
 from machine.errors import CanonicalError, Code, Concurrency, ConfigError, ErrorInfo, RunError, UsageError
-from machine.events import ArtifactKind, Wait
+from machine.events import STOPPED_CODES, ArtifactKind, Wait
 from machine.ids import STANDARD_TAGS, ContextKey, OpId, RunId
 from machine.io.live import LiveIo
 from machine.io.provider import IoProvider
@@ -327,6 +327,8 @@ def result_of(store: Store, order: Sequence[str], history: History) -> RunResult
     """Return how a run stands; `order` is that of the states in its digest."""
     snapshot_id = history.final_snapshot_id
     failed = [state.error for state in history.states.values() if state.status is StateStatus.FAILED]
+    # one that was cut because another had failed is not why the run did
+    failed.sort(key=lambda error: error is not None and error.code not in STOPPED_CODES)
     return RunResult(
         run_id=history.run_id or "",
         status=history.status.value,
@@ -334,6 +336,6 @@ def result_of(store: Store, order: Sequence[str], history: History) -> RunResult
         head_seq=history.head_seq,
         final_snapshot_id=snapshot_id,
         context=Snapshot.open(snapshot_id, store.get).to_dict() if snapshot_id else {},
-        error=failed[-1] if failed else None,
+        error=history.error or (failed[-1] if failed else None),
         waits=history.unanswered,
     )

@@ -6,6 +6,8 @@ Nothing here decides what comes next, and no attempt knows of another.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -46,8 +48,12 @@ class _SideBySide:
 
     async def decisions(self, group: TaskGroup) -> None:
         """Perform decisions until the run is done, or what is going on was cancelled because a state has failed."""
+        self._run.beside = group.cancel_scope
+        with self._noting():
+            await self._decisions(group)
+
+    async def _decisions(self, group: TaskGroup) -> None:
         run = self._run
-        run.beside = group.cancel_scope
         while not isinstance(decision := run.decided(), Done):
             if isinstance(decision, EnterState):
                 assert run.schedule is not None
@@ -63,6 +69,16 @@ class _SideBySide:
                 self._ended = anyio.Event()
         self.done = True
 
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Note what the run cannot go on for: a task group would tell of it in a group of its own."""
+        try:
+            yield
+        except BaseException as exc:
+            if not isinstance(exc, anyio.get_cancelled_exc_class()):
+                self.failure = self.failure or exc
+            raise
+
     def _cancels(self) -> bool:
         """Say whether what is going on is to be cancelled: a state has failed for good."""
         mode, schedule = self._run.config.execution_mode, self._run.schedule
@@ -74,11 +90,8 @@ class _SideBySide:
         task = current_task()
         run.tasks.add(task)
         try:
-            await run.enter(decision)
-        except BaseException as exc:
-            if not isinstance(exc, anyio.get_cancelled_exc_class()):
-                self.failure = self.failure or exc
-            raise
+            with self._noting():
+                await run.enter(decision)
         finally:
             run.tasks.discard(task)
             assert run.schedule is not None

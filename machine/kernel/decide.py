@@ -60,7 +60,9 @@ def decide(
     if history.started is None or history.checkpoint is None:
         return StartRun()
     busy: AbstractSet[str] = schedule.busy if schedule is not None else frozenset()
-    if history.final or cancel or history.cancelling or history.open.keys() - busy:
+    if history.final or cancel or history.open.keys() - busy:
+        return cancelled(history, busy)
+    if history.cancelling and (schedule is None or not schedule.preferred(history)):
         return cancelled(history, busy)
     if history.status is RunStatus.SUSPENDED and history.unanswered:
         return Done(history.status)

@@ -6,6 +6,8 @@ replay may begin them in another order than the one they were recorded in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from machine.config import RunConfig
@@ -31,8 +33,8 @@ __all__ = ["Schedule"]
 class Schedule:
     """How far a run whose states run side by side has come, and who is at work on it.
 
-    `busy` are the states whose attempts are being made; `prefer` is one to begin before others, if it may: in a
-    replay it is begun even after a failure, for in the recording it was beside that.
+    `busy` are the states whose attempts are being made. `prefer` is one to begin before others if it may, even when
+    the run has failed: it was begun before that, where one attempt is replayed after another.
     """
 
     frontier: Frontier
@@ -41,9 +43,15 @@ class Schedule:
     failing: bool = False
     """True when no further state is begun: one has failed for good, or two got in each other's way."""
 
+    def preferred(self, history: History) -> str | None:
+        """Return the state to begin before others, None when there is none that may begin and never has."""
+        self.frontier.follow(history)
+        fresh = self.prefer not in history.states and self.frontier.may_begin(self.prefer)
+        return self.prefer if fresh else None
+
     def next(self, plan: Graph, config: RunConfig, history: History) -> Decision:
         """Return the next decision."""
-        self.frontier.follow(history)
+        preferred = self.preferred(history)
         stopped: dict[str, EnterState | ScheduleRetry] = {}
         waits: list[Wait] = []
         lost: str | None = None
@@ -58,8 +66,11 @@ class Schedule:
             else:
                 stopped[state_id] = decision
         self.failing = lost is not None or self.frontier.error is not None
+        first = self.prefer if self.prefer in stopped else preferred
         try:
-            begun = self._begun(plan, config, history, stopped)
+            if first is None and not self.failing:
+                first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
+            begun = self._begun(plan, config, history, first, stopped) if first is not None else None
             if begun is not None or self.busy:
                 return begun or AwaitAttempts()
             if self.failing:
@@ -76,26 +87,19 @@ class Schedule:
         plan: Graph,
         config: RunConfig,
         history: History,
-        stopped: dict[str, EnterState | ScheduleRetry],
+        first: str,
+        stopped: Mapping[str, EnterState | ScheduleRetry],
     ) -> Decision | None:
-        """Return what can be begun beside the attempts that are being made, None when nothing can."""
-        if self.failing and self.prefer is None:
-            return None
-        if len(self.busy) >= (history.side_by_side or 1):
-            return next((again for again in stopped.values() if isinstance(again, ScheduleRetry)), None)
-        first = self.prefer
-        if first not in stopped and (first in history.states or not self.frontier.may_begin(first)):
-            first = None
-        if first is None and not self.failing:
-            first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
-        if first is None:
-            return None
+        """Return how a state is begun, None when enough attempts are being made."""
         again = stopped.get(first)
-        if isinstance(again, EnterState):
-            return attrs.evolve(again, base_snapshot_id=self.frontier.base(first).id)
-        if again is not None:
+        if isinstance(again, ScheduleRetry):
             return again
-        return passed_over(plan, config, history, first) or EnterState(first, 0, self.frontier.base(first).id)
+        if len(self.busy) >= (history.side_by_side or 1):
+            return next((other for other in stopped.values() if isinstance(other, ScheduleRetry)), None)
+        if again is not None:
+            return attrs.evolve(again, base_snapshot_id=self.frontier.base(first).id)
+        passed = passed_over(plan, config, history, first)
+        return passed or EnterState(first, 0, self.frontier.base(first).id)
 
     def _failed(self, history: History, lost: str | None) -> CompleteRun:
         error = self.frontier.error

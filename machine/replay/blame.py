@@ -18,6 +18,7 @@ from machine import canonical
 from machine.errors import Code, UsageError
 from machine.events import FactRecorded, RunStarted, StateCompleted, StateEntered, StateFailed
 from machine.ids import RESERVED_FACT_PREFIX
+from machine.kernel.serial import one_after_another
 from machine.kernel.snapshot import Snapshot
 from machine.plan import SideEffects, parts_of
 from machine.replay.occurrences import Occurrence, leaves, occurrences
@@ -169,35 +170,44 @@ def blame(run_id: str, pointer: str, *, store: Store, at: int | None = None) -> 
 
 @attrs.frozen(eq=False)
 class _Checkpoint:
-    """The context after an event; `base` is that of the attempt which made it."""
+    """The context after an event, and the one that the attempt which made it began on."""
 
     seq: int
     state_id: str | None
     attempt: int | None
     snapshot: Snapshot
+    base: Snapshot
 
 
 class _Chain:
     def __init__(self, run: PastRun, at: int) -> None:
         self.run = run
         self.checkpoints: list[_Checkpoint] = []
-        attempt = 0
-        for entry in run.entries[:at]:
+        attempt, base = 0, ""
+        for entry in one_after_another(run.entries[:at]):
             match entry.event:
                 case RunStarted() as event:
                     opened = run.snapshot(event.initial_snapshot_id)
-                    self.checkpoints.append(_Checkpoint(entry.seq, None, None, opened))
+                    self.checkpoints.append(_Checkpoint(entry.seq, None, None, opened, opened))
                 case StateEntered() as event:
-                    attempt = event.attempt
+                    attempt, base = event.attempt, event.base_snapshot_id
                 case StateCompleted() as event:
-                    opened = run.snapshot(event.context_snapshot_id)
-                    self.checkpoints.append(_Checkpoint(entry.seq, event.state_id, attempt, opened))
+                    after = self._after(event)
+                    began = run.snapshot(base)
+                    self.checkpoints.append(_Checkpoint(entry.seq, event.state_id, attempt, after, began))
                 case _:
                     pass
         self.steps: list[Step] = []
         self.waiting: list[tuple[Sequence[str], int]] = []
         self.versions: dict[str, list[tuple[int, bytes | None]]] = {}
         self.known: dict[tuple[str, int], int] = {}
+
+    def _after(self, event: StateCompleted) -> Snapshot:
+        """Return the context once a state has completed, with what others had written by then beside it."""
+        after = self.run.snapshot(event.context_snapshot_id)
+        if event.wrote is None:
+            return after
+        return self.checkpoints[-1].snapshot.changed({key: after.value(key) for key in event.wrote})[0]
 
     # -- what is there -----------------------------------------------------------------------------------
 
@@ -299,7 +309,7 @@ class _Chain:
         return attrs.evolve(source, step=self.known[version])
 
     def _keys(self, base: int, wanted: dict[str, Any]) -> Iterator[KeySource]:
-        snapshot = self.checkpoints[base].snapshot
+        snapshot = self.checkpoints[base + 1].base
         for key in sorted(snapshot.keys()):
             found = occurrences(wanted, canonical.decode(snapshot.get(key) or b"null")) if wanted else []
             tokens = [key, *_common([tokens_of(item.pointer) for item in found])]

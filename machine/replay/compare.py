@@ -19,6 +19,7 @@ from machine.engine.provenance import code_of_states
 from machine.engine.reporter import Reporter
 from machine.events import RunResumed, RunStarted, StateEntered
 from machine.io.transport import Transport
+from machine.kernel.decisions import EnterState
 from machine.plan import Graph, Plan, earlier_graph
 from machine.replay.cause import explained
 from machine.replay.divergence import Diverged, Divergence
@@ -177,10 +178,10 @@ class _ByState(ReplayLog):
         super().__init__(*args)
         self._gone = gone
 
-    def carry(self, state_id: str, attempt: int) -> bool:
-        if super().carry(state_id, attempt):
+    def carry(self, decision: EnterState) -> bool:
+        if super().carry(decision):
             return True
-        if state_id in self._gone:
+        if decision.state_id in self._gone:
             self._consume_to(self._end + 1)
             return True
         return False

@@ -39,6 +39,7 @@ from machine.ids import RunId
 from machine.io.scope import Payloads
 from machine.io.transport import Transport
 from machine.kernel.history import History, fold
+from machine.kernel.serial import one_after_another
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
 from machine.replay.paranoid import SecondRun
@@ -150,7 +151,9 @@ async def fork(
         result = await drive(
             plan.graph, store, keeper, watched, config=config, history=History(), past=past, begin=begin
         )
-    copied = {entry.seq: entry.seq for entry in prefix} | (past.copied if past is not None else {})
+    copied = {seq: entry.seq for seq, entry in enumerate(prefix, 1)} | (
+        past.copied if past is not None else {}
+    )
     taken = past.taken if past is not None else {}
     own = [entry for entry, _ in reading.entries(store, chosen)]
     states = _states(own, copied)
@@ -203,13 +206,15 @@ def _parted(
     """Return what is copied without a question, and the past from the first state on that has another fact."""
     if not replaced:
         return shared, None
+    if fold(shared[:1]).side_by_side is not None:
+        shared = one_after_another(shared)
     states = {getattr(entry.event, "state_id", None) for entry in replaced.values()}
     begin = next(
         index for index, entry in enumerate(shared) if getattr(entry.event, "state_id", "") in states
     )
     prefix = shared[:begin]
     entries = [replaced.get(entry.seq, entry) for entry in shared[begin:]]
-    plan_id = fold(prefix).plan_id or ""
+    plan_id = fold(prefix, History(in_seq=False)).plan_id or ""
     return prefix, SharedPast(entries, plan_id, frozenset(replaced), store.get, goes_on_with=graph.plan_id)
 
 

@@ -35,8 +35,9 @@ class Joins:
                 ):
                     text = f"{event.state_id} begins on what is not the context its ancestors left"
                     raise LogError(entry.seq, text, code=Code.LOG_BASE_SNAPSHOT)
-            elif isinstance(event, RunCompleted) and event.final_snapshot_id is not None:
-                if self._at(history).final().id != event.final_snapshot_id:
+            elif isinstance(event, RunCompleted):
+                final = event.final_snapshot_id
+                if final is not None and self._at(history).final().id != final:
                     text = "the run ends on what is not the context its states left"
                     raise LogError(entry.seq, text, code=Code.LOG_END_SNAPSHOT)
         except Conflict as exc:

@@ -28,6 +28,7 @@ from machine.events import (
 )
 from machine.io.call import Call
 from machine.io.scope import AttemptScope, Payloads
+from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, PlanState
@@ -94,7 +95,7 @@ class ReplayLog:
     def _next(self) -> Event | None:
         return self._recorded[self._at].event if self._at < len(self._recorded) else None
 
-    def carry(self, state_id: str, attempt: int) -> bool:
+    def carry(self, decision: EnterState) -> bool:
         """Take over the attempt that is next in the recording when it was cut, or is still open.
 
         What cut it came from outside and is not in any handler to reproduce; its facts are inputs like others.
@@ -104,7 +105,8 @@ class ReplayLog:
         if self._at >= len(self._recorded):
             return False
         first = self._recorded[self._at].event
-        if not isinstance(first, StateEntered) or (first.state_id, first.attempt) != (state_id, attempt):
+        due = decision.state_id, decision.attempt
+        if not isinstance(first, StateEntered) or (first.state_id, first.attempt) != due:
             return False
         for index in range(self._at + 1, len(self._recorded)):
             event = self._recorded[index].event

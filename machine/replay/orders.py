@@ -40,7 +40,8 @@ class Orders:
     """What orders a recording may be replayed in: `follows` has, for each block, those that must stand before it.
 
     The events of the run as a whole are where every order comes together. In between, a state follows those it has
-    an edge from; what ended without completing comes last, for after a failure nothing is begun.
+    an edge from; one that did not complete follows all that ended before it, for which one was first to fail, and
+    what is waited for, is told in that order.
     """
 
     follows: Sequence[Sequence[int]]

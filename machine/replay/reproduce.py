@@ -19,13 +19,13 @@ from machine.events import Entry, RunStarted
 from machine.io.replay import ReplayIo
 from machine.io.scope import AttemptScope
 from machine.io.transport import Transport
+from machine.kernel.serial import blocks_of
 from machine.plan import Graph, Plan
 from machine.replay.asked import graphs_of
 from machine.replay.cause import explained
 from machine.replay.differences import corrupt
 from machine.replay.divergence import Diverged, Divergence, RecordingEnds
 from machine.replay.log import ReplayLog
-from machine.replay.serial import blocks_of
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
