@@ -30,6 +30,7 @@ from machine.io.scope import AttemptScope, Quiet, running_tasks
 from machine.io.transport import Transport
 from machine.io.undeclared import behind_io
 from machine.kernel.context import Context
+from machine.kernel.frontier import Frontier
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, PlanState, SideEffects
@@ -123,10 +124,16 @@ async def dry_run(
         target=target,
         second=second,
     )
-    graph, history, bases = plan.graph, History(), dict[str, str]()
+    graph, history, bases = plan.graph, History(), dict[str, Snapshot]()
+    load = behind_io(store.get)
+    frontier = Frontier(graph, load)
     for entry, _ in reading.entries(store, result.run_id):
         if isinstance(entry.event, StateSkipped):
-            bases[entry.event.state_id] = history.checkpoint or ""
+            if history.side_by_side is None:
+                bases[entry.event.state_id] = Snapshot.open(history.checkpoint or "", load)
+            else:
+                frontier.follow(history)
+                bases[entry.event.state_id] = frontier.base(entry.event.state_id)
         history.advance(entry)
     skipped = [
         graph.states[state_id]
@@ -182,11 +189,11 @@ class _Previews:
     catalogue: Catalogue
     door: Doorkeeper
 
-    async def effect_of(self, state: PlanState, base: str) -> DryEffect:
+    async def effect_of(self, state: PlanState, base: Snapshot) -> DryEffect:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
         vault = Vault(self.config.secrets, self.store.secret_key())
         log = PreviewLog(self.history, self.store.get)
-        ctx = Context(Snapshot.open(base, behind_io(self.store.get)))
+        ctx = Context(base)
         scope = self._scope(state, log, vault)
         try:
             scope.idempotency_key = self.door.idempotency_key(scope, ctx)

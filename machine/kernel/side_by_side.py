@@ -55,8 +55,9 @@ class Schedule:
         stopped: dict[str, EnterState | ScheduleRetry] = {}
         waits: list[Wait] = []
         lost: str | None = None
-        for state_id in history.stopped:
-            if state_id in self.busy:
+        known = [self.prefer] if self.prefer in history.stopped else history.stopped
+        for state_id in known:
+            if state_id is None or state_id in self.busy:
                 continue
             decision = tried_again(plan, config, history, state_id)
             if decision is None:

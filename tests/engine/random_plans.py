@@ -31,10 +31,11 @@ class Slow(BaseTransport):
         return {"value": number * 7}
 
 
-def random_plan(shape, size, pace, *, plain=True):
+def random_plan(shape, size, pace, *, plain=True, dawdles=True):
     """Return a plan: `shape` seeds what it is, `pace` how long each part of it takes.
 
-    Every state reads what its parents wrote, and writes a key of its own and one that all write alike.
+    Every state reads what its parents wrote, and writes a key of its own and one that all write alike. One that is
+    `plain` may block a thread; one that `dawdles` takes its time by itself, in a replay too.
     """
     draw = random.Random(shape)
     plan = Plan("fan", version=str(shape))
@@ -55,9 +56,9 @@ def random_plan(shape, size, pace, *, plain=True):
         blocking = plain and draw.random() < 0.2
 
         async def handler(ctx, io, rec, number=number, parents=parents, branches=branches):
-            await asyncio.sleep(pace.random() * 0.002)
+            await asyncio.sleep(pace.random() * 0.002 * dawdles)
             answer = (await io.call("world", {"n": number})).response["value"]
-            await asyncio.sleep(pace.random() * 0.001)
+            await asyncio.sleep(pace.random() * 0.001 * dawdles)
             value(ctx, number, parents, answer)
             return StateOutcome(skip=later(number)[:1]) if branches else None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 
 import anyio
 import pytest
@@ -18,6 +17,7 @@ from machine import (
     Plan,
     RetryPolicy,
     RunConfig,
+    StateOutcome,
     replay,
     resume,
     run,
@@ -87,11 +87,11 @@ def test_one_at_a_time_and_side_by_side_come_to_one_context(shape):
 @pytest.mark.parametrize("shape", range(2))
 def test_a_run_killed_anywhere_comes_to_the_same_context(shape, durability, crashed_after):
     pace = random.Random(shape)
-    plan = random_plan(shape, 14, pace)
+    plan = random_plan(shape, 10, pace)
     config = side_by_side(5, durability=durability, undeclared_io="allow")
     with MemoryStore() as store:
         whole = run(plan, store=store, config=config, transports={"world": Slow(shape, pace)})
-        for length in range(1, whole.head_seq, 3):
+        for length in range(1, whole.head_seq, 4):
             left = crashed_after(store, whole.run_id, length)
             # what happened before the crash was asked for before the crash
             resumed = resume(whole.run_id, plan=plan, store=left, transports={"world": Slow(shape, pace)})
@@ -532,4 +532,143 @@ def test_a_fork_and_a_comparison_of_such_a_run_name_its_states():
         assert compared.identical
 
 
-_ = StateSkipped, time
+def test_a_dry_run_shows_the_effect_on_what_its_ancestors_wrote():
+    plan = Plan("op")
+    first = writer(plan, "step.first", {"name": "first"})
+    writer(plan, "step.beside", {"beside": 1}, wait=0.01)
+
+    @plan.state(
+        "step.effect",
+        after=[first],
+        side_effects="apply_side_effect",
+        idempotency=lambda ctx: f"once {ctx['name']} {'beside' in ctx}",
+    )
+    async def effect(ctx, io, rec):
+        await io.http("POST", "http://127.0.0.1:9/", json={"keys": list(ctx)})
+
+    with MemoryStore() as store:
+        dry = machine.dry_run(plan, store=store, config=side_by_side())
+        (shown,) = dry.effects
+        assert (shown.idempotency_key, shown.state_id) == ("once first False", "op.step.effect")
+
+
+# -- branches ----------------------------------------------------------------------------------------------
+
+MODES = {"one at a time": RunConfig(), "side by side": side_by_side(4)}
+
+
+def branching(outcome, ran, **options):
+    """Return a plan: a choice, two ways on from it, and a state where they join, with one after it."""
+    plan = Plan("op")
+
+    def add(name, after):
+        @plan.state(name, after=after)
+        async def handler(ctx, io, rec):
+            ran.append(name)
+            ctx[name] = 1
+
+        return handler
+
+    @plan.state("choose.way")
+    async def choose(ctx, io, rec):
+        return outcome
+
+    left, right = add("left.one", [choose]), add("right.one", [choose])
+    further = add("left.two", [left])
+    join = add("join.both", [further, right])
+    add("join.after", [join])
+    return plan
+
+
+@pytest.mark.parametrize("config", MODES.values(), ids=MODES)
+@pytest.mark.parametrize(
+    ("outcome", "runs", "skipped"),
+    [
+        (None, {"left.one", "left.two", "right.one", "join.both", "join.after"}, {}),
+        (
+            StateOutcome(goto="right.one"),
+            {"right.one", "join.both", "join.after"},
+            {"op.left.one": "not_taken:op.choose.way", "op.left.two": "unreachable:op.left.one"},
+        ),
+        (
+            StateOutcome(skip=("op.right.one",)),
+            {"left.one", "left.two", "join.both", "join.after"},
+            {"op.right.one": "not_taken:op.choose.way"},
+        ),
+        (
+            StateOutcome(goto=()),
+            set(),
+            {
+                "op.left.one": "not_taken:op.choose.way",
+                "op.right.one": "not_taken:op.choose.way",
+                "op.left.two": "unreachable:op.left.one",
+                "op.join.both": "unreachable:op.right.one",
+                "op.join.after": "unreachable:op.join.both",
+            },
+        ),
+    ],
+    ids=["no choice", "goto", "skip", "nowhere"],
+)
+def test_what_no_edge_leads_to_any_more_is_skipped_and_says_why(outcome, runs, skipped, config):
+    ran = []
+    plan = branching(outcome, ran)
+    with MemoryStore() as store:
+        result = run(plan, store=store, config=config)
+        assert (result.status, set(ran), set(result.context)) == ("completed", runs, runs)
+        events = events_of(store, result.run_id)
+        found = {event.state_id: event.reason for event in events if isinstance(event, StateSkipped)}
+        assert found == skipped
+        sound(plan, store, result)
+
+
+@pytest.mark.parametrize("config", MODES.values(), ids=MODES)
+def test_a_choice_outlives_a_crash(config, crashed_after):
+    ran = []
+    plan = branching(StateOutcome(goto="left.one"), ran)
+    with MemoryStore() as store:
+        whole = run(plan, store=store, config=config)
+        for length in range(1, whole.head_seq):
+            left = crashed_after(store, whole.run_id, length)
+            resumed = resume(whole.run_id, plan=plan, store=left)
+            assert resumed.final_snapshot_id == whole.final_snapshot_id
+            sound(plan, left, resumed)
+
+
+@pytest.mark.parametrize("config", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("options", [{"goto": "left.two"}, {"skip": ["rigth.one"]}, {"goto": "join.no"}])
+def test_a_branch_to_what_does_not_follow_is_refused(options, config):
+    plan = branching(StateOutcome(**options), [])
+    with MemoryStore() as store:
+        result = run(plan, store=store, config=config)
+        assert (result.status, result.error.code) == ("failed", "unknown_branch")
+        assert "which does not follow it (" in result.error.message
+        sound(plan, store, result)
+
+
+def test_another_choice_than_was_recorded_is_a_divergence():
+    with MemoryStore() as store:
+        result = run(branching(StateOutcome(goto="left.one"), []), store=store)
+        changed = branching(StateOutcome(goto="right.one"), [])
+        divergence = replay(result.run_id, plan=changed, store=store).divergence
+        assert (divergence.state_id, divergence.seq) == ("op.choose.way", 3)
+
+
+def test_going_on_and_skipping_at_once_is_refused():
+    with pytest.raises(MachineError, match="not both"):
+        StateOutcome(goto="a.b", skip=["a.c"])
+
+
+def test_a_state_passed_over_by_its_tag_leads_on():
+    plan, ran = Plan("op"), []
+    first = writer(plan, "step.first", {}, tags=["fetch_data"])
+
+    @plan.state("step.second", after=[first])
+    async def second(ctx, io, rec):
+        ran.append("second")
+
+    for config in (RunConfig(skip_tags=["fetch_data"]), side_by_side(skip_tags=["fetch_data"])):
+        with MemoryStore() as store:
+            result = run(plan, store=store, config=config)
+            assert result.status == "completed"
+            sound(plan, store, result)
+    assert ran == ["second"] * 4
