@@ -157,6 +157,27 @@ def test_branches_are_taken_as_they_were(store):
     assert found.schedules > 2
 
 
+def test_of_several_missing_edges_the_same_is_told_under_every_schedule(store):
+    plan = Plan("fan")
+    for number in range(3):
+
+        @plan.state(f"write.n{number}")
+        async def write(ctx, io, rec, number=number):
+            await io.sleep(0.01 * (3 - number))
+            ctx[f"k{number}"] = number
+
+        @plan.state(f"read.n{number}")
+        async def read(ctx, io, rec, number=number):
+            await io.sleep(0.01 * (3 - number))
+            ctx[f"r{number}"] = ctx.get(f"k{number}")
+
+    result = recorded(plan, store, RunConfig(execution_mode=FanOutJoin(6)))
+    assert result.error.details == {"key": "k0", "reader": "fan.read.n0", "writer": "fan.write.n0"}
+    found = machine.schedules(result.run_id, plan=plan, store=store)
+    assert found.identical, found.divergence
+    assert found.digest == result.digest
+
+
 def test_a_run_with_no_other_schedule_says_so(store):
     plan = Plan("chain")
     plan.state("s.a")(lambda ctx, io, rec: None)
