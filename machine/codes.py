@@ -66,6 +66,7 @@ class Code(StrEnum):
     INVOCATION_CONFLICT = "invocation_conflict"
     INVALID_INVOCATION_KEY = "invalid_invocation_key"
     HANDLER_ERROR = "handler_error"
+    WORKER_DIED = "worker_died"
     INVALID_OUTCOME = "invalid_outcome"
     UNKNOWN_BRANCH = "unknown_branch"
     STATE_TIMEOUT = "state_timeout"

@@ -5,6 +5,7 @@ Values only. Nothing here reads the environment, a clock or a file.
 
 from __future__ import annotations
 
+import functools
 import typing
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -41,6 +42,9 @@ LONGEST_SECONDS: Final = 365 * 24 * 3600.0
 """No delay or timeout is longer: one year."""
 
 _E = TypeVar("_E", bound=StrEnum)
+_hints = functools.cache(
+    typing.get_type_hints
+)  # which takes longer than all else there is to a configuration
 
 
 def _refuse(name: str, problem: str) -> ConfigError:
@@ -54,7 +58,7 @@ def _seconds(_: Any, field: attrs.Attribute[Any], value: float) -> None:
 
 
 def _instance(owner: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    kind = typing.get_type_hints(type(owner))[field.name]
+    kind = _hints(owner.__class__)[field.name]
     if not isinstance(value, kind):
         raise _refuse(field.name, f"must be {getattr(kind, '__name__', kind)}, not {value!r}")
 

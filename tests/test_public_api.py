@@ -161,18 +161,21 @@ def importing(statement: str) -> dict[str, object]:
 
 
 def test_importing_the_package_loads_nothing_that_it_may_not_need():
-    heavy = {
-        "httpx",
-        "rich",
-        "cyclopts",
-        "hypothesis",
-        "pytest",
+    clients = {"httpx", "httpcore", "http", "urllib", "ssl", "socket", "email", "openai"}
+    command_line = {"rich", "cyclopts", "click", "argparse", "docstring_parser"}
+    tests = {"pytest", "_pytest", "hypothesis", "unittest", "doctest", "pdb"}
+    engine = {
         "asyncio",
         "anyio",
-        "attrs",
-        "cattrs",
+        "concurrent",
+        "multiprocessing",
+        "subprocess",
+        "threading",
+        "logging",
         "sqlite3",
     }
+    values = {"attr", "attrs", "cattrs", "orjson", "blake3", "rfc8785", "json", "inspect", "dataclasses"}
+    heavy = clients | command_line | tests | engine | values
     loaded = importing("import machine")["loaded"]
     assert isinstance(loaded, list)
     assert sorted(heavy & {name.split(".")[0] for name in loaded}) == []
@@ -189,12 +192,18 @@ def test_defining_a_plan_and_opening_a_store_loads_no_http_library_and_no_comman
         "assert run(plan, store=open_store('memory://')).status == 'completed'"
     )["loaded"]
     assert isinstance(loaded, list)
-    assert (
-        sorted(
-            {"httpx", "rich", "cyclopts", "hypothesis", "pytest"} & {name.split(".")[0] for name in loaded}
-        )
-        == []
-    )
+    needless = {
+        "httpx",
+        "rich",
+        "cyclopts",
+        "argparse",
+        "hypothesis",
+        "pytest",
+        "unittest",
+        "multiprocessing",
+    }
+    assert sorted(needless & {name.split(".")[0] for name in loaded}) == []
+    assert [name for name in loaded if name.startswith(("machine.cli", "machine.testing"))] == []
 
 
 # -- which way imports run -----------------------------------------------------------------------------------

@@ -102,6 +102,7 @@ def build(start: Callable[..., int]) -> App:
         app.command(path, name=name, help=summary, sort_key=position)
     app.register_install_completion_command(help="Install tab completion for the shell in use.")
     app.meta.default(start)
+    app.meta.suppress_keyboard_interrupt = False  # reported as every other end is
     return app
 
 
@@ -133,11 +134,11 @@ def launch(argv: Sequence[str]) -> int:
         return int(command(*bound.args, **bound.kwargs) or 0)
 
     app = build(start)
-    for token in options:
-        if token in COMMANDS:
-            full_help(app, token)
-            break
     try:
+        for token in options:
+            if token in COMMANDS:
+                full_help(app, token)
+                break
         return int(app.meta(argv) or 0)
     except BrokenPipeError:
         raise

@@ -28,7 +28,7 @@ from machine.errors import (
     UsageError,
 )
 
-__all__ = ["Cancelled", "Exit", "NotHere", "exit_of", "report"]
+__all__ = ["Cancelled", "Exit", "NotHere", "as_json", "exit_of", "report"]
 
 
 class Exit(IntEnum):
@@ -112,12 +112,17 @@ def report(exc: BaseException, session: Session) -> int:
         traceback.print_exception(exc, file=sys.stderr)
     code, message, hint, details = _told(exc)
     if session.as_json:
-        session.json({"error": {"code": code, "message": message, "hint": hint, "details": details}})
+        session.json({"error": as_json(exc)})
     elif code == Cancelled.default_code:
         session.out.line((clean(message), "yellow"), err=True)
     else:
         _print(session, code, message, hint, details)
     return int(exit_of(exc))
+
+
+def as_json(exc: BaseException) -> dict[str, Any]:
+    """Return what went wrong as a JSON object."""
+    return dict(zip(("code", "message", "hint", "details"), _told(exc), strict=True))
 
 
 def _print(

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from typing import Final
 
 import machine
-from machine.cli import progress
+from machine.cli import bulk, looking, progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.reading import short_state
 from machine.cli.schedules import permuted, show_divergence
-from machine.cli.session import Flag, Injected, names_bundle
+from machine.cli.session import Flag, Injected, Session, names_bundle
 from machine.config import UndeclaredIo
-from machine.errors import BundleError, Code, RunError, UsageError
+from machine.errors import BundleError, UsageError
 from machine.replay.compare import Verdict
-from machine.replay.divergence import DivergenceKind
-from machine.replay.verify import Problem
 
 __all__ = ["compare", "replay", "verify"]
 
@@ -30,13 +28,13 @@ _VERDICTS: Final[Mapping[Verdict, str]] = {
 
 
 def replay(
-    run: str,
-    /,
-    *,
+    *runs: bulk.Name,
     target: str | None = None,
     undeclared_io: UndeclaredIo | None = None,
     schedules: int | None = None,
     seed: int | None = None,
+    every: bulk.Every = False,
+    jobs: bulk.Jobs = None,
     quiet: Flag = False,
     session: Injected,
 ) -> int:
@@ -46,6 +44,9 @@ def replay(
     nothing is waited for. The result is identical (exit code 0), or the first divergence with its likely
     cause (exit code 1; 3 when the recording is damaged).
 
+    Of many runs, those that are not identical are told in full, in the order given, and then how many there are
+    of each kind. The exit code is the highest of those that the runs would have alone.
+
     With --schedules, a run whose states ran side by side is replayed under other schedules as well: its attempts
     in other orders that the plan allows, each in a copy of a process that has just loaded the plan. They come to
     one digest (exit code 0), or two states are named that share something beside the context, and where it shows
@@ -53,15 +54,13 @@ def replay(
 
     Parameters
     ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     target
         The plan to replay against, when it is not the one the run was started from.
     undeclared_io
         What becomes of what handlers do without io, when it is not to be as the run was configured: error, warn
         or allow.
     schedules
-        How many other schedules to replay under.
+        How many other schedules to replay one run under.
     seed
         Which schedules are drawn: a whole number, 0 unless given.
     quiet
@@ -69,6 +68,13 @@ def replay(
     """
     if schedules is None and seed is not None:
         raise UsageError("--seed says which schedules are drawn, and none are", hint="add --schedules N")
+    if not bulk.is_one(runs, every=every):
+        if schedules is not None:
+            raise UsageError("--schedules is for one run at a time", hint="name that run alone")
+        items = bulk.items_of(session, runs, every=every)
+        report = bulk.Report(session, "identical", ("diverged", "damaged", "error"), _tell_replay, quiet)
+        return report.of(looking.Replaying(session, target, undeclared_io), items, jobs)
+    (run,) = runs
     with session.reading(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
         if schedules is not None:
@@ -82,19 +88,19 @@ def replay(
                 undeclared_io=undeclared_io,
                 quiet=quiet,
             )
-        with progress.watching_quietly(quiet=quiet or session.as_json) as reporter, session.user_code():
-            try:
-                result = machine.replay(
-                    run_id, plan=loaded.plan, store=store, reporter=reporter, undeclared_io=undeclared_io
-                )
-            except SystemExit as exc:
-                raise RunError(
-                    f"the replay of run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
-                    code=Code.HANDLER_ERROR,
-                ) from exc
+        with progress.watching_quietly(quiet=quiet or session.as_json) as reporter:
+            result = looking.replayed(
+                session, store, run_id, loaded.plan, reporter=reporter, undeclared_io=undeclared_io
+            )
     if session.as_json:
         session.json({**result.to_json(), "undeclared_io": reporter.undeclared_json()})
-    elif result.divergence is None:
+    else:
+        _tell_replay(session, result)
+    return looking.exit_for(result)
+
+
+def _tell_replay(session: Session, result: machine.ReplayResult) -> None:
+    if result.divergence is None:
         open_end = "" if result.status != "running" else ", as far as the recording goes"
         session.out.line(
             ("identical", "green"), f"  {result.events} events  digest {short(result.digest)}{open_end}"
@@ -102,9 +108,6 @@ def replay(
     else:
         session.out.line(("diverged", "bold red"), f"  after {result.events} identical events")
         show_divergence(session, result.divergence)
-    if result.divergence is not None and result.divergence.kind is DivergenceKind.CORRUPT:
-        return Exit.INTEGRITY
-    return Exit.OK if result.identical else Exit.FAILED
 
 
 def compare(
@@ -158,40 +161,45 @@ def compare(
     return Exit.OK if result.identical else Exit.FAILED
 
 
-def verify(run: str, /, *, session: Injected) -> int:
+def verify(
+    *runs: bulk.Name,
+    every: bulk.Every = False,
+    jobs: bulk.Jobs = None,
+    quiet: Flag = False,
+    session: Injected,
+) -> int:
     """Check that a run is what was recorded; no user code runs.
 
     The hash chain, the rules of the log, every artifact and its hash, the index, and the store's own file.
     What is wrong is named by event, artifact or store (exit code 3).
 
+    Of many runs, those that are damaged are told in full, in the order given, and then how many there are of each
+    kind; the store's own file is checked once. The exit code is the highest of those that the runs would have
+    alone.
+
     Parameters
     ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
+    quiet
+        Do not show progress.
     """
+    if not bulk.is_one(runs, every=every):
+        items = bulk.items_of(session, runs, every=every)
+        if any(item.run_id for item in items):
+            items.append(looking.Item(session.store_url))
+        report = bulk.Report(session, "sound", ("damaged", "error"), _tell_verify, quiet)
+        return report.of(looking.Verifying(session), items, jobs)
+    (run,) = runs
     try:
         with session.reading(run) as (store, run_id):
             result = machine.verify(run_id, store=store)
     except BundleError as exc:
-        if exc.code == Code.BUNDLE_NOT_FOUND:
-            raise
-        result = _of_bundle(exc)
+        result = looking.of_bundle(exc)
     if session.as_json:
         session.json(result.to_json())
-        return Exit.OK if result.ok else Exit.INTEGRITY
-    counted = f"{result.events} events  {result.artifacts} artifacts"
+        return looking.exit_for(result)
+    _tell_verify(session, result)
     if result.ok:
-        session.out.line(("sound", "green"), f"  {counted}  digest {short(result.digest or '')}")
         return Exit.OK
-    number = len(result.problems)
-    session.out.line(("damaged", "bold red"), f"  {counted}  {number} problem{'s' if number > 1 else ''}")
-    session.out.table(
-        ["CODE", "WHERE", "PROBLEM"],
-        [
-            ((problem.code, "red"), clean(problem.where), clean(problem.message))
-            for problem in result.problems
-        ],
-    )
     if names_bundle(run):
         session.note("hint", "get the bundle again from where it came from, or export the run again")
     else:
@@ -199,7 +207,18 @@ def verify(run: str, /, *, session: Injected) -> int:
     return Exit.INTEGRITY
 
 
-def _of_bundle(exc: BundleError) -> machine.VerifyResult:
-    """Return what is wrong with a bundle that cannot be read as what is wrong with a run."""
-    where = "bundle" if exc.line is None else f"line {exc.line}"
-    return machine.VerifyResult("", 0, 0, None, (Problem(exc.code, where, exc.problem),))
+def _tell_verify(session: Session, result: machine.VerifyResult) -> None:
+    # of the store itself, and of a bundle that cannot be read, there is nothing to count
+    counted = f"  {result.events} events  {result.artifacts} artifacts" if result.events else ""
+    if result.ok:
+        session.out.line(("sound", "green"), f"{counted}  digest {short(result.digest or '')}")
+        return
+    number = len(result.problems)
+    session.out.line(("damaged", "bold red"), f"{counted}  {number} problem{'s' if number > 1 else ''}")
+    session.out.table(
+        ["CODE", "WHERE", "PROBLEM"],
+        [
+            ((problem.code, "red"), clean(problem.where), clean(problem.message))
+            for problem in result.problems
+        ],
+    )

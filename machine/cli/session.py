@@ -18,11 +18,21 @@ from machine.cli.output import Output
 from machine.errors import BundleError, Code, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from machine.config import Target
     from machine.replay.bundle import Bundle
     from machine.stores.base import Store
     from machine.target import Loaded
 
-__all__ = ["DEFAULT_STORE", "Flag", "Injected", "JsonText", "Repeated", "Session", "names_bundle"]
+__all__ = [
+    "DEFAULT_STORE",
+    "Flag",
+    "Injected",
+    "JsonText",
+    "Repeated",
+    "Session",
+    "names_bundle",
+    "names_directory",
+]
 
 DEFAULT_STORE: Final = "sqlite:///.machine/runs.db"
 """The store when neither `--store` nor `$MACHINE_STORE` names one."""
@@ -129,10 +139,15 @@ class Session:
 
     def load_recorded(self, store: Store, run_id: str, override: str | None) -> Loaded:
         """Return the plan of a run: the target recorded with it, or `override`."""
-        from machine.engine import reading  # noqa: PLC0415 - --help must not pay for it
-
         if override is not None:
             return self.load(override)
+        target = self.recorded_target(store, run_id)
+        return self.load(target.spec, target.directory)
+
+    def recorded_target(self, store: Store, run_id: str) -> Target:
+        """Return where the plan of a run came from. Raises `UsageError` when the run does not say."""
+        from machine.engine import reading  # noqa: PLC0415 - --help must not pay for it
+
         entry, _ = reading.first_entry(store, run_id)
         built = reading.provenance_of(store, entry)
         if built is None or built.target is None:
@@ -140,7 +155,7 @@ class Session:
                 f"run {run_id} does not say where its plan came from",
                 hint="name the plan with --target TARGET",
             )
-        return self.load(built.target.spec, built.target.directory)
+        return built.target
 
     @contextlib.contextmanager
     def user_code(self) -> Iterator[None]:
@@ -169,6 +184,13 @@ def names_bundle(name: str) -> bool:
         return False
     looks_so = os.sep in name or "/" in name or name.endswith(_BUNDLE_ENDINGS)
     return looks_so or Path(name).is_file()
+
+
+def names_directory(name: str) -> bool:
+    """Say whether what stands for a run is a directory, which means the bundles in it."""
+    if name == _LAST or _RUN_ID.fullmatch(name):
+        return False
+    return os.path.isdir(name)  # noqa: PTH112 - False for what cannot be a path
 
 
 def _opened(path: str) -> Bundle:

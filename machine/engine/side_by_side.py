@@ -54,20 +54,35 @@ class _SideBySide:
 
     async def _decisions(self, group: TaskGroup) -> None:
         run = self._run
+        only: EnterState | None = None  # an attempt that may be the only one
         while not isinstance(decision := run.decided(), Done):
             if isinstance(decision, EnterState):
-                assert run.schedule is not None
-                run.schedule.busy.add(decision.state_id)
-                group.start_soon(self._attempt, decision, name=decision.state_id)
+                if only is not None:
+                    group.start_soon(self._attempt, only)
+                self._busy.add(decision.state_id)
+                only = decision
             elif not isinstance(decision, AwaitAttempts):
                 await run.perform(decision)
             elif self._cancels():
+                if only is not None:  # what was decided is begun
+                    group.start_soon(self._attempt, only)
                 group.cancel_scope.cancel()
                 return
+            elif only is not None and len(self._busy) == 1:  # nothing can begin before it ends
+                await self._enter(only)
+                only = None
             else:
+                if only is not None:
+                    group.start_soon(self._attempt, only)
+                    only = None
                 await self._ended.wait()
                 self._ended = anyio.Event()
         self.done = True
+
+    @property
+    def _busy(self) -> set[str]:
+        assert self._run.schedule is not None
+        return self._run.schedule.busy
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
@@ -86,17 +101,20 @@ class _SideBySide:
         return failing and isinstance(mode, FanOutJoin) and mode.on_failure is OnFailure.CANCEL
 
     async def _attempt(self, decision: EnterState) -> None:
-        run = self._run
         task = current_task()
-        run.tasks.add(task)
+        self._run.tasks.add(task)
         try:
             with self._noting():
-                await run.enter(decision)
+                await self._enter(decision)
         finally:
-            run.tasks.discard(task)
-            assert run.schedule is not None
-            run.schedule.busy.discard(decision.state_id)
+            self._run.tasks.discard(task)
             self._ended.set()
+
+    async def _enter(self, decision: EnterState) -> None:
+        try:
+            await self._run.enter(decision)
+        finally:
+            self._busy.discard(decision.state_id)
 
 
 def branch(graph: Graph, state_id: str, outcome: StateOutcome) -> tuple[str, ...] | None:

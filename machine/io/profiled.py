@@ -120,17 +120,23 @@ class _Steps:
             if self._inner is None:
                 self._inner = self._function(*self._args).__await__()
             send = getattr(self._inner, "send", None)
-            return send(value) if send is not None else next(self._inner)
-        finally:
-            self._watch.step_ends()
+            awaited = send(value) if send is not None else next(self._inner)
+        except BaseException:  # it has come to its end
+            self._watch.pause()
+            raise
+        self._watch.step_ends()
+        return awaited
 
     def throw(self, *exc: Any) -> Any:
         """Go on with the handler, where it awaits, with an exception."""
         self._watch.step_begins()
         try:
-            return self._inner.throw(*exc)
-        finally:
-            self._watch.step_ends()
+            awaited = self._inner.throw(*exc)
+        except BaseException:  # the same
+            self._watch.pause()
+            raise
+        self._watch.step_ends()
+        return awaited
 
     def close(self) -> None:
         """Close the handler."""

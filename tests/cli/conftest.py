@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 import textwrap
@@ -163,6 +164,35 @@ def crashed(recorded):
 def environment():
     """Give the environment for a process that must not inherit a store or a wish for colour."""
     return {key: value for key, value in os.environ.items() if key not in {"MACHINE_STORE", "NO_COLOR"}}
+
+
+@pytest.fixture
+def on_terminal(environment):
+    """Run a command with its output on a terminal of 80 columns; give its exit code and what the terminal got."""
+
+    def run_it(*argv, **more):
+        main, side = pty.openpty()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "machine", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=side,
+            stderr=side,
+            env={**environment, "COLUMNS": "80", "TERM": "xterm", **more},
+        )
+        os.close(side)
+        got = b""
+        while True:
+            try:
+                chunk = os.read(main, 65536)
+            except OSError:  # how Linux says that the other side has closed
+                break
+            if not chunk:
+                break
+            got += chunk
+        os.close(main)
+        return child.wait(timeout=20), got.decode().replace("\r\n", "\n")
+
+    return run_it
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -13,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from machine.cli.app import build
 
 FULL = Path("/dev/full")
 
@@ -113,43 +114,20 @@ def test_output_that_cannot_be_written_is_an_error_without_a_traceback(kept):
     assert "Traceback" not in child.stderr
 
 
-def on_terminal(*argv, env):
-    """Run a command with its output on a terminal of 80 columns and return what the terminal got."""
-    main, side = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "machine", *argv],
-        stdin=subprocess.DEVNULL,
-        stdout=side,
-        stderr=side,
-        env={**env, "COLUMNS": "80", "TERM": "xterm"},
-    )
-    os.close(side)
-    got = b""
-    while True:
-        try:
-            chunk = os.read(main, 65536)
-        except OSError:  # how Linux says that the other side has closed
-            break
-        if not chunk:
-            break
-        got += chunk
-    os.close(main)
-    return child.wait(timeout=20), got.decode().replace("\r\n", "\n")
-
-
-def test_colour_is_for_terminals_and_not_when_no_color_is_set(recorded, environment, machine):
-    code, got = on_terminal("replay", "@last", env=environment)
+def test_colour_is_for_terminals_and_not_when_no_color_is_set(recorded, on_terminal, machine):
+    code, got = on_terminal("replay", "@last")
     assert code == 0
     assert "\x1b[32midentical\x1b[0m" in got
-    _, plain = on_terminal("show", "@last", env={**environment, "NO_COLOR": "1"})
+    _, plain = on_terminal("show", "@last", NO_COLOR="1")
     assert "\x1b[3" not in plain
     assert "\x1b" not in machine("show", "@last").out
 
 
-def test_lines_on_a_terminal_are_no_longer_than_it_is_wide(kept, environment):
-    environment["MACHINE_STORE"] = os.environ["MACHINE_STORE"]
+def test_lines_on_a_terminal_are_no_longer_than_it_is_wide(kept, on_terminal):
     for command in ("runs", "show", "events", "facts"):
-        code, got = on_terminal(command, *([] if command == "runs" else ["@last"]), env=environment)
+        code, got = on_terminal(
+            command, *([] if command == "runs" else ["@last"]), MACHINE_STORE=os.environ["MACHINE_STORE"]
+        )
         assert code == 0
         lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", got).splitlines()
         wide = [line for line in lines if len(line) > 80 and not line.startswith("target")]
@@ -157,11 +135,11 @@ def test_lines_on_a_terminal_are_no_longer_than_it_is_wide(kept, environment):
 
 
 def test_a_run_on_a_terminal_shows_what_goes_on_and_leaves_a_line_for_each_state(
-    plan_file, environment, write
+    plan_file, on_terminal, write
 ):
     write("slow.py", SLOW.format(kind="async def", wait="await ", sleep="await io.sleep(0.5)"))
     write("wait", "")
-    code, got = on_terminal("run", "slow.py", env=environment)
+    code, got = on_terminal("run", "slow.py")
     assert code == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", got)
     assert "2/2  a.second  running" in plain
@@ -174,7 +152,9 @@ def test_help_is_quick_and_loads_no_engine(environment):
         "import sys, time\n"
         "from machine.cli import main\n"
         "assert main(['--help']) == 0\n"
-        "heavy = {'httpx', 'anyio', 'cattrs', 'machine.engine.driver', 'machine.stores', 'rich.live'}\n"
+        "heavy = {'httpx', 'anyio', 'asyncio', 'cattrs', 'sqlite3', 'multiprocessing', 'importlib.metadata',\n"
+        "         'rich.live', 'pytest', 'machine.config', 'machine.engine', 'machine.stores', 'machine.replay',\n"
+        "         'machine.cli.replay', 'machine.cli.bulk'}\n"
         "print(sorted(heavy & set(sys.modules)), time.process_time(), file=sys.stderr)\n"
     )
     done = subprocess.run(
@@ -183,6 +163,19 @@ def test_help_is_quick_and_loads_no_engine(environment):
     loaded, seconds = done.stderr.rsplit(" ", 1)
     assert loaded == "[]"
     assert float(seconds) < 2  # about 0.15 s; a busy machine must not make it red
+
+
+def test_the_shell_completes_without_asking_the_program(here, environment):
+    script = build(lambda: 0).generate_completion(shell="bash")
+    asked = "\nCOMP_WORDS=(machine verify --j); COMP_CWORD=2; _machine; echo ${COMPREPLY[*]}\n"
+    done = subprocess.run(
+        ["/bin/bash", "--norc", "-c", script + asked],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**environment, "PATH": str(here)},
+    )
+    assert (done.stdout, done.stderr) == ("--jobs\n", "")
 
 
 def test_the_module_and_the_command_are_the_same(process):

@@ -227,6 +227,7 @@ def test_where_the_plan_allows_fewer_schedules_it_says_so(fan, machine):
         (["--schedules", "-3"], "must be a whole number from 1"),
         (["--schedules", "many"], "--schedules"),
         (["--seed", "3"], "--schedules N"),
+        (["@last", "--schedules", "3"], "--schedules is for one run"),
     ],
 )
 def test_options_that_cannot_work_are_refused(fan, machine, options, words):

@@ -198,6 +198,19 @@ def test_a_conflict_that_no_state_joins_is_reported_at_the_end():
         sound(plan, store, result)
 
 
+@pytest.mark.parametrize("on_failure", ["finish", "cancel"])
+def test_what_was_about_to_begin_at_a_conflict_is_not_waited_for(on_failure):
+    plan = Plan("op")
+    one = writer(plan, "step.one", {"key": 1})
+    two = writer(plan, "step.two", {"key": 2})
+    writer(plan, "step.beside", {"beside": 1}, after=[one])
+    writer(plan, "step.join", {}, after=[one, two])
+    with MemoryStore() as store:
+        result = run(plan, store=store, config=side_by_side(8, on_failure))
+        assert (result.status, result.error.code) == ("failed", "context_conflict")
+        sound(plan, store, result)
+
+
 def test_two_that_write_the_same_value_are_no_conflict():
     plan = Plan("op")
     for large in ("small", "x" * 500):

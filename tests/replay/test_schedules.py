@@ -7,7 +7,9 @@ import json
 import random
 import sys
 import textwrap
+import threading
 
+import attrs
 import pytest
 from crashes import left_after
 
@@ -21,9 +23,11 @@ from machine import (
     RunConfig,
     RunError,
     StateOutcome,
+    Transport,
     UsageError,
     aio,
 )
+from machine.io.base_transport import BaseTransport
 from machine.replay.divergence import Cause
 from machine.target import load
 
@@ -155,6 +159,48 @@ def test_branches_are_taken_as_they_were(store):
     found = machine.schedules(result.run_id, plan=plan, store=store, count=50)
     assert found.identical, found.divergence
     assert found.schedules > 2
+
+
+class FirstFail(BaseTransport):
+    """An outside that is down the first times it is asked."""
+
+    def __init__(self, times):
+        self.left = times
+
+    def is_effect(self, namespace, request):
+        return False
+
+    async def perform(self, namespace, request):
+        self.left -= 1
+        if self.left >= 0:
+            raise Transport("down", retryable=True)
+        return {}
+
+
+def test_a_run_that_was_cancelled_while_states_were_tried_again_comes_to_one_digest(store):
+    plan, begun = Plan("fan"), threading.Barrier(4, timeout=20)
+    for number in range(3):
+
+        @plan.state(f"s.n{number}", retry=RetryPolicy(2))
+        async def handler(ctx, io, rec):
+            await io.call("world", {})
+            await asyncio.to_thread(begun.wait)
+            await asyncio.sleep(30)
+
+    run_id = str(machine.new_run_id())
+    config = attrs.evolve(SIDE_BY_SIDE, undeclared_io="allow")
+    transports = {"world": FirstFail(3)}
+    driver = threading.Thread(
+        target=lambda: machine.run(plan, store=store, run_id=run_id, config=config, transports=transports),
+        daemon=True,
+    )
+    driver.start()
+    begun.wait()
+    assert machine.cancel(run_id, store=store).status == "cancelled"
+    driver.join(20)
+    found = machine.schedules(run_id, plan=plan, store=store)
+    assert found.identical, found.divergence
+    assert found.schedules > 0
 
 
 def test_of_several_missing_edges_the_same_is_told_under_every_schedule(store):

@@ -1,0 +1,202 @@
+"""Worker processes: many items looked at on several cores, and a worker that dies is an error of one item.
+
+A worker is given a few items at a time and answers each by itself, so it is known which one it was at. Ctrl-C is
+for this process alone, which kills its workers: they write nothing, so nothing can be left half done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Generator, Sequence
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Final
+
+import attrs
+
+from machine.cli.looking import Elsewhere, Item, Look, Outcome
+from machine.errors import Code, RunError
+
+__all__ = ["cores", "in_processes", "in_this_process"]
+
+_MOST_AT_ONCE: Final = 32
+_SECONDS_TO_LEAVE: Final = 2.0
+_READY: Final = None
+
+
+def cores() -> int:
+    """Return on how many cores this process may run."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def in_this_process(look: Look, items: Sequence[Item]) -> Generator[tuple[int, Outcome], None, None]:
+    """Yield what came of each item, by its index; those that need a process of their own get one, at the end."""
+    elsewhere: dict[str | None, deque[int]] = {}
+    try:
+        for index, item in enumerate(items):
+            outcome = look.at(item)
+            if isinstance(outcome, Elsewhere):
+                elsewhere.setdefault(outcome.place, deque()).append(index)
+            else:
+                yield index, outcome
+    finally:
+        look.close()
+    if elsewhere:
+        yield from _Pool(attrs.evolve(look), items, 1, elsewhere).outcomes()
+
+
+def in_processes(look: Look, items: Sequence[Item], jobs: int) -> Generator[tuple[int, Outcome], None, None]:
+    """Yield what came of each item, by its index, as it comes; `jobs` processes look at them."""
+    longest_first = sorted(range(len(items)), key=lambda index: not items[index].is_store)
+    return _Pool(look, items, jobs, {None: deque(longest_first)}).outcomes()
+
+
+@attrs.define(eq=False)
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    place: str | None
+    """Where its plan came from; None as long as it has loaded none."""
+    given: deque[int] = attrs.field(factory=deque)
+    """What it has not answered yet, in its order."""
+    ready: bool = False
+
+
+class _Pool:
+    def __init__(
+        self, look: Look, items: Sequence[Item], jobs: int, waiting: dict[str | None, deque[int]]
+    ) -> None:
+        self.look = look
+        self.items = items
+        self.jobs = jobs
+        self.waiting = waiting  # by place; None is for those of which it is not known
+        self.workers: list[_Worker] = []
+
+    def outcomes(self) -> Generator[tuple[int, Outcome], None, None]:
+        try:
+            self.hand_out()
+            while self.workers:
+                for worker in self.heard():
+                    yield from self.answers(worker)
+                self.hand_out()
+        finally:
+            for worker in self.workers:
+                worker.process.kill()
+            for worker in self.workers:
+                self.end(worker)
+
+    def heard(self) -> list[_Worker]:
+        """Wait until a worker says something or is dead, and return those."""
+        found = set(wait([end for one in self.workers for end in (one.connection, one.process.sentinel)]))
+        return [one for one in self.workers if {one.connection, one.process.sentinel} & found]
+
+    def answers(self, worker: _Worker) -> Generator[tuple[int, Outcome], None, None]:
+        try:
+            answer: Outcome | Elsewhere | None
+            answer = worker.connection.recv() if worker.connection.poll() else self.dead(worker)
+        except (EOFError, OSError):
+            answer = self.dead(worker)
+        if answer is _READY:
+            worker.ready = True
+            return
+        index = worker.given.popleft()
+        if isinstance(answer, Elsewhere):
+            self.waiting.setdefault(answer.place, deque()).append(index)
+            return
+        worker.place = worker.place or answer.place
+        if worker not in self.workers:  # it died, and leaves the rest to another
+            self.waiting.setdefault(worker.place, deque()).extendleft(reversed(worker.given))
+        yield index, answer
+
+    def dead(self, worker: _Worker) -> Outcome:
+        """Return what is to be said of the item that a worker was at when it died."""
+        self.workers.remove(worker)
+        self.end(worker)
+        code = worker.process.exitcode
+        killed = code is not None and code < 0
+        how = f"was killed by signal {-(code or 0)}" if killed else f"ended with exit code {code}"
+        if not worker.ready:
+            raise RunError(
+                f"a worker process {how} before it began",
+                code=Code.WORKER_DIED,
+                hint="a script that calls the command line does so under `if __name__ == '__main__':`",
+            )
+        name = self.items[worker.given[0]].name
+        return Outcome.failed(
+            RunError(
+                f"the process that looked at {name} {how}",
+                code=Code.WORKER_DIED,
+                details={"run": name, "exit_code": code},
+                hint="what its handlers do, or the modules they import, ends the process that they run in",
+            ),
+            worker.place,
+        )
+
+    def hand_out(self) -> None:
+        """Give those who wait for work some, let go whom there is none for, and hire for what is left."""
+        for worker in [one for one in self.workers if not one.given]:
+            if not self.give(worker):
+                self.workers.remove(worker)
+                self.end(worker)
+        while len(self.workers) < self.jobs and (
+            left := [place for place in self.waiting if self.waiting[place]]
+        ):
+            busy = {worker.place for worker in self.workers}
+            self.give(self.hire(next((place for place in left if place not in busy), left[0])))
+
+    def give(self, worker: _Worker) -> bool:
+        queue = self.waiting.get(worker.place) or self.waiting.get(None)
+        if not queue:
+            return False
+        alone = self.items[queue[0]].is_store  # which takes long
+        few = 1 if alone else max(1, min(_MOST_AT_ONCE, len(queue) // (4 * self.jobs)))
+        worker.given = deque(queue.popleft() for _ in range(few))
+        with contextlib.suppress(OSError):  # it is dead, which is heard next
+            worker.connection.send([self.items[index] for index in worker.given])
+        return True
+
+    def hire(self, place: str | None) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, self.look))
+        # A worker does not hear of Ctrl-C, and one that has not come so far as to say so would die of it with a
+        # traceback: it inherits the mask. The tracker that comes with the first worker would take the mask off.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+            worker = _Worker(process, ours, place)
+            self.workers.append(worker)  # a Ctrl-C that came meanwhile is heard after this, and kills it too
+        finally:
+            theirs.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return worker
+
+    def end(self, worker: _Worker) -> None:
+        """Wait for the end of a worker that has nothing to do; one whose threads do not end is killed."""
+        worker.connection.close()
+        worker.process.join(_SECONDS_TO_LEAVE)
+        worker.process.kill()
+        worker.process.join()
+
+
+def _work(connection: Connection, look: Look) -> None:
+    """Do what a worker does until there is nothing more to do, or nobody to do it for."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        connection.send(_READY)
+        while True:
+            for item in connection.recv():
+                connection.send(look.at(item))
+    except (EOFError, OSError):
+        pass
+    finally:
+        look.close()
