@@ -164,16 +164,18 @@ def test_branches_are_taken_as_they_were(store):
 class FirstFail(BaseTransport):
     """An outside that is down the first times it is asked."""
 
-    def __init__(self, times):
+    def __init__(self, times, *, effects=False):
         self.left = times
+        self.effects = effects
 
     def is_effect(self, namespace, request):
-        return False
+        return self.effects
 
     async def perform(self, namespace, request):
         self.left -= 1
         if self.left >= 0:
             raise Transport("down", retryable=True)
+        await asyncio.sleep(0.01)  # others are asked meanwhile
         return {}
 
 
@@ -201,6 +203,48 @@ def test_a_run_that_was_cancelled_while_states_were_tried_again_comes_to_one_dig
     found = machine.schedules(run_id, plan=plan, store=store)
     assert found.identical, found.divergence
     assert found.schedules > 0
+
+
+def test_a_run_that_went_on_with_another_plan_is_permuted_between_the_two(store):
+    whole = recorded(fan(3), store).run_id
+    longer = fan(3)
+    longer.state("later.more", after=["first.n0"])(lambda ctx, io, rec: None)
+    for length in range(4, 20, 3):
+        left = left_after(store, whole, length)
+        result = machine.resume(left, plan=longer, store=store, allow_plan_change=True)
+        assert result.status == "completed"
+        found = machine.schedules(left, plan=longer, store=store, count=4)
+        assert found.identical, (length, found.divergence)
+        other = machine.schedules(left, plan=fan(3), store=store)
+        assert (other.identical, other.race) == (False, None)
+
+
+def test_a_run_that_waited_for_answers_is_permuted_around_them(store):
+    plan = Plan("fan")
+    for number in range(4):
+
+        @plan.state(
+            f"s.n{number}", side_effects="apply_side_effect", idempotency=f"k{number}", on_uncertain="ask"
+        )
+        async def handler(ctx, io, rec, number=number):
+            await io.call("world", {"n": number})
+            ctx[f"k{number}"] = number
+
+    transports = {"world": FirstFail(0, effects=True)}
+    whole = machine.run(plan, store=store, config=SIDE_BY_SIDE, transports=transports)
+    waited = 0
+    for length in range(2, whole.head_seq):
+        left = left_after(store, whole.run_id, length)
+        result = machine.resume(left, plan=plan, store=store, transports=transports)
+        while result.status == "suspended":
+            waited = max(waited, len(result.waits))
+            for wait in result.waits:
+                machine.resolve(left, wait.key, store=store, not_done=True)
+            result = machine.resume(left, plan=plan, store=store, transports=transports)
+        found = machine.schedules(left, plan=plan, store=store, count=4, transports=transports)
+        assert found.identical, (length, found.divergence)
+        assert found.digest == result.digest
+    assert waited > 1
 
 
 def test_of_several_missing_edges_the_same_is_told_under_every_schedule(store):
