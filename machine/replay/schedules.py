@@ -140,7 +140,8 @@ async def schedules(
     `target`, the plan is loaded anew in another process and each schedule begins in a copy of that, so that none
     sees what another left behind in modules; `transports`, `catalogue` and `reporter` are not taken there. Without
     one all are replayed in this process: that handlers keep something in it is found, not always who raced. Raises
-    `UsageError` for a run that was recorded one state at a time, and what `replay` raises.
+    `UsageError` for a run that was recorded one state at a time, what `replay` raises, and `LogError` or `Corruption`
+    for a damaged recording; `RunError` when a copy ends without an answer.
     """
     if type(count) is not int or not 1 <= count <= MOST_SCHEDULES:
         raise UsageError(
@@ -222,8 +223,9 @@ class _Search:
             return not _in(await self._replayed(order), known)
 
         before, after, place = await neighbours(same, other, is_same)
-        again = (await self._replayed(after)).divergence
-        if again is None or not await is_same(before):
+        differs = await self._replayed(after)
+        again = differs.divergence
+        if again is None or not _in(differs, known) or not await is_same(before):
             return self._result(count, first, divergence, unsteady=True)
         one, two = (lane_of(self.blocks[after[at]][0]) for at in (place, place + 1))
         again = attrs.evolve(
