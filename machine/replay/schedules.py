@@ -140,8 +140,8 @@ async def schedules(
     `target`, the plan is loaded anew in another process and each schedule begins in a copy of that, so that none
     sees what another left behind in modules; `transports`, `catalogue` and `reporter` are not taken there. Without
     one all are replayed in this process: that handlers keep something in it is found, not always who raced. Raises
-    `UsageError` for a run that was recorded one state at a time, what `replay` raises, and `LogError` or `Corruption`
-    for a damaged recording; `RunError` when a copy ends without an answer.
+    `UsageError` for a run that was recorded one state at a time, what `replay` raises, `LogError` or `Corruption`
+    for a damaged recording, and `RunError` when a copy ends without an answer.
     """
     if type(count) is not int or not 1 <= count <= MOST_SCHEDULES:
         raise UsageError(
