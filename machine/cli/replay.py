@@ -47,7 +47,7 @@ def replay(
     Of many runs, those that are not identical are told in full, in the order given, and then how many there are
     of each kind. The exit code is the highest of those that the runs would have alone.
 
-    With --schedules, a run whose states ran side by side is replayed under other schedules as well: its attempts
+    With --schedules, a run whose states ran side by side is replayed under other schedules as well: its states
     in other orders that the plan allows, each in a copy of a process that has just loaded the plan. They come to
     one digest (exit code 0), or two states are named that share something beside the context, and where it shows
     (exit code 1).

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from machine.config import FanOutJoin, OnFailure
 from machine.errors import Code, StateError
@@ -37,6 +38,11 @@ async def side_by_side(run: Run) -> None:
             if beside.failure is not None:
                 raise beside.failure from None
             raise
+        finally:
+            if (
+                run.schedule is not None
+            ):  # a task that was cancelled before it began did not say that it has ended
+                run.schedule.busy.clear()
 
 
 class _SideBySide:
@@ -64,8 +70,9 @@ class _SideBySide:
             elif not isinstance(decision, AwaitAttempts):
                 await run.perform(decision)
             elif self._cancels():
-                if only is not None:  # what was decided is begun
+                if only is not None:
                     group.start_soon(self._attempt, only)
+                await checkpoint()  # what was decided is begun
                 group.cancel_scope.cancel()
                 return
             elif only is not None and len(self._busy) == 1:  # nothing can begin before it ends

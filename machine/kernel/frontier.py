@@ -40,6 +40,7 @@ class Frontier:
         self._unsettled = [len(graph.parents[state_id]) for state_id in graph.order]
         self._ancestors: list[int] = [0] * len(graph.order)
         self._fresh = [place for place, count in enumerate(self._unsettled) if not count]
+        self._ready = [graph.order[place] for place in self._fresh]
         self._seen = 0
         self._initial: str | None = None
         self._snapshots: dict[str, Snapshot] = {}
@@ -51,8 +52,9 @@ class Frontier:
         self._writers: dict[str, int] = {}
         self._readers: dict[str, int] = {}
         self._lacking: tuple[int, int, str] | None = None
+        self._clashing: int | None = None
         self.error: ErrorInfo | None = None
-        """Why the run cannot be completed: a state read what another, with no edge from it, wrote."""
+        """Why the run cannot be completed: states wrote different values to one key, or an edge is missing."""
 
     def know(self, snapshot: Snapshot) -> None:
         """Take in a snapshot that is at hand, so that it need not be loaded."""
@@ -74,6 +76,17 @@ class Frontier:
                 return state_id
             heapq.heappop(self._fresh)
         return None
+
+    def clash(self, state_id: str, error: ErrorInfo) -> None:
+        """Note that a state has no context to begin on. Of several the first in the order of the plan is told."""
+        place = self._place[state_id]
+        if self._clashing is None or place < self._clashing:
+            self._clashing, self.error = place, error
+
+    def take_ready(self) -> list[str]:
+        """Return the states that may begin and could not the last time."""
+        ready, self._ready = self._ready, []
+        return ready
 
     def may_begin(self, state_id: str | None) -> bool:
         """Say whether all that a state follows has settled."""
@@ -134,6 +147,7 @@ class Frontier:
             self._ancestors[below] |= self._ancestors[place] | 1 << place
             if not self._unsettled[below]:
                 heapq.heappush(self._fresh, below)
+                self._ready.append(child)
 
     def _note(self, place: int, state: StateHistory) -> None:
         """Note what a state wrote and read, and whether it should have followed another, or another it."""
@@ -163,7 +177,9 @@ class Frontier:
         """Note a missing edge. Of several the first in the order of the plan is told, not the first found."""
         lacking = (reader, writer, key)
         if self._lacking is None or lacking < self._lacking:
-            self._lacking, self.error = lacking, self._no_edge(reader, writer, key)
+            self._lacking = lacking
+            if self._clashing is None:
+                self.error = self._no_edge(reader, writer, key)
 
     def _merged(self, parents: Sequence[str]) -> Snapshot:
         """Return the context after some states and all that they followed."""

@@ -8,32 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from machine.events import Entry, StateCompleted, StateEntered, StateFailed
+from machine.events import Entry, StateCompleted, StateSkipped
 
 __all__ = ["blocks_of", "one_after_another"]
 
 
 def one_after_another(entries: Iterable[Entry]) -> list[Entry]:
-    """Return a run's entries with those of each attempt next to each other, in an order the run could have had."""
+    """Return a run's entries with those of each state next to each other, in an order the run could have had."""
     return [entry for block in blocks_of(entries) for entry in block]
 
 
 def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Return a run's entries in blocks: one for each attempt, and one for each entry that is of none.
+    """Return a run's entries in blocks: one for each state, and one for each entry that is of none.
 
-    An attempt stands where it ended: after all that it follows.
+    The attempts of a state stand where it settled, after all that it follows; those of one that did not settle
+    stand before what next concerns the run as a whole, when nothing is open.
     """
     blocks: list[list[Entry]] = []
-    open_attempts: dict[str, list[Entry]] = {}
+    unsettled: dict[str, list[Entry]] = {}
     for entry in entries:
         event = entry.event
-        state_id = getattr(event, "state_id", "")
-        if isinstance(event, StateEntered):
-            open_attempts[state_id] = [entry]
-        elif state_id not in open_attempts:
-            blocks.append([entry])
-        else:
-            open_attempts[state_id].append(entry)
-            if isinstance(event, StateCompleted | StateFailed):
-                blocks.append(open_attempts.pop(state_id))
-    return [*blocks, *open_attempts.values()]
+        state_id = getattr(event, "state_id", None)
+        if state_id is None:
+            blocks += [*unsettled.values(), [entry]]
+            unsettled = {}
+            continue
+        unsettled.setdefault(state_id, []).append(entry)
+        if isinstance(event, StateCompleted | StateSkipped):
+            blocks.append(unsettled.pop(state_id))
+    return [*blocks, *unsettled.values()]

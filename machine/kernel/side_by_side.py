@@ -52,6 +52,9 @@ class Schedule:
     def next(self, plan: Graph, config: RunConfig, history: History) -> Decision:
         """Return the next decision."""
         preferred = self.preferred(history)
+        for state_id in self.frontier.take_ready():
+            if state_id not in history.states and passed_over(plan, config, history, state_id) is None:
+                self._look_at(state_id)
         stopped: dict[str, EnterState | ScheduleRetry] = {}
         waits: list[Wait] = []
         lost: str | None = None
@@ -68,20 +71,21 @@ class Schedule:
                 stopped[state_id] = decision
         self.failing = lost is not None or self.frontier.error is not None
         first = preferred if preferred in stopped or preferred not in history.states else None
+        if first is None and not self.failing:
+            first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
+        begun = self._begun(plan, config, history, first, stopped) if first is not None else None
+        if begun is not None or self.busy:
+            return begun or AwaitAttempts()
+        if waits and not self.failing:
+            return SuspendRun(tuple(waits))
+        return self._ended(history, lost)
+
+    def _look_at(self, state_id: str) -> None:
+        """Find out, as soon as a state may begin, whether what it follows has left it a context to begin on."""
         try:
-            if first is None and not self.failing:
-                first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
-            begun = self._begun(plan, config, history, first, stopped) if first is not None else None
-            if begun is not None or self.busy:
-                return begun or AwaitAttempts()
-            if self.failing:
-                return self._failed(history, lost)
-            if waits:
-                return SuspendRun(tuple(waits))
-            return CompleteRun(RunStatus.COMPLETED, self.frontier.final().id)
+            self.frontier.base(state_id)
         except Conflict as exc:
-            self.failing = True
-            return AwaitAttempts() if self.busy else CompleteRun(RunStatus.FAILED, None, exc.error)
+            self.frontier.clash(state_id, exc.error)
 
     def _begun(
         self,
@@ -102,11 +106,13 @@ class Schedule:
         passed = passed_over(plan, config, history, first)
         return passed or EnterState(first, 0, self.frontier.base(first).id)
 
-    def _failed(self, history: History, lost: str | None) -> CompleteRun:
+    def _ended(self, history: History, lost: str | None) -> CompleteRun:
         error = self.frontier.error
         if lost is not None and error is None:
             error = self.frontier.missing_edge(lost, history.states[lost])
+        status = RunStatus.FAILED if self.failing else RunStatus.COMPLETED
         try:
-            return CompleteRun(RunStatus.FAILED, self.frontier.final().id, error)
-        except Conflict:  # what failed before it is why the run does
-            return CompleteRun(RunStatus.FAILED, None, error)
+            return CompleteRun(status, self.frontier.final().id, error)
+        except Conflict as exc:
+            # what failed before it is why the run does
+            return CompleteRun(RunStatus.FAILED, None, error if self.failing else exc.error)

@@ -1,4 +1,4 @@
-"""The orders in which the attempts of a run that were made side by side may be made one after the other.
+"""The orders in which states that ran side by side may be replayed one after the other.
 
 An order is a permutation of the blocks of a recording. Nothing here runs anything, and what is drawn here follows
 from a seed.
@@ -69,7 +69,7 @@ class Orders:
 
     @property
     def recorded(self) -> Order:
-        """The order in which the attempts ended."""
+        """The order in which the states settled."""
         return tuple(range(len(self.follows)))
 
     def drawn(self, count: int, seed: int) -> list[Order]:

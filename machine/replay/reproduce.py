@@ -63,7 +63,7 @@ class ReplayResult:
 class Recorded:
     """A run as it was recorded, read and checked.
 
-    `blocks` are the attempts of states that ran side by side, as they ended, whatever the order of `entries`.
+    `blocks` are those of states that ran side by side, as they settled, whatever the order of `entries`.
     """
 
     run_id: str
@@ -85,7 +85,7 @@ class Recorded:
     ) -> Recorded:
         """Read a run that is to be replayed against `graph`, under its own configuration but for `undeclared_io`.
 
-        `order` is that of the attempts, where they were made side by side; None: the one they ended in.
+        `order` is that of the states, where they ran side by side; None: the one they settled in.
         Raises `NotFound` for an unknown run, `PlanError` (`op_id_mismatch`) for the plan of another op, and
         `LogError` or `Corruption` when what was recorded is damaged.
         """
@@ -147,7 +147,7 @@ async def replay_in(
     reporter: Reporter | None = None,
     undeclared_io: UndeclaredIo | str | None = None,
 ) -> ReplayResult:
-    """Replay a run, its attempts in another order than the one they ended in; see `replay` and `Orders`."""
+    """Replay a run, its states in another order than the one they settled in; see `replay` and `Orders`."""
     graph = plan.graph
     reporter = reporter or Reporter()
     log = ReplayLog([], store.get, reporter.entry)

@@ -136,7 +136,7 @@ async def schedules(
 ) -> SchedulesResult:
     """Replay a run under `count` other schedules, and prove that it comes to one digest, or name who raced.
 
-    A schedule is an order of the attempts that the plan allows; which are tried follows from `seed`. With a
+    A schedule is an order of the states that the plan allows; which are tried follows from `seed`. With a
     `target`, the plan is loaded anew in another process and each schedule begins in a copy of that, so that none
     sees what another left behind in modules; `transports`, `catalogue` and `reporter` are not taken there. Without
     one all are replayed in this process: that handlers keep something in it is found, not always who raced. Raises
@@ -245,7 +245,8 @@ class _Search:
         return next(
             (
                 place
-                for place, (entry, *_) in enumerate(self.blocks)
+                for place, block in enumerate(self.blocks)
+                for entry in block
                 if isinstance(entry.event, StateEntered)
                 and (entry.event.state_id, entry.event.attempt) == (divergence.state_id, divergence.attempt)
             ),

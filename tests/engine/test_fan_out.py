@@ -536,13 +536,84 @@ def test_a_run_that_ended_while_a_state_failed_replays_in_the_order_of_what_happ
         sound(plan, store, result)
 
 
-def test_a_fork_and_a_comparison_of_such_a_run_name_its_states():
+def test_such_a_run_is_compared_forked_blamed_and_carried_in_a_bundle(tmp_path):
+    plan = random_plan(2, 12, random.Random(2), plain=False)
+    with MemoryStore() as store, MemoryStore() as other:
+        world = {"world": Slow(2, random.Random(1))}
+        result = run(plan, store=store, config=side_by_side(4), transports=world)
+        assert machine.compare(result.run_id, plan=plan, store=store).identical
+        last = max(key for key in result.context if key.startswith("k"))
+        step = machine.blame(result.run_id, f"/{last}", store=store).steps[0]
+        assert (step.write.state_id, step.value) == (f"fan.s.n{last[1:]}", result.context[last])
+        for at in range(1, result.head_seq, 9):
+            forked = machine.fork(result.run_id, at=at, plan=plan, store=store, transports=world).result
+            assert forked.final_snapshot_id == result.final_snapshot_id
+            sound(plan, store, forked)
+        data = machine.export_run(result.run_id, tmp_path / "a.run", store=store)
+        machine.import_bundle(tmp_path / "a.run", store=other)
+        sound(plan, other, result)
+        assert machine.export_run(result.run_id, tmp_path / "b.run", store=other) == data
+
+
+def test_a_fork_with_another_fact_runs_again_what_had_it_and_what_follows():
     plan = random_plan(2, 12, random.Random(2), plain=False)
     with MemoryStore() as store:
         world = {"world": Slow(2, random.Random(1))}
         result = run(plan, store=store, config=side_by_side(4), transports=world)
-        compared = machine.compare(result.run_id, plan=plan, store=store)
-        assert compared.identical
+        facts = [
+            (entry.seq, entry.event)
+            for entry, _ in reading.entries(store, result.run_id)
+            if entry.event.type == "fact_recorded" and entry.event.outcome.final
+        ]
+        for seq, fact in facts[::3]:
+            set_facts = {str(seq): {"value": 1000}}
+            fork = machine.fork(
+                result.run_id,
+                at=result.head_seq,
+                plan=plan,
+                store=store,
+                set_facts=set_facts,
+                transports=world,
+            )
+            assert fork.result.status == "completed"
+            assert fact.state_id in fork.ran
+            assert set(fork.ran) <= {fact.state_id, *below(plan, fact.state_id)}
+            sound(plan, store, fork.result)
+
+
+def below(plan, state_id):
+    for child in plan.graph.children[state_id]:
+        yield child
+        yield from below(plan, child)
+
+
+def test_a_plan_may_change_where_no_state_that_ran_would_have_to_follow_a_new_one(crashed_after):
+    def plan_of(*, more):
+        plan = Plan("op")
+        one, two = (writer(plan, f"step.{name}", {name: 1}) for name in ("one", "two"))
+        after = [one, two]
+        if more:
+            after.append(writer(plan, "step.more", {"more": 1}, after=[one]))
+
+        @plan.state("step.join", after=after)
+        async def join(ctx, io, rec):
+            ctx["joined"] = list(ctx)
+
+        return plan
+
+    with MemoryStore() as store:
+        whole = run(plan_of(more=False), store=store, config=side_by_side())
+        for length in range(1, whole.head_seq):
+            left = crashed_after(store, whole.run_id, length)
+            entered = [event for event in events_of(left, whole.run_id) if isinstance(event, StateEntered)]
+            plan = plan_of(more=True)
+            if "op.step.join" in {event.state_id for event in entered}:
+                with pytest.raises(MachineError, match="the plan has changed"):
+                    resume(whole.run_id, plan=plan, store=left, allow_plan_change=True)
+            else:
+                result = resume(whole.run_id, plan=plan, store=left, allow_plan_change=True)
+                assert result.context["joined"] == ["more", "one", "two"]
+                sound(plan, left, result)
 
 
 def test_a_dry_run_shows_the_effect_on_what_its_ancestors_wrote():
