@@ -92,6 +92,8 @@ if TYPE_CHECKING:
     from machine.replay.fork import ForkedFact as ForkedFact
     from machine.replay.fork import ForkResult as ForkResult
     from machine.replay.reproduce import ReplayResult as ReplayResult
+    from machine.replay.schedules import Race as Race
+    from machine.replay.schedules import SchedulesResult as SchedulesResult
     from machine.replay.verify import VerifyResult as VerifyResult
     from machine.secrets.handle import Secret as Secret
     from machine.secrets.policy import SecretPolicy as SecretPolicy
@@ -105,6 +107,7 @@ if TYPE_CHECKING:
     from machine.sync import resolve as resolve
     from machine.sync import resume as resume
     from machine.sync import run as run
+    from machine.sync import schedules as schedules
     from machine.sync import verify as verify
 
 _HOMES: Final = {
@@ -134,11 +137,23 @@ _HOMES: Final = {
     **dict.fromkeys(("ForkResult", "ForkedFact"), "machine.replay.fork"),
     **dict.fromkeys(("Leak", "scan"), "machine.engine.scan"),
     **dict.fromkeys(("Blame", "blame"), "machine.replay.blame"),
+    **dict.fromkeys(("Race", "SchedulesResult"), "machine.replay.schedules"),
     **dict.fromkeys(("RunDiff", "diff_runs"), "machine.replay.diff"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(("Graph", "Plan", "State", "StateMeta", "StateOutcome"), "machine.plan"),
     **dict.fromkeys(
-        ("cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"),
+        (
+            "cancel",
+            "compare",
+            "dry_run",
+            "fork",
+            "replay",
+            "resolve",
+            "resume",
+            "run",
+            "schedules",
+            "verify",
+        ),
         "machine.sync",
     ),
     **dict.fromkeys(

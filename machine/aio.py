@@ -9,11 +9,23 @@ from machine.replay.compare import compare
 from machine.replay.fork import fork
 from machine.replay.paranoid import seconded
 from machine.replay.reproduce import replay
+from machine.replay.schedules import schedules
 from machine.replay.verify import VerifyResult
 from machine.replay.verify import verify as _verify
 from machine.stores.base import Store
 
-__all__ = ["cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"]
+__all__ = [
+    "cancel",
+    "compare",
+    "dry_run",
+    "fork",
+    "replay",
+    "resolve",
+    "resume",
+    "run",
+    "schedules",
+    "verify",
+]
 
 run = seconded(runs.run)
 dry_run = seconded(dry.dry_run)

@@ -15,10 +15,22 @@ from machine.errors import UsageError
 from machine.replay import compare as comparison
 from machine.replay import fork as forking
 from machine.replay import reproduce
+from machine.replay import schedules as scheduling
 from machine.replay.paranoid import seconded
 from machine.replay.verify import verify
 
-__all__ = ["cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "verify"]
+__all__ = [
+    "cancel",
+    "compare",
+    "dry_run",
+    "fork",
+    "replay",
+    "resolve",
+    "resume",
+    "run",
+    "schedules",
+    "verify",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,6 +63,7 @@ dry_run = _plain(seconded(dry.dry_run))
 resume = _plain(seconded(runs.resume))
 fork = _plain(forking.fork)
 replay = _plain(reproduce.replay)
+schedules = _plain(scheduling.schedules)
 compare = _plain(comparison.compare)
 resolve = _plain(operator.resolve)
 cancel = _plain(operator.cancel)

@@ -27,11 +27,11 @@ RANKS = {
     **dict.fromkeys(
         ("config", "plan", "state", "ordering", "events", "codec", "catalogue", "failures", "secrets"), 1
     ),
-    "kernel": 2,
+    **dict.fromkeys(("kernel", "target"), 2),
     **dict.fromkeys(("stores", "io"), 3),
     "engine": 4,
     "replay": 5,
-    **dict.fromkeys(("sync", "aio", "target", "torture", "doctor", "testing", "cli"), 6),
+    **dict.fromkeys(("sync", "aio", "torture", "doctor", "testing", "cli"), 6),
     **dict.fromkeys(("machine", "__main__"), 7),
 }
 APART = {("stores", "io"), ("io", "stores"), ("testing", "cli"), ("cli", "testing")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import machine
 from machine.cli.failures import Exit
-from machine.cli.replay import STYLES
+from machine.cli.schedules import STYLES
 from machine.cli.session import Injected
 from machine.replay import diff_text
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
 
 from machine.cli.failures import Exit
-from machine.cli.output import clean, on_terminal
+from machine.cli.output import clean
+from machine.cli.progress import doing
 from machine.cli.reading import short_state
 from machine.cli.run import config_of, input_of
 from machine.cli.session import Flag, Injected, Repeated, Session
@@ -76,7 +73,7 @@ def doctor(
     quiet
         Do not show progress.
     """
-    with _telling(quiet=quiet or session.as_json) as progress:
+    with doing("", quiet=quiet or session.as_json) as progress:
         if _RUN.fullmatch(what) or is_bundle(what):
             if input or skip_tag or config:
                 raise UsageError(
@@ -144,14 +141,3 @@ def _show(session: Session, diagnosis: Diagnosis) -> None:
 def _shown(file: str) -> str:
     path = os.path.relpath(file)
     return clean(file if path.startswith("..") else path)
-
-
-@contextlib.contextmanager
-def _telling(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Give what tells on a moving line, on a terminal, what is being done."""
-    if quiet or not on_terminal(sys.stderr):
-        yield lambda _: None
-    else:
-        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
-        with console.status("") as status:
-            yield lambda text: status.update(clean(text))

@@ -7,7 +7,7 @@ from typing import Any
 
 from machine import canonical, codec
 from machine.cli.output import Cell, clean, compact, duration, short
-from machine.cli.reading import read, short_state
+from machine.cli.reading import not_taken_text, read, short_state, skipped_text
 from machine.cli.session import Injected
 from machine.errors import Code, CodecError, Corruption, UsageError
 from machine.events import (
@@ -98,9 +98,10 @@ def _detail(event: Event) -> str:
         case StateEntered():
             return f"attempt {event.attempt}"
         case StateCompleted():
-            return f"context {short(event.context_snapshot_id)}"
+            branch = not_taken_text(event.not_taken or ())
+            return f"context {short(event.context_snapshot_id)}{branch and f', {branch}'}"
         case StateSkipped():
-            return event.reason
+            return skipped_text(event.reason)
         case StateFailed():
             return f"{event.error.code}: {event.error.message}"
         case RetryScheduled():
@@ -119,7 +120,8 @@ def _detail(event: Event) -> str:
         case RunResumed():
             return event.by if event.plan_id is None else f"{event.by}, plan {short(event.plan_id)}"
         case RunCompleted():
-            return event.status
+            error = event.error
+            return event.status if error is None else f"{event.status}: {error.code}: {error.message}"
 
 
 def wait_text(wait: Wait) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -21,12 +21,12 @@ from rich.text import Text
 
 from machine.cli import interrupt
 from machine.cli.output import STYLES, Cell, Output, clean, duration, on_terminal
+from machine.cli.reading import skipped_text
 from machine.engine.reporter import Reporter
-from machine.errors import Code
+from machine.errors import Code, ErrorInfo
 from machine.events import (
     Entry,
     FactRecorded,
-    RetryScheduled,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -35,26 +35,35 @@ from machine.events import (
 from machine.io.undeclared import Undeclared
 from machine.plan import Graph
 
-__all__ = ["Progress", "watching"]
+__all__ = ["Progress", "doing", "watching", "watching_quietly"]
 
 _WORTH_SAYING = 1.0
 """A wait of fewer seconds than this is not announced in plain lines."""
 
+_MOST_SHOWN = 6
+"""How many states are shown of those that are under way; the rest are counted."""
+
+
+@attrs.define
+class _UnderWay:
+    """What is known of a state while something is done about it: an attempt, or a wait before the next one."""
+
+    attempt: int = 0
+    since_ms: int = 0
+    facts: int = 0
+    doing: str = "running"
+    began: float = attrs.field(factory=time.monotonic)
+
 
 class Progress(Reporter):
-    """Keeps count, and prints nothing. `last_trace` says where the last failed attempt raised."""
+    """Keeps count, and prints nothing."""
 
     def __init__(self) -> None:
         self.run_id: str | None = None
         self.recorded = 0
-        self.last_trace: str | None = None
+        self._failures: dict[str, tuple[ErrorInfo, str]] = {}
         self._position: dict[str, int] = {}
-        self._state: str | None = None
-        self._attempt = 0
-        self._facts = 0
-        self._since_ms = 0
-        self._began = time.monotonic()
-        self._waiting = ""
+        self._under_way: dict[str, _UnderWay] = {}
         self.undeclared_io: dict[tuple[str, str, int, str], Undeclared] = {}
         """What handlers did without `io`, once for each state and place."""
 
@@ -67,13 +76,10 @@ class Progress(Reporter):
 
     def waiting(self, state_id: str, seconds: float) -> None:
         """Note a wait before the next attempt."""
-        self._state, self._began, self._waiting = (
-            state_id,
-            time.monotonic(),
-            f"retries in {duration(seconds * 1000)}",
-        )
+        self._under_way[state_id] = _UnderWay(doing=f"retries in {duration(seconds * 1000)}")
         if seconds >= _WORTH_SAYING:
-            self._tell(state_id, "waiting", duration(seconds * 1000), "before the next attempt")
+            took = duration(seconds * 1000)
+            self.attempt_ended(state_id, "waiting", took, ("before the next attempt",))
 
     def undeclared(self, state_id: str, what: Undeclared) -> None:
         """Note what a handler does without `io`, and warn of it the first time."""
@@ -94,27 +100,30 @@ class Progress(Reporter):
         self.recorded += 1
         match entry.event:
             case StateEntered(state_id, attempt):
-                self._state, self._attempt, self._facts = state_id, attempt, 0
-                self._since_ms, self._began, self._waiting = entry.ts_millis, time.monotonic(), ""
-            case FactRecorded():
-                self._facts += 1
+                self._under_way[state_id] = _UnderWay(attempt, entry.ts_millis)
+            case FactRecorded(state_id=state_id) if state_id in self._under_way:
+                self._under_way[state_id].facts += 1
             case StateCompleted(state_id):
-                self._tell(state_id, "completed", *self._ended(entry))
+                self._tell(state_id, "completed", *self._ended(state_id, entry))
             case StateFailed(state_id, error):
                 trace = entry.info.get("trace")
-                self.last_trace = trace if isinstance(trace, str) else None
+                self._failures[state_id] = error, trace if isinstance(trace, str) else ""
                 if error.code in {Code.ATTEMPT_INTERRUPTED, Code.RUN_CANCELLED}:
-                    self._tell(state_id, "cut", *self._ended(entry), error.message)
+                    self._tell(state_id, "cut", *self._ended(state_id, entry), error.message)
                 elif error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
                     self._tell(state_id, "recovered", "-", "a crash had cut its last attempt")
                 else:
-                    self._tell(state_id, "failed", *self._ended(entry), f"{error.code}: {error.message}")
+                    self._tell(
+                        state_id, "failed", *self._ended(state_id, entry), f"{error.code}: {error.message}"
+                    )
             case StateSkipped(state_id, reason):
-                self._tell(state_id, "skipped", "-", reason)
-            case RetryScheduled():
-                pass
+                self._tell(state_id, "skipped", "-", skipped_text(reason))
             case _:
                 return
+
+    def trace_of(self, error: ErrorInfo) -> str:
+        """Return where the attempt raised that failed with an error, empty when it is that of no attempt."""
+        return next((trace for failed, trace in self._failures.values() if failed == error), "")
 
     def say(self, name: str, cells: tuple[Cell, ...]) -> None:
         """Print a line that is not about a state. This class does not."""
@@ -122,16 +131,17 @@ class Progress(Reporter):
     def attempt_ended(self, state_id: str, status: str, took: str, notes: tuple[str, ...]) -> None:
         """Print the line of an attempt that ended. This class does not."""
 
-    def _ended(self, entry: Entry) -> tuple[str, ...]:
-        notes = [duration(max(entry.ts_millis - self._since_ms, 0))]
-        if self._facts:
-            notes.append(f"{self._facts} fact{'s' if self._facts > 1 else ''}")
-        if self._attempt:
-            notes.append(f"attempt {self._attempt}")
+    def _ended(self, state_id: str, entry: Entry) -> tuple[str, ...]:
+        attempt = self._under_way.get(state_id) or _UnderWay(since_ms=entry.ts_millis)
+        notes = [duration(max(entry.ts_millis - attempt.since_ms, 0))]
+        if attempt.facts:
+            notes.append(f"{attempt.facts} fact{'s' if attempt.facts > 1 else ''}")
+        if attempt.attempt:
+            notes.append(f"attempt {attempt.attempt}")
         return tuple(notes)
 
     def _tell(self, state_id: str, status: str, took: str, *notes: str) -> None:
-        self._state = None if status != "waiting" else state_id
+        self._under_way.pop(state_id, None)
         self.attempt_ended(state_id, status, took, notes)
 
 
@@ -178,7 +188,7 @@ class Lines(Progress):
 
 
 class Moving(Lines):
-    """The same lines and, below them, what goes on at this moment."""
+    """The same lines and, below them, what goes on at this moment: a line for each state that is under way."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -205,20 +215,25 @@ class Moving(Lines):
         self._console.print(text, soft_wrap=True)
 
     def _now(self) -> Table | Text:
-        state_id = self._state
-        if state_id is None:
+        # what is shown is asked for by a thread of its own
+        under_way = list(self._under_way.items())
+        if not under_way:
             return Text("")
-        line = Table.grid(padding=(0, 2, 0, 0))
-        parts = [
-            Text(f"{self._position.get(state_id, 0)}/{len(self._position)}", style="dim"),
-            Text(_short_name(state_id)),
-            Text(self._waiting or "running", style="cyan"),
-            Text(duration((time.monotonic() - self._began) * 1000)),
-        ]
-        if self._facts and not self._waiting:
-            parts.append(Text(f"{self._facts} facts", style="dim"))
-        line.add_row(self._spinner, *parts)
-        return line
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for state_id, attempt in under_way[:_MOST_SHOWN]:
+            place = f"{self._position.get(state_id, 0)}/{len(self._position)}"
+            facts = attempt.facts
+            table.add_row(
+                self._spinner,
+                Text(place, style="dim", justify="right"),
+                Text(_short_name(state_id)),
+                Text(attempt.doing, style="cyan"),
+                Text(duration((time.monotonic() - attempt.began) * 1000), justify="right"),
+                Text(f"{facts} fact{'s' if facts > 1 else ''}" if facts else "", style="dim"),
+            )
+        if len(under_way) > _MOST_SHOWN:
+            table.add_row("", "", Text(f"and {len(under_way) - _MOST_SHOWN} more", style="dim"))
+        return table
 
 
 def _short_name(state_id: str) -> str:
@@ -251,6 +266,17 @@ def watching_quietly(*, quiet: bool) -> Iterator[Progress]:
             passing = _Passing(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
             with passing.shown():
                 yield passing
+
+
+@contextlib.contextmanager
+def doing(what: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Tell on a moving line, on a terminal, what is being done; give what changes that."""
+    if quiet or not on_terminal(sys.stderr):
+        yield lambda _: None
+    else:
+        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        with console.status(clean(what)) as status:
+            yield lambda text: status.update(clean(text))
 
 
 class _Warnings(Lines):

@@ -12,11 +12,20 @@ from machine.cli.output import clean
 from machine.engine import reading
 from machine.errors import Code, MachineError, UsageError
 from machine.events import Entry, FactRecorded, RunStarted, StateCompleted, StateEntered, StateFailed
+from machine.kernel import rules, state_history
 from machine.kernel.history import History, StateStatus
 from machine.plan import order_of
 from machine.stores.base import Store
 
-__all__ = ["RunLog", "StateTimes", "read", "short_state"]
+__all__ = [
+    "RunLog",
+    "StateTimes",
+    "not_taken_text",
+    "read",
+    "short_state",
+    "skipped_text",
+    "status_of",
+]
 
 
 @attrs.define
@@ -98,3 +107,22 @@ def status_of(history: History, state_id: str) -> str:
     """Return where a state stands, `pending` when nothing is known of it."""
     state = history.states.get(state_id)
     return "pending" if state is None else StateStatus(state.status).value
+
+
+def not_taken_text(not_taken: Sequence[str]) -> str:
+    """Return in words which of the states that follow it a state did not go on to."""
+    return f"did not go on to {', '.join(map(short_state, not_taken))}" if not_taken else ""
+
+
+def skipped_text(reason: str) -> str:
+    """Return in words why a state was skipped."""
+    kind, _, name = reason.partition(":")
+    match f"{kind}:":
+        case rules.SKIP_REASON:
+            return f"it has the tag {clean(name)}"
+        case state_history.NOT_TAKEN:
+            return f"{short_state(name)} did not go on to it"
+        case state_history.UNREACHABLE:
+            return f"it follows {short_state(name)}, which was passed over"
+        case _:
+            return clean(reason)

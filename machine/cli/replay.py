@@ -10,23 +10,14 @@ from machine.cli import bulk, looking, progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.reading import short_state
+from machine.cli.schedules import permuted, show_divergence
 from machine.cli.session import Flag, Injected, Session, names_bundle
 from machine.config import UndeclaredIo
-from machine.errors import BundleError
-from machine.replay import render
+from machine.errors import BundleError, UsageError
 from machine.replay.compare import Verdict
-from machine.replay.divergence import Divergence
 
-__all__ = ["STYLES", "compare", "replay", "verify"]
+__all__ = ["compare", "replay", "verify"]
 
-STYLES: Final[Mapping[render.Mark, str]] = {
-    render.Mark.TITLE: "bold",
-    render.Mark.POINTER: "cyan",
-    render.Mark.RECORDED: "red",
-    render.Mark.NOW: "green",
-    render.Mark.NEAR: "dim",
-    render.Mark.CAUSE: "yellow",
-}
 _VERDICTS: Final[Mapping[Verdict, str]] = {
     Verdict.IDENTICAL: "green",
     Verdict.DIFFERS: "bold red",
@@ -40,6 +31,8 @@ def replay(
     *runs: bulk.Name,
     target: str | None = None,
     undeclared_io: UndeclaredIo | None = None,
+    schedules: int | None = None,
+    seed: int | None = None,
     every: bulk.Every = False,
     jobs: bulk.Jobs = None,
     quiet: Flag = False,
@@ -54,6 +47,11 @@ def replay(
     Of many runs, those that are not identical are told in full, in the order given, and then how many there are
     of each kind. The exit code is the highest of those that the runs would have alone.
 
+    With --schedules, a run whose states ran side by side is replayed under other schedules as well: its states
+    in other orders that the plan allows, each in a copy of a process that has just loaded the plan. They come to
+    one digest (exit code 0), or two states are named that share something beside the context, and where it shows
+    (exit code 1).
+
     Parameters
     ----------
     target
@@ -61,16 +59,35 @@ def replay(
     undeclared_io
         What becomes of what handlers do without io, when it is not to be as the run was configured: error, warn
         or allow.
+    schedules
+        How many other schedules to replay one run under.
+    seed
+        Which schedules are drawn: a whole number, 0 unless given.
     quiet
         Do not show progress.
     """
+    if schedules is None and seed is not None:
+        raise UsageError("--seed says which schedules are drawn, and none are", hint="add --schedules N")
     if not bulk.is_one(runs, every=every):
+        if schedules is not None:
+            raise UsageError("--schedules is for one run at a time", hint="name that run alone")
         items = bulk.items_of(session, runs, every=every)
         report = bulk.Report(session, "identical", ("diverged", "damaged", "error"), _tell_replay, quiet)
         return report.of(looking.Replaying(session, target, undeclared_io), items, jobs)
     (run,) = runs
     with session.reading(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
+        if schedules is not None:
+            return permuted(
+                session,
+                store,
+                run_id,
+                loaded,
+                count=schedules,
+                seed=seed or 0,
+                undeclared_io=undeclared_io,
+                quiet=quiet,
+            )
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter:
             result = looking.replayed(
                 session, store, run_id, loaded.plan, reporter=reporter, undeclared_io=undeclared_io
@@ -90,7 +107,7 @@ def _tell_replay(session: Session, result: machine.ReplayResult) -> None:
         )
     else:
         session.out.line(("diverged", "bold red"), f"  after {result.events} identical events")
-        _show(session, result.divergence)
+        show_divergence(session, result.divergence)
 
 
 def compare(
@@ -140,13 +157,8 @@ def compare(
     found = [state.divergence for state in result.states if state.divergence is not None]
     for divergence in [*found, *([result.beyond] if result.beyond else [])]:
         session.out.line("")
-        _show(session, divergence)
+        show_divergence(session, divergence)
     return Exit.OK if result.identical else Exit.FAILED
-
-
-def _show(session: Session, divergence: Divergence) -> None:
-    for mark, line in render.marked(divergence):
-        session.out.line((line, STYLES.get(mark, "")))
 
 
 def verify(

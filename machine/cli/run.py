@@ -19,7 +19,7 @@ from machine.cli.input import json_object
 from machine.cli.operator import tell_waits
 from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.cli.session import Flag, Injected, JsonText, Repeated, Session
-from machine.config import RunConfig, UndeclaredIo
+from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo
 from machine.engine.dry_run import DryRun
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
@@ -47,6 +47,8 @@ def run(
     skip_tag: Repeated = (),
     config: Path | None = None,
     undeclared_io: UndeclaredIo | None = None,
+    concurrency: int | None = None,
+    on_failure: OnFailure | None = None,
     invocation_key: str | None = None,
     dry_run: Flag = False,
     paranoid: Flag = False,
@@ -72,6 +74,11 @@ def run(
     undeclared_io
         What becomes of what handlers do without io: error refuses it and fails the attempt, warn (the default)
         reports it on stderr, allow does not look.
+    concurrency
+        Run states side by side, at most so many at a time. What each of them sees does not depend on it.
+    on_failure
+        What becomes of the states that are running when another has failed for good: finish (the default) lets
+        them, cancel cuts them. No further one is begun.
     invocation_key
         Start at most one run with this key: a command repeated with it waits for that run, continues it if its
         process is gone, and prints its result.
@@ -89,6 +96,7 @@ def run(
         chosen = attrs.evolve(chosen, undeclared_io=undeclared_io)
     if paranoid:
         chosen = attrs.evolve(chosen, paranoid=True)
+    chosen = attrs.evolve(chosen, execution_mode=_mode(chosen.execution_mode, concurrency, on_failure))
     params = input_of(input)
     run_id = str(new_run_id())
     if session.store_url.startswith("memory:"):
@@ -113,6 +121,23 @@ def run(
 
     with session.open_store(create=True) as store:
         return driven(session, store, run_id, quiet, drive)
+
+
+def _mode(
+    mode: Sequential | FanOutJoin, concurrency: int | None, on_failure: OnFailure | None
+) -> Sequential | FanOutJoin:
+    """Return how states are to run, given what the configuration says and the options. Raises `ConfigError`."""
+    if concurrency is not None:
+        kept = mode.on_failure if isinstance(mode, FanOutJoin) else OnFailure.FINISH
+        mode = FanOutJoin(concurrency, kept)
+    if on_failure is not None:
+        if not isinstance(mode, FanOutJoin):
+            raise UsageError(
+                "--on-failure is for states that run side by side, and these run one at a time",
+                hint="add --concurrency N",
+            )
+        mode = attrs.evolve(mode, on_failure=on_failure)
+    return mode
 
 
 def resume(
@@ -232,14 +257,15 @@ def driven(
         session.note("then", session.command("resume", run_id))
         return code
     if result.error is not None and result.status != "completed":
-        where = f" ({reporter.last_trace.splitlines()[-1]})" if reporter.last_trace else ""
+        trace = reporter.trace_of(result.error).splitlines()
+        where = f" ({trace[-1]})" if trace else ""
         message = f": {clean(result.error.message)}{where}"
         session.out.line((f"error[{result.error.code}]", "bold red"), message, err=True)
         if result.error.code == Code.NOT_DETERMINISTIC:
             for line in (result.error.details or {}).get("text", ()):
                 session.out.line(clean(line), err=True)
         if session.debug:
-            for line in (reporter.last_trace or "").splitlines():
+            for line in trace:
                 session.out.line((f"  {line}", "dim"), err=True)
     word = "replay" if result.status == "completed" else "show"
     if not store.url.startswith("memory:"):  # which nobody finds again

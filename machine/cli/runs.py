@@ -9,12 +9,12 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from machine import codec
-from machine.cli.output import STYLES, Cell, clean, compact, duration, moment, short
-from machine.cli.reading import RunLog, read, short_state, status_of
+from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
+from machine.cli.reading import RunLog, not_taken_text, read, short_state, skipped_text, status_of
 from machine.cli.session import Injected, Session, names_bundle
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine import reading
-from machine.errors import Code, UsageError
+from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import EffectIntended
 from machine.kernel.history import StateStatus
 from machine.kernel.status import RunStatus
@@ -115,11 +115,15 @@ def _as_json(log: RunLog, manifest: RunManifest, built: BuildProvenance | None) 
                 "duration_ms": times.ms if times else 0,
                 "facts": times.facts if times else 0,
                 "reason": state.reason if state else None,
+                "not_taken": list(state.not_taken) if state else [],
                 "error": codec.to_json(state.error) if state and state.error else None,
                 "trace": times.trace if times else None,
             }
         )
     failed = [state for state in states if state["status"] == "failed"]
+    error = failed[-1]["error"] if failed else None
+    if history.error is not None:
+        error = codec.to_json(history.error)
     return {
         "run_id": history.run_id,
         "status": history.status.value,
@@ -137,7 +141,7 @@ def _as_json(log: RunLog, manifest: RunManifest, built: BuildProvenance | None) 
         "config": codec.to_json(manifest.run_config),
         "provenance": codec.to_json(built) if built else None,
         "states": states,
-        "error": failed[-1]["error"] if failed else None,
+        "error": error,
         "uncertain": [
             {"seq": _seq_of(log, key), **codec.event_to_json(log.history.uncertain[key])}
             for key in history.uncertain
@@ -182,15 +186,15 @@ def _print(session: Session, log: RunLog, manifest: RunManifest, built: BuildPro
         ["#", "STATE", "STATUS", "ATTEMPTS", "TIME", "FACTS", ""],
         [_row(log, i) for i in range(len(log.order))],
     )
+    if history.error is not None:
+        out.line()
+        _print_error(out, "", history.error)
     for state_id in log.order:
         state = history.states.get(state_id)
         if state is None or state.error is None or state.status not in _FAILED:
             continue
         out.line()
-        out.line(
-            (f"error[{state.error.code}]", "bold red"),
-            f" in {short_state(state_id)}: {clean(state.error.message)}",
-        )
+        _print_error(out, f" in {short_state(state_id)}", state.error)
         for line in (log.times[state_id].trace or "").splitlines():
             out.line(f"  {clean(line)}")
     if history.uncertain:
@@ -198,6 +202,10 @@ def _print(session: Session, log: RunLog, manifest: RunManifest, built: BuildPro
         out.line(("effects that were begun and have no outcome:", "yellow"))
         for key, event in history.uncertain.items():
             out.line(f"  event {_seq_of(log, key)}  {short_state(event.state_id)}  {clean(key)}")
+
+
+def _print_error(out: Output, where: str, error: ErrorInfo) -> None:
+    out.line((f"error[{error.code}]", "bold red"), f"{where}: {clean(error.message)}")
 
 
 def _forked_from(log: RunLog) -> list[tuple[str, Cell]]:
@@ -216,7 +224,7 @@ def _row(log: RunLog, index: int) -> tuple[Cell, ...]:
         f"{state.attempts if state else 0:>8}",
         f"{duration(times.ms) if times else '-':>5}",
         f"{times.facts if times else 0:>5}",
-        clean(state.reason or "") if state else "",
+        (skipped_text(state.reason) if state.reason else not_taken_text(state.not_taken)) if state else "",
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from machine.config import RunConfig, Target, UndeclaredIo
 from machine.doctor.diagnosis import Diagnosis, Difference, Environment, Finding
 from machine.errors import CodecError
 from machine.io.process import Finished, run_process
+from machine.replay.copies import where_this_package_is
 
 __all__ = ["REPLAYS", "examine_plan", "examine_recording"]
 
@@ -155,7 +155,7 @@ class _Examination:
         return await run_process(
             [sys.executable, "-m", "machine.doctor.patient"],
             stdin=job,
-            env={**os.environ, **environment.variables, **_where_this_package_is()},
+            env={**os.environ, **environment.variables, **where_this_package_is()},
             cwd=str(elsewhere) if environment.elsewhere else None,
             timeout=self._timeout,
             max_output=_MOST_OUTPUT,
@@ -178,11 +178,3 @@ def _said(output: bytes) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(value, dict):
             yield value
-
-
-def _where_this_package_is() -> dict[str, str]:
-    """Return how another process finds this package although it is in another directory."""
-    root = str(Path(__file__).parents[2])
-    if root in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        return {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))}

@@ -51,6 +51,8 @@ class Frontier:
         self._writes: dict[int, dict[str, Value | None]] = {}
         self._writers: dict[str, int] = {}
         self._readers: dict[str, int] = {}
+        self._lacking: tuple[int, int, str] | None = None
+        self._clashing: int | None = None
         self.error: ErrorInfo | None = None
         """Why the run cannot be completed: states wrote different values to one key, or an edge is missing."""
 
@@ -74,6 +76,12 @@ class Frontier:
                 return state_id
             heapq.heappop(self._fresh)
         return None
+
+    def clash(self, state_id: str, error: ErrorInfo) -> None:
+        """Note that a state has no context to begin on. Of several the first in the order of the plan is told."""
+        place = self._place[state_id]
+        if self._clashing is None or place < self._clashing:
+            self._clashing, self.error = place, error
 
     def take_ready(self) -> list[str]:
         """Return the states that may begin and could not the last time."""
@@ -123,7 +131,7 @@ class Frontier:
             return
         if state.status is StateStatus.COMPLETED:
             self._after[place] = state.snapshot_id
-            self._note(place, state_id, state)
+            self._note(place, state)
             self._bases.pop(place, None)
         else:
             self._after[place] = None
@@ -141,10 +149,14 @@ class Frontier:
                 heapq.heappush(self._fresh, below)
                 self._ready.append(child)
 
-    def _note(self, place: int, state_id: str, state: StateHistory) -> None:
+    def _note(self, place: int, state: StateHistory) -> None:
         """Note what a state wrote and read, and whether it should have followed another, or another it."""
         me, before = 1 << place, self._ancestors[place]
-        self.error = self.error or self.missing_edge(state_id, state)
+        keys = _keys(state.read)
+        for key in keys:
+            writers = self._writers.get(key, 0) & ~(before | me)
+            if writers:
+                self._lacks(place, next(_bits(writers)), key)
         if state.wrote:
             after = self._snapshot(state.snapshot_id or "")
             held = {key: after.value(key) for key in state.wrote}
@@ -155,11 +167,19 @@ class Frontier:
             }
         for key in state.wrote:
             readers = self._readers.get(key, 0) & ~(before | me)
-            if readers and self.error is None:
-                self.error = self._no_edge(next(_bits(readers)), place, key)
+            if readers:
+                self._lacks(next(_bits(readers)), place, key)
             self._writers[key] = self._writers.get(key, 0) | me
-        for key in _keys(state.read):
+        for key in keys:
             self._readers[key] = self._readers.get(key, 0) | me
+
+    def _lacks(self, reader: int, writer: int, key: str) -> None:
+        """Note a missing edge. Of several the first in the order of the plan is told, not the first found."""
+        lacking = (reader, writer, key)
+        if self._lacking is None or lacking < self._lacking:
+            self._lacking = lacking
+            if self._clashing is None:
+                self.error = self._no_edge(reader, writer, key)
 
     def _merged(self, parents: Sequence[str]) -> Snapshot:
         """Return the context after some states and all that they followed."""

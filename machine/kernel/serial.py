@@ -10,26 +10,30 @@ from collections.abc import Iterable
 
 from machine.events import Entry, StateCompleted, StateSkipped
 
-__all__ = ["one_after_another"]
+__all__ = ["blocks_of", "one_after_another"]
 
 
 def one_after_another(entries: Iterable[Entry]) -> list[Entry]:
-    """Return a run's entries with those of each state next to each other, in an order the run could have had.
+    """Return a run's entries with those of each state next to each other, in an order the run could have had."""
+    return [entry for block in blocks_of(entries) for entry in block]
+
+
+def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Return a run's entries in blocks: one for each state, and one for each entry that is of none.
 
     The attempts of a state stand where it settled, after all that it follows; those of one that did not settle
     stand before what next concerns the run as a whole, when nothing is open.
     """
-    ordered: list[Entry] = []
+    blocks: list[list[Entry]] = []
     unsettled: dict[str, list[Entry]] = {}
     for entry in entries:
         event = entry.event
         state_id = getattr(event, "state_id", None)
         if state_id is None:
-            ordered += [earlier for lane in unsettled.values() for earlier in lane]
+            blocks += [*unsettled.values(), [entry]]
             unsettled = {}
-            ordered.append(entry)
             continue
         unsettled.setdefault(state_id, []).append(entry)
         if isinstance(event, StateCompleted | StateSkipped):
-            ordered += unsettled.pop(state_id)
-    return ordered + [entry for lane in unsettled.values() for entry in lane]
+            blocks.append(unsettled.pop(state_id))
+    return [*blocks, *unsettled.values()]

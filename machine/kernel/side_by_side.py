@@ -44,10 +44,10 @@ class Schedule:
     """True when no further state is begun: one has failed for good, or two got in each other's way."""
 
     def preferred(self, history: History) -> str | None:
-        """Return the state to begin before others, None when there is none that may begin and never has."""
+        """Return the state to begin before others, for the first time or again, None when none may."""
         self.frontier.follow(history)
         fresh = self.prefer not in history.states and self.frontier.may_begin(self.prefer)
-        return self.prefer if fresh else None
+        return self.prefer if fresh or self.prefer in history.stopped else None
 
     def next(self, plan: Graph, config: RunConfig, history: History) -> Decision:
         """Return the next decision."""
@@ -70,7 +70,7 @@ class Schedule:
             else:
                 stopped[state_id] = decision
         self.failing = lost is not None or self.frontier.error is not None
-        first = self.prefer if self.prefer in stopped else preferred
+        first = preferred if preferred in stopped or preferred not in history.states else None
         if first is None and not self.failing:
             first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
         begun = self._begun(plan, config, history, first, stopped) if first is not None else None
@@ -85,7 +85,7 @@ class Schedule:
         try:
             self.frontier.base(state_id)
         except Conflict as exc:
-            self.frontier.error = self.frontier.error or exc.error
+            self.frontier.clash(state_id, exc.error)
 
     def _begun(
         self,

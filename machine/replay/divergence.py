@@ -44,6 +44,7 @@ class Cause(StrEnum):
     PLAN_CHANGED = "plan_changed"
     NOTHING_CHANGED = "nothing_changed"
     OUTSIDE_CHANGED = "outside_changed"
+    STATES_RACED = "states_raced"
     RECORDING_DAMAGED = "recording_damaged"
     UNKNOWN = "unknown"
 

@@ -38,6 +38,7 @@ _NEXT: Final[Mapping[Cause, str]] = {
     Cause.PLAN_CHANGED: "`machine compare` says what its states do now; record a new run if the change is meant",
     Cause.NOTHING_CHANGED: "take time, randomness and environment from io; sort what has no order",
     Cause.OUTSIDE_CHANGED: "record a new run if that is how the outside is now",
+    Cause.STATES_RACED: "keep it in the context, or let one follow the other with after=[...]",
     Cause.RECORDING_DAMAGED: "restore the recording from version control or a backup",
     Cause.UNKNOWN: "compare the code with what it was when the run was recorded",
 }

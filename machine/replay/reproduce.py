@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -19,7 +19,7 @@ from machine.events import Entry, RunStarted
 from machine.io.replay import ReplayIo
 from machine.io.scope import AttemptScope
 from machine.io.transport import Transport
-from machine.kernel.serial import one_after_another
+from machine.kernel.serial import blocks_of
 from machine.plan import Graph, Plan
 from machine.replay.asked import graphs_of
 from machine.replay.cause import explained
@@ -29,7 +29,7 @@ from machine.replay.log import ReplayLog
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
-__all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "reproduce"]
+__all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "replay_in", "reproduce"]
 
 
 @attrs.frozen
@@ -61,7 +61,10 @@ class ReplayResult:
 
 @attrs.frozen
 class Recorded:
-    """A run as it was recorded, read and checked."""
+    """A run as it was recorded, read and checked.
+
+    `blocks` are those of states that ran side by side, as they settled, whatever the order of `entries`.
+    """
 
     run_id: str
     entries: list[Entry]
@@ -69,13 +72,20 @@ class Recorded:
     manifest: RunManifest
     config: RunConfig
     built: BuildProvenance | None
+    blocks: list[list[Entry]]
 
     @classmethod
     def of(
-        cls, store: Store, run_id: str, graph: Graph, undeclared_io: UndeclaredIo | str | None
+        cls,
+        store: Store,
+        run_id: str,
+        graph: Graph,
+        undeclared_io: UndeclaredIo | str | None,
+        order: Sequence[int] | None = None,
     ) -> Recorded:
         """Read a run that is to be replayed against `graph`, under its own configuration but for `undeclared_io`.
 
+        `order` is that of the states, where they ran side by side; None: the one they settled in.
         Raises `NotFound` for an unknown run, `PlanError` (`op_id_mismatch`) for the plan of another op, and
         `LogError` or `Corruption` when what was recorded is damaged.
         """
@@ -90,9 +100,11 @@ class Recorded:
         if undeclared_io is not None:
             config = attrs.evolve(config, undeclared_io=undeclared_io)
         entries = [entry for entry, _ in reading.entries(store, run_id)]
+        blocks: list[list[Entry]] = []
         if started.max_concurrency is not None:
-            entries = one_after_another(entries)
-        return cls(run_id, entries, started, manifest, config, reading.provenance_of(store, first))
+            blocks = blocks_of(entries)
+            entries = [entry for place in order or range(len(blocks)) for entry in blocks[place]]
+        return cls(run_id, entries, started, manifest, config, reading.provenance_of(store, first), blocks)
 
 
 async def replay(
@@ -112,13 +124,37 @@ async def replay(
     `undeclared_io` says what becomes of what handlers do without `io`, None: as the run was configured. Raises
     `NotFound`, and `PlanError` (`op_id_mismatch`) for the plan of another op.
     """
+    return await replay_in(
+        None,
+        run_id,
+        plan=plan,
+        store=store,
+        transports=transports,
+        catalogue=catalogue,
+        reporter=reporter,
+        undeclared_io=undeclared_io,
+    )
+
+
+async def replay_in(
+    order: Sequence[int] | None,
+    run_id: str,
+    *,
+    plan: Plan,
+    store: Store,
+    transports: Mapping[str, Transport] | None = None,
+    catalogue: Catalogue = STANDARD,
+    reporter: Reporter | None = None,
+    undeclared_io: UndeclaredIo | str | None = None,
+) -> ReplayResult:
+    """Replay a run, its states in another order than the one they settled in; see `replay` and `Orders`."""
     graph = plan.graph
     reporter = reporter or Reporter()
     log = ReplayLog([], store.get, reporter.entry)
     divergence: Divergence | None = None
     built: BuildProvenance | None = None
     try:
-        recording = Recorded.of(store, run_id, graph, undeclared_io)
+        recording = Recorded.of(store, run_id, graph, undeclared_io, order)
         built = recording.built
         first_graph, graphs = graphs_of(graph, recording.entries, store)
         log = ReplayLog(recording.entries, store.get, reporter.entry, graphs)

@@ -1,0 +1,88 @@
+"""`replay --schedules`: a run under other schedules, and who raced where it is not the same under all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import machine
+from machine.cli import progress
+from machine.cli.failures import Exit
+from machine.cli.output import clean, short
+from machine.cli.session import Session
+from machine.config import UndeclaredIo
+from machine.replay import render
+from machine.replay.divergence import Divergence
+from machine.replay.schedules import Race
+from machine.stores.base import Store
+from machine.target import Loaded
+
+__all__ = ["STYLES", "permuted", "show_divergence"]
+
+STYLES: Final[Mapping[render.Mark, str]] = {
+    render.Mark.TITLE: "bold",
+    render.Mark.POINTER: "cyan",
+    render.Mark.RECORDED: "red",
+    render.Mark.NOW: "green",
+    render.Mark.NEAR: "dim",
+    render.Mark.CAUSE: "yellow",
+}
+
+
+def show_divergence(session: Session, divergence: Divergence) -> None:
+    """Print what differs."""
+    for mark, line in render.marked(divergence):
+        session.out.line((line, STYLES.get(mark, "")))
+
+
+def permuted(
+    session: Session,
+    store: Store,
+    run_id: str,
+    loaded: Loaded,
+    *,
+    count: int,
+    seed: int,
+    undeclared_io: UndeclaredIo | None,
+    quiet: bool,
+) -> int:
+    """Replay a run under other schedules, print what came of it and return the exit code."""
+    with progress.doing("replays under other schedules", quiet=quiet or session.as_json):
+        result = machine.schedules(
+            run_id,
+            plan=loaded.plan,
+            store=store,
+            count=count,
+            seed=seed,
+            target=loaded.target,
+            undeclared_io=undeclared_io,
+        )
+    if session.as_json:
+        session.json(result.to_json())
+    elif result.divergence is None:
+        tried = result.schedules
+        session.out.line(
+            ("identical", "green"),
+            f"  under {tried + 1} schedule{'s' * (tried > 0)}  digest {short(result.digest)}",
+        )
+        if tried < count:
+            found = f"{tried} other{'s' * (tried != 1)}" if tried else "no other"
+            session.note("note", f"the plan allows {found} than the recorded one, as far as was found")
+    elif result.race is not None:
+        _show_race(session, result.race)
+    elif result.unsteady:
+        session.out.line(("unsteady", "bold red"), "  one schedule came out otherwise the second time")
+        show_divergence(session, result.divergence)
+    else:
+        session.out.line(("diverged", "bold red"), "  under the recorded schedule already")
+        show_divergence(session, result.divergence)
+    return Exit.OK if result.identical else Exit.FAILED
+
+
+def _show_race(session: Session, race: Race) -> None:
+    one, other = race.states
+    session.out.line(("raced", "bold red"), f"  {one} and {other}")
+    where = f", {clean(race.pointer)}" if race.pointer else ""
+    session.out.line(f"  it shows in {race.state_id or 'the run'}: the {race.what}{where}")
+    session.out.line()
+    show_divergence(session, race.divergence)
