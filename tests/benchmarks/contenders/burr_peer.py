@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from burr.core import ApplicationBuilder, State, action, default, when
 from burr.core.persistence import SQLitePersister
-from stage import main, result, stopwatch, stored
+from stage import WARM, main, result, stopwatch, stored
 
 
 @action(reads=["number", "last"], writes=["number", "result", "done"])
@@ -36,12 +36,12 @@ def live(n):
     told = {}
     persister = SQLitePersister.from_values(db_path="burr.db")
     persister.initialize()
-    application(persister, "warm", 20).run(halt_after=["end"])
+    application(persister, "warm", WARM).run(halt_after=["end"])
     timed = application(persister, "timed", n)
     with stopwatch(n, told):
         timed.run(halt_after=["end"])
     persister.connection.close()
-    return {**told, "bytes": stored("burr.db") / n}
+    return {**told, "bytes": stored("burr.db", n)}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import time
 
 from dbos import DBOS, SetWorkflowID
-from stage import main, result, stopwatch, stored
+from stage import WARM, main, result, stopwatch, stored
 
 logging.disable(logging.WARNING)
 NOTES = {}
@@ -60,12 +60,12 @@ def launch():
 def live(n):
     """Run a workflow of trivial steps."""
     launch()
-    row(20)
+    row(WARM)
     told = {}
     with stopwatch(n, told):
         row(n)
     DBOS.destroy()
-    return {**told, "bytes": stored("dbos.sqlite") / n}
+    return {**told, "bytes": stored("dbos.sqlite", n)}
 
 
 def fanned(n, concurrency):
@@ -74,7 +74,7 @@ def fanned(n, concurrency):
     told = {}
 
     async def both():
-        await fan(20, concurrency)
+        await fan(WARM, concurrency)
         with stopwatch(n, told):
             await fan(n, concurrency)
 

@@ -11,7 +11,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
-from stage import main, result, stopwatch, stored
+from stage import WARM, main, result, stopwatch, stored
 
 NOTES = {}
 
@@ -47,11 +47,11 @@ def live(n):
     told = {}
     with SqliteSaver.from_conn_string("langgraph.db") as saver:
         start = {"number": 0, "result": {}}
-        loop(saver, 20).invoke(start, thread("warm"), durability="sync")
+        loop(saver, WARM).invoke(start, thread("warm"), durability="sync")
         graph = loop(saver, n)
         with stopwatch(n, told):
             assert graph.invoke(start, thread("timed"), durability="sync")["number"] == n
-    return {**told, "bytes": stored("langgraph.db") / n}
+    return {**told, "bytes": stored("langgraph.db", n)}
 
 
 def fanned(n, concurrency):
@@ -65,7 +65,7 @@ def fanned(n, concurrency):
             graph.add_conditional_edges(START, lambda _: [Send("one", {"number": i}) for i in range(width)])
             return graph.compile(checkpointer=saver)
 
-        build(20).invoke({"results": []}, thread("warm"), durability="sync")
+        build(WARM).invoke({"results": []}, thread("warm"), durability="sync")
         graph = build(n)
         with stopwatch(n, told):
             config = thread("timed", max_concurrency=concurrency)

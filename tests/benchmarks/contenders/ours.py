@@ -7,7 +7,7 @@ import time
 from itertools import count
 from pathlib import Path
 
-from stage import forget_peak, main, memory_mb, result, server, stopwatch, stored
+from stage import WARM, forget_peak, main, memory_mb, result, server, stopwatch, stored
 
 import machine
 from machine import Plan, Reporter, RunConfig, open_store, replay, resume, run
@@ -41,7 +41,7 @@ def drive(plan, store, **more):
 def warm(config=None):
     """Let everything be loaded that a run loads."""
     with MemoryStore() as store:
-        plan = linear(20)
+        plan = linear(WARM)
         replay(drive(plan, store, config=config).run_id, plan=plan, store=store)
 
 
@@ -50,10 +50,10 @@ def live(n, store="sqlite", synchronous="full", durability="effects"):
     config, plan, told = RunConfig(durability=durability), linear(n), {}
     warm(config)
     with MemoryStore() if store == "memory" else open_store(DATABASE.format(synchronous)) as opened:
-        drive(linear(20), opened, config=config)
+        drive(linear(WARM), opened, config=config)
         with stopwatch(n, told):
             drive(plan, opened, config=config)
-    return {**told, "bytes": stored("runs.db") / n}
+    return {**told, "bytes": stored("runs.db", n)}
 
 
 def replayed(n):
@@ -115,7 +115,7 @@ def context(n, keys, weigh=0):
     with Weighed() if weigh else open_store(DATABASE.format("full")) as store:
         watch = Watch(store if weigh else None)
         with stopwatch(n, told):
-            drive(plan, store, input=params, reporter=watch, config=RunConfig(durability="states"))
+            drive(plan, store, input=params, reporter=watch)
         if weigh:
             return {"weight": (store.weight - watch.weight) / n}
     return {**told, "within": watch.within(n)}
@@ -148,7 +148,7 @@ def fanned(n, concurrency):
 
     plan = wide(n)
     with open_store(DATABASE.format("full")) as store:
-        drive(wide(20), store, config=config)
+        drive(wide(WARM), store, config=config)
         with stopwatch(n, told):
             drive(plan, store, config=config)
     return told
