@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import sqlite3
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,12 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def commit() -> str:
+    """Return what git calls the tree that is measured."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def machine() -> dict[str, Any]:
@@ -66,6 +73,7 @@ def main() -> None:
     begun = time.time()
     kept: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
+        "commit": commit(),
         "machine": machine(),
         "packages": {name: version(name) for name in PACKAGES},
         "rounds": QUICK_ROUNDS if options.quick else ROUNDS,
