@@ -2,7 +2,8 @@
 
     python tests/benchmarks [--only NAME ...] [--quick] [--json PATH]
 
-A whole run is kept in docs/performance/<date>.json; a part, or a quick one, only where --json says.
+A whole run is kept in docs/performance/<date>.json, and its table in docs/performance.md; a part, or a quick run,
+only where --json says.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any
 
 from contest import HERE
 from figures import FIGURES
-from rows import Row, markdown
+from rows import markdown
 
+DOCS = HERE.parents[1] / "docs"
+BEGINS, ENDS = "<!-- the table of nox -s bench -->", "<!-- end of the table -->"
 ROUNDS = 7
 QUICK_ROUNDS = 3
 PACKAGES = (
@@ -79,24 +82,36 @@ def main() -> None:
         "rounds": QUICK_ROUNDS if options.quick else ROUNDS,
         "figures": {},
     }
-    table: list[Row] = []
     for name in options.only or FIGURES:
         print(f"\n{name}: {FIGURES[name].__doc__}", file=sys.stderr, flush=True)
-        rows = list(FIGURES[name](kept["rounds"]))
-        print(markdown(rows), file=sys.stderr, flush=True)
-        kept["figures"][name] = {"title": FIGURES[name].__doc__, "rows": [item.to_json() for item in rows]}
-        table += [Row(what=f"**{FIGURES[name].__doc__}**"), *rows]
-    print(markdown(table))
-    judged = [item.met for item in table if item.goal]
-    minutes = (time.time() - begun) / 60
-    print(f"\n{judged.count(True)} of {len(judged)} goals met; {minutes:.0f} minutes")
-    path = options.json
-    if path is None and not options.only and not options.quick:
-        path = HERE.parents[1] / "docs" / "performance" / f"{kept['date']}.json"
+        rows = [row.to_json() for row in FIGURES[name](kept["rounds"])]
+        kept["figures"][name] = {"title": FIGURES[name].__doc__, "rows": rows}
+        print(markdown({name: kept["figures"][name]}), file=sys.stderr, flush=True)
+    print(markdown(kept["figures"]))
+    judged = [row["met"] for figure in kept["figures"].values() for row in figure["rows"] if "met" in row]
+    print(f"\n{judged.count(True)} of {len(judged)} goals met; {(time.time() - begun) / 60:.0f} minutes")
+    whole = not options.only and not options.quick
+    path = options.json or (DOCS / "performance" / f"{kept['date']}.json" if whole else None)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"kept in {path}")
+    if path is not None and path.parent == DOCS / "performance":
+        page = DOCS / "performance.md"
+        page.write_text(with_table(page.read_text(encoding="utf-8"), kept), encoding="utf-8")
 
 
-main()
+def with_table(page: str, kept: dict[str, Any]) -> str:
+    """Return the text of docs/performance.md with the table of what was kept in place of the one it has."""
+    before, _, rest = page.partition(BEGINS)
+    _, _, after = rest.partition(ENDS)
+    on, packages = kept["machine"], kept["packages"]
+    told = ", ".join(f"{name} {number}" for name, number in packages.items())
+    about = (
+        f"Measured on {kept['date']}, commit {kept['commit']}, {kept['rounds']} rounds, {on['cores']} cores of "
+        f"{on['cpu']}, load {on['load']} when it began; CPython {on['python']}, SQLite {on['sqlite']}, {told}."
+    )
+    return f"{before}{BEGINS}\n{about}\n\n{markdown(kept['figures'])}\n{ENDS}{after}"
+
+
+if __name__ == "__main__":
+    main()

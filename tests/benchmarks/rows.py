@@ -1,7 +1,8 @@
-"""Rows of the table: a value, a ratio, a goal; how they are printed and how they are kept."""
+"""Rows of the table: a value, a ratio, a goal; how they are kept, and how what is kept is printed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -48,17 +49,6 @@ class Row:
         """Whether the goal is met; None without a goal or without a value."""
         number = self.ratio if self.over else self.value
         return None if self.goal is None or number is None else self.goal.met(number)
-
-    def cells(self) -> list[str]:
-        """Return the cells of the table."""
-        sign, unit = ("≤", "≥")[self.goal is not None and not self.goal.most], "×" if self.over else self.unit
-        return [
-            self.what,
-            self.absent or (f"{_short(self.value)} {self.unit}" if self.value is not None else ""),
-            f"{_short(self.ratio)} × {self.over}" if self.ratio is not None else "",
-            f"{sign} {_short(self.goal.limit)} {unit}" if self.goal else "",
-            {True: "met", False: "MISSED", None: "?" if self.goal else ""}[self.met],
-        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return what is kept."""
@@ -108,13 +98,30 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def markdown(rows: list[Row]) -> str:
-    """Return rows as a table, aligned in plain text."""
-    table = [["what", "measured", "ratio", "goal", ""], *(item.cells() for item in rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+def cells(kept: Mapping[str, Any]) -> list[str]:
+    """Return the cells of a row as it is kept."""
+    goal, unit, over = kept.get("goal"), kept.get("unit", ""), kept.get("over")
+    most = goal is not None and "at_most" in goal
+    limit = goal["at_most" if most else "at_least"] if goal else 0
+    return [
+        kept["what"],
+        kept.get("absent") or (f"{_short(kept['value'])} {unit}" if "value" in kept else ""),
+        f"{_short(kept['ratio'])} × {over}" if "ratio" in kept else "",
+        f"{'≤' if most else '≥'} {_short(limit)} {'×' if over else unit}" if goal else "",
+        {True: "met", False: "MISSED", None: "?"}[kept["met"]] if goal else "",
+    ]
+
+
+def markdown(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return kept figures as one table, aligned in plain text too."""
+    table = [["what", "measured", "ratio", "goal", ""]]
+    for name, figure in figures.items():
+        table.append([f"**{name}**: {figure['title']}", "", "", "", ""])
+        table += [cells(kept) for kept in figure["rows"]]
+    # a title may be longer than what stands below it
+    widths = [max(len(line[at]) for line in table if at or "**" not in line[0]) for at in range(5)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
         for line in table
     ]
-    rule = "| " + " | ".join("-" * width for width in widths) + " |"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return "\n".join([lines[0], "| --- | ---: | ---: | ---: | --- |", *lines[1:]])

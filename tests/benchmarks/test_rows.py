@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from contest import Found
-from rows import Row, at_least, at_most, markdown, row
+from rows import Row, at_least, at_most, cells, markdown, row
 
 FOUND = Found(
     {
@@ -27,8 +30,8 @@ def test_a_goal_with_a_ratio_is_of_the_ratio():
 def test_a_peer_that_is_absent_has_a_row_that_says_so():
     missing = row(FOUND, "gone", "us", "µs", over="ours", goal=at_least(20))
     assert missing.met is None
-    assert "No module named 'gone'" in markdown([missing])
     assert missing.to_json()["absent"] == FOUND.absent["gone"]
+    assert "No module named 'gone'" in cells(missing.to_json())[1]
 
 
 def test_a_ratio_over_somebody_absent_is_not_judged():
@@ -41,6 +44,14 @@ def test_what_is_kept_holds_the_goal_and_whether_it_was_met():
     assert (kept["value"], kept["ratio"], kept["met"]) == (660.0, 11.0, False)
 
 
-def test_the_table_is_aligned():
-    lines = markdown([Row(what="a"), Row(what="much longer", value=1234.5, unit="µs")]).splitlines()
-    assert len({len(line) for line in lines}) == 1
+def test_a_row_is_printed_with_its_ratio_its_goal_and_the_verdict():
+    kept = row(FOUND, "peer", "us", "µs", over="ours", goal=at_least(20)).to_json()
+    assert cells(kept) == ["peer", "660 µs", "11 × ours", "≥ 20 ×", "MISSED"]
+    assert cells(Row(what="alone", value=1234.5, unit="B").to_json()) == ["alone", "1,234 B", "", "", ""]
+
+
+def test_the_page_shows_the_table_that_was_kept_last():
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    kept = max((docs / "performance").glob("*.json"))
+    figures = json.loads(kept.read_text(encoding="utf-8"))["figures"]
+    assert markdown(figures) in (docs / "performance.md").read_text(encoding="utf-8")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from ours import drive, linear
+from ours import drive
+from plans import linear
 from stage import main, stopwatch
 
 from machine import RunConfig

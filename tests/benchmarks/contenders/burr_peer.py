@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from burr.core import ApplicationBuilder, State, action, default, when
 from burr.core.persistence import SQLitePersister
-from stage import WARM, main, result, stopwatch, stored
+from payload import result
+from stage import WARM, main, stopwatch, stored
 
 
 @action(reads=["number", "last"], writes=["number", "result", "done"])

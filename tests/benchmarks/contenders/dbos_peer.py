@@ -8,7 +8,8 @@ import os
 import time
 
 from dbos import DBOS, SetWorkflowID
-from stage import WARM, main, result, stopwatch, stored
+from payload import result
+from stage import WARM, main, stopwatch, stored
 
 logging.disable(logging.WARNING)
 NOTES = {}

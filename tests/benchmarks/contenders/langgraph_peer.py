@@ -11,7 +11,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
-from stage import WARM, main, result, stopwatch, stored
+from payload import result
+from stage import WARM, main, stopwatch, stored
 
 NOTES = {}
 

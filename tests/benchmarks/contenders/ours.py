@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from itertools import count
 from pathlib import Path
 
-from stage import WARM, forget_peak, main, memory_mb, result, server, stopwatch, stored
+from payload import result
+from plans import calling, changing, counting, linear, wide
+from stage import WARM, forget_peak, main, memory_mb, server, stopwatch, stored
 
 import machine
-from machine import Plan, Reporter, RunConfig, open_store, replay, resume, run
+from machine import Reporter, RunConfig, open_store, replay, resume, run
 from machine.events import StateEntered
 from machine.stores import MemoryStore
 
 DATABASE = "sqlite:///runs.db?synchronous={}"
-
-
-def linear(steps, handler=None):
-    """Return a plan of states in a row, each of which puts about 200 bytes into the context."""
-    plan = Plan("bench")
-    previous = []
-    for number in range(steps):
-
-        async def trivial(ctx, io, rec, number=number):
-            ctx["result"] = result(number)
-
-        previous = [plan.state(f"step.n{number}", after=previous)(handler(number) if handler else trivial)]
-    assert plan.graph
-    return plan
 
 
 def drive(plan, store, **more):
@@ -102,15 +89,7 @@ class Watch(Reporter):
 
 def context(n, keys, weigh=0):
     """Run a plan that is given a context of `keys` keys of 100 bytes, and changes one of them a step."""
-
-    def changing(number):
-        async def handler(ctx, io, rec):
-            ctx[f"key{number * 7919 % keys:05d}"] = f"{number:0100d}"
-
-        return handler
-
-    plan, told = linear(n, changing), {}
-    params = {f"key{number:05d}": f"{number:0100d}" for number in range(keys)}
+    (plan, params), told = changing(n, keys), {}
     warm()
     with Weighed() if weigh else open_store(DATABASE.format("full")) as store:
         watch = Watch(store if weigh else None)
@@ -127,43 +106,12 @@ def fanned(n, concurrency):
     if mode is None:
         return {"absent": "not there yet: machine.FanOutJoin"}
     told, config = {}, RunConfig(execution_mode=mode(concurrency))
-
-    def wide(width):
-        plan = Plan("bench")
-
-        async def nothing(ctx, io, rec):
-            pass
-
-        first, numbers = plan.state("fan.out")(nothing), count()
-        middle = []
-        for number in range(width):
-
-            async def trivial(ctx, io, rec, number=number):
-                ctx[f"result{number:05d}"] = result(number)
-
-            middle.append(plan.state(f"fan.n{next(numbers)}", after=[first])(trivial))
-        plan.state("fan.join", after=middle)(nothing)
-        assert plan.graph
-        return plan
-
     plan = wide(n)
     with open_store(DATABASE.format("full")) as store:
         drive(wide(WARM), store, config=config)
         with stopwatch(n, told):
             drive(plan, store, config=config)
     return told
-
-
-def calling(calls, url):
-    """Return a plan of one state that makes calls over HTTP, each of another address."""
-    plan = Plan("bench")
-
-    @plan.state("step.calls")
-    async def handler(ctx, io, rec):
-        for number in range(calls):
-            ctx["last"] = (await io.http("GET", f"{url}/quotes/{number}")).json()
-
-    return plan
 
 
 def record_calls(n):
@@ -223,10 +171,6 @@ def scaled(n):
 
 def held(n):
     """Run `n` states of one handler, and say what memory held before and at the most."""
-
-    async def counting(ctx, io, rec):
-        ctx["result"] = result(ctx["result"]["number"] + 1)
-
     plan = linear(n, lambda number: counting)
     planned = memory_mb("VmRSS")
     forget_peak()

@@ -15,7 +15,8 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 with workflow.unsafe.imports_passed_through():  # what the sandbox need not load again
-    from stage import main, result, stopwatch
+    from payload import result
+    from stage import main, stopwatch
 
 QUEUE = "bench"
 
