@@ -82,20 +82,19 @@ def main() -> None:
         "rounds": QUICK_ROUNDS if options.quick else ROUNDS,
         "figures": {},
     }
+    whole = not options.only and not options.quick
+    path = options.json or (DOCS / "performance" / f"{kept['date']}.json" if whole else None)
     for name in options.only or FIGURES:
         print(f"\n{name}: {FIGURES[name].__doc__}", file=sys.stderr, flush=True)
         rows = [row.to_json() for row in FIGURES[name](kept["rounds"])]
         kept["figures"][name] = {"title": FIGURES[name].__doc__, "rows": rows}
         print(markdown({name: kept["figures"][name]}), file=sys.stderr, flush=True)
+        if path is not None:  # after each figure: it is long work, and may be stopped
+            path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(markdown(kept["figures"]))
     judged = [row["met"] for figure in kept["figures"].values() for row in figure["rows"] if "met" in row]
     print(f"\n{judged.count(True)} of {len(judged)} goals met; {(time.time() - begun) / 60:.0f} minutes")
-    whole = not options.only and not options.quick
-    path = options.json or (DOCS / "performance" / f"{kept['date']}.json" if whole else None)
-    if path is not None:
-        path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"kept in {path}")
-    if path is not None and path.parent == DOCS / "performance":
+    if path is not None and path.resolve().parent == DOCS / "performance":
         page = DOCS / "performance.md"
         page.write_text(with_table(page.read_text(encoding="utf-8"), kept), encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """The plans that are measured, in a module that has no clock and opens nothing.
 
-Where a handler's module can read a clock, each of its steps is watched while it runs (undeclared IO), which can cost
+Where a module can read a clock, each step of its handlers is watched while it runs (undeclared IO), which can cost
 as much as the rest of the step. So nothing but the plans may be here.
 """
 
