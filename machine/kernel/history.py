@@ -370,7 +370,7 @@ class History:
         self._become(seq, RunStatus(event.status))
         if self.side_by_side is None and event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
-        self.final_snapshot_id = event.final_snapshot_id
+        self.final_snapshot_id, self.waits = event.final_snapshot_id, ()
         self.checkpoint, self.error = event.final_snapshot_id or self.checkpoint, event.error
 
 

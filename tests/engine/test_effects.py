@@ -257,8 +257,12 @@ def test_a_suspended_run_can_be_cancelled(store, world):
     run_id = crashed(plan, store, world, "after")
     machine.resume(run_id, plan=plan, store=store, transports={"world": world})
 
-    assert machine.cancel(run_id, store=store).status == "cancelled"
+    cancelled = machine.cancel(run_id, store=store)
+    assert (cancelled.status, cancelled.waits) == ("cancelled", ())
     assert machine.resume(run_id, plan=plan, store=store).status == "cancelled"
+    (intent,) = reading.folded(store, run_id)[0].uncertain.values()
+    with pytest.raises(RunError, match="is cancelled and waits for nothing"):
+        machine.resolve(run_id, intent.key, store=store, not_done=True)
     sound(plan, store, run_id)
 
 

@@ -1,0 +1,80 @@
+"""The plans that are measured, in a module that has no clock and opens nothing.
+
+Where a module can read a clock, each step of its handlers is watched while it runs (undeclared IO), which can cost
+as much as the rest of the step. So nothing but the plans may be here.
+"""
+
+from __future__ import annotations
+
+from payload import result
+
+from machine import Plan
+
+
+def trivial(number):
+    """Return a handler that puts 200 bytes into the context."""
+
+    async def handler(ctx, io, rec):
+        ctx["result"] = result(number)
+
+    return handler
+
+
+async def counting(ctx, io, rec):
+    """Put 200 bytes into the context, from what is there."""
+    ctx["result"] = result(ctx["result"]["number"] + 1)
+
+
+async def nothing(ctx, io, rec):
+    """Do nothing."""
+
+
+def linear(steps, handler=trivial):
+    """Return a plan of states in a row; `handler` makes the handler of a number."""
+    plan = Plan("bench")
+    previous = []
+    for number in range(steps):
+        previous = [plan.state(f"step.n{number}", after=previous)(handler(number))]
+    assert plan.graph
+    return plan
+
+
+def changing(steps, keys):
+    """Return a plan of states that each change one of `keys` keys, and its input: 100 bytes a key."""
+
+    def change(number):
+        async def handler(ctx, io, rec):
+            ctx[f"key{number * 7919 % keys:05d}"] = f"{number:0100d}"
+
+        return handler
+
+    return linear(steps, change), {f"key{number:05d}": f"{number:0100d}" for number in range(keys)}
+
+
+def wide(width):
+    """Return a plan of states that wait for nothing but one before them all; another waits for them all."""
+    plan = Plan("bench")
+
+    def one(number):
+        async def handler(ctx, io, rec):
+            ctx[f"result{number:05d}"] = result(number)
+
+        return handler
+
+    first = plan.state("fan.out")(nothing)
+    middle = [plan.state(f"fan.n{number}", after=[first])(one(number)) for number in range(width)]
+    plan.state("fan.join", after=middle)(nothing)
+    assert plan.graph
+    return plan
+
+
+def calling(calls, url):
+    """Return a plan of one state that makes calls over HTTP, each to another address."""
+    plan = Plan("bench")
+
+    @plan.state("step.calls")
+    async def handler(ctx, io, rec):
+        for number in range(calls):
+            ctx["last"] = (await io.http("GET", f"{url}/quotes/{number}")).json()
+
+    return plan

@@ -1,0 +1,326 @@
+"""The figures: who is measured beside whom, and what is to be reached. One function each, by its name."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from contest import HERE, Contender, Found, contest
+from rows import Row, at_least, at_most, row
+
+Figure = Callable[[int], Iterator[Row]]
+"""Given how many rounds a usual contest takes, yields its rows."""
+
+
+def ours(task: str, *, rounds: int | None = None, prepare: str | None = None, **options: object) -> Contender:
+    """Return the machine itself as a contender."""
+    return Contender("ours", task, options, prepare=prepare, rounds=rounds)
+
+
+def live(rounds: int) -> Iterator[Row]:
+    """Run 1,000 trivial states that each return about 200 bytes, SQLite FULL; a step."""
+    n = {"n": 1000}
+    found = contest(
+        {
+            "machine, effects": ours("live", **n),
+            "dbos": Contender("dbos_peer", "live", n),
+            "langgraph, sync": Contender("langgraph_peer", "live", n),
+            "burr": Contender("burr_peer", "live", n),
+        },
+        rounds=rounds,
+    )
+    yield row(found, "machine, effects", "us", "µs", goal=at_most(60))
+    for peer, times in (("dbos", 20), ("langgraph, sync", 9), ("burr", 9)):
+        yield row(found, peer, "us", "µs", over="machine, effects", goal=at_least(times))
+
+
+def boundaries(rounds: int) -> Iterator[Row]:
+    """Run the same under `durability="states"`, beside bare commits of the same bytes; a step."""
+    n = {"n": 1000, "durability": "states"}
+    found = contest(
+        {
+            "bare commits, FULL": Contender("bare", "commits", {"n": 1000, "synchronous": "FULL"}),
+            "machine, FULL": ours("live", **n),
+            "bare commits, NORMAL": Contender("bare", "commits", {"n": 1000, "synchronous": "NORMAL"}),
+            "machine, NORMAL": ours("live", synchronous="normal", **n),
+            "machine, memory": ours("live", store="memory", **n),
+        },
+        rounds=rounds,
+    )
+    for synchronous, times in (("FULL", 1.4), ("NORMAL", 1.8)):
+        bare = f"bare commits, {synchronous}"
+        yield row(found, bare, "us", "µs")
+        yield row(found, f"machine, {synchronous}", "us", "µs", over=bare, goal=at_most(times))
+    yield row(found, "machine, memory", "us", "µs", goal=at_most(35))
+
+
+def disk(rounds: int) -> Iterator[Row]:
+    """Count calls of fdatasync, and bytes of the closed database; a step."""
+    del rounds  # counts do not vary
+    peers = {
+        "machine, states": ours("live", n=1000, durability="states"),
+        "machine, effects": ours("live", n=1000),
+        "dbos": Contender("dbos_peer", "live", {"n": 1000}),
+        "langgraph, sync": Contender("langgraph_peer", "live", {"n": 1000}),
+        "burr": Contender("burr_peer", "live", {"n": 1000}),
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        counter, why = _counter(Path(directory))
+        env = {"LD_PRELOAD": str(counter)} if counter else {}
+        found = contest(
+            {name: Contender(peer.program, peer.task, peer.options, env=env) for name, peer in peers.items()},
+            rounds=1,
+        )
+    counted = found if not why else Found({}, dict.fromkeys(peers, why))
+    for name in peers:
+        goal = at_most(1.05) if name == "machine, states" else None
+        yield row(counted, name, "syncs", "fdatasyncs", goal=goal)
+    for name in peers:
+        goal = at_most(1536) if name == "machine, states" else None
+        yield row(found, name, "bytes", "B stored", goal=goal)
+
+
+def _counter(directory: Path) -> tuple[Path | None, str]:
+    """Compile what counts calls of fdatasync; None, and why, where that cannot be done."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None, "not counted: there is no C compiler"
+    library = directory / "syncs.so"
+    source = HERE / "contenders" / "syncs.c"
+    command = [compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    built = subprocess.run(command, check=False, capture_output=True, text=True)
+    return (library, "") if built.returncode == 0 else (None, f"not counted: {built.stderr.strip()[-80:]}")
+
+
+def replayed(rounds: int) -> Iterator[Row]:
+    """Replay 1,000 steps, compared byte for byte, beside the peers' walk over recorded steps; a step."""
+    n = {"n": 1000}
+    found = contest(
+        {
+            "machine": ours("replayed", **n),
+            "dbos, walk": Contender("dbos_peer", "recovered", n, prepare="interrupted"),
+            "langgraph, walk": Contender("langgraph_peer", "recovered", n, prepare="interrupted"),
+            "temporal, Replayer": Contender("temporal_peer", "replayed", n),
+            "temporal, Replayer in its sandbox": Contender("temporal_peer", "replayed", {**n, "sandbox": 1}),
+        },
+        rounds=rounds,
+    )
+    yield row(found, "machine", "us", "µs", goal=at_most(30))
+    for peer, times in (("dbos, walk", 6), ("langgraph, walk", 6), ("temporal, Replayer", 25)):
+        yield row(found, peer, "us", "µs", over="machine", goal=at_least(times))
+    yield row(found, "temporal, Replayer in its sandbox", "us", "µs", over="machine")
+
+
+def context(rounds: int) -> Iterator[Row]:
+    """Run 1,000 steps that each change one key of 100 bytes: of 10 keys, and of 10,000 (1 MB); a step."""
+    found = contest(
+        {
+            "10 keys": ours("context", n=1000, keys=10),
+            "10,000 keys": ours("context", n=1000, keys=10_000),
+            "weighed": ours("context", n=1000, keys=10_000, weigh=1, rounds=1),
+        },
+        rounds=rounds,
+    )
+    yield row(found, "10 keys", "us", "µs", what="10 keys, whole run")
+    yield row(
+        found, "10,000 keys", "us", "µs", over="10 keys", goal=at_most(1.4), what="10,000 keys, whole run"
+    )
+    yield row(
+        found,
+        "10,000 keys",
+        "within",
+        "µs",
+        over="10 keys",
+        goal=at_most(1.4),
+        what="10,000 keys, first to last state",
+    )
+    yield row(
+        found, "weighed", "weight", "B a step", goal=at_most(8192), what="10,000 keys, written to the log"
+    )
+
+
+def fanout(rounds: int) -> Iterator[Row]:
+    """Fan out to 1,000 states, 100 at a time, SQLite FULL; a state."""
+    n = {"n": 1000, "concurrency": 100}
+    found = contest(
+        {
+            "machine": ours("fanned", **n),
+            "langgraph, Send": Contender("langgraph_peer", "fanned", n),
+            "dbos, async steps": Contender("dbos_peer", "fanned", n),
+        },
+        rounds=rounds,
+    )
+    yield row(found, "machine", "us", "µs", goal=at_most(90))
+    for peer, times in (("langgraph, Send", 4.5), ("dbos, async steps", 20)):
+        yield row(found, peer, "us", "µs", over="machine", goal=at_least(times))
+
+
+def http(rounds: int) -> Iterator[Row]:
+    """Replay recorded HTTP calls, all of one state; a call."""
+    found = contest(
+        {
+            "machine, 1,000 calls": ours("replay_calls", n=1000, prepare="record_calls"),
+            "machine, 10,000 calls": ours("replay_calls", n=10_000, prepare="record_calls"),
+            "vcrpy, 100 calls": Contender("vcr_peer", "replay_calls", {"n": 100}, prepare="record_calls"),
+            "vcrpy, 1,000 calls": Contender(
+                "vcr_peer", "replay_calls", {"n": 1000}, prepare="record_calls", rounds=3
+            ),
+        },
+        rounds=rounds,
+    )
+    few, many = "machine, 1,000 calls", "machine, 10,000 calls"
+    yield row(found, few, "us", "µs", goal=at_most(150))
+    yield row(found, many, "us", "µs", goal=at_most(150))
+    yield row(found, many, "us", "µs", over=few, goal=at_most(1.15), what="the same, beside 1,000")
+    yield row(found, "vcrpy, 100 calls", "us", "µs", over=few)
+    yield row(found, "vcrpy, 1,000 calls", "us", "µs", over=few)
+    yield Row(what="vcrpy, 10,000 calls", absent="not measured: a call costs more the more there are")
+
+
+def script(rounds: int) -> Iterator[Row]:
+    """Record and replay a script of 1,000 HTTP calls; whole commands."""
+    n = {"n": 1000}
+    names = {
+        "script alone": ("plain", None),
+        "reeltime, record": ("tape_run", None),
+        "machine, record": ("machine_run", None),
+        "reeltime, replay": ("tape_replay", "tape_run"),
+        "machine, replay": ("machine_replay", "machine_run"),
+    }
+    found = contest(
+        {name: Contender("reeltime_peer", task, n, prepare=first) for name, (task, first) in names.items()},
+        rounds=min(rounds, 5),
+    )
+    yield row(found, "script alone", "ms", "ms")
+    for what in ("record", "replay"):
+        yield row(found, f"machine, {what}", "ms", "ms")
+        yield row(found, f"reeltime, {what}", "ms", "ms", over=f"machine, {what}")
+
+
+def resume(rounds: int) -> Iterator[Row]:
+    """Resume in the middle of a run whose process died: until the first state that had not run."""
+    found = contest(
+        {
+            "machine, 1,000 states": ours("resumed", n=1000, prepare="interrupted"),
+            "machine, 10,000 states": ours("resumed", n=10_000, prepare="interrupted"),
+            "dbos, 1,000 steps": Contender("dbos_peer", "recovered", {"n": 500}, prepare="interrupted"),
+            "dbos, 10,000 steps": Contender(
+                "dbos_peer", "recovered", {"n": 5000}, prepare="interrupted", rounds=3
+            ),
+        },
+        rounds=rounds,
+    )
+    for count, goal in (("1,000", 20), ("10,000", 150)):
+        mine = f"machine, {count} states"
+        yield row(found, mine, "ms", "ms", goal=at_most(goal))
+        yield row(found, f"dbos, {count} steps", "ms", "ms", over=mine)
+
+
+def scale(rounds: int) -> Iterator[Row]:
+    """Run more and more states, SQLite FULL, `effects`; a step."""
+    sizes = {100: rounds, 1000: rounds, 10_000: min(rounds, 3), 100_000: 1}
+    found = contest(
+        {f"{n:,} states": ours("scaled", n=n, rounds=times) for n, times in sizes.items()}, rounds=rounds
+    )
+    for key, what in (("us", "whole run"), ("within", "first to last state")):
+        for n in sizes:
+            yield row(found, f"{n:,} states", key, "µs", what=f"{n:,} states, {what}")
+        values = [found.median(name, key) for name in found.told]
+        most, least = max(values), min(values)
+        yield Row(
+            what=f"dearest over cheapest, {what}",
+            ratio=most / least,
+            over="cheapest",
+            goal=at_most(1.15),
+            absent=" ".join(found.absent.values()) or None,
+        )
+
+
+def startup(rounds: int) -> Iterator[Row]:
+    """Start: CPU time."""
+    imports = {
+        "nothing": "pass",
+        "import machine": "import machine",
+        "import machine, and what a run needs": "from machine import Plan, run, open_store; open_store('memory://')",
+        "import dbos": "import dbos",
+        "import langgraph": "import langgraph.graph, langgraph.checkpoint.sqlite",
+        "import burr": "import burr.core",
+        "import temporalio": "import temporalio.worker, temporalio.workflow",
+    }
+    contenders = {
+        name: Contender("startup", "statement", {"python": python}) for name, python in imports.items()
+    }
+    contenders["machine --help"] = Contender(
+        "startup", "command", {"module": "machine", "argument": "--help"}
+    )
+    found = contest(contenders, rounds=rounds)
+    yield row(found, "nothing", "ms", "ms")
+    yield row(found, "import machine", "ms", "ms", goal=at_most(80))
+    yield row(found, "machine --help", "ms", "ms", goal=at_most(200))
+    for name in list(imports)[2:]:
+        yield row(found, name, "ms", "ms", over="import machine")
+
+
+def memory(rounds: int) -> Iterator[Row]:
+    """Hold in memory, at the most, during a live run; and before it, with the plan built."""
+    del rounds
+    found = contest({f"{n:,} steps": ours("held", n=n) for n in (10_000, 100_000)}, rounds=1)
+    few, many = "10,000 steps", "100,000 steps"
+    yield row(found, few, "planned", "MB", what=f"{few}, before the run")
+    yield row(found, few, "peak", "MB")
+    yield row(found, many, "planned", "MB", what=f"{many}, before the run")
+    yield row(found, many, "peak", "MB", goal=at_most(120))
+    yield row(found, many, "peak", "MB", over=few, goal=at_most(1.15), what="the same, beside 10,000")
+
+
+def canonical(rounds: int) -> Iterator[Row]:
+    """Encode canonical JSON, beside `rfc8785`, the reference."""
+    goals = {
+        "200 B flat": 15,
+        "200 B": 15,
+        "5 KB": 15,
+        "200 B floats": 8,
+        "5 KB floats": 8,
+        "embedding": 5,
+        "text": 5,
+    }
+    found = contest({"encode": Contender("canonical", "encoded")}, rounds=min(rounds, 5))
+    for name, times in goals.items():
+        if "encode" in found.absent:
+            yield Row(what=name, absent=found.absent["encode"])
+            continue
+        slow, fast = (found.samples("encode", f"{name}, {what}") for what in ("rfc8785", "encode"))
+        ratios = sorted(one / other for one, other in zip(slow, fast, strict=True))
+        yield Row(
+            what=f"{name}, rfc8785 over ours",
+            value=found.median("encode", f"{name}, encode"),
+            unit="µs",
+            ratio=ratios[len(ratios) // 2],
+            over="ours",
+            goal=at_least(times),
+            samples=tuple(fast),
+        )
+
+
+FIGURES: Final[dict[str, Figure]] = {
+    figure.__name__: figure
+    for figure in (
+        live,
+        boundaries,
+        disk,
+        replayed,
+        context,
+        fanout,
+        http,
+        script,
+        resume,
+        scale,
+        startup,
+        memory,
+        canonical,
+    )
+}
