@@ -141,10 +141,8 @@ class Kills:
         history = fold(log)
         for intent in history.uncertain.values():
             # one of an attempt before was counted when that was cut
-            if history.open is not None and (intent.state_id, intent.attempt) == (
-                history.open.state_id,
-                history.open.attempt,
-            ):
+            attempt = history.open.get(intent.state_id)
+            if attempt is not None and attempt.attempt == intent.attempt:
                 self.between[intent.idempotency_key] += 1
 
 

@@ -15,6 +15,7 @@ from machine.events import EffectIntended
 from machine.io.live import LiveIo
 from machine.io.provider import IoProvider
 from machine.kernel import decide as deciding
+from machine.kernel.decisions import EnterState, RecoverOrphan, ScheduleRetry
 from machine.kernel.history import History
 from machine.stores.base import ZERO_CHAIN
 from machine.stores.sqlite import SqliteStore
@@ -175,9 +176,9 @@ def an_effect_carries_its_idempotency_key(patch):
 def an_attempt_left_open_is_closed_first(patch):
     def forgetful(plan, config, history, **more):
         decision = deciding.decide(plan, config, history, **more)
-        if isinstance(decision, deciding.RecoverOrphan):
+        if isinstance(decision, RecoverOrphan):
             state = history.states[decision.state_id]
-            return deciding.EnterState(decision.state_id, state.attempts, history.checkpoint)
+            return EnterState(decision.state_id, state.attempts, history.checkpoint)
         return decision
 
     patch.setattr(driver, "decide", forgetful)
@@ -185,15 +186,15 @@ def an_attempt_left_open_is_closed_first(patch):
 
 @guard(Fault.KILLED_AFTER_APPEND, where="the digest is another")
 def a_cut_attempt_uses_up_no_retry(patch):
-    after = deciding._again
+    after = deciding.tried_again
 
-    def strict(plan, config, history, state_id, state):
-        decision = after(plan, config, history, state_id, state)
-        if isinstance(decision, deciding.EnterState) and state.retry_delay_ms is None:
-            return deciding.ScheduleRetry(state_id, state.attempts, 0)
+    def strict(plan, config, history, state_id):
+        decision, state = after(plan, config, history, state_id), history.states[state_id]
+        if isinstance(decision, EnterState) and state.retry_delay_ms is None:
+            return ScheduleRetry(state_id, state.attempts, 0)
         return decision
 
-    patch.setattr(deciding, "_again", strict)
+    patch.setattr(deciding, "tried_again", strict)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="asked again for what the run had learned already")
