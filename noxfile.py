@@ -69,8 +69,16 @@ def docs(session: nox.Session) -> None:
 
 FOUND = interpreters()
 LONG = [
+    "docs",
     "torture",
+    "cli/test_bulk.py",
+    "engine/test_any_order.py",
     "engine/test_kill.py",
+    "engine/test_stress.py",
+    "replay/test_schedules.py",
+    "stores/test_fight.py",
+    "test_canonical.py",
+    "testing/test_golden_files.py",
     "testing/test_golden_guide.py",
     "testing/test_golden_session.py",
     "testing/test_plugin.py",
@@ -81,12 +89,14 @@ LONG = [
 def tests(session: nox.Session) -> None:
     """The test suite, on every supported interpreter this machine has."""
     session.install("-q", ".[test]")
-    # what takes long and does not depend on the interpreter runs once, on the first: the campaigns of crashes, and
-    # whole test sessions under workers; there the fight over one store is longest
+    # what takes long and does not depend on the interpreter runs once, on the first: campaigns of crashes, of
+    # orders and of random values, and whole test sessions and commands in processes of their own
     first = session.python == FOUND[0]
     once = [] if first else [f"--ignore=tests/{path}" for path in LONG]
-    env = {"MACHINE_FIGHT_SECONDS": "30"} if first else {}
-    session.run("python", "-m", "pytest", "-q", "-n", "auto", *once, *session.posargs, env=env)
+    env = {"MACHINE_FIGHT_SECONDS": "15"} if first else {}
+    session.run(
+        "python", "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *once, *session.posargs, env=env
+    )
 
 
 @nox.session
