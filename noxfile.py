@@ -94,9 +94,7 @@ def tests(session: nox.Session) -> None:
     first = session.python == FOUND[0]
     once = [] if first else [f"--ignore=tests/{path}" for path in LONG]
     env = {"MACHINE_FIGHT_SECONDS": "15"} if first else {}
-    session.run(
-        "python", "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *once, *session.posargs, env=env
-    )
+    session.run("python", "-m", "pytest", "-q", "-n", "auto", *once, *session.posargs, env=env)
 
 
 @nox.session
