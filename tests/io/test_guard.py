@@ -85,13 +85,18 @@ def listing(place):
     return sorted((path.name, path.stat().st_mode, path.stat().st_size) for path in place.iterdir())
 
 
+def with_socket(call, kind=socket.SOCK_DGRAM):
+    with socket.socket(type=kind) as one:
+        call(one)
+
+
 NOWHERE = "http://127.0.0.1:9/"
 BY_EVENT = {
     # the network
-    "socket.connect": [lambda: socket.socket().connect(("127.0.0.1", 9))],
-    "socket.bind": [lambda: socket.socket().bind(("127.0.0.1", 0))],
-    "socket.sendto": [lambda: socket.socket(type=socket.SOCK_DGRAM).sendto(b"", ("127.0.0.1", 9))],
-    "socket.sendmsg": [lambda: socket.socket(type=socket.SOCK_DGRAM).sendmsg([b""], [], 0, ("127.0.0.1", 9))],
+    "socket.connect": [lambda: with_socket(lambda one: one.connect(("127.0.0.1", 9)), socket.SOCK_STREAM)],
+    "socket.bind": [lambda: with_socket(lambda one: one.bind(("127.0.0.1", 0)))],
+    "socket.sendto": [lambda: with_socket(lambda one: one.sendto(b"", ("127.0.0.1", 9)))],
+    "socket.sendmsg": [lambda: with_socket(lambda one: one.sendmsg([b""], [], 0, ("127.0.0.1", 9)))],
     "socket.getaddrinfo": [
         lambda: socket.getaddrinfo("localhost", 9),
         lambda: socket.create_connection(("localhost", 9)),
