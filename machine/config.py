@@ -173,6 +173,7 @@ class Sequential:
     """Run one ready state at a time, in topological order, ties broken by declaration."""
 
     type: ClassVar[str] = "sequential"
+    max_concurrency: ClassVar[None] = None
 
 
 class OnFailure(StrEnum):

@@ -6,6 +6,7 @@ process to another.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
@@ -92,15 +93,15 @@ class Elsewhere:
 
 
 @attrs.define
-class Look:
+class Look(abc.ABC):
     """One way to look at items, one after the other. It is sent to a worker before its first item."""
 
     session: Session
     _store: Store | None = attrs.field(default=None, init=False)
 
+    @abc.abstractmethod
     def at(self, item: Item) -> Outcome | Elsewhere:
         """Look at one item. Raises nothing but `KeyboardInterrupt`."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Release what was opened."""

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from machine import canonical
 from machine.catalogue import Catalogue
-from machine.config import Durability, FanOutJoin, RunConfig
+from machine.config import Durability, RunConfig
 from machine.engine.cancellation import (
     Stopped,
     cancelled_from_outside,
@@ -122,11 +122,9 @@ class Run:
     @property
     def abreast(self) -> int:
         """How many states the run has in hand at a time; what each of them does is the same however many."""
-        mode = self.config.execution_mode
         # a replay waits for nothing that others could use, and a second run makes one attempt after the other
-        if isinstance(mode, FanOutJoin) and self.live and self.second is None:
-            return mode.max_concurrency
-        return 1
+        alone = not self.live or self.second is not None
+        return 1 if alone else self.config.execution_mode.max_concurrency or 1
 
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
@@ -135,7 +133,7 @@ class Run:
     def decided(self) -> Decision:
         """Return what comes next."""
         said = self.log.outside(self.graph)
-        concurrent = isinstance(self.config.execution_mode, FanOutJoin)
+        concurrent = self.config.execution_mode.max_concurrency is not None
         if concurrent and (self.schedule is None or said.graph is not self.graph):
             self.schedule = Schedule(Frontier(said.graph, behind_io(self.log.load)))
         self.graph = said.graph
@@ -184,13 +182,12 @@ class Run:
         self.snapshot, nodes, values = Snapshot.empty(behind_io(self.log.load)).update(opening.input_writes)
         opening.payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
         opening.payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
-        mode = self.config.execution_mode
         started = RunStarted(
             self.graph.op_id,
             opening.manifest_id,
             self.graph.plan_id,
             self.snapshot.id,
-            mode.max_concurrency if isinstance(mode, FanOutJoin) else None,
+            self.config.execution_mode.max_concurrency,
         )
         await self._emit(started, opening.payloads, opening.info)
         await self.log.durable()  # a run id that anybody has seen can be resumed

@@ -30,7 +30,7 @@ from machine.io.scope import AttemptScope, Quiet, running_tasks
 from machine.io.transport import Transport
 from machine.io.undeclared import behind_io
 from machine.kernel.context import Context
-from machine.kernel.frontier import Frontier
+from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, PlanState, SideEffects
@@ -124,17 +124,8 @@ async def dry_run(
         target=target,
         second=second,
     )
-    graph, history, bases = plan.graph, History(), dict[str, Snapshot]()
-    load = behind_io(store.get)
-    frontier = Frontier(graph, load)
-    for entry, _ in reading.entries(store, result.run_id):
-        if isinstance(entry.event, StateSkipped):
-            if history.side_by_side is None:
-                bases[entry.event.state_id] = Snapshot.open(history.checkpoint or "", load)
-            else:
-                frontier.follow(history)
-                bases[entry.event.state_id] = frontier.base(entry.event.state_id)
-        history.advance(entry)
+    graph = plan.graph
+    history, bases = _skipped(graph, store, result.run_id)
     skipped = [
         graph.states[state_id]
         for state_id in graph.order
@@ -165,6 +156,26 @@ def _state(state_id: str, history: History) -> DryState:
     return DryState(state_id, "run", f"{state.status}{why}")
 
 
+def _skipped(graph: Graph, store: Store, run_id: str) -> tuple[History, Mapping[str, Snapshot | Conflict]]:
+    """Return what a run's log says, and the context at the turn of each state that was skipped, if it had one."""
+    history, bases, load = History(), dict[str, Snapshot | Conflict](), behind_io(store.get)
+    frontier: Frontier | None = None
+    for entry, _ in reading.entries(store, run_id):
+        if isinstance(entry.event, StateSkipped):
+            state_id = entry.event.state_id
+            if history.side_by_side is None:
+                bases[state_id] = Snapshot.open(history.checkpoint or "", load)
+            else:
+                frontier = frontier or Frontier(graph, load)
+                frontier.follow(history)
+                try:
+                    bases[state_id] = frontier.base(state_id)
+                except Conflict as exc:
+                    bases[state_id] = exc
+        history.advance(entry)
+    return history, bases
+
+
 def _missed(graph: Graph, history: History) -> Iterable[MissedKey]:
     skipped: list[str] = []
     for state_id in graph.order:
@@ -189,8 +200,10 @@ class _Previews:
     catalogue: Catalogue
     door: Doorkeeper
 
-    async def effect_of(self, state: PlanState, base: Snapshot) -> DryEffect:
+    async def effect_of(self, state: PlanState, base: Snapshot | Conflict) -> DryEffect:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
+        if isinstance(base, Conflict):
+            return DryEffect(state.id, None, None, None, f"it cannot be known: {base}")
         vault = Vault(self.config.secrets, self.store.secret_key())
         log = PreviewLog(self.history, self.store.get)
         ctx = Context(base)

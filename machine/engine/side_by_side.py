@@ -36,9 +36,8 @@ async def side_by_side(run: Run) -> None:
                 raise beside.failure from None
             raise
         finally:
-            if (
-                run.schedule is not None
-            ):  # a task that was cancelled before it began did not say that it has ended
+            # a task that was cancelled before it began did not say that it has ended
+            if run.schedule is not None:
                 run.schedule.busy.clear()
 
 
@@ -57,30 +56,28 @@ class _SideBySide:
 
     async def _decisions(self, group: TaskGroup) -> None:
         run = self._run
-        only: EnterState | None = None  # an attempt that may be the only one
+        held: EnterState | None = None  # decided and not begun: it needs no task when nothing runs beside it
         while not isinstance(decision := run.decided(), Done):
+            waits = isinstance(decision, AwaitAttempts)
+            cancels = waits and self._cancels()
+            if held is not None:
+                begun, held = held, None
+                if waits and not cancels and len(self._busy) == 1:  # nothing can begin before it ends
+                    await self._enter(begun)
+                    continue
+                group.start_soon(self._attempt, begun)
             if isinstance(decision, EnterState):
-                if only is not None:
-                    group.start_soon(self._attempt, only)
                 self._busy.add(decision.state_id)
-                only = decision
-            elif not isinstance(decision, AwaitAttempts):
-                await run.perform(decision)
-            elif self._cancels():
-                if only is not None:
-                    group.start_soon(self._attempt, only)
+                held = decision
+            elif cancels:
                 await checkpoint()  # what was decided is begun
                 group.cancel_scope.cancel()
                 return
-            elif only is not None and len(self._busy) == 1:  # nothing can begin before it ends
-                await self._enter(only)
-                only = None
-            else:
-                if only is not None:
-                    group.start_soon(self._attempt, only)
-                    only = None
+            elif waits:
                 await self._ended.wait()
                 self._ended = anyio.Event()
+            else:
+                await run.perform(decision)
         self.done = True
 
     @property

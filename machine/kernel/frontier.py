@@ -120,10 +120,14 @@ class Frontier:
         """Say which edge is missing when a state read what another wrote that it does not follow, if one did."""
         place = self._place[state_id]
         for key in _keys(state.read):
-            writers = self._writers.get(key, 0) & ~(self._ancestors[place] | 1 << place)
-            if writers:
-                return self._no_edge(place, next(_bits(writers)), key)
+            writer = self._beside(self._writers, key, place)
+            if writer is not None:
+                return self._no_edge(place, writer, key)
         return None
+
+    def _beside(self, users: Mapping[str, int], key: str, place: int) -> int | None:
+        """Return the first of the users of a key that a state does not follow, None when it follows them all."""
+        return next(_bits(users.get(key, 0) & ~(self._ancestors[place] | 1 << place)), None)
 
     def _settle(self, state_id: str, state: StateHistory) -> None:
         place = self._place.get(state_id)
@@ -151,12 +155,11 @@ class Frontier:
 
     def _note(self, place: int, state: StateHistory) -> None:
         """Note what a state wrote and read, and whether it should have followed another, or another it."""
-        me, before = 1 << place, self._ancestors[place]
-        keys = _keys(state.read)
+        me, keys = 1 << place, _keys(state.read)
         for key in keys:
-            writers = self._writers.get(key, 0) & ~(before | me)
-            if writers:
-                self._lacks(place, next(_bits(writers)), key)
+            writer = self._beside(self._writers, key, place)
+            if writer is not None:
+                self._lacks(place, writer, key)
         if state.wrote:
             after = self._snapshot(state.snapshot_id or "")
             held = {key: after.value(key) for key in state.wrote}
@@ -166,9 +169,9 @@ class Frontier:
                 for key, value in held.items()
             }
         for key in state.wrote:
-            readers = self._readers.get(key, 0) & ~(before | me)
-            if readers:
-                self._lacks(next(_bits(readers)), place, key)
+            reader = self._beside(self._readers, key, place)
+            if reader is not None:
+                self._lacks(reader, place, key)
             self._writers[key] = self._writers.get(key, 0) | me
         for key in keys:
             self._readers[key] = self._readers.get(key, 0) | me

@@ -54,7 +54,7 @@ class Schedule:
         preferred = self.preferred(history)
         for state_id in self.frontier.take_ready():
             if state_id not in history.states and passed_over(plan, config, history, state_id) is None:
-                self._look_at(state_id)
+                self._base(state_id)  # so that a conflict is known as soon as it is one
         stopped: dict[str, EnterState | ScheduleRetry] = {}
         waits: list[Wait] = []
         lost: str | None = None
@@ -80,12 +80,13 @@ class Schedule:
             return SuspendRun(tuple(waits))
         return self._ended(history, lost)
 
-    def _look_at(self, state_id: str) -> None:
-        """Find out, as soon as a state may begin, whether what it follows has left it a context to begin on."""
+    def _base(self, state_id: str) -> str | None:
+        """Return the id of the context a state begins on, None and noted when those it follows left it none."""
         try:
-            self.frontier.base(state_id)
+            return self.frontier.base(state_id).id
         except Conflict as exc:
             self.frontier.clash(state_id, exc.error)
+            return None
 
     def _begun(
         self,
@@ -95,24 +96,27 @@ class Schedule:
         first: str,
         stopped: Mapping[str, EnterState | ScheduleRetry],
     ) -> Decision | None:
-        """Return how a state is begun, None when enough attempts are being made."""
+        """Return how a state is begun, None when enough attempts are being made or it has no context."""
         again = stopped.get(first)
         if isinstance(again, ScheduleRetry):
             return again
         if len(self.busy) >= (history.side_by_side or 1):
             return next((other for other in stopped.values() if isinstance(other, ScheduleRetry)), None)
-        if again is not None:
-            return attrs.evolve(again, base_snapshot_id=self.frontier.base(first).id)
-        passed = passed_over(plan, config, history, first)
-        return passed or EnterState(first, 0, self.frontier.base(first).id)
+        if again is None and (passed := passed_over(plan, config, history, first)) is not None:
+            return passed
+        base = self._base(first)
+        if base is None:
+            return None
+        return EnterState(first, 0, base) if again is None else attrs.evolve(again, base_snapshot_id=base)
 
     def _ended(self, history: History, lost: str | None) -> CompleteRun:
         error = self.frontier.error
         if lost is not None and error is None:
             error = self.frontier.missing_edge(lost, history.states[lost])
-        status = RunStatus.FAILED if self.failing else RunStatus.COMPLETED
+        failing = lost is not None or error is not None
+        status = RunStatus.FAILED if failing else RunStatus.COMPLETED
         try:
             return CompleteRun(status, self.frontier.final().id, error)
         except Conflict as exc:
             # what failed before it is why the run does
-            return CompleteRun(RunStatus.FAILED, None, error if self.failing else exc.error)
+            return CompleteRun(RunStatus.FAILED, None, error if failing else exc.error)

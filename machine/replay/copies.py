@@ -11,7 +11,7 @@ import signal
 import sys
 import sysconfig
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -64,25 +64,8 @@ class Copies:
     _process: Process | None = None
     _answers: BufferedByteReceiveStream | None = None
 
-    async def replays(self, orders: Sequence[Order]) -> list[ReplayResult]:
-        """Replay in some orders, one after the other; the first that differs is the last."""
-        found: list[ReplayResult] = []
-        for order in orders:
-            found.append(await self._replayed(order))
-            if not found[-1].identical:
-                break
-        return found
-
-    async def end(self) -> None:
-        """Kill the process and all its copies."""
-        process, self._process = self._process, None
-        if process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with anyio.CancelScope(shield=True):
-                await process.aclose()
-
-    async def _replayed(self, order: Order) -> ReplayResult:
+    async def replayed(self, order: Order) -> ReplayResult:
+        """Replay in an order. Raises `RunError` when the process ends without an answer."""
         answer = await self._asked({"order": list(order)})
         if answer is None:
             told = self.stderr.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:]
@@ -95,6 +78,15 @@ class Copies:
         if answer["last"]:
             await self.end()
         return codec.from_json(answer["result"], ReplayResult)
+
+    async def end(self) -> None:
+        """Kill the process and all its copies."""
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with anyio.CancelScope(shield=True):
+                await process.aclose()
 
     async def _asked(self, question: dict[str, Any]) -> dict[str, Any] | None:
         if self._process is None:

@@ -6,8 +6,8 @@ swapped share something beside the context. Nothing here says how a replay is ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 
@@ -113,14 +113,6 @@ class SchedulesResult:
         }
 
 
-class Replays(Protocol):
-    """Replays a run in some orders, one after the other, and ends with the first that differs."""
-
-    async def __call__(self, orders: Sequence[Order]) -> list[ReplayResult]:
-        """Return what came of each."""
-        ...
-
-
 async def schedules(
     run_id: str,
     *,
@@ -156,24 +148,17 @@ async def schedules(
             hint="record one with execution_mode=FanOutJoin(...), or with machine run --concurrency N",
         )
 
-    async def here(orders: Sequence[Order]) -> list[ReplayResult]:
-        found: list[ReplayResult] = []
-        for order in orders:
-            found.append(
-                await replay_in(
-                    order,
-                    run_id,
-                    plan=plan,
-                    store=store,
-                    transports=transports,
-                    catalogue=catalogue,
-                    reporter=reporter,
-                    undeclared_io=undeclared_io,
-                )
-            )
-            if not found[-1].identical:
-                break
-        return found
+    async def here(order: Order) -> ReplayResult:
+        return await replay_in(
+            order,
+            run_id,
+            plan=plan,
+            store=store,
+            transports=transports,
+            catalogue=catalogue,
+            reporter=reporter,
+            undeclared_io=undeclared_io,
+        )
 
     blocks = recording.blocks
 
@@ -184,7 +169,7 @@ async def schedules(
     if target is None:
         return await _Search(run_id, seed, blocks, here).result(orders, count)
     async with in_copies(run_id, store, target, undeclared_io) as copies:
-        return await _Search(run_id, seed, blocks, copies.replays).result(orders, count)
+        return await _Search(run_id, seed, blocks, copies.replayed).result(orders, count)
 
 
 @attrs.frozen
@@ -192,26 +177,25 @@ class _Search:
     run_id: str
     seed: int
     blocks: Sequence[Sequence[Entry]]
-    replays: Replays
+    replayed: Callable[[Order], Awaitable[ReplayResult]]
 
     async def result(self, orders: Callable[[], Orders], count: int) -> SchedulesResult:
         """Replay in the recorded order, then in others."""
         recorded = tuple(range(len(self.blocks)))
-        first = await self._replayed(recorded)
+        first = await self.replayed(recorded)
         if first.divergence is not None:
             place = self._place(first.divergence)
             early = orders().early(place) if place is not None else recorded
-            if early == recorded or _in(await self._replayed(early), first.divergence):
+            if early == recorded or _in(await self.replayed(early), first.divergence):
                 return self._result(0, first, first.divergence)
             # the state that differs does not when it is made before others: it is one of these that it raced with
             return await self._raced(0, first, early, recorded, first.divergence)
-        allowed = orders()
-        drawn = allowed.drawn(count, self.seed)
-        found = await self.replays(drawn)
-        if not found or found[-1].divergence is None:
-            return self._result(len(found), first)
-        same = len(found) - 1
-        return await self._raced(same, first, recorded, drawn[same], found[-1].divergence)
+        drawn = orders().drawn(count, self.seed)
+        for same, order in enumerate(drawn):
+            found = await self.replayed(order)
+            if found.divergence is not None:
+                return await self._raced(same, first, recorded, order, found.divergence)
+        return self._result(len(drawn), first)
 
     async def _raced(
         self, count: int, first: ReplayResult, same: Order, other: Order, divergence: Divergence
@@ -220,10 +204,10 @@ class _Search:
         known = divergence if not first.identical else None
 
         async def is_same(order: Order) -> bool:
-            return not _in(await self._replayed(order), known)
+            return not _in(await self.replayed(order), known)
 
         before, after, place = await neighbours(same, other, is_same)
-        differs = await self._replayed(after)
+        differs = await self.replayed(after)
         again = differs.divergence
         if again is None or not _in(differs, known) or not await is_same(before):
             return self._result(count, first, divergence, unsteady=True)
@@ -236,9 +220,6 @@ class _Search:
             code=(),
         )
         return self._result(count, first, again, Race((one, two), again))
-
-    async def _replayed(self, order: Order) -> ReplayResult:
-        return (await self.replays([order]))[0]
 
     def _place(self, divergence: Divergence) -> int | None:
         """Return the place of the attempt in which a replay differs, None when it is in none."""

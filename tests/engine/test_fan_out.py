@@ -402,9 +402,17 @@ def test_a_store_that_fails_stops_everything_with_its_own_error(monkeypatch):
 
 
 def test_states_that_end_together_share_a_commit(monkeypatch):
-    plan = Plan("op")
+    plan, here, all_here = Plan("op"), [], asyncio.Event()
     for number in range(50):
-        writer(plan, f"step.n{number}", {f"k{number}": number}, wait=0.01)
+
+        @plan.state(f"step.n{number}")
+        async def handler(ctx, io, rec, number=number):
+            ctx[f"k{number}"] = number
+            here.append(number)
+            if len(here) == 50:
+                all_here.set()
+            await all_here.wait()
+
     with MemoryStore() as store:
         appends, append = [], store.append
 
@@ -634,6 +642,24 @@ def test_a_dry_run_shows_the_effect_on_what_its_ancestors_wrote():
         dry = machine.dry_run(plan, store=store, config=side_by_side())
         (shown,) = dry.effects
         assert (shown.idempotency_key, shown.state_id) == ("once first False", "op.step.effect")
+
+
+def test_a_dry_run_says_that_an_effect_cannot_be_known_where_its_ancestors_disagree():
+    plan = Plan("op")
+    one, two = (writer(plan, f"step.n{number}", {"key": number}) for number in (1, 2))
+
+    @plan.state("step.effect", after=[one, two], side_effects="apply_side_effect", idempotency="once")
+    async def effect(ctx, io, rec):
+        await io.http("POST", "http://127.0.0.1:9/")
+
+    with MemoryStore() as store:
+        dry = machine.dry_run(plan, store=store, config=side_by_side())
+        assert (dry.result.status, dry.result.error.code) == ("failed", "context_conflict")
+        (shown,) = dry.effects
+        assert shown.request is None
+        assert shown.unknown.startswith(
+            "it cannot be known: op.step.n1 and op.step.n2 wrote different values"
+        )
 
 
 # -- branches ----------------------------------------------------------------------------------------------

@@ -170,3 +170,14 @@ def test_preferring_another_order_changes_no_base_and_no_end(seed):
                 break
             world.settle(int(decision.state_id.removeprefix("op.s.n")), frontier)
     assert len(ends) == 1
+
+
+def test_a_state_without_a_context_to_begin_on_is_not_begun_although_it_is_preferred():
+    world = World([[], [], [0, 1]], [{"a": 1}, {"a": 2}, {}], set())
+    frontier = Frontier(world.graph, world.artifacts.__getitem__)
+    frontier.follow(world.history)
+    for number in (0, 1):
+        world.settle(number, frontier)
+    schedule = Schedule(frontier, prefer="op.s.n2")
+    decision = decide(world.graph, RunConfig(execution_mode=FanOutJoin(50)), world.history, schedule=schedule)
+    assert (decision.status, decision.error.code) == ("failed", "context_conflict")
