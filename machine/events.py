@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 import attrs
 import orjson
@@ -333,8 +333,7 @@ KERNEL_EVENTS: Final = frozenset(name for name in EVENT_TYPES if name != DomainE
 """Names a domain event can never carry."""
 
 
-@attrs.frozen
-class Entry:
+class Entry(NamedTuple):
     """One event of a log, decoded: `body` is the canonical JSON of `event`, `info` what the digest leaves out."""
 
     seq: int

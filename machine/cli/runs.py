@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import attrs
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
@@ -53,7 +52,7 @@ def runs(
     with session.open_store() as store:
         page = store.list_runs(status=status, op=op, limit=limit)
     if session.as_json:
-        session.json({"runs": [attrs.asdict(row) for row in page.rows], "more": page.cursor is not None})
+        session.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
         return 0
     if not page.rows:
         session.note("note", "there is no such run" if status or op else "there is no run yet")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import attrs
 
@@ -15,8 +15,7 @@ from machine.plan import Graph, PlanState
 __all__ = ["DrivenLog", "Opening", "Outside"]
 
 
-@attrs.frozen
-class Outside:
+class Outside(NamedTuple):
     """What was said from outside: the plan in force now, whether the run was cancelled, a state to begin with."""
 
     graph: Graph

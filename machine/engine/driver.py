@@ -103,10 +103,23 @@ class Run:
     _whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
     """In a replay, which ends with the first attempt that is cut, the scope of them all: one for each costs more
     than anything else that a step needs."""
+    abreast: int = attrs.field(init=False)
+    """How many states the run has in hand at a time; what each of them does is the same however many."""
+    _patient_until: float = attrs.field(default=-math.inf, init=False)
+    """Up to when that scope lets handlers be, by `time.monotonic`."""
     _door: Doorkeeper = attrs.field(init=False)
+    _concurrent: bool = attrs.field(init=False)
+    _bounded: bool = attrs.field(init=False)
+    """True when the run is to be durable at the bounds of states."""
 
     def __attrs_post_init__(self) -> None:
         self._door = Doorkeeper(self.config.undeclared_io, self.reporter)
+        at_a_time = self.config.execution_mode.max_concurrency
+        # a replay waits for nothing that others could use, and a second run makes one attempt after the other
+        alone = not self.live or self.second is not None
+        self.abreast = 1 if alone else at_a_time or 1
+        self._concurrent = at_a_time is not None
+        self._bounded = self.live and self.config.durability is not Durability.EFFECTS
 
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is told to stop."""
@@ -119,13 +132,6 @@ class Run:
             await self._decisions()  # what is left of a cancelled run, in which nothing is waited for
         await self.log.durable()
 
-    @property
-    def abreast(self) -> int:
-        """How many states the run has in hand at a time; what each of them does is the same however many."""
-        # a replay waits for nothing that others could use, and a second run makes one attempt after the other
-        alone = not self.live or self.second is not None
-        return 1 if alone else self.config.execution_mode.max_concurrency or 1
-
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
             await self.perform(decision)
@@ -133,17 +139,18 @@ class Run:
     def decided(self) -> Decision:
         """Return what comes next."""
         said = self.log.outside(self.graph)
-        concurrent = self.config.execution_mode.max_concurrency is not None
-        if concurrent and (self.schedule is None or said.graph is not self.graph):
-            self.schedule = Schedule(Frontier(said.graph, behind_io(self.log.load)))
-        self.graph = said.graph
-        if self.schedule is not None:
+        if self._concurrent:
+            if self.schedule is None or said.graph is not self.graph:
+                self.schedule = Schedule(Frontier(said.graph, behind_io(self.log.load)))
             self.schedule.prefer = said.prefer
+        self.graph = said.graph
         return decide(self.graph, self.config, self.log.history, cancel=said.cancel, schedule=self.schedule)
 
     async def perform(self, decision: Decision) -> None:
         """Do what was decided and write down what came of it."""
         match decision:
+            case EnterState():  # first, for it is nearly always this
+                await self.enter(decision)
             case StartRun():
                 await self._start()
             case RecoverOrphan(state_id):
@@ -152,8 +159,6 @@ class Run:
                 await self._emit(StateSkipped(state_id, reason))
             case ScheduleRetry(state_id, attempt, delay_ms):
                 await self._emit(RetryScheduled(state_id, attempt, delay_ms))
-            case EnterState():
-                await self.enter(decision)
             case SuspendRun(waits):
                 await self._emit(RunSuspended(waits))
             case ResumeRun():
@@ -219,8 +224,9 @@ class Run:
             return
         state = self.graph.states[decision.state_id]
         entered = StateEntered(state.id, decision.attempt, decision.base_snapshot_id)
-        await self._emit(entered, self._merged())
-        await self._boundary()
+        await self.log.emit([entered], None if self.schedule is None else self._merged())
+        if self._bounded:
+            await self._boundary()
         payloads = Payloads()
         try:
             ending, info = await self._tried(state, decision, payloads)
@@ -239,16 +245,15 @@ class Run:
                 await self._emit(StateFailed(state.id, self._cut(state)))
             raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
         self.refuse_if_aborted()
-        await self._emit(ending, payloads, info)
-        if self.schedule is not None:
+        await self.log.emit([ending], payloads, info)
+        if self._bounded and self.schedule is not None:
             await self._boundary()  # which is not that of the next state: others may be long at work
 
     async def _boundary(self) -> None:
-        """Wait for the disk where the run is to be durable at the bounds of states."""
-        if self.config.durability is not Durability.EFFECTS:
-            if self.abreast > 1:
-                await checkpoint()  # what the others are about to write goes to the disk with it
-            await self.log.durable()
+        """Wait for the disk, where the run is to be durable at the bounds of states."""
+        if self.abreast > 1:
+            await checkpoint()  # what the others are about to write goes to the disk with it
+        await self.log.durable()
 
     async def _tried(
         self, state: PlanState, decision: EnterState, payloads: Payloads
@@ -306,14 +311,16 @@ class Run:
             seconds = self.log.limit(timeout)
             if seconds is None:
                 return await self._work(scope, ctx, io, rec)
-            due = anyio.current_time() + seconds
             if self._whole is None:
-                with anyio.CancelScope(deadline=due) as scope.limit:
+                with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope.limit:
                     outcome = await self._work(scope, ctx, io, rec)
             else:
                 scope.limit = self._whole
-                if scope.limit.deadline < due or scope.limit.deadline == math.inf:
-                    scope.limit.deadline = due + seconds  # so that it need not be moved at every step
+                due = time.monotonic() + seconds
+                if self._patient_until < due:
+                    # twice as long, so that it need not be moved at every step
+                    scope.limit.deadline = anyio.current_time() + 2 * seconds
+                    self._patient_until = due + seconds
                 outcome = await self._work(scope, ctx, io, rec)
             if not scope.limit.cancel_called:
                 return outcome

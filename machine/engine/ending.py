@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -20,11 +20,13 @@ from machine.secrets.vault import Vault
 
 __all__ = ["Ending"]
 
+_NOTHING: Final = StateOutcome()
+
 _Ended: TypeAlias = tuple[Event, Mapping[str, str] | None]
 """The event that ends an attempt, and what is informational about it."""
 
 
-@attrs.frozen
+@attrs.define
 class Ending:
     """An attempt that is about to end, over the context it worked on."""
 
@@ -42,7 +44,7 @@ class Ending:
         """
         state, ctx = self.state, self.ctx
         if outcome is None:
-            outcome = StateOutcome()
+            outcome = _NOTHING
         if not isinstance(outcome, StateOutcome):
             raise StateError(
                 f"the handler of {state.id} returned {type(outcome).__name__}",

@@ -46,7 +46,7 @@ def overridden(
         data = _response(fact, canonical.decode(load(fact.request_digest)), value, vault)
         outcome = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data))
         event = attrs.evolve(fact, outcome=outcome)
-        found[entry.seq] = attrs.evolve(entry, event=event, body=codec.encode_event(event))
+        found[entry.seq] = entry._replace(event=event, body=codec.encode_event(event))
     return found
 
 

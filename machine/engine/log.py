@@ -33,8 +33,12 @@ __all__ = ["Draft", "LiveLog", "TimedOut"]
 _MOST_PENDING = 2000
 """Events that may wait for the disk before the run waits for it too."""
 
+_GROUP = 500
+_LINGER_SECONDS = 0.02
+"""How many events the writer commits at a time if they come fast, and how long it waits for them."""
 
-Draft: TypeAlias = tuple[Event, int, Mapping[str, str]]
+
+Draft: TypeAlias = tuple[Event, int, Mapping[str, str] | None]
 """An event on its way into the log: with its time in milliseconds, and what is informational about it."""
 
 
@@ -99,7 +103,7 @@ class LiveLog:
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
         now = time.time_ns() // 1_000_000
-        self._put([(event, now, info or {}) for event in events], payloads)
+        self._put([(event, now, info) for event in events], payloads)
 
     def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
         """Queue events of another run as they are, moved in time as a whole so that the last of them is now.
@@ -114,7 +118,7 @@ class LiveLog:
         self._put(drafts, payloads, told=False)
 
     def _put(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool = True) -> None:
-        reason = self.abort()
+        reason = self._failure or self._control.failure
         if reason is not None:
             raise reason
         try:
@@ -123,39 +127,39 @@ class LiveLog:
             self._failure = exc
             raise
         with self._pending:
+            before = len(self._events)
             self._events += sealed
             if payloads is not None:
                 for artifact_id, (kind, data) in payloads.items.items():
                     self._artifacts[artifact_id] = Artifact(artifact_id, kind, data)
-            pending = len(self._events)
             behind = self._behind and (self._boundaries or isinstance(drafts[0][0], FactRecorded))
             if behind:
+                if not self._wanted or before < _GROUP <= len(self._events):
+                    self._changed.notify()
                 self._wanted = True
-                self._changed.notify()
         if behind and self._thread is None:
             self._thread = threading.Thread(target=self._write, name="machine log writer", daemon=True)
             self._thread.start()
         # a store that takes a run apart event by event (the crash matrix) says how many may wait
-        if pending >= getattr(self._store, "most_pending", _MOST_PENDING):
+        if before + len(sealed) >= getattr(self._store, "most_pending", _MOST_PENDING):
             self.flush()
 
     def _sealed(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool) -> list[StoredEvent]:
         bodies = [codec.encode_event(event) for event, _, _ in drafts]
-        self._vault.refuse_in_log(
-            (event.type, body) for (event, _, _), body in zip(drafts, bodies, strict=True)
-        )
-        if payloads is not None:
-            self._vault.refuse_in_log(payloads.items.values())
+        if self._vault.knows_some:
+            names = [event.type for event, _, _ in drafts]
+            self._vault.refuse_in_log(zip(names, bodies, strict=True))
+            if payloads is not None:
+                self._vault.refuse_in_log(payloads.items.values())
         sealed: list[StoredEvent] = []
+        run_id, history = self._run_id, self.history
         for (event, now, info), body in zip(drafts, bodies, strict=True):
-            seq = self.history.head_seq + 1
-            data = seal(seq, body, self._run_id, now, info)
+            seq = history.head_seq + 1
+            data = seal(seq, body, run_id, now, info)
             self._chain = chain_next(self._chain, data)
             sealed.append(StoredEvent(seq, data, self._chain))
-            entry = Entry(
-                seq, event, body, self._run_id, now, {**info, "run_id": self._run_id, "ts_millis": now}
-            )
-            self.history.advance(entry)
+            entry = Entry(seq, event, body, run_id, now, {**(info or {}), "run_id": run_id, "ts_millis": now})
+            history.advance(entry)
             if self._second is not None:
                 self._second.note(entry)
             if told:
@@ -232,6 +236,7 @@ class LiveLog:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted or self._stopping)
+                self._changed.wait_for(lambda: len(self._events) >= _GROUP or self._stopping, _LINGER_SECONDS)
                 if self._stopping:
                     return
                 self._wanted = False

@@ -343,4 +343,4 @@ def _cut(segment: Segment, base_snapshot_id: str) -> Iterator[Entry]:
 
 
 def _instead(entry: Entry, event: Event) -> Entry:
-    return attrs.evolve(entry, event=event, body=codec.encode_event(event))
+    return entry._replace(event=event, body=codec.encode_event(event))

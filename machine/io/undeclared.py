@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from pathlib import PurePath
 from types import FrameType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import attrs
 
@@ -125,60 +125,46 @@ def _home(function: Any) -> tuple[str, int]:
     return (code.co_filename, code.co_firstlineno) if code is not None else (type(function).__qualname__, 0)
 
 
-class _Watching:
-    """Sets the watch of this context for a while. Entered at every call of `io`, so no generator."""
-
-    __slots__ = ("_token",)
-
-    def __init__(self) -> None:
-        self._token: Token[Watch | None] | None = None
-
-    def _set(self, watch: Watch | None) -> None:
-        self._token = WATCHING.set(watch)
-
-    def _reset(self) -> None:
-        if self._token is not None:
-            try:
-                WATCHING.reset(self._token)
-            except (
-                ValueError
-            ):  # closed by another context than it was begun in: that one is not ours to change
-                return
-
-
-class guarded(_Watching):  # noqa: N801 - a context manager, used like a function
+class guarded:  # noqa: N801 - a context manager, used like a function
     """Have a watch told of what the code in this context does, and its tasks, and what they do `to_thread`."""
 
-    __slots__ = ("_watch",)
+    __slots__ = ("_token", "_watch")
 
     def __init__(self, watch: Watch) -> None:
-        super().__init__()
         self._watch = watch
 
-    def __enter__(self) -> Self:
-        self._set(self._watch)
-        return self
+    def __enter__(self) -> None:
+        self._token = WATCHING.set(self._watch)
 
     def __exit__(self, *exc: object) -> None:
-        self._reset()
+        _reset(self._token)
 
 
-class unguarded(_Watching):  # noqa: N801 - a context manager, used like a function
-    """Let this context do as it likes: what `io` and the engine do on behalf of a handler."""
+class unguarded:  # noqa: N801 - a context manager, used like a function
+    """Let this context do as it likes: what `io` and the engine do on behalf of a handler.
 
-    __slots__ = ("_watch",)
+    Entered at every call of `io`, so no generator.
+    """
 
-    def __enter__(self) -> Self:
+    __slots__ = ("_token", "_watch")
+
+    def __enter__(self) -> None:
         self._watch = WATCHING.get()
         if self._watch is not None:
-            self._set(None)
+            self._token = WATCHING.set(None)
             self._watch.pause()
-        return self
 
     def __exit__(self, *exc: object) -> None:
-        self._reset()
         if self._watch is not None:
+            _reset(self._token)
             self._watch.resume()
+
+
+def _reset(token: Token[Watch | None]) -> None:
+    try:
+        WATCHING.reset(token)
+    except ValueError:  # closed by another context than it was begun in: that one is not ours to change
+        return
 
 
 def behind_io(function: Callable[[str], bytes]) -> Callable[[str], bytes]:

@@ -7,8 +7,8 @@ the same as folding the longer log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Final
 
 import attrs
 from blake3 import blake3
@@ -20,6 +20,7 @@ from machine.events import (
     EffectIntended,
     EffectWait,
     Entry,
+    Event,
     FactRecorded,
     PlanWait,
     RetryScheduled,
@@ -119,47 +120,28 @@ class History:
         event, seq = entry.event, entry.seq
         if seq != self.head_seq + 1 and self.in_seq:
             raise LogError(seq, f"it follows event {self.head_seq}", code=Code.LOG_SEQ_GAP)
-        if isinstance(event, RunStarted):
-            self._start(entry, event)
-        else:
-            if self.started is None:
-                raise LogError(
-                    seq, f"a log begins with run_started, not {event.type}", code=Code.LOG_FIRST_EVENT
-                )
-            if entry.run_id != self.run_id:
-                raise LogError(
-                    seq, f"it belongs to run {entry.run_id!r}, not {self.run_id!r}", code=Code.LOG_WRONG_RUN
-                )
-            if self.final:
-                raise LogError(seq, f"{event.type} follows the end of the run", code=Code.LOG_AFTER_END)
-            if self.status is RunStatus.SUSPENDED and not isinstance(event, _WHILE_SUSPENDED):
-                raise LogError(seq, f"{event.type} while the run is suspended", code=Code.LOG_SUSPENDED)
-            match event:
-                case StateEntered():
-                    self._enter(seq, event)
-                case StateCompleted():
-                    self._settle(entry, event)
-                case StateFailed():
-                    self._fail(entry, event)
-                case StateSkipped():
-                    self._skip(seq, event)
-                case RetryScheduled():
-                    self._retry(entry, event)
-                case FactRecorded():
-                    self._fact(seq, event)
-                case EffectIntended():
-                    self._intend(seq, event)
-                case DomainEventRecorded():
-                    self._within(seq, event)
-                case RunSuspended():
-                    self._suspend(seq, event)
-                case RunResumed():
-                    self._resume(seq, event)
-                case RunCompleted():
-                    self._complete(seq, event)
+        if self.status is not RunStatus.RUNNING or entry.run_id != self.run_id:
+            self._check_place(entry)
+        self._folded[type(event)](self, entry, event)
         lane = getattr(event, "state_id", _RUN_LANE)
         self.lanes[lane] = blake3(self.lanes.get(lane, _EMPTY_LANE) + entry.body).digest()
         self.head_seq = seq if self.in_seq else self.head_seq + 1
+
+    def _check_place(self, entry: Entry) -> None:
+        """Refuse an event that does not belong where the log has come to; all may belong to a running run."""
+        event, seq = entry.event, entry.seq
+        if isinstance(event, RunStarted):
+            return  # which says by itself that it is the first
+        if self.started is None:
+            raise LogError(seq, f"a log begins with run_started, not {event.type}", code=Code.LOG_FIRST_EVENT)
+        if entry.run_id != self.run_id:
+            raise LogError(
+                seq, f"it belongs to run {entry.run_id!r}, not {self.run_id!r}", code=Code.LOG_WRONG_RUN
+            )
+        if self.final:
+            raise LogError(seq, f"{event.type} follows the end of the run", code=Code.LOG_AFTER_END)
+        if self.status is RunStatus.SUSPENDED and not isinstance(event, _WHILE_SUSPENDED):
+            raise LogError(seq, f"{event.type} while the run is suspended", code=Code.LOG_SUSPENDED)
 
     def reusable(
         self, state_id: str, namespace: str, digest: str, occurrence: int, *, keeps_all: bool
@@ -188,8 +170,10 @@ class History:
         self.checkpoint, self.plan_id = event.initial_snapshot_id, event.plan_id
         self._become(entry.seq, RunStatus.RUNNING)
 
-    def _enter(self, seq: int, event: StateEntered) -> None:
-        if len(self.open) >= (self.side_by_side or 1) or event.state_id in self.open:
+    def _enter(self, entry: Entry, event: StateEntered) -> None:
+        seq = entry.seq
+        side_by_side = self.side_by_side
+        if self.open and (len(self.open) >= (side_by_side or 1) or event.state_id in self.open):
             raise LogError(
                 seq, f"{event.state_id} begins while {self._open_one} is open", code=Code.LOG_ATTEMPT_OPEN
             )
@@ -209,8 +193,8 @@ class History:
                 code=Code.LOG_ATTEMPT_NUMBER,
             )
         # side by side, it is what the states before it wrote: the same for each attempt
-        due = self.checkpoint if self.side_by_side is None else state.base_snapshot_id
-        if due not in {None, event.base_snapshot_id}:
+        due = self.checkpoint if side_by_side is None else state.base_snapshot_id
+        if due is not None and due != event.base_snapshot_id:
             raise LogError(
                 seq,
                 f"{event.state_id} begins on a base that is not the checkpoint",
@@ -250,7 +234,8 @@ class History:
         if not event.cut:
             state.fresh_from = state.attempts
 
-    def _skip(self, seq: int, event: StateSkipped) -> None:
+    def _skip(self, entry: Entry, event: StateSkipped) -> None:
+        seq = entry.seq
         if self.side_by_side is None:
             self._no_open_attempt(seq, "passes over a state")
         if event.state_id in self.states:
@@ -269,20 +254,21 @@ class History:
         state.status = StateStatus.WAITING
         state.retry_delay_ms, state.retry_ts_millis = event.delay_ms, entry.ts_millis
 
-    def _within(self, seq: int, event: FactRecorded | EffectIntended | DomainEventRecorded) -> None:
+    def _within(self, entry: Entry, event: FactRecorded | EffectIntended | DomainEventRecorded) -> None:
         attempt = self.open.get(event.state_id)
         if attempt is None or attempt.attempt != event.attempt:
             raise LogError(
-                seq,
+                entry.seq,
                 f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open",
                 code=Code.LOG_NO_OPEN_ATTEMPT,
             )
 
-    def _fact(self, seq: int, event: FactRecorded) -> None:
+    def _fact(self, entry: Entry, event: FactRecorded) -> None:
+        seq = entry.seq
         if self.status is RunStatus.SUSPENDED:
             self._answer(seq, event)
         else:
-            self._within(seq, event)
+            self._within(entry, event)
         before = self.facts.get(event.key)
         # a value is single-assignment for the run; an error only for its attempt, so that a retry may try again
         if before is not None and (
@@ -300,8 +286,9 @@ class History:
         if not event.given_up:
             self.uncertain.pop(event.key, None)
 
-    def _intend(self, seq: int, event: EffectIntended) -> None:
-        self._within(seq, event)
+    def _intend(self, entry: Entry, event: EffectIntended) -> None:
+        seq = entry.seq
+        self._within(entry, event)
         fact, intent = self.facts.get(event.key), self.uncertain.get(event.key)
         twice = intent is not None and (intent.state_id, intent.attempt) == (event.state_id, event.attempt)
         if twice or (fact is not None and fact.outcome.final):
@@ -326,7 +313,8 @@ class History:
                 seq, f"the run is suspended and does not wait for {event.key!r}", code=Code.LOG_SUSPENDED
             )
 
-    def _suspend(self, seq: int, event: RunSuspended) -> None:
+    def _suspend(self, entry: Entry, event: RunSuspended) -> None:
+        seq = entry.seq
         self._no_open_attempt(seq, "is suspended")
         self._become(seq, RunStatus.SUSPENDED)
         self.waits = event.waits
@@ -336,7 +324,8 @@ class History:
         if known or not self.waits:
             raise LogError(seq, "the run waits for something that is known", code=Code.LOG_SUSPENDED)
 
-    def _resume(self, seq: int, event: RunResumed) -> None:
+    def _resume(self, entry: Entry, event: RunResumed) -> None:
+        seq = entry.seq
         if [wait for wait in self.unanswered if wait != PlanWait(event.plan_id or "")]:
             raise LogError(
                 seq, "the run goes on before it was told what it waits for", code=Code.LOG_SUSPENDED
@@ -363,7 +352,8 @@ class History:
     def _open_one(self) -> str:
         return next(iter(self.open))
 
-    def _complete(self, seq: int, event: RunCompleted) -> None:
+    def _complete(self, entry: Entry, event: RunCompleted) -> None:
+        seq = entry.seq
         self._no_open_attempt(seq, "ends")
         if event.status not in FINAL_STATUSES:
             raise LogError(seq, f"{event.status!r} is no end of a run", code=Code.INVALID_TRANSITION)
@@ -372,6 +362,21 @@ class History:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
         self.final_snapshot_id, self.waits = event.final_snapshot_id, ()
         self.checkpoint, self.error = event.final_snapshot_id or self.checkpoint, event.error
+
+    _folded: ClassVar[dict[type[Event], Callable[[History, Entry, Any], None]]] = {
+        RunStarted: _start,
+        StateEntered: _enter,
+        StateCompleted: _settle,
+        StateFailed: _fail,
+        StateSkipped: _skip,
+        RetryScheduled: _retry,
+        FactRecorded: _fact,
+        EffectIntended: _intend,
+        DomainEventRecorded: _within,
+        RunSuspended: _suspend,
+        RunResumed: _resume,
+        RunCompleted: _complete,
+    }
 
 
 def fold(entries: Iterable[Entry], history: History | None = None) -> History:

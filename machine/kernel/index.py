@@ -6,9 +6,8 @@ It never judges a log (`fold` does) and never fails: whatever the bytes are, the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import attrs
 import orjson
 
 __all__ = ["RunRow", "advance"]
@@ -20,8 +19,7 @@ _MAX_MS: Final = 2**63 - 1
 """The largest integer a store's column holds."""
 
 
-@attrs.frozen
-class RunRow:
+class RunRow(NamedTuple):
     """One run's line in the index. `created_ms` and `updated_ms` are milliseconds since the epoch.
 
     `invocation_key` is what the first event's info holds under that name: no two runs of a store share one.
@@ -36,8 +34,12 @@ class RunRow:
     invocation_key: str | None = None
 
 
-def advance(row: RunRow | None, run_id: str, events: Iterable[tuple[int, bytes]]) -> RunRow:
-    """Return the row after `events` (seq and envelope bytes each); `row` is None for a run's first append.
+def advance(
+    row: RunRow | None, run_id: str, events: Iterable[tuple[int, bytes] | tuple[int, bytes, bytes]]
+) -> RunRow:
+    """Return the row after `events`; `row` is None for a run's first append.
+
+    An event is its seq and its envelope bytes; what else it has does not count.
 
     Total: bytes that are no envelope leave op and status as they were. It is `fold` that judges a log.
     """
@@ -47,8 +49,8 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[tuple[int, bytes]]
     else:
         op_id, status, head_seq = row.op_id, row.status, row.head_seq
         created_ms, updated_ms, invocation_key = row.created_ms, row.updated_ms, row.invocation_key
-    for seq, data in events:
-        head_seq = seq
+    for stored in events:
+        head_seq, data = stored[0], stored[1]
         if _RUN_LEVEL not in data:
             continue
         event, ts, key = _event(data)
@@ -56,7 +58,7 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[tuple[int, bytes]]
             case "run_started":
                 op_id, status = _text(event.get("op_id"), ""), "running"
                 created_ms = updated_ms = ts
-                if seq == 1:
+                if head_seq == 1:
                     invocation_key = key
             case "run_suspended":
                 status, updated_ms = "suspended", ts

@@ -81,7 +81,7 @@ class _Leaf:
             entries = self.entries
             # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units, which shows beyond ASCII only
             order = sorted(entries, key=None if "".join(entries).isascii() else _utf16)
-            parts = b",".join([b"%b:%b" % (orjson.dumps(key), entries[key].held) for key in order])
+            parts = b",".join([orjson.dumps(key) + b":" + entries[key].held for key in order])
             self._data = b'{"entries":{%b},"type":"leaf"}' % parts
         return self._data
 
@@ -228,16 +228,21 @@ class Snapshot:
         The second and third parts are the bytes of the nodes and of the larger values that this update made,
         by artifact id.
         """
-        changes = {key: None if data is None else Value.of(data) for key, data in writes.items()}
+        changes: dict[str, Value | None] = {}
+        values: dict[str, bytes] = {}
+        for key, data in writes.items():
+            value = changes[key] = None if data is None else Value.of(data)
+            if value is not None and value.ref is not None and data is not None:
+                values[value.ref] = data
         snapshot, nodes = self.changed(changes)
-        values = {value.ref: value.data for value in changes.values() if value and value.ref and value.data}
         return snapshot, nodes, values
 
     def changed(self, changes: Mapping[str, Value | None]) -> tuple[Snapshot, dict[str, bytes]]:
         """Return the snapshot with other values (None removes a key), and the nodes new in it, bytes by id."""
         nodes: dict[str, bytes] = {}
-        writes: _Writes = [(key, _path(key), value) for key, value in changes.items()]
-        root = self._merge(self._root, 0, writes) or _Leaf({})
+        root = self._merge(self._root, 0, [(key, _path(key), value) for key, value in changes.items()])
+        if root is None:
+            root = _Leaf({})
         if root.known is None:
             _collect(root, nodes)
         return Snapshot(root, self._load), nodes
@@ -309,7 +314,8 @@ def _collect(node: _Node, into: dict[str, bytes]) -> None:
         for child in node.children.values():
             if not isinstance(child, str) and child.known is None:
                 _collect(child, into)
-    into[node.id] = node.data
+    node.known = canonical.artifact_id(data := node.data)
+    into[node.known] = data
 
 
 def _parse(node_id: str, load: Load) -> _Node:

@@ -143,7 +143,7 @@ async def fork(
         info[SHARED_PAST_ID] = payloads.add(ArtifactKind.SHARED_PAST, past.to_bytes())
 
     def begin(log: LiveLog) -> None:
-        log.copy([attrs.evolve(prefix[0], info=info), *prefix[1:]], payloads)
+        log.copy([prefix[0]._replace(info=info), *prefix[1:]], payloads)
         log.flush()
 
     watched = Watched(transports, catalogue, reporter or Reporter(), SecondRun)

@@ -7,7 +7,6 @@ handler that races calls sees the same winner; one that can never have its turn 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NoReturn
 
@@ -72,7 +71,7 @@ class ReplayLog:
         self._facts: dict[str, list[FactRecorded]] = {}
         self._intents: dict[str, EffectIntended] = {}
         self.requests = RecordedRequests(load)
-        self._left: Counter[bytes] = Counter()
+        self._left: dict[bytes, int] = {}
         self._waiting: dict[bytes, list[anyio.Event]] = {}
         self._scope: AttemptScope | None = None
         self._ended = False
@@ -87,6 +86,8 @@ class ReplayLog:
         while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
             self._consume_to(self._at + 1)
         event = self._next()
+        if isinstance(event, StateEntered):
+            return Outside(graph, cancel=False, prefer=event.state_id)
         plan_id, cancel = asked(event)
         if plan_id:
             graph = self._graphs.get(plan_id, graph)
@@ -101,7 +102,7 @@ class ReplayLog:
         What cut it came from outside and is not in any handler to reproduce; its facts are inputs like others.
         """
         self._begin = self._end = min(self._at, len(self._recorded) - 1)
-        self._facts, self._intents, self._left = {}, {}, Counter()
+        self._facts, self._intents, self._left = {}, {}, {}
         if self._at >= len(self._recorded):
             return False
         first = self._recorded[self._at].event
@@ -109,16 +110,17 @@ class ReplayLog:
         if not isinstance(first, StateEntered) or (first.state_id, first.attempt) != due:
             return False
         for index in range(self._at + 1, len(self._recorded)):
-            event = self._recorded[index].event
+            entry = self._recorded[index]
+            event = entry.event
             self._end = index
-            self._left[self._recorded[index].body] += 1
+            self._left[entry.body] = self._left.get(entry.body, 0) + 1
             self.requests.note(event)
+            if isinstance(event, StateCompleted):
+                return False
             if isinstance(event, FactRecorded):
                 self._facts.setdefault(event.key, []).append(event)
             elif isinstance(event, EffectIntended):
                 self._intents[event.key] = event
-            elif isinstance(event, StateCompleted):
-                return False
             elif isinstance(event, StateFailed):
                 settled = event.cut or event.error.code == Code.NOT_DETERMINISTIC  # which one run cannot find
                 if settled:
@@ -216,7 +218,8 @@ class ReplayLog:
     async def _match(self, event: Event, body: bytes) -> None:
         inside = self._scope is not None and not self._scope.closed and not isinstance(event, StateEntered)
         while True:
-            self._raise_if_over()
+            if self.divergence or self._damage or self._ended or self._at >= len(self._recorded):
+                self._raise_over()
             entry = self._recorded[self._at]
             same = entry.body == body or self.requests.same(entry.body, body)
             if self._early is not None:
@@ -225,7 +228,7 @@ class ReplayLog:
             if same:
                 self._consume_to(self._at + 1)
                 return
-            if not inside or not self._left[body]:
+            if not inside or not self._left.get(body):
                 self._diverge(self._differences.between(entry, event))
             if not self._waiting and self._alone() and self._scope and not self._scope.state.blocking:
                 self._stuck(event)
@@ -247,7 +250,7 @@ class ReplayLog:
             self._diverge(self._differences.reordered(entry, self._early))
         if isinstance(event, StateCompleted | StateFailed):
             self._missing(event)
-        if not self._left[body]:
+        if not self._left.get(body):
             self._missing()
 
     def _missing(self, event: Event | None = None) -> NoReturn:
@@ -282,21 +285,24 @@ class ReplayLog:
     def _alone(self) -> bool:
         return self._scope is None or self._scope.quiet.alone
 
-    def _raise_if_over(self) -> None:
+    def _raise_over(self) -> NoReturn:
         reason = self.abort()
-        if reason is None and self._at >= len(self._recorded):
+        if reason is None:
             self._ended = True
             reason = RecordingEnds()
-        if reason is not None:
-            raise reason
+        raise reason
 
     def _consume_to(self, end: int) -> None:
-        for entry in self._recorded[self._at : end]:
+        for at in range(self._at, end):
+            entry = self._recorded[at]
             self.history.advance(entry)
             self._on_entry(entry)
-            self._left[entry.body] -= 1
-            if isinstance(entry.event, FactRecorded) and (left := self._facts.get(entry.event.key)):
-                left.pop(0)
+            if entry.body in self._left:
+                self._left[entry.body] -= 1
+            if self._facts and isinstance(entry.event, FactRecorded):
+                left = self._facts.get(entry.event.key)
+                if left:
+                    left.pop(0)
         self._at = end
         if self._waiting and end < len(self._recorded):
             for come in self._waiting.get(self._recorded[end].body, ())[:1]:

@@ -181,13 +181,16 @@ class Vault:
                     hint="leave it out, read it where it is used, or list its name or path in secrets.allow",
                 )
 
+    @property
+    def knows_some(self) -> bool:
+        """True when the value of a secret is known, so that what is stored has to be looked through for it."""
+        return bool(self._needles)
+
     def refuse_in_log(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Raise `StateError` (`secret_in_event`) when what is about to be stored holds a value that is known.
 
         Each item is what it is called, and its bytes. This is the last line: what comes here should have none.
         """
-        if not self._needles:
-            return
         for what, data in items:
             if any(needle in data for needle in self._needles) and (path := self._path_of_known(data)):
                 raise StateError(

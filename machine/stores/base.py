@@ -10,7 +10,7 @@ A store never interprets a log. The one thing it keeps beside it, the index, is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol, Self, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 import attrs
 
@@ -39,8 +39,7 @@ ZERO_CHAIN: Final = bytes(32)
 """The chain value before the first event."""
 
 
-@attrs.frozen
-class StoredEvent:
+class StoredEvent(NamedTuple):
     """One entry of a log as it is kept: canonical envelope bytes, and the chain value over all up to here."""
 
     seq: int
@@ -48,8 +47,7 @@ class StoredEvent:
     chain: bytes
 
 
-@attrs.frozen
-class Artifact:
+class Artifact(NamedTuple):
     """Immutable bytes on their way into a store. `id` is the BLAKE3-256 of `data`, `kind` an `ArtifactKind`.
 
     `append` trusts the id it is given; `get` does not.

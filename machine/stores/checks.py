@@ -58,23 +58,19 @@ def check_append(
         raise UsageError(f"the lease is on run {lease.run_id}, not on {run_id}")
     if not _is_whole(expected_seq, 0, MAX_SEQ - len(events)):
         raise UsageError(f"expected_seq is {expected_seq!r}, not the seq of a log's last event")
-    seq = expected_seq
+    due = expected_seq
     for event in events:
-        seq += 1
-        chain = event.chain
-        if (
-            event.seq != seq
-            or type(event.data) is not bytes
-            or type(chain) is not bytes
-            or len(chain) != _CHAIN_BYTES
-        ):
-            raise _bad_event(event, seq)
-    for artifact in artifacts:
-        if artifact_key(artifact.id) is None:
-            raise IdError(f"ArtifactId {artifact.id!r} is invalid: {ArtifactId.rule}")
-        if type(artifact.kind) is not ArtifactKind:
-            check_kind(artifact.kind)
-        check_size(artifact.data)
+        due += 1
+        seq, data, chain = event
+        if seq != due or type(data) is not bytes or type(chain) is not bytes or len(chain) != _CHAIN_BYTES:
+            raise _bad_event(event, due)
+    for artifact_id, kind, data in artifacts:
+        if artifact_key(artifact_id) is None:
+            raise IdError(f"ArtifactId {artifact_id!r} is invalid: {ArtifactId.rule}")
+        if type(kind) is not ArtifactKind:
+            check_kind(kind)
+        if type(data) is not bytes or len(data) > MAX_ARTIFACT_BYTES:
+            check_size(data)
 
 
 def _bad_event(event: StoredEvent, seq: int) -> UsageError:

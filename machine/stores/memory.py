@@ -98,12 +98,13 @@ class MemoryStore:
             log = contents.logs.get(run_id, [])
             if len(log) != expected_seq:
                 raise stale(run_id, expected_seq, len(log))
-            row = advance(contents.rows.get(run_id), run_id, ((event.seq, event.data) for event in events))
+            row = advance(contents.rows.get(run_id), run_id, events)
             key = row.invocation_key
             if key is not None and (holder := contents.invocations.get(key, run_id)) != run_id:
                 raise invocation_taken(key, run_id, holder)
             for artifact in artifacts:
-                contents.artifacts.setdefault(str(artifact.id), (str(artifact.kind), artifact.data))
+                if artifact.id not in contents.artifacts:
+                    contents.artifacts[str(artifact.id)] = str(artifact.kind), artifact.data
             if events:
                 log.extend(events)
                 contents.logs[run_id] = log
@@ -293,8 +294,7 @@ class MemoryStore:
         return [
             f"run {run_id}: its index row is not what its log says"
             for run_id in sorted(logs.keys() | rows.keys())
-            if advance(None, run_id, ((event.seq, event.data) for event in logs.get(run_id, ())))
-            != rows.get(run_id)
+            if advance(None, run_id, logs.get(run_id, ())) != rows.get(run_id)
         ]
 
     def close(self) -> None:

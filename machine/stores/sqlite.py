@@ -154,7 +154,7 @@ class SqliteStore:
     ) -> int:
         """Bring the run's index row up to `events` and return its key."""
         before = row_of(found[2:]) if found else None
-        row = advance(before, run_id, ((event.seq, event.data) for event in events))
+        row = advance(before, run_id, events)
         values = (row.op_id, row.status, row.created_ms, row.updated_ms, row.head_seq)
         if found is None or before is None:
             invocation = row.invocation_key

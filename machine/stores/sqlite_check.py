@@ -86,6 +86,6 @@ def _index(conn: sqlite3.Connection) -> Iterator[str]:
             continue
         events = conn.execute("SELECT seq, data, chain FROM events WHERE run = ? ORDER BY seq", (key,))
         log = (event_of(found) for found in events)
-        expected = advance(None, row.run_id, ((event.seq, event.data) for event in log))
+        expected = advance(None, row.run_id, log)
         if row != expected:
             yield f"index: the row of run {row.run_id} is not what its log says: {row} instead of {expected}"

@@ -101,7 +101,7 @@ class _Comparison(RuleBasedStateMachine):
             self.artifacts.setdefault(artifact.id, (artifact.kind, artifact.data))
         if events:
             self.logs[run_id] = log + events
-            self.rows[run_id] = advance(None, run_id, ((each.seq, each.data) for each in self.logs[run_id]))
+            self.rows[run_id] = advance(None, run_id, self.logs[run_id])
 
     @rule(data=_BYTES, kind=_KINDS)
     def put(self, data: bytes, kind: str) -> None:

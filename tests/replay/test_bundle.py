@@ -9,7 +9,6 @@ import re
 import tracemalloc
 import zlib
 
-import attrs
 import pytest
 from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
@@ -440,7 +439,7 @@ def test_a_store_that_is_behind_or_ahead_or_has_another_log_of_the_run_is_refuse
         (log[:-3], "ends earlier there"),
         ([*log, StoredEvent(len(log) + 1, longer, chain_next(log[-1].chain, longer))], "goes on there"),
         ([StoredEvent(1, other, chain_next(bytes(32), other))], "another log of run"),
-        ([*log[:-1], attrs.evolve(log[-1], chain=bytes(32))], "another log of run"),
+        ([*log[:-1], log[-1]._replace(chain=bytes(32))], "another log of run"),
     ]:
         with MemoryStore() as place:
             place.append(run_id, 0, kept)
@@ -991,7 +990,7 @@ def test_a_damaged_run_is_not_exported(rich, tmp_path):
             with pytest.raises(error):
                 export_run(run_id, path, store=damaged)
     log = [*log_of(store, run_id)]
-    log[5] = attrs.evolve(log[5], data=log[5].data.replace(b'"ts_millis":1', b'"ts_millis":2'))
+    log[5] = log[5]._replace(data=log[5].data.replace(b'"ts_millis":1', b'"ts_millis":2'))
     damaged = MemoryStore()
     damaged._contents.artifacts.update(store._contents.artifacts)
     damaged.append(run_id, 0, log)

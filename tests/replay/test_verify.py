@@ -40,7 +40,7 @@ def test_a_sound_run_has_no_problems(store, recorded):
 
 
 def flip(event: StoredEvent) -> StoredEvent:
-    return attrs.evolve(event, data=event.data.replace(b'"ts_millis":1', b'"ts_millis":2'))
+    return event._replace(data=event.data.replace(b'"ts_millis":1', b'"ts_millis":2'))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def flip(event: StoredEvent) -> StoredEvent:
         (lambda log: [*log[:2], *log[3:]], "log_broken_chain", "event 4"),
         (lambda log: [log[0], log[2], log[1], *log[3:]], "log_broken_chain", "event 3"),
         (
-            lambda log: [*log[:3], attrs.evolve(log[3], chain=bytes(32)), *log[4:]],
+            lambda log: [*log[:3], log[3]._replace(chain=bytes(32)), *log[4:]],
             "log_broken_chain",
             "event 4",
         ),
@@ -213,7 +213,7 @@ def test_a_truncated_store_is_never_sound(on_disk, part):
 
 def test_an_event_that_cannot_be_read_hides_no_other(store, recorded):
     def damaged(log):
-        return [log[0], attrs.evolve(log[1], data=b"{"), log[2], attrs.evolve(log[3], data=b"{"), log[4]]
+        return [log[0], log[1]._replace(data=b"{"), log[2], log[3]._replace(data=b"{"), log[4]]
 
     problems = verify(recorded, store=rebuilt(store, recorded, damaged)).problems
     assert [problem.where for problem in problems] == ["event 2", "event 2", "event 4", "event 4"]

@@ -11,7 +11,7 @@ from machine.codec import decode_entry
 from machine.engine import driver, log, reading, runs
 from machine.engine.handlers import Doorkeeper
 from machine.errors import Concurrency, StoreError
-from machine.events import EffectIntended
+from machine.events import EffectIntended, FactRecorded
 from machine.io.live import LiveIo
 from machine.io.provider import IoProvider
 from machine.kernel import decide as deciding
@@ -225,13 +225,13 @@ def a_fact_key_is_single_assignment(patch):
         return None if call.key == "named" else before(self, call)
 
     patch.setattr(IoProvider, "_before", forgetful)
-    patch.setattr(History, "_fact", _accepting(History._fact))
+    patch.setitem(History._folded, FactRecorded, _accepting(History._fact))
 
 
 def _accepting(fact):
-    def accept(self, seq, event):
+    def accept(self, entry, event):
         self.facts.pop(event.key, None)
-        fact(self, seq, event)
+        fact(self, entry, event)
 
     return accept
 
