@@ -53,7 +53,14 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
                 f"machine.{name} was called from a running event loop",
                 hint=f"await machine.aio.{name}(...) there",
             )
-        return anyio.run(functools.partial(function, *args, **kwargs))
+        results: list[R] = []
+
+        async def main() -> None:
+            # not returned: asyncio writes out what its main task returned, only to throw that text away
+            results.append(await function(*args, **kwargs))
+
+        anyio.run(main)
+        return results[0]
 
     return plain
 

@@ -132,6 +132,16 @@ class Run:
             await self._decisions()  # what is left of a cancelled run, in which nothing is waited for
         await self.log.durable()
 
+    @property
+    def busy(self) -> set[str]:
+        """The states whose attempts are being made, where they run side by side."""
+        return self.schedule.busy if self.schedule is not None else set()
+
+    @property
+    def at_hand(self) -> Snapshot | None:
+        """The last context that is at hand."""
+        return self.snapshot if self.schedule is None else self.schedule.frontier.last
+
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
             await self.perform(decision)
@@ -345,7 +355,7 @@ class Run:
         state = scope.state
         if state.meta.reconcile is not None:
             await self._reconcile(scope, io)
-        return await self._door.handle(scope, ctx, io, rec)
+        return await self._door.call(scope, state.handler, ctx, io, rec, plain=state.blocking)
 
     async def _reconcile(self, scope: AttemptScope, io: IoProvider) -> None:
         """Have the state's reconcile function say what became of each effect that has no outcome."""

@@ -238,10 +238,10 @@ class _Previews:
 
     async def _play(self, scope: AttemptScope, ctx: Context) -> str:
         """Call the handler and return why its effect is not known when it comes to its end."""
-        io, timeout = PreviewIo(scope), scope.state.meta.timeout
+        io, state, timeout = PreviewIo(scope), scope.state, scope.state.meta.timeout
         try:
             with anyio.move_on_after(timeout) as scope.limit:
-                await self.door.handle(scope, ctx, io, Recorder(scope))
+                await self.door.call(scope, state.handler, ctx, io, Recorder(scope), plain=state.blocking)
                 return "the handler came to its end without an effect"
             return f"it cannot be known: the handler took longer than its timeout, {timeout:g} s"
         finally:

@@ -67,10 +67,6 @@ class Doorkeeper:
             finally:
                 _WATCH.unlisten()
 
-    async def handle(self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
-        """Call the handler of an attempt's state, in a thread when it is a plain function."""
-        return await self.call(scope, scope.state.handler, ctx, io, rec, plain=scope.state.blocking)
-
     async def reconcile(self, scope: AttemptScope, ctx: Context, io: IoProvider, effect: Any) -> Any:
         """Call the reconcile function of an attempt's state on an effect without an outcome."""
         function = scope.state.meta.reconcile
@@ -80,7 +76,10 @@ class Doorkeeper:
     async def call(
         self, scope: AttemptScope, function: Handler, ctx: Context, io: IoProvider, third: Any, *, plain: bool
     ) -> Any:
-        """Call a function of an attempt's state and return what it returns. Raises what it raises."""
+        """Call a function of an attempt's state, in a thread when it is `plain`, and return what it returns.
+
+        Raises what it raises.
+        """
         if self._undeclared_io is UndeclaredIo.ALLOW:
             if not plain:
                 return await function(ctx, io, third)

@@ -301,7 +301,7 @@ async def drive(
                 begin(log)
             watched.reporter.starting(keeper.run_id, graph)
             keeper.keep(listen_now=opening is None)
-            await Run(
+            driven = Run(
                 graph=graph,
                 config=config,
                 log=log,
@@ -314,18 +314,24 @@ async def drive(
                 control=keeper.control,
                 opening=opening,
                 second=second,
-            ).drive()
+            )
+            await driven.drive()
         finally:
             log.close()
     order = graph.order
     if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its past
         order = order_of(recorded_shape(store, history.plan_id or ""))
-    return result_of(store, order, history)
+    return result_of(store, order, history, driven.at_hand)
 
 
-def result_of(store: Store, order: Sequence[str], history: History) -> RunResult:
-    """Return how a run stands; `order` is that of the states in its digest."""
-    snapshot_id = history.final_snapshot_id
+def result_of(
+    store: Store, order: Sequence[str], history: History, at_hand: Snapshot | None = None
+) -> RunResult:
+    """Return how a run stands; `order` is that of the states in its digest, `at_hand` a snapshot it came by."""
+    snapshot_id, snapshot = history.final_snapshot_id, None
+    if snapshot_id is not None:
+        known = at_hand is not None and at_hand.id == snapshot_id
+        snapshot = at_hand if known else Snapshot.open(snapshot_id, store.get)
     failed = [state.error for state in history.states.values() if state.status is StateStatus.FAILED]
     # one that was cut because another had failed is not why the run did
     failed.sort(key=lambda error: error is not None and error.code not in STOPPED_CODES)
@@ -335,7 +341,7 @@ def result_of(store: Store, order: Sequence[str], history: History) -> RunResult
         digest=history.digest(order),
         head_seq=history.head_seq,
         final_snapshot_id=snapshot_id,
-        context=Snapshot.open(snapshot_id, store.get).to_dict() if snapshot_id else {},
+        context=snapshot.to_dict() if snapshot is not None else {},
         error=history.error or (failed[-1] if failed else None),
         waits=history.unanswered,
     )

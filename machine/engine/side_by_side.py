@@ -1,16 +1,16 @@
-"""Driving states side by side: decisions as they can be made, each attempt in a task of its own.
+"""Driving states side by side: decisions as they can be made, by as many tasks as there is work for.
 
 Nothing here decides what comes next, and no attempt knows of another.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from machine.config import FanOutJoin, OnFailure
 from machine.io.scope import current_task
@@ -30,60 +30,76 @@ async def side_by_side(run: Run) -> None:
     while not beside.done:
         try:
             async with anyio.create_task_group() as group:
-                await beside.decisions(group)
+                await beside.work(group)
         except BaseExceptionGroup:
             if beside.failure is not None:
                 raise beside.failure from None
             raise
         finally:
-            # a task that was cancelled before it began did not say that it has ended
-            if run.schedule is not None:
-                run.schedule.busy.clear()
+            # a worker that was cancelled before it set to work did not say so, nor what it would have done
+            beside.coming = 0
+            beside.begun.clear()
+            run.busy.clear()
 
 
 class _SideBySide:
+    """Workers, each of which makes one attempt after another: a task for each of them would cost more than they do.
+
+    A worker begins others for what was decided and would have to wait for it.
+    """
+
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._ended = anyio.Event()
+        self.begun: deque[EnterState] = deque()
+        """Attempts that were decided on, and that no worker makes yet."""
+        self.coming = 0
+        """How many workers were begun and have not set to work yet."""
         self.failure: BaseException | None = None
         self.done = False
 
-    async def decisions(self, group: TaskGroup) -> None:
+    async def work(self, group: TaskGroup) -> None:
         """Perform decisions until the run is done, or what is going on was cancelled because a state has failed."""
         self._run.beside = group.cancel_scope
         with self._noting():
-            await self._decisions(group)
+            await self._work(group)
+
+    async def _work(self, group: TaskGroup) -> None:
+        run = self._run
+        while not self.done:
+            if not self.begun:
+                await self._decisions(group)
+                if not self.begun:
+                    return  # who makes one of the attempts sees what comes after it
+            decision = self.begun.popleft()
+            while self.coming < len(self.begun):
+                self.coming += 1
+                group.start_soon(self._come, group)
+            try:
+                await run.enter(decision)
+            finally:
+                run.busy.discard(decision.state_id)
 
     async def _decisions(self, group: TaskGroup) -> None:
+        """Perform decisions until nothing is left to do but to make, or to await, attempts that were decided on."""
         run = self._run
-        held: EnterState | None = None  # decided and not begun: it needs no task when nothing runs beside it
-        while not isinstance(decision := run.decided(), Done):
-            waits = isinstance(decision, AwaitAttempts)
-            cancels = waits and self._cancels()
-            if held is not None:
-                begun, held = held, None
-                if waits and not cancels and len(self._busy) == 1:  # nothing can begin before it ends
-                    await self._enter(begun)
-                    continue
-                group.start_soon(self._attempt, begun)
+        while not isinstance(decision := run.decided(), AwaitAttempts | Done):
             if isinstance(decision, EnterState):
-                self._busy.add(decision.state_id)
-                held = decision
-            elif cancels:
-                await checkpoint()  # what was decided is begun
-                group.cancel_scope.cancel()
-                return
-            elif waits:
-                await self._ended.wait()
-                self._ended = anyio.Event()
+                run.busy.add(decision.state_id)
+                self.begun.append(decision)
             else:
                 await run.perform(decision)
-        self.done = True
+        self.done = isinstance(decision, Done)
+        if not self.done and not self.begun and self._cancels():
+            group.cancel_scope.cancel()
 
-    @property
-    def _busy(self) -> set[str]:
-        assert self._run.schedule is not None
-        return self._run.schedule.busy
+    async def _come(self, group: TaskGroup) -> None:
+        self.coming -= 1
+        task = current_task()
+        self._run.tasks.add(task)
+        try:
+            await self.work(group)
+        finally:
+            self._run.tasks.discard(task)
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
@@ -100,19 +116,3 @@ class _SideBySide:
         mode, schedule = self._run.config.execution_mode, self._run.schedule
         failing = schedule is not None and schedule.failing
         return failing and isinstance(mode, FanOutJoin) and mode.on_failure is OnFailure.CANCEL
-
-    async def _attempt(self, decision: EnterState) -> None:
-        task = current_task()
-        self._run.tasks.add(task)
-        try:
-            with self._noting():
-                await self._enter(decision)
-        finally:
-            self._run.tasks.discard(task)
-            self._ended.set()
-
-    async def _enter(self, decision: EnterState) -> None:
-        try:
-            await self._run.enter(decision)
-        finally:
-            self._busy.discard(decision.state_id)

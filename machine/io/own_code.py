@@ -50,7 +50,8 @@ class OwnCode:
         """Take in what another function of the same code holds: its closure and its defaults."""
         before = len(self._codes), len(self.held)
         self._holds(function)
-        self._follow()
+        if self._seen or self._pending:
+            self._follow()
         if (len(self._codes), len(self.held)) != before:
             self.suspected, self.covered = None, False
 

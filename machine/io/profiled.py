@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from types import FrameType
 from typing import Any, Final, Self
 
@@ -39,12 +39,12 @@ class ProfiledWatch(Watch):
             own.suspected = _is_suspect(own)
         self._needed = own.suspected
 
-    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a handler and await what it does, each of its steps profiled if need be."""
+    def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Awaitable[Any]:
+        """Call a handler, each of its steps profiled if need be, and return what to await."""
         if self._needed:
-            return await _Steps(self, function, args)
+            return _Steps(self, function, args)
         self._thread = threading.get_ident()
-        return await function(*args)
+        return function(*args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a handler that is a plain function, in its thread, profiled."""

@@ -8,7 +8,7 @@ A watch is kept in a context variable, so that it goes wherever the handler's co
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, Token
 from pathlib import PurePath
 from types import FrameType
@@ -68,7 +68,7 @@ class Watch:
         self.alone = alone
         self._function = function
         self._found = found
-        self._await = "" if plain else "await "
+        self._plain = plain
         self._remedy = remedy
         self.reach(function)
 
@@ -87,16 +87,17 @@ class Watch:
         """Tell of what the code of `frame` is about to do; `instead` is the call of `io` to make."""
         at = own_frame(frame, self.own)
         file, line = (at.f_code.co_filename, at.f_lineno) if at is not None else _home(self._function)
-        remedy = self._remedy or (f'use "{self._await}{instead}"' if instead else NO_CALL)
+        call = instead if self._plain else f"await {instead}"
+        remedy = self._remedy or (f'use "{call}"' if instead else NO_CALL)
         token = WATCHING.set(None)  # whatever is made of it may write to a log of its own
         try:
             self._found(Undeclared(event, does, file, line, remedy))
         finally:
             WATCHING.reset(token)
 
-    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a handler and await what it does, watched. To be entered `guarded` by this watch."""
-        return await function(*args)
+    def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Awaitable[Any]:
+        """Call a handler, watched, and return what to await. To be entered `guarded` by this watch."""
+        return function(*args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a handler that is a plain function, watched, in the thread it is to run in."""

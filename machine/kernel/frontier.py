@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, ErrorCategory, ErrorInfo
@@ -17,6 +17,9 @@ from machine.kernel.snapshot import Load, Snapshot, Value
 from machine.plan import Graph
 
 __all__ = ["Conflict", "Frontier"]
+
+_MOST_KEPT_BYTES: Final = 32 * 1024 * 1024
+"""How much of the larger values is kept at hand."""
 
 
 class Conflict(Exception):  # noqa: N818 - what it carries is the error
@@ -51,8 +54,11 @@ class Frontier:
         self._writes: dict[int, dict[str, Value | None]] = {}
         self._writers: dict[str, int] = {}
         self._readers: dict[str, int] = {}
+        self._kept_bytes = 0
         self._lacking: tuple[int, int, str] | None = None
         self._clashing: int | None = None
+        self.last: Snapshot | None = None
+        """What all states wrote, once that was asked for."""
         self.error: ErrorInfo | None = None
         """Why the run cannot be completed: states wrote different values to one key, or an edge is missing."""
 
@@ -109,7 +115,8 @@ class Frontier:
             if place in self._after
             and not any(self._place[child] in self._after for child in self._graph.children[state_id])
         ]
-        return self._merged(ends)
+        self.last = self._merged(ends)
+        return self.last
 
     def take_made(self) -> dict[str, bytes]:
         """Return the nodes of merged snapshots that were made since the last time, by id."""
@@ -163,11 +170,7 @@ class Frontier:
         if state.wrote:
             after = self._snapshot(state.snapshot_id or "")
             held = {key: after.value(key) for key in state.wrote}
-            # of a larger value its id is enough
-            self._writes[place] = {
-                key: Value.at(value.ref) if value is not None and value.ref else value
-                for key, value in held.items()
-            }
+            self._writes[place] = {key: self._kept(value) for key, value in held.items()}
         for key in state.wrote:
             reader = self._beside(self._readers, key, place)
             if reader is not None:
@@ -175,6 +178,13 @@ class Frontier:
             self._writers[key] = self._writers.get(key, 0) | me
         for key in keys:
             self._readers[key] = self._readers.get(key, 0) | me
+
+    def _kept(self, value: Value | None) -> Value | None:
+        """Return a value, or only its id when a good deal is kept already: it can be loaded again."""
+        if value is None or value.ref is None or value.data is None:
+            return value
+        self._kept_bytes += len(value.data)
+        return value if self._kept_bytes <= _MOST_KEPT_BYTES else Value.at(value.ref)
 
     def _lacks(self, reader: int, writer: int, key: str) -> None:
         """Note a missing edge. Of several the first in the order of the plan is told, not the first found."""

@@ -171,7 +171,7 @@ class Vault:
         if not self._refuses():
             return
         for key, data in staged.items():
-            if data is None or not (self._may_hold(data) or self.rules.is_secret(key)):
+            if data is None or not (self._may_hold_unseen(data) or self.rules.is_secret(key)):
                 continue
             for item in found(self.rules, {key: canonical.decode(data)}, self._replace):
                 raise ContextError(
@@ -214,13 +214,17 @@ class Vault:
         """Say whether encoded JSON could hold a secret: cheap, for nearly everything holds none."""
         if data in self._clean:
             return False
-        if self._needles and any(needle in data for needle in self._needles):
-            return True
-        if self.rules.may_hold(data):
+        if self._may_hold_unseen(data):
             return True
         if len(data) <= _SMALL and len(self._clean) < _MOST_CLEAN:
             self._clean.add(data)
         return False
+
+    def _may_hold_unseen(self, data: bytes) -> bool:
+        """Say the same of what is hardly said twice."""
+        if self._needles and any(needle in data for needle in self._needles):
+            return True
+        return self.rules.may_hold(data)
 
     def _handle(self, name: str, text: str, *, base: str | None = None, verbatim: bool = False) -> str:
         name = safe_name(name)
