@@ -137,7 +137,7 @@ def _nibble(path: bytes, depth: int) -> int:
     return byte & 15 if depth & 1 else byte >> 4
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=16_384)
 def _path(key: str) -> bytes:
     return blake3(key.encode()).digest()
 

@@ -285,7 +285,10 @@ class Vault:
 
 def refuse_in_manifest(policy: SecretPolicy, params: Any) -> None:
     """Raise `UsageError` (`secret_in_manifest`) when a run's input holds a secret: its path, never its value."""
-    for item in found(rules_of(policy), canonical.decode(canonical.encode(params))):
+    rules, data = rules_of(policy), canonical.encode(params)
+    if not rules.may_hold(data):
+        return
+    for item in found(rules, canonical.decode(data)):
         raise UsageError(
             f"the input may hold no secret, and {item.path} is one ({_reason(item)})",
             code=Code.SECRET_IN_MANIFEST,
