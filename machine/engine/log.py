@@ -6,6 +6,7 @@ commits behind the run in groups; `durable` is the barrier. A failed commit stop
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +34,9 @@ __all__ = ["Draft", "LiveLog", "TimedOut"]
 _MOST_PENDING = 2000
 """Events that may wait for the disk before the run waits for it too."""
 
-_GROUP = 500
-_LINGER_SECONDS = 0.02
-"""How many events the writer commits at a time if they come fast, and how long it waits for them."""
+_LINGER_SECONDS = 0.1
+"""How long an event may wait for others before the writer commits it. A fast run fills the queue before that, and
+commits it itself: a thread that works beside it would take the interpreter from it at every row."""
 
 
 Draft: TypeAlias = tuple[Event, int, Mapping[str, str] | None]
@@ -93,7 +94,8 @@ class LiveLog:
         self._commit = threading.Lock()
         self._pending = threading.Lock()
         self._changed = threading.Condition(self._pending)
-        self._stopping = self._wanted = False
+        self._stopping = self._wanted = self._resting = False
+        self._since = 0.0
         self._thread: threading.Thread | None = None
         self._behind = behind
         self._boundaries = boundaries
@@ -127,21 +129,21 @@ class LiveLog:
             self._failure = exc
             raise
         with self._pending:
-            before = len(self._events)
             self._events += sealed
+            pending = len(self._events)
             if payloads is not None:
                 for artifact_id, (kind, data) in payloads.items.items():
                     self._artifacts[artifact_id] = Artifact(artifact_id, kind, data)
             behind = self._behind and (self._boundaries or isinstance(drafts[0][0], FactRecorded))
-            if behind:
-                if not self._wanted or before < _GROUP <= len(self._events):
+            if behind and not self._wanted:
+                self._wanted, self._since = True, time.monotonic()
+                if self._resting:
                     self._changed.notify()
-                self._wanted = True
         if behind and self._thread is None:
             self._thread = threading.Thread(target=self._write, name="machine log writer", daemon=True)
             self._thread.start()
         # a store that takes a run apart event by event (the crash matrix) says how many may wait
-        if before + len(sealed) >= getattr(self._store, "most_pending", _MOST_PENDING):
+        if pending >= getattr(self._store, "most_pending", _MOST_PENDING):
             self.flush()
 
     def _sealed(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool) -> list[StoredEvent]:
@@ -197,7 +199,7 @@ class LiveLog:
             if self._lost and self._failure is not None:
                 raise self._failure
             with self._pending:
-                events, self._events = self._events, []
+                events, self._events, self._wanted = self._events, [], False
                 self._committing, self._artifacts = self._artifacts, {}
             if not events:
                 return
@@ -232,14 +234,19 @@ class LiveLog:
         if not self._lost:
             self.flush()
 
+    def _left(self) -> float:
+        """Return for how many seconds the writer still leaves what is pending to the run; infinite without any."""
+        return self._since + _LINGER_SECONDS - time.monotonic() if self._wanted else math.inf
+
     def _write(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted or self._stopping)
-                self._changed.wait_for(lambda: len(self._events) >= _GROUP or self._stopping, _LINGER_SECONDS)
+                while not self._stopping and (left := self._left()) > 0:
+                    self._resting = left == math.inf
+                    self._changed.wait(None if self._resting else left)
+                self._resting = False
                 if self._stopping:
                     return
-                self._wanted = False
             try:
                 self.flush()
             except BaseException:  # noqa: BLE001 - kept in self._failure, raised at the run's next event
