@@ -8,13 +8,14 @@ import json
 import pytest
 from rich_run import FIXTURES, plan_in
 
-from machine import codec, export_run, import_bundle, open_bundle, replay, verify
+from machine import codec, export_run, import_bundle, open_bundle, replay, schedules, verify
 from machine.events import EVENT_TYPES, chain_next
 from machine.stores import MemoryStore
 from machine.stores.base import ZERO_CHAIN, ArtifactKind, StoredEvent
 
 FORMAT_1 = FIXTURES / "format-1"
 BUNDLE_1 = FIXTURES / "bundle-1"
+BESIDE_1 = FIXTURES / "side-by-side-1"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
 
 
@@ -48,19 +49,31 @@ def test_a_run_of_format_1_replays_identical(recorded):
 
 @pytest.fixture(
     params=[
-        ("format-1.run", "format-1", DIGEST, "failed"),
+        (BUNDLE_1 / "format-1.run", "format-1", DIGEST, "failed"),
         (
-            "rich.run",
+            BUNDLE_1 / "rich.run",
             "bundle-1",
             "d8bd15daf034890e9179dfdd3cdca4e5bd5b0fb4d0588eeb0c21b398d8249859",
             "completed",
         ),
+        (
+            BESIDE_1 / "joined.run",
+            "side-by-side-1",
+            "51f73bb9ce652b93f2f78677307f19e6a9814a54188ab350eba35ce9e59e55b9",
+            "completed",
+        ),
+        (
+            BESIDE_1 / "clashed.run",
+            "side-by-side-1",
+            "377211d921b38e08e3fc427bc05e88cec943b563a424f3fdd279de06fa53ee81",
+            "failed",
+        ),
     ],
-    ids=lambda param: param[0],
+    ids=lambda param: param[0].name,
 )
 def bundled(request):
-    name, plan, digest, status = request.param
-    return BUNDLE_1 / name, plan_in(plan), digest, status
+    path, plan, digest, status = request.param
+    return path, plan_in(plan), digest, status
 
 
 def test_a_bundle_of_format_1_imports_verifies_and_replays_identical(bundled):
@@ -92,6 +105,14 @@ def test_the_richer_bundle_of_format_1_has_every_kind_of_event_and_artifact():
         "provenance",
         "shared_past",  # of a fork alone
     }
+
+
+@pytest.mark.parametrize("name", ["joined.run", "clashed.run"])
+def test_what_was_recorded_side_by_side_comes_to_one_digest_in_any_order(name):
+    with MemoryStore() as store:
+        run_id = import_bundle(BESIDE_1 / name, store=store)
+        result = schedules(run_id, count=10, plan=plan_in("side-by-side-1"), store=store)
+        assert (result.identical, result.schedules) == (True, 10)
 
 
 def test_a_bundle_of_format_1_is_the_run_that_was_recorded(recorded):
