@@ -59,13 +59,13 @@ def test_a_run_of_format_1_replays_identical(recorded):
         (
             BESIDE_1 / "joined.run",
             "side-by-side-1",
-            "51f73bb9ce652b93f2f78677307f19e6a9814a54188ab350eba35ce9e59e55b9",
+            "3eba250b2ead0759c8b5d7fa021d2cedd30087aeada29da1ae6ec9d605be0e34",
             "completed",
         ),
         (
             BESIDE_1 / "clashed.run",
             "side-by-side-1",
-            "377211d921b38e08e3fc427bc05e88cec943b563a424f3fdd279de06fa53ee81",
+            "b6510ede796f01aa0fac6665e7bfda5df952c3401d8619a244d9d6b732d022ed",
             "failed",
         ),
     ],
