@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -122,7 +123,10 @@ class SqliteStore:
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
         check_append(run_id, expected_seq, events, artifacts, lease)
         run_id = str(run_id)
-        blobs = [(bytes.fromhex(new.id), str(new.kind), new.data) for new in artifacts]
+        # in the order of their ids, so that what is near in their index is written together
+        blobs = sorted(
+            [(bytes.fromhex(new.id), str(new.kind), new.data) for new in artifacts], key=itemgetter(0)
+        )
         with self._session.writing() as conn:
             sqlite_lease.check_lease(conn, self._name, run_id, lease, self.clock)
             found = conn.execute(_FIND_RUN, (run_id,)).fetchone()
