@@ -30,6 +30,30 @@ class Conflict(Exception):  # noqa: N818 - what it carries is the error
         self.error = error
 
 
+class _Users:
+    """By key, the states that used it: of one its place, of several a set."""
+
+    __slots__ = ("_first", "_several")
+
+    def __init__(self) -> None:
+        self._first: dict[str, int] = {}
+        self._several: dict[str, int] = {}
+
+    def add(self, key: str, place: int) -> None:
+        """Note that a state used a key."""
+        first = self._first.setdefault(key, place)
+        if first != place:
+            self._several[key] = self._several.get(key, 1 << first) | 1 << place
+
+    def of(self, key: str) -> int:
+        """Return the set of the states that used a key."""
+        several = self._several.get(key)
+        if several is not None:
+            return several
+        first = self._first.get(key)
+        return 0 if first is None else 1 << first
+
+
 class Frontier:
     """What is known of the order of a plan's states, and of the context, as far as a history goes.
 
@@ -52,8 +76,8 @@ class Frontier:
         self._needed = [len(graph.children[state_id]) for state_id in graph.order]
         self._made: dict[str, bytes] = {}
         self._writes: dict[int, dict[str, Value | None]] = {}
-        self._writers: dict[str, int] = {}
-        self._readers: dict[str, int] = {}
+        self._writers = _Users()
+        self._readers = _Users()
         self._kept_bytes = 0
         self._lacking: tuple[int, int, str] | None = None
         self._clashing: int | None = None
@@ -132,9 +156,10 @@ class Frontier:
                 return self._no_edge(place, writer, key)
         return None
 
-    def _beside(self, users: Mapping[str, int], key: str, place: int) -> int | None:
+    def _beside(self, users: _Users, key: str, place: int) -> int | None:
         """Return the first of the users of a key that a state does not follow, None when it follows them all."""
-        return next(_bits(users.get(key, 0) & ~(self._ancestors[place] | 1 << place)), None)
+        used = users.of(key)
+        return next(_bits(used & ~(self._ancestors[place] | 1 << place)), None) if used else None
 
     def _settle(self, state_id: str, state: StateHistory) -> None:
         place = self._place.get(state_id)
@@ -162,7 +187,7 @@ class Frontier:
 
     def _note(self, place: int, state: StateHistory) -> None:
         """Note what a state wrote and read, and whether it should have followed another, or another it."""
-        me, keys = 1 << place, _keys(state.read)
+        keys = _keys(state.read)
         for key in keys:
             writer = self._beside(self._writers, key, place)
             if writer is not None:
@@ -175,9 +200,9 @@ class Frontier:
             reader = self._beside(self._readers, key, place)
             if reader is not None:
                 self._lacks(reader, place, key)
-            self._writers[key] = self._writers.get(key, 0) | me
+            self._writers.add(key, place)
         for key in keys:
-            self._readers[key] = self._readers.get(key, 0) | me
+            self._readers.add(key, place)
 
     def _kept(self, value: Value | None) -> Value | None:
         """Return a value, or only its id when a good deal is kept already: it can be loaded again."""
@@ -199,10 +224,10 @@ class Frontier:
         if not parents:
             return self._snapshot(self._initial or "")
         places = [self._place[state_id] for state_id in parents]
+        if len(places) == 1:
+            return self._out(places[0])
         most = max(places, key=lambda parent: self._ancestors[parent].bit_count())
         start = self._out(most)
-        if len(places) == 1:
-            return start
         ancestors = 0
         for parent in places:
             ancestors |= self._ancestors[parent] | 1 << parent
@@ -220,7 +245,7 @@ class Frontier:
 
     def _agreed(self, key: str, ancestors: int) -> Value | None:
         """Return the value of a key after some states: that of the last to write it, who must all agree."""
-        writers = self._writers[key] & ancestors
+        writers = self._writers.of(key) & ancestors
         last = writers.bit_length() - 1
         value = self._writes[last][key]
         while writers := writers & ~(self._ancestors[last] | 1 << last):

@@ -46,6 +46,8 @@ class Schedule:
     def preferred(self, history: History) -> str | None:
         """Return the state to begin before others, for the first time or again, None when none may."""
         self.frontier.follow(history)
+        if self.prefer is None:
+            return None
         fresh = self.prefer not in history.states and self.frontier.may_begin(self.prefer)
         return self.prefer if fresh or self.prefer in history.stopped else None
 
