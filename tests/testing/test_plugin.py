@@ -172,6 +172,7 @@ class Terminal:
         self.text = ""
         master, slave = pty.openpty()
         self.master = master
+        self.heard = 0
         command = [
             sys.executable,
             "-m",
@@ -186,12 +187,12 @@ class Terminal:
         os.close(slave)
 
     def expect(self, words):
-        """Read until the words were said since the last time."""
+        """Read until the words were said, after those that were expected the last time."""
         deadline = time.monotonic() + 60
-        start = len(self.text)
-        while words not in self.text[start:]:
+        while (found := self.text.find(words, self.heard)) < 0:
             assert time.monotonic() < deadline, self.text
             assert self._read(), self.text
+        self.heard = found + len(words)
 
     def _read(self):
         ready, _, _ = select.select([self.master], [], [], 1)
