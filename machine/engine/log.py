@@ -96,6 +96,8 @@ class LiveLog:
         self._changed = threading.Condition(self._pending)
         self._stopping = self._wanted = self._resting = False
         self._since = 0.0
+        # a store that strikes behind the run (the crash matrix) need not be waited for
+        self._linger: float = getattr(store, "linger_seconds", _LINGER_SECONDS)
         self._thread: threading.Thread | None = None
         self._behind = behind
         self._boundaries = boundaries
@@ -236,7 +238,7 @@ class LiveLog:
 
     def _left(self) -> float:
         """Return for how many seconds the writer still leaves what is pending to the run; infinite without any."""
-        return self._since + _LINGER_SECONDS - time.monotonic() if self._wanted else math.inf
+        return self._since + self._linger - time.monotonic() if self._wanted else math.inf
 
     def _write(self) -> None:
         while True:

@@ -39,11 +39,12 @@ class TorturedStore(SqliteStore):
     """The store of one process's life, until `blow` strikes it.
 
     `later` is a life after the one that was struck: what that one had leased has run out. `most_pending` makes the
-    run append event by event, or as late as it may. `appended` is what is durable, and `appends` has the first and
-    the last seq of each append.
+    run append event by event, or as late as it may, and `linger_seconds` its writer at once. `appended` is what is
+    durable, and `appends` has the first and the last seq of each append.
     """
 
     write_behind: bool = False
+    linger_seconds: float = 0.0
 
     def __init__(self, path: Path, *, blow: Blow | None = None, later: bool = False) -> None:
         super().__init__(path, busy_timeout=_PATIENCE, clock=_much_later if later else wall_clock)
