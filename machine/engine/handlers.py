@@ -10,12 +10,14 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, Final
 
 import attrs
 from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
+from machine.engine.apart import Apart
 from machine.engine.blocking import call_in_thread
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
@@ -82,19 +84,21 @@ class Doorkeeper:
         """
         if self._undeclared_io is UndeclaredIo.ALLOW:
             if not plain:
-                return await function(ctx, io, third)
+                return await Apart(copy_context(), function, ctx, io, third)
             return await _in_thread(scope.state.id, function, ctx, io, third)
         watch = self._watch(scope, function, plain=plain)
-        with guarded(watch):
-            try:
-                if not plain:
-                    returned = await watch.run(function, ctx, io, third)
-                else:
-                    watched = functools.partial(watch.call, function)
-                    watched.__name__ = getattr(function, "__name__", "handler")  # type: ignore[attr-defined]
+        try:
+            if not plain:
+                context = copy_context()
+                context.run(WATCHING.set, watch)
+                returned = await Apart(context, watch.run, function, ctx, io, third)
+            else:
+                watched = functools.partial(watch.call, function)
+                watched.__name__ = getattr(function, "__name__", "handler")  # type: ignore[attr-defined]
+                with guarded(watch):
                     returned = await _in_thread(scope.state.id, watched, ctx, io, third)
-            finally:
-                watch.end()
+        finally:
+            watch.end()
         scope.refuse_undeclared()
         return returned
 
