@@ -401,6 +401,20 @@ def test_a_store_that_fails_stops_everything_with_its_own_error(monkeypatch):
             )
 
 
+def test_no_more_tasks_are_begun_than_attempts_are_made_at_a_time():
+    plan, tasks = Plan("op"), set()
+
+    async def handler(ctx, io, rec):
+        tasks.add(asyncio.current_task())
+        await asyncio.sleep(0)
+
+    for number in range(200):
+        plan.state(f"step.n{number}")(handler)
+    with MemoryStore() as store:
+        assert run(plan, store=store, config=side_by_side(10)).status == "completed"
+    assert len(tasks) == 10
+
+
 def test_states_that_end_together_share_a_commit(monkeypatch):
     plan, here, all_here = Plan("op"), [], asyncio.Event()
     for number in range(50):

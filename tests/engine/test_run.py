@@ -529,3 +529,15 @@ def test_an_input_nested_too_deep_is_refused_by_name(store):
         run(failing_with(lambda ctx, io, rec: None), input={"deep": nested(400)}, store=store).status
         == "completed"
     )
+
+
+def test_a_result_is_not_written_out_behind_its_back(store, monkeypatch):
+    def refused(self):
+        raise AssertionError("somebody asked for the text of a result")
+
+    monkeypatch.setattr(machine.RunResult, "__repr__", refused)  # that of a large context takes its time
+    assert run(failing_with(nothing), store=store).status == "completed"
+
+
+async def nothing(ctx, io, rec):
+    """Do nothing."""
