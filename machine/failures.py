@@ -91,10 +91,13 @@ def orphaned(state_id: str) -> ErrorInfo:
 
 
 def trace(exc: BaseException) -> str:
-    """Return where an exception was raised: file, line and function of the user's innermost frames, one a line."""
+    """Return where an exception was raised: file, line and function of the user's innermost frames, one a line.
+
+    Empty for what this library refused of itself, after the handler had returned: the message says it all.
+    """
     raised = traceback.extract_tb(exc.__traceback__)
     own = [frame for frame in raised if not frame.filename.startswith(_HERE)]
-    frames = (own or raised)[-_FRAMES:]
+    frames = own[-_FRAMES:] if own or isinstance(exc, MachineError) else raised[-_FRAMES:]
     lines = [f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
     return _clean("\n".join(lines))
 

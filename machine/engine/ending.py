@@ -76,7 +76,9 @@ class Ending:
     def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
         """Return how an attempt ended that failed; `failure` is the snapshot to look at."""
         error = self.vault.error(describe(exc, veil=self.vault.text))
-        return StateFailed(self.state.id, error, failure), self.info(trace=self.vault.text(trace(exc)))
+        where = trace(exc)
+        info = self.info(trace=self.vault.text(where)) if where else self.info()
+        return StateFailed(self.state.id, error, failure), info
 
     def info(self, **info: str) -> Mapping[str, str]:
         """Return what is informational: what was read too, where another may have written that meanwhile."""

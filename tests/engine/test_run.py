@@ -539,5 +539,19 @@ def test_a_result_is_not_written_out_behind_its_back(store, monkeypatch):
     assert run(failing_with(nothing), store=store).status == "completed"
 
 
+@pytest.mark.parametrize("outcome", [5, StateOutcome(goto="step.nowhere"), StateOutcome(error="mine")])
+def test_what_is_refused_when_the_handler_has_returned_names_no_line_of_this_library(store, outcome):
+    async def handler(ctx, io, rec):
+        return outcome
+
+    result = run(failing_with(handler), store=store)
+    (failed,) = [
+        entry
+        for stored in store.read_range(result.run_id)
+        if (entry := decode_entry(stored.seq, stored.data)).event.type == "state_failed"
+    ]
+    assert (result.status, "trace" in failed.info) == ("failed", False)
+
+
 async def nothing(ctx, io, rec):
     """Do nothing."""
