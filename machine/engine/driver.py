@@ -18,12 +18,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig
-from machine.engine.cancellation import (
-    Stopped,
-    cancelled_from_outside,
-    forget_cancellations,
-    times_cancelled,
-)
+from machine.engine.cancellation import Cancellations, Stopped
 from machine.engine.control import Control
 from machine.engine.driven import DrivenLog, Opening
 from machine.engine.ending import Ending
@@ -315,7 +310,7 @@ class Run:
         )
         scope.idempotency_key = self._door.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), Recorder(scope)
-        before = times_cancelled()
+        cancellations = Cancellations()
         timeout = state.meta.timeout
         try:
             seconds = self.log.limit(timeout)
@@ -335,7 +330,7 @@ class Run:
             if not scope.limit.cancel_called:
                 return outcome
         except BaseException as exc:
-            if cancelled_from_outside(exc, before):
+            if cancellations.from_outside(exc):
                 if self._whole is not None and self._whole.cancel_called:
                     raise self.log.overdue(state, timeout) from None
                 raise Stopped(exc) from None
@@ -343,7 +338,7 @@ class Run:
                 scope.refuse_undeclared()
             raise
         finally:
-            forget_cancellations(before)
+            cancellations.forget()
             await io.end()
             scope.closed = True
         scope.refuse_undeclared()
