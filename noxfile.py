@@ -93,7 +93,7 @@ def tests(session: nox.Session) -> None:
     # orders and of random values, and whole test sessions and commands in processes of their own
     first = session.python == FOUND[0]
     once = [] if first else [f"--ignore=tests/{path}" for path in LONG]
-    env = {"MACHINE_FIGHT_SECONDS": "15"} if first else {}
+    env = {"MACHINE_FIGHT_SECONDS": "30"} if first else {}
     session.run("python", "-m", "pytest", "-q", "-n", "auto", *once, *session.posargs, env=env)
 
 

@@ -7,19 +7,19 @@ next state, a resumed run would not have it, and side by side it would depend on
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from contextvars import Context
+from contextvars import copy_context
 from typing import Any, Self
 
 __all__ = ["Apart"]
 
 
 class Apart:
-    """Calls a function and awaits what it returns, each step of it in a context."""
+    """Calls a function and awaits what it returns, each step of it in a copy of the context of now."""
 
     __slots__ = ("_context", "_steps")
 
-    def __init__(self, context: Context, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        self._context = context
+    def __init__(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        self._context = copy_context()
         self._steps = _steps(function, args)
 
     def __await__(self) -> Generator[Any, Any, Any]:

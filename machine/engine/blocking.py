@@ -17,8 +17,11 @@ from anyio.lowlevel import current_token
 __all__ = ["call_in_thread"]
 
 
-async def call_in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """Return what `function` returns in a new thread, or raise what it raises. Cancelling abandons the thread."""
+async def call_in_thread(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Return what `function` returns in a new thread named `name`, or raise what it raises.
+
+    Cancelling abandons the thread.
+    """
     token = current_token()
     done = anyio.Event()
     context = contextvars.copy_context()
@@ -35,9 +38,7 @@ async def call_in_thread(function: Callable[..., Any], *args: Any) -> Any:
         except RuntimeError:  # the loop has gone: the attempt was abandoned and nobody waits
             return
 
-    threading.Thread(
-        target=work, name=f"machine {getattr(function, '__name__', 'handler')}", daemon=True
-    ).start()
+    threading.Thread(target=work, name=f"machine {name}", daemon=True).start()
     await done.wait()
     if failure:
         raise failure[0]

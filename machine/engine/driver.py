@@ -91,6 +91,8 @@ class Run:
     second: Second | None = None
     schedule: Schedule | None = None
     """Only where states run side by side."""
+    busy: set[str] = attrs.field(factory=set, init=False)
+    """The states whose attempts are being made, where they run side by side."""
     tasks: set[Any] = attrs.field(factory=set)
     """The tasks of the event loop that are no handler's own."""
     beside: anyio.CancelScope | None = None
@@ -128,11 +130,6 @@ class Run:
         await self.log.durable()
 
     @property
-    def busy(self) -> set[str]:
-        """The states whose attempts are being made, where they run side by side."""
-        return self.schedule.busy if self.schedule is not None else set()
-
-    @property
     def at_hand(self) -> Snapshot | None:
         """The last context that is at hand."""
         return self.snapshot if self.schedule is None else self.schedule.frontier.last
@@ -146,7 +143,7 @@ class Run:
         said = self.log.outside(self.graph)
         if self._concurrent:
             if self.schedule is None or said.graph is not self.graph:
-                self.schedule = Schedule(Frontier(said.graph, behind_io(self.log.load)))
+                self.schedule = Schedule(Frontier(said.graph, behind_io(self.log.load)), self.busy)
             self.schedule.prefer = said.prefer
         self.graph = said.graph
         return decide(self.graph, self.config, self.log.history, cancel=said.cancel, schedule=self.schedule)
@@ -229,7 +226,7 @@ class Run:
             return
         state = self.graph.states[decision.state_id]
         entered = StateEntered(state.id, decision.attempt, decision.base_snapshot_id)
-        await self.log.emit([entered], None if self.schedule is None else self._merged())
+        await self.log.emit([entered], self._merged())
         if self._bounded:
             await self._boundary()
         payloads = Payloads()

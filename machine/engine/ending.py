@@ -26,7 +26,7 @@ _Ended: TypeAlias = tuple[Event, Mapping[str, str] | None]
 """The event that ends an attempt, and what is informational about it."""
 
 
-@attrs.define
+@attrs.frozen
 class Ending:
     """An attempt that is about to end, over the context it worked on."""
 

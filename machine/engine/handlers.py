@@ -10,7 +10,6 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from typing import Any, Final
 
 import attrs
@@ -83,22 +82,18 @@ class Doorkeeper:
         Raises what it raises.
         """
         if self._undeclared_io is UndeclaredIo.ALLOW:
-            if not plain:
-                return await Apart(copy_context(), function, ctx, io, third)
-            return await _in_thread(scope.state.id, function, ctx, io, third)
+            if plain:
+                return await _in_thread(scope.state.id, function, ctx, io, third)
+            return await Apart(function, ctx, io, third)
         watch = self._watch(scope, function, plain=plain)
-        try:
-            if not plain:
-                context = copy_context()
-                context.run(WATCHING.set, watch)
-                returned = await Apart(context, watch.run, function, ctx, io, third)
-            else:
-                watched = functools.partial(watch.call, function)
-                watched.__name__ = getattr(function, "__name__", "handler")  # type: ignore[attr-defined]
-                with guarded(watch):
-                    returned = await _in_thread(scope.state.id, watched, ctx, io, third)
-        finally:
-            watch.end()
+        with guarded(watch):
+            try:
+                if plain:
+                    returned = await _in_thread(scope.state.id, function, ctx, io, third, watch=watch)
+                else:
+                    returned = await Apart(watch.run, function, ctx, io, third)
+            finally:
+                watch.end()
         scope.refuse_undeclared()
         return returned
 
@@ -147,11 +142,15 @@ class Doorkeeper:
                 raise
 
 
-async def _in_thread(state_id: str, function: Handler, ctx: Context, io: IoProvider, third: Any) -> Any:
+async def _in_thread(
+    state_id: str, function: Handler, ctx: Context, io: IoProvider, third: Any, *, watch: Watch | None = None
+) -> Any:
     token = current_token()
     if isinstance(third, Recorder):
         third = Blocking(third, token)
-    result = await call_in_thread(function, ctx, Blocking(io, token), third)
+    called = function if watch is None else functools.partial(watch.call, function)
+    name = getattr(function, "__name__", "handler")
+    result = await call_in_thread(name, called, ctx, Blocking(io, token), third)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()

@@ -122,7 +122,7 @@ class LiveLog:
         self._put(drafts, payloads, told=False)
 
     def _put(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool = True) -> None:
-        reason = self._failure or self._control.failure
+        reason = self.abort()
         if reason is not None:
             raise reason
         try:

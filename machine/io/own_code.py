@@ -50,8 +50,7 @@ class OwnCode:
         """Take in what another function of the same code holds: its closure and its defaults."""
         before = len(self._codes), len(self.held)
         self._holds(function)
-        if self._seen or self._pending:
-            self._follow()
+        self._follow()
         if (len(self._codes), len(self.held)) != before:
             self.suspected, self.covered = None, False
 

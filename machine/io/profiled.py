@@ -85,8 +85,6 @@ class ProfiledWatch(Watch):
 
     def end(self) -> None:
         """Profile no more."""
-        if not self._needed:
-            return
         if self._is_shared:
             self._is_shared = False
             _shared[self._thread] -= 1

@@ -173,7 +173,7 @@ class History:
     def _enter(self, entry: Entry, event: StateEntered) -> None:
         seq = entry.seq
         side_by_side = self.side_by_side
-        if self.open and (len(self.open) >= (side_by_side or 1) or event.state_id in self.open):
+        if len(self.open) >= (side_by_side or 1) or event.state_id in self.open:
             raise LogError(
                 seq, f"{event.state_id} begins while {self._open_one} is open", code=Code.LOG_ATTEMPT_OPEN
             )

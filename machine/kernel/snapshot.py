@@ -228,21 +228,16 @@ class Snapshot:
         The second and third parts are the bytes of the nodes and of the larger values that this update made,
         by artifact id.
         """
-        changes: dict[str, Value | None] = {}
-        values: dict[str, bytes] = {}
-        for key, data in writes.items():
-            value = changes[key] = None if data is None else Value.of(data)
-            if value is not None and value.ref is not None and data is not None:
-                values[value.ref] = data
+        changes = {key: None if data is None else Value.of(data) for key, data in writes.items()}
         snapshot, nodes = self.changed(changes)
+        values = {value.ref: value.data for value in changes.values() if value and value.ref and value.data}
         return snapshot, nodes, values
 
     def changed(self, changes: Mapping[str, Value | None]) -> tuple[Snapshot, dict[str, bytes]]:
         """Return the snapshot with other values (None removes a key), and the nodes new in it, bytes by id."""
         nodes: dict[str, bytes] = {}
-        root = self._merge(self._root, 0, [(key, _path(key), value) for key, value in changes.items()])
-        if root is None:
-            root = _Leaf({})
+        writes: _Writes = [(key, _path(key), value) for key, value in changes.items()]
+        root = self._merge(self._root, 0, writes) or _Leaf({})
         if root.known is None:
             _collect(root, nodes)
         return Snapshot(root, self._load), nodes
@@ -314,8 +309,7 @@ def _collect(node: _Node, into: dict[str, bytes]) -> None:
         for child in node.children.values():
             if not isinstance(child, str) and child.known is None:
                 _collect(child, into)
-    node.known = canonical.artifact_id(data := node.data)
-    into[node.known] = data
+    into[node.id] = node.data
 
 
 def _parse(node_id: str, load: Load) -> _Node:

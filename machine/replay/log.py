@@ -86,17 +86,10 @@ class ReplayLog:
         while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
             self._consume_to(self._at + 1)
         event = self._next()
-        if isinstance(event, StateEntered):
-            return Outside(graph, cancel=False, prefer=event.state_id)
         plan_id, cancel = asked(event)
         if plan_id:
             graph = self._graphs.get(plan_id, graph)
         return Outside(graph, cancel, getattr(event, "state_id", None))
-
-    @property
-    def _in_order(self) -> bool:
-        """True while everything has come as it was recorded."""
-        return not (self.divergence or self._damage or self._ended or self._early)
 
     def _next(self) -> Event | None:
         return self._recorded[self._at].event if self._at < len(self._recorded) else None
@@ -175,11 +168,7 @@ class ReplayLog:
         if payloads is not None:
             self._payloads = payloads.items
         for event in events:
-            body = codec.encode_event(event)
-            if self._in_order and self._at < len(self._recorded) and self._recorded[self._at].body == body:
-                self._consume_to(self._at + 1)
-            else:
-                await self._match(event, body)
+            await self._match(event, codec.encode_event(event))
 
     async def durable(self) -> None:
         """Return at once: a replay writes nothing."""
@@ -227,8 +216,7 @@ class ReplayLog:
     async def _match(self, event: Event, body: bytes) -> None:
         inside = self._scope is not None and not self._scope.closed and not isinstance(event, StateEntered)
         while True:
-            if self.divergence or self._damage or self._ended or self._at >= len(self._recorded):
-                self._raise_over()
+            self._raise_if_over()
             entry = self._recorded[self._at]
             same = entry.body == body or self.requests.same(entry.body, body)
             if self._early is not None:
@@ -294,24 +282,22 @@ class ReplayLog:
     def _alone(self) -> bool:
         return self._scope is None or self._scope.quiet.alone
 
-    def _raise_over(self) -> NoReturn:
+    def _raise_if_over(self) -> None:
         reason = self.abort()
-        if reason is None:
+        if reason is None and self._at >= len(self._recorded):
             self._ended = True
             reason = RecordingEnds()
-        raise reason
+        if reason is not None:
+            raise reason
 
     def _consume_to(self, end: int) -> None:
-        for at in range(self._at, end):
-            entry = self._recorded[at]
+        for entry in self._recorded[self._at : end]:
             self.history.advance(entry)
             self._on_entry(entry)
             if entry.body in self._left:
                 self._left[entry.body] -= 1
-            if self._facts and isinstance(entry.event, FactRecorded):
-                left = self._facts.get(entry.event.key)
-                if left:
-                    left.pop(0)
+            if isinstance(entry.event, FactRecorded) and (left := self._facts.get(entry.event.key)):
+                left.pop(0)
         self._at = end
         if self._waiting and end < len(self._recorded):
             for come in self._waiting.get(self._recorded[end].body, ())[:1]:

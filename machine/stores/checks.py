@@ -69,8 +69,7 @@ def check_append(
             raise IdError(f"ArtifactId {artifact_id!r} is invalid: {ArtifactId.rule}")
         if type(kind) is not ArtifactKind:
             check_kind(kind)
-        if type(data) is not bytes or len(data) > MAX_ARTIFACT_BYTES:
-            check_size(data)
+        check_size(data)
 
 
 def _bad_event(event: StoredEvent, seq: int) -> UsageError:

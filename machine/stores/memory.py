@@ -103,8 +103,7 @@ class MemoryStore:
             if key is not None and (holder := contents.invocations.get(key, run_id)) != run_id:
                 raise invocation_taken(key, run_id, holder)
             for artifact in artifacts:
-                if artifact.id not in contents.artifacts:
-                    contents.artifacts[str(artifact.id)] = str(artifact.kind), artifact.data
+                contents.artifacts.setdefault(str(artifact.id), (str(artifact.kind), artifact.data))
             if events:
                 log.extend(events)
                 contents.logs[run_id] = log

@@ -17,6 +17,9 @@ CONFIGS = [
     for mode in ({}, {"execution_mode": FanOutJoin(1)}, {"execution_mode": FanOutJoin(4)})
     for undeclared in ("error", "allow")
 ]
+each_config = pytest.mark.parametrize(
+    "config", CONFIGS, ids=lambda config: f"{config.execution_mode.max_concurrency}-{config.undeclared_io}"
+)
 
 
 def seen():
@@ -51,9 +54,7 @@ def plan_of(size=4):
     return plan
 
 
-@pytest.mark.parametrize(
-    "config", CONFIGS, ids=lambda config: f"{config.execution_mode.max_concurrency}-{config.undeclared_io}"
-)
+@each_config
 def test_no_state_sees_what_another_left_in_context_variables(config):
     plan = plan_of()
     prec = decimal.getcontext().prec
@@ -64,9 +65,7 @@ def test_no_state_sees_what_another_left_in_context_variables(config):
     assert seen() == ["unset", prec]
 
 
-@pytest.mark.parametrize(
-    "config", CONFIGS, ids=lambda config: f"{config.execution_mode.max_concurrency}-{config.undeclared_io}"
-)
+@each_config
 def test_nor_does_the_next_attempt_of_the_same_state(config):
     plan, told = Plan("op"), []
 
@@ -82,9 +81,7 @@ def test_nor_does_the_next_attempt_of_the_same_state(config):
     assert told == ["unset", "unset"]
 
 
-@pytest.mark.parametrize(
-    "config", CONFIGS, ids=lambda config: f"{config.execution_mode.max_concurrency}-{config.undeclared_io}"
-)
+@each_config
 def test_what_the_caller_has_set_is_seen_and_so_is_what_a_handler_sets_in_its_own_tasks(config):
     plan = Plan("op")
 

@@ -29,26 +29,24 @@ def order(number, *, floats):
     }
 
 
+EVENT = {
+    "run_id": "01J9ZK3W8Q",
+    "seq": 42,
+    "type": "state_completed",
+    "state": "fetch_rates",
+    "ok": True,
+    "next": None,
+}
 PAYLOADS = {
     "200 B": {
-        "run_id": "01J9ZK3W8Q",
-        "seq": 42,
-        "type": "state_completed",
-        "state": "fetch_rates",
-        "ok": True,
-        "next": None,
+        **EVENT,
         "attempt": {"n": 1, "by": "worker-3"},
         "tags": ["fx", "eu", "daily"],
         "count": 1250,
         "note": "3 rates written",
     },
     "200 B floats": {
-        "run_id": "01J9ZK3W8Q",
-        "seq": 42,
-        "type": "state_completed",
-        "state": "fetch_rates",
-        "ok": True,
-        "next": None,
+        **EVENT,
         "attempt": {"n": 1, "took": 0.25},
         "rates": [1.0, 0.8931, 149.5],
         "score": 0.05,
