@@ -19,7 +19,7 @@ from machine.cli.input import json_object
 from machine.cli.operator import tell_waits
 from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.cli.session import Flag, Injected, JsonText, Repeated, Session
-from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo
+from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
@@ -325,4 +325,5 @@ def config_of(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
                 details={"problems": exc.problems},
                 hint=f"its fields are {', '.join(field.name for field in attrs.fields(RunConfig))}",
             ) from None
+        check_startable(config)
     return attrs.evolve(config, skip_tags=(*config.skip_tags, *skip_tags))

@@ -12,7 +12,7 @@ import attrs
 
 from machine import canonical, codec
 from machine.catalogue import STANDARD, Catalogue
-from machine.config import Durability, RunConfig, RunManifest, Target
+from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
 from machine.engine import reading
 from machine.engine.driven import Opening
 from machine.engine.driver import Run
@@ -105,6 +105,7 @@ async def run(
     graph = plan.graph
     check_store(store)
     config = config or RunConfig()
+    check_startable(config)
     _check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
     opening = _opening(graph, config, {} if input is None else input, target, invocation_key)
