@@ -11,11 +11,12 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import attrs
 
 from machine import canonical
+from machine.catalogue import Catalogue
 from machine.config import RetryPolicy
 from machine.errors import Code, IdError, PlanError
 from machine.ids import OpId, StateId
@@ -31,6 +32,9 @@ from machine.state import (
     StateMeta,
     StateOutcome,
 )
+
+if TYPE_CHECKING:
+    from machine.io.transport import Transports
 
 __all__ = [
     "DependsOnStrategy",
@@ -94,6 +98,10 @@ class Plan:
 
     `op_id` follows the `OpId` rule, `version` is any non-empty string. `states` and `edges` give a whole graph
     at once; edges are pairs of names, from the earlier state to the later.
+
+    `transports` are those of the user's own, by namespace, each as it is or as a function that makes one for each
+    run; `catalogue` has the kinds of domain events. Whoever has the plan has them: they are no part of its
+    fingerprint, and what a caller gives to `run` and the like comes in their place.
     """
 
     def __init__(
@@ -103,11 +111,21 @@ class Plan:
         version: str = "1",
         states: Mapping[str, State] | None = None,
         edges: Iterable[tuple[str, str]] = (),
+        transports: Transports | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self.op_id = str(OpId(op_id))
         if not isinstance(version, str) or not version or not version.isprintable():
             raise PlanError(f"the version of plan {op_id!r} must be a non-empty string, not {version!r}")
         self.version = version
+        if transports is not None and not isinstance(transports, Mapping):
+            raise PlanError(
+                f"the transports of plan {op_id!r} must be a mapping by namespace, not {transports!r}"
+            )
+        if catalogue is not None and not isinstance(catalogue, Catalogue):
+            raise PlanError(f"the catalogue of plan {op_id!r} must be a Catalogue, not {catalogue!r}")
+        self.transports: Transports = MappingProxyType(dict(transports or {}))
+        self.catalogue = catalogue
         self._states: dict[str, PlanState] = {}
         self._edges: list[tuple[str, str]] = []
         self._graph: Graph | None = None
