@@ -63,7 +63,8 @@ class RunResult:
 
     `status` is completed, failed, cancelled or suspended; `digest` identifies everything the run did; `context`
     is the final context, decoded, empty while the run can go on; `error` is why it failed, None when it did not;
-    `waits` is what a suspended run waits to be told.
+    `waits` is what a suspended run waits to be told. `fork_at` is the way on from a state that failed, None where
+    none did: `fork(run_id, at=fork_at, ...)` makes an attempt again, with the code of today and the facts it had.
     """
 
     run_id: str
@@ -74,6 +75,7 @@ class RunResult:
     context: Mapping[str, Any]
     error: ErrorInfo | None = None
     waits: tuple[Wait, ...] = ()
+    fork_at: int | None = None
 
 
 async def run(
@@ -353,4 +355,5 @@ def result_of(
         context=snapshot.to_dict() if snapshot is not None else {},
         error=history.error or (failed[-1] if failed else None),
         waits=history.unanswered,
+        fork_at=history.fork_at,
     )
