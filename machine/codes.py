@@ -28,6 +28,8 @@ class Code(StrEnum):
     OP_ID_MISMATCH = "op_id_mismatch"
     PLAN_SEALED = "plan_sealed"
     PLAN_CHANGED = "plan_changed"
+    TRANSPORT_MISSING = "transport_missing"
+    CATALOGUE_MISSING = "catalogue_missing"
     RECOVERY_STATE_NOT_IN_PLAN = "recovery_state_not_in_plan"
     INVALID_STATE = "invalid_state"
     TARGET_NOT_FOUND = "target_not_found"

@@ -33,6 +33,7 @@ __all__ = [
     "Sequential",
     "Target",
     "UndeclaredIo",
+    "check_startable",
 ]
 
 MOST_CONCURRENT: Final = 10_000
@@ -75,7 +76,7 @@ class IoMode(StrEnum):
     LIVE = "live"
     """Calls go out and are recorded."""
     REPLAY = "replay"
-    """Only facts the run already has are handed out; any other call fails with `missing_fact`."""
+    """Only facts the run already has are handed out. Read in runs of earlier versions; starts no new one."""
 
 
 class Durability(StrEnum):
@@ -253,7 +254,7 @@ class RunConfig:
 
     `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them.
     `secrets` says what may never be recorded. `undeclared_io` says what becomes of what handlers do without `io`.
-    `replay_missing_fact_retryable` says whether `missing_fact` (under `io_mode="replay"`) may be retried.
+    `io_mode` and `replay_missing_fact_retryable` are read in recorded runs; a new run takes only their defaults.
     `paranoid` runs each state a second time, at once and from its own facts, and fails it where the two differ.
     """
 
@@ -275,6 +276,22 @@ class RunConfig:
         for prefix in value:
             if not isinstance(prefix, str) or not prefix.startswith("/"):
                 raise _refuse("exec_allow", f"must list absolute paths, not {prefix!r}")
+
+
+def check_startable(config: RunConfig) -> None:
+    """Raise `ConfigError` for a configuration that is read in recorded runs and starts no new one."""
+    if config.io_mode is not IoMode.LIVE:
+        raise ConfigError(
+            f'io_mode must be "live", not "{config.io_mode}": a new run has no facts to answer its calls from',
+            code=Code.INVALID_CONFIG,
+            hint="machine replay RUN, or machine.replay, does a recorded run again without going outside",
+        )
+    if config.replay_missing_fact_retryable:
+        raise ConfigError(
+            "replay_missing_fact_retryable has no effect in a live run",
+            code=Code.INVALID_CONFIG,
+            hint="leave it out",
+        )
 
 
 @attrs.frozen(kw_only=True)

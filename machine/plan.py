@@ -11,11 +11,12 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import attrs
 
 from machine import canonical
+from machine.catalogue import Catalogue
 from machine.config import RetryPolicy
 from machine.errors import Code, IdError, PlanError
 from machine.ids import OpId, StateId
@@ -32,6 +33,9 @@ from machine.state import (
     StateOutcome,
 )
 
+if TYPE_CHECKING:
+    from machine.io.transport import Transports
+
 __all__ = [
     "DependsOnStrategy",
     "Graph",
@@ -47,6 +51,9 @@ __all__ = [
     "order_of",
     "parts_of",
 ]
+
+
+_UNNAMED: Final[Any] = object()
 
 
 @attrs.frozen(eq=False)
@@ -91,6 +98,10 @@ class Plan:
 
     `op_id` follows the `OpId` rule, `version` is any non-empty string. `states` and `edges` give a whole graph
     at once; edges are pairs of names, from the earlier state to the later.
+
+    `transports` are those of the user's own, by namespace, each as it is or as a function that makes one for each
+    run; `catalogue` has the kinds of domain events. Whoever has the plan has them: they are no part of its
+    fingerprint, and what a caller gives to `run` and the like comes in their place.
     """
 
     def __init__(
@@ -100,14 +111,25 @@ class Plan:
         version: str = "1",
         states: Mapping[str, State] | None = None,
         edges: Iterable[tuple[str, str]] = (),
+        transports: Transports | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self.op_id = str(OpId(op_id))
         if not isinstance(version, str) or not version or not version.isprintable():
             raise PlanError(f"the version of plan {op_id!r} must be a non-empty string, not {version!r}")
         self.version = version
+        if transports is not None and not isinstance(transports, Mapping):
+            raise PlanError(
+                f"the transports of plan {op_id!r} must be a mapping by namespace, not {transports!r}"
+            )
+        if catalogue is not None and not isinstance(catalogue, Catalogue):
+            raise PlanError(f"the catalogue of plan {op_id!r} must be a Catalogue, not {catalogue!r}")
+        self.transports: Transports = MappingProxyType(dict(transports or {}))
+        self.catalogue = catalogue
         self._states: dict[str, PlanState] = {}
         self._edges: list[tuple[str, str]] = []
         self._graph: Graph | None = None
+        self._unused: dict[Callable[[Handler], PlanState], str] = {}
         for name, state in (states or {}).items():
             self.add(name, state)
         for earlier, later in edges:
@@ -132,9 +154,29 @@ class Plan:
             )
         return full
 
+    @overload
+    def state(self, handler: Handler, /) -> PlanState: ...
+
+    @overload
     def state(
         self,
-        name: str,
+        name: str = ...,
+        *,
+        after: Iterable[str | PlanState] = ...,
+        tags: Iterable[str] = ...,
+        depends_on: Iterable[str] = ...,
+        depends_on_strategy: str = ...,
+        side_effects: str = ...,
+        idempotency: IdempotencyKey | None = ...,
+        retry: RetryPolicy | None = ...,
+        timeout: float | None = ...,
+        on_uncertain: str = ...,
+        reconcile: Handler | None = ...,
+    ) -> Callable[[Handler], PlanState]: ...
+
+    def state(
+        self,
+        name: str | Handler = _UNNAMED,
         *,
         after: Iterable[str | PlanState] = (),
         tags: Iterable[str] = (),
@@ -146,13 +188,17 @@ class Plan:
         timeout: float | None = None,
         on_uncertain: str = OnUncertain.RETRY,
         reconcile: Handler | None = None,
-    ) -> Callable[[Handler], PlanState]:
+    ) -> PlanState | Callable[[Handler], PlanState]:
         """Make the decorated function, async or not, a state called `<op_id>.<name>`.
 
-        `after` names the states it follows; the other keywords are the fields of `StateMeta`.
+        Without a name, and as `@plan.state` without parentheses, the name is that of the function, which is its
+        own step: `fetch` is `<op_id>.fetch.fetch`. `after` names the states it follows; the other keywords are the
+        fields of `StateMeta`.
         """
 
         def add(handler: Handler) -> PlanState:
+            self._unused.pop(add, None)
+            called = _name_of(handler) if name is _UNNAMED or callable(name) else name
             try:
                 meta = StateMeta(
                     tags=tags,
@@ -166,11 +212,14 @@ class Plan:
                     reconcile=reconcile,
                 )
             except PlanError as exc:
-                raise PlanError(f"state {name!r}: {exc.message}", code=exc.code, hint=exc.hint) from exc
+                raise PlanError(f"state {called!r}: {exc.message}", code=exc.code, hint=exc.hint) from exc
             except (ValueError, TypeError) as exc:
-                raise PlanError(f"state {name!r}: {exc}") from exc
-            return self._add(name, meta, handler, after)
+                raise PlanError(f"state {called!r}: {exc}") from exc
+            return self._add(called, meta, handler, after)
 
+        if callable(name):
+            return add(name)
+        self._unused[add] = "" if name is _UNNAMED else repr(name)
         return add
 
     def add(self, name: str, state: State, *, after: Iterable[str | PlanState] = ()) -> PlanState:
@@ -192,6 +241,11 @@ class Plan:
         state_id = self.state_id(name)
         if state_id in self._states:
             raise PlanError(f"plan {self.op_id!r} has two states {state_id}", code=Code.DUPLICATE_STATE_ID)
+        if isinstance(handler, type):
+            raise PlanError(
+                f"state {state_id}: {handler.__qualname__} is a class; the handler must be a function",
+                hint=f"add an instance of it: plan.add({name!r}, {handler.__qualname__}())",
+            )
         if not callable(handler) or not _takes_three(handler):
             raise PlanError(f"state {state_id}: the handler must take (ctx, io, rec)")
         if meta.reconcile is not None and not _takes_three(meta.reconcile):
@@ -212,8 +266,30 @@ class Plan:
     def graph(self) -> Graph:
         """The validated, immutable graph. Raises `PlanError` naming the first rule that is broken."""
         if self._graph is None:
+            for call in self._unused.values():
+                raise PlanError(
+                    f"plan {self.op_id!r}: plan.state({call}) decorates no function, so it makes no state",
+                    hint="write it as a decorator, with @, on the line above its function",
+                )
             self._graph = _validated(self)
         return self._graph
+
+
+def _name_of(handler: Handler) -> str:
+    """Return the name of a state that was given none. Raises `PlanError` when the handler has no usable one."""
+    name = getattr(handler, "__name__", None)
+    try:
+        if not isinstance(handler, type):
+            return f"{OpId(str(name))}.{name}"
+    except IdError:
+        pass
+    what = f"the class {name}" if isinstance(handler, type) else repr(name or handler)
+    raise PlanError(
+        f"no state can be named after {what}",
+        hint=f"plan.add('step.state', {name}()) adds an instance of it"
+        if isinstance(handler, type)
+        else f"give it a name: @plan.state('step.state'), {StateId.rule}",
+    )
 
 
 def is_plain(handler: Handler) -> bool:

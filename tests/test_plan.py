@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import FAST, NAMES, acyclic_edges, nothing, plan_of
 
-from machine import Plan, StateMeta, StateOutcome, canonical
+from machine import Plan, StateMeta, StateOutcome, canonical, open_store, replay, run
 from machine.config import ExponentialBackoff, FixedBackoff, RetryPolicy
 from machine.errors import IdError, PlanError
 from machine.plan import order_of
@@ -501,3 +501,110 @@ def test_a_short_name_completes_to_the_id(step, state):
     plan = Plan("op")
 
     assert plan.state_id(f"{step}.{state}") == plan.state_id(f"op.{step}.{state}") == f"op.{step}.{state}"
+
+
+# -- the decorator, however it is written --------------------------------------------------------------------
+
+
+def test_a_decorator_without_parentheses_makes_a_state_named_after_its_function():
+    plan = Plan("op")
+
+    @plan.state
+    async def fetch(ctx, io, rec):
+        ctx["fetched"] = True
+
+    @plan.state
+    def store_all(ctx, io, rec):
+        ctx["stored"] = True
+
+    @plan.state()
+    async def report(ctx, io, rec):
+        pass
+
+    @plan.state(after=[fetch], tags=["compute"])
+    async def total(ctx, io, rec):
+        pass
+
+    assert [fetch.id, store_all.id] == ["op.fetch.fetch", "op.store_all.store_all"]
+    assert [report.id, total.id] == ["op.report.report", "op.total.total"]
+    assert list(plan.graph.states) == [fetch.id, store_all.id, report.id, total.id]
+    assert plan.graph.edges == (("op.fetch.fetch", "op.total.total"),)
+    assert store_all.blocking
+    assert not fetch.blocking
+
+
+def test_a_state_named_after_its_function_runs_and_replays():
+    plan = Plan("op")
+
+    @plan.state
+    async def fetch(ctx, io, rec):
+        ctx["at"] = await io.now()
+
+    with open_store("memory://") as store:
+        result = run(plan, store=store)
+
+        assert result.status == "completed"
+        assert list(result.context) == ["at"]
+        assert replay(result.run_id, plan=plan, store=store).identical
+
+
+class Callable3:
+    def __call__(self, ctx, io, rec):
+        pass
+
+
+@attrs.frozen
+class ThreeFields:
+    a: int
+    b: int
+    c: int
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [Collect, ThreeFields, Callable3(), lambda ctx, io, rec: None, functools.partial(nothing)],
+    ids=["class", "class of three fields", "object", "lambda", "partial"],
+)
+def test_what_has_no_name_to_go_by_is_refused_and_not_dropped(handler):
+    for declare in (Plan("op").state, Plan("op").state()):
+        with pytest.raises(PlanError) as caught:
+            declare(handler)
+        assert "plan.add(" in caught.value.hint or "@plan.state('step.state')" in caught.value.hint
+
+
+@pytest.mark.parametrize("handler", [Collect, ThreeFields])
+def test_a_class_is_no_handler_however_many_arguments_it_takes(handler):
+    with pytest.raises(PlanError, match="is a class") as caught:
+        Plan("op").state("a.b")(handler)
+    assert f"plan.add('a.b', {handler.__name__}())" in caught.value.hint
+
+
+def test_a_function_that_does_not_take_three_arguments_is_refused_without_parentheses_too():
+    def short(ctx, io):
+        pass
+
+    with pytest.raises(PlanError, match=r"state op\.short\.short: the handler must take"):
+        Plan("op").state(short)
+
+
+@pytest.mark.parametrize(
+    "declare", [lambda plan: plan.state("c.d"), lambda plan: plan.state(tags=["compute"])]
+)
+def test_a_decorator_that_decorates_nothing_is_refused_at_the_first_use(declare):
+    plan = Plan("op")
+    plan.state("a.b")(nothing)
+    late = declare(plan)
+
+    assert "decorates no function" in str(refusal(plan, "invalid_state"))
+
+    late(other)
+    assert len(plan.graph.states) == 2
+
+
+def test_two_functions_of_one_name_are_two_states_of_one_name_and_refused():
+    plan = Plan("op")
+    plan.state(nothing)
+
+    with pytest.raises(PlanError) as caught:
+        plan.state(nothing)
+    assert caught.value.code == "duplicate_state_id"

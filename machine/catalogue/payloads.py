@@ -23,7 +23,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 from machine.catalogue.fields import MAX_INTEGER, Count, Ratio, in_words
 from machine.errors import CodecError
 
-__all__ = ["plain", "plain_json", "typed"]
+__all__ = ["plain", "plain_json", "typed", "unchecked", "without_null"]
 
 T = TypeVar("T")
 
@@ -47,6 +47,26 @@ def plain(payload: Any, kind: type[Any], what: str) -> dict[str, Any]:
 def plain_json(payload: Any, what: str) -> dict[str, Any]:
     """Return a copy of any JSON object. Raises `CodecError` with every problem and its path."""
     return typed(payload, dict[str, Any], what)
+
+
+def unchecked(payload: Any) -> dict[str, Any] | None:
+    """Return the object that a payload is, unchecked; None for what is neither a mapping nor of a payload class."""
+    if isinstance(payload, Mapping):
+        payload = dict(payload)
+    elif not attrs.has(type(payload)):
+        return None
+    return typing.cast("dict[str, Any]", _converter().unstructure(payload))
+
+
+def without_null(value: Any) -> Any:
+    """Return a JSON value with no member that is null, at any depth."""
+    match value:
+        case dict():
+            return {key: without_null(item) for key, item in value.items() if item is not None}
+        case list():
+            return [without_null(item) for item in value]
+        case _:
+            return value
 
 
 def _in_words(error: BaseException, _: Any) -> str:

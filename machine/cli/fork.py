@@ -81,7 +81,7 @@ def fork(
             )
             return found.result, _ForkReport(found)
 
-        return driven(session, store, fork_id, quiet, drive)
+        return driven(session, store, fork_id, quiet, drive, target=target)
 
 
 @contextlib.contextmanager

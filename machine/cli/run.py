@@ -19,7 +19,7 @@ from machine.cli.input import json_object
 from machine.cli.operator import tell_waits
 from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.cli.session import Flag, Injected, JsonText, Repeated, Session
-from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo
+from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
@@ -171,8 +171,7 @@ def resume(
         loaded = session.load_recorded(store, run_id, target)
         status = store.run_row(run_id).status
         if status in FINAL_STATUSES:
-            again = "" if status == "completed" else "; only a run that was cut can go on, so start a new one"
-            session.note("note", f"the run is over ({status}) and is left as it is{again}")
+            session.note("note", f"the run is over ({status}) and is left as it is")
 
         def drive(reporter: progress.Progress) -> tuple[RunResult, None]:
             result = machine.resume(
@@ -184,7 +183,7 @@ def resume(
             )
             return result, None
 
-        return driven(session, store, run_id, quiet, drive)
+        return driven(session, store, run_id, quiet, drive, target=target)
 
 
 class Report(Protocol):
@@ -205,10 +204,12 @@ def driven(
     run_id: str,
     quiet: bool,
     drive: Callable[[progress.Progress], tuple[RunResult, Report | None]],
+    *,
+    target: str | None = None,
 ) -> int:
     """Drive a run with progress on stderr, print how it stands and what `drive` reports, and return the exit code.
 
-    `run_id` is the run that an exception is about.
+    `run_id` is the run that an exception is about, `target` the plan where it is not the recorded one.
     """
     began = time.monotonic()
     try:
@@ -267,6 +268,8 @@ def driven(
         if session.debug:
             for line in trace:
                 session.out.line((f"  {line}", "dim"), err=True)
+        if not store.url.startswith("memory:"):
+            session.go_on(run_id, result.fork_at, target)
     word = "replay" if result.status == "completed" else "show"
     if not store.url.startswith("memory:"):  # which nobody finds again
         session.note("next", session.command(word, "@last" if _is_last(store, run_id) else run_id))
@@ -325,4 +328,5 @@ def config_of(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
                 details={"problems": exc.problems},
                 hint=f"its fields are {', '.join(field.name for field in attrs.fields(RunConfig))}",
             ) from None
+        check_startable(config)
     return attrs.evolve(config, skip_tags=(*config.skip_tags, *skip_tags))

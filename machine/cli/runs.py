@@ -96,6 +96,9 @@ def show(run: str, /, *, session: Injected) -> int:
         if not log.history.final:
             word, name = ("import", run) if names_bundle(run) else ("resume", log.history.run_id or "")
             session.note("next", session.command(word, name))
+        known = built is not None and built.target is not None
+        name = run if names_bundle(run) else log.history.run_id or ""
+        session.go_on(name, log.history.fork_at, None if known else "TARGET")
     return 0
 
 
@@ -141,6 +144,7 @@ def _as_json(log: RunLog, manifest: RunManifest, built: BuildProvenance | None) 
         "provenance": codec.to_json(built) if built else None,
         "states": states,
         "error": error,
+        "fork_at": history.fork_at,
         "uncertain": [
             {"seq": _seq_of(log, key), **codec.event_to_json(log.history.uncertain[key])}
             for key in history.uncertain

@@ -168,6 +168,12 @@ class Session:
         store = ["--store", self.store] if self.store else []
         return shlex.join(["machine", *words, *store])
 
+    def go_on(self, run: str, fork_at: int | None, target: str | None = None) -> None:
+        """Print the command that goes on from a state that failed, if one did."""
+        if fork_at is not None:
+            named = ["--target", target] if target else []
+            self.note("when it is mended", self.command("fork", run, "--at", str(fork_at), *named))
+
     def note(self, name: str, text: str) -> None:
         """Print one remark on stderr, unless the output is for a program."""
         if not self.as_json:

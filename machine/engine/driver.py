@@ -86,6 +86,7 @@ class Run:
     live: bool
     vault: Vault
     control: Control = attrs.field(factory=Control)
+    recorder: Callable[[AttemptScope], Recorder] = Recorder
     opening: Opening | None = None
     snapshot: Snapshot | None = None
     second: Second | None = None
@@ -306,7 +307,7 @@ class Run:
             around=(self.control.scope, self.beside),
         )
         scope.idempotency_key = self._door.idempotency_key(scope, ctx)
-        io, rec = self.provider(scope), Recorder(scope)
+        io, rec = self.provider(scope), self.recorder(scope)
         cancellations = Cancellations()
         timeout = state.meta.timeout
         try:

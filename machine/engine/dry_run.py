@@ -13,10 +13,11 @@ import anyio
 import attrs
 
 from machine import canonical
-from machine.catalogue import STANDARD, Catalogue
+from machine.catalogue import Catalogue
 from machine.config import RunConfig, Target, UndeclaredIo
 from machine.engine import reading
 from machine.engine.handlers import Doorkeeper
+from machine.engine.provided import Provided
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, run
@@ -27,7 +28,7 @@ from machine.events import StateSkipped
 from machine.failures import describe
 from machine.io.preview import PreviewIo, PreviewLog
 from machine.io.scope import AttemptScope, Quiet, running_tasks
-from machine.io.transport import Transport
+from machine.io.transport import Transport, Transports
 from machine.io.undeclared import behind_io
 from machine.kernel.context import Context
 from machine.kernel.frontier import Conflict, Frontier
@@ -95,8 +96,8 @@ async def dry_run(
     config: RunConfig | None = None,
     run_id: str | None = None,
     invocation_key: str | None = None,
-    transports: Mapping[str, Transport] | None = None,
-    catalogue: Catalogue = STANDARD,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     target: Target | None = None,
     second: SecondOf | None = None,
@@ -134,8 +135,9 @@ async def dry_run(
     effects: list[DryEffect] = []
     if skipped:
         door = Doorkeeper(config.undeclared_io, reporter or Reporter())
-        async with opened(config, transports) as doors:
-            previews = _Previews(config, store, history, doors, catalogue, door)
+        provided = Provided.of(plan, transports, catalogue)
+        async with opened(config, provided.transports) as doors:
+            previews = _Previews(config, store, history, doors, provided.catalogue, door)
             with door.open():
                 effects = [await previews.effect_of(state, bases[state.id]) for state in skipped]
     return DryRun(

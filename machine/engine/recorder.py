@@ -38,11 +38,7 @@ class Recorder:
         scope.check_open()
         payloads = Payloads()
         recorded = [self._recorded(event, payloads) for event in events]
-        kept = [
-            event
-            for event in recorded
-            if _keeps(scope.config.event_profile, event.name, self._level(event.name))
-        ]
+        kept = [event for event in recorded if event is not None]
         if kept:
             with unguarded():
                 await scope.log.emit(kept, payloads)
@@ -50,8 +46,16 @@ class Recorder:
     def _level(self, name: str) -> str:
         return str(self._scope.catalogue.level(name))
 
-    def _recorded(self, event: DomainEvent, payloads: Payloads) -> DomainEventRecorded:
-        scope = self._scope
+    def _plain(self, name: str, payload: Any) -> dict[str, Any]:
+        return self._scope.catalogue.validate(name, payload)
+
+    def _recorded(self, event: DomainEvent, payloads: Payloads) -> DomainEventRecorded | None:
+        """Return what is recorded of an event; None when the run does not keep events of its level."""
+        name = self._name_of(event)
+        recorded = self._as_event(name, self._plain(name, event.payload), payloads)
+        return recorded if _keeps(self._scope.config.event_profile, name, self._level(name)) else None
+
+    def _name_of(self, event: DomainEvent) -> str:
         if not isinstance(event, DomainEvent):
             raise StateError(
                 f"rec.emit takes a DomainEvent, not {type(event).__name__}", code=Code.INVALID_DOMAIN_EVENT
@@ -66,7 +70,11 @@ class Recorder:
                 code=Code.INVALID_DOMAIN_EVENT,
                 hint="it belongs to the kernel" if name else f"give {ErrorCode.rule}",
             )
-        payload: Any = scope.vault.said(scope.catalogue.validate(name, event.payload))
+        return name
+
+    def _as_event(self, name: str, plain: dict[str, Any], payloads: Payloads) -> DomainEventRecorded:
+        scope = self._scope
+        payload: Any = scope.vault.said(plain)
         data = canonical.encode(payload)
         if not data.startswith(b"{"):
             raise StateError(f"the payload of {name!r} must be a JSON object", code=Code.INVALID_DOMAIN_EVENT)

@@ -11,8 +11,8 @@ import anyio
 import attrs
 
 from machine import canonical, codec
-from machine.catalogue import STANDARD, Catalogue
-from machine.config import Durability, RunConfig, RunManifest, Target
+from machine.catalogue import Catalogue
+from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
 from machine.engine import reading
 from machine.engine.driven import Opening
 from machine.engine.driver import Run
@@ -22,6 +22,7 @@ from machine.engine.log import LiveLog
 from machine.engine.past import SharedPast
 from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.provenance import provenance
+from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.second import SecondOf, second_of
@@ -33,7 +34,7 @@ from machine.io.live import LiveIo
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Payloads
 from machine.io.shared import SharedIo
-from machine.io.transport import Transport
+from machine.io.transport import Transports
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, order_of
@@ -49,10 +50,9 @@ _ATTACHED_SECONDS: Final = 0.2
 
 @attrs.frozen
 class Watched:
-    """What a caller lends a run: transports of their own, a catalogue, an observer."""
+    """What a caller lends a run: what the plan and the caller provide, an observer."""
 
-    transports: Mapping[str, Transport] | None
-    catalogue: Catalogue
+    provided: Provided
     reporter: Reporter
     second: SecondOf | None
 
@@ -63,7 +63,8 @@ class RunResult:
 
     `status` is completed, failed, cancelled or suspended; `digest` identifies everything the run did; `context`
     is the final context, decoded, empty while the run can go on; `error` is why it failed, None when it did not;
-    `waits` is what a suspended run waits to be told.
+    `waits` is what a suspended run waits to be told. `fork_at` is the way on from a state that failed, None where
+    none did: `fork(run_id, at=fork_at, ...)` makes an attempt again, with the code of today and the facts it had.
     """
 
     run_id: str
@@ -74,6 +75,7 @@ class RunResult:
     context: Mapping[str, Any]
     error: ErrorInfo | None = None
     waits: tuple[Wait, ...] = ()
+    fork_at: int | None = None
 
 
 async def run(
@@ -84,8 +86,8 @@ async def run(
     config: RunConfig | None = None,
     run_id: str | None = None,
     invocation_key: str | None = None,
-    transports: Mapping[str, Transport] | None = None,
-    catalogue: Catalogue = STANDARD,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     target: Target | None = None,
     second: SecondOf | None = None,
@@ -93,10 +95,11 @@ async def run(
     """Start a new run of `plan` and drive it to its end.
 
     `input` (a JSON object) becomes the initial context; `config` says how to run; `run_id` gives an id made by
-    `new_run_id` beforehand; `transports` adds to or replaces the standard ones, by namespace; `target` notes
-    where the plan came from, for a replay that names no plan. `invocation_key` makes the start idempotent: of all
-    starts with one key, one makes the run, and the others are given its result, resuming it if its driver is gone.
-    `second` is what a paranoid run needs; the functions of the package give it by themselves.
+    `new_run_id` beforehand; `transports` adds to or replaces those of the plan and the standard ones, by namespace,
+    and `catalogue` replaces that of the plan; `target` notes where the plan came from, for a replay that names no
+    plan. `invocation_key` makes the start idempotent: of all starts with one key, one makes the run, and the others
+    are given its result, resuming it if its driver is gone. `second` is what a paranoid run needs; the functions of
+    the package give it by themselves.
 
     Returns a `RunResult` however the run ended. Raises `PlanError`, `CanonicalError`, `UsageError` before
     anything is written, `RunError` (`invocation_conflict`) when the key belongs to another request, and
@@ -105,10 +108,12 @@ async def run(
     graph = plan.graph
     check_store(store)
     config = config or RunConfig()
+    check_startable(config)
     _check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
+    watched = Watched(Provided.of(plan, transports, catalogue), reporter or Reporter(), second)
     opening = _opening(graph, config, {} if input is None else input, target, invocation_key)
-    watched = Watched(transports, catalogue, reporter or Reporter(), second)
+    opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     if invocation_key is not None:
         return await _invoked(graph, store, chosen, invocation_key, watched, config=config, opening=opening)
     with Keeper(store, chosen) as keeper:
@@ -156,8 +161,8 @@ async def resume(
     plan: Plan,
     store: Store,
     allow_plan_change: bool = False,
-    transports: Mapping[str, Transport] | None = None,
-    catalogue: Catalogue = STANDARD,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     second: SecondOf | None = None,
 ) -> RunResult:
@@ -166,10 +171,13 @@ async def resume(
     An attempt that a crash left open is closed explicitly first. A run that has ended is returned as it is, and
     nothing is written; so is one that is suspended and has not been told what it waits for. With
     `allow_plan_change` it goes on with another plan, where every state that ran is still there and none of them
-    would have to follow one that has not run. Raises `NotFound`, `LogError`, `PlanError` (`plan_changed`,
-    `recovery_state_not_in_plan`) before anything is written, and `Concurrency` when somebody else drives the run.
+    would have to follow one that has not run. `transports` and `catalogue` are those of `run`.
+
+    Raises `NotFound`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and `UsageError`
+    (`transport_missing`, `catalogue_missing`, `secret_not_set`) before anything is written, and `Concurrency` when
+    somebody else drives the run.
     """
-    watched = Watched(transports, catalogue, reporter or Reporter(), second)
+    watched = Watched(Provided.of(plan, transports, catalogue), reporter or Reporter(), second)
     return await _resumed(plan.graph, store, run_id, watched, allow_plan_change=allow_plan_change)
 
 
@@ -181,6 +189,9 @@ async def _resumed(
         past = None if history.final else past_of(store, run_id)
         if past is None or past.goes_on_with != graph.plan_id:  # else it was checked when the run was forked
             check_plan(store, graph, history, allow_change=allow_plan_change)
+        if not history.final and not history.unanswered:
+            first, _ = reading.first_entry(store, run_id)
+            watched.provided.check(first, history, store.get, "resume")
         return history, chain, past
 
     history, chain, past = read()
@@ -295,7 +306,7 @@ async def drive(
     else:
         log = ForkLog(past, graph, store, keeper.run_id, **options)
         provider = functools.partial(SharedIo, past=past)
-    async with opened(config, watched.transports) as doors:
+    async with opened(config, watched.provided.transports) as doors:
         try:
             if begin is not None:
                 begin(log)
@@ -307,7 +318,7 @@ async def drive(
                 log=log,
                 provider=provider,
                 transports=doors,
-                catalogue=watched.catalogue,
+                catalogue=watched.provided.catalogue,
                 reporter=watched.reporter,
                 live=True,
                 vault=vault,
@@ -344,4 +355,5 @@ def result_of(
         context=snapshot.to_dict() if snapshot is not None else {},
         error=history.error or (failed[-1] if failed else None),
         waits=history.unanswered,
+        fork_at=history.fork_at,
     )

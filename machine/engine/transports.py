@@ -1,12 +1,18 @@
-"""Which transport answers for which namespace: the standard ones, and a caller's own over them."""
+"""Which transport answers for which namespace: the standard ones, and the user's own over them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import inspect
+import warnings
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import anyio
 
 from machine.config import RunConfig
-from machine.errors import UsageError
+from machine.errors import Code, RunError, UsageError
+from machine.io.base_transport import AbsentTransport
 from machine.io.clock import ClockTransport
 from machine.io.entropy import EntropyTransport
 from machine.io.env import EnvTransport
@@ -15,42 +21,104 @@ from machine.io.files import FileTransport
 from machine.io.http import HttpTransport
 from machine.io.scope import is_namespace
 from machine.io.secret import SecretTransport
-from machine.io.transport import Transport
+from machine.io.transport import Transport, Transports
 
-__all__ = ["opened"]
+__all__ = ["STANDARD_NAMESPACES", "checked", "opened", "serves", "unopened"]
+
+_CLOSING_SECONDS: Final = 10.0
+"""How long a transport may take to close."""
+
+_STANDARD: Final[Mapping[str, Callable[[RunConfig], Transport]]] = {
+    "http": lambda _: HttpTransport(),
+    "exec": lambda config: ExecTransport(config.exec_allow),
+    "file": lambda _: FileTransport(),
+    "clock": lambda _: ClockTransport(),
+    "random": lambda _: EntropyTransport(),
+    "env": lambda _: EnvTransport(),
+    "secret": lambda _: SecretTransport(),
+}
+STANDARD_NAMESPACES: Final = frozenset(_STANDARD)
 
 
-@asynccontextmanager
-async def opened(
-    config: RunConfig, own: Mapping[str, Transport] | None
-) -> AsyncIterator[Mapping[str, Transport]]:
-    """Yield the transports by namespace prefix, and close the standard ones at the end.
-
-    A caller's own transports stay open: they belong to the caller.
-    """
-    for namespace, transport in (own or {}).items():
+def checked(own: Transports) -> Transports:
+    """Return the user's own transports. Raises `UsageError` for a name or a value that can be none."""
+    for namespace, transport in own.items():
         if not is_namespace(namespace):
             raise UsageError(f"transports: {namespace!r} is not a namespace, lowercase names joined by dots")
         if isinstance(transport, type):
             raise UsageError(
-                f"transports[{namespace!r}] is the class {transport.__name__}; give an instance of it"
+                f"transports[{namespace!r}] is the class {transport.__name__}; "
+                "give an instance of it, or a function that makes one"
             )
-        if not isinstance(transport, Transport):
-            raise UsageError(
-                f"transports[{namespace!r}] = {transport!r} is not a transport",
-                hint="subclass machine.io.base_transport.BaseTransport and define perform",
-            )
-    standard: dict[str, Transport] = {
-        "http": HttpTransport(),
-        "exec": ExecTransport(config.exec_allow),
-        "file": FileTransport(),
-        "clock": ClockTransport(),
-        "random": EntropyTransport(),
-        "env": EnvTransport(),
-        "secret": SecretTransport(),
-    }
+        if not isinstance(transport, Transport) and not callable(transport):
+            raise _no_transport(namespace, transport)
+    return own
+
+
+def serves(prefixes: Container[str], namespace: str) -> bool:
+    """Say whether a transport under one of these prefixes answers for a namespace."""
+    parts = namespace.split(".")
+    return any(".".join(parts[:count]) in prefixes for count in range(1, len(parts) + 1))
+
+
+@asynccontextmanager
+async def opened(config: RunConfig, own: Transports) -> AsyncIterator[Mapping[str, Transport]]:
+    """Yield the transports by namespace prefix, and close at the end what was made here.
+
+    What the user gave as it is stays open: it belongs to them. Raises `RunError` (`io_transport_failed`) when a
+    function fails that should make one.
+    """
+    async with AsyncExitStack() as stack:
+        doors = {name: make(config) for name, make in _STANDARD.items()}
+        for transport in doors.values():
+            stack.push_async_callback(transport.aclose)
+        for namespace, given in own.items():
+            if isinstance(given, Transport):
+                doors[namespace] = given
+            else:
+                doors[namespace] = made = await _made(namespace, given)
+                stack.push_async_callback(_closed, namespace, made)
+        yield doors
+
+
+def unopened(config: RunConfig, own: Transports, recorded: Iterable[str]) -> Mapping[str, Transport]:
+    """Return the transports of a replay, which performs none and makes none by a function.
+
+    `recorded` are the namespaces that the run had transports of its own for.
+    """
+    standard = {name: make(config) for name, make in _STANDARD.items()}
+    given = {name: transport for name, transport in own.items() if isinstance(transport, Transport)}
+    return {**dict.fromkeys((*recorded, *own), AbsentTransport()), **standard, **given}
+
+
+async def _made(namespace: str, function: Callable[[], Any]) -> Transport:
     try:
-        yield {**standard, **(own or {})}
-    finally:
-        for transport in standard.values():
+        made = function()
+        if inspect.isawaitable(made):
+            made = await made
+    except Exception as exc:
+        raise RunError(
+            f"transports[{namespace!r}] could not be made: {type(exc).__qualname__}: {exc}",
+            code=Code.IO_TRANSPORT_FAILED,
+            details={"namespace": namespace},
+        ) from exc
+    if isinstance(made, type) or not isinstance(made, Transport):
+        raise _no_transport(namespace, made)
+    return made
+
+
+async def _closed(namespace: str, transport: Transport) -> None:
+    """Close a transport. What goes wrong is told and changes nothing: the run stands in the store."""
+    try:
+        with anyio.move_on_after(_CLOSING_SECONDS, shield=True):
             await transport.aclose()
+    except Exception as exc:  # noqa: BLE001 - a transport of the user's may raise anything
+        text = f"transports[{namespace!r}] could not be closed: {type(exc).__qualname__}: {exc}"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+def _no_transport(namespace: str, value: object) -> UsageError:
+    return UsageError(
+        f"transports[{namespace!r}] = {value!r} is not a transport",
+        hint="subclass machine.io.base_transport.BaseTransport and define perform",
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from machine.errors import Code, IoOther
 
-__all__ = ["BaseTransport"]
+__all__ = ["AbsentTransport", "BaseTransport"]
 
 
 class BaseTransport:
@@ -44,3 +44,13 @@ class BaseTransport:
             code=Code.IO_UNKNOWN_NAMESPACE,
             details={"namespace": namespace},
         )
+
+
+class AbsentTransport(BaseTransport):
+    """Stands, in a replay, for a transport that the run had and that is not given: it says nothing of requests."""
+
+    __slots__ = ()
+
+    async def perform(self, namespace: str, request: Any) -> Any:  # noqa: ARG002 - the protocol's signature
+        """Refuse: a replay performs nothing."""
+        raise self._unknown(namespace)

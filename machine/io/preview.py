@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from machine import canonical
-from machine.config import IoMode
 from machine.events import ArtifactKind, Event, FactRecorded, FactValue
 from machine.io.call import Call
 from machine.io.live import LiveIo
@@ -89,8 +88,6 @@ class PreviewIo(LiveIo):
             raise self._no_transport(call)
         if call.namespace == "exec" or transport.is_effect(call.namespace, call.request):
             log.end(call)
-        if scope.config.io_mode is IoMode.REPLAY:
-            log.end(None, f'io_mode="replay" shuts the outside, and it asks {call.namespace}')
         payloads = call.payloads()
         if call.namespace == _SLEEP:  # what follows does not depend on having waited
             nothing = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(None)))

@@ -26,7 +26,6 @@ from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
 from machine.io.call import Call, path_key
 from machine.io.scope import AttemptScope, is_namespace
-from machine.io.transport import Transport
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
@@ -85,10 +84,11 @@ class IoProvider(ABC):
     def _veiled(self, namespace: str, data: bytes) -> bytes:
         """Return a request's canonical bytes without secrets: what is recorded, compared and matched."""
 
-    def _was_effect(self, key: str) -> bool:
-        """Say whether a call for which there is no transport was an effect when it was recorded."""
+    def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
+        """Say whether a call of a state that applies side effects may change the outside."""
         del key
-        return False
+        transport = self._scope.transport(namespace)
+        return transport is not None and transport.is_effect(namespace, request)
 
     async def call(self, namespace: str, request: Any, fact_key: str | None = None) -> IoResult:
         """Make a call through the transport registered for `namespace` and return its recorded outcome.
@@ -234,21 +234,7 @@ class IoProvider(ABC):
                 code=Code.SIDE_EFFECT_NOT_DECLARED,
                 hint='declare side_effects="read_only_io"',
             )
-        transport = scope.transport(namespace)
-        applies = meta.side_effects is SideEffects.APPLY_SIDE_EFFECT and not scope.reads_only
-        if transport is not None and not applies and transport.is_certain_effect(namespace, request):
-            if scope.reads_only:
-                raise IoOther(
-                    f"the reconcile function of {scope.state.id} changes the outside through {namespace}",
-                    code=Code.SIDE_EFFECT_NOT_DECLARED,
-                    hint="it may only read: let it ask what became of the effect, and return what it found",
-                )
-            raise IoOther(
-                f"state {scope.state.id} is declared {meta.side_effects} and changes the outside "
-                f"through {namespace}",
-                code=Code.SIDE_EFFECT_NOT_DECLARED,
-                hint='declare side_effects="apply_side_effect" and an idempotency key',
-            )
+        self._check_declared(namespace, request)
         raw = canonical.encode(request)
         data = self._veiled(namespace, raw)
         if data is not raw:
@@ -264,32 +250,61 @@ class IoProvider(ABC):
             key = path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
         else:
             key = str(FactKey(fact_key))
-        if (
-            not applies or scope.config.io_mode is IoMode.REPLAY
-        ):  # then nothing leaves, so nothing is intended
-            effect = False
-        elif transport is not None:
-            effect = transport.is_effect(namespace, request)
-        else:
-            effect = self._was_effect(key)
-        if effect and transport is not None and transport.one_effect_per_key:
-            self._check_one_effect(transport, namespace, request, digest)
-        return Call(key, namespace, request, digest, data, effect)
+        # in a run that may not go outside nothing leaves, so nothing is intended
+        may = self._applies and scope.config.io_mode is not IoMode.REPLAY
+        effect = may and self._is_effect(namespace, request, key)
+        call = Call(key, namespace, request, digest, data, effect)
+        if effect:
+            self._check_one_effect(call)
+        return call
 
-    def _check_one_effect(self, transport: Transport, namespace: str, request: Any, digest: str) -> None:
+    @property
+    def _applies(self) -> bool:
+        scope = self._scope
+        return scope.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT and not scope.reads_only
+
+    def _check_declared(self, namespace: str, request: Any) -> None:
+        """Refuse a call that cannot but change the outside, where the state has not said that it does."""
+        transport = self._scope.transport(namespace)
+        if transport is not None and not self._applies and transport.is_certain_effect(namespace, request):
+            raise self._undeclared(namespace)
+
+    def _undeclared(self, namespace: str) -> IoOther:
+        state = self._scope.state
+        if self._scope.reads_only:
+            return IoOther(
+                f"the reconcile function of {state.id} changes the outside through {namespace}",
+                code=Code.SIDE_EFFECT_NOT_DECLARED,
+                hint="it may only read: let it ask what became of the effect, and return what it found",
+            )
+        return IoOther(
+            f"state {state.id} is declared {state.meta.side_effects} and changes the outside through {namespace}",
+            code=Code.SIDE_EFFECT_NOT_DECLARED,
+            hint='declare side_effects="apply_side_effect" and an idempotency key',
+        )
+
+    def _check_one_effect(self, call: Call) -> None:
         """Refuse a second, different effect that would be sent with the state's idempotency key."""
-        key = self._scope.idempotency_key
-        if key is None or transport.with_idempotency_key(namespace, request, key) == request:
+        scope, key = self._scope, self._scope.idempotency_key
+        transport = scope.transport(call.namespace)
+        if key is None or transport is None or not transport.one_effect_per_key:
+            return
+        if transport.with_idempotency_key(call.namespace, call.request, key) == call.request:
             return
         # the first effect sent with the key counts, by whichever attempt
-        sent = self._scope.log.history.sent.get((self._scope.state.id, namespace, key))
-        self._keyed = self._keyed or sent or digest
-        if self._keyed != digest:
-            raise StateError(
-                f"state {self._scope.state.id} sends a second, different effect with its idempotency key {key!r}",
-                code=Code.IDEMPOTENCY_KEY_REUSED,
-                hint="make it a state of its own, or give the call its own idempotency-key header",
-            )
+        sent = scope.log.history.sent.get((scope.state.id, call.namespace, key))
+        self._keyed = self._keyed or sent or call.digest
+        if self._keyed != call.digest:
+            raise self._second_effect()
+
+    def _second_effect(self) -> StateError:
+        scope = self._scope
+        return StateError(
+            f"state {scope.state.id} sends a second, different effect with its idempotency key "
+            f"{scope.idempotency_key!r}",
+            code=Code.IDEMPOTENCY_KEY_REUSED,
+            hint="make it a state of its own, or give the call its own idempotency-key header",
+        )
 
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         """Return the one fact of a call, whoever asks first."""

@@ -7,11 +7,13 @@ falls through to live.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import anyio
 
+from machine.errors import MachineError
 from machine.events import EffectIntended, FactRecorded
+from machine.io.base_transport import AbsentTransport
 from machine.io.call import Call
 from machine.io.provider import VALUE_NAMESPACE, IoProvider
 from machine.io.scope import AttemptScope, Log
@@ -32,6 +34,10 @@ class Recording(Log, Protocol):
 
     def not_given_up(self, fact: FactRecorded) -> NoReturn:
         """Raise: the handler waits for a call that it had cancelled when it was recorded."""
+        ...
+
+    def failed_as(self, exc: MachineError) -> MachineError | None:
+        """Return an error as it was recorded, where it is what the open attempt failed with."""
         ...
 
     @property
@@ -58,8 +64,28 @@ class ReplayIo(IoProvider):
     def _veiled(self, namespace: str, data: bytes) -> bytes:
         return self._like(namespace, data, self._scope.vault.request(namespace, data))
 
-    def _was_effect(self, key: str) -> bool:
+    def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
+        del namespace, request  # it is one that was one when it was recorded, whatever a transport says today
         return self._recording.intended(key) is not None
+
+    def _check_declared(self, namespace: str, request: Any) -> None:
+        """Let every call through: of one that has no outcome, `_refuse` says whether it was refused."""
+
+    def _check_one_effect(self, call: Call) -> None:
+        """Do the same."""
+
+    def _refuse(self, call: Call) -> None:
+        """Raise what a call was refused with when it was recorded, for such a call leaves no fact."""
+        transport = self._scope.transport(call.namespace)
+        if transport is None or isinstance(transport, AbsentTransport):
+            for refusal in (self._undeclared(call.namespace), self._second_effect()):
+                if (recorded := self._recording.failed_as(refusal)) is not None:
+                    raise recorded
+        if transport is None:
+            raise self._no_transport(call)
+        super()._check_declared(call.namespace, call.request)
+        if self._applies and transport.is_effect(call.namespace, call.request):
+            super()._check_one_effect(call)
 
     def _intended_through(self, call: Call) -> str | None:
         intent = self._recording.intended(call.key)
@@ -68,12 +94,8 @@ class ReplayIo(IoProvider):
 
     async def _obtain(self, call: Call) -> FactRecorded:
         fact = self._recording.fact(call.key)
-        if (
-            fact is None
-            and call.namespace != VALUE_NAMESPACE
-            and self._scope.transport(call.namespace) is None
-        ):
-            raise self._no_transport(call)  # as it was when recorded: such a call leaves no fact
+        if fact is None and call.namespace != VALUE_NAMESPACE and not call.effect:
+            self._refuse(call)
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
             self._recording.unrecorded(call)
         if call.effect:

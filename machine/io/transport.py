@@ -6,9 +6,10 @@ that. It turns a canonical request into a canonical response, or raises `IoError
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["Transport"]
+__all__ = ["Transport", "Transports"]
 
 
 @runtime_checkable
@@ -39,5 +40,9 @@ class Transport(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Release what was opened; called once when the run's driver stops."""
+        """Release what was opened; called once when the driver stops that had it made by a function."""
         ...
+
+
+Transports: TypeAlias = Mapping[str, Transport | Callable[[], Transport | Awaitable[Transport]]]
+"""Transports by namespace: each as it is, or as a function that makes one for each driver."""

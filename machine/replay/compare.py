@@ -12,13 +12,14 @@ from typing import Any
 
 import attrs
 
-from machine.catalogue import STANDARD, Catalogue
+from machine.catalogue import Catalogue
 from machine.config import UndeclaredIo
 from machine.engine.plan_change import plan_changes, recorded_shape
 from machine.engine.provenance import code_of_states
+from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.events import RunResumed, RunStarted, StateEntered
-from machine.io.transport import Transport
+from machine.io.transport import Transports
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, Plan, earlier_graph
 from machine.replay.cause import explained
@@ -91,8 +92,8 @@ async def compare(
     *,
     plan: Plan,
     store: Store,
-    transports: Mapping[str, Transport] | None = None,
-    catalogue: Catalogue = STANDARD,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     undeclared_io: UndeclaredIo | str | None = None,
 ) -> CompareResult:
@@ -105,6 +106,7 @@ async def compare(
     """
     graph = plan.graph
     reporter = reporter or Reporter()
+    provided = Provided.of(plan, transports, catalogue)
     recording = Recorded.of(store, run_id, graph, undeclared_io)
     graphs = {plan_id: earlier_graph(graph, store.get(plan_id)) for plan_id in _plans(recording)}
     first = graphs[recording.started.plan_id]
@@ -116,9 +118,7 @@ async def compare(
     beyond: Divergence | None = None
     while True:
         try:
-            await reproduce(
-                recording, first, log, transports=transports, catalogue=catalogue, reporter=reporter
-            )
+            await reproduce(recording, first, log, provided=provided, reporter=reporter)
             break
         except Diverged as exc:
             divergence = explained(exc.divergence, graph, recording.built)

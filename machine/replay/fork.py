@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from machine import canonical, codec
-from machine.catalogue import STANDARD, Catalogue
+from machine.catalogue import Catalogue
 from machine.config import BuildProvenance, Target
 from machine.engine import reading
 from machine.engine.fork_facts import overridden
@@ -22,6 +22,7 @@ from machine.engine.log import LiveLog
 from machine.engine.past import SharedPast
 from machine.engine.plan_change import check_plan
 from machine.engine.provenance import provenance
+from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult, Watched, check_store, drive
@@ -37,7 +38,7 @@ from machine.events import (
 )
 from machine.ids import RunId
 from machine.io.scope import Payloads
-from machine.io.transport import Transport
+from machine.io.transport import Transports
 from machine.kernel.history import History, fold
 from machine.kernel.serial import one_after_another
 from machine.kernel.status import RunStatus
@@ -100,8 +101,8 @@ async def fork(
     set_facts: Mapping[str, Any] | None = None,
     source: Store | None = None,
     fork_id: str | None = None,
-    transports: Mapping[str, Transport] | None = None,
-    catalogue: Catalogue = STANDARD,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     target: Target | None = None,
 ) -> ForkResult:
@@ -115,7 +116,8 @@ async def fork(
     shares is copied then. `fork_id` gives an id made by `new_run_id` beforehand.
 
     Raises `NotFound`, `LogError`, `PlanError`, and `UsageError` (`invalid_fork_point`, `fact_not_found`,
-    `fact_ambiguous`, `invalid_effect_outcome`) before anything is written; `StoreError` when the store fails.
+    `fact_ambiguous`, `invalid_effect_outcome`, `transport_missing`, `catalogue_missing`,
+    `secret_not_set`) before anything is written; `StoreError` when the store fails.
     """
     check_store(store)
     source = store if source is None else source
@@ -124,10 +126,12 @@ async def fork(
     entries = [entry for entry, _ in reading.entries(source, run_id)]
     shared, history = _shared(run_id, entries, at)
     check_plan(source, plan.graph, history, allow_change=True)
+    watched = Watched(Provided.of(plan, transports, catalogue), reporter or Reporter(), SecondRun)
     config = reading.manifest_of(source, started).run_config
     payloads = Payloads()
     vault = Vault(config.secrets, store.secret_key())
     replaced = overridden(entries, at, set_facts or {}, load=source.get, vault=vault, payloads=payloads)
+    watched.provided.check(first, history, source.get, "fork")
     prefix, past = _parted(shared, replaced, plan.graph, store)
     if source is not store:
         _bring(shared, source, store, payloads)
@@ -138,6 +142,7 @@ async def fork(
         "provenance_id": payloads.add(ArtifactKind.PROVENANCE, canonical.encode(codec.to_json(built))),
         "parent_run_id": run_id,
         "parent_seq": str(at),
+        **watched.provided.info(),
     }
     if past is not None:
         info[SHARED_PAST_ID] = payloads.add(ArtifactKind.SHARED_PAST, past.to_bytes())
@@ -146,7 +151,6 @@ async def fork(
         log.copy([prefix[0]._replace(info=info), *prefix[1:]], payloads)
         log.flush()
 
-    watched = Watched(transports, catalogue, reporter or Reporter(), SecondRun)
     with Keeper(store, chosen) as keeper:
         result = await drive(
             plan.graph, store, keeper, watched, config=config, history=History(), past=past, begin=begin

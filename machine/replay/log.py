@@ -15,7 +15,7 @@ import attrs
 
 from machine import codec
 from machine.engine.driven import Outside
-from machine.errors import Code, StoreError
+from machine.errors import Code, MachineError, StoreError
 from machine.events import (
     EffectIntended,
     Entry,
@@ -192,6 +192,17 @@ class ReplayLog:
     def intended(self, key: str) -> EffectIntended | None:
         """Return the intent of an effect that the open attempt recorded under a key."""
         return self._intents.get(key)
+
+    def has(self, event: Event) -> bool:
+        """Say whether the open attempt recorded an event that is still to come."""
+        body = codec.encode_event(event)
+        return bool(self._left.get(body)) or any(
+            count and self.requests.same(recorded, body) for recorded, count in self._left.items()
+        )
+
+    def failed_as(self, exc: MachineError) -> MachineError | None:
+        """Return an error as it was recorded, where it is what the open attempt failed with."""
+        return self.requests.failed_as(exc)
 
     def unrecorded(self, call: Call) -> NoReturn:
         """Raise: the handler made a call that was never recorded."""

@@ -27,6 +27,7 @@ from machine.kernel.decisions import (
 from machine.replay.divergence import Cause, Diverged, Divergence
 from machine.replay.log import ReplayLog
 from machine.replay.render import lines
+from machine.replay.replay_recorder import recorder_of
 from machine.replay.reproduce import provider_of
 
 __all__ = ["SecondRun", "seconded"]
@@ -79,6 +80,7 @@ class SecondRun:
             run,
             log=self._log,
             provider=provider_of(self._log),
+            recorder=recorder_of(self._log, {}),
             reporter=_Unheard(),
             live=False,
             opening=None,

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 
-from machine.catalogue import STANDARD, Catalogue
+from machine.catalogue import Catalogue
 from machine.config import BuildProvenance, RunConfig, RunManifest, UndeclaredIo
 from machine.engine import reading
 from machine.engine.driver import Run
+from machine.engine.provided import Provided, recorded_levels, recorded_transports
 from machine.engine.reporter import Reporter
 from machine.engine.runs import opening_of
-from machine.engine.transports import opened
+from machine.engine.transports import unopened
 from machine.errors import Code, Corruption, LogError, MachineError, NotFound, PlanError
 from machine.events import Entry, RunStarted
 from machine.io.replay import ReplayIo
 from machine.io.scope import AttemptScope
-from machine.io.transport import Transport
+from machine.io.transport import Transports
 from machine.kernel.serial import blocks_of
 from machine.plan import Graph, Plan
 from machine.replay.asked import graphs_of
@@ -26,6 +27,7 @@ from machine.replay.cause import explained
 from machine.replay.differences import corrupt
 from machine.replay.divergence import Diverged, Divergence, RecordingEnds
 from machine.replay.log import ReplayLog
+from machine.replay.replay_recorder import recorder_of
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
@@ -112,15 +114,17 @@ async def replay(
     *,
     plan: Plan,
     store: Store,
-    transports: Mapping[str, Transport] | None = None,
-    catalogue: Catalogue = STANDARD,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     undeclared_io: UndeclaredIo | str | None = None,
 ) -> ReplayResult:
     """Replay a run against `plan`, byte for byte. Nothing is written, nothing goes outside, nothing is waited for.
 
     A recording that was left open is replayed as far as it goes; one that is damaged diverges where that shows
-    (`corrupt`). `transports` are never performed, but say what they would refuse: pass those the run was given.
+    (`corrupt`). It needs neither the transports nor the catalogue that the run was given: none is performed, and
+    what was recorded is not checked again. Where the handler now does what was not recorded, they say what live
+    calls and events would be refused.
     `undeclared_io` says what becomes of what handlers do without `io`, None: as the run was configured. Raises
     `NotFound`, and `PlanError` (`op_id_mismatch`) for the plan of another op.
     """
@@ -142,14 +146,15 @@ async def replay_in(
     *,
     plan: Plan,
     store: Store,
-    transports: Mapping[str, Transport] | None = None,
-    catalogue: Catalogue = STANDARD,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     undeclared_io: UndeclaredIo | str | None = None,
 ) -> ReplayResult:
     """Replay a run, its states in another order than the one they settled in; see `replay` and `Orders`."""
     graph = plan.graph
     reporter = reporter or Reporter()
+    provided = Provided.of(plan, transports, catalogue)
     log = ReplayLog([], store.get, reporter.entry)
     divergence: Divergence | None = None
     built: BuildProvenance | None = None
@@ -159,9 +164,7 @@ async def replay_in(
         first_graph, graphs = graphs_of(graph, recording.entries, store)
         log = ReplayLog(recording.entries, store.get, reporter.entry, graphs)
         reporter.starting(run_id, graph)
-        await reproduce(
-            recording, first_graph, log, transports=transports, catalogue=catalogue, reporter=reporter
-        )
+        await reproduce(recording, first_graph, log, provided=provided, reporter=reporter)
     except Diverged as exc:
         divergence = exc.divergence
     except MachineError as exc:
@@ -191,28 +194,27 @@ async def reproduce(
     graph: Graph,
     log: ReplayLog,
     *,
-    transports: Mapping[str, Transport] | None,
-    catalogue: Catalogue,
+    provided: Provided,
     reporter: Reporter,
 ) -> None:
     """Drive a run over its recording from where `log` stands. Raises `Diverged` where it differs."""
-    config = recording.config
-    async with opened(config, transports) as doors:
-        try:
-            await Run(
-                graph=graph,
-                config=config,
-                log=log,
-                provider=provider_of(log),
-                transports=doors,
-                catalogue=catalogue,
-                reporter=reporter,
-                live=False,
-                vault=Vault(config.secrets, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT)),
-                opening=opening_of(graph, recording.manifest),
-            ).drive()
-        except RecordingEnds:
-            return
+    config, first = recording.config, recording.entries[0]
+    try:
+        await Run(
+            graph=graph,
+            config=config,
+            log=log,
+            provider=provider_of(log),
+            recorder=recorder_of(log, recorded_levels(first)),
+            transports=unopened(config, provided.transports, recorded_transports(first)),
+            catalogue=provided.catalogue,
+            reporter=reporter,
+            live=False,
+            vault=Vault(config.secrets, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT)),
+            opening=opening_of(graph, recording.manifest),
+        ).drive()
+    except RecordingEnds:
+        return
 
 
 def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:

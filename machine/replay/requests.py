@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from machine import canonical
+from machine.errors import ErrorInfo, MachineError
 from machine.events import Event, FactRecorded, StateFailed
 from machine.secrets.handle import has_handle, macs, stripped, with_macs
 
@@ -44,12 +45,12 @@ class RecordedRequests:
         self._secret: dict[str, list[_Recorded]] = {}
         self._unread: dict[str, list[str]] = {}
         self._bound: dict[str, str] = {}
-        self._failed: str | None = None
+        self._failed: ErrorInfo | None = None
 
     def note(self, event: Event) -> None:
         """Take in an event of the attempt that is about to be replayed, in the order recorded."""
         if isinstance(event, StateFailed):
-            self._failed = event.error.code
+            self._failed = event.error
         elif not isinstance(event, FactRecorded):
             self._failed = None
         else:
@@ -57,7 +58,16 @@ class RecordedRequests:
 
     def failed_with(self, code: str) -> bool:
         """Say whether the attempt that is replayed was recorded as failed with a code."""
-        return self._failed == code
+        return self._failed is not None and self._failed.code == code
+
+    def failed_as(self, exc: MachineError) -> MachineError | None:
+        """Return an error as it was recorded, where it is what the attempt that is replayed failed with."""
+        failed = self._failed
+        if failed is None or failed.code != exc.code or not failed.message.startswith(exc.message):
+            return None
+        # with the words of the version that recorded it
+        exc.info, exc.message, exc.hint = failed, failed.message, None
+        return exc
 
     @staticmethod
     def same(recorded: bytes, now: bytes) -> bool:

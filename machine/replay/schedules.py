@@ -6,17 +6,17 @@ swapped share something beside the context. Nothing here says how a replay is ma
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import attrs
 
-from machine.catalogue import STANDARD, Catalogue
+from machine.catalogue import Catalogue
 from machine.config import Target, UndeclaredIo
 from machine.engine.reporter import Reporter
 from machine.errors import Code, UsageError
 from machine.events import Entry, StateEntered
-from machine.io.transport import Transport
+from machine.io.transport import Transports
 from machine.plan import Plan
 from machine.replay.asked import graphs_of
 from machine.replay.copies import in_copies
@@ -121,8 +121,8 @@ async def schedules(
     count: int = 20,
     seed: int = 0,
     target: Target | None = None,
-    transports: Mapping[str, Transport] | None = None,
-    catalogue: Catalogue = STANDARD,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     undeclared_io: UndeclaredIo | str | None = None,
 ) -> SchedulesResult:

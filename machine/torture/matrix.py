@@ -12,13 +12,14 @@ import anyio
 import attrs
 
 from machine import sync
-from machine.catalogue import STANDARD, Catalogue
+from machine.catalogue import Catalogue
 from machine.config import RunConfig
+from machine.engine.provided import Provided
 from machine.engine.run_id import new_run_id
 from machine.engine.transports import opened
 from machine.errors import UsageError
 from machine.events import Entry
-from machine.io.transport import Transport
+from machine.io.transport import Transport, Transports
 from machine.kernel.status import FINAL_STATUSES
 from machine.plan import Plan
 from machine.stores.sqlite import SqliteStore
@@ -142,8 +143,8 @@ def crash_matrix(
     *,
     input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's name
     config: RunConfig | None = None,
-    transports: Mapping[str, Transport] | None = None,
-    catalogue: Catalogue = STANDARD,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
     faults: Iterable[Fault | str] = FAULTS,
     idempotent: Collection[str] = (),
     stop_at_first: bool = False,
@@ -166,8 +167,7 @@ def crash_matrix(
             plan,
             given,
             config=config,
-            transports=transports,
-            catalogue=catalogue,
+            provided=Provided.of(plan, transports, catalogue),
             idempotent=idempotent,
             place=place,
         )
@@ -203,8 +203,7 @@ def _first_run(
     given: Mapping[str, Any],
     *,
     config: RunConfig,
-    transports: Mapping[str, Transport] | None,
-    catalogue: Catalogue,
+    provided: Provided,
     idempotent: Collection[str],
     place: Path,
 ) -> tuple[Stage, Outcome, list[Entry]]:
@@ -217,20 +216,20 @@ def _first_run(
             input=given,
             config=config,
             run_id=run_id,
-            transports=transports,
-            catalogue=catalogue,
+            transports=provided.transports,
+            catalogue=provided.catalogue,
         )
         if result.status not in FINAL_STATUSES:
             raise UsageError(f"the run is {result.status}: a matrix needs a run that comes to its end")
         log = entries_of(store, run_id)
         script = Script.of(log, store, idempotent)
-    doors = anyio.run(_doors, config, transports)
+    doors = anyio.run(_doors, config, provided.transports)
     told = account(log)
     first = Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset())
-    return Stage(plan, given, config, catalogue, run_id, script, doors), first, log
+    return Stage(plan, given, config, provided.catalogue, run_id, script, doors), first, log
 
 
-async def _doors(config: RunConfig, transports: Mapping[str, Transport] | None) -> Mapping[str, Transport]:
+async def _doors(config: RunConfig, transports: Transports) -> Mapping[str, Transport]:
     """Return the transports, for what they say of requests; none of them is performed."""
     async with opened(config, transports) as doors:
         return doors

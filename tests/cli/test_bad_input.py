@@ -40,6 +40,18 @@ def test_input_that_cannot_be_used_is_refused_before_a_store_is_made(machine, pl
     assert not Path(".machine").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "torture", "doctor"])
+def test_a_mode_that_no_new_run_can_have_is_refused_before_a_store_is_made(
+    machine, plan_file, write, command
+):
+    write("config.json", json.dumps({"io_mode": "replay"}))
+    said = machine(command, "prices.py", "--config", "config.json")
+    assert said.code == 2
+    assert said.err.startswith('error[invalid_config]: io_mode must be "live"')
+    assert "hint: machine replay RUN" in said.err
+    assert not Path(".machine").exists()
+
+
 def test_every_problem_of_a_configuration_is_listed(machine, plan_file, write):
     write("config.json", json.dumps({"durability": "x", "retry_policy": {"max_attempts": 0}, "bogus": 1}))
     said = machine("run", "prices.py", "--config", "config.json")

@@ -52,6 +52,7 @@ def test_json_is_one_object_with_the_fields_of_the_result_and_nothing_on_stderr(
         "head_seq",
         "final_snapshot_id",
         "waits",
+        "fork_at",
         "undeclared_io",
         "context",
         "error",

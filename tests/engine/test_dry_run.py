@@ -359,14 +359,6 @@ def test_other_tags_are_skipped_too_and_only_states_with_effects_are_previewed(s
     assert (dry.states[0].reason, dry.effects, called) == ("skip_tag:slow", (), [])
 
 
-def test_a_run_that_may_not_go_outside_is_previewed_without_the_outside(store):
-    async def handler(ctx, io, rec):
-        await io.exec(["echo", str(await io.env("HOME"))])
-
-    effect = effect_of(handler, store, config=RunConfig(io_mode="replay"))
-    assert effect.unknown == 'it cannot be known: io_mode="replay" shuts the outside, and it asks env'
-
-
 def test_the_coroutine_face_gives_the_same(store):
     plan = Plan("op")
 

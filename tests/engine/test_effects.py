@@ -277,14 +277,14 @@ def test_an_outcome_of_http_needs_no_more_than_what_the_handler_reads(store, tol
     async def charge(ctx: Any, io: Any, rec: Any) -> None:
         ctx["id"] = (await io.http("POST", "http://pay.test/")).raise_for_status().json()["id"]
 
-    run_id = _cut_http(plan, store)
-    (wait,) = machine.resume(run_id, plan=plan, store=store).waits
+    run_id, own = _cut_http(plan, store)
+    (wait,) = machine.resume(run_id, plan=plan, store=store, transports=own).waits
     machine.resolve(run_id, wait.key, store=store, outcome=told)
 
-    assert machine.resume(run_id, plan=plan, store=store).context == {"id": 1}
+    assert machine.resume(run_id, plan=plan, store=store, transports=own).context == {"id": 1}
 
 
-def _cut_http(plan: Plan, store: Store) -> str:
+def _cut_http(plan: Plan, store: Store) -> tuple[str, dict[str, Any]]:
     class Cut(World):
         def is_effect(self, namespace: str, request: Any) -> bool:
             return True
@@ -295,10 +295,10 @@ def _cut_http(plan: Plan, store: Store) -> str:
         async def perform(self, namespace: str, request: Any) -> Any:
             raise KeyboardInterrupt
 
-    run_id = str(machine.new_run_id())
+    run_id, own = str(machine.new_run_id()), {"http": Cut()}
     with pytest.raises(KeyboardInterrupt):
-        machine.run(plan, store=store, run_id=run_id, transports={"http": Cut()})
-    return run_id
+        machine.run(plan, store=store, run_id=run_id, transports=own)
+    return run_id, own
 
 
 def test_another_effect_with_the_same_key_after_a_crash_is_refused_before_it_leaves(store, world):

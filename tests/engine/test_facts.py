@@ -9,13 +9,16 @@ import random
 
 import anyio
 import pytest
+from crashes import left_after
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import machine
-from machine import MachineError, Plan, RetryPolicy, RunConfig, replay, run
+from machine import ConfigError, MachineError, Plan, RetryPolicy, RunConfig, replay, run
 from machine.codec import decode_entry
+from machine.engine import runs
 from machine.stores import MemoryStore
+from machine.torture import crash_matrix
 
 
 def facts_of(store, run_id):
@@ -251,7 +254,13 @@ def test_an_idempotency_key_can_be_computed_from_the_context(store, scripted):
     assert outside.asked == [{"key": "order-7", "n": 1}]
 
 
-def test_a_run_in_replay_mode_never_goes_outside(store, scripted):
+@pytest.fixture
+def by_an_earlier_version(monkeypatch):
+    """Let a run be started as an earlier version did: there may be recordings of it."""
+    monkeypatch.setattr(runs, "check_startable", lambda config: None)
+
+
+def test_a_run_in_replay_mode_never_goes_outside(store, scripted, by_an_earlier_version):
     async def handler(ctx, io, rec):
         await io.call("world", {}, fact_key="named")
 
@@ -269,7 +278,40 @@ def test_a_run_in_replay_mode_never_goes_outside(store, scripted):
     assert replay(result.run_id, plan=plan, store=store).identical
 
 
-def test_an_effect_in_replay_mode_is_neither_intended_nor_sent(store, scripted):
+@pytest.mark.parametrize(
+    "config",
+    [RunConfig(io_mode="replay"), RunConfig(replay_missing_fact_retryable=True)],
+    ids=["mode", "retryable"],
+)
+def test_a_run_that_could_never_work_is_refused_before_anything_is_written(store, config):
+    plan = one_state(lambda ctx, io, rec: None)
+    for start in (
+        functools.partial(machine.run, store=store),
+        functools.partial(machine.dry_run, store=store),
+        crash_matrix,
+    ):
+        with pytest.raises(ConfigError) as caught:
+            start(plan, config=config)
+        assert caught.value.code == "invalid_config"
+    assert not store.list_runs().rows
+
+
+def test_a_run_in_replay_mode_that_was_left_open_is_resumed_as_it_was_started(
+    store, scripted, by_an_earlier_version, monkeypatch
+):
+    async def handler(ctx, io, rec):
+        await io.call("world", {}, fact_key="named")
+
+    world, plan = scripted(), one_state(handler)
+    ended = run(plan, store=store, transports={"world": world}, config=RunConfig(io_mode="replay"))
+    monkeypatch.undo()
+    for length in range(1, ended.head_seq):
+        left = left_after(store, ended.run_id, length)
+        result = machine.resume(left, plan=plan, store=store, transports={"world": world})
+        assert (result.status, result.error.code, world.asked) == ("failed", "missing_fact", [])
+
+
+def test_an_effect_in_replay_mode_is_neither_intended_nor_sent(store, scripted, by_an_earlier_version):
     async def handler(ctx, io, rec):
         await io.call("outside", {})
 

@@ -448,3 +448,49 @@ def test_a_check_that_was_never_awaited_is_an_error(recorded):
     result = recorded.run("-W", "ignore")
     assert "golden.acheck(...) was called and never awaited" in said(result)
     assert result.ret == 1
+
+
+# -- what belongs to the plan --------------------------------------------------------------------------------
+
+OWNING = """
+import attrs
+from pathlib import Path
+from machine import DomainEvent, Plan
+from machine.catalogue import STANDARD
+from machine.io.base_transport import BaseTransport
+
+
+@attrs.frozen
+class Read:
+    text: str
+
+
+class World(BaseTransport):
+    async def perform(self, namespace, request):
+        return Path("world.txt").read_text()
+
+
+plan = Plan("prices", transports={"world": MADE}, catalogue=STANDARD.register("was_read", Read))
+
+
+@plan.state
+async def read(ctx, io, rec):
+    text = (await io.call("world.read", {})).response
+    await rec.emit(DomainEvent("was_read", Read(text)))
+    ctx["total"] = int(text) * 2 + 1
+"""
+
+
+@pytest.mark.parametrize("made", ["World()", "lambda: World()"])
+def test_a_golden_needs_no_more_than_the_plan_and_replays_without_what_that_owns(suite, made):
+    suite.write("prices.py", OWNING.replace("MADE", made))
+    suite.run("--golden=record-missing").assert_outcomes(passed=1)
+    suite.unplug()
+    suite.run().assert_outcomes(passed=1)
+    bare = (
+        OWNING[: OWNING.index("plan = Plan")]
+        + 'plan = Plan("prices")'
+        + OWNING[OWNING.index("\n\n\n@plan") :]
+    )
+    suite.write("prices.py", bare)
+    suite.run().assert_outcomes(passed=1)

@@ -8,6 +8,7 @@ from typing import assert_type
 import httpx
 
 import machine
+import machine.plan
 from machine import (
     Bundle,
     Context,
@@ -47,6 +48,22 @@ async def page(ctx: Context, io: IoProvider, rec: machine.Recorder) -> StateOutc
     ctx["now"] = await io.now()
     await rec.emit(DomainEvent("fetched", {"status": response.status}))
     return None
+
+
+@plan.state
+async def note(ctx: Context, io: IoProvider, rec: machine.Recorder) -> None:
+    """Note the time: a state named after its function."""
+    ctx["noted"] = await io.now()
+
+
+@plan.state(after=[note], tags=["report"])
+def report(ctx: Context, io: IoProvider, rec: machine.Recorder) -> None:
+    """Report, as a plain function."""
+    ctx["reported"] = True
+
+
+assert_type(note, machine.plan.PlanState)
+assert_type(report, machine.plan.PlanState)
 
 
 def main() -> None:

@@ -1,0 +1,159 @@
+"""What a driver brings to a run besides the plan's states: transports of the user's own, and a catalogue.
+
+They belong to the plan; a caller may give others. Their names are noted when a run starts, outside of its digest,
+so that a driver without them is refused before it writes anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Self
+
+import attrs
+
+from machine import canonical
+from machine.catalogue import STANDARD, Catalogue, Kind, Level
+from machine.engine.transports import STANDARD_NAMESPACES, checked, serves
+from machine.errors import Code, UsageError
+from machine.events import Entry, FactValue
+from machine.io.provider import VALUE_NAMESPACE
+from machine.io.transport import Transports
+from machine.kernel.history import History
+from machine.plan import Plan
+from machine.secrets.vault import SECRET
+
+__all__ = ["Provided", "recorded_levels", "recorded_transports"]
+
+_TRANSPORTS: Final = "transports"
+_CATALOGUE: Final = "catalogue"
+
+
+@attrs.frozen
+class Provided:
+    """The transports and the catalogue of one driver."""
+
+    transports: Transports
+    catalogue: Catalogue
+
+    @classmethod
+    def of(cls, plan: Plan, transports: Transports | None, catalogue: Catalogue | None) -> Self:
+        """Return what belongs to a plan, with what a caller gives in its place: a transport by its namespace.
+
+        Raises `UsageError` for what is no transport or no catalogue.
+        """
+        chosen = catalogue if catalogue is not None else plan.catalogue
+        if chosen is not None and not isinstance(chosen, Catalogue):
+            raise UsageError(f"catalogue must be a Catalogue, not {chosen!r}")
+        return cls(checked({**plan.transports, **(transports or {})}), STANDARD if chosen is None else chosen)
+
+    def info(self) -> dict[str, str]:
+        """Return what the first event of a run notes of it; nothing for the standard ones alone."""
+        found = {
+            _TRANSPORTS: ",".join(sorted(self.transports)),
+            _CATALOGUE: ",".join(
+                name if level is Level.NORMAL else f"{name}:{level}"
+                for name, level in sorted(_unlike_standard(self.catalogue))
+            ),
+        }
+        return {name: text for name, text in found.items() if text}
+
+    def check(self, first: Entry, history: History, load: Callable[[str], bytes], action: str) -> None:
+        """Refuse to go on with a run that was given what is not there now: it would fail for good.
+
+        `first` is its first entry; a run of an earlier version does not name its transports, only those that its
+        facts and effects came through. `action` is the function to call. Raises `UsageError` (`transport_missing`,
+        `catalogue_missing`, `secret_not_set`).
+        """
+        if missing := self._missing_transports(first, history):
+            names = ", ".join(missing)
+            raise UsageError(
+                f"run {history.run_id} goes through the transport{'s' * (len(missing) > 1)} {names}, "
+                "which neither the plan nor the caller gives",
+                code=Code.TRANSPORT_MISSING,
+                details={"run_id": history.run_id, "transports": missing},
+                hint=f"give it to the plan, Plan(..., transports={{{missing[0]!r}: ...}}), or to this call, "
+                f"{action}(..., transports={{{missing[0]!r}: ...}})",
+            )
+        now = {name for name, _ in _unlike_standard(self.catalogue)}
+        if unknown := [name for name in recorded_levels(first) if name not in now]:
+            kinds = ", ".join(name.removeprefix("-") for name in unknown)
+            raise UsageError(
+                f"run {history.run_id} was started with another catalogue, which differs in {kinds}",
+                code=Code.CATALOGUE_MISSING,
+                details={"run_id": history.run_id, "kinds": unknown},
+                hint="give that catalogue to the plan, Plan(..., catalogue=...), or to this call, "
+                f"{action}(..., catalogue=...)",
+            )
+        if SECRET not in self.transports and (unset := _unset_secrets(history, load)):
+            raise UsageError(
+                f"run {history.run_id} has read the secret{'s' * (len(unset) > 1)} {', '.join(unset)} "
+                "in a state that has not ended, and this process has no such environment variable",
+                code=Code.SECRET_NOT_SET,
+                details={"run_id": history.run_id, "names": unset},
+                hint=f"set {unset[0]}, then {action} again",
+            )
+
+    def _missing_transports(self, first: Entry, history: History) -> list[str]:
+        given = recorded_transports(first)
+        used = {
+            namespace
+            for namespace in _namespaces(history)
+            if not serves(given, namespace)
+            and not serves({*self.transports, *STANDARD_NAMESPACES}, namespace)
+        }
+        return sorted({name for name in given if not serves(self.transports, name)} | used)
+
+
+def recorded_transports(first: Entry) -> list[str]:
+    """Return the namespaces of the transports that a run was started with, as far as its first entry names them."""
+    return _noted(first, _TRANSPORTS)
+
+
+def recorded_levels(first: Entry) -> dict[str, Level]:
+    """Return the kinds by which the catalogue of a run was not the standard one, each with its level.
+
+    A name has its version where that is not 1, and a `-` before it where the standard kind was left out.
+    """
+    found: dict[str, Level] = {}
+    for text in _noted(first, _CATALOGUE):
+        name, _, level = text.partition(":")
+        found[name] = Level(level) if level in list(Level) else Level.NORMAL
+    return found
+
+
+def _noted(first: Entry, name: str) -> list[str]:
+    text = first.info.get(name)
+    return text.split(",") if isinstance(text, str) and text else []
+
+
+def _unlike_standard(catalogue: Catalogue) -> Iterator[tuple[str, Level]]:
+    if catalogue is STANDARD:
+        return
+    for kind in set(catalogue) - set(STANDARD):
+        yield _name(kind), kind.level
+    for kind in set(STANDARD) - set(catalogue):
+        yield f"-{_name(kind)}", Level.NORMAL
+
+
+def _name(kind: Kind) -> str:
+    return kind.name if kind.version == 1 else f"{kind.name}@{kind.version}"
+
+
+def _namespaces(history: History) -> Iterable[str]:
+    """Return the namespaces that the facts and effects of a run came through."""
+    facts = {fact.namespace for fact in history.facts.values()}
+    sent = {namespace for _, namespace, _ in history.sent if namespace is not None}
+    return (facts | sent) - {VALUE_NAMESPACE}
+
+
+def _unset_secrets(history: History, load: Callable[[str], bytes]) -> list[str]:
+    """Return the secrets that states which have not ended have read from the environment and that it lacks now."""
+    names = {
+        str(canonical.decode(load(fact.request_digest))["name"])
+        for fact in history.facts.values()
+        if fact.namespace == SECRET
+        and isinstance(fact.outcome, FactValue)
+        and not history.states[fact.state_id].status.settled
+    }
+    return sorted(name for name in names if not os.environ.get(name))
