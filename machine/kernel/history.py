@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 import attrs
 from blake3 import blake3
 
+from machine.config import LONGEST_SECONDS, MOST_CONCURRENT
 from machine.errors import Code, ErrorInfo, LogError
 from machine.events import (
     STOPPED_CODES,
@@ -166,6 +167,10 @@ class History:
     def _start(self, entry: Entry, event: RunStarted) -> None:
         if self.started is not None:
             raise LogError(entry.seq, "run_started again", code=Code.LOG_SECOND_START)
+        most = event.max_concurrency
+        if most is not None and not 1 <= most <= MOST_CONCURRENT:
+            text = f"at most {most} attempts at a time is no number of attempts, 1 to {MOST_CONCURRENT}"
+            raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
         self.run_id, self.started, self.started_ms = entry.run_id, event, entry.ts_millis
         self.checkpoint, self.plan_id = event.initial_snapshot_id, event.plan_id
         self._become(entry.seq, RunStatus.RUNNING)
@@ -251,6 +256,9 @@ class History:
                 f"a retry of {event.state_id} as attempt {event.attempt}, which did not just fail before it",
                 code=Code.LOG_RETRY,
             )
+        if not 0 <= event.delay_ms <= LONGEST_SECONDS * 1000:
+            text = f"a retry of {event.state_id} after {event.delay_ms} ms: not from now to one year"
+            raise LogError(entry.seq, text, code=Code.LOG_RETRY)
         state.status = StateStatus.WAITING
         state.retry_delay_ms, state.retry_ts_millis = event.delay_ms, entry.ts_millis
 

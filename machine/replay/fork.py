@@ -16,10 +16,9 @@ from machine.catalogue import STANDARD, Catalogue
 from machine.config import BuildProvenance, Target
 from machine.engine import reading
 from machine.engine.fork_facts import overridden
-from machine.engine.fork_log import SHARED_PAST_ID
 from machine.engine.keeper import Keeper
 from machine.engine.log import LiveLog
-from machine.engine.past import SharedPast
+from machine.engine.past import SHARED_PAST_ID, SharedPast
 from machine.engine.plan_change import check_plan
 from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
@@ -43,7 +42,7 @@ from machine.kernel.serial import one_after_another
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
 from machine.replay.paranoid import SecondRun
-from machine.replay.recording import led_to
+from machine.replay.recording import Walked, led_to
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
@@ -220,7 +219,7 @@ def _parted(
 
 def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Payloads) -> None:
     """Add to `payloads` what the shared events lead to and the store does not have."""
-    walked: set[str] = set()
+    walked: Walked = {}
     for entry in shared:
         for artifact_id, kind in led_to(entry, source.get, walked):
             if artifact_id not in payloads.items and not store.exists(artifact_id):
