@@ -344,7 +344,7 @@ class Absurd:
             lane = str(event.get("state_id", ""))
             lanes[lane] = blake3(lanes.get(lane, bytes(32)) + canonical.encode(event)).digest()
         whole = blake3(lanes.get("", bytes(32)))
-        for state_id in re.findall(r'"id":"([a-z0-9_.]+)"', plan.decode()):
+        for state_id in re.findall(r'"id":"([a-z0-9_.]+)"', plan.decode(errors="replace")):
             whole.update(lanes.get(state_id, bytes(32)))
         lines.append(
             bundle_format.end_line(

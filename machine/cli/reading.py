@@ -70,8 +70,7 @@ def read(store: Store, run_id: str) -> RunLog:
     entries: list[Entry] = []
     times: dict[str, StateTimes] = {}
     since: dict[str, int] = {}
-    for entry, _ in reading.entries(store, run_id):
-        check.add(entry)
+    for entry, _ in reading.checked(store, run_id, check):
         entries.append(entry)
         event = entry.event
         if isinstance(event, StateEntered):

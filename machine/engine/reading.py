@@ -18,7 +18,16 @@ _T = TypeVar("_T")
 
 _SEQ: Final = re.compile("[0-9]{1,16}")
 
-__all__ = ["entries", "first_entry", "folded", "manifest_of", "parent_of", "provenance_of", "require_run"]
+__all__ = [
+    "checked",
+    "entries",
+    "first_entry",
+    "folded",
+    "manifest_of",
+    "parent_of",
+    "provenance_of",
+    "require_run",
+]
 
 
 def require_run(store: Store, run_id: str) -> None:
@@ -47,6 +56,15 @@ def entries(store: Store, run_id: str, to_seq: int | None = None) -> Iterator[tu
         expected += 1
 
 
+def checked(
+    store: Store, run_id: str, check: LogCheck, to_seq: int | None = None
+) -> Iterator[tuple[Entry, StoredEvent]]:
+    """Yield a run's entries as `entries` does, each after `check` has taken it in. Raises what that raises too."""
+    for entry, stored in entries(store, run_id, to_seq):
+        check.add(entry)
+        yield entry, stored
+
+
 def folded(store: Store, run_id: str) -> tuple[History, bytes]:
     """Return what the whole log of a run says, and its last chain value.
 
@@ -54,8 +72,7 @@ def folded(store: Store, run_id: str) -> tuple[History, bytes]:
     """
     first_entry(store, run_id)
     check, chain = LogCheck(store.get), ZERO_CHAIN
-    for entry, stored in entries(store, run_id):
-        check.add(entry)
+    for _, stored in checked(store, run_id, check):
         chain = stored.chain
     return check.history, chain
 

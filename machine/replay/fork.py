@@ -15,6 +15,7 @@ from machine import canonical, codec
 from machine.catalogue import STANDARD, Catalogue
 from machine.config import BuildProvenance, Target
 from machine.engine import reading
+from machine.engine.checking import LogCheck
 from machine.engine.fork_facts import overridden
 from machine.engine.keeper import Keeper
 from machine.engine.log import LiveLog
@@ -42,7 +43,7 @@ from machine.kernel.serial import one_after_another
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
 from machine.replay.paranoid import SecondRun
-from machine.replay.recording import Walked, led_to
+from machine.replay.recording import Walked, led_to, sound_parts
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
@@ -120,12 +121,17 @@ async def fork(
     source = store if source is None else source
     chosen = str(RunId(fork_id)) if fork_id is not None else str(new_run_id())
     first, started = reading.first_entry(source, run_id)
-    entries = [entry for entry, _ in reading.entries(source, run_id)]
+    entries = [entry for entry, _ in reading.checked(source, run_id, LogCheck(source.get))]
     shared, history = _shared(run_id, entries, at)
     check_plan(source, plan.graph, history, allow_change=True)
     config = reading.manifest_of(source, started).run_config
     payloads = Payloads()
     vault = Vault(config.secrets, store.secret_key())
+    walked: Walked = {}
+    known: set[tuple[str, str]] = set()
+    for entry in shared:  # before anything is written: the fork is not to begin damaged
+        for _ in sound_parts(entry, source.get, walked, known):
+            pass
     replaced = overridden(entries, at, set_facts or {}, load=source.get, vault=vault, payloads=payloads)
     prefix, past = _parted(shared, replaced, plan.graph, store)
     if source is not store:

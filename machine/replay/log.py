@@ -135,7 +135,7 @@ class ReplayLog:
 
     def pass_over(self) -> None:
         """Take over the rest of the recording as it is, without comparing anything."""
-        self._take_to(len(self._recorded))
+        self._consume_to(len(self._recorded))
 
     def abort(self) -> BaseException | None:
         """Return why the replay cannot go on, whatever a handler made of the exception."""

@@ -51,10 +51,8 @@ class PastRun:
     def read(cls, run_id: str, store: Store) -> PastRun:
         """Read a run. Raises `NotFound`, and `LogError` or `Corruption` when it cannot be trusted."""
         reading.first_entry(store, run_id)
-        check, entries = LogCheck(store.get), []
-        for entry, _ in reading.entries(store, run_id):
-            check.add(entry)
-            entries.append(entry)
+        check = LogCheck(store.get)
+        entries = [entry for entry, _ in reading.checked(store, run_id, check)]
         return cls(run_id, store, entries, check.history, check.end())
 
     @property

@@ -101,10 +101,8 @@ class Recorded:
         config = manifest.run_config
         if undeclared_io is not None:
             config = attrs.evolve(config, undeclared_io=undeclared_io)
-        check, entries = LogCheck(store.get, joins=False), []
-        for entry, _ in reading.entries(store, run_id):
-            check.add(entry)
-            entries.append(entry)
+        check = LogCheck(store.get, joins=False)
+        entries = [entry for entry, _ in reading.checked(store, run_id, check)]
         blocks: list[list[Entry]] = []
         if started.max_concurrency is not None:
             blocks = blocks_of(entries)
