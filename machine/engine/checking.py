@@ -47,6 +47,7 @@ class LogCheck:
         self._load = load
         self._joins = Joins(load) if joins else None
         self._graph: Graph | None = None
+        self._graphs: dict[str, Graph] = {}
         self._passed = 0
 
     def add(self, entry: Entry) -> None:
@@ -57,7 +58,8 @@ class LogCheck:
         """
         event = entry.event
         if isinstance(event, StateEntered | StateSkipped) and self._graph is not None:
-            self._check_turn(entry.seq, event.state_id, self._graph)
+            if event.state_id not in self.history.states:  # else it was its turn when it began
+                self._check_turn(entry.seq, event.state_id, self._graph)
         elif isinstance(event, StateCompleted | StateFailed) and "read" in entry.info:
             _check_read(entry)
         if self._joins is not None:
@@ -77,7 +79,11 @@ class LogCheck:
 
     def _follow(self, seq: int, plan_id: str) -> None:
         """Go on with a plan. All states that have begun must be in it, and none before what it follows."""
-        graph = self._graph = recorded_graph(self._load(plan_id))
+        if self._graph is not None and self._graph.plan_id == plan_id:
+            return
+        if plan_id not in self._graphs:
+            self._graphs[plan_id] = recorded_graph(self._load(plan_id))
+        graph = self._graph = self._graphs[plan_id]
         self._passed = 0
         states = self.history.states
         for state_id in states:

@@ -75,6 +75,8 @@ class History:
     """True when that is another one than it was started with."""
     waits: tuple[Wait, ...] = ()
     """What a suspended run waits for."""
+    waited_for: frozenset[str] = frozenset()
+    """The keys of the effects among that."""
     cancelling: bool = False
     """True when an attempt was cut because the run is to end cancelled."""
     final_snapshot_id: str | None = None
@@ -316,7 +318,7 @@ class History:
             event.attempt,
             event.request_digest,
         )
-        if not fits or all(getattr(wait, "key", None) != event.key for wait in self.waits):
+        if not fits or event.key not in self.waited_for:
             raise LogError(
                 seq, f"the run is suspended and does not wait for {event.key!r}", code=Code.LOG_SUSPENDED
             )
@@ -326,10 +328,8 @@ class History:
         self._no_open_attempt(seq, "is suspended")
         self._become(seq, RunStatus.SUSPENDED)
         self.waits = event.waits
-        known = [
-            wait for wait in self.waits if isinstance(wait, EffectWait) and wait.key not in self.uncertain
-        ]
-        if known or not self.waits:
+        self.waited_for = frozenset(wait.key for wait in self.waits if isinstance(wait, EffectWait))
+        if not self.waits or not self.waited_for <= self.uncertain.keys():
             raise LogError(seq, "the run waits for something that is known", code=Code.LOG_SUSPENDED)
 
     def _resume(self, entry: Entry, event: RunResumed) -> None:

@@ -892,6 +892,7 @@ MIB = 1024 * 1024
         (b"HEADER", b" " * MIB, "bundle_too_large"),
         (b"HEADER", b"{}\n" * MIB, "bundle_invalid"),
         (b'HEADER{"event":{', b"[]," * MIB, "bundle_too_large"),
+        (b'HEADER{"artifact":{', b" " * MIB, "bundle_truncated"),
         (b'{"bundle":{"format":"machine-bundle","version":1', b"[" * MIB, "bundle_too_large"),
     ],
 )
@@ -901,6 +902,14 @@ def test_a_small_file_that_stands_for_a_large_one_is_refused_before_much_is_read
     header = small[: small.index(b"\n") + 1]
     error, peak = peak_of(file(bomb(start.replace(b"HEADER", header), piece, 200)))
     assert error.code == code
+    assert peak < 100 * MIB
+
+
+def test_a_long_line_that_was_changed_is_refused_before_it_is_held(small, file):
+    header = small[: small.index(b"\n") + 1]
+    line = b'{"artifact":{' + b"x" * (200 * MIB) + b',"sum":"0123456789abcdef"}\n'
+    error, peak = peak_of(file(bomb(header, line, 1)))
+    assert (error.code, error.line) == ("bundle_invalid", 2)
     assert peak < 100 * MIB
 
 
