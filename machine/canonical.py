@@ -20,9 +20,9 @@ import orjson
 import rfc8785
 from blake3 import blake3
 
-from machine.errors import CanonicalError, CodecError
+from machine.errors import CanonicalError, Code, CodecError, Corruption
 
-__all__ = ["MAX_DEPTH", "artifact_id", "decode", "encode", "path_of"]
+__all__ = ["MAX_DEPTH", "artifact_id", "decode", "decode_stored", "encode", "path_of"]
 
 MAX_DEPTH: Final = 900
 """This many containers within each other have canonical bytes, however deep the caller's own stack is."""
@@ -335,6 +335,14 @@ def _with_large_ints_as_floats(value: Any) -> Any:
             elif type(item) is int and abs(item) > _MAX_INT:
                 container[step] = float(item)
     return root[0]
+
+
+def decode_stored(artifact_id: str, data: bytes) -> Any:
+    """Return the JSON value of an artifact. Raises `Corruption` (`artifact_corrupt`) when it holds none."""
+    try:
+        return decode(data)
+    except CodecError as exc:
+        raise Corruption(f"artifact {artifact_id} is not JSON: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
 
 
 def artifact_id(data: bytes) -> str:

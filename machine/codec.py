@@ -30,6 +30,7 @@ from cattrs.cols import (
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from machine import canonical, events
+from machine.bounded import in_parts
 from machine.config import (
     AfterEveryState,
     EventProfile,
@@ -106,6 +107,9 @@ def _from(container: type, inner: Callable[[Any, Any], Any]) -> Callable[[Any, A
     return structure
 
 
+_MOST_NAMED: Final = 20
+
+
 def _origin(kind: Any) -> Any:
     return typing.get_origin(kind)
 
@@ -113,9 +117,9 @@ def _origin(kind: Any) -> Any:
 def _strict_containers(converter: cattrs.Converter) -> None:
     def array(kind: Any, _: Any = None) -> Callable[[Any, Any], Any]:
         if typing.get_origin(kind) is not tuple:
-            return _from(list, list_structure_factory(kind, converter))
+            return _from(list, in_parts(_problems, list_structure_factory(kind, converter)))
         if typing.get_args(kind)[-1:] == (Ellipsis,):
-            return _from(list, homogenous_tuple_structure_factory(kind, converter))
+            return _from(list, in_parts(_problems, homogenous_tuple_structure_factory(kind, converter)))
         return _from(list, fixed_tuple)
 
     def fixed_tuple(value: Any, kind: Any) -> Any:
@@ -125,7 +129,7 @@ def _strict_containers(converter: cattrs.Converter) -> None:
         return tuple(converter.structure(item, asked) for item, asked in zip(value, kinds, strict=True))
 
     def mapping(kind: Any, _: Any = None) -> Callable[[Any, Any], Any]:
-        return _from(dict, mapping_structure_factory(kind, converter))
+        return _from(dict, in_parts(_problems, mapping_structure_factory(kind, converter)))
 
     converter.register_structure_hook_factory(lambda kind: _origin(kind) in {list, tuple}, array)
     converter.register_structure_hook_factory(
@@ -233,7 +237,9 @@ def _problems(exc: BaseException) -> list[str]:
         if isinstance(error, KeyError) and not isinstance(error, MachineError):
             return f"required field {error.args[0]!r} is missing"
         if isinstance(error, cattrs.ForbiddenExtraKeysError):
-            return f"unknown fields: {', '.join(sorted(error.extra_fields))}"
+            unknown = sorted(error.extra_fields)
+            more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+            return f"unknown fields: {', '.join(unknown[:_MOST_NAMED])}{more}"
         return str(error)
 
     return cattrs.transform_error(exc, format_exception=describe)

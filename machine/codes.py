@@ -46,6 +46,7 @@ class Code(StrEnum):
     LOG_ATTEMPT_NUMBER = "log_attempt_number"
     LOG_STATE_SETTLED = "log_state_settled"
     LOG_BASE_SNAPSHOT = "log_base_snapshot"
+    LOG_OUT_OF_TURN = "log_out_of_turn"
     LOG_RETRY = "log_retry"
     LOG_DUPLICATE_FACT = "log_duplicate_fact"
     LOG_BAD_EVENT = "log_bad_event"

@@ -17,8 +17,8 @@ import orjson
 from blake3 import blake3
 
 from machine import canonical
-from machine.errors import Code, CodecError, ErrorInfo, LogError
-from machine.ids import RESERVED_FACT_PREFIX
+from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
+from machine.ids import CALL_KEY
 
 __all__ = [
     "CUT_CODES",
@@ -217,9 +217,8 @@ class FactRecorded:
 
         It is not `attempt` when what became of an effect was found out later.
         """
-        if not self.key.startswith(RESERVED_FACT_PREFIX) or not self.key.rpartition("/")[2].isdigit():
-            return None
-        return int(self.key.split("/", 2)[1])
+        found = CALL_KEY.fullmatch(self.key)
+        return None if found is None else int(found[1])
 
 
 @attrs.frozen
@@ -375,16 +374,18 @@ def split_envelope(seq: int, data: bytes) -> tuple[dict[str, Any], bytes, dict[s
         envelope = canonical.decode(data)
         event, info, claimed = envelope["event"], envelope["info"], envelope["seq"]
         run_id, ts_millis = info["run_id"], info["ts_millis"]
-    except (CodecError, LookupError, TypeError):
+        spelled = canonical.encode(envelope)
+    except (CodecError, CanonicalError, LookupError, TypeError):
         raise LogError(seq, "its bytes are not an envelope", code=Code.LOG_BAD_EVENT) from None
     fits = (
         isinstance(event, dict)
         and isinstance(run_id, str)
         and type(ts_millis) is int
+        and ts_millis >= 0
         and type(claimed) is int
         and len(envelope) == 3  # noqa: PLR2004 - event, info and seq
         and not any(isinstance(item, dict | list) for item in info.values())
-        and canonical.encode(envelope) == data
+        and spelled == data
     )
     if not fits:
         raise LogError(seq, "its bytes are not an envelope", code=Code.LOG_BAD_EVENT)

@@ -28,6 +28,11 @@ _SEGMENT: Final = "[a-z][a-z0-9_]{0,62}"
 RESERVED_FACT_PREFIX: Final = "@"
 """Fact keys that the engine assigns begin with this; callers may not."""
 
+CALL_KEY: Final = re.compile(
+    rf"{RESERVED_FACT_PREFIX}[^/]*/([0-9]{{1,9}})(?:/(?:.*/)?[0-9]{{1,9}})?", re.DOTALL
+)
+"""A key that the engine gave to a call of a handler: the state, the attempt, ..., the number of the call."""
+
 STANDARD_TAGS: Final = frozenset(
     {"config", "fetch_data", "compute", "execute", "report", "apply_side_effect", "impure"}
 )

@@ -18,7 +18,7 @@ import attrs
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RetryPolicy
-from machine.errors import Code, IdError, PlanError
+from machine.errors import Code, CodecError, Corruption, IdError, PlanError
 from machine.ids import OpId, StateId
 from machine.ordering import topological
 from machine.state import (
@@ -50,6 +50,8 @@ __all__ = [
     "is_plain",
     "order_of",
     "parts_of",
+    "recorded_graph",
+    "shape_of",
 ]
 
 
@@ -382,20 +384,22 @@ def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
 def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:
     """Return the graph that a plan had when its shape was recorded, with the functions it has today.
 
-    A state that the plan no longer has cannot be run. Raises `PlanError` when the shape is none.
+    A state that the plan no longer has cannot be run. Raises `Corruption` when the shape is none.
     """
-    shape = canonical.decode(shape_bytes)
-    order = order_of(shape)
-    try:
-        metas, edges = parts_of(shape)
-        states = {
-            state_id: _earlier_state(state_id, meta, now.states.get(state_id))
-            for state_id, meta in metas.items()
-        }
-    except (LookupError, TypeError, ValueError):
-        raise PlanError("the recorded plan is not one", code=Code.MALFORMED) from None
+    then = recorded_graph(shape_bytes)
+    metas, _ = parts_of(then.shape())
+    states = {
+        state_id: _earlier_state(state_id, meta, now.states.get(state_id)) for state_id, meta in metas.items()
+    }
+    return attrs.evolve(then, op_id=now.op_id, version=now.version, states=MappingProxyType(states))
+
+
+def recorded_graph(shape_bytes: bytes) -> Graph:
+    """Return the graph of a recorded shape, without functions. Raises `Corruption` when the shape is none."""
     plan_id = canonical.artifact_id(shape_bytes)
-    return Graph(now.op_id, now.version, MappingProxyType(states), tuple(edges), order, plan_id, shape_bytes)
+    shape = shape_of(plan_id, shape_bytes)
+    _, edges = parts_of(shape)
+    return Graph("", "", {}, tuple(edges), order_of(shape), plan_id, shape_bytes)
 
 
 def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None) -> PlanState:
@@ -415,9 +419,22 @@ def parts_of(shape: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
 
 
 def order_of(shape: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the order of the states of a recorded `Graph.shape()`. Raises `PlanError` when it is none."""
+    """Return the order of the states of a `Graph.shape()`."""
+    metas, edges = parts_of(shape)
+    return topological(list(metas), tuple(edges))
+
+
+def shape_of(plan_id: str, data: bytes) -> dict[str, Any]:
+    """Return the `Graph.shape()` that an artifact holds. Raises `Corruption` when it holds none."""
     try:
-        ids = [str(StateId(state["id"])) for state in shape["states"]]
-        return topological(ids, tuple((str(earlier), str(later)) for earlier, later in shape["edges"]))
-    except (LookupError, TypeError, ValueError):
-        raise PlanError("the recorded plan is not one", code=Code.MALFORMED) from None
+        shape = canonical.decode(data)
+        metas, edges = parts_of(shape)
+        if shape.keys() != {"states", "edges"} or not 0 < len(metas) == len(shape["states"]):
+            raise ValueError("its states and edges are not those of a plan")  # noqa: TRY301 - one way to refuse
+        for state_id, meta in metas.items():
+            StateId(state_id)
+            StateMeta().as_recorded(meta)
+        topological(list(metas), tuple(edges))
+    except (CodecError, LookupError, TypeError, ValueError, AttributeError) as exc:
+        raise Corruption(f"artifact {plan_id} is no plan", code=Code.ARTIFACT_CORRUPT) from exc
+    return dict(shape)

@@ -13,8 +13,8 @@ from strategies import FAST, NAMES, acyclic_edges, nothing, plan_of
 
 from machine import Plan, StateMeta, StateOutcome, canonical, open_store, replay, run
 from machine.config import ExponentialBackoff, FixedBackoff, RetryPolicy
-from machine.errors import IdError, PlanError
-from machine.plan import order_of
+from machine.errors import Corruption, IdError, PlanError
+from machine.plan import order_of, shape_of
 
 
 async def other(ctx, io, rec):
@@ -378,28 +378,49 @@ def test_the_shape_that_is_recorded_tells_the_order(data):
     assert canonical.artifact_id(recorded) == graph.plan_id
 
 
+def state_of(state_id="a.b.c", **changes):
+    return {"id": state_id, "meta": {**StateMeta().to_json(), **changes}}
+
+
 @pytest.mark.parametrize(
     "shape",
     [
         None,
         [],
         {},
+        {"states": [], "edges": []},
         {"states": 7, "edges": []},
         {"states": [7], "edges": []},
-        {"states": [{"id": 7}], "edges": []},
-        {"states": [{"id": "Not.an.id"}], "edges": []},
-        {"states": [{"id": "a.b.c"}, {"id": "a.b.c"}], "edges": []},
-        {"states": [{"id": "a.b.c"}], "edges": [["a.b.c", "a.b.d"]]},
-        {"states": [{"id": "a.b.c"}], "edges": [["a.b.c"]]},
-        {"states": [{"id": "a.b.c"}], "edges": [7]},
-        {"states": [{"id": "a.b.c"}], "edges": [["a.b.c", "a.b.c"]]},
+        {"states": [state_of(7)], "edges": []},
+        {"states": [state_of("Not.an.id")], "edges": []},
+        {"states": [state_of(), state_of()], "edges": []},
+        {"states": [state_of()], "edges": [["a.b.c", "a.b.d"]]},
+        {"states": [state_of()], "edges": [["a.b.c"]]},
+        {"states": [state_of()], "edges": [7]},
+        {"states": [state_of()], "edges": [["a.b.c", "a.b.c"]]},
+        {"states": [state_of()], "edges": [], "more": 1},
+        {"states": [{"id": "a.b.c"}], "edges": []},
+        {"states": [{"id": "a.b.c", "meta": []}], "edges": []},
+        {"states": [state_of(timeout=-1)], "edges": []},
+        {"states": [state_of(retry=7)], "edges": []},
+        {"states": [state_of(idempotency=None)], "edges": []},
+        {"states": [state_of(side_effects="some")], "edges": []},
     ],
 )
 def test_a_recorded_shape_that_is_none_is_refused(shape):
-    with pytest.raises(PlanError) as caught:
-        order_of(shape)
+    data = canonical.encode(shape)
+    with pytest.raises(Corruption) as caught:
+        shape_of(canonical.artifact_id(data), data)
 
-    assert caught.value.code == "malformed"
+    assert caught.value.code == "artifact_corrupt"
+
+
+def test_a_recorded_shape_is_read_as_it_was_written():
+    shape = {
+        "states": [state_of(), state_of("a.b.d", on_uncertain="reconcile")],
+        "edges": [["a.b.c", "a.b.d"]],
+    }
+    assert shape_of("0" * 64, canonical.encode(shape)) == shape
 
 
 @pytest.mark.parametrize(

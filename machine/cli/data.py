@@ -14,6 +14,7 @@ from machine.cli.failures import NotHere
 from machine.cli.output import clean, on_terminal
 from machine.cli.session import Injected
 from machine.engine import reading
+from machine.engine.checking import LogCheck
 from machine.errors import Code, CodecError, IdError, UsageError
 from machine.events import RunStarted, StateCompleted
 from machine.ids import ArtifactId
@@ -42,7 +43,7 @@ def context(
         if at is not None and at > head:
             raise UsageError(f"run {run_id} has {head} events, not {at}", code=Code.USAGE)
         seq, snapshot_id = 0, ""
-        for entry, _ in reading.entries(store, run_id, at):
+        for entry, _ in reading.checked(store, run_id, LogCheck(store.get), at):
             if isinstance(entry.event, RunStarted):
                 seq, snapshot_id = entry.seq, entry.event.initial_snapshot_id
             elif isinstance(entry.event, StateCompleted):

@@ -9,7 +9,7 @@ from machine import canonical, codec
 from machine.cli.output import Cell, clean, compact, duration, short
 from machine.cli.reading import not_taken_text, read, short_state, skipped_text
 from machine.cli.session import Injected
-from machine.errors import Code, CodecError, Corruption, UsageError
+from machine.errors import Code, UsageError
 from machine.events import (
     EVENT_TYPES,
     DomainEventRecorded,
@@ -187,10 +187,7 @@ def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
 
 
 def _stored(store: Store, artifact_id: str) -> Any:
-    try:
-        return canonical.decode(store.get(artifact_id))
-    except CodecError as exc:
-        raise Corruption(f"artifact {artifact_id} is not JSON: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
+    return canonical.decode_stored(artifact_id, store.get(artifact_id))
 
 
 def _outcome(store: Store, fact: FactRecorded) -> dict[str, Any]:

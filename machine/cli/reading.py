@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from machine import canonical
 from machine.cli.output import clean
 from machine.engine import reading
-from machine.errors import Code, MachineError, UsageError
+from machine.engine.checking import LogCheck
+from machine.errors import Code, UsageError
 from machine.events import Entry, FactRecorded, RunStarted, StateCompleted, StateEntered, StateFailed
 from machine.kernel import rules, state_history
 from machine.kernel.history import History, StateStatus
-from machine.plan import order_of
 from machine.stores.base import Store
 
 __all__ = [
@@ -67,12 +66,11 @@ class RunLog:
 
 def read(store: Store, run_id: str) -> RunLog:
     """Return a run's log, folded. Raises `LogError` or `Corruption` when it cannot be trusted."""
-    history = History()
+    check = LogCheck(store.get)
     entries: list[Entry] = []
     times: dict[str, StateTimes] = {}
     since: dict[str, int] = {}
-    for entry, _ in reading.entries(store, run_id):
-        history.advance(entry)
+    for entry, _ in reading.checked(store, run_id, check):
         entries.append(entry)
         event = entry.event
         if isinstance(event, StateEntered):
@@ -87,15 +85,7 @@ def read(store: Store, run_id: str) -> RunLog:
                 state.ms += max(entry.ts_millis - since[event.state_id], 0)
             trace = entry.info.get("trace")
             state.trace = trace if isinstance(trace, str) else None
-    return RunLog(entries, history, _order(store, history), times)
-
-
-def _order(store: Store, history: History) -> tuple[str, ...]:
-    assert history.started is not None
-    try:
-        return order_of(canonical.decode(store.get(history.plan_id or "")))
-    except MachineError:  # `verify` says so; the log can be shown without it
-        return tuple(history.states)
+    return RunLog(entries, check.history, check.end(), times)
 
 
 def short_state(state_id: str) -> str:

@@ -354,7 +354,7 @@ class Run:
         """Have the state's reconcile function say what became of each effect that has no outcome."""
         state, history = scope.state, self.log.history
         for intent in history.uncertain_of(state.id):
-            request = canonical.decode(self.log.load(intent.request_digest))
+            request = canonical.decode_stored(intent.request_digest, self.log.load(intent.request_digest))
             effect = UncertainEffect(
                 intent.key, namespace_of(intent), request, intent.idempotency_key, intent.attempt
             )

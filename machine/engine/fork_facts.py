@@ -43,7 +43,8 @@ def overridden(
         if entry.seq in names:
             raise UsageError(f"{names[entry.seq]!r} and {name!r} are the same fact, at event {entry.seq}")
         names[entry.seq] = name
-        data = _response(fact, canonical.decode(load(fact.request_digest)), value, vault)
+        request = canonical.decode_stored(fact.request_digest, load(fact.request_digest))
+        data = _response(fact, request, value, vault)
         outcome = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data))
         event = attrs.evolve(fact, outcome=outcome)
         found[entry.seq] = entry._replace(event=event, body=codec.encode_event(event))
@@ -90,7 +91,7 @@ def _named(name: str, entries: Sequence[Entry], at: int) -> Entry:
     """Return the fact that a key means: the whole of it, its seq, or a beginning that no other key has."""
     facts = [entry for entry in entries if isinstance(entry.event, FactRecorded)]
     shared = [entry for entry in facts if entry.seq <= at]
-    exact = [entry for entry in shared if _key(entry) == name or (name.isdigit() and entry.seq == int(name))]
+    exact = [entry for entry in shared if _key(entry) == name or name == str(entry.seq)]
     if exact:
         return next((entry for entry in reversed(exact) if _key(entry) == name), exact[0])
     begun = [entry for entry in shared if name and _begins(name, entry)]

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from machine.engine import reading
 from machine.engine.driven import Outside
 from machine.engine.log import Draft, LiveLog
-from machine.engine.past import SharedPast
+from machine.engine.past import SharedPast, shared_past_id
 from machine.events import Entry
 from machine.io.scope import Payloads
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store, StoredEvent
 
-__all__ = ["SHARED_PAST_ID", "ForkLog", "past_of", "shared_past_id"]
-
-SHARED_PAST_ID: Final = "shared_past_id"
-"""Where the first event's info names the artifact of the shared past."""
-
-
-def shared_past_id(entry: Entry) -> str | None:
-    """Return the id of the shared past that a run's first entry names, None when it names none."""
-    found = entry.info.get(SHARED_PAST_ID)
-    return found if isinstance(found, str) else None
+__all__ = ["ForkLog", "past_of"]
 
 
 def past_of(store: Store, run_id: str) -> SharedPast | None:

@@ -51,7 +51,7 @@ async def resolve(
     with Keeper(store, run_id) as keeper:
         history, chain = reading.folded(store, run_id)
         intent = history.uncertain[_waited_for(history, key)]
-        request = canonical.decode(store.get(intent.request_digest))
+        request = canonical.decode_stored(intent.request_digest, store.get(intent.request_digest))
         answer = NotDone() if not_done else Happened(outcome)
         vault = _vault(store, history)
         fact, payloads = told(intent, request, answer, intent.attempt, vault)

@@ -7,15 +7,16 @@ read. Otherwise it is run again and its calls are answered from here. It decides
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from machine import canonical, codec
-from machine.errors import Code, CodecError, Corruption
+from machine.errors import Code, Corruption, MachineError
 from machine.events import (
     EffectIntended,
     Entry,
@@ -24,6 +25,7 @@ from machine.events import (
     FactRecorded,
     FactValue,
     RunResumed,
+    RunStarted,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -36,7 +38,12 @@ from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.secrets.handle import has_handle, stripped
 
-__all__ = ["Segment", "SharedPast"]
+__all__ = ["SHARED_PAST_ID", "Segment", "SharedPast", "shared_past_id"]
+
+SHARED_PAST_ID: Final = "shared_past_id"
+"""Where the first event's info names the artifact of the shared past."""
+
+_NUMBER: Final = re.compile("[0-9]{1,9}")
 
 _Explicit = dict[str, FactOutcome | None]
 _Found = tuple[int, FactRecorded]
@@ -148,7 +155,7 @@ class SharedPast:
             ]
             plan_id, goes_on_with = value["plan_id"], value["goes_on_with"]
             return cls(entries, plan_id, value["overridden"], load, goes_on_with=goes_on_with)
-        except (CodecError, LookupError, TypeError) as exc:
+        except (MachineError, LookupError, TypeError, ValueError, AttributeError) as exc:
             raise Corruption(
                 f"the shared past of a fork is not one: {exc}", code=Code.ARTIFACT_CORRUPT
             ) from exc
@@ -239,7 +246,7 @@ class SharedPast:
     def _nth(self, call: Call, alike: Sequence[_Found], state_id: str, *, keeps_all: bool) -> _Found | None:
         """Return what the n-th call with a request was given in the same round, as its last attempt saw it."""
         occurrence = call.key.rpartition("/")[2]
-        if not occurrence.isdigit():  # what a reconcile function asks is how the world stands now
+        if not _NUMBER.fullmatch(occurrence):  # what a reconcile function asks is how the world stands now
             return None
         successes = [item for item in alike if item[1].outcome.final and item[1].made_in is not None]
         attempts = self._attempts(state_id)
@@ -303,6 +310,12 @@ class SharedPast:
             name = fact.key if _is_explicit(fact.key) else fact.state_id
             found[name, fact.namespace].setdefault(fact.request_digest, []).append(item)
         return found
+
+
+def shared_past_id(entry: Entry) -> str | None:
+    """Return the id of the shared past that a run's first entry names, None when it names none."""
+    found = entry.info.get(SHARED_PAST_ID) if isinstance(entry.event, RunStarted) else None
+    return found if isinstance(found, str) else None
 
 
 def _is_explicit(key: str) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 
 from machine import canonical
-from machine.errors import Code, CodecError, Corruption, PlanError
+from machine.errors import Code, PlanError
 from machine.kernel.history import History
-from machine.plan import Graph, parts_of
+from machine.plan import Graph, parts_of, shape_of
 from machine.stores.base import Store
 
 __all__ = ["PlanChange", "check_plan", "plan_changes", "recorded_shape"]
@@ -26,12 +26,7 @@ class PlanChange:
 
 def recorded_shape(store: Store, plan_id: str) -> dict[str, Any]:
     """Return the shape of a plan that a run went by. Raises `Corruption` when the artifact is none."""
-    try:
-        shape = canonical.decode(store.get(plan_id))
-        parts_of(shape)
-    except (CodecError, LookupError, TypeError, ValueError):
-        raise Corruption(f"artifact {plan_id} is no plan", code=Code.ARTIFACT_CORRUPT) from None
-    return dict(shape)
+    return shape_of(plan_id, store.get(plan_id))
 
 
 def check_plan(store: Store, graph: Graph, history: History, *, allow_change: bool) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from machine import canonical, codec
 from machine.config import BuildProvenance, RunManifest
+from machine.engine.checking import LogCheck, provenance_id
 from machine.errors import Code, CodecError, Corruption, LogError, NotFound
 from machine.events import Entry, RunStarted, chain_next
 from machine.kernel.history import History
@@ -14,7 +16,18 @@ from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
 
 _T = TypeVar("_T")
 
-__all__ = ["entries", "first_entry", "folded", "manifest_of", "parent_of", "provenance_of", "require_run"]
+_SEQ: Final = re.compile("[0-9]{1,16}")
+
+__all__ = [
+    "checked",
+    "entries",
+    "first_entry",
+    "folded",
+    "manifest_of",
+    "parent_of",
+    "provenance_of",
+    "require_run",
+]
 
 
 def require_run(store: Store, run_id: str) -> None:
@@ -43,14 +56,25 @@ def entries(store: Store, run_id: str, to_seq: int | None = None) -> Iterator[tu
         expected += 1
 
 
+def checked(
+    store: Store, run_id: str, check: LogCheck, to_seq: int | None = None
+) -> Iterator[tuple[Entry, StoredEvent]]:
+    """Yield a run's entries as `entries` does, each after `check` has taken it in. Raises what that raises too."""
+    for entry, stored in entries(store, run_id, to_seq):
+        check.add(entry)
+        yield entry, stored
+
+
 def folded(store: Store, run_id: str) -> tuple[History, bytes]:
-    """Return what the whole log of a run says, and its last chain value. Raises `NotFound` or `LogError`."""
+    """Return what the whole log of a run says, and its last chain value.
+
+    Raises `NotFound`, and what `LogCheck` raises for a log that breaks a rule.
+    """
     first_entry(store, run_id)
-    history, chain = History(), ZERO_CHAIN
-    for entry, stored in entries(store, run_id):
-        history.advance(entry)
+    check, chain = LogCheck(store.get), ZERO_CHAIN
+    for _, stored in checked(store, run_id, check):
         chain = stored.chain
-    return history, chain
+    return check.history, chain
 
 
 def first_entry(store: Store, run_id: str) -> tuple[Entry, RunStarted]:
@@ -68,20 +92,18 @@ def manifest_of(store: Store, started: RunStarted) -> RunManifest:
 
 
 def provenance_of(store: Store, entry: Entry) -> BuildProvenance | None:
-    """Return the provenance noted at a run's first entry, None when none was kept or it cannot be read."""
-    artifact_id = entry.info.get("provenance_id")
-    if not isinstance(artifact_id, str):
-        return None
-    try:
-        return _artifact(store, artifact_id, BuildProvenance)
-    except (Corruption, NotFound):  # it explains, it never decides: a run must not fail for it
-        return None
+    """Return the provenance noted at a run's first entry, None when none was.
+
+    Raises `NotFound` or `Corruption` when it was and is not there any more.
+    """
+    artifact_id = provenance_id(entry)
+    return None if artifact_id is None else _artifact(store, artifact_id, BuildProvenance)
 
 
 def parent_of(entry: Entry) -> tuple[str, int] | None:
     """Return the run that a run was forked from, and the last event they share; None when it was not forked."""
     run_id, seq = entry.info.get("parent_run_id"), entry.info.get("parent_seq")
-    if not isinstance(run_id, str) or not isinstance(seq, str) or not seq.isdecimal():
+    if not isinstance(run_id, str) or not isinstance(seq, str) or not _SEQ.fullmatch(seq):
         return None
     return run_id, int(seq)
 

@@ -10,6 +10,7 @@ import attrs
 
 from machine import canonical
 from machine.engine import reading
+from machine.engine.checking import LogCheck
 from machine.errors import CodecError
 from machine.kernel.snapshot import Snapshot
 from machine.secrets.find import Found, found
@@ -42,7 +43,7 @@ def scan(run_id: str, *, store: Store, policy: SecretPolicy | None = None) -> li
     rules = rules_of(policy)
     leaks: list[Leak] = []
     named: list[str] = []
-    for entry, stored in reading.entries(store, run_id):
+    for entry, stored in reading.checked(store, run_id, LogCheck(store.get)):
         leaks += _leaks(rules, f"event {entry.seq}", canonical.decode(stored.data))
         named += _named_in(stored.data)
         snapshot_id = getattr(

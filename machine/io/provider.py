@@ -379,7 +379,8 @@ class IoProvider(ABC):
                 raise IoError.from_fact(kind, info)
             case FactValue(payload_id):
                 # decoded from the recorded bytes, live as in replay: a live value equals its replayed value
-                return IoResult(canonical.decode(self._scope.log.load(payload_id)), fact.key, payload_id)
+                value = canonical.decode_stored(payload_id, self._scope.log.load(payload_id))
+                return IoResult(value, fact.key, payload_id)
 
     def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:
         scope = self._scope

@@ -98,7 +98,8 @@ async def _read_again(scope: AttemptScope, name: str, mac: str) -> bool:
         if fact.namespace != SECRET or not isinstance(fact.outcome, FactValue):
             continue
         # a name that comes from anywhere else must not make us read the environment
-        if canonical.decode(scope.log.load(fact.outcome.payload_id)) == {MARK: name, "mac": mac}:
+        payload_id = fact.outcome.payload_id
+        if canonical.decode_stored(payload_id, scope.log.load(payload_id)) == {MARK: name, "mac": mac}:
             assert transport is not None
             request = secret_request(name)
             taken_in(scope, request, await transport.perform(SECRET, request), mac)

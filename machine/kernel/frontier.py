@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from machine import canonical
-from machine.errors import Code, ErrorCategory, ErrorInfo
+from machine.errors import Code, CodecError, ErrorCategory, ErrorInfo
 from machine.kernel.history import History, StateHistory, StateStatus
 from machine.kernel.snapshot import Load, Snapshot, Value
 from machine.plan import Graph
@@ -290,9 +290,13 @@ def _error(message: str, hint: str, code: Code, details: Mapping[str, Any]) -> E
     )
 
 
-def _keys(read: str | None) -> list[str]:
-    keys: list[str] = canonical.decode(read.encode()) if read else []
-    return keys
+def _keys(read: object) -> list[str]:
+    """Return the keys that a log says were read. It is informational: where it cannot be read, there are none."""
+    try:
+        keys = canonical.decode(read.encode()) if isinstance(read, str) else []
+    except CodecError:
+        return []
+    return keys if isinstance(keys, list) and all(isinstance(key, str) for key in keys) else []
 
 
 def _bits(states: int) -> Iterator[int]:

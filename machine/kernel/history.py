@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 import attrs
 from blake3 import blake3
 
+from machine.config import LONGEST_SECONDS, MOST_CONCURRENT
 from machine.errors import Code, ErrorInfo, LogError
 from machine.events import (
     STOPPED_CODES,
@@ -74,6 +75,8 @@ class History:
     """True when that is another one than it was started with."""
     waits: tuple[Wait, ...] = ()
     """What a suspended run waits for."""
+    waited_for: frozenset[str] = frozenset()
+    """The keys of the effects among that."""
     cancelling: bool = False
     """True when an attempt was cut because the run is to end cancelled."""
     final_snapshot_id: str | None = None
@@ -184,6 +187,10 @@ class History:
     def _start(self, entry: Entry, event: RunStarted) -> None:
         if self.started is not None:
             raise LogError(entry.seq, "run_started again", code=Code.LOG_SECOND_START)
+        most = event.max_concurrency
+        if most is not None and not 1 <= most <= MOST_CONCURRENT:
+            text = f"at most {most} attempts at a time is no number of attempts, 1 to {MOST_CONCURRENT}"
+            raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
         self.run_id, self.started, self.started_ms = entry.run_id, event, entry.ts_millis
         self.checkpoint, self.plan_id = event.initial_snapshot_id, event.plan_id
         self._become(entry.seq, RunStatus.RUNNING)
@@ -270,6 +277,9 @@ class History:
                 f"a retry of {event.state_id} as attempt {event.attempt}, which did not just fail before it",
                 code=Code.LOG_RETRY,
             )
+        if not 0 <= event.delay_ms <= LONGEST_SECONDS * 1000:
+            text = f"a retry of {event.state_id} after {event.delay_ms} ms: not from now to one year"
+            raise LogError(entry.seq, text, code=Code.LOG_RETRY)
         state.status = StateStatus.WAITING
         state.retry_delay_ms, state.retry_ts_millis = event.delay_ms, entry.ts_millis
 
@@ -328,7 +338,7 @@ class History:
             event.attempt,
             event.request_digest,
         )
-        if not fits or all(getattr(wait, "key", None) != event.key for wait in self.waits):
+        if not fits or event.key not in self.waited_for:
             raise LogError(
                 seq, f"the run is suspended and does not wait for {event.key!r}", code=Code.LOG_SUSPENDED
             )
@@ -338,10 +348,8 @@ class History:
         self._no_open_attempt(seq, "is suspended")
         self._become(seq, RunStatus.SUSPENDED)
         self.waits = event.waits
-        known = [
-            wait for wait in self.waits if isinstance(wait, EffectWait) and wait.key not in self.uncertain
-        ]
-        if known or not self.waits:
+        self.waited_for = frozenset(wait.key for wait in self.waits if isinstance(wait, EffectWait))
+        if not self.waits or not self.waited_for <= self.uncertain.keys():
             raise LogError(seq, "the run waits for something that is known", code=Code.LOG_SUSPENDED)
 
     def _resume(self, entry: Entry, event: RunResumed) -> None:

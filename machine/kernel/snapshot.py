@@ -9,7 +9,7 @@ not at hand are asked for through `load`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -23,6 +23,9 @@ __all__ = ["INLINE_MAX", "LEAF_MAX", "Load", "Snapshot", "Value"]
 
 LEAF_MAX: Final = 16
 """The most entries a leaf holds; a subtree with no more is always one leaf."""
+
+_LONGEST_PATH: Final = 64
+"""As many branches lead to a leaf at most: one for each hex digit of the hash of a key."""
 
 INLINE_MAX: Final = 128
 """A value of more canonical bytes than this is an artifact of its own."""
@@ -159,7 +162,7 @@ class Snapshot:
     @classmethod
     def open(cls, snapshot_id: str, load: Load) -> Snapshot:
         """Return the snapshot with an id; its nodes are loaded as they are needed. Raises what `load` raises."""
-        return cls(_parse(snapshot_id, load), load)
+        return cls(_parse(snapshot_id, load, ""), load)
 
     @property
     def id(self) -> str:
@@ -183,42 +186,62 @@ class Snapshot:
             if child is None:
                 return None
             if isinstance(child, str):  # the node is what its id says, so knowing it changes nothing
-                child = node.children[nibble] = self._loaded(child)
+                child = node.children[nibble] = self._loaded(child, path.hex()[: depth + 1])
             node, depth = child, depth + 1
         return node.entries.get(key)
 
+    def decoded(self, key: str) -> Any:
+        """Return a key's value as JSON; the key must be there. Raises `Corruption` when its bytes are none."""
+        value = self.value(key)
+        assert value is not None
+        return canonical.decode_stored(value.ref or self.id, self._bytes(value))
+
     def keys(self) -> Iterator[str]:
         """Yield every key, in no particular order."""
-        for leaf in self._leaves(self._root):
+        for leaf in self._leaves(self._root, ""):
             yield from leaf.entries
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole context, decoded, keys sorted."""
         values = {
-            key: canonical.decode(self._bytes(value))
-            for leaf in self._leaves(self._root)
+            key: canonical.decode_stored(value.ref or self.id, self._bytes(value))
+            for leaf in self._leaves(self._root, "")
             for key, value in leaf.entries.items()
         }
         return dict(sorted(values.items()))
 
-    def artifact_ids(self, skip: Container[str] = ()) -> Iterator[str]:
-        """Yield the id of every artifact the snapshot is made of: its nodes and its larger values.
+    def parts(self, walked: dict[tuple[str, str], int] | None = None) -> Iterator[tuple[str, bool]]:
+        """Yield the id of every artifact the snapshot is made of, and whether it is a node: else a larger value.
 
-        A node comes before what it holds, and that in the order of its children or keys. A subtree whose
-        node is in `skip` is passed over.
+        A node comes before what it holds, and that in the order of its children or keys. `walked` are the nodes
+        that were walked before, by place and id, with how many keys each holds: they are passed over, and it
+        grows. Raises `Corruption` for a tree that is not the one its keys make, and what `load` raises.
         """
-        stack: list[_Node | str] = [self._root]
-        while stack:
-            child = stack.pop()
-            if (child if isinstance(child, str) else child.id) in skip:
-                continue
-            node = self._loaded(child)
-            if isinstance(node, _Branch):
-                stack.extend(reversed(node.children.values()))
-                yield node.id
-            else:
-                yield node.id
-                yield from (value.ref for value in node.entries.values() if value.ref)
+        yield from self._parts(self._root.id, "", {} if walked is None else walked)
+
+    def _parts(
+        self, node_id: str, prefix: str, walked: dict[tuple[str, str], int]
+    ) -> Generator[tuple[str, bool], None, int]:
+        """Yield the parts of a subtree, and return how many keys it holds."""
+        known = walked.get((prefix, node_id))
+        if known is not None:
+            return known
+        node = self._root if not prefix else _parse(node_id, self._load, prefix)
+        yield node_id, True
+        if isinstance(node, _Branch):
+            count = 0
+            for nibble, child in node.children.items():
+                child_id = child if isinstance(child, str) else child.id
+                count += yield from self._parts(child_id, f"{prefix}{nibble:x}", walked)
+        else:
+            count = node.count
+            for value in node.entries.values():
+                if value.ref:
+                    yield value.ref, False
+        if count != node.count:
+            raise _no_snapshot(node_id)
+        walked[prefix, node_id] = count
+        return count
 
     def update(
         self, writes: Mapping[str, bytes | None]
@@ -258,7 +281,9 @@ class Snapshot:
         for change in changes:
             groups.setdefault(_nibble(change[1], depth), []).append(change)
         for nibble, group in groups.items():
-            before = self._loaded(children[nibble]) if nibble in children else _Leaf({})
+            here = children.get(nibble)
+            under = "" if here is None or not isinstance(here, str) else group[0][1].hex()[: depth + 1]
+            before = _Leaf({}) if here is None else self._loaded(here, under)
             after = self._merge(before, depth + 1, group)
             count += (after.count if after else 0) - before.count
             if after is None:
@@ -268,20 +293,24 @@ class Snapshot:
         if count > LEAF_MAX:
             return _Branch(children, count)
         merged: dict[str, Value] = {}
-        for child in children.values():
-            for leaf in self._leaves(self._loaded(child)):
+        above = changes[0][1].hex()[:depth]
+        for nibble, child in children.items():
+            under = f"{above}{nibble:x}"
+            for leaf in self._leaves(self._loaded(child, under), under):
                 merged.update(leaf.entries)
         return _build(merged, depth)
 
-    def _leaves(self, node: _Node) -> Iterator[_Leaf]:
+    def _leaves(self, node: _Node, prefix: str) -> Iterator[_Leaf]:
         if isinstance(node, _Leaf):
             yield node
             return
-        for _, child in sorted(node.children.items()):
-            yield from self._leaves(self._loaded(child))
+        for nibble, child in sorted(node.children.items()):
+            under = f"{prefix}{nibble:x}"
+            yield from self._leaves(self._loaded(child, under), under)
 
-    def _loaded(self, node: _Node | str) -> _Node:
-        return _parse(node, self._load) if isinstance(node, str) else node
+    def _loaded(self, node: _Node | str, prefix: str) -> _Node:
+        """Return a node that stands where the paths of keys begin with `prefix`, in hex."""
+        return _parse(node, self._load, prefix) if isinstance(node, str) else node
 
     def _bytes(self, value: Value) -> bytes:
         return self._load(value.ref or "") if value.data is None else value.data
@@ -312,17 +341,35 @@ def _collect(node: _Node, into: dict[str, bytes]) -> None:
     into[node.id] = node.data
 
 
-def _parse(node_id: str, load: Load) -> _Node:
-    """Return the node of an artifact. Raises `Corruption` unless its bytes are the canonical ones of a node."""
+def _parse(node_id: str, load: Load, prefix: str) -> _Node:
+    """Return the node of an artifact, which stands where the paths of keys begin with `prefix`.
+
+    Raises `Corruption` unless its bytes are the canonical ones of a node that belongs there.
+    """
     data = load(node_id)
     try:
         node = _node(canonical.decode(data))
-        sound = node.id == node_id
+        sound = node.id == node_id and _belongs(node, prefix)
     except (CodecError, CanonicalError, LookupError, TypeError, ValueError, AttributeError):
         sound = False
     if not sound:
-        raise Corruption(f"artifact {node_id} is not a snapshot", code=Code.ARTIFACT_CORRUPT)
+        raise _no_snapshot(node_id)
     return node
+
+
+def _no_snapshot(node_id: str) -> Corruption:
+    return Corruption(f"artifact {node_id} is not a snapshot", code=Code.ARTIFACT_CORRUPT)
+
+
+def _belongs(node: _Node, prefix: str) -> bool:
+    """Say whether a node may stand where the paths of keys begin with `prefix`: the shape follows from the keys."""
+    if isinstance(node, _Branch):
+        return len(prefix) < _LONGEST_PATH and node.count > LEAF_MAX
+    if not prefix:
+        return len(node.entries) <= LEAF_MAX
+    return 0 < len(node.entries) <= LEAF_MAX and all(
+        _path(key).hex().startswith(prefix) for key in node.entries
+    )
 
 
 def _node(value: Any) -> _Node:

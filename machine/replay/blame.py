@@ -15,6 +15,7 @@ from typing import Any, Final
 import attrs
 
 from machine import canonical
+from machine.engine.plan_change import recorded_shape
 from machine.errors import Code, UsageError
 from machine.events import FactRecorded, RunStarted, StateCompleted, StateEntered, StateFailed
 from machine.ids import RESERVED_FACT_PREFIX
@@ -247,7 +248,7 @@ class _Chain:
         if not tokens:
             return snapshot.to_dict()
         data = snapshot.get(tokens[0])
-        return ABSENT if data is None else value_at(canonical.decode(data), tokens[1:])
+        return ABSENT if data is None else value_at(snapshot.decoded(tokens[0]), tokens[1:])
 
     def writes(self, tokens: Sequence[str], last: int) -> Iterator[Write]:
         """Yield the changes of a value up to a checkpoint, in order. Writing the same again is not seen."""
@@ -255,7 +256,8 @@ class _Chain:
         for index, data in self._versions(tokens[0]):
             if index > last:
                 return
-            value = ABSENT if data is None else value_at(canonical.decode(data), tokens[1:])
+            decoded = self.checkpoints[index].snapshot.decoded
+            value = ABSENT if data is None else value_at(decoded(tokens[0]), tokens[1:])
             if _differ(value, before):
                 kind, shown = ("removed", None) if value is ABSENT else ("set", value)
                 point = self.checkpoints[index]
@@ -311,7 +313,7 @@ class _Chain:
     def _keys(self, base: int, wanted: dict[str, Any]) -> Iterator[KeySource]:
         snapshot = self.checkpoints[base + 1].base
         for key in sorted(snapshot.keys()):
-            found = occurrences(wanted, canonical.decode(snapshot.get(key) or b"null")) if wanted else []
+            found = occurrences(wanted, snapshot.decoded(key)) if wanted else []
             tokens = [key, *_common([tokens_of(item.pointer) for item in found])]
             *_, write = self.writes(tokens, base)
             yield KeySource(pointer_of(tokens), write.seq, write.state_id, found)
@@ -335,7 +337,7 @@ class _Chain:
 
     def _reuses_from(self, state_id: str, attempt: int) -> int:
         """Return the first attempt whose successes an attempt of the state may draw on."""
-        plan, _ = parts_of(self.run.json(self.run.history.plan_id or ""))
+        plan, _ = parts_of(recorded_shape(self.run.store, self.run.history.plan_id or ""))
         if plan.get(state_id, {}).get("side_effects") == SideEffects.APPLY_SIDE_EFFECT:
             return 0
         fresh = began = 0

@@ -29,12 +29,14 @@ __all__ = [
     "MAX_JSON",
     "MAX_JSON_LINE",
     "MAX_LINE",
+    "SUM_BYTES",
     "VERSION",
     "Header",
     "artifact_line",
     "check_sum",
     "end_line",
     "event_line",
+    "fits",
     "header_line",
     "parse_artifact",
     "parse_event",
@@ -64,7 +66,7 @@ _VERSION: Final = re.compile(re.escape(_START) + rb"([1-9]\d{0,8})[,}]")
 _ID: Final = rb"[0-9a-f]{64}"
 _KIND: Final = rb"[a-z_]{1,64}"
 _SUM: Final = re.compile(rb',"sum":"([0-9a-f]{16})"\}')
-_SUM_BYTES: Final = len(b',"sum":"0123456789abcdef"}')
+SUM_BYTES: Final = len(b',"sum":"0123456789abcdef"}')
 _FORMS: Final = {
     "json": rb'\{"artifact":\{"id":"(?P<id>%b)","json":(?P<content>.*),"kind":"(?P<kind>%b)"\}',
     "text": rb'\{"artifact":\{"id":"(?P<id>%b)","kind":"(?P<kind>%b)","text":(?P<content>".*")\}',
@@ -156,13 +158,18 @@ def version_of(head: bytes) -> int | None:
 
 def check_sum(line: bytes) -> None:
     """Raise `ValueError` unless the line ends in the checksum of what stands before it."""
-    found = _SUM.fullmatch(line, max(len(line) - _SUM_BYTES, 0))
+    found = _SUM.fullmatch(line, max(len(line) - SUM_BYTES, 0))
     if found is None:
         raise ValueError("it does not end in a checksum: it was changed")
-    digest = blake3(memoryview(line)[:-_SUM_BYTES])
-    digest.update(b"}")
-    if digest.hexdigest()[:16].encode() != found[1]:
+    if not fits(blake3(memoryview(line)[:-SUM_BYTES]), line[-SUM_BYTES:]):
         raise ValueError("its checksum does not fit: it was changed")
+
+
+def fits(hashed: blake3, ending: bytes) -> bool:
+    """Say whether a line ends as it must: `hashed` is what stands before its last `SUM_BYTES`, the ending."""
+    found = _SUM.fullmatch(ending)
+    hashed.update(b"}")
+    return found is not None and hashed.hexdigest()[:16].encode() == found[1]
 
 
 def _decoded(data: bytes) -> Any:
@@ -219,7 +226,7 @@ def parse_artifact(line: bytes) -> Artifact:
 
 def _matched(line: bytes) -> tuple[str, re.Match[bytes]]:
     for form, pattern in _PATTERNS.items():
-        found = pattern.fullmatch(line, 0, len(line) - _SUM_BYTES)
+        found = pattern.fullmatch(line, 0, len(line) - SUM_BYTES)
         if found is not None:
             return form, found
     raise ValueError("it is not an artifact: an id, a kind, and one of json, text and base64")

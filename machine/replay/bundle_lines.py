@@ -13,12 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from blake3 import blake3
+
 from machine.errors import BundleError, Code
 from machine.replay.bundle_format import (
     ARTIFACT,
     MAX_JSON_LINE,
     MAX_LINE,
+    SUM_BYTES,
     VERSION,
+    fits,
     starts_as_bundle,
     version_of,
 )
@@ -63,13 +67,10 @@ def read_lines(path: str) -> Iterator[bytes]:
 
 def _lines(file: IO[bytes], path: str) -> Iterator[bytes]:
     held = bytearray()
-    number, total, begun = 1, 0, False
+    number, total, begun, looked_ahead = 1, 0, False, False
     for chunk in _content(file, path):
         total += len(chunk)
-        if total > MAX_BUNDLE:
-            raise BundleError(
-                f"it holds more than {MAX_BUNDLE} bytes", path=path, line=number, code=Code.BUNDLE_TOO_LARGE
-            )
+        _check_total(total, path, number)
         if not begun:
             _check_start(chunk, path)
             begun = True
@@ -82,10 +83,56 @@ def _lines(file: IO[bytes], path: str) -> Iterator[bytes]:
             number, start = number + 1, end + 1
         held += memoryview(chunk)[start:]
         _check_length(held, path, number)
+        if len(held) > MAX_JSON_LINE and not looked_ahead:
+            looked_ahead = True
+            with Path(path).open("rb") as again:
+                _look_ahead(again, path)
     if held or not begun:
         text = "it ends within a line" if held else "it is empty"
         raise BundleError(
             f"{text}: a part of it is missing", path=path, line=number, code=Code.BUNDLE_TRUNCATED
+        )
+
+
+def _look_ahead(file: IO[bytes], path: str) -> None:
+    """Refuse a file with a long line that does not end in its checksum, holding no more of it than a piece.
+
+    A few bytes of gzip may stand for a line of hundreds of megabytes, which is to be held only when it is one.
+    """
+    number, total, length = 1, 0, 0
+    hashed, tail = blake3(), b""
+    for chunk in _content(file, path):
+        total += len(chunk)
+        _check_total(total, path, number)
+        start = 0
+        while start < len(chunk):
+            end = chunk.find(b"\n", start)
+            piece = chunk[start:] if end < 0 else chunk[start:end]
+            start, length = start + len(piece) + 1, length + len(piece)
+            if length > MAX_LINE:
+                raise _too_long(MAX_LINE, path, number)
+            tail += piece
+            hashed.update(memoryview(tail)[:-SUM_BYTES])
+            tail = tail[-SUM_BYTES:]
+            if end < 0:
+                continue
+            if length > MAX_JSON_LINE and not fits(hashed, tail):
+                raise BundleError("its checksum does not fit: it was changed", path=path, line=number)
+            number, length = number + 1, 0
+            hashed, tail = blake3(), b""
+    if length > MAX_JSON_LINE:
+        raise BundleError(
+            "it ends within a line: a part of it is missing",
+            path=path,
+            line=number,
+            code=Code.BUNDLE_TRUNCATED,
+        )
+
+
+def _check_total(total: int, path: str, number: int) -> None:
+    if total > MAX_BUNDLE:
+        raise BundleError(
+            f"it holds more than {MAX_BUNDLE} bytes", path=path, line=number, code=Code.BUNDLE_TOO_LARGE
         )
 
 
@@ -106,9 +153,11 @@ def _check_start(head: bytes, path: str) -> None:
 def _check_length(line: bytearray, path: str, number: int) -> None:
     most = MAX_LINE if line.startswith(ARTIFACT) else MAX_JSON_LINE
     if len(line) > most:
-        raise BundleError(
-            f"it is longer than {most} bytes", path=path, line=number, code=Code.BUNDLE_TOO_LARGE
-        )
+        raise _too_long(most, path, number)
+
+
+def _too_long(most: int, path: str, number: int) -> BundleError:
+    return BundleError(f"it is longer than {most} bytes", path=path, line=number, code=Code.BUNDLE_TOO_LARGE)
 
 
 def _content(file: IO[bytes], path: str) -> Iterator[bytes]:

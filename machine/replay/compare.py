@@ -14,6 +14,7 @@ import attrs
 
 from machine.catalogue import Catalogue
 from machine.config import UndeclaredIo
+from machine.engine import reading
 from machine.engine.plan_change import plan_changes, recorded_shape
 from machine.engine.provenance import code_of_states
 from machine.engine.provided import Provided
@@ -25,6 +26,7 @@ from machine.plan import Graph, Plan, earlier_graph
 from machine.replay.cause import explained
 from machine.replay.divergence import Diverged, Divergence
 from machine.replay.log import ReplayLog
+from machine.replay.recording import check_run
 from machine.replay.reproduce import Recorded, reproduce
 from machine.stores.base import Store
 
@@ -121,6 +123,8 @@ async def compare(
             await reproduce(recording, first, log, provided=provided, reporter=reporter)
             break
         except Diverged as exc:
+            if not differing:  # a state differs only from what was recorded
+                check_run(reading.entries(store, run_id), store.get)
             divergence = explained(exc.divergence, graph, recording.built)
         if divergence.state_id is None or not log.leave_attempt():
             beyond = divergence

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from machine import canonical, codec
+from machine import codec
 from machine.engine.plan_change import recorded_shape
 from machine.errors import Code, UsageError
 from machine.events import Entry, RetryScheduled, StateCompleted, StateEntered, StateFailed
@@ -341,7 +341,7 @@ def _written(run: PastRun, lane: Sequence[Entry]) -> dict[str, Any] | None:
         return None
     before, after = run.snapshot(base), run.snapshot(completed.context_snapshot_id)
     changed = [(key, data) for key in after.keys() if (data := after.get(key)) != before.get(key)]  # noqa: SIM118 - not a mapping
-    return {key: canonical.decode(data) for key, data in sorted(changed) if data is not None}
+    return {key: after.decoded(key) for key, data in sorted(changed) if data is not None}
 
 
 def _context(a: PastRun, b: PastRun) -> list[Change]:

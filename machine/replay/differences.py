@@ -168,7 +168,7 @@ class Differences:
         )
 
     def _plans(self, seq: int, recorded: str, now: str) -> Divergence:
-        shapes = canonical.decode(self.recorded(recorded)), canonical.decode(self.now(now))
+        shapes = canonical.decode_stored(recorded, self.recorded(recorded)), canonical.decode(self.now(now))
         try:
             changes = plan_changes(*shapes)
             sides = [_by_name(shape) for shape in shapes]
@@ -205,7 +205,7 @@ class Differences:
         return {"namespace": fact.namespace, "request": self._request(fact)}
 
     def _request(self, fact: FactRecorded) -> Any:
-        return canonical.decode(self.recorded(fact.request_digest))
+        return canonical.decode_stored(fact.request_digest, self.recorded(fact.request_digest))
 
     def _distance(self, fact: FactRecorded, call: Call) -> tuple[bool, bool, int]:
         if fact.namespace != call.namespace:

@@ -15,11 +15,11 @@ from machine import canonical, codec
 from machine.catalogue import Catalogue
 from machine.config import BuildProvenance, Target
 from machine.engine import reading
+from machine.engine.checking import LogCheck
 from machine.engine.fork_facts import overridden
-from machine.engine.fork_log import SHARED_PAST_ID
 from machine.engine.keeper import Keeper
 from machine.engine.log import LiveLog
-from machine.engine.past import SharedPast
+from machine.engine.past import SHARED_PAST_ID, SharedPast
 from machine.engine.plan_change import check_plan
 from machine.engine.provenance import provenance
 from machine.engine.provided import Provided
@@ -44,7 +44,7 @@ from machine.kernel.serial import one_after_another
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
 from machine.replay.paranoid import SecondRun
-from machine.replay.recording import led_to
+from machine.replay.recording import Walked, led_to, sound_parts
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
 
@@ -123,13 +123,18 @@ async def fork(
     source = store if source is None else source
     chosen = str(RunId(fork_id)) if fork_id is not None else str(new_run_id())
     first, started = reading.first_entry(source, run_id)
-    entries = [entry for entry, _ in reading.entries(source, run_id)]
+    entries = [entry for entry, _ in reading.checked(source, run_id, LogCheck(source.get))]
     shared, history = _shared(run_id, entries, at)
     check_plan(source, plan.graph, history, allow_change=True)
     watched = Watched(Provided.of(plan, transports, catalogue), reporter or Reporter(), SecondRun)
     config = reading.manifest_of(source, started).run_config
     payloads = Payloads()
     vault = Vault(config.secrets, store.secret_key())
+    walked: Walked = {}
+    known: set[tuple[str, str]] = set()
+    for entry in shared:  # before anything is written: the fork is not to begin damaged
+        for _ in sound_parts(entry, source.get, walked, known):
+            pass
     replaced = overridden(entries, at, set_facts or {}, load=source.get, vault=vault, payloads=payloads)
     watched.provided.check(first, history, source.get, "fork")
     prefix, past = _parted(shared, replaced, plan.graph, store)
@@ -224,7 +229,7 @@ def _parted(
 
 def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Payloads) -> None:
     """Add to `payloads` what the shared events lead to and the store does not have."""
-    walked: set[str] = set()
+    walked: Walked = {}
     for entry in shared:
         for artifact_id, kind in led_to(entry, source.get, walked):
             if artifact_id not in payloads.items and not store.exists(artifact_id):

@@ -34,6 +34,7 @@ from machine.plan import Graph, PlanState
 from machine.replay.asked import asked
 from machine.replay.differences import Differences
 from machine.replay.divergence import Diverged, Divergence, RecordingEnds
+from machine.replay.recording import Walked, sound_parts
 from machine.replay.requests import RecordedRequests
 
 __all__ = ["ReplayLog"]
@@ -67,6 +68,8 @@ class ReplayLog:
         self._graphs = graphs or {}
         self._payloads: Mapping[str, tuple[str, bytes]] = {}
         self._at = 0
+        self._walked: Walked = {}
+        self._known: set[tuple[str, str]] = set()
         self._begin = self._end = 0
         self._facts: dict[str, list[FactRecorded]] = {}
         self._intents: dict[str, EffectIntended] = {}
@@ -84,7 +87,7 @@ class ReplayLog:
     def outside(self, graph: Graph) -> Outside:
         """Take over what an operator said, and what was asked of the run at this point of the recording."""
         while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
-            self._consume_to(self._at + 1)
+            self._take_to(self._at + 1)
         event = self._next()
         plan_id, cancel = asked(event)
         if plan_id:
@@ -104,8 +107,11 @@ class ReplayLog:
         if self._at >= len(self._recorded):
             return False
         first = self._recorded[self._at].event
-        due = decision.state_id, decision.attempt
-        if not isinstance(first, StateEntered) or (first.state_id, first.attempt) != due:
+        due = decision.state_id, decision.attempt, decision.base_snapshot_id
+        if (
+            not isinstance(first, StateEntered)
+            or (first.state_id, first.attempt, first.base_snapshot_id) != due
+        ):
             return False
         for index in range(self._at + 1, len(self._recorded)):
             entry = self._recorded[index]
@@ -122,9 +128,9 @@ class ReplayLog:
             elif isinstance(event, StateFailed):
                 settled = event.cut or event.error.code == Code.NOT_DETERMINISTIC  # which one run cannot find
                 if settled:
-                    self._consume_to(index + 1)
+                    self._take_to(index + 1)
                 return settled
-        self._consume_to(len(self._recorded))
+        self._take_to(len(self._recorded))
         return True
 
     def pass_over(self) -> None:
@@ -300,6 +306,13 @@ class ReplayLog:
             reason = RecordingEnds()
         if reason is not None:
             raise reason
+
+    def _take_to(self, end: int) -> None:
+        """Take over entries that are compared with nothing, and check what they lead to instead."""
+        for entry in self._recorded[self._at : end]:
+            for _ in sound_parts(entry, self._load, self._walked, self._known):
+                pass
+        self._consume_to(end)
 
     def _consume_to(self, end: int) -> None:
         for entry in self._recorded[self._at : end]:

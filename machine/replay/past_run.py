@@ -14,7 +14,7 @@ import attrs
 from machine import canonical, codec
 from machine.config import BuildProvenance, RunManifest
 from machine.engine import reading
-from machine.errors import Code, CodecError, Corruption, MachineError
+from machine.engine.checking import LogCheck
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,
@@ -27,7 +27,6 @@ from machine.events import (
 )
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
-from machine.replay.recording import plan_order
 from machine.stores.base import Store
 
 __all__ = ["PastRun", "lane_of"]
@@ -50,17 +49,11 @@ class PastRun:
 
     @classmethod
     def read(cls, run_id: str, store: Store) -> PastRun:
-        """Read a run. Raises `NotFound`, or `LogError` when its log cannot be trusted."""
+        """Read a run. Raises `NotFound`, and `LogError` or `Corruption` when it cannot be trusted."""
         reading.first_entry(store, run_id)
-        history, entries = History(), []
-        for entry, _ in reading.entries(store, run_id):
-            history.advance(entry)
-            entries.append(entry)
-        try:
-            order = plan_order(history, store.get)
-        except MachineError:  # `verify` says so; what is there can be looked at without it
-            order = tuple(history.states)
-        return cls(run_id, store, entries, history, order)
+        check = LogCheck(store.get)
+        entries = [entry for entry, _ in reading.checked(store, run_id, check)]
+        return cls(run_id, store, entries, check.history, check.end())
 
     @property
     def started(self) -> RunStarted:
@@ -93,12 +86,7 @@ class PastRun:
 
     def json(self, artifact_id: str) -> Any:
         """Return the JSON value of an artifact. Raises `Corruption` when it is none."""
-        try:
-            return canonical.decode(self.store.get(artifact_id))
-        except CodecError as exc:
-            raise Corruption(
-                f"artifact {artifact_id} is not JSON: {exc}", code=Code.ARTIFACT_CORRUPT
-            ) from exc
+        return canonical.decode_stored(artifact_id, self.store.get(artifact_id))
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """Return the context that a snapshot id names."""

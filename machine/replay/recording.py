@@ -5,15 +5,13 @@ Bytes come through `load`; this module must never open a store, and never judges
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import attrs
 
-from machine import canonical, codec
-from machine.config import RunManifest
-from machine.engine.fork_log import shared_past_id
-from machine.engine.past import SharedPast
-from machine.errors import Code, CodecError, Corruption, LogError, PlanError
+from machine.engine.checking import LogCheck, check_content, provenance_id
+from machine.engine.past import SharedPast, shared_past_id
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,
@@ -26,25 +24,26 @@ from machine.events import (
     StateCompleted,
     StateFailed,
 )
-from machine.kernel.history import History
 from machine.kernel.snapshot import Load, Snapshot
-from machine.plan import order_of
 from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
 
 __all__ = [
     "Recording",
-    "check_opening",
-    "check_states",
+    "Walked",
+    "check_run",
     "gather",
     "led_to",
     "named",
-    "plan_order",
     "provenance_id",
     "shared_entries",
     "shared_past_id",
     "snapshot_parts",
     "snapshots",
+    "sound_parts",
 ]
+
+Walked: TypeAlias = dict[tuple[str, str], int]
+"""The nodes of snapshots that were looked at, by place and id, with the number of keys of each."""
 
 
 @attrs.frozen
@@ -68,16 +67,13 @@ class Recording:
 def gather(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> Recording:
     """Fold a log and return it with everything it leads to.
 
-    Raises what `load` raises, `LogError` where a rule of logs is broken or the first event is not what its
-    manifest says, `Corruption` for an artifact that is not what it is named as, and `PlanError` for states that
-    the recorded plan does not have.
+    Raises what `load` raises, `LogError` where a rule of logs is broken, and `Corruption` for an artifact that is
+    not what it is named as.
     """
-    history = History()
     entries: list[Entry] = []
     events: list[StoredEvent] = []
     held: dict[str, bytes] = {}
     artifacts: dict[str, Artifact] = {}
-    walked: set[str] = set()
 
     def get(artifact_id: str) -> bytes:
         data = held.get(artifact_id)
@@ -85,19 +81,15 @@ def gather(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> Recording:
             data = held[artifact_id] = load(artifact_id)
         return data
 
-    for entry, stored in log:
-        history.advance(entry)
+    check = LogCheck(get)
+    for entry, stored, parts in _checked(log, get, check):
         entries.append(entry)
         events.append(stored)
-        for artifact_id, kind in led_to(entry, get, walked):
+        for artifact_id, kind in parts:
             if artifact_id not in artifacts:
                 artifacts[artifact_id] = Artifact(artifact_id, kind, get(artifact_id))
-        if isinstance(entry.event, RunStarted):
-            check_opening(entry.seq, entry.event, get)
-    if history.started is None:
-        raise LogError(1, "the log has no events", code=Code.LOG_FIRST_EVENT)
-    order = plan_order(history, get)
-    check_states(history, frozenset(order))
+    order, history = check.end(), check.history
+    assert history.started is not None
     return Recording(
         run_id=history.run_id or "",
         entries=entries,
@@ -109,7 +101,38 @@ def gather(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> Recording:
     )
 
 
-def led_to(entry: Entry, load: Load, walked: set[str]) -> Iterator[tuple[str, ArtifactKind]]:
+def check_run(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> None:
+    """Check a log and everything it leads to, and keep nothing. Raises what `gather` raises."""
+    check = LogCheck(load)
+    for _ in _checked(log, load, check):
+        pass
+    check.end()
+
+
+def _checked(
+    log: Iterable[tuple[Entry, StoredEvent]], load: Load, check: LogCheck
+) -> Iterator[tuple[Entry, StoredEvent, list[tuple[str, ArtifactKind]]]]:
+    """Yield each entry of a log with what it leads to, checked."""
+    walked: Walked = {}
+    known: set[tuple[str, str]] = set()
+    for entry, stored in log:
+        check.add(entry)
+        yield entry, stored, list(sound_parts(entry, load, walked, known))
+
+
+def sound_parts(
+    entry: Entry, load: Load, walked: Walked, known: set[tuple[str, str]]
+) -> Iterator[tuple[str, ArtifactKind]]:
+    """Yield what an entry leads to and is not in `known` or `walked`, which grow, its content checked."""
+    for part in led_to(entry, load, walked):
+        if part not in known:
+            known.add(part)
+            if part[1] is not ArtifactKind.CONTEXT_SNAPSHOT:  # which was read to be opened
+                check_content(*part, load(part[0]))
+            yield part
+
+
+def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, ArtifactKind]]:
     """Yield every artifact that an entry leads to; of snapshots what is not in `walked`, which grows."""
     yield from named(entry)
     for snapshot_id in snapshots(entry.event):
@@ -151,12 +174,6 @@ def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
             return
 
 
-def provenance_id(entry: Entry) -> str | None:
-    """Return the id of the provenance noted at a run's first entry, None when none is."""
-    found = entry.info.get("provenance_id")
-    return found if isinstance(found, str) else None
-
-
 def snapshots(event: Event) -> Iterator[str]:
     """Yield the snapshots that an event names."""
     match event:
@@ -171,56 +188,15 @@ def snapshots(event: Event) -> Iterator[str]:
 
 
 def snapshot_parts(
-    snapshot_id: str, load: Load, walked: set[str] | None = None
+    snapshot_id: str, load: Load, walked: Walked | None = None
 ) -> Iterator[tuple[str, ArtifactKind]]:
     """Yield every artifact a snapshot is made of: each node before what it holds.
 
-    A subtree whose node is in `walked` is passed over; nodes that were yielded are added to it. Raises what
-    `load` raises, and `Corruption` for bytes that are no node.
+    What is in `walked` is passed over, and it grows. Raises what `load` raises, and `Corruption` for bytes that are
+    no node.
     """
-    walked = set() if walked is None else walked
-    if snapshot_id in walked:
+    walked = {} if walked is None else walked
+    if ("", snapshot_id) in walked:
         return
-    nodes: set[str] = set()
-
-    def loaded(node_id: str) -> bytes:
-        nodes.add(node_id)
-        return load(node_id)
-
-    # the same bytes may be a node here and a value there, so what is a node is what was opened as one
-    for artifact_id in Snapshot.open(snapshot_id, loaded).artifact_ids(skip=walked):
-        if artifact_id in nodes:
-            walked.add(artifact_id)
-            yield artifact_id, ArtifactKind.CONTEXT_SNAPSHOT
-        else:
-            yield artifact_id, ArtifactKind.CONTEXT_VALUE
-
-
-def check_opening(seq: int, started: RunStarted, load: Load) -> None:
-    """Check that the manifest is one, of this op, and that its input is the initial context.
-
-    Raises `Corruption` for a manifest that is none, and `LogError` (`log_bad_event`).
-    """
-    try:
-        manifest = codec.from_json(canonical.decode(load(started.manifest_id)), RunManifest)
-    except CodecError as exc:
-        raise Corruption(f"artifact {started.manifest_id}: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
-    writes = {key: canonical.encode(value) for key, value in manifest.input_params.items()}
-    snapshot, _, _ = Snapshot.empty(load).update(writes)
-    if (manifest.op_id, snapshot.id) != (started.op_id, started.initial_snapshot_id):
-        raise LogError(seq, "it does not say what its manifest says", code=Code.LOG_BAD_EVENT)
-
-
-def plan_order(history: History, load: Load) -> tuple[str, ...]:
-    """Return the order of the plan a run goes by. Raises `PlanError` when it is none."""
-    return order_of(canonical.decode(load(history.plan_id or "")))
-
-
-def check_states(history: History, order: Container[str]) -> None:
-    """Raise `PlanError` when a log tells of states that the recorded plan, in `order`, does not have."""
-    unknown = sorted(state_id for state_id in history.states if state_id not in order)
-    if unknown:
-        raise PlanError(
-            f"the log tells of {', '.join(unknown)}, which the recorded plan does not have",
-            code=Code.RECOVERY_STATE_NOT_IN_PLAN,
-        )
+    for artifact_id, is_node in Snapshot.open(snapshot_id, load).parts(walked):
+        yield artifact_id, ArtifactKind.CONTEXT_SNAPSHOT if is_node else ArtifactKind.CONTEXT_VALUE

@@ -10,6 +10,7 @@ import attrs
 from machine.catalogue import Catalogue
 from machine.config import BuildProvenance, RunConfig, RunManifest, UndeclaredIo
 from machine.engine import reading
+from machine.engine.checking import LogCheck
 from machine.engine.driver import Run
 from machine.engine.provided import Provided, recorded_levels, recorded_transports
 from machine.engine.reporter import Reporter
@@ -27,6 +28,7 @@ from machine.replay.cause import explained
 from machine.replay.differences import corrupt
 from machine.replay.divergence import Diverged, Divergence, RecordingEnds
 from machine.replay.log import ReplayLog
+from machine.replay.recording import check_run
 from machine.replay.replay_recorder import recorder_of
 from machine.secrets.vault import Vault
 from machine.stores.base import Store
@@ -101,7 +103,8 @@ class Recorded:
         config = manifest.run_config
         if undeclared_io is not None:
             config = attrs.evolve(config, undeclared_io=undeclared_io)
-        entries = [entry for entry, _ in reading.entries(store, run_id)]
+        check = LogCheck(store.get, joins=False)
+        entries = [entry for entry, _ in reading.checked(store, run_id, check)]
         blocks: list[list[Entry]] = []
         if started.max_concurrency is not None:
             blocks = blocks_of(entries)
@@ -166,7 +169,7 @@ async def replay_in(
         reporter.starting(run_id, graph)
         await reproduce(recording, first_graph, log, provided=provided, reporter=reporter)
     except Diverged as exc:
-        divergence = exc.divergence
+        divergence = _damage(store, run_id) or exc.divergence
     except MachineError as exc:
         if not is_damage(exc):
             raise
@@ -181,6 +184,20 @@ async def replay_in(
         status=log.history.status.value,
         divergence=divergence,
     )
+
+
+def _damage(store: Store, run_id: str) -> Divergence | None:
+    """Return the damage of a recording that differs, None when it is sound.
+
+    Where a replay is identical nothing need be looked at: it has made every event and every context itself.
+    """
+    try:
+        check_run(reading.entries(store, run_id), store.get)
+    except MachineError as exc:
+        if is_damage(exc):
+            return corrupt(exc, 1)
+        raise
+    return None
 
 
 def is_damage(exc: MachineError) -> bool:

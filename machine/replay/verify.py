@@ -11,11 +11,10 @@ from typing import Any
 import attrs
 
 from machine import codec
-from machine.errors import Code, LogError, MachineError, NotFound, PlanError, StoreError
-from machine.events import Entry, RunStarted, chain_next
-from machine.kernel.history import History
+from machine.engine.checking import LogCheck, check_content
+from machine.errors import Code, LogError, NotFound, StoreError
+from machine.events import Entry, chain_next
 from machine.replay import recording
-from machine.replay.joins import Joins
 from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
 
 __all__ = ["Problem", "VerifyResult", "verify"]
@@ -80,11 +79,7 @@ def verify(
         store.run_row(run_id)  # raises NotFound for a run that the index does not know either
     try:
         for count, entry in enumerate(check.entries(), 1):
-            check.fold(entry)
-            check.named(entry, entry.seq)
-            if isinstance(entry.event, RunStarted):
-                check.opening(entry.seq, entry.event)
-                check.shared(entry)
+            check.entry(entry)
             if progress is not None:
                 progress(count)
     except StoreError as exc:  # the medium gives way before the log ends
@@ -103,9 +98,10 @@ class _Check:
         self.problems = problems
         self.events = 0
         self.seen: set[str] = set()
-        self.walked: set[str] = set()
-        self.history: History | None = History()
-        self.joins = Joins(store.get)
+        self.known: set[tuple[str, str]] = set()
+        self.walked: recording.Walked = {}
+        self.rules: LogCheck | None = LogCheck(store.get)
+        """None from the first broken rule on: what follows it has no meaning."""
 
     def entries(self) -> Iterator[Entry]:
         """Yield what can be decoded; one event that cannot be trusted does not hide the next."""
@@ -128,32 +124,37 @@ class _Check:
                 )
             yield entry
 
-    def fold(self, entry: Entry) -> None:
-        if self.history is None:
+    def entry(self, entry: Entry) -> None:
+        """Look at what an entry names, and at the rules it is to keep."""
+        before = len(self.problems)
+        self.named(entry, entry.seq)
+        self.shared(entry)
+        if self.rules is None:
             return
         try:
-            self.joins.check(self.history, entry)
-            self.history.advance(entry)
+            self.rules.add(entry)
         except LogError as exc:
             self._wrong(exc)
-        except MachineError:  # a plan or a snapshot that is damaged, which is told of as the artifact it is
-            self.history = None
+        except StoreError as exc:  # an artifact that the rules need
+            self.rules = None
+            if len(self.problems) == before:  # else it is told of already
+                self.problems.append(Problem(exc.code, f"event {entry.seq}", str(exc)))
 
-    def artifact(self, artifact_id: str, where: str) -> bytes | None:
-        """Read an artifact, which re-hashes it; each is looked at once."""
-        if artifact_id in self.seen:
-            return None
+    def artifact(self, artifact_id: str, kind: str, where: str) -> None:
+        """Read an artifact, which re-hashes it; each is looked at once as what it is."""
+        if (artifact_id, kind) in self.known:
+            return
+        self.known.add((artifact_id, kind))
         self.seen.add(artifact_id)
         try:
-            return self.store.get(artifact_id)
+            check_content(artifact_id, kind, self.store.get(artifact_id))
         except StoreError as exc:
             self.problems.append(Problem(exc.code, f"artifact {artifact_id}", f"{exc} (named by {where})"))
-            return None
 
     def named(self, entry: Entry, seq: int) -> None:
         """Look at everything that an entry names, which the event at `seq` has led to."""
-        for artifact_id, _ in recording.named(entry):
-            self.artifact(artifact_id, f"event {seq}")
+        for artifact_id, kind in recording.named(entry):
+            self.artifact(artifact_id, kind, f"event {seq}")
         for snapshot_id in recording.snapshots(entry.event):
             self.snapshot(snapshot_id, f"event {seq}")
 
@@ -174,51 +175,33 @@ class _Check:
                 if kind is ArtifactKind.CONTEXT_SNAPSHOT:
                     self.seen.add(artifact_id)  # which was read to be opened
                 else:
-                    self.artifact(artifact_id, where)
+                    self.artifact(artifact_id, kind, where)
         except StoreError as exc:
-            self.walked.add(snapshot_id)
+            self.walked["", snapshot_id] = 0
             self.seen.add(snapshot_id)
             self.problems.append(Problem(exc.code, f"artifact {snapshot_id}", f"{exc} (named by {where})"))
 
-    def opening(self, seq: int, started: RunStarted) -> None:
-        """Check that the manifest is one, of this op, and that its input is the initial context."""
-        try:
-            recording.check_opening(seq, started, self.store.get)
-        except NotFound:
-            return  # named already, as an artifact that is missing
-        except LogError as exc:
-            self.problems.append(Problem(exc.code, f"event {seq}", str(exc)))
-        except MachineError as exc:
-            self.problems.append(Problem(exc.code, f"artifact {started.manifest_id}", str(exc)))
-
     def index(self) -> None:
-        if self.history is None:
+        if self.rules is None:
             return
+        history = self.rules.history
         try:
             row = self.store.run_row(self.run_id)
         except StoreError as exc:
             self.problems.append(Problem(exc.code, "store", str(exc)))
             return
         said = (row.status, row.head_seq, row.op_id)
-        started = self.history.started
-        is_so = (self.history.status.value, self.history.head_seq, started.op_id if started else "")
+        started = history.started
+        is_so = (history.status.value, history.head_seq, started.op_id if started else "")
         if said != is_so:
             text = f"the index says {said} of run {self.run_id}, its log says {is_so}"
             self.problems.append(Problem(Code.LOG_INDEX, "store", text))
 
     def digest(self) -> str | None:
-        if self.history is None or self.history.started is None:
+        if self.rules is None or self.rules.history.started is None:
             return None
-        try:
-            order = recording.plan_order(self.history, self.store.get)
-        except MachineError:
-            return None
-        try:
-            recording.check_states(self.history, frozenset(order))
-        except PlanError as exc:
-            self.problems.append(Problem(exc.code, "plan", str(exc)))
-        return self.history.digest(order)
+        return self.rules.history.digest(self.rules.end())
 
     def _wrong(self, exc: LogError) -> None:
         self.problems.append(Problem(exc.code, f"event {exc.seq}", str(exc)))
-        self.history = None
+        self.rules = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import attrs
 import pytest
 from blake3 import blake3
 from hypothesis import given, settings
@@ -33,6 +34,7 @@ from machine.events import (
     FactError,
     FactRecorded,
     FactValue,
+    PlanWait,
     RetryScheduled,
     RunCompleted,
     RunResumed,
@@ -164,6 +166,59 @@ def test_any_events_in_any_order_give_a_history_or_a_log_error(events, begin):
         assert exc.code.startswith(("log_", "invalid_transition"))  # noqa: PT017 - either outcome is right
 
 
+WHOLE = st.integers(-1, 3) | st.sampled_from([10_000, 10_001, 2**53 - 1, 1 - 2**53])
+WILD_KEYS = KEYS | st.sampled_from(
+    [
+        "",
+        "@",
+        "@a",
+        "@a/0/n/d/0",
+        "@a/\u00b2/n/d/\u00b2",
+        f"@a/{'9' * 5000}/b/1",
+        "@a/-1/b/0",
+        "@a/0/b/" + "1" * 5000,
+    ]
+)
+WILD_EVENT = st.one_of(
+    ANY_EVENT,
+    st.builds(RunStarted, st.just("op"), SNAPSHOTS, SNAPSHOTS, SNAPSHOTS, st.none() | WHOLE),
+    st.builds(StateEntered, STATES, WHOLE, SNAPSHOTS),
+    st.builds(
+        StateCompleted, STATES, SNAPSHOTS, st.none() | st.just(("k", "k")), st.none() | st.just(("a", "b"))
+    ),
+    st.builds(RetryScheduled, STATES, WHOLE, WHOLE),
+    st.builds(fact, WILD_KEYS, STATES, WHOLE, OUTCOMES),
+    st.builds(intent, WILD_KEYS, STATES, WHOLE),
+    st.builds(
+        RunSuspended,
+        st.lists(st.builds(EffectWait, WILD_KEYS, STATES) | st.builds(PlanWait, SNAPSHOTS), max_size=3).map(
+            tuple
+        ),
+    ),
+)
+
+
+@settings(FAST, max_examples=300)
+@given(st.lists(WILD_EVENT, max_size=10), st.sampled_from([None, 1, 2, -1, 0, 10_000]))
+def test_whatever_the_fields_say_a_fold_gives_a_history_or_a_log_error(events, most):
+    history = History()
+    started = RunStarted("op", S0, S0, S0, most)
+    for entry in log_of(started, entered(), fact("@a/\u00b2/n/d/\u00b2"), *events):
+        try:
+            history.advance(entry)
+        except LogError as exc:
+            assert exc.code.startswith(("log_", "invalid_transition"))  # noqa: PT017 - either outcome is right
+            assert exc.seq == entry.seq  # noqa: PT017
+            return
+        for state_id, state in history.states.items():
+            if state.attempts:
+                for keeps_all in (True, False):
+                    history.reusable(state_id, "clock", S0, 0, keeps_all=keeps_all)
+            history.uncertain_of(state_id)
+        assert history.unanswered == tuple(history.unanswered)
+        assert len(history.digest(history.states)) == 64
+
+
 @FAST
 @given(graphs(), RUN_CONFIGS, SCRIPTS)
 def test_every_log_that_decide_leads_to_folds(graph, config, script):
@@ -263,6 +318,13 @@ RULES = {
         [START, entered(), failed(), retry(), retry()],
         [START, entered(), completed(), retry()],
         [START, StateSkipped(A, "why"), retry(0)],
+        [START, entered(), failed(), retry(delay_ms=-1)],
+        [START, entered(), failed(), retry(delay_ms=366 * 24 * 3600 * 1000)],
+    ],
+    "log_bad_event": [
+        [attrs.evolve(START, max_concurrency=-1)],
+        [attrs.evolve(START, max_concurrency=0)],
+        [attrs.evolve(START, max_concurrency=10_001)],
     ],
     "log_duplicate_fact": [
         [START, entered(), fact(), fact()],

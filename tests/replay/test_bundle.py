@@ -859,7 +859,7 @@ def test_a_tree_whose_branches_share_everything_takes_no_time_and_is_refused(hol
     run_to_the_end = edited(
         export_run(run_id, store=store), lambda lines: [*lines[:-1], lines[-2], lines[-1]]
     )
-    assert refused(file(edited(run_to_the_end, change))).problem.startswith("it is not the end of this run")
+    assert refused(file(edited(run_to_the_end, change))).problem.endswith("is not a snapshot")
 
 
 # -- how much of it is read ----------------------------------------------------------------------------------
@@ -892,6 +892,7 @@ MIB = 1024 * 1024
         (b"HEADER", b" " * MIB, "bundle_too_large"),
         (b"HEADER", b"{}\n" * MIB, "bundle_invalid"),
         (b'HEADER{"event":{', b"[]," * MIB, "bundle_too_large"),
+        (b'HEADER{"artifact":{', b" " * MIB, "bundle_truncated"),
         (b'{"bundle":{"format":"machine-bundle","version":1', b"[" * MIB, "bundle_too_large"),
     ],
 )
@@ -901,6 +902,14 @@ def test_a_small_file_that_stands_for_a_large_one_is_refused_before_much_is_read
     header = small[: small.index(b"\n") + 1]
     error, peak = peak_of(file(bomb(start.replace(b"HEADER", header), piece, 200)))
     assert error.code == code
+    assert peak < 100 * MIB
+
+
+def test_a_long_line_that_was_changed_is_refused_before_it_is_held(small, file):
+    header = small[: small.index(b"\n") + 1]
+    line = b'{"artifact":{' + b"x" * (200 * MIB) + b',"sum":"0123456789abcdef"}\n'
+    error, peak = peak_of(file(bomb(header, line, 1)))
+    assert (error.code, error.line) == ("bundle_invalid", 2)
     assert peak < 100 * MIB
 
 
@@ -1008,7 +1017,7 @@ def test_a_run_with_states_that_its_plan_does_not_have_is_not_exported(small, fi
             chain = chain_next(chain, data)
             log.append(StoredEvent(event.seq, data, chain))
         other.append(bundle.run_id, 0, log)
-        with pytest.raises(machine.PlanError) as failure:
+        with pytest.raises(LogError) as failure:
             export_run(bundle.run_id, store=other)
         assert failure.value.code == "recovery_state_not_in_plan"
 

@@ -512,23 +512,29 @@ def test_a_failure_with_other_words_is_a_divergence(store):
     assert [change.pointer for change in found.changes] == ["/error/message"]
 
 
+async def failing(ctx, io, rec):
+    raise LookupError
+
+
 @pytest.mark.parametrize(
-    ("last", "kind"),
+    ("handler", "last", "kind"),
     [
-        (machine.events.RunCompleted("failed"), "event_differs"),
-        (machine.events.StateSkipped("op.step.other", "skip_tag:x"), "ended_early"),
+        (recorded, machine.events.RunCompleted("failed"), "event_differs"),
+        (failing, machine.events.RetryScheduled("op.step.middle", 1, 0), "ended_early"),
+        # a state that the recorded plan does not have: the recording is none
+        (recorded, machine.events.StateSkipped("op.step.other", "skip_tag:x"), "corrupt"),
     ],
-    ids=["another end", "no end"],
+    ids=["another end", "no end", "no state"],
 )
-def test_an_end_that_the_run_does_not_come_to_is_a_divergence(store, last, kind):
-    result = run(plan_of(recorded), store=store)
+def test_an_end_that_the_run_does_not_come_to_is_a_divergence(store, handler, last, kind):
+    result = run(plan_of(handler), store=store)
     *log, end = store.read_range(result.run_id)
     data = machine.events.seal(end.seq, machine.codec.encode_event(last), result.run_id, 0)
     chain = machine.events.chain_next(log[-1].chain, data)
     with MemoryStore() as other:
         other._contents.artifacts.update(store._contents.artifacts)
         other.append(result.run_id, 0, [*log, machine.stores.StoredEvent(end.seq, data, chain)])
-        found = replay(result.run_id, plan=plan_of(recorded), store=other).divergence
+        found = replay(result.run_id, plan=plan_of(handler), store=other).divergence
     assert (found.kind, found.seq) == (kind, end.seq)
 
 

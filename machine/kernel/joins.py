@@ -1,14 +1,13 @@
-"""Checking where states that ran side by side came together: bases and the final context, from the log alone."""
+"""Checking where concurrent states came together: bases and the final context, from the log and its plan."""
 
 from __future__ import annotations
 
-from machine import canonical
 from machine.errors import Code, LogError
 from machine.events import Entry, RunCompleted, StateEntered
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
 from machine.kernel.snapshot import Load
-from machine.plan import Graph, order_of, parts_of
+from machine.plan import recorded_graph
 
 __all__ = ["Joins"]
 
@@ -46,10 +45,6 @@ class Joins:
     def _at(self, history: History) -> Frontier:
         if self._frontier is None or self._plan_id != history.plan_id:
             self._plan_id = history.plan_id
-            shape_bytes = self._load(history.plan_id or "")
-            shape = canonical.decode(shape_bytes)
-            _, edges = parts_of(shape)
-            graph = Graph("", "", {}, tuple(edges), order_of(shape), history.plan_id or "", shape_bytes)
-            self._frontier = Frontier(graph, self._load)
+            self._frontier = Frontier(recorded_graph(self._load(history.plan_id or "")), self._load)
         self._frontier.follow(history)
         return self._frontier

@@ -1,0 +1,169 @@
+"""Every rule that a run's log keeps, held in one place: `verify`, import, export and whoever reads a run use it.
+
+`fold` keeps the rules that need nothing but the log. Here are those that need what the log names besides: its
+manifest, its plan, and the contexts that its states began on. No user code runs, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final, TypeVar
+
+from machine import canonical, codec
+from machine.config import BuildProvenance, RunManifest
+from machine.engine.past import SharedPast, shared_past_id
+from machine.errors import Code, CodecError, Corruption, LogError, NotFound
+from machine.events import (
+    ArtifactKind,
+    Entry,
+    RunResumed,
+    RunStarted,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+    StateSkipped,
+)
+from machine.kernel.history import History
+from machine.kernel.joins import Joins
+from machine.kernel.snapshot import Load, Snapshot
+from machine.plan import Graph, recorded_graph
+
+__all__ = ["LogCheck", "check_content", "provenance_id"]
+
+T = TypeVar("T")
+
+_JSON: Final = frozenset({ArtifactKind.FACT_REQUEST, ArtifactKind.FACT_PAYLOAD, ArtifactKind.CONTEXT_VALUE})
+"""The kinds of artifacts that hold one JSON value, whatever it is."""
+
+
+class LogCheck:
+    """The rules of a log, entry by entry; `history` is what it says so far.
+
+    `joins` is false for a reader that compares the contexts of concurrent states itself.
+    """
+
+    def __init__(self, load: Load, *, joins: bool = True, history: History | None = None) -> None:
+        self.history = History() if history is None else history
+        self._load = load
+        self._joins = Joins(load) if joins else None
+        self._graph: Graph | None = None
+        self._graphs: dict[str, Graph] = {}
+        self._passed = 0
+
+    def add(self, entry: Entry) -> None:
+        """Check one more entry and fold it.
+
+        Raises `LogError` where it breaks a rule, and `Corruption` or what `load` raises for an artifact that it
+        needs and that is not what it is named as.
+        """
+        event = entry.event
+        if isinstance(event, StateEntered | StateSkipped) and self._graph is not None:
+            if event.state_id not in self.history.states:  # else it was its turn when it began
+                self._check_turn(entry.seq, event.state_id, self._graph)
+        elif isinstance(event, StateCompleted | StateFailed) and "read" in entry.info:
+            _check_read(entry)
+        if self._joins is not None:
+            self._joins.check(self.history, entry)
+        self.history.advance(entry)
+        if isinstance(event, RunStarted):
+            self._follow(entry.seq, event.plan_id)
+            self._check_opening(entry, event)
+        elif isinstance(event, RunResumed) and event.plan_id is not None:
+            self._follow(entry.seq, event.plan_id)
+
+    def end(self) -> tuple[str, ...]:
+        """Return the order of the states in the digest. Raises `LogError` for a log without events."""
+        if self._graph is None:
+            raise LogError(1, "the log has no events", code=Code.LOG_FIRST_EVENT)
+        return self._graph.order
+
+    def _follow(self, seq: int, plan_id: str) -> None:
+        """Go on with a plan. All states that have begun must be in it, and none before what it follows."""
+        if self._graph is not None and self._graph.plan_id == plan_id:
+            return
+        if plan_id not in self._graphs:
+            self._graphs[plan_id] = recorded_graph(self._load(plan_id))
+        graph = self._graph = self._graphs[plan_id]
+        self._passed = 0
+        states = self.history.states
+        for state_id in states:
+            if state_id not in graph.parents:
+                raise _no_state(seq, state_id)
+        for earlier, later in graph.edges:
+            if later in states and not self._settled(earlier):
+                raise _out_of_turn(seq, later, earlier)
+
+    def _check_turn(self, seq: int, state_id: str, graph: Graph) -> None:
+        if state_id not in graph.parents:
+            raise _no_state(seq, state_id)
+        if self.history.side_by_side is not None:
+            for parent in graph.parents[state_id]:
+                if not self._settled(parent):
+                    raise _out_of_turn(seq, state_id, parent)
+            return
+        while self._passed < len(graph.order) and self._settled(graph.order[self._passed]):
+            self._passed += 1
+        before = graph.order[self._passed : self._passed + 1]
+        if before and before[0] != state_id and not self._settled(state_id):  # else `fold` says what is wrong
+            raise _out_of_turn(seq, state_id, before[0])
+
+    def _settled(self, state_id: str) -> bool:
+        state = self.history.states.get(state_id)
+        return state is not None and state.status.settled
+
+    def _check_opening(self, entry: Entry, started: RunStarted) -> None:
+        """Check what the first event names: a manifest that says the same, provenance, the past of a fork."""
+        manifest = self._value(started.manifest_id, RunManifest)
+        writes = {key: canonical.encode(value) for key, value in manifest.input_params.items()}
+        snapshot, _, _ = Snapshot.empty(self._load).update(writes)
+        said = manifest.op_id, snapshot.id, manifest.run_config.execution_mode.max_concurrency
+        if said != (started.op_id, started.initial_snapshot_id, started.max_concurrency):
+            text = "it does not say what its manifest says"
+            raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
+        built = provenance_id(entry)
+        if built is not None:
+            self._value(built, BuildProvenance)
+        past_id = shared_past_id(entry)
+        if past_id is not None:
+            with contextlib.suppress(NotFound):  # `verify` says so; a run that has gone through it is whole
+                SharedPast.from_bytes(self._load(past_id), self._load)
+
+    def _value(self, artifact_id: str, kind: type[T]) -> T:
+        try:
+            return codec.from_json(canonical.decode(self._load(artifact_id)), kind)
+        except CodecError as exc:
+            raise Corruption(f"artifact {artifact_id}: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
+
+
+def _no_state(seq: int, state_id: str) -> LogError:
+    text = f"it tells of {state_id}, which the recorded plan does not have"
+    return LogError(seq, text, code=Code.RECOVERY_STATE_NOT_IN_PLAN)
+
+
+def _out_of_turn(seq: int, state_id: str, before: str) -> LogError:
+    text = f"{state_id} comes before {before} has settled, against the recorded plan"
+    return LogError(seq, text, code=Code.LOG_OUT_OF_TURN)
+
+
+def _check_read(entry: Entry) -> None:
+    read = entry.info["read"]
+    try:
+        keys = canonical.decode(read.encode())
+        sound = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    except (CodecError, AttributeError):
+        sound = False
+    if not sound:
+        text = "what it read is not told as a JSON array of keys"
+        raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
+
+
+def check_content(artifact_id: str, kind: str, data: bytes) -> None:
+    """Raise `Corruption` for an artifact of a kind that holds JSON whose bytes are none."""
+    if kind in _JSON:
+        canonical.decode_stored(artifact_id, data)
+
+
+def provenance_id(entry: Entry) -> str | None:
+    """Return the id of the provenance noted at a run's first entry, None when none is."""
+    found = entry.info.get("provenance_id")
+    return found if isinstance(found, str) else None
