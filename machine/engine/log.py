@@ -191,9 +191,13 @@ class LiveLog:
         """Return why the log takes no more events; None when it does."""
         return self._failure or self._control.failure
 
-    async def durable(self) -> None:
-        """Return when every event emitted so far is durable. Raises what the store raised."""
-        self.flush()
+    async def durable(self, seq: int | None = None) -> None:
+        """Return when every event emitted so far is durable, or up to a seq. Raises what the store raised.
+
+        Never suspends the task.
+        """
+        if seq is None or seq > self._written:
+            self.flush()
 
     def flush(self) -> None:
         """Commit what is pending, in this thread; the blocking form of `durable`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from machine import canonical
-from machine.config import Durability, IoMode
+from machine.config import IoMode
 from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey
 from machine.events import ArtifactKind, FactError, FactRecorded, FactValue
 from machine.failures import describe
@@ -39,10 +39,7 @@ class LiveIo(IoProvider):
             if not self._scope.cut:
                 await self._emit(call, _cancelled(call), payloads)
             raise
-        fact = await self._emit(call, outcome, payloads)
-        if self._scope.config.durability is Durability.FACTS:
-            await self._scope.log.durable()
-        return fact
+        return await self._emit(call, outcome, payloads)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()

@@ -59,7 +59,7 @@ class PreviewLog:
             if isinstance(event, FactRecorded):
                 self.history.facts[event.key] = event
 
-    async def durable(self) -> None:
+    async def durable(self, seq: int | None = None) -> None:
         """Return at once: nothing here outlives the preview."""
 
     def abort(self) -> BaseException | None:

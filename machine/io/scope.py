@@ -58,8 +58,8 @@ class Log(Protocol):
         """Append events, all or none, and fold them. Live, this returns without waiting for the disk."""
         ...
 
-    async def durable(self) -> None:
-        """Return when everything emitted so far is durable."""
+    async def durable(self, seq: int | None = None) -> None:
+        """Return when everything emitted so far is durable, or what was up to a seq."""
         ...
 
     def abort(self) -> BaseException | None:
@@ -146,6 +146,11 @@ class AttemptScope:
     def keeps_all(self) -> bool:
         """True when the state reuses every success it ever had: an effect is never repeated."""
         return self.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+
+    @property
+    def concurrent(self) -> bool:
+        """True when other attempts may be made at the same time."""
+        return len(self.around) > 1 and self.around[-1] is not None
 
     @property
     def cut(self) -> bool:

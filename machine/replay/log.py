@@ -170,7 +170,7 @@ class ReplayLog:
         for event in events:
             await self._match(event, codec.encode_event(event))
 
-    async def durable(self) -> None:
+    async def durable(self, seq: int | None = None) -> None:
         """Return at once: a replay writes nothing."""
 
     def load(self, artifact_id: str) -> bytes:
