@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from types import FrameType
+from typing import Any
 
 import anyio
 
@@ -19,9 +22,11 @@ class Stopped(BaseException):
 class Cancellations:
     """The cancellations of this task that are pending, as Ctrl-C asks for one, from an attempt's beginning on."""
 
-    __slots__ = ("_before", "_task")
+    __slots__ = ("_before", "_reached", "_task", "_unreturned")
 
     def __init__(self) -> None:
+        self._reached = False
+        self._unreturned = 0
         try:
             self._task = asyncio.current_task()
         except RuntimeError:  # another event loop, which has scopes only
@@ -37,7 +42,33 @@ class Cancellations:
             return False
         return anyio.get_current_task().has_pending_cancellation() or self._times() > self._before
 
+    def note(self, exc: Any, steps: Any) -> None:
+        """Note what is raised in a handler where it waits, `steps` being the coroutine that calls it."""
+        kind = exc if isinstance(exc, type) else type(exc)
+        if issubclass(kind, anyio.get_cancelled_exc_class()):
+            self._reached = True
+            self._unreturned += _by_a_task_group(steps)
+
+    def swallowed(self, *, cut: bool) -> bool:
+        """Say whether a handler that has returned made nothing of a cancellation from outside that reached it.
+
+        `cut` says that one of the engine's scopes was cancelled.
+        """
+        return self._reached and (cut or self._times() - self._unreturned > self._before)
+
     def forget(self) -> None:
         """Take back what a handler leaves behind: before Python 3.13 a task group that failed leaves one."""
         while self._task is not None and self._times() > self._before:
             self._task.uncancel()
+
+
+def _by_a_task_group(steps: Any) -> bool:
+    """Say whether it is a task group that cancels its own task, as it waits for the others, and never takes it back."""
+    if sys.version_info >= (3, 13):
+        return False
+    while steps is not None:
+        frame: FrameType | None = getattr(steps, "cr_frame", None)
+        if frame is not None and frame.f_code is asyncio.TaskGroup.__aexit__.__code__:
+            return bool(frame.f_locals["self"]._parent_cancel_requested)  # noqa: SLF001 - it tells nobody
+        steps = getattr(steps, "cr_await", None)
+    return False

@@ -26,6 +26,9 @@ class Outside(NamedTuple):
 class DrivenLog(Log, Protocol):
     """What the driver asks of a log beyond what `io` asks."""
 
+    waited: float
+    """For how many seconds the event loop has waited for the store."""
+
     def limit(self, timeout: float | None) -> float | None:
         """Return how long an attempt may take in seconds, None for as long as it likes."""
         ...

@@ -110,7 +110,8 @@ class Run:
     """True when the run is to be durable at the bounds of states."""
 
     def __attrs_post_init__(self) -> None:
-        self._door = Doorkeeper(self.config.undeclared_io, self.reporter)
+        clock = (lambda: time.monotonic() - self.log.waited) if self.live else None
+        self._door = Doorkeeper(self.config.undeclared_io, self.reporter, clock=clock)
         at_a_time = self.config.execution_mode.max_concurrency
         # a replay waits for nothing that others could use, and a second run makes one attempt after the other
         alone = not self.live or self.second is not None
@@ -312,10 +313,13 @@ class Run:
         try:
             seconds = self.log.limit(timeout)
             if seconds is None:
-                return await self._work(scope, ctx, io, rec)
-            if self._whole is None:
-                with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope.limit:
-                    outcome = await self._work(scope, ctx, io, rec)
+                outcome = await self._work(scope, ctx, io, rec, cancellations)
+            elif self._whole is None:
+                due = anyio.current_time() + seconds
+                with anyio.CancelScope(deadline=due) as scope.limit:
+                    outcome = await self._work(scope, ctx, io, rec, cancellations)
+                if anyio.current_time() >= due:  # a handler that held the event loop could not be cut
+                    scope.limit.cancel()
             else:
                 scope.limit = self._whole
                 due = time.monotonic() + seconds
@@ -323,8 +327,10 @@ class Run:
                     # twice as long, so that it need not be moved at every step
                     scope.limit.deadline = anyio.current_time() + 2 * seconds
                     self._patient_until = due + seconds
-                outcome = await self._work(scope, ctx, io, rec)
-            if not scope.limit.cancel_called:
+                outcome = await self._work(scope, ctx, io, rec, cancellations)
+            swallowed = self.live and cancellations.swallowed(cut=scope.cut)
+            late = scope.limit is not None and scope.limit.cancel_called
+            if not (swallowed or late):
                 return outcome
         except BaseException as exc:
             if cancellations.from_outside(exc):
@@ -339,15 +345,25 @@ class Run:
             await io.end()
             scope.closed = True
         scope.refuse_undeclared()
-        if self._whole is None:
-            await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
+        cancelled = anyio.get_cancelled_exc_class()
+        try:
+            if self._whole is None:
+                await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
+            if not late:
+                raise cancelled  # noqa: TRY301 - or what its task was asked
+        except cancelled as exc:
+            raise Stopped(exc) from None
         raise self.log.overdue(state, timeout)
 
-    async def _work(self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
+    async def _work(
+        self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations
+    ) -> Any:
         state = scope.state
         if state.meta.reconcile is not None:
             await self._reconcile(scope, io)
-        return await self._door.call(scope, state.handler, ctx, io, rec, plain=state.blocking)
+        return await self._door.call(
+            scope, state.handler, ctx, io, rec, plain=state.blocking, cancellations=cancellations
+        )
 
     async def _reconcile(self, scope: AttemptScope, io: IoProvider) -> None:
         """Have the state's reconcile function say what became of each effect that has no outcome."""

@@ -76,6 +76,7 @@ class LiveLog:
         second: Second | None = None,
     ) -> None:
         self.history = history
+        self.waited = 0.0
         self._store = store
         self._run_id = run_id
         self._checked_id = RunId(run_id)
@@ -197,7 +198,11 @@ class LiveLog:
         Never suspends the task.
         """
         if seq is None or seq > self._written:
-            self.flush()
+            began = time.monotonic()
+            try:
+                self.flush()
+            finally:
+                self.waited += time.monotonic() - began
 
     def flush(self) -> None:
         """Commit what is pending, in this thread; the blocking form of `durable`."""

@@ -59,6 +59,7 @@ class ReplayLog:
         """`graphs` are the plans that the run went by, by id, where there was more than one."""
         # what was recorded side by side is replayed one after the other: its seqs have another order then
         started = recorded[0].event if recorded else None
+        self.waited = 0.0
         self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
         self.divergence: Divergence | None = None
         self._recorded = recorded
