@@ -63,7 +63,7 @@ class Cancellations:
 
 
 def _by_a_task_group(steps: Any) -> bool:
-    """Say whether it is a task group that cancels its own task, as it waits for the others, and never takes it back."""
+    """Say whether a task group cancels its own task while it waits for others, and never takes that back."""
     if sys.version_info >= (3, 13):
         return False
     while steps is not None:

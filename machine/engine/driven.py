@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import attrs
 
 from machine.config import RunManifest
+from machine.errors import ErrorInfo
 from machine.io.scope import Log, Payloads
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, PlanState
@@ -16,11 +17,15 @@ __all__ = ["DrivenLog", "Opening", "Outside"]
 
 
 class Outside(NamedTuple):
-    """What was said from outside: the plan in force now, whether the run was cancelled, a state to begin with."""
+    """What was said from outside: the plan in force now, whether the run was cancelled, a state to begin with.
+
+    `failed` is why it cannot go on, where what a handler left behind has acted since.
+    """
 
     graph: Graph
     cancel: bool
     prefer: str | None = None
+    failed: ErrorInfo | None = None
 
 
 class DrivenLog(Log, Protocol):

@@ -6,10 +6,11 @@ next is `kernel.decide`'s business; what a handler sees of the outside is `io`'s
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import attrs
@@ -28,7 +29,7 @@ from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.second import Second
 from machine.engine.side_by_side import side_by_side
-from machine.errors import Code, ErrorInfo
+from machine.errors import Code, ErrorInfo, StateError
 from machine.events import (
     ArtifactKind,
     Event,
@@ -43,6 +44,7 @@ from machine.events import (
     StateSkipped,
 )
 from machine.failures import orphaned, refused
+from machine.io.begun_tasks import BEGUN, notice_tasks
 from machine.io.outcome import UncertainEffect, namespace_of, told
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Payloads, Quiet, running_tasks
@@ -70,6 +72,9 @@ from machine.plan import Graph, PlanState
 from machine.secrets.vault import Vault
 
 __all__ = ["Run"]
+
+LEFT_SECONDS: Final = 1.0
+"""How long the tasks that a handler left behind are waited for, to see what they do."""
 
 
 @attrs.define
@@ -105,6 +110,8 @@ class Run:
     _patient_until: float = attrs.field(default=-math.inf, init=False)
     """Up to when that scope lets handlers be, by `time.monotonic`."""
     _door: Doorkeeper = attrs.field(init=False)
+    _overlooked: ErrorInfo | None = attrs.field(default=None, init=False)
+    """What was left behind by a handler whose attempt has completed, and acted since."""
     _concurrent: bool = attrs.field(init=False)
     _bounded: bool = attrs.field(init=False)
     """True when the run is to be durable at the bounds of states."""
@@ -122,6 +129,8 @@ class Run:
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is told to stop."""
         self.tasks = running_tasks()
+        if self.live:
+            notice_tasks()
         with self.control.listening(), self._door.open():
             self._whole = None if self.live else self.control.scope
             await (self._decisions() if self.abreast == 1 else side_by_side(self))
@@ -147,7 +156,14 @@ class Run:
                 self.schedule = Schedule(Frontier(said.graph, behind_io(self.log.load)), self.busy)
             self.schedule.prefer = said.prefer
         self.graph = said.graph
-        return decide(self.graph, self.config, self.log.history, cancel=said.cancel, schedule=self.schedule)
+        return decide(
+            self.graph,
+            self.config,
+            self.log.history,
+            cancel=said.cancel,
+            failed=said.failed or self._overlooked,
+            schedule=self.schedule,
+        )
 
     async def perform(self, decision: Decision) -> None:
         """Do what was decided and write down what came of it."""
@@ -266,8 +282,12 @@ class Run:
         ctx = Context(base)
         ending = Ending(state, ctx, self.vault, side_by_side=self.schedule is not None)
         try:
-            outcome = await self._attempt(state, decision.attempt, ctx)
+            scope, outcome = await self._attempt(state, decision.attempt, ctx)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
+            left = await self._left_behind(scope) if self.live else None
+            if left is not None:
+                payloads.items.clear()
+                return StateFailed(state.id, self.vault.error(left.info)), ending.info()
         except TimedOut as exc:
             return StateFailed(state.id, exc.info), ending.info()
         except (Stopped, KeyboardInterrupt):
@@ -292,7 +312,24 @@ class Run:
         if reason is not None:
             raise reason
 
-    async def _attempt(self, state: PlanState, attempt: int, ctx: Context) -> Any:
+    async def _left_behind(self, scope: AttemptScope) -> StateError | None:
+        """Give the tasks that a handler left behind their chance to end, and return how they used `io` or `rec`.
+
+        When none did, whoever does so later is told of to the run.
+        """
+        until, running = time.monotonic() + LEFT_SECONDS, scope.begun.running
+        try:
+            while running and scope.left_behind is None and (rest := until - time.monotonic()) > 0:
+                await asyncio.wait(running, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError as exc:
+            raise Stopped(exc) from None
+        scope.overlooked = self._overlook
+        return scope.left_behind
+
+    def _overlook(self, error: StateError) -> None:
+        self._overlooked = self._overlooked or self.vault.error(error.info)
+
+    async def _attempt(self, state: PlanState, attempt: int, ctx: Context) -> tuple[AttemptScope, Any]:
         """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
         scope = AttemptScope(
             state=state,
@@ -310,6 +347,7 @@ class Run:
         io, rec = self.provider(scope), Recorder(scope)
         cancellations = Cancellations()
         timeout = state.meta.timeout
+        BEGUN.set(scope.begun)
         try:
             seconds = self.log.limit(timeout)
             if seconds is None:
@@ -331,7 +369,8 @@ class Run:
             swallowed = self.live and cancellations.swallowed(cut=scope.cut)
             late = scope.limit is not None and scope.limit.cancel_called
             if not (swallowed or late):
-                return outcome
+                scope.returned = self.live
+                return scope, outcome
         except BaseException as exc:
             if cancellations.from_outside(exc):
                 if self._whole is not None and self._whole.cancel_called:
@@ -341,6 +380,7 @@ class Run:
                 scope.refuse_undeclared()
             raise
         finally:
+            BEGUN.set(None)
             cancellations.forget()
             await io.end()
             scope.closed = True
@@ -348,7 +388,9 @@ class Run:
         cancelled = anyio.get_cancelled_exc_class()
         try:
             if self._whole is None:
-                await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
+                await (
+                    checkpoint_if_cancelled()
+                )  # a handler may have swallowed what a scope around the run asks
             if not late:
                 raise cancelled  # noqa: TRY301 - or what its task was asked
         except cancelled as exc:

@@ -17,8 +17,8 @@ from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
 from machine.engine.apart import Apart, Timed
-from machine.engine.cancellation import Cancellations
 from machine.engine.blocking import call_in_thread
+from machine.engine.cancellation import Cancellations
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.errors import Code, StateError

@@ -55,6 +55,7 @@ class IoResult:
 class _Flight:
     """A call that has begun and has no outcome yet."""
 
+    call: Call
     scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
     done: anyio.Event = attrs.field(factory=anyio.Event)
 
@@ -228,7 +229,7 @@ class IoProvider(ABC):
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
-        scope.check_open()
+        scope.check_open(f"called {namespace}")
         meta = scope.state.meta
         if not is_namespace(namespace):
             raise IoOther(f"{namespace!r} is not a namespace", code=Code.IO_INVALID_REQUEST)
@@ -299,12 +300,12 @@ class IoProvider(ABC):
         """Return the one fact of a call, whoever asks first."""
         while (racing := self._in_flight.get(call.key)) is not None:
             await racing.done.wait()
-        self._scope.check_open()
+        self._scope.check_open(f"called {call.namespace}")
         before = self._before(call)
         if before is not None:
             await self._kept(call)
             return before
-        self._in_flight[call.key] = flight = _Flight()
+        self._in_flight[call.key] = flight = _Flight(call)
         try:
             with flight.scope:
                 seq = None
@@ -346,6 +347,9 @@ class IoProvider(ABC):
         self._scope.ending = True
         if not self._in_flight:
             return
+        for flight in self._in_flight.values():
+            if flight.call.effect:
+                self._scope.leave_behind(f"was still calling {flight.call.namespace}")
         with anyio.CancelScope(shield=True):
             while self._in_flight:
                 flight = next(iter(self._in_flight.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.errors import Code, StateError
 from machine.events import Event
+from machine.io.begun_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.plan import PlanState, SideEffects
@@ -140,6 +141,14 @@ class AttemptScope:
     """True while the state's reconcile function asks the outside."""
     undeclared: StateError | None = None
     """What the handler was first refused to do without `io`."""
+    begun: Begun = attrs.field(factory=Begun)
+    """The tasks that the handler has begun."""
+    returned: bool = False
+    """True once the handler has returned in time: what uses `io` or `rec` from then on was left behind."""
+    left_behind: StateError | None = None
+    """The first such use."""
+    overlooked: Callable[[StateError], None] | None = None
+    """Who is told of such a use when the attempt has been recorded as completed."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
 
     @property
@@ -159,14 +168,33 @@ class AttemptScope:
             scope is not None and scope.cancel_called for scope in (self.limit, *self.around)
         )
 
-    def check_open(self) -> None:
-        """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on."""
+    def check_open(self, use: str) -> None:
+        """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on.
+
+        `use` says in words what the handler is about to do.
+        """
         reason = self.log.abort()
         if reason is not None:
             raise reason
         self.refuse_undeclared()
         if self.closed or self.ending:
+            if self.begun.here:
+                self.leave_behind(use)
             raise self.ended()
+
+    def leave_behind(self, use: str) -> None:
+        """Note a use of `io` or `rec` by what the handler left behind when it returned; the first one counts."""
+        if not self.returned or self.left_behind is not None:
+            return
+        self.left_behind = StateError(
+            f"the handler of {self.state.id} returned while a task or thread that it had begun went on, and that "
+            f"{use}, which was refused",
+            code=Code.TASK_LEFT_BEHIND,
+            details={"state_id": self.state.id, "attempt": self.attempt, "use": use},
+            hint="await every task before the handler returns",
+        )
+        if self.overlooked is not None:
+            self.overlooked(self.left_behind)
 
     def refuse_undeclared(self) -> None:
         """Raise what the handler was refused to do without `io`, whatever it made of the exception."""

@@ -21,6 +21,7 @@ from machine.events import (
     Entry,
     Event,
     FactRecorded,
+    RunCompleted,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -44,6 +45,9 @@ STALL_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 30.0
 PATIENCE: Final = 10
 """How long a whole attempt may take in replay: this many times as long as recorded, and the seconds besides."""
+
+_NOT_AGAIN: Final = frozenset({str(Code.NOT_DETERMINISTIC), str(Code.TASK_LEFT_BEHIND)})
+"""Error codes of failures that one run of a handler cannot find: they need two, or were a matter of time."""
 
 
 class ReplayLog:
@@ -90,7 +94,9 @@ class ReplayLog:
         plan_id, cancel = asked(event)
         if plan_id:
             graph = self._graphs.get(plan_id, graph)
-        return Outside(graph, cancel, getattr(event, "state_id", None))
+        error = event.error if isinstance(event, RunCompleted) else None
+        failed = error if error is not None and error.code == Code.TASK_LEFT_BEHIND else None
+        return Outside(graph, cancel, getattr(event, "state_id", None), failed)
 
     def _next(self) -> Event | None:
         return self._recorded[self._at].event if self._at < len(self._recorded) else None
@@ -121,7 +127,7 @@ class ReplayLog:
             elif isinstance(event, EffectIntended):
                 self._intents[event.key] = event
             elif isinstance(event, StateFailed):
-                settled = event.cut or event.error.code == Code.NOT_DETERMINISTIC  # which one run cannot find
+                settled = event.cut or event.error.code in _NOT_AGAIN
                 if settled:
                     self._consume_to(index + 1)
                 return settled

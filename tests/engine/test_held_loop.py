@@ -22,6 +22,11 @@ def config(request):
     return request.param
 
 
+def block(seconds):
+    """Hold the event loop, as code does that knows of none."""
+    time.sleep(seconds)
+
+
 class Told(Reporter):
     def __init__(self):
         self.held_by = []
@@ -43,7 +48,7 @@ def test_a_handler_that_blocks_past_its_timeout_is_timed_out_when_it_comes_back(
     @plan.state("step.blocks", timeout=0.2, side_effects="apply_side_effect", idempotency="k")
     async def blocks(ctx, io, rec):
         ctx["n"] = (await io.call("world", {"n": 1})).response
-        time.sleep(0.4)
+        block(0.4)
         ctx["done"] = True
 
     transports = {"world": scripted(effect=True)}
@@ -68,7 +73,7 @@ def test_a_timed_out_attempt_is_tried_again_and_what_it_learned_is_kept(store, c
         await io.call("world", {"n": 1})
         lives.append(1)
         if len(lives) == 1:
-            time.sleep(0.4)
+            block(0.4)
         ctx["lives"] = "some"
 
     world = scripted(effect=True)
@@ -84,7 +89,7 @@ def test_a_handler_that_raises_past_its_timeout_fails_with_what_it_raised(store,
 
     @plan.state("step.blocks", timeout=0.1)
     async def blocks(ctx, io, rec):
-        time.sleep(0.2)
+        block(0.2)
         raise machine.Failure("of its own", code="own")
 
     result = machine.run(plan, store=store, config=config, reporter=Told())
@@ -109,7 +114,7 @@ def test_a_handler_within_its_timeout_is_not_timed_out(store, config):
 
     @plan.state("step.blocks", timeout=30)
     async def blocks(ctx, io, rec):
-        time.sleep(0.05)
+        block(0.05)
         ctx["done"] = True
 
     assert machine.run(plan, store=store, config=config, reporter=Told()).status == "completed"
@@ -126,7 +131,7 @@ def test_a_handler_that_holds_the_loop_is_named_and_others_are_not(store, config
     @plan.state("step.holds")
     async def holds(ctx, io, rec):
         await asyncio.sleep(0)
-        time.sleep(1.1)
+        block(1.1)
 
     @plan.state("step.plain")
     def plain(ctx, io, rec):
@@ -177,7 +182,7 @@ def test_a_reporter_that_raises_when_it_is_told_ends_the_run(store):
 
     @plan.state("step.holds")
     async def holds(ctx, io, rec):
-        time.sleep(1.05)
+        block(1.05)
 
     with pytest.raises(RuntimeError, match=r"op\.step\.holds"):
         machine.run(plan, store=store, config=MODES["sequential"], reporter=Raising())

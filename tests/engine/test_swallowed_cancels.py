@@ -103,8 +103,7 @@ def test_a_task_that_is_cancelled_stops_the_run_which_goes_on_later(store, scrip
         task = asyncio.ensure_future(
             machine.aio.run(plan, store=store, run_id=run_id, config=ALLOW, transports=transports)
         )
-        while not begun.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(begun.wait, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -119,8 +118,7 @@ def test_one_that_failed_beside_it_interrupts_it(store):
 
     @plan.state("step.fails")
     async def fails(ctx, io, rec):
-        while not begun.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(begun.wait, 10)
         raise machine.Failure("no")
 
     @plan.state("step.stubborn")
