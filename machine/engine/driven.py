@@ -9,7 +9,7 @@ import attrs
 
 from machine.config import RunManifest
 from machine.errors import ErrorInfo
-from machine.io.scope import Log, Payloads
+from machine.io.scope import Log, Payloads, Timers
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, PlanState
 
@@ -31,6 +31,8 @@ class Outside(NamedTuple):
 class DrivenLog(Log, Protocol):
     """What the driver asks of a log beyond what `io` asks."""
 
+    timers: Timers | None
+    """What knows when the sleeps of the run end; None where nobody sleeps."""
     waited: float
     """For how many seconds the event loop has waited for the store."""
 

@@ -342,6 +342,7 @@ class Run:
             quiet=Quiet(self.tasks, blocking=state.blocking),
             vault=self.vault,
             around=(self.control.scope, self.beside),
+            timers=self.log.timers,
         )
         scope.idempotency_key = self._door.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), Recorder(scope)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from machine import codec
+from machine.engine import timers
 from machine.engine.control import Control
 from machine.engine.driven import Outside
 from machine.engine.second import Second
@@ -20,7 +21,7 @@ from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, chain_next, seal
 from machine.failures import refused
 from machine.ids import RunId
-from machine.io.scope import Payloads
+from machine.io.scope import Payloads, Timers
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.plan import Graph, PlanState
@@ -76,6 +77,7 @@ class LiveLog:
         second: Second | None = None,
     ) -> None:
         self.history = history
+        self.timers: Timers | None = timers.Timers(store, run_id, resumed=history.head_seq > 0)
         self.waited = 0.0
         self._store = store
         self._run_id = run_id

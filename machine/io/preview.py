@@ -14,6 +14,7 @@ from machine import canonical
 from machine.config import IoMode
 from machine.events import ArtifactKind, Event, FactRecorded, FactValue
 from machine.io.call import Call
+from machine.io.clock import SLEEP
 from machine.io.live import LiveIo
 from machine.io.scope import Payloads
 from machine.kernel.history import History
@@ -21,7 +22,6 @@ from machine.secrets.vault import SECRET
 
 __all__ = ["PreviewEnd", "PreviewIo", "PreviewLog"]
 
-_SLEEP: Final = "clock.sleep"
 _READS: Final = frozenset({"http", "file.read", "clock.now", "random.bytes", "env", SECRET})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 
@@ -92,7 +92,7 @@ class PreviewIo(LiveIo):
         if scope.config.io_mode is IoMode.REPLAY:
             log.end(None, f'io_mode="replay" shuts the outside, and it asks {call.namespace}')
         payloads = call.payloads()
-        if call.namespace == _SLEEP:  # what follows does not depend on having waited
+        if call.namespace == SLEEP:  # what follows does not depend on having waited
             nothing = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(None)))
             return await self._emit(call, nothing, payloads)
         if not _is_safe(call):

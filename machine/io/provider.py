@@ -189,7 +189,7 @@ class IoProvider(ABC):
 
     async def sleep(self, seconds: float) -> None:
         """Wait. In replay this returns at once."""
-        await self.call("clock.sleep", clock.sleep_request(seconds))
+        await self.call(clock.SLEEP, clock.sleep_request(seconds))
 
     async def random_bytes(self, n: int) -> bytes:
         """Return `n` bytes (1 to 65536) from the operating system's generator."""

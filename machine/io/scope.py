@@ -22,7 +22,7 @@ from machine.kernel.history import History
 from machine.plan import PlanState, SideEffects
 from machine.secrets.vault import Vault
 
-__all__ = ["AttemptScope", "Log", "Payloads", "Quiet"]
+__all__ = ["AttemptScope", "Log", "Payloads", "Quiet", "Timers"]
 
 QUIET_ROUNDS = 16
 """Turns of the event loop that a handler is given to settle before the next outcome is handed to it."""
@@ -46,6 +46,14 @@ class Payloads:
         """Add bytes whose ids are known."""
         for artifact_id, data in items.items():
             self.items[artifact_id] = (kind, data)
+
+
+class Timers(Protocol):
+    """Knows when sleeps end that a crash has cut."""
+
+    def left(self, state_id: str, name: str, seconds: float, *, attempt: int, first: int) -> float:
+        """Return how many seconds of a sleep are left; `first` is the first attempt whose sleeps still count."""
+        ...
 
 
 class Log(Protocol):
@@ -147,6 +155,8 @@ class AttemptScope:
     """True once the handler has returned in time: what uses `io` or `rec` from then on was left behind."""
     left_behind: StateError | None = None
     """The first such use."""
+    timers: Timers | None = None
+    """What knows of sleeps that were cut, where they are slept."""
     overlooked: Callable[[StateError], None] | None = None
     """Who is told of such a use when the attempt has been recorded as completed."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)

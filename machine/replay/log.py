@@ -27,7 +27,7 @@ from machine.events import (
     StateFailed,
 )
 from machine.io.call import Call
-from machine.io.scope import AttemptScope, Payloads
+from machine.io.scope import AttemptScope, Payloads, Timers
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus
@@ -63,6 +63,7 @@ class ReplayLog:
         """`graphs` are the plans that the run went by, by id, where there was more than one."""
         # what was recorded side by side is replayed one after the other: its seqs have another order then
         started = recorded[0].event if recorded else None
+        self.timers: Timers | None = None
         self.waited = 0.0
         self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
         self.divergence: Divergence | None = None
