@@ -1,7 +1,7 @@
 """When the sleeps of a run end: noted beside its log, so that a crash does not make them begin again.
 
-A note is a message of the run to whoever drives it next. It stands in no digest and in no bundle; where it is lost, a
-sleep is slept whole.
+A note is a message of the run to whoever drives it next. It stands in no digest and in no bundle; where it is
+lost, a sleep is slept whole.
 """
 
 from __future__ import annotations
