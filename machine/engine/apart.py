@@ -48,7 +48,7 @@ class Apart:
 
     def throw(self, *exc: Any) -> Any:
         """Go on, where it awaits, with an exception."""
-        self._cancellations.note(exc[0], self._steps)
+        self._cancellations.note(exc[0])
         return self._context.run(self._steps.throw, *exc)
 
     def close(self) -> None:

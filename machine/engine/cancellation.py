@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
+from machine.io.begun_tasks import BEGUN
+
 __all__ = ["Cancellations", "Stopped"]
+
+_NEVER_TAKEN_BACK: Final = sys.version_info < (3, 13)
+"""True where a task group that cancels its own task, because another of it has failed, may leave it at that."""
 
 
 class Stopped(BaseException):
@@ -42,12 +46,15 @@ class Cancellations:
             return False
         return anyio.get_current_task().has_pending_cancellation() or self._times() > self._before
 
-    def note(self, exc: Any, steps: Any) -> None:
-        """Note what is raised in a handler where it waits, `steps` being the coroutine that calls it."""
+    def note(self, exc: Any) -> None:
+        """Note what is raised in a handler where it waits."""
         kind = exc if isinstance(exc, type) else type(exc)
         if issubclass(kind, anyio.get_cancelled_exc_class()):
             self._reached = True
-            self._unreturned += _by_a_task_group(steps)
+            begun = BEGUN.get()
+            if begun is not None and begun.failing and _NEVER_TAKEN_BACK:
+                self._unreturned += 1
+                begun.failing = False
 
     def swallowed(self, *, cut: bool) -> bool:
         """Say whether a handler that has returned made nothing of a cancellation from outside that reached it.
@@ -60,15 +67,3 @@ class Cancellations:
         """Take back what a handler leaves behind: before Python 3.13 a task group that failed leaves one."""
         while self._task is not None and self._times() > self._before:
             self._task.uncancel()
-
-
-def _by_a_task_group(steps: Any) -> bool:
-    """Say whether a task group cancels its own task while it waits for others, and never takes that back."""
-    if sys.version_info >= (3, 13):
-        return False
-    while steps is not None:
-        frame: FrameType | None = getattr(steps, "cr_frame", None)
-        if frame is not None and frame.f_code is asyncio.TaskGroup.__aexit__.__code__:
-            return bool(frame.f_locals["self"]._parent_cancel_requested)  # noqa: SLF001 - it tells nobody
-        steps = getattr(steps, "cr_await", None)
-    return False

@@ -18,16 +18,23 @@ BEGUN: Final[ContextVar[Begun | None]] = ContextVar("machine_begun_tasks", defau
 """The tasks of the attempt whose handler runs in this context; None outside of handlers."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Begun:
     """The tasks that one attempt's handler has begun, and those they began, as long as they run."""
 
     running: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    failing: bool = False
+    """True when one of them has failed; whoever asks takes it back."""
 
     def add(self, task: asyncio.Task[Any]) -> None:
         """Note a task until it is done."""
         self.running.add(task)
-        task.add_done_callback(self.running.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.running.discard(task)
+        # not asked by its method, after which nobody would be told of an exception that nobody retrieves
+        self.failing = self.failing or getattr(task, "_exception", None) is not None
 
     @property
     def here(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import anyio
@@ -190,17 +191,29 @@ async def own_task(io):
         return
 
 
+@contextlib.asynccontextmanager
+async def entered(io, own):
+    await own(io)
+    yield
+
+
+async def through_a_context_manager(io, own):
+    async with entered(io, own):
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("own", [own_scope, own_timeout, own_group, own_group_in_its_body, own_task])
 @pytest.mark.parametrize("timeout", [None, 30])
-def test_what_a_handler_cancels_by_itself_interrupts_nothing(store, own, timeout):
+@pytest.mark.parametrize("undeclared_io", ["allow", "warn"])
+def test_what_a_handler_cancels_by_itself_interrupts_nothing(store, own, timeout, undeclared_io):
     plan = Plan("op")
 
     @plan.state("step.one", timeout=timeout)
     async def one(ctx, io, rec):
         await own(io)
-        await own(io)
+        await through_a_context_manager(io, own)
         ctx["done"] = True
 
-    result = machine.run(plan, store=store, config=ALLOW)
+    result = machine.run(plan, store=store, config=RunConfig(undeclared_io=undeclared_io))
     assert result.status == "completed"
     assert machine.replay(result.run_id, plan=plan, store=store).identical
