@@ -80,6 +80,7 @@ class Code(StrEnum):
     INVALID_DOMAIN_EVENT = "invalid_domain_event"
     UNDECLARED_IO = "undeclared_io"
     ATTEMPT_CLOSED = "attempt_closed"
+    TASK_LEFT_BEHIND = "task_left_behind"
     # context
     CONTEXT_CONFLICT = "context_conflict"
     CONTEXT_EDGE_MISSING = "context_edge_missing"

@@ -22,7 +22,7 @@ from rich.text import Text
 from machine.cli import interrupt
 from machine.cli.output import STYLES, Cell, Output, clean, duration, on_terminal
 from machine.cli.reading import skipped_text
-from machine.engine.reporter import Reporter
+from machine.engine.reporter import Reporter, held_text
 from machine.errors import Code, ErrorInfo
 from machine.events import (
     Entry,
@@ -87,6 +87,10 @@ class Progress(Reporter):
         if place not in self.undeclared_io:
             self.undeclared_io[place] = what
             self.warn(f"{state_id} {what}")
+
+    def held(self, state_id: str, seconds: float) -> None:
+        """Warn of a handler that kept the event loop from everything else."""
+        self.warn(held_text(state_id, seconds))
 
     def undeclared_json(self) -> list[dict[str, Any]]:
         """Return what handlers did without `io` as JSON."""

@@ -36,10 +36,10 @@ def torture(
     """Crash a run everywhere, in every way, and see that it recovers.
 
     The plan is run once for real, in a temporary store, effects included. Then it is run again on what that
-    run learned, once for every append and every fault (killed before and after the append, torn write, lost
-    fsync, disk full, IO error, duplicate append, store locked), resumed, and held to the same end: nothing
-    durable lost, nothing fetched or done again that the log knows. Prints the unsafe boundaries (exit code 1),
-    or that there are none (exit code 0).
+    run learned, once for every append and every fault (killed before and after the append, and when a call has
+    returned, torn write, lost fsync, disk full, IO error, duplicate append, store locked), resumed, and held to
+    the same end: nothing durable lost, nothing fetched or done again that the log knows. Prints the unsafe
+    boundaries (exit code 1), or that there are none (exit code 0).
 
     Parameters
     ----------

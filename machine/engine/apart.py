@@ -8,17 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
-from typing import Any, Self
+from typing import Any, Final, Self
 
-__all__ = ["Apart"]
+from machine.engine.cancellation import Cancellations
+
+__all__ = ["Apart", "Timed"]
+
+HELD_SECONDS: Final = 1.0
+"""How long a handler may keep the event loop from everything else before that is told of."""
 
 
 class Apart:
-    """Calls a function and awaits what it returns, each step of it in a copy of the context of now."""
+    """Calls a function and awaits what it returns, each step of it in a copy of the context of now.
 
-    __slots__ = ("_context", "_steps")
+    `cancellations` is told of what is raised in it where it waits.
+    """
 
-    def __init__(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    __slots__ = ("_cancellations", "_context", "_steps")
+
+    def __init__(
+        self, cancellations: Cancellations, function: Callable[..., Awaitable[Any]], *args: Any
+    ) -> None:
+        self._cancellations = cancellations
         self._context = copy_context()
         self._steps = _steps(function, args)
 
@@ -37,11 +48,46 @@ class Apart:
 
     def throw(self, *exc: Any) -> Any:
         """Go on, where it awaits, with an exception."""
+        self._cancellations.note(exc[0])
         return self._context.run(self._steps.throw, *exc)
 
     def close(self) -> None:
         """Close what is awaited."""
         self._context.run(self._steps.close)
+
+
+class Timed(Apart):
+    """The same, with `held` told of a step in which the event loop could not go on for long.
+
+    `clock` counts the seconds that are the handler's.
+    """
+
+    __slots__ = ("_clock", "_held")
+
+    def timed(self, clock: Callable[[], float], held: Callable[[float], None]) -> Self:
+        """Return this, with what it needs for it."""
+        self._clock, self._held = clock, held
+        return self
+
+    def __next__(self) -> Any:
+        return self._timed(super().__next__)
+
+    def send(self, value: Any) -> Any:
+        """Go on."""
+        return self._timed(super().send, value)
+
+    def throw(self, *exc: Any) -> Any:
+        """Go on, where it awaits, with an exception."""
+        return self._timed(super().throw, *exc)
+
+    def _timed(self, step: Callable[..., Any], *args: Any) -> Any:
+        began = self._clock()
+        try:
+            return step(*args)
+        finally:
+            seconds = self._clock() - began
+            if seconds >= HELD_SECONDS:
+                self._held(seconds)
 
 
 async def _steps(function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:

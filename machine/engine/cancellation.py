@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from typing import Any, Final
 
 import anyio
 
+from machine.io.begun_tasks import BEGUN
+
 __all__ = ["Cancellations", "Stopped"]
+
+_NEVER_TAKEN_BACK: Final = sys.version_info < (3, 13)
+"""True where a task group that cancels its own task, because another of it has failed, may leave it at that."""
 
 
 class Stopped(BaseException):
@@ -19,9 +26,11 @@ class Stopped(BaseException):
 class Cancellations:
     """The cancellations of this task that are pending, as Ctrl-C asks for one, from an attempt's beginning on."""
 
-    __slots__ = ("_before", "_task")
+    __slots__ = ("_before", "_reached", "_task", "_unreturned")
 
     def __init__(self) -> None:
+        self._reached = False
+        self._unreturned = 0
         try:
             self._task = asyncio.current_task()
         except RuntimeError:  # another event loop, which has scopes only
@@ -36,6 +45,23 @@ class Cancellations:
         if not isinstance(exc, anyio.get_cancelled_exc_class()):
             return False
         return anyio.get_current_task().has_pending_cancellation() or self._times() > self._before
+
+    def note(self, exc: Any) -> None:
+        """Note what is raised in a handler where it waits."""
+        kind = exc if isinstance(exc, type) else type(exc)
+        if issubclass(kind, anyio.get_cancelled_exc_class()):
+            self._reached = True
+            begun = BEGUN.get()
+            if begun is not None and begun.failing and _NEVER_TAKEN_BACK:
+                self._unreturned += 1
+                begun.failing = False
+
+    def swallowed(self, *, cut: bool) -> bool:
+        """Say whether a handler that has returned made nothing of a cancellation from outside that reached it.
+
+        `cut` says that one of the engine's scopes was cancelled.
+        """
+        return self._reached and (cut or self._times() - self._unreturned > self._before)
 
     def forget(self) -> None:
         """Take back what a handler leaves behind: before Python 3.13 a task group that failed leaves one."""

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 import attrs
 
 from machine.config import RunManifest
-from machine.io.scope import Log, Payloads
+from machine.errors import ErrorInfo
+from machine.io.scope import Log, Payloads, Timers
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, PlanState
 
@@ -16,15 +17,24 @@ __all__ = ["DrivenLog", "Opening", "Outside"]
 
 
 class Outside(NamedTuple):
-    """What was said from outside: the plan in force now, whether the run was cancelled, a state to begin with."""
+    """What was said from outside: the plan in force now, whether the run was cancelled, a state to begin with.
+
+    `failed` is why it cannot go on, where what a handler left behind has acted since.
+    """
 
     graph: Graph
     cancel: bool
     prefer: str | None = None
+    failed: ErrorInfo | None = None
 
 
 class DrivenLog(Log, Protocol):
     """What the driver asks of a log beyond what `io` asks."""
+
+    timers: Timers | None
+    """What knows when the sleeps of the run end; None where nobody sleeps."""
+    waited: float
+    """For how many seconds the event loop has waited for the store."""
 
     def limit(self, timeout: float | None) -> float | None:
         """Return how long an attempt may take in seconds, None for as long as it likes."""

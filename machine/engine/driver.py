@@ -6,10 +6,11 @@ next is `kernel.decide`'s business; what a handler sees of the outside is `io`'s
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import attrs
@@ -28,7 +29,7 @@ from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.second import Second
 from machine.engine.side_by_side import side_by_side
-from machine.errors import Code, ErrorInfo
+from machine.errors import Code, ErrorInfo, StateError
 from machine.events import (
     ArtifactKind,
     Event,
@@ -43,6 +44,7 @@ from machine.events import (
     StateSkipped,
 )
 from machine.failures import orphaned, refused
+from machine.io.begun_tasks import BEGUN, notice_tasks
 from machine.io.outcome import UncertainEffect, namespace_of, told
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Payloads, Quiet, running_tasks
@@ -70,6 +72,9 @@ from machine.plan import Graph, PlanState
 from machine.secrets.vault import Vault
 
 __all__ = ["Run"]
+
+LEFT_SECONDS: Final = 1.0
+"""How long the tasks that a handler left behind are waited for, to see what they do."""
 
 
 @attrs.define
@@ -106,12 +111,15 @@ class Run:
     _patient_until: float = attrs.field(default=-math.inf, init=False)
     """Up to when that scope lets handlers be, by `time.monotonic`."""
     _door: Doorkeeper = attrs.field(init=False)
+    _overlooked: ErrorInfo | None = attrs.field(default=None, init=False)
+    """What was left behind by a handler whose attempt has completed, and acted since."""
     _concurrent: bool = attrs.field(init=False)
     _bounded: bool = attrs.field(init=False)
     """True when the run is to be durable at the bounds of states."""
 
     def __attrs_post_init__(self) -> None:
-        self._door = Doorkeeper(self.config.undeclared_io, self.reporter)
+        clock = (lambda: time.monotonic() - self.log.waited) if self.live else None
+        self._door = Doorkeeper(self.config.undeclared_io, self.reporter, clock=clock)
         at_a_time = self.config.execution_mode.max_concurrency
         # a replay waits for nothing that others could use, and a second run makes one attempt after the other
         alone = not self.live or self.second is not None
@@ -122,6 +130,8 @@ class Run:
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is told to stop."""
         self.tasks = running_tasks()
+        if self.live:
+            notice_tasks()
         with self.control.listening(), self._door.open():
             self._whole = None if self.live else self.control.scope
             await (self._decisions() if self.abreast == 1 else side_by_side(self))
@@ -147,7 +157,14 @@ class Run:
                 self.schedule = Schedule(Frontier(said.graph, behind_io(self.log.load)), self.busy)
             self.schedule.prefer = said.prefer
         self.graph = said.graph
-        return decide(self.graph, self.config, self.log.history, cancel=said.cancel, schedule=self.schedule)
+        return decide(
+            self.graph,
+            self.config,
+            self.log.history,
+            cancel=said.cancel,
+            failed=said.failed or self._overlooked,
+            schedule=self.schedule,
+        )
 
     async def perform(self, decision: Decision) -> None:
         """Do what was decided and write down what came of it."""
@@ -266,8 +283,12 @@ class Run:
         ctx = Context(base)
         ending = Ending(state, ctx, self.vault, side_by_side=self.schedule is not None)
         try:
-            outcome = await self._attempt(state, decision.attempt, ctx)
+            scope, outcome = await self._attempt(state, decision.attempt, ctx)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
+            left = await self._left_behind(scope) if self.live else None
+            if left is not None:
+                payloads.items.clear()
+                return StateFailed(state.id, self.vault.error(left.info)), ending.info()
         except TimedOut as exc:
             return StateFailed(state.id, exc.info), ending.info()
         except (Stopped, KeyboardInterrupt):
@@ -292,7 +313,24 @@ class Run:
         if reason is not None:
             raise reason
 
-    async def _attempt(self, state: PlanState, attempt: int, ctx: Context) -> Any:
+    async def _left_behind(self, scope: AttemptScope) -> StateError | None:
+        """Give the tasks that a handler left behind their chance to end, and return how they used `io` or `rec`.
+
+        When none did, whoever does so later is told of to the run.
+        """
+        until, running = time.monotonic() + LEFT_SECONDS, scope.begun.running
+        try:
+            while running and scope.left_behind is None and (rest := until - time.monotonic()) > 0:
+                await asyncio.wait(running, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError as exc:
+            raise Stopped(exc) from None
+        scope.overlooked = self._overlook
+        return scope.left_behind
+
+    def _overlook(self, error: StateError) -> None:
+        self._overlooked = self._overlooked or self.vault.error(error.info)
+
+    async def _attempt(self, state: PlanState, attempt: int, ctx: Context) -> tuple[AttemptScope, Any]:
         """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
         scope = AttemptScope(
             state=state,
@@ -305,18 +343,23 @@ class Run:
             quiet=Quiet(self.tasks, blocking=state.blocking),
             vault=self.vault,
             around=(self.control.scope, self.beside),
+            timers=self.log.timers,
         )
         scope.idempotency_key = self._door.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), self.recorder(scope)
         cancellations = Cancellations()
         timeout = state.meta.timeout
+        BEGUN.set(scope.begun)
         try:
             seconds = self.log.limit(timeout)
             if seconds is None:
-                return await self._work(scope, ctx, io, rec)
-            if self._whole is None:
-                with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope.limit:
-                    outcome = await self._work(scope, ctx, io, rec)
+                outcome = await self._work(scope, ctx, io, rec, cancellations)
+            elif self._whole is None:
+                due = anyio.current_time() + seconds
+                with anyio.CancelScope(deadline=due) as scope.limit:
+                    outcome = await self._work(scope, ctx, io, rec, cancellations)
+                if anyio.current_time() >= due:  # a handler that held the event loop could not be cut
+                    scope.limit.cancel()
             else:
                 scope.limit = self._whole
                 due = time.monotonic() + seconds
@@ -324,9 +367,12 @@ class Run:
                     # twice as long, so that it need not be moved at every step
                     scope.limit.deadline = anyio.current_time() + 2 * seconds
                     self._patient_until = due + seconds
-                outcome = await self._work(scope, ctx, io, rec)
-            if not scope.limit.cancel_called:
-                return outcome
+                outcome = await self._work(scope, ctx, io, rec, cancellations)
+            swallowed = self.live and cancellations.swallowed(cut=scope.cut)
+            late = scope.limit is not None and scope.limit.cancel_called
+            if not (swallowed or late):
+                scope.returned = self.live
+                return scope, outcome
         except BaseException as exc:
             if cancellations.from_outside(exc):
                 if self._whole is not None and self._whole.cancel_called:
@@ -336,19 +382,32 @@ class Run:
                 scope.refuse_undeclared()
             raise
         finally:
+            BEGUN.set(None)
             cancellations.forget()
             await io.end()
             scope.closed = True
         scope.refuse_undeclared()
-        if self._whole is None:
-            await checkpoint_if_cancelled()  # a handler may have swallowed what a scope around the run asks
+        cancelled = anyio.get_cancelled_exc_class()
+        try:
+            if self._whole is None:
+                await (
+                    checkpoint_if_cancelled()
+                )  # a handler may have swallowed what a scope around the run asks
+            if not late:
+                raise cancelled  # noqa: TRY301 - or what its task was asked
+        except cancelled as exc:
+            raise Stopped(exc) from None
         raise self.log.overdue(state, timeout)
 
-    async def _work(self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder) -> Any:
+    async def _work(
+        self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations
+    ) -> Any:
         state = scope.state
         if state.meta.reconcile is not None:
             await self._reconcile(scope, io)
-        return await self._door.call(scope, state.handler, ctx, io, rec, plain=state.blocking)
+        return await self._door.call(
+            scope, state.handler, ctx, io, rec, plain=state.blocking, cancellations=cancellations
+        )
 
     async def _reconcile(self, scope: AttemptScope, io: IoProvider) -> None:
         """Have the state's reconcile function say what became of each effect that has no outcome."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -16,8 +16,9 @@ import attrs
 from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
-from machine.engine.apart import Apart
+from machine.engine.apart import Apart, Timed
 from machine.engine.blocking import call_in_thread
+from machine.engine.cancellation import Cancellations
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.errors import Code, StateError
@@ -43,9 +44,13 @@ class Doorkeeper:
     What that means is `undeclared_io`; with `allow` nobody looks, and nothing is installed.
     """
 
-    def __init__(self, undeclared_io: UndeclaredIo, reporter: Reporter) -> None:
+    def __init__(
+        self, undeclared_io: UndeclaredIo, reporter: Reporter, *, clock: Callable[[], float] | None = None
+    ) -> None:
+        """`clock` counts the seconds in which the event loop is the handlers'; None where nobody minds."""
         self._undeclared_io = undeclared_io
         self._reporter = reporter
+        self._clock = clock
         self.failure: BaseException | None = None
         """What the reporter raised when it was told, which ends the run."""
 
@@ -75,27 +80,54 @@ class Doorkeeper:
         return await self.call(scope, function, ctx, io, effect, plain=is_plain(function))
 
     async def call(
-        self, scope: AttemptScope, function: Handler, ctx: Context, io: IoProvider, third: Any, *, plain: bool
+        self,
+        scope: AttemptScope,
+        function: Handler,
+        ctx: Context,
+        io: IoProvider,
+        third: Any,
+        *,
+        plain: bool,
+        cancellations: Cancellations | None = None,
     ) -> Any:
         """Call a function of an attempt's state, in a thread when it is `plain`, and return what it returns.
 
-        Raises what it raises.
+        `cancellations` is told of those that reach it. Raises what it raises.
         """
+        cancellations = cancellations or Cancellations()
         if self._undeclared_io is UndeclaredIo.ALLOW:
             if plain:
                 return await _in_thread(scope.state.id, function, ctx, io, third)
-            return await Apart(function, ctx, io, third)
+            return await self._apart(scope, cancellations, function, ctx, io, third)
         watch = self._watch(scope, function, plain=plain)
         with guarded(watch):
             try:
                 if plain:
                     returned = await _in_thread(scope.state.id, function, ctx, io, third, watch=watch)
                 else:
-                    returned = await Apart(watch.run, function, ctx, io, third)
+                    returned = await self._apart(scope, cancellations, watch.run, function, ctx, io, third)
             finally:
                 watch.end()
         scope.refuse_undeclared()
         return returned
+
+    def _apart(self, scope: AttemptScope, cancellations: Cancellations, *call: Any) -> Apart:
+        if self._clock is None:
+            return Apart(cancellations, *call)
+        return Timed(cancellations, *call).timed(self._clock, functools.partial(self._held, scope))
+
+    def _held(self, scope: AttemptScope, seconds: float) -> None:
+        with self._told():
+            self._reporter.held(scope.state.id, seconds)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Note what the reporter raises, which ends the run whatever a handler makes of it."""
+        try:
+            yield
+        except BaseException as exc:
+            self.failure = exc
+            raise
 
     def idempotency_key(self, scope: AttemptScope, ctx: Context) -> str | None:
         """Return the idempotency key of an attempt's state over a context. Raises `StateError` when it is none."""
@@ -133,13 +165,10 @@ class Doorkeeper:
         once = (what.file, what.line, what.remedy)  # one call may be several acts, and a loop comes by often
         if once not in seen and not scope.closed:
             seen.add(once)
-            try:
+            with self._told():
                 self._reporter.undeclared(
                     scope.state.id, attrs.evolve(what, does=scope.vault.text(what.does))
                 )
-            except BaseException as exc:
-                self.failure = exc
-                raise
 
 
 async def _in_thread(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from machine import codec
+from machine.engine import timers
 from machine.engine.control import Control
 from machine.engine.driven import Outside
 from machine.engine.second import Second
@@ -20,7 +21,7 @@ from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, chain_next, seal
 from machine.failures import refused
 from machine.ids import RunId
-from machine.io.scope import Payloads
+from machine.io.scope import Payloads, Timers
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.plan import Graph, PlanState
@@ -76,6 +77,8 @@ class LiveLog:
         second: Second | None = None,
     ) -> None:
         self.history = history
+        self.timers: Timers | None = timers.Timers(store, run_id, resumed=history.head_seq > 0)
+        self.waited = 0.0
         self._store = store
         self._run_id = run_id
         self._checked_id = RunId(run_id)
@@ -191,9 +194,17 @@ class LiveLog:
         """Return why the log takes no more events; None when it does."""
         return self._failure or self._control.failure
 
-    async def durable(self) -> None:
-        """Return when every event emitted so far is durable. Raises what the store raised."""
-        self.flush()
+    async def durable(self, seq: int | None = None) -> None:
+        """Return when every event emitted so far is durable, or up to a seq. Raises what the store raised.
+
+        Never suspends the task.
+        """
+        if seq is None or seq > self._written:
+            began = time.monotonic()
+            try:
+                self.flush()
+            finally:
+                self.waited += time.monotonic() - began
 
     def flush(self) -> None:
         """Commit what is pending, in this thread; the blocking form of `durable`."""

@@ -35,7 +35,8 @@ class Recorder:
     async def emit_many(self, events: Sequence[DomainEvent]) -> None:
         """Append several domain events, all or none, next to each other."""
         scope = self._scope
-        scope.check_open()
+        events = list(events)
+        scope.check_open(f"emitted {', '.join(str(getattr(event, 'name', event)) for event in events)}")
         payloads = Payloads()
         recorded = [self._recorded(event, payloads) for event in events]
         kept = [event for event in recorded if event is not None]

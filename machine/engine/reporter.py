@@ -8,7 +8,15 @@ from machine.events import Entry
 from machine.io.undeclared import Undeclared
 from machine.plan import Graph
 
-__all__ = ["Reporter"]
+__all__ = ["Reporter", "held_text"]
+
+
+def held_text(state_id: str, seconds: float) -> str:
+    """Return what to say of a handler that kept the event loop from everything else."""
+    return (
+        f"{state_id} held the event loop for {seconds:.1f} s: no timeout, cancellation or other state could take "
+        f"effect; declare the handler with def, which gets a thread, or await asyncio.to_thread(...) in it"
+    )
 
 
 class Reporter:
@@ -22,6 +30,13 @@ class Reporter:
 
     def waiting(self, state_id: str, seconds: float) -> None:
         """Note that the run waits before the next attempt of a state."""
+
+    def held(self, state_id: str, seconds: float) -> None:
+        """Note that a handler kept the event loop from everything else for so long.
+
+        This one logs a warning.
+        """
+        logging.getLogger("machine").warning("%s", held_text(state_id, seconds))
 
     def undeclared(self, state_id: str, what: Undeclared) -> None:
         """Note what a handler is about to do without `io`, once for each place of an attempt.

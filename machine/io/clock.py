@@ -6,14 +6,17 @@ Never read the clock anywhere else on behalf of a handler: a time that is not a 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
 from machine.io.base_transport import BaseTransport
 from machine.io.wire import checked_seconds, field
 
-__all__ = ["ClockTransport", "now_request", "sleep_request"]
+__all__ = ["SLEEP", "ClockTransport", "now_request", "sleep_request"]
+
+SLEEP: Final = "clock.sleep"
+"""The namespace of sleeps."""
 
 
 def now_request() -> dict[str, Any]:
@@ -39,7 +42,7 @@ class ClockTransport(BaseTransport):
         match namespace:
             case "clock.now":
                 return time.time_ns() // 1_000_000
-            case "clock.sleep":
+            case _ if namespace == SLEEP:
                 seconds = checked_seconds(field(request, "seconds", int, float), "seconds", zero=True)
                 await anyio.sleep(seconds)
                 return None

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 
 from machine import canonical
-from machine.config import Durability, IoMode
+from machine.config import IoMode
 from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey
 from machine.events import ArtifactKind, FactError, FactRecorded, FactValue
 from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.call import Call
+from machine.io.clock import SLEEP
 from machine.io.provider import IoProvider
 from machine.io.scope import Payloads
 from machine.io.secret import sendable, taken_in
 from machine.io.transport import Transport
+from machine.io.wire import field
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.vault import SECRET
 
@@ -39,10 +43,7 @@ class LiveIo(IoProvider):
             if not self._scope.cut:
                 await self._emit(call, _cancelled(call), payloads)
             raise
-        fact = await self._emit(call, outcome, payloads)
-        if self._scope.config.durability is Durability.FACTS:
-            await self._scope.log.durable()
-        return fact
+        return await self._emit(call, outcome, payloads)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
@@ -60,7 +61,10 @@ class LiveIo(IoProvider):
             if call.effect and scope.idempotency_key is not None:
                 request = transport.with_idempotency_key(call.namespace, request, scope.idempotency_key)
             try:
-                response = await transport.perform(call.namespace, request)
+                if call.namespace == SLEEP:
+                    response = await self._slept(transport, call, request)
+                else:
+                    response = await transport.perform(call.namespace, request)
                 if call.namespace == SECRET:
                     data, captured = taken_in(scope, request, response), False
                 else:
@@ -84,6 +88,21 @@ class LiveIo(IoProvider):
         lasts = transport.is_final(call.namespace, response) and (call.effect or not captured)
         again = None if lasts else True
         return FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data), again)
+
+    async def _slept(self, transport: Transport, call: Call, request: Any) -> Any:
+        """Sleep, or what is left of it where an attempt that was interrupted has begun to."""
+        scope = self._scope
+        if scope.timers is None:
+            return await transport.perform(call.namespace, request)
+        # without the attempt, which is another one each time
+        named = not call.key.startswith(RESERVED_FACT_PREFIX)
+        name = f"{call.digest}/{call.key if named else '@' + call.key.rpartition('/')[2]}"
+        first = scope.log.history.states[scope.state.id].fresh_from
+        seconds = field(request, "seconds", int, float)
+        left = scope.timers.left(scope.state.id, name, seconds, attempt=scope.attempt, first=first)
+        with anyio.move_on_after(left if left < seconds else None):
+            return await transport.perform(call.namespace, request)
+        return None
 
     def _shut(self, call: Call) -> FactError:
         """Return the outcome of a call that needs the outside in a run that may not go there."""

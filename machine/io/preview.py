@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 from machine import canonical
 from machine.events import ArtifactKind, Event, FactRecorded, FactValue
 from machine.io.call import Call
+from machine.io.clock import SLEEP
 from machine.io.live import LiveIo
 from machine.io.scope import Payloads
 from machine.kernel.history import History
@@ -20,7 +21,6 @@ from machine.secrets.vault import SECRET
 
 __all__ = ["PreviewEnd", "PreviewIo", "PreviewLog"]
 
-_SLEEP: Final = "clock.sleep"
 _READS: Final = frozenset({"http", "file.read", "clock.now", "random.bytes", "env", SECRET})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 
@@ -58,7 +58,7 @@ class PreviewLog:
             if isinstance(event, FactRecorded):
                 self.history.facts[event.key] = event
 
-    async def durable(self) -> None:
+    async def durable(self, seq: int | None = None) -> None:
         """Return at once: nothing here outlives the preview."""
 
     def abort(self) -> BaseException | None:
@@ -89,7 +89,7 @@ class PreviewIo(LiveIo):
         if call.namespace == "exec" or transport.is_effect(call.namespace, call.request):
             log.end(call)
         payloads = call.payloads()
-        if call.namespace == _SLEEP:  # what follows does not depend on having waited
+        if call.namespace == SLEEP:  # what follows does not depend on having waited
             nothing = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(None)))
             return await self._emit(call, nothing, payloads)
         if not _is_safe(call):

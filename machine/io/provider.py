@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 import attrs
+from anyio.lowlevel import checkpoint
 
 from machine import canonical
-from machine.config import IoMode
+from machine.config import Durability, IoMode
 from machine.errors import Code, IoError, IoOther, StateError
 from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
@@ -53,6 +54,7 @@ class IoResult:
 class _Flight:
     """A call that has begun and has no outcome yet."""
 
+    call: Call
     scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
     done: anyio.Event = attrs.field(factory=anyio.Event)
 
@@ -112,9 +114,12 @@ class IoProvider(ABC):
             return self._result(await self._fact(call, data)).response
 
     def get_recorded_fact(self, key: str) -> Any:
-        """Return the response recorded under an explicit fact key so far in the run, None when there is none."""
+        """Return the response recorded under an explicit fact key so far in the run, None when there is none.
+
+        A call that has not returned yet has none.
+        """
         fact = self._scope.log.history.facts.get(str(FactKey(key)))
-        if fact is None or not isinstance(fact.outcome, FactValue):
+        if fact is None or fact.key in self._in_flight or not isinstance(fact.outcome, FactValue):
             return None
         with unguarded():
             return self._result(fact).response
@@ -184,7 +189,7 @@ class IoProvider(ABC):
 
     async def sleep(self, seconds: float) -> None:
         """Wait. In replay this returns at once."""
-        await self.call("clock.sleep", clock.sleep_request(seconds))
+        await self.call(clock.SLEEP, clock.sleep_request(seconds))
 
     async def random_bytes(self, n: int) -> bytes:
         """Return `n` bytes (1 to 65536) from the operating system's generator."""
@@ -224,7 +229,7 @@ class IoProvider(ABC):
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
-        scope.check_open()
+        scope.check_open(f"called {namespace}")
         meta = scope.state.meta
         if not is_namespace(namespace):
             raise IoOther(f"{namespace!r} is not a namespace", code=Code.IO_INVALID_REQUEST)
@@ -310,28 +315,43 @@ class IoProvider(ABC):
         """Return the one fact of a call, whoever asks first."""
         while (racing := self._in_flight.get(call.key)) is not None:
             await racing.done.wait()
-        self._scope.check_open()
+        self._scope.check_open(f"called {call.namespace}")
         before = self._before(call)
         if before is not None:
+            await self._kept(call)
             return before
-        self._in_flight[call.key] = flight = _Flight()
+        self._in_flight[call.key] = flight = _Flight(call)
         try:
             with flight.scope:
-                if value is not None:
-                    return await self._record(call, value)
-                fact = await self._obtain(call)
-                await self._hand_out()
-                return fact
+                seq = None
+                try:
+                    fact = await (self._obtain(call) if value is None else self._record(call, value))
+                    seq = self._scope.log.history.head_seq
+                    if value is None:
+                        await self._hand_out(call)
+                    return fact
+                finally:  # also when it was given up, even while its outcome waited for its turn
+                    await self._kept(call, seq)
             raise self._scope.ended()
         finally:
             del self._in_flight[call.key]
             flight.done.set()
 
-    async def _hand_out(self) -> None:
+    async def _kept(self, call: Call, seq: int | None = None) -> None:
+        """Return when the outcome of a call, at `seq`, is durable, if it must be before the handler is given it.
+
+        As late as that, so that effects which return together share a commit.
+        """
+        if call.effect or self._scope.config.durability is Durability.FACTS:
+            await self._scope.log.durable(seq)
+
+    async def _hand_out(self, call: Call) -> None:
         """Let a handler that races tasks settle from the last outcome before it is handed this one."""
         if len(self._in_flight) > 1 or not self._scope.quiet.alone:
             async with self._turnstile:
                 await self._scope.quiet.settle()
+        elif call.effect and self._scope.concurrent:
+            await checkpoint()  # what other attempts are about to write goes to the disk with its outcome
 
     @functools.cached_property
     def _turnstile(self) -> anyio.Lock:
@@ -342,6 +362,9 @@ class IoProvider(ABC):
         self._scope.ending = True
         if not self._in_flight:
             return
+        for flight in self._in_flight.values():
+            if flight.call.effect:
+                self._scope.leave_behind(f"was still calling {flight.call.namespace}")
         with anyio.CancelScope(shield=True):
             while self._in_flight:
                 flight = next(iter(self._in_flight.values()))

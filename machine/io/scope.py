@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
@@ -16,12 +16,13 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.errors import Code, StateError
 from machine.events import Event
+from machine.io.begun_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.plan import PlanState, SideEffects
 from machine.secrets.vault import Vault
 
-__all__ = ["AttemptScope", "Log", "Payloads", "Quiet"]
+__all__ = ["AttemptScope", "Log", "Payloads", "Quiet", "Timers"]
 
 QUIET_ROUNDS = 16
 """Turns of the event loop that a handler is given to settle before the next outcome is handed to it."""
@@ -47,6 +48,14 @@ class Payloads:
             self.items[artifact_id] = (kind, data)
 
 
+class Timers(Protocol):
+    """Knows when sleeps end that a crash has cut."""
+
+    def left(self, state_id: str, name: str, seconds: float, *, attempt: int, first: int) -> float:
+        """Return how many seconds of a sleep are left; `first` is the first attempt whose sleeps still count."""
+        ...
+
+
 class Log(Protocol):
     """Where a run's events go: into a store when it is live, against its recording when it is replayed."""
 
@@ -58,8 +67,8 @@ class Log(Protocol):
         """Append events, all or none, and fold them. Live, this returns without waiting for the disk."""
         ...
 
-    async def durable(self) -> None:
-        """Return when everything emitted so far is durable."""
+    async def durable(self, seq: int | None = None) -> None:
+        """Return when everything emitted so far is durable, or what was up to a seq."""
         ...
 
     def abort(self) -> BaseException | None:
@@ -140,6 +149,16 @@ class AttemptScope:
     """True while the state's reconcile function asks the outside."""
     undeclared: StateError | None = None
     """What the handler was first refused to do without `io`."""
+    begun: Begun = attrs.field(factory=Begun)
+    """The tasks that the handler has begun."""
+    returned: bool = False
+    """True once the handler has returned in time: what uses `io` or `rec` from then on was left behind."""
+    left_behind: StateError | None = None
+    """The first such use."""
+    timers: Timers | None = None
+    """What knows of sleeps that were cut, where they are slept."""
+    overlooked: Callable[[StateError], None] | None = None
+    """Who is told of such a use when the attempt has been recorded as completed."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
 
     @property
@@ -148,20 +167,44 @@ class AttemptScope:
         return self.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
 
     @property
+    def concurrent(self) -> bool:
+        """True when other attempts may be made at the same time."""
+        return len(self.around) > 1 and self.around[-1] is not None
+
+    @property
     def cut(self) -> bool:
         """True from the moment the engine itself cancels the handler."""
         return self.closed or any(
             scope is not None and scope.cancel_called for scope in (self.limit, *self.around)
         )
 
-    def check_open(self) -> None:
-        """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on."""
+    def check_open(self, use: str) -> None:
+        """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on.
+
+        `use` says in words what the handler is about to do.
+        """
         reason = self.log.abort()
         if reason is not None:
             raise reason
         self.refuse_undeclared()
         if self.closed or self.ending:
+            if self.begun.here:
+                self.leave_behind(use)
             raise self.ended()
+
+    def leave_behind(self, use: str) -> None:
+        """Note a use of `io` or `rec` by what the handler left behind when it returned; the first one counts."""
+        if not self.returned or self.left_behind is not None:
+            return
+        self.left_behind = StateError(
+            f"the handler of {self.state.id} returned while a task or thread that it had begun went on, and that "
+            f"{use}, which was refused",
+            code=Code.TASK_LEFT_BEHIND,
+            details={"state_id": self.state.id, "attempt": self.attempt, "use": use},
+            hint="await every task before the handler returns",
+        )
+        if self.overlooked is not None:
+            self.overlooked(self.left_behind)
 
     def refuse_undeclared(self) -> None:
         """Raise what the handler was refused to do without `io`, whatever it made of the exception."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 
 from machine.config import RunConfig
-from machine.errors import RunError
+from machine.errors import ErrorInfo, RunError
 from machine.kernel.decisions import (
     AwaitAttempts,
     ChangePlan,
@@ -50,10 +50,12 @@ def decide(
     history: History,
     *,
     cancel: bool = False,
+    failed: ErrorInfo | None = None,
     schedule: Schedule | None = None,
 ) -> Decision:
     """Return the next decision for a run; `cancel` when it has been asked to end cancelled.
 
+    `failed` says why it cannot go on, where that is no attempt's failure: it ends when no attempt is being made.
     A run whose states run side by side needs a `schedule`. Constant time, whatever the number of states, unless the
     plan has changed under the run.
     """
@@ -64,6 +66,8 @@ def decide(
         return cancelled(history, busy)
     if history.cancelling and (schedule is None or not schedule.preferred(history)):
         return cancelled(history, busy)
+    if failed is not None and history.status is RunStatus.RUNNING:
+        return AwaitAttempts() if busy else CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
     if history.status is RunStatus.SUSPENDED and history.unanswered:
         return Done(history.status)
     if plan.plan_id != history.plan_id:

@@ -21,12 +21,13 @@ from machine.events import (
     Entry,
     Event,
     FactRecorded,
+    RunCompleted,
     StateCompleted,
     StateEntered,
     StateFailed,
 )
 from machine.io.call import Call
-from machine.io.scope import AttemptScope, Payloads
+from machine.io.scope import AttemptScope, Payloads, Timers
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus
@@ -46,6 +47,9 @@ PATIENCE_SECONDS: Final = 30.0
 PATIENCE: Final = 10
 """How long a whole attempt may take in replay: this many times as long as recorded, and the seconds besides."""
 
+_NOT_AGAIN: Final = frozenset({str(Code.NOT_DETERMINISTIC), str(Code.TASK_LEFT_BEHIND)})
+"""Error codes of failures that one run of a handler cannot find: they need two, or were a matter of time."""
+
 
 class ReplayLog:
     """The recording of a run, and how far a replay has come in it."""
@@ -60,6 +64,8 @@ class ReplayLog:
         """`graphs` are the plans that the run went by, by id, where there was more than one."""
         # what was recorded side by side is replayed one after the other: its seqs have another order then
         started = recorded[0].event if recorded else None
+        self.timers: Timers | None = None
+        self.waited = 0.0
         self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
         self.divergence: Divergence | None = None
         self._recorded = recorded
@@ -92,7 +98,9 @@ class ReplayLog:
         plan_id, cancel = asked(event)
         if plan_id:
             graph = self._graphs.get(plan_id, graph)
-        return Outside(graph, cancel, getattr(event, "state_id", None))
+        error = event.error if isinstance(event, RunCompleted) else None
+        failed = error if error is not None and error.code == Code.TASK_LEFT_BEHIND else None
+        return Outside(graph, cancel, getattr(event, "state_id", None), failed)
 
     def _next(self) -> Event | None:
         return self._recorded[self._at].event if self._at < len(self._recorded) else None
@@ -126,7 +134,7 @@ class ReplayLog:
             elif isinstance(event, EffectIntended):
                 self._intents[event.key] = event
             elif isinstance(event, StateFailed):
-                settled = event.cut or event.error.code == Code.NOT_DETERMINISTIC  # which one run cannot find
+                settled = event.cut or event.error.code in _NOT_AGAIN
                 if settled:
                     self._take_to(index + 1)
                 return settled
@@ -176,7 +184,7 @@ class ReplayLog:
         for event in events:
             await self._match(event, codec.encode_event(event))
 
-    async def durable(self) -> None:
+    async def durable(self, seq: int | None = None) -> None:
         """Return at once: a replay writes nothing."""
 
     def load(self, artifact_id: str) -> bytes:

@@ -21,6 +21,7 @@ class Fault(StrEnum):
 
     KILLED_BEFORE_APPEND = "killed_before_append"
     KILLED_AFTER_APPEND = "killed_after_append"
+    KILLED_AFTER_RETURN = "killed_after_return"
     TORN_WRITE = "torn_write"
     FSYNC_LOST = "fsync_lost"
     ENOSPC = "enospc"
@@ -81,6 +82,8 @@ def blows_of(fault: Fault, seq: int, last: int) -> list[Blow]:
     Where the append is kept, a run that had gone ahead is the same as one struck later; where it is torn, the same
     as one that was killed before it.
     """
+    if fault is Fault.KILLED_AFTER_RETURN:  # the disk is as far behind as it may be: that is the point
+        return [Blow(fault, seq, last, Pace.AHEAD)]
     blows = [Blow(fault, seq, last)]
     if fault is Fault.TORN_WRITE:
         blows.append(Blow(fault, seq, last, unnoticed=True))

@@ -43,6 +43,9 @@ class Unheard(Reporter):
     def undeclared(self, state_id: str, what: Undeclared) -> None:
         """Note nothing."""
 
+    def held(self, state_id: str, seconds: float) -> None:
+        """Note nothing."""
+
 
 class Watch(Unheard):
     """Tells the world what it must know of a run, and puts the clock forward where the run would wait."""

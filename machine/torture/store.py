@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 from machine import codec
 from machine.errors import StoreOther
@@ -88,6 +88,10 @@ class TorturedStore(SqliteStore):
             if blow is not None and self._runs_ahead and events and events[-1].seq == blow.seq - 1:
                 self.most_pending = _UNBOUNDED
             return
+        if blow.fault is Fault.KILLED_AFTER_RETURN:  # which is the world's to see
+            take()
+            self._note(events)
+            return
         again, self.struck = self.struck, True
         try:
             self._strike(blow, run_id, events, take, again=again)
@@ -150,6 +154,10 @@ class TorturedStore(SqliteStore):
         self.close()
         return self._image or self._place
 
+    def kill(self) -> NoReturn:
+        """End the process here, the store as it is."""
+        self._die()
+
     def _note(self, events: Sequence[StoredEvent]) -> None:
         self.appended += events
         self._tell(events)
@@ -163,7 +171,7 @@ class TorturedStore(SqliteStore):
     def _copy(self) -> Path:
         return copy_image(self._place, self._place.parent / "left")
 
-    def _die(self, image: Path | None = None) -> None:
+    def _die(self, image: Path | None = None) -> NoReturn:
         self._image = image or self._copy()
         self.dead = True
         raise PowerCut

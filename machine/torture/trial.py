@@ -101,7 +101,8 @@ class Stage:
         """Run until the blow, resume to the end, and return what is wrong, None when nothing is."""
         world = World(self.script, self.plan.graph, self.doors)
         with TorturedStore(place, blow=blow) as store:
-            world.live(store)
+            dies_after = blow.last if blow.fault is Fault.KILLED_AFTER_RETURN else None
+            world.live(store, dies_after=dies_after)
             problem = self._first_life(store, world, blow)
             disk = store.leave()
         if problem is not None:
@@ -151,7 +152,8 @@ class Stage:
         if store.accepted_twice:
             return "the store took the same events twice"
         wanted = blow.fault.ends or "dead"
-        if ended == wanted or (ended is None and blow.fault is Fault.FSYNC_LOST):  # it was the last append
+        late = blow.fault in {Fault.FSYNC_LOST, Fault.KILLED_AFTER_RETURN}
+        if ended == wanted or (ended is None and late):  # it was the last append
             return None
         if ended is None:
             return f"the run went on to its end; it should have stopped with {wanted}"

@@ -31,6 +31,7 @@ from machine.plan import Graph, SideEffects
 from machine.stores.base import Store
 from machine.torture.account import ended_cut
 from machine.torture.faults import PowerCut
+from machine.torture.returns import Returns
 from machine.torture.store import TorturedStore
 
 __all__ = ["IDEMPOTENT", "Script", "World"]
@@ -82,13 +83,17 @@ class World:
         self._used: Counter[str] = Counter()
         self._open: set[str] = set()
         self._store: TorturedStore | None = None
+        self._returns: Returns | None = None
         self._begun = False
 
-    def live(self, store: TorturedStore, entries: Iterable[Entry] = ()) -> None:
-        """Note that a process begins, on a store whose log says `entries`.
+    def live(
+        self, store: TorturedStore, entries: Iterable[Entry] = (), *, dies_after: int | None = None
+    ) -> None:
+        """Note that a process begins, on a store whose log says `entries`, to die when it goes on after a seq.
 
         What the log has not kept is asked for again, and answered with the same.
         """
+        self._returns = None if dies_after is None else Returns(store, dies_after)
         self._store, self._used, self._open = store, Counter(), set()
         known = list(entries)
         self._begun = bool(known)
@@ -102,6 +107,8 @@ class World:
 
     def entry(self, entry: Entry) -> None:
         """Note which attempts are open."""
+        if self._returns is not None:
+            self._seen(self._returns, entry)
         match entry.event:
             case StateEntered(state_id):
                 self._open.add(state_id)
@@ -118,6 +125,8 @@ class World:
     async def answer(self, inner: Transport, namespace: str, request: Any) -> Any:
         """Answer a request that has arrived. Raises the recorded `IoError` when that was the outcome."""
         await checkpoint()
+        if self._returns is not None:
+            self._seen(self._returns)
         store = self._store
         if store is None or store.dead:
             raise PowerCut
@@ -144,6 +153,16 @@ class World:
                 await anyio.sleep_forever()  # the handler gives it up, as it did
             raise IoError.from_fact(outcome.kind, outcome.error)
         return self._script.responses[outcome.payload_id]
+
+    def _seen(self, returns: Returns, entry: Entry | None = None) -> None:
+        try:
+            if entry is None:
+                returns.seen()
+            else:
+                returns.entry(entry)
+        finally:
+            if returns.lost:
+                self._wrong("an effect's call had returned, and its outcome was not durable")
 
     def _is_effect(self, inner: Transport, namespace: str, request: Any) -> bool:
         applies = (

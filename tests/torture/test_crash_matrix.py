@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
 from machine import DomainEvent, Plan, UsageError
@@ -45,7 +46,7 @@ def is_exhaustive(matrix):
     ends = [(boundary.first_seq, boundary.last_seq) for boundary in matrix.boundaries]
     no_gap = all(first == last + 1 for (_, last), (first, _) in itertools.pairwise([(0, 0), *ends]))
     last = matrix.boundaries[-1].event
-    return struck == every and no_gap and last == "run_completed" and len(FAULTS) == 8
+    return struck == every and no_gap and last == "run_completed" and len(FAULTS) == 9
 
 
 @pytest.mark.slow
@@ -287,3 +288,30 @@ def test_the_waits_between_attempts_take_no_time(small):
         return "a day later"
 
     assert live(wait, watch) == "a day later"
+
+
+def test_effects_that_race_are_safe_when_the_process_dies_as_a_call_has_returned(outside):
+    """A call that has an outcome but waits for its turn has not returned."""
+    plan = Plan("races", version="1")
+
+    @plan.state("write.all", side_effects="apply_side_effect", idempotency="k")
+    async def write(ctx, io, rec):
+        async def one(n):
+            await io.call("world", {"do": n})
+            await rec.emit(DomainEvent("done", {"n": n}))
+
+        async with anyio.create_task_group() as tasks:
+            for n in range(3):
+                tasks.start_soon(one, n)
+
+    @plan.state("write.plain", after=[write], side_effects="apply_side_effect", idempotency="p")
+    def plain(ctx, io, rec):
+        io.call("world", {"do": "a"})
+        io.call("world", {"do": "b"})
+
+    matrix = crash_matrix(plan, transports={"world": outside(keyed=False)}, faults=["killed_after_return"])
+    effects = [cell for cell in matrix.cells if cell.boundary and cell.boundary.event == "fact_recorded"]
+    assert len(effects) == 5
+    # whose intent is on the disk and whose outcome nobody has is sent again: this receiver knows no keys
+    unsafe = {cell.boundary.event for cell in matrix.unsafe}
+    assert "fact_recorded" not in unsafe, matrix.render()

@@ -45,6 +45,14 @@ def the_intent_is_durable_before_the_effect_leaves(patch):
     patch.setattr(IoProvider, "_intend", intend)
 
 
+@guard(Fault.KILLED_AFTER_RETURN, where="had returned, and its outcome was not durable")
+def the_outcome_of_an_effect_is_durable_before_the_handler_is_given_it(patch):
+    async def kept(self, call, seq=None):
+        return None
+
+    patch.setattr(IoProvider, "_kept", kept)
+
+
 @guard(Fault.KILLED_BEFORE_APPEND, where="before its intent was durable")
 def an_effect_has_an_intent(patch):
     async def intend(self, call):
@@ -60,7 +68,7 @@ def the_run_is_durable_before_its_first_handler(patch):
     async def hasty(self):
         with pytest.MonkeyPatch.context() as inner:
 
-            async def durable(_):
+            async def durable(_, seq=None):
                 return None
 
             inner.setattr(log.LiveLog, "durable", durable)
@@ -150,9 +158,9 @@ def artifacts_are_no_later_than_the_events_that_name_them(patch):
 def no_result_is_returned_before_it_is_durable(patch):
     durable, flush = log.LiveLog.durable, log.LiveLog.flush
 
-    async def hasty(self):
+    async def hasty(self, seq=None):
         if self._behind or not self.history.final:
-            await durable(self)
+            await durable(self, seq)
 
     def last(self):
         if self._behind or not self._stopping:

@@ -1,0 +1,71 @@
+"""Which tasks an attempt's handler has begun: what it leaves behind when it returns may still act on the outside.
+
+Every task carries the context variables of whoever began it, so those of concurrent attempts are told apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import ContextVar
+from typing import Any, Final
+
+import attrs
+
+__all__ = ["BEGUN", "Begun", "notice_tasks"]
+
+BEGUN: Final[ContextVar[Begun | None]] = ContextVar("machine_begun_tasks", default=None)
+"""The tasks of the attempt whose handler runs in this context; None outside of handlers."""
+
+
+@attrs.define(eq=False)
+class Begun:
+    """The tasks that one attempt's handler has begun, and those they began, as long as they run."""
+
+    running: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    failing: bool = False
+    """True when one of them has failed; whoever asks takes it back."""
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """Note a task until it is done."""
+        self.running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.running.discard(task)
+        # not asked by its method, after which nobody would be told of an exception that nobody retrieves
+        self.failing = self.failing or getattr(task, "_exception", None) is not None
+
+    @property
+    def here(self) -> bool:
+        """True in the handler's own context, and in one that tells nothing, as that of a bare thread."""
+        return BEGUN.get() in {None, self}
+
+
+class _Noticing:
+    """A task factory that makes tasks as the one before it did."""
+
+    def __init__(self, before: Any) -> None:
+        self._before = before
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> Any:
+        make = self._before
+        task = asyncio.Task(coro, loop=loop, **options) if make is None else make(loop, coro, **options)
+        begun = BEGUN.get()
+        if begun is not None and not task.done():
+            begun.add(task)
+        return task
+
+
+def notice_tasks() -> None:
+    """Have the running event loop tell attempts of their tasks from now on. It goes on doing so."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # another kind of event loop
+        return
+    factory: Any = loop.get_task_factory()
+    if not isinstance(factory, _Noticing):
+        noticing: Any = _Noticing(factory)
+        loop.set_task_factory(noticing)

@@ -1,0 +1,49 @@
+"""A process that dies as soon as its run goes on after an entry of its log.
+
+For the outcome of an effect that is when the call has returned. Nothing in the engine tells of that: a task that
+has made a call is not seen again before it has returned, and the task of a plain handler's call has ended by then.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from machine.events import EffectIntended, Entry, FactRecorded
+from machine.io.scope import current_task
+from machine.torture.faults import PowerCut
+from machine.torture.store import TorturedStore
+
+__all__ = ["Returns"]
+
+
+class Returns:
+    """Kills a process after the entry `seq`. `lost` is true when that was an effect's outcome, and not durable."""
+
+    def __init__(self, store: TorturedStore, seq: int) -> None:
+        self.lost = False
+        self._store = store
+        self._seq = seq
+        self._intended: set[str] = set()
+        self._reached = False
+        self._task: Any = None
+
+    def entry(self, entry: Entry) -> None:
+        """Note an entry that is about to follow the others."""
+        self.seen()
+        event = entry.event
+        if isinstance(event, EffectIntended):
+            self._intended.add(event.key)
+        if entry.seq == self._seq:
+            self._reached = self._store.struck = True
+            if isinstance(event, FactRecorded) and event.key in self._intended:
+                self._task = current_task()
+
+    def seen(self) -> None:
+        """Note that the current task makes an entry or a call. Raises `PowerCut` when it should no longer live."""
+        effect = self._task is not None
+        if not self._reached or (effect and self._task is not current_task() and not self._task.done()):
+            return
+        if self._store.dead:  # and what is left of it comes by once more
+            raise PowerCut
+        self.lost = effect and self._store.told < self._seq
+        self._store.kill()
