@@ -50,6 +50,8 @@ class StateHistory:
     fresh_from: int = 0
     error: ErrorInfo | None = None
     cut: bool = False
+    retry_after_ms: int = 0
+    """How long the outside asked to wait, when its last attempt failed."""
     retry_delay_ms: int | None = None
     retry_ts_millis: int | None = None
     reason: str | None = None
