@@ -27,7 +27,7 @@ from cattrs.cols import (
     list_structure_factory,
     mapping_structure_factory,
 )
-from cattrs.gen import make_dict_unstructure_fn, override
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from machine import canonical, events
 from machine.bounded import in_parts
@@ -178,8 +178,13 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
     _tagged(converter, EffectWait | PlanWait, (EffectWait, PlanWait))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
+    aside: dict[str, Any] = {"causes": override(omit=True)}  # which stands in the info of an event
+    converter.register_structure_hook(
+        ErrorInfo, make_dict_structure_fn(ErrorInfo, converter, _cattrs_forbid_extra_keys=True, **aside)
+    )
     for cls in (ErrorInfo, FactValue, *EVENT_TYPES.values()):  # inner first: cattrs inlines what it knows
-        absent: dict[str, Any] = {
+        absent: dict[str, Any] = dict(aside) if cls is ErrorInfo else {}
+        absent |= {
             field.name: override(omit_if_default=True)
             for field in attrs.fields(typing.cast("Any", cls))
             if field.default is None

@@ -24,6 +24,7 @@ __all__ = [
     "ContextError",
     "Corruption",
     "ErrorCategory",
+    "ErrorCause",
     "ErrorInfo",
     "Failure",
     "IdError",
@@ -58,11 +59,26 @@ class ErrorCategory(StrEnum):
 
 
 @attrs.frozen
+class ErrorCause:
+    """One thing that stands behind an error.
+
+    `relation` is `cause` (raised from it), `context` (raised while it was handled), `member` (of an exception
+    group) or `note` (added to it); `text` says what; `depth` is 0 for the error itself, 1 for what stands behind
+    its cause, and so on.
+    """
+
+    relation: str
+    text: str
+    depth: int = 0
+
+
+@attrs.frozen
 class ErrorInfo:
     """What is known about an error, in a form that can be stored and replayed.
 
     `code` is stable and lowercase (`ErrorCode` rule); `message` is one sentence for a person; `retryable`
-    says whether trying again may help; `details` is any JSON object with more.
+    says whether trying again may help; `details` is any JSON object with more. `causes` says what stood behind an
+    exception of a handler, for people: it is no part of what is compared.
     """
 
     code: str
@@ -70,6 +86,7 @@ class ErrorInfo:
     retryable: bool
     message: str
     details: Mapping[str, Any] | None = None
+    causes: tuple[ErrorCause, ...] = attrs.field(default=(), eq=False, repr=False, kw_only=True)
 
 
 class MachineError(Exception):
@@ -216,6 +233,10 @@ class IoError(MachineError):
     default_code = Code.IO_TRANSPORT_FAILED
     category = ErrorCategory.OFF_CHAIN
     kind: ClassVar[str] = "other"
+    retry_after: float | None = None
+    """How many seconds the outside asked to wait before another try, None when it did not say it as a number."""
+    response_headers: Mapping[str, str] | None = None
+    """The headers of an HTTP answer that asked to wait, as `retry-after` may name a date."""
 
     @staticmethod
     def from_fact(kind: str, info: ErrorInfo) -> IoError:
@@ -224,8 +245,7 @@ class IoError(MachineError):
         exc = cls.__new__(cls, info.message)
         MachineError.__init__(exc, info.message)
         exc.info = info
-        if isinstance(exc, RateLimited):
-            exc.retry_after = (info.details or {}).get("retry_after")
+        exc.retry_after = (info.details or {}).get("retry_after")
         return exc
 
 
@@ -244,9 +264,22 @@ class MissingFact(IoError):  # noqa: N818 - the contract's name
 
 
 class Transport(IoError):  # noqa: N818 - the contract's name
-    """The outside could not be reached or did not answer properly."""
+    """The outside could not be reached or did not answer properly; `retry_after` as for `RateLimited`."""
 
     kind = "transport"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        details: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        if retry_after is not None:
+            details = {**(details or {}), "retry_after": retry_after}
+        super().__init__(message, details=details, **options)
+        self.retry_after = retry_after
 
 
 class RateLimited(IoError):  # noqa: N818 - the contract's name

@@ -22,7 +22,7 @@ from machine.errors import (
 from machine.events import CUT_CODES
 from machine.ids import ErrorCode
 
-__all__ = ["describe", "orphaned", "trace"]
+__all__ = ["clean", "describe", "orphaned", "place", "refused", "said", "sole_member", "trace"]
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 _ENGINE_CODES = CUT_CODES | {Code.CALL_CANCELLED.value, Code.NOT_DETERMINISTIC.value}
@@ -36,12 +36,12 @@ def describe(exc: BaseException, *, hint: bool = True, veil: Callable[[str], str
     """Return the stored form of an exception that a handler or a transport raised.
 
     Errors of this library keep their own code and words; any other is `handler_error`, retryable, with its type
-    under details. Memory addresses in the message are blanked and what no JSON string can hold is escaped, so that
-    a replay says the same. `hint` adds what to do next to the words of an error of this library; `veil` takes
-    secrets out of them before they are cut to their length.
+    under details; a group of several is retryable only if every one of them is. Memory addresses in the message are
+    blanked and what no JSON string can hold is escaped, so that a replay says the same. `hint` adds what to do next
+    to the words of an error of this library; `veil` takes secrets out of them before they are cut to their length.
     """
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]  # a task group with one failure failed for that reason
+    while (only := sole_member(exc)) is not None:
+        exc = only
     info = getattr(exc, "info", None)
     if isinstance(exc, MachineError) and isinstance(info, ErrorInfo):
         category = info.category if info.category in _CATEGORIES else ErrorCategory.UNKNOWN
@@ -49,7 +49,7 @@ def describe(exc: BaseException, *, hint: bool = True, veil: Callable[[str], str
             _honest(info.code, exc),
             ErrorCategory(category),
             bool(info.retryable),
-            _clean(veil(_text(exc) if hint else str(info.message))),
+            clean(veil(_text(exc) if hint else str(info.message))),
             _json(info.details),
         )
     name = type(exc).__qualname__
@@ -57,15 +57,42 @@ def describe(exc: BaseException, *, hint: bool = True, veil: Callable[[str], str
         "exception": name
     }  # not its module, whose name depends on how the plan was loaded
     if isinstance(exc, BaseExceptionGroup):
-        details["inner"] = [_clean(veil(f"{type(sub).__qualname__}: {_text(sub)}")) for sub in exc.exceptions]
+        details["inner"] = [clean(veil(f"{type(sub).__qualname__}: {_text(sub)}")) for sub in exc.exceptions]
     text = _text(exc)
     return ErrorInfo(
         Code.HANDLER_ERROR.value,
         ErrorCategory.UNKNOWN,
-        retryable=True,
-        message=_clean(veil(f"{name}: {text}" if text else name)),
+        retryable=_retryable(exc),
+        message=clean(veil(f"{name}: {text}" if text else name)),
         details=_json(details),
     )
+
+
+def sole_member(exc: BaseException) -> BaseException | None:
+    """Return the only member of a group: a task group with one failure failed for that reason."""
+    only: BaseException | None = None
+    if isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        only = exc.exceptions[0]
+    return only
+
+
+def _retryable(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return all(map(_retryable, exc.exceptions))
+    info = getattr(exc, "info", None)
+    return not (isinstance(exc, MachineError) and isinstance(info, ErrorInfo)) or bool(info.retryable)
+
+
+def said(exc: BaseException) -> str:
+    """Return an exception's type and text, as far as they can be had."""
+    text = _text(exc)
+    name = type(exc).__qualname__
+    return f"{name}: {text}" if text else name
+
+
+def place(exc: BaseException) -> str:
+    """Return the innermost frame of `trace`."""
+    return trace(exc).rpartition("\n")[2]
 
 
 def _honest(code: str, exc: MachineError) -> str:
@@ -99,7 +126,7 @@ def trace(exc: BaseException) -> str:
     own = [frame for frame in raised if not frame.filename.startswith(_HERE)]
     frames = own[-_FRAMES:] if own or isinstance(exc, MachineError) else raised[-_FRAMES:]
     lines = [f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
-    return _clean("\n".join(lines))
+    return clean("\n".join(lines))
 
 
 def _text(exc: BaseException) -> str:
@@ -118,7 +145,8 @@ def _shown(value: Any) -> str:
         return f"a {type(value).__qualname__}"
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Return a text without memory addresses, cut to its length, with what no JSON string can hold escaped."""
     text = _ADDRESS.sub("at 0x...", text)
     if len(text) > _MESSAGE_MAX:
         text = f"{text[:_MESSAGE_MAX]}... ({len(text)} characters)"
@@ -131,5 +159,5 @@ def _json(details: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     try:
         value: Mapping[str, Any] = canonical.decode(canonical.encode(dict(details)))
     except CanonicalError:
-        return {_clean(str(key)): _clean(_shown(value)) for key, value in details.items()}
+        return {clean(str(key)): clean(_shown(value)) for key, value in details.items()}
     return value

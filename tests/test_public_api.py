@@ -25,7 +25,11 @@ RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(("ids", "canonical", "codes", "errors"), 0),
     **dict.fromkeys(
-        ("config", "plan", "state", "ordering", "events", "codec", "catalogue", "failures", "secrets"), 1
+        (
+            *("config", "plan", "state", "ordering", "events", "codec", "catalogue", "secrets"),
+            *("causes", "failure_info", "failures", "retry_after"),
+        ),
+        1,
     ),
     **dict.fromkeys(("kernel", "target"), 2),
     **dict.fromkeys(("stores", "io"), 3),

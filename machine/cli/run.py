@@ -12,6 +12,7 @@ import attrs
 
 import machine
 from machine import canonical, codec
+from machine.causes import causes_text, error_json
 from machine.cli import progress
 from machine.cli.dry_run import DryReport
 from machine.cli.failures import Cancelled, Exit
@@ -236,7 +237,7 @@ def driven(
         session.json(
             {
                 **attrs.asdict(result, recurse=False),
-                "error": result.error and codec.to_json(result.error),
+                "error": result.error and error_json(result.error),
                 "waits": [codec.to_json(wait) for wait in result.waits],
                 "undeclared_io": reporter.undeclared_json(),
                 **(report.as_json() if report is not None else {}),
@@ -262,6 +263,8 @@ def driven(
         where = f" ({trace[-1]})" if trace else ""
         message = f": {clean(result.error.message)}{where}"
         session.out.line((f"error[{result.error.code}]", "bold red"), message, err=True)
+        for line in causes_text(result.error.causes):
+            session.out.line(clean(line), err=True)
         if result.error.code == Code.NOT_DETERMINISTIC:
             for line in (result.error.details or {}).get("text", ()):
                 session.out.line(clean(line), err=True)

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from machine import codec
+from machine.causes import causes_text, error_json
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.reading import RunLog, not_taken_text, read, short_state, skipped_text, status_of
 from machine.cli.session import Injected, Session, names_bundle
@@ -118,14 +119,14 @@ def _as_json(log: RunLog, manifest: RunManifest, built: BuildProvenance | None) 
                 "facts": times.facts if times else 0,
                 "reason": state.reason if state else None,
                 "not_taken": list(state.not_taken) if state else [],
-                "error": codec.to_json(state.error) if state and state.error else None,
+                "error": error_json(state.error) if state and state.error else None,
                 "trace": times.trace if times else None,
             }
         )
     failed = [state for state in states if state["status"] == "failed"]
     error = failed[-1]["error"] if failed else None
     if history.error is not None:
-        error = codec.to_json(history.error)
+        error = error_json(history.error)
     return {
         "run_id": history.run_id,
         "status": history.status.value,
@@ -209,6 +210,8 @@ def _print(session: Session, log: RunLog, manifest: RunManifest, built: BuildPro
 
 def _print_error(out: Output, where: str, error: ErrorInfo) -> None:
     out.line((f"error[{error.code}]", "bold red"), f"{where}: {clean(error.message)}")
+    for line in causes_text(error.causes):
+        out.line(clean(line))
 
 
 def _forked_from(log: RunLog) -> list[tuple[str, Cell]]:

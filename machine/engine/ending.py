@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import attrs
 
 from machine import canonical
+from machine.causes import causes_of
 from machine.errors import Code, Failure, StateError
 from machine.events import ArtifactKind, Event, StateCompleted, StateFailed
+from machine.failure_info import CAUSES, RETRY_AFTER, write_causes
 from machine.failures import describe, trace
 from machine.io.scope import Payloads
 from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome
+from machine.retry_after import wait_asked
 from machine.secrets.vault import Vault
 
 __all__ = ["Ending"]
@@ -76,9 +80,14 @@ class Ending:
     def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
         """Return how an attempt ended that failed; `failure` is the snapshot to look at."""
         error = self.vault.error(describe(exc, veil=self.vault.text))
-        where = trace(exc)
-        info = self.info(trace=self.vault.text(where)) if where else self.info()
-        return StateFailed(self.state.id, error, failure), info
+        info: dict[str, str] = {}
+        if where := trace(exc):
+            info["trace"] = self.vault.text(where)
+        if causes := causes_of(exc, self.vault.text):
+            info[CAUSES] = write_causes(causes)
+        if error.retryable and (asked := wait_asked(exc, time.time())):
+            info[RETRY_AFTER] = str(asked)
+        return StateFailed(self.state.id, error, failure), self.info(**info)
 
     def info(self, **info: str) -> Mapping[str, str]:
         """Return what is informational: what was read too, where another may have written that meanwhile."""

@@ -10,7 +10,7 @@ import errno
 import itertools
 import socket
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -19,8 +19,15 @@ import anyio
 from machine.canonical import encode
 from machine.errors import Code, IoOther, Transport
 from machine.io.base_transport import BaseTransport
-from machine.io.http_message import HttpResponse, bare_url, checked_header, http_request, public_url
-from machine.io.inflate import CODINGS, Inflater
+from machine.io.http_message import (
+    HttpResponse,
+    bare_url,
+    checked_header,
+    http_request,
+    public_url,
+    usual_reason,
+)
+from machine.io.inflate import CODINGS, Decompressor, split_codings
 from machine.io.wire import field, pack, unpack
 
 if TYPE_CHECKING:
@@ -142,13 +149,16 @@ class HttpTransport(BaseTransport):
             try:
                 outgoing = response.next_request
                 if outgoing is None or not call["follow_redirects"]:
-                    body, sizes = await _read(call, response)
+                    undone, left = split_codings(response.headers.get_list("content-encoding"))
+                    body, sizes = await _read(call, response, undone)
+                    headers = [[_text(k).lower(), _text(v)] for k, v in response.headers.raw]
                     return {
                         "status": response.status_code,
                         "url": public_url(str(response.url)),
-                        "headers": [[_text(k).lower(), _text(v)] for k, v in response.headers.raw],
+                        "headers": _true_of(headers, left, body) if undone and body else headers,
                         "body": pack(body),
                         **({"chunks": sizes} if "stream" in call else {}),
+                        **_reason_of(response),
                     }
             finally:
                 await response.aclose()
@@ -174,11 +184,40 @@ class HttpTransport(BaseTransport):
         return client
 
 
-async def _read(call: Mapping[str, Any], response: httpx.Response) -> tuple[bytes, list[int]]:
+def _reason_of(response: httpx.Response) -> dict[str, str]:
+    """Return the reason phrase, where it is another than what everybody takes for that of the status."""
+    import httpx  # noqa: PLC0415 - see above
+
+    said = response.extensions.get("reason_phrase")  # HTTP/2 has none
+    usual = {usual_reason(response.status_code), httpx.codes.get_reason_phrase(response.status_code)}
+    if not isinstance(said, bytes) or usual == {_text(said)}:
+        return {}
+    return {"reason": _text(said)}
+
+
+def _true_of(headers: list[list[str]], left: Sequence[str], body: bytes) -> list[list[str]]:
+    """Return the headers of a body some of whose codings were undone, with what is true of it now.
+
+    A single coding is still told, and known to have been undone; of several, those that are left are told, in one
+    line.
+    """
+    codings = [value for name, value in headers if name == "content-encoding"]
+    single = len(codings) == 1 and codings[0].strip().lower() in CODINGS
+    true: list[list[str]] = []
+    for name, value in headers:
+        if name == "content-length":
+            true.append([name, str(len(body))])
+        elif name != "content-encoding" or single:
+            true.append([name, value])
+    return [*true, ["content-encoding", ", ".join(left)]] if left else true
+
+
+async def _read(
+    call: Mapping[str, Any], response: httpx.Response, undone: Sequence[str]
+) -> tuple[bytes, list[int]]:
     """Return the body, decompressed, and the sizes in which it came; stop as soon as it is over the limit."""
     most = call["max_body"]
-    coding = response.headers.get("content-encoding", "").strip().lower()
-    inflater = Inflater(coding) if coding in CODINGS else None
+    inflater = Decompressor(undone) if undone else None
     body = bytearray()
     ends = [0]
     async for chunk in response.aiter_raw():

@@ -12,17 +12,27 @@ import json as json_text
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final, Self
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 import attrs
 
 from machine.canonical import decode, encode
 from machine.errors import CanonicalError, Code, IoOther, RateLimited, Transport
 from machine.io.wire import checked_count, checked_seconds, checked_text, pack, refusal, unpack
+from machine.retry_after import ASKING
 from machine.secrets.handle import HANDLE
 
-__all__ = ["Headers", "HttpResponse", "bare_url", "checked_header", "http_request", "public_url"]
+__all__ = [
+    "Headers",
+    "HttpResponse",
+    "bare_url",
+    "checked_header",
+    "http_request",
+    "public_url",
+    "usual_reason",
+]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]*")  # RFC 9110 section 5.5, without the obsolete non-ASCII octets
@@ -107,7 +117,14 @@ def _checked_url(url: Any) -> str:
         raise refusal("the url has a host or a port that cannot be one") from None
     if not sound:
         raise refusal("the url must be http:// or https:// with a host")
-    return urlunsplit(parts._replace(fragment=""))  # never sent: RFC 9110 section 7.1
+    return _joined(parts._replace(fragment=""), text)  # never sent: RFC 9110 section 7.1
+
+
+def _joined(parts: SplitResult, text: str) -> str:
+    """Return the URL of parts, with the `?` of an empty query if the URL they came from has one."""
+    url, mark, fragment = urlunsplit(parts).partition("#")
+    empty = "?" in text.partition("#")[0] and "?" not in url
+    return f"{url}{'?' if empty else ''}{mark}{fragment}"
 
 
 def _with_params(url: str, params: Any) -> str:
@@ -210,7 +227,7 @@ class HttpResponse:
 
     `status` is the code; `url` is where the answer came from, after redirects and without user and password;
     `header_list` has every header field in the order sent, names in lower case (cookies are only sound
-    there).
+    there), but for those that say how a body was compressed and how long it was so.
     """
 
     status: int
@@ -218,6 +235,8 @@ class HttpResponse:
     header_list: tuple[tuple[str, str], ...]
     _body: builtins.bytes = attrs.field(alias="body", repr=False)
     _chunks: tuple[int, ...] | None = attrs.field(default=None, alias="chunks", repr=False)
+    said_reason: str | None = None
+    """The reason phrase, where the server sent another one than the usual."""
 
     @classmethod
     def from_json(cls, response: Mapping[str, Any]) -> Self:
@@ -226,13 +245,25 @@ class HttpResponse:
         chunks = response.get("chunks")
         if chunks is not None:
             chunks = tuple(checked_count(size, "a size in chunks", least=1) for size in chunks)
-        return cls(response["status"], response["url"], pairs, unpack(response["body"]), chunks)
+        reason = response.get("reason")
+        if reason is not None:
+            checked_text(reason, "the reason")
+        return cls(response["status"], response["url"], pairs, unpack(response["body"]), chunks, reason)
 
     def to_json(self) -> dict[str, Any]:
         """Return the `http` response that this is the view of."""
         headers = [[name, value] for name, value in self.header_list]
         response = {"status": self.status, "url": self.url, "headers": headers, "body": pack(self._body)}
-        return response if self._chunks is None else {**response, "chunks": list(self._chunks)}
+        if self._chunks is not None:
+            response["chunks"] = list(self._chunks)
+        if self.said_reason is not None:
+            response["reason"] = self.said_reason
+        return response
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase (`Not Found`), the usual one of the status where the server sent no other."""
+        return usual_reason(self.status) if self.said_reason is None else self.said_reason
 
     @property
     def headers(self) -> Headers:
@@ -287,19 +318,33 @@ class HttpResponse:
     def raise_for_status(self) -> Self:
         """Return this response unless it says that the call failed.
 
-        Raises `RateLimited` for 429, with the seconds of `retry-after` when it is a number (RFC 9110 section
-        10.2.3), and `Transport(http_status)` for any other status from 400, retryable from 500.
+        Raises `RateLimited` for 429, and `Transport(http_status)` for any other status from 400, retryable from
+        500. That of 429 and 503 has the seconds of `retry-after` when it is a number, and the headers, which may
+        name a date (RFC 9110 section 10.2.3): a state that is tried again waits at least so long.
         """
         if self.status < 400:  # noqa: PLR2004 - RFC 9110 section 15
             return self
         message = f"{bare_url(self.url)} answered with status {self.status}"
         details = {"status": self.status, "url": self.url}
+        delay = self.headers.get("retry-after", "").strip()
+        seconds = float(delay) if _DELAY.fullmatch(delay) else None
+        error: RateLimited | Transport
         if self.status == 429:  # noqa: PLR2004 - RFC 6585 section 4
-            delay = self.headers.get("retry-after", "").strip()
-            seconds = float(delay) if _DELAY.fullmatch(delay) else None
-            raise RateLimited(message, retry_after=seconds, details=details)
-        retryable = self.status >= 500  # noqa: PLR2004 - RFC 9110 section 15.6
-        raise Transport(message, code=Code.HTTP_STATUS, retryable=retryable, details=details)
+            error = RateLimited(message, retry_after=seconds, details=details)
+        else:
+            retryable = self.status >= 500  # noqa: PLR2004 - RFC 9110 section 15.6
+            error = Transport(message, code=Code.HTTP_STATUS, retryable=retryable, details=details)
+        if self.status in ASKING:
+            error.retry_after, error.response_headers = seconds, self.headers
+        raise error
+
+
+def usual_reason(status: int) -> str:
+    """Return the reason phrase that goes with a status, empty when none does."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def _no_constant(name: str) -> Any:
@@ -309,7 +354,7 @@ def _no_constant(name: str) -> Any:
 def public_url(url: str) -> str:
     """Return a URL without user and password, which may not be recorded."""
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return _joined(parts._replace(netloc=parts.netloc.rpartition("@")[2]), url)
 
 
 def bare_url(url: str) -> str:

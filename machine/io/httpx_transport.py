@@ -47,7 +47,7 @@ _DRAWN: Final = re.compile(r"""(?i)^multipart/[^;]+;.*?\bboundary=["']?([0-9a-f]
 """A boundary that looks drawn at random, as that of httpx and of most other libraries."""
 
 _EXPIRES: Final = re.compile(r"(?i);\s*expires=([^;]*)")
-_NO_BODY: Final = 304
+_NO_BODY: Final = frozenset({204, 304})
 _RAISED: Final = {
     Code.HTTP_TIMEOUT.value: "ReadTimeout",
     Code.HTTP_CONNECT.value: "ConnectError",
@@ -219,12 +219,12 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
     """Return a recorded answer as the response of the library that asked."""
     library = _family(request)
     recorded = HttpResponse.from_json(answer)
-    headers = recorded.headers
+    headers, reason = recorded.headers, recorded.said_reason
     said: list[tuple[str, str]] = []
-    bodiless = request.method == "HEAD" or recorded.status == _NO_BODY
+    bodiless = request.method == "HEAD" or recorded.status in _NO_BODY
     for name, value in recorded.header_list:
         match name:
-            case "content-encoding" if value.strip().lower() in CODINGS and not bodiless:
+            case "content-encoding" if value.strip().lower() in CODINGS and recorded.bytes:
                 continue  # it has been undone
             case "transfer-encoding":
                 continue
@@ -238,6 +238,7 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
         recorded.status,
         headers=[(name.encode(), value.encode()) for name, value in said],
         stream=_stream_of(library)(recorded.pieces),
+        extensions={} if reason is None else {"reason_phrase": reason.encode("latin-1", "ignore")},
     )
     return response
 

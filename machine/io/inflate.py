@@ -6,33 +6,87 @@ else is installed. A few bytes may stand for gigabytes: the limit holds while de
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-__all__ = ["CODINGS", "Inflater"]
+__all__ = ["CODINGS", "Decompressor", "split_codings"]
 
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 """The content codings that `Inflater` undoes (RFC 9110 section 8.4.1); any other is left as it came."""
 
+MOST_CODINGS: Final = 8
+"""How many codings of one body are undone."""
+
+_NAMES: Final = re.compile(r"[\s,]+")
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _SHORTEST_HEADER: Final = 2
+_SLICE: Final = 64 * 1024
+
+
+def split_codings(values: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return which codings of a body can be undone, the last applied first, and which are left, in their order.
+
+    `values` are those of all its `content-encoding` headers. A coding can be undone only when none that is unknown
+    was applied after it.
+    """
+    left = [coding for value in values for coding in _NAMES.split(value.strip().lower()) if coding]
+    left = [coding for coding in left if coding != "identity"]
+    undone: list[str] = []
+    while left and left[-1] in CODINGS:
+        undone.append(left.pop())
+    return undone, left
+
+
+class Decompressor:
+    """Undoes several content codings, the last applied first, chunk by chunk."""
+
+    __slots__ = ("_stages",)
+
+    def __init__(self, codings: Sequence[str]) -> None:
+        """Raise `zlib.error` when there are more than anybody means."""
+        if len(codings) > MOST_CODINGS:
+            raise zlib.error(f"more than {MOST_CODINGS} codings")
+        self._stages = [Inflater(coding) for coding in codings]
+
+    def feed(self, chunk: bytes, most: int) -> bytes:
+        """Return what `chunk` adds to the content, as `Inflater.feed` does."""
+        return _through(self._stages, chunk, most)
+
+    @property
+    def complete(self) -> bool:
+        """Whether each coding ended where its own format says that it ends."""
+        return all(stage.complete for stage in self._stages)
+
+
+def _through(stages: Sequence[Inflater], chunk: bytes, most: int) -> bytes:
+    stage, *others = stages
+    if not others:
+        return stage.feed(chunk, most)
+    content = b""
+    while len(content) < most and (piece := stage.feed(chunk, _SLICE)):
+        chunk = b""
+        content += _through(others, piece, most - len(content))
+    return content
 
 
 class Inflater:
     """Undoes one content coding, chunk by chunk."""
 
-    __slots__ = ("_coding", "_held", "_stream")
+    __slots__ = ("_coding", "_full", "_held", "_stream")
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
         self._held = b""
+        self._full = False
         self._stream = zlib.decompressobj(_GZIP) if coding != "deflate" else None
 
     def feed(self, chunk: bytes, most: int) -> bytes:
         """Return what `chunk` adds to the content, at most `most` bytes of it (at least 1).
 
-        When that many come back there may be more, which is lost. Raises `zlib.error` for data in another
-        form.
+        When that many come back there may be more, which comes with the next call. Raises `zlib.error` for data in
+        another form.
         """
         self._held += chunk
         if self._stream is None:
@@ -44,14 +98,16 @@ class Inflater:
             )
             self._stream = zlib.decompressobj(zlib.MAX_WBITS if zlib_header else -zlib.MAX_WBITS)
         content = b""
-        while self._held and len(content) < most:
+        while (self._held or self._full) and len(content) < most:
             if self._stream.eof:
                 if self._coding == "deflate" or not self._held.startswith(b"\x1f"):
                     self._held = b""  # padding after the end, which decoders ignore
                     break
                 self._stream = zlib.decompressobj(_GZIP)  # RFC 1952 section 2.2: members follow each other
             data, self._held = self._held, b""
-            content += self._stream.decompress(data, most - len(content))
+            piece = self._stream.decompress(data, most - len(content))
+            content += piece
+            self._full = len(content) == most and not self._stream.eof  # it may hold back what did not fit
             self._held = self._stream.unused_data or self._stream.unconsumed_tail
         return content
 

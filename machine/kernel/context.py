@@ -1,14 +1,15 @@
 """The context a state sees: its base snapshot, with the state's own writes staged over it.
 
-Writes become visible to others only when the attempt completes. What is handed out is the reader's own copy; a
-copy changed in place and not written back is an error when the attempt ends, never a silent loss.
+Writes become visible to others only when the attempt completes. What is handed out is the reader's own copy, what
+is written is kept as it is at that moment. A value that was changed in place since, and not written again, is an
+error when the attempt ends, never a silent loss.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, MutableMapping
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 from machine import canonical, codec
 from machine.errors import CanonicalError, Code, ContextError
@@ -22,6 +23,18 @@ MAX_VALUE_BYTES: Final = 128 * 1024 * 1024
 
 T = TypeVar("T")
 
+_IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes})
+"""Types of which no value can change after it was written."""
+
+
+class _Written(NamedTuple):
+    """A value as the handler gave it, the bytes it had then, and how to see whether it still has them."""
+
+    value: Any
+    data: bytes
+    encode: Callable[[Any], bytes]
+    again: str
+
 
 class Context(MutableMapping[str, Any]):
     """A run's key-value data as one attempt sees it. Keys are strings, values JSON; iteration is in key order."""
@@ -30,7 +43,7 @@ class Context(MutableMapping[str, Any]):
         self._base = base
         self._staged: dict[str, bytes | None] = {}
         self._copies: dict[str, tuple[Any, bytes]] = {}
-        self._written_back: dict[str, tuple[Any, bytes]] = {}
+        self._written: dict[str, _Written] = {}
         self.read: set[str] = set()
         """The keys whose value, or whose absence, was read from the base."""
 
@@ -50,6 +63,12 @@ class Context(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
+        key, data = self._stage(key, value)
+        if type(value) not in _IMMUTABLE:
+            self._written[key] = _Written(value, data, canonical.encode, f"ctx[{key!r}] = value")
+
+    def _stage(self, key: str, value: Any) -> tuple[str, bytes]:
+        """Stage a JSON value, in place of any before it, and return its key and bytes."""
         if type(key) is not str or not 1 <= len(key) <= ContextKey.longest or not key.isprintable():
             key = str(ContextKey(key))
         try:
@@ -61,18 +80,16 @@ class Context(MutableMapping[str, Any]):
                 f"the value of context key {key!r} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",
                 code=Code.CONTEXT_VALUE_TOO_LARGE,
             )
-        held = self._copies.pop(key, None)
-        if held is not None and held[0] is value:
-            self._written_back[key] = value, data  # still the reader's, who may go on changing it
-        else:
-            self._written_back.pop(key, None)
+        self._copies.pop(key, None)
+        self._written.pop(key, None)
         self._staged[key] = data
+        return key, data
 
     def __delitem__(self, key: str) -> None:
         if self._data(key) is None:
             raise self._missing(key)
         self._copies.pop(key, None)
-        self._written_back.pop(key, None)
+        self._written.pop(key, None)
         self._staged[key] = None
 
     def __contains__(self, key: object) -> bool:
@@ -116,7 +133,14 @@ class Context(MutableMapping[str, Any]):
 
         `kind` is the type to write it as, its own by default. Read it back with `read_typed` and the same type.
         """
-        self[key] = codec.unstructure_typed(value, kind)
+        key, data = self._stage(key, codec.unstructure_typed(value, kind))
+        if type(value) not in _IMMUTABLE:
+            self._written[key] = _Written(
+                value,
+                data,
+                lambda value: canonical.encode(codec.unstructure_typed(value, kind)),
+                f"ctx.write_typed({key!r}, value)",
+            )
 
     def read_typed(self, key: str, kind: type[T]) -> T:
         """Return a key's value as an instance of `kind`. Raises `CodecError` when it is not one."""
@@ -132,17 +156,20 @@ class Context(MutableMapping[str, Any]):
         return self._staged
 
     def check_copies(self) -> None:
-        """Raise `ContextError` (`context_value_mutated`) when a copy that was handed out has been changed."""
-        for key, (value, data) in [*self._copies.items(), *self._written_back.items()]:
-            try:
-                same = canonical.encode(value) == data
-            except CanonicalError:
-                same = False
-            if not same:
+        """Raise `ContextError` (`context_value_mutated`) when a value was changed after it was read or written."""
+        for key, (value, data) in self._copies.items():
+            if _changed(value, data, canonical.encode):
                 raise ContextError(
                     f"the value of context key {key!r} was changed in place and not written back",
                     code=Code.CONTEXT_VALUE_MUTATED,
                     hint=f"end with ctx[{key!r}] = value",
+                )
+        for key, written in self._written.items():
+            if _changed(written.value, written.data, written.encode):
+                raise ContextError(
+                    f"the value of context key {key!r} was changed in place after it was written",
+                    code=Code.CONTEXT_VALUE_MUTATED,
+                    hint=f"write it again when it is complete, {written.again}, or change a copy of it",
                 )
 
     def _data(self, key: object) -> bytes | None:
@@ -162,3 +189,10 @@ class Context(MutableMapping[str, Any]):
             details={"key": str(key)},
             hint=f"did you mean {near[0]!r}?" if near else None,
         )
+
+
+def _changed(value: Any, data: bytes, encode: Callable[[Any], bytes]) -> bool:
+    try:
+        return encode(value) != data
+    except Exception:  # noqa: BLE001 - it could be encoded before, whatever a class of the user's raises now
+        return True

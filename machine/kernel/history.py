@@ -35,6 +35,7 @@ from machine.events import (
     StateSkipped,
     Wait,
 )
+from machine.failure_info import read_causes, read_wait
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
 
@@ -251,6 +252,9 @@ class History:
     def _fail(self, entry: Entry, event: StateFailed) -> None:
         state = self._close(entry.seq, event.type, event.state_id)
         state.status, state.error, state.cut = StateStatus.FAILED, event.error, event.cut
+        if causes := read_causes(entry.info):
+            state.error = attrs.evolve(event.error, causes=causes)
+        state.retry_after_ms = read_wait(entry.info)
         state.read = entry.info.get("read")
         self.stopped[event.state_id] = None
         if event.error.code not in STOPPED_CODES:

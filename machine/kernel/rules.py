@@ -47,4 +47,5 @@ def tried_again(
     if waiting or stopped:
         delay_ms, since_ms = state.retry_delay_ms or 0, state.retry_ts_millis or 0
         return EnterState(state_id, state.attempts, checkpoint, delay_ms, since_ms)
-    return ScheduleRetry(state_id, state.attempts, policy.delay_ms(state.failures - 1))
+    delay_ms = max(policy.delay_ms(state.failures - 1), state.retry_after_ms)
+    return ScheduleRetry(state_id, state.attempts, delay_ms)

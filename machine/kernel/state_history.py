@@ -52,6 +52,8 @@ class StateHistory:
     error: ErrorInfo | None = None
     cut: bool = False
     failed_seq: int | None = None
+    retry_after_ms: int = 0
+    """How long the outside asked to wait, when its last attempt failed."""
     retry_delay_ms: int | None = None
     retry_ts_millis: int | None = None
     reason: str | None = None

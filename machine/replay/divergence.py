@@ -70,6 +70,7 @@ class Divergence:
     `seq` is the event of the recording where it shows. `recorded` and `now` are the two sides as JSON (None
     when a side has nothing there), `changes` their difference. `cause` is the likely one, `cause_text` says it in a
     sentence, and `code` shows the lines of source that changed, where that is the cause and the source was kept.
+    `raised` says where, and from what, the attempt failed that now fails as it did not.
     """
 
     kind: DivergenceKind
@@ -84,6 +85,7 @@ class Divergence:
     cause: Cause = Cause.UNKNOWN
     cause_text: str = ""
     code: Sequence[str] = ()
+    raised: Sequence[str] = ()
 
     def __str__(self) -> str:
         where = f" in {self.state_id}" if self.state_id else ""
@@ -106,6 +108,7 @@ class Divergence:
             "cause": self.cause.value,
             "cause_text": self.cause_text,
             "code": list(self.code),
+            "raised": list(self.raised),
         }
 
 

@@ -14,6 +14,7 @@ import anyio
 import attrs
 
 from machine import codec
+from machine.causes import raised_text
 from machine.engine.driven import Outside
 from machine.errors import Code, MachineError, StoreError
 from machine.events import (
@@ -87,6 +88,8 @@ class ReplayLog:
         self._damage: StoreError | None = None
         self._early: Event | None = None
         self._differences = Differences(load, self.load)
+        self._info: Mapping[str, str] = {}
+        """What is informational about the events that are compared."""
 
     # -- what the driver asks ----------------------------------------------------------------------------
 
@@ -178,7 +181,7 @@ class ReplayLog:
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         """Compare events with the recording, each in its turn. Raises `Diverged` or `RecordingEnds`."""
-        del info
+        self._info = info or {}
         if payloads is not None:
             self._payloads = payloads.items
         for event in events:
@@ -338,6 +341,8 @@ class ReplayLog:
     def _diverge(self, divergence: Divergence) -> NoReturn:
         for attempt in self.history.open.values():
             divergence = attrs.evolve(divergence, state_id=attempt.state_id, attempt=attempt.attempt)
+        if raised := raised_text(self._info):
+            divergence = attrs.evolve(divergence, raised=raised)
         self.divergence = divergence
         self._wake()  # who waits will find that its turn never comes
         if self._scope is not None and self._scope.limit is not None:

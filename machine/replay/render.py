@@ -68,6 +68,7 @@ def marked(divergence: Divergence) -> list[tuple[Mark, str]]:
     found.extend((Mark.TEXT, line) for line in _folded("  ", divergence.summary))
     found.append((Mark.TEXT, ""))
     found.extend(_sides(divergence))
+    found.extend((Mark.TEXT, _cut(f"  {_printable(line)}", _COLUMNS)) for line in divergence.raised)
     found.append((Mark.TEXT, ""))
     if divergence.nearest:
         found.append((Mark.TEXT, "  recorded calls that were not used:"))

@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 
 from machine import aio, canonical, codec
+from machine.causes import causes_text
 from machine.config import RunConfig, RunManifest, UndeclaredIo
 from machine.engine.runs import RunResult, result_of
 from machine.errors import MachineError, UsageError
@@ -238,7 +239,10 @@ async def _live(wanted: Wanted, store: Store) -> RunResult:
 
 def _ended_badly(result: RunResult, statuses: Sequence[str]) -> Unlike:
     title = f"the live run ended {result.status}, so nothing was written"
-    lines = [f"  {result.error.code}: {result.error.message}"] if result.error else []
+    lines = []
+    if result.error is not None:
+        lines = [f"  {result.error.code}: {result.error.message}"]
+        lines += [f"  {line}" for line in causes_text(result.error.causes)]
     if result.status == "failed" and "failed" not in statuses:
         lines.append('  if it is to fail: @pytest.mark.golden(status="failed")')
     return Unlike(Ending.FAILED, title, lines)

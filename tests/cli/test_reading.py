@@ -55,6 +55,41 @@ def test_show_as_json_has_manifest_provenance_states_and_effects(machine, kept):
     assert shown["digest"] == machine("replay", "@last", "--json").json["digest"]
 
 
+def test_what_stands_behind_an_error_is_told_by_run_show_and_events(machine, write):
+    write(
+        "jobs.py",
+        """
+        from machine import Plan
+
+        plan = Plan("jobs")
+
+        @plan.state("a.x")
+        async def x(ctx, io, rec):
+            try:
+                {}["ROOT"]
+            except KeyError as exc:
+                exc.add_note("look in\\x1b[2J the drawer")
+                raise RuntimeError("no customer") from exc
+        """,
+    )
+    ran = machine("run", "jobs.py")
+    told = [line.partition(" (jobs.py:")[0] for line in ran.err.splitlines()]
+    at = told.index("error[handler_error]: RuntimeError: no customer")
+    assert told[at + 1 : at + 3] == ["  caused by KeyError: 'ROOT'", "    look in\\x1b[2J the drawer"]
+    assert "  caused by KeyError: 'ROOT' (jobs.py:" in machine("show", "@last").out
+
+    shown = machine("show", "@last", "--json").json
+    for error in (
+        shown["error"],
+        shown["states"][0]["error"],
+        machine("run", "jobs.py", "--json").json["error"],
+    ):
+        assert [cause["relation"] for cause in error["causes"]] == ["cause", "note"]
+        assert error["causes"][0]["text"].startswith("KeyError: 'ROOT' (jobs.py:")
+    events = machine("events", "@last", "--json").json["events"]
+    assert "ROOT" in next(event["info"]["causes"] for event in events if "causes" in event["info"])
+
+
 def test_show_tells_of_an_error_where_it_was_raised(machine, write):
     write(
         "bad.py",

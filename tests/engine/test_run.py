@@ -13,16 +13,19 @@ import machine
 from machine import (
     DomainEvent,
     ExponentialBackoff,
+    FanOutJoin,
     FixedBackoff,
     Plan,
     RetryPolicy,
     RunConfig,
     StateMeta,
     StateOutcome,
+    dry_run,
     replay,
     run,
 )
 from machine.codec import decode_entry
+from machine.config import Sequential
 
 
 def events_of(store, run_id):
@@ -169,6 +172,27 @@ def test_a_mistake_in_a_handler_fails_its_state_with_its_code(store, handler, co
     result = run(plan, input={"list": [1, 2, 3]}, store=store)
     assert (result.status, result.error.code) == ("failed", code)
     assert replay(result.run_id, plan=plan, store=store).identical
+
+
+@pytest.mark.parametrize("mode", [Sequential(), FanOutJoin(2)])
+@pytest.mark.parametrize("kind", ["async", "plain"])
+def test_a_value_changed_after_it_was_written_is_no_silent_loss(store, mode, kind):
+    def change(ctx, io, rec):
+        value = {"rows": []}
+        ctx["v"] = value
+        value["rows"].append(1)
+
+    async def change_async(ctx, io, rec):
+        change(ctx, io, rec)
+
+    plan = failing_with(change if kind == "plain" else change_async)
+    for tried in (run, dry_run):
+        result = tried(plan, store=store, config=RunConfig(execution_mode=mode))
+        if tried is dry_run:
+            result = result.result
+        assert (result.status, result.error.code) == ("failed", "context_value_mutated")
+        assert "ctx['v'] = value" in result.error.message
+        assert replay(result.run_id, plan=plan, store=store).identical
 
 
 def test_a_value_that_is_not_json_is_named_by_its_path(store):

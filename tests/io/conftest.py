@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -22,6 +23,20 @@ def no_proxies(monkeypatch):
     """Loopback is reached directly, whatever the machine's settings are."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def unplugged(monkeypatch):
+    """Give a function after which no socket can be connected."""
+
+    def unplug():
+        def refused(*args):
+            raise AssertionError("a replay went to the network")
+
+        monkeypatch.setattr(socket.socket, "connect", refused)
+        monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", refused)
+
+    return unplug
 
 
 @contextmanager

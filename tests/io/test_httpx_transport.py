@@ -52,20 +52,6 @@ def headers_sent(asked):
 
 
 @pytest.fixture
-def unplugged(monkeypatch):
-    """Give a function after which no socket can be connected."""
-
-    def unplug():
-        def refused(*args):
-            raise AssertionError("a replay went to the network")
-
-        monkeypatch.setattr(socket.socket, "connect", refused)
-        monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", refused)
-
-    return unplug
-
-
-@pytest.fixture
 def record(store, unplugged):
     """Give a function that runs a handler and replays it unplugged, identically; it returns the result."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import copy
 import datetime as dt
 import decimal
 import enum
@@ -273,8 +275,8 @@ def test_a_value_that_is_read_is_the_readers_own_copy():
     ctx = context_of(orders=[{"price": 1}])
     written = {"a": [1]}
     ctx["mine"] = written
+    ctx["orders"][0]["price"] = 2
     written["a"].append(2)
-    ctx.check_copies()
 
     assert ctx["mine"] == {"a": [1]}
     assert after(ctx)["mine"] == {"a": [1]}
@@ -321,6 +323,146 @@ def test_a_copy_changed_again_after_it_was_written_back_is_an_error():
 
     with pytest.raises(ContextError, match="changed in place"):
         ctx.check_copies()
+
+
+class Bag(list):
+    pass
+
+
+@attrs.define
+class Basket:
+    items: list[str] = attrs.field(factory=list)
+
+
+CHANGED_AFTER_IT_WAS_WRITTEN = {
+    "a list": ([], lambda ctx, value: ctx.__setitem__("v", value), lambda value: value.append(1)),
+    "a dict": ({}, lambda ctx, value: ctx.__setitem__("v", value), lambda value: value.update(a=1)),
+    "a nested list": (
+        {"a": {"b": []}},
+        lambda ctx, value: ctx.__setitem__("v", value),
+        lambda value: value["a"]["b"].append(5),
+    ),
+    "a list in a tuple": (
+        ([],),
+        lambda ctx, value: ctx.__setitem__("v", value),
+        lambda value: value[0].append(1),
+    ),
+    "a list of another class": (
+        Bag(),
+        lambda ctx, value: ctx.__setitem__("v", value),
+        lambda value: value.append(1),
+    ),
+    "a counter": (
+        collections.Counter("a"),
+        lambda ctx, value: ctx.__setitem__("v", value),
+        lambda value: value.update("b"),
+    ),
+    "what is JSON no longer": (
+        [],
+        lambda ctx, value: ctx.__setitem__("v", value),
+        lambda value: value.append(object()),
+    ),
+    "what contains itself": (
+        [],
+        lambda ctx, value: ctx.__setitem__("v", value),
+        lambda value: value.append(value),
+    ),
+    "by update": ([], lambda ctx, value: ctx.update(v=value), lambda value: value.append(1)),
+    "by setdefault": ([], lambda ctx, value: ctx.setdefault("v", value), lambda value: value.append(1)),
+    "typed": (
+        Basket(),
+        lambda ctx, value: ctx.write_typed("v", value),
+        lambda value: value.items.append("x"),
+    ),
+    "typed, no longer of its type": (
+        Basket(),
+        lambda ctx, value: ctx.write_typed("v", value),
+        lambda value: value.items.append(object()),
+    ),
+    "typed, a container": (
+        [decimal.Decimal(1)],
+        lambda ctx, value: ctx.write_typed("v", value, list[decimal.Decimal]),
+        lambda value: value.append(decimal.Decimal(2)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED_AFTER_IT_WAS_WRITTEN)
+def test_a_value_changed_in_place_after_it_was_written_is_an_error(case):
+    value, write, change = copy.deepcopy(CHANGED_AFTER_IT_WAS_WRITTEN[case])
+    ctx = context_of()
+    write(ctx, value)
+    ctx.check_copies()
+    change(value)
+    with pytest.raises(ContextError) as caught:
+        ctx.check_copies()
+
+    assert caught.value.code == "context_value_mutated"
+    assert str(caught.value).startswith(
+        "the value of context key 'v' was changed in place after it was written (write it again"
+    )
+    assert ("ctx.write_typed('v', value)" if "typed" in case else "ctx['v'] = value") in str(caught.value)
+
+
+@pytest.mark.parametrize("case", ["a list", "a nested list", "a list in a tuple", "by update", "typed"])
+def test_a_value_changed_after_it_was_written_and_written_again_is_no_error(case):
+    value, write, change = copy.deepcopy(CHANGED_AFTER_IT_WAS_WRITTEN[case])
+    ctx = context_of()
+    write(ctx, value)
+    change(value)
+    write(ctx, value)
+    ctx.check_copies()
+
+
+def test_only_the_last_write_of_a_key_counts():
+    ctx = context_of()
+    first, second = [1], [2]
+    ctx["v"] = first
+    ctx["v"] = second
+    first.append(1)
+    ctx.check_copies()
+    ctx["v"] = "text"
+    second.append(2)
+    ctx.check_copies()
+
+
+def test_a_value_written_under_two_keys_and_then_changed_is_told_by_the_key_not_written_again():
+    ctx = context_of()
+    value = [1]
+    ctx["one"] = value
+    ctx["two"] = value
+    value.append(2)
+    ctx["two"] = value
+    with pytest.raises(ContextError, match="'one'"):
+        ctx.check_copies()
+    ctx["one"] = value
+    ctx.check_copies()
+
+
+def test_a_value_changed_and_changed_back_is_the_one_that_was_written():
+    ctx = context_of()
+    value = [1]
+    ctx["v"] = value
+    value.append(2)
+    value.pop()
+    ctx.check_copies()
+
+
+def test_a_value_whose_key_was_removed_may_be_changed():
+    ctx = context_of()
+    value = [1]
+    ctx["v"] = value
+    del ctx["v"]
+    value.append(2)
+    ctx.check_copies()
+
+
+def test_leaves_cost_no_second_encoding(monkeypatch):
+    ctx = context_of()
+    for value in ("text", 1, 1.5, True, None):
+        ctx[f"{value}"] = value
+    monkeypatch.setattr("machine.canonical.encode", lambda _: pytest.fail("encoded again"))
+    ctx.check_copies()
 
 
 def test_a_copy_whose_key_was_given_another_value_or_removed_may_be_changed():

@@ -1,0 +1,52 @@
+"""What the `info` of a failed attempt says besides where it was raised: what stood behind it, and how long to wait.
+
+Written when an attempt fails, read when its log is folded; whatever cannot be read counts as not said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from machine import canonical
+from machine.errors import CodecError, ErrorCause
+
+__all__ = ["CAUSES", "LONGEST_WAIT", "RETRY_AFTER", "read_causes", "read_wait", "write_causes"]
+
+CAUSES: Final = "causes"
+"""The name under which causes stand in the `info` of an event."""
+
+LONGEST_WAIT: Final = 6 * 3600
+"""The most seconds that are waited because the outside asked to, whatever it says."""
+
+RETRY_AFTER: Final = "retry_after_ms"
+"""The name under which that stands in the `info` of an event."""
+
+_MILLISECONDS: Final = re.compile(r"[0-9]{1,9}")
+
+
+def write_causes(causes: tuple[ErrorCause, ...]) -> str:
+    """Return causes as they stand in the `info` of an event."""
+    found = [{"relation": cause.relation, "text": cause.text, "depth": cause.depth} for cause in causes]
+    return canonical.encode(found).decode()
+
+
+def read_causes(info: Mapping[str, Any]) -> tuple[ErrorCause, ...]:
+    """Return the causes in the `info` of an event, none when it has none that can be read."""
+    written = info.get(CAUSES)
+    if not isinstance(written, str):
+        return ()
+    try:
+        found = canonical.decode(written.encode())
+        return tuple(ErrorCause(str(one["relation"]), str(one["text"]), int(one["depth"])) for one in found)
+    except (CodecError, LookupError, TypeError, ValueError, OverflowError):
+        return ()
+
+
+def read_wait(info: Mapping[str, Any]) -> int:
+    """Return the milliseconds in the `info` of an event, 0 when it has none that can be read."""
+    said = info.get(RETRY_AFTER)
+    if not isinstance(said, str) or not _MILLISECONDS.fullmatch(said):
+        return 0
+    return min(int(said), LONGEST_WAIT * 1000)
