@@ -8,7 +8,7 @@ import anyio
 
 from machine import canonical
 from machine.engine import reading
-from machine.engine.keeper import CANCEL, Keeper
+from machine.engine.keeper import CANCEL, LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.log import LiveLog
 from machine.engine.plan_change import recorded_shape
 from machine.engine.reporter import Reporter
@@ -48,7 +48,8 @@ async def resolve(
     if (outcome is _UNSAID) != not_done:
         raise UsageError("say what became of the effect: either its outcome or that it was not done")
     reading.require_run(store, run_id)
-    with Keeper(store, run_id) as keeper:
+    lease_ms = lease_ms_of(LEASE_SECONDS)
+    with await keeper_of(store, run_id, lease_ms, Reporter().leased) as keeper:
         history, chain = reading.folded(store, run_id)
         intent = history.uncertain[_waited_for(history, key)]
         request = canonical.decode(store.get(intent.request_digest))

@@ -17,7 +17,7 @@ from machine.engine import reading
 from machine.engine.driven import Opening
 from machine.engine.driver import Run
 from machine.engine.fork_log import ForkLog, past_of
-from machine.engine.keeper import Keeper
+from machine.engine.keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.log import LiveLog
 from machine.engine.past import SharedPast
 from machine.engine.plan_change import check_plan, recorded_shape
@@ -49,12 +49,13 @@ _ATTACHED_SECONDS: Final = 0.2
 
 @attrs.frozen
 class Watched:
-    """What a caller lends a run: transports of their own, a catalogue, an observer."""
+    """What a caller lends a run: transports of their own, a catalogue, an observer, the time of its lease."""
 
     transports: Mapping[str, Transport] | None
     catalogue: Catalogue
     reporter: Reporter
     second: SecondOf | None
+    lease_ms: int = int(LEASE_SECONDS * 1000)
 
 
 @attrs.frozen
@@ -88,6 +89,7 @@ async def run(
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
     target: Target | None = None,
+    lease: float = LEASE_SECONDS,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Start a new run of `plan` and drive it to its end.
@@ -96,6 +98,8 @@ async def run(
     `new_run_id` beforehand; `transports` adds to or replaces the standard ones, by namespace; `target` notes
     where the plan came from, for a replay that names no plan. `invocation_key` makes the start idempotent: of all
     starts with one key, one makes the run, and the others are given its result, resuming it if its driver is gone.
+    `lease` is for how many seconds the run stays ours where nobody can see whether we are alive: on another
+    machine, or in another container. Set it above the longest time in which a handler may hold the interpreter.
     `second` is what a paranoid run needs; the functions of the package give it by themselves.
 
     Returns a `RunResult` however the run ended. Raises `PlanError`, `CanonicalError`, `UsageError` before
@@ -108,10 +112,10 @@ async def run(
     _check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
     opening = _opening(graph, config, {} if input is None else input, target, invocation_key)
-    watched = Watched(transports, catalogue, reporter or Reporter(), second)
+    watched = Watched(transports, catalogue, reporter or Reporter(), second, lease_ms_of(lease))
     if invocation_key is not None:
         return await _invoked(graph, store, chosen, invocation_key, watched, config=config, opening=opening)
-    with Keeper(store, chosen) as keeper:
+    with Keeper(store, chosen, watched.lease_ms) as keeper:
         return await drive(graph, store, keeper, watched, config=config, history=History(), opening=opening)
 
 
@@ -130,7 +134,7 @@ async def _invoked(
         try:
             taken = store.find_invocation(key)
             if taken is None:
-                with Keeper(store, run_id) as keeper:
+                with Keeper(store, run_id, watched.lease_ms) as keeper:
                     return await drive(
                         graph, store, keeper, watched, config=config, history=History(), opening=opening
                     )
@@ -159,6 +163,7 @@ async def resume(
     transports: Mapping[str, Transport] | None = None,
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
+    lease: float = LEASE_SECONDS,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Continue a run whose log was left open, under the configuration it was started with.
@@ -166,10 +171,12 @@ async def resume(
     An attempt that a crash left open is closed explicitly first. A run that has ended is returned as it is, and
     nothing is written; so is one that is suspended and has not been told what it waits for. With
     `allow_plan_change` it goes on with another plan, where every state that ran is still there and none of them
-    would have to follow one that has not run. Raises `NotFound`, `LogError`, `PlanError` (`plan_changed`,
+    would have to follow one that has not run. `lease` is that of `run`. Where nobody can see from here whether the
+    last driver is alive, the run is taken over when its lease was not renewed for its time: as long this waits,
+    and tells the reporter so. Raises `NotFound`, `LogError`, `PlanError` (`plan_changed`,
     `recovery_state_not_in_plan`) before anything is written, and `Concurrency` when somebody else drives the run.
     """
-    watched = Watched(transports, catalogue, reporter or Reporter(), second)
+    watched = Watched(transports, catalogue, reporter or Reporter(), second, lease_ms_of(lease))
     return await _resumed(plan.graph, store, run_id, watched, allow_plan_change=allow_plan_change)
 
 
@@ -186,7 +193,7 @@ async def _resumed(
     history, chain, past = read()
     if history.final:
         return result_of(store, graph.order, history)
-    with Keeper(store, run_id) as keeper:
+    with await keeper_of(store, run_id, watched.lease_ms, watched.reporter.leased) as keeper:
         if store.head_seq(run_id) != history.head_seq:  # its last driver has only just stopped
             history, chain, past = read()
         assert history.started is not None

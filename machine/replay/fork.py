@@ -17,7 +17,7 @@ from machine.config import BuildProvenance, Target
 from machine.engine import reading
 from machine.engine.fork_facts import overridden
 from machine.engine.fork_log import SHARED_PAST_ID
-from machine.engine.keeper import Keeper
+from machine.engine.keeper import LEASE_SECONDS, Keeper, lease_ms_of
 from machine.engine.log import LiveLog
 from machine.engine.past import SharedPast
 from machine.engine.plan_change import check_plan
@@ -104,6 +104,7 @@ async def fork(
     catalogue: Catalogue = STANDARD,
     reporter: Reporter | None = None,
     target: Target | None = None,
+    lease: float = LEASE_SECONDS,
 ) -> ForkResult:
     """Start a new run that shares the first `at` events of another, and drive it on from there.
 
@@ -112,12 +113,14 @@ async def fork(
     inputs come out otherwise; their calls are answered by the shared facts as far as those fit, and go outside
     where they do not. All others are copied. `plan` may differ from the recorded one where `resume` allows it, and
     holds from the fork on. `source` is the store that the run is in, when the fork is to be in another; whatever it
-    shares is copied then. `fork_id` gives an id made by `new_run_id` beforehand.
+    shares is copied then. `fork_id` gives an id made by `new_run_id` beforehand. `lease` is that of
+    `run`.
 
     Raises `NotFound`, `LogError`, `PlanError`, and `UsageError` (`invalid_fork_point`, `fact_not_found`,
     `fact_ambiguous`, `invalid_effect_outcome`) before anything is written; `StoreError` when the store fails.
     """
     check_store(store)
+    lease_ms = lease_ms_of(lease)
     source = store if source is None else source
     chosen = str(RunId(fork_id)) if fork_id is not None else str(new_run_id())
     first, started = reading.first_entry(source, run_id)
@@ -146,8 +149,8 @@ async def fork(
         log.copy([prefix[0]._replace(info=info), *prefix[1:]], payloads)
         log.flush()
 
-    watched = Watched(transports, catalogue, reporter or Reporter(), SecondRun)
-    with Keeper(store, chosen) as keeper:
+    watched = Watched(transports, catalogue, reporter or Reporter(), SecondRun, lease_ms)
+    with Keeper(store, chosen, lease_ms) as keeper:
         result = await drive(
             plan.graph, store, keeper, watched, config=config, history=History(), past=past, begin=begin
         )
