@@ -11,10 +11,11 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = [
     "UNKNOWN",
+    "Stat",
     "boot_clock",
     "boot_id",
     "has_ended",
@@ -22,6 +23,7 @@ __all__ = [
     "read",
     "sees_itself",
     "start_of",
+    "stat_of",
     "thread_has_ended",
 ]
 
@@ -65,12 +67,25 @@ def sees_itself() -> bool:
         return False
 
 
-def start_of(pid: int, thread: int | None = None) -> str | None:
-    """Return when a process, or one thread of it, began, in the kernel's ticks since boot.
+class Stat(NamedTuple):
+    """What the kernel tells of a process or a thread: `start` is in its ticks since boot."""
 
-    "ended" of a process that waits to be reaped; None when the system does not tell.
-    """
-    return _start_in(read(_stat_of(pid, thread)), alone=thread is not None)
+    group: int
+    session: int
+    start: str
+    ended: bool
+    """True of a process that waits to be reaped."""
+
+
+def stat_of(pid: int, thread: int | None = None) -> Stat | None:
+    """Return what the kernel tells of a process, or of one thread of it; None when it tells nothing."""
+    return _parsed(read(_stat_path(pid, thread)), alone=thread is not None)
+
+
+def start_of(pid: int, thread: int | None = None) -> str | None:
+    """Return when a process, or one thread of it, began, in the kernel's ticks since boot."""
+    stat = stat_of(pid, thread)
+    return stat.start if stat is not None else None
 
 
 def has_ended(pid: int, start: str) -> bool | None:
@@ -82,33 +97,36 @@ def has_ended(pid: int, start: str) -> bool | None:
         return True
     except (PermissionError, OverflowError):
         pass
-    known = start_of(pid)
-    return None if known is None else known != start
+    return _is_over(stat_of(pid), start)
 
 
 def thread_has_ended(pid: int, thread: int, start: str) -> bool | None:
     """Say whether a thread of a living process has ended; None when that cannot be known."""
     try:
-        known = _start_in(_stat_of(pid, thread).read_text(encoding="utf-8", errors="replace"), alone=True)
+        text = _stat_path(pid, thread).read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return True
     except OSError:
         return None
-    return None if known is None else known != start
+    return _is_over(_parsed(text, alone=True), start)
 
 
-def _stat_of(pid: int, thread: int | None) -> Path:
+def _is_over(stat: Stat | None, start: str) -> bool | None:
+    return None if stat is None else stat.ended or stat.start != start
+
+
+def _stat_path(pid: int, thread: int | None) -> Path:
     return _PROC / str(pid) / "stat" if thread is None else _PROC / f"{pid}/task/{thread}/stat"
 
 
-def _start_in(stat: str, *, alone: bool) -> str | None:
+def _parsed(text: str, *, alone: bool) -> Stat | None:
     # proc(5): the name stands in brackets and may hold anything; the state is the field after it
-    fields = stat.rpartition(")")[2].split()
+    fields = text.rpartition(")")[2].split()
     try:
-        state, threads, start = fields[0], int(fields[17]), fields[19]
+        state, group, session, threads, start = fields[0], fields[2], fields[3], fields[17], fields[19]
+        return Stat(int(group), int(session), start, state in {"Z", "X"} and (alone or int(threads) <= 1))
     except (IndexError, ValueError):
         return None
-    return "ended" if state in {"Z", "X"} and (alone or threads <= 1) else start
 
 
 def read(path: Path) -> str:

@@ -17,6 +17,7 @@ from machine.errors import Code, Concurrency, RunError, UsageError
 from machine.events import EffectWait, RunCompleted, StateFailed, Wait
 from machine.failures import orphaned
 from machine.io.outcome import Happened, NotDone, told
+from machine.io.programs import end_left
 from machine.kernel.decide import cancelled
 from machine.kernel.decisions import (
     CompleteRun,
@@ -113,6 +114,7 @@ async def cancel(run_id: str, *, store: Store, timeout: float = 30.0) -> RunResu
 
 async def _cancel_here(store: Store, run_id: str) -> RunResult:
     with Keeper(store, run_id) as keeper:
+        await end_left(run_id)
         history, chain = reading.folded(store, run_id)
         log = _log(store, keeper, history, chain, _vault(store, history))
         while True:

@@ -30,6 +30,7 @@ from machine.errors import CanonicalError, Code, Concurrency, ConfigError, Error
 from machine.events import STOPPED_CODES, ArtifactKind, Wait
 from machine.ids import STANDARD_TAGS, ContextKey, OpId, RunId
 from machine.io.live import LiveIo
+from machine.io.programs import end_left, run_of_programs
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Payloads
 from machine.io.shared import SharedIo
@@ -196,6 +197,7 @@ async def _resumed(
     with await keeper_of(store, run_id, watched.lease_ms, watched.reporter.leased) as keeper:
         if store.head_seq(run_id) != history.head_seq:  # its last driver has only just stopped
             history, chain, past = read()
+        await end_left(run_id)
         assert history.started is not None
         config = reading.manifest_of(store, history.started).run_config
         return await drive(
@@ -282,6 +284,7 @@ async def drive(
     """
     if history.final:
         return result_of(store, graph.order, history)
+    run_of_programs.set(keeper.run_id)
     vault = Vault(config.secrets, store.secret_key())
     second = second_of(config, watched.second, store, keeper.run_id)
     options: dict[str, Any] = {

@@ -125,7 +125,7 @@ def test_a_process_of_another_user_is_known_to_live(monkeypatch):
 
 def test_of_a_process_that_proc_hides_nothing_is_known(monkeypatch):
     owner = owner_here()
-    monkeypatch.setattr(process_identity, "start_of", lambda pid, thread=None: None)
+    monkeypatch.setattr(process_identity, "stat_of", lambda pid, thread=None: None)
     assert driver_of(owner) is driver_of(with_part(owner, START, "1")) is UNKNOWN
 
 
