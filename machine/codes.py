@@ -70,6 +70,7 @@ class Code(StrEnum):
     INVALID_INVOCATION_KEY = "invalid_invocation_key"
     HANDLER_ERROR = "handler_error"
     WORKER_DIED = "worker_died"
+    PROGRAM_LEFT = "program_left"
     INVALID_OUTCOME = "invalid_outcome"
     UNKNOWN_BRANCH = "unknown_branch"
     STATE_TIMEOUT = "state_timeout"

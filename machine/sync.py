@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
@@ -18,6 +19,7 @@ from machine.replay import reproduce
 from machine.replay import schedules as scheduling
 from machine.replay.paranoid import seconded
 from machine.replay.verify import verify
+from machine.termination import Termination, terminable
 
 __all__ = [
     "cancel",
@@ -44,7 +46,9 @@ def _loop_runs() -> bool:
     return True
 
 
-def _plain(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+def _plain(function: Callable[P, Coroutine[Any, Any, R]], *, drives: bool = False) -> Callable[P, R]:
+    """Return the plain form of a coroutine function; one that `drives` a run heeds the signals to end."""
+
     @functools.wraps(function)
     def plain(*args: P.args, **kwargs: P.kwargs) -> R:
         if _loop_runs():
@@ -56,19 +60,21 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
         results: list[R] = []
 
         async def main() -> None:
+            termination.watch()
             # not returned: asyncio writes out what its main task returned, only to throw that text away
             results.append(await function(*args, **kwargs))
 
-        anyio.run(main)
+        with terminable() if drives else contextlib.nullcontext(Termination()) as termination:
+            anyio.run(main)
         return results[0]
 
     return plain
 
 
-run = _plain(seconded(runs.run))
-dry_run = _plain(seconded(dry.dry_run))
-resume = _plain(seconded(runs.resume))
-fork = _plain(forking.fork)
+run = _plain(seconded(runs.run), drives=True)
+dry_run = _plain(seconded(dry.dry_run), drives=True)
+resume = _plain(seconded(runs.resume), drives=True)
+fork = _plain(forking.fork, drives=True)
 replay = _plain(reproduce.replay)
 schedules = _plain(scheduling.schedules)
 compare = _plain(comparison.compare)

@@ -43,8 +43,10 @@ class Exit(IntEnum):
     INTEGRITY = 3, "what is stored is not what was recorded, or is no store or bundle of this version"
     SUSPENDED = 4, "the run waits for an answer from outside"
     NOT_FOUND = 5, "there is no such run, artifact, store or bundle"
+    HUNG_UP = 129, "SIGHUP: its terminal is gone; nothing durable is lost"
     CANCELLED = 130, "Ctrl-C; nothing durable is lost"
     BROKEN_PIPE = 141, "whoever read the output stopped reading"
+    TERMINATED = 143, "SIGTERM; nothing durable is lost"
 
     meaning: str
 
@@ -61,9 +63,10 @@ class NotHere(NotFound):
 
 
 class Cancelled(MachineError):  # noqa: N818 - no error: the user asked for it
-    """The user pressed Ctrl-C."""
+    """The user pressed Ctrl-C, or the process was asked to end by another signal."""
 
     default_code = "cancelled"
+    exit: Exit = Exit.CANCELLED
 
 
 _INTEGRITY = frozenset(
@@ -82,8 +85,10 @@ _USAGE = (UsageError, PlanError, ConfigError, CanonicalError, CodecError, IdErro
 def exit_of(exc: BaseException) -> Exit:
     """Return the exit code for an exception."""
     match exc:
-        case KeyboardInterrupt() | Cancelled():
+        case KeyboardInterrupt():
             return Exit.CANCELLED
+        case Cancelled():
+            return exc.exit
         case NotHere():
             return Exit.NOT_FOUND
         case NotFound() if exc.code == Code.ARTIFACT_NOT_FOUND:  # a log names what its store has lost

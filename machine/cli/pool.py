@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Generator, Sequence
 from multiprocessing import resource_tracker
@@ -190,6 +191,7 @@ class _Pool:
 
 def _work(connection: Connection, look: Look) -> None:
     """Do what a worker does until there is nothing more to do, or nobody to do it for."""
+    threading.Thread(target=_end_with_parent, name="machine worker's parent", daemon=True).start()
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         connection.send(_READY)
@@ -200,3 +202,11 @@ def _work(connection: Connection, look: Look) -> None:
         pass
     finally:
         look.close()
+
+
+def _end_with_parent() -> None:
+    """End this process when that which gives it work has died, whatever a handler is at."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

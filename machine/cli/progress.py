@@ -23,7 +23,7 @@ from machine.cli import interrupt
 from machine.cli.output import STYLES, Cell, Output, clean, duration, on_terminal
 from machine.cli.reading import skipped_text
 from machine.engine.reporter import Reporter, held_text
-from machine.errors import Code, ErrorInfo
+from machine.errors import Code, Concurrency, ErrorInfo
 from machine.events import (
     Entry,
     FactRecorded,
@@ -73,6 +73,10 @@ class Progress(Reporter):
         self.run_id = run_id
         self._position = {state_id: index for index, state_id in enumerate(graph.order, 1)}
         self.say("run", ((run_id, ""), (f"  {graph.op_id} version {graph.version}", "dim")))
+
+    def leased(self, why: Concurrency, seconds: float) -> None:
+        """Say that a lease has to be waited out, and why."""
+        self.warn(f"{why.message}; waiting {duration(seconds * 1000)} for that")
 
     def waiting(self, state_id: str, seconds: float) -> None:
         """Note a wait before the next attempt."""

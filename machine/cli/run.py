@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,12 +23,14 @@ from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.cli.session import Flag, Injected, JsonText, Repeated, Session
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
+from machine.engine.keeper import LEASE_SECONDS
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
 from machine.errors import Code, CodecError, Concurrency, ConfigError, RunError, StoreError, UsageError
 from machine.ids import ContextKey
 from machine.kernel.status import FINAL_STATUSES
 from machine.stores.base import Store
+from machine.termination import Terminated
 
 __all__ = ["Report", "config_of", "driven", "input_of", "resume", "run"]
 
@@ -51,6 +54,7 @@ def run(
     concurrency: int | None = None,
     on_failure: OnFailure | None = None,
     invocation_key: str | None = None,
+    lease: float = LEASE_SECONDS,
     dry_run: Flag = False,
     paranoid: Flag = False,
     quiet: Flag = False,
@@ -83,6 +87,9 @@ def run(
     invocation_key
         Start at most one run with this key: a command repeated with it waits for that run, continues it if its
         process is gone, and prints its result.
+    lease
+        For how many seconds the run stays this process's where nobody can see whether it is alive: on another
+        machine, or in another container. Longer than a handler may hold the interpreter.
     dry_run
         Apply no effect: skip the states tagged apply_side_effect, and tell what they would have done.
     paranoid
@@ -117,6 +124,7 @@ def run(
             invocation_key=invocation_key,
             reporter=reporter,
             target=loaded.target,
+            lease=lease,
         )
         return (found.result, DryReport(found)) if isinstance(found, DryRun) else (found, None)
 
@@ -147,6 +155,7 @@ def resume(
     *,
     target: str | None = None,
     allow_plan_change: Flag = False,
+    lease: float = LEASE_SECONDS,
     quiet: Flag = False,
     session: Injected,
 ) -> int:
@@ -154,7 +163,8 @@ def resume(
 
     By a crash, by Ctrl-C, by a power cut: the run goes on from its last durable event, under the
     configuration it was started with. No recorded fact is fetched again, no effect repeated. A run that has
-    ended is left as it is.
+    ended is left as it is. One whose last process was on another machine, or in another container, is taken over
+    when nobody has renewed its lease for as long as it lasts: this waits for that, and says so.
 
     Parameters
     ----------
@@ -165,6 +175,8 @@ def resume(
     allow_plan_change
         Go on although the plan has changed, where that is safe: every state that has run is still there, and
         none of them would have to follow one that has not.
+    lease
+        For how many seconds the run stays this process's where nobody can see whether it is alive.
     quiet
         Do not show progress.
     """
@@ -181,6 +193,7 @@ def resume(
                 store=store,
                 allow_plan_change=allow_plan_change,
                 reporter=reporter,
+                lease=lease,
             )
             return result, None
 
@@ -218,6 +231,9 @@ def driven(
             result, report = drive(reporter)
     except KeyboardInterrupt:
         raise _cancelled(session, store, run_id) from None
+    except Terminated as exc:
+        code = Exit.TERMINATED if exc.signum == signal.SIGTERM else Exit.HUNG_UP
+        raise _cancelled(session, store, run_id, code) from None
     except StoreError as exc:
         if isinstance(exc, Concurrency):
             if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:  # these say by themselves what to do
@@ -292,14 +308,17 @@ def _with_resume(session: Session, store: Store, run_id: str, hint: str | None) 
     return hint
 
 
-def _cancelled(session: Session, store: Store, run_id: str) -> Cancelled:
-    if not store.run_exists(run_id):
-        return Cancelled("cancelled; nothing was recorded yet")
-    command = session.command("resume", run_id)
-    return Cancelled(
-        f"cancelled; nothing durable is lost. Continue with: {command}",
-        details={"run_id": run_id, "resume": command},
-    )
+def _cancelled(session: Session, store: Store, run_id: str, code: Exit = Exit.CANCELLED) -> Cancelled:
+    if store.run_exists(run_id):
+        command = session.command("resume", run_id)
+        cancelled = Cancelled(
+            f"cancelled; nothing durable is lost. Continue with: {command}",
+            details={"run_id": run_id, "resume": command},
+        )
+    else:
+        cancelled = Cancelled("cancelled; nothing was recorded yet")
+    cancelled.exit = code
+    return cancelled
 
 
 def input_of(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig, Target, UndeclaredIo
 from machine.engine import reading
 from machine.engine.handlers import Doorkeeper
+from machine.engine.keeper import LEASE_SECONDS
 from machine.engine.provided import Provided
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
@@ -100,6 +101,7 @@ async def dry_run(
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     target: Target | None = None,
+    lease: float = LEASE_SECONDS,
     second: SecondOf | None = None,
 ) -> DryRun:
     """Run `plan` without its effects and report what it would have done.
@@ -123,6 +125,7 @@ async def dry_run(
         catalogue=catalogue,
         reporter=reporter,
         target=target,
+        lease=lease,
         second=second,
     )
     graph = plan.graph

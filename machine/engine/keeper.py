@@ -9,65 +9,104 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, Self
 
-from machine.engine.control import Control
-from machine.errors import Concurrency, StoreError
-from machine.stores.base import Store
-from machine.stores.lease import Lease, owner_here
+import anyio
 
-__all__ = ["CANCEL", "Keeper"]
+from machine.engine.control import Control
+from machine.errors import Code, Concurrency, StoreError, UsageError
+from machine.stores.base import Store
+from machine.stores.lease import MAX_TTL_MS, Lease, owner_here
+
+__all__ = ["CANCEL", "LEASE_SECONDS", "Keeper", "keeper_of", "lease_ms_of"]
 
 CANCEL: Final = "cancel"
 """The kind of message that asks a run to end cancelled."""
 
-LEASE_MS: Final = 15_000
-"""How long a lease holds without being renewed, in milliseconds."""
+LEASE_SECONDS: Final = 15.0
+"""How long a lease holds without being renewed, in seconds, unless somebody says otherwise."""
 
-_RENEW_SECONDS: Final = 5.0
+_SHORTEST_SECONDS: Final = 1.0
+_RENEWALS: Final = 3
+"""How often a lease is renewed in its time."""
+
 _LISTEN_SECONDS: Final = 0.2
 
 
-class Keeper:
-    """Takes the lease of a run when made, raising `Concurrency` (`run_leased`) when somebody drives it."""
+def lease_ms_of(seconds: float) -> int:
+    """Return a lease's time in milliseconds. Raises `UsageError` for one that cannot be."""
+    most = MAX_TTL_MS / 1000
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not _SHORTEST_SECONDS <= seconds <= most:
+        raise UsageError(
+            f"the lease is {seconds!r}: it must be a number of seconds from {_SHORTEST_SECONDS:g} to {most:g}"
+        )
+    return int(seconds * 1000)
 
-    def __init__(self, store: Store, run_id: str) -> None:
+
+class Keeper:
+    """Takes the lease of a run when made, raising `Concurrency` (`run_leased`) when somebody drives it.
+
+    The lease is owned by the keeper's thread: it lives exactly as long as somebody drives the run, whatever
+    becomes of the store in which the lease is to be given back.
+    """
+
+    def __init__(self, store: Store, run_id: str, lease_ms: int = int(LEASE_SECONDS * 1000)) -> None:
         self.control = Control()
         self._store = store
         self.run_id = run_id
+        self._renew_seconds = lease_ms / 1000 / _RENEWALS
         self._heard = 0
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.lease: Lease = store.acquire(run_id, owner_here(), LEASE_MS)
+        self._owner = ""
+        self._named, self._begun, self._stopping = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._live, name="machine lease keeper", daemon=True)
+        self._thread.start()
+        self._named.wait()
+        try:
+            self.lease: Lease = store.acquire(run_id, self._owner, lease_ms)
+        except BaseException:
+            self._end()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-        with contextlib.suppress(StoreError):  # a driver that is gone loses its lease all the same
+        self._end()
+        with contextlib.suppress(StoreError):  # with its thread a driver loses its lease all the same
             self._store.release(self.lease)
 
     def keep(self, *, listen_now: bool) -> None:
         """Begin to renew and to listen; with `listen_now`, hear first what was said before."""
         if listen_now:
             self._listen()
-        self._thread = threading.Thread(target=self._keep, name="machine lease keeper", daemon=True)
-        self._thread.start()
+        self._begun.set()
+
+    def _end(self) -> None:
+        self._stopping.set()
+        self._begun.set()
+        self._thread.join()
+
+    def _live(self) -> None:
+        self._owner = owner_here()
+        self._named.set()
+        self._begun.wait()
+        try:
+            self._keep()
+        except BaseException as exc:  # noqa: BLE001 - a run that nobody keeps must not go on
+            self.control.fail(exc)
 
     def _keep(self) -> None:
         renewed = time.monotonic()
-        while not self._stopping.wait(_LISTEN_SECONDS):
+        while not self._stopping.wait(min(_LISTEN_SECONDS, self._renew_seconds)):
             try:
-                if time.monotonic() - renewed >= _RENEW_SECONDS:
+                if time.monotonic() - renewed >= self._renew_seconds:
                     self._store.renew(self.lease)
                     renewed = time.monotonic()
                 self._listen()
-            except Concurrency as exc:
-                self.control.fail(exc)
-                return
+            except Concurrency:
+                raise
             except StoreError:  # the run meets it at its next append, or it has passed by then
                 continue
 
@@ -76,3 +115,26 @@ class Keeper:
             self._heard = message.number
             if message.kind == CANCEL:
                 self.control.cancel()
+
+
+async def keeper_of(
+    store: Store, run_id: str, lease_ms: int, waiting: Callable[[Concurrency, float], None]
+) -> Keeper:
+    """Return the keeper of a run, when its last driver is known not to drive it any more.
+
+    Of a driver that cannot be seen from here that is known when its lease was not renewed for its time: `waiting`
+    is told that this is waited for, and for how many seconds. Raises `Concurrency` (`run_leased`) as soon as the
+    driver is known to be alive: by the system, or by a renewal.
+    """
+    before: int | None = None
+    while True:
+        try:
+            return Keeper(store, run_id, lease_ms)
+        except Concurrency as exc:
+            left = (exc.info.details or {}).get("expires_in_ms")
+            if exc.code != Code.RUN_LEASED or left is None or (before is not None and left >= before):
+                raise
+            if before is None:
+                waiting(exc, left / 1000)
+            before = left
+        await anyio.sleep(min(left / 1000, _LISTEN_SECONDS))

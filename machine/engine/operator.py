@@ -8,7 +8,7 @@ import anyio
 
 from machine import canonical
 from machine.engine import reading
-from machine.engine.keeper import CANCEL, Keeper
+from machine.engine.keeper import CANCEL, LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.log import LiveLog
 from machine.engine.plan_change import recorded_shape
 from machine.engine.reporter import Reporter
@@ -17,6 +17,7 @@ from machine.errors import Code, Concurrency, RunError, UsageError
 from machine.events import EffectWait, RunCompleted, StateFailed, Wait
 from machine.failures import orphaned
 from machine.io.outcome import Happened, NotDone, told
+from machine.io.programs import end_left
 from machine.kernel.decide import cancelled
 from machine.kernel.decisions import (
     CompleteRun,
@@ -48,7 +49,8 @@ async def resolve(
     if (outcome is _UNSAID) != not_done:
         raise UsageError("say what became of the effect: either its outcome or that it was not done")
     reading.require_run(store, run_id)
-    with Keeper(store, run_id) as keeper:
+    lease_ms = lease_ms_of(LEASE_SECONDS)
+    with await keeper_of(store, run_id, lease_ms, Reporter().leased) as keeper:
         history, chain = reading.folded(store, run_id)
         intent = history.uncertain[_waited_for(history, key)]
         request = canonical.decode_stored(intent.request_digest, store.get(intent.request_digest))
@@ -112,6 +114,7 @@ async def cancel(run_id: str, *, store: Store, timeout: float = 30.0) -> RunResu
 
 async def _cancel_here(store: Store, run_id: str) -> RunResult:
     with Keeper(store, run_id) as keeper:
+        await end_left(run_id)
         history, chain = reading.folded(store, run_id)
         log = _log(store, keeper, history, chain, _vault(store, history))
         while True:

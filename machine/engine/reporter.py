@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from machine.errors import Concurrency
 from machine.events import Entry
 from machine.io.undeclared import Undeclared
 from machine.plan import Graph
@@ -27,6 +28,12 @@ class Reporter:
 
     def entry(self, entry: Entry) -> None:
         """Note an entry of the log, already folded; in live mode it may not be durable yet."""
+
+    def leased(self, why: Concurrency, seconds: float) -> None:
+        """Note that a driver's lease has to be waited out, for so many seconds, before its run is taken over.
+
+        `why` is what is raised if the driver turns out to live meanwhile.
+        """
 
     def waiting(self, state_id: str, seconds: float) -> None:
         """Note that the run waits before the next attempt of a state."""

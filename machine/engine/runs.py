@@ -17,7 +17,7 @@ from machine.engine import reading
 from machine.engine.driven import Opening
 from machine.engine.driver import Run
 from machine.engine.fork_log import ForkLog, past_of
-from machine.engine.keeper import Keeper
+from machine.engine.keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.log import LiveLog
 from machine.engine.past import SharedPast
 from machine.engine.plan_change import check_plan, recorded_shape
@@ -31,6 +31,7 @@ from machine.errors import CanonicalError, Code, Concurrency, ConfigError, Error
 from machine.events import STOPPED_CODES, ArtifactKind, Wait
 from machine.ids import STANDARD_TAGS, ContextKey, OpId, RunId
 from machine.io.live import LiveIo
+from machine.io.programs import end_left, run_of_programs
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Payloads
 from machine.io.shared import SharedIo
@@ -50,11 +51,12 @@ _ATTACHED_SECONDS: Final = 0.2
 
 @attrs.frozen
 class Watched:
-    """What a caller lends a run: what the plan and the caller provide, an observer."""
+    """What a caller lends a run: what the plan and the caller provide, an observer, the time of its lease."""
 
     provided: Provided
     reporter: Reporter
     second: SecondOf | None
+    lease_ms: int = int(LEASE_SECONDS * 1000)
 
 
 @attrs.frozen
@@ -90,6 +92,7 @@ async def run(
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     target: Target | None = None,
+    lease: float = LEASE_SECONDS,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Start a new run of `plan` and drive it to its end.
@@ -98,8 +101,10 @@ async def run(
     `new_run_id` beforehand; `transports` adds to or replaces those of the plan and the standard ones, by namespace,
     and `catalogue` replaces that of the plan; `target` notes where the plan came from, for a replay that names no
     plan. `invocation_key` makes the start idempotent: of all starts with one key, one makes the run, and the others
-    are given its result, resuming it if its driver is gone. `second` is what a paranoid run needs; the functions of
-    the package give it by themselves.
+    are given its result, resuming it if its driver is gone. `lease` is for how many seconds the run stays ours
+    where nobody can see whether we are alive: on another machine, or in another container. Set it above the longest
+    time in which a handler may hold the interpreter. `second` is what a paranoid run needs; the functions of the
+    package give it by themselves.
 
     Returns a `RunResult` however the run ended. Raises `PlanError`, `CanonicalError`, `UsageError` before
     anything is written, `RunError` (`invocation_conflict`) when the key belongs to another request, and
@@ -111,12 +116,14 @@ async def run(
     check_startable(config)
     _check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
-    watched = Watched(Provided.of(plan, transports, catalogue), reporter or Reporter(), second)
+    watched = Watched(
+        Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
+    )
     opening = _opening(graph, config, {} if input is None else input, target, invocation_key)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     if invocation_key is not None:
         return await _invoked(graph, store, chosen, invocation_key, watched, config=config, opening=opening)
-    with Keeper(store, chosen) as keeper:
+    with Keeper(store, chosen, watched.lease_ms) as keeper:
         return await drive(graph, store, keeper, watched, config=config, history=History(), opening=opening)
 
 
@@ -135,7 +142,7 @@ async def _invoked(
         try:
             taken = store.find_invocation(key)
             if taken is None:
-                with Keeper(store, run_id) as keeper:
+                with Keeper(store, run_id, watched.lease_ms) as keeper:
                     return await drive(
                         graph, store, keeper, watched, config=config, history=History(), opening=opening
                     )
@@ -164,6 +171,7 @@ async def resume(
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
+    lease: float = LEASE_SECONDS,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Continue a run whose log was left open, under the configuration it was started with.
@@ -171,13 +179,17 @@ async def resume(
     An attempt that a crash left open is closed explicitly first. A run that has ended is returned as it is, and
     nothing is written; so is one that is suspended and has not been told what it waits for. With
     `allow_plan_change` it goes on with another plan, where every state that ran is still there and none of them
-    would have to follow one that has not run. `transports` and `catalogue` are those of `run`.
+    would have to follow one that has not run. `transports`, `catalogue` and `lease` are those of `run`. Where
+    nobody can see from here whether the last driver is alive, the run is taken over when its lease was not renewed
+    for its time: this waits as long, and tells the reporter so.
 
     Raises `NotFound`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and `UsageError`
     (`transport_missing`, `catalogue_missing`, `secret_not_set`) before anything is written, and `Concurrency` when
     somebody else drives the run.
     """
-    watched = Watched(Provided.of(plan, transports, catalogue), reporter or Reporter(), second)
+    watched = Watched(
+        Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
+    )
     return await _resumed(plan.graph, store, run_id, watched, allow_plan_change=allow_plan_change)
 
 
@@ -197,9 +209,10 @@ async def _resumed(
     history, chain, past = read()
     if history.final:
         return result_of(store, graph.order, history)
-    with Keeper(store, run_id) as keeper:
+    with await keeper_of(store, run_id, watched.lease_ms, watched.reporter.leased) as keeper:
         if store.head_seq(run_id) != history.head_seq:  # its last driver has only just stopped
             history, chain, past = read()
+        await end_left(run_id)
         assert history.started is not None
         config = reading.manifest_of(store, history.started).run_config
         return await drive(
@@ -286,6 +299,7 @@ async def drive(
     """
     if history.final:
         return result_of(store, graph.order, history)
+    run_of_programs.set(keeper.run_id)
     vault = Vault(config.secrets, store.secret_key())
     second = second_of(config, watched.second, store, keeper.run_id)
     options: dict[str, Any] = {

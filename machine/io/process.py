@@ -1,4 +1,4 @@
-"""One child process, from its start to its end, and never beyond the deadline.
+"""One child process, from its start to its end, and never beyond the deadline or the end of this process.
 
 Whatever happens here - the deadline, too much output, cancellation, a bug - the child's whole process group
 is killed and the child reaped first. It must never leave a zombie or a file descriptor behind.
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 import attrs
+
+from machine.io.programs import noted
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -91,6 +93,7 @@ async def _start(
         stdout, child_stdout = _pipe(ours, theirs)
         stderr, child_stderr = _pipe(ours, theirs)
         child_stdin, stdin = _pipe(theirs, ours) if feed else (None, None)
+        started = ours.enter_context(noted(child_stdout.fileno(), child_stderr.fileno()))
         process = await anyio.open_process(
             argv,
             stdin=DEVNULL if child_stdin is None else child_stdin,
@@ -100,6 +103,7 @@ async def _start(
             cwd=cwd,
             start_new_session=True,
         )
+        started(process.pid)
     return process, stdin, (stdout, stderr)
 
 

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from machine import canonical, codec
 from machine.config import Target, UndeclaredIo
 from machine.errors import Code, CodecError, RunError
+from machine.io.programs import noted
 from machine.replay.bundle import export_run
 from machine.replay.orders import Order
 from machine.replay.reproduce import ReplayResult
@@ -62,6 +63,7 @@ class Copies:
     job: dict[str, Any]
     stderr: Path
     _process: Process | None = None
+    _noted: ExitStack = attrs.field(factory=ExitStack)
     _answers: BufferedByteReceiveStream | None = None
 
     async def replayed(self, order: Order) -> ReplayResult:
@@ -87,6 +89,7 @@ class Copies:
                 os.killpg(process.pid, signal.SIGKILL)
             with anyio.CancelScope(shield=True):
                 await process.aclose()
+            self._noted.close()
 
     async def _asked(self, question: dict[str, Any]) -> dict[str, Any] | None:
         if self._process is None:
@@ -104,12 +107,14 @@ class Copies:
     async def _start(self) -> None:
         with self.stderr.open("wb") as stderr, anyio.CancelScope(shield=True):
             # shielded: a process must not be lost between its start and the one who will kill it
+            started = self._noted.enter_context(noted())
             process = self._process = await anyio.open_process(
                 [sys.executable, "-m", "machine.replay.copied"],
                 stderr=stderr,
                 env={**os.environ, **where_this_package_is()},
                 start_new_session=True,
             )
+            started(process.pid)
         assert process.stdout is not None
         self._answers = BufferedByteReceiveStream(process.stdout)
 

@@ -17,7 +17,7 @@ from machine.config import BuildProvenance, Target
 from machine.engine import reading
 from machine.engine.checking import LogCheck
 from machine.engine.fork_facts import overridden
-from machine.engine.keeper import Keeper
+from machine.engine.keeper import LEASE_SECONDS, Keeper, lease_ms_of
 from machine.engine.log import LiveLog
 from machine.engine.past import SHARED_PAST_ID, SharedPast
 from machine.engine.plan_change import check_plan
@@ -105,6 +105,7 @@ async def fork(
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     target: Target | None = None,
+    lease: float = LEASE_SECONDS,
 ) -> ForkResult:
     """Start a new run that shares the first `at` events of another, and drive it on from there.
 
@@ -113,7 +114,8 @@ async def fork(
     inputs come out otherwise; their calls are answered by the shared facts as far as those fit, and go outside
     where they do not. All others are copied. `plan` may differ from the recorded one where `resume` allows it, and
     holds from the fork on. `source` is the store that the run is in, when the fork is to be in another; whatever it
-    shares is copied then. `fork_id` gives an id made by `new_run_id` beforehand.
+    shares is copied then. `fork_id` gives an id made by `new_run_id` beforehand. `lease` is that of
+    `run`.
 
     Raises `NotFound`, `LogError`, `PlanError`, and `UsageError` (`invalid_fork_point`, `fact_not_found`,
     `fact_ambiguous`, `invalid_effect_outcome`, `transport_missing`, `catalogue_missing`,
@@ -126,7 +128,8 @@ async def fork(
     entries = [entry for entry, _ in reading.checked(source, run_id, LogCheck(source.get))]
     shared, history = _shared(run_id, entries, at)
     check_plan(source, plan.graph, history, allow_change=True)
-    watched = Watched(Provided.of(plan, transports, catalogue), reporter or Reporter(), SecondRun)
+    provided = Provided.of(plan, transports, catalogue)
+    watched = Watched(provided, reporter or Reporter(), SecondRun, lease_ms_of(lease))
     config = reading.manifest_of(source, started).run_config
     payloads = Payloads()
     vault = Vault(config.secrets, store.secret_key())
@@ -156,7 +159,7 @@ async def fork(
         log.copy([prefix[0]._replace(info=info), *prefix[1:]], payloads)
         log.flush()
 
-    with Keeper(store, chosen) as keeper:
+    with Keeper(store, chosen, watched.lease_ms) as keeper:
         result = await drive(
             plan.graph, store, keeper, watched, config=config, history=History(), past=past, begin=begin
         )

@@ -98,7 +98,10 @@ class Store(Protocol):
     """True when a commit takes long enough that a run gains by going on while it happens."""
 
     clock: Callable[[], int]
-    """The wall clock, in milliseconds since the epoch: of leases and messages. A test puts another here."""
+    """The wall clock, in milliseconds since the epoch: of what is stored. A test puts another here."""
+
+    boot_clock: Callable[[], int]
+    """A clock in milliseconds that nobody can set: of how long a lease was seen. A test puts another here."""
 
     def head(self, run_id: str) -> Head:
         """Return where the run's log ends; `Head(0, ZERO_CHAIN)` for a run that has no events."""
@@ -120,8 +123,8 @@ class Store(Protocol):
         """Write artifacts and events, all or none, durable on return. Either may be empty.
 
         Raises `Concurrency` (nothing is written) when the head is not `expected_seq`; with code `lease_lost`
-        when `lease` is not the run's current one, or was released (one that merely expired still appends);
-        with `run_leased` when no lease is given while one is alive; and with `invocation_taken` when
+        when `lease` is not the run's current one, or was released (one that is merely over still appends);
+        with `run_leased` when no lease is given while one keeps the run; and with `invocation_taken` when
         another run has the invocation key of the first event. Raises `StoreOther` with code
         `store_full`, `store_busy` or `store_failed` when the medium refuses (nothing is written), and
         `UsageError` or `IdError` when the seqs do not continue `expected_seq` without a gap, or an id or a
@@ -132,11 +135,13 @@ class Store(Protocol):
     def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
         """Take the run's lease for `ttl_ms` milliseconds; the run need not have events yet.
 
-        The epoch grows with each lease on the run and is never given twice. A lease keeps others out until
-        it is released or expires, or its owner is known to be dead (`lease.is_alive`). It outlives the
-        process, but a power cut may take it back.
+        The epoch grows with each lease on the run and is never given twice. A lease keeps others out until it
+        is released. One whose owner is known to be dead does not, and one whose owner is known to live does for
+        as long as it lives (`lease.driver_of`). Where neither is known, it is over when this handle has seen it
+        unrenewed for its time (`lease.LeaseWatch`): ask again, or `lease_of`, more than once a second until
+        then. It outlives the process, but a power cut may take it back.
 
-        Raises `Concurrency` with code `run_leased` while another lease is alive, and `UsageError` or
+        Raises `Concurrency` with code `run_leased` while another lease keeps the run, and `UsageError` or
         `IdError` for arguments that cannot be.
         """
         ...

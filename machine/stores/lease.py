@@ -1,33 +1,37 @@
 """Who drives a run: a lease of limited time, fenced by an epoch, and the text that names its owner.
 
 The epoch is what keeps two drivers apart: a store refuses the append of an older one, whatever the clocks
-say. Time and the owner's death only decide when somebody else may take over; they are never the fence.
+say. When somebody else may take over is decided by what is known of the owner, and where nothing is known, by
+having watched for as long as the lease lasts that nobody renews it. No wall clock takes part in either.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import socket
-import sys
+import threading
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 import attrs
 from blake3 import blake3
 
+from machine import process_identity
 from machine.errors import Code, Concurrency, UsageError
 from machine.ids import RunId
 
 __all__ = [
     "MAX_TTL_MS",
+    "Driver",
     "HeldLease",
     "Lease",
+    "LeaseWatch",
     "check_acquire",
-    "is_alive",
-    "is_gone",
+    "driver_of",
+    "lease_is_held",
     "leased",
     "lost",
     "owner_here",
@@ -39,8 +43,8 @@ MAX_TTL_MS: Final = 24 * 60 * 60 * 1000
 
 _MAX_OWNER: Final = 512
 _PARTS: Final = 6
-_UNKNOWN: Final = "-"
-_PROC: Final = Path("/proc")
+_UNKNOWN: Final = process_identity.UNKNOWN
+_LONGEST_LOOK_MS: Final = 1_000
 _MACHINE_ID: Final = Path("/etc/machine-id")
 
 
@@ -64,6 +68,11 @@ class HeldLease:
     expires_at_ms: int
     ttl_ms: int
 
+    def renewed(self, now_ms: int) -> HeldLease:
+        """Return the lease as it stands when it was renewed now: never as it stood before, whatever the clock."""
+        expires_at_ms = now_ms + self.ttl_ms
+        return attrs.evolve(self, expires_at_ms=expires_at_ms + (expires_at_ms == self.expires_at_ms))
+
 
 def wall_clock() -> int:
     """Return the time in milliseconds since the epoch."""
@@ -84,24 +93,80 @@ def check_acquire(run_id: str, owner: str, ttl_ms: int) -> str:
     return str(RunId(run_id))
 
 
-def is_alive(held: HeldLease, now_ms: int) -> bool:
-    """Say whether a lease keeps others out: it has not expired, and its owner is not known to be dead.
+class LeaseWatch:
+    """What one handle on a store has seen of leases that nothing else is known about.
 
-    One that expires later than its own time from now was written by a clock that was ahead; it would block
-    the run for as long as that clock was wrong, so it counts as expired.
+    A lease is over when it was seen unrenewed for its time and a tenth of it, by a clock that nobody sets. Only
+    time in which this handle looked counts: of a longer gap between two looks, in which this process or the
+    whole machine may have stood still like the driver it looks for, no more than a second does.
     """
-    return now_ms < held.expires_at_ms <= now_ms + held.ttl_ms and not is_gone(held.owner)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watched_ms = 0
+        self._looked_at_ms: int | None = None
+        self._seen: dict[str, tuple[HeldLease, int]] = {}
+
+    def left_ms(self, held: HeldLease, now_ms: int) -> int | None:
+        """Return for how long a lease keeps others out unless it is renewed; `now_ms` is of the boot clock.
+
+        0 when it does not, None for as long as its driver lives.
+        """
+        match driver_of(held.owner):
+            case Driver.ALIVE:
+                return None
+            case Driver.DEAD:
+                return 0
+        seen_ms = self.seen(held, now_ms)
+        return max(held.ttl_ms + held.ttl_ms // 10 - seen_ms, 0)
+
+    def seen(self, held: HeldLease, now_ms: int) -> int:
+        """Note a lease as it stands, and return for how many milliseconds it was seen as it is."""
+        with self._lock:
+            if self._looked_at_ms is not None:
+                self._watched_ms += min(max(now_ms - self._looked_at_ms, 0), _LONGEST_LOOK_MS)
+            self._looked_at_ms = now_ms
+            seen = self._seen.get(held.run_id)
+            if seen is None or seen[0] != held:
+                seen = self._seen[held.run_id] = held, self._watched_ms
+            return self._watched_ms - seen[1]
 
 
-def leased(held: HeldLease, now_ms: int) -> Concurrency:
-    """Return the error for a run that another lease keeps."""
-    left = held.expires_at_ms - now_ms
+def lease_is_held(held: HeldLease | None, now_ms: int | None = None) -> bool:
+    """Say whether somebody drives a run, as far as that can be told at a glance: to show it, not to act on it.
+
+    `held` is what `Store.lease_of` returned, `now_ms` the wall clock's time. Of a driver that cannot be seen from
+    here the wall clocks of two machines have to do, with a lease's time between them to spare.
+    """
+    if held is None:
+        return False
+    known = driver_of(held.owner)
+    if known is not Driver.UNKNOWN:
+        return known is Driver.ALIVE
+    renewed_ms = held.expires_at_ms - held.ttl_ms
+    return abs((wall_clock() if now_ms is None else now_ms) - renewed_ms) < 2 * held.ttl_ms
+
+
+def leased(held: HeldLease, left_ms: int | None) -> Concurrency:
+    """Return the error for a run that another lease keeps; `left_ms` is what `LeaseWatch` says of it."""
+    name = _name_of(held.owner)
+    if left_ms is None:
+        problem = f"run {held.run_id} is driven by {name}, which is alive"
+        hint = "wait until it has finished, or end that process: the run is free when it has ended"
+    else:
+        problem = (
+            f"run {held.run_id} is driven by {name}, which cannot be seen from here; "
+            f"its lease is over when it has not been renewed for {left_ms / 1000:g} s more"
+        )
+        hint = (
+            "wait until it has finished, or stop it: the run is free when it has ended or its lease is over"
+        )
     return Concurrency(
-        f"run {held.run_id} is driven by {_name_of(held.owner)}; its lease expires in {left / 1000:g} s",
+        problem,
         code=Code.RUN_LEASED,
         retryable=True,
-        details={"run_id": held.run_id, "owner": held.owner, "expires_in_ms": left},
-        hint="wait until it has finished, or stop it: the run is free when it has ended or its lease expires",
+        details={"run_id": held.run_id, "owner": held.owner, "expires_in_ms": left_ms},
+        hint=hint,
     )
 
 
@@ -119,43 +184,52 @@ def lost(lease: Lease, epoch: int) -> Concurrency:
 # who an owner is
 
 
+class Driver(StrEnum):
+    """What is known here about the owner of a lease."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+    """On another machine, in another container, or of a system that does not tell."""
+
+
 def owner_here() -> str:
-    """Return a text that names this process, and one use of it: no two calls return the same.
+    """Return a text that names this thread, and one use of it: no two calls return the same.
 
-    Its parts are host, boot, namespaces, pid, start of the process and something random; one that the
-    system does not tell is "-".
+    The owner is the thread and not its process: a driver that ends without giving its lease back does not
+    keep its run for as long as the process lives. The parts are host, boot, namespaces, pid, start of the
+    process, and thread, its start and something random with a dot between; "-" is one that the system does
+    not tell.
     """
-    pid = os.getpid()
-    start = (_start_of(pid) if _sees_itself() else None) or _UNKNOWN
-    return "/".join((_host(), _boot(), _namespaces(), str(pid), start, secrets.token_hex(8)))
+    pid, thread = os.getpid(), threading.get_native_id()
+    seen = process_identity.sees_itself()
+    start = (process_identity.start_of(pid) if seen else None) or _UNKNOWN
+    began = (process_identity.start_of(pid, thread) if seen else None) or _UNKNOWN
+    once = f"{thread}.{began}.{secrets.token_hex(8)}"
+    return "/".join(
+        (_host(), process_identity.boot_id(), process_identity.namespaces(), str(pid), start, once)
+    )
 
 
-def is_gone(owner: str) -> bool:
-    """Say whether an owner is provably dead; False whenever that cannot be known from here."""
+def driver_of(owner: str) -> Driver:
+    """Return what is known about an owner. Dead and alive are proofs; no clock takes part.
+
+    They are given only where our /proc is that which the owner's pid is counted in: on this boot of this
+    machine, in this pid namespace. Two containers of one machine share a boot, and two machines may share
+    everything else.
+    """
     parts = owner.split("/")
     if len(parts) != _PARTS or _UNKNOWN in parts:
-        return False
-    host, boot, namespaces, pid, start, _ = parts
-    if host != _host() or _boot() == _UNKNOWN:
-        return False
-    if boot != _boot():
-        # a name alone is no host: two machines may share one, and a store
-        return not host.endswith(f":{_UNKNOWN}")
-    if namespaces != _namespaces() or not _sees_itself() or not pid.isdecimal():
-        return False
-    return _has_ended(int(pid), start)
-
-
-def _has_ended(pid: int, start: str) -> bool:
-    # /proc may hide the processes of others, so only the kernel's word that there is none is proof
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        pass
-    known = _start_of(pid)
-    return known is not None and known != start
+        return Driver.UNKNOWN
+    host, boot, namespaces, pid, start, once = parts
+    here = (_host(), process_identity.boot_id(), process_identity.namespaces())
+    if (host, boot, namespaces) != here or not process_identity.sees_itself() or not pid.isdecimal():
+        return Driver.UNKNOWN
+    ended = process_identity.has_ended(int(pid), start)
+    thread, _, began = once.rpartition(".")[0].partition(".")
+    if ended is False and thread.isdecimal() and began != _UNKNOWN:
+        ended = process_identity.thread_has_ended(int(pid), int(thread), began)
+    return Driver.UNKNOWN if ended is None else Driver.DEAD if ended else Driver.ALIVE
 
 
 def _name_of(owner: str) -> str:
@@ -163,51 +237,8 @@ def _name_of(owner: str) -> str:
     return f"process {parts[3]} on {parts[0].rpartition(':')[0]}" if len(parts) == _PARTS else repr(owner)
 
 
-def _read(path: Path) -> str:
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return path.read_text(encoding="utf-8").strip()
-    return ""
-
-
 def _host() -> str:
-    machine = _read(_MACHINE_ID)
+    machine = process_identity.read(_MACHINE_ID)
     digest = blake3(machine.encode()).hexdigest(6) if machine else _UNKNOWN
     name = "".join(each for each in socket.gethostname() if each.isprintable() and each != "/")
     return f"{name}:{digest}"
-
-
-def _boot() -> str:
-    return _read(_PROC / "sys/kernel/random/boot_id") or _UNKNOWN
-
-
-def _namespaces() -> str:
-    """Return what tells the namespaces apart that a pid and a start time are counted in."""
-    try:
-        pids = (_PROC / "self/ns/pid").stat().st_ino
-    except OSError:
-        return _UNKNOWN
-    times = 0
-    with contextlib.suppress(OSError):  # a kernel before 5.6 has one time for all
-        times = (_PROC / "self/ns/time").stat().st_ino
-    return f"{pids}.{times}"
-
-
-def _sees_itself() -> bool:
-    """Say whether /proc is that of our own pid namespace; a sandbox may have left another's there."""
-    if sys.platform != "linux":
-        return False
-    try:
-        return os.readlink(_PROC / "self") == str(os.getpid())  # noqa: PTH115 - the text, not a path
-    except OSError:
-        return False
-
-
-def _start_of(pid: int) -> str | None:
-    """Return when a process began, in the kernel's ticks since boot; "ended" of one that waits to be reaped."""
-    # proc(5): the name stands in brackets and may hold anything; the state is the field after it
-    fields = _read(_PROC / str(pid) / "stat").rpartition(")")[2].split()
-    try:
-        state, threads, start = fields[0], int(fields[17]), fields[19]
-    except (IndexError, ValueError):
-        return None
-    return "ended" if state in {"Z", "X"} and threads <= 1 else start

@@ -17,6 +17,7 @@ from machine import canonical
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, Corruption
 from machine.kernel.index import RunRow, advance
+from machine.process_identity import boot_clock
 from machine.stores.base import ZERO_CHAIN, Artifact, Head, Message, RunPage, StoredEvent
 from machine.stores.checks import (
     check_append,
@@ -33,7 +34,7 @@ from machine.stores.checks import (
     no_run,
     stale,
 )
-from machine.stores.lease import HeldLease, Lease, check_acquire, is_alive, leased, lost, wall_clock
+from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, leased, lost, wall_clock
 
 __all__ = ["MemoryStore"]
 
@@ -67,6 +68,8 @@ class MemoryStore:
         self, *, shared_with: MemoryStore | None = None, clock: Callable[[], int] = wall_clock
     ) -> None:
         self.clock: Callable[[], int] = clock
+        self.boot_clock: Callable[[], int] = boot_clock
+        self._watch = LeaseWatch()
         self._contents: _Contents = shared_with._contents if shared_with else _Contents()  # noqa: SLF001
         self._closed = False
 
@@ -111,28 +114,27 @@ class MemoryStore:
                 if key is not None:
                     contents.invocations[key] = run_id
 
-    def _alive(self, contents: _Contents, run_id: str, now: int) -> HeldLease | None:
+    def _refuse_leased(self, contents: _Contents, run_id: str) -> None:
         held = contents.leases.get(run_id)
-        return held if held is not None and is_alive(held, now) else None
+        if held is not None and (left_ms := self._watch.left_ms(held, self.boot_clock())) != 0:
+            raise leased(held, left_ms)
 
     def _check_lease(self, contents: _Contents, run_id: str, lease: Lease | None) -> None:
-        if lease is not None:
-            held = contents.leases.get(run_id)
-            if held is None or held.epoch != lease.epoch:
-                raise lost(lease, contents.epochs.get(run_id, 0))
-        elif run_id in contents.leases and (alive := self._alive(contents, run_id, now := self.clock())):
-            raise leased(alive, now)
+        if lease is None:
+            self._refuse_leased(contents, run_id)
+            return
+        held = contents.leases.get(run_id)
+        if held is None or held.epoch != lease.epoch:
+            raise lost(lease, contents.epochs.get(run_id, 0))
 
     def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
         """Take the run's lease (see `Store.acquire`)."""
         contents = self._open()
         run_id = check_acquire(run_id, owner, ttl_ms)
         with contents.lock:
-            now = self.clock()
-            if alive := self._alive(contents, run_id, now):
-                raise leased(alive, now)
+            self._refuse_leased(contents, run_id)
             epoch = contents.epochs[run_id] = contents.epochs.get(run_id, 0) + 1
-            contents.leases[run_id] = HeldLease(run_id, epoch, owner, now + ttl_ms, ttl_ms)
+            contents.leases[run_id] = HeldLease(run_id, epoch, owner, self.clock() + ttl_ms, ttl_ms)
         return Lease(run_id, epoch, owner, ttl_ms)
 
     def renew(self, lease: Lease) -> None:
@@ -141,7 +143,7 @@ class MemoryStore:
         with contents.lock:
             self._check_lease(contents, lease.run_id, lease)
             held = contents.leases[lease.run_id]
-            contents.leases[lease.run_id] = attrs.evolve(held, expires_at_ms=self.clock() + held.ttl_ms)
+            contents.leases[lease.run_id] = held.renewed(self.clock())
 
     def release(self, lease: Lease) -> None:
         """Give the lease back; no error when it is lost already."""
@@ -153,7 +155,8 @@ class MemoryStore:
 
     def lease_of(self, run_id: str) -> HeldLease | None:
         """Return the lease that keeps others out of the run, None when it is free."""
-        return self._alive(self._open(), run_id, self.clock())
+        held = self._open().leases.get(run_id)
+        return held if held is not None and self._watch.left_ms(held, self.boot_clock()) != 0 else None
 
     def post(self, run_id: str, kind: str, data: Any) -> int:
         """Put a message into the run's inbox and return its number (see `Store.post`)."""

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, Self
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, Corruption, UsageError
 from machine.kernel.index import RunRow, advance
+from machine.process_identity import boot_clock
 from machine.stores import sqlite_inbox, sqlite_lease
 from machine.stores.base import ZERO_CHAIN, Artifact, Head, Message, RunPage, StoredEvent
 from machine.stores.checks import (
@@ -33,7 +34,7 @@ from machine.stores.checks import (
     no_run,
     stale,
 )
-from machine.stores.lease import HeldLease, Lease, check_acquire, wall_clock
+from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, wall_clock
 from machine.stores.sqlite_check import problems_of
 from machine.stores.sqlite_errors import SQLITE_FAILURES, store_error
 from machine.stores.sqlite_open import connect, open_database
@@ -89,6 +90,8 @@ class SqliteStore:
         if synchronous not in {"full", "normal"}:
             raise UsageError(f"synchronous is {synchronous!r}: it must be 'full' or 'normal'")
         self.clock: Callable[[], int] = clock
+        self.boot_clock: Callable[[], int] = boot_clock
+        self._watch: Final = LeaseWatch()
         self._path: Final = Path(path).absolute()
         self._name: Final = str(self._path)
         self._synchronous: Final = synchronous
@@ -128,7 +131,7 @@ class SqliteStore:
             [(bytes.fromhex(new.id), str(new.kind), new.data) for new in artifacts], key=itemgetter(0)
         )
         with self._session.writing() as conn:
-            sqlite_lease.check_lease(conn, self._name, run_id, lease, self.clock)
+            sqlite_lease.check_lease(conn, self._name, run_id, lease, self._left_ms)
             found = conn.execute(_FIND_RUN, (run_id,)).fetchone()
             self._check_head(run_id, expected_seq, found)
             if blobs:
@@ -180,7 +183,9 @@ class SqliteStore:
         """Take the run's lease (see `Store.acquire`)."""
         run_id = check_acquire(run_id, owner, ttl_ms)
         with self._session.writing("normal") as conn:
-            return sqlite_lease.acquire(conn, self._name, run_id, owner, ttl_ms=ttl_ms, now=self.clock())
+            return sqlite_lease.acquire(
+                conn, self._name, run_id, owner, ttl_ms=ttl_ms, now=self.clock(), left_ms=self._left_ms
+            )
 
     def renew(self, lease: Lease) -> None:
         """Let the lease last its time from now on. Raises `Concurrency` (`lease_lost`) when it is not held."""
@@ -195,7 +200,10 @@ class SqliteStore:
     def lease_of(self, run_id: str) -> HeldLease | None:
         """Return the lease that keeps others out of the run, None when it is free."""
         with self._session as conn:
-            return sqlite_lease.lease_of(conn, self._name, _text(run_id), self.clock())
+            return sqlite_lease.lease_of(conn, self._name, _text(run_id), self._left_ms)
+
+    def _left_ms(self, held: HeldLease) -> int | None:
+        return self._watch.left_ms(held, self.boot_clock())
 
     def post(self, run_id: str, kind: str, data: Any) -> int:
         """Put a message into the run's inbox, durable on return, and return its number (see `Store.post`)."""

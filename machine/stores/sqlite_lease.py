@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from machine.errors import Code, StoreOther
-from machine.stores.lease import HeldLease, Lease, is_alive, leased, lost
+from machine.stores.lease import HeldLease, Lease, leased, lost
 from machine.stores.sqlite_errors import sqlite_code
 from machine.stores.sqlite_schema import schema_of
 
@@ -21,17 +21,22 @@ __all__ = ["acquire", "check_lease", "lease_of", "release", "renew"]
 _FIND: Final = "SELECT epoch, owner, expires_ms, ttl_ms FROM leases WHERE run_id = ?"
 _NEW: Final = "INSERT INTO leases (epoch, owner, expires_ms, ttl_ms, run_id) VALUES (?, ?, ?, ?, ?)"
 _TAKE: Final = "UPDATE leases SET epoch = ?, owner = ?, expires_ms = ?, ttl_ms = ? WHERE run_id = ?"
-_RENEW: Final = "UPDATE leases SET expires_ms = ? + ttl_ms WHERE run_id = ?"
+_RENEW: Final = "UPDATE leases SET expires_ms = ? WHERE run_id = ?"
 _RELEASE: Final = "UPDATE leases SET owner = NULL WHERE run_id = ?"
 
 _Row: TypeAlias = tuple[int, str | None, int, int]
 
 
-def acquire(conn: sqlite3.Connection, path: str, run_id: str, owner: str, *, ttl_ms: int, now: int) -> Lease:
+LeftMs: TypeAlias = Callable[[HeldLease], int | None]
+"""Says for how long a lease keeps others out (`LeaseWatch.left_ms`)."""
+
+
+def acquire(
+    conn: sqlite3.Connection, path: str, run_id: str, owner: str, *, ttl_ms: int, now: int, left_ms: LeftMs
+) -> Lease:
     """Take the run's lease, in the transaction of `conn`. Raises `Concurrency` (`run_leased`)."""
     row = _find(conn, path, run_id)
-    if (held := _held(run_id, row)) is not None and is_alive(held, now):
-        raise leased(held, now)
+    _refuse_leased(run_id, row, left_ms)
     epoch = row[0] + 1 if row else 1
     try:
         conn.execute(_TAKE if row else _NEW, (epoch, owner, now + ttl_ms, ttl_ms, run_id))
@@ -43,8 +48,9 @@ def acquire(conn: sqlite3.Connection, path: str, run_id: str, owner: str, *, ttl
 
 def renew(conn: sqlite3.Connection, path: str, lease: Lease, now: int) -> None:
     """Let the lease last its time from `now` on. Raises `Concurrency` (`lease_lost`)."""
-    _check_current(conn, path, lease)
-    conn.execute(_RENEW, (now, lease.run_id))
+    _, owner, expires_ms, ttl_ms = _current(conn, path, lease)
+    held = HeldLease(lease.run_id, lease.epoch, owner or "", expires_ms, ttl_ms)
+    conn.execute(_RENEW, (held.renewed(now).expires_at_ms, lease.run_id))
 
 
 def release(conn: sqlite3.Connection, path: str, lease: Lease) -> None:
@@ -54,26 +60,33 @@ def release(conn: sqlite3.Connection, path: str, lease: Lease) -> None:
         conn.execute(_RELEASE, (lease.run_id,))
 
 
-def lease_of(conn: sqlite3.Connection, path: str, run_id: str, now: int) -> HeldLease | None:
-    """Return the run's lease if it is alive."""
+def lease_of(conn: sqlite3.Connection, path: str, run_id: str, left_ms: LeftMs) -> HeldLease | None:
+    """Return the run's lease if it keeps others out."""
     held = _held(run_id, _find(conn, path, run_id))
-    return held if held is not None and is_alive(held, now) else None
+    return held if held is not None and left_ms(held) != 0 else None
 
 
 def check_lease(
-    conn: sqlite3.Connection, path: str, run_id: str, lease: Lease | None, clock: Callable[[], int]
+    conn: sqlite3.Connection, path: str, run_id: str, lease: Lease | None, left_ms: LeftMs
 ) -> None:
     """Refuse an append that the run's leases do not allow: `lease_lost` or `run_leased`."""
-    if lease is not None:
-        _check_current(conn, path, lease)
-    elif (held := _held(run_id, _find(conn, path, run_id))) is not None and is_alive(held, now := clock()):
-        raise leased(held, now)
+    if lease is None:
+        _refuse_leased(run_id, _find(conn, path, run_id), left_ms)
+    else:
+        _current(conn, path, lease)
 
 
-def _check_current(conn: sqlite3.Connection, path: str, lease: Lease) -> None:
+def _refuse_leased(run_id: str, row: _Row | None, left_ms: LeftMs) -> None:
+    held = _held(run_id, row)
+    if held is not None and (left := left_ms(held)) != 0:
+        raise leased(held, left)
+
+
+def _current(conn: sqlite3.Connection, path: str, lease: Lease) -> _Row:
     row = _find(conn, path, lease.run_id)
     if row is None or row[0] != lease.epoch or row[1] is None:
         raise lost(lease, row[0] if row else 0)
+    return row
 
 
 def _find(conn: sqlite3.Connection, path: str, run_id: str) -> _Row | None:

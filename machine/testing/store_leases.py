@@ -1,6 +1,6 @@
 """What a store must do about leases: one driver for each run, and no append of an older one, whatever the time.
 
-The clock is the test's own; only what is said about dead owners looks at real processes.
+The clocks are the test's own; only what is said about dead and living owners looks at real processes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,13 +18,18 @@ import pytest
 from machine.canonical import artifact_id
 from machine.errors import Code, Concurrency, IdError, UsageError
 from machine.stores.base import HeldLease, Lease, Store
-from machine.stores.lease import MAX_TTL_MS, owner_here
+from machine.stores.lease import MAX_TTL_MS, Driver, driver_of, owner_here
 from machine.testing.store_samples import OTHER, RUN, Clock, artifact_of, log_of, read_log
 from machine.testing.store_sharing import SharedStoreConformance, StoreFactory
 
 __all__ = ["LeaseConformance"]
 
 TTL = 30_000
+TENTH = TTL // 10
+LOOK = 1_000
+"""How often somebody looks who waits for the end of a lease, in milliseconds."""
+
+_OWNER = "from machine.stores.lease import owner_here; print(owner_here(), flush=True); input()"
 
 
 def _refused(code: Code, call: Any, *args: Any, **options: Any) -> Concurrency:
@@ -34,28 +40,54 @@ def _refused(code: Code, call: Any, *args: Any, **options: Any) -> Concurrency:
     return caught.value
 
 
+def _watch(store: Store, boot_clock: Clock, milliseconds: int) -> None:
+    """Look at the lease now, and at every second until so many milliseconds have passed."""
+    store.lease_of(RUN)
+    end = boot_clock.now + milliseconds
+    while boot_clock.now < end:
+        boot_clock.now = min(boot_clock.now + LOOK, end)
+        store.lease_of(RUN)
+
+
 class LeaseConformance(SharedStoreConformance):
     """The part of `StoreConformance` about leases."""
 
     @pytest.fixture
     def clock(self, store: Store) -> Clock:
-        """Give the store a clock that the test moves."""
+        """Give the store a wall clock that the test moves."""
         store.clock = Clock()
         return store.clock
+
+    @pytest.fixture
+    def boot_clock(self, store: Store) -> Clock:
+        """Give the store a clock of elapsed time that the test moves."""
+        store.boot_clock = Clock(1_000)
+        return store.boot_clock
+
+    @pytest.fixture
+    def living(self) -> Iterator[subprocess.Popen[str]]:
+        """Start a process that says which owner it is, and lives until it is told to end."""
+        process = subprocess.Popen(  # noqa: S603 - ours
+            [sys.executable, "-c", _OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        yield process
+        process.kill()
+        process.communicate()
 
     # who has it
 
     def test_a_lease_keeps_others_out(self, store: Store, store_factory: StoreFactory, clock: Clock) -> None:
-        """Whoever else asks is told by whom the run is driven and for how long."""
+        """Whoever else asks is told by whom the run is driven and how long to look on."""
         lease = store.acquire(RUN, "one", TTL)
         assert lease == Lease(RUN, 1, "one", TTL)
         clock.now += 1_000
         with store_factory() as other:
-            other.clock = clock
-            for owner in ("another", "one"):
+            other.clock, other.boot_clock = clock, Clock()
+            for owner, left in (("another", TTL + TENTH), ("one", TTL + TENTH - LOOK)):
                 error = _refused(Code.RUN_LEASED, other.acquire, RUN, owner, TTL)
-                assert error.info.details == {"run_id": RUN, "owner": "one", "expires_in_ms": TTL - 1_000}
+                assert error.info.details == {"run_id": RUN, "owner": "one", "expires_in_ms": left}
                 assert error.info.retryable
+                other.boot_clock.now += LOOK
             assert other.lease_of(RUN) == HeldLease(RUN, 1, "one", clock.now - 1_000 + TTL, TTL)
         assert store.acquire(OTHER, "another", TTL).epoch == 1
 
@@ -76,27 +108,23 @@ class LeaseConformance(SharedStoreConformance):
             assert store.lease_of(run_id) is None
 
     def test_epochs_grow_by_one_and_never_come_again(self, store_factory: StoreFactory) -> None:
-        """Neither after a release nor after an expiry, nor in a store that was opened again."""
-        clock = Clock()
+        """Neither after a release nor after its time is over, nor in a store that was opened again."""
         for epoch in (1, 2, 3, 4):
             with store_factory() as store:
-                store.clock = clock
+                store.boot_clock = Clock()
+                if epoch > 1 and epoch % 2:
+                    _watch(store, store.boot_clock, TTL + TENTH)
                 lease = store.acquire(RUN, "one", TTL)
                 assert lease.epoch == epoch
                 if epoch % 2:
                     store.release(lease)
                     assert store.lease_of(RUN) is None
-                else:
-                    clock.now += TTL
 
     def test_a_lease_outlives_the_handle(self, store_factory: StoreFactory) -> None:
         """It is the run's until it ends, not the connection's."""
-        clock = Clock()
         with store_factory() as store:
-            store.clock = clock
             lease = store.acquire(RUN, "one", TTL)
         with store_factory() as again:
-            again.clock = clock
             _refused(Code.RUN_LEASED, again.acquire, RUN, "another", TTL)
             again.append(RUN, 0, log_of(RUN, 1), lease=lease)
 
@@ -119,43 +147,85 @@ class LeaseConformance(SharedStoreConformance):
 
     # how it ends
 
-    def test_a_lease_expires_to_the_millisecond(self, store: Store, clock: Clock) -> None:
-        """One before its time it keeps others out; at its time it does not."""
+    def test_a_lease_is_over_when_it_was_seen_unrenewed_for_its_time(
+        self, store: Store, boot_clock: Clock
+    ) -> None:
+        """And a tenth of it: a millisecond before that it keeps others out."""
         store.acquire(RUN, "one", TTL)
-        clock.now += TTL - 1
+        _watch(store, boot_clock, TTL + TENTH - 1)
         _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
-        clock.now += 1
+        boot_clock.now += 1
         assert store.lease_of(RUN) is None
         assert store.acquire(RUN, "another", TTL).epoch == 2  # noqa: PLR2004 - the second
 
-    def test_a_clock_that_was_ahead_does_not_block_a_run(self, store: Store, clock: Clock) -> None:
-        """A lease that ends later than its own time from now counts as expired."""
+    @pytest.mark.parametrize("step", [3_600_000, -3_600_000, TTL, 20_000, -20_000, 50, -50])
+    @pytest.mark.usefixtures("boot_clock")
+    def test_a_wall_clock_that_is_set_changes_nothing(self, store: Store, clock: Clock, step: int) -> None:
+        """Neither that of who holds the lease nor that of who wants it."""
+        lease = store.acquire(RUN, "one", TTL)
+        clock.now += step
+        _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
+        assert store.lease_of(RUN) is not None
+        store.renew(lease)
+        clock.now -= step
+        _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
+
+    def test_a_clock_that_was_ahead_does_not_block_a_run(
+        self, store: Store, clock: Clock, boot_clock: Clock
+    ) -> None:
+        """A lease is over after its own time, whatever is written of its end."""
         store.acquire(RUN, "one", TTL)
         clock.now -= 3_600_000
+        _watch(store, boot_clock, TTL + TENTH)
         assert store.lease_of(RUN) is None
         assert store.acquire(RUN, "another", TTL).epoch == 2  # noqa: PLR2004 - the second
         _refused(Code.RUN_LEASED, store.acquire, RUN, "one", TTL)
 
-    def test_renewing_gives_it_its_time_again(self, store: Store, clock: Clock) -> None:
-        """From the moment of the renewal, under the same epoch."""
-        lease = store.acquire(RUN, "one", TTL)
-        clock.now += TTL - 1
-        store.renew(lease)
-        clock.now += TTL - 1
-        _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
-        assert store.lease_of(RUN) == HeldLease(RUN, 1, "one", clock.now + 1, TTL)
+    def test_only_time_in_which_somebody_looked_counts(self, store: Store, boot_clock: Clock) -> None:
+        """Who stood still may have stood still with the driver: of the gap a second counts."""
+        store.acquire(RUN, "one", TTL)
+        assert store.lease_of(RUN) is not None
+        boot_clock.now += 10 * TTL
+        error = _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
+        assert (error.info.details or {})["expires_in_ms"] == TTL + TENTH - LOOK
 
-    def test_an_expired_lease_that_nobody_took_is_renewed(self, store: Store, clock: Clock) -> None:
+    def test_each_handle_looks_for_itself(
+        self, store: Store, store_factory: StoreFactory, boot_clock: Clock
+    ) -> None:
+        """Another has seen nothing yet."""
+        store.acquire(RUN, "one", TTL)
+        _watch(store, boot_clock, TTL + TENTH)
+        with store_factory() as other:
+            _refused(Code.RUN_LEASED, other.acquire, RUN, "another", TTL)
+        assert store.acquire(RUN, "another", TTL).epoch == 2  # noqa: PLR2004 - the second
+
+    @pytest.mark.parametrize("step", [0, -1_000, 1_000])
+    def test_renewing_gives_it_its_time_again(
+        self, store: Store, clock: Clock, boot_clock: Clock, step: int
+    ) -> None:
+        """From the moment of the renewal, under the same epoch, and though the wall clock stands still."""
+        lease = store.acquire(RUN, "one", TTL)
+        for _ in range(3):
+            _watch(store, boot_clock, TTL + TENTH - 1)
+            clock.now += step
+            store.renew(lease)
+        _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
+        held = store.lease_of(RUN)
+        assert held is not None
+        assert (held.epoch, held.owner, held.ttl_ms) == (1, "one", TTL)
+        assert held.expires_at_ms - clock.now - TTL in {0, 1}
+
+    def test_a_lease_that_is_over_and_nobody_took_is_renewed(self, store: Store, boot_clock: Clock) -> None:
         """A driver that stood still goes on, if the run is still its own."""
         lease = store.acquire(RUN, "one", TTL)
-        clock.now += 10 * TTL
+        _watch(store, boot_clock, TTL + TENTH)
         store.renew(lease)
         _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
 
-    def test_a_lost_lease_is_neither_renewed_nor_released(self, store: Store, clock: Clock) -> None:
+    def test_a_lost_lease_is_neither_renewed_nor_released(self, store: Store, boot_clock: Clock) -> None:
         """To renew it is refused; to release it changes nothing for who has the run now."""
         late = store.acquire(RUN, "one", TTL)
-        clock.now += TTL
+        _watch(store, boot_clock, TTL + TENTH)
         taken = store.acquire(RUN, "another", TTL)
         error = _refused(Code.LEASE_LOST, store.renew, late)
         assert error.info.details == {"run_id": RUN, "epoch": 1, "current": 2}
@@ -165,7 +235,17 @@ class LeaseConformance(SharedStoreConformance):
         assert (held.epoch, held.owner) == (taken.epoch, "another")
         store.renew(taken)
 
-    def test_releasing_twice_is_harmless(self, store: Store, clock: Clock) -> None:
+    def test_a_release_is_immediate_for_everybody(self, store: Store, store_factory: StoreFactory) -> None:
+        """Nobody has to have looked."""
+        lease = store.acquire(RUN, "one", TTL)
+        with store_factory() as other:
+            _refused(Code.RUN_LEASED, other.acquire, RUN, "another", TTL)
+            store.release(lease)
+            assert other.lease_of(RUN) is None
+            other.append(RUN, 0, log_of(RUN, 1))
+            assert other.acquire(RUN, "another", TTL).epoch == 2  # noqa: PLR2004 - the second
+
+    def test_releasing_twice_is_harmless(self, store: Store) -> None:
         """And a released lease is not brought back by renewing it."""
         lease = store.acquire(RUN, "one", TTL)
         store.release(lease)
@@ -173,19 +253,23 @@ class LeaseConformance(SharedStoreConformance):
         store.release(Lease(OTHER, 1, "nobody", TTL))
         _refused(Code.LEASE_LOST, store.renew, lease)
         assert store.lease_of(RUN) is None
-        clock.now += 1
         assert store.acquire(RUN, "another", TTL).owner == "another"
 
-    @pytest.mark.usefixtures("clock")
-    def test_the_lease_of_a_dead_process_is_free(self, store: Store) -> None:
-        """At once, where the system tells that it is dead; that of a living one is not."""
-        script = "from machine.stores.lease import owner_here; print(owner_here())"
-        command = [sys.executable, "-c", script]
-        dead = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ours
-        owner = dead.stdout.strip()
-        if sys.platform != "linux" or "-" in owner.split("/"):
+    def test_a_living_process_keeps_its_lease_and_a_dead_one_loses_it_at_once(
+        self, store: Store, boot_clock: Clock, living: subprocess.Popen[str]
+    ) -> None:
+        """Where the system tells, and however long nobody renewed it."""
+        assert living.stdout is not None
+        owner = living.stdout.readline().strip()
+        if driver_of(owner) is Driver.UNKNOWN:
             pytest.skip("this system does not tell which process an owner is")
         late = store.acquire(RUN, owner, TTL)
+        _watch(store, boot_clock, 3 * TTL)
+        error = _refused(Code.RUN_LEASED, store.acquire, RUN, owner_here(), TTL)
+        assert (error.info.details or {})["expires_in_ms"] is None
+        _refused(Code.RUN_LEASED, store.append, RUN, 0, log_of(RUN, 1))
+        living.kill()
+        living.wait()
         assert store.lease_of(RUN) is None
         store.append(RUN, 0, log_of(RUN, 1))
         taken = store.acquire(RUN, owner_here(), TTL)
@@ -196,24 +280,26 @@ class LeaseConformance(SharedStoreConformance):
 
     # the fence
 
-    def test_the_holder_appends(self, store: Store, clock: Clock) -> None:
-        """As often as it likes, and under an expired lease too while nobody took the run over."""
+    def test_the_holder_appends(self, store: Store, clock: Clock, boot_clock: Clock) -> None:
+        """As often as it likes, and under a lease that is over too while nobody took the run over."""
         log = log_of(RUN, 3)
         lease = store.acquire(RUN, "one", TTL)
         store.append(RUN, 0, log[:1], lease=lease)
-        clock.now += 10 * TTL
+        _watch(store, boot_clock, TTL + TENTH)
         store.append(RUN, 1, log[1:2], lease=lease)
         clock.now -= 100 * TTL
         store.append(RUN, 2, log[2:], lease=lease)
         assert read_log(store, RUN) == log
 
-    def test_a_loser_appends_nothing(self, store: Store, store_factory: StoreFactory, clock: Clock) -> None:
+    def test_a_loser_appends_nothing(
+        self, store: Store, store_factory: StoreFactory, boot_clock: Clock
+    ) -> None:
         """`lease_lost`, whether or not it knows the head, even when the winner has let go since."""
         late = store.acquire(RUN, "one", TTL)
         store.append(RUN, 0, log_of(RUN, 1), lease=late)
-        clock.now += TTL
         with store_factory() as other:
-            other.clock = clock
+            other.boot_clock = boot_clock
+            _watch(other, boot_clock, TTL + TENTH)
             taken = other.acquire(RUN, "another", TTL)
             self._refuses(store, late)
             other.append(RUN, 1, log_of(RUN, 1, first=2), lease=taken)
@@ -221,14 +307,14 @@ class LeaseConformance(SharedStoreConformance):
             other.release(taken)
         self._refuses(store, late)
 
-    def test_a_released_lease_appends_nothing(self, store: Store, clock: Clock) -> None:
+    @pytest.mark.usefixtures("boot_clock")
+    def test_a_released_lease_appends_nothing(self, store: Store) -> None:
         """Nor does one that was never given."""
         lease = store.acquire(RUN, "one", TTL)
         store.append(RUN, 0, log_of(RUN, 1), lease=lease)
         store.release(lease)
         self._refuses(store, lease)
         self._refuses(store, attrs.evolve(lease, epoch=7))
-        clock.now += 1
         held = store.acquire(RUN, "one", TTL)
         self._refuses(store, lease)
         self._refuses(store, attrs.evolve(held, epoch=3))
@@ -243,22 +329,21 @@ class LeaseConformance(SharedStoreConformance):
         assert read_log(store, RUN) == log
         assert not store.exists(artifact_id(b"with it"))
 
-    def test_who_has_no_lease_waits_for_who_has(self, store: Store, clock: Clock) -> None:
-        """Without a lease an append is refused while one is alive, and goes on when it is not."""
+    def test_who_has_no_lease_waits_for_who_has(self, store: Store, boot_clock: Clock) -> None:
+        """Without a lease an append is refused while one keeps the run, and goes on when none does."""
         lease = store.acquire(RUN, "one", TTL)
         error = _refused(Code.RUN_LEASED, store.append, RUN, 0, log_of(RUN, 1), [artifact_of(b"with it")])
-        assert error.info.details == {"run_id": RUN, "owner": "one", "expires_in_ms": TTL}
+        assert error.info.details == {"run_id": RUN, "owner": "one", "expires_in_ms": TTL + TENTH}
         assert not store.run_exists(RUN)
         assert not store.exists(artifact_id(b"with it"))
         store.append(OTHER, 0, log_of(OTHER, 1))
-        clock.now += TTL
+        _watch(store, boot_clock, TTL + TENTH)
         store.append(RUN, 0, log_of(RUN, 1))
         store.renew(lease)
         _refused(Code.RUN_LEASED, store.append, RUN, 1, log_of(RUN, 1, first=2))
         store.release(lease)
         store.append(RUN, 1, log_of(RUN, 1, first=2))
 
-    @pytest.mark.usefixtures("clock")
     def test_a_lease_does_not_replace_the_expected_head(self, store: Store) -> None:
         """The holder's append must continue the log as well."""
         lease = store.acquire(RUN, "one", TTL)

@@ -27,7 +27,7 @@ _COMPLETED: Final = b'{"final_snapshot_id":"s","status":"%b","type":"run_complet
 
 @attrs.define
 class Clock:
-    """A wall clock that stands still until a test moves it."""
+    """A clock that stands still until a test moves it."""
 
     now: int = 1_700_000_000_000
 

@@ -18,7 +18,6 @@ from machine import codec
 from machine.errors import StoreOther
 from machine.events import EffectIntended
 from machine.stores.base import Artifact, StoredEvent
-from machine.stores.lease import MAX_TTL_MS, wall_clock
 from machine.stores.sqlite import SqliteStore
 from machine.torture.disk import copy_image, copy_log, spoil, tear
 from machine.torture.faults import Blow, Fault, Pace, PowerCut
@@ -38,16 +37,15 @@ _FAILURES: Final = {
 class TorturedStore(SqliteStore):
     """The store of one process's life, until `blow` strikes it.
 
-    `later` is a life after the one that was struck: what that one had leased has run out. `most_pending` makes the
-    run append event by event, or as late as it may, and `linger_seconds` its writer at once. `appended` is what is
-    durable, and `appends` has the first and the last seq of each append.
+    `most_pending` makes the run append event by event, or as late as it may, and `linger_seconds` its writer at
+    once. `appended` is what is durable, and `appends` has the first and the last seq of each append.
     """
 
     write_behind: bool = False
     linger_seconds: float = 0.0
 
-    def __init__(self, path: Path, *, blow: Blow | None = None, later: bool = False) -> None:
-        super().__init__(path, busy_timeout=_PATIENCE, clock=_much_later if later else wall_clock)
+    def __init__(self, path: Path, *, blow: Blow | None = None) -> None:
+        super().__init__(path, busy_timeout=_PATIENCE)
         self._runs_ahead: Final = blow is not None and blow.pace is not Pace.EACH
         self.write_behind = blow is not None and blow.pace is Pace.BEHIND
         self.most_pending = _UNBOUNDED if blow is not None and blow.seq == 1 and self._runs_ahead else 1
@@ -196,10 +194,6 @@ class TorturedStore(SqliteStore):
             yield
         finally:
             self._session.conn = conn
-
-
-def _much_later() -> int:
-    return wall_clock() + MAX_TTL_MS + 1
 
 
 class _FailingCommit:

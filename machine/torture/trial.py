@@ -110,7 +110,7 @@ class Stage:
         if blow.unnoticed:
             return self._refused(disk, world, blow)
         durable = store.appended  # what the disk lied about is not among it, and not held against the run
-        with TorturedStore(disk, later=True) as store:
+        with TorturedStore(disk) as store:
             survivors = list(store.read_range(self.run_id))
             if survivors[: len(durable)] != durable:
                 return f"{len(durable)} events were durable and {len(survivors)} are left"
@@ -130,7 +130,7 @@ class Stage:
 
     def _refused(self, disk: Path, world: World, blow: Blow) -> str | None:
         """Try to resume from an event that was spoilt, and return what is wrong unless it is refused by its seq."""
-        with TorturedStore(disk, later=True) as store:
+        with TorturedStore(disk) as store:
             try:
                 world.live(store)
                 self._resume(store, world)

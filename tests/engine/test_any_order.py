@@ -166,15 +166,7 @@ class AnyOrder(RuleBasedStateMachine):
         with contextlib.suppress(PowerCut, StoreError):
             result = work()
         self.store.dead, self.store.fault, self.world.fault = False, None, None
-        self.free(run_id)
         return result
-
-    def free(self, run_id: str) -> None:
-        """Let the lease of a driver that is gone expire, as it would if this process had died."""
-        clock, self.store.clock = self.store.clock, lambda: clock() + 3_600_000
-        if self.store.run_exists(run_id):
-            self.store.release(self.store.acquire(run_id, owner_here(), 1000))
-        self.store.clock = clock
 
     @rule(target=runs, fault=FAULTS, key=st.none() | st.sampled_from(["k1", "k2"]))
     def start(self, fault: str | None, key: str | None) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import secrets
 import threading
 import time
 from typing import Any
@@ -218,16 +220,19 @@ def test_a_second_driver_is_refused_and_changes_nothing(any_store):
 
 
 def test_a_driver_that_lost_its_lease_stops_and_changes_nothing_more(any_store, monkeypatch):
-    monkeypatch.setattr("machine.engine.keeper._RENEW_SECONDS", 0.1)
+    # as from another machine: nobody sees whether it lives
+    monkeypatch.setattr("machine.engine.keeper.owner_here", lambda: secrets.token_hex(8))
     plan, begun = waiting()
     run_id = str(machine.new_run_id())
-    driver = Driver(lambda: machine.run(plan, store=any_store, run_id=run_id))
+    driver = Driver(lambda: machine.run(plan, store=any_store, run_id=run_id, lease=1))
     assert begun.wait(10)
     deadline = time.monotonic() + 10
     while any_store.head_seq(run_id) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
-    before = any_store.clock
-    any_store.clock = lambda: before() + 3_600_000  # the machine slept for an hour
+    # watched for longer than the lease, in the moment between two renewals
+    any_store.boot_clock = itertools.count(0, 500).__next__
+    while any_store.lease_of(run_id) is not None:
+        pass
     stolen = any_store.acquire(run_id, owner_here(), 60_000)
     driver.join(20)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from machine.engine.keeper import Keeper
 from machine.errors import Concurrency, StoreOther
 from machine.events import chain_next, seal
 from machine.stores.base import ZERO_CHAIN, StoredEvent
@@ -100,12 +101,17 @@ def test_a_store_without_a_log_has_nothing_to_tear(tmp_path):
 
 
 def test_a_later_life_may_take_what_a_dead_one_had_leased(tmp_path):
-    with TorturedStore(tmp_path / "runs.db") as store:
-        first = store.acquire(RUN, "the dead", 60_000)
-        with pytest.raises(Concurrency):
-            store.acquire(RUN, "the living", 60_000)
-    with TorturedStore(tmp_path / "runs.db", later=True) as store:
-        assert store.acquire(RUN, "the living", 60_000).epoch > first.epoch
+    """The image is of the moment of its death: the lease in it was never given back."""
+    blow = Blow(Fault.KILLED_AFTER_APPEND, 1, 1)
+    with TorturedStore(tmp_path / "runs.db", blow=blow) as store:
+        with Keeper(store, RUN) as keeper:
+            with pytest.raises(Concurrency):
+                store.acquire(RUN, "the living", 60_000)
+            with pytest.raises(PowerCut):
+                store.append(RUN, 0, log_of(1), lease=keeper.lease)
+        disk = store.leave()
+    with TorturedStore(disk) as store:
+        assert store.acquire(RUN, "the living", 60_000).epoch > keeper.lease.epoch
 
 
 def test_a_lease_goes_with_the_append(tmp_path):

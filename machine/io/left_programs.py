@@ -1,0 +1,164 @@
+"""Programs that a driver left behind when it died: finding them, and ending them.
+
+A driver keeps a small file for each program that it runs, in a folder of the user's own on this machine, and takes
+it away when the program has ended. A file whose driver is dead names what is left. This module is loaded by the
+watcher of a driver too, so it uses the standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from machine import process_identity
+
+__all__ = ["Left", "end_all", "folder_at", "folders", "left_by", "left_in"]
+
+_SECONDS_TO_END: Final = 10.0
+_LOOK_SECONDS: Final = 0.01
+
+
+class Left(NamedTuple):
+    """A program, as its driver noted it: `pid` and `start` are None when the driver died while it started it."""
+
+    file: Path
+    driver: int
+    driver_start: str
+    outputs: tuple[int, ...]
+    """The pipes that it writes to, by their inodes: nobody else holds their writing ends."""
+    pid: int | None
+    start: str | None
+
+
+def folders() -> Iterator[Path]:
+    """Yield where notes may be: folders that belong to this user, and that nobody else may enter."""
+    places = [os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{os.getuid()}", tempfile.gettempdir(), "/tmp"]  # noqa: S108 - made and checked by us
+    for place in dict.fromkeys(filter(None, places)):
+        folder = folder_at(place)
+        with contextlib.suppress(OSError):
+            found = folder.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+                yield folder
+
+
+def folder_at(place: str) -> Path:
+    """Return the folder of notes in a folder that this user may write to."""
+    return Path(place, f"machine-{os.getuid()}")
+
+
+def left_in(run_id: str) -> list[Left]:
+    """Return the programs of a run whose drivers are dead."""
+    if not process_identity.sees_itself():
+        return []
+    noted = [
+        left for folder in folders() for left in _noted(folder, lambda name: name.startswith(f"{run_id}."))
+    ]
+    return [left for left in noted if process_identity.has_ended(left.driver, left.driver_start)]
+
+
+def left_by(folder: Path, driver: int, start: str) -> list[Left]:
+    """Return the programs that one driver has noted in a folder."""
+    noted = _noted(folder, lambda name: name.split(".")[1:2] == [str(driver)])
+    return [left for left in noted if left.driver_start == start]
+
+
+def _noted(folder: Path, wanted: Callable[[str], bool]) -> Iterator[Left]:
+    here = [process_identity.boot_id(), process_identity.namespaces()]
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(folder)):  # noqa: PTH208 - the names alone
+            if wanted(name):
+                lines = process_identity.read(folder / name).split("\n")
+                with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
+                    note: dict[str, Any] = json.loads(lines[0])
+                    pid, start = lines[1].split() if len(lines) > 1 else (None, None)
+                    if note["here"] == here:
+                        yield Left(
+                            folder / name,
+                            int(note["driver"]),
+                            str(note["driver_start"]),
+                            tuple(map(int, note["outputs"])),
+                            None if pid is None else int(pid),
+                            start,
+                        )
+
+
+def end_all(programs: list[Left], *, at_once: bool = False) -> list[Left]:
+    """Kill programs with all that they started, wait until they are gone, and return those that do not end.
+
+    `at_once` says that their driver was alive a moment ago, so that no pid can have been used again since.
+    """
+    deadline = time.monotonic() + _SECONDS_TO_END
+    while programs and time.monotonic() < deadline:
+        programs = [left for left in programs if not _is_gone(left, at_once=at_once)]
+        if programs:
+            time.sleep(_LOOK_SECONDS)
+    return programs
+
+
+def _is_gone(left: Left, *, at_once: bool) -> bool:
+    """Kill what there is of a program, and say whether there was nothing: its note is taken away then."""
+    group = left.pid if left.pid is not None and left.pid > 1 and _is_its_own(left, at_once=at_once) else None
+    if group is not None and group in {os.getpgrp(), os.getsid(0)}:
+        return False  # it is what runs us
+    if not process_identity.sees_itself():
+        if group is not None:
+            _kill(os.killpg, group)
+        members = []
+    else:
+        members = _members(group, left.outputs)
+        if group is not None and members:
+            _kill(os.killpg, group)
+        for pid in members:
+            _kill(os.kill, pid)
+    if not members:
+        with contextlib.suppress(OSError):
+            left.file.unlink()
+    return not members
+
+
+def _is_its_own(left: Left, *, at_once: bool) -> bool:
+    """Say whether the program's pid still stands for it, and so for its group and its session."""
+    assert left.pid is not None
+    now = process_identity.stat_of(left.pid) if process_identity.sees_itself() else None
+    # A number is not used again while a group has it. When its leader is gone, though, both may be another's.
+    return at_once if now is None else now.start == left.start
+
+
+def _members(group: int | None, outputs: tuple[int, ...]) -> list[int]:
+    """Return the processes of a group or session, and those that hold the writing end of one of the pipes."""
+    found = []
+    links = {f"pipe:[{inode}]" for inode in outputs}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - the names alone
+        if not name.isdecimal() or int(name) in {1, os.getpid()}:
+            continue
+        now = process_identity.stat_of(int(name))
+        if now is None or now.ended:
+            continue
+        if (group is not None and group in {now.group, now.session}) or _writes_to(int(name), links):
+            found.append(int(name))
+    return found
+
+
+def _writes_to(pid: int, links: set[str]) -> bool:
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - the names alone
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/fd/{fd}") in links:  # noqa: PTH115 - the text, not a path
+                    info = process_identity.read(Path(f"/proc/{pid}/fdinfo/{fd}"))
+                    flags = next(line.split()[1] for line in info.splitlines() if line.startswith("flags:"))
+                    if int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
+                        return True
+    return False
+
+
+def _kill(how: Callable[[int, int], None], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        how(number, signal.SIGKILL)

@@ -1,0 +1,26 @@
+"""The watcher of a driver: a process of its own that ends the driver's programs when the driver has died.
+
+However it dies: the kernel closes the pipe that the watcher reads. It is started with the first program, has a
+session of its own, so that what kills the driver's group spares it, and ends with the driver.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from machine.io.left_programs import end_all, left_by
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Wait for the end of the driver that the arguments name, and end what it has left."""
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)  # as long as there is a driver, which may take its time to end
+    folder, driver, start = sys.argv[-3:]
+    while os.read(0, 1):
+        pass
+    end_all(left_by(Path(folder), int(driver), start), at_once=True)

@@ -1,0 +1,136 @@
+"""The identity of processes and threads, as the kernel of this machine tells it, and the time since its boot.
+
+A pid alone is no identity: it is used again, and each pid namespace counts by itself. Only what the system says
+for certain counts here; where it does not tell, the answer is None or UNKNOWN, never a guess.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+__all__ = [
+    "UNKNOWN",
+    "Stat",
+    "boot_clock",
+    "boot_id",
+    "has_ended",
+    "namespaces",
+    "read",
+    "sees_itself",
+    "start_of",
+    "stat_of",
+    "thread_has_ended",
+]
+
+UNKNOWN: Final = "-"
+"""What stands for a part that the system does not tell."""
+
+_PROC: Final = Path("/proc")
+
+
+def boot_clock() -> int:
+    """Return the milliseconds since this machine was started, its sleep included; nobody can set this clock."""
+    if sys.platform == "linux":
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    return time.monotonic_ns() // 1_000_000
+
+
+def boot_id() -> str:
+    """Return what tells this start of this machine from every other."""
+    return read(_PROC / "sys/kernel/random/boot_id") or UNKNOWN
+
+
+def namespaces() -> str:
+    """Return what tells the namespaces apart that a pid and a start time are counted in."""
+    try:
+        pids = (_PROC / "self/ns/pid").stat().st_ino
+    except OSError:
+        return UNKNOWN
+    times = 0
+    with contextlib.suppress(OSError):  # a kernel before 5.6 has one time for all
+        times = (_PROC / "self/ns/time").stat().st_ino
+    return f"{pids}.{times}"
+
+
+def sees_itself() -> bool:
+    """Say whether /proc is that of our own pid namespace; a sandbox may have left another's there."""
+    if sys.platform != "linux":
+        return False
+    try:
+        return os.readlink(_PROC / "self") == str(os.getpid())  # noqa: PTH115 - the text, not a path
+    except OSError:
+        return False
+
+
+class Stat(NamedTuple):
+    """What the kernel tells of a process or a thread: `start` is in its ticks since boot."""
+
+    group: int
+    session: int
+    start: str
+    ended: bool
+    """True of a process that waits to be reaped."""
+
+
+def stat_of(pid: int, thread: int | None = None) -> Stat | None:
+    """Return what the kernel tells of a process, or of one thread of it; None when it tells nothing."""
+    return _parsed(read(_stat_path(pid, thread)), alone=thread is not None)
+
+
+def start_of(pid: int, thread: int | None = None) -> str | None:
+    """Return when a process, or one thread of it, began, in the kernel's ticks since boot."""
+    stat = stat_of(pid, thread)
+    return stat.start if stat is not None else None
+
+
+def has_ended(pid: int, start: str) -> bool | None:
+    """Say whether the process that began at `start` has ended; None when that cannot be known."""
+    # /proc may hide the processes of others, so only the kernel's word that there is none is proof
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return _is_over(stat_of(pid), start)
+
+
+def thread_has_ended(pid: int, thread: int, start: str) -> bool | None:
+    """Say whether a thread of a living process has ended; None when that cannot be known."""
+    try:
+        text = _stat_path(pid, thread).read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:
+        return None
+    return _is_over(_parsed(text, alone=True), start)
+
+
+def _is_over(stat: Stat | None, start: str) -> bool | None:
+    return None if stat is None else stat.ended or stat.start != start
+
+
+def _stat_path(pid: int, thread: int | None) -> Path:
+    return _PROC / str(pid) / "stat" if thread is None else _PROC / f"{pid}/task/{thread}/stat"
+
+
+def _parsed(text: str, *, alone: bool) -> Stat | None:
+    # proc(5): the name stands in brackets and may hold anything; the state is the field after it
+    fields = text.rpartition(")")[2].split()
+    try:
+        state, group, session, threads, start = fields[0], fields[2], fields[3], fields[17], fields[19]
+        return Stat(int(group), int(session), start, state in {"Z", "X"} and (alone or int(threads) <= 1))
+    except (IndexError, ValueError):
+        return None
+
+
+def read(path: Path) -> str:
+    """Return the text of a small file without the blanks around it, empty when it cannot be read."""
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    return ""

@@ -1,0 +1,85 @@
+"""SIGTERM and SIGHUP: the first one cuts a run as Ctrl-C does, so that it can be resumed; the second one kills.
+
+Only in the main thread, and only where the program has not said itself what becomes of the signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Final
+
+__all__ = ["Terminated", "Termination", "terminable"]
+
+_SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)  # Windows has not both
+
+
+class Terminated(SystemExit):
+    """The process was asked to end by a signal. What is durable of the run can be resumed.
+
+    It ends the process with the exit code that shells give to a process which the signal killed.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
+class Termination:
+    """What has come of the signals so far."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        """The signal that came, None as long as none did."""
+        self._signals: list[int] = []
+        self._task: asyncio.Task[Any] | None = None
+
+    def watch(self) -> None:
+        """Let a signal cancel the task that calls this."""
+        self._task = asyncio.current_task()
+        if self.signum is not None and self._task is not None:
+            self._task.cancel()
+
+    def begin(self) -> None:
+        """Take the signals that nobody else has taken."""
+        if threading.current_thread() is threading.main_thread():
+            self._signals = [each for each in _SIGNALS if signal.getsignal(each) is signal.SIG_DFL]
+            for each in self._signals:
+                signal.signal(each, self._received)
+
+    def end(self) -> None:
+        """Give the signals back, unless somebody else has taken them meanwhile."""
+        for each in self._signals:
+            if signal.getsignal(each) == self._received:
+                signal.signal(each, signal.SIG_DFL)
+
+    def _received(self, signum: int, _frame: FrameType | None) -> None:
+        # as asyncio does at Ctrl-C; the next signal kills
+        self.signum = signum
+        self.end()
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            # wakes a loop that waits for something else
+            self._task.get_loop().call_soon_threadsafe(lambda: None)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[Termination]:
+    """Give what a signal cancels a task through. Raises `Terminated` at the end when one came."""
+    termination = Termination()
+    termination.begin()
+    try:
+        yield termination
+    except asyncio.CancelledError:
+        if termination.signum is None:
+            raise
+    finally:
+        termination.end()
+    if termination.signum is not None:
+        raise Terminated(termination.signum)
