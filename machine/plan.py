@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import difflib
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import Any, Final, overload
 
 import attrs
 
@@ -31,10 +30,10 @@ from machine.state import (
     State,
     StateMeta,
     StateOutcome,
+    is_plain,
+    name_of,
+    takes_three,
 )
-
-if TYPE_CHECKING:
-    from machine.io.transport import Transports
 
 __all__ = [
     "DependsOnStrategy",
@@ -113,7 +112,7 @@ class Plan:
         version: str = "1",
         states: Mapping[str, State] | None = None,
         edges: Iterable[tuple[str, str]] = (),
-        transports: Transports | None = None,
+        transports: Mapping[str, Any] | None = None,
         catalogue: Catalogue | None = None,
     ) -> None:
         self.op_id = str(OpId(op_id))
@@ -126,7 +125,7 @@ class Plan:
             )
         if catalogue is not None and not isinstance(catalogue, Catalogue):
             raise PlanError(f"the catalogue of plan {op_id!r} must be a Catalogue, not {catalogue!r}")
-        self.transports: Transports = MappingProxyType(dict(transports or {}))
+        self.transports: Mapping[str, Any] = dict(transports or {})
         self.catalogue = catalogue
         self._states: dict[str, PlanState] = {}
         self._edges: list[tuple[str, str]] = []
@@ -200,7 +199,7 @@ class Plan:
 
         def add(handler: Handler) -> PlanState:
             self._unused.pop(add, None)
-            called = _name_of(handler) if name is _UNNAMED or callable(name) else name
+            called = name_of(handler) if name is _UNNAMED or callable(name) else name
             try:
                 meta = StateMeta(
                     tags=tags,
@@ -248,9 +247,9 @@ class Plan:
                 f"state {state_id}: {handler.__qualname__} is a class; the handler must be a function",
                 hint=f"add an instance of it: plan.add({name!r}, {handler.__qualname__}())",
             )
-        if not callable(handler) or not _takes_three(handler):
+        if not callable(handler) or not takes_three(handler):
             raise PlanError(f"state {state_id}: the handler must take (ctx, io, rec)")
-        if meta.reconcile is not None and not _takes_three(meta.reconcile):
+        if meta.reconcile is not None and not takes_three(meta.reconcile):
             raise PlanError(f"state {state_id}: the reconcile function must take (ctx, io, effect)")
         if isinstance(after, str | PlanState):
             after = (after,)
@@ -275,41 +274,6 @@ class Plan:
                 )
             self._graph = _validated(self)
         return self._graph
-
-
-def _name_of(handler: Handler) -> str:
-    """Return the name of a state that was given none. Raises `PlanError` when the handler has no usable one."""
-    name = getattr(handler, "__name__", None)
-    try:
-        if not isinstance(handler, type):
-            return f"{OpId(str(name))}.{name}"
-    except IdError:
-        pass
-    what = f"the class {name}" if isinstance(handler, type) else repr(name or handler)
-    raise PlanError(
-        f"no state can be named after {what}",
-        hint=f"plan.add('step.state', {name}()) adds an instance of it"
-        if isinstance(handler, type)
-        else f"give it a name: @plan.state('step.state'), {StateId.rule}",
-    )
-
-
-def is_plain(handler: Handler) -> bool:
-    """Say whether a handler is a plain function, which runs in a thread of its own."""
-    return not (
-        inspect.iscoroutinefunction(handler)
-        or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - an object whose call is one
-    )
-
-
-def _takes_three(handler: Handler) -> bool:
-    try:
-        inspect.signature(handler).bind(None, None, None)
-    except TypeError:
-        return False
-    except ValueError:  # a builtin without a signature: only calling it can tell
-        return True
-    return True
 
 
 def _shape(states: Mapping[str, PlanState], edges: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import attrs
 
 from machine import codec
 from machine.config import LONGEST_SECONDS, RetryPolicy
-from machine.errors import Code, PlanError, StateError
-from machine.ids import Tag
+from machine.errors import Code, IdError, PlanError, StateError
+from machine.ids import OpId, StateId, Tag
 
 __all__ = [
     "EFFECT_TAG",
@@ -28,6 +28,9 @@ __all__ = [
     "State",
     "StateMeta",
     "StateOutcome",
+    "is_plain",
+    "name_of",
+    "takes_three",
 ]
 
 Handler: TypeAlias = Callable[[Any, Any, Any], Any]
@@ -271,3 +274,39 @@ class PlanState:
     def __call__(self, ctx: Any, io: Any, rec: Any) -> Any:
         """Call the handler itself, outside any run."""
         return self.handler(ctx, io, rec)
+
+
+def name_of(handler: Handler) -> str:
+    """Return the name of a state that was given none. Raises `PlanError` when the handler has no usable one."""
+    name = getattr(handler, "__name__", None)
+    try:
+        if not isinstance(handler, type):
+            return f"{OpId(str(name))}.{name}"
+    except IdError:
+        pass
+    what = f"the class {name}" if isinstance(handler, type) else repr(name or handler)
+    raise PlanError(
+        f"no state can be named after {what}",
+        hint=f"plan.add('step.state', {name}()) adds an instance of it"
+        if isinstance(handler, type)
+        else f"give it a name: @plan.state('step.state'), {StateId.rule}",
+    )
+
+
+def is_plain(handler: Handler) -> bool:
+    """Say whether a handler is a plain function, which runs in a thread of its own."""
+    return not (
+        inspect.iscoroutinefunction(handler)
+        or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - an object whose call is one
+    )
+
+
+def takes_three(handler: Handler) -> bool:
+    """Say whether a handler can be called with three arguments."""
+    try:
+        inspect.signature(handler).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature: only calling it can tell
+        return True
+    return True

@@ -17,6 +17,7 @@ from machine.engine import reading
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import EffectIntended
 from machine.kernel.history import StateStatus
+from machine.kernel.rules import fork_point
 from machine.kernel.status import RunStatus
 
 __all__ = ["runs", "show"]
@@ -99,7 +100,7 @@ def show(run: str, /, *, session: Injected) -> int:
             session.note("next", session.command(word, name))
         known = built is not None and built.target is not None
         name = run if names_bundle(run) else log.history.run_id or ""
-        session.go_on(name, log.history.fork_at, None if known else "TARGET")
+        session.go_on(name, fork_point(log.history), None if known else "TARGET")
     return 0
 
 
@@ -145,7 +146,7 @@ def _as_json(log: RunLog, manifest: RunManifest, built: BuildProvenance | None) 
         "provenance": codec.to_json(built) if built else None,
         "states": states,
         "error": error,
-        "fork_at": history.fork_at,
+        "fork_at": fork_point(history),
         "uncertain": [
             {"seq": _seq_of(log, key), **codec.event_to_json(log.history.uncertain[key])}
             for key in history.uncertain

@@ -28,7 +28,7 @@ from machine.engine.run_id import new_run_id
 from machine.engine.second import SecondOf, second_of
 from machine.engine.transports import opened
 from machine.errors import CanonicalError, Code, Concurrency, ConfigError, ErrorInfo, RunError, UsageError
-from machine.events import STOPPED_CODES, ArtifactKind, Wait
+from machine.events import STOPPED_CODES, ArtifactKind, EffectWait, Wait
 from machine.ids import STANDARD_TAGS, ContextKey, OpId, RunId
 from machine.io.live import LiveIo
 from machine.io.programs import end_left, run_of_programs
@@ -37,6 +37,7 @@ from machine.io.scope import AttemptScope, Payloads
 from machine.io.shared import SharedIo
 from machine.io.transport import Transports
 from machine.kernel.history import History, StateStatus
+from machine.kernel.rules import fork_point
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, order_of
 from machine.secrets.vault import Vault, refuse_in_manifest
@@ -201,7 +202,8 @@ async def _resumed(
         past = None if history.final else past_of(store, run_id)
         if past is None or past.goes_on_with != graph.plan_id:  # else it was checked when the run was forked
             check_plan(store, graph, history, allow_change=allow_plan_change)
-        if not history.final and not history.unanswered:
+        asks = any(isinstance(wait, EffectWait) for wait in history.unanswered)
+        if not history.final and not asks:  # then nothing is run
             first, _ = reading.first_entry(store, run_id)
             watched.provided.check(first, history, store.get, "resume")
         return history, chain, past
@@ -369,5 +371,5 @@ def result_of(
         context=snapshot.to_dict() if snapshot is not None else {},
         error=history.error or (failed[-1] if failed else None),
         waits=history.unanswered,
-        fork_at=history.fork_at,
+        fork_at=fork_point(history),
     )

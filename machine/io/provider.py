@@ -26,6 +26,7 @@ from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
 from machine.io.call import Call, path_key
+from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, is_namespace
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
@@ -272,21 +273,7 @@ class IoProvider(ABC):
         """Refuse a call that cannot but change the outside, where the state has not said that it does."""
         transport = self._scope.transport(namespace)
         if transport is not None and not self._applies and transport.is_certain_effect(namespace, request):
-            raise self._undeclared(namespace)
-
-    def _undeclared(self, namespace: str) -> IoOther:
-        state = self._scope.state
-        if self._scope.reads_only:
-            return IoOther(
-                f"the reconcile function of {state.id} changes the outside through {namespace}",
-                code=Code.SIDE_EFFECT_NOT_DECLARED,
-                hint="it may only read: let it ask what became of the effect, and return what it found",
-            )
-        return IoOther(
-            f"state {state.id} is declared {state.meta.side_effects} and changes the outside through {namespace}",
-            code=Code.SIDE_EFFECT_NOT_DECLARED,
-            hint='declare side_effects="apply_side_effect" and an idempotency key',
-        )
+            raise undeclared(self._scope, namespace)
 
     def _check_one_effect(self, call: Call) -> None:
         """Refuse a second, different effect that would be sent with the state's idempotency key."""
@@ -300,16 +287,7 @@ class IoProvider(ABC):
         sent = scope.log.history.sent.get((scope.state.id, call.namespace, key))
         self._keyed = self._keyed or sent or call.digest
         if self._keyed != call.digest:
-            raise self._second_effect()
-
-    def _second_effect(self) -> StateError:
-        scope = self._scope
-        return StateError(
-            f"state {scope.state.id} sends a second, different effect with its idempotency key "
-            f"{scope.idempotency_key!r}",
-            code=Code.IDEMPOTENCY_KEY_REUSED,
-            hint="make it a state of its own, or give the call its own idempotency-key header",
-        )
+            raise second_effect(scope)
 
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         """Return the one fact of a call, whoever asks first."""

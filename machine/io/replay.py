@@ -16,6 +16,7 @@ from machine.events import EffectIntended, FactRecorded
 from machine.io.base_transport import AbsentTransport
 from machine.io.call import Call
 from machine.io.provider import VALUE_NAMESPACE, IoProvider
+from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, Log
 
 __all__ = ["Recording", "ReplayIo"]
@@ -78,7 +79,7 @@ class ReplayIo(IoProvider):
         """Raise what a call was refused with when it was recorded, for such a call leaves no fact."""
         transport = self._scope.transport(call.namespace)
         if transport is None or isinstance(transport, AbsentTransport):
-            for refusal in (self._undeclared(call.namespace), self._second_effect()):
+            for refusal in (undeclared(self._scope, call.namespace), second_effect(self._scope)):
                 if (recorded := self._recording.failed_as(refusal)) is not None:
                     raise recorded
         if transport is None:

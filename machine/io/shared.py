@@ -6,7 +6,7 @@ effect that is in the shared past is never sent again.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from machine.errors import Code, IoOther
 from machine.events import FactError, FactRecorded
@@ -45,8 +45,10 @@ class SharedIo(LiveIo):
         super().__init__(scope)
         self._past = past
 
-    def _was_effect(self, key: str) -> bool:
-        return self._past.was_effect(key)
+    def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
+        if self._scope.transport(namespace) is None:
+            return self._past.was_effect(key)
+        return super()._is_effect(namespace, request, key)
 
     async def _obtain(self, call: Call) -> FactRecorded:
         return await self._shared(call) or await self._refused(call) or await super()._obtain(call)

@@ -104,24 +104,6 @@ class History:
             wait for wait in self.waits if not isinstance(wait, EffectWait) or wait.key in self.uncertain
         )
 
-    @property
-    def fork_at(self) -> int | None:
-        """The last event that a fork shares which goes on from a state that failed; None where none did.
-
-        An attempt is open there, and all effects of its state lie before: it is made again, on the facts it had.
-        """
-        if self.status is not RunStatus.FAILED:
-            return None
-        failed = [
-            state.failed_seq - 1
-            for state in self.states.values()
-            if state.status is StateStatus.FAILED
-            and state.failed_seq is not None
-            and state.error is not None
-            and state.error.code not in STOPPED_CODES
-        ]
-        return min(failed, default=None)
-
     def uncertain_of(self, state_id: str) -> list[EffectIntended]:
         """Return the effects of a state whose outcome nobody knows, in the order they were intended."""
         return [intent for intent in self.uncertain.values() if intent.state_id == state_id]

@@ -9,9 +9,10 @@ from machine.events import STOPPED_CODES, EffectWait
 from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, SuspendRun
 from machine.kernel.history import History
 from machine.kernel.state_history import NOT_TAKEN, UNREACHABLE, StateStatus
+from machine.kernel.status import RunStatus
 from machine.plan import Graph, OnUncertain
 
-__all__ = ["SKIP_REASON", "passed_over", "tried_again"]
+__all__ = ["SKIP_REASON", "fork_point", "passed_over", "tried_again"]
 
 SKIP_REASON: Final = "skip_tag:"
 """A state skipped by configuration has this and the tag as its reason."""
@@ -49,3 +50,20 @@ def tried_again(
         return EnterState(state_id, state.attempts, checkpoint, delay_ms, since_ms)
     delay_ms = max(policy.delay_ms(state.failures - 1), state.retry_after_ms)
     return ScheduleRetry(state_id, state.attempts, delay_ms)
+
+
+def fork_point(history: History) -> int | None:
+    """Return the last event that a fork shares which goes on from a state that failed, None where none did.
+
+    An attempt is open there, and all effects of its state lie before: it is made again, on the facts it had.
+    """
+    if history.status is not RunStatus.FAILED:
+        return None
+    failed = [
+        state.failed_seq - 1
+        for state in history.states.values()
+        if state.status is StateStatus.FAILED
+        and state.failed_seq is not None
+        and not (state.error is not None and state.error.code in STOPPED_CODES)
+    ]
+    return min(failed, default=None)

@@ -607,6 +607,16 @@ def test_an_effect_is_resolved_without_the_transports_and_a_waiting_run_is_retur
     assert resume(left, plan=plan, store=store).context == {"order": 3}
 
 
+def test_a_fork_that_was_cut_is_not_resumed_without_the_transports_either(store):
+    plan, _ = owning()
+    forked = fork(run(plan, store=store).run_id, plan=plan, store=store, at=2).result
+    cut = left_after(store, forked.run_id, 2)
+    with pytest.raises(UsageError) as caught:
+        resume(cut, plan=plan_of(), store=store)
+    assert caught.value.code == "transport_missing"
+    assert resume(cut, plan=plan, store=store).status == "completed"
+
+
 def test_the_names_are_informational_and_absent_where_there_is_nothing_to_name(store):
     plan, _ = owning()
     info = first_info(store, run(plan, store=store).run_id)
