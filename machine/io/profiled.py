@@ -17,6 +17,7 @@ from machine.io.ambient import resolved
 from machine.io.own_calls import own_code, seen_builtin, seen_function
 from machine.io.own_code import OwnCode
 from machine.io.places import Origin, origin_of
+from machine.io.static import module_dict, never_raises
 from machine.io.undeclared import WATCHING, Watch
 
 __all__ = ["ProfiledWatch"]
@@ -164,14 +165,15 @@ def _profile(frame: FrameType, event: str, arg: Any) -> None:
             seen_function(ambient, frame, watch)
 
 
+@never_raises(True)  # noqa: FBT003 - then it is looked at
 def _is_suspect(own: OwnCode) -> bool:
     """Say whether the code has a name of what is looked for, and of what leads there; or an alias of it."""
     found = resolved()
-    values = [value for module in own.modules for value in vars(module).values()]
+    values = [value for module in own.modules for value in list(module_dict(module).values())]
     values += own.held.values()
     bound = set(map(id, values))
     if bound & found.targets or any(type(value) is type(len) and value in found.builtins for value in values):
         return True
     names = {name for code in own.codes for name in code.co_names}
-    bound |= {id(sys.modules[name]) for name in names if name in sys.modules}
+    bound |= {id(sys.modules.get(name)) for name in names}
     return any(word in names and bound & leading for word, leading in found.words.items())
