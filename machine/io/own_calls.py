@@ -16,7 +16,7 @@ from machine.io.places import Origin, is_harmless, name_of, origin_of
 from machine.io.static import is_a, never_raises
 from machine.io.undeclared import Watch
 
-__all__ = ["own_code", "seen_builtin", "seen_function"]
+__all__ = ["own_caller", "own_code", "seen_builtin", "seen_function"]
 
 _MOST_KEPT: Final = 256
 _CALLED: Final = (FunctionType, MethodType, functools.partial)
@@ -85,6 +85,11 @@ def _own_caller(ambient: Ambient, callee: FrameType, watch: Watch) -> FrameType 
     through = next((names for prefix, names in _THROUGH.items() if ambient.name.startswith(prefix)), ())
     while caller is not None and name_of(caller.f_globals) in through:
         caller = caller.f_back
-    while caller is not None and origin_of(caller, watch.own) is Origin.MADE:
-        caller = caller.f_back
-    return caller if caller is not None and origin_of(caller, watch.own) is Origin.OWN else None
+    return own_caller(caller, watch)
+
+
+def own_caller(frame: FrameType | None, watch: Watch) -> FrameType | None:
+    """Return the frame of the user's own that a call is made in, or in what was made for it, None for others."""
+    while frame is not None and origin_of(frame, watch.own) is Origin.MADE:
+        frame = frame.f_back
+    return frame if frame is not None and origin_of(frame, watch.own) is Origin.OWN else None

@@ -13,7 +13,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import Any, Final
 
 from machine.io.ambient import resolved
-from machine.io.places import is_own
+from machine.io.places import is_made, is_own
 from machine.io.static import class_dict, held_by, is_a, module_dict, module_of, never_raises
 
 __all__ = ["OwnCode", "packages_of"]
@@ -140,6 +140,7 @@ class OwnCode:
         if wrapped is not None:
             self._thing(wrapped)
         if not is_own(code.co_filename, function.__globals__, self.own):
+            self._made(function)
             return
         for inner in _nested(code):
             if id(inner) not in self._codes:
@@ -148,6 +149,17 @@ class OwnCode:
         if type(function.__module__) is str:
             self._module(sys.modules.get(function.__module__))
         self._holds(function)
+
+    def _made(self, function: FunctionType) -> None:
+        """Take in what was made for a class of the user's, if it holds what is looked for: a `default_factory`."""
+        code, before = function.__code__, len(self.held)
+        if not is_made(code.co_filename, function.__globals__):
+            return
+        self._holds(function)
+        for name in code.co_names:
+            self._hold(function.__globals__.get(name))
+        if len(self.held) != before:
+            self._codes[id(code)] = code
 
     def _holds(self, function: FunctionType) -> None:
         for cell in function.__closure__ or ():

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["Origin", "above", "is_harmless", "is_own", "name_of", "origin_of", "own_frame"]
+__all__ = ["Origin", "above", "is_harmless", "is_made", "is_own", "name_of", "origin_of", "own_frame"]
 
 
 class Origin(Enum):
@@ -92,6 +92,11 @@ def origin_of(frame: FrameType, own: frozenset[str]) -> Origin:
 def is_own(filename: str, namespace: dict[str, Any], own: frozenset[str]) -> bool:
     """Say whether code of a file, with these globals, is the user's own."""
     return _origin(filename, namespace, own) is Origin.OWN
+
+
+def is_made(filename: str, namespace: dict[str, Any]) -> bool:
+    """Say whether code of a file, with these globals, was made at run time for some module."""
+    return _origin(filename, namespace, frozenset()) is Origin.MADE
 
 
 def _origin(filename: str, namespace: dict[str, Any], own: frozenset[str]) -> Origin:

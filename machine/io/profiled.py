@@ -14,9 +14,8 @@ from types import FrameType
 from typing import Any, Final, Self
 
 from machine.io.ambient import resolved
-from machine.io.own_calls import own_code, seen_builtin, seen_function
+from machine.io.own_calls import own_caller, own_code, seen_builtin, seen_function
 from machine.io.own_code import OwnCode
-from machine.io.places import Origin, origin_of
 from machine.io.static import module_dict, never_raises
 from machine.io.undeclared import WATCHING, Watch
 
@@ -157,7 +156,7 @@ def _profile(frame: FrameType, event: str, arg: Any) -> None:
     if event == "c_call":
         ambient = resolved().builtins.get(arg)
         watch = WATCHING.get() if ambient is not None else None
-        if ambient and watch and origin_of(frame, watch.own) is Origin.OWN:
+        if ambient and watch and own_caller(frame, watch) is not None:
             seen_builtin(ambient, frame, watch)
     elif event == "call":
         ambient = resolved().codes.get(id(frame.f_code))
