@@ -16,7 +16,7 @@ PACKAGES = {
     "pydantic": "pydantic",
     "requests": "requests",
     "sqlalchemy": "sqlalchemy",
-    "attrs": "attrs",
+    "aiohttp": "aiohttp",
     "jinja2": "jinja2",
     "PIL": "pillow",
     "yaml": "pyyaml",
@@ -26,24 +26,24 @@ PACKAGES = {
 USES = {
     "numpy": "int(package.arange(3).sum()) == 3",
     "pandas": "package.DataFrame({'a': [1, 2]}).a.sum() == 3",
-    "pyarrow": "package.array([1, 2]).to_pylist() == [1, 2]",
+    "pyarrow": "package.int64().bit_width == 64",
     "pydantic": "package.create_model('M', a=(int, ...))(a='1').a == 1",
     "requests": "package.Request('GET', 'http://127.0.0.1/').prepare().method == 'GET'",
     "sqlalchemy": "str(package.select(package.column('a'))) != ''",
-    "attrs": "package.make_class('C', ['a'])(1).a == 1",
+    "aiohttp": "package.FormData({'a': '1'}) is not None",
     "jinja2": "package.Template('{{ a }}').render(a=1) == '1'",
     "PIL": "__import__('PIL.Image').Image.new('L', (1, 1)).size == (1, 1)",
     "yaml": "package.safe_load('[1]') == [1]",
 }
 
 SCRIPT = """
-import importlib, sys
+import sys
 from machine import Plan, Reporter, RunConfig, open_store, replay, run
 
 name, use, mode, plain = sys.argv[1:]
 
 def act():
-    package = importlib.import_module(name) if mode == "allow" else __import__(name)
+    package = __import__(name)
     assert eval(use), use
 
 async def coroutine(ctx, io, rec):
@@ -74,12 +74,11 @@ def require(module, distribution):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plain", ["async", "plain"])
-@pytest.mark.parametrize("mode", ["warn", "error"])
 @pytest.mark.parametrize("name", PACKAGES)
-def test_a_first_import_within_a_handler_goes_as_elsewhere(name, mode, plain):
+def test_a_first_import_within_a_handler_goes_as_elsewhere(name, plain):
     require(name, PACKAGES[name])
     found = subprocess.run(
-        [sys.executable, "-c", SCRIPT, name, USES[name], mode, plain],
+        [sys.executable, "-c", SCRIPT, name, USES[name], "error", plain],
         capture_output=True,
         text=True,
         check=False,
