@@ -12,16 +12,17 @@ import functools
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import PurePath
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Final
 
 import attrs
 
 from machine.io.elsewhere import FORK_EXEC, announce_programs, follow_threads
 from machine.io.places import Origin, above, is_harmless, origin_of
-from machine.io.static import is_a, never_raises, static_name
+from machine.io.static import is_a, module_dict, never_raises, static_name
 from machine.io.temporary import is_temporary
 from machine.io.undeclared import WATCHING, Watch
 
@@ -196,7 +197,9 @@ def _that_counts(event: str, act: Act, args: tuple[Any, ...], frame: FrameType, 
         return None
     if act.by is By.ANYONE:
         return act
-    return act if _leading(frame, watch) is Origin.OWN else None
+    if _leading(frame, watch) is not Origin.OWN or (act is _READS and _came_with_a_package(args[0])):
+        return None
+    return act
 
 
 def _leading(frame: FrameType, watch: Watch) -> Origin | None:
@@ -221,6 +224,25 @@ def _is_of_time_zones(path: Any) -> bool:
     """Say whether a file is one of those that `zoneinfo`, which is written in C, reads for itself."""
     places = static_name("zoneinfo._tzpath", "TZPATH")
     return isinstance(path, str) and is_a(places, tuple) and path.startswith(places)
+
+
+@never_raises(False)  # noqa: FBT003 - whether it did
+def _came_with_a_package(path: Any) -> bool:
+    """Say whether a file is in the folder of a package that is loaded, as what `importlib.resources` gives.
+
+    It changes with the code, and like the code.
+    """
+    text = os.fsdecode(path)
+    folders = tuple(f"{folder}{os.sep}" for folder in _package_folders())
+    return text.startswith(folders) or os.path.realpath(text).startswith(folders)
+
+
+def _package_folders() -> Iterator[str]:
+    """Yield the folders of the packages that are loaded, of namespaces not."""
+    for module in list(sys.modules.values()):
+        inside = module_dict(module) if is_a(module, ModuleType) else {}
+        if is_a(inside.get("__file__"), str) and is_a(paths := inside.get("__path__"), list):
+            yield from (folder for folder in paths or () if is_a(folder, str))
 
 
 def _is_in_memory(database: Any) -> bool:

@@ -316,6 +316,10 @@ def imports():
 def reads_what_came_with_a_package():
     assert importlib.resources.files("guarded_package") is not None
     assert importlib.import_module("pkgutil").get_data("guarded_package", "data.txt") == b"data"
+    data = importlib.resources.files("guarded_package") / "data.txt"
+    assert data.read_text() == "data"
+    with importlib.resources.as_file(data) as path, open(path) as file:
+        assert file.read() == "data"
 
 
 HARMLESS = {

@@ -95,6 +95,13 @@ def sent(port):
         one.recv(4096)
 
 
+def requested(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/")
+    connection.getresponse().read()
+    connection.close()
+
+
 def unwatched(function, *args):
     """Do it in a thread, as code that waits for no answer does."""
     thread = threading.Thread(target=function, args=args)
@@ -137,7 +144,7 @@ PLAIN = {
     "sqlite": lambda port: in_database(),
     "urllib": posted,
     "a raw socket": sent,
-    "http.client": lambda port: http.client.HTTPConnection("127.0.0.1", port).request("POST", "/"),
+    "http.client": requested,
     "a thread": lambda port: unwatched(posted, port),
     "a thread in a thread": lambda port: unwatched(unwatched, posted, port),
     "a pool of threads": lambda port: pooled(posted, port),
