@@ -150,7 +150,7 @@ def test_what_goes_round_io_is_refused_when_recorded_and_when_replayed(suite, do
 
 
 def test_a_test_may_allow_what_it_names_and_nothing_else(suite):
-    around = 'import time; open("out.txt", "a").write("x")\n    ctx["total"] ='
+    around = 'import time; open("out.txt", "a").close()\n    ctx["total"] ='
     suite.change('ctx["total"] =', around)
     result = suite.run("--golden=record-missing")
     assert '@pytest.mark.golden(allow=["open"])' in said(result)
