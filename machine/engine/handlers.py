@@ -64,6 +64,8 @@ class Doorkeeper:
         self._looks = undeclared_io is not UndeclaredIo.ALLOW or refuse is not None
         self._watches = Watch if undeclared_io is UndeclaredIo.ALLOW else _WATCH
         self._allowed = ALLOWED.get()
+        if refuse is not None:  # a second run is made within a run that may have nobody look
+            guard.install()
         self.failure: BaseException | None = None
         """What the reporter raised when it was told, which ends the run."""
 
