@@ -88,12 +88,13 @@ LONG = [
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
     """The test suite, on every supported interpreter this machine has."""
-    session.install("-q", ".[test]")
+    # the packages that handlers are tried to import first are installed once, and then none of them may be missing
+    first = session.python == FOUND[0]
+    session.install("-q", ".[test,imports]" if first else ".[test]")
     # what takes long and does not depend on the interpreter runs once, on the first: campaigns of crashes, of
     # orders and of random values, and whole test sessions and commands in processes of their own
-    first = session.python == FOUND[0]
     once = [] if first else [f"--ignore=tests/{path}" for path in LONG]
-    env = {"MACHINE_FIGHT_SECONDS": "30"} if first else {}
+    env = {"MACHINE_FIGHT_SECONDS": "30", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
     session.run("python", "-m", "pytest", "-q", "-n", "auto", *once, *session.posargs, env=env)
 
 

@@ -82,6 +82,7 @@ class Code(StrEnum):
     UNDECLARED_IO = "undeclared_io"
     ATTEMPT_CLOSED = "attempt_closed"
     TASK_LEFT_BEHIND = "task_left_behind"
+    IO_IN_ANOTHER_LOOP = "io_in_another_loop"
     # context
     CONTEXT_CONFLICT = "context_conflict"
     CONTEXT_EDGE_MISSING = "context_edge_missing"

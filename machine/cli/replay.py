@@ -41,8 +41,9 @@ def replay(
     """Run the handlers again on the recorded facts, and compare.
 
     Every event and every snapshot is compared byte for byte. Nothing is written, nothing goes outside,
-    nothing is waited for. The result is identical (exit code 0), or the first divergence with its likely
-    cause (exit code 1; 3 when the recording is damaged).
+    nothing is waited for; what a handler would do to the outside without io is refused. The result is
+    identical (exit code 0), or the first divergence with its likely cause (exit code 1; 3 when the
+    recording is damaged).
 
     Of many runs, those that are not identical are told in full, in the order given, and then how many there are
     of each kind. The exit code is the highest of those that the runs would have alone.
@@ -58,7 +59,7 @@ def replay(
         The plan to replay against, when it is not the one the run was started from.
     undeclared_io
         What becomes of what handlers do without io, when it is not to be as the run was configured: error, warn
-        or allow.
+        or allow. What reaches or changes the outside is refused but with allow, which does it again.
     schedules
         How many other schedules to replay one run under.
     seed

@@ -36,6 +36,7 @@ class Finding:
     file: str
     line: int
     remedy: str
+    effect: bool = False
 
 
 @attrs.frozen

@@ -23,7 +23,7 @@ from machine.engine.cancellation import Cancellations, Stopped
 from machine.engine.control import Control
 from machine.engine.driven import DrivenLog, Opening
 from machine.engine.ending import Ending
-from machine.engine.handlers import Doorkeeper
+from machine.engine.handlers import Doorkeeper, Refuse
 from machine.engine.log import TimedOut
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
@@ -95,6 +95,8 @@ class Run:
     opening: Opening | None = None
     snapshot: Snapshot | None = None
     second: Second | None = None
+    refuse: Refuse | None = None
+    """In a replay, what is raised in place of what a handler would do to the outside without `io`."""
     schedule: Schedule | None = None
     """Only where states run side by side."""
     busy: set[str] = attrs.field(factory=set, init=False)
@@ -119,7 +121,7 @@ class Run:
 
     def __attrs_post_init__(self) -> None:
         clock = (lambda: time.monotonic() - self.log.waited) if self.live else None
-        self._door = Doorkeeper(self.config.undeclared_io, self.reporter, clock=clock)
+        self._door = Doorkeeper(self.config.undeclared_io, self.reporter, clock=clock, refuse=self.refuse)
         at_a_time = self.config.execution_mode.max_concurrency
         # a replay waits for nothing that others could use, and a second run makes one attempt after the other
         alone = not self.live or self.second is not None

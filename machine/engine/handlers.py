@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 from anyio.lowlevel import current_token
@@ -28,12 +28,14 @@ from machine.io.monitored import MonitoredWatch
 from machine.io.profiled import ProfiledWatch
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope
-from machine.io.undeclared import WATCHING, Undeclared, Watch, guarded, unguarded
+from machine.io.undeclared import ALLOWED, WATCHING, Undeclared, Watch, guarded, unguarded
 from machine.kernel.context import Context
 from machine.plan import is_plain
 from machine.state import Handler
 
-__all__ = ["Doorkeeper"]
+__all__ = ["Doorkeeper", "Refuse"]
+
+Refuse: TypeAlias = Callable[[AttemptScope, Undeclared], BaseException]
 
 _WATCH: Final[type[Watch]] = MonitoredWatch if sys.version_info >= (3, 12) else ProfiledWatch
 
@@ -41,16 +43,29 @@ _WATCH: Final[type[Watch]] = MonitoredWatch if sys.version_info >= (3, 12) else 
 class Doorkeeper:
     """Calls the handlers of one run, and sees to it that nothing they do gets round `io` unseen.
 
-    What that means is `undeclared_io`; with `allow` nobody looks, and nothing is installed.
+    What that means is `undeclared_io`; with `allow` nobody looks, and nothing is installed. In a replay `refuse`
+    is given: it returns what is raised in place of what would reach or change the outside, whatever the recording
+    allowed.
     """
 
     def __init__(
-        self, undeclared_io: UndeclaredIo, reporter: Reporter, *, clock: Callable[[], float] | None = None
+        self,
+        undeclared_io: UndeclaredIo,
+        reporter: Reporter,
+        *,
+        clock: Callable[[], float] | None = None,
+        refuse: Refuse | None = None,
     ) -> None:
         """`clock` counts the seconds in which the event loop is the handlers'; None where nobody minds."""
         self._undeclared_io = undeclared_io
         self._reporter = reporter
         self._clock = clock
+        self._refuse = refuse
+        self._looks = undeclared_io is not UndeclaredIo.ALLOW or refuse is not None
+        self._watches = Watch if undeclared_io is UndeclaredIo.ALLOW else _WATCH
+        self._allowed = ALLOWED.get()
+        if refuse is not None:  # a second run is made within a run that may have nobody look
+            guard.install()
         self.failure: BaseException | None = None
         """What the reporter raised when it was told, which ends the run."""
 
@@ -61,17 +76,18 @@ class Doorkeeper:
         if (
             outer is not None
         ):  # in a handler: that there is a run is to be seen, what it does is its own affair
-            outer.note("machine.run", "drives a run of its own", None, inspect.currentframe())
+            frame, live = inspect.currentframe(), self._refuse is None
+            outer.note("machine.run", "drives a run of its own", None, frame, effect=live)
         with unguarded():
-            if self._undeclared_io is UndeclaredIo.ALLOW:
+            if not self._looks:
                 yield
                 return
             guard.install()
-            _WATCH.listen()
+            self._watches.listen()
             try:
                 yield
             finally:
-                _WATCH.unlisten()
+                self._watches.unlisten()
 
     async def reconcile(self, scope: AttemptScope, ctx: Context, io: IoProvider, effect: Any) -> Any:
         """Call the reconcile function of an attempt's state on an effect without an outcome."""
@@ -95,7 +111,7 @@ class Doorkeeper:
         `cancellations` is told of those that reach it. Raises what it raises.
         """
         cancellations = cancellations or Cancellations()
-        if self._undeclared_io is UndeclaredIo.ALLOW:
+        if not self._looks:
             if plain:
                 return await _in_thread(scope.state.id, function, ctx, io, third)
             return await self._apart(scope, cancellations, function, ctx, io, third)
@@ -134,7 +150,7 @@ class Doorkeeper:
         key = scope.state.meta.idempotency
         if not callable(key):
             return key
-        if self._undeclared_io is UndeclaredIo.ALLOW:
+        if not self._looks:
             value = key(ctx)
         else:
             watch = self._watch(scope, key, plain=True, remedy="compute the idempotency key from the context")
@@ -150,9 +166,23 @@ class Doorkeeper:
 
     def _watch(self, scope: AttemptScope, function: Any, *, plain: bool, remedy: str | None = None) -> Watch:
         found = functools.partial(self._found, scope, set())
-        return _WATCH(found, function, plain=plain, remedy=remedy, alone=lambda: scope.quiet.alone)
+        return self._watches(
+            found,
+            function,
+            plain=plain,
+            remedy=remedy,
+            alone=lambda: scope.quiet.alone,
+            follows=self._refuse is not None,
+            effects_only=self._undeclared_io is UndeclaredIo.ALLOW,
+        )
 
     def _found(self, scope: AttemptScope, seen: set[tuple[str, int, str]], what: Undeclared) -> None:
+        if what.event in self._allowed:
+            return
+        # what was refused when it was recorded too, is refused in the same way, to the same end
+        as_recorded = self._undeclared_io is UndeclaredIo.ERROR and not scope.closed
+        if self._refuse is not None and what.effect and not as_recorded:
+            raise self._refuse(scope, attrs.evolve(what, does=scope.vault.text(what.does)))
         if self._undeclared_io is UndeclaredIo.ERROR:
             error = StateError(
                 f"{scope.state.id} {scope.vault.text(what.does)} without io at {what.place}",

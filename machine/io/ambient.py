@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import attrs
 
+from machine.io.static import is_a
+
 __all__ = ["AMBIENT", "Ambient", "Found", "resolved"]
 
 
@@ -43,7 +45,7 @@ class Ambient:
         if not self.shows or callee is None:
             return f"{self.does} ({self.name})"
         value = _argument(callee, 1)
-        return f"{self.does} {value!r}" if isinstance(value, str) else self.does
+        return f"{self.does} {str.__repr__(value)}" if is_a(value, str) else self.does
 
 
 def _argument(callee: FrameType, position: int) -> Any:
@@ -65,7 +67,7 @@ def _at_most(count: int) -> Callable[[FrameType], bool]:
 def _is_shared(callee: FrameType) -> bool:
     """Say whether a method of a generator is called on the one that all share, or on the system's."""
     generator = _argument(callee, 0)
-    return generator is _SHARED or isinstance(generator, random.SystemRandom)
+    return generator is _SHARED or is_a(generator, random.SystemRandom)
 
 
 def _is_unseeded(callee: FrameType) -> bool:

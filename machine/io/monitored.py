@@ -15,6 +15,7 @@ from typing import Any, Final
 from machine.io.ambient import resolved
 from machine.io.own_calls import own_code, seen_builtin, seen_function
 from machine.io.own_code import OwnCode
+from machine.io.static import never_raises
 from machine.io.undeclared import WATCHING, Watch
 
 __all__ = ["MonitoredWatch"]
@@ -97,6 +98,7 @@ class MonitoredWatch(Watch):
         _tool.stale = True
 
 
+@never_raises(None)
 def _refresh(watch: Watch) -> None:
     with _tool.lock:
         _tool.stale = False

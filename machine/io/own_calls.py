@@ -12,17 +12,20 @@ from typing import Any, Final
 
 from machine.io.ambient import Ambient
 from machine.io.own_code import OwnCode, packages_of
-from machine.io.places import Origin, is_harmless, origin_of
+from machine.io.places import Origin, is_harmless, name_of, origin_of
+from machine.io.static import is_a, never_raises
 from machine.io.undeclared import Watch
 
-__all__ = ["own_code", "seen_builtin", "seen_function"]
+__all__ = ["own_caller", "own_code", "seen_builtin", "seen_function"]
 
 _MOST_KEPT: Final = 256
 _CALLED: Final = (FunctionType, MethodType, functools.partial)
 _THROUGH: Final = {
     "os._Environ.": frozenset({"os", "collections.abc"}),  # the methods of a mapping call one another
-    "threading.": frozenset({"threading", "concurrent.futures.thread", "concurrent.futures._base"}),
-    "concurrent.": frozenset({"concurrent.futures._base"}),
+    "threading.": frozenset(
+        {"threading", "concurrent.futures.thread", "concurrent.futures._base", "machine.io.elsewhere"}
+    ),
+    "concurrent.": frozenset({"concurrent.futures._base", "machine.io.elsewhere"}),
 }
 """Modules that may stand between own code and what it calls, by the beginning of its name."""
 
@@ -35,37 +38,58 @@ def own_code(function: Any) -> OwnCode:
 
     The functions that one `def` makes have theirs in common, and only what each holds is looked at again.
     """
-    if not isinstance(function, _CALLED):
+    if not is_a(function, *_CALLED):
         function = type(function)
-    code = getattr(function, "__code__", function)
+    code = function.__code__ if is_a(function, FunctionType) else _code_of(function)
     key = id(code), len(sys.modules)
     _, own = _kept.get(key, (None, None))
     if own is None:
         while len(_kept) >= _MOST_KEPT:
-            _kept.pop(next(iter(_kept)), None)  # the oldest; another thread may have been faster
+            _kept.pop([*_kept][0], None)  # noqa: RUF015 - the oldest; in one step, for other threads do so too
         own = OwnCode(packages_of(function))
         own.reach(function)
         _kept[key] = code, own
-    elif isinstance(function, FunctionType) and (function.__closure__ or function.__defaults__):
+    elif is_a(function, FunctionType) and (function.__closure__ or function.__defaults__):
         own.reach_held(function)
     return own
 
 
+def _code_of(function: Any) -> Any:
+    """Return what the code of a bound method is known by, of anything else the thing itself."""
+    inner = function.__func__ if is_a(function, MethodType) else function
+    return inner.__code__ if is_a(inner, FunctionType) else inner
+
+
 def seen_builtin(ambient: Ambient, caller: FrameType, watch: Watch) -> None:
     """Tell a watch that the code of a frame is about to call a builtin, if that counts."""
-    if (ambient.counts is None or ambient.counts(caller)) and not is_harmless(caller):
+    if _counts(ambient, caller, caller):
         watch.note(ambient.name, ambient.told(None), ambient.instead, caller)
 
 
 def seen_function(ambient: Ambient, callee: FrameType, watch: Watch) -> None:
     """Tell a watch of a function that has just been entered, if the user's own code called it."""
+    caller = _own_caller(ambient, callee, watch)
+    if caller is not None and _counts(ambient, callee, caller):
+        watch.note(ambient.name, ambient.told(callee), ambient.instead, caller)
+
+
+@never_raises(False)  # noqa: FBT003 - whether it counts
+def _counts(ambient: Ambient, frame: FrameType, caller: FrameType) -> bool:
+    return (ambient.counts is None or ambient.counts(frame)) and not is_harmless(caller)
+
+
+@never_raises(None)
+def _own_caller(ambient: Ambient, callee: FrameType, watch: Watch) -> FrameType | None:
+    """Return the frame of the user's own that called a function, None where another did."""
     caller = callee.f_back
     through = next((names for prefix, names in _THROUGH.items() if ambient.name.startswith(prefix)), ())
-    while caller is not None and caller.f_globals.get("__name__") in through:
+    while caller is not None and name_of(caller.f_globals) in through:
         caller = caller.f_back
-    while caller is not None and origin_of(caller, watch.own) is Origin.MADE:
-        caller = caller.f_back
-    if caller is None or origin_of(caller, watch.own) is not Origin.OWN:
-        return
-    if (ambient.counts is None or ambient.counts(callee)) and not is_harmless(caller):
-        watch.note(ambient.name, ambient.told(callee), ambient.instead, caller)
+    return own_caller(caller, watch)
+
+
+def own_caller(frame: FrameType | None, watch: Watch) -> FrameType | None:
+    """Return the frame of the user's own that a call is made in, or in what was made for it, None for others."""
+    while frame is not None and origin_of(frame, watch.own) is Origin.MADE:
+        frame = frame.f_back
+    return frame if frame is not None and origin_of(frame, watch.own) is Origin.OWN else None

@@ -9,15 +9,17 @@ import functools
 import inspect
 import sys
 from collections.abc import Iterable, Iterator
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from machine.io.ambient import resolved
-from machine.io.places import is_own
+from machine.io.places import is_made, is_own
+from machine.io.static import class_dict, held_by, is_a, module_dict, module_of, never_raises
 
 __all__ = ["OwnCode", "packages_of"]
 
 
+@never_raises(frozenset[str]())
 def packages_of(function: Any) -> frozenset[str]:
     """Return the top package of a handler: its code is the user's own even where it is installed."""
     module = getattr(inspect.unwrap(function) if callable(function) else function, "__module__", None)
@@ -72,59 +74,64 @@ class OwnCode:
 
     def _follow(self) -> None:
         while self._pending:
-            for value in list(vars(self._pending.pop()).values()):
+            for value in list(module_dict(self._pending.pop()).values()):
                 self._thing(value)
         self._seen.clear()  # functions come and go; code and modules stay
 
+    @never_raises(None)
     def _module(self, module: Any) -> None:
-        if not isinstance(module, ModuleType):
+        if not is_a(module, ModuleType):
             return
-        name = module.__name__
-        if self._modules.get(name) is module or not is_own(
-            getattr(module, "__file__", None) or "", vars(module), self.own
-        ):
+        inside = module_dict(module)
+        name, file = inside.get("__name__"), inside.get("__file__")
+        if type(name) is not str or self._modules.get(name) is module:
             return
-        if getattr(module, "__file__", None) is None and name != "__main__":
+        if not is_own(file if type(file) is str else "", inside, self.own):
+            return
+        if file is None and name != "__main__":
             return  # built in, or a namespace with nothing in it
         self._modules[name] = module
         self._pending.append(module)
 
+    @never_raises(None)
     def _thing(self, value: Any) -> None:
-        if isinstance(value, ModuleType):
+        if is_a(value, ModuleType):
             self._module(value)
             return
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
-        if isinstance(value, FunctionType):
+        if is_a(value, FunctionType):
             self._function(value)
-        elif isinstance(value, type):
+        elif is_a(value, type):
             self._class(value)
-        elif isinstance(value, classmethod | staticmethod):
+        elif is_a(value, classmethod, staticmethod):
             self._thing(value.__func__)
-        elif isinstance(value, property):
+        elif is_a(value, property):
             for part in (value.fget, value.fset, value.fdel):
                 self._thing(part)
-        elif isinstance(value, functools.partial | functools.partialmethod | functools.cached_property):
+        elif is_a(value, functools.partial, functools.partialmethod, functools.cached_property):
             self._thing(value.func)
-        elif inspect.ismethod(value):
+        elif is_a(value, MethodType):
             self._thing(value.__func__)
             self._thing(type(value.__self__))
-        elif (inner := inspect.getattr_static(value, "__wrapped__", None)) is not None:
+        elif (inner := held_by(value, "__wrapped__")) is not None:
             self._thing(inner)
-        elif type(value).__module__ not in {"builtins", None}:
+        elif module_of(type(value)) != "builtins":
             self._class(type(value))
 
     def _class(self, cls: type[Any]) -> None:
         # one made in a function is not among what its module holds
-        module = sys.modules.get(cls.__module__)
-        if module is None or not is_own(getattr(module, "__file__", None) or "", vars(module), self.own):
+        module: Any = sys.modules.get(module_of(cls))
+        if not is_a(module, ModuleType):
+            return
+        inside = module_dict(module)
+        file = inside.get("__file__")
+        if not is_own(file if type(file) is str else "", inside, self.own):
             return
         self._module(module)
-        for value in list(vars(cls).values()):
-            if isinstance(
-                value, FunctionType | classmethod | staticmethod | property | functools.cached_property
-            ):
+        for value in list(class_dict(cls).values()):
+            if is_a(value, FunctionType, classmethod, staticmethod, property, functools.cached_property):
                 self._thing(value)
 
     def _function(self, function: FunctionType) -> None:
@@ -133,13 +140,26 @@ class OwnCode:
         if wrapped is not None:
             self._thing(wrapped)
         if not is_own(code.co_filename, function.__globals__, self.own):
+            self._made(function)
             return
         for inner in _nested(code):
             if id(inner) not in self._codes:
                 self._codes[id(inner)] = inner
                 self._named(inner, function.__globals__)
-        self._module(sys.modules.get(str(function.__module__)))
+        if type(function.__module__) is str:
+            self._module(sys.modules.get(function.__module__))
         self._holds(function)
+
+    def _made(self, function: FunctionType) -> None:
+        """Take in what was made for a class of the user's, if it holds what is looked for: a `default_factory`."""
+        code, before = function.__code__, len(self.held)
+        if not is_made(code.co_filename, function.__globals__):
+            return
+        self._holds(function)
+        for name in code.co_names:
+            self._hold(function.__globals__.get(name))
+        if len(self.held) != before:
+            self._codes[id(code)] = code
 
     def _holds(self, function: FunctionType) -> None:
         for cell in function.__closure__ or ():
@@ -153,7 +173,7 @@ class OwnCode:
     def _hold(self, value: Any) -> None:
         if type(value) in _PLAIN:
             return
-        if isinstance(value, ModuleType | BuiltinFunctionType) or id(value) in resolved().targets:
+        if is_a(value, ModuleType, BuiltinFunctionType) or id(value) in resolved().targets:
             self.held[id(value)] = value
         self._thing(value)
 
@@ -162,7 +182,7 @@ class OwnCode:
         package = namespace.get("__package__")
         for name in code.co_names:
             self._module(sys.modules.get(name))
-            if package:
+            if type(package) is str:
                 self._module(sys.modules.get(f"{package}.{name}"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["Origin", "above", "is_harmless", "is_own", "origin_of", "own_frame"]
+__all__ = ["Origin", "above", "is_harmless", "is_made", "is_own", "name_of", "origin_of", "own_frame"]
 
 
 class Origin(Enum):
@@ -63,14 +63,20 @@ _HARMLESS: Final = frozenset(
 
 def is_harmless(frame: FrameType | None) -> bool:
     """Say whether what a frame does, the handler does only to import, to log, to tell of an error or the like."""
-    return any(str(at.f_globals.get("__name__")).partition(".")[0] in _HARMLESS for at in above(frame))
+    return any(name_of(at.f_globals).partition(".")[0] in _HARMLESS for at in above(frame))
 
 
 def above(frame: FrameType | None) -> Iterator[FrameType]:
     """Yield the frames of the handler's stack, innermost first."""
-    while frame is not None and frame.f_globals.get("__name__") not in _BOTTOMS:
+    while frame is not None and name_of(frame.f_globals) not in _BOTTOMS:
         yield frame
         frame = frame.f_back
+
+
+def name_of(namespace: dict[str, Any]) -> str:
+    """Return the name of the module whose globals these are, empty when they have none."""
+    name = dict.get(namespace, "__name__")  # of an object that is derived from dict, no method of its own
+    return name if type(name) is str else ""
 
 
 def own_frame(frame: FrameType | None, own: frozenset[str]) -> FrameType | None:
@@ -88,12 +94,18 @@ def is_own(filename: str, namespace: dict[str, Any], own: frozenset[str]) -> boo
     return _origin(filename, namespace, own) is Origin.OWN
 
 
+def is_made(filename: str, namespace: dict[str, Any]) -> bool:
+    """Say whether code of a file, with these globals, was made at run time for some module."""
+    return _origin(filename, namespace, frozenset()) is Origin.MADE
+
+
 def _origin(filename: str, namespace: dict[str, Any], own: frozenset[str]) -> Origin:
     if filename.startswith("<") and not filename.startswith("<frozen "):
         # code without a file: of `python -c` or a prompt, or made by a library in a module that has one
-        return Origin.MADE if "__file__" in namespace or "__name__" not in namespace else Origin.OWN
+        is_module = dict.__contains__(namespace, "__name__")
+        return Origin.MADE if dict.__contains__(namespace, "__file__") or not is_module else Origin.OWN
     found = _origin_of_file(filename)
-    if found is Origin.LIBRARY and own and str(namespace.get("__name__")).partition(".")[0] in own:
+    if found is Origin.LIBRARY and own and name_of(namespace).partition(".")[0] in own:
         return Origin.OWN
     return found
 

@@ -14,9 +14,9 @@ from types import FrameType
 from typing import Any, Final, Self
 
 from machine.io.ambient import resolved
-from machine.io.own_calls import own_code, seen_builtin, seen_function
+from machine.io.own_calls import own_caller, own_code, seen_builtin, seen_function
 from machine.io.own_code import OwnCode
-from machine.io.places import Origin, origin_of
+from machine.io.static import module_dict, never_raises
 from machine.io.undeclared import WATCHING, Watch
 
 __all__ = ["ProfiledWatch"]
@@ -156,7 +156,7 @@ def _profile(frame: FrameType, event: str, arg: Any) -> None:
     if event == "c_call":
         ambient = resolved().builtins.get(arg)
         watch = WATCHING.get() if ambient is not None else None
-        if ambient and watch and origin_of(frame, watch.own) is Origin.OWN:
+        if ambient and watch and own_caller(frame, watch) is not None:
             seen_builtin(ambient, frame, watch)
     elif event == "call":
         ambient = resolved().codes.get(id(frame.f_code))
@@ -164,14 +164,15 @@ def _profile(frame: FrameType, event: str, arg: Any) -> None:
             seen_function(ambient, frame, watch)
 
 
+@never_raises(True)  # noqa: FBT003 - then it is looked at
 def _is_suspect(own: OwnCode) -> bool:
     """Say whether the code has a name of what is looked for, and of what leads there; or an alias of it."""
     found = resolved()
-    values = [value for module in own.modules for value in vars(module).values()]
+    values = [value for module in own.modules for value in list(module_dict(module).values())]
     values += own.held.values()
     bound = set(map(id, values))
     if bound & found.targets or any(type(value) is type(len) and value in found.builtins for value in values):
         return True
     names = {name for code in own.codes for name in code.co_names}
-    bound |= {id(sys.modules[name]) for name in names if name in sys.modules}
+    bound |= {id(sys.modules.get(name)) for name in names}
     return any(word in names and bound & leading for word, leading in found.words.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
@@ -159,6 +160,8 @@ class AttemptScope:
     """What knows of sleeps that were cut, where they are slept."""
     overlooked: Callable[[StateError], None] | None = None
     """Who is told of such a use when the attempt has been recorded as completed."""
+    _thread: int = attrs.field(factory=threading.get_ident, init=False)
+    """The thread of the event loop that drives the run."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
 
     @property
@@ -181,8 +184,17 @@ class AttemptScope:
     def check_open(self, use: str) -> None:
         """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on.
 
-        `use` says in words what the handler is about to do.
+        `use` says in words what the handler is about to do. Also (`io_in_another_loop`) where it is asked on an
+        event loop of another thread: in which order threads come by is in no recording, and what one of them waits
+        for, another loop cannot wake it from.
         """
+        if threading.get_ident() != self._thread:
+            raise StateError(
+                f"{self.state.id} uses its io or rec on an event loop of another thread",
+                code=Code.IO_IN_ANOTHER_LOOP,
+                hint="await it in the handler, and give the thread what came of it; threads of a handler that "
+                "is a plain function may call io",
+            )
         reason = self.log.abort()
         if reason is not None:
             raise reason

@@ -16,11 +16,14 @@ from typing import Any, Final
 
 import attrs
 
+from machine.io.own_code import packages_of
 from machine.io.places import own_frame
+from machine.io.static import never_raises
 
-__all__ = ["WATCHING", "Undeclared", "Watch", "behind_io", "guarded", "unguarded"]
+__all__ = ["ALLOWED", "SETTING", "WATCHING", "Undeclared", "Watch", "behind_io", "guarded", "unguarded"]
 
-NO_CALL: Final = "make it a transport of the run's own, or set undeclared_io"
+SETTING: Final = ", or set undeclared_io"
+NO_CALL: Final = f"make it a transport of the run's own{SETTING}"
 
 
 @attrs.frozen
@@ -28,7 +31,8 @@ class Undeclared:
     """One thing that a handler was about to do by itself.
 
     `event` names it as Python does (`time.time`, or the audit event `socket.connect`), `does` says it in words,
-    `file` and `line` are where the handler's code led to it, and `remedy` is what to write instead.
+    `file` and `line` are where the handler's code led to it, and `remedy` is what to write instead. `effect` says
+    whether it reaches or changes the outside, which no replay does; else it is learned from the outside.
     """
 
     event: str
@@ -36,6 +40,7 @@ class Undeclared:
     file: str
     line: int
     remedy: str
+    effect: bool = False
 
     @property
     def place(self) -> str:
@@ -51,7 +56,8 @@ class Watch:
 
     `found` is called in place, before the thing is done; what it raises is raised there, and then it is not done.
     `function` is what will be called, `remedy` what to do instead where that is no call of `io`; `alone` says
-    whether it has started no task of its own.
+    whether it has started no task of its own. One that `follows` goes into the threads that are started, where it
+    has `effects_only`: it is told of nothing but what reaches or changes the outside.
     """
 
     def __init__(
@@ -62,10 +68,16 @@ class Watch:
         plain: bool,
         remedy: str | None = None,
         alone: Callable[[], bool] = lambda: True,
+        follows: bool = False,
+        effects_only: bool = False,
     ) -> None:
         self.own: frozenset[str] = frozenset()
         """The packages whose code is the handler's own although it is installed like a library."""
         self.alone = alone
+        self.follows = follows
+        self.effects_only = effects_only
+        self.temporary: set[str] = set()
+        """What the handler has made with `tempfile`: what is done there, nobody else can see."""
         self._function = function
         self._found = found
         self._plain = plain
@@ -82,16 +94,45 @@ class Watch:
 
     def reach(self, function: Callable[..., Any]) -> None:
         """See to it that the code of what will be called is looked at, and what that can reach."""
+        self.own = packages_of(function)
 
-    def note(self, event: str, does: str, instead: str | None, frame: FrameType | None) -> None:
-        """Tell of what the code of `frame` is about to do; `instead` is the call of `io` to make."""
+    def in_thread(self) -> Watch:
+        """Return the watch over a thread that the code which is watched starts."""
+        watch = Watch(
+            self._found,
+            self._function,
+            plain=self._plain,
+            remedy=self._remedy,
+            follows=True,
+            effects_only=True,
+        )
+        watch.temporary = self.temporary
+        return watch
+
+    def note(
+        self,
+        event: str,
+        does: str,
+        instead: str | None,
+        frame: FrameType | None,
+        *,
+        remedy: str | None = None,
+        effect: bool = False,
+    ) -> None:
+        """Tell of what the code of `frame` is about to do.
+
+        `instead` is the call of `io` to make, `remedy` what to do where that is none; `effect` says whether it
+        reaches or changes the outside.
+        """
+        if self.effects_only and not effect:
+            return
         at = own_frame(frame, self.own)
         file, line = (at.f_code.co_filename, at.f_lineno) if at is not None else _home(self._function)
         call = instead if self._plain else f"await {instead}"
-        remedy = self._remedy or (f'use "{call}"' if instead else NO_CALL)
+        remedy = self._remedy or remedy or (f'use "{call}"' if instead else NO_CALL)
         token = WATCHING.set(None)  # whatever is made of it may write to a log of its own
         try:
-            self._found(Undeclared(event, does, file, line, remedy))
+            self._found(Undeclared(event, does, file, line, remedy, effect))
         finally:
             WATCHING.reset(token)
 
@@ -120,6 +161,11 @@ WATCHING: Final[ContextVar[Watch | None]] = ContextVar("machine_watching", defau
 """The watch over the code that runs in this context, None where nobody watches."""
 
 
+ALLOWED: Final[ContextVar[frozenset[str]]] = ContextVar("machine_allowed", default=frozenset())
+"""The events that runs and replays driven in this context let through: a golden test may name some."""
+
+
+@never_raises(("<unknown>", 0))
 def _home(function: Any) -> tuple[str, int]:
     """Return where a handler stands, for what no line of the user's own led to."""
     code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)

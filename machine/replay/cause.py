@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import Final
 
 import attrs
 
@@ -13,7 +14,9 @@ from machine.engine.source import literals, shown
 from machine.plan import Graph
 from machine.replay.divergence import Cause, Divergence, DivergenceKind
 
-__all__ = ["explained"]
+__all__ = ["UNDECLARED", "explained"]
+
+UNDECLARED: Final = "what a handler does without io is in no recording, and a replay does not do it again"
 
 
 def explained(divergence: Divergence, graph: Graph, then: BuildProvenance | None) -> Divergence:
@@ -29,8 +32,9 @@ def explained(divergence: Divergence, graph: Graph, then: BuildProvenance | None
         cause, text = Cause.PLAN_CHANGED, "states, edges or metadata of the plan are not those recorded"
         return attrs.evolve(divergence, cause=cause, cause_text=text)
     state_id = divergence.state_id
+    undeclared = divergence.kind is DivergenceKind.UNDECLARED_IO
     if then is None or state_id is None:
-        text = "the recording does not say which code it was made by"
+        text = UNDECLARED if undeclared else "the recording does not say which code it was made by"
         return attrs.evolve(divergence, cause=Cause.UNKNOWN, cause_text=text)
     now = code_of_states(graph)
     changed = [
@@ -52,6 +56,8 @@ def explained(divergence: Divergence, graph: Graph, then: BuildProvenance | None
             cause_text=f"the code of {', '.join(upstream)}, which ran before it, has changed",
             code=[line for other in upstream for line in _lines(other, then, now)],
         )
+    if undeclared:
+        return attrs.evolve(divergence, cause=Cause.NOTHING_CHANGED, cause_text=UNDECLARED)
     text = (
         f"the code of {state_id} has not changed: a constant, another module or a library has, "
         "or it is nondeterministic (time, randomness, the environment, set order, ... that did not come through io)"

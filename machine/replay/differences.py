@@ -24,6 +24,7 @@ from machine.events import (
     StateFailed,
 )
 from machine.io.call import Call
+from machine.io.undeclared import SETTING, Undeclared
 from machine.kernel.snapshot import Snapshot
 from machine.plan import parts_of
 from machine.replay.asked import asked
@@ -96,6 +97,16 @@ class Differences:
             summary=f"the handler waits for a call of {fact.namespace} that it had given up when it was recorded",
             recorded=codec.event_to_json(fact),
             now=self._call(fact),
+        )
+
+    def undeclared(self, what: Undeclared, seq: int) -> Divergence:
+        """Return the divergence of a handler that was about to reach or change the outside without `io`."""
+        remedy = what.remedy.removesuffix(SETTING)
+        return Divergence(
+            kind=DivergenceKind.UNDECLARED_IO,
+            seq=seq,
+            summary=f"the handler {what.does} without io at {what.place}, which a replay refuses",
+            now={"event": what.event, "does": what.does, "place": what.place, "remedy": remedy},
         )
 
     def missing(self, entry: Entry, summary: str, event: Event | None = None) -> Divergence:

@@ -29,6 +29,7 @@ from machine.events import (
 )
 from machine.io.call import Call
 from machine.io.scope import AttemptScope, Payloads, Timers
+from machine.io.undeclared import Undeclared
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus
@@ -227,6 +228,16 @@ class ReplayLog:
             self._missing()
         left = self._recorded[self._at : self._end]
         self._diverge(self._differences.unrecorded(call, left, self._seq()))
+
+    def refused(self, scope: AttemptScope, what: Undeclared) -> Diverged:
+        """Note that a handler was about to reach or change the outside by itself, and return what to raise there.
+
+        It may be called in any thread, and after the attempt: the replay has diverged whatever becomes of that.
+        """
+        if self.divergence is None:
+            found = self._differences.undeclared(what, self._seq())
+            self.divergence = attrs.evolve(found, state_id=scope.state.id, attempt=scope.attempt)
+        return Diverged(self.divergence)
 
     def not_given_up(self, fact: FactRecorded) -> NoReturn:
         """Raise: the handler waits for a call that it had cancelled when it was recorded."""

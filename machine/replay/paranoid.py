@@ -24,7 +24,8 @@ from machine.io.undeclared import Undeclared
 from machine.kernel.decisions import (
     EnterState,
 )
-from machine.replay.divergence import Cause, Diverged, Divergence
+from machine.replay.cause import UNDECLARED
+from machine.replay.divergence import Cause, Diverged, Divergence, DivergenceKind
 from machine.replay.log import ReplayLog
 from machine.replay.render import lines
 from machine.replay.replay_recorder import recorder_of
@@ -86,6 +87,7 @@ class SecondRun:
             opening=None,
             snapshot=None,
             second=None,
+            refuse=self._log.refused,
         )
         try:
             await again.enter(decision)
@@ -125,7 +127,8 @@ class _Unheard(Reporter):
 
 
 def _difference(state_id: str, divergence: Divergence) -> ErrorInfo:
-    divergence = attrs.evolve(divergence, cause=Cause.NOTHING_CHANGED, cause_text=_CAUSE)
+    cause = UNDECLARED if divergence.kind is DivergenceKind.UNDECLARED_IO else _CAUSE
+    divergence = attrs.evolve(divergence, cause=Cause.NOTHING_CHANGED, cause_text=cause)
     details: dict[str, Any] = {"text": lines(divergence)}
     whole = divergence.to_json()
     if len(canonical.encode(whole)) <= _MOST_DETAILS:

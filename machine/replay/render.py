@@ -89,9 +89,8 @@ def marked(divergence: Divergence) -> list[tuple[Mark, str]]:
 
 def _next(divergence: Divergence) -> str:
     if divergence.kind is DivergenceKind.UNDECLARED_IO:
-        return (
-            "make the call through io; undeclared_io in the configuration of the run says what is let through"
-        )
+        remedy = divergence.now.get("remedy") or "make the call through io"
+        return f"{remedy}; a replay does it again only with --undeclared-io allow"
     return _NEXT[divergence.cause]
 
 

@@ -77,6 +77,8 @@ class Recorded:
     config: RunConfig
     built: BuildProvenance | None
     blocks: list[list[Entry]]
+    touches: bool = False
+    """Whether handlers may do to the outside again what they do without `io`: this very replay was told so."""
 
     @classmethod
     def of(
@@ -109,7 +111,9 @@ class Recorded:
         if started.max_concurrency is not None:
             blocks = blocks_of(entries)
             entries = [entry for place in order or range(len(blocks)) for entry in blocks[place]]
-        return cls(run_id, entries, started, manifest, config, reading.provenance_of(store, first), blocks)
+        built = reading.provenance_of(store, first)
+        touches = undeclared_io is not None and config.undeclared_io is UndeclaredIo.ALLOW
+        return cls(run_id, entries, started, manifest, config, built, blocks, touches)
 
 
 async def replay(
@@ -128,8 +132,9 @@ async def replay(
     (`corrupt`). It needs neither the transports nor the catalogue that the run was given: none is performed, and
     what was recorded is not checked again. Where the handler now does what was not recorded, they say what live
     calls and events would be refused.
-    `undeclared_io` says what becomes of what handlers do without `io`, None: as the run was configured. Raises
-    `NotFound`, and `PlanError` (`op_id_mismatch`) for the plan of another op.
+    `undeclared_io` says what becomes of what handlers do without `io`, None: as the run was configured. What
+    reaches or changes the outside is refused whatever the run allowed, and done again only if this is `allow`.
+    Raises `NotFound`, and `PlanError` (`op_id_mismatch`) for the plan of another op.
     """
     return await replay_in(
         None,
@@ -168,6 +173,7 @@ async def replay_in(
         log = ReplayLog(recording.entries, store.get, reporter.entry, graphs)
         reporter.starting(run_id, graph)
         await reproduce(recording, first_graph, log, provided=provided, reporter=reporter)
+        divergence = log.divergence  # of what a handler left behind, which nobody waits for
     except Diverged as exc:
         divergence = _damage(store, run_id) or exc.divergence
     except MachineError as exc:
@@ -229,6 +235,7 @@ async def reproduce(
             live=False,
             vault=Vault(config.secrets, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT)),
             opening=opening_of(graph, recording.manifest),
+            refuse=None if recording.touches else log.refused,
         ).drive()
     except RecordingEnds:
         return

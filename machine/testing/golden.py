@@ -21,6 +21,7 @@ from machine.config import RunConfig
 from machine.engine.runs import RunResult
 from machine.errors import BundleError, Corruption, LogError, MachineError, UsageError
 from machine.io.transport import Transport
+from machine.io.undeclared import ALLOWED
 from machine.plan import Plan
 from machine.testing import golden_run
 from machine.testing.golden_files import FOLDER, base_of, claimant_of, file_of, shown
@@ -146,10 +147,13 @@ class Golden:
         async def checked() -> RunResult:
             self._unawaited.discard(file)
             found: RunResult | Unlike
+            token = ALLOWED.set(frozenset(self._asked.allow))
             try:
                 found = await self._checked(file, Wanted.of(plan, params, config, transports))
             except (MachineError, OSError) as exc:
                 found = golden_run.problem_of(exc)
+            finally:
+                ALLOWED.reset(token)
             if isinstance(found, Unlike):
                 pytest.fail(self._said(file, found), pytrace=False)
             return found

@@ -19,9 +19,10 @@ import pytest
 __all__ = ["MARKER", "Asked", "Mode", "Options", "add_options", "age_text", "asked_of", "options_of"]
 
 MARKER: Final = (
-    "golden(path=None, max_age=None, status=None, live_ignore=()): options of a golden run: its file, relative to "
-    "the test's; the age at which it fails ('30d'); the status it ends with when that is not completed; JSON "
-    "Pointers into the context that --golden=verify-live does not compare"
+    "golden(path=None, max_age=None, status=None, live_ignore=(), allow=()): options of a golden run: its file, "
+    "relative to the test's; the age at which it fails ('30d'); the status it ends with when that is not "
+    "completed; JSON Pointers into the context that --golden=verify-live does not compare; what its handlers may "
+    "do without io"
 )
 
 _UNITS: Final = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -59,6 +60,7 @@ class Asked:
     max_age: int | None = None
     status: str | None = None
     live_ignore: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
 
 
 def parsed_age(text: str) -> int:
@@ -171,6 +173,7 @@ def asked_of(item: pytest.Item) -> Asked:
             )
         said = {**mark.kwargs, **said}
     path, age, status, ignored = (said.get(name) for name in ("path", "max_age", "status", "live_ignore"))
+    allowed = said.get("allow", ())
     if path is not None and not str(path).endswith(".run"):
         raise ValueError(f"the path of a golden ends in .run, not as {str(path)!r} does")
     if status is not None and status not in _STATUSES:
@@ -179,9 +182,26 @@ def asked_of(item: pytest.Item) -> Asked:
         isinstance(each, str) and each[:1] == "/" for each in ignored or ()
     ):
         raise ValueError(f"live_ignore lists JSON Pointers, as in ['/taken_at'], not {ignored!r}")
+    if allowed:
+        _check_allowed(allowed)
     return Asked(
         path=None if path is None else str(path),
         max_age=None if age is None else parsed_age(age),
         status=status,
         live_ignore=tuple(ignored or ()),
+        allow=tuple(allowed),
     )
+
+
+def _check_allowed(allowed: Any) -> None:
+    from machine.io.ambient import AMBIENT  # noqa: PLC0415 - only a test that names something needs the tables
+    from machine.io.guard import ACTS  # noqa: PLC0415 - the same
+
+    known = {*ACTS, *(ambient.name for ambient in AMBIENT)}
+    each = [allowed] if isinstance(allowed, str) else list(allowed)
+    wrong = [name for name in each if name not in known]
+    if isinstance(allowed, str) or wrong:
+        raise ValueError(
+            f"allow lists what is looked for, by its name in docs/undeclared-io.md, as in "
+            f"['open', 'tempfile.mkstemp'], not {allowed if isinstance(allowed, str) else wrong[0]!r}"
+        )

@@ -19,7 +19,7 @@ from machine import aio, canonical, codec
 from machine.causes import causes_text
 from machine.config import RunConfig, RunManifest, UndeclaredIo
 from machine.engine.runs import RunResult, result_of
-from machine.errors import MachineError, UsageError
+from machine.errors import Code, MachineError, UsageError
 from machine.events import DomainEventRecorded
 from machine.ids import OpId
 from machine.io.transport import Transport
@@ -243,6 +243,9 @@ def _ended_badly(result: RunResult, statuses: Sequence[str]) -> Unlike:
     if result.error is not None:
         lines = [f"  {result.error.code}: {result.error.message}"]
         lines += [f"  {line}" for line in causes_text(result.error.causes)]
+        if result.error.code == Code.UNDECLARED_IO:
+            name = (result.error.details or {}).get("event")
+            lines.append(f'  if this test may do that: @pytest.mark.golden(allow=["{name}"])')
     if result.status == "failed" and "failed" not in statuses:
         lines.append('  if it is to fail: @pytest.mark.golden(status="failed")')
     return Unlike(Ending.FAILED, title, lines)

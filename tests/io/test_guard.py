@@ -17,8 +17,10 @@ import importlib.resources
 import linecache
 import logging
 import mimetypes
+import multiprocessing
 import os
 import poplib
+import pty
 import random
 import shutil
 import smtplib
@@ -90,6 +92,12 @@ def with_socket(call, kind=socket.SOCK_DGRAM):
         call(one)
 
 
+def spawned():
+    process = multiprocessing.get_context("spawn").Process(target=print)
+    process.start()
+    process.join()
+
+
 NOWHERE = "http://127.0.0.1:9/"
 BY_EVENT = {
     # the network
@@ -116,6 +124,8 @@ BY_EVENT = {
         lambda: subprocess.run(["touch", "new"], check=True),
         lambda: os.popen("touch new"),
     ],
+    "pty.spawn": [lambda: pty.spawn(["touch", "new"])],
+    "_posixsubprocess.fork_exec": [spawned],
     "os.system": [lambda: os.system("touch new")],
     "os.exec": [lambda: os.execv("/bin/true", ["true"])],
     "os.posix_spawn": [lambda: os.posix_spawn("/bin/touch", ["touch", "new"], {})],
@@ -131,7 +141,7 @@ BY_EVENT = {
         lambda: open(b"new", "x"),
         lambda: os.open("new", os.O_CREAT),
         lambda: Path("new").write_text("new"),
-        tempfile.NamedTemporaryFile,
+        lambda: tempfile.NamedTemporaryFile(dir="."),
         lambda: open("there"),
         lambda: os.open("there", os.O_RDONLY),
         lambda: Path("there").read_bytes(),
@@ -158,8 +168,8 @@ BY_EVENT = {
     "shutil.chown": [lambda: shutil.chown("there", user=0)],
     "shutil.make_archive": [lambda: shutil.make_archive("new", "tar")],
     "shutil.unpack_archive": [lambda: shutil.unpack_archive("new.tar")],
-    "tempfile.mkstemp": [tempfile.mkstemp],
-    "tempfile.mkdtemp": [tempfile.mkdtemp],
+    "tempfile.mkstemp": [lambda: tempfile.mkstemp(dir=".")],
+    "tempfile.mkdtemp": [lambda: tempfile.mkdtemp(dir=".")],
     "os.listdir": [os.listdir],
     "os.scandir": [os.scandir, lambda: list(os.walk("."))],
     "glob.glob": [lambda: glob.glob("*")],
@@ -169,7 +179,20 @@ BY_EVENT = {
     "os.unsetenv": [lambda: os.unsetenv("MACHINE_TEST")],
     "builtins.input": [builtins.input],
 }
-ELSEWHERE = {"os.spawn", "webbrowser.open", "os.chflags", "nntplib.connect", "telnetlib.Telnet.open"}
+ELSEWHERE = {
+    *(
+        "http.client.send",
+        "smtplib.send",
+        "ftplib.sendcmd",
+        "imaplib.send",
+        "poplib.putline",
+    ),  # tried with a connection, below
+    "os.spawn",
+    "webbrowser.open",
+    "os.chflags",
+    "nntplib.connect",
+    "telnetlib.Telnet.open",
+}
 """What this system or a version of Python has not got."""
 EACH = [(event, act) for event, acts in BY_EVENT.items() for act in acts]
 
@@ -293,6 +316,10 @@ def imports():
 def reads_what_came_with_a_package():
     assert importlib.resources.files("guarded_package") is not None
     assert importlib.import_module("pkgutil").get_data("guarded_package", "data.txt") == b"data"
+    data = importlib.resources.files("guarded_package") / "data.txt"
+    assert data.read_text() == "data"
+    with importlib.resources.as_file(data) as path, open(path) as file:
+        assert file.read() == "data"
 
 
 HARMLESS = {

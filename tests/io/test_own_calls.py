@@ -426,6 +426,41 @@ def test_what_holds_a_function_is_seen_through(written):
     assert [what.line for what in found[:3]] == [first + 1, first + 2, first + 3]
 
 
+FACTORIES = {
+    "uuid.uuid4": "uuid.uuid4",
+    "time.time": "time.time",
+    "datetime.datetime.now": "datetime.datetime.now",
+    "secrets.token_hex": "secrets.token_hex",
+    "time.monotonic": "lambda: time.monotonic()",
+}
+CLASSES = {
+    "attrs": "@attrs.define\nclass Order:\n    id: object = attrs.field(factory={})",
+    "attrs, frozen": "@attrs.frozen\nclass Order:\n    id: object = attrs.Factory({})",
+    "dataclass": "@dataclasses.dataclass\nclass Order:\n    id: object = dataclasses.field(default_factory={})",
+    "dataclass with slots": (
+        "@dataclasses.dataclass(slots=True, kw_only=True)\n"
+        "class Order:\n    id: object = dataclasses.field(default_factory={})"
+    ),
+}
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
+@pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
+@pytest.mark.parametrize("event", FACTORIES)
+def test_a_default_factory_is_seen_that_nothing_else_names(written, event, cls, plain):
+    # the module names the function nowhere but in the class: not in any code of its own
+    module = written(
+        f"own_calls_factory_{event.replace('.', '_')}_{plain}",
+        "import dataclasses, datetime, functools, os, secrets, time, uuid\nimport attrs\n\n"
+        f"{cls.format(FACTORIES[event])}\n\n"
+        f"{'' if plain else 'async '}def handle(ctx, io, rec):\n    Order()\n",
+    )
+    found = found_in(module.handle)
+    assert [what.event for what in found] == [event]
+    if "lambda" not in FACTORIES[event]:  # which has a line of its own
+        assert found[0].line == module.handle.__code__.co_firstlineno + 1
+
+
 def test_a_handler_that_is_an_object_or_a_method_is_seen(written):
     module = written(
         "own_calls_object",

@@ -149,6 +149,24 @@ def test_what_goes_round_io_is_refused_when_recorded_and_when_replayed(suite, do
     assert not (suite.path / "out.txt").exists()
 
 
+def test_a_test_may_allow_what_it_names_and_nothing_else(suite):
+    around = 'import time; open("out.txt", "a").close()\n    ctx["total"] ='
+    suite.change('ctx["total"] =', around)
+    result = suite.run("--golden=record-missing")
+    assert '@pytest.mark.golden(allow=["open"])' in said(result)
+    suite.change(
+        "def test_prices",
+        "import pytest\n\n@pytest.mark.golden(allow=['open'])\ndef test_prices",
+        "test_prices.py",
+    )
+    suite.run("--golden=record-missing").assert_outcomes(passed=1)
+    suite.run().assert_outcomes(passed=1)
+    suite.change("import time; ", "import time; time.time(); ")
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    assert "reads the clock (time.time)" in said(result)
+
+
 def test_a_bundle_of_any_run_may_serve_as_a_golden(suite):
     suite.write(
         "record.py",

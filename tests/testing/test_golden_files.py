@@ -93,13 +93,15 @@ def test_prices(golden):
     ("marker", "words"),
     [
         ("path='x.json'", "ends in .run"),
-        ("age='30d'", "takes path, max_age, status, live_ignore, not age"),
+        ("age='30d'", "takes path, max_age, status, live_ignore, allow, not age"),
         ("'x.run'", "not arguments without a name"),
         ("max_age='soon'", "is not an age"),
         ("max_age=30", "is not an age"),
         ("status='done'", "is one of completed, failed"),
         ("live_ignore='/a'", "live_ignore lists JSON Pointers"),
         ("live_ignore=['a']", "live_ignore lists JSON Pointers"),
+        ("allow='open'", "allow lists what is looked for"),
+        ("allow=['opens']", "not 'opens'"),
     ],
 )
 def test_a_marker_that_cannot_be_is_refused(suite, marker, words):

@@ -1,0 +1,70 @@
+"""Looks at objects of other people's without running any code of theirs.
+
+A module may be half imported, load itself at the first touch or answer every name by raising; an object may say
+that it is of another class, or raise when it is asked for it. What is looked at here is what the interpreter itself
+has: the true type, and the dictionary as it stands.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from types import GetSetDescriptorType, ModuleType
+from typing import Any, Final, ParamSpec, TypeVar
+
+__all__ = ["class_dict", "held_by", "is_a", "module_dict", "module_of", "never_raises", "static_name"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+module_dict: Final[Callable[[ModuleType], dict[str, Any]]] = vars(ModuleType)["__dict__"].__get__
+"""Returns what stands in a module, whatever its class makes of `vars`."""
+
+class_dict: Final[Callable[[type], Any]] = vars(type)["__dict__"].__get__
+"""Returns what stands in a class, whatever its metaclass makes of `vars`."""
+
+
+_bases_of: Final[Callable[[type], tuple[type, ...]]] = vars(type)["__mro__"].__get__
+
+
+def is_a(value: Any, *types: type) -> bool:
+    """Say whether an object is of one of these types, whatever it says of itself."""
+    return issubclass(type(value), types)
+
+
+def static_name(module: str, name: str) -> Any:
+    """Return what stands under a name in a module, None where the module or the name is not there yet."""
+    found = sys.modules.get(module)
+    return module_dict(found).get(name) if found is not None and is_a(found, ModuleType) else None
+
+
+def held_by(value: Any, name: str) -> Any:
+    """Return what an object itself holds under a name, None where it holds nothing there."""
+    for cls in _bases_of(type(value)):
+        found = class_dict(cls).get("__dict__")
+        if found is not None:
+            return found.__get__(value).get(name) if type(found) is GetSetDescriptorType else None
+    return None
+
+
+def module_of(cls: type) -> str:
+    """Return the name of the module that a class was made in, empty when it does not say."""
+    name = vars(type)["__module__"].__get__(cls)
+    return name if type(name) is str else ""
+
+
+def never_raises(default: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator: what goes wrong in the function is nobody's affair, and `default` is returned."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def quiet(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except Exception:  # noqa: BLE001 - a hook that raises breaks the code it is called in
+                return default  # type: ignore[no-any-return]
+
+        return quiet
+
+    return decorate
