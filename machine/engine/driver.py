@@ -115,8 +115,8 @@ class Run:
     """True when the run is to be durable at the bounds of states."""
 
     def __attrs_post_init__(self) -> None:
-        clock = (lambda: time.monotonic() - self.log.waited) if self.live else None
-        self._door = Doorkeeper(self.config.undeclared_io, self.reporter, clock=clock)
+        waited = (lambda: self.log.waited) if self.live else None
+        self._door = Doorkeeper(self.config.undeclared_io, self.reporter, waited=waited)
         at_a_time = self.config.execution_mode.max_concurrency
         # a replay waits for nothing that others could use, and a second run makes one attempt after the other
         alone = not self.live or self.second is not None

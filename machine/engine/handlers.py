@@ -16,7 +16,7 @@ import attrs
 from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
-from machine.engine.apart import Apart, Timed
+from machine.engine.apart import HELD_SECONDS, Apart, Timed
 from machine.engine.blocking import call_in_thread
 from machine.engine.cancellation import Cancellations
 from machine.engine.recorder import Recorder
@@ -45,12 +45,12 @@ class Doorkeeper:
     """
 
     def __init__(
-        self, undeclared_io: UndeclaredIo, reporter: Reporter, *, clock: Callable[[], float] | None = None
+        self, undeclared_io: UndeclaredIo, reporter: Reporter, *, waited: Callable[[], float] | None = None
     ) -> None:
-        """`clock` counts the seconds in which the event loop is the handlers'; None where nobody minds."""
+        """Take `waited`, the seconds in which the event loop waited for the engine; None where nobody minds."""
         self._undeclared_io = undeclared_io
         self._reporter = reporter
-        self._clock = clock
+        self._waited = waited
         self.failure: BaseException | None = None
         """What the reporter raised when it was told, which ends the run."""
 
@@ -112,13 +112,15 @@ class Doorkeeper:
         return returned
 
     def _apart(self, scope: AttemptScope, cancellations: Cancellations, *call: Any) -> Apart:
-        if self._clock is None:
+        if self._waited is None:
             return Apart(cancellations, *call)
-        return Timed(cancellations, *call).timed(self._clock, functools.partial(self._held, scope))
+        return Timed(cancellations, *call).telling(functools.partial(self._held, scope, self._waited()))
 
-    def _held(self, scope: AttemptScope, seconds: float) -> None:
-        with self._told():
-            self._reporter.held(scope.state.id, seconds)
+    def _held(self, scope: AttemptScope, waited: float, seconds: float) -> None:
+        seconds -= self._waited() - waited if self._waited is not None else 0.0
+        if seconds >= HELD_SECONDS:
+            with self._told():
+                self._reporter.held(scope.state.id, seconds)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
