@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
+from time import monotonic
 from typing import Any, Final, Self
 
 from machine.engine.cancellation import Cancellations
 
-__all__ = ["Apart", "Timed"]
+__all__ = ["HELD_SECONDS", "Apart", "Timed"]
 
 HELD_SECONDS: Final = 1.0
 """How long a handler may keep the event loop from everything else before that is told of."""
@@ -57,37 +58,34 @@ class Apart:
 
 
 class Timed(Apart):
-    """The same, with `held` told of a step in which the event loop could not go on for long.
+    """The same, with `held` told of each step in which the event loop could not go on for long, in seconds."""
 
-    `clock` counts the seconds that are the handler's.
-    """
+    __slots__ = ("_held",)
 
-    __slots__ = ("_clock", "_held")
-
-    def timed(self, clock: Callable[[], float], held: Callable[[float], None]) -> Self:
-        """Return this, with what it needs for it."""
-        self._clock, self._held = clock, held
+    def telling(self, held: Callable[[float], None]) -> Self:
+        """Return this, with whom it tells."""
+        self._held = held
         return self
 
     def __next__(self) -> Any:
-        return self._timed(super().__next__)
+        return self._timed(self._steps.send, None)
 
     def send(self, value: Any) -> Any:
         """Go on."""
-        return self._timed(super().send, value)
+        return self._timed(self._steps.send, value)
 
     def throw(self, *exc: Any) -> Any:
         """Go on, where it awaits, with an exception."""
-        return self._timed(super().throw, *exc)
+        self._cancellations.note(exc[0])
+        return self._timed(self._steps.throw, *exc)
 
     def _timed(self, step: Callable[..., Any], *args: Any) -> Any:
-        began = self._clock()
+        began = monotonic()
         try:
-            return step(*args)
+            return self._context.run(step, *args)
         finally:
-            seconds = self._clock() - began
-            if seconds >= HELD_SECONDS:
-                self._held(seconds)
+            if monotonic() - began >= HELD_SECONDS:
+                self._held(monotonic() - began)
 
 
 async def _steps(function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:

@@ -6,17 +6,15 @@ next is `kernel.decide`'s business; what a handler sees of the outside is `io`'s
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import anyio
 import attrs
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig
 from machine.engine.cancellation import Cancellations, Stopped
@@ -24,7 +22,9 @@ from machine.engine.control import Control
 from machine.engine.driven import DrivenLog, Opening
 from machine.engine.ending import Ending
 from machine.engine.handlers import Doorkeeper, Refuse
+from machine.engine.left_behind import left_behind
 from machine.engine.log import TimedOut
+from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.second import Second
@@ -39,13 +39,13 @@ from machine.events import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    StateCompleted,
     StateEntered,
     StateFailed,
     StateSkipped,
 )
 from machine.failures import orphaned, refused
 from machine.io.begun_tasks import BEGUN, notice_tasks
-from machine.io.outcome import UncertainEffect, namespace_of, told
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Payloads, Quiet, running_tasks
 from machine.io.transport import Transport
@@ -72,9 +72,6 @@ from machine.plan import Graph, PlanState
 from machine.secrets.vault import Vault
 
 __all__ = ["Run"]
-
-LEFT_SECONDS: Final = 1.0
-"""How long the tasks that a handler left behind are waited for, to see what they do."""
 
 
 @attrs.define
@@ -120,8 +117,8 @@ class Run:
     """True when the run is to be durable at the bounds of states."""
 
     def __attrs_post_init__(self) -> None:
-        clock = (lambda: time.monotonic() - self.log.waited) if self.live else None
-        self._door = Doorkeeper(self.config.undeclared_io, self.reporter, clock=clock, refuse=self.refuse)
+        waited = (lambda: self.log.waited) if self.live else None
+        self._door = Doorkeeper(self.config.undeclared_io, self.reporter, waited=waited, refuse=self.refuse)
         at_a_time = self.config.execution_mode.max_concurrency
         # a replay waits for nothing that others could use, and a second run makes one attempt after the other
         alone = not self.live or self.second is not None
@@ -287,7 +284,9 @@ class Run:
         try:
             scope, outcome = await self._attempt(state, decision.attempt, ctx)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
-            left = await self._left_behind(scope) if self.live else None
+            completed = isinstance(ended[0], StateCompleted)
+            left = await left_behind(scope) if self.live and completed else None
+            scope.overlooked = self._overlook if completed else None
             if left is not None:
                 payloads.items.clear()
                 return StateFailed(state.id, self.vault.error(left.info)), ending.info()
@@ -314,20 +313,6 @@ class Run:
         reason = self.log.abort() or self._door.failure
         if reason is not None:
             raise reason
-
-    async def _left_behind(self, scope: AttemptScope) -> StateError | None:
-        """Give the tasks that a handler left behind their chance to end, and return how they used `io` or `rec`.
-
-        When none did, whoever does so later is told of to the run.
-        """
-        until, running = time.monotonic() + LEFT_SECONDS, scope.begun.running
-        try:
-            while running and scope.left_behind is None and (rest := until - time.monotonic()) > 0:
-                await asyncio.wait(running, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError as exc:
-            raise Stopped(exc) from None
-        scope.overlooked = self._overlook
-        return scope.left_behind
 
     def _overlook(self, error: StateError) -> None:
         self._overlooked = self._overlooked or self.vault.error(error.info)
@@ -406,24 +391,8 @@ class Run:
     ) -> Any:
         state = scope.state
         if state.meta.reconcile is not None:
-            await self._reconcile(scope, io)
+            checkpoint_id = self.log.history.checkpoint or ""
+            await reconcile(scope, io, self._door, lambda: self._base(state.id, checkpoint_id))
         return await self._door.call(
             scope, state.handler, ctx, io, rec, plain=state.blocking, cancellations=cancellations
         )
-
-    async def _reconcile(self, scope: AttemptScope, io: IoProvider) -> None:
-        """Have the state's reconcile function say what became of each effect that has no outcome."""
-        state, history = scope.state, self.log.history
-        for intent in history.uncertain_of(state.id):
-            request = canonical.decode_stored(intent.request_digest, self.log.load(intent.request_digest))
-            effect = UncertainEffect(
-                intent.key, namespace_of(intent), request, intent.idempotency_key, intent.attempt
-            )
-            scope.reads_only = True
-            try:
-                ctx = Context(self._base(state.id, history.checkpoint or ""))
-                answer = await self._door.reconcile(scope, ctx, io, effect)
-            finally:
-                scope.reads_only = False
-            fact, payloads = told(intent, request, answer, scope.attempt, self.vault)
-            await self.log.emit([fact], payloads)

@@ -16,7 +16,7 @@ import attrs
 from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
-from machine.engine.apart import Apart, Timed
+from machine.engine.apart import HELD_SECONDS, Apart, Timed
 from machine.engine.blocking import call_in_thread
 from machine.engine.cancellation import Cancellations
 from machine.engine.recorder import Recorder
@@ -53,13 +53,13 @@ class Doorkeeper:
         undeclared_io: UndeclaredIo,
         reporter: Reporter,
         *,
-        clock: Callable[[], float] | None = None,
+        waited: Callable[[], float] | None = None,
         refuse: Refuse | None = None,
     ) -> None:
-        """`clock` counts the seconds in which the event loop is the handlers'; None where nobody minds."""
+        """Take `waited`, the seconds in which the event loop waited for the engine; None where nobody minds."""
         self._undeclared_io = undeclared_io
         self._reporter = reporter
-        self._clock = clock
+        self._waited = waited
         self._refuse = refuse
         self._looks = undeclared_io is not UndeclaredIo.ALLOW or refuse is not None
         self._watches = Watch if undeclared_io is UndeclaredIo.ALLOW else _WATCH
@@ -128,13 +128,15 @@ class Doorkeeper:
         return returned
 
     def _apart(self, scope: AttemptScope, cancellations: Cancellations, *call: Any) -> Apart:
-        if self._clock is None:
+        if self._waited is None:
             return Apart(cancellations, *call)
-        return Timed(cancellations, *call).timed(self._clock, functools.partial(self._held, scope))
+        return Timed(cancellations, *call).telling(functools.partial(self._held, scope, self._waited()))
 
-    def _held(self, scope: AttemptScope, seconds: float) -> None:
-        with self._told():
-            self._reporter.held(scope.state.id, seconds)
+    def _held(self, scope: AttemptScope, waited: float, seconds: float) -> None:
+        seconds -= self._waited() - waited if self._waited is not None else 0.0
+        if seconds >= HELD_SECONDS:
+            with self._told():
+                self._reporter.held(scope.state.id, seconds)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from machine import canonical
 from machine.config import IoMode
@@ -35,6 +36,7 @@ class LiveIo(IoProvider):
         if self._scope.config.io_mode is IoMode.REPLAY:
             return await self._emit(call, self._shut(call), call.payloads())
         if call.effect:
+            await self._refuse_late()
             await self._intend(call)
         payloads = call.payloads()
         try:
@@ -88,6 +90,13 @@ class LiveIo(IoProvider):
         lasts = transport.is_final(call.namespace, response) and (call.effect or not captured)
         again = None if lasts else True
         return FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data), again)
+
+    async def _refuse_late(self) -> None:
+        """Let no effect begin when the time of the attempt is over and a held event loop has not cut it yet."""
+        limit = self._scope.limit
+        if limit is not None and anyio.current_time() >= limit.deadline:
+            limit.cancel()
+            await checkpoint_if_cancelled()
 
     async def _slept(self, transport: Transport, call: Call, request: Any) -> Any:
         """Sleep, or what is left of it where an attempt that was interrupted has begun to."""

@@ -7,7 +7,6 @@ recording up is `io.replay`.
 
 from __future__ import annotations
 
-import functools
 import os
 import random as random_module
 import uuid as uuid_module
@@ -15,17 +14,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-import anyio
 import attrs
-from anyio.lowlevel import checkpoint
 
 from machine import canonical
-from machine.config import Durability, IoMode
+from machine.config import IoMode
 from machine.errors import Code, IoError, IoOther, StateError
 from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
 from machine.io.call import Call, path_key
+from machine.io.hand_out import Flight, HandOut
 from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, is_namespace
 from machine.io.undeclared import unguarded
@@ -51,15 +49,6 @@ class IoResult:
     recorded_payload_id: str
 
 
-@attrs.frozen(eq=False)
-class _Flight:
-    """A call that has begun and has no outcome yet."""
-
-    call: Call
-    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
-    done: anyio.Event = attrs.field(factory=anyio.Event)
-
-
 class IoProvider(ABC):
     """The outside, as a handler sees it. Every method is awaited (in a plain-function handler: just called).
 
@@ -68,7 +57,7 @@ class IoProvider(ABC):
 
     def __init__(self, scope: AttemptScope) -> None:
         self._scope = scope
-        self._in_flight: dict[str, _Flight] = {}
+        self._handing = HandOut(scope)
         self._keyed: str | None = None
 
     @abstractmethod
@@ -120,7 +109,7 @@ class IoProvider(ABC):
         A call that has not returned yet has none.
         """
         fact = self._scope.log.history.facts.get(str(FactKey(key)))
-        if fact is None or fact.key in self._in_flight or not isinstance(fact.outcome, FactValue):
+        if fact is None or fact.key in self._handing.in_flight or not isinstance(fact.outcome, FactValue):
             return None
         with unguarded():
             return self._result(fact).response
@@ -291,14 +280,15 @@ class IoProvider(ABC):
 
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         """Return the one fact of a call, whoever asks first."""
-        while (racing := self._in_flight.get(call.key)) is not None:
+        handing = self._handing
+        while (racing := handing.in_flight.get(call.key)) is not None:
             await racing.done.wait()
         self._scope.check_open(f"called {call.namespace}")
         before = self._before(call)
         if before is not None:
-            await self._kept(call)
+            await handing.durable(call)
             return before
-        self._in_flight[call.key] = flight = _Flight(call)
+        handing.in_flight[call.key] = flight = Flight(call)
         try:
             with flight.scope:
                 seq = None
@@ -306,48 +296,18 @@ class IoProvider(ABC):
                     fact = await (self._obtain(call) if value is None else self._record(call, value))
                     seq = self._scope.log.history.head_seq
                     if value is None:
-                        await self._hand_out(call)
+                        await handing.turn(call)
                     return fact
                 finally:  # also when it was given up, even while its outcome waited for its turn
-                    await self._kept(call, seq)
+                    await handing.durable(call, seq)
             raise self._scope.ended()
         finally:
-            del self._in_flight[call.key]
+            del handing.in_flight[call.key]
             flight.done.set()
-
-    async def _kept(self, call: Call, seq: int | None = None) -> None:
-        """Return when the outcome of a call, at `seq`, is durable, if it must be before the handler is given it.
-
-        As late as that, so that effects which return together share a commit.
-        """
-        if call.effect or self._scope.config.durability is Durability.FACTS:
-            await self._scope.log.durable(seq)
-
-    async def _hand_out(self, call: Call) -> None:
-        """Let a handler that races tasks settle from the last outcome before it is handed this one."""
-        if len(self._in_flight) > 1 or not self._scope.quiet.alone:
-            async with self._turnstile:
-                await self._scope.quiet.settle()
-        elif call.effect and self._scope.concurrent:
-            await checkpoint()  # what other attempts are about to write goes to the disk with its outcome
-
-    @functools.cached_property
-    def _turnstile(self) -> anyio.Lock:
-        return anyio.Lock()
 
     async def end(self) -> None:
         """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""
-        self._scope.ending = True
-        if not self._in_flight:
-            return
-        for flight in self._in_flight.values():
-            if flight.call.effect:
-                self._scope.leave_behind(f"was still calling {flight.call.namespace}")
-        with anyio.CancelScope(shield=True):
-            while self._in_flight:
-                flight = next(iter(self._in_flight.values()))
-                flight.scope.cancel()
-                await flight.done.wait()
+        await self._handing.end()
 
     def _before(self, call: Call) -> FactRecorded | None:
         """Return the fact that already answers a call: the same explicit key, or what an earlier attempt left."""

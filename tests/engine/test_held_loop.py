@@ -11,7 +11,7 @@ import pytest
 import machine
 from machine import Code, FanOutJoin, Plan, Reporter, RetryPolicy, RunConfig
 from machine.engine import reading
-from machine.events import FactRecorded, StateFailed
+from machine.events import EffectIntended, FactRecorded, StateFailed
 
 MODES = {"sequential": RunConfig(undeclared_io="allow"), "watched": RunConfig(undeclared_io="warn")}
 MODES["concurrent"] = RunConfig(undeclared_io="allow", execution_mode=FanOutJoin(3))
@@ -186,3 +186,20 @@ def test_a_reporter_that_raises_when_it_is_told_ends_the_run(store):
 
     with pytest.raises(RuntimeError, match=r"op\.step\.holds"):
         machine.run(plan, store=store, config=MODES["sequential"], reporter=Raising())
+
+
+def test_no_effect_begins_when_the_time_is_over(store, config, scripted):
+    plan = Plan("op")
+
+    @plan.state("step.blocks", timeout=0.1, side_effects="apply_side_effect", idempotency="k")
+    async def blocks(ctx, io, rec):
+        block(0.2)
+        await io.call("world", {"n": 1})
+
+    world = scripted(effect=True)
+    result = machine.run(plan, store=store, config=config, transports={"world": world}, reporter=Told())
+
+    assert result.error.code == Code.STATE_TIMEOUT
+    assert world.asked == []
+    assert events_of(store, result.run_id, EffectIntended) == []
+    assert machine.replay(result.run_id, plan=plan, store=store, undeclared_io="allow").identical

@@ -147,7 +147,7 @@ def test_a_thread_that_calls_before_the_run_ends_fails_it(store, scripted):
 
 
 def test_a_task_that_acts_after_its_attempt_has_completed_fails_the_run(store, config, scripted, monkeypatch):
-    monkeypatch.setattr("machine.engine.driver.LEFT_SECONDS", 0.02)
+    monkeypatch.setattr("machine.engine.left_behind.LEFT_SECONDS", 0.02)
     plan, kept = Plan("op"), []
 
     @plan.state("step.one", **EFFECT)
@@ -196,7 +196,7 @@ def test_a_task_that_ends_by_itself_is_waited_for_and_leaves_no_trace(store, con
 
 
 def test_a_task_that_goes_on_for_ever_without_io_disturbs_nobody(store, config, monkeypatch):
-    monkeypatch.setattr("machine.engine.driver.LEFT_SECONDS", 0.05)
+    monkeypatch.setattr("machine.engine.left_behind.LEFT_SECONDS", 0.05)
     plan, kept, seen = Plan("op"), [], []
 
     @plan.state("step.one")

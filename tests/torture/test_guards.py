@@ -12,6 +12,7 @@ from machine.engine import driver, log, reading, runs
 from machine.engine.handlers import Doorkeeper
 from machine.errors import Concurrency, StoreError
 from machine.events import EffectIntended, FactRecorded
+from machine.io.hand_out import HandOut
 from machine.io.live import LiveIo
 from machine.io.provider import IoProvider
 from machine.kernel import decide as deciding
@@ -50,7 +51,7 @@ def the_outcome_of_an_effect_is_durable_before_the_handler_is_given_it(patch):
     async def kept(self, call, seq=None):
         return None
 
-    patch.setattr(IoProvider, "_kept", kept)
+    patch.setattr(HandOut, "durable", kept)
 
 
 @guard(Fault.KILLED_BEFORE_APPEND, where="before its intent was durable")

@@ -1,0 +1,66 @@
+"""Handing outcomes to a handler: one at a time, each when it is its turn, and durable when it must be."""
+
+from __future__ import annotations
+
+import functools
+
+import anyio
+import attrs
+from anyio.lowlevel import checkpoint
+
+from machine.config import Durability
+from machine.io.call import Call
+from machine.io.scope import AttemptScope
+
+__all__ = ["Flight", "HandOut"]
+
+
+@attrs.frozen(eq=False)
+class Flight:
+    """A call that has begun and has not returned yet."""
+
+    call: Call
+    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    done: anyio.Event = attrs.field(factory=anyio.Event)
+
+
+class HandOut:
+    """The calls of one attempt that have begun and not returned, by key in `in_flight`."""
+
+    def __init__(self, scope: AttemptScope) -> None:
+        self.in_flight: dict[str, Flight] = {}
+        self._scope = scope
+
+    async def turn(self, call: Call) -> None:
+        """Let a handler that races tasks settle from the last outcome before it is handed this one."""
+        if len(self.in_flight) > 1 or not self._scope.quiet.alone:
+            async with self._turnstile:
+                await self._scope.quiet.settle()
+        elif call.effect and self._scope.concurrent:
+            await checkpoint()  # what other attempts are about to write goes to the disk with its outcome
+
+    async def durable(self, call: Call, seq: int | None = None) -> None:
+        """Return when the outcome of a call, at `seq`, is durable, if it must be before the handler is given it.
+
+        As late as that, so that effects which return together share a commit.
+        """
+        if call.effect or self._scope.config.durability is Durability.FACTS:
+            await self._scope.log.durable(seq)
+
+    @functools.cached_property
+    def _turnstile(self) -> anyio.Lock:
+        return anyio.Lock()
+
+    async def end(self) -> None:
+        """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""
+        self._scope.ending = True
+        if not self.in_flight:
+            return
+        for flight in self.in_flight.values():
+            if flight.call.effect:
+                self._scope.leave_behind(f"was still calling {flight.call.namespace}")
+        with anyio.CancelScope(shield=True):
+            while self.in_flight:
+                flight = next(iter(self.in_flight.values()))
+                flight.scope.cancel()
+                await flight.done.wait()
