@@ -21,6 +21,7 @@ import rfc8785
 from blake3 import blake3
 
 from machine.errors import CanonicalError, Code, CodecError, Corruption
+from machine.remedies import known_remedy
 
 __all__ = ["MAX_DEPTH", "artifact_id", "decode", "decode_stored", "encode", "path_of"]
 
@@ -298,7 +299,7 @@ def _problem(value: Any, exc: Exception) -> str:
         return f"{name} is an Enum and not JSON; use its .value, or ctx.write_typed"
     if name == "coroutine":
         return "a coroutine is not JSON; is an await missing?"
-    return f"{name} is not JSON; use ctx.write_typed"
+    return f"{name} is not JSON; {known_remedy(value) or 'use ctx.write_typed'}"
 
 
 # -- the way back --------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import collections.abc
 import datetime as dt
 import decimal
 import enum
@@ -16,21 +15,16 @@ import functools
 import re
 import typing
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import attrs
 import cattrs
 import orjson
-from cattrs.cols import (
-    homogenous_tuple_structure_factory,
-    list_structure_factory,
-    mapping_structure_factory,
-)
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.strategies import configure_union_passthrough
 
 from machine import canonical, events
-from machine.bounded import in_parts
 from machine.config import (
     AfterEveryState,
     EventProfile,
@@ -40,7 +34,7 @@ from machine.config import (
     RunConfig,
     Sequential,
 )
-from machine.errors import Code, CodecError, ErrorInfo, LogError, MachineError
+from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
 from machine.events import (
     EVENT_TYPES,
     EffectWait,
@@ -52,7 +46,18 @@ from machine.events import (
     StateCompleted,
     StateEntered,
 )
-from machine.ids import _Id
+from machine.strict_converter import json_only, problems_of, strict_converter
+from machine.typed_values import (
+    difference,
+    dump_model,
+    is_model,
+    load_model,
+    part_at,
+    remedy,
+    remedy_declared,
+    time_from,
+    time_text,
+)
 
 __all__ = [
     "decode_entry",
@@ -62,93 +67,11 @@ __all__ = [
     "from_json",
     "structure_typed",
     "to_json",
+    "typed_bytes",
     "unstructure_typed",
 ]
 
 T = TypeVar("T")
-
-_ANY_JSON: Final = (Mapping[str, Any], Mapping[str, Any] | None)
-
-
-def _strict(kind: type) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, asked: Any) -> Any:
-        if type(value) is not kind:
-            raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
-        if asked is kind:
-            return value
-        # cattrs finds this hook for subclasses too: ids and string enums
-        return _string_enum(value, asked) if issubclass(asked, enum.StrEnum) else asked(value)
-
-    return structure
-
-
-def _float(value: Any, _: Any) -> float:
-    if type(value) not in {int, float}:
-        raise TypeError(f"expected number, got {type(value).__name__}")
-    return float(value)
-
-
-def _string_enum(value: Any, kind: Any) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        raise ValueError(f"expected one of {', '.join(kind)}, got {value!r}") from None
-
-
-def _from(container: type, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return `inner` for a JSON array or object only: cattrs by itself makes the best of any iterable."""
-    kinds, name = ({dict}, "object") if container is dict else ({list, tuple}, "array")
-
-    def structure(value: Any, kind: Any) -> Any:
-        if type(value) not in kinds:
-            raise TypeError(f"expected {name}, got {type(value).__name__}")
-        return inner(value, kind)
-
-    return structure
-
-
-_MOST_NAMED: Final = 20
-
-
-def _origin(kind: Any) -> Any:
-    return typing.get_origin(kind)
-
-
-def _strict_containers(converter: cattrs.Converter) -> None:
-    def array(kind: Any, _: Any = None) -> Callable[[Any, Any], Any]:
-        if typing.get_origin(kind) is not tuple:
-            return _from(list, in_parts(_problems, list_structure_factory(kind, converter)))
-        if typing.get_args(kind)[-1:] == (Ellipsis,):
-            return _from(list, in_parts(_problems, homogenous_tuple_structure_factory(kind, converter)))
-        return _from(list, fixed_tuple)
-
-    def fixed_tuple(value: Any, kind: Any) -> Any:
-        kinds = typing.get_args(kind)
-        if len(value) != len(kinds):
-            raise ValueError(f"expected {len(kinds)} items, got {len(value)}")
-        return tuple(converter.structure(item, asked) for item, asked in zip(value, kinds, strict=True))
-
-    def mapping(kind: Any, _: Any = None) -> Callable[[Any, Any], Any]:
-        return _from(dict, in_parts(_problems, mapping_structure_factory(kind, converter)))
-
-    converter.register_structure_hook_factory(lambda kind: _origin(kind) in {list, tuple}, array)
-    converter.register_structure_hook_factory(
-        lambda kind: _origin(kind) in {dict, collections.abc.Mapping}, mapping
-    )
-
-
-def _strict_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    for kind in (int, str, bool):
-        converter.register_structure_hook(kind, _strict(kind))
-    converter.register_structure_hook(float, _float)
-    # a field of any JSON is JSON already: it is passed on as it is, however deep
-    converter.register_unstructure_hook_func(lambda kind: kind in _ANY_JSON, lambda value: value)
-    # ids and string enums are written as plain strings, which is what the fast canonical encoder takes
-    converter.register_unstructure_hook(_Id, str)
-    converter.register_unstructure_hook(enum.StrEnum, lambda value: value.value)
-    _strict_containers(converter)
-    return converter
 
 
 def _tagged(converter: cattrs.Converter, union: Any, variants: tuple[type[Any], ...]) -> None:
@@ -172,7 +95,7 @@ def _tagged(converter: cattrs.Converter, union: Any, variants: tuple[type[Any], 
 
 @functools.cache
 def _converter() -> cattrs.Converter:
-    converter = _strict_converter()
+    converter = strict_converter()
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, Sequential | FanOutJoin, (Sequential, FanOutJoin))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
@@ -231,23 +154,10 @@ def from_json(value: Any, kind: type[T], *, what: str | None = None) -> T:
     """
     try:
         if attrs.has(kind):
-            _from(dict, lambda item, _: item)(value, kind)
+            json_only(dict, lambda item, _: item)(value, kind)
         return _converter().structure(value, kind)
     except Exception as exc:  # noqa: BLE001 - whatever a hook trips over, the JSON is what is wrong
-        raise CodecError(what or kind.__name__, _problems(exc)) from None
-
-
-def _problems(exc: BaseException) -> list[str]:
-    def describe(error: BaseException, _: Any) -> str:
-        if isinstance(error, KeyError) and not isinstance(error, MachineError):
-            return f"required field {error.args[0]!r} is missing"
-        if isinstance(error, cattrs.ForbiddenExtraKeysError):
-            unknown = sorted(error.extra_fields)
-            more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
-            return f"unknown fields: {', '.join(unknown[:_MOST_NAMED])}{more}"
-        return str(error)
-
-    return cattrs.transform_error(exc, format_exception=describe)
+        raise CodecError(what or kind.__name__, problems_of(exc)) from None
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
@@ -340,8 +250,11 @@ def _decimal_in(value: Any, _: Any) -> decimal.Decimal:
 
 def _member(value: Any, kind: Any) -> Any:
     for member in kind:
-        carried = _typed().unstructure(member.value)
-        if type(carried) is type(value) and carried == value:
+        try:
+            carried = canonical.encode(_typed().unstructure(member.value))
+        except CanonicalError:  # no value of its own that JSON holds
+            continue
+        if carried == canonical.encode(value):
             return member
     if issubclass(kind, enum.Flag) and type(value) is int:
         return kind(value)
@@ -350,16 +263,25 @@ def _member(value: Any, kind: Any) -> Any:
 
 @functools.cache
 def _typed() -> cattrs.Converter:
-    converter = _strict_converter()
+    converter = strict_converter()
     converter.register_unstructure_hook(bytes, lambda value: base64.b64encode(value).decode())
     converter.register_structure_hook(bytes, _bytes_in)
     converter.register_unstructure_hook(decimal.Decimal, str)
     converter.register_structure_hook(decimal.Decimal, _decimal_in)
     converter.register_unstructure_hook(uuid.UUID, str)
     converter.register_structure_hook(uuid.UUID, lambda value, _: uuid.UUID(value))
-    for kind in (dt.datetime, dt.date, dt.time):
-        converter.register_unstructure_hook(kind, lambda value: value.isoformat())
-        converter.register_structure_hook(kind, lambda value, kind: kind.fromisoformat(value))
+    # a float would be read as an int where it is whole, so it is written as what is refused
+    converter.register_unstructure_hook_func(
+        lambda kind: kind is int, lambda value: repr(value) if isinstance(value, float) else value
+    )
+    converter.register_unstructure_hook(dt.date, lambda value: value.isoformat())
+    converter.register_structure_hook(dt.date, lambda value, kind: kind.fromisoformat(value))
+    for kind in (dt.datetime, dt.time):
+        converter.register_unstructure_hook(kind, time_text)
+        converter.register_structure_hook(kind, time_from)
+    converter.register_unstructure_hook_func(is_model, dump_model)
+    converter.register_structure_hook_func(is_model, load_model)
+    configure_union_passthrough(str | bool | int | float | None, converter)
     # by the JSON of its value: that may be a Decimal or a tuple, which cattrs would not carry
     converter.register_unstructure_hook(enum.Enum, lambda member: converter.unstructure(member.value))
     converter.register_structure_hook(enum.Enum, _member)
@@ -375,9 +297,83 @@ def unstructure_typed(value: Any, kind: Any = None) -> Any:
     return _typed().unstructure(value, unstructure_as=kind)
 
 
+def typed_bytes(value: Any, kind: Any = None) -> bytes:
+    """Return the canonical bytes of a typed value, of which `structure_typed` makes an equal one, of equal types.
+
+    Raises `CanonicalError` with the path of what would not come back so, and the remedy.
+    """
+    try:
+        plain = unstructure_typed(value, kind)
+    except Exception as exc:  # noqa: BLE001 - hooks meet values of any class
+        raise CanonicalError(
+            "$", f"{type(value).__name__} cannot be written: {exc}; {remedy(value)}"
+        ) from None
+    try:
+        data = canonical.encode(plain)
+    except CanonicalError as exc:
+        raise _not_kept(plain, exc) from None
+    _check_comes_back(value, kind, canonical.decode(data), "$")
+    return data
+
+
+def _not_kept(plain: Any, exc: CanonicalError) -> CanonicalError:
+    """Return the error for what has no JSON form although its type was told, with a remedy that helps."""
+    if "ctx.write_typed" not in exc.problem:
+        return exc
+    todo: list[tuple[str, Any]] = [("$", plain)]
+    while todo:
+        path, value = todo.pop()
+        if path == exc.path and not isinstance(value, str | int | float | dict | list | tuple):
+            return CanonicalError(path, f"{type(value).__name__} is not JSON; {remedy(value)}")
+        if isinstance(value, dict) and len(path) < len(exc.path):
+            todo += [
+                (path + canonical.path_of(str(key)).removeprefix("$"), item) for key, item in value.items()
+            ]
+        elif isinstance(value, list | tuple) and len(path) < len(exc.path):
+            todo += [(f"{path}[{at}]", item) for at, item in enumerate(value)]
+    return exc
+
+
+def _check_comes_back(value: Any, kind: Any, plain: Any, path: str) -> None:
+    """Raise `CanonicalError` unless the JSON `plain` is read back as `value`.
+
+    A list, tuple or dict written without its type is read with one, which is not known here: then each item has to
+    come back as what it is.
+    """
+    if kind is None and value is None:
+        return
+    if kind is None and type(value) in {list, tuple}:
+        for at, (item, part) in enumerate(zip(value, plain, strict=True)):
+            _check_comes_back(item, None, part, f"{path}[{at}]")
+        return
+    if kind is None and type(value) is dict:
+        for key, item in value.items():
+            text = key if type(key) is str else _typed().unstructure(key)
+            _check_comes_back(item, None, plain[text], path + canonical.path_of(text).removeprefix("$"))
+        return
+    if kind is None and getattr(type(value), "__parameters__", None) and attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            if field.name in plain:
+                step = canonical.path_of(field.name).removeprefix("$")
+                _check_comes_back(getattr(value, field.name), None, plain[field.name], path + step)
+        return
+    try:
+        back = _typed().structure(plain, type(value) if kind is None else kind)
+    except Exception as exc:  # noqa: BLE001 - the same
+        problem, _, where = problems_of(exc)[0].rpartition(" @ ")
+        culprit = part_at(value, where)
+        problem = (
+            f"{type(culprit).__name__} is not what is declared there ({problem}); {remedy_declared(culprit)}"
+        )
+        raise CanonicalError(path + where.removeprefix("$"), problem) from None
+    lost = difference(value, back, path)
+    if lost is not None:
+        raise CanonicalError(*lost)
+
+
 def structure_typed(value: Any, kind: Any) -> Any:
     """Return the value of type `kind` that `unstructure_typed` made `value` from. Raises `CodecError`."""
     try:
         return _typed().structure(value, kind)
     except Exception as exc:  # noqa: BLE001 - the same
-        raise CodecError(getattr(kind, "__name__", str(kind)), _problems(exc)) from None
+        raise CodecError(getattr(kind, "__name__", str(kind)), problems_of(exc)) from None

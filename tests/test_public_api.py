@@ -23,11 +23,11 @@ MOST_LINES = 400
 
 RANKS = {
     # what a rank holds may import what stands in it or before it
-    **dict.fromkeys(("ids", "canonical", "codes", "errors"), 0),
+    **dict.fromkeys(("ids", "canonical", "codes", "errors", "remedies"), 0),
     **dict.fromkeys(
         (
             *("config", "plan", "state", "ordering", "events", "codec", "catalogue", "secrets"),
-            *("causes", "failure_info", "failures", "retry_after"),
+            *("causes", "failure_info", "failures", "retry_after", "strict_converter", "typed_values"),
         ),
         1,
     ),

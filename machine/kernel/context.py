@@ -33,7 +33,7 @@ class _Written(NamedTuple):
     value: Any
     data: bytes
     encode: Callable[[Any], bytes]
-    again: str
+    remedy: str
 
 
 class Context(MutableMapping[str, Any]):
@@ -63,16 +63,21 @@ class Context(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        key, data = self._stage(key, value)
-        if type(value) not in _IMMUTABLE:
-            self._written[key] = _Written(value, data, canonical.encode, f"ctx[{key!r}] = value")
+        self._write(key, value, canonical.encode, canonical.encode, "ctx[{!r}] = value")
 
-    def _stage(self, key: str, value: Any) -> tuple[str, bytes]:
-        """Stage a JSON value, in place of any before it, and return its key and bytes."""
+    def _write(
+        self,
+        key: str,
+        value: Any,
+        encode: Callable[[Any], bytes],
+        encode_again: Callable[[Any], bytes],
+        remedy: str,
+    ) -> None:
+        """Stage the bytes of a value; `encode_again` gives the same as long as it is the same."""
         if type(key) is not str or not 1 <= len(key) <= ContextKey.longest or not key.isprintable():
             key = str(ContextKey(key))
         try:
-            data = canonical.encode(value)
+            data = encode(value)
         except CanonicalError as exc:
             raise CanonicalError(canonical.path_of(key) + exc.path.removeprefix("$"), exc.problem) from None
         if len(data) > MAX_VALUE_BYTES:
@@ -81,9 +86,11 @@ class Context(MutableMapping[str, Any]):
                 code=Code.CONTEXT_VALUE_TOO_LARGE,
             )
         self._copies.pop(key, None)
-        self._written.pop(key, None)
+        if type(value) in _IMMUTABLE:
+            self._written.pop(key, None)
+        else:
+            self._written[key] = _Written(value, data, encode_again, remedy)
         self._staged[key] = data
-        return key, data
 
     def __delitem__(self, key: str) -> None:
         if self._data(key) is None:
@@ -129,18 +136,18 @@ class Context(MutableMapping[str, Any]):
         return self[key]
 
     def write_typed(self, key: str, value: Any, kind: Any = None) -> None:
-        """Write an attrs instance, datetime, Decimal, bytes, UUID, Enum, tuple or a nest of them.
+        """Write an attrs or dataclass instance, a pydantic model, a datetime, Decimal, tuple or a nest of them.
 
-        `kind` is the type to write it as, its own by default. Read it back with `read_typed` and the same type.
+        `kind` is the type to write it as, its own by default. Read it back with `read_typed` and the same type: it
+        comes back equal and of equal types all the way down. Raises `CanonicalError` for what would not.
         """
-        key, data = self._stage(key, codec.unstructure_typed(value, kind))
-        if type(value) not in _IMMUTABLE:
-            self._written[key] = _Written(
-                value,
-                data,
-                lambda value: canonical.encode(codec.unstructure_typed(value, kind)),
-                f"ctx.write_typed({key!r}, value)",
-            )
+        self._write(
+            key,
+            value,
+            lambda value: codec.typed_bytes(value, kind),
+            lambda value: canonical.encode(codec.unstructure_typed(value, kind)),
+            "ctx.write_typed({!r}, value)",
+        )
 
     def read_typed(self, key: str, kind: type[T]) -> T:
         """Return a key's value as an instance of `kind`. Raises `CodecError` when it is not one."""
@@ -166,10 +173,11 @@ class Context(MutableMapping[str, Any]):
                 )
         for key, written in self._written.items():
             if _changed(written.value, written.data, written.encode):
+                again = written.remedy.format(key)
                 raise ContextError(
                     f"the value of context key {key!r} was changed in place after it was written",
                     code=Code.CONTEXT_VALUE_MUTATED,
-                    hint=f"write it again when it is complete, {written.again}, or change a copy of it",
+                    hint=f"write it again when it is complete, {again}, or change a copy of it",
                 )
 
     def _data(self, key: object) -> bytes | None:

@@ -1,0 +1,49 @@
+"""Values that can be kept neither as JSON nor with their type, and what to write in their place."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = ["known_remedy"]
+
+
+def known_remedy(value: Any) -> str | None:
+    """Return what to write in place of a value of a well-known type that cannot be kept, None for any other."""
+    library, name = type(value).__module__.partition(".")[0], type(value).__name__
+    if name in {"DataFrame", "LazyFrame", "Series", "Table", "RecordBatch", "ndarray", "Index", "Tensor"}:
+        return _OF_TABLES.get((library, name)) or _OF_TABLES.get((library, "")) or _OF_TABLES["", ""]
+    if library == "numpy":
+        return "use value.item()"
+    if library == "pandas":
+        return "use value.to_pydatetime() or a plain value"
+    return _OF_TYPES.get((library, name))
+
+
+_OF_TABLES: Final = {
+    (
+        "pandas",
+        "DataFrame",
+    ): "write its bytes (df.to_parquet(), df.to_csv().encode()) or df.to_dict('records')",
+    ("pandas", ""): "write value.tolist()",
+    ("polars", "DataFrame"): "write its bytes (df.write_csv().encode()) or df.to_dicts()",
+    ("polars", "LazyFrame"): "collect() it, then write its bytes (df.write_csv().encode()) or df.to_dicts()",
+    ("polars", ""): "write value.to_list()",
+    ("pyarrow", ""): "write value.to_pylist()",
+    ("", ""): "write value.tolist(), or its bytes",
+}
+_OF_TYPES: Final = {
+    ("builtins", "bytearray"): "write bytes(value)",
+    ("builtins", "memoryview"): "write bytes(value)",
+    ("builtins", "complex"): "write (value.real, value.imag)",
+    ("builtins", "range"): "write list(value)",
+    ("builtins", "generator"): "write list(value)",
+    ("builtins", "coroutine"): "is an await missing?",
+    ("array", "array"): "write value.tolist(), or value.tobytes()",
+    ("collections", "defaultdict"): "write dict(value)",
+    ("collections", "OrderedDict"): "write a list of pairs, or dict(value)",
+    ("collections", "deque"): "write list(value)",
+    ("pathlib", "PurePosixPath"): "write str(value), or a Path",
+    ("pathlib", "PureWindowsPath"): "write str(value)",
+    ("pydantic", "SecretStr"): "read secrets with io.secret, and keep them out of the context",
+    ("pydantic", "SecretBytes"): "read secrets with io.secret, and keep them out of the context",
+}

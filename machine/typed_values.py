@@ -1,0 +1,264 @@
+"""Typed values: what `ctx.write_typed` keeps comes back equal and of equal types all the way down, or is refused.
+
+Times with the name of their zone and models of pydantic have a JSON form of their own here; `difference` says
+what a value has lost on its way through JSON and back. Neither pydantic nor any other library is imported for it.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import attrs
+
+from machine import canonical
+from machine.remedies import known_remedy
+
+__all__ = [
+    "Difference",
+    "difference",
+    "dump_model",
+    "is_model",
+    "load_model",
+    "part_at",
+    "remedy",
+    "remedy_declared",
+    "time_from",
+    "time_text",
+]
+
+
+# -- times ---------------------------------------------------------------------------------------------------
+
+_TIME: Final = re.compile(r"(?P<time>[^\[]*)(\[(?P<zone>[A-Za-z0-9._+/-]+)\])?(?P<fold>\[fold=1\])?")
+
+
+def _zone_class() -> Any:
+    """Return the class of zones that have a name, as far as anybody has imported it."""
+    return getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None)
+
+
+def time_text(value: Any) -> str:
+    """Return the text of a time: ISO 8601, and behind it its zone by name, as in RFC 9557, and its fold."""
+    if not isinstance(value, dt.datetime | dt.time):
+        return str(value.isoformat())  # a date, which is read as another type and so refused
+    zone = value.tzinfo
+    named = zone is not None and type(zone) is _zone_class() and getattr(zone, "key", None)
+    return f"{value.isoformat()}{f'[{named}]' if named else ''}{'[fold=1]' if value.fold else ''}"
+
+
+def time_from(text: Any, kind: Any) -> Any:
+    """Return the time of class `kind` that a text stands for. Raises `ValueError` and `TypeError`."""
+    if not isinstance(text, str) or "[" not in text:
+        return kind.fromisoformat(text)
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f"Invalid isoformat string: {text!r}")
+    value = kind.fromisoformat(found["time"])
+    if found["fold"]:
+        value = value.replace(fold=1)
+    if found["zone"] is None:
+        return value
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - reads files, so only for those who use it
+
+    try:
+        zoned = value.replace(tzinfo=ZoneInfo(found["zone"]))
+    except (ZoneInfoNotFoundError, OSError):
+        raise ValueError(f"the time zone {found['zone']} is not known here; install tzdata") from None
+    if isinstance(value, dt.datetime) and zoned.utcoffset() != value.utcoffset():
+        raise ValueError(f"{found['time']} is no time of {found['zone']}: its rules have changed since")
+    return zoned
+
+
+# -- models of pydantic --------------------------------------------------------------------------------------
+
+
+def is_model(kind: Any) -> bool:
+    """Say whether a type is a model of pydantic."""
+    base = getattr(sys.modules.get("pydantic"), "BaseModel", None)
+    return isinstance(base, type) and isinstance(kind, type) and issubclass(kind, base)
+
+
+def dump_model(value: Any) -> Any:
+    """Return a model as the JSON it makes of itself."""
+    return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
+
+
+def load_model(value: Any, kind: Any) -> Any:
+    """Return the model of class `kind` that it makes of its JSON. Raises `ValueError` without the values in it."""
+    try:
+        return kind.model_validate_json(canonical.encode(value))
+    except ValueError as exc:
+        problems = exc.errors(include_input=False, include_url=False) if hasattr(exc, "errors") else ()
+        if not problems:
+            raise
+        said = (f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in problems)
+        raise ValueError("; ".join(said)) from None
+
+
+# -- what was lost -------------------------------------------------------------------------------------------
+
+
+class Difference(NamedTuple):
+    """Where a value that came back differs, and how, with the remedy."""
+
+    path: str
+    problem: str
+
+
+def difference(value: Any, back: Any, path: str = "$") -> Difference | None:
+    """Return the first thing that a value has lost on its way through JSON and back, None when it is the same."""
+    if value is back:
+        return None
+    numbers = type(value) in {int, float} and type(back) in {int, float}
+    if type(value) is not type(back) and not numbers:
+        return Difference(path, _other_type(value, back))
+    problem = _lost(value, back)
+    if problem is not None:
+        return Difference(path, problem)
+    parts = _parts(value, back)
+    if parts is not None:
+        found = (difference(one, other, path + step) for step, one, other in parts)
+        return next((lost for lost in found if lost is not None), None)
+    if not _equal(value, back):
+        return Difference(path, f"{_name(value)} is not equal when read; {remedy(value)}")
+    return None
+
+
+def _equal(value: Any, back: Any) -> bool:
+    if isinstance(value, decimal.Decimal):
+        return bool(value.as_tuple() == back.as_tuple())
+    if isinstance(value, float) and value == 0:
+        return math.copysign(1, value) == math.copysign(1, back)
+    return bool(value == back)
+
+
+def _lost(value: Any, back: Any) -> str | None:
+    """Return what a value of the same type has lost that its parts do not show."""
+    name = _name(value)
+    match value:
+        case dt.datetime() | dt.time():
+            if value.fold != back.fold:
+                return f"{name} loses its fold"
+            if not _same_zone(value.tzinfo, back.tzinfo):
+                zone = _name(value.tzinfo)
+                return f"{name} loses its {zone}; use a ZoneInfo with a key, or a timezone without a name"
+        case float() if value == 0 and not _equal(value, back):
+            return f"{name} -0.0 loses its sign in JSON; use 0.0"
+        case collections.OrderedDict() if list(value) != list(back):
+            return f"{name} loses its order; write a list of pairs"
+        case collections.defaultdict() if value.default_factory != back.default_factory:
+            return f"{name} loses its default_factory; write dict(value)"
+        case list() | tuple() | dict() if len(value) != len(back):
+            return f"{name} loses items; {remedy(value)}"
+        case _ if is_model(type(value)) and value.__pydantic_private__ != back.__pydantic_private__:
+            return f"{name} loses its private attributes; make them fields"
+    return None
+
+
+def _same_zone(zone: dt.tzinfo | None, back: dt.tzinfo | None) -> bool:
+    if zone is None or back is None:
+        return zone is back
+    if type(zone) is dt.timezone:  # models of pydantic come back with a class of their own for these
+        return zone.utcoffset(None) == back.utcoffset(None) and zone.tzname(None) == back.tzname(None)
+    same = type(zone) is type(back) and getattr(zone, "key", None) == getattr(back, "key", None)
+    return same and bool(zone == back)
+
+
+def _parts(value: Any, back: Any) -> Iterator[tuple[str, Any, Any]] | None:
+    """Return the parts of a container, each with the step to it and what came back; None when it is none."""
+    if isinstance(value, list | tuple):
+        return ((f"[{at}]", one, other) for at, (one, other) in enumerate(zip(value, back, strict=True)))
+    if isinstance(value, dict):
+        return _members(value, back)
+    if isinstance(value, enum.Enum):
+        return None
+    fields: list[tuple[str, bool]] | None = None
+    if attrs.has(type(value)):
+        fields = [(field.name, field.init or bool(field.eq)) for field in attrs.fields(type(value))]
+    elif dataclasses.is_dataclass(value):
+        fields = [(field.name, field.init or field.compare) for field in dataclasses.fields(value)]
+    elif is_model(type(value)):
+        extra = getattr(value, "__pydantic_extra__", None) or {}
+        fields = [(name, True) for name in (*vars(value), *extra)]
+    if fields is None:
+        return None
+    names = [name for name, counts in fields if counts]
+    return ((_step(name), getattr(value, name, _ABSENT), getattr(back, name, _ABSENT)) for name in names)
+
+
+_ABSENT: Final = object()
+
+
+def _members(value: Mapping[Any, Any], back: Mapping[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
+    keys = {key: key for key in back}
+    for key, item in value.items():
+        yield _step(key), key, keys.get(key, _ABSENT)
+        yield _step(key), item, back.get(key, _ABSENT)
+
+
+def _step(key: Any) -> str:
+    return canonical.path_of(key if type(key) is str else str(key)).removeprefix("$")
+
+
+def part_at(value: Any, path: str) -> Any:
+    """Return the part of a value that a path leads to, or as far as it leads."""
+    for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+        try:
+            if index:
+                value = value[int(index)]
+            else:
+                value = value[name] if isinstance(value, Mapping) else getattr(value, name)
+        except (AttributeError, LookupError, TypeError):
+            break
+    return value
+
+
+# -- what to do ----------------------------------------------------------------------------------------------
+
+
+def _name(value: Any) -> str:
+    return type(value).__name__
+
+
+def _other_type(value: Any, back: Any) -> str:
+    name, declared = _name(value), _name(back)
+    if back is _ABSENT:
+        return f"{name} does not come back; {remedy(value)}"
+    known = known_remedy(value)
+    if known is not None:
+        return f"{name} would come back as {declared}; {known}"
+    if {type(value), type(back)} == {list, tuple}:
+        return f"{name} would come back as {declared}; declare {name}[...], or write {declared}(value)"
+    if isinstance(value, type(back)):
+        return f"{name} would come back as {declared}; declare its own type, or write a plain {declared}"
+    if type(back) in {str, int, float, bool, list, dict, type(None)}:
+        return (
+            f"{name} would come back as {declared}; declare its type where it stands, in place of Any or none"
+        )
+    return f"{name} would come back as {declared}; declare {name}, or write a {declared}"
+
+
+def remedy_declared(value: Any) -> str:
+    """Return what to do about a value that is not of the type that is declared where it stands."""
+    return known_remedy(value) or "declare the type it has, or write a value of the declared one"
+
+
+def remedy(value: Any) -> str:
+    """Return what to write in place of a value that cannot be kept."""
+    known = known_remedy(value)
+    if known is not None:
+        return known
+    if attrs.has(type(value)) or dataclasses.is_dataclass(type(value)) or is_model(type(value)):
+        return "annotate what holds it, and its own fields, with the types they have, or write what it is made of"
+    if type(value) is bytes or type(value).__module__ in {"datetime", "decimal", "uuid"}:
+        return "annotate what holds it with its type, as a class and not as text"
+    return "write what it is made of, or make it an attrs class, a dataclass or a pydantic model with typed fields"
