@@ -144,6 +144,7 @@ class Code(StrEnum):
     ARTIFACT_TOO_LARGE = "artifact_too_large"
     # bundles
     BUNDLE_NOT_FOUND = "bundle_not_found"
+    BUNDLE_NOT_A_FILE = "bundle_not_a_file"
     BUNDLE_INVALID = "bundle_invalid"
     BUNDLE_TRUNCATED = "bundle_truncated"
     BUNDLE_NEWER_FORMAT = "bundle_newer_format"

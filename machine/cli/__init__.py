@@ -7,11 +7,10 @@ One file per command group: `run` (run, resume), `replay` (replay, verify), `run
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import sys
 from collections.abc import Sequence
+
+from machine.cli.streams import abandon, standing
 
 __all__ = ["main"]
 
@@ -23,26 +22,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     from machine.cli.app import BROKEN_PIPE, launch  # noqa: PLC0415 - importing this package costs nothing
 
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            with contextlib.suppress(ValueError, OSError):
-                stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
     code = 0
-    try:
-        code = launch(sys.argv[1:] if argv is None else list(argv))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _abandon_stdout()
-        return BROKEN_PIPE
-    except OSError:  # reported already where it first failed, or there is nobody left to tell
-        _abandon_stdout()
-        return code or 1
+    with standing():
+        try:
+            code = launch(sys.argv[1:] if argv is None else list(argv))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            abandon(sys.stdout)
+            return BROKEN_PIPE
+        except OSError:  # reported already where it first failed, or there is nobody left to tell
+            abandon(sys.stdout)
+            return code or 1
     return code
-
-
-def _abandon_stdout() -> None:
-    """Make sure that the interpreter does not try to flush, at exit, what nobody reads any more."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-        os.close(devnull)

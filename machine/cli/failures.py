@@ -74,6 +74,7 @@ _INTEGRITY = frozenset(
 )
 _BUNDLES: Mapping[str, Exit] = {
     Code.BUNDLE_NOT_FOUND: Exit.NOT_FOUND,
+    Code.BUNDLE_NOT_A_FILE: Exit.USAGE,
     Code.BUNDLE_READ_ONLY: Exit.USAGE,
     Code.BUNDLE_TOO_LARGE: Exit.FAILED,
     Code.BUNDLE_CONFLICT: Exit.FAILED,

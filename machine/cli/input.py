@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json as json_module
 import sys
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import Any
 from machine import canonical
 from machine.errors import Code, UsageError
 
-__all__ = ["json_input", "json_object"]
+__all__ = ["json_input", "json_object", "regular_bytes"]
+
+
+def regular_bytes(path: str | Path) -> bytes:
+    """Return the bytes of a file. Raises `OSError`, also for a pipe or device, which is not opened: it may hang."""
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return Path(path).read_bytes()
 
 
 def json_input(text: str, what: str, code: Code) -> Any:
@@ -45,7 +53,7 @@ def _read(text: str, what: str, code: Code) -> tuple[str, str]:
         if text == "-":
             return f"{what} on stdin", sys.stdin.read()
         if text.startswith("@"):
-            return f"{what} {text[1:]}", Path(text[1:]).read_text(encoding="utf-8")
+            return f"{what} {text[1:]}", regular_bytes(text[1:]).decode("utf-8")
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
         where = "stdin" if text == "-" else text[1:]

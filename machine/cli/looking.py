@@ -223,7 +223,7 @@ def of_bundle(exc: BundleError) -> VerifyResult:
 
     Raises the error again when there is no bundle.
     """
-    if exc.code == Code.BUNDLE_NOT_FOUND:
+    if exc.code in {Code.BUNDLE_NOT_FOUND, Code.BUNDLE_NOT_A_FILE}:
         raise exc
     where = "bundle" if exc.line is None else f"line {exc.line}"
     return VerifyResult("", 0, 0, None, (Problem(exc.code, where, exc.problem),))

@@ -17,7 +17,7 @@ from machine.causes import causes_text, error_json
 from machine.cli import progress
 from machine.cli.dry_run import DryReport
 from machine.cli.failures import Cancelled, Exit
-from machine.cli.input import json_object
+from machine.cli.input import json_object, regular_bytes
 from machine.cli.operator import tell_waits
 from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.cli.session import Flag, Injected, JsonText, Repeated, Session
@@ -335,7 +335,7 @@ def config_of(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
     if path is not None:
         what = f"the configuration {path}"
         try:
-            data = path.read_bytes()
+            data = regular_bytes(path)
         except OSError as exc:
             raise ConfigError(f"{what} cannot be read: {exc.strerror}") from None
         try:

@@ -8,7 +8,6 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import attrs
@@ -189,7 +188,7 @@ def names_bundle(name: str) -> bool:
     if name == _LAST or _RUN_ID.fullmatch(name):
         return False
     looks_so = os.sep in name or "/" in name or name.endswith(_BUNDLE_ENDINGS)
-    return looks_so or Path(name).is_file()
+    return looks_so or (os.path.exists(name) and not os.path.isdir(name))  # noqa: PTH110, PTH112 - cannot be a path
 
 
 def names_directory(name: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ _NOT_FOUND: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 def is_bundle(path: str | os.PathLike[str]) -> bool:
     """Say whether a file is there and begins as a bundle does, of whatever version."""
     try:
+        _check_regular(str(path))
         with Path(path).open("rb") as file:
             return version_of(next(_content(file, str(path)), b"")) is not None
     except (OSError, BundleError, ValueError):
@@ -50,10 +52,11 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 def read_lines(path: str) -> Iterator[bytes]:
     """Yield the lines of a bundle without their line ends, the first only if it is one of this version.
 
-    Raises `BundleError`: `bundle_not_found`, `bundle_truncated` for a file that does not end in a line end,
-    `bundle_newer_format`, `bundle_too_large`, or `bundle_invalid` for a file that is none.
+    Raises `BundleError`: `bundle_not_found`, `bundle_not_a_file`, `bundle_truncated` for a file that does not end
+    in a line end, `bundle_newer_format`, `bundle_too_large`, or `bundle_invalid` for a file that is none.
     """
     try:
+        _check_regular(path)
         with Path(path).open("rb") as file:
             yield from _lines(file, path)
     except OSError as exc:
@@ -63,6 +66,18 @@ def read_lines(path: str) -> Iterator[bytes]:
         raise BundleError(text, path=path, code=Code.BUNDLE_NOT_FOUND) from None
     except ValueError as exc:  # NUL in it
         raise BundleError(f"it is no path: {exc}", path=path, code=Code.BUNDLE_NOT_FOUND) from None
+
+
+def _check_regular(path: str) -> None:
+    """Refuse what is there and is no file, before it is opened: a pipe would wait for somebody to write."""
+    mode = os.stat(path).st_mode  # noqa: PTH116 - the path exactly as given
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise BundleError(
+            "it is not a regular file, and a bundle is read from no other",
+            path=path,
+            code=Code.BUNDLE_NOT_A_FILE,
+            hint="write it to a file first",
+        )
 
 
 def _lines(file: IO[bytes], path: str) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from machine.errors import Code, Corruption, StoreError, StoreOther
 
-__all__ = ["SQLITE_FAILURES", "is_busy", "moved", "os_error", "sqlite_code", "store_error"]
+__all__ = ["SQLITE_FAILURES", "has_no_wal", "is_busy", "moved", "os_error", "sqlite_code", "store_error"]
 
 SQLITE_FAILURES: Final = (sqlite3.Error, UnicodeDecodeError)
 """What the `sqlite3` module raises: the second for a message that quotes damaged text."""
@@ -34,6 +34,14 @@ _UNREADABLE: Final = frozenset(
         sqlite3.SQLITE_IOERR_SHORT_READ,
         8202,  # SQLITE_IOERR_DATA and, below, SQLITE_IOERR_CORRUPTFS: without a name under an older SQLite
         8458,
+    }
+)
+
+_NO_SHARED_MEMORY: Final = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_IOERR_SHMLOCK,
+        sqlite3.SQLITE_IOERR_SHMMAP,
     }
 )
 
@@ -66,6 +74,12 @@ def sqlite_code(exc: BaseException) -> int:
 def is_busy(exc: BaseException) -> bool:
     """Say whether another connection holds the lock that was needed."""
     return sqlite_code(exc) & _PRIMARY in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def has_no_wal(exc: BaseException) -> bool:
+    """Say whether an error may mean that there is no shared memory for a write-ahead log where the file is."""
+    code = sqlite_code(exc)
+    return code in _NO_SHARED_MEMORY or code & _PRIMARY in {sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN}
 
 
 def _is_undecodable(exc: Exception) -> bool:
@@ -113,6 +127,13 @@ def store_error(exc: sqlite3.Error | UnicodeDecodeError, path: str) -> StoreErro
             f"the store {path} is damaged: {exc}",
             details=details,
             hint="restore it from a backup; what is intact can still be read",
+        )
+    if code in _NO_SHARED_MEMORY or primary == sqlite3.SQLITE_PROTOCOL:
+        return StoreOther(
+            f"the store {path} cannot be locked: {exc}",
+            code=Code.STORE_FAILED,
+            details=details,
+            hint="its folder may be a network folder without locks; keep the store on a disk of this machine",
         )
     return StoreOther(f"the store {path} failed: {exc}", details=details)
 

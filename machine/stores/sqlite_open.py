@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from machine.errors import Code, NotFound, StoreOther
-from machine.stores.sqlite_errors import SQLITE_FAILURES, is_busy, os_error, sqlite_code, store_error
+from machine.stores.sqlite_errors import (
+    SQLITE_FAILURES,
+    has_no_wal,
+    is_busy,
+    os_error,
+    sqlite_code,
+    store_error,
+)
 from machine.stores.sqlite_schema import identify, migrate, not_a_store
 
 __all__ = ["connect", "open_database"]
@@ -101,10 +108,25 @@ def _connect(path: Path, mode: str, synchronous: str, busy_timeout: float) -> sq
 
 
 def _open(path: Path, *, create: bool, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+    try:
+        return _opened(path, create=create, wal=True, synchronous=synchronous, busy_timeout=busy_timeout)
+    except sqlite3.OperationalError as exc:
+        if not has_no_wal(exc) or not _writable(path):
+            raise
+    _leave_wal(path, busy_timeout)
+    return _opened(path, create=create, wal=False, synchronous=synchronous, busy_timeout=busy_timeout)
+
+
+def _opened(
+    path: Path, *, create: bool, wal: bool, synchronous: str, busy_timeout: float
+) -> sqlite3.Connection:
     conn = connect(path, synchronous=synchronous, busy_timeout=busy_timeout)
     try:
-        if identify(conn, str(path)) or create:
+        if (identify(conn, str(path)) or create) and wal:
             _use_wal(conn)
+        if conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            # the rollback journal is as durable as the write-ahead log under FULL, and no less
+            conn.execute("PRAGMA synchronous = FULL")
         migrate(conn, str(path), create=create)
     except BaseException:
         conn.close()
@@ -115,17 +137,30 @@ def _open(path: Path, *, create: bool, synchronous: str, busy_timeout: float) ->
 def _use_wal(conn: sqlite3.Connection) -> None:
     """Ask for the write-ahead log: one sync for a commit, and readers that do not stop a writer.
 
-    The mode is kept in the file. Where it cannot be had (a read-only copy, a file system without shared
-    memory) the rollback journal serves, which is as durable under `synchronous = FULL` and no less.
+    The mode is kept in the file. A read-only copy keeps the one it has.
     """
     try:
-        mode = conn.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        conn.execute("PRAGMA journal_mode = WAL")
     except sqlite3.OperationalError as exc:
-        if sqlite_code(exc) & 0xFF not in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+        if sqlite_code(exc) & 0xFF != sqlite3.SQLITE_READONLY:
             raise
-        mode = "unchanged"
-    if mode != "wal":
+
+
+def _leave_wal(path: Path, busy_timeout: float) -> None:
+    """Put a file on the rollback journal where the write-ahead log cannot be had, as in a network folder.
+
+    Alone with the file, SQLite needs no shared memory to read what a write-ahead log still holds
+    (https://sqlite.org/wal.html section 8). Nothing that was committed is lost.
+    """
+    conn = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=busy_timeout, isolation_level=None
+    )
+    try:
+        conn.execute("PRAGMA locking_mode = EXCLUSIVE")
         conn.execute("PRAGMA synchronous = FULL")
+        conn.execute("PRAGMA journal_mode = DELETE")
+    finally:
+        conn.close()
 
 
 def _make(path: Path) -> None:
