@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from machine.cli.app import build
+from machine.stores import open_store
 
 FULL = Path("/dev/full")
 
@@ -50,7 +51,10 @@ def started(*argv, **options):
 
 
 @pytest.mark.parametrize("kind", ["async def", "def"])
-def test_ctrl_c_leaves_a_run_that_resumes_where_it_was(machine, here, write, kind):
+@pytest.mark.parametrize(
+    ("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
+)
+def test_what_asks_it_to_end_leaves_a_run_that_resumes_where_it_was(machine, here, write, kind, how, code):
     asynchronous = kind == "async def"
     sleep = "await io.sleep(60)" if asynchronous else "__import__('time').sleep(60)"
     write("slow.py", SLOW.format(kind=kind, wait="await " if asynchronous else "", sleep=sleep))
@@ -61,15 +65,18 @@ def test_ctrl_c_leaves_a_run_that_resumes_where_it_was(machine, here, write, kin
         assert time.monotonic() < deadline
         assert child.poll() is None, child.stderr.read()
         time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(how)
     out, err = child.communicate(timeout=20)
-    assert child.returncode == 130
+    assert child.returncode == code
     assert out == ""
     match = re.search(r"cancelled; nothing durable is lost\. Continue with: machine resume (\S+)\n", err)
     assert match, err
     assert "Traceback" not in err
     shown = machine("show", match[1], "--json").json
     assert shown["status"] == "running"
+    assert "attempt_interrupted" in json.dumps(shown)
+    with open_store(f"sqlite:///{here}/.machine/runs.db") as store:
+        assert store.lease_of(match[1]) is None
     first = machine("context", "@last", "--json").json["context"]["first"]
     (here / "wait").unlink()
     resumed = machine("resume", match[1], "--json")

@@ -16,6 +16,7 @@ import pytest
 from machine.canonical import decode, encode
 from machine.errors import Code, ConfigError, IoOther
 from machine.io.exec import ExecResult, ExecTransport, exec_request
+from machine.io.programs import noted
 from machine.io.transport import Transport
 
 pytestmark = pytest.mark.anyio
@@ -61,8 +62,15 @@ def ended_children():
         return None
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _watcher():
+    """Start what ends this process's programs if it dies: it holds a pipe to that from then on."""
+    with noted():
+        pass
+
+
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind():
+def nothing_is_left_behind(_watcher):
     """Every test: the same descriptors after as before, and no child that nobody waited for."""
     open_before, children_before = set(Path("/proc/self/fd").iterdir()), ended_children()
     yield
