@@ -191,7 +191,7 @@ class History:
                 seq, f"{event.state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
             )
         if state is None:
-            state = self.states[event.state_id] = StateHistory(StateStatus.OPEN)
+            state = self.states[event.state_id] = StateHistory(StateStatus.OPEN, began_seq=seq)
         elif state.status is StateStatus.FAILED and not state.cut:
             raise LogError(seq, f"{event.state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
         if event.attempt != state.attempts:
