@@ -119,12 +119,9 @@ class Plan:
         if not isinstance(version, str) or not version or not version.isprintable():
             raise PlanError(f"the version of plan {op_id!r} must be a non-empty string, not {version!r}")
         self.version = version
-        if transports is not None and not isinstance(transports, Mapping):
-            raise PlanError(
-                f"the transports of plan {op_id!r} must be a mapping by namespace, not {transports!r}"
-            )
-        if catalogue is not None and not isinstance(catalogue, Catalogue):
-            raise PlanError(f"the catalogue of plan {op_id!r} must be a Catalogue, not {catalogue!r}")
+        for name, value, kind in (("transports", transports, Mapping), ("catalogue", catalogue, Catalogue)):
+            if value is not None and not isinstance(value, kind):
+                raise PlanError(f"{name} of plan {op_id!r} must be a {kind.__name__}, not {value!r}")
         self.transports: Mapping[str, Any] = dict(transports or {})
         self.catalogue = catalogue
         self._states: dict[str, PlanState] = {}
@@ -268,10 +265,8 @@ class Plan:
         """The validated, immutable graph. Raises `PlanError` naming the first rule that is broken."""
         if self._graph is None:
             for call in self._unused.values():
-                raise PlanError(
-                    f"plan {self.op_id!r}: plan.state({call}) decorates no function, so it makes no state",
-                    hint="write it as a decorator, with @, on the line above its function",
-                )
+                text = f"plan {self.op_id!r}: plan.state({call}) decorates no function, so it makes no state"
+                raise PlanError(text, hint="write it as a decorator, with @, on the line above its function")
             self._graph = _validated(self)
         return self._graph
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from machine.config import RunConfig
+from machine.errors import ErrorCategory
 from machine.events import STOPPED_CODES, EffectWait
 from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, SuspendRun
 from machine.kernel.history import History
@@ -55,15 +56,16 @@ def tried_again(
 def fork_point(history: History) -> int | None:
     """Return the last event that a fork shares which goes on from a state that failed, None where none did.
 
-    An attempt is open there, and all effects of its state lie before: it is made again, on the facts it had.
+    An attempt is open there, and all effects of its state lie before: it is made again, on the facts it had. Where
+    a call is what failed, and there are no effects, nothing of the state is shared: its calls are made again too.
     """
     if history.status is not RunStatus.FAILED:
         return None
+    with_effects = {state_id for state_id, _, _ in history.sent}
     failed = [
-        state.failed_seq - 1
-        for state in history.states.values()
-        if state.status is StateStatus.FAILED
-        and state.failed_seq is not None
-        and not (state.error is not None and state.error.code in STOPPED_CODES)
+        state.began_seq if calls_again else state.failed_seq
+        for state_id, state in history.states.items()
+        if state.status is StateStatus.FAILED and (error := state.error) and error.code not in STOPPED_CODES
+        for calls_again in [error.category is ErrorCategory.OFF_CHAIN and state_id not in with_effects]
     ]
-    return min(failed, default=None)
+    return min((seq - 1 for seq in failed if seq is not None), default=None)

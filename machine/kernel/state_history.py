@@ -39,10 +39,10 @@ class StateHistory:
 
     `attempts` counts those begun; `failures` those that use up the retry budget (not those recovered after a
     crash); `fresh_from` is the first attempt whose facts a later one of a read-only state may still reuse;
-    `failed_seq` is the first event since its last effect with which an attempt failed; `retry_delay_ms` is set
-    while a retry waits, `retry_ts_millis` being when it was scheduled. `base_snapshot_id` is what its attempts
-    began on; `wrote` and `not_taken` are as in `state_completed`; `read` lists the context keys that its last
-    attempt is known to have read.
+    `began_seq` is the event with which its first attempt began, `failed_seq` that with which the first one failed
+    since its last effect; `retry_delay_ms` is set while a retry waits, `retry_ts_millis` being when it was
+    scheduled. `base_snapshot_id` is what its attempts began on; `wrote` and `not_taken` are as in
+    `state_completed`; `read` lists the context keys that its last attempt is known to have read.
     """
 
     status: StateStatus
@@ -51,6 +51,7 @@ class StateHistory:
     fresh_from: int = 0
     error: ErrorInfo | None = None
     cut: bool = False
+    began_seq: int | None = None
     failed_seq: int | None = None
     retry_after_ms: int = 0
     """How long the outside asked to wait, when its last attempt failed."""

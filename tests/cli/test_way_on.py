@@ -110,6 +110,35 @@ def store():
         yield opened
 
 
+def test_where_the_outside_is_what_failed_it_is_asked_again(machine, here, write):
+    write(
+        "ask.py",
+        """
+        from machine import Plan, RetryPolicy
+
+        plan = Plan("ask")
+
+
+        @plan.state
+        async def first(ctx, io, rec):
+            ctx["first"] = (await io.exec(["sh", "-c", "echo x >> first"])).stdout
+
+
+        @plan.state(after=[first], retry=RetryPolicy(2))
+        async def ask(ctx, io, rec):
+            (await io.exec(["sh", "-c", "test -e there"])).check()
+        """,
+    )
+    said = machine("run", "ask.py")
+    assert said.code == 1
+    assert "error[exec_status]" in said.err
+    write("there", "")
+    went_on = machine(*pasted(said.err))
+    assert went_on.code == 0, went_on.err
+    assert lines_of(here, "first") == 1
+    assert machine("replay", "@last").code == 0
+
+
 def test_a_result_says_where_to_fork_from_python(store):
     mended = []
     plan = Plan("op")

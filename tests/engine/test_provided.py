@@ -163,7 +163,7 @@ def test_what_a_plan_owns_is_no_part_of_its_fingerprint_nor_of_the_digest(store)
 
 
 def test_a_plan_refuses_what_is_no_mapping_and_no_catalogue():
-    with pytest.raises(PlanError, match="must be a mapping by namespace"):
+    with pytest.raises(PlanError, match="must be a Mapping"):
         Plan("shop", transports=[Shop()])
     with pytest.raises(PlanError, match="must be a Catalogue"):
         Plan("shop", catalogue=[Ordered])
