@@ -92,6 +92,22 @@ def with_socket(call, kind=socket.SOCK_DGRAM):
         call(one)
 
 
+KEPT = socket.socketpair()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept():
+    yield
+    for each in KEPT:
+        each.close()
+
+
+def open_before(client):
+    """Give a client a connection, as one has that was made before the handler ran."""
+    client.sock, client._debugging = KEPT[0], 0
+    return client
+
+
 def spawned():
     process = multiprocessing.get_context("spawn").Process(target=print)
     process.start()
@@ -115,6 +131,12 @@ BY_EVENT = {
     "socket.gethostname": [socket.gethostname],
     "http.client.connect": [lambda: http.client.HTTPConnection("127.0.0.1", 9).connect()],
     "smtplib.connect": [lambda: smtplib.SMTP("127.0.0.1", 9)],
+    # over a connection that was there before
+    "http.client.send": [lambda: open_before(http.client.HTTPConnection("h")).send(b"x")],
+    "smtplib.send": [lambda: open_before(smtplib.SMTP.__new__(smtplib.SMTP)).send(b"x")],
+    "ftplib.sendcmd": [lambda: open_before(ftplib.FTP()).putcmd("x")],
+    "imaplib.send": [lambda: open_before(imaplib.IMAP4.__new__(imaplib.IMAP4)).send(b"x")],
+    "poplib.putline": [lambda: open_before(poplib.POP3.__new__(poplib.POP3))._putline(b"x")],
     "ftplib.connect": [lambda: ftplib.FTP("127.0.0.1")],
     "imaplib.open": [lambda: imaplib.IMAP4("127.0.0.1", 9)],
     "poplib.connect": [lambda: poplib.POP3("127.0.0.1", 9)],
@@ -179,20 +201,7 @@ BY_EVENT = {
     "os.unsetenv": [lambda: os.unsetenv("MACHINE_TEST")],
     "builtins.input": [builtins.input],
 }
-ELSEWHERE = {
-    *(
-        "http.client.send",
-        "smtplib.send",
-        "ftplib.sendcmd",
-        "imaplib.send",
-        "poplib.putline",
-    ),  # tried with a connection, below
-    "os.spawn",
-    "webbrowser.open",
-    "os.chflags",
-    "nntplib.connect",
-    "telnetlib.Telnet.open",
-}
+ELSEWHERE = {"os.spawn", "webbrowser.open", "os.chflags", "nntplib.connect", "telnetlib.Telnet.open"}
 """What this system or a version of Python has not got."""
 EACH = [(event, act) for event, acts in BY_EVENT.items() for act in acts]
 
@@ -218,6 +227,21 @@ def test_what_reaches_outside_is_refused_before_it_is_done(place, drive, event, 
     assert result.error.details["event"] == event
     assert result.error.details["place"].startswith("test_guard.py:")
     assert listing(place) == before
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
+@pytest.mark.parametrize("name", ["httpx", "requests"])
+def test_what_a_client_of_other_people_does_is_told_with_the_transport_for_it(drive, name, plain):
+    client = pytest.importorskip(name, reason=f"pip install {name}")
+
+    async def handle(ctx, io, rec):
+        client.get(NOWHERE)
+
+    error = drive((lambda ctx, io, rec: client.get(NOWHERE) and None) if plain else handle).error
+    assert error.code == "undeclared_io"
+    assert "io.httpx_transport()" in error.details["remedy"]
+    assert "docs/clients.md" in error.details["remedy"]
+    assert "io.http(" not in error.message
 
 
 def test_a_thread_that_the_event_loop_starts_is_let_through(drive, told):
