@@ -17,7 +17,7 @@ import attrs
 
 from machine import aio, canonical, codec
 from machine.causes import causes_text
-from machine.config import RunConfig, RunManifest, UndeclaredIo
+from machine.config import RunConfig, RunManifest, Target, UndeclaredIo
 from machine.engine.runs import RunResult, result_of
 from machine.errors import Code, MachineError, UsageError
 from machine.events import DomainEventRecorded
@@ -25,8 +25,8 @@ from machine.ids import OpId
 from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.replay import render
-from machine.replay.bundle import export_run, open_bundle
-from machine.replay.divergence import Divergence
+from machine.replay.bundle import export_run, open_bundle, write_bundle
+from machine.replay.divergence import Cause, Divergence, DivergenceKind
 from machine.replay.outside import other_answer
 from machine.replay.past_run import PastRun
 from machine.replay.pointer import Change, diff
@@ -41,15 +41,23 @@ __all__ = [
     "Recording",
     "Unlike",
     "Wanted",
+    "all_differences",
+    "difference_of",
+    "keep",
     "live_difference",
+    "manifest_difference",
     "opened",
     "problem_of",
     "record",
     "replay_difference",
+    "replayed",
     "too_old",
     "unfinished",
     "unwritable",
 ]
+
+_NEVER_RECORDED: Final = frozenset({Code.UNDECLARED_IO, Code.NOT_DETERMINISTIC})
+"""Failures that say that a run cannot be replayed, or of which nobody knows whether it can."""
 
 _NAMES: Final = {"op_id": "op", "op_version": "version", "input_params": "input", "run_config": "config"}
 """What the parts of a manifest are called where a check is given them."""
@@ -59,7 +67,9 @@ _NAMES: Final = {"op_id": "op", "op_version": "version", "input_params": "input"
 class Unlike:
     """How a check ended when not well: a sentence, and what is shown below it.
 
-    `cause` is the same for everything that has one cause; `age` is that of the golden, in seconds.
+    `cause` is the same for everything that has one cause; `age` is that of the golden, in seconds. `alike` is the
+    same for all that one telling serves, empty for what stands alone. `acceptable` is False where recording again
+    would come to the same. `whole` is everything that differs, which takes longer to find out.
     """
 
     ending: Ending
@@ -67,6 +77,9 @@ class Unlike:
     lines: Sequence[str] = ()
     cause: str = ""
     age: int | None = None
+    alike: str = ""
+    acceptable: bool = True
+    whole: Sequence[str] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -133,9 +146,8 @@ class Fresh:
     store: Store
 
     def write(self, file: Path) -> None:
-        """Make it the golden. Raises `BundleError` or `OSError`; what was there is there still."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        export_run(self.result.run_id, file, store=self.store)
+        """Write it as a bundle, to a new file. Raises `BundleError` or `OSError`."""
+        file.write_bytes(export_run(self.result.run_id, store=self.store))
 
 
 @contextlib.contextmanager
@@ -154,9 +166,17 @@ def unfinished(golden: Recording) -> Unlike | None:
 
 async def replay_difference(golden: Recording, wanted: Wanted, asked: Asked) -> Unlike | None:
     """Return what today's request or code does otherwise than the golden, None when nothing."""
-    if (found := _manifest_difference(golden.past.manifest, wanted.manifest)) is not None:
-        return found
-    again = await _replayed(golden.past.run_id, wanted, golden.past.store)
+    found = manifest_difference(golden, wanted)
+    return found or difference_of(await replayed(golden, wanted), asked)
+
+
+async def replayed(golden: Recording, wanted: Wanted) -> ReplayResult:
+    """Replay a golden against the plan of a check."""
+    return await _replayed(golden.past.run_id, wanted, golden.past.store)
+
+
+def difference_of(again: ReplayResult, asked: Asked) -> Unlike | None:
+    """Return what a replay found otherwise, None when nothing."""
     if again.divergence is not None:
         return _diverged(again.divergence)
     if asked.status is not None and again.status != asked.status:
@@ -178,19 +198,51 @@ def _strict(config: RunConfig) -> RunConfig:
 
 def _diverged(divergence: Divergence) -> Unlike:
     title, *rest = render.lines(divergence)
-    return Unlike(Ending.DIVERGED, title, rest, divergence.cause_text)
+    return Unlike(
+        Ending.DIVERGED,
+        title,
+        rest,
+        divergence.cause_text,
+        alike="" if divergence.cause is Cause.UNKNOWN else divergence.cause_text,
+        acceptable=divergence.kind is not DivergenceKind.UNDECLARED_IO,
+    )
 
 
-def _manifest_difference(recorded: RunManifest, now: RunManifest) -> Unlike | None:
-    recorded = attrs.evolve(
-        recorded, run_config=_strict(recorded.run_config)
-    )  # a bundle of any run may serve
-    changes = diff(_named(recorded), _named(now))
+async def all_differences(golden: Recording, wanted: Wanted) -> list[str]:
+    """Return in full what differs, state by state: a replay stops at the first event, and a telling is short."""
+    changes = _manifest_changes(golden, wanted)
+    found = [[line for _, line in render.changed(changes, whole=True)]]
+    try:
+        compared = await aio.compare(
+            golden.past.run_id,
+            plan=wanted.plan,
+            store=golden.past.store,
+            transports=wanted.transports,
+            undeclared_io=UndeclaredIo.ERROR,
+        )
+    except MachineError:  # the plan of another op, which is said already
+        return found[0]
+    found.append([f"the plan: {change}" for change in compared.plan_changes])
+    divergences = [state.divergence for state in compared.states] + [compared.beyond]
+    found += [render.lines(each, whole=True) for each in divergences if each is not None]
+    return [line for lines in found if lines for line in (*lines, "")][:-1]
+
+
+def manifest_difference(golden: Recording, wanted: Wanted) -> Unlike | None:
+    """Return what a check asks for otherwise than its golden was recorded with, None when nothing."""
+    changes = _manifest_changes(golden, wanted)
     if not changes:
         return None
     parts = list(dict.fromkeys(change.pointer.split("/")[1] for change in changes))
     title = f"the {' and the '.join(parts)} of the check {'is' if len(parts) == 1 else 'are'} not as recorded"
-    return Unlike(Ending.DIVERGED, title, _shown(changes), title)
+    lines = _shown(changes)
+    return Unlike(Ending.DIVERGED, title, lines, title, alike="\n".join((title, *lines)))
+
+
+def _manifest_changes(golden: Recording, wanted: Wanted) -> list[Change]:
+    recorded = golden.past.manifest  # of any run: a bundle from elsewhere may serve
+    recorded = attrs.evolve(recorded, run_config=_strict(recorded.run_config))
+    return list(diff(_named(recorded), _named(wanted.manifest)))
 
 
 def _named(manifest: RunManifest) -> dict[str, Any]:
@@ -209,17 +261,23 @@ def too_old(golden: Recording, max_age: int | None) -> Unlike | None:
     return Unlike(Ending.EXPIRED, title, cause="it is too old")
 
 
-async def record(wanted: Wanted, statuses: Sequence[str]) -> Fresh | Unlike:
+async def record(wanted: Wanted, statuses: Sequence[str], target: Target) -> Fresh | Unlike:
     """Run for real, and return the run if it ends with one of `statuses` and replays; else say why not."""
     store = MemoryStore()
-    result = await _live(wanted, store)
-    if result.status not in statuses:
+    result = await _live(wanted, store, target)
+    if result.status not in statuses or (result.error and result.error.code in _NEVER_RECORDED):
         return _ended_badly(result, statuses)
     again = await _replayed(result.run_id, wanted, store)
     if again.divergence is not None:
         title = "the run that was just recorded does not replay, so nothing was written"
         return Unlike(Ending.FAILED, title, ["", *render.lines(again.divergence)])
     return Fresh(result, store)
+
+
+def keep(candidate: Path, file: Path) -> None:
+    """Make what was recorded the golden. Raises `BundleError` or `OSError`; what was there is there still."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bundle(file, candidate.read_bytes())
 
 
 def unwritable(file: Path) -> Unlike | None:
@@ -231,9 +289,14 @@ def unwritable(file: Path) -> Unlike | None:
     return Unlike(Ending.FAILED, f"{folder} {problem}, so nothing was run")
 
 
-async def _live(wanted: Wanted, store: Store) -> RunResult:
+async def _live(wanted: Wanted, store: Store, target: Target | None = None) -> RunResult:
     return await aio.run(
-        wanted.plan, store=store, input=wanted.input, config=wanted.config, transports=wanted.transports
+        wanted.plan,
+        store=store,
+        input=wanted.input,
+        config=wanted.config,
+        transports=wanted.transports,
+        target=target,
     )
 
 
@@ -246,7 +309,8 @@ def _ended_badly(result: RunResult, statuses: Sequence[str]) -> Unlike:
         if result.error.code == Code.UNDECLARED_IO:
             name = (result.error.details or {}).get("event")
             lines.append(f'  if this test may do that: @pytest.mark.golden(allow=["{name}"])')
-    if result.status == "failed" and "failed" not in statuses:
+    recordable = result.error is None or result.error.code not in _NEVER_RECORDED
+    if result.status == "failed" and "failed" not in statuses and recordable:
         lines.append('  if it is to fail: @pytest.mark.golden(status="failed")')
     return Unlike(Ending.FAILED, title, lines)
 

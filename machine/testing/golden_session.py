@@ -7,19 +7,24 @@ Light, and it never touches a golden: what is to be deleted, it only names.
 from __future__ import annotations
 
 import contextlib
+import shlex
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from machine.testing.golden_files import FOLDER, SUFFIX, base_of, belongs, claimant_of
-from machine.testing.golden_options import Options, asked_of
+from machine.testing.golden_files import FOLDER, SUFFIX, bases_of, belongs, claimant_of
+from machine.testing.golden_options import Mode, Options, asked_of
 
-__all__ = ["KEY", "PASSED", "Ending", "Session"]
+__all__ = ["FIRST", "KEY", "PASSED", "Ending", "Session"]
+
+FIRST: Final = "<the first test>"
+"""Stands in a text for the first test of a cause, until it is known which that is."""
 
 
 class Ending(StrEnum):
@@ -45,17 +50,21 @@ _GOOD = frozenset({Ending.IDENTICAL, Ending.UPDATED, Ending.NEW})
 class Session:
     """One session, or one worker's part of it.
 
-    `tests` gives the base of every collected test that may have goldens, by how the test is named; those in
+    `tests` gives the bases of every collected test that may have goldens, by how the test is named; those in
     `golden` asked for the fixture, those in `done` passed, so that what they used is all they need. `used` gives
     the test by the golden it used. `folders` are where goldens are looked for that no test uses, `partial` the
     paths of which not every test was collected, and `whole` is False when a worker did not say how it ended.
     `accepted` are the causes a user accepts in a review, and `asks` is False once they want no more questions.
+    `differing` are the tests whose goldens do, each with its cause, what it has in common with others of one cause,
+    and whether it can be accepted; `told` are the first tests of those causes.
+    `recordings` is where what was recorded waits to be replayed in a fresh process, None when nothing is recorded;
+    in such a process, `fresh` answers the checks.
     """
 
     options: Options
     counts: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    tests: dict[str, str] = field(default_factory=dict)
+    tests: dict[str, tuple[str, ...]] = field(default_factory=dict)
     golden: set[str] = field(default_factory=set)
     used: dict[str, str] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
@@ -64,6 +73,11 @@ class Session:
     whole: bool = True
     accepted: set[str] = field(default_factory=set)
     asks: bool = True
+    began: float = field(default_factory=time.monotonic)
+    differing: list[tuple[str, str, str, bool]] = field(default_factory=list)
+    told: dict[str, str] = field(default_factory=dict)
+    recordings: Path | None = None
+    fresh: Callable[..., Coroutine[Any, Any, Any]] | None = None
 
     # -- what a worker hears -----------------------------------------------------------------------------
 
@@ -81,15 +95,23 @@ class Session:
                 self._take(item, is_golden=is_golden)
 
     def _take(self, item: pytest.Item, *, is_golden: bool) -> None:
-        test, base = claimant_of(item), base_of(item, asked_of(item))
-        self.tests[test] = str(base)
+        test = claimant_of(item)
+        self.tests[test] = tuple(map(str, bases_of(item, asked_of(item))))
         if is_golden:
             self.golden.add(test)
             self.folders.add(str(item.path.parent / FOLDER))
 
-    def others(self, test: str, base: Path) -> list[str]:
-        """Return the other golden tests that have the same files."""
-        return sorted(other for other in self.golden if other != test and self.tests[other] == str(base))
+    def others(self, test: str, bases: Sequence[Path]) -> list[str]:
+        """Return the other golden tests that have the same files, and were given them by their markers."""
+        return [other for other in self._alike(test, bases) if 1 in {len(bases), len(self.tests[other])}]
+
+    def contested(self, test: str, bases: Sequence[Path]) -> bool:
+        """Say whether another file of the folder has a golden test of the same name."""
+        return bool(self._alike(test, bases))
+
+    def _alike(self, test: str, bases: Sequence[Path]) -> list[str]:
+        first = str(bases[0])
+        return sorted(other for other in self.golden if other != test and self.tests[other][0] == first)
 
     def uses(self, test: str, file: Path, folder: Path) -> str | None:
         """Note that a test uses a golden, and return the test that already does, None when there is none."""
@@ -115,6 +137,7 @@ class Session:
             "done": sorted(self.done),
             "folders": sorted(self.folders),
             "partial": sorted(self.partial),
+            "differing": list(self.differing),
         }
 
     def add(self, told: dict[str, Any] | None) -> None:
@@ -129,6 +152,7 @@ class Session:
         self.done.update(told["done"])
         self.folders.update(told["folders"])
         self.partial.update(told["partial"])
+        self.differing.extend(told["differing"])
 
     # -- what is left over -------------------------------------------------------------------------------
 
@@ -150,7 +174,10 @@ class Session:
     def _is_claimed(self, file: Path) -> bool:
         # a test that did not pass may not have come to all of its checks
         return str(file) in self.used or any(
-            belongs(file, Path(base)) for test, base in self.tests.items() if test not in self.done
+            belongs(file, Path(base))
+            for test, bases in self.tests.items()
+            if test not in self.done
+            for base in bases
         )
 
     # -- what is said at the end -------------------------------------------------------------------------
@@ -161,14 +188,35 @@ class Session:
         return f"golden: {said}" if said else ""
 
     def hints(self) -> Iterator[str]:
-        """Yield what can be done about what is wrong."""
-        accepts = self.options.update or self.options.review
-        if self.counts[Ending.MISSING] and not accepts:
-            yield "to record what is missing: pytest --golden=record-missing"
-        if (self.counts[Ending.DIVERGED] or self.counts[Ending.EXPIRED]) and not accepts:
-            yield "to accept what changed: pytest --golden-update, or --golden-review to be asked"
+        """Yield what can be done about what is wrong, and which tests have a cause in common."""
+        if not (self.options.update or self.options.review):
+            if self.counts[Ending.MISSING]:
+                yield "to record what is missing: pytest --golden=record-missing"
+            yield from self._accepting()
         if self.counts[Ending.ORPHANED]:
             yield "to delete what no test uses: pytest --golden-allow-deletion"
+        for cause, tests in self._causes():
+            yield f"{len(tests)} tests, one cause: {cause}"
+            yield from (f"  {test}" for test in tests)
+
+    def _accepting(self) -> Iterator[str]:
+        tests = list(dict.fromkeys(test for test, _, _, acceptable in self.differing if acceptable))
+        if not tests:
+            return
+        if self.options.mode is Mode.VERIFY_LIVE:  # an update records what no longer replays, and this does
+            yield f"to record what is otherwise now: pytest {shlex.join(tests)} --golden=record"
+            return
+        age = f" --golden-max-age={self.options.max_age}s" if self.options.max_age is not None else ""
+        yield f"to accept what changed: pytest --golden-update{age}, or --golden-review{age} to be asked"
+
+    def _causes(self) -> Iterator[tuple[str, list[str]]]:
+        found: dict[str, tuple[str, list[str]]] = {}
+        for test, cause, alike, _ in self.differing:
+            if alike:
+                found.setdefault(alike, (cause, []))[1].append(test)
+        for cause, tests in found.values():
+            if len(once := list(dict.fromkeys(tests))) > 1:
+                yield cause, sorted(once)
 
     @property
     def good(self) -> bool:

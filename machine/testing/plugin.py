@@ -16,7 +16,7 @@ import pytest
 
 from machine.testing.golden_files import claimant_of, shown
 from machine.testing.golden_options import MARKER, Mode, add_options, options_of
-from machine.testing.golden_session import KEY, PASSED, Ending, Session
+from machine.testing.golden_session import FIRST, KEY, PASSED, Ending, Session
 
 if TYPE_CHECKING:
     from machine.testing.golden import Golden
@@ -41,7 +41,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and refuse options that contradict each other."""
     config.addinivalue_line("markers", MARKER)
-    config.stash[KEY] = Session(options_of(config))
+    options = options_of(config)
+    config.stash[KEY] = session = Session(options)
+    worker = getattr(config, "workerinput", None)
+    if worker is None:
+        config.pluginmanager.register(_Once(session), "machine-golden-once")
+    if options.writes:
+        session.recordings = Path(worker["golden"]) if worker is not None else _folder_of(config)
+
+
+def _folder_of(config: pytest.Config) -> Path:
+    from machine.testing.golden_leftovers import own_folder  # noqa: PLC0415 - see the docstring of the module
+
+    folder, release = own_folder()
+    config.add_cleanup(release)
+    return folder
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -105,13 +119,57 @@ def pytest_runtest_makereport(
     """Note the tests that passed: what they did not use, they do not need."""
     report = yield
     session = item.config.stash[KEY]
+    told = getattr(call.excinfo.value, "golden", None) if call.excinfo is not None else None
+    if told is not None and report.failed:
+        vars(report)["golden"] = told  # it goes with the report, to the controller of pytest-xdist too
     if call.when == "call" and report.passed and session.tests:
         session.done.add(claimant_of(item))
         item.stash[PASSED] = True
     return report
 
 
+class _Once:
+    """Tells what several tests have in common once, of the first; the others refer to it.
+
+    Only whoever hears of all tests can: without pytest-xdist this session, with it the controller.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._told = session.told
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        told = getattr(report, "golden", None)
+        if told is None:
+            return
+        first = self._told.setdefault(told["alike"], told["test"])
+        if first != told["test"]:
+            report.longrepr = told["text"].replace(FIRST, first)
+
+
 # -- the end -------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where to leave what it records."""
+    node.workerinput["golden"] = str(node.config.stash[KEY].recordings)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Replay in a fresh process what was recorded, and keep what is identical there.
+
+    All that the session held is let go by now, the workers too; and what fails here counts among its failures.
+    """
+    known = session.config.stash[KEY]
+    try:
+        return (yield)
+    finally:
+        if known.recordings is not None and not hasattr(session.config, "workerinput"):
+            from machine.testing.golden_settle import settle  # noqa: PLC0415 - see the docstring of the module
+
+            settle(session.config, known)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -128,6 +186,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if hasattr(config, "workeroutput"):
         config.workeroutput["golden"] = known.to_json()
         return
+    _remove_leftovers(config, known)
     complete = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
     stopped = session.shouldstop or session.shouldfail or not known.whole
     if known.options.orphans == "ignore" or not complete or stopped or config.option.collectonly:
@@ -141,6 +200,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         known.ended(ending, f"{ending} {shown(file, config)}{'' if gone else ': no test uses it'}")
     if known.counts[Ending.ORPHANED] and known.options.orphans == "fail":
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _remove_leftovers(config: pytest.Config, known: Session) -> None:
+    """Remove what a session that was killed left half written beside the goldens."""
+    found = [file for folder in sorted(known.folders) for file in Path(folder).glob(".machine-*.tmp")]
+    if found:
+        from machine.testing.golden_leftovers import removed  # noqa: PLC0415 - see the docstring of the module
+
+        known.notes += [
+            f"removed {shown(file, config)}: left by a session that was killed" for file in removed(found)
+        ]
 
 
 def _directories(config: pytest.Config) -> Iterator[Path]:

@@ -1,0 +1,65 @@
+"""What a failing test says of its golden: what differs, where, and the command that does something about it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+import pytest
+
+from machine.testing.golden_options import Mode, Options, age_text
+from machine.testing.golden_run import Unlike
+from machine.testing.golden_session import FIRST, Ending
+
+__all__ = ["failure", "text_of"]
+
+_ADVICE: Final[Mapping[Ending, tuple[str, str]]] = {
+    Ending.DIVERGED: ("accept", "--golden-update"),
+    Ending.EXPIRED: ("accept", "--golden-update"),
+    Ending.MISSING: ("record", "--golden=record-missing"),
+    Ending.BROKEN: ("replace", "--golden=record"),
+}
+"""What to call pytest with when a golden fails, and what that does."""
+
+
+def failure(test: str, where: str, unlike: Unlike, options: Options) -> BaseException:
+    """Return what a test fails with whose golden is not as it should be.
+
+    Its attribute `golden` is for the reports of a session, which tell one cause once.
+    """
+    does, option = _advice(unlike, options)
+    command = f"\n  {does:<7} pytest {shlex.quote(test)} {option}" if does else ""
+    found = pytest.fail.Exception(text_of(test, where, unlike) + command, pytrace=False)
+    if unlike.alike:
+        short = attrs.evolve(unlike, lines=[f"  cause  {unlike.cause}", f"  it is told in full of {FIRST}"])
+        text = text_of(test, where, short) + command
+        vars(found)["golden"] = {"alike": unlike.alike, "test": test, "text": text}
+    return found
+
+
+def _advice(unlike: Unlike, options: Options) -> tuple[str, str]:
+    if options.writes or not unlike.acceptable:
+        return "", ""
+    if unlike.ending is Ending.DIVERGED and options.mode is Mode.VERIFY_LIVE:
+        return "accept", "--golden=record"
+    does, option = _ADVICE.get(unlike.ending, ("", ""))
+    if unlike.ending is Ending.EXPIRED and options.max_age is not None:
+        option += f" --golden-max-age={options.max_age}s"
+    return does, option
+
+
+def text_of(test: str, where: str, unlike: Unlike) -> str:
+    """Return what is said of a golden that is not as it should be."""
+    age = f", recorded {age_text(unlike.age)} ago" if unlike.age is not None else ""
+    return "\n".join(
+        (
+            f"golden run {unlike.ending}: {where}",
+            unlike.title,
+            *unlike.lines,
+            "",
+            f"  test    {test}",
+            f"  golden  {where}{age}",
+        )
+    )
