@@ -135,7 +135,9 @@ async def keeper_of(
             if exc.code != Code.RUN_LEASED or left is None:
                 raise
             if before is not None and left >= before:
-                exc.hint = "it has just renewed its lease, so it is alive: wait until it has finished, or stop it"
+                exc.hint = (
+                    "it has just renewed its lease, so it is alive: wait until it has finished, or stop it"
+                )
                 raise
             if before is None:
                 waiting(exc, left / 1000)
