@@ -132,7 +132,12 @@ async def keeper_of(
             return Keeper(store, run_id, lease_ms)
         except Concurrency as exc:
             left = (exc.info.details or {}).get("expires_in_ms")
-            if exc.code != Code.RUN_LEASED or left is None or (before is not None and left >= before):
+            if exc.code != Code.RUN_LEASED or left is None:
+                raise
+            if before is not None and left >= before:
+                exc.hint = (
+                    "it has just renewed its lease, so it is alive: wait until it has finished, or stop it"
+                )
                 raise
             if before is None:
                 waiting(exc, left / 1000)
