@@ -236,8 +236,7 @@ class History:
         state.status, state.error, state.cut = StateStatus.FAILED, event.error, event.cut
         if causes := read_causes(entry.info):
             state.error = attrs.evolve(event.error, causes=causes)
-        state.retry_after_ms = read_wait(entry.info)
-        state.read = entry.info.get("read")
+        state.retry_after_ms, state.read = read_wait(entry.info), entry.info.get("read")
         self.stopped[event.state_id] = None
         if event.error.code not in STOPPED_CODES:
             state.failures += 1
