@@ -23,7 +23,9 @@ MOST_LINES = 400
 
 RANKS = {
     # what a rank holds may import what stands in it or before it
-    **dict.fromkeys(("ids", "canonical", "codes", "errors", "process_identity", "remedies", "termination"), 0),
+    **dict.fromkeys(
+        ("bounded", "canonical", "codes", "errors", "ids", "process_identity", "remedies", "termination"), 0
+    ),
     **dict.fromkeys(
         (
             *("config", "plan", "state", "ordering", "events", "codec", "catalogue", "secrets"),
