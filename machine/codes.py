@@ -57,6 +57,7 @@ class Code(StrEnum):
     INVALID_TRANSITION = "invalid_transition"
     # the run
     ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
+    RECOVERY_LIMIT = "recovery_limit"
     ATTEMPT_INTERRUPTED = "attempt_interrupted"
     RUN_CANCELLED = "run_cancelled"
     CANCEL_PENDING = "cancel_pending"
