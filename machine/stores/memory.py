@@ -252,12 +252,12 @@ class MemoryStore:
                 if cursor not in contents.rows:
                     raise unknown_cursor(cursor)
                 newest_first = newest_first[newest_first.index(contents.rows[cursor]) + 1 :]
-            told = (self._told(contents, row) for row in newest_first if op is None or row.op_id == op)
+            told = (self._told(row) for row in newest_first if op is None or row.op_id == op)
             rows = list(islice((row for row in told if status in {None, row.status}), limit + 1))
         return RunPage(rows=rows[:limit], cursor=rows[limit - 1].run_id if len(rows) > limit else None)
 
-    def _told(self, contents: _Contents, row: RunRow) -> RunRow:
-        return as_told(row, lambda: self._alive(contents, row.run_id, self.clock()))
+    def _told(self, row: RunRow) -> RunRow:
+        return as_told(row, lambda: self.lease_of(row.run_id))
 
     def run_row(self, run_id: str) -> RunRow:
         """Return one run's row of the index, as `list_runs` tells it. Raises `NotFound`."""
@@ -265,7 +265,7 @@ class MemoryStore:
         row = contents.rows.get(run_id)
         if row is None:
             raise no_run(run_id)
-        return self._told(contents, row)
+        return self._told(row)
 
     def run_exists(self, run_id: str) -> bool:
         """Say whether the run has any event."""

@@ -328,7 +328,7 @@ class SqliteStore:
         return int(found[0])
 
     def _told(self, conn: sqlite3.Connection, row: RunRow) -> RunRow:
-        return as_told(row, lambda: sqlite_lease.lease_of(conn, self._name, row.run_id, self.clock()))
+        return as_told(row, lambda: sqlite_lease.lease_of(conn, self._name, row.run_id, self._left_ms))
 
     def run_row(self, run_id: str) -> RunRow:
         """Return one run's row of the index, as `list_runs` tells it. Raises `NotFound`."""
