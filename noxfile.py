@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nox
@@ -69,6 +70,7 @@ def docs(session: nox.Session) -> None:
 
 FOUND = interpreters()
 LONG = [
+    "campaigns",
     "docs",
     "torture",
     "cli/test_bulk.py",
@@ -96,6 +98,18 @@ def tests(session: nox.Session) -> None:
     once = [] if first else [f"--ignore=tests/{path}" for path in LONG]
     env = {"MACHINE_FIGHT_SECONDS": "30", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
     session.run("python", "-m", "pytest", "-q", "-n", "auto", *once, *session.posargs, env=env)
+
+
+@nox.session
+def campaign(session: nox.Session) -> None:
+    """Run the campaigns in full, which is long; what they counted goes to docs/campaigns."""
+    session.install("-q", ".[test]")
+    commit = session.run("git", "rev-parse", "--short", "HEAD", external=True, silent=True)
+    name = f"{datetime.now(tz=UTC):%Y-%m-%d}-{str(commit).strip()}.txt"
+    command = ["python", "-m", "pytest", "-v", "-s", "-n", "0", "tests/campaigns", *session.posargs]
+    with Path("docs/campaigns", name).open("w", encoding="utf-8") as written:
+        session.run(*command, env={"MACHINE_CAMPAIGN": "full"}, stdout=written, stderr=written)
+    session.log(f"written to docs/campaigns/{name}")
 
 
 @nox.session

@@ -123,7 +123,7 @@ def _converter() -> cattrs.Converter:
     _alone(converter, AfterEveryState)
     # absent when nothing was said, so that the configurations of before keep their bytes
     unsaid: dict[str, Any] = dict.fromkeys(
-        ("secrets", "undeclared_io", "paranoid"), override(omit_if_default=True)
+        ("secrets", "undeclared_io", "paranoid", "recoveries"), override(omit_if_default=True)
     )
     converter.register_unstructure_hook(RunConfig, make_dict_unstructure_fn(RunConfig, converter, **unsaid))
     return converter

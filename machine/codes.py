@@ -57,6 +57,7 @@ class Code(StrEnum):
     INVALID_TRANSITION = "invalid_transition"
     # the run
     ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
+    RECOVERY_LIMIT = "recovery_limit"
     ATTEMPT_INTERRUPTED = "attempt_interrupted"
     RUN_CANCELLED = "run_cancelled"
     CANCEL_PENDING = "cancel_pending"
@@ -127,6 +128,7 @@ class Code(StrEnum):
     RUN_LEASED = "run_leased"
     LEASE_LOST = "lease_lost"
     INVOCATION_TAKEN = "invocation_taken"
+    RUN_ID_IN_USE = "run_id_in_use"
     RUN_NOT_FOUND = "run_not_found"
     RUN_AMBIGUOUS = "run_ambiguous"
     ARTIFACT_NOT_FOUND = "artifact_not_found"

@@ -58,6 +58,11 @@ def _seconds(_: Any, field: attrs.Attribute[Any], value: float) -> None:
         raise _refuse(field.name, f"must be a number of seconds from 0 to one year, not {value!r}")
 
 
+def _count(_: Any, field: attrs.Attribute[Any], value: int) -> None:
+    if type(value) is not int or not 1 <= value <= 1_000_000:  # noqa: PLR2004 - the rule itself
+        raise _refuse(field.name, f"must be a whole number from 1 to 1000000, not {value!r}")
+
+
 def _instance(owner: Any, field: attrs.Attribute[Any], value: Any) -> None:
     kind = _hints(owner.__class__)[field.name]
     if not isinstance(value, kind):
@@ -134,16 +139,11 @@ class ExponentialBackoff:
 class RetryPolicy:
     """How often a state is tried (the first attempt included) and how long to wait in between."""
 
-    max_attempts: int = attrs.field(default=1)
+    max_attempts: int = attrs.field(default=1, validator=_count)
     backoff: FixedBackoff | ExponentialBackoff = attrs.field(
         factory=FixedBackoff,
         validator=_instance,
     )
-
-    @max_attempts.validator
-    def _check(self, _: Any, value: int) -> None:
-        if type(value) is not int or not 1 <= value <= 1_000_000:  # noqa: PLR2004 - the rule itself
-            raise _refuse("max_attempts", f"must be a whole number from 1 to 1000000, not {value!r}")
 
     def delay_ms(self, attempt: int) -> int:
         """Return the delay after attempt `attempt` (from 0), in whole milliseconds."""
@@ -256,6 +256,8 @@ class RunConfig:
     `secrets` says what may never be recorded. `undeclared_io` says what becomes of what handlers do without `io`.
     `io_mode` and `replay_missing_fact_retryable` are read in recorded runs; a new run takes only their defaults.
     `paranoid` runs each state a second time, at once and from its own facts, and fails it where the two differ.
+    `recoveries` is how many attempts of one state in a row may be ended by the death of their driver, nothing new
+    being learned between them, before the run ends failed with `recovery_limit`.
     """
 
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
@@ -270,6 +272,7 @@ class RunConfig:
     secrets: SecretPolicy = attrs.field(factory=SecretPolicy, validator=_instance)
     undeclared_io: UndeclaredIo = attrs.field(default=UndeclaredIo.WARN, converter=_undeclared_io)
     paranoid: bool = attrs.field(default=False, validator=_instance)
+    recoveries: int = attrs.field(default=5, validator=_count)
 
     @exec_allow.validator
     def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:

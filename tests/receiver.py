@@ -46,6 +46,8 @@ class Receiver(ThreadingHTTPServer):
             return (200, {"of": rest[1]}) if times > 2 else (503, {})
         if kind == "nonce":
             return 200, total
+        if kind == "seen":
+            return 200, self.arrivals[rest[0]]
         if kind == "same":
             time.sleep(random.uniform(0, 0.003))  # so that every lane of a race wins at times
         return 200, {"of": rest[0]}

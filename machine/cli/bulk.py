@@ -15,14 +15,13 @@ from typing import Annotated, Any, Final, Self, TypeAlias
 
 import attrs
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from machine.cli import goldens, pool
 from machine.cli.failures import Exit
 from machine.cli.goldens import Golden
 from machine.cli.looking import DAMAGED, ERROR, Item, Look, Outcome
-from machine.cli.output import Cell, clean, duration, on_terminal
-from machine.cli.session import Session, names_bundle, names_directory
+from machine.cli.output import STYLES, Cell, clean, duration, on_terminal
+from machine.cli.session import Jobs, Session, names_bundle, names_directory
 from machine.errors import BundleError, Code, NotFound, UsageError
 from machine.replay.bundle_lines import is_bundle
 from machine.replay.reproduce import ReplayResult
@@ -35,9 +34,8 @@ _ALL: Final = 2**31
 _REDRAWN_AFTER: Final = 0.1
 _BAR: Final = 24
 _STYLES: Final = {
-    "identical": "green",
+    **STYLES,
     "sound": "green",
-    "diverged": "bold red",
     DAMAGED: "bold red",
     ERROR: "bold red",
 }
@@ -55,17 +53,6 @@ Every: TypeAlias = Annotated[
     bool, Parameter(name="--all", negative="", show_default=False, help="Every run of the store.")
 ]
 """The annotation of the option for every run of the store."""
-
-Jobs: TypeAlias = Annotated[
-    int | None,
-    Parameter(
-        name=("--jobs", "-j"),
-        validator=Number(gte=1),
-        help="How many processes share the work when there is more than one run: as many as there are cores by "
-        "default. With 1 it is done in this process.",
-    ),
-]
-"""The annotation of the option for how many processes there may be."""
 
 
 def is_one(names: Sequence[str], *, every: bool) -> bool:
@@ -163,7 +150,7 @@ class Report:
                     told.append(_as_json(item, outcome))
                     continue
                 news = [] if self.quiet else [text for text in outcome.warnings if text not in warned]
-                if news or outcome.verdict != self.good:
+                if news or self._is_told(outcome):
                     with bar.aside():
                         self._print(item, outcome, news)
                     warned.update(news)  # what all runs of a plan do is worth one line
@@ -189,8 +176,14 @@ class Report:
     def _print(self, item: Item, outcome: Outcome, warnings: Sequence[str]) -> None:
         for text in warnings:
             self.session.out.line(("warning: ", "yellow"), clean(text), err=True)
-        if outcome.verdict == self.good:
-            return
+        if self._is_told(outcome):
+            self._tell_one(item, outcome)
+
+    def _is_told(self, outcome: Outcome) -> bool:
+        """Say whether a run is worth more than to be counted."""
+        return outcome.verdict != self.good
+
+    def _tell_one(self, item: Item, outcome: Outcome) -> None:
         out = self.session.out
         out.line((clean(item.name), "bold"))
         if outcome.error is None:
@@ -222,7 +215,8 @@ def _looked_at(
     rest = [index for index in range(len(items)) if index not in tests]
     if rest:
         left = [items[index] for index in rest]
-        came = pool.in_this_process(look, left) if jobs == 1 else pool.in_processes(look, left, jobs)
+        here = jobs == 1 and not look.drives
+        came = pool.in_this_process(look, left) if here else pool.in_processes(look, left, jobs)
         with contextlib.closing(came):
             for index, outcome in came:
                 yield rest[index], outcome

@@ -28,7 +28,7 @@ from machine.errors import (
     UsageError,
 )
 
-__all__ = ["Cancelled", "Exit", "NotHere", "as_json", "exit_of", "report"]
+__all__ = ["RUN_EXITS", "Cancelled", "Exit", "NotHere", "as_json", "exit_of", "report"]
 
 
 class Exit(IntEnum):
@@ -56,6 +56,16 @@ class Exit(IntEnum):
         self._value_ = value
         self.meaning = meaning
         return self
+
+
+RUN_EXITS: Mapping[str, Exit] = {
+    "completed": Exit.OK,
+    "failed": Exit.FAILED,
+    "limit_exceeded": Exit.FAILED,
+    "suspended": Exit.SUSPENDED,
+    "cancelled": Exit.CANCELLED,
+}
+"""The exit code of a run, by its status."""
 
 
 class NotHere(NotFound):

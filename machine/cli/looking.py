@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol
 
 import attrs
 
@@ -33,7 +33,9 @@ __all__ = [
     "Look",
     "Outcome",
     "Replaying",
+    "Result",
     "Verifying",
+    "WithPlan",
     "exit_for",
     "of_bundle",
     "replayed",
@@ -58,6 +60,14 @@ class Item:
         return self.run_id is None and self.path is None
 
 
+class Result(Protocol):
+    """What was found out about a run."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        ...
+
+
 @attrs.frozen
 class Outcome:
     """What came of one item: `verdict` in a word, the exit code it would have had alone, and what was found.
@@ -68,7 +78,7 @@ class Outcome:
 
     verdict: str
     exit: int
-    result: ReplayResult | VerifyResult | None = None
+    result: Result | None = None
     error: Mapping[str, Any] | None = None
     undeclared: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
@@ -96,6 +106,9 @@ class Elsewhere:
 class Look(abc.ABC):
     """One way to look at items, one after the other. It is sent to a worker before its first item."""
 
+    drives: ClassVar[bool] = False
+    """True when runs are driven on: in a worker each, which is asked to stop before it is killed."""
+
     session: Session
     _store: Store | None = attrs.field(default=None, init=False)
 
@@ -116,21 +129,20 @@ class Look(abc.ABC):
                 yield bundle.store, bundle.run_id
             return
         if self._store is None:
-            self._store = self.session.open_store()
+            self._store = self.session.open_to_write() if self.drives else self.session.open_store()
         yield self._store, item.run_id or ""
 
 
 @attrs.define
-class Replaying(Look):
-    """Replays runs. A plan is loaded once; a plan that cannot be loaded is not tried again."""
+class WithPlan(Look):
+    """Does something with runs and their plans. A plan is loaded once; one that cannot be is not tried again."""
 
     target: str | None = None
-    undeclared_io: UndeclaredIo | None = None
     _place: str | None = attrs.field(default=None, init=False)
     _plans: dict[Target, Plan | Exception] = attrs.field(factory=dict, init=False)
 
     def at(self, item: Item) -> Outcome | Elsewhere:
-        """Replay one run."""
+        """Take one run in hand."""
         place = None
         try:
             with self._reading(item) as (store, run_id):
@@ -143,17 +155,23 @@ class Replaying(Look):
                 self._place = place
                 plan = self._plan(target)
                 with progress.watching_quietly(quiet=True) as reporter:
-                    result = replayed(
-                        self.session, store, run_id, plan, reporter=reporter, undeclared_io=self.undeclared_io
-                    )
+                    verdict, code, result = self.done(store, run_id, plan, reporter)
         except KeyboardInterrupt:
             raise
         except BaseException as exc:  # noqa: BLE001 - whatever it is, the other runs are looked at
-            return Outcome.failed(exc, place)
-        code = exit_for(result)
-        verdict = {Exit.OK: "identical", Exit.INTEGRITY: DAMAGED}.get(code, "diverged")
+            return self.failed(exc, place)
         warnings = tuple(f"{at[0]} {what}" for at, what in reporter.undeclared_io.items())
         return Outcome(verdict, int(code), result, None, tuple(reporter.undeclared_json()), warnings, place)
+
+    @abc.abstractmethod
+    def done(
+        self, store: Store, run_id: str, plan: Plan, reporter: progress.Progress
+    ) -> tuple[str, Exit, Result]:
+        """Do it to one run, and return the verdict, the exit code and what came of it."""
+
+    def failed(self, exc: BaseException, place: str | None) -> Outcome:
+        """Return what came of a run where it could not be done."""
+        return Outcome.failed(exc, place)
 
     def _plan(self, target: Target) -> Plan:
         if target not in self._plans:
@@ -165,6 +183,23 @@ class Replaying(Look):
         if isinstance(plan, Exception):
             raise plan.with_traceback(None)
         return plan
+
+
+@attrs.define
+class Replaying(WithPlan):
+    """Replays runs."""
+
+    undeclared_io: UndeclaredIo | None = None
+
+    def done(
+        self, store: Store, run_id: str, plan: Plan, reporter: progress.Progress
+    ) -> tuple[str, Exit, Result]:
+        """Replay one run."""
+        result = replayed(
+            self.session, store, run_id, plan, reporter=reporter, undeclared_io=self.undeclared_io
+        )
+        code = exit_for(result)
+        return {Exit.OK: "identical", Exit.INTEGRITY: DAMAGED}.get(code, "diverged"), code, result
 
 
 @attrs.define

@@ -29,6 +29,7 @@ STYLES: Final[Mapping[str, str]] = {
     "diverged": "bold red",
     "limit_exceeded": "bold red",
     "cancelled": "yellow",
+    "interrupted": "yellow",
     "suspended": "yellow",
     "waiting": "yellow",
     "open": "yellow",

@@ -1,7 +1,8 @@
 """Worker processes: many items looked at on several cores, and a worker that dies is an error of one item.
 
 A worker is given a few items at a time and answers each by itself, so it is known which one it was at. Ctrl-C is
-for this process alone, which kills its workers: they write nothing, so nothing can be left half done.
+for this process alone, which kills its workers: they write nothing, so nothing can be left half done. Those that
+drive runs are told of it, and have time to stop.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = ["cores", "in_processes", "in_this_process"]
 
 _MOST_AT_ONCE: Final = 32
 _SECONDS_TO_LEAVE: Final = 2.0
+_SECONDS_TO_STOP: Final = 20.0
 _READY: Final = None
 
 
@@ -88,6 +90,19 @@ class _Pool:
                 for worker in self.heard():
                     yield from self.answers(worker)
                 self.hand_out()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End all workers that there still are; those that drive runs are asked to stop first."""
+        try:
+            if self.look.drives:
+                for worker in self.workers:
+                    if worker.process.pid is not None:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(worker.process.pid, signal.SIGINT)
+                for worker in self.workers:
+                    worker.process.join(_SECONDS_TO_STOP)
         finally:
             for worker in self.workers:
                 worker.process.kill()
@@ -157,7 +172,7 @@ class _Pool:
         queue = self.waiting.get(worker.place) or self.waiting.get(None)
         if not queue:
             return False
-        alone = self.items[queue[0]].is_store  # which takes long
+        alone = self.look.drives or self.items[queue[0]].is_store  # which takes long
         few = 1 if alone else max(1, min(_MOST_AT_ONCE, len(queue) // (4 * self.jobs)))
         worker.given = deque(queue.popleft() for _ in range(few))
         with contextlib.suppress(OSError):  # it is dead, which is heard next
@@ -193,12 +208,17 @@ def _work(connection: Connection, look: Look) -> None:
     """Do what a worker does until there is nothing more to do, or nobody to do it for."""
     threading.Thread(target=_end_with_parent, name="machine worker's parent", daemon=True).start()
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if look.drives:
+            os.setpgid(0, 0)  # Ctrl-C of the terminal comes by way of the process above, and once
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        else:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         connection.send(_READY)
         while True:
             for item in connection.recv():
                 connection.send(look.at(item))
-    except (EOFError, OSError):
+    except (EOFError, OSError, KeyboardInterrupt):
         pass
     finally:
         look.close()

@@ -7,20 +7,21 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, TypeAlias
 
 import attrs
+from cyclopts import Parameter
 
 import machine
 from machine import canonical, codec
 from machine.causes import causes_text, error_json
 from machine.cli import progress
 from machine.cli.dry_run import DryReport
-from machine.cli.failures import Cancelled, Exit
+from machine.cli.failures import RUN_EXITS, Cancelled, Exit
 from machine.cli.input import json_object, regular_bytes
 from machine.cli.operator import tell_waits
 from machine.cli.output import STYLES, Output, clean, duration, short
-from machine.cli.session import Flag, Injected, JsonText, Repeated, Session
+from machine.cli.session import Flag, Injected, Jobs, JsonText, Repeated, Session
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
 from machine.engine.keeper import LEASE_SECONDS
@@ -33,14 +34,13 @@ from machine.stores.base import Store
 from machine.termination import Terminated
 
 __all__ = ["Report", "config_of", "driven", "input_of", "resume", "run"]
-
-_EXITS: Mapping[str, Exit] = {
-    "completed": Exit.OK,
-    "failed": Exit.FAILED,
-    "limit_exceeded": Exit.FAILED,
-    "suspended": Exit.SUSPENDED,
-    "cancelled": Exit.CANCELLED,
-}
+Undriven: TypeAlias = Annotated[
+    bool,
+    Parameter(
+        name="--all", negative="", show_default=False, help="Every run of the store that nobody drives."
+    ),
+]
+"""The annotation of the option for all runs that nobody drives."""
 
 
 def run(
@@ -150,12 +150,14 @@ def _mode(
 
 
 def resume(
-    run: str,
+    run: str | None = None,
     /,
     *,
+    every: Undriven = False,
     target: str | None = None,
     allow_plan_change: Flag = False,
     lease: float = LEASE_SECONDS,
+    jobs: Jobs = None,
     quiet: Flag = False,
     session: Injected,
 ) -> int:
@@ -166,10 +168,15 @@ def resume(
     ended is left as it is. One whose last process was on another machine, or in another container, is taken over
     when nobody has renewed its lease for as long as it lasts: this waits for that, and says so.
 
+    With --all, every run that nobody drives goes on, each in a worker process: those that are interrupted, and
+    those that were suspended and have been told what they waited for. Each is told in a line, the oldest first, and
+    none stops the others. One whose plan cannot be had, or that somebody else has begun to drive, is skipped. The
+    exit code is the highest of those that the runs would have alone: 0 when all of them completed.
+
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or @last.
+        The run: its id, the beginning of it, or @last. Left out with --all.
     target
         The plan to go on with, when it is not where it was.
     allow_plan_change
@@ -180,6 +187,16 @@ def resume(
     quiet
         Do not show progress.
     """
+    if (run is None) is not every:
+        raise UsageError("name a run, or every one that nobody drives with --all", hint="one of the two")
+    if run is None:
+        from machine.cli.resume_all import resume_all  # noqa: PLC0415 - one run needs no worker processes
+
+        return resume_all(
+            session, target, allow_plan_change=allow_plan_change, lease=lease, jobs=jobs, quiet=quiet
+        )
+    if jobs is not None:
+        raise UsageError("--jobs is for many runs, and this is one", hint="leave it out, or --all for RUN")
     with session.writing(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
         status = store.run_row(run_id).status
@@ -248,7 +265,7 @@ def driven(
             hint=f"nothing durable is lost. Continue with: {session.command('resume', run_id)}",
         ) from exc
     run_id = result.run_id  # another one than was to be made, when the invocation key had been used
-    code = _EXITS.get(result.status, Exit.FAILED)
+    code = RUN_EXITS.get(result.status, Exit.FAILED)
     if session.as_json:
         session.json(
             {

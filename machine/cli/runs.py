@@ -18,7 +18,7 @@ from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import EffectIntended
 from machine.kernel.history import StateStatus
 from machine.kernel.rules import fork_point
-from machine.kernel.status import RunStatus
+from machine.kernel.status import INTERRUPTED, RunStatus
 
 __all__ = ["runs", "show"]
 
@@ -41,15 +41,17 @@ def runs(
     Parameters
     ----------
     status
-        Only runs of this status: running, suspended, completed, failed, cancelled or limit_exceeded.
+        Only runs of this status: running, interrupted, suspended, completed, failed, cancelled or limit_exceeded.
+        One that was left open and that nobody drives is interrupted.
     op
         Only runs of this op.
     limit
         How many at most.
     """
-    if status is not None and status not in list(RunStatus):
+    statuses = [*RunStatus, INTERRUPTED]
+    if status is not None and status not in statuses:
         raise UsageError(
-            f"there is no status {status!r}", hint=f"one of {', '.join(RunStatus)}", code=Code.USAGE
+            f"there is no status {status!r}", hint=f"one of {', '.join(statuses)}", code=Code.USAGE
         )
     with session.open_store() as store:
         page = store.list_runs(status=status, op=op, limit=limit)
@@ -89,12 +91,15 @@ def show(run: str, /, *, session: Injected) -> int:
     """
     with session.reading(run) as (store, run_id):
         log = read(store, run_id)
+        status = (
+            store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
+        )
         manifest = reading.manifest_of(store, log.started)
         built = reading.provenance_of(store, log.entries[0])
     if session.as_json:
-        session.json(_as_json(log, manifest, built))
+        session.json(_as_json(log, manifest, built, status))
     else:
-        _print(session, log, manifest, built)
+        _print(session, log, manifest, built, status)
         if not log.history.final:
             word, name = ("import", run) if names_bundle(run) else ("resume", log.history.run_id or "")
             session.note("next", session.command(word, name))
@@ -104,7 +109,9 @@ def show(run: str, /, *, session: Injected) -> int:
     return 0
 
 
-def _as_json(log: RunLog, manifest: RunManifest, built: BuildProvenance | None) -> dict[str, Any]:
+def _as_json(
+    log: RunLog, manifest: RunManifest, built: BuildProvenance | None, status: str
+) -> dict[str, Any]:
     history = log.history
     parent = reading.parent_of(log.entries[0])
     states = []
@@ -130,7 +137,7 @@ def _as_json(log: RunLog, manifest: RunManifest, built: BuildProvenance | None) 
         error = error_json(history.error)
     return {
         "run_id": history.run_id,
-        "status": history.status.value,
+        "status": str(status),
         "op_id": manifest.op_id,
         "op_version": manifest.op_version,
         "plan_id": log.started.plan_id,
@@ -162,12 +169,14 @@ def _seq_of(log: RunLog, key: str) -> int:
     )
 
 
-def _print(session: Session, log: RunLog, manifest: RunManifest, built: BuildProvenance | None) -> None:
+def _print(
+    session: Session, log: RunLog, manifest: RunManifest, built: BuildProvenance | None, status: str
+) -> None:
     history, out = log.history, session.out
     began, ended = log.entries[0].ts_millis, log.entries[-1].ts_millis
     rows: list[tuple[str, Cell]] = [
         ("run", history.run_id or ""),
-        ("status", (history.status.value, STYLES.get(history.status.value, ""))),
+        ("status", (str(status), STYLES.get(status, ""))),
         ("op", f"{manifest.op_id} version {clean(manifest.op_version)}"),
         ("plan", short(log.started.plan_id)),
         ("manifest", short(log.started.manifest_id)),

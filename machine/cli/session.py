@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import attrs
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from machine.cli.output import Output
 from machine.errors import BundleError, Code, NotFound, UsageError
@@ -26,6 +27,7 @@ __all__ = [
     "DEFAULT_STORE",
     "Flag",
     "Injected",
+    "Jobs",
     "JsonText",
     "Repeated",
     "Session",
@@ -85,14 +87,18 @@ class Session:
 
         Raises what `run_id` raises, and `BundleError` (`bundle_read_only`) for a bundle.
         """
-        from machine.replay.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
-
         if names_bundle(name):
             raise _read_only(name)
+        with self.open_to_write() as store:
+            yield store, self.run_id(store, name)
+
+    def open_to_write(self) -> Store:
+        """Return the store to change runs in. Raises `BundleError` (`bundle_read_only`) when it is a bundle."""
+        from machine.replay.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
+
         if is_bundle(self.store_url):
             raise _read_only(self.store_url)
-        with self.open_store() as store:
-            yield store, self.run_id(store, name)
+        return self.open_store()
 
     def run_id(self, store: Store, name: str) -> str:
         """Return the id of the run that `name` means: an id, a unique prefix of one, or `@last`.
@@ -224,6 +230,17 @@ Injected: TypeAlias = Annotated[Session, Parameter(parse=False)]
 
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 """The annotation of an option without a value."""
+
+Jobs: TypeAlias = Annotated[
+    int | None,
+    Parameter(
+        name=("--jobs", "-j"),
+        validator=Number(gte=1),
+        help="How many processes share the work when there is more than one run: as many as there are cores by "
+        "default. With 1 it is done in this process.",
+    ),
+]
+"""The annotation of the option for how many processes there may be."""
 
 Repeated: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 """The annotation of an option that may be given more than once."""

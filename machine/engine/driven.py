@@ -20,12 +20,14 @@ class Outside(NamedTuple):
     """What was said from outside: the plan in force now, whether the run was cancelled, a state to begin with.
 
     `failed` is why it cannot go on, where what a handler left behind has acted since.
+    `limited` is false where limits are not looked at: a replay does what the recording did.
     """
 
     graph: Graph
     cancel: bool
     prefer: str | None = None
     failed: ErrorInfo | None = None
+    limited: bool = True
 
 
 class DrivenLog(Log, Protocol):

@@ -98,6 +98,8 @@ class Run:
     """Only where states run side by side."""
     busy: set[str] = attrs.field(factory=set, init=False)
     """The states whose attempts are being made, where they run side by side."""
+    careful: int = 0
+    """Before how many attempts yet the run waits for the disk: one that kills the process is in the log then."""
     tasks: set[Any] = attrs.field(factory=set)
     """The tasks of the event loop that are no handler's own."""
     beside: anyio.CancelScope | None = None
@@ -162,6 +164,7 @@ class Run:
             self.log.history,
             cancel=said.cancel,
             failed=said.failed or self._overlooked,
+            limited=said.limited,
             schedule=self.schedule,
         )
 
@@ -244,7 +247,8 @@ class Run:
         state = self.graph.states[decision.state_id]
         entered = StateEntered(state.id, decision.attempt, decision.base_snapshot_id)
         await self.log.emit([entered], self._merged())
-        if self._bounded:
+        if self._bounded or self.careful:
+            self.careful = max(self.careful - 1, 0)
             await self._boundary()
         payloads = Payloads()
         try:

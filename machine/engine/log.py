@@ -18,12 +18,12 @@ from machine.engine.control import Control
 from machine.engine.driven import Outside
 from machine.engine.second import Second
 from machine.errors import Code, ErrorInfo, StoreError
-from machine.events import Entry, Event, FactRecorded, chain_next, seal
+from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, seal
 from machine.failures import refused
 from machine.ids import RunId
 from machine.io.scope import Payloads, Timers
 from machine.kernel.decisions import EnterState
-from machine.kernel.history import History
+from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.vault import Vault
@@ -121,6 +121,8 @@ class LiveLog:
         drafts: list[Draft] = []
         for entry in entries:
             info = {name: text for name, text in entry.info.items() if name not in {"run_id", "ts_millis"}}
+            if isinstance(entry.event, StateFailed) and entry.event.cut:
+                info[COPIED] = "true"
             drafts.append((entry.event, max(entry.ts_millis + shift, 0), info))
         self._put(drafts, payloads, told=False)
 

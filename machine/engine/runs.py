@@ -43,8 +43,22 @@ from machine.plan import Graph, Plan, order_of
 from machine.secrets.vault import Vault, refuse_in_manifest
 from machine.stores.base import ZERO_CHAIN, Store
 
-__all__ = ["RunResult", "Watched", "check_store", "drive", "opening_of", "result_of", "resume", "run"]
+__all__ = [
+    "RunResult",
+    "Watched",
+    "check_store",
+    "drive",
+    "opening_of",
+    "refuse_used",
+    "result_of",
+    "resume",
+    "run",
+]
 
+
+_CAREFUL: Final = 16
+"""How many attempts of a resumed run are durable before they are made. One that kills its process at once would be
+in no log otherwise, and would be made again for ever; and each life gets so much further, until it comes to it."""
 
 _ATTACHED_SECONDS: Final = 0.2
 """How often a start that attached to another driver's run looks whether that has ended."""
@@ -108,8 +122,9 @@ async def run(
     package give it by themselves.
 
     Returns a `RunResult` however the run ended. Raises `PlanError`, `CanonicalError`, `UsageError` before
-    anything is written, `RunError` (`invocation_conflict`) when the key belongs to another request, and
-    `StoreError` when the store fails: what was durable by then can be resumed.
+    anything is written (`run_id_in_use` when there is a run of that id), `RunError` (`invocation_conflict`) when
+    the key belongs to another request, and `StoreError` when the store fails: what was durable by then can be
+    resumed.
     """
     graph = plan.graph
     check_store(store)
@@ -124,7 +139,11 @@ async def run(
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     if invocation_key is not None:
         return await _invoked(graph, store, chosen, invocation_key, watched, config=config, opening=opening)
+    if run_id is not None:
+        refuse_used(store, chosen)
     with Keeper(store, chosen, watched.lease_ms) as keeper:
+        if run_id is not None:
+            refuse_used(store, chosen)  # another may have begun and ended it since
         return await drive(graph, store, keeper, watched, config=config, history=History(), opening=opening)
 
 
@@ -144,6 +163,9 @@ async def _invoked(
             taken = store.find_invocation(key)
             if taken is None:
                 with Keeper(store, run_id, watched.lease_ms) as keeper:
+                    if store.find_invocation(key) is not None:
+                        continue  # the start with this key has come and gone meanwhile
+                    refuse_used(store, run_id)
                     return await drive(
                         graph, store, keeper, watched, config=config, history=History(), opening=opening
                     )
@@ -219,6 +241,18 @@ async def _resumed(
         config = reading.manifest_of(store, history.started).run_config
         return await drive(
             graph, store, keeper, watched, config=config, history=history, chain=chain, past=past
+        )
+
+
+def refuse_used(store: Store, run_id: str) -> None:
+    """Raise `UsageError` (`run_id_in_use`) when a run of the store has the id that a new one was given."""
+    if store.run_exists(run_id):
+        raise UsageError(
+            f"the run id {run_id} is in use: there is a run of that id in {store.url}",
+            code=Code.RUN_ID_IN_USE,
+            details={"run_id": run_id, "status": store.run_row(run_id).status},
+            hint="nothing was written; `resume` goes on with that run, and without a run id, or with one from "
+            "`new_run_id()`, a new one is started",
         )
 
 
@@ -341,6 +375,7 @@ async def drive(
                 control=keeper.control,
                 opening=opening,
                 second=second,
+                careful=0 if opening is not None else _CAREFUL,
             )
             await driven.drive()
         finally:

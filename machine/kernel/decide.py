@@ -21,7 +21,7 @@ from machine.kernel.decisions import (
     StartRun,
 )
 from machine.kernel.history import History
-from machine.kernel.rules import passed_over, tried_again
+from machine.kernel.rules import given_up, passed_over, tried_again
 from machine.kernel.side_by_side import Schedule
 from machine.kernel.state_history import StateStatus
 from machine.kernel.status import RunStatus
@@ -51,11 +51,13 @@ def decide(
     *,
     cancel: bool = False,
     failed: ErrorInfo | None = None,
+    limited: bool = True,
     schedule: Schedule | None = None,
 ) -> Decision:
     """Return the next decision for a run; `cancel` when it has been asked to end cancelled.
 
     `failed` says why it cannot go on, where that is no attempt's failure: it ends when no attempt is being made.
+    `limited` is false where limits are not looked at: a replay does what the recording did.
     A run whose states run side by side needs a `schedule`. Constant time, whatever the number of states, unless the
     plan has changed under the run.
     """
@@ -75,7 +77,7 @@ def decide(
     if history.status is RunStatus.SUSPENDED:
         return ResumeRun()
     if schedule is not None:
-        return schedule.next(plan, config, history)
+        return schedule.next(plan, config, history, limited=limited)
     if len(history.settled) >= len(plan.order):
         return CompleteRun(RunStatus.COMPLETED, history.checkpoint)
     state_id = _next(plan, history)
@@ -86,8 +88,9 @@ def decide(
         raise RunError(
             f"state {state_id} was {state.status} before its turn: the log is not one of this plan"
         )
-    again = tried_again(plan, config, history, state_id)
-    return again or CompleteRun(RunStatus.FAILED, history.checkpoint)
+    error = given_up(config, history, state_id) if limited else None
+    again = tried_again(plan, config, history, state_id) if error is None else None
+    return again or CompleteRun(RunStatus.FAILED, history.checkpoint, error)
 
 
 def _next(plan: Graph, history: History) -> str:

@@ -39,7 +39,10 @@ from machine.failure_info import read_causes, read_wait
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
 
-__all__ = ["History", "OpenAttempt", "StateHistory", "StateStatus", "fold"]
+__all__ = ["COPIED", "History", "OpenAttempt", "StateHistory", "StateStatus", "fold"]
+
+COPIED: Final = "copied"
+"""Where the info of a cut attempt says that a fork copied it: it is its parent's driver that died."""
 
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
@@ -241,6 +244,9 @@ class History:
         if event.error.code not in STOPPED_CODES:
             state.failures += 1
             state.failed_seq = state.failed_seq or entry.seq
+            state.recoveries = 0
+        elif event.error.code == Code.ORPHAN_ATTEMPT_RECOVERED and COPIED not in entry.info:
+            state.recoveries += 1
         self.cancelling = self.cancelling or event.error.code == Code.RUN_CANCELLED
         if not event.cut:
             state.fresh_from = state.attempts
@@ -296,6 +302,9 @@ class History:
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
+        # an error is no progress, unless somebody outside has said it: each attempt would meet it again
+        if event.outcome.final or self.status is RunStatus.SUSPENDED:
+            self.states[event.state_id].recoveries = 0
         # a call that was given up may have happened all the same
         if not event.given_up:
             self.uncertain.pop(event.key, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from machine.config import RunConfig
-from machine.errors import ErrorCategory
+from machine.errors import Code, ErrorCategory, ErrorInfo
 from machine.events import STOPPED_CODES, EffectWait
 from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, SuspendRun
 from machine.kernel.history import History
@@ -13,7 +13,7 @@ from machine.kernel.state_history import NOT_TAKEN, UNREACHABLE, StateStatus
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, OnUncertain
 
-__all__ = ["SKIP_REASON", "fork_point", "passed_over", "tried_again"]
+__all__ = ["SKIP_REASON", "fork_point", "given_up", "passed_over", "tried_again"]
 
 SKIP_REASON: Final = "skip_tag:"
 """A state skipped by configuration has this and the tag as its reason."""
@@ -30,6 +30,24 @@ def passed_over(plan: Graph, config: RunConfig, history: History, state_id: str)
         if tag in config.skip_tags:
             return SkipState(state_id, f"{SKIP_REASON}{tag}")
     return None
+
+
+def given_up(config: RunConfig, history: History, state_id: str) -> ErrorInfo | None:
+    """Return why a state is not begun again although only its driver died, None when it may be."""
+    state = history.states[state_id]
+    died = state.error is not None and state.error.code == Code.ORPHAN_ATTEMPT_RECOVERED
+    if not died or state.recoveries < config.recoveries:
+        return None
+    times = f"{state.recoveries} times in a row" if state.recoveries > 1 else "once"
+    return ErrorInfo(
+        code=Code.RECOVERY_LIMIT,
+        category=ErrorCategory.UNKNOWN,
+        retryable=False,
+        message=f"the process that drove {state_id} died {times} with its attempt open, and the attempt had "
+        "recorded nothing new (find what kills the process: memory, a signal, C code, os._exit; then go on with "
+        "`machine fork`, which keeps what is recorded, or start a run with a larger `recoveries`)",
+        details={"state_id": state_id, "recoveries": state.recoveries},
+    )
 
 
 def tried_again(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import attrs
 
 from machine.config import RunConfig
+from machine.errors import ErrorInfo
 from machine.events import Wait
 from machine.kernel.decisions import (
     AwaitAttempts,
@@ -22,7 +23,7 @@ from machine.kernel.decisions import (
 )
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
-from machine.kernel.rules import passed_over, tried_again
+from machine.kernel.rules import given_up, passed_over, tried_again
 from machine.kernel.status import RunStatus
 from machine.plan import Graph
 
@@ -51,8 +52,8 @@ class Schedule:
         fresh = self.prefer not in history.states and self.frontier.may_begin(self.prefer)
         return self.prefer if fresh or self.prefer in history.stopped else None
 
-    def next(self, plan: Graph, config: RunConfig, history: History) -> Decision:
-        """Return the next decision."""
+    def next(self, plan: Graph, config: RunConfig, history: History, *, limited: bool = True) -> Decision:
+        """Return the next decision; `limited` as `decide` has it."""
         preferred = self.preferred(history)
         for state_id in self.frontier.take_ready():
             if state_id not in history.states and passed_over(plan, config, history, state_id) is None:
@@ -60,9 +61,13 @@ class Schedule:
         stopped: dict[str, EnterState | ScheduleRetry] = {}
         waits: list[Wait] = []
         lost: str | None = None
+        spent: dict[str, ErrorInfo] = {}
         known = [self.prefer] if self.prefer in history.stopped else history.stopped
         for state_id in known:
             if state_id is None or state_id in self.busy:
+                continue
+            if limited and (error := given_up(config, history, state_id)) is not None:
+                spent[state_id] = error
                 continue
             decision = tried_again(plan, config, history, state_id)
             if decision is None:
@@ -71,7 +76,7 @@ class Schedule:
                 waits += decision.waits
             else:
                 stopped[state_id] = decision
-        self.failing = lost is not None or self.frontier.error is not None
+        self.failing = lost is not None or bool(spent) or self.frontier.error is not None
         first = preferred if preferred in stopped or preferred not in history.states else None
         if first is None and not self.failing:
             first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
@@ -80,7 +85,11 @@ class Schedule:
             return begun or AwaitAttempts()
         if waits and not self.failing:
             return SuspendRun(tuple(waits))
-        return self._ended(history, lost)
+        # of several the first in the order of the plan: a replay comes to them in another than they ended in
+        error = (
+            next((spent[state_id] for state_id in plan.order if state_id in spent), None) if spent else None
+        )
+        return self._ended(history, lost, error)
 
     def _base(self, state_id: str) -> str | None:
         """Return the id of the context a state begins on, None and noted when those it follows left it none."""
@@ -111,8 +120,8 @@ class Schedule:
             return None
         return EnterState(first, 0, base) if again is None else attrs.evolve(again, base_snapshot_id=base)
 
-    def _ended(self, history: History, lost: str | None) -> CompleteRun:
-        error = self.frontier.error
+    def _ended(self, history: History, lost: str | None, spent: ErrorInfo | None) -> CompleteRun:
+        error = self.frontier.error or spent
         if lost is not None and error is None:
             error = self.frontier.missing_edge(lost, history.states[lost])
         failing = lost is not None or error is not None

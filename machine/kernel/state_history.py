@@ -38,16 +38,18 @@ class StateHistory:
     """What a log says about one state.
 
     `attempts` counts those begun; `failures` those that use up the retry budget (not those recovered after a
-    crash); `fresh_from` is the first attempt whose facts a later one of a read-only state may still reuse;
-    `began_seq` is the event with which its first attempt began, `failed_seq` that with which the first one failed
-    since its last effect; `retry_delay_ms` is set while a retry waits, `retry_ts_millis` being when it was
-    scheduled. `base_snapshot_id` is what its attempts began on; `wrote` and `not_taken` are as in
+    crash); `recoveries` those in a row that the death of their driver ended, nothing having been learned since that
+    a later attempt could use; `fresh_from` is the first attempt whose facts a later one of a read-only state may
+    still reuse; `began_seq` is the event with which its first attempt began, `failed_seq` that with which the first
+    one failed since its last effect; `retry_delay_ms` is set while a retry waits, `retry_ts_millis` being when it
+    was scheduled. `base_snapshot_id` is what its attempts began on; `wrote` and `not_taken` are as in
     `state_completed`; `read` lists the context keys that its last attempt is known to have read.
     """
 
     status: StateStatus
     attempts: int = 0
     failures: int = 0
+    recoveries: int = 0
     fresh_from: int = 0
     error: ErrorInfo | None = None
     cut: bool = False

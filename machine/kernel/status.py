@@ -8,7 +8,7 @@ from typing import Final
 
 from machine.errors import Code, RunError
 
-__all__ = ["FINAL_STATUSES", "RunStatus", "may_follow", "require"]
+__all__ = ["FINAL_STATUSES", "INTERRUPTED", "RunStatus", "may_follow", "require"]
 
 
 class RunStatus(StrEnum):
@@ -22,6 +22,9 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
     LIMIT_EXCEEDED = "limit_exceeded"
 
+
+INTERRUPTED: Final = "interrupted"
+"""How a run is told of that is running, as its log says, and that nobody drives. No status of a log."""
 
 FINAL_STATUSES: Final = frozenset(
     {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.LIMIT_EXCEEDED}

@@ -25,7 +25,7 @@ from machine.engine.provenance import provenance
 from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
-from machine.engine.runs import RunResult, Watched, check_store, drive
+from machine.engine.runs import RunResult, Watched, check_store, drive, refuse_used
 from machine.errors import Code, UsageError
 from machine.events import (
     ArtifactKind,
@@ -159,6 +159,7 @@ async def fork(
         log.copy([prefix[0]._replace(info=info), *prefix[1:]], payloads)
         log.flush()
 
+    refuse_used(store, chosen)
     with Keeper(store, chosen, watched.lease_ms) as keeper:
         result = await drive(
             plan.graph, store, keeper, watched, config=config, history=History(), past=past, begin=begin

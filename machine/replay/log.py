@@ -104,7 +104,8 @@ class ReplayLog:
             graph = self._graphs.get(plan_id, graph)
         error = event.error if isinstance(event, RunCompleted) else None
         failed = error if error is not None and error.code == Code.TASK_LEFT_BEHIND else None
-        return Outside(graph, cancel, getattr(event, "state_id", None), failed)
+        limited = error is not None and error.code == Code.RECOVERY_LIMIT
+        return Outside(graph, cancel, getattr(event, "state_id", None), failed, limited)
 
     def _next(self) -> Event | None:
         return self._recorded[self._at].event if self._at < len(self._recorded) else None

@@ -16,6 +16,7 @@ from machine.errors import Code, LogError, NotFound, StoreError
 from machine.events import Entry, chain_next
 from machine.replay import recording
 from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
+from machine.stores.checks import indexed_status
 
 __all__ = ["Problem", "VerifyResult", "verify"]
 
@@ -190,7 +191,7 @@ class _Check:
         except StoreError as exc:
             self.problems.append(Problem(exc.code, "store", str(exc)))
             return
-        said = (row.status, row.head_seq, row.op_id)
+        said = (indexed_status(row.status), row.head_seq, row.op_id)
         started = history.started
         is_so = (history.status.value, history.head_seq, started.op_id if started else "")
         if said != is_so:

@@ -212,12 +212,14 @@ class Store(Protocol):
     ) -> RunPage:
         """Return rows of the index, newest first, filtered by status and op id.
 
+        The newest run is the one that came into the store last, whatever its id and the clocks say. One that is
+        running as its log says and that nobody drives has the status `interrupted`, and is found by it alone.
         `cursor` is that of the page before. Raises `UsageError` for a limit below 1 or another cursor.
         """
         ...
 
     def run_row(self, run_id: str) -> RunRow:
-        """Return one run's row of the index. Raises `NotFound`."""
+        """Return one run's row of the index, its status as `list_runs` tells it. Raises `NotFound`."""
         ...
 
     def run_exists(self, run_id: str) -> bool:

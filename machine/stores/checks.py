@@ -5,18 +5,21 @@ Nothing here looks at what is stored, and nothing here is durable: these are rul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, Concurrency, IdError, NotFound, StoreOther, UsageError
 from machine.ids import ArtifactId, RunId
+from machine.kernel.index import RunRow
+from machine.kernel.status import INTERRUPTED, RunStatus
 from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact, ArtifactKind, StoredEvent
-from machine.stores.lease import Lease
+from machine.stores.lease import HeldLease, Lease
 
 __all__ = [
     "MAX_SEQ",
     "artifact_key",
+    "as_told",
     "check_append",
     "check_cursor",
     "check_kind",
@@ -25,11 +28,13 @@ __all__ = [
     "check_range",
     "check_size",
     "closed",
+    "indexed_status",
     "invocation_taken",
     "is_run_prefix",
     "no_artifact",
     "no_run",
     "stale",
+    "unknown_cursor",
 ]
 
 MAX_SEQ: Final = 2**63 - 1
@@ -125,7 +130,24 @@ def check_cursor(cursor: str | None) -> str | None:
     try:
         return str(RunId(cursor))
     except IdError:
-        raise UsageError(f"cursor {cursor!r} is not one that a page of runs returned") from None
+        raise unknown_cursor(cursor) from None
+
+
+def unknown_cursor(cursor: str) -> UsageError:
+    """Return the error for a cursor that no page can have returned."""
+    return UsageError(f"cursor {cursor!r} is not one that a page of runs returned")
+
+
+def as_told(row: RunRow, held: Callable[[], HeldLease | None]) -> RunRow:
+    """Return an index row as it is told: a running run is interrupted when nobody holds its lease."""
+    if row.status == RunStatus.RUNNING and held() is None:
+        return row._replace(status=INTERRUPTED)
+    return row
+
+
+def indexed_status(status: str | None) -> str | None:
+    """Return the status that the index has of runs that are told to be of a status."""
+    return RunStatus.RUNNING.value if status == INTERRUPTED else status
 
 
 def check_range(from_seq: int, to_seq: int | None, head_seq: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Self
 
 import attrs
@@ -20,6 +21,7 @@ from machine.kernel.index import RunRow, advance
 from machine.process_identity import boot_clock
 from machine.stores.base import ZERO_CHAIN, Artifact, Head, Message, RunPage, StoredEvent
 from machine.stores.checks import (
+    as_told,
     check_append,
     check_cursor,
     check_kind,
@@ -33,6 +35,7 @@ from machine.stores.checks import (
     no_artifact,
     no_run,
     stale,
+    unknown_cursor,
 )
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, leased, lost, wall_clock
 
@@ -244,22 +247,25 @@ class MemoryStore:
         contents = self._open()
         limit, cursor = check_limit(limit), check_cursor(cursor)
         with contents.lock:
-            rows = [
-                row
-                for run_id, row in contents.rows.items()
-                if (status is None or row.status == status)
-                and (op is None or row.op_id == op)
-                and (cursor is None or run_id < cursor)
-            ]
-        rows.sort(key=lambda row: row.run_id, reverse=True)
+            newest_first = list(reversed(contents.rows.values()))  # a run keeps the place that it came in at
+            if cursor is not None:
+                if cursor not in contents.rows:
+                    raise unknown_cursor(cursor)
+                newest_first = newest_first[newest_first.index(contents.rows[cursor]) + 1 :]
+            told = (self._told(row) for row in newest_first if op is None or row.op_id == op)
+            rows = list(islice((row for row in told if status in {None, row.status}), limit + 1))
         return RunPage(rows=rows[:limit], cursor=rows[limit - 1].run_id if len(rows) > limit else None)
 
+    def _told(self, row: RunRow) -> RunRow:
+        return as_told(row, lambda: self.lease_of(row.run_id))
+
     def run_row(self, run_id: str) -> RunRow:
-        """Return one run's row of the index. Raises `NotFound`."""
-        row = self._open().rows.get(run_id)
+        """Return one run's row of the index, as `list_runs` tells it. Raises `NotFound`."""
+        contents = self._open()
+        row = contents.rows.get(run_id)
         if row is None:
             raise no_run(run_id)
-        return row
+        return self._told(row)
 
     def run_exists(self, run_id: str) -> bool:
         """Say whether the run has any event."""
@@ -284,8 +290,8 @@ class MemoryStore:
         if not is_run_prefix(prefix):
             return []
         with contents.lock:
-            found = [run_id for run_id in contents.rows if run_id.startswith(prefix)]
-        return sorted(found, reverse=True)[:limit]
+            found = [run_id for run_id in reversed(contents.rows) if run_id.startswith(prefix)]
+        return found[:limit]
 
     def integrity_problems(self) -> list[str]:
         """Say which rows of the index are not what their logs say; memory has no structure to check."""

@@ -20,7 +20,9 @@ from machine.process_identity import boot_clock
 from machine.stores import sqlite_inbox, sqlite_lease
 from machine.stores.base import ZERO_CHAIN, Artifact, Head, Message, RunPage, StoredEvent
 from machine.stores.checks import (
+    MAX_SEQ,
     artifact_key,
+    as_told,
     check_append,
     check_cursor,
     check_kind,
@@ -28,11 +30,13 @@ from machine.stores.checks import (
     check_message,
     check_range,
     check_size,
+    indexed_status,
     invocation_taken,
     is_run_prefix,
     no_artifact,
     no_run,
     stale,
+    unknown_cursor,
 )
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, wall_clock
 from machine.stores.sqlite_check import problems_of
@@ -300,22 +304,39 @@ class SqliteStore:
     ) -> RunPage:
         """Return rows of the index, newest first, filtered by status and op id."""
         limit, cursor = check_limit(limit), check_cursor(cursor)
-        terms = [("status = ?", status), ("op_id = ?", op), ("run_id < ?", cursor)]
+        # by key, in which rows come in; the + keeps SQLite from sorting all that an index finds
+        terms = [("+status = ?", indexed_status(status)), ("+op_id = ?", op)]
         given = [(term, _text(value)) for term, value in terms if value is not None]
-        where = " AND ".join(term for term, _ in given) or "1"
-        query = f"SELECT {RUN_COLUMNS} FROM runs WHERE {where} ORDER BY run_id DESC LIMIT ?"  # noqa: S608
+        where = " AND ".join(["key < ?", *(term for term, _ in given)])
+        query = f"SELECT key, {RUN_COLUMNS} FROM runs WHERE {where} ORDER BY key DESC LIMIT ?"  # noqa: S608
+        rows: list[RunRow] = []
         with self._session as conn:
-            found = conn.execute(query, (*(value for _, value in given), limit + 1)).fetchall()
-        rows = [row_of(columns) for columns in found[:limit]]
-        return RunPage(rows=rows, cursor=rows[-1].run_id if len(found) > limit else None)
+            before = MAX_SEQ if cursor is None else self._key(conn, cursor)
+            while len(rows) <= limit:
+                found = conn.execute(query, (before, *(value for _, value in given), limit + 1)).fetchall()
+                told = [self._told(conn, row_of(columns)) for _, *columns in found]
+                rows += [row for row in told if status in {None, row.status}]
+                if len(found) <= limit:
+                    break
+                before = found[-1][0]
+        return RunPage(rows=rows[:limit], cursor=rows[limit - 1].run_id if len(rows) > limit else None)
+
+    def _key(self, conn: sqlite3.Connection, cursor: str) -> int:
+        found = conn.execute("SELECT key FROM runs WHERE run_id = ?", (cursor,)).fetchone()
+        if found is None:
+            raise unknown_cursor(cursor)
+        return int(found[0])
+
+    def _told(self, conn: sqlite3.Connection, row: RunRow) -> RunRow:
+        return as_told(row, lambda: sqlite_lease.lease_of(conn, self._name, row.run_id, self._left_ms))
 
     def run_row(self, run_id: str) -> RunRow:
-        """Return one run's row of the index. Raises `NotFound`."""
+        """Return one run's row of the index, as `list_runs` tells it. Raises `NotFound`."""
         with self._session as conn:
             found = conn.execute(_FIND_RUN, (_text(run_id),)).fetchone()
-        if found is None:
-            raise no_run(run_id)
-        return row_of(found[2:])
+            if found is None:
+                raise no_run(run_id)
+            return self._told(conn, row_of(found[2:]))
 
     def run_exists(self, run_id: str) -> bool:
         """Say whether the run has any event."""
@@ -339,7 +360,7 @@ class SqliteStore:
         """Return ids of runs that begin with `prefix`, newest first."""
         limit = check_limit(limit)
         possible = is_run_prefix(prefix)
-        query = "SELECT run_id FROM runs WHERE run_id >= ? AND run_id < ? ORDER BY run_id DESC LIMIT ?"
+        query = "SELECT run_id FROM runs WHERE run_id >= ? AND run_id < ? ORDER BY key DESC LIMIT ?"
         with self._session as conn:
             if not possible:
                 return []

@@ -260,9 +260,11 @@ class StoreConformance(LeaseConformance, InboxConformance):
         """A run's row is `advance` over its events, however they were grouped."""
         log = log_of(RUN, 4, op="billing", status="failed")
         store.append(RUN, 0, log[:1])
-        assert store.run_row(RUN).status == "running"
+        assert store.run_row(RUN).status == "interrupted"
         store.append(RUN, 1, log[1:3])
-        assert store.run_row(RUN) == advance(None, RUN, [(event.seq, event.data) for event in log[:3]])
+        indexed = advance(None, RUN, [(event.seq, event.data) for event in log[:3]])
+        assert indexed.status == "running"
+        assert store.run_row(RUN) == indexed._replace(status="interrupted")  # nobody drives it
         store.append(RUN, 3, log[3:])
         start = 1_700_000_000_000
         assert store.run_row(RUN) == RunRow(RUN, "billing", "failed", start + 1, start + 4, 4)
@@ -282,7 +284,7 @@ class StoreConformance(LeaseConformance, InboxConformance):
         numbers = [5, 1, 9, 3, 7, 2, 8]
         for number in numbers:
             store.append(run_id_of(number), 0, log_of(run_id_of(number), 1))
-        newest_first = [run_id_of(number) for number in sorted(numbers, reverse=True)]
+        newest_first = [run_id_of(number) for number in reversed(numbers)]
         for limit in (1, 3, 7, 8, 2**80):
             seen: list[str] = []
             cursor = None
@@ -294,6 +296,43 @@ class StoreConformance(LeaseConformance, InboxConformance):
                     break
                 assert len(page.rows) == limit
             assert seen == newest_first
+
+    def test_the_newest_is_the_one_that_came_last(self, store: Store) -> None:
+        """Whatever its id, which a caller may have given, and whatever has been appended to others since."""
+        for number in (9, 3, 5):
+            store.append(run_id_of(number), 0, log_of(run_id_of(number), 1))
+        first = log_of(run_id_of(9), 1)[0]
+        store.append(run_id_of(9), 1, log_of(run_id_of(9), 2, first=2, chain=first.chain, status="failed"))
+        assert [row.run_id for row in store.list_runs().rows] == [run_id_of(number) for number in (5, 3, 9)]
+        page = store.list_runs(limit=1)
+        assert page.cursor is not None
+        store.append(run_id_of(4), 0, log_of(run_id_of(4), 1))  # which is no row of the next page
+        rest = store.list_runs(cursor=page.cursor).rows
+        assert [row.run_id for row in rest] == [run_id_of(3), run_id_of(9)]
+        assert store.find_runs("", 2) == [run_id_of(4), run_id_of(5)]
+
+    def test_a_run_that_nobody_drives_is_interrupted(self, store: Store) -> None:
+        """It is running only while its lease is held; one that has ended is what its end says."""
+        driven, left, ended, late = (run_id_of(number) for number in range(4))
+        lease = store.acquire(driven, "somebody", 60_000)
+        store.append(driven, 0, log_of(driven, 1), lease=lease)
+        store.append(left, 0, log_of(left, 2))
+        store.append(ended, 0, log_of(ended, 2, status="completed"))
+        store.append(late, 0, log_of(late, 1))
+
+        def listed(status: str, **more: Any) -> list[str]:
+            return [row.run_id for row in store.list_runs(status=status, **more).rows]
+
+        assert (listed("running"), listed("interrupted")) == ([driven], [late, left])
+        assert (listed("interrupted", limit=1), listed("completed")) == ([late], [ended])
+        cursor = store.list_runs(status="interrupted", limit=1).cursor
+        assert listed("interrupted", limit=1, cursor=cursor) == [left]
+        told = {row.run_id: row.status for row in store.list_runs().rows}
+        assert told == {driven: "running", left: "interrupted", ended: "completed", late: "interrupted"}
+        assert {run_id: store.run_row(run_id).status for run_id in told} == told
+        store.release(lease)
+        assert store.run_row(driven).status == "interrupted"
+        assert listed("running") == []
 
     def test_runs_are_filtered(self, store: Store) -> None:
         """By status, by op, by both, and in pages."""
@@ -314,7 +353,7 @@ class StoreConformance(LeaseConformance, InboxConformance):
         assert listed(op="a") == [5, 4, 3, 1]
         assert listed(status="failed") == [5, 3, 2]
         assert listed(status="failed", op="a") == [5, 3]
-        assert listed(status="running") == [1]
+        assert listed(status="interrupted") == [1]
         assert listed(status="%") == listed(op="' OR 1 --") == []
         page = store.list_runs(status="failed", limit=2)
         assert page.cursor is not None
@@ -330,7 +369,7 @@ class StoreConformance(LeaseConformance, InboxConformance):
         with pytest.raises(UsageError):
             store.find_runs("", limit)
 
-    @pytest.mark.parametrize("cursor", ["", "nonsense", "%", RUN.upper()])
+    @pytest.mark.parametrize("cursor", ["", "nonsense", "%", RUN.upper(), OTHER])
     def test_a_bad_cursor_is_refused(self, store: Store, cursor: str) -> None:
         """A cursor is what a page returned."""
         with pytest.raises(UsageError):

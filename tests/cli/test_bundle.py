@@ -131,7 +131,11 @@ def test_several_bundles_are_imported_and_told_in_one_object(machine, kept, bund
     said = machine("import", bundle, open_run, bundle, "--store", "new.db", "--json")
     assert (said.code, said.err) == (0, "")
     told = [(row["file"], row["status"], row["new"]) for row in said.json["imported"]]
-    assert told == [(bundle, "completed", True), (open_run, "running", True), (bundle, "completed", False)]
+    assert told == [
+        (bundle, "completed", True),
+        (open_run, "interrupted", True),
+        (bundle, "completed", False),
+    ]
     assert len(machine("runs", "--store", "new.db", "--json").json["runs"]) == 2
 
 

@@ -73,7 +73,7 @@ def test_what_asks_it_to_end_leaves_a_run_that_resumes_where_it_was(machine, her
     assert match, err
     assert "Traceback" not in err
     shown = machine("show", match[1], "--json").json
-    assert shown["status"] == "running"
+    assert shown["status"] == "interrupted"
     assert "attempt_interrupted" in json.dumps(shown)
     with open_store(f"sqlite:///{here}/.machine/runs.db") as store:
         assert store.lease_of(match[1]) is None

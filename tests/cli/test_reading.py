@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from machine import open_store, run
+from machine.target import load
+
 
 def test_runs_lists_the_newest_first_with_ids_that_can_be_given_back(machine, plan_file):
     ids = [machine("run", "prices.py", "--json").json["run_id"] for _ in range(3)]
@@ -13,6 +16,38 @@ def test_runs_lists_the_newest_first_with_ids_that_can_be_given_back(machine, pl
     assert rows[0] == ["RUN", "STATUS", "EVENTS", "STARTED", "OP"]
     assert [row[0] for row in rows[1:]] == [run_id[:18] for run_id in reversed(ids)]
     assert machine("show", rows[1][0], "--json").json["run_id"] == ids[-1]
+
+
+def test_last_is_the_run_that_was_made_last_whatever_its_id(machine, recorded, plan_file, here):
+    low = "00000001-7c1a-7b3f-9a41-3f0c5f1a2b3c"
+    loaded = load("prices.py", here)
+    with open_store("sqlite:///.machine/runs.db") as store:
+        run(loaded.plan, store=store, run_id=low, target=loaded.target)
+    assert machine("show", "@last", "--json").json["run_id"] == low
+    assert [row["run_id"] for row in machine("runs", "--json").json["runs"]] == [low, recorded]
+
+
+def test_a_run_that_nobody_drives_is_shown_as_interrupted(machine, crashed, recorded):
+    left = crashed(5)
+    with open_store("sqlite:///.machine/runs.db") as store:
+        assert [row.run_id for row in store.list_runs(status="interrupted").rows] == [left]
+        assert store.list_runs(status="running").rows == []
+    assert machine("runs", "--json", "--status", "interrupted").json["runs"][0]["run_id"] == left
+    assert machine("runs", "--json", "--status", "running").json["runs"] == []
+    assert machine("runs").out.splitlines()[1].split()[:2] == [left[:18], "interrupted"]
+    assert machine("show", left, "--json").json["status"] == "interrupted"
+    shown = machine("show", left)
+    assert "status    interrupted" in shown.out
+    assert f"next: machine resume {left}" in shown.err
+    assert machine("verify", left).code == 0
+    assert "interrupted" in machine("runs", "--status", "odd").err
+    with open_store("sqlite:///.machine/runs.db") as store:
+        lease = store.acquire(left, "somebody else", 60_000)
+        assert machine("show", left, "--json").json["status"] == "running"
+        assert machine("runs", "--json", "--status", "running").json["runs"][0]["run_id"] == left
+        store.release(lease)
+    assert machine("resume", left).code == 0
+    assert machine("show", left, "--json").json["status"] == "completed"
 
 
 def test_runs_are_filtered_by_status_and_op_and_limited(machine, recorded, plan_file):
@@ -120,7 +155,7 @@ def test_show_names_an_effect_whose_outcome_nobody_knows(machine, crashed):
     assert "effects that were begun and have no outcome:\n  event 9  report.render  " in said.out
     assert said.err == f"next: machine resume {run_id}\n"
     shown = machine("show", run_id, "--json").json
-    assert shown["status"] == "running"
+    assert shown["status"] == "interrupted"
     assert [(effect["seq"], effect["state_id"]) for effect in shown["uncertain"]] == [
         (9, "prices.report.render")
     ]

@@ -1,8 +1,10 @@
-"""Forks processes that drive a run of `sixty_states.py`, and kills each after the delay it is told.
+"""Forks processes that drive a run of the plan in a file, and kills each after the delay it is told.
 
 A program of its own, started with `subprocess`: it imports everything once and has a single thread, so that a
 fork is cheap and safe. It reads one JSON object a line (`store`, `run_id`, `input`, `config`, `delay` in seconds
-or null) and answers each with one (`killed`, `result`, `error`). It ends when its input does.
+or null, `after` how many effects have returned) and answers each with one (`killed`, `returned`, `result`,
+`error`). It ends when its input does. A plan that has a variable NOTES is given a file descriptor there, on which
+it writes a line for each effect that has returned.
 """
 
 from __future__ import annotations
@@ -17,8 +19,7 @@ import signal
 import sys
 import time
 import traceback
-
-import sixty_states
+from pathlib import Path
 
 import machine
 from machine import NotFound, RunConfig, open_store
@@ -27,14 +28,20 @@ LONGEST = 30.0
 PR_SET_CHILD_SUBREAPER = 36
 
 
+def plan_of(path):
+    """Return the module at a path that holds the plan."""
+    sys.path.insert(0, str(path.parent))
+    return importlib.import_module(path.stem)
+
+
 def drive(order):
     """Continue the run, or start it when nothing of it is there. This is what is killed."""
     with open_store(order["store"]) as store:
         try:
-            result = machine.resume(order["run_id"], plan=sixty_states.plan, store=store)
+            result = machine.resume(order["run_id"], plan=driven.plan, store=store)
         except NotFound:
             result = machine.run(
-                sixty_states.plan,
+                driven.plan,
                 store=store,
                 run_id=order["run_id"],
                 input=order["input"],
@@ -58,20 +65,31 @@ def live(order, channel):
 def one_life(order):
     """Fork a child, kill it after the delay if it still lives, and reap it."""
     ours, theirs = os.pipe()
+    notes, writes = os.pipe()
     began = time.monotonic()
     pid = os.fork()
     if pid == 0:
         os.close(ours)
+        driven.NOTES = writes
         live(order, theirs)
     os.close(theirs)
+    os.close(writes)
+    returned = b""
     try:
         delay = LONGEST if order["delay"] is None else order["delay"]
+        while returned.count(b"\n") < order["after"]:
+            ready, _, _ = select.select([ours, notes], [], [], LONGEST)
+            returned += os.read(notes, 65536) if notes in ready else b""
+            if ours in ready:
+                break
         ended, _, _ = select.select([ours], [], [], delay)
         if not ended:
             os.kill(pid, signal.SIGKILL)
         told = b"".join(iter(lambda: os.read(ours, 65536), b""))
+        returned += b"".join(iter(lambda: os.read(notes, 65536), b""))
     finally:
         os.close(ours)
+        os.close(notes)
         with contextlib.suppress(ProcessLookupError):
             if sys.exc_info()[0] is not None:
                 os.kill(pid, signal.SIGKILL)
@@ -86,7 +104,8 @@ def one_life(order):
         )  # what is loaded late is loaded once, so that a life is spent on the run
     if killed and order["delay"] is None:
         answer["error"] = f"not done after {LONGEST} seconds"
-    return {"killed": killed, "seconds": time.monotonic() - began, "result": None, "error": None, **answer}
+    seconds, keys = time.monotonic() - began, returned.decode().split()
+    return {"killed": killed, "seconds": seconds, "returned": keys, "result": None, "error": None, **answer}
 
 
 def reap_orphans(options):
@@ -99,12 +118,15 @@ def reap_orphans(options):
 def main():
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    _ = sixty_states.plan.graph  # built once, for all
+    _ = driven.plan.graph  # built once, for all
     for line in sys.stdin:
-        print(json.dumps(one_life(json.loads(line))), flush=True)
-        reap_orphans(os.WNOHANG)
+        answer = one_life(json.loads(line))
+        # where the next life asks what became of a program, that must have ended
+        reap_orphans(0 if getattr(driven, "WAITS_FOR_PROGRAMS", False) else os.WNOHANG)
+        print(json.dumps(answer), flush=True)
     reap_orphans(0)
 
 
 if __name__ == "__main__":
+    driven = plan_of(Path(sys.argv[1]))
     main()

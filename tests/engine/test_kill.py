@@ -2,126 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import json
+import functools
 import random
-import shutil
-import subprocess
-import sys
-import threading
 from collections import Counter
 from pathlib import Path
 
 import attrs
 import pytest
-from receiver import receiving
+from kills import entries, loaded, undertaker
 
-from machine import new_run_id, open_store, replay, verify
-from machine.codec import decode_entry
+from machine import open_store, replay, verify
 from machine.kernel.history import fold
-from machine.stores import SqliteStore
 
 HERE = Path(__file__).parent
 KILLS = 200
 SEED = 20260101
 
 
-def beside(name):
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+sixty_states = loaded(HERE / "sixty_states.py")
 
 
-sixty_states = beside("sixty_states")
-
-
-@attrs.define
-class Undertaker:
-    """The program that forks and kills, and what its children did to the outside."""
-
-    directory: Path
-    process: subprocess.Popen[str]
-    server: object
-    turn: threading.Lock  # held while a store is looked at from this process
-    config: dict[str, str] = attrs.field(factory=dict)
-    options: str = ""
-    stores: dict[str, Path] = attrs.field(factory=dict)
-
-    def begin(self):
-        """Name a run, and the store file of its own that it will have."""
-        run_id = str(new_run_id())
-        self.stores[run_id] = self.directory / f"{run_id}.db"
-        return run_id
-
-    def one_life(self, run_id, delay):
-        """Let one process drive the run, killed after `delay` seconds; None lets it be."""
-        order = {
-            "store": f"sqlite:///{self.stores[run_id]}{self.options}",
-            "run_id": run_id,
-            "input": {"url": self.server.url, "order": run_id, "ledger": str(self.ledger(run_id))},
-            "config": self.config,
-            "delay": delay,
-        }
-        print(json.dumps(order), file=self.process.stdin, flush=True)
-        answer = json.loads(self.process.stdout.readline())
-        assert answer["error"] is None, answer["error"]
-        return answer
-
-    def ledger(self, run_id):
-        """Return the file in which the programs of a run write."""
-        return self.directory / f"{run_id}.ledger"
-
-    def left(self, run_id):
-        """Return the log as a kill left it, read from a copy: the next process must find what the kill left."""
-        copy = self.directory / "copy"
-        copy.mkdir()
-        try:
-            with self.turn:
-                for path in self.directory.glob(f"{run_id}.db*"):
-                    if not path.name.endswith("-shm"):
-                        shutil.copy(path, copy)
-            if not (copy / f"{run_id}.db").exists():
-                return []
-            with SqliteStore(copy / f"{run_id}.db") as store:
-                return entries(store, run_id)
-        finally:
-            shutil.rmtree(copy)
-
-    def check_intended(self, key):
-        """Say what is wrong when an effect arrives whose intent is not in the store."""
-        run_id, name = key.split(":")
-        if int(name.removeprefix("n")) % 2:
-            return  # every second effect of the plan is enough, and half the time
-        with self.turn, open_store(self.stores[run_id], create=False) as store:
-            log = list(store.read_range(run_id))
-        if not any(b'"effect_intended"' in event.data and key.encode() in event.data for event in log):
-            self.server.problems.append(f"{name} arrived at seq {len(log)}, before its intent was written")
-
-
-def entries(store, run_id):
-    return [decode_entry(event.seq, event.data) for event in store.read_range(run_id)]
-
-
-@contextlib.contextmanager
-def undertaker(directory, **more):
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(receiving())
-        process = stack.enter_context(
-            subprocess.Popen(
-                [sys.executable, str(HERE / "short_lives.py")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-        stack.callback(process.kill)  # when all went well it has ended already
-        started = Undertaker(directory, process, server, threading.Lock(), **more)
-        server.at_arrival = started.check_intended
-        yield started
-        process.stdin.close()
-        assert process.wait(60) == 0, "it has reaped all its children and theirs"
+def check_intended(graves, key):
+    """Say what is wrong when an effect arrives whose intent is not in the store."""
+    run_id, name = key.split(":")
+    if int(name.removeprefix("n")) % 2:
+        return  # every second effect of the plan is enough, and half the time
+    with graves.turn, open_store(graves.stores[run_id], create=False) as store:
+        log = list(store.read_range(run_id))
+    if not any(b'"effect_intended"' in event.data and key.encode() in event.data for event in log):
+        graves.server.problems.append(f"{name} arrived at seq {len(log)}, before its intent was written")
 
 
 @attrs.define
@@ -216,7 +125,10 @@ def check_run(graves, run_id, result, usual, fell):
 def test_a_run_killed_at_200_instants_completes_with_every_effect_once(tmp_path):
     draw = random.Random(SEED)
     print(f"seed {SEED}")
-    with undertaker(tmp_path) as graves:
+    # some states are cut more often than that before they learn anything
+    patient = {"recoveries": 1000}
+    with undertaker(tmp_path, HERE / "sixty_states.py", config=patient) as graves:
+        graves.server.at_arrival = functools.partial(check_intended, graves)
         reference = graves.begin()
         undisturbed = graves.one_life(reference, None)["result"]
         usual = without_names(undisturbed["context"])

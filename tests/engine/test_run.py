@@ -490,7 +490,7 @@ def test_a_cancelled_run_stops_and_can_be_resumed(store):
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(main())
     assert machine.verify(chosen, store=store).ok
-    assert store.run_row(chosen).status == "running"
+    assert store.run_row(chosen).status == "interrupted"
     wait[0] = 0
     assert machine.resume(chosen, plan=plan, store=store).status == "completed"
 

@@ -193,7 +193,7 @@ def test_a_read_only_store_of_version_1_can_be_read_but_not_written(place, modes
     ):
         assert list(store.read_range(RUN)) == log
         assert store.run_row(RUN).invocation_key is None
-        assert [row.run_id for row in store.list_runs(status="running").rows] == [RUN]
+        assert [row.run_id for row in store.list_runs(status="interrupted").rows] == [RUN]
         assert store.find_runs("") == [RUN]
         assert store.lease_of(RUN) is store.find_invocation("key") is None
         assert store.inbox(RUN) == []

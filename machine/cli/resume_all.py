@@ -1,0 +1,159 @@
+"""`resume --all`: every run that nobody drives goes on, each in a worker process, and none stops the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import attrs
+
+import machine
+from machine import codec
+from machine.causes import error_json
+from machine.cli import bulk, progress
+from machine.cli.failures import RUN_EXITS, Cancelled, Exit
+from machine.cli.looking import DAMAGED, ERROR, Item, Outcome, Result, WithPlan
+from machine.cli.output import STYLES, Cell, clean
+from machine.cli.session import Session
+from machine.engine import reading
+from machine.engine.keeper import LEASE_SECONDS
+from machine.engine.runs import RunResult
+from machine.errors import Code, ConfigError, MachineError, PlanError, RunError, UsageError
+from machine.kernel.status import INTERRUPTED, RunStatus
+from machine.plan import Plan
+from machine.stores.base import Store
+
+__all__ = ["resume_all"]
+
+_PAGE = 1000
+_SKIPPED = "skipped"
+_OTHERS = ("failed", "limit_exceeded", "cancelled", "suspended", _SKIPPED, DAMAGED, ERROR)
+
+
+def resume_all(
+    session: Session,
+    target: str | None,
+    *,
+    allow_plan_change: bool,
+    lease: float,
+    jobs: int | None,
+    quiet: bool,
+) -> int:
+    """Resume every run that nobody drives, tell of each in a line, and return the highest exit code."""
+    with session.open_to_write() as store:
+        items = [Item(run_id, run_id) for run_id in reversed(list(_undriven(store)))]
+    report = _Lines(session, "completed", _OTHERS, lambda _, __: None, quiet)
+    if not items:
+        if session.as_json:
+            session.json({"total": 0, "counts": dict.fromkeys(("completed", *_OTHERS), 0), "runs": []})
+        session.note("note", "there is no run that nobody drives")
+        return Exit.OK
+    try:
+        return report.of(Resuming(session, target, allow_plan_change, lease), items, jobs)
+    except KeyboardInterrupt:
+        command = session.command("resume", "--all")
+        raise Cancelled(
+            f"cancelled; nothing durable is lost. Continue with: {command}", details={"resume": command}
+        ) from None
+
+
+def _undriven(store: Store) -> Iterator[str]:
+    """Yield the runs that can go on and that nobody drives, the newest first."""
+    cursor = None
+    while True:
+        page = store.list_runs(limit=_PAGE, cursor=cursor)
+        for row in page.rows:
+            waited = row.status == RunStatus.SUSPENDED and store.lease_of(row.run_id) is None
+            if row.status == INTERRUPTED or (waited and _is_answered(store, row.run_id)):
+                yield row.run_id
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def _is_answered(store: Store, run_id: str) -> bool:
+    """Say whether a suspended run has been told all it waits for; one that cannot be read is told of."""
+    try:
+        return not reading.folded(store, run_id)[0].unanswered
+    except MachineError:
+        return True
+
+
+@attrs.frozen
+class _Resumed:
+    """A run as it stands when its driver has returned, without its context."""
+
+    result: RunResult
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        result = self.result
+        told: dict[str, Any] = {
+            "run_id": result.run_id,
+            "status": result.status,
+            "digest": result.digest,
+            "head_seq": result.head_seq,
+            "waits": [codec.to_json(wait) for wait in result.waits],
+        }
+        return told if result.error is None else {**told, "error": error_json(result.error)}
+
+
+@attrs.define
+class Resuming(WithPlan):
+    """Resumes runs."""
+
+    drives: ClassVar[bool] = True
+
+    allow_plan_change: bool = False
+    lease: float = LEASE_SECONDS
+
+    def done(
+        self, store: Store, run_id: str, plan: Plan, reporter: progress.Progress
+    ) -> tuple[str, Exit, Result]:
+        """Resume one run."""
+        try:
+            with self.session.user_code():
+                result = machine.resume(
+                    run_id,
+                    plan=plan,
+                    store=store,
+                    allow_plan_change=self.allow_plan_change,
+                    lease=self.lease,
+                    reporter=reporter,
+                )
+        except SystemExit as exc:
+            raise RunError(
+                f"run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
+                code=Code.HANDLER_ERROR,
+            ) from exc
+        exit_code = RUN_EXITS.get(result.status, Exit.FAILED)
+        return result.status, exit_code, _Resumed(attrs.evolve(result, context={}))
+
+    def failed(self, exc: BaseException, place: str | None) -> Outcome:
+        """Return what came of a run that could not go on; skipped where nothing was done to it."""
+        outcome = Outcome.failed(exc, place)
+        leased = isinstance(exc, MachineError) and exc.code == Code.RUN_LEASED
+        if leased or isinstance(exc, PlanError | UsageError | ConfigError):
+            return attrs.evolve(outcome, verdict=_SKIPPED)
+        return outcome
+
+
+class _Lines(bulk.Report):
+    """A report with a line for each run."""
+
+    def _is_told(self, outcome: Outcome) -> bool:
+        del outcome
+        return True
+
+    def _tell_one(self, item: Item, outcome: Outcome) -> None:
+        style = STYLES.get(outcome.verdict, "bold red")
+        cells: list[Cell] = [clean(item.name), "  ", (outcome.verdict, style)]
+        error: Mapping[str, Any] | None = outcome.error
+        if error is None and isinstance(outcome.result, _Resumed):
+            error = outcome.result.to_json().get("error")
+            waits = len(outcome.result.result.waits)
+            if waits:
+                cells.append(f"  waits for {waits} answer{'s' * (waits > 1)}")
+        if error is not None:
+            cells.append(f"  error[{error['code']}]: {clean(error['message'])}")
+        self.session.out.line(*cells)
