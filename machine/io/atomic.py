@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -32,11 +33,7 @@ def write_atomically(path: str, data: bytes) -> None:
             raise not_regular(path)
         if not os.access(target, os.W_OK):  # a rename would not ask, but who made it read-only meant it
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    temporary = os.path.join(folder, f".machine-{secrets.token_hex(8)}.tmp")
-    # The kernel applies the umask to a new file. A replacement stays private until it has its mode.
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if before is None else 0o600
-    )
+    temporary, descriptor = _temporary(folder, 0o666 if before is None else 0o600)
     try:
         with open(descriptor, "wb") as file:
             if before is not None:
@@ -50,6 +47,19 @@ def write_atomically(path: str, data: bytes) -> None:
             os.unlink(temporary)
         raise
     _sync_folder(folder)
+
+
+def _temporary(folder: str, mode: int) -> tuple[str, int]:
+    """Open a new file beside the target, locked: one that nobody holds was left by a process that was killed."""
+    while True:
+        temporary = os.path.join(folder, f".machine-{secrets.token_hex(8)}.tmp")
+        # The kernel applies the umask to a new file. A replacement stays private until it has its mode.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.path.exists(temporary):  # noqa: PTH110 - else it was taken for a leftover before it was locked
+            return temporary, descriptor
+        os.close(descriptor)
 
 
 def _sync_folder(folder: str) -> None:

@@ -34,7 +34,15 @@ from machine.replay.recording import Recording, gather, provenance_id
 from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, Store, StoredEvent
 from machine.stores.memory import MemoryStore
 
-__all__ = ["Bundle", "export_run", "import_bundle", "open_bundle", "read_bundle", "store_recording"]
+__all__ = [
+    "Bundle",
+    "export_run",
+    "import_bundle",
+    "open_bundle",
+    "read_bundle",
+    "store_recording",
+    "write_bundle",
+]
 
 T = TypeVar("T")
 
@@ -80,7 +88,7 @@ def export_run(
     if gzip:
         data = _compressed(data)
     if path is not None:
-        _write(os.fspath(path), data)
+        write_bundle(path, data)
     return data
 
 
@@ -152,7 +160,9 @@ def _compressed(data: bytes) -> bytes:
     return _GZIP_HEADER + body + struct.pack("<LL", zlib.crc32(data), len(data) & 0xFFFFFFFF)
 
 
-def _write(path: str, data: bytes) -> None:
+def write_bundle(path: str | os.PathLike[str], data: bytes) -> None:
+    """Make the bytes of a bundle the whole content of a file. Raises `BundleError` (`bundle_not_written`)."""
+    path = os.fspath(path)
     try:
         write_atomically(path, data)
     except (OSError, IoOther) as exc:

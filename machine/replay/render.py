@@ -14,7 +14,7 @@ from typing import Any, Final
 from machine.replay.divergence import Cause, Divergence, DivergenceKind
 from machine.replay.pointer import Change
 
-__all__ = ["Mark", "changed", "lines", "marked"]
+__all__ = ["Mark", "changed", "folded", "lines", "marked"]
 
 MOST_CHANGES: Final = 10
 """Changes that are shown; the rest are counted. All are in `Divergence.to_json()`."""
@@ -65,7 +65,7 @@ def lines(divergence: Divergence) -> list[str]:
 def marked(divergence: Divergence) -> list[tuple[Mark, str]]:
     """Return a divergence as lines, each with what it is."""
     found = [(Mark.TITLE, _title(divergence))]
-    found.extend((Mark.TEXT, line) for line in _folded("  ", divergence.summary))
+    found.extend((Mark.TEXT, line) for line in folded("  ", divergence.summary))
     found.append((Mark.TEXT, ""))
     found.extend(_sides(divergence))
     found.extend((Mark.TEXT, _cut(f"  {_printable(line)}", _COLUMNS)) for line in divergence.raised)
@@ -81,9 +81,9 @@ def marked(divergence: Divergence) -> list[tuple[Mark, str]]:
         )
         found.append((Mark.TEXT, ""))
     if divergence.cause_text:
-        found.extend((Mark.CAUSE, line) for line in _folded("  cause  ", divergence.cause_text))
+        found.extend((Mark.CAUSE, line) for line in folded("  cause  ", divergence.cause_text))
         found.extend(_code(divergence.code))
-    found.extend((Mark.NEXT, line) for line in _folded("  next   ", _next(divergence)))
+    found.extend((Mark.NEXT, line) for line in folded("  next   ", _next(divergence)))
     return found
 
 
@@ -113,7 +113,8 @@ def changed(changes: Sequence[Change]) -> Iterator[tuple[Mark, str]]:
         yield Mark.TEXT, f"  ... and {len(changes) - MOST_CHANGES} more"
 
 
-def _folded(label: str, text: str) -> list[str]:
+def folded(label: str, text: str) -> list[str]:
+    """Return a text as lines of at most 80 columns, the first after its label and the others below it."""
     return textwrap.wrap(
         _printable(text),
         _COLUMNS,

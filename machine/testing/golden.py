@@ -8,52 +8,48 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import anyio
 import attrs
 import pytest
 
-from machine.config import RunConfig
+from machine.config import RunConfig, Target
 from machine.engine.runs import RunResult
 from machine.errors import BundleError, Corruption, LogError, MachineError, UsageError
 from machine.io.transport import Transport
 from machine.io.undeclared import ALLOWED
 from machine.plan import Plan
-from machine.testing import golden_run
-from machine.testing.golden_files import FOLDER, base_of, claimant_of, file_of, shown
-from machine.testing.golden_options import Asked, Mode, age_text, asked_of
+from machine.testing import golden_report, golden_run
+from machine.testing.golden_files import FOLDER, bases_of, claimant_of, file_of, id_in, shown
+from machine.testing.golden_options import Asked, Mode, asked_of
+from machine.testing.golden_owner import file_for
+from machine.testing.golden_recorded import Recorded
 from machine.testing.golden_review import ask
 from machine.testing.golden_run import Fresh, Recording, Unlike, Wanted
 from machine.testing.golden_session import KEY, PASSED, Ending, Session
 
 __all__ = ["Golden"]
 
-_ADVICE: Final[Mapping[Ending, tuple[str, str]]] = {
-    Ending.DIVERGED: ("accept", "--golden-update"),
-    Ending.EXPIRED: ("accept", "--golden-update"),
-    Ending.MISSING: ("record", "--golden=record-missing"),
-    Ending.BROKEN: ("replace", "--golden=record"),
-}
-"""What to call pytest with when a golden fails, and what that does."""
-
 
 class Golden:
     """The golden runs of one test."""
 
-    def __init__(self, item: pytest.Item, session: Session, asked: Asked, base: Path) -> None:
+    def __init__(
+        self, item: pytest.Item, session: Session, asked: Asked, bases: tuple[Path, ...], *, contested: bool
+    ) -> None:
         self._item = item
         self._config = item.config
         self._session = session
         self._asked = asked
-        self._base = base
+        self._bases = bases
+        self._contested = contested
         self._test = claimant_of(item)
         self._files: set[Path] = set()
         self._unawaited: set[Path] = set()
-        self._fresh: list[tuple[Path, Fresh, str]] = []
+        self._fresh: list[Recorded] = []
         item.stash[PASSED] = False  # it may run again
 
     @classmethod
@@ -64,40 +60,34 @@ class Golden:
             asked = asked_of(item)
         except ValueError as exc:
             pytest.fail(str(exc), pytrace=False)
-        base = base_of(item, asked)
-        if others := session.others(claimant_of(item), base):
-            self_and_others = "\n".join(f"  {test}" for test in (claimant_of(item), *others))
+        test, bases = claimant_of(item), bases_of(item, asked)
+        if others := session.others(test, bases):
+            self_and_others = "\n".join(f"  {test}" for test in (test, *others))
             session.ended(Ending.BROKEN)
             pytest.fail(
-                f"these tests have one golden, {shown(file_of(base, None), item.config)}:\n{self_and_others}\n"
+                f"these tests have one golden, {shown(file_of(bases[0], None), item.config)}:\n{self_and_others}\n"
                 "rename one, or give it a file of its own: @pytest.mark.golden(path='fixtures/another.run')",
                 pytrace=False,
             )
-        return cls(item, session, asked, base)
+        return cls(item, session, asked, bases, contested=session.contested(test, bases))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Write what was recorded, if the test has passed: what a failing test saw is no golden."""
-        passed, unlike = self._item.stash[PASSED], [self._ended(*fresh) for fresh in self._fresh]
-        if wrong := [self._said(file, found) for file, found in unlike if found is not None]:
-            pytest.fail("\n\n".join(wrong), pytrace=False)
+        """Hand in what was recorded, if the test has passed: what a failing test saw is no golden."""
+        passed = self._item.stash[PASSED]
+        for recorded in self._fresh:
+            if passed:
+                try:
+                    recorded.hand_in(self._session)
+                except (MachineError, OSError) as problem:
+                    raise self._failure(Path(recorded.file), golden_run.problem_of(problem)) from None
+            else:
+                where = shown(Path(recorded.file), self._config)
+                self._session.ended(Ending.UNWRITTEN, f"{Ending.UNWRITTEN} {where}: its test did not pass")
         if passed and self._unawaited:
             pytest.fail("golden.acheck(...) was called and never awaited", pytrace=False)
-
-    def _ended(self, file: Path, fresh: Fresh, cause: str) -> tuple[Path, Unlike | None]:
-        where, ending = shown(file, self._config), Ending.UPDATED if _is_there(file) else Ending.NEW
-        if not self._item.stash[PASSED]:
-            self._session.ended(Ending.UNWRITTEN, f"{Ending.UNWRITTEN} {where}: its test did not pass")
-            return file, None
-        try:
-            fresh.write(file)
-        except (MachineError, OSError) as exc:
-            return file, golden_run.problem_of(exc)
-        why = f" ({cause})" if cause and ending is Ending.UPDATED else ""
-        self._session.ended(ending, f"{ending} {where}{why}")
-        return file, None
 
     def check(
         self,
@@ -141,7 +131,12 @@ class Golden:
         name: str | None,
     ) -> Callable[[], Coroutine[Any, Any, RunResult]]:
         """Claim the file of a check now, and return what is left to do."""
-        file = self._claimed(name)
+        wanted: Wanted | MachineError
+        try:
+            wanted = Wanted.of(plan, params, config, transports)
+        except MachineError as exc:
+            wanted = exc
+        file = self._claimed(name, None if isinstance(wanted, MachineError) else wanted)
         self._unawaited.add(file)
 
         async def checked() -> RunResult:
@@ -149,20 +144,26 @@ class Golden:
             found: RunResult | Unlike
             token = ALLOWED.set(frozenset(self._asked.allow))
             try:
-                found = await self._checked(file, Wanted.of(plan, params, config, transports))
+                if isinstance(wanted, MachineError):
+                    raise wanted
+                if self._session.fresh is not None:
+                    golden = await self._session.fresh(self._test, name, file, wanted, self._asked)
+                    found = golden.result
+                else:
+                    found = await self._checked(file, name, wanted)
             except (MachineError, OSError) as exc:
                 found = golden_run.problem_of(exc)
             finally:
                 ALLOWED.reset(token)
             if isinstance(found, Unlike):
-                pytest.fail(self._said(file, found), pytrace=False)
+                raise self._failure(file, found)
             return found
 
         return checked
 
-    def _claimed(self, name: str | None) -> Path:
+    def _claimed(self, name: str | None, wanted: Wanted | None) -> Path:
         try:
-            file = file_of(self._base, name)
+            file = file_for(self._bases, name, self._item, wanted, contested=self._contested)
         except ValueError as exc:
             pytest.fail(str(exc), pytrace=False)
         if file in self._files:
@@ -178,17 +179,17 @@ class Golden:
 
     # -- what is to be done ------------------------------------------------------------------------------
 
-    async def _checked(self, file: Path, wanted: Wanted) -> RunResult | Unlike:
+    async def _checked(self, file: Path, name: str | None, wanted: Wanted) -> RunResult | Unlike:
         mode, there = self._session.options.mode, _is_there(file)
         if there and _is_directory(file):
             return Unlike(Ending.BROKEN, "it is a directory, not a golden run")
         if mode is Mode.RECORD:
-            return await self._recorded(file, wanted, status=_status_of(file))
+            return await self._recorded(file, name, wanted, status=_status_of(file))
         if not there:
             missing = Unlike(Ending.MISSING, "there is no golden run yet", cause="there was none")
             if mode is not Mode.RECORD_MISSING and not self._accepts(file, missing):
                 return missing
-            return await self._recorded(file, wanted, because=missing)
+            return await self._recorded(file, name, wanted, because=missing)
         try:
             with golden_run.opened(file) as golden:
                 unlike = await self._unlike(golden, wanted)
@@ -200,7 +201,7 @@ class Golden:
             return golden_run.problem_of(exc, Ending.BROKEN)
         if unlike.ending is Ending.BROKEN or not self._accepts(file, unlike):
             return unlike
-        return await self._recorded(file, wanted, status=status, because=unlike)
+        return await self._recorded(file, name, wanted, status=status, because=unlike)
 
     async def _unlike(self, golden: Recording, wanted: Wanted) -> Unlike | None:
         options, asked = self._session.options, self._asked
@@ -211,22 +212,31 @@ class Golden:
 
     def _accepts(self, file: Path, unlike: Unlike) -> bool:
         options = self._session.options
-        return options.update or (
-            options.review and ask(self._session, self._config, self._text(file, unlike), unlike)
-        )
+        if not options.review:
+            return options.update
+        text = golden_report.text_of(self._test, shown(file, self._config), unlike)
+        return ask(self._session, self._config, text, unlike)
 
     async def _recorded(
-        self, file: Path, wanted: Wanted, *, status: str | None = None, because: Unlike | None = None
+        self,
+        file: Path,
+        name: str | None,
+        wanted: Wanted,
+        *,
+        status: str | None = None,
+        because: Unlike | None = None,
     ) -> RunResult | Unlike:
         """Run for real, to be written when the test has passed; or say what was wrong already, and why not."""
         asked = self._asked.status
         statuses = [asked] if asked else ["completed", *([status] if status else [])]
         try:
-            found = golden_run.unwritable(file) or await golden_run.record(wanted, statuses)
+            made_by = Target(id_in(file.parent, self._item), "")
+            found = golden_run.unwritable(file) or await golden_run.record(wanted, statuses, made_by)
         except (MachineError, OSError) as exc:
             found = golden_run.problem_of(exc)
         if isinstance(found, Fresh):
-            self._fresh.append((file, found, because.cause if because is not None else ""))
+            why = because.cause if because is not None else ""
+            self._fresh.append(Recorded.of(self._item, name, file, found, why))
             return found.result
         if because is None or because.ending is Ending.MISSING:
             return found
@@ -236,31 +246,11 @@ class Golden:
 
     # -- what is said ------------------------------------------------------------------------------------
 
-    def _said(self, file: Path, unlike: Unlike) -> str:
-        """Count how a check ended, and return what its test says of it."""
-        options = self._session.options
-        writes = options.update or options.review or options.mode in {Mode.RECORD, Mode.RECORD_MISSING}
-        self._session.ended(unlike.ending, f"{unlike.ending} {shown(file, self._config)}" if writes else None)
-        advice = None if writes else _ADVICE.get(unlike.ending)
-        if unlike.ending is Ending.DIVERGED and options.mode is Mode.VERIFY_LIVE:
-            advice = "accept", "--golden=record"
-        does, option = advice or ("", "")
-        command = f"\n  {does:<7} pytest {shlex.quote(self._test)} {option}" if does else ""
-        return self._text(file, unlike) + command
-
-    def _text(self, file: Path, unlike: Unlike) -> str:
-        age = f", recorded {age_text(unlike.age)} ago" if unlike.age is not None else ""
-        where = shown(file, self._config)
-        return "\n".join(
-            (
-                f"golden run {unlike.ending}: {where}",
-                unlike.title,
-                *unlike.lines,
-                "",
-                f"  test    {self._test}",
-                f"  golden  {where}{age}",
-            )
-        )
+    def _failure(self, file: Path, unlike: Unlike) -> BaseException:
+        """Count how a check ended, and return what its test fails with."""
+        options, where = self._session.options, shown(file, self._config)
+        self._session.ended(unlike.ending, f"{unlike.ending} {where}" if options.writes else None)
+        return golden_report.failure(self._test, where, unlike, options)
 
 
 def _status_of(file: Path) -> str | None:

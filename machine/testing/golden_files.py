@@ -15,7 +15,7 @@ import pytest
 
 from machine.testing.golden_options import Asked
 
-__all__ = ["FOLDER", "SUFFIX", "base_of", "belongs", "claimant_of", "file_of", "shown"]
+__all__ = ["FOLDER", "SUFFIX", "bases_of", "belongs", "claimant_of", "file_of", "id_in", "shown"]
 
 FOLDER: Final = "fixtures"
 SUFFIX: Final = ".run"
@@ -26,11 +26,16 @@ _LONGEST: Final = 150
 """Characters of a test's name that are kept: a file name has 255, and the name of a check comes to it."""
 
 
-def base_of(item: pytest.Item, asked: Asked) -> Path:
-    """Return the path of a test's goldens without what tells its checks apart, and without the suffix."""
+def bases_of(item: pytest.Item, asked: Asked) -> tuple[Path, ...]:
+    """Return the paths that a test's goldens may have, without what tells its checks apart and without the suffix.
+
+    There is one where the marker gives it. Else there are two, and the second, which names the file of the test
+    too, is for a test whose name another file of the folder has as well.
+    """
     if asked.path is not None:
-        return Path(os.path.normpath(item.path.parent / asked.path)).with_suffix("")
-    return item.path.parent / FOLDER / _safe(".".join(_chain(item)))
+        return (Path(os.path.normpath(item.path.parent / asked.path)).with_suffix(""),)
+    folder, name = item.path.parent / FOLDER, ".".join(_chain(item))
+    return folder / _safe(name), folder / _safe(f"{name}@{item.path.stem}")
 
 
 def file_of(base: Path, name: str | None) -> Path:
@@ -54,6 +59,12 @@ def claimant_of(item: pytest.Item) -> str:
     It is the test's node id, but for what plugins append to one.
     """
     return "::".join((shown(item.path, item.config), *_chain(item)))
+
+
+def id_in(folder: Path, item: pytest.Item) -> str:
+    """Return how a test is named from a folder: what a golden in it says of the test that made it."""
+    path = Path(os.path.relpath(item.path, folder)).as_posix()
+    return "::".join((path, *_chain(item)))
 
 
 def shown(path: Path, config: pytest.Config) -> str:

@@ -51,6 +51,11 @@ class Options:
     orphans: str
     allow_deletion: bool
 
+    @property
+    def writes(self) -> bool:
+        """True when goldens may be recorded."""
+        return self.update or self.review or self.mode in {Mode.RECORD, Mode.RECORD_MISSING}
+
 
 @dataclass(frozen=True)
 class Asked:

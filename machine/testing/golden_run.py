@@ -17,7 +17,7 @@ import attrs
 
 from machine import aio, canonical, codec
 from machine.causes import causes_text
-from machine.config import RunConfig, RunManifest, UndeclaredIo
+from machine.config import RunConfig, RunManifest, Target, UndeclaredIo
 from machine.engine.runs import RunResult, result_of
 from machine.errors import Code, MachineError, UsageError
 from machine.events import DomainEventRecorded
@@ -25,7 +25,7 @@ from machine.ids import OpId
 from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.replay import render
-from machine.replay.bundle import export_run, open_bundle
+from machine.replay.bundle import export_run, open_bundle, write_bundle
 from machine.replay.divergence import Divergence
 from machine.replay.outside import other_answer
 from machine.replay.past_run import PastRun
@@ -41,11 +41,15 @@ __all__ = [
     "Recording",
     "Unlike",
     "Wanted",
+    "difference_of",
+    "keep",
     "live_difference",
+    "manifest_difference",
     "opened",
     "problem_of",
     "record",
     "replay_difference",
+    "replayed",
     "too_old",
     "unfinished",
     "unwritable",
@@ -133,9 +137,8 @@ class Fresh:
     store: Store
 
     def write(self, file: Path) -> None:
-        """Make it the golden. Raises `BundleError` or `OSError`; what was there is there still."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        export_run(self.result.run_id, file, store=self.store)
+        """Write it as a bundle, to a new file. Raises `BundleError` or `OSError`."""
+        file.write_bytes(export_run(self.result.run_id, store=self.store))
 
 
 @contextlib.contextmanager
@@ -154,9 +157,17 @@ def unfinished(golden: Recording) -> Unlike | None:
 
 async def replay_difference(golden: Recording, wanted: Wanted, asked: Asked) -> Unlike | None:
     """Return what today's request or code does otherwise than the golden, None when nothing."""
-    if (found := _manifest_difference(golden.past.manifest, wanted.manifest)) is not None:
-        return found
-    again = await _replayed(golden.past.run_id, wanted, golden.past.store)
+    found = manifest_difference(golden, wanted)
+    return found or difference_of(await replayed(golden, wanted), asked)
+
+
+async def replayed(golden: Recording, wanted: Wanted) -> ReplayResult:
+    """Replay a golden against the plan of a check."""
+    return await _replayed(golden.past.run_id, wanted, golden.past.store)
+
+
+def difference_of(again: ReplayResult, asked: Asked) -> Unlike | None:
+    """Return what a replay found otherwise, None when nothing."""
     if again.divergence is not None:
         return _diverged(again.divergence)
     if asked.status is not None and again.status != asked.status:
@@ -181,11 +192,13 @@ def _diverged(divergence: Divergence) -> Unlike:
     return Unlike(Ending.DIVERGED, title, rest, divergence.cause_text)
 
 
-def _manifest_difference(recorded: RunManifest, now: RunManifest) -> Unlike | None:
+def manifest_difference(golden: Recording, wanted: Wanted) -> Unlike | None:
+    """Return what a check asks for otherwise than its golden was recorded with, None when nothing."""
+    recorded = golden.past.manifest
     recorded = attrs.evolve(
         recorded, run_config=_strict(recorded.run_config)
     )  # a bundle of any run may serve
-    changes = diff(_named(recorded), _named(now))
+    changes = diff(_named(recorded), _named(wanted.manifest))
     if not changes:
         return None
     parts = list(dict.fromkeys(change.pointer.split("/")[1] for change in changes))
@@ -209,10 +222,10 @@ def too_old(golden: Recording, max_age: int | None) -> Unlike | None:
     return Unlike(Ending.EXPIRED, title, cause="it is too old")
 
 
-async def record(wanted: Wanted, statuses: Sequence[str]) -> Fresh | Unlike:
+async def record(wanted: Wanted, statuses: Sequence[str], target: Target) -> Fresh | Unlike:
     """Run for real, and return the run if it ends with one of `statuses` and replays; else say why not."""
     store = MemoryStore()
-    result = await _live(wanted, store)
+    result = await _live(wanted, store, target)
     if result.status not in statuses:
         return _ended_badly(result, statuses)
     again = await _replayed(result.run_id, wanted, store)
@@ -220,6 +233,12 @@ async def record(wanted: Wanted, statuses: Sequence[str]) -> Fresh | Unlike:
         title = "the run that was just recorded does not replay, so nothing was written"
         return Unlike(Ending.FAILED, title, ["", *render.lines(again.divergence)])
     return Fresh(result, store)
+
+
+def keep(candidate: Path, file: Path) -> None:
+    """Make what was recorded the golden. Raises `BundleError` or `OSError`; what was there is there still."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bundle(file, candidate.read_bytes())
 
 
 def unwritable(file: Path) -> Unlike | None:
@@ -231,9 +250,14 @@ def unwritable(file: Path) -> Unlike | None:
     return Unlike(Ending.FAILED, f"{folder} {problem}, so nothing was run")
 
 
-async def _live(wanted: Wanted, store: Store) -> RunResult:
+async def _live(wanted: Wanted, store: Store, target: Target | None = None) -> RunResult:
     return await aio.run(
-        wanted.plan, store=store, input=wanted.input, config=wanted.config, transports=wanted.transports
+        wanted.plan,
+        store=store,
+        input=wanted.input,
+        config=wanted.config,
+        transports=wanted.transports,
+        target=target,
     )
 
 

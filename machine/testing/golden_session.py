@@ -7,8 +7,9 @@ Light, and it never touches a golden: what is to be deleted, it only names.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from machine.testing.golden_files import FOLDER, SUFFIX, base_of, belongs, claimant_of
+from machine.testing.golden_files import FOLDER, SUFFIX, bases_of, belongs, claimant_of
 from machine.testing.golden_options import Options, asked_of
 
 __all__ = ["KEY", "PASSED", "Ending", "Session"]
@@ -45,17 +46,19 @@ _GOOD = frozenset({Ending.IDENTICAL, Ending.UPDATED, Ending.NEW})
 class Session:
     """One session, or one worker's part of it.
 
-    `tests` gives the base of every collected test that may have goldens, by how the test is named; those in
+    `tests` gives the bases of every collected test that may have goldens, by how the test is named; those in
     `golden` asked for the fixture, those in `done` passed, so that what they used is all they need. `used` gives
     the test by the golden it used. `folders` are where goldens are looked for that no test uses, `partial` the
     paths of which not every test was collected, and `whole` is False when a worker did not say how it ended.
     `accepted` are the causes a user accepts in a review, and `asks` is False once they want no more questions.
+    `recordings` is where what was recorded waits to be replayed in a fresh process, None when nothing is recorded;
+    in such a process, `fresh` answers the checks.
     """
 
     options: Options
     counts: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    tests: dict[str, str] = field(default_factory=dict)
+    tests: dict[str, tuple[str, ...]] = field(default_factory=dict)
     golden: set[str] = field(default_factory=set)
     used: dict[str, str] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
@@ -64,6 +67,9 @@ class Session:
     whole: bool = True
     accepted: set[str] = field(default_factory=set)
     asks: bool = True
+    began: float = field(default_factory=time.monotonic)
+    recordings: Path | None = None
+    fresh: Callable[..., Coroutine[Any, Any, Any]] | None = None
 
     # -- what a worker hears -----------------------------------------------------------------------------
 
@@ -81,15 +87,23 @@ class Session:
                 self._take(item, is_golden=is_golden)
 
     def _take(self, item: pytest.Item, *, is_golden: bool) -> None:
-        test, base = claimant_of(item), base_of(item, asked_of(item))
-        self.tests[test] = str(base)
+        test = claimant_of(item)
+        self.tests[test] = tuple(map(str, bases_of(item, asked_of(item))))
         if is_golden:
             self.golden.add(test)
             self.folders.add(str(item.path.parent / FOLDER))
 
-    def others(self, test: str, base: Path) -> list[str]:
-        """Return the other golden tests that have the same files."""
-        return sorted(other for other in self.golden if other != test and self.tests[other] == str(base))
+    def others(self, test: str, bases: Sequence[Path]) -> list[str]:
+        """Return the other golden tests that have the same files, and were given them by their markers."""
+        return [other for other in self._alike(test, bases) if 1 in {len(bases), len(self.tests[other])}]
+
+    def contested(self, test: str, bases: Sequence[Path]) -> bool:
+        """Say whether another file of the folder has a golden test of the same name."""
+        return bool(self._alike(test, bases))
+
+    def _alike(self, test: str, bases: Sequence[Path]) -> list[str]:
+        first = str(bases[0])
+        return sorted(other for other in self.golden if other != test and self.tests[other][0] == first)
 
     def uses(self, test: str, file: Path, folder: Path) -> str | None:
         """Note that a test uses a golden, and return the test that already does, None when there is none."""
@@ -150,7 +164,10 @@ class Session:
     def _is_claimed(self, file: Path) -> bool:
         # a test that did not pass may not have come to all of its checks
         return str(file) in self.used or any(
-            belongs(file, Path(base)) for test, base in self.tests.items() if test not in self.done
+            belongs(file, Path(base))
+            for test, bases in self.tests.items()
+            if test not in self.done
+            for base in bases
         )
 
     # -- what is said at the end -------------------------------------------------------------------------

@@ -41,7 +41,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and refuse options that contradict each other."""
     config.addinivalue_line("markers", MARKER)
-    config.stash[KEY] = Session(options_of(config))
+    options = options_of(config)
+    config.stash[KEY] = session = Session(options)
+    if options.writes:
+        worker = getattr(config, "workerinput", None)
+        session.recordings = Path(worker["golden"]) if worker is not None else _folder_of(config)
+
+
+def _folder_of(config: pytest.Config) -> Path:
+    from machine.testing.golden_leftovers import own_folder  # noqa: PLC0415 - see the docstring of the module
+
+    folder, release = own_folder()
+    config.add_cleanup(release)
+    return folder
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -115,6 +127,28 @@ def pytest_runtest_makereport(
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where to leave what it records."""
+    node.workerinput["golden"] = str(node.config.stash[KEY].recordings)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Replay in a fresh process what was recorded, and keep what is identical there.
+
+    All that the session held is let go by now, the workers too; and what fails here counts among its failures.
+    """
+    known = session.config.stash[KEY]
+    try:
+        return (yield)
+    finally:
+        if known.recordings is not None and not hasattr(session.config, "workerinput"):
+            from machine.testing.golden_settle import settle  # noqa: PLC0415 - see the docstring of the module
+
+            settle(session.config, known)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """Take in what a worker of pytest-xdist has to tell."""
     del error
@@ -128,6 +162,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if hasattr(config, "workeroutput"):
         config.workeroutput["golden"] = known.to_json()
         return
+    _remove_leftovers(config, known)
     complete = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
     stopped = session.shouldstop or session.shouldfail or not known.whole
     if known.options.orphans == "ignore" or not complete or stopped or config.option.collectonly:
@@ -141,6 +176,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         known.ended(ending, f"{ending} {shown(file, config)}{'' if gone else ': no test uses it'}")
     if known.counts[Ending.ORPHANED] and known.options.orphans == "fail":
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _remove_leftovers(config: pytest.Config, known: Session) -> None:
+    """Remove what a session that was killed left half written beside the goldens."""
+    found = [file for folder in sorted(known.folders) for file in Path(folder).glob(".machine-*.tmp")]
+    if found:
+        from machine.testing.golden_leftovers import removed  # noqa: PLC0415 - see the docstring of the module
+
+        known.notes += [
+            f"removed {shown(file, config)}: left by a session that was killed" for file in removed(found)
+        ]
 
 
 def _directories(config: pytest.Config) -> Iterator[Path]:

@@ -1,0 +1,66 @@
+"""What sessions leave when they are killed, and how it is told from what belongs to one that lives: by a lock.
+
+The system takes a lock from a process that dies, however it dies. So what can be locked is nobody's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+__all__ = ["own_folder", "removed"]
+
+_PREFIX: Final = "machine-goldens-"
+_LOCK: Final = "lock"
+
+
+def own_folder() -> tuple[Path, Callable[[], None]]:
+    """Return a folder for what this session records, and what removes it. Removes those of dead sessions."""
+    for other in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if _is_nobodys(other / _LOCK):
+            shutil.rmtree(other, ignore_errors=True)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / _LOCK).exists():  # else another session found it before it was locked
+            break
+        os.close(lock)
+
+    def release() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+    return folder, release
+
+
+def removed(files: Iterable[Path]) -> list[Path]:
+    """Remove those files that no living process is writing, and return them."""
+    gone = []
+    for file in files:
+        if _is_nobodys(file):
+            with suppress(OSError):
+                file.unlink()
+                gone.append(file)
+    return gone
+
+
+def _is_nobodys(file: Path) -> bool:
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # it is gone, or another user's
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,81 @@
+"""Which golden is whose: the test that it says it was made by, and the file of a check among those it may have.
+
+A golden is found by the name of its test, whatever the file of the test is called. Only where two files of one
+folder have a test of one name does it matter which of them made it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from machine import canonical
+from machine.errors import MachineError
+from machine.replay.bundle_format import parse_header
+from machine.replay.bundle_lines import read_lines
+from machine.testing.golden_files import file_of
+from machine.testing.golden_run import Wanted, manifest_difference, opened
+
+__all__ = ["file_for", "made_by", "named_alike"]
+
+
+def made_by(golden: Path) -> tuple[Path, str] | None:
+    """Return the test that a golden was made by, its file and its name there; None when it does not say."""
+    try:
+        header = parse_header(next(read_lines(os.fspath(golden))))
+        built = canonical.decode(header.provenance or b"{}")
+        spec = (built.get("target") or {}).get("spec", "")
+    except (MachineError, ValueError, StopIteration, OSError, AttributeError):
+        return None
+    path, _, name = spec.partition("::")
+    return (Path(os.path.normpath(golden.parent / path)), name) if name else None
+
+
+def named_alike(item: pytest.Item) -> bool:
+    """Say whether another file of the folder has, by its text, a golden test of the same name."""
+    name = re.escape(getattr(item, "originalname", None) or item.name)
+    test = re.compile(rf"^\s*(?:async\s+)?def\s+{name}\s*\([^)]*\bgolden\b", re.MULTILINE)
+    for file in item.path.parent.glob("*.py"):
+        if file == item.path:
+            continue
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        if test.search(text):
+            return True
+    return False
+
+
+def file_for(
+    bases: Sequence[Path], name: str | None, item: pytest.Item, wanted: Wanted | None, *, contested: bool
+) -> Path:
+    """Return the file of a check: the one that is there and is its own, else the one to record.
+
+    Raises `ValueError` for a name that cannot stand in a file's.
+    """
+    short, *long = (file_of(base, name) for base in bases)
+    if not long:
+        return short
+    if os.path.lexists(long[0]):
+        return long[0]
+    if not os.path.lexists(short):
+        return long[0] if contested or named_alike(item) else short
+    return short if _is_own(short, item, wanted, contested=contested) else long[0]
+
+
+def _is_own(golden: Path, item: pytest.Item, wanted: Wanted | None, *, contested: bool) -> bool:
+    maker = made_by(golden)
+    if maker is not None:  # one whose file is gone was renamed
+        return maker[0] == item.path or maker[0].parent != item.path.parent or not maker[0].exists()
+    if not (contested or named_alike(item)):
+        return True
+    try:  # made before goldens said by whom: it is of the test that asks for the same
+        with opened(golden) as found:
+            return wanted is not None and manifest_difference(found, wanted) is None
+    except MachineError:
+        return True

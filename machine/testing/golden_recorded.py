@@ -1,0 +1,81 @@
+"""What a test has recorded, while it waits to be replayed in a fresh process: a bundle, and a note beside it.
+
+Notes are files, and not in the memory of a worker of pytest-xdist: one that dies leaves what it recorded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import attrs
+import pytest
+
+from machine.testing.golden_files import claimant_of
+from machine.testing.golden_run import Fresh
+from machine.testing.golden_session import Session
+
+__all__ = ["Recorded", "handed_in"]
+
+_numbers = itertools.count()
+
+
+@attrs.frozen(kw_only=True)
+class Recorded:
+    """A golden to be: the check that recorded it, and `file`, where it belongs.
+
+    `test`, `node`, `location` and `path` are the test as a person, pytest and a report name it, and its file;
+    `worker` is what pytest-xdist gave the worker it ran in, empty without; `cause` is why it was recorded again.
+    """
+
+    test: str
+    name: str | None
+    node: str
+    location: tuple[str, int | None, str]
+    path: str
+    file: str
+    cause: str
+    worker: Mapping[str, Any]
+    golden: str = ""
+    """The bundle, once it was handed in."""
+    fresh: Fresh | None = None
+
+    @classmethod
+    def of(cls, item: pytest.Item, name: str | None, file: Path, fresh: Fresh, cause: str) -> Self:
+        """Return what a check of a test has recorded."""
+        return cls(
+            test=claimant_of(item),
+            name=name,
+            node=item.nodeid,
+            location=item.location,
+            path=str(item.path),
+            file=str(file),
+            cause=cause,
+            worker=getattr(item.config, "workerinput", {}),
+            fresh=fresh,
+        )
+
+    def hand_in(self, session: Session) -> None:
+        """Leave it to the check at the end of the session."""
+        assert self.fresh is not None
+        assert session.recordings is not None
+        golden = session.recordings / f"{os.getpid()}-{next(_numbers):06}.run"
+        self.fresh.write(golden)
+        note = attrs.evolve(self, golden=str(golden), fresh=None)
+        part = golden.with_suffix(".part")
+        part.write_text(json.dumps(attrs.asdict(note), default=str), encoding="utf-8")
+        part.rename(golden.with_suffix(".json"))
+
+
+def handed_in(folder: Path) -> list[Recorded]:
+    """Return what was handed in, of each check the last, in the order in which it was."""
+    found: dict[tuple[str, str | None], Recorded] = {}
+    for note in sorted(folder.glob("*.json")):
+        said = json.loads(note.read_text(encoding="utf-8"))
+        recorded = Recorded(**{**said, "location": tuple(said["location"])})
+        found[recorded.test, recorded.name] = recorded
+    return list(found.values())
