@@ -57,18 +57,23 @@ class Mark(StrEnum):
     NEXT = "next"
 
 
-def lines(divergence: Divergence) -> list[str]:
-    """Return a divergence as lines of plain text, none with a line break or a control character."""
-    return [line for _, line in marked(divergence)]
+def lines(divergence: Divergence, *, whole: bool = False) -> list[str]:
+    """Return a divergence as lines of plain text, none with a line break or a control character.
+
+    Long values and long lists of changes are cut short, unless the `whole` is asked for.
+    """
+    return [line for _, line in marked(divergence, whole=whole)]
 
 
-def marked(divergence: Divergence) -> list[tuple[Mark, str]]:
-    """Return a divergence as lines, each with what it is."""
+def marked(divergence: Divergence, *, whole: bool = False) -> list[tuple[Mark, str]]:
+    """Return a divergence as lines, each with what it is; see `lines`."""
     found = [(Mark.TITLE, _title(divergence))]
     found.extend((Mark.TEXT, line) for line in folded("  ", divergence.summary))
     found.append((Mark.TEXT, ""))
-    found.extend(_sides(divergence))
-    found.extend((Mark.TEXT, _cut(f"  {_printable(line)}", _COLUMNS)) for line in divergence.raised)
+    found.extend(_sides(divergence, whole=whole))
+    found.extend(
+        (Mark.TEXT, _cut(f"  {_printable(line)}", None if whole else _COLUMNS)) for line in divergence.raised
+    )
     found.append((Mark.TEXT, ""))
     if divergence.nearest:
         found.append((Mark.TEXT, "  recorded calls that were not used:"))
@@ -102,15 +107,16 @@ def _code(changed: Sequence[str]) -> Iterator[tuple[Mark, str]]:
         yield Mark.TEXT, f"    ... and {len(changed) - MOST_LINES} more lines"
 
 
-def changed(changes: Sequence[Change]) -> Iterator[tuple[Mark, str]]:
-    """Yield the lines of some changes: the pointer of each, and its two sides."""
-    for change in changes[:MOST_CHANGES]:
-        before, after = _pair(change)
+def changed(changes: Sequence[Change], *, whole: bool = False) -> Iterator[tuple[Mark, str]]:
+    """Yield the lines of some changes: the pointer of each, and its two sides; see `lines`."""
+    most = len(changes) if whole else MOST_CHANGES
+    for change in changes[:most]:
+        before, after = _pair(change, whole=whole)
         yield Mark.POINTER, f"  {_printable(change.pointer)}"
         yield Mark.RECORDED, f"    RECORDED  {before}"
         yield Mark.NOW, f"    NOW       {after}"
-    if len(changes) > MOST_CHANGES:
-        yield Mark.TEXT, f"  ... and {len(changes) - MOST_CHANGES} more"
+    if len(changes) > most:
+        yield Mark.TEXT, f"  ... and {len(changes) - most} more"
 
 
 def folded(label: str, text: str) -> list[str]:
@@ -131,39 +137,41 @@ def _title(divergence: Divergence) -> str:
     return f"{divergence.kind.replace('_', ' ')} at event {divergence.seq}{where}{attempt}"
 
 
-def _sides(divergence: Divergence) -> Iterator[tuple[Mark, str]]:
+def _sides(divergence: Divergence, *, whole: bool) -> Iterator[tuple[Mark, str]]:
     changes, recorded, now = divergence.changes, divergence.recorded, divergence.now
     alike = isinstance(recorded, dict) and isinstance(now, dict) and recorded.get("type") == now.get("type")
     if not changes or not alike:
-        yield Mark.RECORDED, f"  RECORDED  {_side(recorded)}"
-        yield Mark.NOW, f"  NOW       {_side(now)}"
+        yield Mark.RECORDED, f"  RECORDED  {_side(recorded, whole=whole)}"
+        yield Mark.NOW, f"  NOW       {_side(now, whole=whole)}"
         return
-    yield from changed(changes)
+    yield from changed(changes, whole=whole)
 
 
-def _side(value: Any) -> str:
+def _side(value: Any, *, whole: bool) -> str:
+    most = None if whole else _WIDEST
     match value:
         case None:
             return _ABSENT
         case {"namespace": str(namespace), "request": request, **rest} if not rest:
-            return f"{namespace}  {_value(request)}"
+            return f"{namespace}  {_value(request, most)}"
         case {"type": "state_failed", "error": {"code": str(code), "message": str(message)}}:
-            return _cut(f"state_failed  {code}: {_printable(message)}")
+            return _cut(f"state_failed  {code}: {_printable(message)}", most)
         case {"type": "damage", "message": str(message)}:
-            return _cut(_printable(message))
+            return _cut(_printable(message), most)
         case {"type": str(kind)}:
-            return _cut(f"{kind}  {value.get('status', '')}".rstrip())
+            return _cut(f"{kind}  {value.get('status', '')}".rstrip(), most)
         case _:
-            return _value(value)
+            return _value(value, most)
 
 
-def _pair(change: Change) -> tuple[str, str]:
+def _pair(change: Change, *, whole: bool) -> tuple[str, str]:
+    most = None if whole else _WIDEST
     if change.kind == "added":
-        return _ABSENT, _value(change.now)
+        return _ABSENT, _value(change.now, most)
     if change.kind == "removed":
-        return _value(change.recorded), _ABSENT
+        return _value(change.recorded, most), _ABSENT
     recorded, now = _json(change.recorded), _json(change.now)
-    if max(len(recorded), len(now)) <= _WIDEST:
+    if whole or max(len(recorded), len(now)) <= _WIDEST:
         return recorded, now
     same = next((i for i, (a, b) in enumerate(zip(recorded, now, strict=False)) if a != b), 0)
     start = max(same - _BEFORE, 0)
@@ -176,12 +184,12 @@ def _window(text: str, start: int) -> str:
     return f"{before}{text[start : start + _WIDEST]}{after}"
 
 
-def _value(value: Any, most: int = _WIDEST) -> str:
+def _value(value: Any, most: int | None = _WIDEST) -> str:
     return _cut(_json(value), most)
 
 
-def _cut(text: str, most: int = _WIDEST) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
+def _cut(text: str, most: int | None) -> str:
+    return text if most is None or len(text) <= most else f"{text[:most]}..."
 
 
 def _json(value: Any) -> str:

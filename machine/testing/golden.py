@@ -197,6 +197,8 @@ class Golden:
                     self._session.ended(Ending.IDENTICAL)
                     return golden.result
                 unlike, status = attrs.evolve(unlike, age=golden.age), golden.result.status
+                if self._session.options.review and unlike.ending is Ending.DIVERGED:
+                    unlike = attrs.evolve(unlike, whole=await golden_run.all_differences(golden, wanted))
         except (BundleError, Corruption, LogError) as exc:
             return golden_run.problem_of(exc, Ending.BROKEN)
         if unlike.ending is Ending.BROKEN or not self._accepts(file, unlike):
@@ -214,7 +216,8 @@ class Golden:
         options = self._session.options
         if not options.review:
             return options.update
-        text = golden_report.text_of(self._test, shown(file, self._config), unlike)
+        whole = attrs.evolve(unlike, lines=["", *unlike.whole]) if unlike.whole else unlike
+        text = golden_report.text_of(self._test, shown(file, self._config), whole)
         return ask(self._session, self._config, text, unlike)
 
     async def _recorded(
@@ -250,6 +253,10 @@ class Golden:
         """Count how a check ended, and return what its test fails with."""
         options, where = self._session.options, shown(file, self._config)
         self._session.ended(unlike.ending, f"{unlike.ending} {where}" if options.writes else None)
+        if unlike.ending in {Ending.DIVERGED, Ending.EXPIRED}:
+            self._session.differing.append(
+                (self._test, unlike.cause if unlike.alike else "", unlike.alike, unlike.acceptable)
+            )
         return golden_report.failure(self._test, where, unlike, options)
 
 

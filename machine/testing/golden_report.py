@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Final
 
+import attrs
 import pytest
 
 from machine.testing.golden_options import Mode, Options, age_text
 from machine.testing.golden_run import Unlike
-from machine.testing.golden_session import Ending
+from machine.testing.golden_session import FIRST, Ending
 
 __all__ = ["failure", "text_of"]
 
@@ -24,18 +25,29 @@ _ADVICE: Final[Mapping[Ending, tuple[str, str]]] = {
 
 
 def failure(test: str, where: str, unlike: Unlike, options: Options) -> BaseException:
-    """Return what a test fails with whose golden is not as it should be."""
+    """Return what a test fails with whose golden is not as it should be.
+
+    Its attribute `golden` is for the reports of a session, which tell one cause once.
+    """
     does, option = _advice(unlike, options)
     command = f"\n  {does:<7} pytest {shlex.quote(test)} {option}" if does else ""
-    return pytest.fail.Exception(text_of(test, where, unlike) + command, pytrace=False)
+    found = pytest.fail.Exception(text_of(test, where, unlike) + command, pytrace=False)
+    if unlike.alike:
+        short = attrs.evolve(unlike, lines=[f"  cause  {unlike.cause}", f"  it is told in full of {FIRST}"])
+        text = text_of(test, where, short) + command
+        vars(found)["golden"] = {"alike": unlike.alike, "test": test, "text": text}
+    return found
 
 
 def _advice(unlike: Unlike, options: Options) -> tuple[str, str]:
-    if options.writes:
+    if options.writes or not unlike.acceptable:
         return "", ""
     if unlike.ending is Ending.DIVERGED and options.mode is Mode.VERIFY_LIVE:
         return "accept", "--golden=record"
-    return _ADVICE.get(unlike.ending, ("", ""))
+    does, option = _ADVICE.get(unlike.ending, ("", ""))
+    if unlike.ending is Ending.EXPIRED and options.max_age is not None:
+        option += f" --golden-max-age={options.max_age}s"
+    return does, option
 
 
 def text_of(test: str, where: str, unlike: Unlike) -> str:

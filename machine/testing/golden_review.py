@@ -16,12 +16,16 @@ from machine.testing.golden_session import Session
 
 __all__ = ["ask"]
 
+_ACCEPTED: Final = "  accepted with all of this cause"
+
 _QUESTION: Final = "record it again, for real? y(es), n(o), a(ll of this cause), q(uit asking): "
 
 
 def ask(session: Session, config: pytest.Config, text: str, unlike: Unlike) -> bool:
     """Show a change, and return whether the user accepts it. After `q`, and at the end of stdin, nothing is."""
     if unlike.cause and unlike.cause in session.accepted:
+        with _terminal(config):
+            print(f"\n{text}\n{_ACCEPTED}\n")  # noqa: T201 - to the person who said so
         return True
     if not session.asks:
         return False

@@ -26,7 +26,7 @@ from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.replay import render
 from machine.replay.bundle import export_run, open_bundle, write_bundle
-from machine.replay.divergence import Divergence
+from machine.replay.divergence import Cause, Divergence, DivergenceKind
 from machine.replay.outside import other_answer
 from machine.replay.past_run import PastRun
 from machine.replay.pointer import Change, diff
@@ -41,6 +41,7 @@ __all__ = [
     "Recording",
     "Unlike",
     "Wanted",
+    "all_differences",
     "difference_of",
     "keep",
     "live_difference",
@@ -55,6 +56,9 @@ __all__ = [
     "unwritable",
 ]
 
+_NEVER_RECORDED: Final = frozenset({Code.UNDECLARED_IO, Code.NOT_DETERMINISTIC})
+"""Failures that say that a run cannot be replayed, or of which nobody knows whether it can."""
+
 _NAMES: Final = {"op_id": "op", "op_version": "version", "input_params": "input", "run_config": "config"}
 """What the parts of a manifest are called where a check is given them."""
 
@@ -63,7 +67,9 @@ _NAMES: Final = {"op_id": "op", "op_version": "version", "input_params": "input"
 class Unlike:
     """How a check ended when not well: a sentence, and what is shown below it.
 
-    `cause` is the same for everything that has one cause; `age` is that of the golden, in seconds.
+    `cause` is the same for everything that has one cause; `age` is that of the golden, in seconds. `alike` is the
+    same for all that one telling serves, empty for what stands alone. `acceptable` is False where recording again
+    would come to the same. `whole` is everything that differs, which takes longer to find out.
     """
 
     ending: Ending
@@ -71,6 +77,9 @@ class Unlike:
     lines: Sequence[str] = ()
     cause: str = ""
     age: int | None = None
+    alike: str = ""
+    acceptable: bool = True
+    whole: Sequence[str] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -189,21 +198,51 @@ def _strict(config: RunConfig) -> RunConfig:
 
 def _diverged(divergence: Divergence) -> Unlike:
     title, *rest = render.lines(divergence)
-    return Unlike(Ending.DIVERGED, title, rest, divergence.cause_text)
+    return Unlike(
+        Ending.DIVERGED,
+        title,
+        rest,
+        divergence.cause_text,
+        alike="" if divergence.cause is Cause.UNKNOWN else divergence.cause_text,
+        acceptable=divergence.kind is not DivergenceKind.UNDECLARED_IO,
+    )
+
+
+async def all_differences(golden: Recording, wanted: Wanted) -> list[str]:
+    """Return in full what differs, state by state: a replay stops at the first event, and a telling is short."""
+    changes = _manifest_changes(golden, wanted)
+    found = [[line for _, line in render.changed(changes, whole=True)]]
+    try:
+        compared = await aio.compare(
+            golden.past.run_id,
+            plan=wanted.plan,
+            store=golden.past.store,
+            transports=wanted.transports,
+            undeclared_io=UndeclaredIo.ERROR,
+        )
+    except MachineError:  # the plan of another op, which is said already
+        return found[0]
+    found.append([f"the plan: {change}" for change in compared.plan_changes])
+    divergences = [state.divergence for state in compared.states] + [compared.beyond]
+    found += [render.lines(each, whole=True) for each in divergences if each is not None]
+    return [line for lines in found if lines for line in (*lines, "")][:-1]
 
 
 def manifest_difference(golden: Recording, wanted: Wanted) -> Unlike | None:
     """Return what a check asks for otherwise than its golden was recorded with, None when nothing."""
-    recorded = golden.past.manifest
-    recorded = attrs.evolve(
-        recorded, run_config=_strict(recorded.run_config)
-    )  # a bundle of any run may serve
-    changes = diff(_named(recorded), _named(wanted.manifest))
+    changes = _manifest_changes(golden, wanted)
     if not changes:
         return None
     parts = list(dict.fromkeys(change.pointer.split("/")[1] for change in changes))
     title = f"the {' and the '.join(parts)} of the check {'is' if len(parts) == 1 else 'are'} not as recorded"
-    return Unlike(Ending.DIVERGED, title, _shown(changes), title)
+    lines = _shown(changes)
+    return Unlike(Ending.DIVERGED, title, lines, title, alike="\n".join((title, *lines)))
+
+
+def _manifest_changes(golden: Recording, wanted: Wanted) -> list[Change]:
+    recorded = golden.past.manifest  # of any run: a bundle from elsewhere may serve
+    recorded = attrs.evolve(recorded, run_config=_strict(recorded.run_config))
+    return list(diff(_named(recorded), _named(wanted.manifest)))
 
 
 def _named(manifest: RunManifest) -> dict[str, Any]:
@@ -226,7 +265,7 @@ async def record(wanted: Wanted, statuses: Sequence[str], target: Target) -> Fre
     """Run for real, and return the run if it ends with one of `statuses` and replays; else say why not."""
     store = MemoryStore()
     result = await _live(wanted, store, target)
-    if result.status not in statuses:
+    if result.status not in statuses or (result.error and result.error.code in _NEVER_RECORDED):
         return _ended_badly(result, statuses)
     again = await _replayed(result.run_id, wanted, store)
     if again.divergence is not None:
@@ -270,7 +309,8 @@ def _ended_badly(result: RunResult, statuses: Sequence[str]) -> Unlike:
         if result.error.code == Code.UNDECLARED_IO:
             name = (result.error.details or {}).get("event")
             lines.append(f'  if this test may do that: @pytest.mark.golden(allow=["{name}"])')
-    if result.status == "failed" and "failed" not in statuses:
+    recordable = result.error is None or result.error.code not in _NEVER_RECORDED
+    if result.status == "failed" and "failed" not in statuses and recordable:
         lines.append('  if it is to fail: @pytest.mark.golden(status="failed")')
     return Unlike(Ending.FAILED, title, lines)
 

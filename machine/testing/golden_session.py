@@ -7,20 +7,24 @@ Light, and it never touches a golden: what is to be deleted, it only names.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from machine.testing.golden_files import FOLDER, SUFFIX, bases_of, belongs, claimant_of
-from machine.testing.golden_options import Options, asked_of
+from machine.testing.golden_options import Mode, Options, asked_of
 
-__all__ = ["KEY", "PASSED", "Ending", "Session"]
+__all__ = ["FIRST", "KEY", "PASSED", "Ending", "Session"]
+
+FIRST: Final = "<the first test>"
+"""Stands in a text for the first test of a cause, until it is known which that is."""
 
 
 class Ending(StrEnum):
@@ -51,6 +55,8 @@ class Session:
     the test by the golden it used. `folders` are where goldens are looked for that no test uses, `partial` the
     paths of which not every test was collected, and `whole` is False when a worker did not say how it ended.
     `accepted` are the causes a user accepts in a review, and `asks` is False once they want no more questions.
+    `differing` are the tests whose goldens do, each with its cause, what it has in common with others of one cause,
+    and whether it can be accepted; `told` are the first tests of those causes.
     `recordings` is where what was recorded waits to be replayed in a fresh process, None when nothing is recorded;
     in such a process, `fresh` answers the checks.
     """
@@ -68,6 +74,8 @@ class Session:
     accepted: set[str] = field(default_factory=set)
     asks: bool = True
     began: float = field(default_factory=time.monotonic)
+    differing: list[tuple[str, str, str, bool]] = field(default_factory=list)
+    told: dict[str, str] = field(default_factory=dict)
     recordings: Path | None = None
     fresh: Callable[..., Coroutine[Any, Any, Any]] | None = None
 
@@ -129,6 +137,7 @@ class Session:
             "done": sorted(self.done),
             "folders": sorted(self.folders),
             "partial": sorted(self.partial),
+            "differing": list(self.differing),
         }
 
     def add(self, told: dict[str, Any] | None) -> None:
@@ -143,6 +152,7 @@ class Session:
         self.done.update(told["done"])
         self.folders.update(told["folders"])
         self.partial.update(told["partial"])
+        self.differing.extend(told["differing"])
 
     # -- what is left over -------------------------------------------------------------------------------
 
@@ -178,14 +188,35 @@ class Session:
         return f"golden: {said}" if said else ""
 
     def hints(self) -> Iterator[str]:
-        """Yield what can be done about what is wrong."""
-        accepts = self.options.update or self.options.review
-        if self.counts[Ending.MISSING] and not accepts:
-            yield "to record what is missing: pytest --golden=record-missing"
-        if (self.counts[Ending.DIVERGED] or self.counts[Ending.EXPIRED]) and not accepts:
-            yield "to accept what changed: pytest --golden-update, or --golden-review to be asked"
+        """Yield what can be done about what is wrong, and which tests have a cause in common."""
+        if not (self.options.update or self.options.review):
+            if self.counts[Ending.MISSING]:
+                yield "to record what is missing: pytest --golden=record-missing"
+            yield from self._accepting()
         if self.counts[Ending.ORPHANED]:
             yield "to delete what no test uses: pytest --golden-allow-deletion"
+        for cause, tests in self._causes():
+            yield f"{len(tests)} tests, one cause: {cause}"
+            yield from (f"  {test}" for test in tests)
+
+    def _accepting(self) -> Iterator[str]:
+        tests = list(dict.fromkeys(test for test, _, _, acceptable in self.differing if acceptable))
+        if not tests:
+            return
+        if self.options.mode is Mode.VERIFY_LIVE:  # an update records what no longer replays, and this does
+            yield f"to record what is otherwise now: pytest {shlex.join(tests)} --golden=record"
+            return
+        age = f" --golden-max-age={self.options.max_age}s" if self.options.max_age is not None else ""
+        yield f"to accept what changed: pytest --golden-update{age}, or --golden-review{age} to be asked"
+
+    def _causes(self) -> Iterator[tuple[str, list[str]]]:
+        found: dict[str, tuple[str, list[str]]] = {}
+        for test, cause, alike, _ in self.differing:
+            if alike:
+                found.setdefault(alike, (cause, []))[1].append(test)
+        for cause, tests in found.values():
+            if len(once := list(dict.fromkeys(tests))) > 1:
+                yield cause, sorted(once)
 
     @property
     def good(self) -> bool:

@@ -16,7 +16,7 @@ import pytest
 
 from machine.testing.golden_files import claimant_of, shown
 from machine.testing.golden_options import MARKER, Mode, add_options, options_of
-from machine.testing.golden_session import KEY, PASSED, Ending, Session
+from machine.testing.golden_session import FIRST, KEY, PASSED, Ending, Session
 
 if TYPE_CHECKING:
     from machine.testing.golden import Golden
@@ -43,8 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     options = options_of(config)
     config.stash[KEY] = session = Session(options)
+    worker = getattr(config, "workerinput", None)
+    if worker is None:
+        config.pluginmanager.register(_Once(session), "machine-golden-once")
     if options.writes:
-        worker = getattr(config, "workerinput", None)
         session.recordings = Path(worker["golden"]) if worker is not None else _folder_of(config)
 
 
@@ -117,10 +119,32 @@ def pytest_runtest_makereport(
     """Note the tests that passed: what they did not use, they do not need."""
     report = yield
     session = item.config.stash[KEY]
+    told = getattr(call.excinfo.value, "golden", None) if call.excinfo is not None else None
+    if told is not None and report.failed:
+        vars(report)["golden"] = told  # it goes with the report, to the controller of pytest-xdist too
     if call.when == "call" and report.passed and session.tests:
         session.done.add(claimant_of(item))
         item.stash[PASSED] = True
     return report
+
+
+class _Once:
+    """Tells what several tests have in common once, of the first; the others refer to it.
+
+    Only whoever hears of all tests can: without pytest-xdist this session, with it the controller.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._told = session.told
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        told = getattr(report, "golden", None)
+        if told is None:
+            return
+        first = self._told.setdefault(told["alike"], told["test"])
+        if first != told["test"]:
+            report.longrepr = told["text"].replace(FIRST, first)
 
 
 # -- the end -------------------------------------------------------------------------------------------------

@@ -134,17 +134,59 @@ def test_prices(golden):
 TWICE = HEAD + "def test_prices(golden):\n    golden.check(plan, input={'who': __name__})\n"
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
-def test_two_tests_with_one_golden_are_refused_and_both_are_named(suite, workers):
+@pytest.fixture(params=[[], ["-n", "2"]], ids=["alone", "xdist"])
+def workers(request):
+    return request.param
+
+
+def test_two_tests_of_one_name_have_a_golden_each_whichever_was_there_first(suite, workers):
+    suite.write("test_prices.py", TWICE)
+    suite.run("--golden=record-missing").assert_outcomes(passed=1)
+    before = suite.golden().read_bytes()
+    suite.write("test_again.py", TWICE)
+    suite.write("test_more.py", TWICE)
+    suite.run("test_again.py").assert_outcomes(failed=1)
+    suite.run("--golden-update", "test_again.py").assert_outcomes(passed=1)
+    suite.run("--golden=record-missing", *workers).assert_outcomes(passed=3)
+    assert suite.golden().read_bytes() == before
+    assert suite.fixtures == [
+        "test_prices.run",
+        "test_prices@test_again.run",
+        "test_prices@test_more.run",
+    ]
+    for chosen in ([], ["test_again.py"], ["test_prices.py"], workers):
+        result = suite.run("--golden-allow-deletion", *chosen)
+        assert result.ret == 0
+        assert "deleted" not in said(result)
+    (suite.path / "test_again.py").rename(suite.path / "test_anew.py")  # as it is renamed, so is its golden
+    assert "missing: fixtures/test_prices@test_anew.run" in said(suite.run("test_anew.py"))
+    (suite.path / "test_prices.py").rename(suite.path / "test_costs.py")
+    suite.change("'who': __name__", "'who': 'test_prices'", "test_costs.py")
+    suite.run("test_costs.py").assert_outcomes(passed=1)
+
+
+def test_a_golden_that_does_not_say_whose_it_is_belongs_to_the_test_that_asks_for_the_same(suite):
     suite.write("test_prices.py", TWICE)
     suite.write("test_again.py", TWICE)
-    result = suite.run("--golden=record", *workers)
-    result.assert_outcomes(errors=2)
-    text = said(result)
-    assert "these tests have one golden, fixtures/test_prices.run" in text
-    assert "  test_prices.py::test_prices\n" in text
-    assert "  test_again.py::test_prices\n" in text
-    assert suite.fixtures == []
+    suite.write(
+        "record.py",
+        """
+from machine import RunConfig, export_run, open_store, run
+from prices import plan
+
+with open_store("memory://") as store:
+    config = RunConfig(undeclared_io="error")
+    done = run(plan, input={"who": "test_prices"}, store=store, config=config)
+    export_run(done.run_id, "fixtures/test_prices.run", store=store)
+""",
+    )
+    (suite.path / "fixtures").mkdir()
+    assert suite.pytester.runpython("record.py").ret == 0
+    before = suite.golden().read_bytes()
+    result = suite.run()
+    result.assert_outcomes(passed=1, failed=1)
+    assert "golden run missing: fixtures/test_prices@test_again.run" in said(result)
+    assert suite.golden().read_bytes() == before
 
 
 def test_two_tests_with_one_golden_are_refused_although_one_of_them_is_not_chosen(suite):
