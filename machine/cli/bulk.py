@@ -10,15 +10,16 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Self, TypeAlias
 
 import attrs
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from machine.cli import pool
+from machine.cli import goldens, pool
 from machine.cli.failures import Exit
+from machine.cli.goldens import Golden
 from machine.cli.looking import DAMAGED, ERROR, Item, Look, Outcome
 from machine.cli.output import Cell, clean, duration, on_terminal
 from machine.cli.session import Session, names_bundle, names_directory
@@ -134,11 +135,16 @@ class Report:
     """Prints a result."""
     quiet: bool
 
-    def of(self, look: Look, items: Sequence[Item], jobs: int | None) -> int:
-        """Look at all items, print what is found, and return the highest of their exit codes."""
+    def of(
+        self, look: Look, items: Sequence[Item], jobs: int | None, tests: Mapping[int, Golden] | None = None
+    ) -> int:
+        """Look at all items, print what is found, and return the highest of their exit codes.
+
+        Those in `tests`, by their place, are replayed by the tests that made them.
+        """
         began = time.monotonic()
         jobs = min(jobs or pool.cores(), len(items))
-        came = pool.in_this_process(look, items) if jobs == 1 else pool.in_processes(look, items, jobs)
+        came = _looked_at(look, items, jobs, tests or {})
         told: list[dict[str, Any]] = []
         counts: Counter[str] = Counter()
         code = int(Exit.OK)
@@ -206,6 +212,20 @@ class Report:
         if store != self.good:
             cells += [", ", (f"the store {store}", _STYLES[store])]
         self.session.out.line(*cells, f" in {duration(seconds * 1000)}")
+
+
+def _looked_at(
+    look: Look, items: Sequence[Item], jobs: int, tests: Mapping[int, Golden]
+) -> Generator[tuple[int, Outcome], None, None]:
+    if tests:
+        yield from goldens.outcomes(tests, jobs)
+    rest = [index for index in range(len(items)) if index not in tests]
+    if rest:
+        left = [items[index] for index in rest]
+        came = pool.in_this_process(look, left) if jobs == 1 else pool.in_processes(look, left, jobs)
+        with contextlib.closing(came):
+            for index, outcome in came:
+                yield rest[index], outcome
 
 
 def _in_order(

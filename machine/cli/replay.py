@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import machine
-from machine.cli import bulk, looking, progress
+from machine.cli import bulk, goldens, looking, progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.reading import short_state
@@ -48,6 +48,9 @@ def replay(
     Of many runs, those that are not identical are told in full, in the order given, and then how many there are
     of each kind. The exit code is the highest of those that the runs would have alone.
 
+    A golden of a test is replayed by that test, which pytest runs with it: the plan may be made there. The test
+    goes on with what was recorded, and so nothing goes outside.
+
     With --schedules, a run whose states ran side by side is replayed under other schedules as well: its states
     in other orders that the plan allows, each in a copy of a process that has just loaded the plan. They come to
     one digest (exit code 0), or two states are named that share something beside the context, and where it shows
@@ -69,12 +72,19 @@ def replay(
     """
     if schedules is None and seed is not None:
         raise UsageError("--seed says which schedules are drawn, and none are", hint="add --schedules N")
-    if not bulk.is_one(runs, every=every):
-        if schedules is not None:
-            raise UsageError("--schedules is for one run at a time", hint="name that run alone")
-        items = bulk.items_of(session, runs, every=every)
+    one = bulk.is_one(runs, every=every)
+    if not one and schedules is not None:
+        raise UsageError("--schedules is for one run at a time", hint="name that run alone")
+    items = [] if one and not names_bundle(runs[0]) else bulk.items_of(session, runs, every=every)
+    tests = goldens.of_tests(items) if target is None and schedules is None else {}
+    if tests and undeclared_io is not None:
+        raise UsageError(
+            "--undeclared-io is for plans, and tests replay their goldens with what they refuse",
+            hint="leave it out, or name the plan with --target TARGET",
+        )
+    if not one or tests:
         report = bulk.Report(session, "identical", ("diverged", "damaged", "error"), _tell_replay, quiet)
-        return report.of(looking.Replaying(session, target, undeclared_io), items, jobs)
+        return report.of(looking.Replaying(session, target, undeclared_io), items, jobs, tests)
     (run,) = runs
     with session.reading(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)

@@ -146,6 +146,7 @@ class Session:
     def recorded_target(self, store: Store, run_id: str) -> Target:
         """Return where the plan of a run came from. Raises `UsageError` when the run does not say."""
         from machine.engine import reading  # noqa: PLC0415 - --help must not pay for it
+        from machine.replay.made_by import is_test  # noqa: PLC0415 - the same
 
         entry, _ = reading.first_entry(store, run_id)
         built = reading.provenance_of(store, entry)
@@ -153,6 +154,11 @@ class Session:
             raise UsageError(
                 f"run {run_id} does not say where its plan came from",
                 hint="name the plan with --target TARGET",
+            )
+        if is_test(built.target.spec):
+            raise UsageError(
+                f"run {run_id} was recorded by a test, {built.target.spec}, and only the test has its plan",
+                hint="machine replay GOLDEN has pytest replay it; for a plan elsewhere: --target TARGET",
             )
         return built.target
 

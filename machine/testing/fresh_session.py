@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import pytest
-from _pytest.config import Config
+from _pytest.config import Config, _prepareconfig
 
 from machine import codec
 from machine.errors import MachineError
@@ -39,10 +39,14 @@ def check(job: Mapping[str, Any], out: TextIO, set_date: Callable[[int], None] |
     plugins = [part for name in job["plugins"] for part in ("-p", name)]
     without = [part for name in _WITHOUT for part in ("-p", f"no:{name}")]
     try:
-        config = Config.fromdictargs(job["options"], [*plugins, *without, *job["args"]])
-        config.args = job["files"] or config.args
-        config.workerinput = job["worker"]  # type: ignore[attr-defined]
-        config.workeroutput = {}  # type: ignore[attr-defined]
+        if job["worker"] is None:
+            config = _prepareconfig([*plugins, *job["args"]])
+            vars(config.option).update(job["options"])
+        else:
+            config = Config.fromdictargs(job["options"], [*plugins, *without, *job["args"]])
+            config.args = job["files"] or config.args
+            config.workerinput = job["worker"]  # type: ignore[attr-defined]
+            config.workeroutput = {}  # type: ignore[attr-defined]
         config.pluginmanager.register(found, "machine-fresh-session")
         code = config.hook.pytest_cmdline_main(config=config)
     except BaseException as exc:
@@ -56,7 +60,9 @@ class _Found:
     """The plugin that chooses the tests, answers their checks, and says what became of each."""
 
     def __init__(self, job: Mapping[str, Any], out: TextIO, set_date: Callable[[int], None] | None) -> None:
-        self._goldens = {(one["test"], one["name"]): one for one in job["goldens"]}
+        self._chosen = {one["test"] for one in job["goldens"]}
+        self._recorded = {(one["test"], one["name"]): one for one in job["goldens"]}
+        self._files = {one["golden"]: one for one in job["goldens"]}
         self._tests: dict[str, str] = {}  # by node id
         self._out = out
         self._set_date = set_date
@@ -73,8 +79,7 @@ class _Found:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        chosen = {test for test, _ in self._goldens}
-        self._tests = {item.nodeid: test for item in items if (test := claimant_of(item)) in chosen}
+        self._tests = {item.nodeid: test for item in items if (test := claimant_of(item)) in self._chosen}
         items[:] = [item for item in items if item.nodeid in self._tests]
         self.say(collected=sorted(self._tests.values()))
 
@@ -104,7 +109,7 @@ class _Found:
         self, test: str, name: str | None, file: Path, wanted: Wanted, asked: Asked
     ) -> golden_run.Recording:
         """Replay what a check has recorded, say how, and give the test what it was given then."""
-        chosen = self._goldens.get((test, name))
+        chosen = self._files.get(str(file)) or self._recorded.get((test, name))
         with golden_run.opened(Path(chosen["golden"]) if chosen else file) as golden:
             if chosen is not None:
                 await self._tell(chosen, golden, wanted, asked)

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 import attrs
@@ -30,7 +30,7 @@ from machine.testing.golden_recorded import Recorded
 from machine.testing.golden_run import Unlike
 from machine.testing.golden_session import Ending
 
-__all__ = ["Job", "Said", "asked_in_fresh_processes", "replayed_afresh"]
+__all__ = ["AS_HERE", "Check", "Job", "Said", "asked_in_fresh_processes", "replayed_afresh"]
 
 DAY_AND_SECOND: Final = 24 * 3600 + 1
 _LEAST_SECONDS: Final = 120.0
@@ -76,9 +76,10 @@ _NOT_THERE: Final[Mapping[str, Any]] = {
 class Surroundings:
     """What is otherwise in a fresh process, and what it means when that alone makes the difference.
 
-    Unless the clock is moved, by `seconds`, it shows a replay the time at which it was recorded.
+    Unless the clock is moved, by `seconds`, it shows a replay the time at which it was recorded, or the real one.
     """
 
+    real: bool = False
     seconds: int = 0
     seed: bool = False
     zone: bool = False
@@ -96,6 +97,7 @@ class Surroundings:
         return {**seed, **({"TZ": other} if self.zone else {})}
 
 
+AS_HERE: Final = Surroundings(real=True)
 ELSEWHERE: Final = Surroundings(seconds=DAY_AND_SECOND, seed=True, zone=True)
 _ANOTHER_PROCESS: Final = Surroundings(
     seed="PYTHONHASHSEED" not in os.environ,  # else this session has one that nobody knows
@@ -123,6 +125,26 @@ _ONE_BY_ONE: Final = (
 )
 
 
+class Check(Protocol):
+    """A check that is to be made."""
+
+    @property
+    def test(self) -> str:
+        """The test, as it is typed here."""
+
+    @property
+    def name(self) -> str | None:
+        """The name of the check in it."""
+
+    @property
+    def path(self) -> str:
+        """The file of the test."""
+
+    @property
+    def golden(self) -> str:
+        """The bundle."""
+
+
 @attrs.frozen
 class Job:
     """A session to be run in a fresh process: what it is given, and the directory it runs in."""
@@ -146,8 +168,30 @@ class Job:
             "plugins": [*(config.option.plugins or ()), "machine.testing.plugin"],
             "args": list(map(str, config.args)),
             "argv": list(sys.argv),
+            "path": list(sys.path),
+            "worker": {
+                "workerid": "master",
+                "workercount": 1,
+                "testrunuid": "fresh",
+                "mainargv": list(sys.argv),
+                **worker,
+            },
         }
         return cls(given, str(config.invocation_params.dir), worker)
+
+    @classmethod
+    def of_files(cls, files: Sequence[str]) -> Job:
+        """Return a session of its own, as `python -m pytest FILES` begins one here."""
+        here = os.getcwd()  # noqa: PTH109 - links stay
+        given = {
+            "options": dict(_NOT_THERE),
+            "plugins": ["machine.testing.plugin"],
+            "args": list(files),
+            "argv": ["pytest", *files],
+            "path": [here, *sys.path],
+            "worker": None,
+        }
+        return cls(given, here)
 
 
 def _is_plain(value: Any) -> bool:
@@ -192,7 +236,7 @@ class Said:
                 case {"problem": text}:
                     self.problem = text
 
-    def why_not(self, recorded: Recorded) -> list[str]:
+    def why_not(self, recorded: Check) -> list[str]:
         """Return why a check was not made."""
         test = recorded.test
         if test in self.failed:
@@ -286,7 +330,7 @@ def _diverged(check: Mapping[str, Any], because: Surroundings | None) -> list[st
 
 
 def asked_in_fresh_processes(
-    jobs: Sequence[tuple[Job, Sequence[Recorded]]], surroundings: Surroundings, seconds: float
+    jobs: Sequence[tuple[Job, Sequence[Check]]], surroundings: Surroundings, seconds: float
 ) -> dict[str, Said]:
     """Run the sessions of some jobs, each in a fresh process, all at the same time. Returns what is said by golden.
 
@@ -294,7 +338,7 @@ def asked_in_fresh_processes(
     """
     answers: dict[str, Said] = {}
 
-    async def asked(job: Job, ones: Sequence[Recorded]) -> None:
+    async def asked(job: Job, ones: Sequence[Check]) -> None:
         until = time.monotonic() + seconds
         left = list(ones)
         while left:
@@ -312,23 +356,15 @@ def asked_in_fresh_processes(
     return answers
 
 
-async def _session(job: Job, ones: Sequence[Recorded], surroundings: Surroundings, seconds: float) -> Said:
+async def _session(job: Job, ones: Sequence[Check], surroundings: Surroundings, seconds: float) -> Said:
     with tempfile.TemporaryDirectory(prefix="machine-fresh-") as place:
         given = {
             **job.given,
             "options": {**job.given["options"], "basetemp": str(Path(place, "tmp"))},
             "files": _files(ones),
             "goldens": [{"test": one.test, "name": one.name, "golden": one.golden} for one in ones],
-            "path": sys.path,
-            "clock": "moved" if surroundings.seconds else "recorded",
+            "clock": "real" if surroundings.real else "moved" if surroundings.seconds else "recorded",
             "seconds": surroundings.seconds,
-            "worker": {
-                "workerid": "master",
-                "workercount": 1,
-                "testrunuid": "fresh",
-                "mainargv": sys.argv,
-                **job.worker,
-            },
         }
         environment = {**os.environ, **surroundings.variables()}
         environment.pop("PYTEST_CURRENT_TEST", None)
@@ -353,7 +389,7 @@ async def _session(job: Job, ones: Sequence[Recorded], surroundings: Surrounding
         return said
 
 
-def _files(ones: Sequence[Recorded]) -> list[str]:
+def _files(ones: Sequence[Check]) -> list[str]:
     """Return the files of some tests, none when one could be taken for a part of a node id."""
     files = sorted({one.path for one in ones})
     return [] if any("[" in file or "::" in file for file in files) else files

@@ -13,26 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from machine import canonical
 from machine.errors import MachineError
-from machine.replay.bundle_format import parse_header
-from machine.replay.bundle_lines import read_lines
+from machine.replay.made_by import test_of
 from machine.testing.golden_files import file_of
 from machine.testing.golden_run import Wanted, manifest_difference, opened
 
-__all__ = ["file_for", "made_by", "named_alike"]
-
-
-def made_by(golden: Path) -> tuple[Path, str] | None:
-    """Return the test that a golden was made by, its file and its name there; None when it does not say."""
-    try:
-        header = parse_header(next(read_lines(os.fspath(golden))))
-        built = canonical.decode(header.provenance or b"{}")
-        spec = (built.get("target") or {}).get("spec", "")
-    except (MachineError, ValueError, StopIteration, OSError, AttributeError):
-        return None
-    path, _, name = spec.partition("::")
-    return (Path(os.path.normpath(golden.parent / path)), name) if name else None
+__all__ = ["file_for", "named_alike"]
 
 
 def named_alike(item: pytest.Item) -> bool:
@@ -69,7 +55,7 @@ def file_for(
 
 
 def _is_own(golden: Path, item: pytest.Item, wanted: Wanted | None, *, contested: bool) -> bool:
-    maker = made_by(golden)
+    maker = test_of(golden)
     if maker is not None:  # one whose file is gone was renamed
         return maker[0] == item.path or maker[0].parent != item.path.parent or not maker[0].exists()
     if not (contested or named_alike(item)):

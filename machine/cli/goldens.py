@@ -1,0 +1,108 @@
+"""Goldens of tests: their plans are in tests, so pytest replays them, a session for each folder of tests.
+
+It runs the tests that made them and no others, each check on its golden, and nothing goes outside.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from machine import codec
+from machine.cli import looking
+from machine.cli.failures import Exit
+from machine.cli.looking import DAMAGED, Item, Outcome
+from machine.errors import Code, PlanError
+from machine.replay.made_by import test_of
+from machine.replay.reproduce import ReplayResult
+
+__all__ = ["Golden", "of_tests", "outcomes"]
+
+_SECONDS_EACH = 10.0
+_LEAST_SECONDS = 120.0
+
+
+@attrs.frozen
+class Golden:
+    """A golden, and the test that made it: as it is typed here, and its file."""
+
+    golden: str
+    test: str
+    path: str
+    name: None = None
+
+
+def of_tests(items: Sequence[Item]) -> dict[int, Golden]:
+    """Return which of some items are goldens of tests, by their place."""
+    found = {}
+    for index, item in enumerate(items):
+        made_by = test_of(item.path) if item.path is not None else None
+        if item.path is not None and made_by is not None:
+            path, name = made_by
+            file = Path(os.path.abspath(path))  # noqa: PTH100 - links stay
+            here = Path(os.getcwd())  # noqa: PTH109 - the same
+            shown = file.relative_to(here).as_posix() if file.is_relative_to(here) else str(file)
+            golden = os.path.abspath(item.path)  # noqa: PTH100 - the same
+            found[index] = Golden(golden, f"{shown}::{name}", str(file))
+    return found
+
+
+def outcomes(goldens: Mapping[int, Golden], jobs: int) -> Generator[tuple[int, Outcome], None, None]:
+    """Yield what came of each golden, by its place; `jobs` sessions of pytest replay them."""
+    folders: dict[str, dict[int, Golden]] = {}
+    for index, golden in goldens.items():
+        folders.setdefault(str(Path(golden.path).parent), {})[index] = golden
+    left = list(folders.values())
+    while left:
+        now, left = left[:jobs], left[jobs:]
+        yield from _of_folders(now)
+
+
+def _of_folders(folders: Sequence[Mapping[int, Golden]]) -> Iterator[tuple[int, Outcome]]:
+    from machine.testing.golden_fresh import (  # noqa: PLC0415 - nobody else needs pytest
+        AS_HERE,
+        Job,
+        asked_in_fresh_processes,
+    )
+
+    asked = []
+    for goldens in folders:
+        files = sorted({golden.path for golden in goldens.values() if Path(golden.path).exists()})
+        there = [golden for golden in goldens.values() if golden.path in files]
+        if there:
+            asked.append((Job.of_files(files), there))
+    most = max((len(there) for _, there in asked), default=0)
+    said = asked_in_fresh_processes(asked, AS_HERE, max(_LEAST_SECONDS, _SECONDS_EACH * most))
+    for goldens in folders:
+        for index, golden in goldens.items():
+            if golden.golden not in said:
+                yield index, _lost(golden, "its file is not there any more")
+                continue
+            check = said[golden.golden].checks.get(golden.golden)
+            if check is None:
+                yield index, _lost(golden, " ".join(map(str.strip, said[golden.golden].why_not(golden))))
+            elif check["result"] is not None:
+                yield index, _of_result(codec.from_json(check["result"], ReplayResult))
+            elif check["unlike"] is not None:
+                text = ": ".join([check["unlike"]["title"], *map(str.strip, check["unlike"]["lines"])])
+                failed = Outcome.failed(PlanError(text, code=Code.PLAN_CHANGED))
+                yield index, attrs.evolve(failed, verdict="diverged", exit=int(Exit.FAILED))
+
+
+def _of_result(result: ReplayResult) -> Outcome:
+    code = looking.exit_for(result)
+    verdict = {Exit.OK: "identical", Exit.INTEGRITY: DAMAGED}.get(code, "diverged")
+    return Outcome(verdict, int(code), result)
+
+
+def _lost(golden: Golden, why: str) -> Outcome:
+    return Outcome.failed(
+        PlanError(
+            f"it was recorded by {golden.test}, which does not replay it: {why}",
+            code=Code.TARGET_NOT_FOUND,
+            hint=f"pytest {golden.test} shows more; for a plan elsewhere: --target TARGET",
+        )
+    )
