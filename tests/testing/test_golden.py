@@ -346,6 +346,58 @@ def test_a_golden_whose_run_has_not_ended_is_none(recorded):
         assert "its run has not ended: it is running" in said(result)
 
 
+# -- what is proposed ----------------------------------------------------------------------------------------
+
+
+def test_no_recording_is_proposed_of_what_goes_round_io_nor_made(suite):
+    around = 'import time; time.time()\n    ctx["total"] ='
+    suite.change('ctx["total"] =', around)
+    text = said(suite.run("--golden=record-missing"))
+    assert "undeclared_io: " in text
+    assert "if it is to fail" not in text
+    suite.change(
+        "def test_prices(golden):",
+        "import pytest\n\n\n@pytest.mark.golden(status='failed')\ndef test_prices(golden):",
+        "test_prices.py",
+    )
+    suite.change('.context["total"] == 25', ".status == 'failed'", "test_prices.py")
+    suite.run("--golden=record-missing").assert_outcomes(failed=1)
+    assert suite.fixtures == []
+
+
+def test_accepting_is_not_proposed_where_a_replay_goes_round_io(recorded):
+    recorded.change('ctx["total"] =', 'import time; time.time()\n    ctx["total"] =')
+    text = said(recorded.run())
+    assert "undeclared io at event" in text
+    assert "make the call through io" in text
+    assert "accept  " not in text
+    assert "--golden-update" not in text
+
+
+def test_the_footer_of_verify_live_names_a_command_that_accepts_what_the_world_answers(suite):
+    suite.write(
+        "test_more.py", "from prices import plan\n\n\ndef test_more(golden):\n    golden.check(plan)\n"
+    )
+    suite.run("--golden=record-missing").assert_outcomes(passed=2)
+    suite.write("world.txt", "13")
+    suite.change("== 25", "in (25, 27)", "test_prices.py")
+    result = suite.run("--golden=verify-live")
+    result.assert_outcomes(failed=2)
+    command = "pytest test_more.py::test_more test_prices.py::test_prices --golden=record"
+    assert f"  to record what is otherwise now: {command}" in said(result)
+    assert "--golden-update" not in said(result)
+    suite.run(*command.split()[1:]).assert_outcomes(passed=2)
+    suite.run("--golden=verify-live").assert_outcomes(passed=2)
+
+
+def test_the_command_that_renews_what_is_too_old_says_how_old_that_is(recorded, monkeypatch):
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 40 * 86400)
+    text = said(recorded.run("--golden-max-age=30d"))
+    assert "accept  pytest test_prices.py::test_prices --golden-update --golden-max-age=2592000s" in text
+    assert "to accept what changed: pytest --golden-update --golden-max-age=2592000s" in text
+
+
 # -- the live world ------------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,31 @@ def test_the_summary_counts_every_check_once(many, workers):
     assert said(result).count("\ngolden:") == 1
 
 
+def test_what_differs_for_one_cause_is_told_once_with_its_tests(many, workers):
+    many.change("* 2", "* 3")
+    result = many.run("--golden-orphans=ignore", "--tb=short", *workers)
+    result.assert_outcomes(passed=1, failed=7)
+    text = said(result)
+    assert text.count("NOW       36") + text.count("NOW       37") <= 1
+    assert text.count("RECORDED") == 1
+    assert text.count("it is told in full of test_prices.py::test_") == 6
+    assert "golden run diverged: fixtures/test_prices[5].run" in text
+    names = ["test_other", *(f"test_prices[{n}]" for n in range(6))]
+    listed = "\n".join(f"    test_prices.py::{name}" for name in names)
+    assert (
+        f"  7 tests, one cause: the code of prices.compute.total has changed since the recording\n{listed}"
+        in text
+    )
+
+
+def test_what_differs_for_itself_is_told_of_each(many):
+    many.change('input={"add": n}', 'input={"add": n + 10}', "test_prices.py")
+    text = said(many.run("--golden-orphans=ignore"))
+    assert text.count("the input of the check is not as recorded") == 6
+    assert text.count("RECORDED") == 6
+    assert "one cause" not in text
+
+
 def test_an_update_under_workers_says_one_line_per_file(many, workers):
     many.write("world.txt", "12")
     many.change("* 2", "* 2 + (ctx.get('add') == 3)")
@@ -227,3 +252,40 @@ def test_an_orphan_that_cannot_be_deleted_stays_one(many, monkeypatch):
     result = many.run("--golden-allow-deletion", "--golden-orphans=fail")
     assert "golden: 8 identical, 2 orphaned" in said(result)
     assert result.ret == 1
+
+
+def test_what_a_session_that_was_killed_left_is_removed_and_what_is_being_written_is_not(many, workers):
+    import fcntl
+
+    many.write("fixtures/.machine-0123456789abcdef.tmp", "half")
+    written = many.write("fixtures/.machine-fedcba9876543210.tmp", "by another session")
+    with written.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        result = many.run("--golden-orphans=ignore", *workers)
+    result.assert_outcomes(passed=8)
+    text = said(result)
+    assert "golden: removed fixtures/.machine-0123456789abcdef.tmp: left by a session that was killed" in text
+    assert [name for name in many.fixtures if name.startswith(".")] == [written.name]
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "xdist"])
+def test_a_recording_that_is_killed_leaves_nothing_beside_the_goldens(suite, workers, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    suite.write(
+        "conftest.py",
+        """
+import os, signal
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "teardown" and os.path.exists("kill"):
+        os.unlink("kill")
+        os.kill(os.getpid(), signal.SIGKILL)
+""",
+    )
+    suite.write("kill", "")
+    monkeypatch.setattr("golden_suite.PLUGINS", ("-p", "machine.testing.plugin"))
+    assert suite.process("--golden=record-missing", *workers).ret != 0
+    suite.process("--golden=record-missing").assert_outcomes(passed=1)
+    assert suite.fixtures == ["test_prices.run"]
+    assert not list(tmp_path.glob("machine-goldens-*"))

@@ -278,6 +278,8 @@ def test_one_answer_serves_for_all_of_one_cause(changed):
     assert session.end() == 1
     assert session.text.count(QUESTION) == 2
     assert "golden: 2 updated, 1 missing" in session.text
+    assert "golden run diverged: fixtures/test_second.run" in session.text  # shown, although nobody was asked
+    assert "accepted with all of this cause" in session.text
 
 
 def test_who_quits_is_asked_no_more_and_nothing_is_recorded(changed):
@@ -288,3 +290,40 @@ def test_who_quits_is_asked_no_more_and_nothing_is_recorded(changed):
     assert session.end() == 1
     assert session.text.count(QUESTION) == 1
     assert {path: path.read_bytes() for path in changed.path.glob("fixtures/*")} == before
+
+
+def test_a_review_shows_all_that_differs_before_it_asks(suite):
+    suite.write(
+        "prices.py",
+        """
+from machine import Plan
+
+plan = Plan("prices")
+
+
+@plan.state("a.first")
+def first(ctx, io, rec):
+    ctx["rows"] = {f"row-{number:02}": "x" * 80 + str(number * 1) for number in range(20)}
+
+
+@plan.state("b.second", after=[first])
+def second(ctx, io, rec):
+    ctx["word"] = "before"
+""",
+    )
+    suite.write(
+        "test_prices.py", "from prices import plan\n\n\ndef test_prices(golden):\n    golden.check(plan)\n"
+    )
+    suite.run("--golden=record-missing").assert_outcomes(passed=1)
+    suite.change("number * 1", "number * 2")
+    suite.change("before", "after")
+    text = said(suite.run())
+    assert "... and" in text
+    session = Terminal(suite, "--golden-review")
+    session.expect(QUESTION)
+    for number in range(1, 20):
+        assert f"/rows/row-{number:02}" in session.text
+        assert "x" * 80 + f'{number * 2}"' in session.text
+    assert 'NOW       "after"' in session.text
+    session.answer("n")
+    assert session.end() == 1
