@@ -38,7 +38,7 @@ RANKS = {
     **dict.fromkeys(("sync", "aio", "torture", "doctor", "testing", "cli"), 6),
     **dict.fromkeys(("machine", "__main__"), 7),
 }
-APART = {("stores", "io"), ("io", "stores"), ("testing", "cli"), ("cli", "testing")}
+APART = {("stores", "io"), ("io", "stores"), ("testing", "cli")}  # the command line has tests replay goldens
 
 
 def name_of(path: Path) -> str:

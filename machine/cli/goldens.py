@@ -62,7 +62,7 @@ def outcomes(goldens: Mapping[int, Golden], jobs: int) -> Generator[tuple[int, O
 
 
 def _of_folders(folders: Sequence[Mapping[int, Golden]]) -> Iterator[tuple[int, Outcome]]:
-    from machine.testing.golden_fresh import (  # noqa: PLC0415 - nobody else needs pytest
+    from machine.testing.fresh_process import (  # noqa: PLC0415 - nobody else needs pytest
         AS_HERE,
         Job,
         asked_in_fresh_processes,
