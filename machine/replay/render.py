@@ -71,7 +71,9 @@ def marked(divergence: Divergence, *, whole: bool = False) -> list[tuple[Mark, s
     found.extend((Mark.TEXT, line) for line in folded("  ", divergence.summary))
     found.append((Mark.TEXT, ""))
     found.extend(_sides(divergence, whole=whole))
-    found.extend((Mark.TEXT, _cut(f"  {_printable(line)}", _COLUMNS)) for line in divergence.raised)
+    found.extend(
+        (Mark.TEXT, _cut(f"  {_printable(line)}", None if whole else _COLUMNS)) for line in divergence.raised
+    )
     found.append((Mark.TEXT, ""))
     if divergence.nearest:
         found.append((Mark.TEXT, "  recorded calls that were not used:"))
