@@ -78,6 +78,8 @@ def fork_point(history: History) -> int | None:
     """
     if history.status is not RunStatus.FAILED:
         return None
+    if history.error is not None and history.error.code == Code.RECOVERY_LIMIT:
+        return history.head_seq  # its end is not shared, and nothing has failed: the next attempt is made
     failed = [
         state.failed_seq - 1
         for state in history.states.values()
