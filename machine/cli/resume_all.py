@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from machine.errors import Code, ConfigError, MachineError, PlanError, RunError,
 from machine.kernel.status import INTERRUPTED, RunStatus
 from machine.plan import Plan
 from machine.stores.base import Store
+from machine.termination import Terminated
 
 __all__ = ["resume_all"]
 
@@ -48,13 +50,24 @@ def resume_all(
             session.json({"total": 0, "counts": dict.fromkeys(("completed", *_OTHERS), 0), "runs": []})
         session.note("note", "there is no run that nobody drives")
         return Exit.OK
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         return report.of(Resuming(session, target, allow_plan_change, lease), items, jobs)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as exc:
         command = session.command("resume", "--all")
-        raise Cancelled(
+        cancelled = Cancelled(
             f"cancelled; nothing durable is lost. Continue with: {command}", details={"resume": command}
-        ) from None
+        )
+        cancelled.exit = Exit.TERMINATED if isinstance(exc, Terminated) else Exit.CANCELLED
+        raise cancelled from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(signum: int, frame: object) -> None:
+    """Stop as for Ctrl-C: the workers that drive are asked to."""
+    del frame
+    raise Terminated(signum)
 
 
 def _undriven(store: Store) -> Iterator[str]:

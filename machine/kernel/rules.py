@@ -79,6 +79,8 @@ def fork_point(history: History) -> int | None:
     """
     if history.status is not RunStatus.FAILED:
         return None
+    if history.error is not None and history.error.code == Code.RECOVERY_LIMIT:
+        return history.head_seq  # its end is not shared, and nothing has failed: the next attempt is made
     with_effects = {state_id for state_id, _, _ in history.sent}
     failed = [
         state.began_seq if calls_again else state.failed_seq

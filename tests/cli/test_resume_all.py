@@ -13,6 +13,7 @@ from crashes import left_after
 
 from machine import open_store, resolve, run
 from machine.cli import resume_all
+from machine.stores.lease import owner_here
 from machine.target import load
 
 STORE = "sqlite:///.machine/runs.db"
@@ -138,7 +139,7 @@ def test_a_run_that_is_taken_meanwhile_is_told_and_skipped(machine, left, monkey
 
     def look_and_lose(store):
         found = list(look(store))
-        store.acquire(taken, "somebody else", 60_000)
+        store.acquire(taken, owner_here(), 60_000)
         return iter(found)
 
     monkeypatch.setattr(resume_all, "_undriven", look_and_lose)
@@ -190,8 +191,12 @@ def test_a_suspended_run_goes_on_once_it_has_been_told(machine, here, write):
     assert (here / "ledger").read_text().split() == ["once", "once"]
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["from the terminal", "to the process"])
-def test_ctrl_c_stops_the_runs_cleanly(machine, here, write, whole_group):
+@pytest.mark.parametrize(
+    ("send", "signum", "code"),
+    [(os.killpg, signal.SIGINT, 130), (os.kill, signal.SIGINT, 130), (os.kill, signal.SIGTERM, 143)],
+    ids=["Ctrl-C on the terminal", "SIGINT", "SIGTERM"],
+)
+def test_ctrl_c_stops_the_runs_cleanly(machine, here, write, send, signum, code):
     write("slow.py", SLOW)
     (here / "wait").touch()
     loaded = load("slow.py", here)
@@ -214,16 +219,17 @@ def test_ctrl_c_stops_the_runs_cleanly(machine, here, write, whole_group):
         assert time.monotonic() < deadline
         assert child.poll() is None, child.stderr.read()
         time.sleep(0.02)
-    (os.killpg if whole_group else os.kill)(child.pid, signal.SIGINT)
+    send(child.pid, signum)
     _, err = child.communicate(timeout=60)
-    assert child.returncode == 130
+    assert child.returncode == code
     assert "Continue with: machine resume --all" in err
     assert "Traceback" not in err
     for run_id in ids:
         shown = machine("show", run_id, "--json").json
         assert shown["status"] == "interrupted"
-        code = shown["states"][0]["error"]["code"]
-        assert code == "attempt_interrupted", "not as one whose process has died"
+        assert shown["states"][0]["error"]["code"] == "attempt_interrupted", (
+            "not as one whose process has died"
+        )
     (here / "wait").unlink()
     assert machine("resume", "--all").code == 0
 

@@ -343,7 +343,7 @@ def as_of_before(store, run_id, length):
 
 
 def _snapshots(store, run_id):
-    walked = set()
+    walked = {}
     for entry in events(store, run_id):
         for snapshot_id in recording.snapshots(entry.event):
             for artifact_id, _ in recording.snapshot_parts(snapshot_id, store.get, walked):
