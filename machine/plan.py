@@ -17,9 +17,10 @@ import attrs
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RetryPolicy
-from machine.errors import Code, CodecError, Corruption, IdError, PlanError
+from machine.errors import Code, IdError, PlanError
 from machine.ids import OpId, StateId
 from machine.ordering import topological
+from machine.shape import order_of, parts_of, shape_of
 from machine.state import (
     DependsOnStrategy,
     Handler,
@@ -369,31 +370,3 @@ def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None
 
 def _gone(*_: Any) -> None:
     raise PlanError("the plan no longer has this state", code=Code.RECOVERY_STATE_NOT_IN_PLAN)
-
-
-def parts_of(shape: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return the metadata of the states, by id, and the edges of a `Graph.shape()`."""
-    states = {str(state["id"]): dict(state["meta"]) for state in shape["states"]}
-    return states, [(str(earlier), str(later)) for earlier, later in shape["edges"]]
-
-
-def order_of(shape: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the order of the states of a `Graph.shape()`."""
-    metas, edges = parts_of(shape)
-    return topological(list(metas), tuple(edges))
-
-
-def shape_of(plan_id: str, data: bytes) -> dict[str, Any]:
-    """Return the `Graph.shape()` that an artifact holds. Raises `Corruption` when it holds none."""
-    try:
-        shape = canonical.decode(data)
-        metas, edges = parts_of(shape)
-        if shape.keys() != {"states", "edges"} or not 0 < len(metas) == len(shape["states"]):
-            raise ValueError("its states and edges are not those of a plan")  # noqa: TRY301 - one way to refuse
-        for state_id, meta in metas.items():
-            StateId(state_id)
-            StateMeta().as_recorded(meta)
-        topological(list(metas), tuple(edges))
-    except (CodecError, LookupError, TypeError, ValueError, AttributeError) as exc:
-        raise Corruption(f"artifact {plan_id} is no plan", code=Code.ARTIFACT_CORRUPT) from exc
-    return dict(shape)

@@ -28,7 +28,7 @@ RANKS = {
     ),
     **dict.fromkeys(
         (
-            *("config", "plan", "state", "ordering", "events", "codec", "catalogue", "secrets"),
+            *("config", "plan", "shape", "state", "ordering", "events", "codec", "catalogue", "secrets"),
             *("causes", "failure_info", "failures", "retry_after", "strict_converter", "typed_values"),
         ),
         1,

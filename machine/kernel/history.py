@@ -79,8 +79,7 @@ class History:
     """True when that is another one than it was started with."""
     waits: tuple[Wait, ...] = ()
     """What a suspended run waits for."""
-    waited_for: frozenset[str] = frozenset()
-    """The keys of the effects among that."""
+    waited_for: frozenset[str] = frozenset()  # the keys of the effects among that
     cancelling: bool = False
     """True when an attempt was cut because the run is to end cancelled."""
     final_snapshot_id: str | None = None

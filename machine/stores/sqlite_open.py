@@ -124,9 +124,8 @@ def _opened(
     try:
         if (identify(conn, str(path)) or create) and wal:
             _use_wal(conn)
-        if conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            # the rollback journal is as durable as the write-ahead log under FULL, and no less
-            conn.execute("PRAGMA synchronous = FULL")
+        else:
+            _wait_in_full(conn)
         migrate(conn, str(path), create=create)
     except BaseException:
         conn.close()
@@ -144,6 +143,13 @@ def _use_wal(conn: sqlite3.Connection) -> None:
     except sqlite3.OperationalError as exc:
         if sqlite_code(exc) & 0xFF != sqlite3.SQLITE_READONLY:
             raise
+    _wait_in_full(conn)
+
+
+def _wait_in_full(conn: sqlite3.Connection) -> None:
+    """Wait for the disk at every commit on the rollback journal: so it is as durable as the write-ahead log."""
+    if conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        conn.execute("PRAGMA synchronous = FULL")
 
 
 def _leave_wal(path: Path, busy_timeout: float) -> None:
