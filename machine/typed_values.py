@@ -149,6 +149,8 @@ def _lost(value: Any, back: Any) -> str | None:
             if value.fold != back.fold:
                 return f"{name} loses its fold"
             if not _same_zone(value.tzinfo, back.tzinfo):
+                if getattr(value.tzinfo, "key", None):  # a model writes its times by itself
+                    return f"{name} loses its ZoneInfo; write the zone's key beside the time"
                 zone = _name(value.tzinfo)
                 return f"{name} loses its {zone}; use a ZoneInfo with a key, or a timezone without a name"
         case float() if value == 0 and not _equal(value, back):
