@@ -70,7 +70,7 @@ if __name__ == "__main__":
     with open_store("sqlite:///runs.db") as store:
         try:
             if way == "run":
-                config = machine.RunConfig(undeclared_io="allow", durability="facts")
+                config = machine.RunConfig(undeclared_io="allow")
                 print(machine.run(plan, store=store, config=config, lease=float(lease)).status)
             else:
                 (row,) = store.list_runs().rows

@@ -49,6 +49,7 @@ class Campaign:
         """Let one run go from life to life until it has ended."""
         run_id = self.graves.begin()
         returned = self.returned[run_id] = set()
+        self.graves.config["durability"] = self.draw.choice(["effects", "states", "facts"])
         while run_id not in self.ended:
             kind = self.draw.choice(self.wanted() or [None])
             if kind == "just after an effect":
