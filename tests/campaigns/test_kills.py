@@ -69,11 +69,14 @@ class Campaign:
         """Note what the log that a kill left does not know."""
         log = self.graves.left(run_id)
         self.heads.append(len(log))
-        history = fold(log)
-        for intent in history.uncertain.values():
-            known = intent.idempotency_key in returned
-            self.lost += [intent.idempotency_key] * known
-            self.hidden += not known
+        intents = [entry.event for entry in log if entry.event.type == "effect_intended"]
+        uncertain = fold(log).uncertain
+        # one whose answer was hidden may have been sent again since, and that one have returned
+        answered = {intent.idempotency_key for intent in intents if intent.key not in uncertain}
+        for intent in uncertain.values():
+            lost = intent.idempotency_key in returned - answered
+            self.lost += [intent.idempotency_key] * lost
+            self.hidden += not lost
 
     def check(self, run_id):
         """Return how often each effect of a run has been made, and say what is wrong with its log."""
