@@ -119,6 +119,9 @@ class Job:
         """Return a session like that of `config`, or that of a worker of pytest-xdist."""
         options = {name: value for name, value in vars(config.option).items() if _is_plain(value)}
         options.pop("file_or_dir", None)
+        plugins = list(config.option.plugins or ())
+        if "machine" not in plugins:  # the name of the entry point: pytest refuses one plugin under two names
+            plugins.append("machine.testing.plugin")
         given = {
             "options": {
                 **options,
@@ -126,7 +129,7 @@ class Job:
                 "rootdir": str(config.rootpath),
                 "inifilename": str(config.inipath) if config.inipath else None,
             },
-            "plugins": [*(config.option.plugins or ()), "machine.testing.plugin"],
+            "plugins": plugins,
             "args": list(map(str, config.args)),
             "argv": list(sys.argv),
             "path": list(sys.path),

@@ -27,6 +27,9 @@ __all__ = ["check"]
 _WITHOUT: Final = ("terminal", "pytest_cov")
 """Plugins that have nothing to say there, and one that measures, whether it is in a worker or not."""
 
+_IMPORTED_BEFORE: Final = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+"""What this module imports was imported before pytest could rewrite it, which a project may call an error."""
+
 _LINES: Final = 12
 
 
@@ -36,7 +39,7 @@ def check(job: Mapping[str, Any], out: TextIO, set_date: Callable[[int], None] |
     With `set_date`, each replay begins at the instant at which its recording began.
     """
     found = _Found(job, out, set_date)
-    plugins = [part for name in job["plugins"] for part in ("-p", name)]
+    plugins = [*_IMPORTED_BEFORE, *(part for name in job["plugins"] for part in ("-p", name))]
     without = [part for name in _WITHOUT for part in ("-p", f"no:{name}")]
     try:
         if job["worker"] is None:
