@@ -26,6 +26,7 @@ from machine.replay.divergence import DivergenceKind
 from machine.replay.reproduce import ReplayResult
 from machine.replay.verify import Problem, VerifyResult
 from machine.stores.base import Store
+from machine.termination import Terminated
 
 __all__ = [
     "Elsewhere",
@@ -156,7 +157,7 @@ class WithPlan(Look):
                 plan = self._plan(target)
                 with progress.watching_quietly(quiet=True) as reporter:
                     verdict, code, result = self.done(store, run_id, plan, reporter)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             raise
         except BaseException as exc:  # noqa: BLE001 - whatever it is, the other runs are looked at
             return self.failed(exc, place)

@@ -23,6 +23,7 @@ from machine.errors import Code, ConfigError, MachineError, PlanError, RunError,
 from machine.kernel.status import INTERRUPTED, RunStatus
 from machine.plan import Plan
 from machine.stores.base import Store
+from machine.stores.lease import lease_is_held
 from machine.termination import Terminated
 
 __all__ = ["resume_all"]
@@ -76,7 +77,7 @@ def _undriven(store: Store) -> Iterator[str]:
     while True:
         page = store.list_runs(limit=_PAGE, cursor=cursor)
         for row in page.rows:
-            waited = row.status == RunStatus.SUSPENDED and store.lease_of(row.run_id) is None
+            waited = row.status == RunStatus.SUSPENDED and not lease_is_held(store.lease_of(row.run_id))
             if row.status == INTERRUPTED or (waited and _is_answered(store, row.run_id)):
                 yield row.run_id
         cursor = page.cursor
@@ -134,6 +135,8 @@ class Resuming(WithPlan):
                     lease=self.lease,
                     reporter=reporter,
                 )
+        except Terminated:
+            raise
         except SystemExit as exc:
             raise RunError(
                 f"run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",

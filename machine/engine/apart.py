@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from machine.engine.cancellation import Cancellations
 
-__all__ = ["HELD_SECONDS", "Apart", "Timed"]
+__all__ = ["Apart", "Timed"]
 
 HELD_SECONDS: Final = 1.0
 """How long a handler may keep the event loop from everything else before that is told of."""
@@ -58,13 +58,16 @@ class Apart:
 
 
 class Timed(Apart):
-    """The same, with `held` told of each step in which the event loop could not go on for long, in seconds."""
+    """The same, with `held` told of each step that kept the event loop for long, in seconds.
 
-    __slots__ = ("_held",)
+    `waited` says for how many seconds the loop has waited for the engine so far: that is no handler's doing.
+    """
 
-    def telling(self, held: Callable[[float], None]) -> Self:
+    __slots__ = ("_held", "_waited")
+
+    def telling(self, held: Callable[[float], None], waited: Callable[[], float]) -> Self:
         """Return this, with whom it tells."""
-        self._held = held
+        self._held, self._waited = held, waited
         return self
 
     def __next__(self) -> Any:
@@ -80,12 +83,13 @@ class Timed(Apart):
         return self._timed(self._steps.throw, *exc)
 
     def _timed(self, step: Callable[..., Any], *args: Any) -> Any:
-        began = monotonic()
+        began = monotonic() - self._waited()
         try:
             return self._context.run(step, *args)
         finally:
-            if monotonic() - began >= HELD_SECONDS:
-                self._held(monotonic() - began)
+            seconds = monotonic() - self._waited() - began
+            if seconds >= HELD_SECONDS:
+                self._held(seconds)
 
 
 async def _steps(function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:

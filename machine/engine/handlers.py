@@ -16,7 +16,7 @@ import attrs
 from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
-from machine.engine.apart import HELD_SECONDS, Apart, Timed
+from machine.engine.apart import Apart, Timed
 from machine.engine.blocking import call_in_thread
 from machine.engine.cancellation import Cancellations
 from machine.engine.recorder import Recorder
@@ -130,13 +130,11 @@ class Doorkeeper:
     def _apart(self, scope: AttemptScope, cancellations: Cancellations, *call: Any) -> Apart:
         if self._waited is None:
             return Apart(cancellations, *call)
-        return Timed(cancellations, *call).telling(functools.partial(self._held, scope, self._waited()))
+        return Timed(cancellations, *call).telling(functools.partial(self._held, scope), self._waited)
 
-    def _held(self, scope: AttemptScope, waited: float, seconds: float) -> None:
-        seconds -= self._waited() - waited if self._waited is not None else 0.0
-        if seconds >= HELD_SECONDS:
-            with self._told():
-                self._reporter.held(scope.state.id, seconds)
+    def _held(self, scope: AttemptScope, seconds: float) -> None:
+        with self._told():
+            self._reporter.held(scope.state.id, seconds)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from machine.ids import ArtifactId, RunId
 from machine.kernel.index import RunRow
 from machine.kernel.status import INTERRUPTED, RunStatus
 from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact, ArtifactKind, StoredEvent
-from machine.stores.lease import HeldLease, Lease
+from machine.stores.lease import HeldLease, Lease, lease_is_held
 
 __all__ = [
     "MAX_SEQ",
@@ -138,9 +138,9 @@ def unknown_cursor(cursor: str) -> UsageError:
     return UsageError(f"cursor {cursor!r} is not one that a page of runs returned")
 
 
-def as_told(row: RunRow, held: Callable[[], HeldLease | None]) -> RunRow:
-    """Return an index row as it is told: a running run is interrupted when nobody holds its lease."""
-    if row.status == RunStatus.RUNNING and held() is None:
+def as_told(row: RunRow, held: Callable[[], HeldLease | None], clock: Callable[[], int]) -> RunRow:
+    """Return an index row as it is told: a running run is interrupted when nobody seems to hold its lease."""
+    if row.status == RunStatus.RUNNING and not lease_is_held(held(), clock()):
         return row._replace(status=INTERRUPTED)
     return row
 

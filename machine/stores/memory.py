@@ -257,7 +257,7 @@ class MemoryStore:
         return RunPage(rows=rows[:limit], cursor=rows[limit - 1].run_id if len(rows) > limit else None)
 
     def _told(self, row: RunRow) -> RunRow:
-        return as_told(row, lambda: self.lease_of(row.run_id))
+        return as_told(row, lambda: self.lease_of(row.run_id), self.clock)
 
     def run_row(self, run_id: str) -> RunRow:
         """Return one run's row of the index, as `list_runs` tells it. Raises `NotFound`."""

@@ -6,6 +6,7 @@ control. It must never acknowledge what a crash could take back, and never let a
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -328,7 +329,8 @@ class SqliteStore:
         return int(found[0])
 
     def _told(self, conn: sqlite3.Connection, row: RunRow) -> RunRow:
-        return as_told(row, lambda: sqlite_lease.lease_of(conn, self._name, row.run_id, self._left_ms))
+        held = functools.partial(sqlite_lease.lease_of, conn, self._name, row.run_id, self._left_ms)
+        return as_told(row, held, self.clock)
 
     def run_row(self, run_id: str) -> RunRow:
         """Return one run's row of the index, as `list_runs` tells it. Raises `NotFound`."""

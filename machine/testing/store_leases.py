@@ -199,6 +199,18 @@ class LeaseConformance(SharedStoreConformance):
             _refused(Code.RUN_LEASED, other.acquire, RUN, "another", TTL)
         assert store.acquire(RUN, "another", TTL).epoch == 2  # noqa: PLR2004 - the second
 
+    def test_a_run_whose_lease_was_not_renewed_is_shown_as_interrupted(
+        self, store: Store, clock: Clock
+    ) -> None:
+        """Also by a handle that has not watched it, for which it keeps others out still."""
+        lease = store.acquire(RUN, "one", TTL)
+        store.append(RUN, 0, log_of(RUN, 1), lease=lease)
+        assert store.run_row(RUN).status == "running"
+        clock.now += 2 * TTL
+        assert store.run_row(RUN).status == "interrupted"
+        assert [row.run_id for row in store.list_runs(status="interrupted").rows] == [RUN]
+        assert store.lease_of(RUN) is not None
+
     @pytest.mark.parametrize("step", [0, -1_000, 1_000])
     def test_renewing_gives_it_its_time_again(
         self, store: Store, clock: Clock, boot_clock: Clock, step: int
