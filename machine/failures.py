@@ -117,6 +117,13 @@ def orphaned(state_id: str) -> ErrorInfo:
     return refused(text, Code.ORPHAN_ATTEMPT_RECOVERED, retryable=True)
 
 
+def interrupted(state_id: str, *, cancelled: bool) -> ErrorInfo:
+    """Return the error of an attempt that was ended from outside: by a cancel of its run, or for now."""
+    if cancelled:
+        return refused(f"the run was cancelled in {state_id}", Code.RUN_CANCELLED)
+    return refused(f"the attempt of {state_id} was interrupted", Code.ATTEMPT_INTERRUPTED, retryable=True)
+
+
 def trace(exc: BaseException) -> str:
     """Return where an exception was raised: file, line and function of the user's innermost frames, one a line.
 

@@ -246,4 +246,4 @@ def _row(log: RunLog, index: int) -> tuple[Cell, ...]:
 
 def _changed(config: RunConfig) -> dict[str, Any]:
     default = codec.to_json(RunConfig())
-    return {name: value for name, value in codec.to_json(config).items() if value != default[name]}
+    return {name: value for name, value in codec.to_json(config).items() if value != default.get(name)}

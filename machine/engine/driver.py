@@ -29,7 +29,7 @@ from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.second import Second
 from machine.engine.side_by_side import side_by_side
-from machine.errors import Code, ErrorInfo, StateError
+from machine.errors import ErrorInfo, StateError
 from machine.events import (
     ArtifactKind,
     Event,
@@ -44,7 +44,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.failures import orphaned, refused
+from machine.failures import interrupted, orphaned
 from machine.io.begun_tasks import BEGUN, notice_tasks
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope, Payloads, Quiet, running_tasks
@@ -265,7 +265,9 @@ class Run:
         except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()) as exc:
             self.refuse_if_aborted()
             if self.live:  # in replay nobody cuts an attempt that was not cut when it was recorded
-                await self._emit(StateFailed(state.id, self._cut(state)))
+                await self._emit(
+                    StateFailed(state.id, interrupted(state.id, cancelled=self.control.cancelling))
+                )
             raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
         self.refuse_if_aborted()
         await self.log.emit([ending], payloads, info)
@@ -306,11 +308,6 @@ class Run:
         else:
             self.schedule.frontier.know(snapshot)
         return ended
-
-    def _cut(self, state: PlanState) -> ErrorInfo:
-        if self.control.cancelling:
-            return refused(f"the run was cancelled in {state.id}", Code.RUN_CANCELLED)
-        return refused(f"the attempt of {state.id} was interrupted", Code.ATTEMPT_INTERRUPTED, retryable=True)
 
     def refuse_if_aborted(self) -> None:
         """Raise why the run cannot go on, whatever a handler made of it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -10,37 +9,36 @@ from typing import Any, Final
 import anyio
 import attrs
 
-from machine import canonical, codec
 from machine.catalogue import Catalogue
-from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
+from machine.config import Durability, RunConfig, Target, check_startable
 from machine.engine import reading
 from machine.engine.driven import Opening
 from machine.engine.driver import Run
 from machine.engine.fork_log import ForkLog, past_of
 from machine.engine.keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.log import LiveLog
+from machine.engine.opening import check_skip_tags, opening_for
 from machine.engine.past import SharedPast
 from machine.engine.plan_change import check_plan, recorded_shape
-from machine.engine.provenance import provenance
 from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.second import SecondOf, second_of
 from machine.engine.transports import opened
-from machine.errors import CanonicalError, Code, Concurrency, ConfigError, ErrorInfo, RunError, UsageError
-from machine.events import STOPPED_CODES, ArtifactKind, EffectWait, Wait
-from machine.ids import STANDARD_TAGS, ContextKey, OpId, RunId
+from machine.errors import Code, Concurrency, ErrorInfo, RunError, UsageError
+from machine.events import STOPPED_CODES, EffectWait, Wait
+from machine.ids import RunId
 from machine.io.live import LiveIo
 from machine.io.programs import end_left, run_of_programs
 from machine.io.provider import IoProvider
-from machine.io.scope import AttemptScope, Payloads
+from machine.io.scope import AttemptScope
 from machine.io.shared import SharedIo
 from machine.io.transport import Transports
 from machine.kernel.history import History, StateStatus
 from machine.kernel.rules import fork_point
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, order_of
-from machine.secrets.vault import Vault, refuse_in_manifest
+from machine.secrets.vault import Vault
 from machine.stores.base import ZERO_CHAIN, Store
 
 __all__ = [
@@ -48,7 +46,6 @@ __all__ = [
     "Watched",
     "check_store",
     "drive",
-    "opening_of",
     "refuse_used",
     "result_of",
     "resume",
@@ -130,12 +127,12 @@ async def run(
     check_store(store)
     config = config or RunConfig()
     check_startable(config)
-    _check_skip_tags(graph, config)
+    check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
     watched = Watched(
         Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
     )
-    opening = _opening(graph, config, {} if input is None else input, target, invocation_key)
+    opening = opening_for(graph, config, {} if input is None else input, target, invocation_key)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     if invocation_key is not None:
         return await _invoked(graph, store, chosen, invocation_key, watched, config=config, opening=opening)
@@ -261,59 +258,6 @@ def check_store(store: object) -> None:
     if not isinstance(store, Store):
         hint = f"open it first: with open_store({store!r}) as store" if isinstance(store, str) else None
         raise UsageError(f"store must be a Store, not {type(store).__name__}", hint=hint)
-
-
-def _check_skip_tags(graph: Graph, config: RunConfig) -> None:
-    """Refuse a tag that no state carries: mistyped, it would run what was to be skipped."""
-    carried = {str(tag) for state in graph.states.values() for tag in state.meta.tags}
-    for tag in config.skip_tags:
-        if tag not in carried | STANDARD_TAGS:
-            near = difflib.get_close_matches(tag, sorted(carried | STANDARD_TAGS), 1)
-            hint = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else f"its tags are {', '.join(sorted(carried)) or 'none'}"
-            )
-            raise ConfigError(f"no state of {graph.op_id} carries the tag {str(tag)!r} to skip", hint=hint)
-
-
-def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
-    """Return what a run of `manifest` begins with, provenance left out: as a replay needs it."""
-    payloads = Payloads()
-    manifest_id = payloads.add(ArtifactKind.MANIFEST, canonical.encode(codec.to_json(manifest)))
-    payloads.add(ArtifactKind.PLAN, graph.shape_bytes)
-    return Opening(manifest, manifest_id, payloads, {}, _writes(manifest.input_params))
-
-
-def _opening(
-    graph: Graph, config: RunConfig, params: Any, target: Target | None, invocation_key: str | None
-) -> Opening:
-    if not isinstance(params, Mapping):
-        raise UsageError(
-            f"the input must be a JSON object, not {type(params).__name__}", code=Code.INVALID_INPUT
-        )
-    manifest = RunManifest(
-        op_id=OpId(graph.op_id), op_version=graph.version, input_params=dict(params), run_config=config
-    )
-    try:
-        opening = opening_of(graph, manifest)
-    except CanonicalError as exc:
-        raise CanonicalError(exc.path.replace("$.input_params", "$"), exc.problem) from None
-    refuse_in_manifest(config.secrets, params)
-    built = canonical.encode(codec.to_json(provenance(graph, target)))
-    info = {"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)}
-    if invocation_key is not None:
-        if not isinstance(invocation_key, str) or not invocation_key or not invocation_key.isprintable():
-            raise UsageError(
-                f"the invocation key must be a non-empty printable string, not {invocation_key!r}",
-                code=Code.INVALID_INVOCATION_KEY,
-            )
-        info["invocation_key"] = invocation_key
-    return attrs.evolve(opening, info=info)
-
-
-def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:
-    return {str(ContextKey(key)): canonical.encode(value) for key, value in params.items()}
 
 
 async def drive(

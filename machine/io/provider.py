@@ -28,6 +28,7 @@ from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, is_namespace
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
+from machine.kernel.reuse import reusable
 from machine.plan import SideEffects
 from machine.secrets.handle import Secret, handle_text
 from machine.secrets.vault import SECRET
@@ -330,8 +331,13 @@ class IoProvider(ABC):
         if scope.reads_only:  # how the world stood before the crash is not what it is asked
             return None
         occurrence = int(call.key.rpartition("/")[2])
-        return scope.log.history.reusable(
-            scope.state.id, call.namespace, call.digest, occurrence, keeps_all=scope.keeps_all
+        return reusable(
+            scope.log.history,
+            scope.state.id,
+            call.namespace,
+            call.digest,
+            occurrence,
+            keeps_all=scope.keeps_all,
         )
 
     def _result(self, fact: FactRecorded) -> IoResult:

@@ -12,9 +12,9 @@ from machine.config import BuildProvenance, RunConfig, RunManifest, UndeclaredIo
 from machine.engine import reading
 from machine.engine.checking import LogCheck
 from machine.engine.driver import Run
+from machine.engine.opening import opening_of
 from machine.engine.provided import Provided, recorded_levels, recorded_transports
 from machine.engine.reporter import Reporter
-from machine.engine.runs import opening_of
 from machine.engine.transports import unopened
 from machine.errors import Code, Corruption, LogError, MachineError, NotFound, PlanError
 from machine.events import Entry, RunStarted

@@ -41,7 +41,6 @@ from machine.stores.checks import (
 )
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, wall_clock
 from machine.stores.sqlite_check import problems_of
-from machine.stores.sqlite_errors import SQLITE_FAILURES, store_error
 from machine.stores.sqlite_open import connect, open_database
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
 from machine.stores.sqlite_session import Session, url_of
@@ -376,16 +375,10 @@ class SqliteStore:
             found = self._session.out_of_place()
         if found:
             return [str(found)]
-        try:
-            conn = connect(self._path, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
-        except SQLITE_FAILURES as exc:
-            return [str(store_error(exc, self._name))]
-        try:
-            return problems_of(conn, self._path)
-        except SQLITE_FAILURES as exc:
-            return [str(store_error(exc, self._name))]
-        finally:
-            conn.close()
+        connected = functools.partial(
+            connect, self._path, synchronous=self._synchronous, busy_timeout=self._busy_timeout
+        )
+        return problems_of(connected, self._path, self._name)
 
     def close(self) -> None:
         """Release the store; twice is harmless."""

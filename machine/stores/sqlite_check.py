@@ -6,21 +6,33 @@ failing on it.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from machine.errors import Corruption
 from machine.kernel.index import advance
-from machine.stores.sqlite_errors import SQLITE_FAILURES
+from machine.stores.sqlite_errors import SQLITE_FAILURES, store_error
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
 from machine.stores.sqlite_schema import MIGRATIONS, read_as_newest, schema_of, version_of
 
 __all__ = ["problems_of"]
 
 
-def problems_of(conn: sqlite3.Connection, path: Path) -> list[str]:
-    """Return one sentence for each thing that is wrong; empty when the file is sound."""
+def problems_of(connected: Callable[[], sqlite3.Connection], path: Path, name: str) -> list[str]:
+    """Return one sentence for each thing that is wrong; empty when the file is sound.
+
+    `connected` opens it, and `name` is what the store is called in a sentence.
+    """
+    try:
+        with contextlib.closing(connected()) as conn:
+            return _problems(conn, path)
+    except SQLITE_FAILURES as exc:
+        return [str(store_error(exc, name))]
+
+
+def _problems(conn: sqlite3.Connection, path: Path) -> list[str]:
     if 0 < (version := version_of(conn)) < len(MIGRATIONS):
         read_as_newest(conn, version)
     conn.execute("BEGIN")

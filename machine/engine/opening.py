@@ -1,0 +1,76 @@
+"""What a new run begins with: its manifest, its plan, its first context, and where it came from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from machine import canonical, codec
+from machine.config import RunConfig, RunManifest, Target
+from machine.engine.driven import Opening
+from machine.engine.provenance import provenance
+from machine.errors import CanonicalError, Code, ConfigError, UsageError
+from machine.events import ArtifactKind
+from machine.ids import STANDARD_TAGS, ContextKey, OpId
+from machine.io.scope import Payloads
+from machine.plan import Graph
+from machine.secrets.vault import refuse_in_manifest
+
+__all__ = ["check_skip_tags", "opening_for", "opening_of"]
+
+
+def check_skip_tags(graph: Graph, config: RunConfig) -> None:
+    """Refuse a tag that no state carries: mistyped, it would run what was to be skipped."""
+    carried = {str(tag) for state in graph.states.values() for tag in state.meta.tags}
+    for tag in config.skip_tags:
+        if tag not in carried | STANDARD_TAGS:
+            near = difflib.get_close_matches(tag, sorted(carried | STANDARD_TAGS), 1)
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"its tags are {', '.join(sorted(carried)) or 'none'}"
+            )
+            raise ConfigError(f"no state of {graph.op_id} carries the tag {str(tag)!r} to skip", hint=hint)
+
+
+def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
+    """Return what a run of `manifest` begins with, provenance left out: as a replay needs it."""
+    payloads = Payloads()
+    manifest_id = payloads.add(ArtifactKind.MANIFEST, canonical.encode(codec.to_json(manifest)))
+    payloads.add(ArtifactKind.PLAN, graph.shape_bytes)
+    return Opening(manifest, manifest_id, payloads, {}, _writes(manifest.input_params))
+
+
+def opening_for(
+    graph: Graph, config: RunConfig, params: Any, target: Target | None, invocation_key: str | None
+) -> Opening:
+    """Return what a new run begins with. Raises `UsageError` and `CanonicalError` for its input or its key."""
+    if not isinstance(params, Mapping):
+        raise UsageError(
+            f"the input must be a JSON object, not {type(params).__name__}", code=Code.INVALID_INPUT
+        )
+    manifest = RunManifest(
+        op_id=OpId(graph.op_id), op_version=graph.version, input_params=dict(params), run_config=config
+    )
+    try:
+        opening = opening_of(graph, manifest)
+    except CanonicalError as exc:
+        raise CanonicalError(exc.path.replace("$.input_params", "$"), exc.problem) from None
+    refuse_in_manifest(config.secrets, params)
+    built = canonical.encode(codec.to_json(provenance(graph, target)))
+    info = {"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)}
+    if invocation_key is not None:
+        if not isinstance(invocation_key, str) or not invocation_key or not invocation_key.isprintable():
+            raise UsageError(
+                f"the invocation key must be a non-empty printable string, not {invocation_key!r}",
+                code=Code.INVALID_INVOCATION_KEY,
+            )
+        info["invocation_key"] = invocation_key
+    return attrs.evolve(opening, info=info)
+
+
+def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:
+    return {str(ContextKey(key)): canonical.encode(value) for key, value in params.items()}
