@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import machine
+from machine.cli import progress
 from machine.cli.failures import Exit
 from machine.cli.input import json_input
 from machine.cli.log import wait_text
@@ -49,11 +50,11 @@ def resolve(
     if (outcome is None) != not_done:
         raise UsageError("say what became of the effect: either --outcome JSON or --not-done")
     with session.writing(run) as (store, run_id):
-        if outcome is None:
-            waits = machine.resolve(run_id, key, store=store, not_done=True)
-        else:
-            told = json_input(outcome, "the outcome", Code.INVALID_EFFECT_OUTCOME)
-            waits = machine.resolve(run_id, key, store=store, outcome=told)
+        word = {"not_done": True}
+        if outcome is not None:
+            word = {"outcome": json_input(outcome, "the outcome", Code.INVALID_EFFECT_OUTCOME)}
+        with progress.watching_quietly(quiet=session.as_json) as reporter:
+            waits = machine.resolve(run_id, key, store=store, reporter=reporter, **word)
         if session.as_json:
             session.json({"run_id": run_id, "waits": [to_json(wait) for wait in waits]})
         else:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from multiprocessing import resource_tracker
@@ -101,8 +102,9 @@ class _Pool:
                     if worker.process.pid is not None:
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(worker.process.pid, signal.SIGINT)
+                deadline = time.monotonic() + _SECONDS_TO_STOP  # for all of them: they stop at the same time
                 for worker in self.workers:
-                    worker.process.join(_SECONDS_TO_STOP)
+                    worker.process.join(max(deadline - time.monotonic(), 0))
         finally:
             for worker in self.workers:
                 worker.process.kill()

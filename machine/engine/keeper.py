@@ -17,7 +17,7 @@ import anyio
 from machine.engine.control import Control
 from machine.errors import Code, Concurrency, StoreError, UsageError
 from machine.stores.base import Store
-from machine.stores.lease import MAX_TTL_MS, Lease, owner_here
+from machine.stores.lease import MAX_TTL_MS, Driver, Lease, driver_of, owner_here
 
 __all__ = ["CANCEL", "LEASE_SECONDS", "Keeper", "keeper_of", "lease_ms_of"]
 
@@ -49,7 +49,8 @@ class Keeper:
     """Takes the lease of a run when made, raising `Concurrency` (`run_leased`) when somebody drives it.
 
     The lease is owned by the keeper's thread: it lives exactly as long as somebody drives the run, whatever
-    becomes of the store in which the lease is to be given back.
+    becomes of the store in which the lease is to be given back. It is renewed from then on, also while nothing is
+    driven yet: what comes before may take longer than the lease.
     """
 
     def __init__(self, store: Store, run_id: str, lease_ms: int = int(LEASE_SECONDS * 1000)) -> None:
@@ -59,7 +60,8 @@ class Keeper:
         self._renew_seconds = lease_ms / 1000 / _RENEWALS
         self._heard = 0
         self._owner = ""
-        self._named, self._begun, self._stopping = threading.Event(), threading.Event(), threading.Event()
+        self._listening = False
+        self._named, self._taken, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._live, name="machine lease keeper", daemon=True)
         self._thread.start()
         self._named.wait()
@@ -68,6 +70,7 @@ class Keeper:
         except BaseException:
             self._end()
             raise
+        self._taken.set()
 
     def __enter__(self) -> Self:
         return self
@@ -77,21 +80,21 @@ class Keeper:
         with contextlib.suppress(StoreError):  # with its thread a driver loses its lease all the same
             self._store.release(self.lease)
 
-    def keep(self, *, listen_now: bool) -> None:
-        """Begin to renew and to listen; with `listen_now`, hear first what was said before."""
-        if listen_now:
-            self._listen()
-        self._begun.set()
+    def listen(self, *, from_the_start: bool) -> None:
+        """Begin to listen to the inbox; `from_the_start` says to hear first what was said before."""
+        if from_the_start:
+            self._hear()
+        self._listening = True
 
     def _end(self) -> None:
         self._stopping.set()
-        self._begun.set()
+        self._taken.set()
         self._thread.join()
 
     def _live(self) -> None:
         self._owner = owner_here()
         self._named.set()
-        self._begun.wait()
+        self._taken.wait()
         try:
             self._keep()
         except BaseException as exc:  # noqa: BLE001 - a run that nobody keeps must not go on
@@ -104,13 +107,14 @@ class Keeper:
                 if time.monotonic() - renewed >= self._renew_seconds:
                     self._store.renew(self.lease)
                     renewed = time.monotonic()
-                self._listen()
+                if self._listening:
+                    self._hear()
             except Concurrency:
                 raise
             except StoreError:  # the run meets it at its next append, or it has passed by then
                 continue
 
-    def _listen(self) -> None:
+    def _hear(self) -> None:
         for message in self._store.inbox(self.run_id, self._heard):
             self._heard = message.number
             if message.kind == CANCEL:
@@ -126,7 +130,7 @@ async def keeper_of(
     is told that this is waited for, and for how many seconds. Raises `Concurrency` (`run_leased`) as soon as the
     driver is known to be alive: by the system, or by a renewal.
     """
-    before: int | None = None
+    waited = False
     while True:
         try:
             return Keeper(store, run_id, lease_ms)
@@ -134,12 +138,15 @@ async def keeper_of(
             left = (exc.info.details or {}).get("expires_in_ms")
             if exc.code != Code.RUN_LEASED or left is None:
                 raise
-            if before is not None and left >= before:
+            if waited:
                 exc.hint = (
                     "it has just renewed its lease, so it is alive: wait until it has finished, or stop it"
                 )
                 raise
-            if before is None:
-                waiting(exc, left / 1000)
-            before = left
-        await anyio.sleep(min(left / 1000, _LISTEN_SECONDS))
+            waiting(exc, left / 1000)
+        waited = True
+        held = store.lease_of(run_id)
+        while held is not None and driver_of(held.owner) is Driver.UNKNOWN:
+            await anyio.sleep(_LISTEN_SECONDS)
+            if store.lease_of(run_id) != held:
+                break

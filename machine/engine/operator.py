@@ -36,13 +36,20 @@ _UNSAID: Final = object()
 
 
 async def resolve(
-    run_id: str, key: str, *, store: Store, outcome: Any = _UNSAID, not_done: bool = False
+    run_id: str,
+    key: str,
+    *,
+    store: Store,
+    outcome: Any = _UNSAID,
+    not_done: bool = False,
+    reporter: Reporter | None = None,
 ) -> tuple[Wait, ...]:
     """Tell a suspended run what became of an effect, and return what it still waits for.
 
     `key` is the key of the effect's fact, or the beginning of it. `outcome` is the response to the effect, as
     JSON (for HTTP an object with any of `status`, `json`, `text` and `headers` will do); `not_done` says that it
     did not happen and may be sent again. Either becomes a fact of the run, once; `resume` goes on from there.
+    `reporter` is told when the lease of a driver that nobody can see from here has to be waited out first.
     Raises `NotFound`, `RunError` (`effect_not_uncertain`) when the run does not wait for that effect, `UsageError`
     (`invalid_effect_outcome`), and `Concurrency` when somebody drives the run. Then nothing is written.
     """
@@ -50,7 +57,7 @@ async def resolve(
         raise UsageError("say what became of the effect: either its outcome or that it was not done")
     reading.require_run(store, run_id)
     lease_ms = lease_ms_of(LEASE_SECONDS)
-    with await keeper_of(store, run_id, lease_ms, Reporter().leased) as keeper:
+    with await keeper_of(store, run_id, lease_ms, (reporter or Reporter()).leased) as keeper:
         history, chain = reading.folded(store, run_id)
         intent = history.uncertain[_waited_for(history, key)]
         request = canonical.decode_stored(intent.request_digest, store.get(intent.request_digest))

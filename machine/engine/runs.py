@@ -305,7 +305,7 @@ async def drive(
             if begin is not None:
                 begin(log)
             watched.reporter.starting(keeper.run_id, graph)
-            keeper.keep(listen_now=opening is None)
+            keeper.listen(from_the_start=opening is None)
             driven = Run(
                 graph=graph,
                 config=config,

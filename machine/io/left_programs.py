@@ -23,7 +23,9 @@ from machine import process_identity
 __all__ = ["Left", "end_all", "folder_at", "folders", "left_by", "left_in"]
 
 _SECONDS_TO_END: Final = 10.0
-_LOOK_SECONDS: Final = 0.01
+_FIRST_LOOK_SECONDS: Final = 0.01
+_LOOK_SECONDS: Final = 0.2
+"""The longest between two looks: each reads every descriptor of every process."""
 
 
 class Left(NamedTuple):
@@ -96,10 +98,12 @@ def end_all(programs: list[Left], *, at_once: bool = False) -> list[Left]:
     `at_once` says that their driver was alive a moment ago, so that no pid can have been used again since.
     """
     deadline = time.monotonic() + _SECONDS_TO_END
+    pause = _FIRST_LOOK_SECONDS
     while programs and time.monotonic() < deadline:
         programs = [left for left in programs if not _is_gone(left, at_once=at_once)]
         if programs:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, _LOOK_SECONDS)
     return programs
 
 

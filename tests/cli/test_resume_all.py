@@ -171,14 +171,19 @@ def test_a_run_that_kills_its_process_stops_no_other_and_ends_at_its_limit(machi
     assert machine("verify", deadly).code == machine("replay", deadly).code == 0
 
 
-def test_a_suspended_run_goes_on_once_it_has_been_told(machine, here, write):
+@pytest.fixture
+def cut(write, here):
+    """Give a run that died after it had sent an effect."""
     write("asks.py", ASKS)
     loaded = load("asks.py", here)
     with open_store(STORE, create=True) as store:
         done = run(loaded.plan, store=store, target=loaded.target)
         log = [event.data for event in store.read_range(done.run_id)]
         intended = next(at for at, data in enumerate(log, 1) if b'"effect_intended"' in data)
-        cut = left_after(store, done.run_id, intended)
+        return left_after(store, done.run_id, intended)
+
+
+def test_a_suspended_run_goes_on_once_it_has_been_told(machine, here, cut):
     said = machine("resume", "--all", "--json")
     assert (said.code, by_id(said)[cut]["verdict"]) == (4, "suspended")
     assert len(by_id(said)[cut]["waits"]) == 1
@@ -189,6 +194,16 @@ def test_a_suspended_run_goes_on_once_it_has_been_told(machine, here, write):
     again = machine("resume", "--all")
     assert (again.code, again.out.splitlines()[0]) == (0, f"{cut}  completed")
     assert (here / "ledger").read_text().split() == ["once", "once"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_who_resolves_an_effect_hears_that_a_lease_is_waited_out(machine, cut, flags):
+    key = machine("resume", cut, "--json").json["waits"][0]["key"]
+    with open_store(STORE) as store:
+        store.acquire(cut, "nobody knows whom", 1_000)
+    said = machine("resolve", cut, key, "--not-done", *flags)
+    assert said.code == 0
+    assert ("cannot be seen from here" in said.err, "waiting 1.1" in said.err) == (not flags, not flags)
 
 
 @pytest.mark.parametrize(

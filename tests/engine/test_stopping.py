@@ -16,6 +16,8 @@ import pytest
 import machine
 from machine import Code, Concurrency, MachineError, Plan, PlanError, RunError, UsageError
 from machine.engine import reading
+from machine.engine.keeper import CANCEL, Keeper, keeper_of
+from machine.engine.reporter import Reporter
 from machine.events import FactRecorded, RunCompleted, RunResumed, StateEntered, StateFailed
 from machine.stores import MemoryStore, Store, open_store
 from machine.stores.lease import owner_here
@@ -242,6 +244,72 @@ def test_a_driver_that_lost_its_lease_stops_and_changes_nothing_more(any_store, 
     any_store.release(stolen)
     assert machine.cancel(run_id, store=any_store).status == "cancelled"
     sound(plan, any_store, run_id)
+
+
+def test_a_lease_is_renewed_from_the_moment_it_is_taken(any_store):
+    """Also while the last driver's programs are ended and the log is read, and by `resolve` and `cancel`."""
+    run_id = str(machine.new_run_id())
+    with Keeper(any_store, run_id, 1_000):
+        taken = any_store.lease_of(run_id)
+        deadline = time.monotonic() + 10
+        while (now := any_store.lease_of(run_id)) == taken and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (now.epoch, now.owner) == (taken.epoch, taken.owner)
+        assert now != taken
+
+
+def test_what_is_said_is_not_heard_before_the_run_listens(any_store):
+    run_id = crashed(waiting()[0], any_store)
+    any_store.post(run_id, CANCEL, {})
+    with Keeper(any_store, run_id, 1_000) as keeper:
+        taken = any_store.lease_of(run_id)
+        deadline = time.monotonic() + 10
+        while any_store.lease_of(run_id) == taken and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not keeper.control.cancelling
+        keeper.listen(from_the_start=True)
+        assert keeper.control.cancelling
+
+
+class Told(Reporter):
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def leased(self, why: Concurrency, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+def test_who_waits_for_a_lease_looks_at_it_and_takes_it_once(any_store, monkeypatch):
+    """To try to take it is a write and a thread each time."""
+    run_id = crashed(waiting()[0], any_store)
+    any_store.acquire(run_id, "nobody knows whom", 1_000)
+    tries = []
+    really = any_store.acquire
+    monkeypatch.setattr(any_store, "acquire", lambda *args: (tries.append(args), really(*args))[1])
+    told = Told()
+
+    async def wait() -> Keeper:
+        return await keeper_of(any_store, run_id, 1_000, told.leased)
+
+    with anyio.run(wait):
+        assert len(tries) == 2
+    assert told.seconds == [1.1]
+
+
+def test_a_driver_that_renews_its_lease_is_not_waited_for(any_store):
+    run_id = crashed(waiting()[0], any_store)
+    lease = any_store.acquire(run_id, "nobody knows whom", 60_000)
+    told = Told()
+
+    def leased(why: Concurrency, seconds: float) -> None:
+        told.leased(why, seconds)
+        threading.Timer(0.5, any_store.renew, [lease]).start()
+
+    with pytest.raises(Concurrency) as failure:
+        anyio.run(keeper_of, any_store, run_id, 1_000, leased)
+    assert failure.value.code == Code.RUN_LEASED
+    assert "it has just renewed its lease" in failure.value.hint
+    assert told.seconds == [66.0]
 
 
 def test_starts_with_one_invocation_key_are_one_run(any_store):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -288,6 +289,21 @@ def test_a_program_that_does_not_end_is_told(folder, sleeper, monkeypatch):
         anyio.run(programs.end_left, "run")
     assert failure.value.code == Code.PROGRAM_LEFT
     assert failure.value.info.details["pids"] == [sleeper.pid]
+
+
+def test_a_program_that_takes_long_to_end_is_not_looked_for_all_the_time(folder, sleeper, monkeypatch):
+    """A look reads every descriptor of every process."""
+    looks, now = [], [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(left_programs, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(left_programs, "_is_gone", lambda left, at_once: looks.append(now[0]) is not None)
+    note(folder, pid=sleeper.pid, start=start_of(sleeper))
+    assert len(end_all(left_in("run"))) == 1
+    assert looks[:2] == [0.0, 0.01], "most end at once"
+    assert len(looks) < 60
 
 
 def ran(argv):

@@ -20,8 +20,9 @@ import uuid
 from pathlib import Path
 
 import machine
-from machine import Concurrency, DomainEvent, NotFound, Plan, open_store
+from machine import Concurrency, DomainEvent, NotFound, Plan, RunConfig, UsageError, open_store
 from machine.engine.reporter import Reporter
+from machine.errors import Code
 
 FIGHTERS = 8
 RUNS = 50
@@ -30,6 +31,7 @@ PATIENCE = 60.0  # seconds after the fight until all must have ended
 LOADED_LATE = ["machine.sync", "machine.stores.sqlite", "httpx", "httpcore", "anyio._backends._asyncio"]
 
 plan = Plan("fight")
+config = RunConfig(recoveries=1_000)  # so many die here that the default would end runs as failed
 
 
 def run_id_of(place, round_):
@@ -95,9 +97,15 @@ def drive(order, store, run_id, drop, report):
             result = machine.resume(run_id, plan=plan, store=store, reporter=witness)
         except NotFound:
             given = {"url": order["url"], "run": run_id}
-            result = machine.run(plan, store=store, run_id=run_id, input=given, reporter=witness)
+            result = machine.run(
+                plan, store=store, run_id=run_id, input=given, config=config, reporter=witness
+            )
         ended = result.status
     except Concurrency as exc:
+        ended = exc.code
+    except UsageError as exc:
+        if exc.code != Code.RUN_ID_IN_USE:  # another has started it since
+            raise
         ended = exc.code
     tell(report, {"run": run_id, "signed": witness.signed, "ended": ended})
     return ended
