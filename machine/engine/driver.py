@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
@@ -22,7 +23,7 @@ from machine.engine.control import Control
 from machine.engine.driven import DrivenLog, Opening
 from machine.engine.ending import Ending
 from machine.engine.handlers import Doorkeeper, Refuse
-from machine.engine.left_behind import left_behind
+from machine.engine.left_behind import Leftovers
 from machine.engine.log import TimedOut
 from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
@@ -112,6 +113,7 @@ class Run:
     _patient_until: float = attrs.field(default=-math.inf, init=False)
     """Up to when that scope lets handlers be, by `time.monotonic`."""
     _door: Doorkeeper = attrs.field(init=False)
+    _leftovers: Leftovers = attrs.field(factory=Leftovers, init=False)
     _overlooked: ErrorInfo | None = attrs.field(default=None, init=False)
     """What was left behind by a handler whose attempt has completed, and acted since."""
     _concurrent: bool = attrs.field(init=False)
@@ -131,9 +133,8 @@ class Run:
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is told to stop."""
         self.tasks = running_tasks()
-        if self.live:
-            notice_tasks()
-        with self.control.listening(), self._door.open():
+        noticing = notice_tasks() if self.live else nullcontext()
+        with noticing, self.control.listening(), self._door.open():
             self._whole = None if self.live else self.control.scope
             await (self._decisions() if self.abreast == 1 else side_by_side(self))
         self.refuse_if_aborted()
@@ -291,7 +292,7 @@ class Run:
             scope, outcome = await self._attempt(state, decision.attempt, ctx)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
             completed = isinstance(ended[0], StateCompleted)
-            left = await left_behind(scope) if self.live and completed else None
+            left = await self._leftovers.used(scope) if self.live and completed else None
             scope.overlooked = self._overlook if completed else None
             if left is not None:
                 payloads.items.clear()

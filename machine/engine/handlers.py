@@ -65,7 +65,7 @@ class Doorkeeper:
         self._watches = Watch if undeclared_io is UndeclaredIo.ALLOW else _WATCH
         self._allowed = ALLOWED.get()
         if refuse is not None:  # a second run is made within a run that may have nobody look
-            guard.install()
+            guard.install(following=True)
         self.failure: BaseException | None = None
         """What the reporter raised when it was told, which ends the run."""
 
@@ -82,7 +82,7 @@ class Doorkeeper:
             if not self._looks:
                 yield
                 return
-            guard.install()
+            guard.install(following=self._refuse is not None)
             self._watches.listen()
             try:
                 yield

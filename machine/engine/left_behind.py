@@ -10,18 +10,29 @@ from machine.engine.cancellation import Stopped
 from machine.errors import StateError
 from machine.io.scope import AttemptScope
 
-__all__ = ["left_behind"]
+__all__ = ["Leftovers"]
 
 LEFT_SECONDS: Final = 1.0
 """How long they are waited for."""
 
+AGAIN_SECONDS: Final = 0.05
+"""How long, in a run where some have gone on longer than that: what lives long is left at every attempt."""
 
-async def left_behind(scope: AttemptScope) -> StateError | None:
-    """Wait for the tasks that a handler left behind; return how they first used `io` or `rec`, None if none did."""
-    until, running = time.monotonic() + LEFT_SECONDS, scope.begun.running
-    try:
-        while running and scope.left_behind is None and (rest := until - time.monotonic()) > 0:
-            await asyncio.wait(running, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError as exc:
-        raise Stopped(exc) from None
-    return scope.left_behind
+
+class Leftovers:
+    """What the handlers of one run leave behind."""
+
+    def __init__(self) -> None:
+        self._longest = LEFT_SECONDS
+
+    async def used(self, scope: AttemptScope) -> StateError | None:
+        """Wait for the tasks that a handler left; return how they first used `io` or `rec`, None if none did."""
+        until, running = time.monotonic() + self._longest, scope.begun.running
+        try:
+            while running and scope.left_behind is None and (rest := until - time.monotonic()) > 0:
+                await asyncio.wait(running, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError as exc:
+            raise Stopped(exc) from None
+        if running and scope.left_behind is None:
+            self._longest = AGAIN_SECONDS
+        return scope.left_behind

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from machine import codec
@@ -77,7 +78,9 @@ class LiveLog:
         second: Second | None = None,
     ) -> None:
         self.history = history
-        self.timers: Timers | None = timers.Timers(store, run_id, resumed=history.head_seq > 0)
+        self.timers: Timers | None = timers.Timers(
+            store, run_id, resumed=history.head_seq > 0, waiting=self._waiting
+        )
         self.waited = 0.0
         self._store = store
         self._run_id = run_id
@@ -202,11 +205,16 @@ class LiveLog:
         Never suspends the task.
         """
         if seq is None or seq > self._written:
-            began = time.monotonic()
-            try:
+            with self._waiting():
                 self.flush()
-            finally:
-                self.waited += time.monotonic() - began
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.waited += time.monotonic() - began
 
     def flush(self) -> None:
         """Commit what is pending, in this thread; the blocking form of `durable`."""

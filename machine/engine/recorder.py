@@ -36,7 +36,7 @@ class Recorder:
         """Append several domain events, all or none, next to each other."""
         scope = self._scope
         events = list(events)
-        scope.check_open(f"emitted {', '.join(str(getattr(event, 'name', event)) for event in events)}")
+        scope.check_open("emitted", *events)
         payloads = Payloads()
         recorded = [self._recorded(event, payloads) for event in events]
         kept = [event for event in recorded if event is not None]

@@ -7,6 +7,8 @@ lost, a sleep is slept whole.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from machine.errors import StoreError
@@ -17,16 +19,27 @@ __all__ = ["TIMER", "Timers"]
 TIMER: Final = "timer"
 """The kind of message that says when a sleep ends."""
 
-_SHORTEST_MS: Final = 1000
-"""A sleep of fewer milliseconds is not noted: it would cost more than what is saved of it."""
+SHORTEST_MS: Final = 10_000
+"""A sleep of fewer milliseconds is not noted: a note is a commit, stays, and is read again at every resume."""
 
 
 class Timers:
-    """The ends of one run's sleeps. `resumed` when there may be some from before."""
+    """The ends of one run's sleeps. `resumed` when there may be some from before.
 
-    def __init__(self, store: Store, run_id: str, *, resumed: bool) -> None:
+    `waiting` counts the time within it as one in which the event loop waits for the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        resumed: bool,
+        waiting: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._store = store
         self._run_id = run_id
+        self._waiting = waiting
         self._known: dict[tuple[str, str], tuple[int, int]] | None = None if resumed else {}
 
     def left(self, state_id: str, name: str, seconds: float, *, attempt: int, first: int) -> float:
@@ -36,9 +49,9 @@ class Timers:
         ended by their handler's decision, and so did what they waited for.
         """
         whole = round(seconds * 1000)
-        if whole < _SHORTEST_MS:
+        if whole < SHORTEST_MS:
             return seconds
-        with contextlib.suppress(StoreError):  # the run meets it at its next append
+        with self._waiting(), contextlib.suppress(StoreError):  # the run meets it at its next append
             now = self._store.clock()
             noted, until = self._ends().get((state_id, name), (-1, 0))
             if first <= noted <= attempt:

@@ -6,7 +6,8 @@ Every task carries the context variables of whoever began it, so those of concur
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -46,12 +47,14 @@ class _Noticing:
     """A task factory that makes tasks as the one before it did."""
 
     def __init__(self, before: Any) -> None:
-        self._before = before
+        self.before = before
+        self.runs = 0
+        """For how many runs: those on one event loop, one within another or side by side, have it in common."""
 
     def __call__(
         self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
     ) -> Any:
-        make = self._before
+        make = self.before
         task = asyncio.Task(coro, loop=loop, **options) if make is None else make(loop, coro, **options)
         begun = BEGUN.get()
         if begun is not None and not task.done():
@@ -59,13 +62,23 @@ class _Noticing:
         return task
 
 
-def notice_tasks() -> None:
-    """Have the running event loop tell attempts of their tasks from now on. It goes on doing so."""
+@contextmanager
+def notice_tasks() -> Iterator[None]:
+    """Have the running event loop tell attempts of their tasks, for the duration of the context."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:  # another kind of event loop
+        yield
         return
     factory: Any = loop.get_task_factory()
-    if not isinstance(factory, _Noticing):
-        noticing: Any = _Noticing(factory)
-        loop.set_task_factory(noticing)
+    noticing = factory if isinstance(factory, _Noticing) else _Noticing(factory)
+    made: Any = noticing
+    loop.set_task_factory(made)
+    noticing.runs += 1
+    try:
+        yield
+    finally:
+        noticing.runs -= 1
+        # who has set another one meanwhile, perhaps one that asks this, is to keep it
+        if not noticing.runs and loop.get_task_factory() is made:
+            loop.set_task_factory(noticing.before)

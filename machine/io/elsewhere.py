@@ -1,7 +1,8 @@
 """Where a handler's doing goes that no context variable follows: threads, and programs that are not announced.
 
-A watch that `follows` goes into the threads that are started and into the work that is handed to a pool. What is
-changed here of the standard library hands on what it is given, and stays, as the audit hook does.
+A watch that `follows`, as one over a replay does, goes into the threads that are started and into the work that is
+handed to a pool. What is changed here of the standard library hands on what it is given, and stays, as the audit
+hook does.
 """
 
 from __future__ import annotations

@@ -151,17 +151,21 @@ _CLIENT: Final = "make the call on a client of httpx that has io.httpx_transport
 _installing: Final = threading.Lock()
 
 
-def install() -> None:
-    """Install the hook, the first time."""
+def install(*, following: bool) -> None:
+    """Install the hook, the first time, and where some watch will be `following` threads, what leads it there."""
     with _installing:
         _install_once()
+        if following:
+            _follow_once()
 
 
 @functools.cache
 def _install_once() -> None:
     announce_programs()
-    follow_threads()
     sys.addaudithook(_hook)
+
+
+_follow_once: Final = functools.cache(follow_threads)
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:

@@ -220,7 +220,7 @@ class IoProvider(ABC):
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
-        scope.check_open(f"called {namespace}")
+        scope.check_open("called", namespace)
         meta = scope.state.meta
         if not is_namespace(namespace):
             raise IoOther(f"{namespace!r} is not a namespace", code=Code.IO_INVALID_REQUEST)
@@ -284,7 +284,7 @@ class IoProvider(ABC):
         handing = self._handing
         while (racing := handing.in_flight.get(call.key)) is not None:
             await racing.done.wait()
-        self._scope.check_open(f"called {call.namespace}")
+        self._scope.check_open("called", call.namespace)
         before = self._before(call)
         if before is not None:
             await handing.durable(call)

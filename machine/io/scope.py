@@ -181,12 +181,13 @@ class AttemptScope:
             scope is not None and scope.cancel_called for scope in (self.limit, *self.around)
         )
 
-    def check_open(self, use: str) -> None:
+    def check_open(self, did: str, *what: Any) -> None:
         """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on.
 
-        `use` says in words what the handler is about to do. Also (`io_in_another_loop`) where it is asked on an
-        event loop of another thread: in which order threads come by is in no recording, and what one of them waits
-        for, another loop cannot wake it from.
+        `did` and `what` are what the handler is about to do, put in words only where it is refused: this is asked
+        at every call. Also (`io_in_another_loop`) where it is asked on an event loop of another thread: in
+        which order threads come by is in no recording, and what one of them waits for, another loop cannot wake it
+        from.
         """
         if threading.get_ident() != self._thread:
             raise StateError(
@@ -201,7 +202,7 @@ class AttemptScope:
         self.refuse_undeclared()
         if self.closed or self.ending:
             if self.begun.here:
-                self.leave_behind(use)
+                self.leave_behind(f"{did} {', '.join(str(getattr(one, 'name', one)) for one in what)}")
             raise self.ended()
 
     def leave_behind(self, use: str) -> None:

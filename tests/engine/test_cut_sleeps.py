@@ -143,7 +143,8 @@ def test_the_log_is_that_of_a_run_that_slept_whole(any_store):
         assert again.digest == whole.digest
 
 
-def test_each_sleep_has_its_own_end(any_store):
+def test_each_sleep_has_its_own_end(any_store, monkeypatch):
+    monkeypatch.setattr("machine.engine.timers.SHORTEST_MS", 1000)
     plan, slept = sleeping(1.5, HOUR), Slept()
     run_id = started(plan, any_store, slept, count=2)
     moved(any_store, 2)
@@ -153,7 +154,8 @@ def test_each_sleep_has_its_own_end(any_store):
     assert resumed(plan, any_store, run_id, slept).status == "completed"
 
 
-def test_a_clock_that_went_back_makes_no_sleep_longer(any_store):
+def test_a_clock_that_went_back_makes_no_sleep_longer(any_store, monkeypatch):
+    monkeypatch.setattr("machine.engine.timers.SHORTEST_MS", 1000)
     plan, slept = sleeping(1.2), Slept()
     run_id = started(plan, any_store, slept)
     moved(any_store, -HOUR)
@@ -177,10 +179,36 @@ def test_a_retry_after_a_failure_sleeps_whole(store):
     assert len(lives) == 3
 
 
-def test_a_short_sleep_is_not_noted(store):
-    plan = sleeping(0.01)
-    result = machine.run(plan, store=store)
-    assert store.inbox(result.run_id) == []
+def test_a_run_that_polls_is_left_no_note_by_its_short_sleeps(store):
+    plan = sleeping(0.01, 1, 9.9, 10)
+    result = machine.run(plan, store=store, transports={"clock": Slept(quick=True)})
+    (note,) = store.inbox(result.run_id)
+    assert (note.kind, note.data["state_id"]) == ("timer", "op.step.sleep")
+
+
+def test_a_store_that_takes_long_over_a_note_is_not_blamed_on_the_handler(store, monkeypatch):
+    held = []
+
+    class Seen(machine.Reporter):
+        def held(self, state_id, seconds):
+            held.append(state_id)
+
+    def slow(function):
+        def slowly(*args):
+            time.sleep(1.3)
+            return function(*args)
+
+        return slowly
+
+    plan, slept = sleeping(HOUR), Slept()
+    monkeypatch.setattr(store, "post", slow(store.post))
+    run_id = started(plan, store, slept, reporter=Seen())
+    moved(store, HOUR)
+    monkeypatch.setattr(store, "inbox", slow(store.inbox))
+    transports = {"clock": slept}
+    result = machine.resume(run_id, plan=plan, store=store, transports=transports, reporter=Seen())
+    assert result.status == "completed"
+    assert held == []
 
 
 def test_where_the_note_cannot_be_made_it_is_slept_all_the_same(store, monkeypatch):

@@ -211,6 +211,56 @@ def test_a_task_that_goes_on_for_ever_without_io_disturbs_nobody(store, config, 
     assert (result.status, seen) == ("completed", [False])
 
 
+def test_what_is_left_at_every_attempt_is_waited_for_in_full_once_a_run(store, monkeypatch):
+    monkeypatch.setattr("machine.engine.left_behind.LEFT_SECONDS", 0.2)
+    plan, waits, wait = Plan("op"), [], asyncio.wait
+
+    async def waiting(tasks, **options):
+        waits.append(options["timeout"])
+        return await wait(tasks, **options)
+
+    async def listens(ctx, io, rec):
+        begun(asyncio.sleep(60))
+
+    for name in "abcde":
+        plan.state(f"step.{name}")(listens)
+    monkeypatch.setattr("machine.engine.left_behind.asyncio.wait", waiting)
+    for _ in range(2):
+        waits.clear()
+        assert machine.run(plan, store=store, config=MODES["sequential"]).status == "completed"
+        assert [rest > 0.1 for rest in waits] == [True, False, False, False, False]
+
+
+def test_a_call_after_the_short_wait_still_fails_the_run(store, config, scripted, monkeypatch):
+    monkeypatch.setattr("machine.engine.left_behind.LEFT_SECONDS", 0.05)
+    plan, go = Plan("op"), []
+
+    @plan.state("step.listens")
+    async def listens(ctx, io, rec):
+        begun(asyncio.sleep(60))
+
+    @plan.state("step.pays", after=[listens], **EFFECT)
+    async def pays(ctx, io, rec):
+        go.append(asyncio.Event())
+
+        async def later():
+            await go[-1].wait()
+            await io.call("world", {"n": 1})
+
+        begun(later())
+
+    @plan.state("step.next", after=[pays])
+    async def following(ctx, io, rec):
+        go[-1].set()
+        await asyncio.sleep(0.02)
+
+    world = scripted(effect=True)
+    result = machine.run(plan, store=store, config=config, transports={"world": world})
+    assert (result.status, result.error.code) == ("failed", Code.TASK_LEFT_BEHIND)
+    assert world.asked == []
+    assert replayed(plan, store, result.run_id, {"world": world})
+
+
 def test_a_read_in_flight_that_lost_a_race_is_given_up(store, config, scripted):
     plan = Plan("op")
 
@@ -319,3 +369,59 @@ def test_a_task_factory_that_was_there_is_still_asked(store):
 
     asyncio.run(main())
     assert made.count("sleep") == 6
+
+
+def test_the_event_loop_has_its_own_task_factory_again_after_the_last_run(store):
+    plan, started, go, seen = Plan("op"), [], [], []
+
+    @plan.state("step.inner")
+    async def inner(ctx, io, rec):
+        loop = asyncio.get_running_loop()
+        started.append(True)
+        while len(started) < 3:  # noqa: ASYNC110 - runs on one event loop, which ends with each test
+            await asyncio.sleep(0)
+        seen.append(loop.get_task_factory())
+
+    @plan.state("step.within", after=[inner])
+    async def within(ctx, io, rec):
+        nested = Plan("nested")
+
+        @nested.state("step.one")
+        async def one(ctx, io, rec):
+            pass
+
+        await machine.aio.run(nested, store=store, config=MODES["sequential"])
+        go.append(asyncio.get_running_loop().get_task_factory())
+
+    def factory(loop, coro, **options):
+        return asyncio.Task(coro, loop=loop, **options)
+
+    async def main(before):
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(before)
+        runs = [machine.aio.run(plan, store=store, config=MODES["sequential"]) for _ in range(3)]
+        results = await asyncio.gather(*runs)
+        assert [result.status for result in results] == ["completed"] * 3
+        assert before not in [*seen, *go], "as long as any of them goes on"
+        assert loop.get_task_factory() is before
+
+    for before in (None, factory):
+        started.clear()
+        asyncio.run(main(before))
+
+
+def test_a_task_factory_that_was_set_meanwhile_stays(store):
+    plan = Plan("op")
+
+    def factory(loop, coro, **options):
+        return asyncio.Task(coro, loop=loop, **options)
+
+    @plan.state("step.one")
+    async def one(ctx, io, rec):
+        asyncio.get_running_loop().set_task_factory(factory)
+
+    async def main():
+        await machine.aio.run(plan, store=store, config=MODES["sequential"])
+        assert asyncio.get_running_loop().get_task_factory() is factory
+
+    asyncio.run(main())

@@ -146,6 +146,13 @@ def test_an_error_message_with_a_memory_address_replays(store):
     assert replay(result.run_id, plan=plan, store=store).identical
 
 
+class Unsayable:
+    """A value that cannot be put in words: nothing that goes well needs it to be."""
+
+    def __str__(self):
+        raise AssertionError("nobody has asked")
+
+
 @pytest.mark.parametrize(
     ("handler", "code"),
     [
@@ -157,6 +164,7 @@ def test_an_error_message_with_a_memory_address_replays(store):
         (lambda ctx, io, rec: ctx["list"].append(4), "context_value_mutated"),
         (lambda ctx, io, rec: StateOutcome(error=ValueError("by decision")), "handler_error"),
         (lambda ctx, io, rec: rec.emit("text"), "invalid_domain_event"),
+        (lambda ctx, io, rec: rec.emit(Unsayable()), "invalid_domain_event"),
         (lambda ctx, io, rec: rec.emit(DomainEvent("fact_recorded")), "invalid_domain_event"),
         (lambda ctx, io, rec: rec.emit(DomainEvent("No Name")), "invalid_domain_event"),
         (lambda ctx, io, rec: rec.emit(DomainEvent("tool_call_started", {"x": 1})), "malformed"),

@@ -169,3 +169,27 @@ def test_a_race_of_threads_ends_in_a_replay_whatever_it_comes_to(tmp_path, plain
     assert (
         found.returncode == 0 or "AssertionError" in found.stderr
     )  # a divergence, which is not promised away
+
+
+UNTOUCHED = """
+import concurrent.futures, threading
+from machine import Plan, RunConfig, open_store, replay, run
+
+START, SUBMIT = threading.Thread.start, concurrent.futures.ThreadPoolExecutor.submit
+plan = Plan("op")
+
+@plan.state("step.one")
+def one(ctx, io, rec):
+    ctx["at"] = io.now()
+
+with open_store("memory://") as store:
+    result = run(plan, store=store, config=RunConfig(undeclared_io="warn"))
+    assert (threading.Thread.start, concurrent.futures.ThreadPoolExecutor.submit) == (START, SUBMIT)
+    assert replay(result.run_id, plan=plan, store=store).identical
+    assert threading.Thread.start is not START
+"""
+
+
+def test_what_leads_a_watch_into_threads_is_there_for_replays_only():
+    done = subprocess.run([sys.executable, "-c", UNTOUCHED], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
