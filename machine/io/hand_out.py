@@ -47,6 +47,11 @@ class HandOut:
         if call.effect or self._scope.config.durability is Durability.FACTS:
             await self._scope.log.durable(seq)
 
+    def _may_change(self, call: Call) -> bool:
+        """Say whether a call may change the outside, whatever its state is declared to do."""
+        transport = self._scope.transport(call.namespace)
+        return call.effect or (transport is not None and transport.is_effect(call.namespace, call.request))
+
     @functools.cached_property
     def _turnstile(self) -> anyio.Lock:
         return anyio.Lock()
@@ -57,8 +62,10 @@ class HandOut:
         if not self.in_flight:
             return
         for flight in self.in_flight.values():
-            if flight.call.effect:
-                self._scope.leave_behind(f"was still calling {flight.call.namespace}")
+            if self._may_change(flight.call):
+                self._scope.leave_behind(
+                    f"was still calling {flight.call.namespace}", "was interrupted and may have been done"
+                )
         with anyio.CancelScope(shield=True):
             while self.in_flight:
                 flight = next(iter(self.in_flight.values()))

@@ -205,13 +205,16 @@ class AttemptScope:
                 self.leave_behind(f"{did} {', '.join(str(getattr(one, 'name', one)) for one in what)}")
             raise self.ended()
 
-    def leave_behind(self, use: str) -> None:
-        """Note a use of `io` or `rec` by what the handler left behind when it returned; the first one counts."""
+    def leave_behind(self, use: str, became: str = "was refused") -> None:
+        """Note a use of `io` or `rec` by what the handler left behind when it returned; the first one counts.
+
+        `became` is what became of it.
+        """
         if not self.returned or self.left_behind is not None:
             return
         self.left_behind = StateError(
             f"the handler of {self.state.id} returned while a task or thread that it had begun went on, and that "
-            f"{use}, which was refused",
+            f"{use}, which {became}",
             code=Code.TASK_LEFT_BEHIND,
             details={"state_id": self.state.id, "attempt": self.attempt, "use": use},
             hint="await every task before the handler returns",

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
+import tempfile
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 import machine
@@ -425,3 +431,33 @@ def test_a_task_factory_that_was_set_meanwhile_stays(store):
         assert asyncio.get_running_loop().get_task_factory() is factory
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
+def test_a_program_left_in_flight_fails_the_attempt_whatever_its_state_is_declared(config, store, plain):
+    plan = Plan("p")
+    call = ["sh", "-c", "echo began > began; sleep 60"]
+
+    def has_begun():
+        while not Path("began").exists():
+            time.sleep(0.01)
+
+    async def leaves(ctx, io, rec):
+        begun(io.exec(call))
+        await asyncio.to_thread(has_begun)
+
+    def leaves_a_thread(ctx, io, rec):
+        def quiet():
+            with contextlib.suppress(machine.MachineError):
+                io.exec(call)
+
+        threading.Thread(target=contextvars.copy_context().run, args=(quiet,)).start()
+        has_begun()
+
+    plan.state("a.x")(leaves_a_thread if plain else leaves)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.chdir(folder)
+        result = machine.run(plan, store=store, config=attrs.evolve(config, undeclared_io="allow"))
+    assert (result.status, result.error.code) == ("failed", Code.TASK_LEFT_BEHIND)
+    assert "which was interrupted and may have been done" in result.error.message
+    assert replayed(plan, store, result.run_id, None)
