@@ -6,15 +6,9 @@ are refused, and all problems of a document are reported at once, each with its 
 
 from __future__ import annotations
 
-import base64
-import binascii
-import datetime as dt
-import decimal
-import enum
 import functools
 import re
 import typing
-import uuid
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
@@ -22,7 +16,6 @@ import attrs
 import cattrs
 import orjson
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-from cattrs.strategies import configure_union_passthrough
 
 from machine import canonical, events
 from machine.config import (
@@ -47,16 +40,16 @@ from machine.events import (
     StateEntered,
 )
 from machine.strict_converter import json_only, problems_of, strict_converter
+from machine.typed_converter import typed_converter
 from machine.typed_values import (
+    Unkept,
     difference,
-    dump_model,
-    is_model,
-    load_model,
+    excluded,
+    kind_of,
+    kind_text,
     part_at,
     remedy,
     remedy_declared,
-    time_from,
-    time_text,
 )
 
 __all__ = [
@@ -232,69 +225,9 @@ def decode_entry(seq: int, data: bytes) -> Entry:
 # -- values a handler types itself: ctx.write_typed, ctx.read_typed ------------------------------------------
 
 
-def _bytes_in(value: Any, _: Any) -> bytes:
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, TypeError) as exc:
-        raise ValueError(f"expected base64 text ({exc})") from None
-
-
-def _decimal_in(value: Any, _: Any) -> decimal.Decimal:
-    if not isinstance(value, str):
-        raise TypeError(f"expected the text of a decimal, got {type(value).__name__}")
-    try:
-        return decimal.Decimal(value)
-    except decimal.InvalidOperation:
-        raise ValueError(f"expected the text of a decimal, got {value!r}") from None
-
-
-def _member(value: Any, kind: Any) -> Any:
-    for member in kind:
-        try:
-            carried = canonical.encode(_typed().unstructure(member.value))
-        except CanonicalError:  # no value of its own that JSON holds
-            continue
-        if carried == canonical.encode(value):
-            return member
-    if issubclass(kind, enum.Flag) and type(value) is int:
-        return kind(value)
-    raise ValueError(f"expected a value of {kind.__name__}, got {value!r}")
-
-
-@functools.cache
-def _typed() -> cattrs.Converter:
-    converter = strict_converter()
-    converter.register_unstructure_hook(bytes, lambda value: base64.b64encode(value).decode())
-    converter.register_structure_hook(bytes, _bytes_in)
-    converter.register_unstructure_hook(decimal.Decimal, str)
-    converter.register_structure_hook(decimal.Decimal, _decimal_in)
-    converter.register_unstructure_hook(uuid.UUID, str)
-    converter.register_structure_hook(uuid.UUID, lambda value, _: uuid.UUID(value))
-    # a float would be read as an int where it is whole, so it is written as what is refused
-    converter.register_unstructure_hook_func(
-        lambda kind: kind is int, lambda value: repr(value) if isinstance(value, float) else value
-    )
-    converter.register_unstructure_hook(dt.date, lambda value: value.isoformat())
-    converter.register_structure_hook(dt.date, lambda value, kind: kind.fromisoformat(value))
-    for kind in (dt.datetime, dt.time):
-        converter.register_unstructure_hook(kind, time_text)
-        converter.register_structure_hook(kind, time_from)
-    converter.register_unstructure_hook_func(is_model, dump_model)
-    converter.register_structure_hook_func(is_model, load_model)
-    configure_union_passthrough(str | bool | int | float | None, converter)
-    # by the JSON of its value: that may be a Decimal or a tuple, which cattrs would not carry
-    converter.register_unstructure_hook(enum.Enum, lambda member: converter.unstructure(member.value))
-    converter.register_structure_hook(enum.Enum, _member)
-    converter.register_unstructure_hook(
-        dt.timedelta, lambda value: [value.days, value.seconds, value.microseconds]
-    )
-    converter.register_structure_hook(dt.timedelta, lambda value, _: dt.timedelta(*value))
-    return converter
-
-
 def unstructure_typed(value: Any, kind: Any = None) -> Any:
     """Return the JSON of an attrs instance, datetime, Decimal, bytes, UUID, Enum, tuple or a nest of them."""
-    return _typed().unstructure(value, unstructure_as=kind)
+    return typed_converter().unstructure(value, unstructure_as=kind)
 
 
 def typed_bytes(value: Any, kind: Any = None) -> bytes:
@@ -303,7 +236,38 @@ def typed_bytes(value: Any, kind: Any = None) -> bytes:
     Raises `CanonicalError` with the path of what would not come back so, and the remedy.
     """
     try:
+        return _bytes_that_come_back(value, kind)
+    except CanonicalError as exc:
+        if kind is None and getattr(type(value), "__parameters__", None):
+            name = type(value).__name__
+            problem = f"{name} is generic, and is read with its types; give them: kind={name}[...]"
+            raise CanonicalError("$", problem) from None
+        if kind is not None or (kinder := _kind_that_keeps(value)) is None:
+            raise
+        problem = exc.problem.partition(";")[0]
+        raise CanonicalError(exc.path, f"{problem}; give kind={kind_text(kinder)}") from None
+
+
+def _kind_that_keeps(value: Any) -> Any:
+    """Return a type that a container without a declared one can be written as, None when there is none."""
+    if type(value) not in {list, tuple, dict}:
+        return None
+    try:
+        kind = kind_of(value)
+        _bytes_that_come_back(value, kind)
+    except (CanonicalError, RecursionError):  # the latter from what contains itself
+        return None
+    return kind
+
+
+def _bytes_that_come_back(value: Any, kind: Any) -> bytes:
+    try:
         plain = unstructure_typed(value, kind)
+    except NameError as exc:
+        problem = (
+            f"{type(value).__name__} cannot be written: {exc}; define it where the class is, in its module"
+        )
+        raise CanonicalError("$", problem) from None
     except Exception as exc:  # noqa: BLE001 - hooks meet values of any class
         raise CanonicalError(
             "$", f"{type(value).__name__} cannot be written: {exc}; {remedy(value)}"
@@ -312,7 +276,7 @@ def typed_bytes(value: Any, kind: Any = None) -> bytes:
         data = canonical.encode(plain)
     except CanonicalError as exc:
         raise _not_kept(plain, exc) from None
-    _check_comes_back(value, kind, canonical.decode(data), "$")
+    _check_comes_back(value, kind, canonical.decode(data))
     return data
 
 
@@ -323,6 +287,8 @@ def _not_kept(plain: Any, exc: CanonicalError) -> CanonicalError:
     todo: list[tuple[str, Any]] = [("$", plain)]
     while todo:
         path, value = todo.pop()
+        if path == exc.path and isinstance(value, Unkept):
+            return CanonicalError(path, value.problem)
         if path == exc.path and not isinstance(value, str | int | float | dict | list | tuple):
             return CanonicalError(path, f"{type(value).__name__} is not JSON; {remedy(value)}")
         if isinstance(value, dict) and len(path) < len(exc.path):
@@ -334,39 +300,22 @@ def _not_kept(plain: Any, exc: CanonicalError) -> CanonicalError:
     return exc
 
 
-def _check_comes_back(value: Any, kind: Any, plain: Any, path: str) -> None:
-    """Raise `CanonicalError` unless the JSON `plain` is read back as `value`.
-
-    A list, tuple or dict written without its type is read with one, which is not known here: then each item has to
-    come back as what it is.
-    """
+def _check_comes_back(value: Any, kind: Any, plain: Any) -> None:
+    """Raise `CanonicalError` unless the JSON `plain` is read back as `value`."""
     if kind is None and value is None:
         return
-    if kind is None and type(value) in {list, tuple}:
-        for at, (item, part) in enumerate(zip(value, plain, strict=True)):
-            _check_comes_back(item, None, part, f"{path}[{at}]")
-        return
-    if kind is None and type(value) is dict:
-        for key, item in value.items():
-            text = key if type(key) is str else _typed().unstructure(key)
-            _check_comes_back(item, None, plain[text], path + canonical.path_of(text).removeprefix("$"))
-        return
-    if kind is None and getattr(type(value), "__parameters__", None) and attrs.has(type(value)):
-        for field in attrs.fields(type(value)):
-            if field.name in plain:
-                step = canonical.path_of(field.name).removeprefix("$")
-                _check_comes_back(getattr(value, field.name), None, plain[field.name], path + step)
-        return
     try:
-        back = _typed().structure(plain, type(value) if kind is None else kind)
+        back = typed_converter().structure(plain, type(value) if kind is None else kind)
     except Exception as exc:  # noqa: BLE001 - the same
         problem, _, where = problems_of(exc)[0].rpartition(" @ ")
         culprit = part_at(value, where)
-        problem = (
-            f"{type(culprit).__name__} is not what is declared there ({problem}); {remedy_declared(culprit)}"
-        )
-        raise CanonicalError(path + where.removeprefix("$"), problem) from None
-    lost = difference(value, back, path)
+        name = type(culprit).__name__
+        raise CanonicalError(
+            where,
+            excluded(culprit)
+            or f"{name} is not what is declared there ({problem}); {remedy_declared(culprit)}",
+        ) from None
+    lost = difference(value, back)
     if lost is not None:
         raise CanonicalError(*lost)
 
@@ -374,6 +323,6 @@ def _check_comes_back(value: Any, kind: Any, plain: Any, path: str) -> None:
 def structure_typed(value: Any, kind: Any) -> Any:
     """Return the value of type `kind` that `unstructure_typed` made `value` from. Raises `CodecError`."""
     try:
-        return _typed().structure(value, kind)
+        return typed_converter().structure(value, kind)
     except Exception as exc:  # noqa: BLE001 - the same
         raise CodecError(getattr(kind, "__name__", str(kind)), problems_of(exc)) from None

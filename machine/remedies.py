@@ -16,7 +16,7 @@ def known_remedy(value: Any) -> str | None:
         return "use value.item()"
     if library == "pandas":
         return "use value.to_pydatetime() or a plain value"
-    return _OF_TYPES.get((library, name))
+    return _OF_TYPES.get((library, name)) or _OF_TYPES.get((library, ""))
 
 
 _OF_TABLES: Final = {
@@ -42,6 +42,10 @@ _OF_TYPES: Final = {
     ("collections", "defaultdict"): "write dict(value)",
     ("collections", "OrderedDict"): "write a list of pairs, or dict(value)",
     ("collections", "deque"): "write list(value)",
+    ("datetime", "timezone"): "write its offset, value.utcoffset(None)",
+    ("zoneinfo", "ZoneInfo"): "write value.key",
+    ("ipaddress", ""): "write str(value)",
+    ("fractions", "Fraction"): "write (value.numerator, value.denominator)",
     ("pathlib", "PurePosixPath"): "write str(value), or a Path",
     ("pathlib", "PureWindowsPath"): "write str(value)",
     ("pydantic", "SecretStr"): "read secrets with io.secret, and keep them out of the context",

@@ -11,10 +11,13 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
 import math
+import operator
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -24,9 +27,13 @@ from machine.remedies import known_remedy
 
 __all__ = [
     "Difference",
+    "Unkept",
     "difference",
     "dump_model",
+    "excluded",
     "is_model",
+    "kind_of",
+    "kind_text",
     "load_model",
     "part_at",
     "remedy",
@@ -34,6 +41,13 @@ __all__ = [
     "time_from",
     "time_text",
 ]
+
+
+@attrs.frozen
+class Unkept:
+    """A stand-in for what cannot be written: no JSON, so that its problem is told with its path."""
+
+    problem: str
 
 
 # -- times ---------------------------------------------------------------------------------------------------
@@ -89,7 +103,38 @@ def is_model(kind: Any) -> bool:
 
 def dump_model(value: Any) -> Any:
     """Return a model as the JSON it makes of itself."""
-    return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
+    try:
+        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
+    except ValueError as exc:
+        if "invalid utf-8" not in str(exc):
+            raise
+        return Unkept(f"{_name(value)} holds bytes that are not UTF-8; {_IN_BASE64}")
+
+
+_IN_BASE64: Final = (
+    'set ser_json_bytes="base64" and val_json_bytes="base64" in the config of the pydantic model'
+)
+
+
+def excluded(value: Any) -> str | None:
+    """Return the problem of a model with a field that is required and excluded, None when there is none."""
+    if isinstance(value, list | tuple | dict):
+        parts = list(value.values() if isinstance(value, dict) else value)
+    elif is_model(type(value)):
+        for name, field in type(value).model_fields.items():
+            if field.exclude and field.is_required():
+                return _excluded(value, name)
+        parts = list(vars(value).values())
+    else:
+        return None
+    return next((problem for problem in map(excluded, parts) if problem is not None), None)
+
+
+def _excluded(value: Any, name: str) -> str:
+    return (
+        f"{_name(value)} does not write its field {name}, which it excludes;"
+        " do not exclude it, or write it under a key of its own"
+    )
 
 
 def load_model(value: Any, kind: Any) -> Any:
@@ -129,7 +174,7 @@ def difference(value: Any, back: Any, path: str = "$") -> Difference | None:
         found = (difference(one, other, path + step) for step, one, other in parts)
         return next((lost for lost in found if lost is not None), None)
     if not _equal(value, back):
-        return Difference(path, f"{_name(value)} is not equal when read; {remedy(value)}")
+        return Difference(path, f"{_name(value)} is not equal when read; {_remedy_unequal(value)}")
     return None
 
 
@@ -150,7 +195,10 @@ def _lost(value: Any, back: Any) -> str | None:
                 return f"{name} loses its fold"
             if not _same_zone(value.tzinfo, back.tzinfo):
                 if getattr(value.tzinfo, "key", None):  # a model writes its times by itself
-                    return f"{name} loses its ZoneInfo; write the zone's key beside the time"
+                    return (
+                        f"{name} loses its ZoneInfo, which pydantic's JSON cannot keep;"
+                        " write the zone's key beside it"
+                    )
                 zone = _name(value.tzinfo)
                 return f"{name} loses its {zone}; use a ZoneInfo with a key, or a timezone without a name"
         case float() if value == 0 and not _equal(value, back):
@@ -161,8 +209,20 @@ def _lost(value: Any, back: Any) -> str | None:
             return f"{name} loses its default_factory; write dict(value)"
         case list() | tuple() | dict() if len(value) != len(back):
             return f"{name} loses items; {remedy(value)}"
-        case _ if is_model(type(value)) and value.__pydantic_private__ != back.__pydantic_private__:
-            return f"{name} loses its private attributes; make them fields"
+        case _ if is_model(type(value)):
+            return _lost_by_model(value, back)
+    return None
+
+
+def _lost_by_model(value: Any, back: Any) -> str | None:
+    if value.__pydantic_private__ != back.__pydantic_private__:
+        return f"{_name(value)} loses its private attributes; make them fields"
+    for name, field in type(value).model_fields.items():
+        one, other = getattr(value, name), getattr(back, name)
+        if field.exclude and difference(one, other) is not None:
+            return _excluded(value, name)
+        if type(one) is float and type(other) is int and int in typing.get_args(field.annotation):
+            return f"{_name(value)} would read a whole float in {name} as int; declare float, or write an int"
     return None
 
 
@@ -244,7 +304,8 @@ def _other_type(value: Any, back: Any) -> str:
         return f"{name} would come back as {declared}; declare its own type, or write a plain {declared}"
     if type(back) in {str, int, float, bool, list, dict, type(None)}:
         return (
-            f"{name} would come back as {declared}; declare its type where it stands, in place of Any or none"
+            f"{name} would come back as {declared};"
+            " declare its type alone where it stands, in place of Any, none or a union"
         )
     return f"{name} would come back as {declared}; declare {name}, or write a {declared}"
 
@@ -252,6 +313,37 @@ def _other_type(value: Any, back: Any) -> str:
 def remedy_declared(value: Any) -> str:
     """Return what to do about a value that is not of the type that is declared where it stands."""
     return known_remedy(value) or "declare the type it has, or write a value of the declared one"
+
+
+def _remedy_unequal(value: Any) -> str:
+    if type(value) is bytes:  # only a model writes them otherwise than they are read
+        return _IN_BASE64
+    return known_remedy(value) or (
+        "let what holds it write it and read it as it is: a field of its __init__, with no converter or serializer"
+    )
+
+
+def kind_of(value: Any) -> Any:
+    """Return the type of a value with the types of its items, as far as it is a plain container."""
+    if value is None or type(value) not in {list, tuple, dict} or not value:
+        return None if value is None else type(value)
+    if type(value) is tuple:
+        return tuple[tuple(kind_of(item) for item in value)]  # type: ignore[misc]
+    if type(value) is list:
+        return list[_any_of(value)]  # type: ignore[misc]
+    return dict[_any_of(value), _any_of(value.values())]  # type: ignore[misc]
+
+
+def _any_of(items: Iterable[Any]) -> Any:
+    kinds = dict.fromkeys(kind_of(item) for item in items)
+    return functools.reduce(operator.or_, kinds) if kinds != {None: None} else None
+
+
+def kind_text(kind: Any) -> str:
+    """Return a type as it is spelled in a program that imported its names."""
+    if isinstance(kind, type) and not typing.get_args(kind):
+        return kind.__name__
+    return re.sub(r"(?:[\w<>]+\.)+(?=\w)", "", str(kind))
 
 
 def remedy(value: Any) -> str:
@@ -262,5 +354,5 @@ def remedy(value: Any) -> str:
     if attrs.has(type(value)) or dataclasses.is_dataclass(type(value)) or is_model(type(value)):
         return "annotate what holds it, and its own fields, with the types they have, or write what it is made of"
     if type(value) is bytes or type(value).__module__ in {"datetime", "decimal", "uuid"}:
-        return "annotate what holds it with its type, as a class and not as text"
+        return "declare its type where it stands, in place of another or none"
     return "write what it is made of, or make it an attrs class, a dataclass or a pydantic model with typed fields"

@@ -29,7 +29,8 @@ RANKS = {
     **dict.fromkeys(
         (
             *("config", "plan", "shape", "state", "ordering", "events", "codec", "catalogue", "secrets"),
-            *("causes", "failure_info", "failures", "retry_after", "strict_converter", "typed_values"),
+            *("causes", "failure_info", "failures", "retry_after", "strict_converter"),
+            *("typed_converter", "typed_values"),
         ),
         1,
     ),

@@ -138,15 +138,16 @@ class Context(MutableMapping[str, Any]):
     def write_typed(self, key: str, value: Any, kind: Any = None) -> None:
         """Write an attrs or dataclass instance, a pydantic model, a datetime, Decimal, tuple or a nest of them.
 
-        `kind` is the type to write it as, its own by default. Read it back with `read_typed` and the same type: it
-        comes back equal and of equal types all the way down. Raises `CanonicalError` for what would not.
+        `kind` is the type to write it as, its own by default; a container of anything but JSON needs it, with the
+        types of its items. Read it back with `read_typed` and the same type: it comes back equal and of equal types
+        all the way down. Raises `CanonicalError` for what would not.
         """
         self._write(
             key,
             value,
             lambda value: codec.typed_bytes(value, kind),
             lambda value: canonical.encode(codec.unstructure_typed(value, kind)),
-            "ctx.write_typed({!r}, value)",
+            "ctx.write_typed({!r}, value)" if kind is None else "ctx.write_typed({!r}, value, kind)",
         )
 
     def read_typed(self, key: str, kind: type[T]) -> T:

@@ -401,7 +401,8 @@ def test_a_value_changed_in_place_after_it_was_written_is_an_error(case):
     assert str(caught.value).startswith(
         "the value of context key 'v' was changed in place after it was written (write it again"
     )
-    assert ("ctx.write_typed('v', value)" if "typed" in case else "ctx['v'] = value") in str(caught.value)
+    typed = f"ctx.write_typed('v', value{', kind' if 'container' in case else ''})"
+    assert (typed if "typed" in case else "ctx['v'] = value") in str(caught.value)
 
 
 @pytest.mark.parametrize("case", ["a list", "a nested list", "a list in a tuple", "by update", "typed"])
@@ -549,7 +550,7 @@ class Quote:
 )
 def test_a_typed_value_is_read_back_as_it_was_by_this_state_and_the_next(value, kind):
     ctx = context_of()
-    ctx.write_typed("k", value)
+    ctx.write_typed("k", value, kind)
 
     for seen in (ctx, after(ctx)):
         again = seen.read_typed("k", kind)
