@@ -12,7 +12,7 @@ import anyio
 
 from machine.engine import dry_run as dry
 from machine.engine import operator, runs
-from machine.errors import UsageError
+from machine.errors import Code, RunError, UsageError
 from machine.replay import compare as comparison
 from machine.replay import fork as forking
 from machine.replay import reproduce
@@ -65,7 +65,17 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]], *, drives: bool = Fals
             results.append(await function(*args, **kwargs))
 
         with terminable() if drives else contextlib.nullcontext(Termination()) as termination:
-            anyio.run(main)
+            try:
+                anyio.run(main)
+            except asyncio.CancelledError:
+                if termination.signum is not None:
+                    raise
+                # the loop is this call's own: nobody but a handler knows the task
+                raise RunError(
+                    f"machine.{function.__name__} stopped: a handler cancelled the task that drives the run",
+                    code=Code.ATTEMPT_INTERRUPTED,
+                    hint="nothing durable is lost; have handlers cancel only tasks they have begun, and resume",
+                ) from None
         return results[0]
 
     return plain

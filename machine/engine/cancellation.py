@@ -53,15 +53,17 @@ class Cancellations:
             self._reached = True
             begun = BEGUN.get()
             if begun is not None and begun.failing and _NEVER_TAKEN_BACK:
-                self._unreturned += 1
+                # a group of anyio's, which says by words that it is its own, takes it back
+                self._unreturned += not getattr(exc, "args", ())
                 begun.failing = False
 
     def swallowed(self, *, cut: bool) -> bool:
-        """Say whether a handler that has returned made nothing of a cancellation from outside that reached it.
+        """Say whether a handler that has come to its end made nothing, or something else, of a cancellation.
 
-        `cut` says that one of the engine's scopes was cancelled.
+        `cut` says that one of the engine's scopes was cancelled, which counts once it has reached the handler. What
+        the task itself was asked counts before that too: it would be raised at the next thing the run waits for.
         """
-        return self._reached and (cut or self._times() - self._unreturned > self._before)
+        return (self._reached and cut) or self._times() - self._unreturned > self._before
 
     def forget(self) -> None:
         """Take back what a handler leaves behind: before Python 3.13 a task group that failed leaves one."""

@@ -21,7 +21,7 @@ from machine.config import Durability, RunConfig
 from machine.engine.cancellation import Cancellations, Stopped
 from machine.engine.control import Control
 from machine.engine.driven import DrivenLog, Opening
-from machine.engine.ending import Ending
+from machine.engine.ending import Ending, behind
 from machine.engine.handlers import Doorkeeper, Refuse
 from machine.engine.left_behind import Leftovers
 from machine.engine.log import TimedOut
@@ -266,9 +266,8 @@ class Run:
         except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()) as exc:
             self.refuse_if_aborted()
             if self.live:  # in replay nobody cuts an attempt that was not cut when it was recorded
-                await self._emit(
-                    StateFailed(state.id, interrupted(state.id, cancelled=self.control.cancelling))
-                )
+                error = interrupted(state.id, cancelled=self.control.cancelling)
+                await self._emit(StateFailed(state.id, error), info=behind(exc, self.vault))
             raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
         self.refuse_if_aborted()
         await self.log.emit([ending], payloads, info)
@@ -298,7 +297,7 @@ class Run:
                 payloads.items.clear()
                 return StateFailed(state.id, self.vault.error(left.info)), ending.info()
         except TimedOut as exc:
-            return StateFailed(state.id, exc.info), ending.info()
+            return StateFailed(state.id, exc.info), ending.info(**behind(exc, self.vault))
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
@@ -338,55 +337,64 @@ class Run:
         io, rec = self.provider(scope), self.recorder(scope)
         cancellations = Cancellations()
         timeout = state.meta.timeout
+        made_of_it: BaseException | None = None
         BEGUN.set(scope.begun)
         try:
-            seconds = self.log.limit(timeout)
-            if seconds is None:
-                outcome = await self._work(scope, ctx, io, rec, cancellations)
-            elif self._whole is None:
-                due = anyio.current_time() + seconds
-                with anyio.CancelScope(deadline=due) as scope.limit:
+            try:
+                seconds = self.log.limit(timeout)
+                if seconds is None:
                     outcome = await self._work(scope, ctx, io, rec, cancellations)
-                if anyio.current_time() >= due:  # a handler that held the event loop could not be cut
-                    scope.limit.cancel()
-            else:
-                scope.limit = self._whole
-                due = time.monotonic() + seconds
-                if self._patient_until < due:
-                    # twice as long, so that it need not be moved at every step
-                    scope.limit.deadline = anyio.current_time() + 2 * seconds
-                    self._patient_until = due + seconds
-                outcome = await self._work(scope, ctx, io, rec, cancellations)
-            swallowed = self.live and cancellations.swallowed(cut=scope.cut)
-            late = scope.limit is not None and scope.limit.cancel_called
-            if not (swallowed or late):
-                scope.returned = self.live
-                return scope, outcome
-        except BaseException as exc:
-            if cancellations.from_outside(exc):
-                if self._whole is not None and self._whole.cancel_called:
-                    raise self.log.overdue(state, timeout) from None
-                raise Stopped(exc) from None
-            if not isinstance(exc, KeyboardInterrupt):
-                scope.refuse_undeclared()
-            raise
+                elif self._whole is None:
+                    due = anyio.current_time() + seconds
+                    limit = scope.limit = anyio.CancelScope(deadline=due)
+                    try:
+                        with limit:
+                            outcome = await self._work(scope, ctx, io, rec, cancellations)
+                    finally:
+                        if anyio.current_time() >= due:  # a handler that held the event loop could not be cut
+                            limit.cancel()
+                else:
+                    scope.limit = self._whole
+                    due = time.monotonic() + seconds
+                    if self._patient_until < due:
+                        # twice as long, so that it need not be moved at every step
+                        scope.limit.deadline = anyio.current_time() + 2 * seconds
+                        self._patient_until = due + seconds
+                    outcome = await self._work(scope, ctx, io, rec, cancellations)
+                if not self._cut(scope, cancellations):
+                    scope.returned = self.live
+                    return scope, outcome
+            except BaseException as exc:
+                if cancellations.from_outside(exc):
+                    if self._whole is not None and self._whole.cancel_called:
+                        raise self.log.overdue(state, timeout) from None
+                    raise Stopped(exc) from None
+                if isinstance(exc, KeyboardInterrupt):
+                    raise
+                if not self._cut(scope, cancellations):
+                    scope.refuse_undeclared()
+                    raise
+                made_of_it = exc
+            scope.refuse_undeclared()
+            cancelled = anyio.get_cancelled_exc_class()
+            try:
+                if self._whole is None:
+                    await checkpoint_if_cancelled()  # what a scope around the run asks
+                    await checkpoint()  # what its task was asked, and has not been told yet
+                if not scope.late:
+                    raise cancelled  # noqa: TRY301 - or what its task was asked
+            except cancelled as exc:
+                raise Stopped(exc) from made_of_it
+            raise self.log.overdue(state, timeout) from made_of_it
         finally:
             BEGUN.set(None)
             cancellations.forget()
             await io.end()
             scope.closed = True
-        scope.refuse_undeclared()
-        cancelled = anyio.get_cancelled_exc_class()
-        try:
-            if self._whole is None:
-                await (
-                    checkpoint_if_cancelled()
-                )  # a handler may have swallowed what a scope around the run asks
-            if not late:
-                raise cancelled  # noqa: TRY301 - or what its task was asked
-        except cancelled as exc:
-            raise Stopped(exc) from None
-        raise self.log.overdue(state, timeout)
+
+    def _cut(self, scope: AttemptScope, cancellations: Cancellations) -> bool:
+        """Say whether an attempt was cut, whatever its handler made of it: it may have returned, or raised."""
+        return scope.late or (self.live and cancellations.swallowed(cut=scope.cut))
 
     async def _work(
         self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations

@@ -22,7 +22,7 @@ from machine.plan import Graph, PlanState, StateOutcome
 from machine.retry_after import wait_asked
 from machine.secrets.vault import Vault
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "behind"]
 
 _NOTHING: Final = StateOutcome()
 
@@ -83,8 +83,7 @@ class Ending:
         info: dict[str, str] = {}
         if where := trace(exc):
             info["trace"] = self.vault.text(where)
-        if causes := causes_of(exc, self.vault.text):
-            info[CAUSES] = write_causes(causes)
+        info |= behind(exc, self.vault)
         if error.retryable and (asked := wait_asked(exc, time.time())):
             info[RETRY_AFTER] = str(asked)
         return StateFailed(self.state.id, error, failure), self.info(**info)
@@ -94,6 +93,12 @@ class Ending:
         if self.side_by_side and self.ctx.read:
             info["read"] = self.vault.text(canonical.encode(sorted(self.ctx.read)).decode())
         return info
+
+
+def behind(exc: BaseException, vault: Vault) -> dict[str, str]:
+    """Return what stands behind an exception as informational, empty when nothing does."""
+    causes = causes_of(exc, vault.text)
+    return {CAUSES: write_causes(causes)} if causes else {}
 
 
 def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:

@@ -181,6 +181,11 @@ class AttemptScope:
             scope is not None and scope.cancel_called for scope in (self.limit, *self.around)
         )
 
+    @property
+    def late(self) -> bool:
+        """True once the handler has taken longer than it may."""
+        return self.limit is not None and self.limit.cancel_called
+
     def check_open(self, did: str, *what: Any) -> None:
         """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on.
 

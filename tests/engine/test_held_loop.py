@@ -84,7 +84,7 @@ def test_a_timed_out_attempt_is_tried_again_and_what_it_learned_is_kept(store, c
     assert machine.replay(result.run_id, plan=plan, store=store, undeclared_io="allow").identical
 
 
-def test_a_handler_that_raises_past_its_timeout_fails_with_what_it_raised(store, config):
+def test_a_handler_that_raises_past_its_timeout_is_timed_out_and_what_it_raised_is_the_cause(store, config):
     plan = Plan("op")
 
     @plan.state("step.blocks", timeout=0.1)
@@ -93,7 +93,8 @@ def test_a_handler_that_raises_past_its_timeout_fails_with_what_it_raised(store,
         raise machine.Failure("of its own", code="own")
 
     result = machine.run(plan, store=store, config=config, reporter=Told())
-    assert result.error.code == "own"
+    assert result.error.code == Code.STATE_TIMEOUT
+    assert "of its own" in result.error.causes[0].text
     assert machine.replay(result.run_id, plan=plan, store=store, undeclared_io="allow").identical
 
 
