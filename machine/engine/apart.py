@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Final, Self
 
 from machine.engine.cancellation import Cancellations
+from machine.io.undeclared import in_step
 
 __all__ = ["Apart", "Timed"]
 
@@ -41,20 +42,23 @@ class Apart:
         return self
 
     def __next__(self) -> Any:
-        return self._context.run(self._steps.send, None)
+        return self._step(self._steps.send, None)
 
     def send(self, value: Any) -> Any:
         """Go on."""
-        return self._context.run(self._steps.send, value)
+        return self._step(self._steps.send, value)
 
     def throw(self, *exc: Any) -> Any:
         """Go on, where it awaits, with an exception."""
         self._cancellations.note(exc[0])
-        return self._context.run(self._steps.throw, *exc)
+        return self._step(self._steps.throw, *exc)
 
     def close(self) -> None:
         """Close what is awaited."""
-        self._context.run(self._steps.close)
+        Apart._step(self, self._steps.close)
+
+    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
+        return in_step(self._context, self._context.run, step, *args)
 
 
 class Timed(Apart):
@@ -70,22 +74,10 @@ class Timed(Apart):
         self._held, self._waited = held, waited
         return self
 
-    def __next__(self) -> Any:
-        return self._timed(self._steps.send, None)
-
-    def send(self, value: Any) -> Any:
-        """Go on."""
-        return self._timed(self._steps.send, value)
-
-    def throw(self, *exc: Any) -> Any:
-        """Go on, where it awaits, with an exception."""
-        self._cancellations.note(exc[0])
-        return self._timed(self._steps.throw, *exc)
-
-    def _timed(self, step: Callable[..., Any], *args: Any) -> Any:
+    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
         began = monotonic() - self._waited()
         try:
-            return self._context.run(step, *args)
+            return super()._step(step, *args)
         finally:
             seconds = monotonic() - self._waited() - began
             if seconds >= HELD_SECONDS:

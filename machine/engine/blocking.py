@@ -14,6 +14,8 @@ import anyio
 from anyio import from_thread
 from anyio.lowlevel import current_token
 
+from machine.io.undeclared import in_step
+
 __all__ = ["call_in_thread"]
 
 
@@ -30,7 +32,7 @@ async def call_in_thread(name: str, function: Callable[..., Any], *args: Any) ->
 
     def work() -> None:
         try:
-            result.append(context.run(function, *args))
+            result.append(in_step(context, context.run, function, *args))
         except BaseException as exc:  # noqa: BLE001 - raised again on the event loop's side
             failure.append(exc)
         try:

@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -28,7 +29,7 @@ from machine.io.monitored import MonitoredWatch
 from machine.io.profiled import ProfiledWatch
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope
-from machine.io.undeclared import ALLOWED, WATCHING, Undeclared, Watch, guarded, unguarded
+from machine.io.undeclared import ALLOWED, Undeclared, Watch, guarded, in_step, unguarded, watching
 from machine.kernel.context import Context
 from machine.plan import is_plain
 from machine.state import Handler
@@ -72,7 +73,7 @@ class Doorkeeper:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Look, for the duration of the context, at what handlers do."""
-        outer = WATCHING.get()
+        outer = watching()
         if (
             outer is not None
         ):  # in a handler: that there is a run is to be seen, what it does is its own affair
@@ -155,7 +156,7 @@ class Doorkeeper:
         else:
             watch = self._watch(scope, key, plain=True, remedy="compute the idempotency key from the context")
             with guarded(watch):
-                value = watch.call(key, ctx)
+                value = in_step(copy_context(), watch.call, key, ctx)
             scope.refuse_undeclared()
         if not isinstance(value, str) or not value or not value.isprintable():
             raise StateError(

@@ -13,9 +13,10 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, thread
+from contextvars import copy_context
 from typing import Any, Final
 
-from machine.io.undeclared import WATCHING, Watch, guarded
+from machine.io.undeclared import Watch, guarded, in_step, watching
 
 __all__ = ["FORK_EXEC", "announce_programs", "follow_threads"]
 
@@ -25,7 +26,7 @@ FORK_EXEC: Final = "_posixsubprocess.fork_exec"
 
 def _watched(watch: Watch, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     with guarded(watch):
-        return function(*args, **kwargs)
+        return in_step(copy_context(), function, *args, **kwargs)
 
 
 def follow_threads() -> None:
@@ -35,7 +36,7 @@ def follow_threads() -> None:
 
     @functools.wraps(start)
     def started(self: Any) -> None:
-        watch = WATCHING.get()
+        watch = watching()
         # a thread of a pool works for whoever hands it something: that is followed, piece by piece
         if watch is not None and watch.follows and vars(self).get("_target") is not thread._worker:  # noqa: SLF001
             self.run = functools.partial(_watched, watch.in_thread(), self.run)
@@ -45,7 +46,7 @@ def follow_threads() -> None:
     def submitted(
         self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
-        watch = WATCHING.get()
+        watch = watching()
         if watch is not None and watch.follows:
             fn = functools.partial(_watched, watch.in_thread(), fn)
         return submit(self, fn, *args, **kwargs)

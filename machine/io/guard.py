@@ -2,8 +2,8 @@
 
 The hook is installed at the first use and stays, as Python has no way to take one out; it minds events only where
 somebody watches. It sees what the interpreter announces: not what a C extension does by itself, not a write to a
-file or a connection that was open before, and not a thread that runs in a context of its own. Nothing here may
-reach the outside itself.
+file or a connection that was open before, and not what nothing leads to from a handler (a thread of `_thread`, a
+task that is given an empty context). Nothing here may reach the outside itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from machine.io.elsewhere import FORK_EXEC, announce_programs, follow_threads
 from machine.io.places import Origin, above, is_harmless, origin_of
 from machine.io.static import is_a, module_dict, never_raises, static_name
 from machine.io.temporary import is_temporary
-from machine.io.undeclared import WATCHING, Watch
+from machine.io.undeclared import Watch, watching
 
 __all__ = ["ACTS", "Act", "By", "install"]
 
@@ -172,10 +172,10 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     # called for every audit event of the process: the look into the table decides nearly all of them
     act = ACTS.get(event)
     if act is None:
-        if event == "import" and (importing := WATCHING.get()) is not None:
+        if event == "import" and (importing := watching()) is not None:
             importing.imports()
         return
-    watch = WATCHING.get()
+    watch = watching()
     if watch is not None:
         frame = sys._getframe(1)  # noqa: SLF001 - the way to the code that did it
         if (act := _that_counts(event, act, args, frame, watch)) is not None:

@@ -16,7 +16,7 @@ from machine.io.ambient import resolved
 from machine.io.own_calls import own_code, seen_builtin, seen_function
 from machine.io.own_code import OwnCode
 from machine.io.static import never_raises
-from machine.io.undeclared import WATCHING, Watch
+from machine.io.undeclared import Watch, watching
 
 __all__ = ["MonitoredWatch"]
 
@@ -110,13 +110,13 @@ def _refresh(watch: Watch) -> None:
 
 def _on_call(code: CodeType, offset: int, called: Any, argument: Any) -> Any:
     del offset, argument
-    if _tool.stale and (watch := WATCHING.get()) is not None:
+    if _tool.stale and (watch := watching()) is not None:
         _refresh(watch)
     kind = type(called)
     if kind is BuiltinFunctionType:
         ambient = resolved().builtins.get(called)
         if ambient is not None:
-            if (watch := WATCHING.get()) is not None:
+            if (watch := watching()) is not None:
                 seen_builtin(ambient, sys._getframe(1), watch)  # noqa: SLF001 - the frame it is about
             return None
     elif kind is not MethodDescriptorType and kind is not type:
@@ -127,6 +127,6 @@ def _on_call(code: CodeType, offset: int, called: Any, argument: Any) -> Any:
 
 def _on_start(code: CodeType, offset: int) -> None:
     del offset
-    watch = WATCHING.get()
+    watch = watching()
     if watch is not None:
         seen_function(resolved().codes[id(code)], sys._getframe(1), watch)  # noqa: SLF001 - the frame it is about

@@ -17,7 +17,7 @@ from machine.io.ambient import resolved
 from machine.io.own_calls import own_caller, own_code, seen_builtin, seen_function
 from machine.io.own_code import OwnCode
 from machine.io.static import module_dict, never_raises
-from machine.io.undeclared import WATCHING, Watch
+from machine.io.undeclared import Watch, watching
 
 __all__ = ["ProfiledWatch"]
 
@@ -64,7 +64,7 @@ class ProfiledWatch(Watch):
     def step_begins(self) -> None:
         """Note that code of the handler is about to run in this thread."""
         self._thread = threading.get_ident()
-        if WATCHING.get() is self:
+        if watching() is self:
             self._on()
 
     def step_ends(self) -> None:
@@ -85,6 +85,7 @@ class ProfiledWatch(Watch):
 
     def end(self) -> None:
         """Profile no more."""
+        super().end()
         if self._is_shared:
             self._is_shared = False
             _shared[self._thread] -= 1
@@ -155,12 +156,12 @@ class _Steps:
 def _profile(frame: FrameType, event: str, arg: Any) -> None:
     if event == "c_call":
         ambient = resolved().builtins.get(arg)
-        watch = WATCHING.get() if ambient is not None else None
+        watch = watching() if ambient is not None else None
         if ambient and watch and own_caller(frame, watch) is not None:
             seen_builtin(ambient, frame, watch)
     elif event == "call":
         ambient = resolved().codes.get(id(frame.f_code))
-        if ambient is not None and (watch := WATCHING.get()) is not None:
+        if ambient is not None and (watch := watching()) is not None:
             seen_function(ambient, frame, watch)
 
 

@@ -1,18 +1,20 @@
 """Undeclared IO: what a handler does to the outside, or learns from it, without `io`; and who is told of it.
 
 A watch is kept in a context variable, so that it goes wherever the handler's context goes: into its tasks, and with
-`asyncio.to_thread` into threads. Everything behind `io` runs `unguarded`. Nothing here finds anything: that is
-`io.guard` and `io.own_calls`.
+`asyncio.to_thread` into threads. Code that runs in another context while a handler has its thread is the handler's
+too: `in_step`. Everything behind `io` runs `unguarded`. Nothing here finds anything: that is `io.guard` and
+`io.own_calls`.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token
 from pathlib import PurePath
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -20,7 +22,17 @@ from machine.io.own_code import packages_of
 from machine.io.places import own_frame
 from machine.io.static import never_raises
 
-__all__ = ["ALLOWED", "SETTING", "WATCHING", "Undeclared", "Watch", "behind_io", "guarded", "unguarded"]
+__all__ = [
+    "ALLOWED",
+    "SETTING",
+    "Undeclared",
+    "Watch",
+    "behind_io",
+    "guarded",
+    "in_step",
+    "unguarded",
+    "watching",
+]
 
 SETTING: Final = ", or set undeclared_io"
 NO_CALL: Final = f"make it a transport of the run's own{SETTING}"
@@ -76,6 +88,7 @@ class Watch:
         self.alone = alone
         self.follows = follows
         self.effects_only = effects_only
+        self.ended = False
         self.temporary: set[str] = set()
         """What the handler has made with `tempfile`: what is done there, nobody else can see."""
         self._function = function
@@ -130,11 +143,11 @@ class Watch:
         file, line = (at.f_code.co_filename, at.f_lineno) if at is not None else _home(self._function)
         call = instead if self._plain else f"await {instead}"
         remedy = self._remedy or remedy or (f'use "{call}"' if instead else NO_CALL)
-        token = WATCHING.set(None)  # whatever is made of it may write to a log of its own
+        token = _watching.set(False)  # whatever is made of it may write to a log of its own
         try:
             self._found(Undeclared(event, does, file, line, remedy, effect))
         finally:
-            WATCHING.reset(token)
+            _watching.reset(token)
 
     def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Awaitable[Any]:
         """Call a handler, watched, and return what to await. To be entered `guarded` by this watch."""
@@ -155,10 +168,43 @@ class Watch:
 
     def end(self) -> None:
         """Note that the handler has come to its end, one way or another."""
+        self.ended = True
 
 
-WATCHING: Final[ContextVar[Watch | None]] = ContextVar("machine_watching", default=None)
-"""The watch over the code that runs in this context, None where nobody watches."""
+_Watching: TypeAlias = Watch | Literal[False] | None
+
+_watching: Final[ContextVar[_Watching]] = ContextVar("machine_watching", default=None)
+"""The watch over the code that runs in this context, False where it may do as it likes, None where nobody said."""
+
+
+class _Here(threading.local):
+    context: Context | None = None
+    """The context of the handler that has this thread now."""
+
+
+_here: Final = _Here()
+
+
+def in_step(context: Context, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call what has this thread for a handler whose context is `context`, and return what it returns.
+
+    What it runs in a context that knows of no watch is watched as the handler is then.
+    """
+    outer = _here.context
+    _here.context = context
+    try:
+        return step(*args, **kwargs)
+    finally:
+        _here.context = outer
+
+
+def watching() -> Watch | None:
+    """Return the watch over the code that runs now, None where nobody watches."""
+    watch = _watching.get()
+    # a context that knows of none, or was kept by a handler that has ended: then it is whose step this is
+    if (watch is None or (watch and watch.ended)) and (context := _here.context) is not None:
+        watch = context.get(_watching, False)
+    return watch or None
 
 
 ALLOWED: Final[ContextVar[frozenset[str]]] = ContextVar("machine_allowed", default=frozenset())
@@ -181,7 +227,7 @@ class guarded:  # noqa: N801 - a context manager, used like a function
         self._watch = watch
 
     def __enter__(self) -> None:
-        self._token = WATCHING.set(self._watch)
+        self._token = _watching.set(self._watch)
 
     def __exit__(self, *exc: object) -> None:
         _reset(self._token)
@@ -196,9 +242,9 @@ class unguarded:  # noqa: N801 - a context manager, used like a function
     __slots__ = ("_token", "_watch")
 
     def __enter__(self) -> None:
-        self._watch = WATCHING.get()
+        self._watch = watching()
         if self._watch is not None:
-            self._token = WATCHING.set(None)
+            self._token = _watching.set(False)
             self._watch.pause()
 
     def __exit__(self, *exc: object) -> None:
@@ -207,9 +253,9 @@ class unguarded:  # noqa: N801 - a context manager, used like a function
             self._watch.resume()
 
 
-def _reset(token: Token[Watch | None]) -> None:
+def _reset(token: Token[_Watching]) -> None:
     try:
-        WATCHING.reset(token)
+        _watching.reset(token)
     except ValueError:  # closed by another context than it was begun in: that one is not ours to change
         return
 

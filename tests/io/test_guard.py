@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextvars
 import ftplib
 import glob
 import http.client
@@ -42,6 +43,7 @@ from pathlib import Path
 import pytest
 
 from machine import DomainEvent, Plan, Reporter, RunConfig, open_store, run
+from machine.io.base_transport import BaseTransport
 from machine.io.guard import ACTS
 
 
@@ -519,6 +521,75 @@ def test_tasks_and_threads_of_a_handler_are_guarded_and_other_code_is_not(place,
     assert drive(waiting).error.code == "undeclared_io"
     other.join()
     assert sorted(path.name for path in place.iterdir()) == ["folder", "innocent", "there"]
+
+
+def test_what_runs_in_another_context_is_the_handlers_that_has_the_thread(place, drive):
+    def bare():
+        contextvars.Context().run(os.mkdir, "made")
+
+    async def handle(ctx, io, rec):
+        bare()
+
+    async def later(ctx, io, rec):
+        await io.now()
+        bare()
+
+    kept = []
+
+    def keeping(ctx, io, rec):
+        kept.append(contextvars.copy_context())
+
+    def plain(ctx, io, rec):
+        bare()
+
+    def in_kept(ctx, io, rec):
+        kept[0].run(os.mkdir, "made")
+
+    assert drive(keeping).error is None
+    for handler in (handle, later, plain, in_kept):
+        assert drive(handler).error.details["event"] == "os.mkdir", handler
+    bare()  # when no handler has the thread, nobody minds
+    assert (place / "made").is_dir()
+
+
+def test_an_idempotency_key_is_watched_in_another_context_too(place):
+    plan = Plan("op")
+
+    @plan.state(
+        "step.state",
+        side_effects="apply_side_effect",
+        idempotency=lambda ctx: contextvars.Context().run(os.mkdir, "made") or "k",
+    )
+    def handle(ctx, io, rec):
+        pass
+
+    with open_store("memory://") as store:
+        result = run(plan, store=store, config=RunConfig(undeclared_io="error"))
+    assert result.error.code == "undeclared_io"
+    assert not (place / "made").exists()
+
+
+def test_what_io_does_in_another_context_is_let_through(place, drive):
+    class Bare(BaseTransport):
+        async def perform(self, namespace, request):
+            contextvars.Context().run(Path(request).mkdir)
+            await asyncio.sleep(0)
+            contextvars.Context().run(Path(request, "in").mkdir)
+            return 1
+
+    def plain(ctx, io, rec):
+        io.call("bare", "plain")
+        contextvars.Context().run(io.write_file, "file", "x")
+
+    async def handle(ctx, io, rec):
+        await io.call("bare", "async")
+        await asyncio.gather(io.call("bare", "one"), io.call("bare", "another"))
+        await asyncio.create_task(io.write_file("other", "x"), context=contextvars.Context())
+
+    for handler in (plain, handle):
+        assert drive(handler, transports={"bare": Bare()}).error is None
+    made = {path.parent.name for path in place.glob("*/in")}
+    assert made == {"plain", "async", "one", "another"}
 
 
 def test_the_hook_is_installed_at_the_first_use_and_once_and_never_with_allow():

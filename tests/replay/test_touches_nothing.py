@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import http.client
 import io as memory
 import json
@@ -114,6 +115,30 @@ def pooled(function, *args):
         pool.submit(function, *args).result()
 
 
+def bare(function, *args):
+    """Do it in a context in which nothing is set."""
+    contextvars.Context().run(function, *args)
+
+
+CONTEXTS = []
+
+
+def in_kept_context(function, *args):
+    """Do it in the context of the handler that was the first to do so."""
+    CONTEXTS[:] = CONTEXTS or [contextvars.copy_context()]
+    CONTEXTS[0].copy().run(function, *args)
+
+
+def driven(function, *args):
+    """Do it in a task without a context, on an event loop of its own."""
+
+    async def act():
+        function(*args)
+
+    with asyncio.Runner() as runner:
+        runner.run(act(), context=contextvars.Context())
+
+
 KEPT = concurrent.futures.ThreadPoolExecutor(1)
 
 
@@ -149,6 +174,13 @@ PLAIN = {
     "a thread in a thread": lambda port: unwatched(unwatched, posted, port),
     "a pool of threads": lambda port: pooled(posted, port),
     "a pool that was there before": lambda port: KEPT.submit(posted, port).result(),
+    "a context of its own": lambda port: bare(appended),
+    "a context of another handler": lambda port: in_kept_context(appended),
+    "a context of its own in a thread": lambda port: unwatched(bare, appended),
+    "a context of its own in a pool": lambda port: pooled(bare, appended),
+    "a thread in a context of its own": lambda port: bare(unwatched, appended),
+    "a pool in a context of its own": lambda port: bare(pooled, appended),
+    "a loop of its own in a thread": lambda port: unwatched(driven, appended),
     "a process that is forked": lambda port: another("fork"),
     "a process that is spawned": lambda port: another("spawn"),
     "a chdir before": lambda port: (os.chdir("."), appended()),
@@ -174,6 +206,11 @@ async def gathered(port):
     await asyncio.gather(asyncio.to_thread(posted, port), asyncio.sleep(0), return_exceptions=True)
 
 
+async def resumed(port):
+    await asyncio.sleep(0)
+    bare(appended)
+
+
 async def left(port):
     task = asyncio.create_task(connected(port))
     with contextlib.suppress(Exception):
@@ -188,6 +225,8 @@ AWAITED = {
     "anyio.to_thread": lambda port: anyio.to_thread.run_sync(posted, port),
     "gather that keeps exceptions": gathered,
     "a task": left,
+    "a context of its own after a wait": resumed,
+    "a context of its own to_thread": lambda port: asyncio.to_thread(bare, appended),
 }
 
 
