@@ -22,7 +22,7 @@ from machine.io.static import never_raises
 
 __all__ = ["ALLOWED", "SETTING", "WATCHING", "Undeclared", "Watch", "behind_io", "guarded", "unguarded"]
 
-SETTING: Final = ", or set undeclared_io"
+SETTING: Final = ', or allow it: --undeclared-io allow, from Python undeclared_io="allow"'
 NO_CALL: Final = f"make it a transport of the run's own{SETTING}"
 
 
