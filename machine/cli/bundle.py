@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -79,7 +78,7 @@ def _to_stdout(run: str, *, gzip: bool, session: Injected) -> int:
     return 0
 
 
-def import_runs(*files: Path, session: Injected) -> int:
+def import_runs(*files: str, session: Injected) -> int:
     """Store the runs of bundles.
 
     Each is checked to its end before anything of it is stored; nothing is executed. A run keeps its id, and one
@@ -98,17 +97,17 @@ def import_runs(*files: Path, session: Injected) -> int:
     done: list[dict[str, Any]] = []
     with session.open_store(create=True) as store:
         for file, recording in recordings:
-            new = store_recording(recording, store=store, path=str(file))
+            new = store_recording(recording, store=store, path=file)
             status = store.run_row(recording.run_id).status
-            done.append({"file": str(file), "run_id": recording.run_id, "status": status, "new": new})
+            done.append({"file": file, "run_id": recording.run_id, "status": status, "new": new})
             if session.as_json:
                 continue
             session.out.line(recording.run_id)
             if not new:
-                session.note("note", f"{clean(str(file))}: the store has this run already")
+                session.note("note", f"{clean(file)}: the store has this run already")
             elif status not in FINAL_STATUSES and _holds_secrets(recording):
                 text = "it is open and holds secrets; resumed here, it may make calls with them again"
-                session.note("note", f"{clean(str(file))}: {text}")
+                session.note("note", f"{clean(file)}: {text}")
     if session.as_json:
         session.json({"imported": done})
     return 0

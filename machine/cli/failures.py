@@ -165,7 +165,7 @@ def _told(exc: BaseException) -> tuple[str, str, str | None, Mapping[str, Any] |
             words = " ".join(("machine", *(exc.command_chain or ()), "--help"))
             return str(Code.USAGE), _sentence(str(exc)), f"{words} says what there is", None
         case KeyboardInterrupt():
-            return "cancelled", "cancelled; nothing durable is lost.", None, None
+            return "cancelled", "interrupted; nothing durable is lost.", None, None
         case OSError() if exc.filename is None and exc.strerror:
             return "output_failed", f"the output cannot be written: {exc.strerror}", None, None
         case _:

@@ -68,6 +68,7 @@ def fork(
         loaded = session.load_recorded(source, run_id, target)
 
         def drive(reporter: progress.Progress) -> tuple[RunResult, Report]:
+            reporter.forks = True
             found = machine.fork(
                 run_id,
                 plan=loaded.plan,

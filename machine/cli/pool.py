@@ -31,6 +31,8 @@ _MOST_AT_ONCE: Final = 32
 _SECONDS_TO_LEAVE: Final = 2.0
 _SECONDS_TO_STOP: Final = 20.0
 _READY: Final = None
+_ENDED: Final = "what its handlers do, or the modules they import, ends the process that they run in"
+_SPARED: Final = "it can be resumed until so many in a row have died in one state as its `recoveries` allow"
 
 
 def cores() -> int:
@@ -148,12 +150,17 @@ class _Pool:
                 hint="a script that calls the command line does so under `if __name__ == '__main__':`",
             )
         name = self.items[worker.given[0]].name
+        did, hint = (
+            ("drove", f"{self.look.session.command('show', name)} says how far it came; {_SPARED}")
+            if self.look.drives
+            else ("looked at", _ENDED)
+        )
         return Outcome.failed(
             RunError(
-                f"the process that looked at {name} {how}",
+                f"the process that {did} {name} {how}",
                 code=Code.WORKER_DIED,
                 details={"run": name, "exit_code": code},
-                hint="what its handlers do, or the modules they import, ends the process that they run in",
+                hint=hint,
             ),
             worker.place,
         )

@@ -61,6 +61,8 @@ class Progress(Reporter):
     def __init__(self) -> None:
         self.run_id: str | None = None
         self.recorded = 0
+        self.forks = False
+        """True where the run begins as another's fork: what is open then was cut by the fork, and by no crash."""
         self._failures: dict[str, tuple[ErrorInfo, str]] = {}
         self._position: dict[str, int] = {}
         self._under_way: dict[str, _UnderWay] = {}
@@ -119,7 +121,10 @@ class Progress(Reporter):
                 if error.code in {Code.ATTEMPT_INTERRUPTED, Code.RUN_CANCELLED}:
                     self._tell(state_id, "cut", *self._ended(state_id, entry), error.message)
                 elif error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
-                    self._tell(state_id, "recovered", "-", "a crash had cut its last attempt")
+                    why = "the fork begins within" if self.forks else "a crash had cut"
+                    self._tell(
+                        state_id, "made again" if self.forks else "recovered", "-", f"{why} its last attempt"
+                    )
                 else:
                     self._tell(
                         state_id, "failed", *self._ended(state_id, entry), f"{error.code}: {error.message}"

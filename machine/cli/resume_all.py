@@ -49,7 +49,7 @@ def resume_all(
     if not items:
         if session.as_json:
             session.json({"total": 0, "counts": dict.fromkeys(("completed", *_OTHERS), 0), "runs": []})
-        session.note("note", "there is no run that nobody drives")
+        session.note("nothing to resume", "no run is interrupted")
         return Exit.OK
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -57,7 +57,7 @@ def resume_all(
     except (KeyboardInterrupt, Terminated) as exc:
         command = session.command("resume", "--all")
         cancelled = Cancelled(
-            f"cancelled; nothing durable is lost. Continue with: {command}", details={"resume": command}
+            f"interrupted; nothing durable is lost. Continue with: {command}", details={"resume": command}
         )
         cancelled.exit = Exit.TERMINATED if isinstance(exc, Terminated) else Exit.CANCELLED
         raise cancelled from None
@@ -173,3 +173,5 @@ class _Lines(bulk.Report):
         if error is not None:
             cells.append(f"  error[{error['code']}]: {clean(error['message'])}")
         self.session.out.line(*cells)
+        if error is not None and error.get("hint"):
+            self.session.out.line(f"  hint: {clean(error['hint'])}")

@@ -329,11 +329,11 @@ def _cancelled(session: Session, store: Store, run_id: str, code: Exit = Exit.CA
     if store.run_exists(run_id):
         command = session.command("resume", run_id)
         cancelled = Cancelled(
-            f"cancelled; nothing durable is lost. Continue with: {command}",
+            f"interrupted; nothing durable is lost. Continue with: {command}",
             details={"run_id": run_id, "resume": command},
         )
     else:
-        cancelled = Cancelled("cancelled; nothing was recorded yet")
+        cancelled = Cancelled("interrupted; nothing was recorded yet")
     cancelled.exit = code
     return cancelled
 

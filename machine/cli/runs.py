@@ -207,6 +207,8 @@ def _print(
         state = history.states.get(state_id)
         if state is None or state.error is None or state.status not in _FAILED:
             continue
+        if history.error is not None and state.error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
+            continue  # the run's own error counts these
         out.line()
         _print_error(out, f" in {short_state(state_id)}", state.error)
         for line in (log.times[state_id].trace or "").splitlines():

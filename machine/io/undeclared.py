@@ -34,7 +34,7 @@ __all__ = [
     "watching",
 ]
 
-SETTING: Final = ", or set undeclared_io"
+SETTING: Final = ', or allow it: --undeclared-io allow, from Python undeclared_io="allow"'
 NO_CALL: Final = f"make it a transport of the run's own{SETTING}"
 
 

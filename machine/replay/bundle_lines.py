@@ -55,6 +55,8 @@ def read_lines(path: str) -> Iterator[bytes]:
     Raises `BundleError`: `bundle_not_found`, `bundle_not_a_file`, `bundle_truncated` for a file that does not end
     in a line end, `bundle_newer_format`, `bundle_too_large`, or `bundle_invalid` for a file that is none.
     """
+    if not path:
+        raise BundleError("it is the name of no file", path="''", code=Code.BUNDLE_NOT_FOUND)
     try:
         _check_regular(path)
         with Path(path).open("rb") as file:

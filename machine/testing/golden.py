@@ -216,7 +216,8 @@ class Golden:
         options = self._session.options
         if not options.review:
             return options.update
-        whole = attrs.evolve(unlike, lines=["", *unlike.whole]) if unlike.whole else unlike
+        rest = unlike.whole[1:] if unlike.whole[:1] == [unlike.title] else ["", *unlike.whole]
+        whole = attrs.evolve(unlike, lines=rest) if unlike.whole else unlike
         text = golden_report.text_of(self._test, shown(file, self._config), whole)
         return ask(self._session, self._config, text, unlike)
 

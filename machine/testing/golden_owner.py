@@ -6,6 +6,7 @@ folder have a test of one name does it matter which of them made it.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Sequence
@@ -22,11 +23,11 @@ __all__ = ["file_for", "named_alike"]
 
 
 def named_alike(item: pytest.Item) -> bool:
-    """Say whether another file of the folder has, by its text, a golden test of the same name."""
+    """Say whether another test file of the folder has, by its text, a golden test of the same name."""
     name = re.escape(getattr(item, "originalname", None) or item.name)
     test = re.compile(rf"^\s*(?:async\s+)?def\s+{name}\s*\([^)]*\bgolden\b", re.MULTILINE)
     for file in item.path.parent.glob("*.py"):
-        if file == item.path:
+        if file == item.path or not _is_collected(file, item):
             continue
         try:
             text = file.read_text(encoding="utf-8", errors="replace")
@@ -35,6 +36,17 @@ def named_alike(item: pytest.Item) -> bool:
         if test.search(text):
             return True
     return False
+
+
+def _is_collected(file: Path, item: pytest.Item) -> bool:
+    """Say whether pytest looks for tests in a file: one that matches `python_files`, or that it was given."""
+    patterns = [
+        f"*{os.sep}{pattern}" if os.sep in pattern and not Path(pattern).is_absolute() else pattern
+        for pattern in item.config.getini("python_files")
+    ]
+    names = (str(file) if os.sep in pattern else file.name for pattern in patterns)
+    matched = any(fnmatch.fnmatch(name, pattern) for name, pattern in zip(names, patterns, strict=True))
+    return matched or item.session.isinitpath(file)
 
 
 def file_for(

@@ -239,7 +239,7 @@ def test_ctrl_c_before_anything_was_recorded_says_so(machine, plan_file, monkeyp
     monkeypatch.setattr(library, "run", interrupted)
     said = machine("run", "prices.py")
     assert said.code == 130
-    assert said.err == "cancelled; nothing was recorded yet\n"
+    assert said.err == "interrupted; nothing was recorded yet\n"
     in_json = machine("run", "prices.py", "--json")
     assert in_json.code == 130
     assert in_json.json["error"]["code"] == "cancelled"

@@ -370,7 +370,7 @@ def test_ctrl_c_ends_all_workers_at_once(few, plan):
     os.killpg(child.pid, signal.SIGINT)
     out, err = child.communicate(timeout=20)
     assert child.returncode == 130
-    assert (out, err) == ("", "cancelled; nothing durable is lost.\n")
+    assert (out, err) == ("", "interrupted; nothing durable is lost.\n")
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid.name.removeprefix("pid-")), 0)

@@ -69,7 +69,7 @@ def test_what_asks_it_to_end_leaves_a_run_that_resumes_where_it_was(machine, her
     out, err = child.communicate(timeout=20)
     assert child.returncode == code
     assert out == ""
-    match = re.search(r"cancelled; nothing durable is lost\. Continue with: machine resume (\S+)\n", err)
+    match = re.search(r"interrupted; nothing durable is lost\. Continue with: machine resume (\S+)\n", err)
     assert match, err
     assert "Traceback" not in err
     shown = machine("show", match[1], "--json").json

@@ -86,7 +86,7 @@ def test_every_run_that_nobody_drives_goes_on_and_others_are_left_alone(machine,
         assert machine("replay", run_id).code == 0
     again = machine("resume", "--all")
     assert (again.code, again.out) == (0, "")
-    assert again.err == "note: there is no run that nobody drives\n"
+    assert again.err == "nothing to resume: no run is interrupted\n"
 
 
 def test_it_is_one_json_object(machine, left, recorded):
@@ -164,7 +164,11 @@ def test_a_run_that_kills_its_process_stops_no_other_and_ends_at_its_limit(machi
         assert said.code == 1
         if len(told) == 1:
             assert found[other]["verdict"] == "completed"
-            assert found[deadly]["error"]["code"] == "worker_died"
+            error = found[deadly]["error"]
+            assert error["code"] == "worker_died"
+            assert error["message"] == f"the process that drove {deadly} ended with exit code 9"
+            assert error["hint"].startswith(f"machine show {deadly} says how far it came")
+            assert machine("show", deadly, "--json").json["status"] == "interrupted"
     assert told == ["error"] * 5 + ["failed"]
     shown = machine("show", deadly, "--json").json
     assert (shown["status"], shown["error"]["code"]) == ("failed", "recovery_limit")

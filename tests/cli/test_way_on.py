@@ -104,6 +104,57 @@ def test_a_program_is_given_the_event_and_no_note(machine, broken):
     assert said.json["fork_at"] == shown["fork_at"] == shown["head_seq"] - 5
 
 
+DEADLY = """
+import os
+
+from machine import Plan
+
+plan = Plan("deadly")
+
+
+@plan.state("a.first")
+async def first(ctx, io, rec):
+    ctx["first"] = (await io.exec(["sh", "-c", "echo x >> first"])).stdout
+
+
+@plan.state("a.dies", after=[first])
+def dies(ctx, io, rec):
+    os._exit(9)
+"""
+
+
+def test_a_run_that_kills_its_process_has_a_way_on(machine, process, here, write):
+    write("deadly.py", DEADLY)
+    write("two.json", '{"recoveries": 2}')
+    process("run", "deadly.py", "--config", "two.json", "--undeclared-io", "allow")
+    said = next(said for _ in range(9) if (said := process("resume", "@last")).code != 9)
+    assert said.code == 1
+    assert "error[recovery_limit]" in said.err
+    assert '`--config FILE` with {"recoveries": N}' in said.err
+    words = pasted(said.err)
+    for command in (("resume", "@last"), ("show", "@last")):
+        assert pasted(machine(*command).err) == words
+        assert str(machine(*command, "--json").json["fork_at"]) == words[-1]
+    shown = machine("show", "@last").out
+    assert shown.count("error[") == shown.count("error[recovery_limit]") == 1
+
+    before = lines_of(here, "first")
+    write("deadly.py", DEADLY.replace("os._exit(9)", "pass"))
+    went_on = machine(*words)
+    assert went_on.code == 0, went_on.err
+    assert lines_of(here, "first") == before
+    assert machine("replay", "@last").code == 0
+
+
+def test_the_fork_does_not_tell_of_a_crash_where_there_was_none(machine, broken, write):
+    said = machine("run", "pay.py")
+    write("pay.py", PLAN.replace("DIVISOR", "2"))
+    told = machine(*pasted(said.err)).err
+    assert re.search(r"a\.pay +made again +- +the fork begins within its last attempt\n", told)
+    assert "crash" not in told
+    assert "recovered" not in told
+
+
 @pytest.fixture
 def store():
     with open_store("memory://") as opened:

@@ -441,8 +441,9 @@ def test_a_run_id_is_never_used_twice(store):
     plan = failing_with(lambda ctx, io, rec: None)
     chosen = machine.new_run_id()
     run(plan, store=store, run_id=chosen)
-    with pytest.raises(machine.Concurrency):
+    with pytest.raises(machine.UsageError) as caught:
         run(plan, store=store, run_id=chosen)
+    assert caught.value.code == "run_id_in_use"
 
 
 def test_a_reporter_sees_every_event_in_order(store):

@@ -152,7 +152,7 @@ def test_a_run_comes_back_byte_for_byte_wherever_it_was_left(tmp_path):
                     assert replay(run_id, plan=plan, store=copy).identical
                     assert export_run(run_id, store=copy) == data
             seen.append(store.run_row(run_id).status)
-    assert seen == ["running", "suspended", "running", "completed"]
+    assert seen == ["interrupted", "suspended", "interrupted", "completed"]
 
 
 def test_a_run_that_was_left_open_goes_on_after_it_was_imported(tmp_path):
@@ -501,7 +501,7 @@ def test_two_imports_at_once_are_one(rich, whole, file):
         ("x" * 300, "bundle_not_found"),
         ("with\0nul", "bundle_not_found"),
         (".", "bundle_invalid"),
-        ("", "bundle_invalid"),
+        ("", "bundle_not_found"),
     ],
 )
 def test_a_path_that_leads_to_no_file_is_refused(tmp_path, monkeypatch, small, name, code):
@@ -510,6 +510,8 @@ def test_a_path_that_leads_to_no_file_is_refused(tmp_path, monkeypatch, small, n
     with pytest.raises(BundleError) as failure:
         open_bundle(name)
     assert (failure.value.code, failure.value.line) == (code, None)
+    assert failure.value.message.startswith((f"{name}: ", "'': ")), "it is never without a name"
+    assert not failure.value.message.startswith(": ")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")

@@ -165,6 +165,33 @@ def test_two_tests_of_one_name_have_a_golden_each_whichever_was_there_first(suit
     suite.run("test_costs.py").assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize(
+    ("patterns", "golden"),
+    [
+        (None, "test_prices.run"),
+        ("test_*.py gree*.py", "test_prices@test_again.run"),
+        ("test_*.py */greeting.py", "test_prices@test_again.run"),
+        ("test_*.py */there/greeting.py", "test_prices.run"),
+    ],
+)
+def test_a_file_that_pytest_does_not_collect_makes_no_name_longer(suite, patterns, golden):
+    (suite.path / "test_prices.py").unlink()
+    suite.write("greeting.py", TWICE)
+    suite.write("test_again.py", TWICE)
+    options = ["-o", f"python_files={patterns}"] if patterns else []
+    suite.run(*options, "--golden=record-missing", "test_again.py").assert_outcomes(passed=1)
+    assert suite.fixtures == [golden]
+    suite.run("test_again.py").assert_outcomes(passed=1)
+
+
+def test_a_file_that_is_named_to_pytest_counts_whatever_it_is_called(suite):
+    (suite.path / "test_prices.py").unlink()
+    suite.write("greeting.py", TWICE)
+    suite.write("test_again.py", TWICE)
+    suite.run("--golden=record-missing", "test_again.py", "greeting.py").assert_outcomes(passed=2)
+    assert len(suite.fixtures) == 2
+
+
 def test_a_golden_that_does_not_say_whose_it_is_belongs_to_the_test_that_asks_for_the_same(suite):
     suite.write("test_prices.py", TWICE)
     suite.write("test_again.py", TWICE)

@@ -206,7 +206,9 @@ def test_a_golden_asked_for_at_run_time_is_used_too(many, workers):
         "test_late.py",
         "from prices import plan\n\n\ndef test_late(request):\n    request.getfixturevalue('golden').check(plan)\n",
     )
-    many.golden("test_late").write_bytes(many.golden("test_other").read_bytes())
+    many.write("world.txt", "12")
+    many.run("--golden=record-missing", "test_late.py").assert_outcomes(passed=1)
+    many.unplug()
     many.run("--golden-allow-deletion", *workers).assert_outcomes(passed=9)
     assert many.golden("test_late").exists()
 

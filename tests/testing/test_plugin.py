@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -325,5 +326,8 @@ def second(ctx, io, rec):
         assert f"/rows/row-{number:02}" in session.text
         assert "x" * 80 + f'{number * 2}"' in session.text
     assert 'NOW       "after"' in session.text
+    titles = re.findall(r"^snapshot differs at .*$", session.text, re.MULTILINE)
+    assert titles
+    assert len(titles) == len(set(titles))
     session.answer("n")
     assert session.end() == 1
