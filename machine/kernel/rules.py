@@ -45,8 +45,7 @@ def given_up(config: RunConfig, history: History, state_id: str) -> ErrorInfo | 
         retryable=False,
         message=f"the process that drove {state_id} died {times} with its attempt open, and the attempt had "
         "recorded nothing new (find what kills the process: memory, a signal, C code, os._exit; then go on with "
-        "`machine fork`, which keeps what is recorded, or start a run that allows more: "
-        '`--config FILE` with {"recoveries": N})',
+        "`machine fork`, which keeps what is recorded, or start a run with a larger `recoveries`)",
         details={"state_id": state_id, "recoveries": state.recoveries},
     )
 
