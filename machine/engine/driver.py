@@ -25,6 +25,7 @@ from machine.engine.ending import Ending, behind
 from machine.engine.handlers import Doorkeeper, Refuse
 from machine.engine.left_behind import Leftovers
 from machine.engine.log import TimedOut
+from machine.engine.opening import begin
 from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
@@ -38,7 +39,6 @@ from machine.events import (
     RetryScheduled,
     RunCompleted,
     RunResumed,
-    RunStarted,
     RunSuspended,
     StateCompleted,
     StateEntered,
@@ -175,7 +175,9 @@ class Run:
             case EnterState():  # first, for it is nearly always this
                 await self.enter(decision)
             case StartRun():
-                await self._start()
+                assert self.opening is not None
+                at_a_time = self.config.execution_mode.max_concurrency
+                self.snapshot = await begin(self.log, self.graph, self.opening, at_a_time)
             case RecoverOrphan(state_id):
                 await self._emit(StateFailed(state_id, orphaned(state_id)))
             case SkipState(state_id, reason):
@@ -203,22 +205,6 @@ class Run:
         self, event: Event, payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         await self.log.emit([event], payloads, info)
-
-    async def _start(self) -> None:
-        opening = self.opening
-        assert opening is not None
-        self.snapshot, nodes, values = Snapshot.empty(behind_io(self.log.load)).update(opening.input_writes)
-        opening.payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
-        opening.payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
-        started = RunStarted(
-            self.graph.op_id,
-            opening.manifest_id,
-            self.graph.plan_id,
-            self.snapshot.id,
-            self.config.execution_mode.max_concurrency,
-        )
-        await self._emit(started, opening.payloads, opening.info)
-        await self.log.durable()  # a run id that anybody has seen can be resumed
 
     async def _change_plan(self, plan_id: str, *, suspended: bool) -> None:
         payloads = Payloads()

@@ -10,16 +10,18 @@ import attrs
 
 from machine import canonical, codec
 from machine.config import RunConfig, RunManifest, Target
-from machine.engine.driven import Opening
+from machine.engine.driven import DrivenLog, Opening
 from machine.engine.provenance import provenance
 from machine.errors import CanonicalError, Code, ConfigError, UsageError
-from machine.events import ArtifactKind
+from machine.events import ArtifactKind, RunStarted
 from machine.ids import STANDARD_TAGS, ContextKey, OpId
 from machine.io.scope import Payloads
+from machine.io.undeclared import behind_io
+from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
 from machine.secrets.vault import refuse_in_manifest
 
-__all__ = ["check_skip_tags", "opening_for", "opening_of"]
+__all__ = ["begin", "check_skip_tags", "opening_for", "opening_of"]
 
 
 def check_skip_tags(graph: Graph, config: RunConfig) -> None:
@@ -74,3 +76,14 @@ def opening_for(
 
 def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:
     return {str(ContextKey(key)): canonical.encode(value) for key, value in params.items()}
+
+
+async def begin(log: DrivenLog, graph: Graph, opening: Opening, at_a_time: int | None) -> Snapshot:
+    """Write the first event of a run, durable on return, and return its first context."""
+    snapshot, nodes, values = Snapshot.empty(behind_io(log.load)).update(opening.input_writes)
+    opening.payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
+    opening.payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
+    started = RunStarted(graph.op_id, opening.manifest_id, graph.plan_id, snapshot.id, at_a_time)
+    await log.emit([started], opening.payloads, opening.info)
+    await log.durable()  # a run id that anybody has seen can be resumed
+    return snapshot
