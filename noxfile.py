@@ -74,13 +74,21 @@ LONG = [
     "docs",
     "torture",
     "cli/test_bulk.py",
+    "cli/test_damaged_runs.py",
+    "cli/test_process.py",
+    "cli/test_replay_goldens.py",
+    "cli/test_resume_all.py",
+    "cli/test_streams.py",
     "engine/test_any_order.py",
     "engine/test_kill.py",
     "engine/test_stress.py",
+    "replay/test_damaged_runs.py",
+    "replay/test_refusal_cost.py",
     "replay/test_schedules.py",
     "stores/test_fight.py",
     "test_canonical.py",
     "testing/test_golden_files.py",
+    "testing/test_golden_fresh.py",
     "testing/test_golden_guide.py",
     "testing/test_golden_session.py",
     "testing/test_plugin.py",
@@ -97,7 +105,8 @@ def tests(session: nox.Session) -> None:
     # orders and of random values, and whole test sessions and commands in processes of their own
     once = [] if first else [f"--ignore=tests/{path}" for path in LONG]
     env = {"MACHINE_FIGHT_SECONDS": "30", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
-    session.run("python", "-m", "pytest", "-q", "-n", "auto", *once, *session.posargs, env=env)
+    workers = str(2 * (os.cpu_count() or 1))  # most of what takes long waits: for programs, clocks and locks
+    session.run("python", "-m", "pytest", "-q", "-n", workers, *once, *session.posargs, env=env)
 
 
 @nox.session
