@@ -73,12 +73,8 @@ LONG = [
     "campaigns",
     "docs",
     "torture",
-    "cli/test_bulk.py",
-    "cli/test_damaged_runs.py",
-    "cli/test_process.py",
-    "cli/test_replay_goldens.py",
-    "cli/test_resume_all.py",
-    "cli/test_streams.py",
+    "cli",
+    "doctor",
     "engine/test_any_order.py",
     "engine/test_kill.py",
     "engine/test_stress.py",
@@ -104,7 +100,7 @@ def tests(session: nox.Session) -> None:
     # what takes long and does not depend on the interpreter runs once, on the first: campaigns of crashes, of
     # orders and of random values, and whole test sessions and commands in processes of their own
     once = [] if first else [f"--ignore=tests/{path}" for path in LONG]
-    env = {"MACHINE_FIGHT_SECONDS": "30", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
+    env = {"MACHINE_FIGHT_SECONDS": "15", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
     workers = str(2 * (os.cpu_count() or 1))  # most of what takes long waits: for programs, clocks and locks
     session.run("python", "-m", "pytest", "-q", "-n", workers, *once, *session.posargs, env=env)
 
@@ -115,7 +111,8 @@ def campaign(session: nox.Session) -> None:
     session.install("-q", ".[test]")
     commit = session.run("git", "rev-parse", "--short", "HEAD", external=True, silent=True)
     name = f"{datetime.now(tz=UTC):%Y-%m-%d}-{str(commit).strip()}.txt"
-    command = ["python", "-m", "pytest", "-v", "-s", "-n", "0", "tests/campaigns", *session.posargs]
+    files = session.posargs or ["tests/campaigns", "tests/engine/test_kill.py"]
+    command = ["python", "-m", "pytest", "-v", "-s", "-n", "0", *files]
     with Path("docs/campaigns", name).open("w", encoding="utf-8") as written:
         session.run(*command, env={"MACHINE_CAMPAIGN": "full"}, stdout=written, stderr=written)
     session.log(f"written to docs/campaigns/{name}")

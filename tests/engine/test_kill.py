@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from machine import open_store, replay, verify
 from machine.kernel.history import fold
 
 HERE = Path(__file__).parent
-KILLS = 200
+KILLS = 200 if os.environ.get("MACHINE_CAMPAIGN") == "full" else 60
 SEED = 20260101
 
 
@@ -122,7 +123,7 @@ def check_run(graves, run_id, result, usual, fell):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_200_instants_completes_with_every_effect_once(tmp_path):
+def test_a_run_killed_at_random_instants_completes_with_every_effect_once(tmp_path):
     draw = random.Random(SEED)
     print(f"seed {SEED}")
     # some states are cut more often than that before they learn anything

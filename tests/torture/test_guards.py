@@ -12,6 +12,7 @@ from machine.engine import driver, log, reading, runs
 from machine.engine.handlers import Doorkeeper
 from machine.errors import Concurrency, StoreError
 from machine.events import EffectIntended, FactRecorded
+from machine.io import provider
 from machine.io.hand_out import HandOut
 from machine.io.live import LiveIo
 from machine.io.provider import IoProvider
@@ -64,18 +65,18 @@ def an_effect_has_an_intent(patch):
 
 @guard(Fault.FSYNC_LOST, where="before the run itself was durable")
 def the_run_is_durable_before_its_first_handler(patch):
-    start = driver.Run._start
+    begin = driver.begin
 
-    async def hasty(self):
+    async def hasty(*args):
         with pytest.MonkeyPatch.context() as inner:
 
             async def durable(_, seq=None):
                 return None
 
             inner.setattr(log.LiveLog, "durable", durable)
-            await start(self)
+            return await begin(*args)
 
-    patch.setattr(driver.Run, "_start", hasty)
+    patch.setattr(driver, "begin", hasty)
 
 
 @guard(Fault.DUPLICATE_APPEND, where="stopped with store_corrupt, not with concurrency")
@@ -208,22 +209,24 @@ def a_cut_attempt_uses_up_no_retry(patch):
 
 @guard(Fault.KILLED_AFTER_APPEND, where="asked again for what the run had learned already")
 def what_a_cut_attempt_had_fetched_is_reused(patch):
-    reusable = History.reusable
+    reusable = provider.reusable
 
-    def forgetful(self, state_id, namespace, digest, occurrence, *, keeps_all):
-        return reusable(self, state_id, namespace, digest, occurrence, keeps_all=True) if keeps_all else None
+    def forgetful(history, state_id, namespace, digest, occurrence, *, keeps_all):
+        if not keeps_all:
+            return None
+        return reusable(history, state_id, namespace, digest, occurrence, keeps_all=True)
 
-    patch.setattr(History, "reusable", forgetful)
+    patch.setattr(provider, "reusable", forgetful)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="again")
 def an_effect_whose_outcome_is_known_is_not_repeated_after_a_failure(patch):
-    reusable = History.reusable
+    reusable = provider.reusable
 
-    def repeating(self, state_id, namespace, digest, occurrence, *, keeps_all):
-        return reusable(self, state_id, namespace, digest, occurrence, keeps_all=False)
+    def repeating(history, state_id, namespace, digest, occurrence, *, keeps_all):
+        return reusable(history, state_id, namespace, digest, occurrence, keeps_all=False)
 
-    patch.setattr(History, "reusable", repeating)
+    patch.setattr(provider, "reusable", repeating)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="again for what the run had learned already")
