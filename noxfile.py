@@ -65,29 +65,25 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Every code block and every reference page of the documents."""
     session.install("-q", ".[test]")
-    session.run("python", "-m", "pytest", "-q", "tests/docs")
+    session.run("python", "-m", "pytest", "-q", "-n", "auto", "tests/docs")
 
 
 FOUND = interpreters()
 LONG = [
     "campaigns",
-    "docs",
-    "torture",
     "cli",
     "doctor",
+    "stores",
+    "testing",
+    "torture",
     "engine/test_any_order.py",
     "engine/test_kill.py",
     "engine/test_stress.py",
+    "replay/test_bundle.py",
     "replay/test_damaged_runs.py",
     "replay/test_refusal_cost.py",
     "replay/test_schedules.py",
-    "stores/test_fight.py",
     "test_canonical.py",
-    "testing/test_golden_files.py",
-    "testing/test_golden_fresh.py",
-    "testing/test_golden_guide.py",
-    "testing/test_golden_session.py",
-    "testing/test_plugin.py",
 ]
 
 
@@ -99,10 +95,11 @@ def tests(session: nox.Session) -> None:
     session.install("-q", ".[test,imports]" if first else ".[test]")
     # what takes long and does not depend on the interpreter runs once, on the first: campaigns of crashes, of
     # orders and of random values, and whole test sessions and commands in processes of their own
-    once = [] if first else [f"--ignore=tests/{path}" for path in LONG]
+    once = ["docs"] if first else ["docs", *LONG]  # the documents have a session of their own
+    ignored = [f"--ignore=tests/{path}" for path in once]
     env = {"MACHINE_FIGHT_SECONDS": "15", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
     workers = str(2 * (os.cpu_count() or 1))  # most of what takes long waits: for programs, clocks and locks
-    session.run("python", "-m", "pytest", "-q", "-n", workers, *once, *session.posargs, env=env)
+    session.run("python", "-m", "pytest", "-q", "-n", workers, *ignored, *session.posargs, env=env)
 
 
 @nox.session
