@@ -142,6 +142,8 @@ class _Part:
 def _own_code(source: Any) -> _Part:
     """Return the code of a function (given its code object) or class."""
     try:
+        if isinstance(source, CodeType) and source.co_filename == "<string>":
+            raise OSError  # noqa: TRY301 - from 3.13 on the name of what `python -c` was given, and of any eval
         text = textwrap.dedent(inspect.getsource(source))
         tree = ast.parse(text)
     except (OSError, TypeError, SyntaxError):

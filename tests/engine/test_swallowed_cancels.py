@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 
 import anyio
@@ -283,7 +284,15 @@ async def exits(io):
 
 ANSWERS = [
     *(cleans_up, cleans_up_after_a_call, fails_on_purpose, cuts_a_group),
-    *(breaks_a_group, breaks_a_scoped_group, times_out_by_itself, exits),
+    *(breaks_a_scoped_group, times_out_by_itself, exits),
+    pytest.param(
+        breaks_a_group,
+        marks=pytest.mark.xfail(
+            sys.version_info >= (3, 13),
+            reason="its TaskGroup asks for a cancel once more: docs/guarantees.md, Not promised",
+            strict=False,
+        ),
+    ),
 ]
 
 
