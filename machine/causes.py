@@ -1,4 +1,4 @@
-"""What stands behind an exception: its causes, its notes and the members of its group, for people to read.
+"""The account of an exception: its causes, its notes and the members of its group, for people to read.
 
 It is informational: recorded beside the event that says how an attempt failed, outside its body, so that neither
 the digest nor a replay depends on it. Bounded in depth, number and size, whatever an exception links to.

@@ -17,7 +17,7 @@ from machine.io.undeclared import in_step
 __all__ = ["Apart", "Timed"]
 
 HELD_SECONDS: Final = 1.0
-"""How long a handler may keep the event loop from everything else before that is told of."""
+"""Seconds for which a handler may hold the event loop before a warning names it."""
 
 
 class Apart:

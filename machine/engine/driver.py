@@ -115,7 +115,7 @@ class Run:
     _door: Doorkeeper = attrs.field(init=False)
     _leftovers: Leftovers = attrs.field(factory=Leftovers, init=False)
     _overlooked: ErrorInfo | None = attrs.field(default=None, init=False)
-    """What was left behind by a handler whose attempt has completed, and acted since."""
+    """The error of a task that outlived a completed attempt and has used `io` or `rec` since."""
     _concurrent: bool = attrs.field(init=False)
     _bounded: bool = attrs.field(init=False)
     """True when the run is to be durable at the bounds of states."""

@@ -25,11 +25,11 @@ CANCEL: Final = "cancel"
 """The kind of message that asks a run to end cancelled."""
 
 LEASE_SECONDS: Final = 15.0
-"""How long a lease holds without being renewed, in seconds, unless somebody says otherwise."""
+"""Default time of a lease, in seconds: it holds that long without being renewed."""
 
 _SHORTEST_SECONDS: Final = 1.0
 _RENEWALS: Final = 3
-"""How often a lease is renewed in its time."""
+"""Renewals within the time of a lease."""
 
 _LISTEN_SECONDS: Final = 0.2
 
