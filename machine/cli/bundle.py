@@ -15,7 +15,7 @@ from machine.errors import BundleError, Code, UsageError
 from machine.kernel.status import FINAL_STATUSES
 from machine.replay.bundle import read_bundle, store_recording
 from machine.replay.recording import Recording
-from machine.secrets.handle import MARK
+from machine.secrets.handles.handle import MARK
 
 __all__ = ["export", "import_runs"]
 

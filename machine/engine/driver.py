@@ -70,7 +70,7 @@ from machine.kernel.frontier import Frontier
 from machine.kernel.side_by_side import Schedule
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState
-from machine.secrets.vault import Vault
+from machine.secrets.handles.vault import Vault
 
 __all__ = ["Run"]
 

@@ -36,7 +36,7 @@ from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, PlanState, SideEffects
-from machine.secrets.vault import Vault
+from machine.secrets.handles.vault import Vault
 from machine.state import EFFECT_TAG
 from machine.stores.base import Store
 

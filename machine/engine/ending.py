@@ -20,7 +20,7 @@ from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome
 from machine.retry_after import wait_asked
-from machine.secrets.vault import Vault
+from machine.secrets.handles.vault import Vault
 
 __all__ = ["Ending", "behind"]
 

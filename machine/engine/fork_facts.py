@@ -15,7 +15,7 @@ from machine.io.files import FileContent
 from machine.io.outcome import response_of
 from machine.io.scope import Payloads
 from machine.kernel.snapshot import Load
-from machine.secrets.vault import SECRET, Vault
+from machine.secrets.handles.vault import SECRET, Vault
 
 __all__ = ["overridden"]
 

@@ -26,8 +26,8 @@ from machine.io.scope import Payloads, Timers
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
+from machine.secrets.handles.vault import Vault
 from machine.secrets.policy import SecretPolicy
-from machine.secrets.vault import Vault
 from machine.stores.base import Artifact, Store, StoredEvent
 from machine.stores.lease import Lease
 

@@ -19,7 +19,7 @@ from machine.io.scope import Payloads
 from machine.io.undeclared import behind_io
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
-from machine.secrets.vault import refuse_in_manifest
+from machine.secrets.handles.vault import refuse_in_manifest
 
 __all__ = ["begin", "check_skip_tags", "opening_for", "opening_of"]
 

@@ -26,7 +26,7 @@ from machine.kernel.decisions import (
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus, require
 from machine.plan import order_of
-from machine.secrets.vault import Vault
+from machine.secrets.handles.vault import Vault
 from machine.stores.base import Store
 
 __all__ = ["cancel", "resolve"]

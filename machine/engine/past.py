@@ -36,7 +36,7 @@ from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.call import Call, path_key
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
-from machine.secrets.handle import has_handle, stripped
+from machine.secrets.handles.handle import has_handle, stripped
 
 __all__ = ["SHARED_PAST_ID", "Segment", "SharedPast", "shared_past_id"]
 

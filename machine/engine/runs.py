@@ -38,7 +38,7 @@ from machine.kernel.history import History, StateStatus
 from machine.kernel.rules import fork_point
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, order_of
-from machine.secrets.vault import Vault
+from machine.secrets.handles.vault import Vault
 from machine.stores.base import ZERO_CHAIN, Store
 
 __all__ = [

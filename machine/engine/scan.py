@@ -13,8 +13,9 @@ from machine.engine import reading
 from machine.engine.checking import LogCheck
 from machine.errors import CodecError
 from machine.kernel.snapshot import Snapshot
-from machine.secrets.find import Found, found
-from machine.secrets.policy import Rules, SecretPolicy, rules_of
+from machine.secrets.handles.find import Found, found
+from machine.secrets.handles.rules import Rules, rules_of
+from machine.secrets.policy import SecretPolicy
 from machine.stores.base import Store
 
 __all__ = ["Leak", "scan", "scan_bytes"]

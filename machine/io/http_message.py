@@ -22,7 +22,7 @@ from machine.canonical import decode, encode
 from machine.errors import CanonicalError, Code, IoOther, RateLimited, Transport
 from machine.io.wire import checked_count, checked_seconds, checked_text, pack, refusal, unpack
 from machine.retry_after import ASKING
-from machine.secrets.handle import HANDLE
+from machine.secrets.handles.handle import HANDLE
 
 __all__ = [
     "Headers",

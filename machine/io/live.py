@@ -21,7 +21,7 @@ from machine.io.secret import sendable, taken_in
 from machine.io.transport import Transport
 from machine.io.wire import field
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.secrets.vault import SECRET
+from machine.secrets.handles.vault import SECRET
 
 __all__ = ["LiveIo"]
 

@@ -20,7 +20,7 @@ from machine.io.http_message import HttpResponse
 from machine.io.scope import Payloads
 from machine.io.wire import pack
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.secrets.vault import Vault
+from machine.secrets.handles.vault import Vault
 
 __all__ = ["Happened", "NotDone", "UncertainEffect", "response_of", "told"]
 

@@ -30,8 +30,8 @@ from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.reuse import reusable
 from machine.plan import SideEffects
-from machine.secrets.handle import Secret, handle_text
-from machine.secrets.vault import SECRET
+from machine.secrets.handles.handle import Secret, handle_text
+from machine.secrets.handles.vault import SECRET
 
 if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options

@@ -21,7 +21,7 @@ from machine.io.begun_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.plan import PlanState, SideEffects
-from machine.secrets.vault import Vault
+from machine.secrets.handles.vault import Vault
 
 __all__ = ["AttemptScope", "Log", "Payloads", "Quiet", "Timers"]
 

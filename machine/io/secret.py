@@ -16,8 +16,8 @@ from machine.events import FactValue
 from machine.io.base_transport import BaseTransport
 from machine.io.scope import AttemptScope
 from machine.io.wire import checked_text, field, refusal
-from machine.secrets.handle import MARK
-from machine.secrets.vault import SECRET
+from machine.secrets.handles.handle import MARK
+from machine.secrets.handles.vault import SECRET
 
 __all__ = ["SecretTransport", "secret_request", "sendable", "taken_in"]
 

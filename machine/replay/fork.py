@@ -45,7 +45,7 @@ from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
 from machine.replay.paranoid import SecondRun
 from machine.replay.recording import Walked, led_to, sound_parts
-from machine.secrets.vault import Vault
+from machine.secrets.handles.vault import Vault
 from machine.stores.base import Store
 
 __all__ = ["ForkResult", "ForkedFact", "fork"]

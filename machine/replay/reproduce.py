@@ -30,7 +30,7 @@ from machine.replay.divergence import Diverged, Divergence, RecordingEnds
 from machine.replay.log import ReplayLog
 from machine.replay.recording import check_run
 from machine.replay.replay_recorder import recorder_of
-from machine.secrets.vault import Vault
+from machine.secrets.handles.vault import Vault
 from machine.stores.base import Store
 
 __all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "replay_in", "reproduce"]

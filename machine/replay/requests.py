@@ -14,7 +14,7 @@ import attrs
 from machine import canonical
 from machine.errors import ErrorInfo, MachineError
 from machine.events import Event, FactRecorded, StateFailed
-from machine.secrets.handle import has_handle, macs, stripped, with_macs
+from machine.secrets.handles.handle import has_handle, macs, stripped, with_macs
 
 __all__ = ["RecordedRequests"]
 

@@ -1,5 +1,5 @@
-"""What may never be stored, and how it is replaced: names, patterns, handles, and the vault that knows the values.
+"""What may never be stored, and how it is replaced. Two formats, each with rules that hold for the life of a run.
 
-Everything here is pure: no file, no environment, no log. `policy` says what is secret, `handle` what stands in its
-place, `walk` finds it in JSON and in text, `vault` knows a run's values, `scan` looks through what was stored.
+Format 2 (`run_secrets`): handlers have true values, the store has placeholders, and ciphertext beside them. Format 1
+(`handles`): handlers have what stands in a secret's place.
 """

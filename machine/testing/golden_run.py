@@ -31,7 +31,7 @@ from machine.replay.outside import other_answer
 from machine.replay.past_run import PastRun
 from machine.replay.pointer import Change, diff
 from machine.replay.reproduce import ReplayResult
-from machine.secrets.vault import refuse_in_manifest
+from machine.secrets.handles.vault import refuse_in_manifest
 from machine.stores import MemoryStore, Store
 from machine.testing.golden_options import Asked, age_text
 from machine.testing.golden_session import Ending

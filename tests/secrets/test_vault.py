@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machine import ConfigError, RunConfig, SecretPolicy, canonical, codec
-from machine.secrets.policy import rules_of
-from machine.secrets.vault import Vault
+from machine.secrets.handles.rules import rules_of
+from machine.secrets.handles.vault import Vault
 
 from .conftest import forms_of
 

@@ -15,12 +15,13 @@ from blake3 import blake3
 
 from machine import canonical
 from machine.errors import Code, CodecError, ContextError, ErrorInfo, StateError, UsageError
-from machine.secrets.find import Found, found
-from machine.secrets.forms import cores, encoded, spans
-from machine.secrets.handle import handle_text, has_handle, safe_name
-from machine.secrets.policy import SecretPolicy, rules_of
-from machine.secrets.restore import Value, restored
-from machine.secrets.veil import Hide, Veil
+from machine.secrets.handles.find import Found, found
+from machine.secrets.handles.forms import cores, encoded, spans
+from machine.secrets.handles.handle import handle_text, has_handle, safe_name
+from machine.secrets.handles.restore import Value, restored
+from machine.secrets.handles.rules import rules_of
+from machine.secrets.handles.veil import Hide, Veil
+from machine.secrets.policy import SecretPolicy
 
 __all__ = ["SECRET", "Vault", "refuse_in_manifest"]
 

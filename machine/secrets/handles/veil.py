@@ -16,9 +16,10 @@ from urllib.parse import quote_plus, unquote, unquote_plus
 
 import attrs
 
-from machine.secrets.forms import escaped
-from machine.secrets.handle import EITHER_HANDLE, MARK, as_object, handle_text, is_handle
-from machine.secrets.policy import Rules, joined
+from machine.secrets.handles.forms import escaped
+from machine.secrets.handles.handle import EITHER_HANDLE, MARK, as_object, handle_text, is_handle
+from machine.secrets.handles.rules import Rules
+from machine.secrets.policy import joined
 
 __all__ = ["Hide", "Veil", "path_text"]
 

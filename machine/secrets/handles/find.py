@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
-from machine.secrets.handle import handle_text, safe_name
-from machine.secrets.policy import Rules
-from machine.secrets.veil import Hide, Veil, path_text
+from machine.secrets.handles.handle import handle_text, safe_name
+from machine.secrets.handles.rules import Rules
+from machine.secrets.handles.veil import Hide, Veil, path_text
 
 __all__ = ["Found", "found"]
 
