@@ -17,7 +17,7 @@ from machine.io.clock import SLEEP
 from machine.io.live import LiveIo
 from machine.io.scope import Payloads
 from machine.kernel.history import History
-from machine.secrets.handles.vault import SECRET
+from machine.secrets.run_secrets import SECRET
 
 __all__ = ["PreviewEnd", "PreviewIo", "PreviewLog"]
 
@@ -96,7 +96,8 @@ class PreviewIo(LiveIo):
             log.end(
                 None, f"it asks {call.namespace}, which only a standard read is known to do without effect"
             )
-        return await self._emit(call, await self._perform(transport, call, payloads), payloads)
+        outcome, info = await self._perform(transport, call, payloads)
+        return await self._emit(call, outcome, payloads, info)
 
 
 def _is_safe(call: Call) -> bool:

@@ -18,20 +18,20 @@ import attrs
 
 from machine import canonical
 from machine.config import IoMode
-from machine.errors import Code, IoError, IoOther, StateError
+from machine.errors import Code, IoError, IoOther, StateError, StoreError
 from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
 from machine.io.call import Call, path_key
 from machine.io.hand_out import Flight, HandOut
 from machine.io.refusals import second_effect, undeclared
-from machine.io.scope import AttemptScope, is_namespace
+from machine.io.scope import AttemptScope, Log, is_namespace
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.kernel.reuse import reusable
+from machine.kernel.reuse import answers, sent_alike
 from machine.plan import SideEffects
-from machine.secrets.handles.handle import Secret, handle_text
-from machine.secrets.handles.vault import SECRET
+from machine.secrets.run_secrets import SECRET, AttemptSecrets
+from machine.secrets.stored import Asked
 
 if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
@@ -74,8 +74,8 @@ class IoProvider(ABC):
         return call.namespace
 
     @abstractmethod
-    def _veiled(self, namespace: str, data: bytes) -> bytes:
-        """Return a request's canonical bytes without secrets: what is recorded, compared and matched."""
+    def _asked(self, namespace: str, raw: bytes) -> Asked:
+        """Return a request as it is recorded, compared and matched, given its canonical bytes."""
 
     def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
         """Say whether a call of a state that applies side effects may change the outside."""
@@ -200,14 +200,13 @@ class IoProvider(ABC):
         value: str | None = (await self.call("env", env.env_request(name))).response["value"]
         return value
 
-    async def secret(self, name: str) -> Secret:
-        """Read a secret by name (an environment variable) and return what stands for it, never the value.
+    async def secret(self, name: str) -> str:
+        """Read a secret by name (an environment variable) and return its value, a string whose `repr` does not show it.
 
-        Use it as a string: in a header, a field, an f-string. The value takes its place when the call leaves the
-        process. Raises `IoOther` (`secret_not_set`) when there is none.
+        What is stored has a placeholder for it, which is also what a replay without the key of the store is given.
+        Raises `IoOther` (`secret_not_set`) when there is none.
         """
-        handle = (await self.call(SECRET, secret.secret_request(name))).response
-        return Secret(handle_text(handle["$secret"], handle["mac"]))
+        return secret.secret_of(name, (await self.call(SECRET, secret.secret_request(name))).response)
 
     def httpx_transport(self, **options: Unpack[Options]) -> HttpxTransport:
         """Return a transport for a client of httpx: every request of any library on it is a call of `http`.
@@ -232,7 +231,8 @@ class IoProvider(ABC):
             )
         self._check_declared(namespace, request)
         raw = canonical.encode(request)
-        data = self._veiled(namespace, raw)
+        asked = self._asked(namespace, raw)
+        data = asked.data
         if data is not raw:
             request = canonical.decode(data)
         if len(data) > MAX_VALUE_BYTES:
@@ -246,10 +246,11 @@ class IoProvider(ABC):
             key = path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
         else:
             key = str(FactKey(fact_key))
+            scope.vault.refuse_in_key("the fact key", key)
         # in a run that may not go outside nothing leaves, so nothing is intended
         may = self._applies and scope.config.io_mode is not IoMode.REPLAY
         effect = may and self._is_effect(namespace, request, key)
-        call = Call(key, namespace, request, digest, data, effect)
+        call = Call(key, namespace, request, digest, data, effect, raw, asked.mac)
         if effect:
             self._check_one_effect(call)
         return call
@@ -318,6 +319,9 @@ class IoProvider(ABC):
             fact, own = facts.get(call.key), (scope.state.id, scope.attempt)
             if fact is None:
                 return None
+            if call.key in scope.log.history.lost:
+                self._refuse_lost(call)
+                return None
             if not fact.outcome.final and (fact.may_repeat or (fact.state_id, fact.attempt) != own):
                 return None
             if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
@@ -330,23 +334,50 @@ class IoProvider(ABC):
             return fact
         if scope.reads_only:  # how the world stood before the crash is not what it is asked
             return None
+        return self._earlier(call)
+
+    def _earlier(self, call: Call) -> FactRecorded | None:
+        """Return what an earlier attempt left as the answer to a call.
+
+        An effect whose answer cannot be opened any more, or that differs from one that was made only in its
+        secrets, is not made again: it raises `IoOther` (`secret_unavailable`) or `StateError` (`ambiguous_secret`).
+        """
+        scope, history = self._scope, self._scope.log.history
+        earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
         occurrence = int(call.key.rpartition("/")[2])
-        return reusable(
-            scope.log.history,
-            scope.state.id,
-            call.namespace,
-            call.digest,
-            occurrence,
-            keeps_all=scope.keeps_all,
-        )
+        vault = scope.vault
+        if call.mac is not None and isinstance(vault, AttemptSecrets):
+            occurrence = vault.occurrence(call.namespace, call.digest, call.mac, effect=call.effect)
+            if earlier:
+                alike = sent_alike(history, earlier, call.mac)
+                if call.effect and not alike:
+                    raise vault.ambiguous(call.namespace)
+                earlier = alike
+        if occurrence >= len(earlier):
+            return None
+        fact = earlier[occurrence]
+        if fact.key not in history.lost:
+            return fact
+        self._refuse_lost(call)
+        return None
+
+    def _refuse_lost(self, call: Call) -> None:
+        if call.effect:
+            raise IoOther(
+                f"the answer of an effect of {call.namespace} held a secret that cannot be opened any more",
+                code=Code.SECRET_UNAVAILABLE,
+                details={"key": call.key},
+                hint="the effect was made and is not made again; start a new run, or fork this one before it",
+            )
 
     def _result(self, fact: FactRecorded) -> IoResult:
         match fact.outcome:
             case FactError(kind, info):
                 raise IoError.from_fact(kind, info)
             case FactValue(payload_id):
-                # decoded from the recorded bytes, live as in replay: a live value equals its replayed value
-                value = canonical.decode_stored(payload_id, self._scope.log.load(payload_id))
+                # of the recorded bytes, live as in replay: a live value equals its replayed value
+                log = self._scope.log
+                value = self._scope.vault.value(fact, log.load(payload_id), lambda: _seal_of(log, fact.key))
                 return IoResult(value, fact.key, payload_id)
 
     def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:
@@ -375,3 +406,14 @@ class IoProvider(ABC):
         """Put the intent of an effect into the log, durable before the effect may leave the process."""
         await self._scope.log.emit([self._intent_of(call)], call.payloads())
         await self._scope.log.durable()
+
+
+def _seal_of(log: Log, key: str) -> bytes | None:
+    """Return the artifact of what is sealed beside a fact, None when nothing is, or it is not there."""
+    seal_id = log.history.sealed.get(key)
+    if seal_id is None:
+        return None
+    try:
+        return log.load(seal_id)
+    except StoreError:
+        return b""

@@ -15,9 +15,11 @@ from machine.errors import MachineError
 from machine.events import EffectIntended, FactRecorded
 from machine.io.base_transport import AbsentTransport
 from machine.io.call import Call
-from machine.io.provider import VALUE_NAMESPACE, IoProvider
+from machine.io.provider import VALUE_NAMESPACE, IoProvider, IoResult
 from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, Log
+from machine.secrets.stored import Asked
+from machine.secrets.substitute import SecretNeeded
 
 __all__ = ["Recording", "ReplayIo"]
 
@@ -41,6 +43,10 @@ class Recording(Log, Protocol):
         """Return an error as it was recorded, where it is what the open attempt failed with."""
         ...
 
+    def secret_needed(self, fact: FactRecorded, source: str) -> NoReturn:
+        """Raise: an answer cannot be made without the true value of a secret, which this replay does not have."""
+        ...
+
     @property
     def stall_seconds(self) -> float:
         """How long to wait for a handler before calling it stuck."""
@@ -62,8 +68,8 @@ class ReplayIo(IoProvider):
         self._recording = recording
         self._like = like
 
-    def _veiled(self, namespace: str, data: bytes) -> bytes:
-        return self._like(namespace, data, self._scope.vault.request(namespace, data))
+    def _asked(self, namespace: str, raw: bytes) -> Asked:
+        return Asked(self._like(namespace, raw, self._scope.vault.asked(namespace, raw).data))
 
     def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
         del namespace, request  # it is one that was one when it was recorded, whatever a transport says today
@@ -116,6 +122,12 @@ class ReplayIo(IoProvider):
                 await self._recording.emit([fact])
             raise
         self._recording.not_given_up(fact)
+
+    def _result(self, fact: FactRecorded) -> IoResult:
+        try:
+            return super()._result(fact)
+        except SecretNeeded as exc:
+            self._recording.secret_needed(fact, exc.source)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         del value  # the recorded one counts

@@ -21,7 +21,7 @@ from machine.io.begun_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.plan import PlanState, SideEffects
-from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfAttempt
 
 __all__ = ["AttemptScope", "Log", "Payloads", "Quiet", "Timers"]
 
@@ -138,7 +138,7 @@ class AttemptScope:
     catalogue: Catalogue
     idempotency_key: str | None
     quiet: Quiet
-    vault: Vault
+    vault: OfAttempt
     closed: bool = False
     ending: bool = False
     """True while the calls that the handler left in flight are given up."""

@@ -1,0 +1,69 @@
+"""The secrets of a run that is driven, by the rules of its format, and which of its facts cannot be opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from machine.config import RunManifest
+from machine.errors import StoreError
+from machine.ids import RESERVED_FACT_PREFIX
+from machine.kernel.history import History
+from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfRun
+from machine.secrets.run_secrets import RunSecrets
+from machine.secrets.store_key import StoreKeys, open_keys
+from machine.stores.base import Store
+
+__all__ = ["hand_down", "looks_through", "lost_secrets", "secrets_of"]
+
+
+def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
+    """Return what a live run knows of secrets, by the rules of its format."""
+    policy = manifest.run_config.secrets
+    if manifest.secret_format == 1:
+        return Vault(policy, store.secret_key())
+    return RunSecrets(policy, run_id, open_keys(store), live=True)
+
+
+def hand_down(source: Store, run_id: str, secrets: OfRun) -> None:
+    """Have a fork open what the run that it is made from has sealed, where that can be opened now.
+
+    Nothing is written before the fork has something to seal or its first event is.
+    """
+    if isinstance(secrets, RunSecrets):
+        secrets.inherited = open_keys(source).data_key(run_id, create=False)
+
+
+def looks_through(secrets: OfRun) -> Vault | None:
+    """Return what looks through all that is written, None in the format in which nothing has to."""
+    return secrets if isinstance(secrets, Vault) else None
+
+
+def lost_secrets(history: History, secrets: OfRun, load: Callable[[str], bytes]) -> frozenset[str]:
+    """Return the keys of the facts that a run may still ask for and whose true values cannot be opened.
+
+    Raises `SecretKeyError` when it is the key of the store that is missing or another: that can be helped.
+    """
+    if isinstance(secrets, Vault) or not history.sealed:
+        return frozenset()
+    wanted = [
+        history.facts[key]
+        for key in history.sealed
+        if key not in history.lost
+        and (
+            not key.startswith(RESERVED_FACT_PREFIX)
+            or not history.states[history.facts[key].state_id].status.settled
+        )
+    ]
+    lost: list[str] = []
+    keys = secrets.keys
+    for fact in wanted:
+        try:
+            sealed = secrets.opens(load(history.sealed[fact.key]), fact)
+        except StoreError:
+            sealed = None
+        if isinstance(keys, StoreKeys) and keys.problem is not None:
+            raise keys.problem
+        if sealed is None:
+            lost.append(fact.key)
+    return frozenset(lost)
