@@ -103,6 +103,7 @@ class Code(StrEnum):
     HTTP_CONNECT = "http_connect"
     HTTP_TLS = "http_tls"
     HTTP_TOO_MANY_REDIRECTS = "http_too_many_redirects"
+    HTTP_REDIRECT_REFUSED = "http_redirect_refused"
     HTTP_BODY_TOO_LARGE = "http_body_too_large"
     HTTP_PROTOCOL = "http_protocol"
     HTTP_STATUS = "http_status"
