@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ from machine.io.clock import SLEEP
 from machine.io.outcome import add_answer
 from machine.io.provider import IoProvider
 from machine.io.scope import Payloads
+from machine.io.sensitive import parts, sensitive
 from machine.io.secret import answered, given, sendable
 from machine.io.transport import Transport
 from machine.io.wire import field
@@ -76,7 +78,8 @@ class LiveIo(IoProvider):
                 if call.namespace == SLEEP:
                     response = await self._slept(transport, call, request)
                 else:
-                    response = await transport.perform(call.namespace, request)
+                    with naming(call):
+                        response = await transport.perform(call.namespace, request)
                 answer = answered(scope, self._draft(call), request, response)
             except IoError:
                 raise
@@ -144,6 +147,19 @@ class LiveIo(IoProvider):
         fact = self._fact_of(call, outcome)
         await self._scope.log.emit([fact], payloads, info_of(call, info))
         return fact
+
+
+@contextmanager
+def naming(call: Call) -> Iterator[None]:
+    """Say meanwhile which parts of a request hold a secret, to whoever performs it."""
+    if call.namespace != "http" or call.data == call.raw:
+        yield
+        return
+    token = sensitive.set(parts(canonical.decode(call.raw), canonical.decode(call.data)))
+    try:
+        yield
+    finally:
+        sensitive.reset(token)
 
 
 def info_of(call: Call, info: Mapping[str, str] | None = None) -> Mapping[str, str] | None:

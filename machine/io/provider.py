@@ -25,6 +25,7 @@ from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A
 from machine.io.call import Call, path_key
 from machine.io.hand_out import Flight, HandOut
 from machine.io.refusals import second_effect, undeclared
+from machine.io.sensitive import Sensitive, by_name, parts
 from machine.io.scope import AttemptScope, Log, is_namespace
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
@@ -215,7 +216,14 @@ class IoProvider(ABC):
         """
         from machine.io.httpx_transport import HttpxTransport  # noqa: PLC0415 - only those who use it pay for it
 
-        return HttpxTransport(self.call, **options)
+        return HttpxTransport(self.call, self._sensitive, **options)
+
+    def _sensitive(self, message: dict[str, Any]) -> Sensitive:
+        """Return the parts of a request of a client that hold a secret."""
+        vault = self._scope.vault
+        if isinstance(vault, AttemptSecrets):
+            return parts(message, vault.stored("http", canonical.encode(message)))
+        return by_name(message)
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope

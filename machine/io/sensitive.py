@@ -15,7 +15,7 @@ import attrs
 from machine.errors import Code, Transport
 from machine.io.http_message import bare_url, public_url
 
-__all__ = ["CREDENTIAL_HEADERS", "Sensitive", "by_name", "origin_of", "refused_redirect", "sensitive"]
+__all__ = ["CREDENTIAL_HEADERS", "Sensitive", "by_name", "origin_of", "parts", "refused_redirect", "sensitive"]
 
 CREDENTIAL_HEADERS: Final = frozenset(
     {
@@ -60,6 +60,15 @@ def origin_of(url: _Url) -> tuple[str, str, int | None]:
 def by_name(request: Mapping[str, Any]) -> Sensitive:
     """Return the parts of an `http` request that hold a secret by the names of its headers alone."""
     return Sensitive(CREDENTIAL_HEADERS & request.get("headers", {}).keys())
+
+
+def parts(request: Mapping[str, Any], stored: Mapping[str, Any]) -> Sensitive:
+    """Return the parts of an `http` request that hold a secret: those that are stored otherwise."""
+    headers, kept = request.get("headers") or {}, stored.get("headers") or {}
+    return Sensitive(
+        frozenset(name.lower() for name, value in headers.items() if kept.get(name) != value),
+        any(request.get(name) != stored.get(name) for name in ("body", "json")),
+    )
 
 
 def refused_redirect(method: str, url: str, to: str) -> Transport:

@@ -154,10 +154,11 @@ class AttemptSecrets:
         data_key = run.key(create=True) if run.live and found.edits else None
         return Asked(data, None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}")
 
-    def holds(self, namespace: str, raw: bytes) -> bool:
-        """Say whether canonical bytes hold anything that would be stored as a placeholder."""
-        rules, document = self.run.rules, canonical.decode(raw)
-        return bool(redact(rules, self._known, namespace, document, request=True, name=str).edits)
+    def stored(self, namespace: str, raw: bytes) -> Any:
+        """Return a request as it would be stored, and learn nothing of it."""
+        return redact(
+            self.run.rules, self._known, namespace, canonical.decode(raw), request=True, name=str
+        ).document
 
     def outgoing(self, raw: bytes) -> Any:
         """Return a request as it leaves the process: true values in the place of stand-ins."""

@@ -49,6 +49,14 @@ def server():
         thread.join()
 
 
+@pytest.fixture
+def format_1(monkeypatch):
+    """Let new runs have the secret format of old ones."""
+    for module in ("machine.engine.opening", "machine.testing.golden_run"):
+        monkeypatch.setattr(f"{module}.SECRET_FORMAT", 1)
+    monkeypatch.setattr("machine.engine.runs.check_startable", lambda config: None)
+
+
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
