@@ -127,6 +127,11 @@ class Code(StrEnum):
     SECRET_NOT_READ = "secret_not_read"  # noqa: S105 - the name of a code
     SECRET_STAND_IN = "secret_stand_in"  # noqa: S105 - the name of a code
     AMBIGUOUS_SECRET = "ambiguous_secret"  # noqa: S105 - the name of a code
+    SECRET_KEY_MISSING = "secret_key_missing"  # noqa: S105 - the name of a code
+    SECRET_KEY_WRONG = "secret_key_wrong"  # noqa: S105 - the name of a code
+    SECRET_KEY_EXPOSED = "secret_key_exposed"  # noqa: S105 - the name of a code
+    SECRET_KEY_INVALID = "secret_key_invalid"  # noqa: S105 - the name of a code
+    SEAL_NOT_OPENED = "seal_not_opened"
     # stores
     CONCURRENCY = "concurrency"
     RUN_LEASED = "run_leased"

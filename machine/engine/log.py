@@ -22,7 +22,7 @@ from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, seal
 from machine.failures import refused
 from machine.ids import RunId
-from machine.io.scope import Payloads, Timers
+from machine.io.scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
@@ -249,6 +249,15 @@ class LiveLog:
         except StoreError as exc:  # no fault of the handler that happened to read: the run cannot go on
             self._failure = exc
             raise
+
+    def seal(self, key: str) -> bytes | None:
+        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        artifact_id = self.history.sealed.get(key)
+        if artifact_id is None:
+            return None
+        with self._pending:
+            pending = self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
+        return pending.data if pending is not None else stored_seal(self._store.get, artifact_id)
 
     def close(self) -> None:
         """Stop the writer. What was emitted and not waited for is still written, unless writing failed."""

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from machine import canonical
 from machine.config import IoMode
 from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey
 from machine.events import FactError, FactRecorded, FactValue
@@ -50,6 +51,11 @@ class LiveIo(IoProvider):
                 await self._emit(call, _cancelled(call), payloads)
             raise
         return await self._emit(call, outcome, payloads, info)
+
+    async def _refused_to_repeat(self, call: Call, refusal: IoOther) -> FactRecorded:
+        if call.effect:
+            await self._intend(call)
+        return await self._emit(call, FactError(refusal.kind, describe(refusal, hint=False)), call.payloads())
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()

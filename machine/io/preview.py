@@ -70,6 +70,10 @@ class PreviewLog:
         held = self._payloads.items.get(artifact_id)
         return held[1] if held is not None else self._load(artifact_id)
 
+    def seal(self, key: str) -> bytes | None:
+        """Return nothing: a preview opens nothing."""
+        return b"" if key in self.history.sealed else None
+
     def end(self, effect: Call | None, reason: str = "") -> NoReturn:
         """End the preview. The first end counts, whatever the handler makes of it."""
         self.ended = self.ended or PreviewEnd(effect, reason)

@@ -18,7 +18,7 @@ import attrs
 
 from machine import canonical
 from machine.config import IoMode
-from machine.errors import Code, IoError, IoOther, StateError, StoreError
+from machine.errors import Code, IoError, IoOther, StateError
 from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
@@ -26,7 +26,7 @@ from machine.io.call import Call, path_key
 from machine.io.hand_out import Flight, HandOut
 from machine.io.refusals import second_effect, undeclared
 from machine.io.sensitive import Sensitive, by_name, parts
-from machine.io.scope import AttemptScope, Log, is_namespace
+from machine.io.scope import AttemptScope, is_namespace
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.reuse import answers, sent_alike
@@ -294,7 +294,9 @@ class IoProvider(ABC):
         while (racing := handing.in_flight.get(call.key)) is not None:
             await racing.done.wait()
         self._scope.check_open("called", call.namespace)
-        before = self._before(call)
+        before, refusal = self._before(call), None
+        if isinstance(before, IoOther):
+            before, refusal = None, before
         if before is not None:
             await handing.durable(call)
             return before
@@ -303,7 +305,10 @@ class IoProvider(ABC):
             with flight.scope:
                 seq = None
                 try:
-                    fact = await (self._obtain(call) if value is None else self._record(call, value))
+                    if refusal is not None:
+                        fact = await self._refused_to_repeat(call, refusal)
+                    else:
+                        fact = await (self._obtain(call) if value is None else self._record(call, value))
                     seq = self._scope.log.history.head_seq
                     if value is None:
                         await handing.turn(call)
@@ -319,8 +324,16 @@ class IoProvider(ABC):
         """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""
         await self._handing.end()
 
-    def _before(self, call: Call) -> FactRecorded | None:
-        """Return the fact that already answers a call: the same explicit key, or what an earlier attempt left."""
+    async def _refused_to_repeat(self, call: Call, refusal: IoOther) -> FactRecorded:
+        """Return the fact of an effect that may not be made again; it is in the log when this returns."""
+        del refusal
+        return await self._obtain(call)
+
+    def _before(self, call: Call) -> FactRecorded | IoOther | None:
+        """Return the fact that already answers a call: the same explicit key, or what an earlier attempt left.
+
+        It is an error where the call is an effect that was made, or may have been, and must not be made again.
+        """
         scope = self._scope
         facts = scope.log.history.facts
         if not call.key.startswith(RESERVED_FACT_PREFIX):
@@ -328,8 +341,7 @@ class IoProvider(ABC):
             if fact is None:
                 return None
             if call.key in scope.log.history.lost:
-                self._refuse_lost(call)
-                return None
+                return _lost(call) if call.effect else None
             if not fact.outcome.final and (fact.may_repeat or (fact.state_id, fact.attempt) != own):
                 return None
             if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
@@ -344,39 +356,23 @@ class IoProvider(ABC):
             return None
         return self._earlier(call)
 
-    def _earlier(self, call: Call) -> FactRecorded | None:
-        """Return what an earlier attempt left as the answer to a call.
-
-        An effect whose answer cannot be opened any more, or that differs from one that was made only in its
-        secrets, is not made again: it raises `IoOther` (`secret_unavailable`) or `StateError` (`ambiguous_secret`).
-        """
+    def _earlier(self, call: Call) -> FactRecorded | IoOther | None:
+        """Return what an earlier attempt left as the answer to a call, an error for an effect not to be repeated."""
         scope, history = self._scope, self._scope.log.history
         earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
         occurrence = int(call.key.rpartition("/")[2])
-        vault = scope.vault
-        if call.mac is not None and isinstance(vault, AttemptSecrets):
-            occurrence = vault.occurrence(call.namespace, call.digest, call.mac, effect=call.effect)
-            if earlier:
-                alike = sent_alike(history, earlier, call.mac)
-                if call.effect and not alike:
-                    raise vault.ambiguous(call.namespace)
-                earlier = alike
+        if call.mac is not None and isinstance(scope.vault, AttemptSecrets):
+            occurrence, ambiguous = scope.vault.occurrence(call.namespace, call.digest, call.mac)
+            alike = sent_alike(history, earlier, call.mac)
+            if call.effect and (ambiguous or (earlier and not alike)):
+                return _ambiguous(call)
+            earlier = alike
         if occurrence >= len(earlier):
             return None
         fact = earlier[occurrence]
         if fact.key not in history.lost:
             return fact
-        self._refuse_lost(call)
-        return None
-
-    def _refuse_lost(self, call: Call) -> None:
-        if call.effect:
-            raise IoOther(
-                f"the answer of an effect of {call.namespace} held a secret that cannot be opened any more",
-                code=Code.SECRET_UNAVAILABLE,
-                details={"key": call.key},
-                hint="the effect was made and is not made again; start a new run, or fork this one before it",
-            )
+        return _lost(call) if call.effect else None
 
     def _result(self, fact: FactRecorded) -> IoResult:
         match fact.outcome:
@@ -385,7 +381,7 @@ class IoProvider(ABC):
             case FactValue(payload_id):
                 # of the recorded bytes, live as in replay: a live value equals its replayed value
                 log = self._scope.log
-                value = self._scope.vault.value(fact, log.load(payload_id), lambda: _seal_of(log, fact.key))
+                value = self._scope.vault.value(fact, log.load(payload_id), log)
                 return IoResult(value, fact.key, payload_id)
 
     def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:
@@ -416,12 +412,18 @@ class IoProvider(ABC):
         await self._scope.log.durable()
 
 
-def _seal_of(log: Log, key: str) -> bytes | None:
-    """Return the artifact of what is sealed beside a fact, None when nothing is, or it is not there."""
-    seal_id = log.history.sealed.get(key)
-    if seal_id is None:
-        return None
-    try:
-        return log.load(seal_id)
-    except StoreError:
-        return b""
+def _lost(call: Call) -> IoOther:
+    return IoOther(
+        f"the answer of an effect of {call.namespace} held a secret that cannot be opened any more",
+        code=Code.SECRET_UNAVAILABLE,
+        hint="the effect was made and is not made again; start a new run, or fork this one before it",
+    )
+
+
+def _ambiguous(call: Call) -> IoOther:
+    return IoOther(
+        f"two effects of {call.namespace} in this state differ in their secrets only",
+        code=Code.AMBIGUOUS_SECRET,
+        hint="after a crash nobody could tell which was made: give each a fact_key, or read the secrets with "
+        "io.secret under names of their own",
+    )

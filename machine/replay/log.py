@@ -28,7 +28,7 @@ from machine.events import (
     StateFailed,
 )
 from machine.io.call import Call
-from machine.io.scope import AttemptScope, Payloads, Timers
+from machine.io.scope import AttemptScope, Payloads, Timers, stored_seal
 from machine.io.undeclared import Undeclared
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
@@ -203,6 +203,11 @@ class ReplayLog:
         except StoreError as exc:  # no fault of the handler that happened to read: the recording is damaged
             self._damage = exc
             raise
+
+    def seal(self, key: str) -> bytes | None:
+        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        artifact_id = self.history.sealed.get(key)
+        return None if artifact_id is None else stored_seal(self._load, artifact_id)
 
     def fact(self, key: str) -> FactRecorded | None:
         """Return the fact the open attempt recorded under a key."""

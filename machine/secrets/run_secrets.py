@@ -53,6 +53,14 @@ class Keys(Protocol):
         ...
 
 
+class Seals(Protocol):
+    """Where the seals of a run's facts are: its log."""
+
+    def seal(self, key: str) -> bytes | None:
+        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        ...
+
+
 class RunSecrets:
     """The secrets of one run. Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
 
@@ -151,7 +159,7 @@ class AttemptSecrets:
             self._learn(source, value, sure=sure)
         if run.live:
             self._refuse_of_another(data)
-        data_key = run.key(create=True) if run.live and found.edits else None
+        data_key = run.key(create=run.live) if found.edits else None
         return Asked(data, None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}")
 
     def stored(self, namespace: str, raw: bytes) -> Any:
@@ -177,7 +185,7 @@ class AttemptSecrets:
     def _refuse_of_another(self, data: bytes) -> None:
         """Refuse a request that would store a secret which another attempt has read and this one has not."""
         known = self.run.known
-        if known and (source := known.sure_in(data)) is not None:
+        if known and (source := known.in_bytes(data)) is not None:
             raise StateError(
                 f"the request holds the secret {source}, which this state has not read",
                 code=Code.SECRET_NOT_READ,
@@ -187,25 +195,12 @@ class AttemptSecrets:
 
     # -- which earlier answers are meant -----------------------------------------------------------------
 
-    def occurrence(self, namespace: str, digest: str, mac: str, *, effect: bool) -> int:
-        """Count the requests of a digest that were sent alike, the first is 0.
-
-        Raises `StateError` (`ambiguous_secret`) for an effect that differs from an earlier one in its secrets only.
-        """
+    def occurrence(self, namespace: str, digest: str, mac: str) -> tuple[int, bool]:
+        """Count the requests of a digest that were sent alike, the first is 0; say whether others were sent too."""
         alike = self._macs.setdefault((namespace, digest), {})
-        if effect and alike and mac not in alike:
-            raise self.ambiguous(namespace)
+        others = bool(alike.keys() - {mac})
         alike[mac] = alike.get(mac, -1) + 1
-        return alike[mac]
-
-    @staticmethod
-    def ambiguous(namespace: str) -> StateError:
-        """Return the error for two effects that differ in their secrets only: a resumed run cannot tell them apart."""
-        return StateError(
-            f"two effects of {namespace} in this state differ in their secrets only",
-            code=Code.AMBIGUOUS_SECRET,
-            hint="give each a fact_key, or read the secrets with io.secret under names of their own",
-        )
+        return alike[mac], others
 
     # -- what is answered --------------------------------------------------------------------------------
 
@@ -260,7 +255,7 @@ class AttemptSecrets:
         seal = sealing.seal(data_key, canonical.encode(sealed), place)
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
 
-    def value(self, fact: FactRecorded, data: bytes, load_seal: Callable[[], bytes | None]) -> Any:
+    def value(self, fact: FactRecorded, data: bytes, log: Seals) -> Any:
         """Return what a fact's payload `data` is to the handler: with true values, or placeholders in their place.
 
         Raises `IoOther` (`secret_unavailable`) live when the true values cannot be opened, and `SecretNeeded` in a
@@ -270,7 +265,7 @@ class AttemptSecrets:
         stored = canonical.decode_stored(payload_id, data)
         sealed = self._at_hand.get(fact.key)
         if sealed is None:
-            seal = load_seal()
+            seal = log.seal(fact.key)
             if seal is None:
                 return shown(stored) if _MARK in data else stored
             sealed = self.run.opens(seal, fact)

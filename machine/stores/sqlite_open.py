@@ -33,6 +33,7 @@ _SETTINGS: Final = (
     "PRAGMA recursive_triggers = ON",
     "PRAGMA cell_size_check = ON",  # finds more of a damaged page before it is used
     "PRAGMA trusted_schema = OFF",  # a file from elsewhere does not get to run functions
+    "PRAGMA secure_delete = ON",  # what little is ever deleted, a run's data key, is not to be found again
     f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}",
 )
 

@@ -76,9 +76,9 @@ class Vault:
         """Return a request as it is stored."""
         return Asked(self.request(namespace, raw))
 
-    def value(self, fact: FactRecorded, data: bytes, load_seal: Callable[[], bytes | None]) -> Any:
+    def value(self, fact: FactRecorded, data: bytes, log: object) -> Any:
         """Return what a fact's payload `data` is to the handler: what is stored."""
-        del load_seal
+        del log
         return canonical.decode_stored(fact.outcome.payload_id, data)  # type: ignore[union-attr]
 
     def refuse_in_key(self, what: str, key: str) -> None:
