@@ -75,11 +75,12 @@ async def send(transport, method, url, known=None, **options):
 
 async def test_the_headers_for_credentials_stay_behind(http, a, b):
     redirect(a, "/", f"{b.url}/")
-    got = await send(http, "GET", a.url, headers={**dict.fromkeys(HEADERS, SECRET), "x-other": "kept"})
-    assert got["status"] == 200
-    assert secrets_in(a.asked[0]) == HEADERS
-    assert secrets_in(b.asked[0]) == set()
-    assert headers_of(b.asked[0])["x-other"] == "kept"
+    names = sorted(HEADERS)
+    for some in (names[at : at + 50] for at in range(0, len(names), 50)):  # a server takes a hundred
+        await send(http, "GET", a.url, headers={**dict.fromkeys(some, SECRET), "x-other": "kept"})
+        assert secrets_in(a.asked[-1]) == set(some)
+        assert secrets_in(b.asked[-1]) == set()
+        assert headers_of(b.asked[-1])["x-other"] == "kept"
 
 
 async def test_any_header_with_a_secret_stays_behind_and_no_other(http, a, b):
