@@ -28,8 +28,9 @@ from machine.io.http_message import (
     usual_reason,
 )
 from machine.io.inflate import CODINGS, Decompressor, split_codings
-from machine.io.sensitive import CREDENTIAL_HEADERS, origin_of, refused_redirect, sensitive
+from machine.io.sensitive import origin_of, refused_redirect, sensitive
 from machine.io.wire import field, pack, unpack
+from machine.secrets.names import HEADERS
 
 if TYPE_CHECKING:
     import ssl
@@ -194,7 +195,7 @@ def _leave_secrets(call: Mapping[str, Any], redirected: httpx.Request, *, has_bo
     known = sensitive.get()
     if known.body and has_body:
         raise refused_redirect(call["method"], call["url"], str(redirected.url))
-    for name in CREDENTIAL_HEADERS | known.headers:
+    for name in HEADERS | known.headers:
         redirected.headers.pop(name, None)
 
 

@@ -20,12 +20,12 @@ import anyio.from_thread
 import anyio.lowlevel
 import attrs
 import httpx
-from blake3 import blake3
 
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
 from machine.io.http_message import HttpResponse, checked_header, http_request, public_url
 from machine.io.inflate import CODINGS
+from machine.io.multipart import settled
 from machine.io.sensitive import Sensitive, by_name, origin_of, refused_redirect
 
 __all__ = ["LEFT_OUT", "HttpxTransport", "Options"]
@@ -45,9 +45,6 @@ of the request."""
 
 _COMPUTED: Final = frozenset({"content-length", "transfer-encoding"})
 _FAMILIES: Final = ("httpx", "httpx2")
-_DRAWN: Final = re.compile(r"""(?i)^multipart/[^;]+;.*?\bboundary=["']?([0-9a-f]{32})(?![\w'()+,./:=?-])""")
-"""A boundary that looks drawn at random, as that of httpx and of most other libraries."""
-
 _REDIRECTED: Final = "machine.redirected"
 """The extension of a request whose answer redirects; its library copies it to the request that follows."""
 
@@ -144,10 +141,8 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
                 request=request,
             )
         headers = self._headers(request)
-        if drawn := _DRAWN.search(headers.get("content-type", "")):
-            boundary = _boundary(body, drawn[1].encode())
-            headers["content-type"] = headers["content-type"].replace(drawn[1], boundary.decode())
-            body = body.replace(drawn[1].encode(), boundary)
+        if "content-type" in headers:
+            headers["content-type"], body = settled(headers["content-type"], body)
         given = request.extensions.get("timeout") or {}
         message = http_request(
             request.method,
@@ -246,15 +241,6 @@ def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
 def _misused(problem: str, client: str) -> UsageError:
     hint = f"give it to {client}: AsyncClient is for handlers declared with async def, Client for plain ones"
     return UsageError(f"io.httpx_transport() cannot be used here: {problem}", hint=hint)
-
-
-def _boundary(body: bytes, drawn: bytes) -> bytes:
-    """Return a multipart boundary that depends on what it separates and nothing else."""
-    parts = body.split(drawn)
-    digest = blake3(b"\0".join(parts)).hexdigest(length=16).encode()
-    while any(digest in part for part in parts):
-        digest = blake3(digest).hexdigest(length=16).encode()
-    return digest
 
 
 def _family(request: Any) -> Any:

@@ -14,17 +14,9 @@ import attrs
 
 from machine.errors import Code, Transport
 from machine.io.http_message import bare_url, public_url
+from machine.secrets.names import HEADERS
 
-__all__ = ["CREDENTIAL_HEADERS", "Sensitive", "by_name", "origin_of", "parts", "refused_redirect", "sensitive"]
-
-CREDENTIAL_HEADERS: Final = frozenset(
-    {
-        *("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "apikey", "x-auth-token"),
-        *("x-auth-key", "private-token", "x-vault-token", "x-amz-security-token", "x-goog-api-key"),
-        *("x-shopify-access-token", "x-hub-signature", "x-hub-signature-256", "x-signature"),
-    }
-)
-"""Headers that hold a credential whatever their value looks like."""
+__all__ = ["Sensitive", "by_name", "origin_of", "parts", "refused_redirect", "sensitive"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -39,7 +31,7 @@ class Sensitive:
 
 
 sensitive: ContextVar[Sensitive] = ContextVar("sensitive", default=Sensitive())  # noqa: B039 - it is frozen
-"""The parts of the request being performed, besides `CREDENTIAL_HEADERS`; set around `Transport.perform`."""
+"""The parts of the request being performed, besides `names.HEADERS`; set around `Transport.perform`."""
 
 
 class _Url(Protocol):
@@ -59,7 +51,7 @@ def origin_of(url: _Url) -> tuple[str, str, int | None]:
 
 def by_name(request: Mapping[str, Any]) -> Sensitive:
     """Return the parts of an `http` request that hold a secret by the names of its headers alone."""
-    return Sensitive(CREDENTIAL_HEADERS & request.get("headers", {}).keys())
+    return Sensitive(HEADERS & request.get("headers", {}).keys())
 
 
 def parts(request: Mapping[str, Any], stored: Mapping[str, Any]) -> Sensitive:

@@ -12,7 +12,8 @@ from machine.errors import Code
 from machine.events import FactRecorded
 from machine.io.http import HttpTransport, http_request
 from machine.io.httpx_transport import HttpxTransport
-from machine.io.sensitive import CREDENTIAL_HEADERS, Sensitive, by_name, origin_of, sensitive
+from machine.io.sensitive import Sensitive, by_name, origin_of, sensitive
+from machine.secrets.names import HEADERS
 
 LIBRARIES = pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
 KEEPING = pytest.mark.parametrize("status", [307, 308])
@@ -72,14 +73,14 @@ async def send(transport, method, url, known=None, **options):
         sensitive.reset(token)
 
 
-@pytest.mark.parametrize("name", sorted(CREDENTIAL_HEADERS))
-async def test_a_header_for_credentials_stays_behind(http, a, b, name):
+async def test_the_headers_for_credentials_stay_behind(http, a, b):
     redirect(a, "/", f"{b.url}/")
-    got = await send(http, "GET", a.url, headers={name: SECRET, "x-other": "kept"})
-    assert got["status"] == 200
-    assert secrets_in(a.asked[0]) == {name}
-    assert secrets_in(b.asked[0]) == set()
-    assert headers_of(b.asked[0])["x-other"] == "kept"
+    names = sorted(HEADERS)
+    for some in (names[at : at + 50] for at in range(0, len(names), 50)):  # a server takes a hundred
+        await send(http, "GET", a.url, headers={**dict.fromkeys(some, SECRET), "x-other": "kept"})
+        assert secrets_in(a.asked[-1]) == set(some)
+        assert secrets_in(b.asked[-1]) == set()
+        assert headers_of(b.asked[-1])["x-other"] == "kept"
 
 
 async def test_any_header_with_a_secret_stays_behind_and_no_other(http, a, b):
