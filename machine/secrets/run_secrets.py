@@ -19,6 +19,7 @@ from machine.errors import Code, ContextError, ErrorInfo, IoOther, StateError, U
 from machine.events import FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.secrets import placeholder, sealing, stand_ins
+from machine.secrets.multipart import stored_boundary
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, redact, refused, say, say_text
 from machine.secrets.rules import rules_of
@@ -154,7 +155,8 @@ class AttemptSecrets:
         found = redact(
             run.rules, self._known, namespace, canonical.decode(raw), request=True, name=lambda place: place
         )
-        data = canonical.encode(found.document) if found.edits or _MARK in raw else raw
+        stored = stored_boundary(found.document) if namespace == "http" and found.edits else found.document
+        data = canonical.encode(stored) if found.edits or _MARK in raw else raw
         for source, value, sure in found.learned:
             self._learn(source, value, sure=sure)
         if run.live:

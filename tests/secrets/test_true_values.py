@@ -242,7 +242,7 @@ def test_two_recordings_with_different_secrets_have_one_digest(monkeypatch):
             await io.call("api", {"json": {"with": token, "text": f"a {token} b"}})
 
     digests = set()
-    for key in ("first-1-secret-value", "second-2-secret-value-that-is-longer", "s3"):
+    for key in ("first-1-secret-value", "second-2-secret-value-that-is-longer", "hunter2"):
         monkeypatch.setenv("EXCHANGE_KEY", key)
         result = run(plan, store=open_store("memory://"), transports={"api": Api()})
         assert result.status == "completed"
