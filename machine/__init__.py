@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from machine.errors import PlanError as PlanError
     from machine.errors import RateLimited as RateLimited
     from machine.errors import RunError as RunError
+    from machine.errors import SealError as SealError
+    from machine.errors import SecretKeyError as SecretKeyError
     from machine.errors import StateError as StateError
     from machine.errors import StoreError as StoreError
     from machine.errors import StoreOther as StoreOther
@@ -196,6 +198,8 @@ _HOMES: Final = {
             "PlanError",
             "RateLimited",
             "RunError",
+            "SealError",
+            "SecretKeyError",
             "StateError",
             "StoreError",
             "StoreOther",

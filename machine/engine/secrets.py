@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from machine.config import RunManifest
-from machine.errors import StoreError
+from machine.errors import MachineError, StoreError
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.kernel.history import History
 from machine.secrets.handles.vault import Vault
@@ -14,7 +15,7 @@ from machine.secrets.run_secrets import RunSecrets
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
 
-__all__ = ["hand_down", "looks_through", "lost_secrets", "secrets_of"]
+__all__ = ["inheriting", "looks_through", "lost_secrets", "secrets_of"]
 
 
 def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
@@ -25,13 +26,22 @@ def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
     return RunSecrets(policy, run_id, open_keys(store), live=True)
 
 
-def hand_down(source: Store, run_id: str, secrets: OfRun) -> None:
+@contextmanager
+def inheriting(source: Store, run_id: str, store: Store, fork_id: str, history: History) -> Iterator[None]:
     """Have a fork open what the run that it is made from has sealed, where that can be opened now.
 
-    Nothing is written before the fork has something to seal or its first event is.
+    When what is done meanwhile is refused, there will be no fork, and nothing is left.
     """
-    if isinstance(secrets, RunSecrets):
-        secrets.inherited = open_keys(source).data_key(run_id, create=False)
+    if history.sealed:
+        if source is store:
+            open_keys(store).share(run_id, fork_id)
+        elif (data_key := open_keys(source).data_key(run_id)) is not None:
+            open_keys(store).adopt(fork_id, data_key)
+    try:
+        yield
+    except MachineError:
+        store.forget_data_key(fork_id)
+        raise
 
 
 def looks_through(secrets: OfRun) -> Vault | None:

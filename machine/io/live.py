@@ -20,8 +20,8 @@ from machine.io.clock import SLEEP
 from machine.io.outcome import add_answer
 from machine.io.provider import IoProvider
 from machine.io.scope import Payloads
-from machine.io.sensitive import parts, sensitive
 from machine.io.secret import answered, given, sendable
+from machine.io.sensitive import parts, sensitive
 from machine.io.transport import Transport
 from machine.io.wire import field
 from machine.kernel.context import MAX_VALUE_BYTES

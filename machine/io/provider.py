@@ -25,8 +25,8 @@ from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A
 from machine.io.call import Call, path_key
 from machine.io.hand_out import Flight, HandOut
 from machine.io.refusals import second_effect, undeclared
-from machine.io.sensitive import Sensitive, by_name, parts
 from machine.io.scope import AttemptScope, is_namespace
+from machine.io.sensitive import Sensitive, by_name, parts
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.reuse import answers, sent_alike

@@ -26,7 +26,7 @@ from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult, Watched, check_store, drive, refuse_used
-from machine.engine.secrets import hand_down, secrets_of
+from machine.engine.secrets import inheriting, secrets_of
 from machine.errors import Code, UsageError
 from machine.events import (
     ArtifactKind,
@@ -133,16 +133,17 @@ async def fork(
     manifest = reading.manifest_of(source, started)
     payloads = Payloads()
     secrets = secrets_of(store, chosen, manifest)
-    hand_down(source, run_id, secrets)
     walked: Walked = {}
     known: set[tuple[str, str]] = set()
     for entry in shared:  # before anything is written: the fork is not to begin damaged
         for _ in sound_parts(entry, source.get, walked, known):
             pass
-    replaced = overridden(
-        entries, at, set_facts or {}, load=source.get, vault=secrets.attempt(), payloads=payloads
-    )
+    refuse_used(store, chosen)
     watched.provided.check(first, history, source.get, "fork")
+    with inheriting(source, run_id, store, chosen, history):
+        replaced = overridden(
+            entries, at, set_facts or {}, load=source.get, vault=secrets.attempt(), payloads=payloads
+        )
     prefix, past = _parted(shared, replaced, plan.graph, store)
     if source is not store:
         _bring(shared, source, store, payloads)
@@ -162,7 +163,6 @@ async def fork(
         log.copy([prefix[0]._replace(info=info), *prefix[1:]], payloads)
         log.flush()
 
-    refuse_used(store, chosen)
     with Keeper(store, chosen, watched.lease_ms) as keeper:
         result = await drive(
             plan.graph,

@@ -49,10 +49,6 @@ class Keys(Protocol):
         """
         ...
 
-    def adopt(self, run_id: str, data_key: sealing.DataKey) -> None:
-        """Give a run that has none the data key of another. Raises `SecretKeyError` when that cannot be."""
-        ...
-
 
 class Seals(Protocol):
     """Where the seals of a run's facts are: its log."""
@@ -65,8 +61,7 @@ class Seals(Protocol):
 class RunSecrets:
     """The secrets of one run. Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
 
-    `inherited` is the data key of the run that a fork is made from; it becomes the fork's own when it is first asked
-    for. `live` is false for what writes nothing; `refuses` says there whether a secret in the context is refused: a
+    `live` is false for what writes nothing; `refuses` says there whether a secret in the context is refused: a
     replay asks its recording. `opened` counts the facts whose true values were opened, `shown` those whose were not.
     """
 
@@ -85,7 +80,6 @@ class RunSecrets:
         self.refuses = refuses
         self.known = Known()
         self.opened = self.shown = 0
-        self.inherited: sealing.DataKey | None = None
         self._run_id = run_id
         self.keys = keys
 
@@ -102,12 +96,7 @@ class RunSecrets:
 
     def key(self, *, create: bool = False) -> sealing.DataKey | None:
         """Return the data key of the run, None when there is none."""
-        if self.keys is None:
-            return None
-        if self.inherited is not None:
-            self.keys.adopt(self._run_id, self.inherited)
-            self.inherited = None
-        return self.keys.data_key(self._run_id, create=create)
+        return None if self.keys is None else self.keys.data_key(self._run_id, create=create)
 
     def opens(self, seal: bytes, fact: FactRecorded) -> Mapping[str, Any] | None:
         """Return what is sealed beside a fact, None when it cannot be opened."""

@@ -17,6 +17,7 @@ import string
 from pathlib import Path
 from typing import Final, Protocol
 
+from machine.durable import sync_directory
 from machine.errors import Code, SealError, SecretKeyError
 from machine.secrets.sealing import KEY_BYTES, DataKey, StoreKey, new_data_key, unwrap, wrap
 
@@ -30,7 +31,6 @@ __all__ = [
     "put_key",
     "store_key_of",
     "successor",
-    "sync_directory",
 ]
 
 KEY_VARIABLE: Final = "MACHINE_SECRET_KEY"
@@ -101,7 +101,7 @@ class StoreKeys:
         return found
 
     def adopt(self, run_id: str, data_key: DataKey) -> None:
-        """Give a run that has none a data key of another store. Raises `SecretKeyError` when that cannot be."""
+        """Give a run that has none the data key of a run in another store. Raises `SecretKeyError`."""
         key = store_key_of(self._store, create=True)
         self._store.add_data_key(run_id, key.id, wrap(key, data_key))
 
@@ -279,15 +279,6 @@ def put_key(path: Path, key: StoreKey) -> None:
     finally:
         draft.unlink()
     sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Let the names in a directory be on the disk."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _unusable(path: Path, problem: str, code: Code) -> SecretKeyError:

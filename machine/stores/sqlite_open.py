@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from machine.durable import sync_directory
 from machine.errors import Code, NotFound, StoreOther
 from machine.stores.sqlite_errors import (
     SQLITE_FAILURES,
@@ -179,19 +180,11 @@ def _make(path: Path) -> None:
         directory = directory.parent
     for new in reversed(missing):
         new.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(new.parent)
+        sync_directory(new.parent)
     # The file is made here because SQLite would give it the mode of any file; the -wal and -shm take theirs
     # from it. O_EXCL: closing a descriptor of a file that is in use would drop SQLite's locks on it.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _writable(path: Path) -> bool:

@@ -13,19 +13,16 @@ from machine import (
     RunConfig,
     Secret,
     SecretPolicy,
-    UsageError,
     canonical,
     replay,
     resume,
     run,
-    scan,
 )
-from machine.cli import main
 from machine.engine import reading
 from machine.errors import Code, StateError
 from machine.events import FactRecorded
 from machine.io.base_transport import BaseTransport
-from machine.stores import MemoryStore, open_store
+from machine.stores import MemoryStore
 
 pytestmark = pytest.mark.usefixtures("format_1")
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -23,20 +24,16 @@ PLACE = ("2", "", "http", "digest", "payload")
 NOBODY = 65534
 
 
-@pytest.fixture(autouse=True)
-def without_variable(monkeypatch):
-    monkeypatch.delenv(KEY_VARIABLE, raising=False)
-
-
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path, monkeypatch):
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
     return tmp_path / "runs.db"
 
 
 @pytest.fixture
 def store(path):
-    with SqliteStore(path) as store:
-        yield store
+    with closing(SqliteStore(path)) as opened:
+        yield opened
 
 
 @pytest.fixture
