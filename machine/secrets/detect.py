@@ -10,7 +10,7 @@ from urllib.parse import unquote_plus
 from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.names import Strength
-from machine.secrets.places import ROOT, Place
+from machine.secrets.places import Place
 from machine.secrets.rules import Rules
 from machine.secrets.running import running, urls
 

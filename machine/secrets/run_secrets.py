@@ -1,8 +1,9 @@
-"""What a run, and each of its attempts, knows of secrets in format 2: handlers have true values, the store placeholders.
+"""The secrets that a run, and each of its attempts, knows in format 2.
 
-A request is called the same whatever else the run has learned: the known values of an attempt are those of its own
-facts, in the order they were handed to it, and those it has itself put into credential places. True values are sealed
-beside their fact; who has the key of the store is given them again, who has not is given placeholders.
+Handlers have true values, the store has placeholders. A request is called the same whatever else the run has
+learned: the known values of an attempt are those of its own facts, in the order they were handed to it, and those
+that it has itself put into credential places. True values are sealed beside their fact: whoever has the key of the
+store is given them again, whoever has not is given placeholders.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import attrs
 from blake3 import blake3
 
 from machine import canonical
-from machine.errors import Code, ContextError, ErrorInfo, IoOther, StateError, UsageError
+from machine.errors import Code, ContextError, ErrorInfo, IoOther, SealError, StateError, UsageError
 from machine.events import FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.secrets import placeholder, sealing, stand_ins
@@ -62,7 +63,7 @@ class RunSecrets:
     """The secrets of one run. Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
 
     `live` is false for what writes nothing; `refuses` says there whether a secret in the context is refused: a
-    replay asks its recording. `opened` counts the facts whose true values were opened, `shown` those whose were not.
+    replay asks its recording. `opened` counts the facts whose true values were opened, `shown` the others.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class RunSecrets:
             return None
         try:
             return dict(canonical.decode(sealing.open_seal(data_key, seal, _place(fact))))
-        except sealing.SealError:
+        except SealError:
             return None
 
     def text(self, text: str) -> str:
@@ -119,7 +120,7 @@ def _place(fact: FactRecorded) -> tuple[str, ...]:
 
 
 class AttemptSecrets:
-    """The secrets of one attempt; what the run has learned elsewhere is only looked for in what nobody reads back."""
+    """The secrets of one attempt; those that the run learned elsewhere are looked for in what nobody reads back."""
 
     def __init__(self, run: RunSecrets) -> None:
         self.run = run
