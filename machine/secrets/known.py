@@ -72,6 +72,11 @@ class Known:
             return found.source
         return self._plain.get(value) if plain else None
 
+    def values_of(self, source: str) -> list[tuple[str, bool]]:
+        """Return the values of a source, each with whether it is sure."""
+        found = [(text, value.sure) for text, value in self._values.items() if value.source == source]
+        return found + [(text, True) for text, plain in self._plain.items() if plain == source]
+
     def marked(self, text: str) -> Marked:
         """Return a text with a placeholder for each known value that is not plain."""
         return self._encoded(self._verbatim(Marked(text)))
