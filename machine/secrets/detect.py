@@ -1,80 +1,53 @@
-"""Findings in one text: where a secret stands that nobody named before, and the name of its place.
-
-The work is linear in the text, whatever it holds: every pattern begins where no other match of it can, and takes
-each character once.
-"""
+"""Findings in one text: where a secret stands that nobody named before, and the name of its place."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final, NamedTuple
-from urllib.parse import unquote, unquote_plus
+from typing import Final
+from urllib.parse import unquote_plus
 
-from machine.secrets.looks import looks_like_credential, looks_strong
+from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
+from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.names import Strength
 from machine.secrets.places import ROOT, Place
 from machine.secrets.rules import Rules
+from machine.secrets.running import running, urls
 
-__all__ = ["Finding", "findings"]
+__all__ = ["Finding", "TooManyPlacesError", "findings"]
 
-_SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S)")
-_BEARER: Final = re.compile(
-    r"(?i)(?<![a-z0-9])bearer[ \t]{1,4}(?=[a-z._~+/=-]{0,300}+[0-9])([\w.~+/=-]{12,}+)"
+_DEEPEST: Final = 12
+"""So many texts of JSON within each other are read; each has twice the backslashes of the one around it."""
+
+_SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
+_FORM: Final = re.compile(r"[\w.%+\[\]~*-]{1,200}+=[^&\s]*+(?:&[\w.%+\[\]~*-]{1,200}+=[^&\s]*+)*+")
+_FIELD: Final = re.compile(r"([^=&]+)=([^&]*)")
+_PART: Final = re.compile(
+    r"form-data;[^\r\n]{0,200}?name=\"([^\"\r\n]{1,100}+)\"[^\r\n]{0,300}+\r?\n(?:[^\r\n:]{1,60}+:[^\r\n]{0,300}+\r?\n){0,4}+\r?\n"
 )
-_USER_INFO: Final = re.compile(
-    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,30}+://([^\s/?#@:\"'<>\\]{0,256}+)(?::([^\s/?#@\"'<>\\]{0,2048}+))?@"
-)
-_PARAMETER: Final = re.compile(r"[?&;]([\w.%\[\]~-]{1,100}+)=([^&;#\s\"'<>\\]{1,8192}+)")
-_NO_PASSWORD: Final = frozenset({"", "x-oauth-basic"})
+_OPTION: Final = re.compile(r"--?([A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
 
 
-class Finding(NamedTuple):
-    """A secret in a text: where it stands, what its place is called, and its value as a program would use it."""
+def findings(rules: Rules, place: Place, text: str, *, request: bool, depth: int = 0) -> list[Finding]:
+    """Return what is secret in the text at a place of a document, in order and without overlaps.
 
-    begin: int
-    end: int
-    place: str
-    value: str
-    sure: bool = False
-
-
-def findings(rules: Rules, place: Place, text: str, *, request: bool) -> list[Finding]:
-    """Return what is secret in the text at a place of a document."""
+    Raises `TooManyPlacesError` for a text that is to be sealed whole.
+    """
     if not text or text in rules.stand_ins:
         return []
+    sure = place.strength is Strength.OWN
     if place.header and place.strength is not Strength.NONE:
-        return list(_header(place.name, text, sure=place.strength is Strength.OWN))
-    if _decides(place, text, request=request):
-        return [Finding(0, len(text), place.name, text, place.strength is Strength.OWN)]
-    return in_text(rules, text, request=request)
+        return list(_header(place.name, text, sure=sure))
+    if decides(place.strength, text, alone=request):
+        return [Finding(0, len(text), place.name, text, sure)]
+    return _apart(_in_text(rules, place, text, request=request, depth=depth), rules.stand_ins)
 
 
-def _decides(place: Place, text: str, *, request: bool) -> bool:
-    """Tell whether the name of a place makes all of its text a secret."""
-    match place.strength:
-        case Strength.OWN:
-            return True
-        case Strength.EXACT:
-            return request or looks_like_credential(text)
-        case Strength.SEVERAL:
-            return looks_like_credential(text)
-        case Strength.WEAK:
-            return looks_strong(text)
-        case _:
-            return False
-
-
-def _header(name: str, text: str, *, sure: bool = False) -> Iterator[Finding]:
+def _header(name: str, text: str, *, sure: bool) -> Iterator[Finding]:
     """Yield the credentials of a header field: what follows a scheme, the values of cookies, or all of it."""
     if name in {"cookie", "set-cookie"} and "=" in text:
-        at = 0
-        for pair in text.split(";")[: 1 if name == "set-cookie" else None]:
-            key, _, value = pair.partition("=")
-            begin = at + len(key) + 1
-            if value:
-                yield Finding(begin, begin + len(value), f"cookie.{key.strip()}", value, sure)
-            at += len(pair) + 1
+        for begin, end, key in cookies(text, first=name == "set-cookie"):
+            yield Finding(begin, end, f"cookie.{key}", text[begin:end], sure)
         return
     scheme = _SCHEME.match(text) if "auth" in name else None
     begin = scheme.end() if scheme else 0
@@ -82,40 +55,54 @@ def _header(name: str, text: str, *, sure: bool = False) -> Iterator[Finding]:
         yield Finding(begin, len(text), name, text[begin:], sure)
 
 
-def in_text(rules: Rules, text: str, *, request: bool) -> list[Finding]:
-    """Return what is secret in a text that no name says anything about."""
-    from machine.secrets.json_text import json_findings
+def _in_text(rules: Rules, place: Place, text: str, *, request: bool, depth: int) -> Iterator[Finding]:
+    if text[0] in '{["' and depth < _DEEPEST and len(text) <= MOST_JSON:
+        strings = strings_of(rules, text, request=request)
+        if strings is not None:
+            for string in strings:
+                inner = findings(rules, string.place, string.text, request=request, depth=depth + 1)
+                yield from located(string, inner)
+            return
+    if place.argv and (option := _OPTION.fullmatch(text)):
+        strength = rules.field(option[1])
+        if decides(strength, option[2], alone=request):
+            yield Finding(*option.span(2), option[1], option[2], strength is Strength.OWN)
+    if "=" in text and _FORM.fullmatch(text):
+        yield from _form(rules, text, request=request)
+    if "form-data" in text:
+        yield from _multipart(rules, text, request=request)
+    if request and "=" in text and "://" in text[:12]:
+        yield from urls(rules, text, request=True)
+    yield from running(rules, text)
 
-    if text[:1] in {"{", "["} and (found := json_findings(rules, text, request=request)) is not None:
-        return found
-    return list(_running(rules, text, request=request))
+
+def _form(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
+    for field in _FIELD.finditer(text):
+        name = unquote_plus(field[1])
+        strength = rules.field(name)
+        if strength is not Strength.NONE and field[2]:
+            value = unquote_plus(field[2])
+            if decides(strength, value, alone=request):
+                yield Finding(*field.span(2), name, value, strength is Strength.OWN)
 
 
-def _running(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
-    for name, regex, needles in rules.formats:
-        if any(needle in text for needle in needles):
-            for match in regex.finditer(text):
-                group = 1 if regex.groups else 0
-                yield Finding(*match.span(group), name, match[group])
-    for regex in rules.patterns:
-        for match in regex.finditer(text):
-            group = 1 if regex.groups and match.group(1) else 0
-            begin, end = match.span(group)
-            yield Finding(begin, end, "pattern", match.group(group), sure=True)
-    if "earer" in text:
-        for match in _BEARER.finditer(text):
-            yield Finding(*match.span(1), "bearer_token", match[1])
-    if "://" in text:
-        if "@" in text:
-            for match in _USER_INFO.finditer(text):
-                user, password = match[1], match[2]
-                if password not in {None, *_NO_PASSWORD}:
-                    yield Finding(*match.span(2), "url_password", unquote(password))
-                elif user and password is not None:
-                    yield Finding(*match.span(1), "url_user", unquote(user))
-        if "=" in text:
-            for match in _PARAMETER.finditer(text):
-                name, value = unquote_plus(match[1]), unquote_plus(match[2])
-                place = Place(ROOT, name, name.lower(), rules.parameter(name))
-                if _decides(place, value, request=request):
-                    yield Finding(*match.span(2), name.lower(), value, place.strength is Strength.OWN)
+def _multipart(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
+    end = 0
+    for part in _PART.finditer(text):
+        strength = rules.field(part[1])
+        if strength is Strength.NONE or part.end() < end:
+            continue
+        end = text.find("\n--", part.end())
+        end = len(text) if end < 0 else end - (text[end - 1] == "\r")
+        value = text[part.end() : end]
+        if value and decides(strength, value, alone=request):
+            yield Finding(part.end(), end, part[1], value, strength is Strength.OWN)
+
+
+def _apart(found: Iterator[Finding], stand_ins: frozenset[str]) -> list[Finding]:
+    """Return findings in order, without those that stand within another and those of stand-ins."""
+    result: list[Finding] = []
+    for one in sorted(found, key=lambda one: (one.begin, -one.end)):
+        if one.value not in stand_ins and not (result and one.end <= result[-1].end):
+            result.append(one)
+    return result

@@ -1,21 +1,35 @@
-"""Findings in a text of JSON: its strings are looked at as those of a document, and stay strings."""
+"""The strings of a text of JSON, each at its place, and where findings in them stand in the text."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
-from machine.secrets.detect import Finding, findings
+from machine.secrets.finding import Finding
 from machine.secrets.names import Strength
-from machine.secrets.places import ROOT, Place
+from machine.secrets.places import NAMING, ROOT, Place
 from machine.secrets.rules import Rules
 
-__all__ = ["json_findings"]
+__all__ = ["MOST_JSON", "String", "located", "strings_of"]
 
-_TOKEN: Final = re.compile(r'"((?:[^"\\]++|\\.)*+)"|[{}\[\],:]|[^\s"{}\[\],:]++', re.DOTALL)
-_ESCAPE: Final = re.compile(r"\\(?:u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|.)", re.DOTALL)
-_NAMES: Final = frozenset(("name", "key", "Name", "Key", "header", "field", "variable"))
+MOST_JSON: Final = 1 << 20
+"""A longer text is read as running text: its strings are found by the names before them."""
+
+_TOKEN: Final = re.compile(r'"((?:[^"\\]++|\\.)*+)"|[{}\[\]]|-?[0-9][^\s,\]}]*+|true|false|null', re.DOTALL)
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)"
+)
+
+
+class String(NamedTuple):
+    """A string of JSON: where it stands in the text, without its quotes, and what it means."""
+
+    place: Place
+    begin: int
+    raw: str
+    text: str
 
 
 class _Frame:
@@ -31,72 +45,78 @@ class _Frame:
         self.before: str | None = None
         self.said: str | None = None
 
+    def next_place(self, rules: Rules) -> Place:
+        """Return the place of the value that comes next."""
+        if self.members:
+            return self.place.member(rules, self.key or "", self.said)
+        return self.place.item(rules, self.index, self.before)
 
-def json_findings(rules: Rules, text: str, *, request: bool) -> list[Finding] | None:
-    """Return the findings of a text of JSON, None for another text."""
+    def step(self, value: str | None) -> None:
+        """Step over a value."""
+        if self.members:
+            if self.key in NAMING:
+                self.said = value
+            self.key = None
+        else:
+            self.index += 1
+            self.before = value
+
+
+def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | None:
+    """Return the strings of a text of JSON, keys included, and the numbers that a name makes secret.
+
+    None for a text that is no JSON.
+    """
     try:
         json.loads(text)
     except (ValueError, RecursionError):
         return None
-    found: list[Finding] = []
-    stack = [_Frame(ROOT, members=False)]
+    return _strings(rules, text, request=request)
+
+
+def _strings(rules: Rules, text: str, *, request: bool) -> Iterator[String]:
+    stack: list[_Frame] = []
     for token in _TOKEN.finditer(text):
-        piece = token[0]
-        frame = stack[-1]
+        piece, raw = token[0], token[1]
+        frame = stack[-1] if stack else None
         if piece in "{[":
-            stack.append(_Frame(_place(rules, frame), members=piece == "{"))
+            place = frame.next_place(rules) if frame else ROOT
+            stack.append(_Frame(place, members=piece == "{"))
         elif piece in "}]":
             stack.pop()
-            _next(stack[-1], None)
-        elif piece in {",", ":"}:
-            pass
-        elif token[1] is None:
-            place = _place(rules, frame)
-            number = piece[0] in "-0123456789"
-            if number and (place.strength is Strength.OWN or (request and place.strength is Strength.EXACT)):
-                found.append(Finding(*token.span(), place.name, piece, place.strength is Strength.OWN))
-            _next(frame, None)
+            if stack:
+                stack[-1].step(None)
+        elif raw is None:
+            if frame is not None:
+                place = frame.next_place(rules)
+                if _is_secret_number(place, piece, request=request):
+                    yield String(place, token.start(), piece, piece)
+                frame.step(None)
         else:
-            raw = token[1]
             decoded = json.loads(piece, strict=False) if "\\" in raw else raw
-            if frame.members and frame.key is None:
+            if frame is None:
+                yield String(ROOT, token.start(1), raw, decoded)
+            elif frame.members and frame.key is None:
                 frame.key = decoded
-                inner = findings(rules, ROOT, decoded, request=request)
+                yield String(ROOT, token.start(1), raw, decoded)
             else:
-                inner = findings(rules, _place(rules, frame), decoded, request=request)
-                _next(frame, decoded)
-            found += _placed(inner, raw, token.start(1))
-    return found
+                yield String(frame.next_place(rules), token.start(1), raw, decoded)
+                frame.step(decoded)
 
 
-def _place(rules: Rules, frame: _Frame) -> Place:
-    """Return the place of the value that comes next in a container."""
-    if frame.members:
-        return frame.place.member(rules, frame.key or "", frame.said)
-    if len(frame.place) and frame.place is ROOT and frame.index == 0:
-        return ROOT
-    return frame.place.item(rules, frame.index, frame.before)
+def _is_secret_number(place: Place, piece: str, *, request: bool) -> bool:
+    exact = place.strength is Strength.OWN or (request and place.strength is Strength.EXACT)
+    return exact and piece not in {"true", "false", "null"}
 
 
-def _next(frame: _Frame, value: str | None) -> None:
-    """Step over a value of a container."""
-    if frame.members:
-        if value is not None and frame.key in _NAMES:
-            frame.said = value
-        frame.key = None
-    else:
-        frame.index += 1
-        frame.before = value
-
-
-def _placed(inner: list[Finding], raw: str, begin: int) -> list[Finding]:
-    """Return findings in a decoded string where they stand in its spelling."""
-    if not inner:
-        return inner
-    if "\\" not in raw:
-        return [found._replace(begin=found.begin + begin, end=found.end + begin) for found in inner]
-    where = _offsets(raw)
-    return [found._replace(begin=where[found.begin] + begin, end=where[found.end] + begin) for found in inner]
+def located(string: String, found: list[Finding]) -> Iterator[Finding]:
+    """Yield findings in a string where they stand in the text around it."""
+    if not found:
+        return
+    where = _offsets(string.raw) if "\\" in string.raw else None
+    for one in found:
+        begin, end = (where[one.begin], where[one.end]) if where else (one.begin, one.end)
+        yield one._replace(begin=begin + string.begin, end=end + string.begin)
 
 
 def _offsets(raw: str) -> list[int]:

@@ -8,9 +8,10 @@ from typing import Any, Final, NamedTuple
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
-__all__ = ["ROOT", "Place", "path_text"]
+__all__ = ["NAMING", "ROOT", "Place", "path_text", "said_name"]
 
-_NAMES: Final = ("name", "key", "Name", "Key", "header", "field", "variable")
+NAMING: Final = frozenset(("name", "key", "Name", "Key", "header", "field", "variable"))
+"""Members of an object that may hold the name of its value."""
 
 
 class Place(NamedTuple):
@@ -78,7 +79,7 @@ def said_name(members: dict[str, Any]) -> str | None:
     """Return the name that an object with a name and a value gives its value."""
     if "value" not in members and "Value" not in members:
         return None
-    return next((members[key] for key in _NAMES if isinstance(members.get(key), str)), None)
+    return next((members[key] for key in sorted(NAMING) if isinstance(members.get(key), str)), None)
 
 
 def path_text(steps: list[str | int]) -> str:

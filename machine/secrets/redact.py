@@ -9,8 +9,9 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from machine.secrets.detect import Finding, findings
+from machine.secrets.detect import Finding, TooManyPlacesError, findings
 from machine.secrets.encodings import SEARCHED_ANYWHERE, is_plain
+from machine.secrets.formats import active, shapes
 from machine.secrets.known import Known
 from machine.secrets.marks import Marked, Span
 from machine.secrets.names import Strength
@@ -205,13 +206,17 @@ class _Redaction:
             return Marked(text).with_spans([Span(0, len(text), text_of(source))])
         if self._allowed(place):
             return marked
-        found = findings(self.rules, place, marked.text, request=self.request)
-        if not found:
-            return marked
-        if len(found) + len(marked.cuts) > MOST_FINDINGS:
+        try:
+            found = findings(self.rules, place, marked.text, request=self.request)
+            too_many = len(found) + len(marked.cuts) > MOST_FINDINGS
+        except TooManyPlacesError:
+            found, too_many = [], True
+        if too_many:
             inner = TEXT.search(marked.text)
             whole = inner[0] if inner else text_of(self._source("text", text, sure=False))
             return Marked(text).with_spans([Span(0, len(text), whole)])
+        if not found:
+            return marked
         return marked.with_spans([span for one in found if (span := self._span(marked.text, one))])
 
     def _span(self, text: str, found: Finding) -> Span | None:
@@ -274,6 +279,4 @@ def _is_refused(rules: Rules, known: Known, text: str) -> bool:
         cut.end - cut.begin for cut in known.marked(text).cuts if len(cut.true) >= SEARCHED_ANYWHERE
     ):
         return True
-    return any(
-        regex.search(text) for _, regex, needles in rules.formats if any(needle in text for needle in needles)
-    )
+    return next(shapes(active(rules.formats, text), text), None) is not None
