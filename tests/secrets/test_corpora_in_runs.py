@@ -106,7 +106,7 @@ def test_nothing_innocent_stops_a_run_or_is_changed_for_a_handler(innocent_plan,
     plan, wrong = innocent_plan
     with open_store(f"sqlite:///{tmp_path}/runs.db") as store, MemoryStore() as elsewhere:
         result = run(plan, store=store)
-        assert (result.status, result.error) == ("completed", None)
+        assert result.status == "completed", result.error
         assert wrong == []
         assert_sent_as_asked(corpus_server)
         for number, entry in enumerate(INNOCENTS):
@@ -153,13 +153,12 @@ def planted_plan(corpus_server, tmp_path, monkeypatch):
     for value, name in SECRETS.items():
         monkeypatch.setenv(name, value)
 
-    @plan.state("a.everything", side_effects="apply_side_effect", idempotency="everything")
+    @plan.state("a.everything", side_effects="read_only_io")
     async def everything(ctx, io, rec):
         known = {value: await io.secret(name) for value, name in SECRETS.items()}
         for number, entry in enumerate(PLANTED):
             secret = known.get(entry.value, entry.value)
             content = entry.filled(secret, corpus_server.host)
-            path = str(tmp_path / f"in-{number}")
             match entry.place:
                 case "request":
                     await io.http("POST", **http_arguments(content, corpus_server.host))
@@ -171,20 +170,23 @@ def planted_plan(corpus_server, tmp_path, monkeypatch):
                 case "text":
                     body = corpus_server.ready[f"/{number}"][1]
                     answer = await io.http("GET", f"{corpus_server.url}/{number}")
-                    read = await io.read_file(path)
-                    shown = await io.exec(["cat", path])
+                    read = await io.read_file(str(tmp_path / f"in-{number}"))
+                    shown = await io.exec(["cat", str(tmp_path / f"in-{number}")])
                     if {answer.bytes, read.bytes, shown.stdout_bytes} != {body}:
                         wrong.append(entry.about)
                     await rec.emit(DomainEvent("said", {"text": content, "list": [{"of": content}]}))
                 case "exec":
                     await io.exec(**content)
-                case "write":
-                    await io.write_file(path, content)
-                case _:
-                    read = await io.env(content[0])
-                    if read != entry.filled()[1]:
+                case "variable":
+                    if await io.env(content[0]) != content[1]:
                         wrong.append(entry.about)
-        ctx["done"] = True
+
+    @plan.state("b.writes", after=[everything], side_effects="apply_side_effect", idempotency="write")
+    async def writes(ctx, io, rec):
+        for number, entry in enumerate(PLANTED):
+            if entry.place == "write":
+                secret = await io.secret(SECRETS[entry.value]) if entry.kind == "a" else entry.value
+                await io.write_file(str(tmp_path / f"out-{number}"), entry.filled(secret))
 
     for number, entry in enumerate(PLANTED):
         content = entry.filled(host=corpus_server.host)
@@ -224,9 +226,11 @@ def test_nothing_planted_is_in_what_a_run_leaves_behind(planted_plan, corpus_ser
     reporter = Listening()
     with open_store(f"sqlite:///{store_folder}/runs.db") as store, MemoryStore() as elsewhere:
         result = run(plan, store=store, reporter=reporter)
-        assert (result.status, result.error) == ("completed", None)
+        assert result.status == "completed", result.error
         assert wrong == []
         assert_sent_true(corpus_server)
+        for number, entry in enumerate(PLANTED):
+            assert entry.place != "write" or (tmp_path / f"out-{number}").read_text() == entry.filled()
         export_run(result.run_id, store=store, path=store_folder / "planted.run")
         files = {path.name: path.read_bytes() for path in store_folder.iterdir()}
         assert files.keys() >= {"runs.db", "runs.db-wal", "planted.run"}
