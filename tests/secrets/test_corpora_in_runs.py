@@ -137,7 +137,7 @@ def assert_sent_as_asked(corpus_server):
 def sent_body(asked):
     """Return the body of a request as a server of the tests keeps it."""
     data = encode(asked["json"]) if "json" in asked else unpack(asked["body"]) if "body" in asked else b""
-    return data.decode("utf-8", "backslashreplace")
+    return data.decode("utf-8", "replace")
 
 
 SECRETS = {
