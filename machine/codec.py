@@ -25,6 +25,7 @@ from machine.config import (
     FanOutJoin,
     FixedBackoff,
     RunConfig,
+    RunManifest,
     Sequential,
 )
 from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
@@ -36,9 +37,11 @@ from machine.events import (
     FactError,
     FactValue,
     PlanWait,
+    SecretWait,
     StateCompleted,
     StateEntered,
 )
+from machine.secrets.policy import SecretPolicy
 from machine.strict_converter import json_only, problems_of, strict_converter
 from machine.typed_converter import typed_converter
 from machine.typed_values import (
@@ -92,7 +95,7 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, Sequential | FanOutJoin, (Sequential, FanOutJoin))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
-    _tagged(converter, EffectWait | PlanWait, (EffectWait, PlanWait))
+    _tagged(converter, EffectWait | PlanWait | SecretWait, (EffectWait, PlanWait, SecretWait))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
     aside: dict[str, Any] = {"causes": override(omit=True)}  # which stands in the info of an event
     converter.register_structure_hook(
@@ -114,12 +117,30 @@ def _converter() -> cattrs.Converter:
         lambda value, kind: EventProfile(value) if isinstance(value, str) else profile(value, kind),  # type: ignore[arg-type]
     )
     _alone(converter, AfterEveryState)
+    later: dict[str, Any] = dict.fromkeys(("pointers", "stand_ins"), override(omit_if_default=True))
+    converter.register_unstructure_hook(
+        SecretPolicy, make_dict_unstructure_fn(SecretPolicy, converter, **later)
+    )
+    policy = converter.get_structure_hook(SecretPolicy)
+    converter.register_structure_hook(SecretPolicy, functools.partial(_recorded_policy, policy))
     # absent when nothing was said, so that the configurations of before keep their bytes
     unsaid: dict[str, Any] = dict.fromkeys(
         ("secrets", "undeclared_io", "paranoid", "recoveries"), override(omit_if_default=True)
     )
     converter.register_unstructure_hook(RunConfig, make_dict_unstructure_fn(RunConfig, converter, **unsaid))
+    format_1 = {"secret_format": override(omit_if_default=True)}
+    converter.register_unstructure_hook(
+        RunManifest, make_dict_unstructure_fn(RunManifest, converter, **format_1)
+    )
     return converter
+
+
+def _recorded_policy(structure: Any, value: Any, kind: Any) -> SecretPolicy:
+    """Return a policy whose patterns are taken as they are: an old run has them in the syntax of its day."""
+    fields = dict(value) if isinstance(value, Mapping) else value
+    patterns = fields.pop("patterns", ()) if isinstance(fields, dict) else ()
+    said = attrs.asdict(structure(fields, kind), filter=lambda field, _: field.name != "patterns")
+    return SecretPolicy.recorded(patterns=patterns, **said)
 
 
 def _alone(converter: cattrs.Converter, cls: type[Any]) -> None:

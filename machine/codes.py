@@ -103,6 +103,7 @@ class Code(StrEnum):
     HTTP_CONNECT = "http_connect"
     HTTP_TLS = "http_tls"
     HTTP_TOO_MANY_REDIRECTS = "http_too_many_redirects"
+    HTTP_REDIRECT_REFUSED = "http_redirect_refused"
     HTTP_BODY_TOO_LARGE = "http_body_too_large"
     HTTP_PROTOCOL = "http_protocol"
     HTTP_STATUS = "http_status"
@@ -123,6 +124,9 @@ class Code(StrEnum):
     SECRET_IN_CONTEXT = "secret_in_context"  # noqa: S105 - the name of a code
     SECRET_IN_MANIFEST = "secret_in_manifest"  # noqa: S105 - the name of a code
     SECRET_IN_EVENT = "secret_in_event"  # noqa: S105 - the name of a code
+    SECRET_NOT_READ = "secret_not_read"  # noqa: S105 - the name of a code
+    SECRET_STAND_IN = "secret_stand_in"  # noqa: S105 - the name of a code
+    AMBIGUOUS_SECRET = "ambiguous_secret"  # noqa: S105 - the name of a code
     SECRET_KEY_MISSING = "secret_key_missing"  # noqa: S105 - the name of a code
     SECRET_KEY_WRONG = "secret_key_wrong"  # noqa: S105 - the name of a code
     SECRET_KEY_EXPOSED = "secret_key_exposed"  # noqa: S105 - the name of a code

@@ -28,7 +28,9 @@ from machine.io.http_message import (
     usual_reason,
 )
 from machine.io.inflate import CODINGS, Decompressor, split_codings
+from machine.io.sensitive import origin_of, refused_redirect, sensitive
 from machine.io.wire import field, pack, unpack
+from machine.secrets.names import HEADERS
 
 if TYPE_CHECKING:
     import ssl
@@ -93,7 +95,8 @@ class HttpTransport(BaseTransport):
         """Send the request, follow its redirects and return the last response; any status is a response.
 
         Raises `Transport` with `http_timeout`, `http_connect` (both retryable), `http_tls`, `http_protocol`
-        (retryable unless the request is at fault), `http_too_many_redirects` or `http_body_too_large`.
+        (retryable unless the request is at fault), `http_too_many_redirects`, `http_redirect_refused` or
+        `http_body_too_large`.
         """
         if namespace != "http":
             raise self._unknown(namespace)
@@ -130,7 +133,7 @@ class HttpTransport(BaseTransport):
     async def _fetch(self, call: Mapping[str, Any]) -> dict[str, Any]:
         import httpx  # noqa: PLC0415 - see above
 
-        outgoing: httpx.Request | None = httpx.Request(
+        first = httpx.Request(
             call["method"],
             call["url"],
             headers={**_DEFAULT_HEADERS, **call.get("headers", {})},
@@ -142,13 +145,13 @@ class HttpTransport(BaseTransport):
             extensions={"timeout": call.get("timeouts", {})},
         )
         cookies = httpx.Cookies()  # of this call: a redirect may depend on what the answer before it set
+        outgoing = first
         for _ in range(1 + MOST_REDIRECTS):
-            assert outgoing is not None
             client = self._client(tls=outgoing.url.scheme == "https")
             response = await client.send(outgoing, stream=True, follow_redirects=False)
             try:
-                outgoing = response.next_request
-                if outgoing is None or not call["follow_redirects"]:
+                redirected = response.next_request
+                if redirected is None or not call["follow_redirects"]:
                     undone, left = split_codings(response.headers.get_list("content-encoding"))
                     body, sizes = await _read(call, response, undone)
                     headers = [[_text(k).lower(), _text(v)] for k, v in response.headers.raw]
@@ -162,8 +165,11 @@ class HttpTransport(BaseTransport):
                     }
             finally:
                 await response.aclose()
+            if origin_of(redirected.url) != origin_of(outgoing.url):
+                _leave_secrets(call, redirected, has_body=redirected.stream is first.stream)
             cookies.extract_cookies(response)
-            cookies.set_cookie_header(outgoing)
+            cookies.set_cookie_header(redirected)
+            outgoing = redirected
         raise _failure(call, Code.HTTP_TOO_MANY_REDIRECTS, f"was redirected more than {MOST_REDIRECTS} times")
 
     def _client(self, *, tls: bool) -> httpx.AsyncClient:
@@ -182,6 +188,15 @@ class HttpTransport(BaseTransport):
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # keeps none
             )
         return client
+
+
+def _leave_secrets(call: Mapping[str, Any], redirected: httpx.Request, *, has_body: bool) -> None:
+    """Take what holds a secret out of a request that goes to another origin; refuse it if that is its body."""
+    known = sensitive.get()
+    if known.body and has_body:
+        raise refused_redirect(call["method"], call["url"], str(redirected.url))
+    for name in HEADERS | known.headers:
+        redirected.headers.pop(name, None)
 
 
 def _reason_of(response: httpx.Response) -> dict[str, str]:

@@ -18,13 +18,15 @@ from typing import Any, Final, NoReturn, TypedDict, Unpack
 
 import anyio.from_thread
 import anyio.lowlevel
+import attrs
 import httpx
-from blake3 import blake3
 
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
 from machine.io.http_message import HttpResponse, checked_header, http_request, public_url
 from machine.io.inflate import CODINGS
+from machine.io.sensitive import Sensitive, by_name, origin_of, refused_redirect
+from machine.secrets.multipart import settled
 
 __all__ = ["LEFT_OUT", "HttpxTransport", "Options"]
 
@@ -43,8 +45,8 @@ of the request."""
 
 _COMPUTED: Final = frozenset({"content-length", "transfer-encoding"})
 _FAMILIES: Final = ("httpx", "httpx2")
-_DRAWN: Final = re.compile(r"""(?i)^multipart/[^;]+;.*?\bboundary=["']?([0-9a-f]{32})(?![\w'()+,./:=?-])""")
-"""A boundary that looks drawn at random, as that of httpx and of most other libraries."""
+_REDIRECTED: Final = "machine.redirected"
+"""The extension of a request whose answer redirects; its library copies it to the request that follows."""
 
 _EXPIRES: Final = re.compile(r"(?i);\s*expires=([^;]*)")
 _NO_BODY: Final = frozenset({204, 304})
@@ -70,6 +72,16 @@ class Options(TypedDict, total=False):
     """The most bytes of a response body after decompression; 16 MiB unless given."""
 
 
+@attrs.frozen
+class _Redirected:
+    """A request that was redirected, as the one that follows is told of it."""
+
+    origin: tuple[str, str, int | None]
+    url: str
+    elsewhere: bool
+    """True when an earlier redirect has led to another origin: none leads back."""
+
+
 class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     """A transport for `httpx.AsyncClient`, and in handlers that are plain functions for `httpx.Client`.
 
@@ -79,10 +91,17 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     def __init__(
         self,
         call: Callable[[str, Any], Coroutine[Any, Any, Any]],
+        sensitive: Callable[[dict[str, Any]], Sensitive] = by_name,
+        /,
         **options: Unpack[Options],
     ) -> None:
-        """`call` is that of an `io`; the transport is made on the event loop that this runs on."""
+        """Take the `call` of an `io`, and what tells which parts of a request hold a secret.
+
+        The transport is made on the event loop that this runs on.
+        """
         self._call = call
+        self._sensitive = sensitive
+        self._cookies_from_answers: set[str] = set()
         self._left_out = (*LEFT_OUT, *_patterns("without_headers", options.pop("without_headers", ())))
         self._kept = _patterns("with_headers", options.pop("with_headers", ()))
         self._timeout = options.pop("timeout", 600.0)
@@ -101,7 +120,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             result = await self._call("http", message)
         except IoError as error:
             _raise(request, error)
-        return _response(request, result.response)
+        return self._answer(request, result.response)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request of a blocking client, from a thread other than the event loop's."""
@@ -112,7 +131,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             result = anyio.from_thread.run(self._call, "http", message, token=self._loop)
         except IoError as error:
             _raise(request, error)
-        return _response(request, result.response)
+        return self._answer(request, result.response)
 
     def _message(self, request: httpx.Request, body: bytes) -> dict[str, Any]:
         """Return the recorded form of a request, the same for the same request in any process."""
@@ -122,12 +141,10 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
                 request=request,
             )
         headers = self._headers(request)
-        if drawn := _DRAWN.search(headers.get("content-type", "")):
-            boundary = _boundary(body, drawn[1].encode())
-            headers["content-type"] = headers["content-type"].replace(drawn[1], boundary.decode())
-            body = body.replace(drawn[1].encode(), boundary)
+        if "content-type" in headers:
+            headers["content-type"], body = settled(headers["content-type"], body)
         given = request.extensions.get("timeout") or {}
-        return http_request(
+        message = http_request(
             request.method,
             public_url(str(request.url)),  # clients send user and password as a header
             headers=headers,
@@ -142,6 +159,42 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
                 if seconds is not None and seconds <= LONGEST_SECONDS
             },
         )
+        redirected = _redirected(request)
+        if redirected is not None and redirected.elsewhere:
+            self._leave_secrets(request, message, redirected)
+        return message
+
+    def _leave_secrets(self, request: Any, message: dict[str, Any], redirected: _Redirected) -> None:
+        """Take out what holds a secret; refuse the request if that is its body.
+
+        A cookie that an answer set goes where the rules of cookies let it go; the client's own go nowhere.
+        """
+        sensitive = self._sensitive(message)
+        if sensitive.body:
+            raise refused_redirect(request.method, redirected.url, message["url"])
+        headers = message.get("headers", {})
+        for name in sensitive.headers & headers.keys():
+            value = headers.pop(name)
+            del request.headers[name]  # what it says it has sent is true
+            if name == "cookie":
+                own = [pair for pair in _pairs(value) if pair in self._cookies_from_answers]
+                if own:
+                    headers[name] = request.headers[name] = "; ".join(own)
+        if not headers:
+            message.pop("headers", None)
+
+    def _answer(self, request: Any, answer: Mapping[str, Any]) -> httpx.Response:
+        """Return a recorded answer as the response of the library that asked, and note what it leads to."""
+        response = _response(request, answer)
+        self._cookies_from_answers.update(
+            pair for value in response.headers.get_list("set-cookie") for pair in _pairs(value)[:1]
+        )
+        if response.has_redirect_location:
+            before = _redirected(request)
+            request.extensions[_REDIRECTED] = _Redirected(
+                origin_of(request.url), str(request.url), elsewhere=before is not None and before.elsewhere
+            )
+        return response
 
     def _headers(self, request: httpx.Request) -> dict[str, str]:
         sent: dict[str, str] = {}
@@ -166,6 +219,19 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return not any(fnmatchcase(name, pattern) for pattern in self._left_out)
 
 
+def _redirected(request: Any) -> _Redirected | None:
+    """Return the redirect that led to a request, None when none did."""
+    before: _Redirected | None = request.extensions.get(_REDIRECTED)
+    if before is None or before.elsewhere or before.origin == origin_of(request.url):
+        return before
+    return attrs.evolve(before, elsewhere=True)
+
+
+def _pairs(cookies: str) -> list[str]:
+    """Return each `name=value` of a cookie header; of a set-cookie header, the first is its cookie."""
+    return ["=".join(part.strip() for part in pair.split("=", 1)) for pair in cookies.split(";")]
+
+
 def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
     if isinstance(patterns, str):
         raise UsageError(f"{what} must be several patterns, not the text {patterns!r}")
@@ -175,15 +241,6 @@ def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
 def _misused(problem: str, client: str) -> UsageError:
     hint = f"give it to {client}: AsyncClient is for handlers declared with async def, Client for plain ones"
     return UsageError(f"io.httpx_transport() cannot be used here: {problem}", hint=hint)
-
-
-def _boundary(body: bytes, drawn: bytes) -> bytes:
-    """Return a multipart boundary that depends on what it separates and nothing else."""
-    parts = body.split(drawn)
-    digest = blake3(b"\0".join(parts)).hexdigest(length=16).encode()
-    while any(digest in part for part in parts):
-        digest = blake3(digest).hexdigest(length=16).encode()
-    return digest
 
 
 def _family(request: Any) -> Any:

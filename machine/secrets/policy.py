@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Self
 
 import attrs
 
 from machine.errors import Code, ConfigError
 
-__all__ = ["SecretPolicy", "joined"]
+__all__ = ["SecretPolicy", "compiled", "joined"]
+
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 
 def _refuse(field: str, problem: str) -> ConfigError:
@@ -27,21 +29,41 @@ def _strings(value: Any) -> tuple[str, ...]:
     return tuple(sorted(set(items)))
 
 
+def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
+    items = dict(value) if isinstance(value, Mapping | tuple | list) else value
+    if not isinstance(items, dict) or not all(
+        isinstance(text, str) and text for pair in items.items() for text in pair
+    ):
+        raise _refuse("stand_ins", f"must map names to texts, not {value!r}")
+    return tuple(sorted(items.items()))
+
+
 @attrs.frozen(kw_only=True)
 class SecretPolicy:
     """What is secret besides what is known to be, and what is not. Part of a run's configuration.
 
     `names` are further names of headers, fields and variables whose text is secret (`-`, `_` and case do not
-    matter); `patterns` are regular expressions of text that is secret wherever it stands (of a group, if there is
-    one); `allow` lists names, names of built-in patterns, and exact paths (`$.headers.x-token`) that are never
-    secret; `stable` lists names whose hash is taken of the name alone, so that a digest does not move when such
-    a secret rotates.
+    matter); `pointers` are JSON pointers (RFC 6901) to what is secret in a request, in a response or in a body of
+    JSON; `patterns` are regular expressions (RE2 syntax) of text that is secret wherever it stands (of a group, if
+    there is one); `allow` lists names, names of built-in formats, pointers, and exact paths (`$.headers.x-token`)
+    that are never secret; `stand_ins` gives texts, by the names of fields or of `io.secret`, that a handler gets in
+    place of the secret and that are recorded. `stable` has a meaning for runs of format 1 only: names whose hash is
+    taken of the name alone.
     """
 
     names: tuple[str, ...] = attrs.field(default=(), converter=_strings)
     patterns: tuple[str, ...] = attrs.field(default=(), converter=_strings)
     allow: tuple[str, ...] = attrs.field(default=(), converter=_strings)
     stable: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    pointers: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    stand_ins: tuple[tuple[str, str], ...] = attrs.field(default=(), converter=_pairs)
+
+    @classmethod
+    def recorded(cls, *, patterns: Iterable[str] = (), **fields: Any) -> Self:
+        """Return the policy of a recording, whose patterns may be of the syntax of its day."""
+        policy = cls(**fields)
+        object.__setattr__(policy, "patterns", _strings(patterns))
+        return policy
 
     @names.validator
     @stable.validator
@@ -53,12 +75,46 @@ class SecretPolicy:
     @patterns.validator
     def _check_patterns(self, _: Any, value: tuple[str, ...]) -> None:
         for pattern in value:
-            try:
-                matches_nothing = re.compile(pattern).search("") is not None
-            except (re.error, OverflowError) as exc:
-                raise _refuse("patterns", f"cannot hold {pattern!r}: {exc}") from None
-            if matches_nothing:
+            if compiled(pattern).search("") is not None:
                 raise _refuse("patterns", f"cannot hold {pattern!r}: it matches the empty text")
+
+    @pointers.validator
+    def _check_pointers(self, _: Any, value: tuple[str, ...]) -> None:
+        for pointer in value:
+            if not _POINTER.fullmatch(pointer):
+                raise _refuse("pointers", f"cannot hold {pointer!r}: a JSON pointer is like /user/pin")
+
+    @stand_ins.validator
+    def _check_stand_ins(self, _: Any, value: tuple[tuple[str, str], ...]) -> None:
+        if not value:
+            return
+        from machine.secrets.formats import format_of  # noqa: PLC0415 - needed by few
+
+        for name, text in value:
+            if not joined(name):
+                raise _refuse("stand_ins", f"cannot hold {name!r}: a name has letters or digits")
+            found = format_of(text)
+            if found is not None and found != "jwt":  # one that can be decoded is what stand-ins are for
+                raise _refuse(
+                    "stand_ins",
+                    f"cannot have what looks like a secret ({found}) for {name!r}: it is recorded",
+                )
+
+
+def compiled(pattern: str) -> Any:
+    """Return a pattern of a user's, of an engine whose time is linear.
+
+    Raises `ConfigError` for one that is none.
+    """
+    import re2  # type: ignore[import-untyped]  # noqa: PLC0415 - only policies with patterns need it
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except (re2.error, UnicodeEncodeError) as exc:
+        why = exc.args[0].decode("utf-8", "replace") if isinstance(exc.args[0], bytes) else str(exc)
+        raise _refuse("patterns", f"cannot hold {pattern!r}, which must be RE2 syntax: {why}") from None
 
 
 def joined(name: str) -> str:

@@ -100,6 +100,11 @@ class StoreKeys:
             return None
         return found
 
+    def adopt(self, run_id: str, data_key: DataKey) -> None:
+        """Give a run that has none the data key of a run in another store. Raises `SecretKeyError`."""
+        key = store_key_of(self._store, create=True)
+        self._store.add_data_key(run_id, key.id, wrap(key, data_key))
+
     def share(self, run_id: str, fork_id: str) -> None:
         """Give a fork the data key of the run that its past is of. No key is needed for it."""
         while wrapped := self._store.data_key(run_id):

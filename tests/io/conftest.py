@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -137,13 +137,15 @@ class Recorder(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server():
-    """Give an HTTP server with `.url`, `.routes` to fill and `.asked` to look at."""
+@contextmanager
+def recording_server(tls=None):
+    """Run an HTTP server with `.url`, `.routes` to fill and `.asked` to look at."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as http:
         http.daemon_threads = False
         http.routes, http.asked, http.connections = {}, [], []
-        http.url = f"http://127.0.0.1:{http.server_port}"
+        http.url = f"http{'s' if tls else ''}://127.0.0.1:{http.server_port}"
+        if tls:
+            http.socket = tls.wrap_socket(http.socket, server_side=True)
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -154,3 +156,16 @@ def server():
             for connection in http.connections:  # clients may still keep them
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def start_server():
+    """Give a function that starts such a server; all stop when the test ends."""
+    with ExitStack() as servers:
+        yield lambda **options: servers.enter_context(recording_server(**options))
+
+
+@pytest.fixture
+def server(start_server):
+    """Give such a server."""
+    return start_server()

@@ -1,0 +1,75 @@
+"""The parts of a request that hold a secret, and what a redirect to another origin takes along of them: nothing.
+
+Whoever performs a call says which parts they are (`sensitive`); a transport that follows redirects asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import attrs
+
+from machine.errors import Code, Transport
+from machine.io.http_message import bare_url, public_url
+from machine.secrets.names import HEADERS
+
+__all__ = ["Sensitive", "by_name", "origin_of", "parts", "refused_redirect", "sensitive"]
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@attrs.frozen
+class Sensitive:
+    """The parts of one HTTP request that hold a secret."""
+
+    headers: frozenset[str] = frozenset()
+    """Names of headers, in lower case."""
+    body: bool = False
+
+
+sensitive: ContextVar[Sensitive] = ContextVar("sensitive", default=Sensitive())  # noqa: B039 - it is frozen
+"""The parts of the request being performed, besides `names.HEADERS`; set around `Transport.perform`."""
+
+
+class _Url(Protocol):
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int | None: ...
+
+
+def origin_of(url: _Url) -> tuple[str, str, int | None]:
+    """Return the origin of a URL (RFC 6454 section 4), equal for equal ones."""
+    scheme = url.scheme.lower()
+    return scheme, url.host.lower(), url.port or _PORTS.get(scheme)
+
+
+def by_name(request: Mapping[str, Any]) -> Sensitive:
+    """Return the parts of an `http` request that hold a secret by the names of its headers alone."""
+    return Sensitive(HEADERS & request.get("headers", {}).keys())
+
+
+def parts(request: Mapping[str, Any], stored: Mapping[str, Any]) -> Sensitive:
+    """Return the parts of an `http` request that hold a secret: those that are stored otherwise."""
+    headers, kept = request.get("headers") or {}, stored.get("headers") or {}
+    return Sensitive(
+        frozenset(name.lower() for name, value in headers.items() if kept.get(name) != value),
+        any(request.get(name) != stored.get(name) for name in ("body", "json")),
+    )
+
+
+def refused_redirect(method: str, url: str, to: str) -> Transport:
+    """Return the error of a redirect that would send a body with a secret in it to another origin."""
+    there = urlsplit(public_url(to))
+    location = f"{there.scheme}://{there.netloc}"  # its path may hold what the server gave out
+    return Transport(
+        f"{method} {bare_url(url)} was redirected to another origin ({location}), and its body holds a secret",
+        code=Code.HTTP_REDIRECT_REFUSED,
+        details={"method": method, "url": public_url(url), "location": location},
+        hint="call the new address itself if it may have the secret",
+    )

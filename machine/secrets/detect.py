@@ -1,0 +1,108 @@
+"""Findings in one text: where a secret stands that nobody named before, and the name of its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote_plus
+
+from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
+from machine.secrets.json_text import MOST_JSON, located, strings_of
+from machine.secrets.names import Strength
+from machine.secrets.places import ROOT, Place
+from machine.secrets.rules import Rules
+from machine.secrets.running import running, urls
+
+__all__ = ["Finding", "TooManyPlacesError", "findings"]
+
+_DEEPEST: Final = 12
+"""So many texts of JSON within each other are read; each has twice the backslashes of the one around it."""
+
+_SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
+_FORM: Final = re.compile(r"[\w.%+\[\]~*-]{1,200}+=[^&\s]*+(?:&[\w.%+\[\]~*-]{1,200}+=[^&\s]*+)*+")
+_FIELD: Final = re.compile(r"([^=&]+)=([^&]*)")
+_PART: Final = re.compile(
+    r"form-data;[^\r\n]{0,200}?name=\"([^\"\r\n]{1,100}+)\"[^\r\n]{0,300}+\r?\n(?:[^\r\n:]{1,60}+:[^\r\n]{0,300}+\r?\n){0,4}+\r?\n"
+)
+_OPTION: Final = re.compile(r"--?([A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
+
+
+def findings(rules: Rules, place: Place, text: str, *, request: bool, depth: int = 0) -> list[Finding]:
+    """Return what is secret in the text at a place of a document, in order and without overlaps.
+
+    Raises `TooManyPlacesError` for a text that is to be sealed whole.
+    """
+    if not text or text in rules.stand_ins:
+        return []
+    sure = place.strength is Strength.OWN
+    if place.header and place.strength is not Strength.NONE:
+        return list(_header(place.name, text, sure=sure))
+    if decides(place.strength, text, alone=request):
+        return [Finding(0, len(text), place.name, text, sure)]
+    return _apart(_in_text(rules, place, text, request=request, depth=depth), rules.stand_ins)
+
+
+def _header(name: str, text: str, *, sure: bool) -> Iterator[Finding]:
+    """Yield the credentials of a header field: what follows a scheme, the values of cookies, or all of it."""
+    if name in {"cookie", "set-cookie"} and "=" in text:
+        for begin, end, key in cookies(text, first=name == "set-cookie"):
+            yield Finding(begin, end, f"cookie.{key}", text[begin:end], sure)
+        return
+    scheme = _SCHEME.match(text) if "auth" in name else None
+    begin = scheme.end() if scheme else 0
+    if text[begin:].strip():
+        yield Finding(begin, len(text), name, text[begin:], sure)
+
+
+def _in_text(rules: Rules, place: Place, text: str, *, request: bool, depth: int) -> Iterator[Finding]:
+    if text[0] in '{["' and depth < _DEEPEST and len(text) <= MOST_JSON:
+        strings = strings_of(rules, text, request=request)
+        if strings is not None:
+            for string in strings:
+                inner = findings(rules, string.place, string.text, request=request, depth=depth + 1)
+                yield from located(string, inner)
+            return
+    if place.argv and (option := _OPTION.fullmatch(text)):
+        strength = rules.field(option[1])
+        if decides(strength, option[2], alone=request):
+            yield Finding(*option.span(2), option[1], option[2], strength is Strength.OWN)
+    if "=" in text and _FORM.fullmatch(text):
+        yield from _form(rules, text, request=request)
+    if "form-data" in text:
+        yield from _multipart(rules, text, request=request)
+    if request and "=" in text and "://" in text[:12]:
+        yield from urls(rules, text, request=True)
+    yield from running(rules, text)
+
+
+def _form(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
+    for field in _FIELD.finditer(text):
+        name = unquote_plus(field[1])
+        strength = rules.field(name)
+        if strength is not Strength.NONE and field[2]:
+            value = unquote_plus(field[2])
+            if decides(strength, value, alone=request):
+                yield Finding(*field.span(2), name, value, strength is Strength.OWN)
+
+
+def _multipart(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
+    end = 0
+    for part in _PART.finditer(text):
+        strength = rules.field(part[1])
+        if strength is Strength.NONE or part.end() < end:
+            continue
+        end = text.find("\n--", part.end())
+        end = len(text) if end < 0 else end - (text[end - 1] == "\r")
+        value = text[part.end() : end]
+        if value and decides(strength, value, alone=request):
+            yield Finding(part.end(), end, part[1], value, strength is Strength.OWN)
+
+
+def _apart(found: Iterator[Finding], stand_ins: frozenset[str]) -> list[Finding]:
+    """Return findings in order, without those that stand within another and those of stand-ins."""
+    result: list[Finding] = []
+    for one in sorted(found, key=lambda one: (one.begin, -one.end)):
+        if one.value not in stand_ins and not (result and one.end <= result[-1].end):
+            result.append(one)
+    return result

@@ -1,0 +1,81 @@
+"""Known values in all the forms in which a program may have written them, and where these stand in a text."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import json
+import re
+from typing import Final, NamedTuple
+from urllib.parse import quote, quote_plus
+
+__all__ = ["Forms", "forms_of", "is_plain"]
+
+SEARCHED_ANYWHERE: Final = 8
+"""From this length a value is searched for in every form; a shorter one as it is, as a whole word."""
+
+_WORD: Final = 16
+_LEAST: Final = 4
+_NO_SECRETS: Final = frozenset({"", "true", "false", "null", "none", "undefined", "nil", "nan"})
+
+
+class Forms(NamedTuple):
+    """The written forms of one value; each is searched for in its own way."""
+
+    texts: tuple[str, ...]
+    """As it is, escaped and percent-encoded; the longest first."""
+    base64: tuple[str, ...]
+    """What is in any base64 text that has the value, wherever it begins in it."""
+    short: bool
+    """True for a value that counts only as a whole word."""
+
+
+def is_plain(value: str) -> bool:
+    """Tell whether a value could be innocent text anywhere: it is never searched for within other text."""
+    if len(value) < _LEAST or value.strip().lower() in _NO_SECRETS:
+        return True
+    if value.isdecimal():
+        return len(value) < SEARCHED_ANYWHERE
+    letters = value.isalpha() and (value.islower() or value.isupper() or value.istitle())
+    return (letters and len(value) < _WORD) or value.isspace() or len(set(value)) == 1
+
+
+@functools.lru_cache(maxsize=4096)
+def forms_of(value: str) -> Forms:
+    """Return the forms of a value that is not plain."""
+    if len(value) < SEARCHED_ANYWHERE:
+        return Forms(_texts(value), (), short=True)
+    data = value.encode("utf-8", "surrogatepass")
+    texts = (*_texts(value), data.hex(), data.hex().upper())
+    return Forms(tuple(dict.fromkeys(texts)), _base64_forms(data), short=False)
+
+
+def _texts(value: str) -> tuple[str, ...]:
+    escaped = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+    twice = {json.dumps(text, ensure_ascii=False)[1:-1] for text in escaped}
+    forms = {value, *escaped, *twice, html.escape(value), html.escape(value, quote=False)}
+    try:
+        quoted = {
+            quote(value, safe=""),
+            quote(value),
+            quote_plus(value),
+            quote(value, safe="/:@!$&'()*+,;=~"),
+        }
+        forms |= quoted | {re.sub("%..", lambda found: found[0].lower(), text) for text in quoted}
+        forms |= {quote(text, safe="") for text in quoted}
+        forms.add(value.encode().decode("latin-1"))
+    except UnicodeEncodeError:  # a lone surrogate has no bytes
+        pass
+    return tuple(sorted(forms, key=lambda text: (-len(text), text)))
+
+
+def _base64_forms(data: bytes) -> tuple[str, ...]:
+    forms: dict[str, None] = {}
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + data).decode()
+        # without the characters that hold bits of what stands before or after
+        sure = encoded[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
+        forms[sure] = None
+        forms[sure.replace("+", "-").replace("/", "_")] = None
+    return tuple(forms)

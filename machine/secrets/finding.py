@@ -1,0 +1,55 @@
+"""A secret that was found in a text, and whether a name makes a value one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from machine.secrets.looks import looks_like_credential, looks_strong
+from machine.secrets.names import Strength
+
+__all__ = ["Finding", "TooManyPlacesError", "cookies", "decides"]
+
+
+class TooManyPlacesError(Exception):
+    """A text has so many places to look at that it is sealed whole."""
+
+
+class Finding(NamedTuple):
+    """A secret in a text: where it stands, what its place is called, and its value as a program would use it."""
+
+    begin: int
+    end: int
+    place: str
+    value: str
+    sure: bool = False
+
+
+def decides(strength: Strength, value: str, *, alone: bool) -> bool:
+    """Tell whether a name of this strength makes its value a secret; an exact one does so `alone` in requests."""
+    match strength:
+        case Strength.OWN:
+            return True
+        case Strength.EXACT:
+            return alone or looks_like_credential(value)
+        case Strength.SEVERAL:
+            return looks_like_credential(value)
+        case Strength.WEAK:
+            return looks_strong(value)
+        case _:
+            return False
+
+
+_COOKIE: Final = re.compile(r"(?:^|;)\s*+([^\s=;]{1,256}+)=([^;\r\n]*+)")
+
+
+def cookies(text: str, *, first: bool) -> Iterator[tuple[int, int, str]]:
+    """Yield where the values of cookies stand, and their names; of `set-cookie` only the `first` is one."""
+    for match in _COOKIE.finditer(text):
+        begin, end = match.span(2)
+        end = begin + len(match[2].rstrip())
+        if begin < end:
+            yield begin, end, match[1]
+        if first:
+            return

@@ -1,0 +1,185 @@
+"""Credentials that can be told by their shape alone, wherever they stand in a text."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+__all__ = ["FORMATS", "Format", "active", "format_of", "shapes"]
+
+
+class Format(NamedTuple):
+    """A shape; one of `needles` is in every text that has it, and group 1, where there is one, is the secret."""
+
+    name: str
+    regex: re.Pattern[str]
+    needles: tuple[str, ...]
+    check: Callable[[str], bool] | None = None
+
+
+# A match begins only where no character of its kind stands before it, and quantifiers are possessive: whatever
+# the text, each character is taken a bounded number of times.
+_APART: Final = r"(?<![A-Za-z0-9_-])"
+
+
+def _format(name: str, regex: str, *needles: str, check: Callable[[str], bool] | None = None) -> Format:
+    return Format(name, re.compile(_APART + regex), needles, check)
+
+
+def _prefixed(name: str, tail: str, *prefixes: str) -> Format:
+    either = "|".join(map(re.escape, prefixes))
+    return Format(name, re.compile(f"{_APART}(?:{either}){tail}"), prefixes)
+
+
+_LONGEST_HEADER: Final = 4096
+_LEAST_ARMOUR: Final = 40
+
+
+def _is_jwt(text: str) -> bool:
+    """Tell whether the first part of a token is an object of JSON that names an algorithm."""
+    header = text.partition(".")[0]
+    if len(header) > _LONGEST_HEADER:
+        return False
+    try:
+        decoded = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        return False
+    return isinstance(decoded, dict) and ("alg" in decoded or "enc" in decoded)
+
+
+def _has_armour(text: str) -> bool:
+    """Tell whether something stands between the lines that begin and end a key."""
+    return len(re.sub(r"-----[A-Z ]*-----|\\+[nr]|\s", "", text)) >= _LEAST_ARMOUR
+
+
+def _has_digit(text: str) -> bool:
+    return any(map(str.isdigit, text))
+
+
+_ARMOUR: Final = r"(?:[A-Za-z0-9+/=\s\\:,.()@<>]|-(?!----))*+"
+
+FORMATS: Final = (
+    Format(
+        "private_key",
+        re.compile(
+            r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
+            rf"{_ARMOUR}(?:-----END [A-Z0-9 ]{{1,64}}+-----)?"
+        ),
+        ("-----BEGIN ",),
+        _has_armour,
+    ),
+    _format("jwt", r"eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{2,}+\.[A-Za-z0-9_.-]*+", "eyJ", check=_is_jwt),
+    _format("aws_access_key_id", r"(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Za-z])", "AKIA", "ASIA"),
+    _prefixed("github_token", r"[A-Za-z0-9]{36,255}+", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    _prefixed("github_token", r"[A-Za-z0-9_]{22,255}+", "github_pat_"),
+    _prefixed(
+        "gitlab_token",
+        r"[A-Za-z0-9_.-]{20,255}+",
+        *("glpat-", "gloas-", "gldt-", "glrt-", "glcbt-", "glptt-", "glft-", "glimt-", "glagent-", "glsoat-"),
+    ),
+    _prefixed(
+        "slack_token",
+        r"[A-Za-z0-9-]{10,255}+",
+        *(
+            "xoxa-",
+            "xoxb-",
+            "xoxe-",
+            "xoxe.xoxp-",
+            "xoxo-",
+            "xoxp-",
+            "xoxr-",
+            "xoxs-",
+            "xoxc-",
+            "xoxd-",
+            "xapp-",
+        ),
+    ),
+    _format(
+        "slack_webhook",
+        r"hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/([A-Za-z0-9/]{20,255}+)",
+        "hooks.slack",
+    ),
+    _format(
+        "discord_webhook",
+        r"discord(?:app)?\.com/api/webhooks/\d{5,30}+/([A-Za-z0-9_-]{20,255}+)",
+        "/api/webhooks/",
+    ),
+    _prefixed("stripe_key", r"[A-Za-z0-9]{10,255}+", "sk_live_", "sk_test_", "rk_live_", "rk_test_"),
+    _prefixed("stripe_key", r"[A-Za-z0-9+/=]{24,255}+", "whsec_"),
+    Format("anthropic_key", re.compile(_APART + r"sk-ant-[A-Za-z0-9_-]{20,255}+"), ("sk-ant-",)),
+    Format("openai_key", re.compile(_APART + r"sk-[A-Za-z0-9_-]{20,255}+"), ("sk-",), _has_digit),
+    _prefixed("google_api_key", r"[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])", "AIza"),
+    _prefixed("google_oauth", r"[A-Za-z0-9_-]{20,2048}+", "ya29.", "GOCSPX-"),
+    _prefixed("npm_token", r"[A-Za-z0-9]{36}(?![A-Za-z0-9])", "npm_"),
+    _prefixed("pypi_token", r"[A-Za-z0-9_-]{50,1024}+", "pypi-"),
+    _format("sendgrid_key", r"SG\.[A-Za-z0-9_-]{16,32}+\.[A-Za-z0-9_-]{16,64}+", "SG."),
+    _format("twilio_key", r"SK[0-9a-f]{32}(?![0-9A-Za-z])", "SK"),
+    _format("telegram_token", r"(?:bot)?([0-9]{8,10}:AA[A-Za-z0-9_-]{33})(?![A-Za-z0-9_-])", ":AA"),
+    _prefixed("shopify_token", r"[0-9a-fA-F]{32}(?![0-9A-Za-z])", "shpat_", "shpca_", "shppa_", "shpss_"),
+    _prefixed("digitalocean_token", r"[0-9a-f]{64}", "dop_v1_", "doo_v1_", "dor_v1_"),
+    _prefixed("hugging_face_token", r"[A-Za-z0-9]{30,255}+", "hf_"),
+    _format("azure_secret", r"[A-Za-z0-9_.]{3}\dQ~[A-Za-z0-9_.~-]{31,34}+", "Q~"),
+    _prefixed("square_token", r"[A-Za-z0-9_-]{22,255}+", "sq0atp-", "sq0csp-"),
+    _prefixed("mailgun_key", r"[0-9a-f]{32}(?![0-9A-Za-z])", "key-"),
+    _prefixed("databricks_token", r"[0-9a-f]{32}(?:-\d)?(?![0-9A-Za-z])", "dapi"),
+    _prefixed("vault_token", r"[A-Za-z0-9_-]{24,255}+", "hvs.", "hvb.", "hvr."),
+    _prefixed("age_key", r"[0-9A-Z]{50,70}+", "AGE-SECRET-KEY-1"),
+    _prefixed("atlassian_token", r"[A-Za-z0-9_=-]{20,512}+", "ATATT3", "ATCTT3"),
+    _prefixed("terraform_token", r"[A-Za-z0-9_-]{40,255}+", ".atlasv1."),
+    _prefixed("groq_key", r"[A-Za-z0-9]{40,255}+", "gsk_"),
+    _prefixed("replicate_token", r"[A-Za-z0-9]{36,255}+", "r8_"),
+    _prefixed("linear_key", r"[A-Za-z0-9]{32,255}+", "lin_api_", "lin_oauth_"),
+    _prefixed("docker_token", r"[A-Za-z0-9_-]{20,255}+", "dckr_pat_", "dckr_oat_"),
+    _prefixed("grafana_token", r"[A-Za-z0-9_=+/]{30,512}+", "glsa_", "glc_"),
+    _prefixed("new_relic_key", r"[A-Z0-9]{27}(?![0-9A-Za-z])", "NRAK-"),
+    _prefixed("postman_key", r"[0-9a-f]{24}-[0-9a-f]{34}", "PMAK-"),
+    _prefixed("notion_token", r"[A-Za-z0-9]{40,255}+", "ntn_", "secret_"),
+    _prefixed("figma_token", r"[A-Za-z0-9_-]{36,255}+", "figd_"),
+    _prefixed("sentry_token", r"[A-Za-z0-9_=+/]{40,512}+", "sntrys_", "sntryu_"),
+    _prefixed("rubygems_key", r"[0-9a-f]{48}(?![0-9A-Za-z])", "rubygems_"),
+    _prefixed("doppler_token", r"[A-Za-z0-9]{40,255}+", "dp.pt.", "dp.st.", "dp.ct."),
+    _prefixed("planetscale_token", r"[A-Za-z0-9_.=-]{32,255}+", "pscale_tkn_", "pscale_pw_"),
+    _prefixed("supabase_token", r"[0-9a-f]{40}(?![0-9A-Za-z])", "sbp_"),
+    _prefixed("tailscale_key", r"[A-Za-z0-9-]{20,255}+", "tskey-"),
+    _prefixed("netlify_token", r"[A-Za-z0-9]{36,255}+", "nfp_"),
+    _prefixed("perplexity_key", r"[A-Za-z0-9]{40,255}+", "pplx-"),
+    _prefixed("xai_key", r"[A-Za-z0-9]{60,255}+", "xai-"),
+)
+
+_TAILED: Final = re.compile(r"_[A-Za-z0-9]{8}"), re.compile(r"-[A-Za-z0-9]{8}")
+"""After the prefixes that end with `_` or `-`; most texts hold neither, and then half of the needles are spared."""
+
+
+def active(formats: Iterable[Format], text: str) -> list[Format]:
+    """Return the formats that a text may have."""
+    under, dash = (tail.search(text) is not None for tail in _TAILED)
+    found: list[Format] = []
+    for form in formats:
+        last = form.needles[0][-1]
+        if (last == "_" and not under) or (last == "-" and not dash):
+            continue
+        if any(needle in text for needle in form.needles):
+            found.append(form)
+    return found
+
+
+def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where credentials of these formats stand in a text, and the names of the formats."""
+    for name, regex, _, check in formats:
+        group = regex.groups
+        for found in regex.finditer(text):
+            if check is None or check(found[group]):
+                yield *found.span(group), name
+
+
+def format_of(text: str) -> str | None:
+    """Return the name of the format that a text as a whole has, None for any other text."""
+    text = text.strip()
+    for begin, end, name in shapes(FORMATS, text):
+        if (begin, end) == (0, len(text)):
+            return name
+    return None

@@ -1,0 +1,130 @@
+"""The strings of a text of JSON, each at its place, and where findings in them stand in the text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from machine.secrets.finding import Finding
+from machine.secrets.names import Strength
+from machine.secrets.places import NAMING, ROOT, Place
+from machine.secrets.rules import Rules
+
+__all__ = ["MOST_JSON", "String", "located", "strings_of"]
+
+MOST_JSON: Final = 1 << 20
+"""A longer text is read as running text: its strings are found by the names before them."""
+
+_TOKEN: Final = re.compile(r'"((?:[^"\\]++|\\.)*+)"|[{}\[\]]|-?[0-9][^\s,\]}]*+|true|false|null', re.DOTALL)
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)"
+)
+
+
+class String(NamedTuple):
+    """A string of JSON: where it stands in the text, without its quotes, and what it means."""
+
+    place: Place
+    begin: int
+    raw: str
+    text: str
+
+
+class _Frame:
+    """A container that is open."""
+
+    __slots__ = ("before", "index", "key", "members", "place", "said")
+
+    def __init__(self, place: Place, *, members: bool) -> None:
+        self.place = place
+        self.members = members
+        self.key: str | None = None
+        self.index = 0
+        self.before: str | None = None
+        self.said: str | None = None
+
+    def next_place(self, rules: Rules) -> Place:
+        """Return the place of the value that comes next."""
+        if self.members:
+            return self.place.member(rules, self.key or "", self.said)
+        return self.place.item(rules, self.index, self.before)
+
+    def step(self, value: str | None) -> None:
+        """Step over a value."""
+        if self.members:
+            if self.key in NAMING:
+                self.said = value
+            self.key = None
+        else:
+            self.index += 1
+            self.before = value
+
+
+def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | None:
+    """Return the strings of a text of JSON, keys included, and the numbers that a name makes secret.
+
+    None for a text that is no JSON.
+    """
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return _strings(rules, text, request=request)
+
+
+def _strings(rules: Rules, text: str, *, request: bool) -> Iterator[String]:
+    stack: list[_Frame] = []
+    for token in _TOKEN.finditer(text):
+        piece, raw = token[0], token[1]
+        frame = stack[-1] if stack else None
+        if piece in "{[":
+            place = frame.next_place(rules) if frame else ROOT
+            stack.append(_Frame(place, members=piece == "{"))
+        elif piece in "}]":
+            stack.pop()
+            if stack:
+                stack[-1].step(None)
+        elif raw is None:
+            if frame is not None:
+                place = frame.next_place(rules)
+                if _is_secret_number(place, piece, request=request):
+                    yield String(place, token.start(), piece, piece)
+                frame.step(None)
+        else:
+            decoded = json.loads(piece, strict=False) if "\\" in raw else raw
+            if frame is None:
+                yield String(ROOT, token.start(1), raw, decoded)
+            elif frame.members and frame.key is None:
+                frame.key = decoded
+                yield String(ROOT, token.start(1), raw, decoded)
+            else:
+                yield String(frame.next_place(rules), token.start(1), raw, decoded)
+                frame.step(decoded)
+
+
+def _is_secret_number(place: Place, piece: str, *, request: bool) -> bool:
+    exact = place.strength is Strength.OWN or (request and place.strength is Strength.EXACT)
+    return exact and piece not in {"true", "false", "null"}
+
+
+def located(string: String, found: list[Finding]) -> Iterator[Finding]:
+    """Yield findings in a string where they stand in the text around it."""
+    if not found:
+        return
+    where = _offsets(string.raw) if "\\" in string.raw else None
+    for one in found:
+        begin, end = (where[one.begin], where[one.end]) if where else (one.begin, one.end)
+        yield one._replace(begin=begin + string.begin, end=end + string.begin)
+
+
+def _offsets(raw: str) -> list[int]:
+    """Return where each character of a string stands in its spelling with escapes, and where that ends."""
+    where: list[int] = []
+    at = 0
+    for escape in _ESCAPE.finditer(raw):
+        where += range(at, escape.start() + 1)
+        at = escape.end()
+    where += range(at, len(raw) + 1)
+    return where

@@ -1,0 +1,130 @@
+"""The secrets that an attempt knows, and where they stand in a text in any form."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple
+
+from machine.secrets.encodings import Forms, forms_of, is_plain
+from machine.secrets.marks import Marked, Span
+from machine.secrets.placeholder import text_of
+
+__all__ = ["Known"]
+
+_RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}+={0,2}")
+
+
+class _Value(NamedTuple):
+    source: str
+    sure: bool
+    forms: Forms
+
+
+class Known:
+    """The secret values that an attempt has seen, each under the name of its source.
+
+    A value may be its own placeholder: a replay without the key learns these, and finds with them what was found
+    with the true values.
+    """
+
+    def __init__(self, before: Known | None = None) -> None:
+        self._values: dict[str, _Value] = dict(before._values) if before else {}
+        self._plain: dict[str, str] = dict(before._plain) if before else {}
+        self._sources: set[str] = set(before._sources) if before else set()
+
+    def __bool__(self) -> bool:
+        return bool(self._values or self._plain)
+
+    @property
+    def sources(self) -> Collection[str]:
+        """The names of what is known."""
+        return self._sources
+
+    def copy(self) -> Known:
+        """Return a `Known` of its own that knows the same."""
+        return Known(self)
+
+    def learn(self, source: str, value: str, *, sure: bool) -> None:
+        """Remember a value; `sure` says that a program or a policy called it a secret.
+
+        A plain value (`is_plain`) is remembered only if it is sure. The first source of a value stays its source.
+        """
+        if is_plain(value):
+            if sure and value:
+                self._sources.add(source)
+                self._plain.setdefault(value, source)
+            return
+        self._sources.add(source)
+        before = self._values.get(value)
+        if before is None:
+            self._values[value] = _Value(source, sure, forms_of(value))
+        elif sure and not before.sure:
+            self._values[value] = before._replace(sure=True)
+
+    def source_of(self, value: str, *, plain: bool = True) -> str | None:
+        """Return the source of exactly this value, None when it is not known; `plain` ones may be left out."""
+        found = self._values.get(value)
+        if found is not None:
+            return found.source
+        return self._plain.get(value) if plain else None
+
+    def values_of(self, source: str) -> list[tuple[str, bool]]:
+        """Return the values of a source, each with whether it is sure."""
+        found = [(text, value.sure) for text, value in self._values.items() if value.source == source]
+        return found + [(text, True) for text, plain in self._plain.items() if plain == source]
+
+    def marked(self, text: str) -> Marked:
+        """Return a text with a placeholder for each known value that is not plain."""
+        return self._encoded(self._verbatim(Marked(text)))
+
+    def in_bytes(self, data: bytes) -> str | None:
+        """Return the source of the first sure value that bytes hold, None when they hold none."""
+        for value, (source, sure, _) in self._values.items():
+            if sure and value.encode("utf-8", "surrogatepass") in data:
+                return source
+        return None
+
+    def _verbatim(self, marked: Marked) -> Marked:
+        text = marked.text
+        spans: list[Span] = []
+        for source, _, forms in self._values.values():
+            placeholder = text_of(source)
+            for form in forms.texts:
+                spans += (
+                    Span(at, at + len(form), placeholder) for at in _occurrences(text, form, word=forms.short)
+                )
+        return marked.with_spans(spans) if spans else marked
+
+    def _encoded(self, marked: Marked) -> Marked:
+        text = marked.text
+        found = [
+            (at, text_of(source))
+            for source, _, forms in self._values.values()
+            for form in forms.base64
+            for at in _occurrences(text, form, word=False)
+        ]
+        if not found:
+            return marked
+        runs = [run.span() for run in _RUN.finditer(text)]
+        begins = [begin for begin, _ in runs]
+        spans: dict[int, Span] = {}
+        for at, placeholder in sorted(found):
+            begin, end = runs[bisect_right(begins, at) - 1]
+            spans.setdefault(begin, Span(begin, end, placeholder))
+        return marked.with_spans(spans.values())
+
+
+def _occurrences(text: str, form: str, *, word: bool) -> Iterator[int]:
+    """Yield where a form stands in a text, without overlaps; as a whole word only if `word`."""
+    at = text.find(form)
+    while at >= 0:
+        end = at + len(form)
+        if not word or not (_joins(text[at - 1 : at], form[0]) or _joins(form[-1], text[end : end + 1])):
+            yield at
+        at = text.find(form, end)
+
+
+def _joins(left: str, right: str) -> bool:
+    return left.isalnum() and right.isalnum()

@@ -1,0 +1,83 @@
+"""A text in which parts were replaced by placeholders, and the true text that stood there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import attrs
+
+__all__ = ["Cut", "Marked", "Span"]
+
+
+class Span(NamedTuple):
+    """A part of a text and the placeholder that is to stand for it."""
+
+    begin: int
+    end: int
+    placeholder: str
+
+
+class Cut(NamedTuple):
+    """A placeholder in a text and the true text that it stands for."""
+
+    begin: int
+    end: int
+    true: str
+
+
+@attrs.frozen
+class Marked:
+    """A text with placeholders; `cuts` say in order where they are and what they stand for."""
+
+    text: str
+    cuts: tuple[Cut, ...] = ()
+
+    def with_spans(self, spans: Iterable[Span]) -> Marked:
+        """Return this text with further parts replaced.
+
+        Parts that overlap become one, called as the first of them; one that cuts into a placeholder takes in all
+        of it.
+        """
+        parts: list[str] = []
+        cuts: list[Cut] = []
+        at = length = 0
+        for group in _groups([*self.cuts, *spans]):
+            begin, end = group[0].begin, max(item.end for item in group)
+            inner = [item for item in group if isinstance(item, Cut)]
+            names = [item.placeholder for item in group if isinstance(item, Span)]
+            placeholder = names[0] if names else self.text[begin:end]
+            parts += self.text[at:begin], placeholder
+            length += begin - at
+            cuts.append(Cut(length, length + len(placeholder), self._true(begin, end, inner)))
+            length += len(placeholder)
+            at = end
+        return Marked("".join((*parts, self.text[at:])), tuple(cuts))
+
+    def whole(self) -> bool:
+        """Tell whether the text is one placeholder and nothing besides."""
+        return len(self.cuts) == 1 and self.cuts[0][:2] == (0, len(self.text))
+
+    def true(self) -> str:
+        """Return the text as it was before anything was replaced."""
+        return self._true(0, len(self.text), self.cuts)
+
+    def _true(self, begin: int, end: int, cuts: Iterable[Cut]) -> str:
+        parts: list[str] = []
+        for cut in cuts:
+            parts += self.text[begin : cut.begin], cut.true
+            begin = cut.end
+        return "".join((*parts, self.text[begin:end]))
+
+
+def _groups(items: list[Cut | Span]) -> list[list[Cut | Span]]:
+    """Return parts in order, those that overlap together."""
+    groups: list[list[Cut | Span]] = []
+    end = 0
+    for item in sorted(items, key=lambda item: (item.begin, -item.end)):
+        if groups and item.begin < end:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+        end = max(end, item.end)
+    return groups

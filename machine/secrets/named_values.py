@@ -1,0 +1,268 @@
+"""Findings in running text by the names of settings: `password: x`, `DB_PASS=x`, `{'token': 'x'}`, `<key>x</key>`.
+
+Names are found by their last words, in one pass over the text; behind each its value is read. A string ends at the
+next quote of its kind, which is where the next such string could begin: so what is read for one name is not read
+again for another, and the work is linear.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
+from machine.secrets.looks import looks_like_credential
+from machine.secrets.names import Strength
+from machine.secrets.rules import Rules
+
+__all__ = ["MOST_PLACES", "named_values"]
+
+MOST_PLACES: Final = 50_000
+"""A text where so many names that say something stand before a value is sealed whole."""
+
+_LAST_WORDS: Final = (
+    r"pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|keys?|credentials?|auth|authorization|authentication"
+    r"|cookies?|signature|sig|hmac|jwt|sid|sessid|session|bearer|(?:session|secret)[_-]?id"
+    r"|(?:recovery|backup)[_-]?codes?|assertion|verifier|crumb|accesstoken"
+)
+_NAME: Final = re.compile(
+    rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+\]?+"
+    r"(?P<sep>[ \t]{0,16}+(?:=>|:=|[:=])[ \t]{0,32}+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]))?+"
+    r"|>|,[ \t]{0,4}+(?=\\{0,15}+[\"'])"
+    r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?)"
+)
+_OPTION: Final = re.compile(r"(?<![\w-])--([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
+_NETRC: Final = re.compile(
+    r"(?:^|\blogin[ \t\r\n]{1,20}+\S{1,200}+[ \t\r\n]{1,20}+)(?:pass(?:word)|identified[ \t]by)[ \t]{1,20}+(?=\S)",
+    re.MULTILINE,
+)
+_BEFORE: Final = re.compile(r"[\w.$-]{0,100}+")
+_PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|-|#|//|;|\$|[|])\s{0,4}){0,2}")
+_OPEN: Final = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15}+)([\"'`])")
+_BARE: Final = re.compile(r"[^\s\"'`<>]++")
+_ENDS_BARE: Final = re.compile(r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']")
+_LINE: Final = re.compile(r"[^\r\n\"'`]{0,8192}+")
+_BRACES: Final = re.compile(r"\{([^{}\r\n]{1,512}+)\}")
+_BRACKETS: Final = re.compile(r"[\[\]{}()]|(\\{0,15}+)([\"'])")
+_BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
+_SCHEME: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
+
+_LONGEST_BARE: Final = 4096
+_LEAST_CREDENTIAL: Final = 8
+
+
+def named_values(rules: Rules, text: str) -> Iterator[Finding]:
+    """Yield the values of secret names in a text, as far as they look like credentials."""
+    yield from _Reader(rules, text).found()
+
+
+class _Reader:
+    """Reads the values behind the names of one text."""
+
+    def __init__(self, rules: Rules, text: str) -> None:
+        self.rules = rules
+        self.text = text
+        self.places = 0
+        self.unclosed: set[tuple[int, str]] = set()
+        self.bare = (0, 0)
+        self.budget = 2 * len(text) + 65_536
+        """So many characters of lists and objects are looked at."""
+
+    def found(self) -> Iterator[Finding]:
+        """Yield what is found, in three passes."""
+        low = _folded(self.text)
+        done = 0
+        for match in _NAME.finditer(low):
+            if match.start() < done:
+                continue
+            before = _BEFORE.match(self.text[max(match.start() - 100, 0) : match.start()][::-1])
+            begin = match.start() - (before.end() if before else 0)
+            end = match.end("sep") - len(match["sep"])
+            name = self.text[begin:end].rstrip("\"'`]\\").lstrip("-$.")
+            for finding in self._behind(name, begin, match.end(), match["sep"]):
+                yield finding
+                done = max(done, finding.end)
+        if "--" in low:
+            for match in _OPTION.finditer(low):
+                name = self.text[match.start(1) : match.end(1)]
+                yield from self._behind(name, match.start(), match.end(), " ")
+        if "password" in low or "identified" in low:
+            for match in _NETRC.finditer(low):
+                yield from self._behind("password", match.start(), match.end(), " ")
+
+    def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
+        """Yield what is secret in the value that begins at a place, behind a name."""
+        header = self.rules.header(name) is not Strength.NONE and "=" not in sep and ">" not in sep
+        strength = self.rules.field(name)
+        if not header and strength is Strength.NONE:
+            return
+        self.places += 1
+        if self.places > MOST_PLACES:
+            raise TooManyPlacesError
+        sure = Strength.OWN in {strength, self.rules.header(name)}
+        if ">" in sep and "=" not in sep and self.text[begin - 1 : begin] not in {"<", ":"}:
+            return
+        quoted = self._quoted(at)
+        if header:
+            yield from self._credentials(name.lower(), *(quoted or self._line(at)), sure=sure)
+            if quoted is None or not _is_field(strength):
+                return
+        if quoted is not None:
+            start, end, levels = quoted
+            value = _decoded(self.text[start:end], levels)
+            if value and decides(strength, value, alone=False):
+                yield Finding(start, end, name, value, sure)
+        elif self.text[at : at + 1] in {"[", "{", "("}:
+            yield from self._members(name, strength, at, sep, sure=sure)
+        else:
+            yield from self._bare(name, strength, begin, at, sep, sure=sure)
+
+    # -- strings ---------------------------------------------------------------------------------------------
+
+    def _quoted(self, at: int) -> tuple[int, int, int] | None:
+        """Return where the string that begins at a place has its text, and how often that is escaped."""
+        opening = _OPEN.match(self.text, at)
+        if opening is None:
+            return None
+        slashes, quote = len(opening[1]), opening[2]
+        end = self._end_of(opening.end(), slashes, quote)
+        if end is None:
+            return None
+        levels = (slashes + 1).bit_length() if quote == '"' or slashes else -1
+        return opening.end(), end, levels
+
+    def _end_of(self, at: int, slashes: int, quote: str) -> int | None:
+        """Return where the text of a string ends, None when nothing closes it."""
+        if (slashes, quote) in self.unclosed:
+            return None
+        closing = _closing(slashes, quote).search(self.text, at)
+        if closing is None:
+            self.unclosed.add((slashes, quote))
+            return None
+        return closing.end() - 1 if not slashes else closing.start()
+
+    def _members(self, name: str, strength: Strength, at: int, sep: str, *, sure: bool) -> Iterator[Finding]:
+        """Yield the texts of a list or of an object that stands under a name."""
+        braces = _BRACES.match(self.text, at)
+        if braces and "=" in sep and ":" not in braces[1]:  # of ODBC
+            if decides(strength, braces[1], alone=False):
+                yield Finding(*braces.span(1), name, braces[1], sure)
+            return
+        begin, depth = at, 0
+        member = Strength.EXACT if strength is Strength.SEVERAL else strength
+        while (token := _BRACKETS.search(self.text, at)) is not None:
+            at = token.end()
+            if at - begin > self.budget:
+                raise TooManyPlacesError
+            if token[2] is None:
+                depth += 1 if token[0] in "[{(" else -1
+                if depth <= 0:
+                    break
+                continue
+            end = self._end_of(at, len(token[1]), token[2])
+            if end is None:
+                break
+            start, at = at, end + len(token[1]) + 1
+            is_key = self.text[at : at + 8].lstrip()[:1] == ":"
+            if depth == 1 and not is_key:
+                levels = (len(token[1]) + 1).bit_length() if token[2] == '"' else -1
+                value = _decoded(self.text[start:end], levels)
+                if value and decides(member, value, alone=False):
+                    yield Finding(start, end, name, value, sure)
+        self.budget -= at - begin
+
+    # -- what has no quotes ----------------------------------------------------------------------------------
+
+    def _bare(
+        self, name: str, strength: Strength, begin: int, at: int, sep: str, *, sure: bool
+    ) -> Iterator[Finding]:
+        block = _BLOCK.match(self.text, at)
+        if block is not None:
+            at = block.end()
+        end = self._bare_end(at)
+        if end - at > _LONGEST_BARE:
+            if strength in {Strength.EXACT, Strength.OWN}:
+                yield Finding(at, end, name, self.text[at:end], sure)
+            return
+        value = self.text[at:end]
+        own_line = self._begins_line(begin)
+        stop = _ENDS_BARE.search(value)
+        if stop is not None and not (own_line and stop[0] in {"&", ";", "|"}):
+            value = value[: stop.start()]
+        if ">" in sep and "=" not in sep and self.text[end : end + 2] != "</":
+            return
+        value = value.rstrip(",;" if own_line else ",;.:)]}")
+        if value and decides(strength, value, alone=False):
+            yield Finding(at, at + len(value), name, value, sure)
+
+    def _bare_end(self, at: int) -> int:
+        if not self.bare[0] <= at < self.bare[1]:
+            bare = _BARE.match(self.text, at)
+            self.bare = bare.span() if bare else (at, at)
+        return self.bare[1]
+
+    def _begins_line(self, begin: int) -> bool:
+        line = max(self.text.rfind("\n", max(begin - 40, 0), begin) + 1, begin - 40, 0)
+        return _PREFIX.fullmatch(self.text, line, begin) is not None
+
+    # -- headers ---------------------------------------------------------------------------------------------
+
+    def _line(self, at: int) -> tuple[int, int, int]:
+        line = _LINE.match(self.text, at)
+        return at, line.end() if line else at, 0
+
+    def _credentials(self, name: str, begin: int, end: int, levels: int, *, sure: bool) -> Iterator[Finding]:
+        """Yield the credentials of a header field in running text, as far as they look like some."""
+        value = self.text[begin:end]
+        if name in {"cookie", "set-cookie"}:
+            for start, stop, key in cookies(value, first=name == "set-cookie"):
+                if sure or looks_like_credential(value[start:stop]):
+                    yield Finding(begin + start, begin + stop, f"cookie.{key}", value[start:stop], sure)
+            return
+        scheme = _SCHEME.match(value) if "auth" in name else None
+        start = scheme.end() if scheme else 0
+        credential = value[start:].rstrip()
+        told = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
+        if sure or looks_like_credential(credential) or (told and _is_token(credential)):
+            yield Finding(
+                begin + start, begin + start + len(credential), name, _decoded(credential, levels), sure
+            )
+
+
+def _is_field(strength: Strength) -> bool:
+    return strength is not Strength.NONE
+
+
+_TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])[\w.~+/=:-]+|[\w-]+=.*[0-9].*", re.DOTALL)
+
+
+def _is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
+
+
+def _folded(text: str) -> str:
+    """Return a text in lower case, of the same length."""
+    low = text.lower()
+    return low if len(low) == len(text) else low.replace("i\u0307", "i")
+
+
+def _closing(slashes: int, quote: str) -> re.Pattern[str]:
+    if slashes:
+        return re.compile(rf"(?<!\\)\\{{0,{slashes}}}+{quote}")  # `re` keeps what it compiled
+    return re.compile(rf"(?:[^\\{quote}]++|\\.)*+{quote}", re.DOTALL)
+
+
+def _decoded(raw: str, levels: int) -> str:
+    """Return a string without its escapes: of JSON, so many levels deep, or of Python."""
+    if "\\" not in raw:
+        return raw
+    if levels < 0:
+        return re.sub(r"\\([\\'\"])", r"\1", raw)
+    try:
+        for _ in range(levels):
+            raw = json.loads(f'"{raw}"', strict=False)
+    except ValueError:
+        pass
+    return raw

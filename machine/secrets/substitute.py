@@ -1,0 +1,93 @@
+"""Putting true values back into what is stored, and showing what is stored to whoever has no key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from machine.secrets.placeholder import MARK, key_unescaped, text_of, typed_source
+
+__all__ = ["SecretNeeded", "keys_in_order", "opened", "shown"]
+
+
+class SecretNeeded(Exception):  # noqa: N818 - no failure of its own: the engine makes a divergence of it
+    """A value that is no text cannot be shown without the key; `source` names its secret."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"the value of {source} is needed")
+        self.source = source
+
+
+def keys_in_order(members: Mapping[str, Any]) -> list[str]:
+    """Return the keys of an object in canonical order (RFC 8785 section 3.2.3)."""
+    if all(map(str.isascii, members)):
+        return sorted(members)
+    return sorted(members, key=lambda key: key.encode("utf-16-be", "surrogatepass"))
+
+
+def opened(stored: Any, edits: Sequence[Any]) -> Any:
+    """Return the true document: what `redact` was given. Nothing is changed in place.
+
+    Each edit is a node, counted in a walk of the stored document in canonical order in which every key and every
+    value counts one, and what to put there: a value, or texts for parts of the text.
+    """
+    by_node = dict(edits)
+
+    def leaf(node: int, value: Any) -> Any:
+        change = by_node.get(node)
+        if change is None:
+            return value
+        return change["value"] if isinstance(change, dict) else _with_true_texts(value, change)
+
+    return _rebuilt(stored, leaf)
+
+
+def shown(stored: Any) -> Any:
+    """Return the document as a handler without the key gets it: placeholders are text.
+
+    Raises `SecretNeeded` where a value is no text.
+    """
+
+    def leaf(_: int, value: Any) -> Any:
+        found = typed_source(value)
+        if found is None:
+            return value
+        source, kind = found
+        if kind is not None:
+            raise SecretNeeded(source)
+        return text_of(source)
+
+    return _rebuilt(stored, leaf)
+
+
+def _with_true_texts(text: str, parts: Sequence[Sequence[Any]]) -> str:
+    pieces: list[str] = []
+    at = 0
+    for begin, end, true in parts:
+        pieces += text[at:begin], true
+        at = end
+    return "".join((*pieces, text[at:]))
+
+
+def _rebuilt(stored: Any, leaf: Callable[[int, Any], Any]) -> Any:
+    """Return a copy of a stored document in which `leaf` replaces keys and what is no container."""
+    node = 0
+    root: list[Any] = [None]
+    todo: list[tuple[Any, Any, Any]] = [(root, 0, stored)]
+    while todo:
+        into, step, value = todo.pop()
+        if isinstance(into, dict):
+            key = leaf(node, step)
+            step = key_unescaped(step) if key == step else key
+            node += 1
+        if isinstance(value, dict) and MARK not in value:
+            new: Any = {}
+            todo += [(new, key, value[key]) for key in reversed(keys_in_order(value))]
+        elif isinstance(value, list):
+            new = [None] * len(value)
+            todo += [(new, index, value[index]) for index in range(len(value) - 1, -1, -1)]
+        else:
+            new = leaf(node, value)
+        into[step] = new
+        node += 1
+    return root[0]
