@@ -44,7 +44,7 @@ COMMANDS: Final = {
     "artifact": ("machine.cli.data:artifact", "Print the bytes of an artifact."),
     "export": ("machine.cli.bundle:export", "Write a run as a bundle: one portable file."),
     "import": ("machine.cli.bundle:import_runs", "Store the runs of bundles."),
-    "scan": ("machine.cli.scan:scan", "Find what looks like a secret in a run or a file."),
+    "scan": ("machine.cli.scan:scan", "Find what looks like a secret in runs, bundles and other files."),
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
     "torture": (
         "machine.cli.torture:torture",

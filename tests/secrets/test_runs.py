@@ -398,7 +398,7 @@ def test_an_error_of_a_transport_is_told_without_the_value(store):
 def test_scan_finds_what_older_versions_let_through_and_prints_no_value(tmp_path, capsys):
     async def handler(ctx, io, rec):
         await io.call("outside", {"password": "hunter-2-hunter"})
-        ctx["csrf_token"] = "abcdefghij"
+        ctx["csrf_token"] = "a1b2c3d4e5"
 
     allowing = RunConfig(secrets=SecretPolicy(allow=["password", "csrf_token"]))
     url = f"sqlite:///{tmp_path}/runs.db"
