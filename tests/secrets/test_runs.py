@@ -410,7 +410,7 @@ def test_scan_finds_what_older_versions_let_through_and_prints_no_value(tmp_path
         assert "hunter" not in repr(leaks)
     assert main(["scan", "@last", "--store", url]) == 0
     file = tmp_path / "config.txt"
-    file.write_text("first line\nurl = https://u:hunter-2@h/\nAPI_KEY=hunter-3\n")
+    file.write_text("first line\nurl = https://u:hunter-2@h/\nAPI_KEY=hunter-3Xq9-77b\n")
     capsys.readouterr()
     assert main(["scan", str(file), "--json"]) == 1
     told = capsys.readouterr().out
