@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from machine.errors import PlanError as PlanError
     from machine.errors import RateLimited as RateLimited
     from machine.errors import RunError as RunError
+    from machine.errors import SealError as SealError
+    from machine.errors import SecretKeyError as SecretKeyError
     from machine.errors import StateError as StateError
     from machine.errors import StoreError as StoreError
     from machine.errors import StoreOther as StoreOther
@@ -95,8 +97,8 @@ if TYPE_CHECKING:
     from machine.replay.schedules import Race as Race
     from machine.replay.schedules import SchedulesResult as SchedulesResult
     from machine.replay.verify import VerifyResult as VerifyResult
-    from machine.secrets.handles.handle import Secret as Secret
     from machine.secrets.policy import SecretPolicy as SecretPolicy
+    from machine.secrets.secret import Secret as Secret
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
     from machine.sync import cancel as cancel
@@ -125,7 +127,7 @@ _HOMES: Final = {
     "ReplayResult": "machine.replay.reproduce",
     "Reporter": "machine.engine.reporter",
     "RunResult": "machine.engine.runs",
-    "Secret": "machine.secrets.handles.handle",
+    "Secret": "machine.secrets.secret",
     "SecretPolicy": "machine.secrets.policy",
     "UncertainEffect": "machine.io.outcome",
     "Undeclared": "machine.io.undeclared",
@@ -196,6 +198,8 @@ _HOMES: Final = {
             "PlanError",
             "RateLimited",
             "RunError",
+            "SealError",
+            "SecretKeyError",
             "StateError",
             "StoreError",
             "StoreOther",

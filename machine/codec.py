@@ -25,6 +25,7 @@ from machine.config import (
     FanOutJoin,
     FixedBackoff,
     RunConfig,
+    RunManifest,
     Sequential,
 )
 from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
@@ -36,6 +37,7 @@ from machine.events import (
     FactError,
     FactValue,
     PlanWait,
+    SecretWait,
     StateCompleted,
     StateEntered,
 )
@@ -93,7 +95,7 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, Sequential | FanOutJoin, (Sequential, FanOutJoin))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
-    _tagged(converter, EffectWait | PlanWait, (EffectWait, PlanWait))
+    _tagged(converter, EffectWait | PlanWait | SecretWait, (EffectWait, PlanWait, SecretWait))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
     aside: dict[str, Any] = {"causes": override(omit=True)}  # which stands in the info of an event
     converter.register_structure_hook(
@@ -126,6 +128,10 @@ def _converter() -> cattrs.Converter:
         ("secrets", "undeclared_io", "paranoid", "recoveries"), override(omit_if_default=True)
     )
     converter.register_unstructure_hook(RunConfig, make_dict_unstructure_fn(RunConfig, converter, **unsaid))
+    format_1 = {"secret_format": override(omit_if_default=True)}
+    converter.register_unstructure_hook(
+        RunManifest, make_dict_unstructure_fn(RunManifest, converter, **format_1)
+    )
     return converter
 
 

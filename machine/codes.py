@@ -124,6 +124,14 @@ class Code(StrEnum):
     SECRET_IN_CONTEXT = "secret_in_context"  # noqa: S105 - the name of a code
     SECRET_IN_MANIFEST = "secret_in_manifest"  # noqa: S105 - the name of a code
     SECRET_IN_EVENT = "secret_in_event"  # noqa: S105 - the name of a code
+    SECRET_NOT_READ = "secret_not_read"  # noqa: S105 - the name of a code
+    SECRET_STAND_IN = "secret_stand_in"  # noqa: S105 - the name of a code
+    AMBIGUOUS_SECRET = "ambiguous_secret"  # noqa: S105 - the name of a code
+    SECRET_KEY_MISSING = "secret_key_missing"  # noqa: S105 - the name of a code
+    SECRET_KEY_WRONG = "secret_key_wrong"  # noqa: S105 - the name of a code
+    SECRET_KEY_EXPOSED = "secret_key_exposed"  # noqa: S105 - the name of a code
+    SECRET_KEY_INVALID = "secret_key_invalid"  # noqa: S105 - the name of a code
+    SEAL_NOT_OPENED = "seal_not_opened"
     # stores
     CONCURRENCY = "concurrency"
     RUN_LEASED = "run_leased"

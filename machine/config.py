@@ -18,6 +18,7 @@ from machine.ids import OpId, Tag
 from machine.secrets.policy import SecretPolicy
 
 __all__ = [
+    "SECRET_FORMAT",
     "AfterEveryState",
     "BuildProvenance",
     "Durability",
@@ -35,6 +36,11 @@ __all__ = [
     "UndeclaredIo",
     "check_startable",
 ]
+
+SECRET_FORMAT: Final = 2
+"""The secret format of new runs."""
+
+SECRET_FORMATS: Final = (1, SECRET_FORMAT)
 
 MOST_CONCURRENT: Final = 10_000
 """The most states that may run at a time."""
@@ -289,12 +295,23 @@ def check_startable(config: RunConfig) -> None:
             code=Code.INVALID_CONFIG,
             hint="machine replay RUN, or machine.replay, does a recorded run again without going outside",
         )
+    if config.secrets.stable:
+        raise ConfigError(
+            "secrets.stable has no effect in a new run: no digest moves when a secret rotates",
+            code=Code.INVALID_CONFIG,
+            hint="leave it out",
+        )
     if config.replay_missing_fact_retryable:
         raise ConfigError(
             "replay_missing_fact_retryable has no effect in a live run",
             code=Code.INVALID_CONFIG,
             hint="leave it out",
         )
+
+
+def _format(_: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if value not in SECRET_FORMATS:
+        raise _refuse(field.name, f"is {value!r}, which another version of this program has written")
 
 
 @attrs.frozen(kw_only=True)
@@ -305,6 +322,8 @@ class RunManifest:
     op_version: str
     input_params: Mapping[str, Any]
     run_config: RunConfig
+    secret_format: int = attrs.field(default=1, validator=_format)
+    """How secrets are stored (`machine.secrets`): the same for the life of a run, its forks and its replays."""
 
 
 @attrs.frozen

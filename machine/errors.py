@@ -38,6 +38,8 @@ __all__ = [
     "PlanError",
     "RateLimited",
     "RunError",
+    "SealError",
+    "SecretKeyError",
     "StateError",
     "StoreError",
     "StoreOther",
@@ -335,6 +337,20 @@ class Corruption(StoreError):  # noqa: N818 - the contract's name
 
 class StoreOther(StoreError):  # noqa: N818 - the contract's name
     """Any other failure of a store: full, busy, read-only, not a store."""
+
+
+class SecretKeyError(MachineError):
+    """The key of a store's secrets is missing, wrong, readable by others or no key; `code` says which."""
+
+    default_code = Code.SECRET_KEY_MISSING
+    category = ErrorCategory.STORAGE
+
+
+class SealError(MachineError):
+    """Sealed bytes do not open: they were changed or moved, or another key sealed them. Nobody has the value."""
+
+    default_code = Code.SEAL_NOT_OPENED
+    category = ErrorCategory.STORAGE
 
 
 class BundleError(MachineError):

@@ -74,6 +74,7 @@ class ArtifactKind(StrEnum):
     FACT_PAYLOAD = "fact_payload"
     DOMAIN_PAYLOAD = "domain_payload"
     SHARED_PAST = "shared_past"
+    SECRET_PAYLOAD = "secret_payload"
 
 
 @attrs.frozen
@@ -254,7 +255,14 @@ class PlanWait:
     plan_id: str
 
 
-Wait: TypeAlias = EffectWait | PlanWait
+@attrs.frozen
+class SecretWait:
+    """A run waits to go on without the true values of its secrets, which its driver cannot open."""
+
+    type: ClassVar[str] = "secrets_lost"
+
+
+Wait: TypeAlias = EffectWait | PlanWait | SecretWait
 
 
 @attrs.frozen
@@ -267,11 +275,15 @@ class RunSuspended:
 
 @attrs.frozen
 class RunResumed:
-    """The run goes on: `by` an operator's answers, or with the plan `plan_id` from here on."""
+    """The run goes on: `by` an operator's answers, or with the plan `plan_id` from here on.
+
+    `secrets_lost` is true where its driver cannot open what was sealed so far: such facts answer no call any more.
+    """
 
     type: ClassVar[str] = "run_resumed"
     by: str
     plan_id: str | None = None
+    secrets_lost: bool | None = None
 
 
 @attrs.frozen

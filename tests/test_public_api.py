@@ -24,7 +24,11 @@ MOST_LINES = 400
 RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(
-        ("bounded", "canonical", "codes", "errors", "ids", "process_identity", "remedies", "termination"), 0
+        (
+            *("bounded", "canonical", "codes", "durable", "errors", "ids", "process_identity"),
+            *("remedies", "termination"),
+        ),
+        0,
     ),
     **dict.fromkeys(
         (

@@ -24,6 +24,8 @@ from machine.errors import (
     MachineError,
     NotFound,
     PlanError,
+    SealError,
+    SecretKeyError,
     StoreError,
     UsageError,
 )
@@ -90,7 +92,7 @@ _BUNDLES: Mapping[str, Exit] = {
     Code.BUNDLE_CONFLICT: Exit.FAILED,
     Code.BUNDLE_NOT_WRITTEN: Exit.FAILED,
 }
-_USAGE = (UsageError, PlanError, ConfigError, CanonicalError, CodecError, IdError)
+_USAGE = (UsageError, PlanError, ConfigError, CanonicalError, CodecError, IdError, SecretKeyError)
 
 
 def exit_of(exc: BaseException) -> Exit:
@@ -108,7 +110,7 @@ def exit_of(exc: BaseException) -> Exit:
             return Exit.NOT_FOUND
         case BundleError():
             return _BUNDLES.get(exc.code, Exit.INTEGRITY)
-        case LogError() | Corruption():
+        case LogError() | Corruption() | SealError():
             return Exit.INTEGRITY
         case StoreError() if exc.code in _INTEGRITY:
             return Exit.INTEGRITY

@@ -24,6 +24,7 @@ from machine.events import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    SecretWait,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -126,7 +127,13 @@ def _detail(event: Event) -> str:
 
 def wait_text(wait: Wait) -> str:
     """Return what a suspended run waits for, in words."""
-    return f"plan {short(wait.plan_id)}" if isinstance(wait, PlanWait) else short_key(wait.key)
+    match wait:
+        case PlanWait():
+            return f"plan {short(wait.plan_id)}"
+        case SecretWait():
+            return "secrets that cannot be opened"
+        case _:
+            return short_key(wait.key)
 
 
 def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:

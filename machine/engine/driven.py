@@ -21,6 +21,7 @@ class Outside(NamedTuple):
 
     `failed` is why it cannot go on, where what a handler left behind has acted since.
     `limited` is false where limits are not looked at: a replay does what the recording did.
+    `secrets_lost` says that there are facts of which the driver cannot open the true values.
     """
 
     graph: Graph
@@ -28,6 +29,7 @@ class Outside(NamedTuple):
     prefer: str | None = None
     failed: ErrorInfo | None = None
     limited: bool = True
+    secrets_lost: bool = False
 
 
 class DrivenLog(Log, Protocol):

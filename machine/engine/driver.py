@@ -40,6 +40,7 @@ from machine.events import (
     RunCompleted,
     RunResumed,
     RunSuspended,
+    SecretWait,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -59,6 +60,7 @@ from machine.kernel.decisions import (
     Decision,
     Done,
     EnterState,
+    LoseSecrets,
     RecoverOrphan,
     ResumeRun,
     ScheduleRetry,
@@ -70,7 +72,7 @@ from machine.kernel.frontier import Frontier
 from machine.kernel.side_by_side import Schedule
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState
-from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfAttempt, OfRun
 
 __all__ = ["Run"]
 
@@ -87,7 +89,7 @@ class Run:
     catalogue: Catalogue
     reporter: Reporter
     live: bool
-    vault: Vault
+    vault: OfRun
     control: Control = attrs.field(factory=Control)
     recorder: Callable[[AttemptScope], Recorder] = Recorder
     opening: Opening | None = None
@@ -166,6 +168,7 @@ class Run:
             cancel=said.cancel,
             failed=said.failed or self._overlooked,
             limited=said.limited,
+            secrets_lost=said.secrets_lost,
             schedule=self.schedule,
         )
 
@@ -190,6 +193,9 @@ class Run:
                 await self._emit(RunResumed("operator"))
             case ChangePlan(plan_id, suspended):
                 await self._change_plan(plan_id, suspended=suspended)
+            case LoseSecrets(suspended):
+                events: list[Event] = [] if suspended else [RunSuspended((SecretWait(),))]
+                await self.log.emit([*events, RunResumed("secrets_lost", secrets_lost=True)])
             case CompleteRun(status, final_snapshot_id, error):
                 await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
 
@@ -245,7 +251,7 @@ class Run:
                 differs = await self.second.differs(self, decision, ending, payloads)
                 if differs is not None:
                     ending, payloads, info = (
-                        StateFailed(state.id, self.vault.error(differs)),
+                        StateFailed(state.id, self.vault.attempt().error(differs)),
                         Payloads(),
                         None,
                     )
@@ -253,7 +259,7 @@ class Run:
             self.refuse_if_aborted()
             if self.live:  # in replay nobody cuts an attempt that was not cut when it was recorded
                 error = interrupted(state.id, cancelled=self.control.cancelling)
-                await self._emit(StateFailed(state.id, error), info=behind(exc, self.vault))
+                await self._emit(StateFailed(state.id, error), info=behind(exc, self.vault.attempt()))
             raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
         self.refuse_if_aborted()
         await self.log.emit([ending], payloads, info)
@@ -272,18 +278,19 @@ class Run:
         """Run an attempt and return the event that ends it, and what is informational about that."""
         base = self._base(state.id, decision.base_snapshot_id)
         ctx = Context(base)
-        ending = Ending(state, ctx, self.vault, side_by_side=self.schedule is not None)
+        vault = self.vault.attempt()
+        ending = Ending(state, ctx, vault, side_by_side=self.schedule is not None)
         try:
-            scope, outcome = await self._attempt(state, decision.attempt, ctx)
+            scope, outcome = await self._attempt(state, decision.attempt, ctx, vault)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
             completed = isinstance(ended[0], StateCompleted)
             left = await self._leftovers.used(scope) if self.live and completed else None
             scope.overlooked = self._overlook if completed else None
             if left is not None:
                 payloads.items.clear()
-                return StateFailed(state.id, self.vault.error(left.info)), ending.info()
+                return StateFailed(state.id, vault.error(left.info)), ending.info()
         except TimedOut as exc:
-            return StateFailed(state.id, exc.info), ending.info(**behind(exc, self.vault))
+            return StateFailed(state.id, exc.info), ending.info(**behind(exc, vault))
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
@@ -302,9 +309,11 @@ class Run:
             raise reason
 
     def _overlook(self, error: StateError) -> None:
-        self._overlooked = self._overlooked or self.vault.error(error.info)
+        self._overlooked = self._overlooked or self.vault.attempt().error(error.info)
 
-    async def _attempt(self, state: PlanState, attempt: int, ctx: Context) -> tuple[AttemptScope, Any]:
+    async def _attempt(
+        self, state: PlanState, attempt: int, ctx: Context, vault: OfAttempt
+    ) -> tuple[AttemptScope, Any]:
         """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
         scope = AttemptScope(
             state=state,
@@ -315,7 +324,7 @@ class Run:
             catalogue=self.catalogue,
             idempotency_key=None,
             quiet=Quiet(self.tasks, blocking=state.blocking),
-            vault=self.vault,
+            vault=vault,
             around=(self.control.scope, self.beside),
             timers=self.log.timers,
         )

@@ -36,7 +36,8 @@ from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, PlanState, SideEffects
-from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfAttempt
+from machine.secrets.run_secrets import RunSecrets
 from machine.state import EFFECT_TAG
 from machine.stores.base import Store
 
@@ -209,7 +210,7 @@ class _Previews:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
         if isinstance(base, Conflict):
             return DryEffect(state.id, None, None, None, f"it cannot be known: {base}")
-        vault = Vault(self.config.secrets, self.store.secret_key())
+        vault = RunSecrets(self.config.secrets, "", None, live=False).attempt()
         log = PreviewLog(self.history, self.store.get)
         ctx = Context(base)
         scope = self._scope(state, log, vault)
@@ -228,7 +229,7 @@ class _Previews:
             return DryEffect(state.id, shown, None, None, f"it cannot be known: {log.ended.reason}")
         return DryEffect(state.id, shown, effect.namespace, canonical.decode(effect.data), None)
 
-    def _scope(self, state: PlanState, log: PreviewLog, vault: Vault) -> AttemptScope:
+    def _scope(self, state: PlanState, log: PreviewLog, vault: OfAttempt) -> AttemptScope:
         return AttemptScope(
             state=state,
             attempt=0,
@@ -254,7 +255,7 @@ class _Previews:
             scope.closed = True
 
 
-def _why(exc: BaseException, vault: Vault) -> str:
+def _why(exc: BaseException, vault: OfAttempt) -> str:
     info = vault.error(describe(exc, hint=False, veil=vault.text))
     if info.code == Code.CONTEXT_KEY_MISSING and info.details is not None and "key" in info.details:
         return f"it cannot be known: needs key {str(info.details['key'])!r}"

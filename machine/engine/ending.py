@@ -20,7 +20,7 @@ from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome
 from machine.retry_after import wait_asked
-from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfAttempt
 
 __all__ = ["Ending", "behind"]
 
@@ -36,7 +36,7 @@ class Ending:
 
     state: PlanState
     ctx: Context
-    vault: Vault
+    vault: OfAttempt
     side_by_side: bool = attrs.field(kw_only=True)
 
     def returned(
@@ -95,7 +95,7 @@ class Ending:
         return info
 
 
-def behind(exc: BaseException, vault: Vault) -> dict[str, str]:
+def behind(exc: BaseException, vault: OfAttempt) -> dict[str, str]:
     """Return what stands behind an exception as informational, empty when nothing does."""
     causes = causes_of(exc, vault.text)
     return {CAUSES: write_causes(causes)} if causes else {}

@@ -10,12 +10,15 @@ import attrs
 
 from machine import canonical, codec
 from machine.errors import Code, IoError, UsageError
-from machine.events import ArtifactKind, Entry, FactRecorded, FactValue
+from machine.events import Entry, FactRecorded, FactValue
 from machine.io.files import FileContent
-from machine.io.outcome import response_of
+from machine.io.outcome import add_answer, response_of, stored_answer
 from machine.io.scope import Payloads
+from machine.kernel.history import SECRET_PAYLOAD
 from machine.kernel.snapshot import Load
-from machine.secrets.handles.vault import SECRET, Vault
+from machine.secrets.knowing import OfAttempt
+from machine.secrets.run_secrets import SECRET
+from machine.secrets.stored import Answer
 
 __all__ = ["overridden"]
 
@@ -26,7 +29,7 @@ def overridden(
     values: Mapping[str, Any],
     *,
     load: Load,
-    vault: Vault,
+    vault: OfAttempt,
     payloads: Payloads,
 ) -> dict[int, Entry]:
     """Return the entries up to `at` whose outcome a caller replaces, by seq; their responses go to `payloads`.
@@ -44,14 +47,14 @@ def overridden(
             raise UsageError(f"{names[entry.seq]!r} and {name!r} are the same fact, at event {entry.seq}")
         names[entry.seq] = name
         request = canonical.decode_stored(fact.request_digest, load(fact.request_digest))
-        data = _response(fact, request, value, vault)
-        outcome = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data))
-        event = attrs.evolve(fact, outcome=outcome)
-        found[entry.seq] = entry._replace(event=event, body=codec.encode_event(event))
+        answer = _response(fact, request, value, vault)
+        event = attrs.evolve(fact, outcome=FactValue(add_answer(payloads, answer)))
+        info = {name: text for name, text in entry.info.items() if name != SECRET_PAYLOAD} | dict(answer.info)
+        found[entry.seq] = entry._replace(event=event, body=codec.encode_event(event), info=info)
     return found
 
 
-def _response(fact: FactRecorded, request: Any, value: Any, vault: Vault) -> bytes:
+def _response(fact: FactRecorded, request: Any, value: Any, vault: OfAttempt) -> Answer:
     if fact.namespace == SECRET:
         raise UsageError(
             "a secret is no fact to be replaced: a log never holds its value",
@@ -72,8 +75,7 @@ def _response(fact: FactRecorded, request: Any, value: Any, vault: Vault) -> byt
             code=Code.INVALID_EFFECT_OUTCOME,
             hint="machine facts RUN --json shows the one it had, under outcome.value",
         )
-    data, _ = vault.response(fact.namespace, request, response_of(fact.namespace, request, value))
-    return data
+    return stored_answer(fact, request, response_of(fact.namespace, request, value), vault)
 
 
 def _is_file(value: Any) -> bool:

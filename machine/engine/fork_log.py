@@ -41,11 +41,11 @@ class ForkLog(LiveLog):
 
     def outside(self, graph: Graph) -> Outside:
         """Return the plan by which the next state was passed, or the one that the fork was given."""
-        cancel = super().outside(graph).cancel
+        said = super().outside(graph)
         plan_id = self._past.plan_now(self.history) or self._graph.plan_id
         if plan_id not in self._graphs:
             self._graphs[plan_id] = earlier_graph(self._graph, self.load(plan_id))
-        return Outside(self._graphs[plan_id], cancel)
+        return said._replace(graph=self._graphs[plan_id])
 
     def carry(self, decision: EnterState) -> bool:
         """Copy what the shared past has of a state whose inputs are what they were, and say whether it did."""

@@ -163,6 +163,7 @@ class Doorkeeper:
                 f"the idempotency key of {scope.state.id} must be a non-empty printable string, not {value!r}",
                 code=Code.INVALID_IDEMPOTENCY_KEY,
             )
+        scope.vault.refuse_in_key("the idempotency key", value)
         return value
 
     def _watch(self, scope: AttemptScope, function: Any, *, plain: bool, remedy: str | None = None) -> Watch:

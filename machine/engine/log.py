@@ -22,12 +22,11 @@ from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, seal
 from machine.failures import refused
 from machine.ids import RunId
-from machine.io.scope import Payloads, Timers
+from machine.io.scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
 from machine.secrets.handles.vault import Vault
-from machine.secrets.policy import SecretPolicy
 from machine.stores.base import Artifact, Store, StoredEvent
 from machine.stores.lease import Lease
 
@@ -59,7 +58,8 @@ class TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries w
 class LiveLog:
     """A run's log while it is driven. `on_entry` is called with every entry, after it was folded.
 
-    `behind` lets a thread commit facts while the run goes on, and with `boundaries` everything else too.
+    `vault` looks through what is written, in format 1; `lost` are the keys of facts whose true values its driver
+    cannot open. `behind` lets a thread commit facts while the run goes on, and with `boundaries` everything else too.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class LiveLog:
         boundaries: bool,
         on_entry: Callable[[Entry], None],
         vault: Vault | None = None,
+        lost: frozenset[str] = frozenset(),
         lease: Lease | None = None,
         control: Control | None = None,
         second: Second | None = None,
@@ -86,7 +87,8 @@ class LiveLog:
         self._run_id = run_id
         self._checked_id = RunId(run_id)
         self._chain = chain
-        self._vault = vault or Vault(SecretPolicy())
+        self._vault = vault
+        self._lost_keys = lost
         self._lease = lease
         self._control = control or Control()
         self._on_entry = on_entry
@@ -158,7 +160,7 @@ class LiveLog:
 
     def _sealed(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool) -> list[StoredEvent]:
         bodies = [codec.encode_event(event) for event, _, _ in drafts]
-        if self._vault.knows_some:
+        if self._vault is not None and self._vault.knows_some:
             names = [event.type for event, _, _ in drafts]
             self._vault.refuse_in_log(zip(names, bodies, strict=True))
             if payloads is not None:
@@ -180,7 +182,8 @@ class LiveLog:
 
     def outside(self, graph: Graph) -> Outside:
         """Return the plan that was given, and whether somebody has cancelled the run."""
-        return Outside(graph, self._control.cancelling)
+        lost = bool(self._lost_keys - self.history.lost)
+        return Outside(graph, self._control.cancelling, secrets_lost=lost)
 
     def carry(self, decision: EnterState) -> bool:
         """Return False: a live run has nothing recorded ahead of it."""
@@ -246,6 +249,15 @@ class LiveLog:
         except StoreError as exc:  # no fault of the handler that happened to read: the run cannot go on
             self._failure = exc
             raise
+
+    def seal(self, key: str) -> bytes | None:
+        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        artifact_id = self.history.sealed.get(key)
+        if artifact_id is None:
+            return None
+        with self._pending:
+            pending = self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
+        return pending.data if pending is not None else stored_seal(self._store.get, artifact_id)
 
     def close(self) -> None:
         """Stop the writer. What was emitted and not waited for is still written, unless writing failed."""

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from machine import canonical, codec
-from machine.config import RunConfig, RunManifest, Target
+from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target
 from machine.engine.driven import DrivenLog, Opening
 from machine.engine.provenance import provenance
 from machine.errors import CanonicalError, Code, ConfigError, UsageError
@@ -19,7 +19,7 @@ from machine.io.scope import Payloads
 from machine.io.undeclared import behind_io
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
-from machine.secrets.handles.vault import refuse_in_manifest
+from machine.secrets.run_secrets import refuse_in_input
 
 __all__ = ["begin", "check_skip_tags", "opening_for", "opening_of"]
 
@@ -55,13 +55,17 @@ def opening_for(
             f"the input must be a JSON object, not {type(params).__name__}", code=Code.INVALID_INPUT
         )
     manifest = RunManifest(
-        op_id=OpId(graph.op_id), op_version=graph.version, input_params=dict(params), run_config=config
+        op_id=OpId(graph.op_id),
+        op_version=graph.version,
+        input_params=dict(params),
+        run_config=config,
+        secret_format=SECRET_FORMAT,
     )
     try:
         opening = opening_of(graph, manifest)
     except CanonicalError as exc:
         raise CanonicalError(exc.path.replace("$.input_params", "$"), exc.problem) from None
-    refuse_in_manifest(config.secrets, params)
+    refuse_in_input(config.secrets, params)
     built = canonical.encode(codec.to_json(provenance(graph, target)))
     info = {"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)}
     if invocation_key is not None:

@@ -7,12 +7,14 @@ from typing import Any, Final
 import anyio
 
 from machine import canonical
+from machine.config import RunManifest
 from machine.engine import reading
 from machine.engine.keeper import CANCEL, LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.log import LiveLog
 from machine.engine.plan_change import recorded_shape
 from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, result_of
+from machine.engine.secrets import looks_through, secrets_of
 from machine.errors import Code, Concurrency, RunError, UsageError
 from machine.events import EffectWait, RunCompleted, StateFailed, Wait
 from machine.failures import orphaned
@@ -26,7 +28,7 @@ from machine.kernel.decisions import (
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus, require
 from machine.plan import order_of
-from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfRun
 from machine.stores.base import Store
 
 __all__ = ["cancel", "resolve"]
@@ -62,10 +64,10 @@ async def resolve(
         intent = history.uncertain[_waited_for(history, key)]
         request = canonical.decode_stored(intent.request_digest, store.get(intent.request_digest))
         answer = NotDone() if not_done else Happened(outcome)
-        vault = _vault(store, history)
-        fact, payloads = told(intent, request, answer, intent.attempt, vault)
-        log = _log(store, keeper, history, chain, vault)
-        await log.emit([fact], payloads)
+        secrets = secrets_of(store, run_id, _manifest(store, history))
+        fact, payloads, info = told(intent, request, answer, intent.attempt, secrets.attempt())
+        log = _log(store, keeper, history, chain, secrets)
+        await log.emit([fact], payloads, info)
         log.close()
     return history.unanswered
 
@@ -123,7 +125,8 @@ async def _cancel_here(store: Store, run_id: str) -> RunResult:
     with Keeper(store, run_id) as keeper:
         await end_left(run_id)
         history, chain = reading.folded(store, run_id)
-        log = _log(store, keeper, history, chain, _vault(store, history))
+        secrets = secrets_of(store, run_id, _manifest(store, history))
+        log = _log(store, keeper, history, chain, secrets)
         while True:
             match cancelled(history):
                 case RecoverOrphan(state_id):
@@ -136,12 +139,12 @@ async def _cancel_here(store: Store, run_id: str) -> RunResult:
     return result_of(store, order_of(recorded_shape(store, history.plan_id or "")), history)
 
 
-def _vault(store: Store, history: History) -> Vault:
+def _manifest(store: Store, history: History) -> RunManifest:
     assert history.started is not None
-    return Vault(reading.manifest_of(store, history.started).run_config.secrets, store.secret_key())
+    return reading.manifest_of(store, history.started)
 
 
-def _log(store: Store, keeper: Keeper, history: History, chain: bytes, vault: Vault) -> LiveLog:
+def _log(store: Store, keeper: Keeper, history: History, chain: bytes, secrets: OfRun) -> LiveLog:
     return LiveLog(
         store,
         keeper.run_id,
@@ -149,7 +152,7 @@ def _log(store: Store, keeper: Keeper, history: History, chain: bytes, vault: Va
         chain=chain,
         behind=False,
         boundaries=False,
-        vault=vault,
+        vault=looks_through(secrets),
         lease=keeper.lease,
         on_entry=Reporter().entry,
     )

@@ -35,7 +35,7 @@ from machine.failures import orphaned
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.call import Call, path_key
 from machine.kernel.decisions import EnterState
-from machine.kernel.history import History
+from machine.kernel.history import SECRET_PAYLOAD, History
 from machine.secrets.handles.handle import has_handle, stripped
 
 __all__ = ["SHARED_PAST_ID", "Segment", "SharedPast", "shared_past_id"]
@@ -278,6 +278,10 @@ class SharedPast:
             and has_handle(self._load(outcome.payload_id))
         )
 
+    def sealed(self, seq: int) -> str | None:
+        """Return the artifact of what was sealed beside the fact at a seq, None when nothing was."""
+        return self._sealed.get(seq)
+
     def was_effect(self, key: str) -> bool:
         """Say whether an effect was intended under a key."""
         return any(intent.key == key for intent in self._intents)
@@ -293,6 +297,14 @@ class SharedPast:
     def took(self, seq: int, own_seq: int) -> None:
         """Note that the fact at a seq of this past is now the fork's own."""
         self.taken[own_seq] = seq
+
+    @cached_property
+    def _sealed(self) -> Mapping[int, str]:
+        return {
+            entry.seq: seal
+            for entry in self.entries
+            if isinstance(seal := entry.info.get(SECRET_PAYLOAD), str)
+        }
 
     @cached_property
     def _intents(self) -> list[EffectIntended]:

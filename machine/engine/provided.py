@@ -21,7 +21,7 @@ from machine.io.provider import VALUE_NAMESPACE
 from machine.io.transport import Transports
 from machine.kernel.history import History
 from machine.plan import Plan
-from machine.secrets.handles.vault import SECRET
+from machine.secrets.run_secrets import SECRET
 
 __all__ = ["Provided", "recorded_levels", "recorded_transports"]
 
@@ -154,6 +154,7 @@ def _unset_secrets(history: History, load: Callable[[str], bytes]) -> list[str]:
         for fact in history.facts.values()
         if fact.namespace == SECRET
         and isinstance(fact.outcome, FactValue)
+        and fact.key not in history.sealed  # whose value is kept beside it
         and not history.states[fact.state_id].status.settled
     }
     return sorted(name for name in names if not os.environ.get(name))

@@ -33,5 +33,5 @@ async def reconcile(
             answer = await door.reconcile(scope, Context(base()), io, effect)
         finally:
             scope.reads_only = False
-        fact, payloads = told(intent, request, answer, scope.attempt, scope.vault)
-        await log.emit([fact], payloads)
+        fact, payloads, info = told(intent, request, answer, scope.attempt, scope.vault)
+        await log.emit([fact], payloads, info)

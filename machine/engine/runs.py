@@ -10,7 +10,7 @@ import anyio
 import attrs
 
 from machine.catalogue import Catalogue
-from machine.config import Durability, RunConfig, Target, check_startable
+from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
 from machine.engine import reading
 from machine.engine.driven import Opening
 from machine.engine.driver import Run
@@ -24,6 +24,7 @@ from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.second import SecondOf, second_of
+from machine.engine.secrets import looks_through, lost_secrets, secrets_of
 from machine.engine.transports import opened
 from machine.errors import Code, Concurrency, ErrorInfo, RunError, UsageError
 from machine.events import STOPPED_CODES, EffectWait, Wait
@@ -38,7 +39,7 @@ from machine.kernel.history import History, StateStatus
 from machine.kernel.rules import fork_point
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, order_of
-from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfRun
 from machine.stores.base import ZERO_CHAIN, Store
 
 __all__ = [
@@ -135,13 +136,15 @@ async def run(
     opening = opening_for(graph, config, {} if input is None else input, target, invocation_key)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     if invocation_key is not None:
-        return await _invoked(graph, store, chosen, invocation_key, watched, config=config, opening=opening)
+        return await _invoked(graph, store, chosen, invocation_key, watched, opening=opening)
     if run_id is not None:
         refuse_used(store, chosen)
     with Keeper(store, chosen, watched.lease_ms) as keeper:
         if run_id is not None:
             refuse_used(store, chosen)  # another may have begun and ended it since
-        return await drive(graph, store, keeper, watched, config=config, history=History(), opening=opening)
+        return await drive(
+            graph, store, keeper, watched, manifest=opening.manifest, history=History(), opening=opening
+        )
 
 
 async def _invoked(
@@ -151,7 +154,6 @@ async def _invoked(
     key: str,
     watched: Watched,
     *,
-    config: RunConfig,
     opening: Opening,
 ) -> RunResult:
     """Start the run of an invocation key, or attach to the one that was started with it."""
@@ -164,7 +166,13 @@ async def _invoked(
                         continue  # the start with this key has come and gone meanwhile
                     refuse_used(store, run_id)
                     return await drive(
-                        graph, store, keeper, watched, config=config, history=History(), opening=opening
+                        graph,
+                        store,
+                        keeper,
+                        watched,
+                        manifest=opening.manifest,
+                        history=History(),
+                        opening=opening,
                     )
             _, started = reading.first_entry(store, taken)
             if (started.manifest_id, started.op_id) != (opening.manifest_id, graph.op_id):
@@ -235,9 +243,9 @@ async def _resumed(
             history, chain, past = read()
         await end_left(run_id)
         assert history.started is not None
-        config = reading.manifest_of(store, history.started).run_config
+        manifest = reading.manifest_of(store, history.started)
         return await drive(
-            graph, store, keeper, watched, config=config, history=history, chain=chain, past=past
+            graph, store, keeper, watched, manifest=manifest, history=history, chain=chain, past=past
         )
 
 
@@ -266,21 +274,24 @@ async def drive(
     keeper: Keeper,
     watched: Watched,
     *,
-    config: RunConfig,
+    manifest: RunManifest,
     history: History,
     chain: bytes = ZERO_CHAIN,
     opening: Opening | None = None,
     past: SharedPast | None = None,
     begin: Callable[[LiveLog], None] | None = None,
+    secrets: OfRun | None = None,
 ) -> RunResult:
     """Drive a run from where its history ends to its end, or to where it waits, and return how it stands.
 
-    `past` is what a fork has still to go through; `begin` puts what it shares for certain into its empty log.
+    `past` is what a fork has still to go through; `begin` puts what it shares for certain into its empty log,
+    and `secrets` is what it knows already.
     """
     if history.final:
         return result_of(store, graph.order, history)
     run_of_programs.set(keeper.run_id)
-    vault = Vault(config.secrets, store.secret_key())
+    config = manifest.run_config
+    secrets = secrets or secrets_of(store, keeper.run_id, manifest)
     second = second_of(config, watched.second, store, keeper.run_id)
     options: dict[str, Any] = {
         "history": history,
@@ -288,7 +299,8 @@ async def drive(
         "behind": store.write_behind,
         # at a boundary the run commits by itself, a completion and the next entry together
         "boundaries": config.durability is Durability.EFFECTS,
-        "vault": vault,
+        "vault": looks_through(secrets),
+        "lost": lost_secrets(history, secrets, store.get),
         "lease": keeper.lease,
         "control": keeper.control,
         "on_entry": watched.reporter.entry,
@@ -315,7 +327,7 @@ async def drive(
                 catalogue=watched.provided.catalogue,
                 reporter=watched.reporter,
                 live=True,
-                vault=vault,
+                vault=secrets,
                 control=keeper.control,
                 opening=opening,
                 second=second,

@@ -12,6 +12,7 @@ import secrets
 import stat
 from contextlib import suppress
 
+from machine.durable import sync_directory
 from machine.errors import Code, IoOther
 
 __all__ = ["not_regular", "write_atomically"]
@@ -46,7 +47,7 @@ def write_atomically(path: str, data: bytes) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_folder(folder)
+    sync_directory(folder)
 
 
 def _temporary(folder: str, mode: int) -> tuple[str, int]:
@@ -59,18 +60,6 @@ def _temporary(folder: str, mode: int) -> tuple[str, int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.path.exists(temporary):  # noqa: PTH110 - else it was taken for a leftover before it was locked
             return temporary, descriptor
-        os.close(descriptor)
-
-
-def _sync_folder(folder: str) -> None:
-    """Make a rename durable: it is an entry of its folder, which has a sync of its own."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems do not have it, and say so this way
-            raise
-    finally:
         os.close(descriptor)
 
 

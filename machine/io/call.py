@@ -23,6 +23,10 @@ class Call:
     digest: str
     data: bytes
     effect: bool
+    raw: bytes = b""
+    """The request as the handler asks for it."""
+    mac: str | None = None
+    """The keyed hash of that, where it holds a secret."""
 
     def payloads(self) -> Payloads:
         """Return the artifact of the request, to which that of the response may be added."""

@@ -23,6 +23,7 @@ from machine.errors import CanonicalError, Code, IoOther, RateLimited, Transport
 from machine.io.wire import checked_count, checked_seconds, checked_text, pack, refusal, unpack
 from machine.retry_after import ASKING
 from machine.secrets.handles.handle import HANDLE
+from machine.secrets.placeholder import TEXT
 
 __all__ = [
     "Headers",
@@ -106,7 +107,8 @@ def http_request(
 
 def _checked_url(url: Any) -> str:
     text = checked_text(url, "url", empty=False)
-    if HANDLE.fullmatch(text):  # the whole url is secret, as that of a webhook may be
+    # the whole url is secret, as that of a webhook may be, and a placeholder stands for it
+    if HANDLE.fullmatch(text) or TEXT.match(text):
         return text
     if re.search(r"[\x00-\x20\x7f\\]", text):
         raise refusal("the url holds a space, a backslash or a control character; percent-encode it")

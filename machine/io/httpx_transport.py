@@ -25,8 +25,8 @@ from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
 from machine.io.http_message import HttpResponse, checked_header, http_request, public_url
 from machine.io.inflate import CODINGS
-from machine.io.multipart import settled
 from machine.io.sensitive import Sensitive, by_name, origin_of, refused_redirect
+from machine.secrets.multipart import settled
 
 __all__ = ["LEFT_OUT", "HttpxTransport", "Options"]
 

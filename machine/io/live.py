@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -10,18 +12,21 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from machine import canonical
 from machine.config import IoMode
 from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey
-from machine.events import ArtifactKind, FactError, FactRecorded, FactValue
+from machine.events import FactError, FactRecorded, FactValue
 from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.call import Call
 from machine.io.clock import SLEEP
+from machine.io.outcome import add_answer
 from machine.io.provider import IoProvider
 from machine.io.scope import Payloads
-from machine.io.secret import sendable, taken_in
+from machine.io.secret import answered, given, sendable
+from machine.io.sensitive import parts, sensitive
 from machine.io.transport import Transport
 from machine.io.wire import field
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.secrets.handles.vault import SECRET
+from machine.kernel.history import REQUEST_MAC
+from machine.secrets.stored import Asked
 
 __all__ = ["LiveIo"]
 
@@ -40,37 +45,48 @@ class LiveIo(IoProvider):
             await self._intend(call)
         payloads = call.payloads()
         try:
-            outcome = await self._perform(transport, call, payloads)
+            outcome, info = await self._perform(transport, call, payloads)
         except anyio.get_cancelled_exc_class():
             if not self._scope.cut:
                 await self._emit(call, _cancelled(call), payloads)
             raise
-        return await self._emit(call, outcome, payloads)
+        return await self._emit(call, outcome, payloads, info)
+
+    async def _refused_to_repeat(self, call: Call, refusal: IoOther) -> FactRecorded:
+        if call.effect:
+            await self._intend(call)
+        return await self._emit(call, FactError(refusal.kind, describe(refusal, hint=False)), call.payloads())
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
-        value, _ = self._scope.vault.response(call.namespace, None, value, outside=False)
-        return await self._emit(call, FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, value)), payloads)
+        answer = given(self._scope, self._draft(call), value)
+        outcome = FactValue(add_answer(payloads, answer))
+        return await self._emit(call, outcome, payloads, answer.info)
 
-    def _veiled(self, namespace: str, data: bytes) -> bytes:
-        return self._scope.vault.request(namespace, data)
+    def _asked(self, namespace: str, raw: bytes) -> Asked:
+        return self._scope.vault.asked(namespace, raw)
 
-    async def _perform(self, transport: Transport, call: Call, payloads: Payloads) -> FactValue | FactError:
+    def _draft(self, call: Call) -> FactRecorded:
+        """Return the fact of a call whose outcome is not known yet."""
+        return self._fact_of(call, FactValue(""))
+
+    async def _perform(
+        self, transport: Transport, call: Call, payloads: Payloads
+    ) -> tuple[FactValue | FactError, Mapping[str, str]]:
+        """Go outside; return the outcome and what the info of its event says."""
         scope = self._scope
         try:
             # what is sent is what is recorded, whatever has become of the handler's object
-            request = await sendable(scope, call.data)
+            request = await sendable(scope, call)
             if call.effect and scope.idempotency_key is not None:
                 request = transport.with_idempotency_key(call.namespace, request, scope.idempotency_key)
             try:
                 if call.namespace == SLEEP:
                     response = await self._slept(transport, call, request)
                 else:
-                    response = await transport.perform(call.namespace, request)
-                if call.namespace == SECRET:
-                    data, captured = taken_in(scope, request, response), False
-                else:
-                    data, captured = scope.vault.response(call.namespace, request, canonical.encode(response))
+                    with naming(call):
+                        response = await transport.perform(call.namespace, request)
+                answer = answered(scope, self._draft(call), request, response)
             except IoError:
                 raise
             except CanonicalError as exc:
@@ -79,17 +95,18 @@ class LiveIo(IoProvider):
                 raise
             except BaseException as exc:
                 raise IoOther(f"the transport of {call.namespace} raised {describe(exc).message}") from exc
-            if len(data) > MAX_VALUE_BYTES:
+            if len(answer.data) > MAX_VALUE_BYTES:
                 raise IoOther(
-                    f"the response of {call.namespace} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",
+                    f"the response of {call.namespace} has {len(answer.data)} bytes, more than {MAX_VALUE_BYTES}",
                     code=Code.ARTIFACT_TOO_LARGE,
                 )
         except IoError as exc:
-            return FactError(exc.kind, scope.vault.error(describe(exc, hint=False, veil=scope.vault.text)))
+            error = scope.vault.error(describe(exc, hint=False, veil=scope.vault.text))
+            return FactError(exc.kind, error), {}
         # what only this process knows is gone when it is: a resumed run has to ask for it again
-        lasts = transport.is_final(call.namespace, response) and (call.effect or not captured)
+        lasts = transport.is_final(call.namespace, response) and (call.effect or not answer.gone)
         again = None if lasts else True
-        return FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data), again)
+        return FactValue(add_answer(payloads, answer), again), answer.info
 
     async def _refuse_late(self) -> None:
         """Let no effect begin when the time of the attempt is over and a held event loop has not cut it yet."""
@@ -126,10 +143,34 @@ class LiveIo(IoProvider):
             exc = MissingFact(text, retryable=retryable, details=details)
         return FactError(exc.kind, describe(exc, hint=False))
 
-    async def _emit(self, call: Call, outcome: FactValue | FactError, payloads: Payloads) -> FactRecorded:
+    async def _emit(
+        self,
+        call: Call,
+        outcome: FactValue | FactError,
+        payloads: Payloads,
+        info: Mapping[str, str] | None = None,
+    ) -> FactRecorded:
         fact = self._fact_of(call, outcome)
-        await self._scope.log.emit([fact], payloads)
+        await self._scope.log.emit([fact], payloads, info_of(call, info))
         return fact
+
+
+@contextmanager
+def naming(call: Call) -> Iterator[None]:
+    """Say meanwhile which parts of a request hold a secret, to whoever performs it."""
+    if call.namespace != "http" or call.data == call.raw:
+        yield
+        return
+    token = sensitive.set(parts(canonical.decode(call.raw), canonical.decode(call.data)))
+    try:
+        yield
+    finally:
+        sensitive.reset(token)
+
+
+def info_of(call: Call, info: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
+    """Return what the info of a fact says: what is given, and the keyed hash of its request where there is one."""
+    return info if call.mac is None else {**(info or {}), REQUEST_MAC: call.mac}
 
 
 def _cancelled(call: Call) -> FactError:

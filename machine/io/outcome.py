@@ -21,6 +21,8 @@ from machine.io.scope import Payloads
 from machine.io.wire import pack
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfAttempt
+from machine.secrets.stored import Answer
 
 __all__ = ["Happened", "NotDone", "UncertainEffect", "response_of", "told"]
 
@@ -67,24 +69,44 @@ class UncertainEffect:
 
 
 def told(
-    intent: EffectIntended, request: Any, answer: Any, attempt: int, vault: Vault
-) -> tuple[FactRecorded, Payloads]:
-    """Return the fact of an effect whose outcome is told in `attempt`, and its artifacts.
+    intent: EffectIntended, request: Any, answer: Any, attempt: int, vault: OfAttempt
+) -> tuple[FactRecorded, Payloads, Mapping[str, str]]:
+    """Return the fact of an effect whose outcome is told in `attempt`, its artifacts, and what its info says.
 
     Raises `UsageError` (`invalid_effect_outcome`) when no call of the namespace could have that response.
     """
     payloads, namespace = Payloads(), namespace_of(intent)
+    info: Mapping[str, str] = {}
     outcome: FactValue | FactError
     if isinstance(answer, NotDone):
         exc = IoOther("the effect is known not to have happened", code=Code.EFFECT_NOT_DONE, retryable=True)
         outcome = FactError(exc.kind, describe(exc, hint=False))
     elif isinstance(answer, Happened):
-        data, _ = vault.response(namespace, request, response_of(namespace, request, answer.response))
-        outcome = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data))
+        data = response_of(namespace, request, answer.response)
+        draft = FactRecorded(
+            intent.key, namespace, intent.request_digest, FactValue(""), intent.state_id, attempt
+        )
+        stored = stored_answer(draft, request, data, vault)
+        info = stored.info
+        outcome = FactValue(add_answer(payloads, stored))
     else:
         raise _no_outcome(f"{answer!r} is neither effect.happened(response) nor effect.not_done()")
     fact = FactRecorded(intent.key, namespace, intent.request_digest, outcome, intent.state_id, attempt)
-    return fact, payloads
+    return fact, payloads, info
+
+
+def stored_answer(draft: FactRecorded, request: Any, data: bytes, vault: OfAttempt) -> Answer:
+    """Return what somebody says an answer is, in canonical bytes, as it is stored."""
+    if isinstance(vault, Vault):
+        return Answer(vault.response(draft.namespace, request, data)[0])
+    return vault.answer(draft, request, canonical.decode(data))
+
+
+def add_answer(payloads: Payloads, answer: Answer) -> str:
+    """Add an answer and its seal to the artifacts of an emission, and return its id."""
+    if answer.seal is not None:
+        payloads.add(ArtifactKind.SECRET_PAYLOAD, answer.seal)
+    return payloads.add(ArtifactKind.FACT_PAYLOAD, answer.data)
 
 
 def namespace_of(intent: EffectIntended) -> str:

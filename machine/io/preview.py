@@ -17,7 +17,7 @@ from machine.io.clock import SLEEP
 from machine.io.live import LiveIo
 from machine.io.scope import Payloads
 from machine.kernel.history import History
-from machine.secrets.handles.vault import SECRET
+from machine.secrets.run_secrets import SECRET
 
 __all__ = ["PreviewEnd", "PreviewIo", "PreviewLog"]
 
@@ -70,6 +70,10 @@ class PreviewLog:
         held = self._payloads.items.get(artifact_id)
         return held[1] if held is not None else self._load(artifact_id)
 
+    def seal(self, key: str) -> bytes | None:
+        """Return nothing: a preview opens nothing."""
+        return b"" if key in self.history.sealed else None
+
     def end(self, effect: Call | None, reason: str = "") -> NoReturn:
         """End the preview. The first end counts, whatever the handler makes of it."""
         self.ended = self.ended or PreviewEnd(effect, reason)
@@ -96,7 +100,8 @@ class PreviewIo(LiveIo):
             log.end(
                 None, f"it asks {call.namespace}, which only a standard read is known to do without effect"
             )
-        return await self._emit(call, await self._perform(transport, call, payloads), payloads)
+        outcome, info = await self._perform(transport, call, payloads)
+        return await self._emit(call, outcome, payloads, info)
 
 
 def _is_safe(call: Call) -> bool:

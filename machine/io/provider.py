@@ -26,12 +26,13 @@ from machine.io.call import Call, path_key
 from machine.io.hand_out import Flight, HandOut
 from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, is_namespace
+from machine.io.sensitive import Sensitive, by_name, parts
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.kernel.reuse import reusable
+from machine.kernel.reuse import answers, sent_alike
 from machine.plan import SideEffects
-from machine.secrets.handles.handle import Secret, handle_text
-from machine.secrets.handles.vault import SECRET
+from machine.secrets.run_secrets import SECRET, AttemptSecrets
+from machine.secrets.stored import Asked
 
 if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
@@ -74,8 +75,8 @@ class IoProvider(ABC):
         return call.namespace
 
     @abstractmethod
-    def _veiled(self, namespace: str, data: bytes) -> bytes:
-        """Return a request's canonical bytes without secrets: what is recorded, compared and matched."""
+    def _asked(self, namespace: str, raw: bytes) -> Asked:
+        """Return a request as it is recorded, compared and matched, given its canonical bytes."""
 
     def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
         """Say whether a call of a state that applies side effects may change the outside."""
@@ -200,14 +201,13 @@ class IoProvider(ABC):
         value: str | None = (await self.call("env", env.env_request(name))).response["value"]
         return value
 
-    async def secret(self, name: str) -> Secret:
-        """Read a secret by name (an environment variable) and return what stands for it, never the value.
+    async def secret(self, name: str) -> str:
+        """Read a secret by name (an environment variable) and return its value, a string whose `repr` does not show it.
 
-        Use it as a string: in a header, a field, an f-string. The value takes its place when the call leaves the
-        process. Raises `IoOther` (`secret_not_set`) when there is none.
+        What is stored has a placeholder for it, which is also what a replay without the key of the store is given.
+        Raises `IoOther` (`secret_not_set`) when there is none.
         """
-        handle = (await self.call(SECRET, secret.secret_request(name))).response
-        return Secret(handle_text(handle["$secret"], handle["mac"]))
+        return secret.secret_of(name, (await self.call(SECRET, secret.secret_request(name))).response)
 
     def httpx_transport(self, **options: Unpack[Options]) -> HttpxTransport:
         """Return a transport for a client of httpx: every request of any library on it is a call of `http`.
@@ -216,7 +216,14 @@ class IoProvider(ABC):
         """
         from machine.io.httpx_transport import HttpxTransport  # noqa: PLC0415 - only those who use it pay for it
 
-        return HttpxTransport(self.call, **options)
+        return HttpxTransport(self.call, self._sensitive, **options)
+
+    def _sensitive(self, message: dict[str, Any]) -> Sensitive:
+        """Return the parts of a request of a client that hold a secret."""
+        vault = self._scope.vault
+        if isinstance(vault, AttemptSecrets):
+            return parts(message, vault.stored("http", canonical.encode(message)))
+        return by_name(message)
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
@@ -232,7 +239,8 @@ class IoProvider(ABC):
             )
         self._check_declared(namespace, request)
         raw = canonical.encode(request)
-        data = self._veiled(namespace, raw)
+        asked = self._asked(namespace, raw)
+        data = asked.data
         if data is not raw:
             request = canonical.decode(data)
         if len(data) > MAX_VALUE_BYTES:
@@ -246,10 +254,11 @@ class IoProvider(ABC):
             key = path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
         else:
             key = str(FactKey(fact_key))
+            scope.vault.refuse_in_key("the fact key", key)
         # in a run that may not go outside nothing leaves, so nothing is intended
         may = self._applies and scope.config.io_mode is not IoMode.REPLAY
         effect = may and self._is_effect(namespace, request, key)
-        call = Call(key, namespace, request, digest, data, effect)
+        call = Call(key, namespace, request, digest, data, effect, raw, asked.mac)
         if effect:
             self._check_one_effect(call)
         return call
@@ -285,7 +294,9 @@ class IoProvider(ABC):
         while (racing := handing.in_flight.get(call.key)) is not None:
             await racing.done.wait()
         self._scope.check_open("called", call.namespace)
-        before = self._before(call)
+        before, refusal = self._before(call), None
+        if isinstance(before, IoOther):
+            before, refusal = None, before
         if before is not None:
             await handing.durable(call)
             return before
@@ -294,7 +305,10 @@ class IoProvider(ABC):
             with flight.scope:
                 seq = None
                 try:
-                    fact = await (self._obtain(call) if value is None else self._record(call, value))
+                    if refusal is not None:
+                        fact = await self._refused_to_repeat(call, refusal)
+                    else:
+                        fact = await (self._obtain(call) if value is None else self._record(call, value))
                     seq = self._scope.log.history.head_seq
                     if value is None:
                         await handing.turn(call)
@@ -310,14 +324,24 @@ class IoProvider(ABC):
         """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""
         await self._handing.end()
 
-    def _before(self, call: Call) -> FactRecorded | None:
-        """Return the fact that already answers a call: the same explicit key, or what an earlier attempt left."""
+    async def _refused_to_repeat(self, call: Call, refusal: IoOther) -> FactRecorded:
+        """Return the fact of an effect that may not be made again; it is in the log when this returns."""
+        del refusal
+        return await self._obtain(call)
+
+    def _before(self, call: Call) -> FactRecorded | IoOther | None:
+        """Return the fact that already answers a call: the same explicit key, or what an earlier attempt left.
+
+        It is an error where the call is an effect that was made, or may have been, and must not be made again.
+        """
         scope = self._scope
         facts = scope.log.history.facts
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             fact, own = facts.get(call.key), (scope.state.id, scope.attempt)
             if fact is None:
                 return None
+            if call.key in scope.log.history.lost:
+                return _lost(call) if call.effect else None
             if not fact.outcome.final and (fact.may_repeat or (fact.state_id, fact.attempt) != own):
                 return None
             if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
@@ -330,23 +354,34 @@ class IoProvider(ABC):
             return fact
         if scope.reads_only:  # how the world stood before the crash is not what it is asked
             return None
+        return self._earlier(call)
+
+    def _earlier(self, call: Call) -> FactRecorded | IoOther | None:
+        """Return what an earlier attempt left as the answer to a call, an error for an effect not to be repeated."""
+        scope, history = self._scope, self._scope.log.history
+        earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
         occurrence = int(call.key.rpartition("/")[2])
-        return reusable(
-            scope.log.history,
-            scope.state.id,
-            call.namespace,
-            call.digest,
-            occurrence,
-            keeps_all=scope.keeps_all,
-        )
+        if call.mac is not None and isinstance(scope.vault, AttemptSecrets):
+            occurrence, ambiguous = scope.vault.occurrence(call.namespace, call.digest, call.mac)
+            alike = sent_alike(history, earlier, call.mac)
+            if call.effect and (ambiguous or (earlier and not alike)):
+                return _ambiguous(call)
+            earlier = alike
+        if occurrence >= len(earlier):
+            return None
+        fact = earlier[occurrence]
+        if fact.key not in history.lost:
+            return fact
+        return _lost(call) if call.effect else None
 
     def _result(self, fact: FactRecorded) -> IoResult:
         match fact.outcome:
             case FactError(kind, info):
                 raise IoError.from_fact(kind, info)
             case FactValue(payload_id):
-                # decoded from the recorded bytes, live as in replay: a live value equals its replayed value
-                value = canonical.decode_stored(payload_id, self._scope.log.load(payload_id))
+                # of the recorded bytes, live as in replay: a live value equals its replayed value
+                log = self._scope.log
+                value = self._scope.vault.value(fact, log.load(payload_id), log)
                 return IoResult(value, fact.key, payload_id)
 
     def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:
@@ -375,3 +410,20 @@ class IoProvider(ABC):
         """Put the intent of an effect into the log, durable before the effect may leave the process."""
         await self._scope.log.emit([self._intent_of(call)], call.payloads())
         await self._scope.log.durable()
+
+
+def _lost(call: Call) -> IoOther:
+    return IoOther(
+        f"the answer of an effect of {call.namespace} held a secret that cannot be opened any more",
+        code=Code.SECRET_UNAVAILABLE,
+        hint="the effect was made and is not made again; start a new run, or fork this one before it",
+    )
+
+
+def _ambiguous(call: Call) -> IoOther:
+    return IoOther(
+        f"two effects of {call.namespace} in this state differ in their secrets only",
+        code=Code.AMBIGUOUS_SECRET,
+        hint="after a crash nobody could tell which was made: give each a fact_key, or read the secrets with "
+        "io.secret under names of their own",
+    )

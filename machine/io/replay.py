@@ -11,13 +11,16 @@ from typing import Any, NoReturn, Protocol
 
 import anyio
 
-from machine.errors import MachineError
+from machine.errors import IoOther, MachineError
 from machine.events import EffectIntended, FactRecorded
 from machine.io.base_transport import AbsentTransport
 from machine.io.call import Call
-from machine.io.provider import VALUE_NAMESPACE, IoProvider
+from machine.io.provider import VALUE_NAMESPACE, IoProvider, IoResult
 from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, Log
+from machine.kernel.reuse import answers
+from machine.secrets.stored import Asked
+from machine.secrets.substitute import SecretNeeded
 
 __all__ = ["Recording", "ReplayIo"]
 
@@ -41,6 +44,10 @@ class Recording(Log, Protocol):
         """Return an error as it was recorded, where it is what the open attempt failed with."""
         ...
 
+    def secret_needed(self, fact: FactRecorded, source: str) -> NoReturn:
+        """Raise: an answer cannot be made without the true value of a secret, which this replay does not have."""
+        ...
+
     @property
     def stall_seconds(self) -> float:
         """How long to wait for a handler before calling it stuck."""
@@ -61,9 +68,11 @@ class ReplayIo(IoProvider):
         super().__init__(scope)
         self._recording = recording
         self._like = like
+        self._reused: dict[tuple[str, str], int] = {}
 
-    def _veiled(self, namespace: str, data: bytes) -> bytes:
-        return self._like(namespace, data, self._scope.vault.request(namespace, data))
+    def _asked(self, namespace: str, raw: bytes) -> Asked:
+        asked = self._scope.vault.asked(namespace, raw)
+        return Asked(self._like(namespace, raw, asked.data), asked.mac)
 
     def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
         del namespace, request  # it is one that was one when it was recorded, whatever a transport says today
@@ -93,6 +102,21 @@ class ReplayIo(IoProvider):
         # an intent as old as the format names none
         return call.namespace if intent is None or intent.namespace is not None else None
 
+    def _earlier(self, call: Call) -> FactRecorded | IoOther | None:
+        if call.data == call.raw and b"secret" not in call.data:
+            return super()._earlier(call)
+        if self._recording.fact(call.key) is not None:
+            return None  # which the recording did not find among earlier ones, by what only the key can tell
+        found = super()._earlier(call)
+        if found is not None or call.mac is not None:
+            return found
+        # without the key those that were made again are left out by the recording alone
+        scope, place = self._scope, (call.namespace, call.digest)
+        earlier = answers(scope.log.history, scope.state.id, *place, keeps_all=scope.keeps_all)
+        at = self._reused.get(place, 0)
+        self._reused[place] = at + 1
+        return earlier[at] if at < len(earlier) else None
+
     async def _obtain(self, call: Call) -> FactRecorded:
         fact = self._recording.fact(call.key)
         if fact is None and call.namespace != VALUE_NAMESPACE and not call.effect:
@@ -116,6 +140,12 @@ class ReplayIo(IoProvider):
                 await self._recording.emit([fact])
             raise
         self._recording.not_given_up(fact)
+
+    def _result(self, fact: FactRecorded) -> IoResult:
+        try:
+            return super()._result(fact)
+        except SecretNeeded as exc:
+            self._recording.secret_needed(fact, exc.source)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         del value  # the recorded one counts

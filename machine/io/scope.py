@@ -15,15 +15,15 @@ from anyio.lowlevel import checkpoint
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
-from machine.errors import Code, StateError
+from machine.errors import Code, Corruption, NotFound, StateError
 from machine.events import Event
 from machine.io.begun_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.plan import PlanState, SideEffects
-from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfAttempt
 
-__all__ = ["AttemptScope", "Log", "Payloads", "Quiet", "Timers"]
+__all__ = ["AttemptScope", "Log", "Payloads", "Quiet", "Timers", "stored_seal"]
 
 QUIET_ROUNDS = 16
 """Turns of the event loop that a handler is given to settle before the next outcome is handed to it."""
@@ -79,6 +79,18 @@ class Log(Protocol):
     def load(self, artifact_id: str) -> bytes:
         """Return an artifact's bytes, whether or not they have reached the store yet."""
         ...
+
+    def seal(self, key: str) -> bytes | None:
+        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        ...
+
+
+def stored_seal(load: Callable[[str], bytes], artifact_id: str) -> bytes:
+    """Return what was sealed beside a fact, empty where that is not there or not what it was: it is no damage."""
+    try:
+        return load(artifact_id)
+    except (NotFound, Corruption):
+        return b""
 
 
 def running_tasks() -> set[Any]:
@@ -138,7 +150,7 @@ class AttemptScope:
     catalogue: Catalogue
     idempotency_key: str | None
     quiet: Quiet
-    vault: Vault
+    vault: OfAttempt
     closed: bool = False
     ending: bool = False
     """True while the calls that the handler left in flight are given up."""

@@ -1,7 +1,7 @@
-"""Secrets as calls that are recorded: by their names. Their values stay in the vault of the process.
+"""Secrets as calls that are recorded: by their names, with placeholders in what is stored.
 
-The transport here is the only place where a value is read. It must never answer anybody but `io.live`, which has
-the vault take the value in before anything is recorded.
+The transport here is the only place where a value is read. It must never answer anybody but `io.live`, which replaces
+the value before anything is recorded.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, IoOther
-from machine.events import FactValue
+from machine.events import FactRecorded, FactValue
 from machine.io.base_transport import BaseTransport
+from machine.io.call import Call
 from machine.io.scope import AttemptScope
 from machine.io.wire import checked_text, field, refusal
-from machine.secrets.handles.handle import MARK
-from machine.secrets.handles.vault import SECRET
+from machine.secrets.handles.handle import MARK, Handle, handle_text
+from machine.secrets.handles.vault import Vault
+from machine.secrets.run_secrets import SECRET
+from machine.secrets.secret import Secret
+from machine.secrets.stored import Answer
 
-__all__ = ["SecretTransport", "secret_request", "sendable", "taken_in"]
+__all__ = ["SecretTransport", "answered", "given", "secret_of", "secret_request", "sendable"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -50,12 +54,40 @@ class SecretTransport(BaseTransport):
         return {"value": os.environ.get(secret_request(field(request, "name", str))["name"])}
 
 
-def taken_in(scope: AttemptScope, request: Any, response: Any, mac: str | None = None) -> bytes:
-    """Give what was read to the vault and return the canonical bytes of its handle.
+def secret_of(name: str, response: Any) -> str:
+    """Return what `io.secret` returns for the response of its call: in format 1 the text of a handle."""
+    if MARK in response:
+        return Handle(handle_text(response[MARK], response["mac"]))
+    return Secret.of(name, response["value"])
+
+
+def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: Any) -> Answer:
+    """Return what a transport answered as it is stored; `draft` is its fact without the outcome.
 
     Raises `IoOther`: `secret_not_set` when there is no such secret, `io_transport_failed` when it is no text.
     """
-    name = request["name"]
+    vault = scope.vault
+    read = _checked(request["name"], response) if draft.namespace == SECRET else None
+    if isinstance(vault, Vault):
+        if read is not None:
+            return Answer(vault.read(request["name"], read).encode())
+        data, gone = vault.response(draft.namespace, request, canonical.encode(response))
+        return Answer(data, gone=gone)
+    if read is not None:
+        return vault.answer(draft, request, {"value": read}, sure=request["name"])
+    return vault.answer(draft, request, response)
+
+
+def given(scope: AttemptScope, draft: FactRecorded, data: bytes) -> Answer:
+    """Return a value that the handler itself gives, as it is stored."""
+    vault = scope.vault
+    if isinstance(vault, Vault):
+        return Answer(vault.response(draft.namespace, None, data, outside=False)[0])
+    return vault.answer(draft, None, canonical.decode(data))
+
+
+def _checked(name: str, response: Any) -> str:
+    """Return the value of a secret that a transport answered with."""
     value = response.get("value") if isinstance(response, dict) else None
     if not value:
         raise IoOther(
@@ -72,26 +104,30 @@ def taken_in(scope: AttemptScope, request: Any, response: Any, mac: str | None =
             code=Code.IO_TRANSPORT_FAILED,
             details={"name": name},
         ) from None
-    return scope.vault.read(name, value, mac).encode()
+    return str(value)
 
 
-async def sendable(scope: AttemptScope, data: bytes) -> Any:
-    """Return a request with the values of its secrets, those read by an earlier process read again.
+async def sendable(scope: AttemptScope, call: Call) -> Any:
+    """Return a request as it leaves the process.
 
-    Raises `IoOther` (`secret_unavailable`) for a handle whose value is gone with the process that knew it.
+    In format 1 the values of its secrets take the places of their handles, those read by an earlier process read
+    again. Raises `IoOther` (`secret_unavailable`) for a handle whose value is gone with the process that knew it.
     """
-    for name, mac in scope.vault.unknown(data):
-        if not await _read_again(scope, name, mac):
+    vault = scope.vault
+    if not isinstance(vault, Vault):
+        return vault.outgoing(call.raw)
+    for name, mac in vault.unknown(call.data):
+        if not await _read_again(scope, vault, name, mac):
             raise IoOther(
                 f"the value of the secret {name!r} is not known to this process",
                 code=Code.SECRET_UNAVAILABLE,
                 details={"name": name},
                 hint="ask for it again in the state that uses it, or start a new run",
             )
-    return scope.vault.restored(data)
+    return vault.restored(call.data)
 
 
-async def _read_again(scope: AttemptScope, name: str, mac: str) -> bool:
+async def _read_again(scope: AttemptScope, vault: Vault, name: str, mac: str) -> bool:
     """Read a secret that an earlier process of this run read, and say whether there was one of that handle."""
     transport = scope.transport(SECRET)
     for fact in scope.log.history.facts.values() if transport is not None else ():
@@ -102,6 +138,6 @@ async def _read_again(scope: AttemptScope, name: str, mac: str) -> bool:
         if canonical.decode_stored(payload_id, scope.log.load(payload_id)) == {MARK: name, "mac": mac}:
             assert transport is not None
             request = secret_request(name)
-            taken_in(scope, request, await transport.perform(SECRET, request), mac)
+            vault.read(name, _checked(name, await transport.perform(SECRET, request)), mac)
             return True
     return False

@@ -16,7 +16,7 @@ from machine.errors import Code, Transport
 from machine.io.http_message import bare_url, public_url
 from machine.secrets.names import HEADERS
 
-__all__ = ["Sensitive", "by_name", "origin_of", "refused_redirect", "sensitive"]
+__all__ = ["Sensitive", "by_name", "origin_of", "parts", "refused_redirect", "sensitive"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -52,6 +52,15 @@ def origin_of(url: _Url) -> tuple[str, str, int | None]:
 def by_name(request: Mapping[str, Any]) -> Sensitive:
     """Return the parts of an `http` request that hold a secret by the names of its headers alone."""
     return Sensitive(HEADERS & request.get("headers", {}).keys())
+
+
+def parts(request: Mapping[str, Any], stored: Mapping[str, Any]) -> Sensitive:
+    """Return the parts of an `http` request that hold a secret: those that are stored otherwise."""
+    headers, kept = request.get("headers") or {}, stored.get("headers") or {}
+    return Sensitive(
+        frozenset(name.lower() for name, value in headers.items() if kept.get(name) != value),
+        any(request.get(name) != stored.get(name) for name in ("body", "json")),
+    )
 
 
 def refused_redirect(method: str, url: str, to: str) -> Transport:

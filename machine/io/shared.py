@@ -6,14 +6,16 @@ effect that is in the shared past is never sent again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from machine.errors import Code, IoOther
 from machine.events import FactError, FactRecorded
 from machine.failures import describe
 from machine.io.call import Call
-from machine.io.live import LiveIo
+from machine.io.live import LiveIo, info_of
 from machine.io.scope import AttemptScope, Payloads
+from machine.kernel.history import SECRET_PAYLOAD
 
 __all__ = ["Past", "SharedIo"]
 
@@ -23,6 +25,10 @@ class Past(Protocol):
 
     def answer(self, call: Call, state_id: str, *, keeps_all: bool) -> tuple[int, FactRecorded] | None:
         """Return the fact that answers a call, and its seq in the shared past; None when there is none."""
+        ...
+
+    def sealed(self, seq: int) -> str | None:
+        """Return the artifact of what was sealed beside the fact at a seq, None when nothing was."""
         ...
 
     def was_effect(self, key: str) -> bool:
@@ -61,7 +67,9 @@ class SharedIo(LiveIo):
         if found is None:
             return None
         seq, shared = found
-        fact = await self._settled(call, self._fact_of(call, shared.outcome), call.payloads())
+        seal_id = self._past.sealed(seq)
+        info = {} if seal_id is None else {SECRET_PAYLOAD: seal_id}
+        fact = await self._settled(call, self._fact_of(call, shared.outcome), call.payloads(), info)
         self._past.took(seq, self._scope.log.history.head_seq)
         return fact
 
@@ -87,8 +95,10 @@ class SharedIo(LiveIo):
         fact = self._fact_of(call, FactError(exc.kind, describe(exc, hint=False)))
         return await self._settled(call, fact, call.payloads())
 
-    async def _settled(self, call: Call, fact: FactRecorded, payloads: Payloads) -> FactRecorded:
+    async def _settled(
+        self, call: Call, fact: FactRecorded, payloads: Payloads, info: Mapping[str, str] | None = None
+    ) -> FactRecorded:
         """Record a fact that nothing left the process for: an effect with its intent, so that none is uncertain."""
         intents = [self._intent_of(call)] if call.effect else []
-        await self._scope.log.emit([*intents, fact], payloads)
+        await self._scope.log.emit([*intents, fact], payloads, info_of(call, info))
         return fact

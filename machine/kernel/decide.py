@@ -16,6 +16,7 @@ from machine.kernel.decisions import (
     Decision,
     Done,
     EnterState,
+    LoseSecrets,
     RecoverOrphan,
     ResumeRun,
     StartRun,
@@ -52,11 +53,13 @@ def decide(
     cancel: bool = False,
     failed: ErrorInfo | None = None,
     limited: bool = True,
+    secrets_lost: bool = False,
     schedule: Schedule | None = None,
 ) -> Decision:
     """Return the next decision for a run; `cancel` when it has been asked to end cancelled.
 
     `failed` says why it cannot go on, where that is no attempt's failure: it ends when no attempt is being made.
+    `secrets_lost` says that the driver cannot open the true values of some of its facts.
     `limited` is false where limits are not looked at: a replay does what the recording did.
     A run whose states run side by side needs a `schedule`. Constant time, whatever the number of states, unless the
     plan has changed under the run.
@@ -74,6 +77,8 @@ def decide(
         return Done(history.status)
     if plan.plan_id != history.plan_id:
         return ChangePlan(plan.plan_id, history.status is RunStatus.SUSPENDED)
+    if secrets_lost:
+        return LoseSecrets(history.status is RunStatus.SUSPENDED)
     if history.status is RunStatus.SUSPENDED:
         return ResumeRun()
     if schedule is not None:

@@ -17,6 +17,7 @@ __all__ = [
     "Decision",
     "Done",
     "EnterState",
+    "LoseSecrets",
     "RecoverOrphan",
     "ResumeRun",
     "ScheduleRetry",
@@ -91,6 +92,13 @@ class ChangePlan:
 
 
 @attrs.frozen
+class LoseSecrets:
+    """Go on without the true values of what was sealed so far, which the driver cannot open."""
+
+    suspended: bool
+
+
+@attrs.frozen
 class AwaitAttempts:
     """Nothing can be begun before one of the attempts that are being made has ended."""
 
@@ -120,6 +128,7 @@ Decision: TypeAlias = (
     | SuspendRun
     | ResumeRun
     | ChangePlan
+    | LoseSecrets
     | AwaitAttempts
     | CompleteRun
     | Done

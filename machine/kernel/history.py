@@ -29,6 +29,7 @@ from machine.events import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    SecretWait,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -39,7 +40,22 @@ from machine.failure_info import read_causes, read_wait
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
 
-__all__ = ["COPIED", "History", "OpenAttempt", "StateHistory", "StateStatus", "fold"]
+__all__ = [
+    "COPIED",
+    "REQUEST_MAC",
+    "SECRET_PAYLOAD",
+    "History",
+    "OpenAttempt",
+    "StateHistory",
+    "StateStatus",
+    "fold",
+]
+
+SECRET_PAYLOAD: Final = "secret_payload_id"
+"""Where the info of a fact names the artifact of the true values that its payload has placeholders for."""
+
+REQUEST_MAC: Final = "request_mac"
+"""Where the info of a fact has the keyed hash of its request as it was sent, if that held a secret."""
 
 COPIED: Final = "copied"
 """Where the info of a cut attempt says that a fork copied it: it is its parent's driver that died."""
@@ -71,6 +87,12 @@ class History:
     facts: dict[str, FactRecorded] = attrs.field(factory=dict)
     successes: dict[tuple[str, str, str], list[FactRecorded]] = attrs.field(factory=dict)
     """Final outcomes in order, by state, namespace and request digest."""
+    sealed: dict[str, str] = attrs.field(factory=dict)
+    """The artifacts of the true values of facts that have any, by the key of the fact."""
+    request_macs: dict[str, str] = attrs.field(factory=dict)
+    """The keyed hashes of requests that held a secret, by the key of the fact."""
+    lost: set[str] = attrs.field(factory=set)
+    """The keys of facts whose true values a later driver could not open: they answer no call any more."""
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # intended, without outcome, by key
     sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
     """The request digest of the first effect intended, by state, namespace and idempotency key."""
@@ -271,13 +293,14 @@ class History:
         before = self.facts.get(event.key)
         # a value is single-assignment for the run; an error only for its attempt, so that a retry may try again
         if before is not None and (
-            before.outcome.final
+            (before.outcome.final and event.key not in self.lost)
             or (
                 (before.state_id, before.attempt) == (event.state_id, event.attempt) and not before.may_repeat
             )
         ):
             raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
         self.facts[event.key] = event
+        self._note_secrets(entry, event.key)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
@@ -287,6 +310,14 @@ class History:
         # a call that was given up may have happened all the same
         if not event.given_up:
             self.uncertain.pop(event.key, None)
+
+    def _note_secrets(self, entry: Entry, key: str) -> None:
+        self.lost.discard(key)
+        for name, known in ((SECRET_PAYLOAD, self.sealed), (REQUEST_MAC, self.request_macs)):
+            if isinstance(text := entry.info.get(name), str):
+                known[key] = text
+            elif known:
+                known.pop(key, None)
 
     def _intend(self, entry: Entry, event: EffectIntended) -> None:
         seq = entry.seq
@@ -327,12 +358,15 @@ class History:
 
     def _resume(self, entry: Entry, event: RunResumed) -> None:
         seq = entry.seq
-        if [wait for wait in self.unanswered if wait != PlanWait(event.plan_id or "")]:
+        said = SecretWait() if event.secrets_lost else PlanWait(event.plan_id or "")
+        if [wait for wait in self.unanswered if wait != said]:
             raise LogError(
                 seq, "the run goes on before it was told what it waits for", code=Code.LOG_SUSPENDED
             )
         self._become(seq, RunStatus.RUNNING)
         self.waits = ()
+        if event.secrets_lost:
+            self.lost |= self.sealed.keys()
         if event.plan_id is not None:
             self.plan_id, self.replanned = event.plan_id, True
             for state_id in self.stopped:  # another plan may have them follow others

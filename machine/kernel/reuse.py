@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from machine.events import FactRecorded
 from machine.kernel.history import History
 
-__all__ = ["reusable"]
+__all__ = ["answers", "sent_alike"]
 
 
-def reusable(
-    history: History, state_id: str, namespace: str, digest: str, occurrence: int, *, keeps_all: bool
-) -> FactRecorded | None:
-    """Return the fact of an earlier attempt that answers a call of the open attempt, None when none does.
+def answers(
+    history: History, state_id: str, namespace: str, digest: str, *, keeps_all: bool
+) -> Sequence[FactRecorded]:
+    """Return the facts of earlier attempts that answer the calls of the open attempt with a request, in order.
 
     The n-th call with a request is answered by the n-th success there was: what failed before it is no
     reason to do it again. `keeps_all` is true for a state that applies side effects: it reuses the facts of
@@ -20,10 +22,21 @@ def reusable(
     state = history.states[state_id]
     first = 0 if keeps_all else state.fresh_from
     if first == state.attempts - 1:
-        return None  # there is no earlier attempt to look into, however many calls this one has made
-    earlier = [
+        return ()  # there is no earlier attempt to look into, however many calls this one has made
+    return [
         fact
         for fact in history.successes.get((state_id, namespace, digest), ())
         if (made_in := fact.made_in) is not None and first <= made_in < state.attempts - 1
     ]
-    return earlier[occurrence] if occurrence < len(earlier) else None
+
+
+def sent_alike(history: History, facts: Sequence[FactRecorded], mac: str) -> Sequence[FactRecorded]:
+    """Return those of some facts whose request was the same in its secrets too, by the keyed hash of it.
+
+    Hashes of another key tell nothing: where all that there are could be of one request, they are taken to be.
+    """
+    key = mac.partition(":")[0]
+    macs = [history.request_macs.get(fact.key, "") for fact in facts]
+    if not any(known.partition(":")[0] == key for known in macs):
+        return facts if len(set(macs)) == 1 else ()
+    return [fact for fact, known in zip(facts, macs, strict=True) if known == mac]

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from machine.events import Entry, Event, PlanWait, RunCompleted, RunResumed, RunStarted, RunSuspended
+from machine.events import (
+    Entry,
+    Event,
+    PlanWait,
+    RunCompleted,
+    RunResumed,
+    RunStarted,
+    RunSuspended,
+    SecretWait,
+)
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
@@ -12,17 +22,26 @@ from machine.stores.base import Store
 __all__ = ["asked", "graphs_of"]
 
 
-def asked(event: Event | None) -> tuple[str | None, bool]:
-    """Return the plan that a run was to go on with, and whether it was to end cancelled, when `event` came next."""
+class Asked(NamedTuple):
+    """The plan that a run was to go on with, whether it was to end cancelled, and whether secrets were lost to it."""
+
+    plan_id: str | None = None
+    cancel: bool = False
+    secrets_lost: bool = False
+
+
+def asked(event: Event | None) -> Asked:
+    """Return what had been asked of a run when `event` came next."""
     match event:
         case RunSuspended(waits):
-            return next((wait.plan_id for wait in waits if isinstance(wait, PlanWait)), None), False
+            plan_id = next((wait.plan_id for wait in waits if isinstance(wait, PlanWait)), None)
+            return Asked(plan_id, secrets_lost=SecretWait() in waits)
         case RunResumed(plan_id=plan_id):
-            return plan_id, False
+            return Asked(plan_id, secrets_lost=bool(event.secrets_lost))
         case RunCompleted(status):
-            return None, status == RunStatus.CANCELLED
+            return Asked(cancel=status == RunStatus.CANCELLED)
         case _:
-            return None, False
+            return Asked()
 
 
 def graphs_of(graph: Graph, recorded: Sequence[Entry], store: Store) -> tuple[Graph, Mapping[str, Graph]]:

@@ -99,6 +99,16 @@ class Differences:
             now=self._call(fact),
         )
 
+    def secret_needed(self, entry: Entry, fact: FactRecorded, source: str) -> Divergence:
+        """Return the divergence of an answer that cannot be made without the true value of a secret."""
+        return Divergence(
+            kind=DivergenceKind.SECRET_NEEDED,
+            seq=entry.seq,
+            summary=f"the answer of {fact.namespace} holds the secret {source}, which is no text and which nothing "
+            "can stand for; replay it where the key of its store is",
+            recorded=codec.event_to_json(fact),
+        )
+
     def undeclared(self, what: Undeclared, seq: int) -> Divergence:
         """Return the divergence of a handler that was about to reach or change the outside without `io`."""
         remedy = what.remedy.removesuffix(SETTING)
@@ -143,7 +153,7 @@ class Differences:
         if isinstance(event, StateCompleted) and isinstance(recorded, StateCompleted):
             return self._snapshots(entry.seq, recorded.context_snapshot_id, event.context_snapshot_id)
         kind = DivergenceKind.EVENT_DIFFERS
-        if asked(recorded)[0] is not None:
+        if asked(recorded).plan_id is not None:
             kind = DivergenceKind.PLAN_CHANGED
             summary = "the recording goes on with another plan here, which is not the one of this replay"
         elif isinstance(event, RunCompleted) and not isinstance(recorded, RunCompleted):

@@ -34,6 +34,7 @@ class DivergenceKind(StrEnum):
     PLAN_CHANGED = "plan_changed"
     CORRUPT = "corrupt"
     UNDECLARED_IO = "undeclared_io"
+    SECRET_NEEDED = "secret_needed"
 
 
 class Cause(StrEnum):

@@ -26,6 +26,7 @@ from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult, Watched, check_store, drive, refuse_used
+from machine.engine.secrets import inheriting, secrets_of
 from machine.errors import Code, UsageError
 from machine.events import (
     ArtifactKind,
@@ -39,13 +40,12 @@ from machine.events import (
 from machine.ids import RunId
 from machine.io.scope import Payloads
 from machine.io.transport import Transports
-from machine.kernel.history import History, fold
+from machine.kernel.history import SECRET_PAYLOAD, History, fold
 from machine.kernel.serial import one_after_another
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
 from machine.replay.paranoid import SecondRun
 from machine.replay.recording import Walked, led_to, sound_parts
-from machine.secrets.handles.vault import Vault
 from machine.stores.base import Store
 
 __all__ = ["ForkResult", "ForkedFact", "fork"]
@@ -130,16 +130,20 @@ async def fork(
     check_plan(source, plan.graph, history, allow_change=True)
     provided = Provided.of(plan, transports, catalogue)
     watched = Watched(provided, reporter or Reporter(), SecondRun, lease_ms_of(lease))
-    config = reading.manifest_of(source, started).run_config
+    manifest = reading.manifest_of(source, started)
     payloads = Payloads()
-    vault = Vault(config.secrets, store.secret_key())
+    secrets = secrets_of(store, chosen, manifest)
     walked: Walked = {}
     known: set[tuple[str, str]] = set()
     for entry in shared:  # before anything is written: the fork is not to begin damaged
         for _ in sound_parts(entry, source.get, walked, known):
             pass
-    replaced = overridden(entries, at, set_facts or {}, load=source.get, vault=vault, payloads=payloads)
+    refuse_used(store, chosen)
     watched.provided.check(first, history, source.get, "fork")
+    with inheriting(source, run_id, store, chosen, history):
+        replaced = overridden(
+            entries, at, set_facts or {}, load=source.get, vault=secrets.attempt(), payloads=payloads
+        )
     prefix, past = _parted(shared, replaced, plan.graph, store)
     if source is not store:
         _bring(shared, source, store, payloads)
@@ -159,10 +163,17 @@ async def fork(
         log.copy([prefix[0]._replace(info=info), *prefix[1:]], payloads)
         log.flush()
 
-    refuse_used(store, chosen)
     with Keeper(store, chosen, watched.lease_ms) as keeper:
         result = await drive(
-            plan.graph, store, keeper, watched, config=config, history=History(), past=past, begin=begin
+            plan.graph,
+            store,
+            keeper,
+            watched,
+            manifest=manifest,
+            history=History(),
+            past=past,
+            begin=begin,
+            secrets=secrets,
         )
     copied = {seq: entry.seq for seq, entry in enumerate(prefix, 1)} | (
         past.copied if past is not None else {}
@@ -235,6 +246,9 @@ def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Paylo
     """Add to `payloads` what the shared events lead to and the store does not have."""
     walked: Walked = {}
     for entry in shared:
+        seal_id = entry.info.get(SECRET_PAYLOAD)
+        if isinstance(seal_id, str) and source.exists(seal_id):
+            payloads.items[seal_id] = ArtifactKind.SECRET_PAYLOAD, source.get(seal_id)
         for artifact_id, kind in led_to(entry, source.get, walked):
             if artifact_id not in payloads.items and not store.exists(artifact_id):
                 payloads.items[artifact_id] = kind, source.get(artifact_id)

@@ -28,7 +28,7 @@ from machine.events import (
     StateFailed,
 )
 from machine.io.call import Call
-from machine.io.scope import AttemptScope, Payloads, Timers
+from machine.io.scope import AttemptScope, Payloads, Timers, stored_seal
 from machine.io.undeclared import Undeclared
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
@@ -99,13 +99,14 @@ class ReplayLog:
         while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
             self._take_to(self._at + 1)
         event = self._next()
-        plan_id, cancel = asked(event)
-        if plan_id:
-            graph = self._graphs.get(plan_id, graph)
+        said = asked(event)
+        if said.plan_id:
+            graph = self._graphs.get(said.plan_id, graph)
         error = event.error if isinstance(event, RunCompleted) else None
         failed = error if error is not None and error.code == Code.TASK_LEFT_BEHIND else None
         limited = error is not None and error.code == Code.RECOVERY_LIMIT
-        return Outside(graph, cancel, getattr(event, "state_id", None), failed, limited)
+        prefer = getattr(event, "state_id", None)
+        return Outside(graph, said.cancel, prefer, failed, limited, said.secrets_lost)
 
     def _next(self) -> Event | None:
         return self._recorded[self._at].event if self._at < len(self._recorded) else None
@@ -203,6 +204,11 @@ class ReplayLog:
             self._damage = exc
             raise
 
+    def seal(self, key: str) -> bytes | None:
+        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        artifact_id = self.history.sealed.get(key)
+        return None if artifact_id is None else stored_seal(self._load, artifact_id)
+
     def fact(self, key: str) -> FactRecorded | None:
         """Return the fact the open attempt recorded under a key."""
         left = self._facts.get(key)
@@ -244,6 +250,11 @@ class ReplayLog:
         """Raise: the handler waits for a call that it had cancelled when it was recorded."""
         entry = next(entry for entry in self._recorded[self._at : self._end] if entry.event == fact)
         self._diverge(self._differences.not_given_up(entry, fact))
+
+    def secret_needed(self, fact: FactRecorded, source: str) -> NoReturn:
+        """Raise: an answer cannot be made without the true value of a secret, which this replay does not have."""
+        entry = next(entry for entry in reversed(self._recorded[: self._at]) if entry.event == fact)
+        self._diverge(self._differences.secret_needed(entry, fact, source))
 
     @property
     def stall_seconds(self) -> float:

@@ -31,6 +31,9 @@ from machine.replay.log import ReplayLog
 from machine.replay.recording import check_run
 from machine.replay.replay_recorder import recorder_of
 from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfRun
+from machine.secrets.run_secrets import Keys, RunSecrets
+from machine.secrets.store_key import open_keys
 from machine.stores.base import Store
 
 __all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "replay_in", "reproduce"]
@@ -50,6 +53,8 @@ class ReplayResult:
     events: int
     status: str
     divergence: Divergence | None = None
+    secrets: str | None = None
+    """Whether the true values of its secrets were opened: `opened`, `placeholders`, `some_opened`, None without any."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
@@ -60,6 +65,7 @@ class ReplayResult:
             "events": self.events,
             "status": self.status,
             "divergence": self.divergence.to_json() if self.divergence else None,
+            "secrets": self.secrets,
         }
 
 
@@ -77,6 +83,8 @@ class Recorded:
     config: RunConfig
     built: BuildProvenance | None
     blocks: list[list[Entry]]
+    keys: Keys | None = None
+    """What opens its secrets, where that is known."""
     touches: bool = False
     """Whether handlers may do to the outside again what they do without `io`: this very replay was told so."""
 
@@ -113,7 +121,7 @@ class Recorded:
             entries = [entry for place in order or range(len(blocks)) for entry in blocks[place]]
         built = reading.provenance_of(store, first)
         touches = undeclared_io is not None and config.undeclared_io is UndeclaredIo.ALLOW
-        return cls(run_id, entries, started, manifest, config, built, blocks, touches)
+        return cls(run_id, entries, started, manifest, config, built, blocks, open_keys(store), touches)
 
 
 async def replay(
@@ -166,13 +174,15 @@ async def replay_in(
     log = ReplayLog([], store.get, reporter.entry)
     divergence: Divergence | None = None
     built: BuildProvenance | None = None
+    secrets: OfRun | None = None
     try:
         recording = Recorded.of(store, run_id, graph, undeclared_io, order)
         built = recording.built
         first_graph, graphs = graphs_of(graph, recording.entries, store)
         log = ReplayLog(recording.entries, store.get, reporter.entry, graphs)
         reporter.starting(run_id, graph)
-        await reproduce(recording, first_graph, log, provided=provided, reporter=reporter)
+        secrets = secrets_for(recording, log)
+        await reproduce(recording, first_graph, log, provided=provided, reporter=reporter, secrets=secrets)
         divergence = log.divergence  # of what a handler left behind, which nobody waits for
     except Diverged as exc:
         divergence = _damage(store, run_id) or exc.divergence
@@ -189,6 +199,7 @@ async def replay_in(
         events=log.history.head_seq,
         status=log.history.status.value,
         divergence=divergence,
+        secrets=secrets.told if isinstance(secrets, RunSecrets) else None,
     )
 
 
@@ -219,8 +230,12 @@ async def reproduce(
     *,
     provided: Provided,
     reporter: Reporter,
+    secrets: OfRun | None = None,
 ) -> None:
-    """Drive a run over its recording from where `log` stands. Raises `Diverged` where it differs."""
+    """Drive a run over its recording from where `log` stands. Raises `Diverged` where it differs.
+
+    `secrets` is what is known of those of the recording, None to find that out.
+    """
     config, first = recording.config, recording.entries[0]
     try:
         await Run(
@@ -233,12 +248,20 @@ async def reproduce(
             catalogue=provided.catalogue,
             reporter=reporter,
             live=False,
-            vault=Vault(config.secrets, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT)),
+            vault=secrets or secrets_for(recording, log),
             opening=opening_of(graph, recording.manifest),
             refuse=None if recording.touches else log.refused,
         ).drive()
     except RecordingEnds:
         return
+
+
+def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
+    """Return what a replay knows of secrets, by the rules of the format of its recording."""
+    policy = recording.config.secrets
+    if recording.manifest.secret_format == 1:
+        return Vault(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
+    return RunSecrets(policy, recording.run_id, recording.keys, live=False, refuses=log.requests.failed_with)
 
 
 def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:

@@ -14,6 +14,7 @@ import attrs
 from machine import canonical
 from machine.errors import ErrorInfo, MachineError
 from machine.events import Event, FactRecorded, StateFailed
+from machine.secrets import placeholder
 from machine.secrets.handles.handle import has_handle, macs, stripped, with_macs
 
 __all__ = ["RecordedRequests"]
@@ -24,6 +25,9 @@ _ANY_HANDLE: Final = re.compile(
     rb'|\{(?P<slashes>\\+)"\$secret(?P=slashes)":(?P=slashes)"' + _NAME + rb"(?P=slashes)\","
     rb'(?P=slashes)"mac(?P=slashes)":(?P=slashes)"[0-9a-f]{32}(?P=slashes)"\}'
     rb"|%7B%22%24secret%22%3A%22" + _NAME + rb"%22%2C%22mac%22%3A%22[0-9a-f]{32}%22%7D"
+)
+_ANY_PLACEHOLDER: Final = re.compile(
+    rb'(?P<object>\{"\$secret":"' + _NAME + rb'"(?:,"type":"[a-z]+")?\})|' + placeholder.TEXT.pattern.encode()
 )
 _EMPTY_QUERY: Final = re.compile(rb'("url":"[^"\\]*)\?(?=")')
 _TEXT: Final = rb'(?:[^"\\]|\\.)*?'
@@ -73,7 +77,7 @@ class RecordedRequests:
     @staticmethod
     def same(recorded: bytes, now: bytes) -> bool:
         """Say whether two events differ at most where the recorded one has the handle of a secret."""
-        return has_handle(recorded) and _shape(recorded).fullmatch(now) is not None
+        return _has_secret(recorded) and _shape(recorded).fullmatch(now) is not None
 
     def _add(self, fact: FactRecorded) -> None:
         known = self._digests.setdefault(fact.namespace, set())
@@ -123,15 +127,19 @@ class RecordedRequests:
         found = self._secret.setdefault(namespace, [])
         for digest in self._unread.pop(namespace, ()):
             data = self._load(digest)
-            if has_handle(data):
+            if _has_secret(data):
                 found.append(_Recorded(data, stripped(data), tuple(macs(data)), _shape(data)))
         return found
+
+
+def _has_secret(data: bytes) -> bool:
+    return has_handle(data) or b"__secret_" in data
 
 
 def _shape(data: bytes) -> re.Pattern[bytes]:
     """Return a pattern of the request with any text where it holds a secret."""
     parts, at = [], 0
-    for found in _ANY_HANDLE.finditer(data):
+    for found in (_ANY_PLACEHOLDER if b'"mac' not in data else _ANY_HANDLE).finditer(data):
         parts.append(re.escape(data[at : found.start()]))
         parts.append(rb'(?:"' + _TEXT + rb'"|' + re.escape(found[0]) + rb")" if found["object"] else _TEXT)
         at = found.end()

@@ -7,13 +7,15 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
+import attrs
+
 from machine.secrets.encodings import Forms, forms_of, is_plain
 from machine.secrets.marks import Marked, Span
 from machine.secrets.placeholder import text_of
 
 __all__ = ["Known"]
 
-_RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}+={0,2}")
+_RUN: Final = re.compile(r"(?:[A-Za-z0-9+/_-]|%2[BbFf])++(?:=|%3[Dd]){0,2}")
 
 
 class _Value(NamedTuple):
@@ -22,6 +24,7 @@ class _Value(NamedTuple):
     forms: Forms
 
 
+@attrs.define(eq=False)
 class Known:
     """The secret values that an attempt has seen, each under the name of its source.
 
@@ -29,10 +32,9 @@ class Known:
     with the true values.
     """
 
-    def __init__(self, before: Known | None = None) -> None:
-        self._values: dict[str, _Value] = dict(before._values) if before else {}
-        self._plain: dict[str, str] = dict(before._plain) if before else {}
-        self._sources: set[str] = set(before._sources) if before else set()
+    _values: dict[str, _Value] = attrs.field(factory=dict)
+    _plain: dict[str, str] = attrs.field(factory=dict)
+    _sources: set[str] = attrs.field(factory=set)
 
     def __bool__(self) -> bool:
         return bool(self._values or self._plain)
@@ -44,7 +46,7 @@ class Known:
 
     def copy(self) -> Known:
         """Return a `Known` of its own that knows the same."""
-        return Known(self)
+        return Known(dict(self._values), dict(self._plain), set(self._sources))
 
     def learn(self, source: str, value: str, *, sure: bool) -> None:
         """Remember a value; `sure` says that a program or a policy called it a secret.
@@ -69,6 +71,11 @@ class Known:
         if found is not None:
             return found.source
         return self._plain.get(value) if plain else None
+
+    def values_of(self, source: str) -> list[tuple[str, bool]]:
+        """Return the values of a source, each with whether it is sure."""
+        found = [(text, value.sure) for text, value in self._values.items() if value.source == source]
+        return found + [(text, True) for text, plain in self._plain.items() if plain == source]
 
     def marked(self, text: str) -> Marked:
         """Return a text with a placeholder for each known value that is not plain."""

@@ -18,6 +18,7 @@ __all__ = [
     "object_of",
     "source_from",
     "source_of",
+    "sources_in",
     "text_of",
     "typed_source",
 ]
@@ -31,6 +32,7 @@ SOURCE: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 TEXT: Final = re.compile(r"__secret_((?:[A-Za-z0-9]|-[0-9A-F]{2}|_(?!_)){1,384}+)__")
 """Finds placeholders in running text; group 1 is the escaped source."""
 
+_BEGIN: Final = "__secret_"
 _TO_ESCAPE: Final = re.compile(r"[.-]|^_|_$|(?<=_)_|_(?=_)")
 _ESCAPED: Final = re.compile(r"-([0-9A-F]{2})")
 _ESCAPED_KEY: Final = re.compile(r"\$+secret")
@@ -49,6 +51,25 @@ def source_of(text: str) -> str | None:
         return None
     source = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)), found[1])
     return source if SOURCE.fullmatch(source) and text_of(source) == text else None
+
+
+def sources_in(stored: Any) -> list[str]:
+    """Return the sources that a stored document names, each once, in the order of its walk."""
+    found: dict[str, None] = {}
+    todo = [stored]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            if _BEGIN in value:
+                found |= {source: None for text in TEXT.finditer(value) if (source := source_of(text[0]))}
+        elif isinstance(value, list):
+            todo += reversed(value)
+        elif isinstance(value, dict):
+            if typed := typed_source(value):
+                found[typed[0]] = None
+            else:
+                todo += [item for member in reversed(value.items()) for item in reversed(member)]
+    return list(found)
 
 
 def source_from(place: str) -> str:

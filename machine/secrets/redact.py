@@ -97,17 +97,22 @@ class _Redaction:
                 if not self._packed(into, step, value):
                     new: Any = {}
                     into[step] = new
-                    said = said_name(value)
+                    said = self._masked(said_name(value))
                     keys = keys_in_order(value)
                     stored = [self._key(new, key) for key in keys]
                     todo += [
-                        (new, stored[at], value[key], place.member(self.rules, key, said))
+                        (new, stored[at], value[key], place.member(self.rules, self._masked(key), said))
                         for at, key in reversed(list(enumerate(keys)))
                     ]
             elif isinstance(value, list | tuple):
                 into[step] = new = [None] * len(value)
                 todo += [
-                    (new, at, value[at], place.item(self.rules, at, value[at - 1] if at else None))
+                    (
+                        new,
+                        at,
+                        value[at],
+                        place.item(self.rules, at, self._masked(value[at - 1]) if at else None),
+                    )
                     for at in range(len(value) - 1, -1, -1)
                 ]
             else:
@@ -168,6 +173,10 @@ class _Redaction:
         cuts = [list(cut) for cut in marked.cuts] if stored == marked.text else [[0, len(stored), key]]
         self.changes[id(into), stored, True] = cuts
         return stored
+
+    def _masked(self, name: Any) -> Any:
+        """Return what a name says to a handler that knows only placeholders."""
+        return self.known.marked(name).text if self.known and isinstance(name, str) else name
 
     def _packed(self, into: Any, step: Any, value: dict[str, Any]) -> bool:
         """Store bytes that are no text: as they are, or sealed whole."""

@@ -10,6 +10,7 @@ A store never interprets a log. The one thing it keeps beside it, the index, is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 import attrs
@@ -103,6 +104,12 @@ class Store(Protocol):
     boot_clock: Callable[[], int]
     """A clock in milliseconds that nobody can set: of how long a lease was seen. A test puts another here."""
 
+    secret_key_file: Path | None
+    """Where the key of this store's secrets lies; None for a store that lives as long as its process.
+
+    Such a store's key is its `secret_key()`. Every other's is kept outside it (`secrets.store_key`).
+    """
+
     def head(self, run_id: str) -> Head:
         """Return where the run's log ends; `Head(0, ZERO_CHAIN)` for a run that has no events."""
         ...
@@ -176,6 +183,38 @@ class Store(Protocol):
 
     def secret_key(self) -> bytes:
         """Return the 32 random bytes of this store: made once, kept in it, the same for every process."""
+        ...
+
+    def secret_key_id(self) -> str | None:
+        """Return the id of the key that wraps this store's data keys; None before the first data key."""
+        ...
+
+    def data_key(self, run_id: str) -> bytes | None:
+        """Return the run's data key as it was wrapped; None when it has none, or no more."""
+        ...
+
+    def data_keys(self) -> list[tuple[str, bytes]]:
+        """Return the id of each run that has a data key, and the wrapped key, in the order of the ids."""
+        ...
+
+    def add_data_key(self, run_id: str, key_id: str, wrapped: bytes) -> None:
+        """Give the run a data key, durable on return; one that it has already stays. It need not have events.
+
+        `key_id` is of the key that wrapped it, and is noted with the first. Raises `SecretKeyError`
+        (`secret_key_wrong`) when another is noted, and `IdError` or `UsageError`; nothing is written then.
+        """
+        ...
+
+    def forget_data_key(self, run_id: str) -> bool:
+        """Delete the run's data key, durable on return, and say whether it had one."""
+        ...
+
+    def rewrap_data_keys(self, old_id: str, new_id: str, rewrapped: Callable[[bytes], bytes]) -> int:
+        """Replace every wrapped data key by what `rewrapped` makes of it, and note `new_id`: all or nothing.
+
+        Returns how many there are. Raises `SecretKeyError` (`secret_key_wrong`) when another id than `old_id`
+        is noted, and whatever `rewrapped` raises. It must not use the store.
+        """
         ...
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:

@@ -9,7 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from machine import canonical
-from machine.errors import Code, Concurrency, IdError, NotFound, StoreOther, UsageError
+from machine.errors import (
+    Code,
+    Concurrency,
+    IdError,
+    NotFound,
+    SecretKeyError,
+    StoreOther,
+    UsageError,
+)
 from machine.ids import ArtifactId, RunId
 from machine.kernel.index import RunRow
 from machine.kernel.status import INTERRUPTED, RunStatus
@@ -22,17 +30,21 @@ __all__ = [
     "as_told",
     "check_append",
     "check_cursor",
+    "check_data_key",
+    "check_key_id",
     "check_kind",
     "check_limit",
     "check_message",
     "check_range",
     "check_size",
+    "check_wrapped",
     "closed",
     "indexed_status",
     "invocation_taken",
     "is_run_prefix",
     "no_artifact",
     "no_run",
+    "other_key",
     "stale",
     "unknown_cursor",
 ]
@@ -44,6 +56,8 @@ _CHAIN_BYTES: Final = 32
 _ID_DIGITS: Final = 64
 _MAX_KIND: Final = 64
 _MAX_MESSAGE_KIND: Final = 256
+_MAX_KEY_ID: Final = 64
+_MAX_WRAPPED: Final = 4096
 _RUN_ID_CHARACTERS: Final = frozenset("0123456789abcdef-")
 
 
@@ -114,6 +128,36 @@ def check_message(kind: str, data: Any) -> bytes:
     encoded = canonical.encode(data)
     check_size(encoded)
     return encoded
+
+
+def check_data_key(run_id: str, key_id: str, wrapped: bytes) -> str:
+    """Return the id of a run that is given a data key. Raises `IdError` or `UsageError`."""
+    check_key_id(key_id)
+    check_wrapped(wrapped)
+    return str(RunId(run_id))
+
+
+def check_key_id(key_id: str) -> None:
+    """Refuse the id of a key that is not 1 to 64 printable characters."""
+    if not _is_text(key_id) or not 1 <= len(key_id) <= _MAX_KEY_ID or not key_id.isprintable():
+        raise UsageError(f"key id {key_id!r} is invalid: 1 to {_MAX_KEY_ID} printable characters")
+
+
+def check_wrapped(wrapped: bytes) -> bytes:
+    """Return a wrapped data key as it is. Raises `UsageError` when it cannot be one."""
+    if type(wrapped) is not bytes or not 1 <= len(wrapped) <= _MAX_WRAPPED:
+        raise UsageError(f"a wrapped data key is 1 to {_MAX_WRAPPED} bytes")
+    return wrapped
+
+
+def other_key(url: str, noted: str | None, given: str) -> SecretKeyError:
+    """Return the error for a key that is not the one a store notes."""
+    return SecretKeyError(
+        f"the store {url} keeps its secrets under the key {noted or '(none yet)'}, not under {given}",
+        code=Code.SECRET_KEY_WRONG,
+        details={"url": url, "expected": noted, "found": given},
+        hint="nothing was written; use the key that this store was first used with",
+    )
 
 
 def check_limit(limit: int) -> int:

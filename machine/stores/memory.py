@@ -10,6 +10,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, Self
 
 import attrs
@@ -24,16 +25,20 @@ from machine.stores.checks import (
     as_told,
     check_append,
     check_cursor,
+    check_data_key,
+    check_key_id,
     check_kind,
     check_limit,
     check_message,
     check_range,
     check_size,
+    check_wrapped,
     closed,
     invocation_taken,
     is_run_prefix,
     no_artifact,
     no_run,
+    other_key,
     stale,
     unknown_cursor,
 )
@@ -55,6 +60,8 @@ class _Contents:
     inboxes: dict[str, list[tuple[str, bytes, int]]] = attrs.field(factory=dict)
     invocations: dict[str, str] = attrs.field(factory=dict)
     secret_key: bytes = attrs.field(factory=lambda: secrets.token_bytes(32))
+    secret_key_id: str | None = None
+    data_keys: dict[str, bytes] = attrs.field(factory=dict)
 
 
 class MemoryStore:
@@ -66,6 +73,7 @@ class MemoryStore:
 
     url: str = "memory://"
     write_behind: bool = False
+    secret_key_file: Path | None = None
 
     def __init__(
         self, *, shared_with: MemoryStore | None = None, clock: Callable[[], int] = wall_clock
@@ -192,6 +200,47 @@ class MemoryStore:
     def secret_key(self) -> bytes:
         """Return the 32 random bytes of this store, the same for every handle on it."""
         return self._open().secret_key
+
+    def secret_key_id(self) -> str | None:
+        """Return the id of the key that wraps this store's data keys; None before the first data key."""
+        return self._open().secret_key_id
+
+    def data_key(self, run_id: str) -> bytes | None:
+        """Return the run's data key as it was wrapped; None when it has none, or no more."""
+        return self._open().data_keys.get(run_id)
+
+    def data_keys(self) -> list[tuple[str, bytes]]:
+        """Return the id of each run that has a data key, and the wrapped key, in the order of the ids."""
+        contents = self._open()
+        with contents.lock:
+            return sorted(contents.data_keys.items())
+
+    def add_data_key(self, run_id: str, key_id: str, wrapped: bytes) -> None:
+        """Give the run a data key; one that it has already stays (see `Store.add_data_key`)."""
+        contents = self._open()
+        run_id = check_data_key(run_id, key_id, wrapped)
+        with contents.lock:
+            if contents.secret_key_id not in {None, key_id}:
+                raise other_key(self.url, contents.secret_key_id, key_id)
+            contents.secret_key_id = key_id
+            contents.data_keys.setdefault(run_id, wrapped)
+
+    def forget_data_key(self, run_id: str) -> bool:
+        """Delete the run's data key and say whether it had one."""
+        contents = self._open()
+        with contents.lock:
+            return contents.data_keys.pop(run_id, None) is not None
+
+    def rewrap_data_keys(self, old_id: str, new_id: str, rewrapped: Callable[[bytes], bytes]) -> int:
+        """Replace every wrapped data key and note `new_id`: all or nothing (see `Store.rewrap_data_keys`)."""
+        contents = self._open()
+        check_key_id(new_id)
+        with contents.lock:
+            if contents.secret_key_id != old_id:
+                raise other_key(self.url, contents.secret_key_id, old_id)
+            new = {run_id: check_wrapped(rewrapped(old)) for run_id, old in contents.data_keys.items()}
+            contents.secret_key_id, contents.data_keys = new_id, new
+            return len(new)
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
         """Yield events in order, of the log as it stood at the call (see `Store.read_range`)."""

@@ -41,8 +41,9 @@ from machine.stores.checks import (
 )
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, wall_clock
 from machine.stores.sqlite_check import problems_of
+from machine.stores.sqlite_keys import SqliteKeys
 from machine.stores.sqlite_open import connect, open_database
-from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
+from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of, text
 from machine.stores.sqlite_session import Session, url_of
 
 __all__ = ["SqliteStore"]
@@ -72,7 +73,7 @@ _MOVE_RUN: Final = (
 )
 
 
-class SqliteStore:
+class SqliteStore(SqliteKeys):
     """A `Store` in the file at `path`.
 
     `synchronous` is "full" (a commit is on the disk when `append` returns) or "normal" (it survives the
@@ -101,18 +102,20 @@ class SqliteStore:
         self._synchronous: Final = synchronous
         self._busy_timeout: Final = busy_timeout
         self.url: str = url_of(self._path, synchronous)
+        # where SQLite has the -wal too: beside the file itself, not beside a link to it
+        self.secret_key_file: Path | None = Path(f"{self._path.resolve()}.key")
         conn = open_database(
             self._path,
             create=create,
             synchronous=synchronous,
             busy_timeout=busy_timeout,
         )
-        self._session: Final = Session(conn, self._path, self.url)
+        self._session = Session(conn, self._path, self.url)
 
     def head(self, run_id: str) -> Head:
         """Return where the run's log ends; `Head(0, ZERO_CHAIN)` for a run that has no events."""
         with self._session as conn:
-            found = conn.execute(_HEAD, (_text(run_id),)).fetchone()
+            found = conn.execute(_HEAD, (text(run_id),)).fetchone()
         if found is None:
             return Head(0, ZERO_CHAIN)
         event = event_of((found[0], b"", found[1]))
@@ -204,7 +207,7 @@ class SqliteStore:
     def lease_of(self, run_id: str) -> HeldLease | None:
         """Return the lease that keeps others out of the run, None when it is free."""
         with self._session as conn:
-            return sqlite_lease.lease_of(conn, self._name, _text(run_id), self._left_ms)
+            return sqlite_lease.lease_of(conn, self._name, text(run_id), self._left_ms)
 
     def _left_ms(self, held: HeldLease) -> int | None:
         return self._watch.left_ms(held, self.boot_clock())
@@ -213,33 +216,23 @@ class SqliteStore:
         """Put a message into the run's inbox, durable on return, and return its number (see `Store.post`)."""
         encoded = check_message(kind, data)
         with self._session.writing() as conn:
-            return sqlite_inbox.post(conn, _text(run_id), str(kind), encoded, self.clock())
+            return sqlite_inbox.post(conn, text(run_id), str(kind), encoded, self.clock())
 
     def inbox(self, run_id: str, after: int = 0) -> list[Message]:
         """Return the run's messages with a number above `after`, in order. Raises `NotFound`."""
         with self._session as conn:
-            return sqlite_inbox.messages(conn, _text(run_id), after)
+            return sqlite_inbox.messages(conn, text(run_id), after)
 
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, None when there is none."""
         with self._session as conn:
-            found = conn.execute(_FIND_INVOCATION, (_text(key),)).fetchone()
+            found = conn.execute(_FIND_INVOCATION, (text(key),)).fetchone()
         return None if found is None else str(found[0])
-
-    def secret_key(self) -> bytes:
-        """Return the 32 random bytes of this store: made once, kept in it, the same for every process."""
-        with self._session as conn:
-            key = sqlite_inbox.secret_of(conn)
-        if key is None:
-            # a key that was used must not be taken back by a power cut, whatever the store risks otherwise
-            with self._session.writing("full") as conn:
-                key = sqlite_inbox.make_secret(conn)
-        return key
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
         """Yield events in order, of the log as it stood at the call (see `Store.read_range`)."""
         with self._session as conn:
-            found = conn.execute(_FIND_RUN, (_text(run_id),)).fetchone()
+            found = conn.execute(_FIND_RUN, (text(run_id),)).fetchone()
         key, head_seq = found[:2] if found else (0, 0)
         first, last = check_range(from_seq, to_seq, head_seq or 0)
         return self._read(key, first, last)
@@ -306,7 +299,7 @@ class SqliteStore:
         limit, cursor = check_limit(limit), check_cursor(cursor)
         # by key, in which rows come in; the + keeps SQLite from sorting all that an index finds
         terms = [("+status = ?", indexed_status(status)), ("+op_id = ?", op)]
-        given = [(term, _text(value)) for term, value in terms if value is not None]
+        given = [(term, text(value)) for term, value in terms if value is not None]
         where = " AND ".join(["key < ?", *(term for term, _ in given)])
         query = f"SELECT key, {RUN_COLUMNS} FROM runs WHERE {where} ORDER BY key DESC LIMIT ?"  # noqa: S608
         rows: list[RunRow] = []
@@ -334,7 +327,7 @@ class SqliteStore:
     def run_row(self, run_id: str) -> RunRow:
         """Return one run's row of the index, as `list_runs` tells it. Raises `NotFound`."""
         with self._session as conn:
-            found = conn.execute(_FIND_RUN, (_text(run_id),)).fetchone()
+            found = conn.execute(_FIND_RUN, (text(run_id),)).fetchone()
             if found is None:
                 raise no_run(run_id)
             return self._told(conn, row_of(found[2:]))
@@ -347,7 +340,7 @@ class SqliteStore:
         """Count the run's events; 0 for an unknown run."""
         query = f"SELECT count(*) FROM events WHERE run = {_RUN}"  # noqa: S608 - constants
         with self._session as conn:
-            return int(conn.execute(query, (_text(run_id),)).fetchone()[0])
+            return int(conn.execute(query, (text(run_id),)).fetchone()[0])
 
     def head_seq(self, run_id: str) -> int:
         """Return the seq of the run's last event; 0 for an unknown run."""
@@ -389,8 +382,3 @@ class SqliteStore:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _text(value: str) -> str:
-    """Return text as SQLite takes it: what cannot be UTF-8 is no value of ours and matches nothing."""
-    return value if value.isascii() else value.encode(errors="replace").decode()

@@ -1,11 +1,7 @@
-"""What a store file keeps beside logs, artifacts and leases: messages to runs, and the secret key.
-
-Messages are as durable and as immutable as events; the secret key is made once and never given up.
-"""
+"""The messages to runs in a store file, as durable and as immutable as events."""
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 from typing import Final
 
@@ -14,14 +10,13 @@ from machine.errors import Corruption
 from machine.stores.base import Message
 from machine.stores.checks import MAX_SEQ, no_run
 
-__all__ = ["make_secret", "messages", "post", "secret_of"]
+__all__ = ["messages", "post"]
 
 _RUN: Final = "SELECT key FROM runs WHERE run_id = ?"
 _COUNT: Final = "SELECT coalesce(max(number), 0) FROM inbox WHERE run = ?"
 _POST: Final = "INSERT INTO inbox (run, number, kind, data, ts_ms) VALUES (?, ?, ?, ?, ?)"
 _READ: Final = "SELECT number, kind, data, ts_ms FROM inbox WHERE run = ? AND number > ? ORDER BY number"
 _ROW_TYPES: Final = (int, str, bytes, int)
-_KEY_BYTES: Final = 32
 
 
 def post(conn: sqlite3.Connection, run_id: str, kind: str, data: bytes, now: int) -> int:
@@ -50,23 +45,3 @@ def _message(row: tuple[int, str, bytes, int]) -> Message:
     if tuple(map(type, row)) != _ROW_TYPES:
         raise Corruption(f"the stored row of message {number!r} is damaged: it holds values of other types")
     return Message(number, kind, canonical.decode(data), ts)
-
-
-def secret_of(conn: sqlite3.Connection) -> bytes | None:
-    """Return the store's secret key, None before it was made. Raises `Corruption` when it is damaged."""
-    found = conn.execute("SELECT key FROM secret").fetchone()
-    if found is None:
-        return None
-    key = found[0]
-    if type(key) is not bytes or len(key) != _KEY_BYTES:
-        raise Corruption(f"the secret key of the store is damaged: it is not {_KEY_BYTES} bytes")
-    return key
-
-
-def make_secret(conn: sqlite3.Connection) -> bytes:
-    """Return the secret key, made in the transaction of `conn` unless another process was first."""
-    key = secret_of(conn)
-    if key is None:
-        key = secrets.token_bytes(_KEY_BYTES)
-        conn.execute("INSERT INTO secret (one, key) VALUES (1, ?)", (key,))
-    return key

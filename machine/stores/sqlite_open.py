@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from machine.durable import sync_directory
 from machine.errors import Code, NotFound, StoreOther
 from machine.stores.sqlite_errors import (
     SQLITE_FAILURES,
@@ -33,6 +34,7 @@ _SETTINGS: Final = (
     "PRAGMA recursive_triggers = ON",
     "PRAGMA cell_size_check = ON",  # finds more of a damaged page before it is used
     "PRAGMA trusted_schema = OFF",  # a file from elsewhere does not get to run functions
+    "PRAGMA secure_delete = ON",  # what little is ever deleted, a run's data key, is not to be found again
     f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}",
 )
 
@@ -178,19 +180,11 @@ def _make(path: Path) -> None:
         directory = directory.parent
     for new in reversed(missing):
         new.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(new.parent)
+        sync_directory(new.parent)
     # The file is made here because SQLite would give it the mode of any file; the -wal and -shm take theirs
     # from it. O_EXCL: closing a descriptor of a file that is in use would drop SQLite's locks on it.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _writable(path: Path) -> bool:

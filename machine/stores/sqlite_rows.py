@@ -1,4 +1,4 @@
-"""From rows of a store file to values, with the one check that SQLite leaves to us.
+"""Between values and rows of a store file, with the one check that SQLite leaves to us.
 
 A column holds whatever type a row's header says it does, so a damaged header turns bytes into text; none of
 that may reach a caller as if it had been stored.
@@ -13,7 +13,7 @@ from machine.errors import Corruption
 from machine.kernel.index import RunRow
 from machine.stores.base import StoredEvent
 
-__all__ = ["RUN_COLUMNS", "event_of", "row_of"]
+__all__ = ["RUN_COLUMNS", "event_of", "row_of", "text"]
 
 RUN_COLUMNS: Final = "run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key"
 """The columns of an index row, in the order of the fields of `RunRow`."""
@@ -35,3 +35,8 @@ def row_of(columns: Sequence[Any]) -> RunRow:
     if tuple(map(type, most)) != _ROW_TYPES or not (key is None or type(key) is str):
         raise Corruption(f"the index row of run {columns[0]!r} is damaged: it holds values of other types")
     return RunRow(*columns)
+
+
+def text(value: str) -> str:
+    """Return text as SQLite takes it: what cannot be UTF-8 is no value of ours and matches nothing."""
+    return value if value.isascii() else value.encode(errors="replace").decode()

@@ -185,6 +185,33 @@ _VERSION_2: Final = (
     """,
 )
 
+_VERSION_3: Final = (
+    # Which key wraps the data keys. The key itself is kept outside the file.
+    """
+    CREATE TABLE secret_key_id (
+      one INTEGER PRIMARY KEY CHECK (one = 1),
+      id TEXT NOT NULL
+    )
+    """,
+    # By run id and not by key: a run has its data key before its first event. No part of what is never changed:
+    # a rotation wraps them anew, and to delete one is what erases a run's secrets.
+    """
+    CREATE TABLE data_keys (
+      run_id TEXT NOT NULL PRIMARY KEY,
+      wrapped BLOB NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TRIGGER data_keys_stay BEFORE INSERT ON data_keys
+    WHEN EXISTS (SELECT 1 FROM data_keys WHERE run_id = NEW.run_id)
+    BEGIN SELECT RAISE(ABORT, 'a data key is not replaced by another'); END
+    """,
+    """
+    CREATE TRIGGER data_keys_keep_their_run BEFORE UPDATE OF run_id ON data_keys
+    BEGIN SELECT RAISE(ABORT, 'a data key is of one run'); END
+    """,
+)
+
 _READ_AS_2: Final = (
     "CREATE TEMP VIEW runs AS SELECT *, NULL AS invocation_key FROM main.runs",
     "CREATE TEMP TABLE leases (run_id, epoch, owner, expires_ms, ttl_ms)",
@@ -192,11 +219,16 @@ _READ_AS_2: Final = (
     "CREATE TEMP TABLE secret (one, key)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
+_READ_AS_3: Final = (
+    "CREATE TEMP TABLE secret_key_id (one, id)",
+    "CREATE TEMP TABLE data_keys (run_id, wrapped)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """`MIGRATIONS[n]` is the statements that make version n + 1 of version n; version 0 is an empty database."""
 
 
-READ_AS: tuple[tuple[str, ...], ...] = (_READ_AS_2,)
+READ_AS: tuple[tuple[str, ...], ...] = (_READ_AS_2, _READ_AS_3)
 """`READ_AS[n]` lets version n + 1 be read as n + 2 where it cannot be migrated, on one connection."""
 
 

@@ -17,7 +17,7 @@ import attrs
 
 from machine import aio, canonical, codec
 from machine.causes import causes_text
-from machine.config import RunConfig, RunManifest, Target, UndeclaredIo
+from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target, UndeclaredIo
 from machine.engine.runs import RunResult, result_of
 from machine.errors import Code, MachineError, UsageError
 from machine.events import DomainEventRecorded
@@ -31,7 +31,7 @@ from machine.replay.outside import other_answer
 from machine.replay.past_run import PastRun
 from machine.replay.pointer import Change, diff
 from machine.replay.reproduce import ReplayResult
-from machine.secrets.handles.vault import refuse_in_manifest
+from machine.secrets.run_secrets import refuse_in_input
 from machine.stores import MemoryStore, Store
 from machine.testing.golden_options import Asked, age_text
 from machine.testing.golden_session import Ending
@@ -104,7 +104,7 @@ class Wanted:
         if input is not None and not isinstance(input, Mapping):
             raise UsageError(f"the input must be a JSON object, not {type(input).__name__}")
         config, given = _strict(config or RunConfig()), canonical.decode(canonical.encode(dict(input or {})))
-        refuse_in_manifest(config.secrets, given)  # before a difference could show it
+        refuse_in_input(config.secrets, given)  # before a difference could show it
         return Wanted(plan=plan, input=given, config=config, transports=transports)
 
     @property
@@ -116,6 +116,7 @@ class Wanted:
             op_version=graph.version,
             input_params=self.input,
             run_config=self.config,
+            secret_format=SECRET_FORMAT,
         )
 
 
@@ -242,7 +243,8 @@ def manifest_difference(golden: Recording, wanted: Wanted) -> Unlike | None:
 def _manifest_changes(golden: Recording, wanted: Wanted) -> list[Change]:
     recorded = golden.past.manifest  # of any run: a bundle from elsewhere may serve
     recorded = attrs.evolve(recorded, run_config=_strict(recorded.run_config))
-    return list(diff(_named(recorded), _named(wanted.manifest)))
+    wished = attrs.evolve(wanted.manifest, secret_format=recorded.secret_format)
+    return list(diff(_named(recorded), _named(wished)))
 
 
 def _named(manifest: RunManifest) -> dict[str, Any]:

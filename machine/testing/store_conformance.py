@@ -30,6 +30,7 @@ from machine.errors import (
 from machine.kernel.index import RunRow, advance
 from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Artifact, Head, Store, StoredEvent
 from machine.testing.store_inbox import InboxConformance
+from machine.testing.store_keys import KeyConformance
 from machine.testing.store_leases import LeaseConformance
 from machine.testing.store_model import check_against_model
 from machine.testing.store_samples import LONG, OTHER, RUN, artifact_of, log_of, read_log, run_id_of
@@ -43,7 +44,7 @@ def _oversized() -> Artifact:
     return Artifact("0" * 64, "output", bytes(MAX_ARTIFACT_BYTES + 1))
 
 
-class StoreConformance(LeaseConformance, InboxConformance):
+class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
     """What every store must do; give it a `store_factory` fixture and pytest runs the rest."""
 
     # the log

@@ -6,6 +6,7 @@ events, and nothing of what an event says.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import struct
@@ -23,11 +24,13 @@ _A_NUMBER: Final = b'"ts_millis":'
 
 
 def copy_image(path: Path, directory: Path) -> Path:
-    """Copy a store's file and its write-ahead log into `directory`, as they are, and return the copy's path."""
+    """Copy a store's file, its write-ahead log and its key into `directory`, and return the copy's path."""
     directory.mkdir(parents=True)
     copy = directory / path.name
     shutil.copyfile(path, copy)
     copy_log(path, copy)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy(f"{path}.key", f"{copy}.key")  # with its mode: a key that others can read is refused
     return copy
 
 

@@ -17,7 +17,7 @@ class Server(BaseHTTPRequestHandler):
 
     def do_GET(self):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        seen = {"path": self.path, "headers": dict(self.headers.items()), "body": body.decode()}
+        seen = {"path": self.path, "headers": dict(self.headers.items()), "body": body.decode("utf-8", "replace")}
         self.server.seen.append(seen)
         status, headers, answer = self.server.answer(seen)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -47,6 +47,14 @@ def server():
         yield running
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def format_1(monkeypatch):
+    """Let new runs have the secret format of old ones."""
+    for module in ("machine.engine.opening", "machine.testing.golden_run"):
+        monkeypatch.setattr(f"{module}.SECRET_FORMAT", 1)
+    monkeypatch.setattr("machine.engine.runs.check_startable", lambda config: None)
 
 
 @pytest.fixture(autouse=True)

@@ -45,6 +45,7 @@ def raw(path):
         store.acquire(OTHER, "somebody", 1000)
         store.post(RUN, "signal", {"a": 1})
         store.secret_key()
+        store.add_data_key(RUN, "key", b"wrapped")
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         yield conn
 
@@ -77,7 +78,7 @@ def test_the_settings_are_those_of_a_durable_store(path, synchronous, number):
     with SqliteStore(path, synchronous=synchronous) as store:
         conn = store._session.conn
         assert pragma(conn, "application_id") == 0x4D414348
-        assert pragma(conn, "user_version") == 2
+        assert pragma(conn, "user_version") == 3
         assert pragma(conn, "journal_mode") == "wal"
         assert pragma(conn, "synchronous") == number
         assert pragma(conn, "busy_timeout") == 10_000
@@ -173,6 +174,9 @@ def test_a_path_that_is_not_utf8_works(tmp_path):
         "DELETE FROM secret",
         "INSERT OR REPLACE INTO secret VALUES (1, x'00')",
         "INSERT INTO secret VALUES (2, x'00')",
+        "INSERT OR REPLACE INTO data_keys SELECT run_id, x'00' FROM data_keys",
+        "UPDATE data_keys SET run_id = 'x'",
+        "INSERT INTO secret_key_id VALUES (2, 'other')",
     ],
 )
 @pytest.mark.parametrize("recursive", [0, 1])
@@ -270,10 +274,10 @@ def test_a_path_with_a_nul_is_refused():
 def test_a_newer_schema_is_refused(raw, path):
     raw.execute("PRAGMA user_version = 7")
     raw.close()
-    with pytest.raises(StoreOther, match=r"version 7.* up to 2") as caught:
+    with pytest.raises(StoreOther, match=r"version 7.* up to 3") as caught:
         SqliteStore(path)
     assert caught.value.code == Code.STORE_NEWER_SCHEMA
-    assert caught.value.info.details == {"path": str(path), "found": 7, "supported": 2}
+    assert caught.value.info.details == {"path": str(path), "found": 7, "supported": 3}
 
 
 def test_an_impossible_schema_is_damage(raw, path):
@@ -291,7 +295,7 @@ def test_an_older_schema_is_migrated_with_all_it_holds(raw, path, monkeypatch):
     monkeypatch.setattr(sqlite_schema, "MIGRATIONS", steps)
     with SqliteStore(path, create=False) as store:
         conn = store._session.conn
-        assert pragma(conn, "user_version") == 3
+        assert pragma(conn, "user_version") == 4
         assert conn.execute("SELECT count(*) FROM more").fetchone() == (1,)
         assert list(store.read_range(RUN)) == log_of(RUN, 3, info={"invocation_key": "key"})
     with SqliteStore(path) as again:
@@ -303,7 +307,7 @@ def test_a_migration_that_fails_changes_nothing(raw, path, monkeypatch):
     monkeypatch.setattr(sqlite_schema, "MIGRATIONS", steps)
     with pytest.raises(Corruption):
         SqliteStore(path)
-    assert pragma(raw, "user_version") == 2
+    assert pragma(raw, "user_version") == 3
     assert "more" not in "".join(raw.iterdump())
 
 

@@ -196,12 +196,14 @@ def test_a_read_only_store_of_version_1_can_be_read_but_not_written(place, modes
         assert [row.run_id for row in store.list_runs(status="interrupted").rows] == [RUN]
         assert store.find_runs("") == [RUN]
         assert store.lease_of(RUN) is store.find_invocation("key") is None
-        assert store.inbox(RUN) == []
+        assert store.inbox(RUN) == store.data_keys() == []
+        assert store.data_key(RUN) is store.secret_key_id() is None
         refused(store, Code.STORE_READ_ONLY)
         for write in (
             lambda: store.acquire(RUN, "one", 1_000),
             lambda: store.post(RUN, "signal", 1),
             store.secret_key,
+            lambda: store.add_data_key(RUN, "key", b"wrapped"),
         ):
             with pytest.raises(StoreOther) as caught:
                 write()

@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from machine.secrets.secret import Secret
+
 __all__ = [
     "EITHER_HANDLE",
     "HANDLE",
     "MARK",
-    "Secret",
+    "Handle",
     "as_object",
     "handle_text",
     "has_handle",
@@ -101,7 +103,7 @@ def macs(data: bytes) -> list[str]:
     return [found[2].decode() for found in _MACS.finditer(data)]
 
 
-class Secret(str):
+class Handle(Secret):
     """A secret that `io.secret` read: text that stands for a value and does not hold it.
 
     Put it where the value is to go: a header, a field, an argument, an f-string. The value takes its place when the
@@ -114,8 +116,11 @@ class Secret(str):
     def __repr__(self) -> str:
         return str.__str__(self)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Handle, (str(self),))
+
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """The name it was read under."""
         found = HANDLE.fullmatch(self)
         return found["name"] if found else ""

@@ -14,16 +14,18 @@ import attrs
 from blake3 import blake3
 
 from machine import canonical
-from machine.errors import Code, CodecError, ContextError, ErrorInfo, StateError, UsageError
-from machine.secrets.handles.find import Found, found
+from machine.errors import Code, CodecError, ContextError, ErrorInfo, StateError
+from machine.events import FactRecorded
+from machine.secrets.handles.find import found
 from machine.secrets.handles.forms import cores, encoded, spans
 from machine.secrets.handles.handle import handle_text, has_handle, safe_name
 from machine.secrets.handles.restore import Value, restored
 from machine.secrets.handles.rules import rules_of
 from machine.secrets.handles.veil import Hide, Veil
 from machine.secrets.policy import SecretPolicy
+from machine.secrets.stored import Asked
 
-__all__ = ["SECRET", "Vault", "refuse_in_manifest"]
+__all__ = ["SECRET", "Vault"]
 
 SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
 """The namespace of `io.secret`."""
@@ -65,6 +67,22 @@ class Vault:
         self._needles: tuple[bytes, ...] = ()
         self._captured = False
         self._clean: set[bytes] = set()
+
+    def attempt(self) -> Vault:
+        """Return this: what a run knows, each of its attempts does."""
+        return self
+
+    def asked(self, namespace: str, raw: bytes) -> Asked:
+        """Return a request as it is stored."""
+        return Asked(self.request(namespace, raw))
+
+    def value(self, fact: FactRecorded, data: bytes, log: object) -> Any:
+        """Return what a fact's payload `data` is to the handler: what is stored."""
+        del log
+        return canonical.decode_stored(fact.outcome.payload_id, data)  # type: ignore[union-attr]
+
+    def refuse_in_key(self, what: str, key: str) -> None:
+        """Do nothing: what is about to be stored is looked through at last."""
 
     # -- on the way out ----------------------------------------------------------------------------------
 
@@ -282,24 +300,6 @@ class Vault:
             if core in text:
                 pieces = _split_runs(pieces, core, lambda run, name=name: hide(name, run))  # type: ignore[misc]
         return "".join(pieces)
-
-
-def refuse_in_manifest(policy: SecretPolicy, params: Any) -> None:
-    """Raise `UsageError` (`secret_in_manifest`) when a run's input holds a secret: its path, never its value."""
-    rules, data = rules_of(policy), canonical.encode(params)
-    if not rules.may_hold(data):
-        return
-    for item in found(rules, canonical.decode(data)):
-        raise UsageError(
-            f"the input may hold no secret, and {item.path} is one ({_reason(item)})",
-            code=Code.SECRET_IN_MANIFEST,
-            details={"path": item.path},
-            hint="leave it out and read it with io.secret, or list its name or path in secrets.allow",
-        )
-
-
-def _reason(item: Found) -> str:
-    return "a handle stands there" if item.handle else f"rule {item.rule}"
 
 
 def _is_well_formed(text: str) -> bool:

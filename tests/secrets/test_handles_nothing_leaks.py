@@ -1,4 +1,4 @@
-"""No secret that passes through a run is found in any byte of what the run leaves behind."""
+"""No secret that passes through a run of format 1 is found in any byte of what the run leaves behind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from machine import DomainEvent, IoError, Plan, Recorder, Reporter, open_store, replay, run
 
 from .conftest import forms_of, leaks
+
+pytestmark = pytest.mark.usefixtures("format_1")
 
 SECRETS = {
     "header": "hdr-5ecret/One+x",

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machine.canonical import encode
-from machine.io import multipart
 from machine.io.http_message import http_request
-from machine.io.multipart import boundary_of, settled, stored_boundary
+from machine.secrets import multipart
+from machine.secrets.multipart import boundary_of, settled, stored_boundary
 from machine.secrets.placeholder import object_of, text_of
 
 TOKEN = text_of("UP_KEY")

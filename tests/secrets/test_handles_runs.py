@@ -1,4 +1,4 @@
-"""Secrets in runs: what a handler holds, what is sent, what a replay and a resumed run need."""
+"""Secrets in runs of format 1: what a handler holds, what is sent, what a replay and a resumed run need."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from machine import (
     RunConfig,
     Secret,
     SecretPolicy,
-    UsageError,
     canonical,
     replay,
     resume,
     run,
-    scan,
 )
-from machine.cli import main
 from machine.engine import reading
 from machine.errors import Code, StateError
 from machine.events import FactRecorded
 from machine.io.base_transport import BaseTransport
-from machine.stores import MemoryStore, open_store
+from machine.stores import MemoryStore
+
+pytestmark = pytest.mark.usefixtures("format_1")
 
 VALUE = "s3cret-value-of-the-token"
 
@@ -276,25 +275,6 @@ def test_names_and_patterns_can_be_added(store):
     assert outside.asked == [{"Pin_Code": "4711", "text": "order ACME-12345 now"}]
 
 
-@pytest.mark.parametrize(
-    ("params", "path"),
-    [
-        ({"a": {"password": "hunter-2"}}, "$.a.password"),
-        ({"a": ["ghp_" + "a1B2" * 9]}, "$.a[0]"),
-        ({"url": "https://me:hunter-2@example.org/"}, "$.url"),
-    ],
-)
-def test_a_secret_in_the_input_is_refused_and_nothing_is_written(store, params, path):
-    async def handler(ctx, io, rec):
-        pass
-
-    with pytest.raises(UsageError) as refused:
-        run(plan_of(handler), store=store, input=params)
-    assert (refused.value.code, refused.value.info.details) == (Code.SECRET_IN_MANIFEST, {"path": path})
-    assert "hunter" not in str(refused.value)
-    assert store.list_runs().rows == []
-
-
 def test_a_secret_in_a_fact_key_stops_the_run_before_it_is_written(store):
     async def handler(ctx, io, rec):
         await io.secret("API_TOKEN")
@@ -393,34 +373,6 @@ def test_an_error_of_a_transport_is_told_without_the_value(store):
     result = run(plan_of(handler), store=store, transports={"outside": Failing()})
     assert VALUE not in result.error.message
     assert '"$secret":"API_TOKEN"' in result.error.message
-
-
-def test_scan_finds_what_older_versions_let_through_and_prints_no_value(tmp_path, capsys):
-    async def handler(ctx, io, rec):
-        await io.call("outside", {"password": "hunter-2-hunter"})
-        ctx["csrf_token"] = "a1b2c3d4e5"
-
-    allowing = RunConfig(secrets=SecretPolicy(allow=["password", "csrf_token"]))
-    url = f"sqlite:///{tmp_path}/runs.db"
-    with open_store(url) as store:
-        loose = run(plan_of(handler), store=store, config=allowing, transports={"outside": Outside()})
-        assert scan(loose.run_id, store=store) == []
-        leaks = scan(loose.run_id, store=store, policy=SecretPolicy())
-        assert {leak.rule for leak in leaks} == {"password", "csrf_token"}
-        assert "hunter" not in repr(leaks)
-    assert main(["scan", "@last", "--store", url]) == 0
-    file = tmp_path / "config.txt"
-    file.write_text("first line\nurl = https://u:hunter-2@h/\nAPI_KEY=hunter-3Xq9-77b\n")
-    capsys.readouterr()
-    assert main(["scan", str(file), "--json"]) == 1
-    told = capsys.readouterr().out
-    assert [(item["path"], item["rule"]) for item in json.loads(told)["found"]] == [
-        ("offset 27", "url_password"),
-        ("offset 47", "API_KEY"),
-    ]
-    assert "hunter" not in told
-    assert main(["scan", str(file)]) == 1
-    assert "hunter" not in capsys.readouterr().out
 
 
 def test_no_part_of_a_value_is_left_where_a_long_message_is_cut(store):

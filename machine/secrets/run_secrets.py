@@ -1,0 +1,366 @@
+"""What a run, and each of its attempts, knows of secrets in format 2: handlers have true values, the store placeholders.
+
+A request is called the same whatever else the run has learned: the known values of an attempt are those of its own
+facts, in the order they were handed to it, and those it has itself put into credential places. True values are sealed
+beside their fact; who has the key of the store is given them again, who has not is given placeholders.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import attrs
+from blake3 import blake3
+
+from machine import canonical
+from machine.errors import Code, ContextError, ErrorInfo, IoOther, StateError, UsageError
+from machine.events import FactRecorded, FactValue
+from machine.ids import RESERVED_FACT_PREFIX
+from machine.secrets import placeholder, sealing, stand_ins
+from machine.secrets.multipart import stored_boundary
+from machine.secrets.policy import SecretPolicy
+from machine.secrets.redact import Known, redact, refused, say, say_text
+from machine.secrets.rules import rules_of
+from machine.secrets.stored import Answer, Asked
+from machine.secrets.substitute import opened, shown
+
+__all__ = ["SECRET", "AttemptSecrets", "Keys", "RunSecrets", "refuse_in_input"]
+
+SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
+"""The namespace of `io.secret`."""
+
+_BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
+"""Namespaces in which nothing secret is said."""
+
+_FORMAT: Final = "2"
+_TENANT: Final = ""
+_MARK: Final = b"$secret"
+
+
+class Keys(Protocol):
+    """The data keys of a store's runs."""
+
+    def data_key(self, run_id: str, *, create: bool) -> sealing.DataKey | None:
+        """Return the data key of a run, None when there is none or it cannot be opened.
+
+        With `create` one is made. Raises `SecretKeyError` when that cannot be.
+        """
+        ...
+
+
+class Seals(Protocol):
+    """Where the seals of a run's facts are: its log."""
+
+    def seal(self, key: str) -> bytes | None:
+        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        ...
+
+
+class RunSecrets:
+    """The secrets of one run. Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
+
+    `live` is false for what writes nothing; `refuses` says there whether a secret in the context is refused: a
+    replay asks its recording. `opened` counts the facts whose true values were opened, `shown` those whose were not.
+    """
+
+    def __init__(
+        self,
+        policy: SecretPolicy,
+        run_id: str,
+        keys: Keys | None,
+        *,
+        live: bool,
+        refuses: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self.rules = rules_of(policy)
+        self.stand_ins = dict(policy.stand_ins)
+        self.live = live
+        self.refuses = refuses
+        self.known = Known()
+        self.opened = self.shown = 0
+        self._run_id = run_id
+        self.keys = keys
+
+    @property
+    def told(self) -> str | None:
+        """Say whether true values were opened so far, None where none were asked for."""
+        if self.shown:
+            return "some_opened" if self.opened else "placeholders"
+        return "opened" if self.opened else None
+
+    def attempt(self) -> AttemptSecrets:
+        """Return what a new attempt knows: nothing yet."""
+        return AttemptSecrets(self)
+
+    def key(self, *, create: bool = False) -> sealing.DataKey | None:
+        """Return the data key of the run, None when there is none."""
+        return None if self.keys is None else self.keys.data_key(self._run_id, create=create)
+
+    def opens(self, seal: bytes, fact: FactRecorded) -> Mapping[str, Any] | None:
+        """Return what is sealed beside a fact, None when it cannot be opened."""
+        data_key = self.key()
+        if data_key is None:
+            return None
+        try:
+            return dict(canonical.decode(sealing.open_seal(data_key, seal, _place(fact))))
+        except sealing.SealError:
+            return None
+
+    def text(self, text: str) -> str:
+        """Return a text that nobody reads back without the secrets in it."""
+        return say_text(self.rules, self.known, text)
+
+
+def _place(fact: FactRecorded) -> tuple[str, ...]:
+    payload_id = fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
+    return _FORMAT, _TENANT, fact.namespace, fact.request_digest, payload_id
+
+
+class AttemptSecrets:
+    """The secrets of one attempt; what the run has learned elsewhere is only looked for in what nobody reads back."""
+
+    def __init__(self, run: RunSecrets) -> None:
+        self.run = run
+        self._known = Known()
+        self._at_hand: dict[str, Mapping[str, Any]] = {}
+        self._stand_ins: dict[str, str] = {}
+        self._macs: dict[tuple[str, str], dict[str, int]] = {}
+
+    # -- what is asked -----------------------------------------------------------------------------------
+
+    def asked(self, namespace: str, raw: bytes) -> Asked:
+        """Return a request as it is stored, given the canonical bytes that the handler asks for.
+
+        Raises `IoOther` (`secret_unavailable`) live for one that has a placeholder in it, and `StateError`
+        (`secret_not_read`) for one that holds a secret of another state's.
+        """
+        run = self.run
+        if namespace in _BLIND or not (self._known or run.known or run.rules.may_hold(raw) or _MARK in raw):
+            return Asked(raw)
+        if run.live:
+            self._refuse_placeholder(raw)
+        found = redact(
+            run.rules, self._known, namespace, canonical.decode(raw), request=True, name=lambda place: place
+        )
+        stored = stored_boundary(found.document) if namespace == "http" and found.edits else found.document
+        data = canonical.encode(stored) if found.edits or _MARK in raw else raw
+        for source, value, sure in found.learned:
+            self._learn(source, value, sure=sure)
+        if run.live:
+            self._refuse_of_another(data)
+        data_key = run.key(create=run.live) if found.edits else None
+        return Asked(data, None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}")
+
+    def stored(self, namespace: str, raw: bytes) -> Any:
+        """Return a request as it would be stored, and learn nothing of it."""
+        return redact(
+            self.run.rules, self._known, namespace, canonical.decode(raw), request=True, name=str
+        ).document
+
+    def outgoing(self, raw: bytes) -> Any:
+        """Return a request as it leaves the process: true values in the place of stand-ins."""
+        value = canonical.decode(raw)
+        return stand_ins.taken_out(self._stand_ins, value) if self._stand_ins else value
+
+    def _refuse_placeholder(self, raw: bytes) -> None:
+        for known in (self._known, self.run.known):
+            if any(placeholder.text_of(source).encode() in raw for source in known.sources):
+                raise IoOther(
+                    "the request holds the placeholder of a secret and not its value",
+                    code=Code.SECRET_UNAVAILABLE,
+                    hint="read it with io.secret, or ask for it again, in the state that uses it",
+                )
+
+    def _refuse_of_another(self, data: bytes) -> None:
+        """Refuse a request that would store a secret which another attempt has read and this one has not."""
+        known = self.run.known
+        if known and (source := known.in_bytes(data)) is not None:
+            raise StateError(
+                f"the request holds the secret {source}, which this state has not read",
+                code=Code.SECRET_NOT_READ,
+                details={"name": source},
+                hint="read it here, with io.secret or the call that gave it: a run may be resumed in any state",
+            )
+
+    # -- which earlier answers are meant -----------------------------------------------------------------
+
+    def occurrence(self, namespace: str, digest: str, mac: str) -> tuple[int, bool]:
+        """Count the requests of a digest that were sent alike, the first is 0; say whether others were sent too."""
+        alike = self._macs.setdefault((namespace, digest), {})
+        others = bool(alike.keys() - {mac})
+        alike[mac] = alike.get(mac, -1) + 1
+        return alike[mac], others
+
+    # -- what is answered --------------------------------------------------------------------------------
+
+    def answer(self, fact: FactRecorded, request: Any, response: Any, *, sure: str | None = None) -> Answer:
+        """Return an answer as it is stored. `fact` is what will be recorded but for the outcome.
+
+        Raises `IoOther` (`secret_stand_in`) when a stand-in is the true value, and `SecretKeyError`.
+        """
+        run = self.run
+        raw = canonical.encode(response)
+        variable = fact.namespace == "env" and isinstance(request, dict)
+        quiet = sure is None and not variable and not run.stand_ins and not run.known
+        if fact.namespace in _BLIND or (quiet and not run.rules.may_hold(raw) and _MARK not in raw):
+            return Answer(raw)
+        document, stood_in = stand_ins.put_in(run.stand_ins, canonical.decode(raw), name=sure)
+        for stand_in, true in stood_in.items():
+            if stand_in == true:
+                raise IoOther(
+                    "the policy gives a secret itself as its stand-in",
+                    code=Code.SECRET_STAND_IN,
+                    hint="give an invented value of the same form in SecretPolicy(stand_ins=...)",
+                )
+        if sure is not None and not stood_in:
+            value = document["value"]
+            stored: Any = {"value": {"$secret": sure}}
+            edits: list[Any] = [[2, {"value": value}]]
+            learned = [[sure, value, True]]
+        else:
+            names = _Names(fact)
+            subject = {request["name"]: document["value"]} if variable and "value" in document else document
+            found = redact(run.rules, run.known, fact.namespace, subject, request=False, name=names)
+            stored = {"value": found.document[request["name"]]} if subject is not document else found.document
+            edits, learned = list(found.edits), [list(item) for item in found.learned]
+        data = canonical.encode(stored)
+        named = {source for source, _, _ in learned}
+        for source in placeholder.sources_in(stored):  # so that who opens this knows what stands for what
+            if source not in named:
+                learned += [[source, value, is_sure] for value, is_sure in run.known.values_of(source)]
+        for source, value, is_sure in learned:
+            run.known.learn(source, value, sure=is_sure)
+        for true in stood_in.values():
+            run.known.learn("stand_in", true, sure=True)
+        if not edits and not stood_in:
+            return Answer(data)
+        sealed = {"edits": edits, "learned": learned, "stand_ins": stood_in}
+        self._at_hand[fact.key] = sealed
+        if not run.live:
+            return Answer(data)
+        data_key = run.key(create=True)
+        assert data_key is not None
+        place = (_FORMAT, _TENANT, fact.namespace, fact.request_digest, canonical.artifact_id(data))
+        seal = sealing.seal(data_key, canonical.encode(sealed), place)
+        return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
+
+    def value(self, fact: FactRecorded, data: bytes, log: Seals) -> Any:
+        """Return what a fact's payload `data` is to the handler: with true values, or placeholders in their place.
+
+        Raises `IoOther` (`secret_unavailable`) live when the true values cannot be opened, and `SecretNeeded` in a
+        replay for a value that no placeholder can stand for.
+        """
+        payload_id = fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
+        stored = canonical.decode_stored(payload_id, data)
+        sealed = self._at_hand.get(fact.key)
+        if sealed is None:
+            seal = log.seal(fact.key)
+            if seal is None:
+                return shown(stored) if _MARK in data else stored
+            sealed = self.run.opens(seal, fact)
+        if sealed is None:
+            return self._shown(fact, stored)
+        self.run.opened += 1
+        self._stand_ins |= sealed["stand_ins"]
+        for source, value, sure in sealed["learned"]:
+            self._learn(source, value, sure=sure)
+        return opened(stored, sealed["edits"]) if sealed["edits"] or _MARK in data else stored
+
+    def _shown(self, fact: FactRecorded, stored: Any) -> Any:
+        if self.run.live:
+            raise IoOther(
+                f"the answer of {fact.namespace} held a secret that cannot be opened any more",
+                code=Code.SECRET_UNAVAILABLE,
+                details={"key": fact.key},
+                hint="start a new run, or fork this one before that call",
+            )
+        self.run.shown += 1
+        for source in placeholder.sources_in(stored):
+            self._learn(source, placeholder.text_of(source), sure=True)
+        return shown(stored)
+
+    def _learn(self, source: str, value: str, *, sure: bool) -> None:
+        self._known.learn(source, value, sure=sure)
+        self.run.known.learn(source, value, sure=sure)
+
+    # -- what a handler says -----------------------------------------------------------------------------
+
+    def said(self, value: Any) -> Any:
+        """Return a JSON value that a handler says (a domain event's payload) without secrets in it."""
+        return say(self.run.rules, self.run.known, say(self.run.rules, self._known, value))
+
+    def text(self, text: str) -> str:
+        """Return a text of an error or a trace without secrets in it."""
+        return self.run.text(say_text(self.run.rules, self._known, text))
+
+    def error(self, info: ErrorInfo) -> ErrorInfo:
+        """Return an error without secrets in it."""
+        message = self.text(info.message)
+        details = None if info.details is None else self.said(dict(info.details))
+        if message == info.message and details == info.details:
+            return info
+        return attrs.evolve(info, message=message, details=details)
+
+    # -- what is refused ---------------------------------------------------------------------------------
+
+    def refuse_in_context(self, staged: Mapping[str, bytes | None]) -> None:
+        """Raise `ContextError` (`secret_in_context`) when a write to the context holds a secret."""
+        rules, known = self.run.rules, self._known
+        for key, data in staged.items():
+            if not known and not rules.may_hold(key.encode() if data is None else key.encode() + data):
+                continue
+            path = refused(rules, known, key, None if data is None else canonical.decode(data))
+            if path is not None and self.run.refuses(Code.SECRET_IN_CONTEXT):
+                raise ContextError(
+                    f"the context may hold no secret, and {path} is one",
+                    code=Code.SECRET_IN_CONTEXT,
+                    details={"path": path},
+                    hint="leave it out, read it where it is used, or list its path in SecretPolicy(allow=[...])",
+                )
+
+    def refuse_in_key(self, what: str, key: str) -> None:
+        """Raise `StateError` (`secret_in_event`) when a key that would be stored holds a secret."""
+        rules, known = self.run.rules, self._known
+        if not known and not rules.may_hold(key.encode("utf-8", "surrogatepass")):
+            return
+        if refused(rules, known, key, None) is not None and self.run.refuses(Code.SECRET_IN_EVENT):
+            raise StateError(
+                f"{what} holds a secret, and was not written",
+                code=Code.SECRET_IN_EVENT,
+                hint="make it of something else: keys are stored and compared as they are",
+            )
+
+
+class _Names:
+    """Names the values that an answer brings: by the call, and how manieth it is."""
+
+    def __init__(self, fact: FactRecorded) -> None:
+        occurrence = fact.key.rpartition("/")[2]
+        if not fact.key.startswith(RESERVED_FACT_PREFIX):
+            occurrence = f"k{blake3(fact.key.encode()).hexdigest(length=4)}"
+        occurrence = re.sub(r"[^A-Za-z0-9]", "", occurrence)
+        self._begin = f"field-{fact.request_digest[:12]}-{occurrence}"
+        self._count = 0
+
+    def __call__(self, place: str) -> str:
+        del place
+        self._count += 1
+        return f"{self._begin}-{self._count - 1}"
+
+
+def refuse_in_input(policy: SecretPolicy, params: Mapping[str, Any]) -> None:
+    """Raise `UsageError` (`secret_in_manifest`) when a run's input holds a secret: its path, never its value."""
+    rules = rules_of(policy)
+    if not rules.may_hold(canonical.encode(dict(params))):
+        return
+    for key, value in params.items():
+        path = refused(rules, Known(), key, value)
+        if path is not None:
+            raise UsageError(
+                f"the input may hold no secret, and {path} is one",
+                code=Code.SECRET_IN_MANIFEST,
+                details={"path": path},
+                hint="leave it out and read it with io.secret, or list its path in SecretPolicy(allow=[...])",
+            )

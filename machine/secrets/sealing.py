@@ -1,0 +1,154 @@
+"""Secret values as ciphertext: sealed under the data key of their run, which the key of the store wraps.
+
+Everything is AES-256-GCM of `cryptography`, which is loaded when the first value is sealed or opened. Bytes that
+do not open are a `SealError`, and never damage: who has no key cannot know what they held.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final, NoReturn
+
+import attrs
+from blake3 import blake3
+
+from machine import canonical
+from machine.errors import SealError
+
+__all__ = [
+    "KEY_BYTES",
+    "DataKey",
+    "StoreKey",
+    "data_key_id",
+    "mac",
+    "new_data_key",
+    "open_seal",
+    "seal",
+    "unwrap",
+    "wrap",
+]
+
+KEY_BYTES: Final = 32
+"""How long each key is."""
+
+_VERSION: Final = b"\x01"
+_NONCE_BYTES: Final = 12
+_TAG_BYTES: Final = 16
+_ID_BYTES: Final = 4
+_WRAPPED_BYTES: Final = 1 + _ID_BYTES + _NONCE_BYTES + KEY_BYTES + _TAG_BYTES
+_MAC_BYTES: Final = 16
+
+_WRAPPING: Final = b"machine: a wrapped data key"
+# each use of a key has a key of its own, so that none says anything of another
+_STORE_KEY_ID: Final = "machine 2026 secrets: id of a store's key"
+_DATA_KEY_ID: Final = "machine 2026 secrets: id of a data key"
+_SEALING: Final = "machine 2026 secrets: key that seals"
+_REQUESTS: Final = "machine 2026 secrets: key of request codes"
+
+
+@attrs.frozen
+class StoreKey:
+    """The key of a store's secrets: 32 bytes."""
+
+    key: bytes = attrs.field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """The 16 hex digits that the store notes of it."""
+        return _derived(_STORE_KEY_ID, self.key)[:8].hex()
+
+
+@attrs.frozen
+class DataKey:
+    """The key that seals the secrets of one run, and of those that were forked from it."""
+
+    key: bytes = attrs.field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """The 8 hex digits that tell it from others."""
+        return _derived(_DATA_KEY_ID, self.key)[:_ID_BYTES].hex()
+
+
+def new_data_key() -> DataKey:
+    """Return a data key that nobody has had before."""
+    return DataKey(secrets.token_bytes(KEY_BYTES))
+
+
+def wrap(store_key: StoreKey, data_key: DataKey) -> bytes:
+    """Return a data key as a store keeps it: its id in clear, and the key under the store's."""
+    head = _VERSION + bytes.fromhex(data_key.id)
+    return head + _encrypt(store_key.key, data_key.key, _WRAPPING + head)
+
+
+def data_key_id(wrapped: bytes) -> str:
+    """Return the id of a wrapped data key, for which no key is needed. Raises `SealError` when it is none."""
+    if len(wrapped) != _WRAPPED_BYTES or wrapped[:1] != _VERSION:
+        _refuse("it is no wrapped data key of this version")
+    return wrapped[1 : 1 + _ID_BYTES].hex()
+
+
+def unwrap(store_key: StoreKey, wrapped: bytes) -> DataKey:
+    """Return the data key that was wrapped. Raises `SealError` when it does not open."""
+    known = data_key_id(wrapped)
+    head, sealed = wrapped[: 1 + _ID_BYTES], wrapped[1 + _ID_BYTES :]
+    data_key = DataKey(_decrypt(store_key.key, sealed, _WRAPPING + head))
+    if data_key.id != known:
+        _refuse("it is named after another key")
+    return data_key
+
+
+def seal(data_key: DataKey, plain: bytes, place: tuple[str, ...]) -> bytes:
+    """Return bytes as ciphertext that opens with this data key, for this place, and nowhere else."""
+    return _VERSION + _encrypt(_derived(_SEALING, data_key.key), plain, _bound_to(place))
+
+
+def open_seal(data_key: DataKey, sealed: bytes, place: tuple[str, ...]) -> bytes:
+    """Return the bytes that were sealed for a place.
+
+    Raises `SealError` when they do not open: changed, cut, sealed with another data key or for another place.
+    """
+    if sealed[:1] != _VERSION:
+        _refuse("it is no sealed value of this version")
+    return _decrypt(_derived(_SEALING, data_key.key), sealed[1:], _bound_to(place))
+
+
+def mac(data_key: DataKey, data: bytes) -> str:
+    """Return a code of bytes that only who has the data key can make or compare: 32 hex digits."""
+    return blake3(data, key=_derived(_REQUESTS, data_key.key)).hexdigest(_MAC_BYTES)
+
+
+def _derived(use: str, key: bytes) -> bytes:
+    return blake3(key, derive_key_context=use).digest()
+
+
+def _bound_to(place: tuple[str, ...]) -> bytes:
+    # as JSON, in which ("a", "bc") and ("ab", "c") differ
+    return canonical.encode(list(place))
+
+
+def _encrypt(key: bytes, plain: bytes, bound_to: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - loaded when first needed
+
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plain, bound_to)
+
+
+def _decrypt(key: bytes, sealed: bytes, bound_to: bytes) -> bytes:
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - loaded when first needed
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - the same
+
+    if len(sealed) < _NONCE_BYTES + _TAG_BYTES:
+        _refuse("it was cut")
+    try:
+        return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to)
+    except InvalidTag:
+        _refuse("it was changed or moved, or another key sealed it")
+
+
+def _refuse(why: str) -> NoReturn:
+    # `from None`: what stands behind says nothing more, and the sentence is the same for every cause
+    raise SealError(
+        f"a sealed secret does not open: {why}",
+        hint="the value is lost to who has no other copy of it; the rest of the run can be read",
+    ) from None

@@ -1,0 +1,290 @@
+"""The key of a store's secrets, kept outside the store: where it is, and who made it.
+
+It is the environment variable `MACHINE_SECRET_KEY`, else the file `<store>.key` beside the store, which the first
+run that seals a secret makes. A store notes the id of its key, so that another is told from damage.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+import re
+import secrets
+import stat
+import string
+from pathlib import Path
+from typing import Final, Protocol
+
+from machine.durable import sync_directory
+from machine.errors import Code, SealError, SecretKeyError
+from machine.secrets.sealing import KEY_BYTES, DataKey, StoreKey, new_data_key, unwrap, wrap
+
+__all__ = [
+    "KEY_VARIABLE",
+    "KeyStore",
+    "StoreKeys",
+    "key_in",
+    "key_of",
+    "open_keys",
+    "put_key",
+    "store_key_of",
+    "successor",
+]
+
+KEY_VARIABLE: Final = "MACHINE_SECRET_KEY"
+"""The environment variable that holds the key of every store of a process. Empty is as good as not set."""
+
+_FORMS: Final = "64 hex digits, or 32 bytes in base64"
+_MOST_BYTES: Final = 4096
+_IS_ID: Final = re.compile("[0-9a-f]{16}")
+_EXPOSED: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+class KeyStore(Protocol):
+    """What of a store is needed here (`machine.stores.Store` is one)."""
+
+    url: str
+    secret_key_file: Path | None
+
+    def secret_key(self) -> bytes:
+        """Return the store's own 32 bytes."""
+        ...
+
+    def secret_key_id(self) -> str | None:
+        """Return the id of the key that wraps the data keys, None before the first."""
+        ...
+
+    def data_key(self, run_id: str) -> bytes | None:
+        """Return a run's data key as it was wrapped."""
+        ...
+
+    def add_data_key(self, run_id: str, key_id: str, wrapped: bytes) -> None:
+        """Give a run its data key, unless it has one."""
+        ...
+
+
+class StoreKeys:
+    """The data keys of a store's runs, as far as this process can open them.
+
+    Each is opened once. `problem` says why the last one that was asked for could not be opened; it is None when it
+    was, and when there was none. Nothing is read or made before the first is asked for.
+    """
+
+    def __init__(self, store: KeyStore) -> None:
+        self.problem: SecretKeyError | None = None
+        self._store: Final = store
+        self._opened: Final[dict[str, DataKey]] = {}
+
+    def data_key(self, run_id: str, *, create: bool = False) -> DataKey | None:
+        """Return a run's data key; None when it has none, or when it cannot be opened (`problem` says why).
+
+        With `create`, one is made where there is none, and the store's key with the first. Raises `SecretKeyError`
+        then, where without it there would be a `problem`.
+        """
+        self.problem = None
+        if known := self._opened.get(run_id):
+            return known
+        try:
+            wrapped = self._store.data_key(run_id)
+            if wrapped is None and create:
+                wrapped = self._made(run_id)
+            if wrapped is None:
+                return None
+            found = self._opened[run_id] = self._unwrapped(run_id, wrapped)
+        except SecretKeyError as problem:
+            if create:
+                raise
+            self.problem = problem
+            return None
+        return found
+
+    def adopt(self, run_id: str, data_key: DataKey) -> None:
+        """Give a run that has none the data key of a run in another store. Raises `SecretKeyError`."""
+        key = store_key_of(self._store, create=True)
+        self._store.add_data_key(run_id, key.id, wrap(key, data_key))
+
+    def share(self, run_id: str, fork_id: str) -> None:
+        """Give a fork the data key of the run that its past is of. No key is needed for it."""
+        while wrapped := self._store.data_key(run_id):
+            key_id = self._store.secret_key_id()
+            if key_id is None or self._store.data_key(run_id) != wrapped:
+                continue  # it was wrapped anew in between
+            with contextlib.suppress(SecretKeyError):
+                self._store.add_data_key(fork_id, key_id, wrapped)
+                return
+
+    def _made(self, run_id: str) -> bytes | None:
+        key = store_key_of(self._store, create=True)
+        try:
+            self._store.add_data_key(run_id, key.id, wrap(key, new_data_key()))
+        except SecretKeyError:
+            # the store's key was replaced, or first made, since it was read; a second refusal is no race
+            key = store_key_of(self._store, create=True)
+            self._store.add_data_key(run_id, key.id, wrap(key, new_data_key()))
+        return self._store.data_key(run_id)
+
+    def _unwrapped(self, run_id: str, wrapped: bytes) -> DataKey:
+        try:
+            return unwrap(store_key_of(self._store), wrapped)
+        except SealError as exc:
+            again = self._store.data_key(run_id)
+            if again is not None and again != wrapped:  # the store's key was replaced in between
+                return self._unwrapped(run_id, again)
+            raise SecretKeyError(
+                f"the data key of run {run_id} does not open with the key of {self._store.url}: it was changed",
+                code=Code.SECRET_KEY_WRONG,
+                details={"run_id": run_id, "url": self._store.url},
+                hint=f"its secrets are lost; `machine secrets forget {run_id}` lets it go on without them",
+            ) from exc
+
+
+def open_keys(store: KeyStore) -> StoreKeys:
+    """Return the data keys of a store; nothing is read or made yet."""
+    return StoreKeys(store)
+
+
+def store_key_of(store: KeyStore, *, create: bool = False) -> StoreKey:
+    """Return the key of a store's secrets, made where there is none yet if `create`.
+
+    Raises `SecretKeyError`, which says what is wrong with the key that this process has.
+    """
+    if store.secret_key_file is None:
+        return StoreKey(store.secret_key())
+    noted = store.secret_key_id()
+    try:
+        return _key_noted(store.url, store.secret_key_file, noted, create=create)
+    except SecretKeyError:
+        if (now := store.secret_key_id()) == noted:
+            raise
+        # replaced between the look at the store and the look at the key
+        return _key_noted(store.url, store.secret_key_file, now, create=create)
+
+
+def _key_noted(url: str, path: Path, noted: str | None, *, create: bool) -> StoreKey:
+    where = f"the environment variable {KEY_VARIABLE}"
+    if text := os.environ.get(KEY_VARIABLE):
+        key: StoreKey | None = key_of(text, where)
+    else:
+        where = str(path)
+        key = _key_beside(path, noted)
+        if key is None and create and noted is None:
+            key = _made_key(path)
+    if key is None:
+        raise SecretKeyError(
+            f"the store {url} keeps its secrets under the key {noted or '(none yet)'}, and there is no key",
+            code=Code.SECRET_KEY_MISSING,
+            details={"url": url, "path": str(path), "expected": noted},
+            hint=f"put the key file back to {path}, or set {KEY_VARIABLE}",
+        )
+    if noted not in {None, key.id}:
+        raise SecretKeyError(
+            f"the store {url} keeps its secrets under the key {noted}, and {where} holds the key {key.id}",
+            code=Code.SECRET_KEY_WRONG,
+            details={"url": url, "where": where, "expected": noted, "found": key.id},
+            hint="it is the key of another store, or an older one; use the one that this store was used with",
+        )
+    return key
+
+
+def _key_beside(path: Path, noted: str | None) -> StoreKey | None:
+    """Return the key in the key file, or in the one that a rotation which was cut did not move there."""
+    if noted is not None and _IS_ID.fullmatch(noted):
+        moved_soon = key_in(successor(path, noted))
+        if moved_soon is not None and moved_soon.id == noted:
+            return moved_soon
+    return key_in(path)
+
+
+def successor(path: Path, key_id: str) -> Path:
+    """Return where a rotation keeps the new key until every data key is under it."""
+    return path.with_name(f"{path.name}.{key_id}")
+
+
+def key_in(path: Path) -> StoreKey | None:
+    """Return the key in a file, None where there is no file. Raises `SecretKeyError`."""
+    try:
+        # without O_NONBLOCK a pipe in its place would be waited for
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise _unusable(path, f"cannot be read: {exc.strerror}", Code.SECRET_KEY_MISSING) from exc
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise _unusable(path, "is not a regular file", Code.SECRET_KEY_INVALID)
+        if mode & _EXPOSED:
+            raise SecretKeyError(
+                f"the key file {path} is open to others: its mode is {stat.S_IMODE(mode):04o}",
+                code=Code.SECRET_KEY_EXPOSED,
+                details={"path": str(path), "mode": f"{stat.S_IMODE(mode):04o}"},
+                hint=f"run `chmod 600 {path}`; if somebody may have read it, `machine secrets rotate-key` then",
+            )
+        text = os.read(fd, _MOST_BYTES + 1)
+    except OSError as exc:
+        raise _unusable(path, f"cannot be read: {exc.strerror}", Code.SECRET_KEY_MISSING) from exc
+    finally:
+        os.close(fd)
+    return key_of(text.decode("ascii", "replace"), f"the key file {path}")
+
+
+def key_of(text: str, where: str) -> StoreKey:
+    """Return the key that a text spells. Raises `SecretKeyError`, which names `where` and not the text."""
+    text = text.strip()
+    try:
+        if len(text) == 2 * KEY_BYTES and set(text) <= set(string.hexdigits):
+            key = bytes.fromhex(text)
+        else:
+            padded = text.rstrip("=").replace("-", "+").replace("_", "/") + "=" * (-len(text.rstrip("=")) % 4)
+            key = base64.b64decode(padded, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise SecretKeyError(
+            f"{where} holds no key: a key is {_FORMS}",
+            code=Code.SECRET_KEY_INVALID,
+            details={"where": where},
+            hint="one can be made with `openssl rand -hex 32`; a store that holds secrets needs its own",
+        )
+    return StoreKey(key)
+
+
+def _made_key(path: Path) -> StoreKey | None:
+    """Return the key in the key file, made unless another process was first."""
+    try:
+        put_key(path, StoreKey(secrets.token_bytes(KEY_BYTES)))
+    except OSError as exc:
+        raise _unusable(path, f"cannot be made: {exc.strerror}", Code.SECRET_KEY_MISSING) from exc
+    return key_in(path)
+
+
+def put_key(path: Path, key: StoreKey) -> None:
+    """Write a key file for the owner's eyes alone, whole or not at all; one that is there stays.
+
+    It is on the disk on return, before anything is under the key.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            os.write(fd, f"{key.key.hex()}\n".encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        # a link is there with all its bytes at once, and never takes the place of another
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
+    sync_directory(path.parent)
+
+
+def _unusable(path: Path, problem: str, code: Code) -> SecretKeyError:
+    return SecretKeyError(
+        f"the key file {path} {problem}",
+        code=code,
+        details={"path": str(path)},
+        hint=f"see to the file, or set {KEY_VARIABLE}",
+    )

@@ -1,0 +1,157 @@
+"""What a store must do with the wrapped data keys of its runs: keep the first, replace all at once, forget."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from machine.errors import Code, IdError, MachineError, SecretKeyError, UsageError
+from machine.stores.base import Store
+from machine.testing.store_samples import OTHER, RUN, log_of
+from machine.testing.store_sharing import SharedStoreConformance, StoreFactory
+
+__all__ = ["KeyConformance"]
+
+
+def _reversed(wrapped: bytes) -> bytes:
+    return wrapped[::-1]
+
+
+class KeyConformance(SharedStoreConformance):
+    """The part of `StoreConformance` about data keys."""
+
+    def test_a_store_has_no_data_key_at_first(self, store: Store) -> None:
+        """Nor is there one of what can be no run."""
+        assert store.secret_key_id() is None
+        assert store.data_keys() == []
+        for run_id in (RUN, "", "nonsense", "\ud800"):
+            assert store.data_key(run_id) is None
+            assert store.forget_data_key(run_id) is False
+        assert store.secret_key_id() is None
+
+    def test_data_keys_are_kept(self, store: Store, store_factory: StoreFactory) -> None:
+        """A run need not have events; every handle and every opening sees it."""
+        store.add_data_key(OTHER, "k1", b"\x00two\xff")
+        store.add_data_key(RUN, "k1", b"one")
+        with store_factory() as other:
+            assert other.data_key(RUN) == b"one"
+            assert other.data_keys() == [(RUN, b"one"), (OTHER, b"\x00two\xff")]
+            assert other.secret_key_id() == "k1"
+            assert type(other.data_key(RUN)) is bytes
+        assert not store.run_exists(RUN)
+        store.append(RUN, 0, log_of(RUN, 1))
+        assert store.data_key(RUN) == b"one"
+        assert store.integrity_problems() == []
+
+    def test_the_first_data_key_stays(self, store: Store) -> None:
+        """A second for the same run is no error, and changes nothing."""
+        store.add_data_key(RUN, "k1", b"first")
+        store.add_data_key(RUN, "k1", b"second")
+        assert store.data_keys() == [(RUN, b"first")]
+
+    def test_one_of_many_makes_the_first_data_key(self, store: Store, store_factory: StoreFactory) -> None:
+        """Threads that give one run a data key at once read back the same one, under its key."""
+        threads = 4
+        ready = threading.Barrier(threads)
+
+        def give(name: int, handle: Store) -> bytes | None:
+            ready.wait()
+            with contextlib.suppress(SecretKeyError):
+                handle.add_data_key(RUN, f"k{name % 2}", b"%d" % name)
+            return handle.data_key(RUN)
+
+        with store_factory() as other, ThreadPoolExecutor(threads) as pool:
+            given = [pool.submit(give, name, (store, other)[name % 2]) for name in range(threads)]
+            (kept,) = {done.result(timeout=60) for done in given}
+        assert kept is not None
+        assert store.secret_key_id() == f"k{int(kept) % 2}"
+
+    def test_another_key_is_refused(self, store: Store) -> None:
+        """The key that is noted with the first data key is that of all."""
+        store.add_data_key(RUN, "k1", b"one")
+        uses: list[Callable[[], object]] = [
+            lambda: store.add_data_key(OTHER, "k2", b"two"),
+            lambda: store.add_data_key(RUN, "k2", b"two"),
+            lambda: store.rewrap_data_keys("k2", "k3", _reversed),
+        ]
+        for use in uses:
+            with pytest.raises(SecretKeyError) as caught:
+                use()
+            assert caught.value.code == Code.SECRET_KEY_WRONG
+            assert (caught.value.info.details or {})["expected"] == "k1"
+        assert store.data_keys() == [(RUN, b"one")]
+        assert store.secret_key_id() == "k1"
+
+    def test_data_keys_are_wrapped_anew_all_at_once(self, store: Store, store_factory: StoreFactory) -> None:
+        """And the new key is noted with them; no event is touched."""
+        log = log_of(RUN, 2)
+        store.append(RUN, 0, log)
+        store.add_data_key(RUN, "k1", b"one")
+        store.add_data_key(OTHER, "k1", b"two")
+        assert store.rewrap_data_keys("k1", "k2", _reversed) == 2  # noqa: PLR2004 - what was added
+        with store_factory() as other:
+            assert other.data_keys() == [(RUN, b"eno"), (OTHER, b"owt")]
+            assert other.secret_key_id() == "k2"
+            other.add_data_key(OTHER, "k2", b"not this")
+            assert list(other.read_range(RUN)) == log
+
+    def test_a_rewrap_that_fails_changes_nothing(self, store: Store) -> None:
+        """Whatever it raises comes out, after one key was wrapped anew or before."""
+        store.add_data_key(RUN, "k1", b"one")
+        store.add_data_key(OTHER, "k1", b"two")
+
+        def fail(wrapped: bytes) -> bytes:
+            if wrapped == b"two":
+                raise ZeroDivisionError
+            return b"new"
+
+        with pytest.raises(ZeroDivisionError):
+            store.rewrap_data_keys("k1", "k2", fail)
+        for bad in (b"", "text", None):
+            with pytest.raises(UsageError):
+                store.rewrap_data_keys("k1", "k2", lambda _, bad=bad: bad)  # type: ignore[misc]
+        assert store.data_keys() == [(RUN, b"one"), (OTHER, b"two")]
+        assert store.secret_key_id() == "k1"
+
+    def test_a_data_key_can_be_forgotten(self, store: Store, store_factory: StoreFactory) -> None:
+        """The run, other data keys and the noted key stay; a run can be given another."""
+        store.append(RUN, 0, log_of(RUN, 1))
+        store.add_data_key(RUN, "k1", b"one")
+        store.add_data_key(OTHER, "k1", b"two")
+        assert store.forget_data_key(RUN) is True
+        assert store.forget_data_key(RUN) is False
+        with store_factory() as other:
+            assert other.data_key(RUN) is None
+            assert other.data_keys() == [(OTHER, b"two")]
+            assert other.forget_data_key(OTHER) is True
+            assert other.secret_key_id() == "k1"
+            assert other.run_exists(RUN)
+            other.add_data_key(RUN, "k1", b"three")
+        assert store.data_key(RUN) == b"three"
+
+    @pytest.mark.parametrize(
+        ("run_id", "key_id", "wrapped", "error"),
+        [
+            ("run", "k1", b"x", IdError),
+            ("\ud800", "k1", b"x", IdError),
+            (RUN, "", b"x", UsageError),
+            (RUN, "k" * 65, b"x", UsageError),
+            (RUN, "\ud800", b"x", UsageError),
+            (RUN, None, b"x", UsageError),
+            (RUN, "k1", b"", UsageError),
+            (RUN, "k1", bytes(4097), UsageError),
+            (RUN, "k1", "text", UsageError),
+        ],
+    )
+    def test_a_bad_data_key_is_refused(
+        self, store: Store, run_id: str, key_id: str, wrapped: bytes, error: type[MachineError]
+    ) -> None:
+        """Nothing is noted of it."""
+        with pytest.raises(error):
+            store.add_data_key(run_id, key_id, wrapped)
+        assert store.secret_key_id() is None
+        assert store.data_keys() == []
