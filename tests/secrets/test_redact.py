@@ -48,19 +48,10 @@ SECRET = st.one_of(
 ).filter(lambda text: not is_plain(text))
 
 FIELDS = st.sampled_from(
-    [
-        "password",
-        "api_key",
-        "token",
-        "note",
-        "headers",
-        "authorization",
-        "set-cookie",
-        "secrets",
-        "name",
-        "value",
-    ]
-    + ["$secret", "$$secret", "text", "base64", "argv", "url", "client_secret"]
+    (
+        *("password", "api_key", "token", "note", "headers", "authorization", "set-cookie", "secrets", "name"),
+        *("value", "$secret", "$$secret", "text", "base64", "argv", "url", "client_secret"),
+    )
 )
 PLANTED = st.recursive(
     JSON
@@ -87,7 +78,7 @@ def test_what_was_replaced_is_put_back_exactly(document, request, secrets):
     stored, edits, _ = redacted(document, known, request=request)
     assert canonical.encode(document) == before
     data = canonical.encode(stored)
-    kept = json.loads(canonical.encode(edits))
+    kept = canonical.decode(canonical.encode(edits))
     assert canonical.encode(opened(canonical.decode(data), kept)) == before
 
 
