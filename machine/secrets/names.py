@@ -209,7 +209,24 @@ _WEAK: Final = _forms(WEAK)
 _LONGEST_END: Final = max(map(len, _EXACT | _PLURAL))
 
 _COUNTED: Final = frozenset(
-    ["page", "next", "prev", "previous", "continuation", "cursor", "sync", "cancel", "cancellation", "stop", "start", "end", "eos", "bos", "pad", "unk"]
+    [
+        "page",
+        "next",
+        "prev",
+        "previous",
+        "continuation",
+        "cursor",
+        "sync",
+        "cancel",
+        "cancellation",
+        "stop",
+        "start",
+        "end",
+        "eos",
+        "bos",
+        "pad",
+        "unk",
+    ]
 )
 """What comes before `token` in names that are no secrets: places in a list, and pieces of text."""
 

@@ -41,7 +41,11 @@ def answers(seen):
             return 200 if right else 401, [], {"paid": right}
         case "/token":
             right = headers["authorization"] == f"Basic {base64.b64encode(f'app:{KEY}'.encode()).decode()}"
-            answer = {"access_token": "acc-9f8e7d6c5b4a", "refresh_token": "ref-1a2b3c4d5e6f", "id_token": JWT}
+            answer = {
+                "access_token": "acc-9f8e7d6c5b4a",
+                "refresh_token": "ref-1a2b3c4d5e6f",
+                "id_token": JWT,
+            }
             return 200 if right else 401, [("set-cookie", "sid=5e55-10n-1d-9931; Path=/")], answer
         case "/me":
             right = headers["authorization"] == "Bearer acc-9f8e7d6c5b4a"
@@ -226,7 +230,10 @@ class Api(BaseTransport):
 
     async def perform(self, namespace, request):
         self.count += 1
-        return {"headers": [["x-n", "1"]], "body": {"text": f'{{"access_token":"tok-{os.urandom(9).hex()}"}}'}}
+        return {
+            "headers": [["x-n", "1"]],
+            "body": {"text": f'{{"access_token":"tok-{os.urandom(9).hex()}"}}'},
+        }
 
 
 def test_two_recordings_with_different_secrets_have_one_digest(monkeypatch):
