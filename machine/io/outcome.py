@@ -15,16 +15,18 @@ from machine import canonical
 from machine.errors import CanonicalError, Code, IoError, IoOther, UsageError
 from machine.events import ArtifactKind, EffectIntended, FactError, FactRecorded, FactValue
 from machine.failures import describe
-from machine.io.exec import ExecResult
+from machine.io.exec import KEY_VARIABLE, ExecResult
 from machine.io.http_message import HttpResponse
 from machine.io.scope import Payloads
 from machine.io.wire import pack
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.handles.vault import Vault
 
-__all__ = ["Happened", "NotDone", "UncertainEffect", "response_of", "told"]
+__all__ = ["Happened", "NotDone", "UncertainEffect", "response_of", "sent_key", "told"]
 
 _OK: Final = 200  # RFC 9110 section 15.3.1
+_OWN_KEYS: Final = {"http": ("headers", "idempotency-key"), "exec": ("env", KEY_VARIABLE)}
+"""By namespace, where in a request a call may bring a key of its own, which is sent in place of the state's."""
 
 
 @attrs.frozen
@@ -85,6 +87,13 @@ def told(
         raise _no_outcome(f"{answer!r} is neither effect.happened(response) nor effect.not_done()")
     fact = FactRecorded(intent.key, namespace, intent.request_digest, outcome, intent.state_id, attempt)
     return fact, payloads
+
+
+def sent_key(intent: EffectIntended, request: Any) -> str:
+    """Return the idempotency key that an effect was sent with: its call's own, or that of its state."""
+    part, name = _OWN_KEYS.get(namespace_of(intent), ("", ""))
+    own = (request.get(part) or {}).get(name) if part else None
+    return own if isinstance(own, str) else intent.idempotency_key
 
 
 def namespace_of(intent: EffectIntended) -> str:
