@@ -70,12 +70,12 @@ _NAMES: Final = {
 
 
 _COMPUTED: Final = (
-    "the handler computes from a secret (a signature, a claim of a token, its length), and a golden has a placeholder "
-    "where the secret was"
+    "the handler computes from a secret (a signature, a claim of a token, its length), and a golden has a "
+    "placeholder where the secret was"
 )
 _REMEDIES: Final = (
-    'if it is no secret, allow it: SecretPolicy(allow=["NAME"]); else give the handler an invented value of the same '
-    'form, live and in every replay: SecretPolicy(stand_ins={"NAME": "..."}); docs/secrets.md says more'
+    'if it is no secret, allow it: SecretPolicy(allow=["NAME"]); else give the handler an invented value of the '
+    'same form, live and in every replay: SecretPolicy(stand_ins={"NAME": "..."}); docs/secrets.md says more'
 )
 
 

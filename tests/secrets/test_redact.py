@@ -49,7 +49,17 @@ SECRET = st.one_of(
 
 FIELDS = st.sampled_from(
     (
-        *("password", "api_key", "token", "note", "headers", "authorization", "set-cookie", "secrets", "name"),
+        *(
+            "password",
+            "api_key",
+            "token",
+            "note",
+            "headers",
+            "authorization",
+            "set-cookie",
+            "secrets",
+            "name",
+        ),
         *("value", "$secret", "$$secret", "text", "base64", "argv", "url", "client_secret"),
     )
 )

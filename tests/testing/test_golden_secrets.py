@@ -51,4 +51,6 @@ def test_what_computes_from_a_secret_is_told_so_when_it_is_recorded(suite):
 def test_a_golden_is_checked_where_the_secret_is_not_set(suite, monkeypatch):
     suite.runpytest_subprocess("-p", "no:cacheprovider", "--golden=record-missing", "-k", "not signs")
     monkeypatch.delenv("SIGNING_KEY")
-    suite.runpytest_subprocess("-p", "no:cacheprovider", "-k", "not signs").assert_outcomes(passed=2, deselected=1)
+    suite.runpytest_subprocess("-p", "no:cacheprovider", "-k", "not signs").assert_outcomes(
+        passed=2, deselected=1
+    )
