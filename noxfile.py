@@ -106,13 +106,14 @@ def tests(session: nox.Session) -> None:
     # what takes long and does not depend on the interpreter runs once, on the first: campaigns of crashes, of
     # orders and of random values, and whole test sessions and commands in processes of their own
     once = ["docs"] if first else ["docs", *LONG]  # the documents have a session of their own
-    if not first and session.python != FOUND[-1]:  # what those before and after it agree on
-        once = [*once, "kernel", "replay", "secrets", "test_wild_json.py"]
+    # one between two others is tried where interpreters differ: event loops, threads, hooks and clients
+    between = session.python not in {FOUND[0], FOUND[-1]}
+    places = ["tests/engine", "tests/io"] if between else []
     ignored = [f"--ignore=tests/{path}" for path in once]
     env = {"MACHINE_FIGHT_SECONDS": "6", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
     workers = str(2 * (os.cpu_count() or 1))  # most of what takes long waits: for programs, clocks and locks
     shared = ["-n", workers, "--dist", "worksteal"]  # the longest are neighbours, and would be one worker's
-    session.run("python", "-m", "pytest", "-q", *shared, *ignored, *session.posargs, env=env)
+    session.run("python", "-m", "pytest", "-q", *shared, *ignored, *(session.posargs or places), env=env)
 
 
 @nox.session
