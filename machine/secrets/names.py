@@ -11,7 +11,15 @@ import re
 from enum import Enum
 from typing import Final
 
-__all__ = ["HEADERS", "PARAMETERS", "Strength", "field_strength", "header_strength", "parameter_strength"]
+__all__ = [
+    "HEADERS",
+    "NEAR_NAMES",
+    "PARAMETERS",
+    "Strength",
+    "field_strength",
+    "header_strength",
+    "parameter_strength",
+]
 
 
 class Strength(Enum):
@@ -246,6 +254,12 @@ PARAMETERS: Final = frozenset(
 """Query parameters whose value is a credential, in lower case."""
 
 WEAK_PARAMETERS: Final = frozenset(("key", "token", "code", "auth", "session", "sid", "jwt"))
+
+
+NEAR_NAMES: Final = re.compile(
+    "pass|secret|token|key|pwd|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
+)
+"""What is in every text with a name that says something, in lower case."""
 
 
 def _forms(names: tuple[str, ...]) -> frozenset[tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from machine.secrets.detect import Finding, TooManyPlacesError, findings
+from machine.secrets.detect import MOST_FINDINGS, Finding, TooManyPlacesError, findings
 from machine.secrets.encodings import SEARCHED_ANYWHERE, is_plain
 from machine.secrets.formats import active, shapes
 from machine.secrets.known import Known
@@ -21,9 +21,6 @@ from machine.secrets.rules import Rules
 from machine.secrets.substitute import keys_in_order
 
 __all__ = ["Known", "Redacted", "redact", "refused", "say", "say_text"]
-
-MOST_FINDINGS: Final = 1000
-"""A text with more findings is sealed whole."""
 
 _SECRET: Final = "secret"  # noqa: S105 - the namespace of `io.secret`
 _MISSING: Final = object()
