@@ -8,14 +8,14 @@ from itertools import islice
 from typing import Final
 from urllib.parse import unquote_plus
 
-from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
+from machine.secrets.finding import MOST_FINDINGS, Finding, TooManyPlacesError, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.names import Strength
 from machine.secrets.places import Place
 from machine.secrets.rules import Rules
 from machine.secrets.running import Look, look_at, running
 
-__all__ = ["MOST_FINDINGS", "Finding", "TooManyPlacesError", "findings"]
+__all__ = ["findings"]
 
 _DEEPEST: Final = 12
 """So many texts of JSON within each other are read; each has twice the backslashes of the one around it."""
@@ -30,10 +30,6 @@ _OPTION: Final = re.compile(r"(--?[A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
 _LOGIN: Final = re.compile(r"[^:]+:(?![0-9]+\Z)(.+)", re.DOTALL)
 
 
-MOST_FINDINGS: Final = 1000
-"""A text with more findings is sealed whole."""
-
-
 def findings(
     rules: Rules, place: Place, text: str, *, request: bool, depth: int = 0, look: Look | None = None
 ) -> list[Finding]:
@@ -41,7 +37,7 @@ def findings(
 
     `look` is what the text around it may hold. Raises `TooManyPlacesError` for a text that is to be sealed whole.
     """
-    if not text or text in rules.stand_ins:
+    if not text or text in rules.stand_ins or place.is_allowed(rules):
         return []
     sure = place.strength is Strength.OWN
     if place.header and place.strength is not Strength.NONE:

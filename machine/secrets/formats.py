@@ -23,8 +23,8 @@ class Format(NamedTuple):
     """So many characters before the match belong to the credential."""
 
 
-# A match begins with a literal, for which a text is searched quickly, and only where no character of its kind stands
-# before it; quantifiers are possessive: whatever the text, each character is taken a bounded number of times.
+# A match begins with a literal, for which a text is searched quickly, and only where no character of its kind
+# stands before it; quantifiers are possessive: whatever the text, each character is taken a few times at most.
 
 
 def _apart(prefix: str) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "Strength",
     "field_strength",
     "header_strength",
+    "is_name",
     "parameter_strength",
 ]
 
@@ -35,6 +36,8 @@ class Strength(Enum):
     OWN = 4
     """A name that the user's policy has: it decides alone, everywhere."""
 
+
+_LONGEST_SAID: Final = 64
 
 LONGEST: Final = 100
 """No longer name is looked at: it is a sentence, not a name."""
@@ -299,6 +302,14 @@ def field_strength(name: str) -> Strength:
     if words[-1] in {"token", "pass"} and (name.isupper() or name.startswith("--")):
         return Strength.LIKELY
     return Strength.WEAK if words in _WEAK else Strength.NONE
+
+
+_NAME: Final = re.compile(r"[A-Za-z_$:@-][A-Za-z_.$ -]*(?:[0-9]{1,4}[A-Za-z_.$ -]*){0,4}")
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text is shaped like a name: what is taken from data and said in a placeholder is no secret."""
+    return len(text) <= _LONGEST_SAID and _NAME.fullmatch(text) is not None and "__secret_" not in text
 
 
 def header_strength(name: str) -> Strength:
