@@ -8,8 +8,9 @@ from itertools import islice
 from typing import Final
 from urllib.parse import unquote_plus
 
-from machine.secrets.finding import MOST_FINDINGS, Finding, TooManyPlacesError, cookies, decides
+from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
+from machine.secrets.marks import MOST_FINDINGS, TooManyPlacesError
 from machine.secrets.names import Strength
 from machine.secrets.places import Place
 from machine.secrets.rules import Rules

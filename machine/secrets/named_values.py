@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
+from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.looks import is_masked, looks_like_credential
+from machine.secrets.marks import TooManyPlacesError
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
