@@ -9,11 +9,7 @@ from typing import Final, NamedTuple
 from machine.secrets.looks import looks_like_credential, looks_strong
 from machine.secrets.names import Strength
 
-__all__ = ["Finding", "TooManyPlacesError", "cookies", "decides"]
-
-
-class TooManyPlacesError(Exception):
-    """A text has so many places to look at that it is sealed whole."""
+__all__ = ["Finding", "cookies", "decides"]
 
 
 class Finding(NamedTuple):
