@@ -161,7 +161,7 @@ def naming(call: Call) -> Iterator[None]:
     if call.namespace != "http" or call.data == call.raw:
         yield
         return
-    token = sensitive.set(parts(canonical.decode(call.raw), canonical.decode(call.data)))
+    token = sensitive.set(parts(canonical.decode(call.data)))
     try:
         yield
     finally:

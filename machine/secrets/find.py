@@ -6,7 +6,7 @@ What stands in the place of a secret is none: placeholders, and the handles of f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from machine import canonical
@@ -51,7 +51,7 @@ def found(
 
     `namespace`, `request` and `under` say what the document is, as for `redact`.
     """
-    document = canonical.decode(_masked(data.decode()).encode() if b"secret" in data else data)
+    document = canonical.decode(_masked(data.decode(), _mask_escaped).encode() if b"secret" in data else data)
     redacted = redact(rules, Known(), namespace, document, request=request, name=str, under=under)
     if not redacted.edits:
         return []
@@ -66,7 +66,7 @@ def found(
 
 def found_in_text(rules: Rules, text: str) -> list[Found]:
     """Return the secrets in a text of any kind. Raises `TooManyPlacesError` for one that nobody can judge."""
-    masked = _masked(text) if "secret" in text else text
+    masked = _masked(text, _mask) if "secret" in text else text
     return [
         Found("", one.place, one.end - one.begin, one.begin)
         for one in findings(rules, ROOT, masked, request=False)
@@ -74,16 +74,22 @@ def found_in_text(rules: Rules, text: str) -> list[Found]:
     ]
 
 
-def _masked(text: str) -> str:
-    """Return a text of the same length with a placeholder in running text for each that is an object."""
-    return _QUOTED.sub(_mask, _OBJECT.sub(_mask, text))
+def _masked(text: str, mask: Callable[[re.Match[str]], str]) -> str:
+    """Return a text with a placeholder in running text for each that is an object; offsets stay what they are."""
+    return _QUOTED.sub(mask, _OBJECT.sub(mask, text))
 
 
-def _mask(match: re.Match[str]) -> str:
+def _mask(match: re.Match[str], shorter: int = 0) -> str:
     quote = match.groupdict().get("quote", "")
-    whole = len(match[0])
-    filling = min(whole - len("__secret___") - 2 * len(quote), _LONGEST)
-    return f"{quote}__secret_{'h' * filling}__{quote}".ljust(whole)
+    size = len(match[0]) - shorter
+    filling = min(size - len("__secret___") - 2 * len(quote), _LONGEST)
+    return f"{quote}__secret_{'h' * filling}__{quote}".ljust(size)
+
+
+def _mask_escaped(match: re.Match[str]) -> str:
+    """Return what has the same length when the JSON around it has been decoded, which has fewer quotes to undo."""
+    slashes = len(match.groupdict().get("quote", "")) // 2
+    return _mask(match, (match[0].count('"') - 2) * slashes)
 
 
 def _told(path: str, stored: Any, change: Any) -> Iterator[Found]:

@@ -21,6 +21,7 @@ from machine.events import FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.secrets import placeholder, sealing, stand_ins
 from machine.secrets.multipart import stored_boundary
+from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, redact, refused, say, say_text
 from machine.secrets.rules import rules_of
@@ -215,6 +216,7 @@ class AttemptSecrets:
                     code=Code.SECRET_STAND_IN,
                     hint="give an invented value of the same form in SecretPolicy(stand_ins=...)",
                 )
+        chunks = None
         if sure is not None and not stood_in:
             value = document["value"]
             stored: Any = {"value": {"$secret": sure}}
@@ -226,6 +228,9 @@ class AttemptSecrets:
             found = redact(run.rules, run.known, fact.namespace, subject, request=False, name=names)
             stored = {"value": found.document[request["name"]]} if subject is not document else found.document
             edits, learned = list(found.edits), [list(item) for item in found.learned]
+            pieces = stored_pieces(document, stored, edits) if edits and fact.namespace == "http" else None
+            if pieces is not None:
+                stored, chunks = {**stored, "chunks": pieces}, document["chunks"]
         data = canonical.encode(stored)
         named = {source for source, _, _ in learned}
         for source in placeholder.sources_in(stored):  # so that who opens this knows what stands for what
@@ -237,7 +242,9 @@ class AttemptSecrets:
             run.known.learn("stand_in", true, sure=True)
         if not edits and not stood_in:
             return Answer(data)
-        sealed = {"edits": edits, "learned": learned, "stand_ins": stood_in}
+        sealed: dict[str, Any] = {"edits": edits, "learned": learned, "stand_ins": stood_in}
+        if chunks is not None:
+            sealed["chunks"] = chunks
         self._at_hand[fact.key] = sealed
         if not run.live:
             return Answer(data)
@@ -267,6 +274,8 @@ class AttemptSecrets:
         self._stand_ins |= sealed["stand_ins"]
         for source, value, sure in sealed["learned"]:
             self._learn(source, value, sure=sure)
+        if "chunks" in sealed:
+            stored = {**stored, "chunks": sealed["chunks"]}
         return opened(stored, sealed["edits"]) if sealed["edits"] or _MARK in data else stored
 
     def _shown(self, fact: FactRecorded, stored: Any) -> Any:
