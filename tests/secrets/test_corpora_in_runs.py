@@ -50,43 +50,59 @@ def differing_headers(sent, got):
     return [(name, value) for name, value in sent if (name.lower(), value) not in got]
 
 
+def parts_of(entries):
+    """Return the entries with their numbers, in parts: each state has one, so that no attempt knows hundreds."""
+    numbered = list(enumerate(entries))
+    return [numbered[at : at + 50] for at in range(0, len(numbered), 50)]
+
+
+def in_states(plan, entries, side_effects, idempotency=None):
+    """Return a decorator that has a function meet each entry, in states of their own that follow each other."""
+
+    def decorated(meet):
+        for number, part in enumerate(parts_of(entries)):
+            meeting_in(plan, f"{meet.__name__}.part_{number:02}", part, meet, side_effects, idempotency)
+
+    return decorated
+
+
+def meeting_in(plan, state_id, part, meet, side_effects, idempotency):
+    @plan.state(state_id, side_effects=side_effects, idempotency=idempotency and f"{idempotency} {state_id}")
+    async def meeting(ctx, io, rec):
+        for number, entry in part:
+            await meet(ctx, io, rec, number, entry)
+
+
 @pytest.fixture
 def innocent_plan(corpus_server, tmp_path):
     """Return a plan that is given everything innocent, and the list of what was not handed over as it was."""
     plan, wrong = Plan("innocent"), []
 
-    @plan.state("a.answers", side_effects="read_only_io")
-    async def answers(ctx, io, rec):
-        for number, entry in enumerate(INNOCENTS):
-            url = f"{corpus_server.url}/{number}"
-            if entry.place == "request":
-                answer = await io.http("POST", url, **entry.content)
-                if answer.status != 200:
-                    wrong.append(entry.about)
-                continue
-            headers, body = corpus_server.ready[f"/{number}"]
-            answer = await io.http("GET", url)
-            if answer.bytes != body or differing_headers(headers, answer.header_list):
-                wrong.append(entry.about)
-            if entry.place in {"text", "base64"}:
-                read = await io.read_file(str(tmp_path / f"{number}.in"))
-                shown = await io.exec(["cat", str(tmp_path / f"{number}.in")])
-                if read.bytes != body or shown.stdout_bytes != body:
-                    wrong.append(f"file of {entry.about}")
-            if entry.place == "member":
-                ctx.update(answer.json())
-            elif entry.place == "json":
-                ctx[f"document {number}"] = answer.json()
-            elif entry.place == "text":
-                ctx[f"text {number}"] = answer.text
-            await rec.emit(DomainEvent("seen", {"text": answer.text[:200]}))
+    @in_states(plan, INNOCENTS, "read_only_io")
+    async def answers(ctx, io, rec, number, entry):
+        url = f"{corpus_server.url}/{number}"
+        if entry.place == "request":
+            await io.http("POST", url, **entry.content)
+            return
+        headers, body = corpus_server.ready[f"/{number}"]
+        answer = await io.http("GET", url)
+        if answer.bytes != body or differing_headers(headers, answer.header_list):
+            wrong.append(entry.about)
+        if entry.place in {"text", "base64"}:
+            read = await io.read_file(str(tmp_path / f"{number}.in"))
+            shown = await io.exec(["cat", str(tmp_path / f"{number}.in")])
+            if {read.bytes, shown.stdout_bytes} != {body}:
+                wrong.append(f"file of {entry.about}")
+        if entry.place == "member":
+            ctx.update(answer.json())
+        elif entry.place != "base64":
+            ctx[f"{entry.place} {number}"] = answer.json() if entry.place == "json" else answer.text
+        await rec.emit(DomainEvent("seen", {"text": answer.text[:200]}))
 
-    @plan.state("b.copies", after=[answers], side_effects="apply_side_effect", idempotency="copy")
-    async def copies(ctx, io, rec):
-        for number, entry in enumerate(INNOCENTS):
-            if entry.place == "base64":
-                read = await io.read_file(str(tmp_path / f"{number}.in"))
-                await io.write_file(str(tmp_path / f"{number}.out"), read.bytes)
+    @in_states(plan, [entry for entry in INNOCENTS if entry.place == "base64"], "apply_side_effect", "copy")
+    async def copies(ctx, io, rec, number, entry):
+        read = await io.read_file(str(tmp_path / f"{INNOCENTS.index(entry)}.in"))
+        await io.write_file(str(tmp_path / f"{INNOCENTS.index(entry)}.out"), read.bytes)
 
     for number, entry in enumerate(INNOCENTS):
         match entry.place:
@@ -153,40 +169,35 @@ def planted_plan(corpus_server, tmp_path, monkeypatch):
     for value, name in SECRETS.items():
         monkeypatch.setenv(name, value)
 
-    @plan.state("a.everything", side_effects="read_only_io")
-    async def everything(ctx, io, rec):
-        known = {value: await io.secret(name) for value, name in SECRETS.items()}
-        for number, entry in enumerate(PLANTED):
-            secret = known.get(entry.value, entry.value)
-            content = entry.filled(secret, corpus_server.host)
-            match entry.place:
-                case "request":
-                    await io.http("POST", **http_arguments(content, corpus_server.host))
-                case "answer":
-                    headers, body = corpus_server.ready[f"/{number}"]
-                    answer = await io.http("GET", f"{corpus_server.url}/{number}")
-                    if answer.bytes != body or differing_headers(headers, answer.header_list):
-                        wrong.append(entry.about)
-                case "text":
-                    body = corpus_server.ready[f"/{number}"][1]
-                    answer = await io.http("GET", f"{corpus_server.url}/{number}")
-                    read = await io.read_file(str(tmp_path / f"in-{number}"))
-                    shown = await io.exec(["cat", str(tmp_path / f"in-{number}")])
-                    if {answer.bytes, read.bytes, shown.stdout_bytes} != {body}:
-                        wrong.append(entry.about)
-                    await rec.emit(DomainEvent("said", {"text": content, "list": [{"of": content}]}))
-                case "exec":
-                    await io.exec(**content)
-                case "variable":
-                    if await io.env(content[0]) != content[1]:
-                        wrong.append(entry.about)
+    @in_states(plan, PLANTED, "read_only_io")
+    async def meets(ctx, io, rec, number, entry):
+        secret = await io.secret(SECRETS[entry.value]) if entry.kind == "a" else entry.value
+        content = entry.filled(secret, corpus_server.host)
+        match entry.place:
+            case "request":
+                await io.http("POST", **http_arguments(content, corpus_server.host))
+            case "answer":
+                headers, body = corpus_server.ready[f"/{number}"]
+                answer = await io.http("GET", f"{corpus_server.url}/{number}")
+                if answer.bytes != body or differing_headers(headers, answer.header_list):
+                    wrong.append(entry.about)
+            case "text":
+                answer = await io.http("GET", f"{corpus_server.url}/{number}")
+                read = await io.read_file(str(tmp_path / f"in-{number}"))
+                shown = await io.exec(["cat", str(tmp_path / f"in-{number}")])
+                if {answer.bytes, read.bytes, shown.stdout_bytes} != {corpus_server.ready[f"/{number}"][1]}:
+                    wrong.append(entry.about)
+                await rec.emit(DomainEvent("said", {"text": content, "list": [{"of": content}]}))
+            case "exec":
+                await io.exec(**content)
+            case "variable":
+                if await io.env(content[0]) != entry.filled()[1]:
+                    wrong.append(entry.about)
 
-    @plan.state("b.writes", after=[everything], side_effects="apply_side_effect", idempotency="write")
-    async def writes(ctx, io, rec):
-        for number, entry in enumerate(PLANTED):
-            if entry.place == "write":
-                secret = await io.secret(SECRETS[entry.value]) if entry.kind == "a" else entry.value
-                await io.write_file(str(tmp_path / f"out-{number}"), entry.filled(secret))
+    @in_states(plan, [entry for entry in PLANTED if entry.place == "write"], "apply_side_effect", "write")
+    async def writes(ctx, io, rec, number, entry):
+        secret = await io.secret(SECRETS[entry.value]) if entry.kind == "a" else entry.value
+        await io.write_file(str(tmp_path / f"out-{PLANTED.index(entry)}"), entry.filled(secret))
 
     for number, entry in enumerate(PLANTED):
         content = entry.filled(host=corpus_server.host)
