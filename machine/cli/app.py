@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Annotated, Final, TypeAlias
 
 from cyclopts import App, Group, Parameter
@@ -14,12 +15,14 @@ from machine.cli.session import DEFAULT_STORE, Session
 __all__ = [
     "BROKEN_PIPE",
     "COMMANDS",
+    "GROUPS",
     "DebugOption",
     "JsonOption",
     "StoreOption",
     "build",
     "full_help",
     "launch",
+    "named",
 ]
 
 BROKEN_PIPE: Final = int(failures.Exit.BROKEN_PIPE)
@@ -45,6 +48,11 @@ COMMANDS: Final = {
     "export": ("machine.cli.bundle:export", "Write a run as a bundle: one portable file."),
     "import": ("machine.cli.bundle:import_runs", "Store the runs of bundles."),
     "scan": ("machine.cli.scan:scan", "Find what looks like a secret in runs, bundles and other files."),
+    "secrets rotate-key": (
+        "machine.cli.secrets:rotate",
+        "Put the secrets of a store under a new key.",
+    ),
+    "secrets forget": ("machine.cli.secrets:forget", "Delete the key of a run's secrets."),
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
     "torture": (
         "machine.cli.torture:torture",
@@ -52,6 +60,9 @@ COMMANDS: Final = {
     ),
 }
 """Where each command is, and its summary: the first line of its docstring, so that --help imports none."""
+
+GROUPS: Final = {"secrets": "Replace or delete the keys that secrets are stored under."}
+"""What the first word of the commands of two words is about."""
 
 _COMMON: Final = Group("Common options", sort_key=9)
 StoreOption: TypeAlias = Annotated[
@@ -99,16 +110,26 @@ def build(start: Callable[..., int]) -> App:
         print_error=False,
     )
     for position, (name, (path, summary)) in enumerate(COMMANDS.items()):
-        app.command(path, name=name, help=summary, sort_key=position)
+        group, _, word = name.rpartition(" ")
+        if group and group not in app:
+            app.command(App(name=group, help=GROUPS[group], help_format="plaintext", sort_key=position))
+        (app[group] if group else app).command(path, name=word, help=summary, sort_key=position)
     app.register_install_completion_command(help="Install tab completion for the shell in use.")
     app.meta.default(start)
     app.meta.suppress_keyboard_interrupt = False  # reported as every other end is
     return app
 
 
+def named(app: App, name: str) -> App:
+    """Return a command by its name in `COMMANDS`."""
+    for word in name.split():
+        app = app[word]
+    return app
+
+
 def full_help(app: App, name: str) -> App:
     """Return a command with its whole docstring as its help, in place of the summary."""
-    command = app[name]
+    command = named(app, name)
     text = inspect.getdoc(command.default_command) or ""
     paragraphs = text.partition("\n\nParameters\n")[0].split("\n\n")
     command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
@@ -135,9 +156,9 @@ def launch(argv: Sequence[str]) -> int:
 
     app = build(start)
     try:
-        for token in options:
-            if token in COMMANDS:
-                full_help(app, token)
+        for first, second in pairwise((*options, "")):
+            if name := next((name for name in (first, f"{first} {second}") if name in COMMANDS), None):
+                full_help(app, name)
                 break
         return int(app.meta(argv) or 0)
     except BrokenPipeError:

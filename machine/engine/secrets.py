@@ -32,7 +32,7 @@ def inheriting(source: Store, run_id: str, store: Store, fork_id: str, history: 
 
     When what is done meanwhile is refused, there will be no fork, and nothing is left.
     """
-    if history.sealed:
+    if history.sealed.payloads:
         if source is store:
             open_keys(store).share(run_id, fork_id)
         elif (data_key := open_keys(source).data_key(run_id)) is not None:
@@ -54,12 +54,12 @@ def lost_secrets(history: History, secrets: OfRun, load: Callable[[str], bytes])
 
     Raises `SecretKeyError` when it is the key of the store that is missing or another: that can be helped.
     """
-    if isinstance(secrets, Vault) or not history.sealed:
+    if isinstance(secrets, Vault) or not history.sealed.payloads:
         return frozenset()
     wanted = [
         history.facts[key]
-        for key in history.sealed
-        if key not in history.lost
+        for key in history.sealed.payloads
+        if key not in history.sealed.lost
         and (
             not key.startswith(RESERVED_FACT_PREFIX)
             or not history.states[history.facts[key].state_id].status.settled
@@ -69,7 +69,7 @@ def lost_secrets(history: History, secrets: OfRun, load: Callable[[str], bytes])
     keys = secrets.keys
     for fact in wanted:
         try:
-            sealed = secrets.opens(load(history.sealed[fact.key]), fact)
+            sealed = secrets.opens(load(history.sealed.payloads[fact.key]), fact)
         except StoreError:
             sealed = None
         if isinstance(keys, StoreKeys) and keys.problem is not None:

@@ -25,7 +25,7 @@ from machine.io.sensitive import parts, sensitive
 from machine.io.transport import Transport
 from machine.io.wire import field
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.kernel.history import REQUEST_MAC
+from machine.kernel.sealed_facts import REQUEST_MAC
 from machine.secrets.stored import Asked
 
 __all__ = ["LiveIo"]

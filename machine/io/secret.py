@@ -1,7 +1,7 @@
 """Secrets as calls that are recorded: by their names, with placeholders in what is stored.
 
-The transport here is the only place where a value is read. It must never answer anybody but `io.live`, which replaces
-the value before anything is recorded.
+The transport here is the only place where a value is read. It must never answer anybody but `io.live`, which
+replaces the value before anything is recorded.
 """
 
 from __future__ import annotations

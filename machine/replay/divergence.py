@@ -34,7 +34,7 @@ class DivergenceKind(StrEnum):
     PLAN_CHANGED = "plan_changed"
     CORRUPT = "corrupt"
     UNDECLARED_IO = "undeclared_io"
-    SECRET_NEEDED = "secret_needed"
+    SECRET_NEEDED = "secret_needed"  # noqa: S105 - the name of a kind
 
 
 class Cause(StrEnum):

@@ -54,7 +54,7 @@ class ReplayResult:
     status: str
     divergence: Divergence | None = None
     secrets: str | None = None
-    """Whether the true values of its secrets were opened: `opened`, `placeholders`, `some_opened`, None without any."""
+    """Whether its secrets were opened: `opened`, `placeholders`, `some_opened`; None where it asked for none."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""

@@ -10,7 +10,7 @@ from urllib.parse import unquote_plus
 from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.names import Strength
-from machine.secrets.places import ROOT, Place
+from machine.secrets.places import Place
 from machine.secrets.rules import Rules
 from machine.secrets.running import running, urls
 
@@ -25,7 +25,8 @@ _FIELD: Final = re.compile(r"([^=&]+)=([^&]*)")
 _PART: Final = re.compile(
     r"form-data;[^\r\n]{0,200}?name=\"([^\"\r\n]{1,100}+)\"[^\r\n]{0,300}+\r?\n(?:[^\r\n:]{1,60}+:[^\r\n]{0,300}+\r?\n){0,4}+\r?\n"
 )
-_OPTION: Final = re.compile(r"--?([A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
+_OPTION: Final = re.compile(r"(--?[A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
+_LOGIN: Final = re.compile(r"[^:]+:(?![0-9]+\Z)(.+)", re.DOTALL)
 
 
 def findings(rules: Rules, place: Place, text: str, *, request: bool, depth: int = 0) -> list[Finding]:
@@ -63,6 +64,8 @@ def _in_text(rules: Rules, place: Place, text: str, *, request: bool, depth: int
                 inner = findings(rules, string.place, string.text, request=request, depth=depth + 1)
                 yield from located(string, inner)
             return
+    if place.login and (login := _LOGIN.fullmatch(text)):
+        yield Finding(*login.span(1), "password", login[1])
     if place.argv and (option := _OPTION.fullmatch(text)):
         strength = rules.field(option[1])
         if decides(strength, option[2], alone=request):

@@ -33,7 +33,7 @@ def decides(strength: Strength, value: str, *, alone: bool) -> bool:
             return True
         case Strength.EXACT:
             return alone or looks_like_credential(value)
-        case Strength.SEVERAL:
+        case Strength.SEVERAL | Strength.LIKELY:
             return looks_like_credential(value)
         case Strength.WEAK:
             return looks_strong(value)

@@ -37,6 +37,8 @@ def _prefixed(name: str, tail: str, *prefixes: str) -> Format:
 
 _LONGEST_HEADER: Final = 4096
 _LEAST_ARMOUR: Final = 40
+_LEAST_CLOSED: Final = 12
+_LONGEST_TITLE: Final = 64
 
 
 def _is_jwt(text: str) -> bool:
@@ -53,7 +55,13 @@ def _is_jwt(text: str) -> bool:
 
 def _has_armour(text: str) -> bool:
     """Tell whether something stands between the lines that begin and end a key."""
-    return len(re.sub(r"-----[A-Z ]*-----|\\+[nr]|\s", "", text)) >= _LEAST_ARMOUR
+    least = _LEAST_CLOSED if "-----END " in text else _LEAST_ARMOUR
+    return len(re.sub(r"-----[A-Z ]*-----|\\+[nr]|[\s.]", "", text)) >= least
+
+
+def _is_armoured(text: str) -> bool:
+    """Tell whether base64 is that of a private key in its armour."""
+    return b"PRIVATE KEY" in base64.b64decode(text[: min(len(text) // 4 * 4, _LONGEST_TITLE)])
 
 
 def _has_digit(text: str) -> bool:
@@ -72,6 +80,7 @@ FORMATS: Final = (
         ("-----BEGIN ",),
         _has_armour,
     ),
+    _format("private_key", r"LS0tLS1CRUdJTi[A-Za-z0-9+/]{24,}+={0,2}", "LS0tLS1CRUdJTi", check=_is_armoured),
     _format("jwt", r"eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{2,}+\.[A-Za-z0-9_.-]*+", "eyJ", check=_is_jwt),
     _format("aws_access_key_id", r"(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Za-z])", "AKIA", "ASIA"),
     _prefixed("github_token", r"[A-Za-z0-9]{36,255}+", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
-from machine.secrets.looks import looks_like_credential
+from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
@@ -25,15 +25,20 @@ MOST_PLACES: Final = 50_000
 _LAST_WORDS: Final = (
     r"pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|keys?|credentials?|auth|authorization|authentication"
     r"|cookies?|signature|sig|hmac|jwt|sid|sessid|session|bearer|(?:session|secret)[_-]?id"
-    r"|(?:recovery|backup)[_-]?codes?|assertion|verifier|crumb|accesstoken"
+    r"|(?:recovery|backup)[_-]?codes?|assertion|verifier|crumb|key[_-]?base|key[_-]?data|psk"
 )
 _NAME: Final = re.compile(
     rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+\]?+"
     r"(?P<sep>[ \t]{0,16}+(?:=>|:=|[:=])[ \t]{0,32}+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]))?+"
-    r"|>|,[ \t]{0,4}+(?=\\{0,15}+[\"'])"
+    r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,4}+(?=\\{0,15}+[\"'])"
     r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?)"
 )
-_OPTION: Final = re.compile(r"(?<![\w-])--([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
+_OPTION: Final = re.compile(r"(?<![\w-])(--[a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
+_LOGIN: Final = re.compile(r"(?:^|\s)(?:-u|--user)[ =]{1,4}+[\"']?[^\s:\"']{1,100}+:([^\s\"']{1,512}+)")
+_COOKIES: Final = re.compile(r"\s(?:-b|--cookie)[ =]{1,4}+(?=[\"'])")
+_PGPASS: Final = re.compile(
+    r"(?:^|\n)(?:[\w.*-]{1,100}+|\[[0-9a-f:]{2,40}+\]):(?:[0-9]{1,5}+|\*):[\w.*-]{1,64}+:[\w.@*-]{1,64}+:([^\s:]{4,256}+)(?=\r?\n|$)"
+)
 _NETRC: Final = re.compile(
     r"(?:^|\blogin[ \t\r\n]{1,20}+\S{1,200}+[ \t\r\n]{1,20}+)(?:pass(?:word)|identified[ \t]by)[ \t]{1,20}+(?=\S)",
     re.MULTILINE,
@@ -50,7 +55,11 @@ _BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
 _SCHEME: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
 
 _LONGEST_BARE: Final = 4096
+_COLONS: Final = 4
+_LONGEST_PHRASE: Final = 200
 _LEAST_CREDENTIAL: Final = 8
+_OF_A_WORD: Final = frozenset(":/#")
+_QUOTES: Final = frozenset("\"'`]")
 
 
 def named_values(rules: Rules, text: str) -> Iterator[Finding]:
@@ -88,13 +97,26 @@ class _Reader:
             for match in _OPTION.finditer(low):
                 name = self.text[match.start(1) : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), " ")
+        if "-u" in low:
+            yield from self._logins(_LOGIN, "password")
+        if "-b" in low or "--cookie" in low:
+            for match in _COOKIES.finditer(low):
+                yield from self._behind("cookie", match.start(), match.end(), " ")
+        if low.count(":", 0, 4096) >= _COLONS:
+            yield from self._logins(_PGPASS, "password")
         if "password" in low or "identified" in low:
             for match in _NETRC.finditer(low):
                 yield from self._behind("password", match.start(), match.end(), " ")
 
+    def _logins(self, pattern: re.Pattern[str], name: str) -> Iterator[Finding]:
+        """Yield the passwords that stand behind a user and a colon."""
+        for match in pattern.finditer(self.text):
+            if looks_like_credential(match[1]):
+                yield Finding(*match.span(1), name, match[1])
+
     def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
         """Yield what is secret in the value that begins at a place, behind a name."""
-        header = self.rules.header(name) is not Strength.NONE and "=" not in sep and ">" not in sep
+        header = self.rules.header(name) is not Strength.NONE and sep.strip() in {":", ",", ""}
         strength = self.rules.field(name)
         if not header and strength is Strength.NONE:
             return
@@ -102,8 +124,14 @@ class _Reader:
         if self.places > MOST_PLACES:
             raise TooManyPlacesError
         sure = Strength.OWN in {strength, self.rules.header(name)}
-        if ">" in sep and "=" not in sep and self.text[begin - 1 : begin] not in {"<", ":"}:
+        if sep.endswith(">") and sep != "=>" and self.text[begin - 1 : begin] not in {"<", ":"}:
             return
+        if (
+            sep == ":"
+            and self.text[begin - 1 : begin] in _OF_A_WORD
+            and self.text[at - 2 : at - 1] not in _QUOTES
+        ):
+            return  # `arn:aws:secretsmanager:eu-west-1:1:secret:name`, `vault:secret/password:x`
         quoted = self._quoted(at)
         if header:
             yield from self._credentials(name.lower(), *(quoted or self._line(at)), sure=sure)
@@ -112,7 +140,7 @@ class _Reader:
         if quoted is not None:
             start, end, levels = quoted
             value = _decoded(self.text[start:end], levels)
-            if value and decides(strength, value, alone=False):
+            if value and (decides(strength, value, alone=False) or _is_phrase(strength, sep, value)):
                 yield Finding(start, end, name, value, sure)
         elif self.text[at : at + 1] in {"[", "{", "("}:
             yield from self._members(name, strength, at, sep, sure=sure)
@@ -191,7 +219,7 @@ class _Reader:
         stop = _ENDS_BARE.search(value)
         if stop is not None and not (own_line and stop[0] in {"&", ";", "|"}):
             value = value[: stop.start()]
-        if ">" in sep and "=" not in sep and self.text[end : end + 2] != "</":
+        if sep.endswith(">") and sep != "=>" and self.text[end : end + 2] != "</":
             return
         value = value.rstrip(",;" if own_line else ",;.:)]}")
         if value and decides(strength, value, alone=False):
@@ -224,6 +252,8 @@ class _Reader:
         scheme = _SCHEME.match(value) if "auth" in name else None
         start = scheme.end() if scheme else 0
         credential = value[start:].rstrip()
+        if scheme is not None and (scheme[1] or "").lower() in _ONE_TOKEN:
+            credential = credential.split(None, 1)[0].rstrip(",;") if credential else ""
         told = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
         if sure or looks_like_credential(credential) or (told and _is_token(credential)):
             yield Finding(
@@ -231,10 +261,25 @@ class _Reader:
             )
 
 
+def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
+    """Tell whether a value of several words has one that looks like a credential: `password='it is x'`."""
+    if (
+        strength is not Strength.EXACT
+        or sep.strip() != "="
+        or len(value) > _LONGEST_PHRASE
+        or is_masked(value)
+    ):
+        return False
+    return " " in value and any(map(looks_like_credential, value.split()))
+
+
 def _is_field(strength: Strength) -> bool:
     return strength is not Strength.NONE
 
 
+_ONE_TOKEN: Final = frozenset(
+    ("basic", "bearer", "token", "bot", "apikey", "key", "negotiate", "geniekey", "ssws")
+)
 _TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])[\w.~+/=:-]+|[\w-]+=.*[0-9].*", re.DOTALL)
 
 

@@ -13,9 +13,12 @@ __all__ = ["NAMING", "ROOT", "Place", "path_text", "said_name"]
 NAMING: Final = frozenset(("name", "key", "Name", "Key", "header", "field", "variable"))
 """Members of an object that may hold the name of its value."""
 
+_VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
+"""Members that hold the value of what the object is about."""
+
 
 class Place(NamedTuple):
-    """A step into a document; `name` is the name that says something about the value, of which `strength` is much."""
+    """A step into a document; `name` says something about the value there, and `strength` how much."""
 
     around: Place | None = None
     step: str | int = ""
@@ -26,20 +29,27 @@ class Place(NamedTuple):
     headers: bool = False
     """True in an object or a list of header fields."""
     argv: bool = False
+    """True in the list of a program's arguments, and for them."""
+    login: bool = False
+    """True where a user stands with a password behind a colon."""
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
         """Return the place of a member of an object; `said` is the name that another member gives it."""
-        if self.headers:
-            return Place(self, key, key.lower(), rules.header(key), header=True)
         low = key.lower()
+        if self.headers:
+            if said is not None and low in _VALUES:
+                return Place(self, key, said.lower(), rules.header(said), header=True)
+            return Place(self, key, low, rules.header(key), header=True)
         if low in {"headers", "argv"}:
             return Place(self, key, headers=low == "headers", argv=low == "argv")
         if self.around is None and self.name and low == "value":  # what the whole document is about
             return Place(self, key, self.name, self.strength)
         strength = rules.field(key)
         if strength is Strength.NONE:
-            if said is not None and low == "value":
+            if said is not None and low in _VALUES:
                 return Place(self, key, said, _strongest(rules, said))
+            if self.strength is not Strength.NONE and low in _VALUES:
+                return Place(self, key, self.name, self.strength)
             if self.strength is Strength.SEVERAL:
                 return Place(self, key, self.name, Strength.EXACT)
         return Place(self, key, key, strength)
@@ -51,9 +61,11 @@ class Place(NamedTuple):
                 return Place(self, index, before.lower(), rules.header(before), header=True)
             return Place(self, index, headers=True)
         if self.argv:
-            option = isinstance(before, str) and before.startswith("--") and "=" not in before
-            name = before.lstrip("-") if option else ""
-            return Place(self, index, name, rules.field(name) if option else Strength.NONE)
+            if not isinstance(before, str) or not before.startswith("-") or "=" in before:
+                return Place(self, index, argv=True)
+            login = before in {"-u", "--user"}
+            strength = rules.field(before) if before.startswith("--") else Strength.NONE
+            return Place(self, index, before.lstrip("-"), strength, argv=True, login=login)
         strength = Strength.EXACT if self.strength is Strength.SEVERAL else self.strength
         return Place(self, index, self.name, strength, header=self.header)
 
@@ -77,7 +89,7 @@ def _strongest(rules: Rules, name: str) -> Strength:
 
 def said_name(members: dict[str, Any]) -> str | None:
     """Return the name that an object with a name and a value gives its value."""
-    if "value" not in members and "Value" not in members:
+    if _VALUES.isdisjoint(members):
         return None
     return next((members[key] for key in sorted(NAMING) if isinstance(members.get(key), str)), None)
 

@@ -1,8 +1,9 @@
-"""What a run, and each of its attempts, knows of secrets in format 2: handlers have true values, the store placeholders.
+"""The secrets that a run, and each of its attempts, knows in format 2.
 
-A request is called the same whatever else the run has learned: the known values of an attempt are those of its own
-facts, in the order they were handed to it, and those it has itself put into credential places. True values are sealed
-beside their fact; who has the key of the store is given them again, who has not is given placeholders.
+Handlers have true values, the store has placeholders. A request is called the same whatever else the run has
+learned: the known values of an attempt are those of its own facts, in the order they were handed to it, and those
+that it has itself put into credential places. True values are sealed beside their fact: whoever has the key of the
+store is given them again, whoever has not is given placeholders.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import attrs
 from blake3 import blake3
 
 from machine import canonical
-from machine.errors import Code, ContextError, ErrorInfo, IoOther, StateError, UsageError
+from machine.errors import Code, ContextError, ErrorInfo, IoOther, SealError, StateError, UsageError
 from machine.events import FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.secrets import placeholder, sealing, stand_ins
 from machine.secrets.multipart import stored_boundary
+from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, redact, refused, say, say_text
 from machine.secrets.rules import rules_of
@@ -62,7 +64,7 @@ class RunSecrets:
     """The secrets of one run. Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
 
     `live` is false for what writes nothing; `refuses` says there whether a secret in the context is refused: a
-    replay asks its recording. `opened` counts the facts whose true values were opened, `shown` those whose were not.
+    replay asks its recording. `opened` counts the facts whose true values were opened, `shown` the others.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class RunSecrets:
             return None
         try:
             return dict(canonical.decode(sealing.open_seal(data_key, seal, _place(fact))))
-        except sealing.SealError:
+        except SealError:
             return None
 
     def text(self, text: str) -> str:
@@ -119,7 +121,7 @@ def _place(fact: FactRecorded) -> tuple[str, ...]:
 
 
 class AttemptSecrets:
-    """The secrets of one attempt; what the run has learned elsewhere is only looked for in what nobody reads back."""
+    """The secrets of one attempt; those that the run learned elsewhere are looked for in what nobody reads back."""
 
     def __init__(self, run: RunSecrets) -> None:
         self.run = run
@@ -214,6 +216,7 @@ class AttemptSecrets:
                     code=Code.SECRET_STAND_IN,
                     hint="give an invented value of the same form in SecretPolicy(stand_ins=...)",
                 )
+        chunks = None
         if sure is not None and not stood_in:
             value = document["value"]
             stored: Any = {"value": {"$secret": sure}}
@@ -225,6 +228,9 @@ class AttemptSecrets:
             found = redact(run.rules, run.known, fact.namespace, subject, request=False, name=names)
             stored = {"value": found.document[request["name"]]} if subject is not document else found.document
             edits, learned = list(found.edits), [list(item) for item in found.learned]
+            pieces = stored_pieces(document, stored, edits) if edits and fact.namespace == "http" else None
+            if pieces is not None:
+                stored, chunks = {**stored, "chunks": pieces}, document["chunks"]
         data = canonical.encode(stored)
         named = {source for source, _, _ in learned}
         for source in placeholder.sources_in(stored):  # so that who opens this knows what stands for what
@@ -236,7 +242,9 @@ class AttemptSecrets:
             run.known.learn("stand_in", true, sure=True)
         if not edits and not stood_in:
             return Answer(data)
-        sealed = {"edits": edits, "learned": learned, "stand_ins": stood_in}
+        sealed: dict[str, Any] = {"edits": edits, "learned": learned, "stand_ins": stood_in}
+        if chunks is not None:
+            sealed["chunks"] = chunks
         self._at_hand[fact.key] = sealed
         if not run.live:
             return Answer(data)
@@ -266,6 +274,8 @@ class AttemptSecrets:
         self._stand_ins |= sealed["stand_ins"]
         for source, value, sure in sealed["learned"]:
             self._learn(source, value, sure=sure)
+        if "chunks" in sealed:
+            stored = {**stored, "chunks": sealed["chunks"]}
         return opened(stored, sealed["edits"]) if sealed["edits"] or _MARK in data else stored
 
     def _shown(self, fact: FactRecorded, stored: Any) -> Any:

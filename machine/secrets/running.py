@@ -12,6 +12,7 @@ from urllib.parse import unquote, unquote_plus
 
 from machine.secrets.finding import Finding, decides
 from machine.secrets.formats import Format, active, shapes
+from machine.secrets.looks import is_masked
 from machine.secrets.named_values import named_values
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
@@ -54,7 +55,7 @@ _USER_INFO: Final = re.compile(
     r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,30}+:(?:\\?/){2}"
     r"(?P<user>[^\s/?#@:\"'<>\\]{0,256}+)(?::(?P<password>[^\s/?#@\"'<>\\]{0,2048}+))?@"
 )
-_PARAMETER: Final = re.compile(r"[?&;](?:amp;)?([\w.%\[\]~-]{1,100}+)=([^&;#\s\"'<>\\]{1,8192}+)")
+_PARAMETER: Final = re.compile(r"[?&;#](?:amp;)?([\w.%\[\]~-]{1,100}+)=([^&;#\s\"'<>\\]{1,8192}+)")
 _NO_PASSWORD: Final = frozenset({"", "x-oauth-basic", "x-token-auth"})
 
 
@@ -64,6 +65,8 @@ def urls(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
         for match in _USER_INFO.finditer(text):
             user, password = match["user"], match["password"]
             if password is not None and password not in _NO_PASSWORD:
+                if not request and is_masked(unquote(password)):
+                    continue
                 yield Finding(*match.span("password"), "url_password", unquote(password))
             elif user and password is not None:
                 yield Finding(*match.span("user"), "url_user", unquote(user))

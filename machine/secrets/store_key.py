@@ -274,10 +274,12 @@ def put_key(path: Path, key: StoreKey) -> None:
         finally:
             os.close(fd)
         # a link is there with all its bytes at once, and never takes the place of another
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(
+            FileExistsError, FileNotFoundError
+        ):  # the latter: a rotation swept the draft
             path.hardlink_to(draft)
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 

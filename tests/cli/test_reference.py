@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from machine.cli.app import COMMANDS, build, full_help
+from machine.cli.app import COMMANDS, GROUPS, build, full_help, named
 from machine.cli.failures import Exit
 from machine.cli.reference import reference
 
@@ -25,7 +25,7 @@ def test_every_command_and_every_argument_is_documented(app):
     text = reference()
     for name in COMMANDS:
         section = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
-        command = app[name]
+        command = named(app, name)
         for argument in command.assemble_argument_collection(parse_docstring=True):
             if argument.show:
                 assert argument.parameter.help, f"{name} {argument.names}"
@@ -33,13 +33,16 @@ def test_every_command_and_every_argument_is_documented(app):
 
 
 def test_every_registered_command_is_in_the_table(app):
-    named = {name for name in app if not name.startswith("-")}
-    assert named == set(COMMANDS)
+    groups = {name for name in app if name in GROUPS}
+    words = {name for name in app if not name.startswith("-")} - groups
+    words |= {f"{group} {word}" for group in groups for word in app[group] if not word.startswith("-")}
+    assert words == set(COMMANDS)
+    assert groups == set(GROUPS)
 
 
 def test_a_summary_is_the_first_line_of_its_docstring(app):
     for name, (_, summary) in COMMANDS.items():
-        assert inspect.getdoc(app[name].default_command).splitlines()[0] == summary
+        assert inspect.getdoc(named(app, name).default_command).splitlines()[0] == summary
         assert full_help(app, name).help.startswith(summary)
 
 

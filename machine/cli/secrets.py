@@ -1,0 +1,115 @@
+"""`secrets rotate-key` and `secrets forget`: the keys that secrets are stored under."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from machine.cli.failures import Cancelled, Exit
+from machine.cli.output import clean, on_terminal
+from machine.cli.session import Injected, Session
+from machine.secrets.key_changes import forget_run, rotate_key
+from machine.secrets.store_key import KEY_VARIABLE
+from machine.stores.lease import owner_here
+
+__all__ = ["forget", "rotate"]
+
+_LEASE_MS: Final = 10_000
+
+
+def rotate(
+    *,
+    new_key: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    session: Injected,
+) -> int:
+    """Put the secrets of a store under a new key.
+
+    Each run has a data key that seals its secrets, and the store's key wraps them all. They are wrapped anew in one
+    transaction: no log, no artifact and no digest changes, and runs that are being driven go on. The store's key is
+    in the file beside the store (runs.db.key), unless MACHINE_SECRET_KEY is set. The file is replaced; where the
+    process dies in between, the store opens with the old key or the new one, and nothing is lost. Copies of the
+    store that were made before still need the old key.
+
+    Parameters
+    ----------
+    new_key
+        The file that the new key is in (64 hex digits, or 32 bytes in base64; mode 0600), or env: it is in
+        MACHINE_SECRET_KEY from now on, the present key being in the key file, which is deleted. A key is made by
+        default.
+    """
+    with session.open_to_write() as store:
+        done = rotate_key(store, new_key)
+    if session.as_json:
+        where = None if done.key_file is None else str(done.key_file)
+        told = {
+            "old_key": done.old_id,
+            "new_key": done.new_id,
+            "data_keys": done.data_keys,
+            "key_file": where,
+        }
+        session.json(told)
+        return Exit.OK
+    if done.new_id is None:
+        session.out.line("no run of this store has stored a secret: there is no key to replace")
+        return Exit.OK
+    where = f"the environment: {KEY_VARIABLE}" if done.key_file is None else clean(str(done.key_file))
+    session.out.pairs(
+        [
+            ("old key", done.old_id or ""),
+            ("new key", done.new_id),
+            ("runs", str(done.data_keys)),
+            ("is in", where),
+        ]
+    )
+    if done.key_file is None and new_key != "env":
+        session.note("next", f"set {KEY_VARIABLE} to the new key: the old one opens nothing here any more")
+    return Exit.OK
+
+
+def forget(
+    run: str,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)] = False,
+    session: Injected,
+) -> int:
+    """Delete the key of a run's secrets.
+
+    What it sealed cannot be opened again by anybody, but with a copy of the store and its key. The run stays: it
+    can be read, verified, exported and replayed without its secrets, as a bundle of it can. A fork has the key of
+    the run that its past is of, and keeps it: the command names the runs that do. On a terminal it asks first.
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or @last.
+    yes
+        Do not ask.
+    """
+    with session.writing(run) as (store, run_id):
+        if not yes and on_terminal(sys.stdin):
+            _ask(session, run_id)
+        lease = store.acquire(
+            run_id, owner_here(), _LEASE_MS
+        )  # or whoever drives it would seal with it still
+        try:
+            done = forget_run(store, run_id)
+        finally:
+            store.release(lease)
+    if session.as_json:
+        also = list(done.also_held_by)
+        session.json({"run_id": run_id, "forgotten": done.had_one, "also_held_by": also})
+        return Exit.OK
+    session.out.pairs([("run", run_id), ("key", "deleted" if done.had_one else "it has none")])
+    for other in done.also_held_by:
+        session.note("has the same key", session.command("secrets", "forget", other))
+    return Exit.OK
+
+
+def _ask(session: Session, run_id: str) -> None:
+    text = f"The secrets of run {run_id} cannot be opened any more after this. Delete the key? [y/N] "
+    session.out.line((text, "bold red"), err=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise Cancelled("nothing was deleted")

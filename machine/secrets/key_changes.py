@@ -1,0 +1,214 @@
+"""The two changes that a person makes to keys: to replace the store's, and to delete a run's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+import attrs
+
+from machine.durable import sync_directory
+from machine.errors import Code, SealError, SecretKeyError, UsageError
+from machine.secrets.sealing import KEY_BYTES, StoreKey, data_key_id, unwrap, wrap
+from machine.secrets.store_key import KEY_VARIABLE, KeyStore, key_in, key_of, put_key, store_key_of, successor
+
+__all__ = ["FROM_ENVIRONMENT", "ChangeableKeys", "Forgotten", "Rotation", "forget_run", "rotate_key"]
+
+FROM_ENVIRONMENT: Final = "env"
+"""What stands for the variable `MACHINE_SECRET_KEY` where a file could be named."""
+
+
+class ChangeableKeys(KeyStore, Protocol):
+    """What of a store is needed here (`machine.stores.Store` is one)."""
+
+    def data_keys(self) -> list[tuple[str, bytes]]:
+        """Return each run that has a data key, and the wrapped key."""
+        ...
+
+    def forget_data_key(self, run_id: str) -> bool:
+        """Delete a run's data key and say whether it had one."""
+        ...
+
+    def rewrap_data_keys(self, old_id: str, new_id: str, rewrapped: Callable[[bytes], bytes]) -> int:
+        """Replace every wrapped data key, and the noted id: all or nothing."""
+        ...
+
+
+@attrs.frozen
+class Rotation:
+    """A store's key that was replaced: both ids, how many data keys there are, and where the new key is.
+
+    `key_file` is None when it is in the environment. `old_id` is None when there was nothing to replace, as no run
+    has sealed a secret.
+    """
+
+    old_id: str | None
+    new_id: str | None
+    data_keys: int
+    key_file: Path | None
+
+
+@attrs.frozen
+class Forgotten:
+    """A run's data key that was deleted: whether it had one, and the runs that have the same still."""
+
+    had_one: bool
+    also_held_by: tuple[str, ...]
+
+
+def rotate_key(store: ChangeableKeys, new_key: str | None = None) -> Rotation:
+    """Put every data key of a store under a new key; no log and no artifact changes.
+
+    The new key is made, or is in the file `new_key`, or in `MACHINE_SECRET_KEY` (`FROM_ENVIRONMENT`; the present
+    one is in the key file then, which goes). Where the process dies in between, the store opens with the key that
+    it notes: the new one is on the disk before the data keys are under it, and the old one until they are not.
+
+    Raises `SecretKeyError` for either key, and `UsageError` for a new one that cannot be. Nothing is changed then.
+    """
+    path = store.secret_key_file
+    if path is None:
+        raise UsageError("a store in memory keeps its own key", hint="name a store in a file")
+    noted = store.secret_key_id()
+    if noted is None:
+        return Rotation(None, None, 0, None)
+    try:
+        return _rotated(store, path, noted, new_key)
+    except OSError as exc:
+        raise SecretKeyError(
+            f"a key file of {store.url} cannot be replaced: {exc.filename}: {exc.strerror}",
+            details={"url": store.url, "path": str(path)},
+            hint="the store opens with the key that it notes; see to the directory, and rotate again",
+        ) from exc
+
+
+def _rotated(store: ChangeableKeys, path: Path, noted: str, new_key: str | None) -> Rotation:
+    if new_key == FROM_ENVIRONMENT:
+        return _to_environment(store, path, noted)
+    old = store_key_of(store)
+    new = _new_key(new_key)
+    if new.id == old.id:
+        raise UsageError(f"the key in {new_key} is the one that the store has already")
+    if os.environ.get(KEY_VARIABLE):
+        _check_data_keys(store, old)
+        return Rotation(old.id, new.id, _rewrap(store, old, new), None)
+    return Rotation(old.id, new.id, _to_file(store, path, old, new), path)
+
+
+def forget_run(store: ChangeableKeys, run_id: str) -> Forgotten:
+    """Delete a run's data key: what it sealed can be opened by nobody, but with a copy of the key.
+
+    A fork has the same data key as the run that its past is of; what they share stays readable with it.
+    """
+    ids: dict[str, str] = {}
+    for holder, wrapped in store.data_keys():
+        with contextlib.suppress(SealError):  # one that was damaged is nobody's
+            ids[holder] = data_key_id(wrapped)
+    mine = ids.pop(run_id, None)
+    also = tuple(holder for holder, held in ids.items() if held == mine)
+    return Forgotten(store.forget_data_key(run_id), also)
+
+
+def _new_key(new_key: str | None) -> StoreKey:
+    if new_key is not None:
+        found = key_in(Path(new_key))
+        if found is None:
+            raise UsageError(f"there is no file {new_key} with a new key")
+        return found
+    if os.environ.get(KEY_VARIABLE):
+        raise UsageError(
+            f"the key of the store is in {KEY_VARIABLE}, where a key that is made here could not be put",
+            hint="put a new key into a file of mode 0600, give it as --new-key FILE, and set the variable to it",
+        )
+    # of one that a rotation which was cut had made, nothing is under it: another is as good
+    return StoreKey(secrets.token_bytes(KEY_BYTES))
+
+
+def _to_environment(store: ChangeableKeys, path: Path, noted: str) -> Rotation:
+    text = os.environ.get(KEY_VARIABLE)
+    if not text:
+        raise UsageError(f"{KEY_VARIABLE} is not set: it is where the new key is to be")
+    new = key_of(text, f"the environment variable {KEY_VARIABLE}")
+    old = _beside(path, noted)
+    left_over = [*_left_over(path), path]
+    changed = 0
+    if new.id != noted:
+        if old is None:
+            raise SecretKeyError(
+                f"the present key {noted} of the store {store.url} is not in {path}",
+                code=Code.SECRET_KEY_MISSING,
+                details={"url": store.url, "path": str(path), "expected": noted},
+                hint="to replace a key that is in the variable, give the new one as --new-key FILE",
+            )
+        _check_data_keys(store, old)
+        changed = _rewrap(store, old, new)
+    _sweep(left_over)
+    sync_directory(path.parent)
+    return Rotation(noted, new.id, changed, None)
+
+
+def _beside(path: Path, key_id: str) -> StoreKey | None:
+    """Return the key with this id, in the key file or where a rotation that was cut left it."""
+    found = (key_in(each) for each in (successor(path, key_id), path))
+    return next((key for key in found if key is not None and key.id == key_id), None)
+
+
+def _to_file(store: ChangeableKeys, path: Path, old: StoreKey, new: StoreKey) -> int:
+    """Replace the key, and the key file once nothing is under the old one."""
+    _move(successor(path, old.id), path)  # what a rotation that was cut has left to do
+    left_over = _left_over(path)
+    _check_data_keys(store, old)
+    put_key(successor(path, new.id), new)
+    if key_in(successor(path, new.id)) != new:
+        raise SecretKeyError(
+            f"the new key did not stay in {successor(path, new.id)}: another rotation was first",
+            code=Code.SECRET_KEY_WRONG,
+            details={"url": store.url, "path": str(path)},
+            hint="this one changed nothing",
+        )
+    changed = _rewrap(store, old, new)
+    _move(successor(path, new.id), path)
+    _sweep(left_over)
+    return changed
+
+
+def _left_over(path: Path) -> list[Path]:
+    """Return the files of rotations, and of makers of keys, that were cut. To be swept after the next rotation.
+
+    None that is there before a rotation can be in use after it: they are of rotations from the key that it
+    replaces, or from an older one, which are refused then.
+    """
+    form = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{16})?(\.[0-9a-f]{8}\.tmp)?")
+    return [each for each in path.parent.iterdir() if each != path and form.fullmatch(each.name)]
+
+
+def _sweep(files: list[Path]) -> None:
+    for each in files:
+        each.unlink(missing_ok=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        source.replace(target)
+        sync_directory(target.parent)
+
+
+def _check_data_keys(store: ChangeableKeys, old: StoreKey) -> None:
+    for run_id, wrapped in store.data_keys():
+        try:
+            unwrap(old, wrapped)
+        except SealError as exc:
+            raise SecretKeyError(
+                f"the data key of run {run_id} does not open with the key of {store.url}: it was changed",
+                code=Code.SECRET_KEY_WRONG,
+                details={"run_id": run_id, "url": store.url},
+                hint=f"its secrets are lost; `machine secrets forget {run_id}` lets the others go on",
+            ) from exc
+
+
+def _rewrap(store: ChangeableKeys, old: StoreKey, new: StoreKey) -> int:
+    return store.rewrap_data_keys(old.id, new.id, lambda wrapped: wrap(new, unwrap(old, wrapped)))
