@@ -29,14 +29,16 @@ _INNOCENT: Final = re.compile(
     | (?P<email>[\w.+-]+@[\w-]+(?:\.[A-Za-z]{2,})+)
     | (?P<version>v?\d+(?:\.\d+)+(?:[-+][\w.]+)?)
     | (?P<title>-{3,}BEGIN[ A-Z.]*)
-    | (?P<variable>\$\{[^{}]*\} | \$\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\} | <[^<>]*> | \[[^\[\]]*\] | \([^()]*\))
+    | (?P<variable>\$\{[^{}]*\} | \$\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\} | <[^<>]*>
+        | \[[^\[\]]*\] | \([^()]*\))
     | (?P<masked>[*•.xX#?_-]+\w{0,4})
     | (?P<call>[A-Za-z_][\w.]*(?:\(.*|\[.*))
     | (?P<arn>arn:[\w:/.*!-]+)
     | (?P<rules>(?:[a-z_]+(?::[^|]*)?\|)+[a-z_]+(?::.*)?)
     | (?P<pattern>/?\^.*\$/?\w* | .*\(\?[=!:<].*)
     | (?P<type>(?i:u?int|bytes|float|char|varchar|string|blob|uuid)\d{1,3})
-    | (?P<algorithm>(?i:(?:hmac|pbkdf2|rsa|ecdsa)?[-_]?(?:with[-_])?(?:md5|sha[-_]?\d+|sha3[-_]?\d+|blake\w{1,4})(?:with\w{1,9})?
+    | (?P<algorithm>(?i:(?:hmac|pbkdf2|rsa|ecdsa)?[-_]?(?:with[-_])?
+            (?:md5|sha[-_]?\d+|sha3[-_]?\d+|blake\w{1,4})(?:with\w{1,9})?
         |argon2(?:id|i|d)?|bcrypt\d*|scrypt\d*|utf-?\d+|base\d\d|[rehp]s\d{3}|aes[-_]?\d+(?:[-_]\w{1,9})?|oauth\d\w{0,9}
         |x\.?509|ed\d+|p-?\d{3}|secp\d+\w\d|iso[-_]?\d+[-_]?\d*))
     """,

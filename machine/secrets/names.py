@@ -11,7 +11,16 @@ import re
 from enum import Enum
 from typing import Final
 
-__all__ = ["HEADERS", "PARAMETERS", "Strength", "field_strength", "header_strength", "parameter_strength"]
+__all__ = [
+    "HEADERS",
+    "NEAR_NAMES",
+    "PARAMETERS",
+    "Strength",
+    "field_strength",
+    "header_strength",
+    "is_name",
+    "parameter_strength",
+]
 
 
 class Strength(Enum):
@@ -27,6 +36,8 @@ class Strength(Enum):
     OWN = 4
     """A name that the user's policy has: it decides alone, everywhere."""
 
+
+_LONGEST_SAID: Final = 64
 
 LONGEST: Final = 100
 """No longer name is looked at: it is a sentence, not a name."""
@@ -248,6 +259,12 @@ PARAMETERS: Final = frozenset(
 WEAK_PARAMETERS: Final = frozenset(("key", "token", "code", "auth", "session", "sid", "jwt"))
 
 
+NEAR_NAMES: Final = re.compile(
+    "pass|secret|token|key|pwd|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
+)
+"""What is in every text with a name that says something, in lower case."""
+
+
 def _forms(names: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
     return frozenset(form for name in names for form in (tuple(name.split()), (name.replace(" ", ""),)))
 
@@ -285,6 +302,14 @@ def field_strength(name: str) -> Strength:
     if words[-1] in {"token", "pass"} and (name.isupper() or name.startswith("--")):
         return Strength.LIKELY
     return Strength.WEAK if words in _WEAK else Strength.NONE
+
+
+_NAME: Final = re.compile(r"[A-Za-z_$:@-][A-Za-z_.$ -]*(?:[0-9]{1,4}[A-Za-z_.$ -]*){0,4}")
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text is shaped like a name: what is taken from data and said in a placeholder is no secret."""
+    return len(text) <= _LONGEST_SAID and _NAME.fullmatch(text) is not None and "__secret_" not in text
 
 
 def header_strength(name: str) -> Strength:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
-from machine.secrets.names import Strength
+from machine.secrets.names import Strength, is_name
 from machine.secrets.rules import Rules
 
 __all__ = ["NAMING", "ROOT", "Place", "path_text", "said_name"]
@@ -35,6 +35,9 @@ class Place(NamedTuple):
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
         """Return the place of a member of an object; `said` is the name that another member gives it."""
+        return _pointed_at(rules, self._member(rules, key, said))
+
+    def _member(self, rules: Rules, key: str, said: str | None) -> Place:
         low = key.lower()
         if self.headers:
             if said is not None and low in _VALUES:
@@ -42,6 +45,8 @@ class Place(NamedTuple):
             return Place(self, key, low, rules.header(key), header=True)
         if low in {"headers", "argv"}:
             return Place(self, key, headers=low == "headers", argv=low == "argv")
+        if self.strength is Strength.OWN and (self.around is not None or low == "value"):
+            return Place(self, key, self.name, Strength.OWN)
         if self.around is None and self.name and low == "value":  # what the whole document is about
             return Place(self, key, self.name, self.strength)
         strength = rules.field(key)
@@ -56,6 +61,9 @@ class Place(NamedTuple):
 
     def item(self, rules: Rules, index: int, before: Any) -> Place:
         """Return the place of an item of a list, after the item `before` it."""
+        return _pointed_at(rules, self._item(rules, index, before))
+
+    def _item(self, rules: Rules, index: int, before: Any) -> Place:
         if self.headers:
             if index == 1 and self.step != "headers" and isinstance(before, str):
                 return Place(self, index, before.lower(), rules.header(before), header=True)
@@ -68,6 +76,14 @@ class Place(NamedTuple):
             return Place(self, index, before.lstrip("-"), strength, argv=True, login=login)
         strength = Strength.EXACT if self.strength is Strength.SEVERAL else self.strength
         return Place(self, index, self.name, strength, header=self.header)
+
+    def is_allowed(self, rules: Rules) -> bool:
+        """Tell whether the policy says of this very place that nothing is secret there."""
+        if not rules.allowed_paths or self.around is None:
+            return False
+        steps = self.path()
+        spelled = (path_text(steps), f"$.{'.'.join(map(str, steps))}", *_pointers(steps))
+        return not rules.allowed_paths.isdisjoint(spelled)
 
     def path(self) -> list[str | int]:
         """Return the steps that lead here."""
@@ -87,11 +103,25 @@ def _strongest(rules: Rules, name: str) -> Strength:
     return header if header is not Strength.NONE else rules.field(name)
 
 
+def _pointed_at(rules: Rules, place: Place) -> Place:
+    """Return a place, secret where a pointer of the policy leads to it."""
+    if rules.pointers and not rules.pointers.isdisjoint(_pointers(place.path())):
+        return place._replace(name=place.name or str(place.step), strength=Strength.OWN)
+    return place
+
+
+def _pointers(steps: list[str | int]) -> list[str]:
+    """Return the JSON pointers to a place: in the document, and in the JSON of a request."""
+    whole = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
+    return [whole, whole.removeprefix("/json")]
+
+
 def said_name(members: dict[str, Any]) -> str | None:
     """Return the name that an object with a name and a value gives its value."""
     if _VALUES.isdisjoint(members):
         return None
-    return next((members[key] for key in sorted(NAMING) if isinstance(members.get(key), str)), None)
+    said = (members[key] for key in sorted(NAMING) if isinstance(members.get(key), str))
+    return next(filter(is_name, said), None)
 
 
 def path_text(steps: list[str | int]) -> str:
