@@ -449,4 +449,5 @@ def test_a_stream_comes_in_as_many_pieces_without_the_key(monkeypatch, cut):
     again = replay(result.run_id, plan=plan, store=store)
     assert again.identical, again.divergence
     assert b"tok-5f1d7c0b9e" not in b"".join(seen[2])
-    assert len(seen[2]) in {2, 3} and (len(seen[2]) == 3 or 28 < cut < 46)
+    if not 28 < cut < 46:  # where a piece has nothing left but what is behind the placeholder
+        assert len(seen[2]) == 3
