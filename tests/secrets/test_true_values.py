@@ -174,7 +174,7 @@ def test_a_handler_that_computes_from_a_secret_differs_without_the_key(answering
     result = run(plan, store=store)
     again = replay(result.run_id, plan=plan, store=bundled(store, result.run_id, tmp_path))
     assert not again.identical
-    assert again.divergence.state_id == "true.b.oauth"
+    assert (again.divergence.state_id, again.divergence.cause) == ("true.b.oauth", "secrets_not_opened")
 
 
 def test_a_stand_in_is_given_live_and_in_a_replay_elsewhere(answering, tmp_path):
