@@ -20,18 +20,18 @@ UNDECLARED: Final = "what a handler does without io is in no recording, and a re
 
 
 _NOT_OPENED: Final = (
-    "this replay has placeholders where secrets were, and the handler seems to compute from one (a signature, a claim "
-    "of a token, its length)"
+    "this replay has placeholders where secrets were, and the handler seems to compute from one (a signature, "
+    "a claim of a token, its length)"
 )
 
 
 def explained(
     divergence: Divergence, graph: Graph, then: BuildProvenance | None, *, placeholders: bool = False
 ) -> Divergence:
-    """Return a divergence with its likely cause. `then` is the build of the recording, None when it is not known;
-    `placeholders` says that handlers were given such in the places of secrets.
+    """Return a divergence with its likely cause.
 
-    What a state is given has been compared by the time it diverges, so the walk back begins with its own code and
+    `then` is the build of the recording, None when it is not known; `placeholders` says that handlers were given
+    such in the places of secrets. What a state is given has been compared by the time it diverges, so the walk back begins with its own code and
     goes on to what ran before it.
     """
     if divergence.kind is DivergenceKind.CORRUPT:
