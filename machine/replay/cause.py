@@ -31,8 +31,8 @@ def explained(
     """Return a divergence with its likely cause.
 
     `then` is the build of the recording, None when it is not known; `placeholders` says that handlers were given
-    such in the places of secrets. What a state is given has been compared by the time it diverges, so the walk back begins with its own code and
-    goes on to what ran before it.
+    such in the places of secrets. What a state is given has been compared by the time it diverges, so the walk back
+    begins with its own code and goes on to what ran before it.
     """
     if divergence.kind is DivergenceKind.CORRUPT:
         cause, text = Cause.RECORDING_DAMAGED, "what is stored is not what was recorded; no code is to blame"
