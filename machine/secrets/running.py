@@ -6,7 +6,7 @@ The work is linear in the text: matches of one pattern never overlap, and each t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
@@ -17,7 +17,7 @@ from machine.secrets.named_values import named_values
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
-__all__ = ["Look", "folded", "look_at", "running", "urls"]
+__all__ = ["Look", "fields", "folded", "look_at", "running", "urls"]
 
 
 _NEAR_NAMES: Final = re.compile(
@@ -141,10 +141,20 @@ def urls(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
             elif user and password is not None:
                 yield Finding(*match.span("user"), "url_user", unquote(user))
     if "=" in text:
-        for match in _PARAMETER.finditer(text):
-            name = unquote_plus(match[1])
-            strength = rules.parameter(name)
-            if strength is not Strength.NONE:
-                value = unquote_plus(match[2])
-                if decides(strength, value, alone=request):
-                    yield Finding(*match.span(2), name, value, strength is Strength.OWN)
+        yield from fields(_PARAMETER, rules.parameter, text, alone=request)
+
+
+def fields(
+    pattern: re.Pattern[str], judge: Callable[[str], Strength], text: str, *, alone: bool
+) -> Iterator[Finding]:
+    """Yield the secret values of what a pattern splits into percent-encoded names and values."""
+    judged: dict[str, Strength] = {}
+    for match in pattern.finditer(text):
+        raw = match[1]
+        strength = judged.get(raw)
+        if strength is None:
+            strength = judged[raw] = judge(unquote_plus(raw))
+        if strength is not Strength.NONE and match[2]:
+            value = unquote_plus(match[2])
+            if decides(strength, value, alone=alone):
+                yield Finding(*match.span(2), unquote_plus(raw), value, strength is Strength.OWN)
