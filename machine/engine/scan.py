@@ -31,7 +31,7 @@ Seen: TypeAlias = dict[SecretPolicy, set[str]]
 
 _ARTIFACT: Final = re.compile(rb'"([0-9a-f]{64})"')
 _ENV: Final = "env"
-_SEALED: Final = "secret_payload"
+
 _OWN_NAMES: Final = ("key", "idempotency_key", "invocation_key")
 """Names of fields of the log that say nothing of their values."""
 
@@ -120,7 +120,10 @@ class _Run:
                 continue
             self.seen.add(artifact_id)
             kind = self.store.kind(artifact_id)
-            if kind not in {_SEALED, ArtifactKind.CONTEXT_VALUE}:  # which is looked at with its key
+            if kind not in {
+                ArtifactKind.SECRET_PAYLOAD,
+                ArtifactKind.CONTEXT_VALUE,
+            }:  # which is looked at with its key
                 yield from self._artifact(artifact_id, kind, self.store.get(artifact_id))
 
     def _follow(self, data: bytes) -> None:

@@ -222,7 +222,7 @@ class IoProvider(ABC):
         """Return the parts of a request of a client that hold a secret."""
         vault = self._scope.vault
         if isinstance(vault, AttemptSecrets):
-            return parts(vault.stored("http", canonical.encode(message)))
+            return parts(vault.stored("http", canonical.encode(message)), vault.run.stand_ins.values())
         return by_name(message)
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
