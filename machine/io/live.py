@@ -8,9 +8,8 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from machine import canonical
 from machine.config import IoMode
-from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey
+from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey, SecretKeyError
 from machine.events import FactError, FactRecorded, FactValue
 from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
@@ -85,7 +84,7 @@ class LiveIo(IoProvider):
                     with naming(scope, call):
                         response = await transport.perform(call.namespace, request)
                 answer = answered(scope, self._draft(call), request, response)
-            except IoError:
+            except (IoError, SecretKeyError):
                 raise
             except CanonicalError as exc:
                 raise IoOther(f"the transport of {call.namespace} answered with no JSON: {exc}") from exc
