@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final
-from urllib.parse import unquote_plus
 
-from machine.secrets.finding import MOST_FINDINGS, Finding, TooManyPlacesError, cookies, decides
+from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
+from machine.secrets.marks import MOST_FINDINGS, TooManyPlacesError
 from machine.secrets.names import Strength
 from machine.secrets.places import Place
 from machine.secrets.rules import Rules
-from machine.secrets.running import Look, look_at, running
+from machine.secrets.running import Look, fields, look_at, running
 
 __all__ = ["findings"]
 
@@ -84,20 +84,10 @@ def _in_text(
         if decides(strength, option[2], alone=request):
             yield Finding(*option.span(2), option[1], option[2], strength is Strength.OWN)
     if look.parameters and look.names and _FORM.fullmatch(text):
-        yield from _form(rules, text, request=request)
+        yield from fields(_FIELD, rules.field, text, alone=request)
     if look.names and "form-data" in text:
         yield from _multipart(rules, text, request=request)
     yield from running(rules, text, look, request=request)
-
-
-def _form(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
-    for field in _FIELD.finditer(text):
-        name = unquote_plus(field[1])
-        strength = rules.field(name)
-        if strength is not Strength.NONE and field[2]:
-            value = unquote_plus(field[2])
-            if decides(strength, value, alone=request):
-                yield Finding(*field.span(2), name, value, strength is Strength.OWN)
 
 
 def _multipart(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:

@@ -33,6 +33,10 @@ class Forms(NamedTuple):
     short: bool
     """True for a value that counts only as a whole word."""
 
+    def all(self) -> tuple[str, ...]:
+        """Return the forms of every kind."""
+        return self.texts + self.base64
+
 
 def is_plain(value: str) -> bool:
     """Tell whether a value could be innocent text anywhere: it is never searched for within other text."""

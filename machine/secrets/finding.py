@@ -9,19 +9,7 @@ from typing import Final, NamedTuple
 from machine.secrets.looks import looks_like_credential, looks_strong
 from machine.secrets.names import Strength
 
-__all__ = ["MOST_FINDINGS", "Finding", "TooManyPlacesError", "cookies", "decides"]
-
-
-MOST_FINDINGS: Final = 1000
-"""A text with more findings is sealed whole."""
-
-
-class TooManyPlacesError(Exception):
-    """A text has so many places to look at that it is sealed whole: under this placeholder, where one is known."""
-
-    def __init__(self, placeholder: str | None = None) -> None:
-        super().__init__(placeholder)
-        self.placeholder = placeholder
+__all__ = ["Finding", "cookies", "decides"]
 
 
 class Finding(NamedTuple):

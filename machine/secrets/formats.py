@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ class Format(NamedTuple):
     """A shape; one of `needles` is in every text that has it, and group 1, where there is one, is the secret."""
 
     name: str
-    regex: re.Pattern[str]
+    regex: str
     needles: tuple[str, ...]
     check: Callable[[str], bool] | None = None
     back: int = 0
@@ -33,11 +34,11 @@ def _apart(prefix: str) -> str:
 
 
 def _format(name: str, prefix: str, tail: str, check: Callable[[str], bool] | None = None) -> Format:
-    return Format(name, re.compile(_apart(prefix) + tail), (prefix,), check)
+    return Format(name, _apart(prefix) + tail, (prefix,), check)
 
 
 def _prefixed(name: str, tail: str, *prefixes: str) -> Format:
-    return Format(name, re.compile(f"(?:{'|'.join(map(_apart, prefixes))}){tail}"), prefixes)
+    return Format(name, f"(?:{'|'.join(map(_apart, prefixes))}){tail}", prefixes)
 
 
 _LONGEST_HEADER: Final = 4096
@@ -78,10 +79,8 @@ _ARMOUR: Final = r"(?:[A-Za-z0-9+/=\s\\:,.()@<>]|-(?!----))*+"
 FORMATS: Final = (
     Format(
         "private_key",
-        re.compile(
-            r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
-            rf"{_ARMOUR}(?:-----END [A-Z0-9 ]{{1,64}}+-----)?"
-        ),
+        r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
+        rf"{_ARMOUR}(?:-----END [A-Z0-9 ]{{1,64}}+-----)?",
         ("-----BEGIN ",),
         _has_armour,
     ),
@@ -114,12 +113,12 @@ FORMATS: Final = (
     ),
     Format(
         "slack_webhook",
-        re.compile(r"hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/([A-Za-z0-9/]{20,255}+)"),
+        r"hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/([A-Za-z0-9/]{20,255}+)",
         ("hooks.slack",),
     ),
     Format(
         "discord_webhook",
-        re.compile(r"discord(?:app)?\.com/api/webhooks/\d{5,30}+/([A-Za-z0-9_-]{20,255}+)"),
+        r"discord(?:app)?\.com/api/webhooks/\d{5,30}+/([A-Za-z0-9_-]{20,255}+)",
         ("/api/webhooks/",),
     ),
     _prefixed("stripe_key", r"[A-Za-z0-9]{16,255}+", "sk_live_", "sk_test_", "rk_live_", "rk_test_"),
@@ -132,13 +131,13 @@ FORMATS: Final = (
     _prefixed("pypi_token", r"[A-Za-z0-9_-]{50,1024}+", "pypi-"),
     _format("sendgrid_key", "SG.", r"[A-Za-z0-9_-]{16,32}+\.[A-Za-z0-9_-]{16,64}+"),
     _format("twilio_key", "SK", r"[0-9a-f]{32}(?![0-9A-Za-z])"),
-    Format("telegram_token", re.compile(r"[0-9]{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])"), (":AA",)),
+    Format("telegram_token", r"[0-9]{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])", (":AA",)),
     _prefixed("shopify_token", r"[0-9a-fA-F]{32}(?![0-9A-Za-z])", "shpat_", "shpca_", "shppa_", "shpss_"),
     _prefixed("digitalocean_token", r"[0-9a-f]{64}", "dop_v1_", "doo_v1_", "dor_v1_"),
     _prefixed("hugging_face_token", r"[A-Za-z0-9]{30,255}+", "hf_"),
     Format(
         "azure_secret",
-        re.compile(r"Q~(?<=[A-Za-z0-9_.~-]{3}[0-9]Q~)[A-Za-z0-9_.~-]{31,34}+"),
+        r"Q~(?<=[A-Za-z0-9_.~-]{3}[0-9]Q~)[A-Za-z0-9_.~-]{31,34}+",
         ("Q~",),
         back=4,
     ),
@@ -186,9 +185,16 @@ def active(formats: Iterable[Format], text: str) -> list[Format]:
     return found
 
 
+@functools.cache
+def _compiled(source: str) -> re.Pattern[str]:
+    """Return the pattern of a format, compiled when a text may have it first."""
+    return re.compile(source)
+
+
 def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where credentials of these formats stand in a text, and the names of the formats."""
-    for name, regex, _, check, back in formats:
+    for name, source, _, check, back in formats:
+        regex = _compiled(source)
         group = regex.groups
         for found in regex.finditer(text):
             if check is None or check(found[group]):

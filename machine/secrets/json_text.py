@@ -14,7 +14,7 @@ from machine.secrets.rules import Rules
 
 __all__ = ["MOST_JSON", "String", "located", "strings_of"]
 
-MOST_JSON: Final = 1 << 20
+MOST_JSON: Final = 1 << 18
 """A longer text is read as running text: its strings are found by the names before them."""
 
 _TOKEN: Final = re.compile(r'"((?:[^"\\]++|\\.)*+)"|[{}\[\]]|-?[0-9][^\s,\]}]*+|true|false|null', re.DOTALL)

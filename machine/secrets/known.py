@@ -8,11 +8,8 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
-import attrs
-
 from machine.secrets.encodings import Forms, forms_of, is_plain
-from machine.secrets.finding import MOST_FINDINGS, TooManyPlacesError
-from machine.secrets.marks import Marked, Span
+from machine.secrets.marks import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.placeholder import text_of
 
 __all__ = ["Known"]
@@ -30,9 +27,9 @@ class _Value(NamedTuple):
     sure: bool
     forms: Forms
     placeholder: str
+    order: int
 
 
-@attrs.define(eq=False)
 class Known:
     """The secret values that an attempt has seen, each under the name of its source.
 
@@ -40,9 +37,18 @@ class Known:
     with the true values.
     """
 
-    _values: dict[str, _Value] = attrs.field(factory=dict)
-    _plain: dict[str, str] = attrs.field(factory=dict)
-    _sources: set[str] = attrs.field(factory=set)
+    def __init__(
+        self,
+        values: dict[str, _Value] | None = None,
+        plain: dict[str, str] | None = None,
+        sources: set[str] | None = None,
+    ) -> None:
+        self._values = {} if values is None else values
+        self._plain = {} if plain is None else plain
+        self._sources = set() if sources is None else sources
+        # values by the first characters of their forms, as far as they are indexed
+        self._index: dict[str, list[str]] = {}
+        self._indexed = 0
 
     def __bool__(self) -> bool:
         return bool(self._values or self._plain)
@@ -69,7 +75,7 @@ class Known:
         self._sources.add(source)
         before = self._values.get(value)
         if before is None:
-            self._values[value] = _Value(source, sure, forms_of(value), text_of(source))
+            self._values[value] = _Value(source, sure, forms_of(value), text_of(source), len(self._values))
         elif sure and not before.sure:
             self._values[value] = before._replace(sure=True)
 
@@ -88,7 +94,7 @@ class Known:
     def near(self, texts: Iterable[str]) -> Known:
         """Return what is known of these texts: of many values nearly none stands in a document.
 
-        Which first characters of forms are there at all is found in one pass over the texts, however much is known.
+        Its cost is that of one pass over the texts, however much is known.
         """
         if len(self._values) <= _FEW:
             return self
@@ -97,14 +103,16 @@ class Known:
         for begin in range(0, len(text), _PART):
             part = text[begin : begin + _PART + _GRAM - 1]
             grams.update(part[at : at + _GRAM] for at in range(len(part) - _GRAM + 1))
-        values = {
-            value: known
-            for value, known in self._values.items()
-            if any(
-                form[:_GRAM] in grams and form in text for form in (*known.forms.texts, *known.forms.base64)
-            )
-        }
-        return Known(values, self._plain, self._sources)
+        for value, known in islice(self._values.items(), self._indexed, None):
+            for gram in {form[:_GRAM] for form in known.forms.all()}:
+                self._index.setdefault(gram, []).append(value)
+        self._indexed = len(self._values)
+        candidates = {value for gram in self._index.keys() & grams for value in self._index[gram]}
+        there = [
+            value for value in candidates if any(form in text for form in self._values[value].forms.all())
+        ]
+        there.sort(key=lambda value: self._values[value].order)
+        return Known({value: self._values[value] for value in there}, self._plain, self._sources)
 
     def marked(self, text: str) -> Marked:
         """Return a text with a placeholder for each known value that is not plain.

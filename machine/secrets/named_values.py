@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
+from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.looks import is_masked, looks_like_credential
+from machine.secrets.marks import TooManyPlacesError
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
@@ -60,7 +61,7 @@ _NAME: Final = re.compile(
 )
 _OPTION: Final = re.compile(r"--(?<![\w-]--)([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
 _AFTER_LOGIN: Final = re.compile(r"(?:password|identified by)[ \t]{1,20}+(?=\S)")
-_LOGIN_BEFORE: Final = re.compile(r"(?s).*\blogin\s{1,20}\S{1,200}\s{1,20}\Z")
+_AFTER_NAME: Final = re.compile(r"login\s{1,20}+\S{1,200}+\s{1,20}+")
 _BEFORE: Final = re.compile(r"[\w.$-]{0,100}+")
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|-|#|//|;|\$|[|])\s{0,4}){0,2}")
 _OPEN: Final = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15}+)([\"'`])")
@@ -75,8 +76,10 @@ _SCHEME: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
 _LONGEST_BARE: Final = 4096
 _LONGEST_NAME: Final = 100
 _LONGEST_LOGIN: Final = 300
+_LONGEST_CONTAINERS: Final = 500_000
 _LONGEST_PHRASE: Final = 200
 _LEAST_CREDENTIAL: Final = 8
+_BOUNDS: Final = frozenset(("", *"\"' \t\n,;&?{[(<"))
 _OF_A_WORD: Final = frozenset(":/#")
 _QUOTES: Final = frozenset("\"'`]")
 
@@ -101,7 +104,8 @@ class _Reader:
         """So far names are not looked for again: what stands there was read as a value."""
         self.unclosed: set[tuple[int, str]] = set()
         self.bare = (0, 0)
-        self.budget = 2 * len(text) + 65_536
+        self.judged: dict[str, tuple[Strength, Strength]] = {}
+        self.budget = _LONGEST_CONTAINERS
         """So many characters of lists and objects are looked at."""
 
     def found(self, low: str) -> Iterator[Finding]:
@@ -110,8 +114,9 @@ class _Reader:
             begin, end = match.start(), match.start("sep")
             if begin < self.done:
                 continue
-            before = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
-            begin -= before.end() if before else 0
+            if self.text[begin - 1 : begin] not in _BOUNDS:
+                before = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
+                begin -= before.end() if before else 0
             name = self.text[begin:end].rstrip("\"'`]\\").lstrip("-$.")
             yield from self._behind(name, begin, match.end(), match["sep"])
         if "--" in low:
@@ -126,18 +131,21 @@ class _Reader:
         """Tell whether a password and no separator are written here: on a line of its own, or after a login."""
         before = self.text[max(begin - _LONGEST_LOGIN, 0) : begin]
         line = before.rpartition("\n")[2]
-        return (not line.strip() and len(line) < _LONGEST_LOGIN) or _LOGIN_BEFORE.match(before) is not None
+        if not line.strip():
+            return len(line) < _LONGEST_LOGIN
+        login = before.rfind("login ")
+        return login >= 0 and _AFTER_NAME.fullmatch(before, login) is not None
 
     def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
         """Yield what is secret in the value that begins at a place, behind a name."""
-        header = self.rules.header(name) is not Strength.NONE and sep.strip() in {":", ",", ""}
-        strength = self.rules.field(name)
+        strength, of_header = self._strengths(name)
+        header = of_header is not Strength.NONE and sep.strip() in {":", ",", ""}
         if not header and strength is Strength.NONE:
             return
         self.places += 1
         if self.places > MOST_PLACES:
             raise TooManyPlacesError
-        sure = Strength.OWN in {strength, self.rules.header(name)}
+        sure = strength is Strength.OWN or of_header is Strength.OWN
         if sep.endswith(">") and sep != "=>" and self.text[begin - 1 : begin] not in {"<", ":"}:
             return
         if (
@@ -163,6 +171,13 @@ class _Reader:
             yield from self._members(name, strength, at, sep, sure=sure)
         else:
             yield from self._bare(name, strength, begin, at, sep, sure=sure)
+
+    def _strengths(self, name: str) -> tuple[Strength, Strength]:
+        """Return how much a name says as that of a field, and as that of a header."""
+        found = self.judged.get(name)
+        if found is None:
+            found = self.judged[name] = self.rules.field(name), self.rules.header(name)
+        return found
 
     # -- strings ---------------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from typing import Final
 
 __all__ = [
     "HEADERS",
-    "NEAR_NAMES",
     "PARAMETERS",
     "Strength",
     "field_strength",
@@ -257,12 +256,6 @@ PARAMETERS: Final = frozenset(
 """Query parameters whose value is a credential, in lower case."""
 
 WEAK_PARAMETERS: Final = frozenset(("key", "token", "code", "auth", "session", "sid", "jwt"))
-
-
-NEAR_NAMES: Final = re.compile(
-    "pass|secret|token|key|pwd|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
-)
-"""What is in every text with a name that says something, in lower case."""
 
 
 def _forms(names: tuple[str, ...]) -> frozenset[tuple[str, ...]]:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import attrs
-
-from machine.secrets.detect import findings
 from machine.secrets.encodings import SEARCHED_ANYWHERE, is_plain
-from machine.secrets.finding import MOST_FINDINGS, Finding, TooManyPlacesError
 from machine.secrets.formats import active, shapes
 from machine.secrets.known import Known
-from machine.secrets.marks import Marked, Span
+from machine.secrets.marks import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.names import Strength, is_name
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
 from machine.secrets.places import ROOT, Place, path_text, said_name
 from machine.secrets.rules import Rules
 from machine.secrets.substitute import keys_in_order
+
+if TYPE_CHECKING:
+    from machine.secrets.finding import Finding
 
 __all__ = ["Known", "Redacted", "redact", "refused", "say", "say_text"]
 
@@ -56,35 +55,45 @@ def redact(
     elif under is not None:
         place = Place(name=under, strength=rules.field(under))
     near = known.near(_texts_in(document))
-    work = _Redaction(rules, known, near, request, name)
+    work = _Redaction(rules, known, near, request=request, name=name)
     stored = work.document(document, place)
     if work.learned and not request:  # what was found in one place may stand in another
         more = near.copy()
         for source, value, sure in work.learned:
             more.learn(source, value, sure=sure)
-        work = attrs.evolve(work, near=more, changes={}, root=[None])
+        work = _Redaction(rules, known, more, request=request, name=name, first=work)
         stored = work.document(document, place)
     return Redacted(stored, work.edits(), work.learned)
 
 
-@attrs.define
 class _Redaction:
-    """One walk over a document."""
+    """A walk over a document.
 
-    rules: Rules
-    known: Known
-    near: Known
-    """What is known of this document's texts."""
-    request: bool
-    name: Callable[[str], str]
-    names: dict[str, str] = attrs.field(factory=dict)
-    """The sources that were given in this document, by value."""
-    sealed: dict[str, str] = attrs.field(factory=dict)
-    """The placeholders of texts that are sealed whole, which nobody need look at again."""
-    learned: list[tuple[str, str, bool]] = attrs.field(factory=list)
-    changes: dict[tuple[int, Any, bool], Any] = attrs.field(factory=dict)
-    """What was changed: by container, step, and whether it is the key."""
-    root: list[Any] = attrs.field(factory=lambda: [None])
+    `near` is what is known of the texts of this document. What the first walk has found is given to the second.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        known: Known,
+        near: Known,
+        *,
+        request: bool,
+        name: Callable[[str], str],
+        first: _Redaction | None = None,
+    ) -> None:
+        self.rules = rules
+        self.known = known
+        self.near = near
+        self.request = request
+        self.name = name
+        # sources by value, and the placeholders of texts that are sealed whole, which nobody need look at again
+        self.names: dict[str, str] = first.names if first else {}
+        self.sealed: dict[str, str] = first.sealed if first else {}
+        self.learned: list[tuple[str, str, bool]] = first.learned if first else []
+        # by container, step, and whether it is the key
+        self.changes: dict[tuple[int, Any, bool], Any] = {}
+        self.root: list[Any] = [None]
 
     def document(self, document: Any, place: Place) -> Any:
         """Return the stored document."""
@@ -226,11 +235,13 @@ class _Redaction:
         return Marked(text).with_spans([Span(0, len(text), whole)])
 
     def _marked(self, text: str, place: Place) -> Marked:
+        from machine.secrets.detect import findings  # noqa: PLC0415 - its patterns: for what may hold a secret
+
         marked = self.near.marked(text) if self.near else Marked(text)
         try:
             found = findings(self.rules, place, marked.text, request=self.request)
             if len(found) + len(marked.cuts) > MOST_FINDINGS:
-                raise TooManyPlacesError
+                raise TooManyPlacesError  # noqa: TRY301 - as by what it calls
         except TooManyPlacesError:
             inner = TEXT.search(marked.text)
             raise TooManyPlacesError(inner[0] if inner else None) from None

@@ -6,7 +6,7 @@ The work is linear in the text: matches of one pattern never overlap, and each t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
@@ -14,10 +14,16 @@ from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.formats import Format, active, shapes
 from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.named_values import named_values
-from machine.secrets.names import NEAR_NAMES, Strength
+from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
-__all__ = ["Look", "folded", "look_at", "running", "urls"]
+__all__ = ["Look", "fields", "folded", "look_at", "running", "urls"]
+
+
+_NEAR_NAMES: Final = re.compile(
+    "pass|secret|token|key|pwd|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
+)
+"""What is in every text with a name that says something, in lower case."""
 
 
 class Look(NamedTuple):
@@ -50,7 +56,7 @@ def look_at(rules: Rules, text: str) -> Look:
         bearer="bearer" in low,
         user_info="@" in text and ("://" in text or ":\\/\\/" in text),
         parameters="=" in text,
-        names=bool(rules.names) or NEAR_NAMES.search(low) is not None,
+        names=bool(rules.names) or _NEAR_NAMES.search(low) is not None,
         patterns=bool(rules.patterns),
         logins=" -u" in text or " --user" in text or " -b" in text or _PGPASS.search(text) is not None,
     )
@@ -71,10 +77,11 @@ def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[F
         yield from urls(rules, text, request=request and "://" in text[:12])
     if look.logins:
         yield from _logins(text)
-    if look.names:
+    if look.names and not _NO_SEPARATOR.fullmatch(text):
         yield from named_values(rules, text, folded(text), request=request)
 
 
+_NO_SEPARATOR: Final = re.compile(r"[^:=>, \t]*+")
 _BEARER: Final = re.compile(
     r"bearer(?<![a-z0-9]bearer)[ \t]{1,4}+(?=[a-z._~+/=-]{0,300}+[0-9])([\w.~+/=-]{12,}+)"
 )
@@ -134,10 +141,20 @@ def urls(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
             elif user and password is not None:
                 yield Finding(*match.span("user"), "url_user", unquote(user))
     if "=" in text:
-        for match in _PARAMETER.finditer(text):
-            name = unquote_plus(match[1])
-            strength = rules.parameter(name)
-            if strength is not Strength.NONE:
-                value = unquote_plus(match[2])
-                if decides(strength, value, alone=request):
-                    yield Finding(*match.span(2), name, value, strength is Strength.OWN)
+        yield from fields(_PARAMETER, rules.parameter, text, alone=request)
+
+
+def fields(
+    pattern: re.Pattern[str], judge: Callable[[str], Strength], text: str, *, alone: bool
+) -> Iterator[Finding]:
+    """Yield the secret values of what a pattern splits into percent-encoded names and values."""
+    judged: dict[str, Strength] = {}
+    for match in pattern.finditer(text):
+        raw = match[1]
+        strength = judged.get(raw)
+        if strength is None:
+            strength = judged[raw] = judge(unquote_plus(raw))
+        if strength is not Strength.NONE and match[2]:
+            value = unquote_plus(match[2])
+            if decides(strength, value, alone=alone):
+                yield Finding(*match.span(2), unquote_plus(raw), value, strength is Strength.OWN)
