@@ -24,12 +24,11 @@ _MARKER = re.compile("«([^»]*)»")
 
 
 class Document(NamedTuple):
-    """A request or an answer as it reaches the rules; `under` is the name of a variable that was read."""
+    """A request or an answer as it reaches the rules."""
 
     namespace: str
     request: bool
     document: Any
-    under: str | None = None
 
 
 class Innocent(NamedTuple):
@@ -97,7 +96,7 @@ class Planted(NamedTuple):
             case "write":
                 return [Document("file.write", request=True, document=write_request("out.txt", content))]
             case _:
-                return [Document("env", request=False, document={"value": content[1]}, under=content[0])]
+                return [Document("env", request=False, document={content[0]: content[1]})]
 
 
 def innocents() -> list[Innocent]:

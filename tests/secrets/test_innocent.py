@@ -30,7 +30,6 @@ def stored():
                 case.document,
                 request=case.request,
                 name=lambda place: f"field-0123456789ab-1-{place}",
-                under=case.under,
             )
             assert encode(case.document) == before, entry.about
             for learned in result.learned:

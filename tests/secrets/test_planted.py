@@ -32,7 +32,6 @@ def stored_of(case, known):
         case.document,
         request=case.request,
         name=lambda place: place if case.request else f"field-0123456789ab-1-{place}",
-        under=case.under,
     )
 
 
