@@ -8,7 +8,6 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from machine import canonical
 from machine.config import IoMode
 from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey
 from machine.events import FactError, FactRecorded, FactValue
