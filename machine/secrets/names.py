@@ -182,14 +182,12 @@ HEADERS: Final = frozenset(
             "x-recharge-access-token",
             "x-zuora-token",
             "x-chartmogul-key",
-            "x-trello-webhook",
         ),
         *(
             "x-tableau-auth",
             "x-airtable-client-secret",
             "x-elastic-api-key",
             "x-redmine-api-key",
-            "x-wp-nonce",
         ),
         *(
             "x-client-secret",
@@ -209,7 +207,6 @@ HEADERS: Final = frozenset(
             "x-forwarded-authorization",
         ),
         *(
-            "x-amzn-oidc-data",
             "x-amzn-oidc-accesstoken",
             "x-bunny-signature",
             "accesskey",
