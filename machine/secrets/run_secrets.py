@@ -147,7 +147,7 @@ class AttemptSecrets:
         (`secret_not_read`) for one that holds a secret of another state's.
         """
         run = self.run
-        if namespace in _BLIND or not (self._known or run.known or run.rules.may_hold(raw) or _MARK in raw):
+        if namespace in _BLIND or not (self._may_hold(raw, self._known) or run.sure.may_be_in(raw)):
             return Asked(raw)
         if run.live:
             self._refuse_placeholder(raw)
@@ -162,6 +162,10 @@ class AttemptSecrets:
             self._refuse_of_another(data)
         data_key = run.key(create=run.live) if found.edits else None
         return Asked(data, None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}")
+
+    def _may_hold(self, raw: bytes, known: Known) -> bool:
+        """Say whether canonical bytes may hold anything that is stored otherwise."""
+        return self.run.rules.may_hold(raw) or _MARK in raw or _BEGIN in raw or known.may_be_in(raw)
 
     def stored(self, namespace: str, raw: bytes) -> Any:
         """Return a request as it would be stored, and learn nothing of it."""
@@ -216,10 +220,14 @@ class AttemptSecrets:
         run = self.run
         raw = canonical.encode(response)
         variable = fact.namespace == "env" and isinstance(request, dict)
-        quiet = sure is None and not variable and not run.stand_ins and not run.known
-        if fact.namespace in _BLIND or (quiet and not run.rules.may_hold(raw) and _MARK not in raw):
+        loud = sure is not None or variable or run.stand_ins
+        if fact.namespace in _BLIND or not (loud or self._may_hold(raw, run.known)):
             return Answer(raw)
         document, stood_in = stand_ins.put_in(run.stand_ins, canonical.decode(raw), name=sure)
+        if self._stand_ins:  # an echo of what was sent in the place of a stand-in
+            document = stand_ins.taken_out(
+                {true: stand_in for stand_in, true in self._stand_ins.items()}, document
+            )
         for stand_in, true in stood_in.items():
             if stand_in == true:
                 raise IoOther(
@@ -303,8 +311,9 @@ class AttemptSecrets:
         return shown(stored)
 
     def _learn(self, source: str, value: str, *, sure: bool) -> None:
-        self._known.learn(source, value, sure=sure)
-        self.run.learn(source, value, sure=sure)
+        if value not in self.run.rules.stand_ins:
+            self._known.learn(source, value, sure=sure)
+            self.run.learn(source, value, sure=sure)
 
     # -- what a handler says -----------------------------------------------------------------------------
 

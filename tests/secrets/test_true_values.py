@@ -196,15 +196,18 @@ def test_the_true_value_of_a_stand_in_is_what_is_sent(server, monkeypatch):
         key = await io.secret("EXCHANGE_KEY")
         ctx["length"] = len(key)
         await io.http("GET", f"{server.url}/a", headers={"authorization": f"Bearer {key}"})
-        await io.http("POST", f"{server.url}/b", json={"deep": [f"x{key}y"]})
+        echo = await io.http("POST", f"{server.url}/b", json={"deep": [f"x{key}y"]})
+        ctx["echo"] = json.loads(echo.json()["body"])["deep"]
 
     store = open_store("memory://")
     config = RunConfig(secrets=SecretPolicy(stand_ins={"EXCHANGE_KEY": "an-invented-key"}))
     result = run(plan, store=store, config=config)
     assert (result.status, result.error) == ("completed", None)
-    assert result.context["length"] == len("an-invented-key")
+    assert dict(result.context) == {"length": len("an-invented-key"), "echo": ["xan-invented-keyy"]}
     assert server.seen[0]["headers"]["authorization"] == f"Bearer {KEY}"
     assert json.loads(server.seen[1]["body"]) == {"deep": [f"x{KEY}y"]}
+    assert replay(result.run_id, plan=plan, store=store).identical
+    store.forget_data_key(result.run_id)
     assert replay(result.run_id, plan=plan, store=store).identical
 
 
