@@ -294,7 +294,7 @@ def field_strength(name: str) -> Strength:
     return Strength.WEAK if words in _WEAK else Strength.NONE
 
 
-_NAME: Final = re.compile(r"[A-Za-z_$:@-][A-Za-z_.$ -]*(?:[0-9]{1,4}[A-Za-z_.$ -]*){0,4}")
+_NAME: Final = re.compile(r"[A-Za-z_$:@-][A-Za-z_.$ -]*+(?:[0-9]{1,4}+[A-Za-z_.$ -]++){0,4}+[0-9]{0,4}")
 
 
 def is_name(text: str) -> bool:
