@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import attrs
@@ -84,6 +85,19 @@ class Suite:
     def process(self, *args: str) -> pytest.RunResult:
         """Run pytest in a process of its own."""
         return self.pytester.runpytest_subprocess(*PLUGINS, *args, timeout=60)
+
+
+def empty_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    """Return a suite without a test, in a directory of its own, with nothing of the suite around it."""
+    for name in ("CI", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+        monkeypatch.delenv(name, raising=False)
+    # a changed plan may be as old and as long as before
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    made = Suite(pytester)
+    made.write("pytest.ini", "[pytest]\npythonpath = .\naddopts = --strict-markers\n")
+    return made
 
 
 def said(result: pytest.RunResult) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 from urllib.parse import urlsplit
 
 import pytest
+from golden_suite import empty_suite
 
 from machine import DomainEvent, Plan, Reporter, export_run, import_bundle, open_store, replay, run
 from machine.canonical import encode
+from machine.cli import main
 from machine.io.http import http_request
 from machine.io.wire import unpack
 from machine.stores import MemoryStore
@@ -229,7 +232,9 @@ def assert_hidden(left_behind):
 
 
 @pytest.mark.slow
-def test_nothing_planted_is_in_what_a_run_leaves_behind(planted_plan, corpus_server, tmp_path, caplog):
+def test_nothing_planted_is_in_what_a_run_leaves_behind(
+    planted_plan, corpus_server, tmp_path, caplog, capsys
+):
     plan, wrong = planted_plan
     caplog.set_level(logging.DEBUG)
     store_folder = tmp_path / "store"
@@ -252,8 +257,20 @@ def test_nothing_planted_is_in_what_a_run_leaves_behind(planted_plan, corpus_ser
         without_key = replay(result.run_id, plan=plan, store=elsewhere)
         assert (without_key.divergence, without_key.digest) == (None, result.digest)
     heard = "\n".join([*reporter.heard, repr(result), caplog.text]).encode()
-    assert_hidden({**files, "log lines": heard})
+    assert_hidden({**files, "log lines": heard, "command": told(capsys, store_folder, result.run_id)})
     assert_hidden({path.name: path.read_bytes() for path in store_folder.iterdir()})
+
+
+def told(capsys, store_folder, run_id):
+    """Return what the command line prints of a run."""
+    printed = []
+    for command in ("show", "events", "facts", "context"):
+        for options in ([], ["--json"]):
+            with contextlib.suppress(SystemExit):
+                main([command, run_id, "--store", f"sqlite:///{store_folder}/runs.db", *options])
+            printed.append("".join(capsys.readouterr()))
+    assert all(printed)
+    return "\n".join(printed).encode()
 
 
 def assert_sent_true(corpus_server):
@@ -301,3 +318,48 @@ def failing(entry):
         raise ValueError(entry.filled(secret))
 
     return plan
+
+
+GOLDEN_PLAN = """
+from machine import DomainEvent, Plan
+
+plan = Plan("planted")
+
+
+@plan.state("a.reads", side_effects="read_only_io")
+async def reads(ctx, io, rec):
+    for name in SECRETS:
+        await io.secret(name)
+    for number in range(FILES):
+        read = await io.read_file(f"in-{number}")
+        await io.exec(["cat", f"in-{number}"])
+        await rec.emit(DomainEvent("said", {"text": read.text}))
+"""
+
+GOLDEN_TEST = """
+from plans import plan
+
+
+def test_planted(golden):
+    assert golden.check(plan).status == "completed"
+"""
+
+
+@pytest.mark.slow
+def test_nothing_planted_is_in_a_golden(pytester, monkeypatch):
+    suite = empty_suite(pytester, monkeypatch)
+    for value, name in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    texts = [entry.filled() for entry in PLANTED if entry.place == "text"]
+    for number, text in enumerate(texts):
+        suite.write(f"in-{number}", text)
+    names = list(SECRETS.values())
+    suite.write("plans.py", GOLDEN_PLAN.replace("SECRETS", repr(names)).replace("FILES", str(len(texts))))
+    suite.write("test_planted.py", GOLDEN_TEST)
+    suite.run("--golden=record-missing").assert_outcomes(passed=1)
+    golden = suite.golden("test_planted").read_bytes()
+    assert golden.count(b"file.read") >= len(texts)
+    assert_hidden({"golden": golden})
+    for name in SECRETS.values():
+        monkeypatch.delenv(name)
+    suite.run().assert_outcomes(passed=1)

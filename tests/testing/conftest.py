@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-from golden_suite import PLAN, TEST, Suite
+from golden_suite import PLAN, TEST, empty_suite
 
 
 @pytest.fixture
 def suite(pytester, monkeypatch):
     """Give a suite of one golden test that has no golden yet."""
-    for name in ("CI", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(
-        sys, "dont_write_bytecode", True
-    )  # a changed plan may be as old and as long as before
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    made = Suite(pytester)
-    made.write("pytest.ini", "[pytest]\npythonpath = .\naddopts = --strict-markers\n")
+    made = empty_suite(pytester, monkeypatch)
     made.write("world.txt", "12")
     made.write("prices.py", PLAN)
     made.write("test_prices.py", TEST)
