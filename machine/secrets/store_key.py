@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from machine.durable import sync_directory
-from machine.errors import Code, SealError, SecretKeyError
+from machine.errors import Code, SealError, SecretKeyError, UsageError
 from machine.secrets.sealing import KEY_BYTES, DataKey, StoreKey, new_data_key, unwrap, wrap
 
 __all__ = [
     "KEY_VARIABLE",
     "KeyStore",
     "StoreKeys",
+    "key_given",
     "key_in",
     "key_of",
     "open_keys",
@@ -228,12 +229,25 @@ def key_in(path: Path) -> StoreKey | None:
                 details={"path": str(path), "mode": f"{stat.S_IMODE(mode):04o}"},
                 hint=f"run `chmod 600 {path}`; if somebody may have read it, `machine secrets rotate-key` then",
             )
-        text = os.read(fd, _MOST_BYTES + 1)
+        data = os.read(fd, _MOST_BYTES + 1)
     except OSError as exc:
         raise _unusable(path, f"cannot be read: {exc.strerror}", Code.SECRET_KEY_MISSING) from exc
     finally:
         os.close(fd)
-    return key_of(text.decode("ascii", "replace"), f"the key file {path}")
+    if len(data) == KEY_BYTES and not data.isascii():
+        return StoreKey(data)  # the bytes themselves; as text so many are too few
+    return key_of(data.decode("ascii", "replace"), f"the key file {path}")
+
+
+def key_given(path: str) -> StoreKey:
+    """Return the key in a file that a person named. Raises `SecretKeyError`, and `UsageError` for no file."""
+    found = key_in(Path(path))
+    if found is None:
+        raise UsageError(
+            f"there is no key file {path}",
+            hint="`openssl rand -hex 32` makes a key; keep it in a file of mode 0600",
+        )
+    return found
 
 
 def key_of(text: str, where: str) -> StoreKey:
