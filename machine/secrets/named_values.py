@@ -124,7 +124,7 @@ class _Reader:
                 name = self.text[match.start() : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), " ")
         for match in _AFTER_LOGIN.finditer(low):
-            if self._is_login(match.start()):
+            if match[0].startswith("identified") or self._is_login(match.start()):
                 yield from self._behind("password", match.start(), match.end(), " ")
 
     def _is_login(self, begin: int) -> bool:

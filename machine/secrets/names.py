@@ -182,14 +182,12 @@ HEADERS: Final = frozenset(
             "x-recharge-access-token",
             "x-zuora-token",
             "x-chartmogul-key",
-            "x-trello-webhook",
         ),
         *(
             "x-tableau-auth",
             "x-airtable-client-secret",
             "x-elastic-api-key",
             "x-redmine-api-key",
-            "x-wp-nonce",
         ),
         *(
             "x-client-secret",
@@ -209,7 +207,6 @@ HEADERS: Final = frozenset(
             "x-forwarded-authorization",
         ),
         *(
-            "x-amzn-oidc-data",
             "x-amzn-oidc-accesstoken",
             "x-bunny-signature",
             "accesskey",
@@ -297,7 +294,7 @@ def field_strength(name: str) -> Strength:
     return Strength.WEAK if words in _WEAK else Strength.NONE
 
 
-_NAME: Final = re.compile(r"[A-Za-z_$:@-][A-Za-z_.$ -]*(?:[0-9]{1,4}[A-Za-z_.$ -]*){0,4}")
+_NAME: Final = re.compile(r"[A-Za-z_$:@-][A-Za-z_.$ -]*+(?:[0-9]{1,4}+[A-Za-z_.$ -]++){0,4}+[0-9]{0,4}")
 
 
 def is_name(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final, Self
 
 import attrs
@@ -30,11 +30,12 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 
 def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
-    items = dict(value) if isinstance(value, Mapping | tuple | list) else value
-    if not isinstance(items, dict) or not all(
-        isinstance(text, str) and text for pair in items.items() for text in pair
-    ):
-        raise _refuse("stand_ins", f"must map names to texts, not {value!r}")
+    try:
+        items = dict(value)
+    except (TypeError, ValueError):
+        items = {None: value}
+    if not all(isinstance(text, str) and text for pair in items.items() for text in pair):
+        raise _refuse("stand_ins", "must map names to texts that are not empty")
     return tuple(sorted(items.items()))
 
 

@@ -257,7 +257,9 @@ class _Redaction:
         return None if inner.span() == (found.begin, found.end) else Span(found.begin, found.end, inner[0])
 
     def _source(self, place: str, value: str, sure: bool) -> str:
-        source = self.known.source_of(value, plain=self.request) or self.names.get(value)
+        source = self.known.source_of(value, plain=self.request)
+        if source is None and not self.request:  # there the place names it, whatever else has the same value
+            source = self.names.get(value)
         if source is None:
             source = self.names[value] = source_from(self.name(_said(place)))
             if sure or not is_plain(value):

@@ -56,7 +56,7 @@ def look_at(rules: Rules, text: str) -> Look:
         bearer="bearer" in low,
         user_info="@" in text and ("://" in text or ":\\/\\/" in text),
         parameters="=" in text,
-        names=bool(rules.names) or _NEAR_NAMES.search(low) is not None,
+        names=bool(rules.names or rules.pointers) or _NEAR_NAMES.search(low) is not None,
         patterns=bool(rules.patterns),
         logins=" -u" in text or " --user" in text or " -b" in text or _PGPASS.search(text) is not None,
     )

@@ -14,9 +14,9 @@ from strategies import FAST, JSON
 from machine import SecretPolicy, canonical
 from machine.secrets.encodings import is_plain
 from machine.secrets.placeholder import text_of
-from machine.secrets.redact import Known, redact
+from machine.secrets.redact import Known, redact, refused, say, say_text
 from machine.secrets.rules import rules_of
-from machine.secrets.substitute import opened, shown
+from machine.secrets.substitute import SecretNeeded, opened, shown
 
 RULES = rules_of(SecretPolicy())
 MANY = settings(FAST, max_examples=300)
@@ -187,3 +187,175 @@ def test_two_secrets_are_never_one_request():
     a = redacted({"headers": {"authorization": "Bearer first-secret-1"}}, known, request=True)
     b = redacted({"headers": {"authorization": "Bearer other-secret-2"}}, known, request=True)
     assert a.document != b.document
+
+
+# -- what is stored ------------------------------------------------------------------------------------------
+
+VALUE = "s3cr3t-Value-42"
+
+
+def test_a_whole_leaf_is_an_object_and_a_part_is_text():
+    stored = redacted({"a": VALUE, "b": f"x {VALUE}", VALUE: [VALUE]}, knowing(("K", VALUE))).document
+    assert stored == {
+        "a": {"$secret": "K"},
+        "b": "x __secret_K__",
+        "__secret_K__": [{"$secret": "K"}],
+    }
+
+
+def test_a_secret_within_json_text_within_a_string_within_json_text():
+    inner = json.dumps({"log": json.dumps({"auth": {"client_secret": "aB3dE5fG7h", "n": "é\n"}})})
+    document = {"body": {"text": json.dumps({"a": [inner]})}}
+    stored, edits, learned = redacted(document)
+    assert "aB3dE5fG7h" not in json.dumps(stored)
+    assert json.loads(json.loads(json.loads(stored["body"]["text"])["a"][0])["log"])["auth"] == {
+        "client_secret": "__secret_field-2D1__",
+        "n": "é\n",
+    }
+    assert opened(stored, edits) == document
+    assert learned == [("field-1", "aB3dE5fG7h", False)]
+
+
+def test_what_is_found_in_one_place_is_replaced_in_all():
+    document = {"a": "it is aB3dE5fG7h", "z": {"api_key": "aB3dE5fG7h"}}
+    assert redacted(document).document == {
+        "a": "it is __secret_field-1__".replace("field-1", "field-2D1"),
+        "z": {"api_key": {"$secret": "field-1"}},
+    }
+
+
+def test_two_found_values_have_two_sources_and_one_has_one():
+    document = {"list": [{"password": "aB3dE5fG7h"}, {"password": "x9X8x7X6x5"}, {"password": "aB3dE5fG7h"}]}
+    sources = [item["password"]["$secret"] for item in redacted(document).document["list"]]
+    assert sources == ["field-1", "field-2", "field-1"]
+
+
+def test_a_plain_secret_is_replaced_only_as_a_whole_and_only_in_requests():
+    known = knowing(("PW", "hunter"))
+    request = {"note": "hunter", "text": "a hunter", "headers": {"authorization": "Bearer hunter"}}
+    assert redacted(request, known, request=True).document == {
+        "note": {"$secret": "PW"},
+        "text": "a hunter",
+        "headers": {"authorization": "Bearer __secret_PW__"},
+    }
+    assert redacted({"note": "hunter"}, known).document == {"note": "hunter"}
+
+
+def test_plain_values_are_never_learned():
+    assert redacted({"json": {"password": "required"}}, request=True).learned == []
+    assert redacted({"headers": [["set-cookie", "theme=dark"]]}).learned == []
+
+
+def test_the_value_that_a_secret_was_asked_for_is_sealed_whatever_it_is():
+    for value in ("hunter", "x", VALUE):
+        stored, _, learned = redacted({"value": value}, namespace="secret", under="PW")
+        assert stored == {"value": {"$secret": "field-1"}}
+        assert learned == [("field-1", value, True)]
+
+
+def test_a_variable_is_judged_by_the_name_it_was_asked_for():
+    assert redacted({"value": "aB3dE5fG7h"}, namespace="env", under="DB_PASS").edits
+    assert not redacted({"value": "aB3dE5fG7h"}, namespace="env", under="HOME").edits
+
+
+def test_keys_that_become_alike_stay_apart():
+    document = {quote(VALUE + "/"): 1, VALUE + "/": 2, quote(VALUE + "/", safe=""): 3}
+    stored, edits, _ = redacted(document, knowing(("K", VALUE + "/")))
+    assert len(stored) == len(document)
+    assert opened(stored, edits) == document
+
+
+def test_a_text_with_more_than_a_thousand_findings_is_sealed_whole():
+    text = "".join(f"password=aB3dE5fG{at:04};\n" for at in range(1001))
+    stored, edits, learned = redacted({"text": text})
+    assert stored == {"text": {"$secret": "field-1"}}
+    assert opened(stored, edits) == {"text": text}
+    assert learned == [("field-1", text, False)]
+    known = f"{VALUE} " * 1001
+    assert redacted({"text": known}, knowing(("K", VALUE))).document == {"text": {"$secret": "K"}}
+
+
+def test_a_source_says_nothing_that_is_no_name():
+    document = {"headers": {"cookie": "k7#Q9z8812345678=aB3dE5fG7h"}, "json": {"x 1234567 api_key": "aB3d"}}
+    stored = json.dumps(redacted(document, request=True).document)
+    assert "__secret_cookie__" in stored
+    assert '{"$secret": "field"}' in stored
+
+
+@pytest.mark.parametrize("said", ["Bearer 7929271687", f"{VALUE} password", "__secret_K__ password"])
+def test_a_value_says_a_name_only_if_it_is_one(said):
+    document = {"key": said, "value": "x"}
+    assert redacted(document, knowing(("K", VALUE)), request=True).document["value"] == "x"
+
+
+def test_what_was_redacted_holds_nothing_more():
+    document = {"text": f"password={VALUE} and {VALUE}", "n": [1, "https://a:b1c2d3e4@h/"]}
+    once = redacted(document, knowing(("K", VALUE))).document
+    assert redacted(once, knowing(("K", VALUE))).edits == []
+
+
+# -- without the key -----------------------------------------------------------------------------------------
+
+
+def test_without_the_key_placeholders_are_text():
+    document = {"a": VALUE, "b": f"x {VALUE}", "$secret": "own", "$$secret": {"$secret": 1}}
+    stored = redacted({"c": document}, knowing(("K", VALUE))).document
+    assert shown(stored)["c"]["a"] == "__secret_K__"
+    assert shown(stored)["c"]["b"] == "x __secret_K__"
+    assert set(shown(stored)["c"]) == set(document)
+
+
+def test_without_the_key_a_number_is_needed():
+    stored = redacted({"json": {"password": 1234}}, request=True).document
+    with pytest.raises(SecretNeeded) as caught:
+        shown(stored)
+    assert caught.value.source == "password"
+
+
+# -- what nobody reads back, and what is refused -------------------------------------------------------------
+
+
+def test_what_is_said_has_placeholders_as_text():
+    known = knowing(("K", VALUE))
+    assert (
+        say_text(RULES, known, f"bad {VALUE}, password=aB3dE5fG7h")
+        == "bad __secret_K__, password=__secret_password__"
+    )
+    said = say(RULES, known, {"e": [VALUE, 1], VALUE: None, "api_key": "aB3dE5fG7h"})
+    assert said == {
+        "e": ["__secret_K__", 1],
+        "__secret_K__": None,
+        "api_key": "__secret_api-5Fkey__".replace("-5F", "_"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({"a": [1, VALUE]}, "$.seen.a[1]"),
+        ({"a": f"x {VALUE}"}, "$.seen.a"),
+        ({VALUE: 1}, f'$.seen["{VALUE}"]'),
+        ({"a": base64.b64encode(f"u:{VALUE}".encode()).decode()}, "$.seen.a"),
+        ({"a": "__secret_K__"}, "$.seen.a"),
+        ({"b": "x7#k"}, "$.seen.b"),
+        ({"b": "x x7#k"}, None),
+        ({"b": "hunter"}, None),
+        ({"password": "aB3dE5fG7h", "api_key": "x", "token": "aB3dE5fG7hJ9kL2mN4pQ"}, None),
+        ("ghp_" + "a1B2" * 9, "$.seen"),
+        ({"a": {"b": "see " + "AKIA" + "IOSFODNN7EXAMPLE"}}, "$.seen.a.b"),
+        ("__secret_OTHER__", None),
+    ],
+)
+def test_a_known_secret_or_a_shape_is_refused_with_its_path(value, path):
+    known = knowing(("K", VALUE), ("S", "x7#k"), ("P", "hunter"))
+    found = refused(RULES, known, "seen", value)
+    if path is not None and VALUE in path:
+        assert found is not None
+        assert found.startswith("$.seen")
+    else:
+        assert found == path
+
+
+def test_a_key_that_is_a_secret_is_refused():
+    assert refused(RULES, knowing(("K", VALUE)), VALUE, 1) is not None
+    assert refused(RULES, Known(), "password", "required") is None

@@ -1,0 +1,185 @@
+"""The work grows with the text and no faster, whatever the text is."""
+
+from __future__ import annotations
+
+from time import thread_time
+
+import pytest
+
+from machine import SecretPolicy
+from machine.secrets.redact import Known, redact, refused, say_text
+from machine.secrets.rules import rules_of
+
+RULES = rules_of(SecretPolicy(patterns=["(a+)+$", "ACME-[0-9]+"]))
+SMALL, TIMES = 1 << 14, 16
+ROOM = 3
+"""A clock is no counter, and caches help small texts: quadratic work would take 16 times as much as is right."""
+
+UNITS = [
+    *(
+        "sk-",
+        "-eyJ",
+        "eyJhbGciOiJIUzI1NiJ9.e30.x ",
+        "token=",
+        "token= ",
+        "token =\t",
+        "token=x;",
+        "password='",
+    ),
+    *(
+        '{"password":"',
+        '"password":"',
+        'password:"\\',
+        '{"password":\\"',
+        '"password":\'',
+        "password: |\n",
+        '"',
+        "\\",
+    ),
+    *(
+        "'",
+        '\\"',
+        "%",
+        "%41",
+        "QUJD",
+        "abc/+_-",
+        "a=a&",
+        "password=x&",
+        "a=b; ",
+        "cookie: a=b ",
+        "Cookie: a=b\n",
+    ),
+    *(
+        "Authorization: Basic ",
+        "Bearer ",
+        "__secret_",
+        "__secret_a__",
+        "AKIA" + "IOSFODNN7EXAMPLE ",
+        "a:1:b:c:d\n",
+    ),
+    *(
+        ":",
+        "=",
+        "?a=",
+        "ab://",
+        "http://a:b@",
+        "http://a/?sv=1&sig=",
+        " ",
+        "password     ",
+        "--token ",
+        " -u ",
+        " -b '",
+    ),
+    *(
+        "login a password ",
+        'form-data; name="password"\r\n\r\n',
+        "<password>",
+        'password a="b" ',
+        "key",
+        "key,'",
+    ),
+    *(
+        "\u0130token=",
+        "the quick brown fox ",
+        "-",
+        "_",
+        "a.",
+        "-----BEGIN " + "PRIVATE KEY-----",
+        "-----BEGIN ",
+        "A\n",
+    ),
+    *(
+        '{"secrets":',
+        'secrets: ["a", ',
+        '["password",',
+        '{"a":',
+        "[",
+        "[0,",
+        "identified by ",
+        "xoxb-",
+        "ghp_a",
+        "PWD=;",
+    ),
+    *(
+        "\U0001f511",
+        "\u00e9",
+        "0",
+        "123456789:AA",
+        "Q~",
+        "SG.",
+        "hooks.slack.com/services/",
+        "machine secret-value-1 ",
+    ),
+]
+TEXTS = {
+    **{repr(unit): lambda size, unit=unit: unit * (size // len(unit)) for unit in UNITS},
+    "a long name in a URL": lambda size: "http://" + "a" * size + " see me@x",
+    "one key": lambda size: "-----BEGIN " + "PRIVATE KEY-----\n" + "A" * size,
+    "deep lists": lambda size: "[" * (size // 2) + "]" * (size // 2),
+    "deep objects": lambda size: '{"a":' * (size // 6) + "1" + "}" * (size // 6),
+    "many strings": lambda size: "[" + '"password",' * (size // 11) + "0]",
+    "many members": lambda size: "[" + '{"password":"x"},' * (size // 17) + "0]",
+    "many numbers": lambda size: '{"password":[' + "0," * (size // 2) + "0]}",
+    "a form": lambda size: "password=aB3dE5fG7h&" * (size // 20) + "a=b",
+    "a long value": lambda size: "password=" + "aB3" * (size // 3),
+    "a long cookie": lambda size: "Cookie: " + "a=bC3dE5fG; " * (size // 12),
+    "escapes in JSON": lambda size: '["' + "\\u0061\\n" * (size // 8) + '","password=x"]',
+}
+
+
+def known():
+    found = Known()
+    for at, value in enumerate(
+        ["QUJDREVGabcd1", "password=x&password=x", "aaaaaaaaaaaaab", "secret-value-1", "%41%41%41%4"]
+    ):
+        found.learn(f"K{at}", value, sure=True)
+    return found
+
+
+def best(work, text, times=4):
+    """Return the least time of a few, of this thread alone: others have nothing to do with the work."""
+    found = []
+    for _ in range(times):
+        began = thread_time()
+        work(text)
+        found.append(thread_time() - began)
+    return min(found)
+
+
+def stored(text):
+    return redact(RULES, known(), "http", {"body": {"text": text}}, request=False, name=lambda _: "field-1")
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_sixteen_times_the_text_is_sixteen_times_the_work(kind):
+    small, large = TEXTS[kind](SMALL), TEXTS[kind](SMALL * TIMES)
+    stored(small)
+    took = best(stored, large, times=2) / best(stored, small)
+    assert took <= TIMES * ROOM
+
+
+@pytest.mark.parametrize(
+    "work", [lambda text: say_text(RULES, known(), text), lambda text: refused(RULES, known(), "a", text)]
+)
+@pytest.mark.parametrize(
+    "kind", ["a long name in a URL", "'sk-'", "'token='", "'AKIAIOSFODNN7EXAMPLE '", "deep lists"]
+)
+def test_what_is_said_and_what_is_refused_are_looked_at_as_fast(kind, work):
+    small, large = TEXTS[kind](SMALL), TEXTS[kind](SMALL * TIMES)
+    work(small)
+    assert best(work, large, times=2) / best(work, small) <= TIMES * ROOM
+
+
+def test_what_is_known_costs_nothing_where_it_is_not():
+    few, many = Known(), Known()
+    for at in range(3200):
+        (few if at % TIMES else many).learn(f"K{at}", f"value-number-{at:04}-x", sure=True)
+    few, many = many, few
+    document = {"body": {"text": "the quick brown fox " * 400}}
+
+    def look(known):
+        redact(RULES, known, "http", document, request=False, name=str)
+
+    look(few)
+    look(many)
+    assert best(look, many) <= best(look, few) * ROOM
