@@ -10,12 +10,16 @@ from cyclopts import Parameter
 
 import machine
 from machine.cli.output import clean, on_terminal
-from machine.cli.session import Flag, Injected
+from machine.cli.passphrase import asked_for, given, key_to_lock
+from machine.cli.session import Flag, Injected, Session
 from machine.errors import BundleError, Code, UsageError
 from machine.kernel.status import FINAL_STATUSES
 from machine.replay.bundle import read_bundle, store_recording
-from machine.replay.recording import Recording
+from machine.replay.bundle_secrets import has_secrets, unlocked_key
+from machine.replay.recording import Recording, seals_of
+from machine.secrets.bundle_key import BundleKey
 from machine.secrets.handles.handle import MARK
+from machine.stores.base import Store
 
 __all__ = ["export", "import_runs"]
 
@@ -30,13 +34,16 @@ def export(
     output: Annotated[str, Parameter(name=("--output", "-o"), allow_leading_hyphen=True)],
     gzip: Flag = False,
     force: Flag = False,
+    with_secrets: Flag = False,
+    recipient_key: str | None = None,
     session: Injected,
 ) -> int:
     """Write a run as a bundle: one portable file.
 
     It holds every event and everything they lead to, one JSON object a line, so that the run can be read, verified
     and replayed anywhere. The same run always gives the same bytes. A run that has not ended is written as far as
-    it went. No secret key, message or lease of the store is in it.
+    it went. No message or lease of the store is in it, and no secret, not even as ciphertext, unless it is asked
+    for.
 
     Parameters
     ----------
@@ -48,18 +55,35 @@ def export(
         Compress it. A file whose name ends in .gz is compressed without being asked.
     force
         Replace the file if it is there.
+    with_secrets
+        Carry the sealed secrets of the run too. Whoever has the file, and its passphrase or key, can read them. The
+        passphrase is $MACHINE_BUNDLE_PASSPHRASE, or is asked for on a terminal.
+    recipient_key
+        Lock the secrets with the key in this file (64 hex digits, or 32 bytes in base64 or as they are; mode 0600),
+        which the recipient has too, and not with a passphrase.
     """
+    if recipient_key is not None and not with_secrets:
+        raise UsageError(
+            "--recipient-key locks the secrets of a bundle, and it carries none",
+            hint="give --with-secrets too",
+        )
     if output == _STDOUT:
-        return _to_stdout(run, gzip=gzip, session=session)
+        return _to_stdout(
+            run, gzip=gzip, with_secrets=with_secrets, recipient_key=recipient_key, session=session
+        )
     if not force and os.path.lexists(output):
         raise BundleError(
             "it is there already", path=output, code=Code.BUNDLE_NOT_WRITTEN, hint="--force replaces it"
         )
     with session.reading(run) as (store, run_id):
-        data = machine.export_run(run_id, output, store=store, gzip=gzip or output.endswith(".gz"))
+        lock = _lock(store, run_id, recipient_key, session) if with_secrets else None
+        data = machine.export_run(
+            run_id, output, store=store, gzip=gzip or output.endswith(".gz"), secrets=lock
+        )
         events = store.head_seq(run_id)
     if session.as_json:
-        session.json({"run_id": run_id, "file": output, "events": events, "bytes": len(data)})
+        told = {"run_id": run_id, "file": output, "events": events, "bytes": len(data)}
+        session.json({**told, "secrets": lock is not None})
     else:
         session.out.pairs(
             [("run", run_id), ("file", clean(output)), ("events", str(events)), ("bytes", str(len(data)))]
@@ -67,45 +91,67 @@ def export(
     return 0
 
 
-def _to_stdout(run: str, *, gzip: bool, session: Injected) -> int:
+def _lock(store: Store, run_id: str, recipient_key: str | None, session: Session) -> BundleKey | None:
+    """Return what the secrets of a run are locked with, None when it has none; say what that means."""
+    if not has_secrets(store, run_id):
+        session.note("note", "the run has no secrets here: the bundle carries none")
+        return None
+    lock = key_to_lock(recipient_key)
+    opener = "passphrase" if lock.recipient is None else f"key {lock.recipient.id}"
+    text = f"the bundle carries the secrets of run {run_id}: whoever has it and the {opener} can read them"
+    session.out.line(("warning: ", "bold red"), (text, "red"), err=True)
+    return lock
+
+
+def _to_stdout(
+    run: str, *, gzip: bool, with_secrets: bool, recipient_key: str | None, session: Session
+) -> int:
     if session.as_json:
         raise UsageError("--json and the bundle cannot both have stdout", hint="name a file: -o FILE")
     if gzip and on_terminal(sys.stdout):
         raise UsageError("a compressed bundle is nothing for a terminal", hint="name a file: -o FILE")
     with session.reading(run) as (store, run_id):
-        data = machine.export_run(run_id, store=store, gzip=gzip)
+        lock = _lock(store, run_id, recipient_key, session) if with_secrets else None
+        data = machine.export_run(run_id, store=store, gzip=gzip, secrets=lock)
     session.out.data(data)
     return 0
 
 
-def import_runs(*files: str, session: Injected) -> int:
+def import_runs(*files: str, recipient_key: str | None = None, session: Injected) -> int:
     """Store the runs of bundles.
 
     Each is checked to its end before anything of it is stored; nothing is executed. A run keeps its id, and one
-    that is there already is left as it is. Prints the ids. The store is made if it is not there.
+    that is there already is left as it is. Prints the ids. The store is made if it is not there. The secrets that a
+    bundle carries are kept under the key of this store; their passphrase is $MACHINE_BUNDLE_PASSPHRASE, or is asked
+    for on a terminal.
 
     Parameters
     ----------
     files
         The bundles, plain or compressed.
+    recipient_key
+        The file with the key that the secrets of the bundles are locked with.
     """
     if not files:
         raise UsageError("name the bundles to import", hint="machine export RUN -o FILE makes one")
     if session.store_url.startswith("memory:"):
         raise UsageError("a store in memory ends with this command", hint="leave --store out, or name a file")
     recordings = [(file, read_bundle(file)) for file in files]
+    known = given(recipient_key)
+    keys = [unlocked_key(recording, _opener(recording, known, file), file) for file, recording in recordings]
     done: list[dict[str, Any]] = []
     with session.open_store(create=True) as store:
-        for file, recording in recordings:
-            new = store_recording(recording, store=store, path=file)
+        for (file, recording), key in zip(recordings, keys, strict=True):
+            new = store_recording(recording, store=store, path=file, data_key=key)
             status = store.run_row(recording.run_id).status
-            done.append({"file": file, "run_id": recording.run_id, "status": status, "new": new})
+            told = {"file": file, "run_id": recording.run_id, "status": status, "new": new}
+            done.append({**told, "secrets": key is not None})
             if session.as_json:
                 continue
             session.out.line(recording.run_id)
             if not new:
                 session.note("note", f"{clean(file)}: the store has this run already")
-            elif status not in FINAL_STATUSES and _holds_secrets(recording):
+            elif status not in FINAL_STATUSES and key is None and _lacks_secrets(recording):
                 text = "it is open and holds secrets; resumed here, it may make calls with them again"
                 session.note("note", f"{clean(file)}: {text}")
     if session.as_json:
@@ -113,5 +159,14 @@ def import_runs(*files: str, session: Injected) -> int:
     return 0
 
 
-def _holds_secrets(recording: Recording) -> bool:
-    return any(_HANDLE in artifact.data for artifact in recording.artifacts.values())
+def _opener(recording: Recording, known: BundleKey | None, file: str) -> BundleKey | None:
+    """Return what is to open the secrets of a bundle: what was given, or what is typed where that can help."""
+    lock = recording.lock
+    if known is not None or lock is None or "recipient" in lock or not on_terminal(sys.stdin):
+        return known
+    return asked_for(f"Passphrase for the secrets of {clean(file)}: ")
+
+
+def _lacks_secrets(recording: Recording) -> bool:
+    sealed = bool(seals_of(recording))
+    return sealed or any(_HANDLE in artifact.data for artifact in recording.artifacts.values())

@@ -91,6 +91,8 @@ _BUNDLES: Mapping[str, Exit] = {
     Code.BUNDLE_TOO_LARGE: Exit.FAILED,
     Code.BUNDLE_CONFLICT: Exit.FAILED,
     Code.BUNDLE_NOT_WRITTEN: Exit.FAILED,
+    Code.BUNDLE_KEY_NEEDED: Exit.USAGE,
+    Code.BUNDLE_KEY_WRONG: Exit.USAGE,
 }
 _USAGE = (UsageError, PlanError, ConfigError, CanonicalError, CodecError, IdError, SecretKeyError)
 

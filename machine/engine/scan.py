@@ -30,7 +30,8 @@ Seen: TypeAlias = dict[SecretPolicy, set[str]]
 """The artifacts that have been looked at, by the policy that said what is secret."""
 
 _ARTIFACT: Final = re.compile(rb'"([0-9a-f]{64})"')
-_SEALED: Final = "secret_payload"
+_ENV: Final = "env"
+
 _OWN_NAMES: Final = ("key", "idempotency_key", "invocation_key")
 """Names of fields of the log that say nothing of their values."""
 
@@ -96,8 +97,8 @@ class _Run:
         self.own_rules = rules_of(attrs.evolve(policy, allow=(*policy.allow, *_OWN_NAMES)))
         self.seen = seen.setdefault(policy, set())
         self.named: list[str] = []
-        self.calls: dict[str, tuple[str, str | None]] = {}
-        """By the id of a request or a response: its namespace and, for a response, the id of the request."""
+        self.calls: dict[str, set[tuple[str, str | None]]] = {}
+        """By the id of a request or a response: namespaces and, for a variable's value, the id of the request."""
 
     def event(self, seq: int, data: bytes) -> Iterator[Leak]:
         """Yield what is in an event, and note the artifacts that it names."""
@@ -106,9 +107,10 @@ class _Run:
         event = canonical.decode(data)["event"]
         if event["type"] == "fact_recorded":
             namespace, request = event["namespace"], event["request_digest"]
-            self.calls[request] = namespace, None
+            self.calls.setdefault(request, set()).add((namespace, None))
             if payload := event["outcome"].get("payload_id"):
-                self.calls[payload] = namespace, request
+                asked = request if namespace == _ENV else None
+                self.calls.setdefault(payload, set()).add((namespace, asked))
 
     def artifacts(self) -> Iterator[Leak]:
         """Yield what is in the artifacts that were noted, and in those that they name."""
@@ -118,7 +120,10 @@ class _Run:
                 continue
             self.seen.add(artifact_id)
             kind = self.store.kind(artifact_id)
-            if kind not in {_SEALED, ArtifactKind.CONTEXT_VALUE}:  # which is looked at with its key
+            if kind not in {
+                ArtifactKind.SECRET_PAYLOAD,
+                ArtifactKind.CONTEXT_VALUE,
+            }:  # which is looked at with its key
                 yield from self._artifact(artifact_id, kind, self.store.get(artifact_id))
 
     def _follow(self, data: bytes) -> None:
@@ -142,14 +147,18 @@ class _Run:
             data = _without_policy(data)
         if kind in _OWN_KINDS:
             return found(self.own_rules, data)
-        namespace, request = self.calls.get(artifact_id, ("", None))
-        if kind == ArtifactKind.FACT_REQUEST:
-            return found(self.rules, data, namespace=namespace, request=True)
-        return found(self.rules, data, namespace=namespace, under=self._variable(namespace, request))
+        is_request = kind == ArtifactKind.FACT_REQUEST
+        return [
+            one
+            for namespace, asked in sorted(self.calls.get(artifact_id, {("", None)}), key=str)
+            for one in found(
+                self.rules, data, namespace=namespace, request=is_request, under=self._variable(asked)
+            )
+        ]
 
-    def _variable(self, namespace: str, request: str | None) -> str | None:
-        """Return the name of the variable that a response is the value of, None for another response."""
-        if namespace != "env" or request is None or not self.store.exists(request):
+    def _variable(self, request: str | None) -> str | None:
+        """Return the name of the variable that was asked for."""
+        if request is None or not self.store.exists(request):
             return None
         name = canonical.decode_stored(request, self.store.get(request)).get("name")
         return name if isinstance(name, str) else None

@@ -12,18 +12,23 @@ from machine.kernel.history import History
 from machine.secrets.handles.vault import Vault
 from machine.secrets.knowing import OfRun
 from machine.secrets.run_secrets import RunSecrets
-from machine.secrets.store_key import StoreKeys, open_keys
+from machine.secrets.store_key import open_keys
 from machine.stores.base import Store
 
 __all__ = ["inheriting", "looks_through", "lost_secrets", "secrets_of"]
 
 
 def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
-    """Return what a live run knows of secrets, by the rules of its format."""
+    """Return what a live run knows of secrets, by the rules of its format.
+
+    Raises `SecretKeyError` when what it will seal could not be sealed: before it does anything.
+    """
     policy = manifest.run_config.secrets
     if manifest.secret_format == 1:
         return Vault(policy, store.secret_key())
-    return RunSecrets(policy, run_id, open_keys(store), live=True)
+    keys = open_keys(store)
+    keys.check()
+    return RunSecrets(policy, run_id, keys, live=True)
 
 
 @contextmanager
@@ -50,10 +55,7 @@ def looks_through(secrets: OfRun) -> Vault | None:
 
 
 def lost_secrets(history: History, secrets: OfRun, load: Callable[[str], bytes]) -> frozenset[str]:
-    """Return the keys of the facts that a run may still ask for and whose true values cannot be opened.
-
-    Raises `SecretKeyError` when it is the key of the store that is missing or another: that can be helped.
-    """
+    """Return the keys of the facts that a run may still ask for and whose true values cannot be opened."""
     if isinstance(secrets, Vault) or not history.sealed.payloads:
         return frozenset()
     wanted = [
@@ -66,14 +68,11 @@ def lost_secrets(history: History, secrets: OfRun, load: Callable[[str], bytes])
         )
     ]
     lost: list[str] = []
-    keys = secrets.keys
     for fact in wanted:
         try:
             sealed = secrets.opens(load(history.sealed.payloads[fact.key]), fact)
         except StoreError:
             sealed = None
-        if isinstance(keys, StoreKeys) and keys.problem is not None:
-            raise keys.problem
         if sealed is None:
             lost.append(fact.key)
     return frozenset(lost)

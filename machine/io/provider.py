@@ -27,7 +27,7 @@ from machine.io.earlier import earlier_answer, lost_answer
 from machine.io.hand_out import Flight, HandOut
 from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, is_namespace
-from machine.io.sensitive import Sensitive, by_name, parts
+from machine.io.sensitive import Sensitive, parts
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
@@ -222,8 +222,8 @@ class IoProvider(ABC):
         """Return the parts of a request of a client that hold a secret."""
         vault = self._scope.vault
         if isinstance(vault, AttemptSecrets):
-            return parts(vault.stored("http", canonical.encode(message)))
-        return by_name(message)
+            return parts(vault.stored("http", canonical.encode(message)), vault.run.stand_ins.values())
+        return Sensitive()  # recordings of format 1 have what clients took along
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope

@@ -19,6 +19,7 @@ from machine import canonical, codec
 from machine.errors import CanonicalError, CodecError, IdError
 from machine.events import Entry
 from machine.ids import RunId
+from machine.secrets.bundle_key import is_lock
 from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact
 
 __all__ = [
@@ -30,7 +31,7 @@ __all__ = [
     "MAX_JSON_LINE",
     "MAX_LINE",
     "SUM_BYTES",
-    "VERSION",
+    "VERSIONS",
     "Header",
     "artifact_line",
     "check_sum",
@@ -46,7 +47,9 @@ __all__ = [
 ]
 
 FORMAT: Final = "machine-bundle"
-VERSION: Final = 1
+_PLAIN, _WITH_SECRETS = 1, 3
+VERSIONS: Final = (_PLAIN, _WITH_SECRETS)
+"""The formats there are. With secrets it is another one, so that a program that does not know them says so."""
 
 MAX_JSON: Final = 1024 * 1024
 """An artifact of more bytes is carried as text, although it is JSON: what is decoded must have a bound."""
@@ -77,11 +80,15 @@ _PATTERNS: Final = {form: re.compile(text % (_ID, _KIND), re.DOTALL) for form, t
 
 @attrs.frozen
 class Header:
-    """The first line: the run's id, and the canonical bytes of its plan and, where there is one, its provenance."""
+    """The first line: the run's id, and the canonical bytes of its plan and, where there is one, its provenance.
+
+    `secrets` are the canonical bytes of what the key of its sealed secrets is locked in, where it carries them.
+    """
 
     run_id: str
     plan: bytes
     provenance: bytes | None
+    secrets: bytes | None = None
 
 
 # -- from values to lines ------------------------------------------------------------------------------------
@@ -99,9 +106,11 @@ def _summed(*parts: bytes) -> bytes:
 def header_line(header: Header) -> bytes:
     """Return the header as a line, its line end left out as in all of these."""
     built = b"" if header.provenance is None else b'"provenance":%b,' % header.provenance
+    lock = b"" if header.secrets is None else b',"secrets":%b' % header.secrets
+    version = _PLAIN if header.secrets is None else _WITH_SECRETS
     return _summed(
-        b'%b%d},"hash":"blake3","plan":%b,%b"run_id":"%b"'
-        % (_START, VERSION, header.plan, built, header.run_id.encode())
+        b'%b%d},"hash":"blake3","plan":%b,%b"run_id":"%b"%b'
+        % (_START, version, header.plan, built, header.run_id.encode(), lock)
     )
 
 
@@ -199,7 +208,7 @@ def _same(line: bytes, spelled: bytes) -> None:
 def parse_header(line: bytes) -> Header:
     """Return the header of a line of this version whose checksum fits."""
     value = _decoded(line)
-    _fields(value, {"bundle", "hash", "plan", "run_id", "sum"}, frozenset({"provenance"}))
+    _fields(value, {"bundle", "hash", "plan", "run_id", "sum"}, frozenset({"provenance", "secrets"}))
     if value["hash"] != "blake3":
         raise ValueError(f"it is hashed with {value['hash']!r}, not with blake3")
     try:
@@ -207,7 +216,10 @@ def parse_header(line: bytes) -> Header:
     except IdError as exc:
         raise ValueError(str(exc)) from None
     built = _encoded(value["provenance"]) if "provenance" in value else None
-    header = Header(run_id, _encoded(value["plan"]), built)
+    lock = value.get("secrets")
+    if "secrets" in value and not is_lock(lock):
+        raise ValueError("what it says of the key of its secrets is not of this version")
+    header = Header(run_id, _encoded(value["plan"]), built, None if lock is None else _encoded(lock))
     _same(line, header_line(header))
     return header
 

@@ -22,7 +22,7 @@ from machine.replay.bundle_format import (
     MAX_JSON_LINE,
     MAX_LINE,
     SUM_BYTES,
-    VERSION,
+    VERSIONS,
     fits,
     starts_as_bundle,
     version_of,
@@ -157,9 +157,10 @@ def _check_start(head: bytes, path: str) -> None:
     if not starts_as_bundle(head):
         raise BundleError("it is not a bundle: it does not begin as one", path=path, line=1)
     version = version_of(head)
-    if version is not None and version > VERSION:
+    if version is not None and version not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
         raise BundleError(
-            f"it was made by a newer version of machine: its format is {version}, this one reads {VERSION}",
+            f"it was made by a newer version of machine: its format is {version}, this one reads {known}",
             path=path,
             line=1,
             code=Code.BUNDLE_NEWER_FORMAT,

@@ -46,6 +46,7 @@ class Cause(StrEnum):
     NOTHING_CHANGED = "nothing_changed"
     OUTSIDE_CHANGED = "outside_changed"
     STATES_RACED = "states_raced"
+    SECRETS_NOT_OPENED = "secrets_not_opened"
     RECORDING_DAMAGED = "recording_damaged"
     UNKNOWN = "unknown"
 

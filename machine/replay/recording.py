@@ -6,7 +6,7 @@ Bytes come through `load`; this module must never open a store, and never judges
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -24,6 +24,7 @@ from machine.events import (
     StateCompleted,
     StateFailed,
 )
+from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.snapshot import Load, Snapshot
 from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
 
@@ -35,6 +36,8 @@ __all__ = [
     "led_to",
     "named",
     "provenance_id",
+    "seal_of",
+    "seals_of",
     "shared_entries",
     "shared_past_id",
     "snapshot_parts",
@@ -48,7 +51,11 @@ Walked: TypeAlias = dict[tuple[str, str], int]
 
 @attrs.frozen
 class Recording:
-    """A whole run, checked. `artifacts` stand in the order of first reference, each of the kind it has there."""
+    """A whole run, checked. `artifacts` stand in the order of first reference, each of the kind it has there.
+
+    `seals` are sealed secrets, which are no part of the run: any may be absent. `lock` is what a bundle has of the
+    key that they are sealed with (`secrets.bundle_key`). Only a bundle that was asked to has them.
+    """
 
     run_id: str
     entries: Sequence[Entry]
@@ -57,6 +64,8 @@ class Recording:
     plan_id: str
     provenance_id: str | None
     digest: str
+    seals: Mapping[str, Artifact] = attrs.field(factory=dict)
+    lock: Mapping[str, Any] | None = None
 
     @property
     def chain(self) -> bytes:
@@ -172,6 +181,23 @@ def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
             yield event.payload_ref, ArtifactKind.DOMAIN_PAYLOAD
         case _:
             return
+
+
+def seals_of(recording: Recording) -> list[str]:
+    """Return what the facts of a run name as what was sealed beside them, in order, each once."""
+    entries = [
+        each
+        for entry in recording.entries
+        for each in (entry, *shared_entries(entry, lambda artifact_id: recording.artifacts[artifact_id].data))
+    ]
+    found = (seal_of(entry) for entry in entries)
+    return list(dict.fromkeys(seal for seal in found if seal is not None and seal not in recording.artifacts))
+
+
+def seal_of(entry: Entry) -> str | None:
+    """Return the artifact of what was sealed beside the fact of an entry; it may be absent."""
+    seal = entry.info.get(SECRET_PAYLOAD) if isinstance(entry.event, FactRecorded) else None
+    return seal if isinstance(seal, str) else None
 
 
 def snapshots(event: Event) -> Iterator[str]:

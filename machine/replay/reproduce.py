@@ -191,7 +191,8 @@ async def replay_in(
             raise
         divergence = corrupt(exc, log.history.head_seq + 1)
     if divergence is not None:
-        divergence = explained(divergence, graph, built)
+        placeholders = isinstance(secrets, RunSecrets) and secrets.shown > 0
+        divergence = explained(divergence, graph, built, placeholders=placeholders)
     return ReplayResult(
         run_id=run_id,
         identical=divergence is None,

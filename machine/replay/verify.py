@@ -12,7 +12,7 @@ import attrs
 
 from machine import codec
 from machine.engine.checking import LogCheck, check_content
-from machine.errors import Code, LogError, NotFound, StoreError
+from machine.errors import Code, Corruption, LogError, NotFound, StoreError
 from machine.events import Entry, chain_next
 from machine.replay import recording
 from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
@@ -158,6 +158,8 @@ class _Check:
             self.artifact(artifact_id, kind, f"event {seq}")
         for snapshot_id in recording.snapshots(entry.event):
             self.snapshot(snapshot_id, f"event {seq}")
+        if (seal_id := recording.seal_of(entry)) is not None:
+            self.seal(seal_id)
 
     def shared(self, entry: Entry) -> None:
         """Look at what a fork was given to go through."""
@@ -169,6 +171,16 @@ class _Check:
         except StoreError as exc:
             where = f"artifact {recording.shared_past_id(entry)}"
             self.problems.append(Problem(exc.code, where, str(exc)))
+
+    def seal(self, seal_id: str) -> None:
+        """Look at a sealed secret, which may be absent. One that was changed is no damage to the run."""
+        try:
+            self.store.get(seal_id)
+        except NotFound:
+            return
+        except Corruption as exc:
+            text = f"a sealed secret was changed and does not open: {exc}"
+            self.problems.append(Problem(Code.SEAL_NOT_OPENED, f"artifact {seal_id}", text))
 
     def snapshot(self, snapshot_id: str, where: str) -> None:
         try:

@@ -33,6 +33,7 @@ _QUOTED: Final = re.compile(
 """The handle of format 1 in a query or a form."""
 
 _LONGEST: Final = 384
+_SECRET: Final = "secret"  # noqa: S105 - the namespace of `io.secret`
 
 
 class Found(NamedTuple):
@@ -47,10 +48,13 @@ class Found(NamedTuple):
 def found(
     rules: Rules, data: bytes, *, namespace: str = "", request: bool = False, under: str | None = None
 ) -> list[Found]:
-    """Return the secrets in the bytes of a stored JSON document. Raises `CodecError` for other bytes.
+    """Return the secrets in the bytes of a stored JSON document. May raise `CodecError` for other bytes.
 
     `namespace`, `request` and `under` say what the document is, as for `redact`.
     """
+    named = under is not None or namespace == _SECRET  # then what is in it says nothing
+    if not named and not rules.may_hold(data):
+        return []
     document = canonical.decode(_masked(data.decode(), _mask_escaped).encode() if b"secret" in data else data)
     redacted = redact(rules, Known(), namespace, document, request=request, name=str, under=under)
     if not redacted.edits:

@@ -15,7 +15,16 @@ import attrs
 from machine.durable import sync_directory
 from machine.errors import Code, SealError, SecretKeyError, UsageError
 from machine.secrets.sealing import KEY_BYTES, StoreKey, data_key_id, unwrap, wrap
-from machine.secrets.store_key import KEY_VARIABLE, KeyStore, key_in, key_of, put_key, store_key_of, successor
+from machine.secrets.store_key import (
+    KEY_VARIABLE,
+    KeyStore,
+    key_given,
+    key_in,
+    key_of,
+    put_key,
+    store_key_of,
+    successor,
+)
 
 __all__ = ["FROM_ENVIRONMENT", "ChangeableKeys", "Forgotten", "Rotation", "forget_run", "rotate_key"]
 
@@ -115,10 +124,7 @@ def forget_run(store: ChangeableKeys, run_id: str) -> Forgotten:
 
 def _new_key(new_key: str | None) -> StoreKey:
     if new_key is not None:
-        found = key_in(Path(new_key))
-        if found is None:
-            raise UsageError(f"there is no file {new_key} with a new key")
-        return found
+        return key_given(new_key)
     if os.environ.get(KEY_VARIABLE):
         raise UsageError(
             f"the key of the store is in {KEY_VARIABLE}, where a key that is made here could not be put",

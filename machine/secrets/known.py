@@ -91,6 +91,10 @@ class Known:
         found = [(text, value.sure) for text, value in self._values.items() if value.source == source]
         return found + [(text, True) for text, plain in self._plain.items() if plain == source]
 
+    def items(self) -> Iterable[tuple[str, _Value]]:
+        """Return the values that are not plain, each with what is known of it."""
+        return self._values.items()
+
     def near(self, texts: Iterable[str]) -> Known:
         """Return what is known of these texts: of many values nearly none stands in a document.
 
@@ -113,6 +117,21 @@ class Known:
         ]
         there.sort(key=lambda value: self._values[value].order)
         return Known({value: self._values[value] for value in there}, self._plain, self._sources)
+
+    def may_be_in(self, data: bytes) -> bool:
+        """Tell whether encoded JSON may hold a known value in any form: for nearly everything it says no."""
+        if not self:
+            return False
+        text = data.decode()
+        if any(value in text for value in self._plain):
+            return True
+        # a value with what JSON escapes stands in encoded JSON once more escaped than in any of its forms
+        return any(
+            not value.isascii()
+            or "\\" in known.forms.texts[0]
+            or any(form in text for form in known.forms.all())
+            for value, known in self.near([text]).items()
+        )
 
     def marked(self, text: str) -> Marked:
         """Return a text with a placeholder for each known value that is not plain.

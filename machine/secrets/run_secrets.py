@@ -39,6 +39,7 @@ _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
 _FORMAT: Final = "2"
 _TENANT: Final = ""
 _MARK: Final = b"$secret"
+_BEGIN: Final = b"__secret_"
 
 
 class Keys(Protocol):
@@ -81,6 +82,7 @@ class RunSecrets:
         self.live = live
         self.refuses = refuses
         self.known = Known()
+        self.sure = Known()
         self.opened = self.shown = 0
         self._run_id = run_id
         self.keys = keys
@@ -95,6 +97,12 @@ class RunSecrets:
     def attempt(self) -> AttemptSecrets:
         """Return what a new attempt knows: nothing yet."""
         return AttemptSecrets(self)
+
+    def learn(self, source: str, value: str, *, sure: bool) -> None:
+        """Look for a value in what is stored from now on; a `sure` one is refused in requests of other states."""
+        self.known.learn(source, value, sure=sure)
+        if sure:
+            self.sure.learn(source, value, sure=True)
 
     def key(self, *, create: bool = False) -> sealing.DataKey | None:
         """Return the data key of the run, None when there is none."""
@@ -139,7 +147,7 @@ class AttemptSecrets:
         (`secret_not_read`) for one that holds a secret of another state's.
         """
         run = self.run
-        if namespace in _BLIND or not (self._known or run.known or run.rules.may_hold(raw) or _MARK in raw):
+        if namespace in _BLIND or not (self._may_hold(raw, self._known) or run.sure.may_be_in(raw)):
             return Asked(raw)
         if run.live:
             self._refuse_placeholder(raw)
@@ -155,6 +163,10 @@ class AttemptSecrets:
         data_key = run.key(create=run.live) if found.edits else None
         return Asked(data, None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}")
 
+    def _may_hold(self, raw: bytes, known: Known) -> bool:
+        """Say whether canonical bytes may hold anything that is stored otherwise."""
+        return self.run.rules.may_hold(raw) or _MARK in raw or _BEGIN in raw or known.may_be_in(raw)
+
     def stored(self, namespace: str, raw: bytes) -> Any:
         """Return a request as it would be stored, and learn nothing of it."""
         return redact(
@@ -167,8 +179,11 @@ class AttemptSecrets:
         return stand_ins.taken_out(self._stand_ins, value) if self._stand_ins else value
 
     def _refuse_placeholder(self, raw: bytes) -> None:
-        for known in (self._known, self.run.known):
-            if any(placeholder.text_of(source).encode() in raw for source in known.sources):
+        if _BEGIN not in raw:
+            return
+        for text in placeholder.TEXT.finditer(raw.decode()):
+            source = placeholder.source_of(text[0])
+            if source in self._known.sources or source in self.run.known.sources:
                 raise IoOther(
                     "the request holds the placeholder of a secret and not its value",
                     code=Code.SECRET_UNAVAILABLE,
@@ -177,7 +192,7 @@ class AttemptSecrets:
 
     def _refuse_of_another(self, data: bytes) -> None:
         """Refuse a request that would store a secret which another attempt has read and this one has not."""
-        known = self.run.known
+        known = self.run.sure
         if known and (source := known.in_bytes(data)) is not None:
             raise StateError(
                 f"the request holds the secret {source}, which this state has not read",
@@ -205,10 +220,14 @@ class AttemptSecrets:
         run = self.run
         raw = canonical.encode(response)
         variable = fact.namespace == "env" and isinstance(request, dict)
-        quiet = sure is None and not variable and not run.stand_ins and not run.known
-        if fact.namespace in _BLIND or (quiet and not run.rules.may_hold(raw) and _MARK not in raw):
+        loud = sure is not None or variable or run.stand_ins
+        if fact.namespace in _BLIND or not (loud or self._may_hold(raw, run.known)):
             return Answer(raw)
         document, stood_in = stand_ins.put_in(run.stand_ins, canonical.decode(raw), name=sure)
+        if self._stand_ins:  # an echo of what was sent in the place of a stand-in
+            document = stand_ins.taken_out(
+                {true: stand_in for stand_in, true in self._stand_ins.items()}, document
+            )
         for stand_in, true in stood_in.items():
             if stand_in == true:
                 raise IoOther(
@@ -237,9 +256,9 @@ class AttemptSecrets:
             if source not in named:
                 learned += [[source, value, is_sure] for value, is_sure in run.known.values_of(source)]
         for source, value, is_sure in learned:
-            run.known.learn(source, value, sure=is_sure)
+            run.learn(source, value, sure=is_sure)
         for true in stood_in.values():
-            run.known.learn("stand_in", true, sure=True)
+            run.learn("stand_in", true, sure=True)
         if not edits and not stood_in:
             return Answer(data)
         sealed: dict[str, Any] = {"edits": edits, "learned": learned, "stand_ins": stood_in}
@@ -292,8 +311,9 @@ class AttemptSecrets:
         return shown(stored)
 
     def _learn(self, source: str, value: str, *, sure: bool) -> None:
-        self._known.learn(source, value, sure=sure)
-        self.run.known.learn(source, value, sure=sure)
+        if value not in self.run.rules.stand_ins:
+            self._known.learn(source, value, sure=sure)
+            self.run.learn(source, value, sure=sure)
 
     # -- what a handler says -----------------------------------------------------------------------------
 

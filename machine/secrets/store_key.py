@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from machine.durable import sync_directory
-from machine.errors import Code, SealError, SecretKeyError
+from machine.errors import Code, SealError, SecretKeyError, UsageError
 from machine.secrets.sealing import KEY_BYTES, DataKey, StoreKey, new_data_key, unwrap, wrap
 
 __all__ = [
     "KEY_VARIABLE",
     "KeyStore",
     "StoreKeys",
+    "key_given",
     "key_in",
     "key_of",
     "open_keys",
@@ -99,6 +100,11 @@ class StoreKeys:
             self.problem = problem
             return None
         return found
+
+    def check(self) -> None:
+        """Raise `SecretKeyError` when the key that the store was used with is not here, or what is here is none."""
+        if os.environ.get(KEY_VARIABLE) or self._store.secret_key_id() is not None:
+            store_key_of(self._store)
 
     def adopt(self, run_id: str, data_key: DataKey) -> None:
         """Give a run that has none the data key of a run in another store. Raises `SecretKeyError`."""
@@ -176,7 +182,8 @@ def _key_noted(url: str, path: Path, noted: str | None, *, create: bool) -> Stor
             f"the store {url} keeps its secrets under the key {noted or '(none yet)'}, and there is no key",
             code=Code.SECRET_KEY_MISSING,
             details={"url": url, "path": str(path), "expected": noted},
-            hint=f"put the key file back to {path}, or set {KEY_VARIABLE}",
+            hint=f"put the key file back to {path}, or set {KEY_VARIABLE}; if it is lost for good, "
+            "`machine secrets forget --all` gives up what is sealed, and a new key can be made",
         )
     if noted not in {None, key.id}:
         raise SecretKeyError(
@@ -222,12 +229,25 @@ def key_in(path: Path) -> StoreKey | None:
                 details={"path": str(path), "mode": f"{stat.S_IMODE(mode):04o}"},
                 hint=f"run `chmod 600 {path}`; if somebody may have read it, `machine secrets rotate-key` then",
             )
-        text = os.read(fd, _MOST_BYTES + 1)
+        data = os.read(fd, _MOST_BYTES + 1)
     except OSError as exc:
         raise _unusable(path, f"cannot be read: {exc.strerror}", Code.SECRET_KEY_MISSING) from exc
     finally:
         os.close(fd)
-    return key_of(text.decode("ascii", "replace"), f"the key file {path}")
+    if len(data) == KEY_BYTES and not data.isascii():
+        return StoreKey(data)  # the bytes themselves; as text so many are too few
+    return key_of(data.decode("ascii", "replace"), f"the key file {path}")
+
+
+def key_given(path: str) -> StoreKey:
+    """Return the key in a file that a person named. Raises `SecretKeyError`, and `UsageError` for no file."""
+    found = key_in(Path(path))
+    if found is None:
+        raise UsageError(
+            f"there is no key file {path}",
+            hint="`openssl rand -hex 32` makes a key; keep it in a file of mode 0600",
+        )
+    return found
 
 
 def key_of(text: str, where: str) -> StoreKey:

@@ -47,7 +47,7 @@ def test_a_run_is_exported_to_a_file_and_the_same_each_time(machine, kept):
     in_json = machine("export", kept, "--output", "b.run", "--json").json
     size = Path("a.run").stat().st_size
     events = machine("show", kept, "--json").json["head_seq"]
-    assert in_json == {"run_id": kept, "file": "b.run", "events": events, "bytes": size}
+    assert in_json == {"run_id": kept, "file": "b.run", "events": events, "bytes": size, "secrets": False}
     assert Path("a.run").read_bytes() == Path("b.run").read_bytes()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
+import re
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -161,8 +163,8 @@ def test_a_run_that_is_driven_is_not_forgotten(machine, sealed):
     assert machine("secrets", "forget", sealed).code == 0
 
 
-def typed(words, answer, environment):
-    """Return the exit code of a command on a terminal whose user types one line, and what is on the screen."""
+def typed(words, answers, environment):
+    """Return the exit code of a command on a terminal whose user answers each prompt, and what is on the screen."""
     main, side = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-m", "machine", *words],
@@ -170,27 +172,171 @@ def typed(words, answer, environment):
         stdout=side,
         stderr=side,
         env={**environment, "TERM": "xterm"},
+        start_new_session=True,  # away from the terminal that the tests may have
     )
     os.close(side)
-    os.write(main, answer)
-    screen = b""
+    screen, left = b"", list(answers)
     while True:
+        if not select.select([main], [], [], 30)[0]:
+            child.kill()  # it waits for an answer that the test does not have
         try:
-            screen += os.read(main, 65536)
+            piece = os.read(main, 65536)
         except OSError:
             break
+        screen += piece
+        if left and re.search(
+            rb"(: |\[y/N\].*\s*)$", piece
+        ):  # not before: what is typed early is thrown away
+            os.write(main, left.pop(0))
     os.close(main)
     return child.wait(timeout=20), screen.decode()
 
 
 def test_on_a_terminal_it_asks_first(sealed, environment):
     words = ("secrets", "forget", sealed)
-    code, screen = typed(words, b"n\n", environment)
+    code, screen = typed(words, [b"n\n"], environment)
     assert code == 130
     assert sealed in screen
     assert "nothing was deleted" in screen
-    assert typed(words, b"\n", environment)[0] == 130
+    assert typed(words, [b"\n"], environment)[0] == 130
     assert key_of(sealed)
-    assert typed((*words, "--yes"), b"", environment)[0] == 0
+    assert typed((*words, "--yes"), [], environment)[0] == 0
     assert key_of(sealed) is None
-    assert typed(words, b"y\n", environment)[0] == 0
+    assert typed(words, [b"y\n"], environment)[0] == 0
+
+
+# -- bundles with secrets ----------------------------------------------------------------------------------------
+
+READS = """
+from machine import Plan
+
+plan = Plan("reads")
+
+
+@plan.state("a.read")
+async def read(ctx, io, rec):
+    await io.secret("SERVICE")
+    ctx["done"] = True
+"""
+WORD = "correct horse"
+OTHER_STORE = ("--store", "sqlite:///other.db")
+
+
+@pytest.fixture
+def reads(machine, write, monkeypatch):
+    """Give a run that has read a secret."""
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.delenv("MACHINE_BUNDLE_PASSPHRASE", raising=False)
+    monkeypatch.setenv("SERVICE", "s3cr3t-Value-Of-4-Service")
+    write("reads.py", READS)
+    return machine("run", "reads.py", "--json").json["run_id"]
+
+
+@pytest.fixture
+def word(monkeypatch):
+    monkeypatch.setenv("MACHINE_BUNDLE_PASSPHRASE", WORD)
+
+
+def key_file(name, text):
+    Path(name).touch(0o600)
+    Path(name).write_text(text)
+    return name
+
+
+def test_secrets_go_from_store_to_store_with_a_passphrase(machine, reads, word):
+    said = machine("export", reads, "--with-secrets", "-o", "a.run")
+    assert said.code == 0
+    assert said.err == (
+        f"warning: the bundle carries the secrets of run {reads}: whoever has it and the passphrase can read them\n"
+    )
+    assert WORD not in said.out + said.err
+    assert machine("export", reads, "--with-secrets", "-o", "b.run", "--json").json["secrets"] is True
+    assert machine("export", reads, "-o", "c.run", "--json").json["secrets"] is False
+    assert machine("verify", "a.run").code == 0
+    told = machine("import", "a.run", *OTHER_STORE, "--json").json["imported"]
+    assert [each["secrets"] for each in told] == [True]
+    for store, opened in ((STORE, "opened"), (OTHER_STORE[1], "opened"), ("a.run", "placeholders")):
+        said = machine("replay", reads, "--target", "reads.py", "--store", store, "--json")
+        assert said.json["secrets"] == opened, said
+    again = machine("import", "a.run", *OTHER_STORE)
+    assert "the store has this run already" in again.err
+
+
+def test_secrets_go_from_store_to_store_with_a_key(machine, reads):
+    key = key_file("theirs", "77" * 32)
+    said = machine("export", reads, "--with-secrets", "--recipient-key", key, "-o", "a.run")
+    assert said.code == 0, said
+    assert "77" * 32 not in said.out + said.err
+    assert machine("import", "a.run", *OTHER_STORE).err.startswith("error[bundle_key_needed]: ")
+    Path("raw").touch(0o600)
+    Path("raw").write_bytes(bytes([0x77]) * 31 + b"\xff")
+    assert machine("import", "a.run", "--recipient-key", "raw", *OTHER_STORE).code == 2
+    assert not Path("other.db").exists()
+    assert machine("import", "a.run", "--recipient-key", key, *OTHER_STORE).code == 0
+
+
+def test_a_wrong_passphrase_writes_nothing_of_any_bundle(machine, reads, word, monkeypatch):
+    machine("export", reads, "-o", "plain.run")
+    machine("export", reads, "--with-secrets", "-o", "a.run")
+    monkeypatch.setenv("MACHINE_BUNDLE_PASSPHRASE", "incorrect")
+    said = machine("import", "plain.run", "a.run", *OTHER_STORE)
+    assert said.code == 2
+    assert said.err.startswith("error[bundle_key_wrong]: a.run: ")
+    assert "nothing was written" in said.err
+    assert not Path("other.db").exists()
+    monkeypatch.setenv("MACHINE_BUNDLE_PASSPHRASE", "")
+    said = machine("import", "a.run", *OTHER_STORE, "--json")
+    assert (said.code, said.json["error"]["code"]) == (2, "bundle_key_needed")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--with-secrets",), "usage"),
+        (("--recipient-key", "theirs"), "usage"),
+        (("--with-secrets", "--recipient-key", "nothing"), "usage"),
+        (("--with-secrets", "--recipient-key", "exposed"), "secret_key_exposed"),
+        (("--with-secrets", "--recipient-key", "bad"), "secret_key_invalid"),
+        (("--with-secrets", "--recipient-key", "."), "secret_key_invalid"),
+    ],
+)
+def test_without_a_sound_key_nothing_is_exported(machine, reads, words, code):
+    key_file("theirs", "77" * 32)
+    key_file("bad", "7" * 32)
+    key_file("exposed", "77" * 32)
+    Path("exposed").chmod(0o644)
+    said = machine("export", reads, *words, "-o", "a.run")
+    assert (said.code, said.err.partition("]")[0]) == (2, f"error[{code}")
+    assert "\nhint: " in said.err
+    assert not Path("a.run").exists()
+
+
+def test_a_run_without_secrets_is_exported_as_ever(machine, recorded):
+    said = machine("export", recorded, "--with-secrets", "-o", "a.run")
+    assert said.code == 0, said
+    assert "the bundle carries none" in said.err
+    machine("export", recorded, "-o", "b.run")
+    assert Path("a.run").read_bytes() == Path("b.run").read_bytes()
+
+
+def test_a_forgotten_run_is_exported_without_its_secrets_alone(machine, reads, word):
+    assert machine("secrets", "forget", reads).code == 0
+    said = machine("export", reads, "--with-secrets", "-o", "a.run")
+    assert said.code == 2
+    assert "nobody can open them" in said.err
+    assert machine("export", reads, "-o", "a.run").code == 0
+    assert machine("verify", reads).code == 0
+
+
+def test_on_a_terminal_the_passphrase_is_asked_for(reads, environment):
+    environment.pop("MACHINE_BUNDLE_PASSPHRASE", None)
+    export = ("export", reads, "--with-secrets", "-o", "a.run")
+    code, screen = typed(export, [b"one\n", b"other\n"], environment)
+    assert (code, "differ" in screen, Path("a.run").exists()) == (2, True, False)
+    code, screen = typed(export, [b"sesame\n", b"sesame\n"], environment)
+    assert code == 0, screen
+    assert "\x1b[1;31mwarning" in screen
+    assert "sesame" not in screen
+    code, screen = typed(("import", "a.run", *OTHER_STORE), [b"wrong\n"], environment)
+    assert (code, Path("other.db").exists()) == (2, False)
+    assert typed(("import", "a.run", *OTHER_STORE), [b"sesame\n"], environment)[0] == 0

@@ -36,8 +36,7 @@ from machine import (
 )
 from machine.events import DomainEventRecorded, chain_next, seal
 from machine.kernel.snapshot import Snapshot
-from machine.replay import bundle as bundle_module
-from machine.replay import bundle_format, bundle_lines
+from machine.replay import bundle_format, bundle_lines, bundle_writer
 from machine.replay.bundle_format import MAX_JSON, MAX_JSON_LINE
 from machine.stores import MemoryStore
 from machine.stores.base import StoredEvent
@@ -98,6 +97,12 @@ def contents(store):
     rows = store.list_runs(limit=100).rows
     logs = {row.run_id: list(store.read_range(row.run_id)) for row in rows}
     return rows, logs, dict(store._contents.artifacts) if isinstance(store, MemoryStore) else None
+
+
+def of_the_run(store):
+    """Return the artifacts of a store that a run is damaged without: all but sealed secrets."""
+    artifacts = store._contents.artifacts
+    return {artifact_id: held for artifact_id, held in artifacts.items() if held[0] != "secret_payload"}
 
 
 def log_of(store, run_id):
@@ -415,8 +420,7 @@ def test_an_export_reads_each_artifact_once(rich, whole):
             return super().get(artifact_id)
 
     assert export_run(run_id, store=Counting(shared_with=store)) == whole
-    sealed = sum(kind == "secret_payload" for kind, _ in store._contents.artifacts.values())
-    assert len(asked) == len(set(asked)) == len(store._contents.artifacts) - sealed
+    assert len(asked) == len(set(asked)) == len(of_the_run(store))
 
 
 # -- into a store --------------------------------------------------------------------------------------------
@@ -929,7 +933,7 @@ def test_a_bundle_of_more_than_the_most_is_refused_by_whoever_reads_and_whoever_
 ):
     store, run_id = rich
     monkeypatch.setattr(bundle_lines, "MAX_BUNDLE", len(whole) - 1)
-    monkeypatch.setattr(bundle_module, "MAX_BUNDLE", len(whole) - 1)
+    monkeypatch.setattr(bundle_writer, "MAX_BUNDLE", len(whole) - 1)
     assert refused(file(whole)).code == "bundle_too_large"
     with pytest.raises(BundleError) as failure:
         export_run(run_id, tmp_path / "a.run", store=store)
@@ -991,9 +995,7 @@ def test_a_path_that_cannot_be_written_is_refused(rich, tmp_path, monkeypatch, n
 def test_a_damaged_run_is_not_exported(rich, tmp_path):
     store, run_id = rich
     path = tmp_path / "a.run"
-    for artifact_id, (kind, data) in store._contents.artifacts.items():
-        if kind == "secret_payload":  # of which a bundle has none
-            continue
+    for artifact_id, (kind, data) in of_the_run(store).items():
         for other, error in ((None, NotFound), ((kind, data + b" "), Corruption)):
             damaged = MemoryStore()
             damaged.append(run_id, 0, log_of(store, run_id))

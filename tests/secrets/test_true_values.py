@@ -174,7 +174,7 @@ def test_a_handler_that_computes_from_a_secret_differs_without_the_key(answering
     result = run(plan, store=store)
     again = replay(result.run_id, plan=plan, store=bundled(store, result.run_id, tmp_path))
     assert not again.identical
-    assert again.divergence.state_id == "true.b.oauth"
+    assert (again.divergence.state_id, again.divergence.cause) == ("true.b.oauth", "secrets_not_opened")
 
 
 def test_a_stand_in_is_given_live_and_in_a_replay_elsewhere(answering, tmp_path):
@@ -196,15 +196,18 @@ def test_the_true_value_of_a_stand_in_is_what_is_sent(server, monkeypatch):
         key = await io.secret("EXCHANGE_KEY")
         ctx["length"] = len(key)
         await io.http("GET", f"{server.url}/a", headers={"authorization": f"Bearer {key}"})
-        await io.http("POST", f"{server.url}/b", json={"deep": [f"x{key}y"]})
+        echo = await io.http("POST", f"{server.url}/b", json={"deep": [f"x{key}y"]})
+        ctx["echo"] = json.loads(echo.json()["body"])["deep"]
 
     store = open_store("memory://")
     config = RunConfig(secrets=SecretPolicy(stand_ins={"EXCHANGE_KEY": "an-invented-key"}))
     result = run(plan, store=store, config=config)
     assert (result.status, result.error) == ("completed", None)
-    assert result.context["length"] == len("an-invented-key")
+    assert dict(result.context) == {"length": len("an-invented-key"), "echo": ["xan-invented-keyy"]}
     assert server.seen[0]["headers"]["authorization"] == f"Bearer {KEY}"
     assert json.loads(server.seen[1]["body"]) == {"deep": [f"x{KEY}y"]}
+    assert replay(result.run_id, plan=plan, store=store).identical
+    store.forget_data_key(result.run_id)
     assert replay(result.run_id, plan=plan, store=store).identical
 
 
@@ -449,4 +452,5 @@ def test_a_stream_comes_in_as_many_pieces_without_the_key(monkeypatch, cut):
     again = replay(result.run_id, plan=plan, store=store)
     assert again.identical, again.divergence
     assert b"tok-5f1d7c0b9e" not in b"".join(seen[2])
-    assert len(seen[2]) in {2, 3} and (len(seen[2]) == 3 or 28 < cut < 46)
+    if not 28 < cut < 46:  # where a piece has nothing left but what is behind the placeholder
+        assert len(seen[2]) == 3

@@ -1,0 +1,49 @@
+"""How a person gives what locks the secrets of a bundle: a file, a variable, or a prompt."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from typing import Final
+
+from machine.cli.output import on_terminal
+from machine.errors import UsageError
+from machine.secrets.bundle_key import BundleKey
+from machine.secrets.store_key import key_given
+
+__all__ = ["PASSPHRASE_VARIABLE", "asked_for", "given", "key_to_lock"]
+
+PASSPHRASE_VARIABLE: Final = "MACHINE_BUNDLE_PASSPHRASE"  # noqa: S105 - the name of a variable
+"""The environment variable with the passphrase of bundles; empty is as good as not set."""
+
+
+def key_to_lock(recipient_key: str | None) -> BundleKey:
+    """Return what a bundle is to be locked with, asked for twice on a terminal when it was not given."""
+    if (key := given(recipient_key)) is not None:
+        return key
+    if not on_terminal(sys.stdin):
+        raise UsageError(
+            "the secrets of a bundle are locked with a passphrase or a key, and there is none",
+            hint=f"set {PASSPHRASE_VARIABLE}, or give --recipient-key FILE",
+        )
+    key = asked_for("Passphrase for the secrets of the bundle: ")
+    if asked_for("The same again: ") != key:
+        raise UsageError("the passphrases differ", hint="nothing was written")
+    return key
+
+
+def given(recipient_key: str | None) -> BundleKey | None:
+    """Return the key or passphrase that was given, None when none was. The key comes first."""
+    if recipient_key is not None:
+        return BundleKey(recipient=key_given(recipient_key))
+    text = os.environ.get(PASSPHRASE_VARIABLE)
+    return BundleKey(passphrase=text) if text else None
+
+
+def asked_for(prompt: str) -> BundleKey:
+    """Return the passphrase that is typed on the terminal, which does not show it."""
+    try:
+        return BundleKey(passphrase=getpass.getpass(prompt))
+    except EOFError:
+        raise UsageError("no passphrase was typed", hint="nothing was written") from None
