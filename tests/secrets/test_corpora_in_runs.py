@@ -23,6 +23,8 @@ from .corpus import body_of, http_arguments, innocents, planted
 
 INNOCENTS = innocents()
 PLANTED = planted()
+PROGRAMS = 4
+"""One text in so many is printed by a program too: to start one takes time."""
 
 
 @pytest.fixture
@@ -92,9 +94,10 @@ def innocent_plan(corpus_server, tmp_path):
         if answer.bytes != body or differing_headers(headers, answer.header_list):
             wrong.append(entry.about)
         if entry.place in {"text", "base64"}:
-            read = await io.read_file(str(tmp_path / f"{number}.in"))
-            shown = await io.exec(["cat", str(tmp_path / f"{number}.in")])
-            if {read.bytes, shown.stdout_bytes} != {body}:
+            got = {(await io.read_file(str(tmp_path / f"{number}.in"))).bytes}
+            if number % PROGRAMS == 0:
+                got.add((await io.exec(["cat", str(tmp_path / f"{number}.in")])).stdout_bytes)
+            if got != {body}:
                 wrong.append(f"file of {entry.about}")
         if entry.place == "member":
             ctx.update(answer.json())
@@ -186,9 +189,10 @@ def planted_plan(corpus_server, tmp_path, monkeypatch):
                     wrong.append(entry.about)
             case "text":
                 answer = await io.http("GET", f"{corpus_server.url}/{number}")
-                read = await io.read_file(str(tmp_path / f"in-{number}"))
-                shown = await io.exec(["cat", str(tmp_path / f"in-{number}")])
-                if {answer.bytes, read.bytes, shown.stdout_bytes} != {corpus_server.ready[f"/{number}"][1]}:
+                got = {answer.bytes, (await io.read_file(str(tmp_path / f"in-{number}"))).bytes}
+                if number % PROGRAMS == 0:
+                    got.add((await io.exec(["cat", str(tmp_path / f"in-{number}")])).stdout_bytes)
+                if got != {corpus_server.ready[f"/{number}"][1]}:
                     wrong.append(entry.about)
                 await rec.emit(DomainEvent("said", {"text": content, "list": [{"of": content}]}))
             case "exec":
@@ -214,21 +218,15 @@ def planted_plan(corpus_server, tmp_path, monkeypatch):
     return plan, wrong
 
 
-def found_in(data, kinds):
-    """Return the planted secrets of some kinds that stand in bytes in any form."""
-    return [
-        f"{entry.kind}: {entry.about}"
-        for entry in PLANTED
-        if entry.kind in kinds and any(form in data for form in forms_of(entry.value))
-    ]
+FORMS = [(entry, forms_of(entry.value)) for entry in PLANTED]
 
 
 def assert_hidden(left_behind):
     """Assert that no secret of a program or of a place for credentials is in any bytes, and few others."""
     for where, data in left_behind.items():
-        assert found_in(data, "ab") == [], where
-        others = found_in(data, "cd")
-        assert len(others) * 20 <= sum(entry.kind in "cd" for entry in PLANTED), (where, others)
+        found = [entry for entry, forms in FORMS if any(form in data for form in forms)]
+        assert [entry.about for entry in found if entry.kind in "ab"] == [], where
+        assert len(found) * 20 <= sum(entry.kind in "cd" for entry in PLANTED), (where, found)
 
 
 @pytest.mark.slow
@@ -258,7 +256,7 @@ def test_nothing_planted_is_in_what_a_run_leaves_behind(
         assert (without_key.divergence, without_key.digest) == (None, result.digest)
     heard = "\n".join([*reporter.heard, repr(result), caplog.text]).encode()
     assert_hidden({**files, "log lines": heard, "command": told(capsys, store_folder, result.run_id)})
-    assert_hidden({path.name: path.read_bytes() for path in store_folder.iterdir()})
+    assert_hidden({"closed": (store_folder / "runs.db").read_bytes()})
 
 
 def told(capsys, store_folder, run_id):
@@ -332,7 +330,6 @@ async def reads(ctx, io, rec):
         await io.secret(name)
     for number in range(FILES):
         read = await io.read_file(f"in-{number}")
-        await io.exec(["cat", f"in-{number}"])
         await rec.emit(DomainEvent("said", {"text": read.text}))
 """
 
