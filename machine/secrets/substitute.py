@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from machine.secrets.placeholder import MARK, key_unescaped, text_of, typed_source
 
 __all__ = ["SecretNeeded", "keys_in_order", "opened", "shown"]
+
+_NO_TEXT: Final = b"\xff"
+"""What no text in UTF-8 has."""
 
 
 class SecretNeeded(Exception):  # noqa: N818 - no failure of its own: the engine makes a divergence of it
@@ -33,7 +37,7 @@ def opened(stored: Any, edits: Sequence[Any]) -> Any:
     """
     by_node = dict(edits)
 
-    def leaf(node: int, value: Any) -> Any:
+    def leaf(node: int, value: Any, _: Any = None) -> Any:
         change = by_node.get(node)
         if change is None:
             return value
@@ -45,17 +49,18 @@ def opened(stored: Any, edits: Sequence[Any]) -> Any:
 def shown(stored: Any) -> Any:
     """Return the document as a handler without the key gets it: placeholders are text.
 
-    Raises `SecretNeeded` where a value is no text.
+    Bytes that are no text stay bytes that are no text. Raises `SecretNeeded` where a value is neither.
     """
 
-    def leaf(_: int, value: Any) -> Any:
+    def leaf(_: int, value: Any, step: Any = None) -> Any:
         found = typed_source(value)
         if found is None:
             return value
         source, kind = found
         if kind is not None:
             raise SecretNeeded(source)
-        return text_of(source)
+        text = text_of(source)
+        return base64.b64encode(text.encode() + _NO_TEXT).decode() if step == "base64" else text
 
     return _rebuilt(stored, leaf)
 
@@ -69,7 +74,7 @@ def _with_true_texts(text: str, parts: Sequence[Sequence[Any]]) -> str:
     return "".join((*pieces, text[at:]))
 
 
-def _rebuilt(stored: Any, leaf: Callable[[int, Any], Any]) -> Any:
+def _rebuilt(stored: Any, leaf: Callable[..., Any]) -> Any:
     """Return a copy of a stored document in which `leaf` replaces keys and what is no container."""
     node = 0
     root: list[Any] = [None]
@@ -87,7 +92,7 @@ def _rebuilt(stored: Any, leaf: Callable[[int, Any], Any]) -> Any:
             new = [None] * len(value)
             todo += [(new, index, value[index]) for index in range(len(value) - 1, -1, -1)]
         else:
-            new = leaf(node, value)
+            new = leaf(node, value, step)
         into[step] = new
         node += 1
     return root[0]
