@@ -9,6 +9,7 @@ from typing import Final
 
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
+from machine.secrets.looks import looks_like_credential
 from machine.secrets.marks import MOST_FINDINGS, TooManyPlacesError
 from machine.secrets.names import Strength
 from machine.secrets.places import Place
@@ -40,10 +41,12 @@ def findings(
     if not text or text in rules.stand_ins or place.is_allowed(rules):
         return []
     sure = place.strength is Strength.OWN
-    if place.header and place.strength is not Strength.NONE:
+    if place.header and place.strength in {Strength.EXACT, Strength.OWN}:
         return list(_header(place.name, text, sure=sure))
     if decides(place.strength, text, alone=request):
         return [Finding(0, len(text), place.name, text, sure)]
+    if place.strength is Strength.WEAK and (found := _as_header(place.name.lower(), text)):
+        return found
     if look is None:
         look = look_at(rules, text)
     if place.argv or not look.nothing():
@@ -61,6 +64,14 @@ def _header(name: str, text: str, *, sure: bool) -> Iterator[Finding]:
     begin = scheme.end() if scheme else 0
     if text[begin:].strip():
         yield Finding(begin, len(text), name, text[begin:], sure)
+
+
+def _as_header(name: str, text: str) -> list[Finding]:
+    """Return the credentials in a field that is called as a header field is, as far as they look like some."""
+    if not name.endswith(("authorization", "auth", "cookie", "cookies")) or not (" " in text or "=" in text):
+        return []
+    found = _header(name.replace("cookies", "cookie"), text, sure=False)
+    return [one for one in found if one.begin and looks_like_credential(one.value)]
 
 
 def _in_text(

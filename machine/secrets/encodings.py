@@ -18,6 +18,7 @@ SEARCHED_ANYWHERE: Final = 8
 _LEVELS: Final = 4
 """So often within each other texts of JSON are looked through."""
 
+_LONGEST_ENCODED: Final = 1 << 16
 _WORD: Final = 16
 _LEAST: Final = 4
 _NO_SECRETS: Final = frozenset({"", "true", "false", "null", "none", "undefined", "nil", "nan"})
@@ -45,12 +46,18 @@ def is_plain(value: str) -> bool:
     if value.isdecimal():
         return len(value) < SEARCHED_ANYWHERE
     letters = value.isalpha() and (value.islower() or value.isupper() or value.istitle())
-    return (letters and len(value) < _WORD) or value.isspace() or len(set(value)) == 1
+    return (letters and len(value) < _WORD) or value.isspace() or value.count(value[0]) == len(value)
+
+
+def forms_of(value: str) -> Forms:
+    """Return the forms of a value that is not plain; a very long one is passed on as it is or in JSON."""
+    if len(value) > _LONGEST_ENCODED:
+        return Forms((json.dumps(value)[1:-1], value), (), short=False)
+    return _forms_of(value)
 
 
 @functools.lru_cache(maxsize=4096)
-def forms_of(value: str) -> Forms:
-    """Return the forms of a value that is not plain."""
+def _forms_of(value: str) -> Forms:
     if len(value) < SEARCHED_ANYWHERE:
         return Forms(_texts(value), (), short=True)
     data = value.encode("utf-8", "surrogatepass")

@@ -147,7 +147,14 @@ FORMATS: Final = (
     _prefixed("vault_token", r"[A-Za-z0-9_-]{24,255}+", "hvs.", "hvb.", "hvr."),
     _prefixed("age_key", r"[0-9A-Z]{50,70}+", "AGE-SECRET-KEY-1"),
     _prefixed("atlassian_token", r"[A-Za-z0-9_=-]{20,512}+", "ATATT3", "ATCTT3"),
-    _prefixed("terraform_token", r"[A-Za-z0-9_-]{40,255}+", ".atlasv1."),
+    Format(
+        "terraform_token",
+        r"\.atlasv1\.(?<=[A-Za-z0-9]{14}\.atlasv1\.)[A-Za-z0-9_-]{40,255}+",
+        (".atlasv1.",),
+        back=14,
+    ),
+    _prefixed("dropbox_token", r"[A-Za-z0-9_-]{40,2048}+", "sl."),
+    _format("cloudflare_key", "v1.0-", r"[0-9a-f]{24}-[0-9a-f]{100,160}+"),
     _prefixed("groq_key", r"[A-Za-z0-9]{40,255}+", "gsk_"),
     _prefixed("replicate_token", r"[A-Za-z0-9]{36,255}+", "r8_"),
     _prefixed("linear_key", r"[A-Za-z0-9]{32,255}+", "lin_api_", "lin_oauth_"),
@@ -165,6 +172,9 @@ FORMATS: Final = (
     _prefixed("tailscale_key", r"[A-Za-z0-9-]{20,255}+", "tskey-"),
     _prefixed("netlify_token", r"[A-Za-z0-9]{36,255}+", "nfp_"),
     _prefixed("perplexity_key", r"[A-Za-z0-9]{40,255}+", "pplx-"),
+    Format("mailchimp_key", r"[0-9a-f]{32}-us[0-9]{1,2}(?![0-9A-Za-z])", ("-us",)),
+    Format("google_oauth", r"1//0(?<![A-Za-z0-9_-]1//0)[A-Za-z0-9_-]{30,512}+", ("1//0",)),
+    _prefixed("adafruit_key", r"[A-Za-z0-9]{28}(?![0-9A-Za-z])", "aio_"),
     _prefixed("xai_key", r"[A-Za-z0-9]{60,255}+", "xai-"),
 )
 

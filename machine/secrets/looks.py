@@ -29,13 +29,16 @@ _INNOCENT: Final = re.compile(
     | (?P<email>[\w.+-]+@[\w-]+(?:\.[A-Za-z]{2,})+)
     | (?P<version>v?\d+(?:\.\d+)+(?:[-+][\w.]+)?)
     | (?P<title>-{3,}BEGIN[ A-Z.]*)
-    | (?P<variable>\$\{[^{}]*\} | \$\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\} | <[^<>]*>
+    | (?P<variable>[$#]\{[^{}]*\} | \$\([^()]*\) | \$\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\} | <[^<>]*>
         | \[[^\[\]]*\] | \([^()]*\))
     | (?P<masked>[*•.xX#?_-]+\w{0,4})
     | (?P<call>[A-Za-z_][\w.]*(?:\(.*|\[.*))
     | (?P<arn>arn:[\w:/.*!-]+)
     | (?P<rules>(?:[a-z_]+(?::[^|]*)?\|)+[a-z_]+(?::.*)?)
+    | (?P<class>\[[^\]]*\][{+*].*)
     | (?P<pattern>/?\^.*\$/?\w* | .*\(\?[=!:<].*)
+    | (?P<array>[A-Z][a-z]+\d{1,3}[A-Z][a-z]+)
+    | (?P<pkcs>pkcs11:.*)
     | (?P<type>(?i:u?int|bytes|float|char|varchar|string|blob|uuid)\d{1,3})
     | (?P<algorithm>(?i:(?:hmac|pbkdf2|rsa|ecdsa)?[-_]?(?:with[-_])?
             (?:md5|sha[-_]?\d+|sha3[-_]?\d+|blake\w{1,4})(?:with\w{1,9})?
@@ -48,7 +51,7 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}
 _HEX: Final = re.compile(r"(?:sha\d+[:=-])?(?:[0-9a-f]+|[0-9A-F]+)")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=|:-]+")
 _PIECES: Final = re.compile(r"[^\W_]+")
-_CAMEL: Final = re.compile(r"[A-Z]?[a-z]{2,}+(?:[A-Z][a-z]++|[A-Z]{2,4}+)*+|[A-Z]{2,}|[A-Z]?[a-z]")
+_CAMEL: Final = re.compile(r"[A-Z]?[a-z]{2,}+(?:[A-Z][a-z]++|[A-Z]{2,4}+)*+|[A-Z]{2,}|[A-Z]?[a-z]|[A-Z]")
 _TURN: Final = re.compile(
     r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])|(?<=[A-Z])(?=[a-z])"
 )
@@ -90,13 +93,22 @@ def looks_strong(value: str) -> bool:
 
 def _is_random(piece: str) -> bool:
     """Tell whether letters and digits are mixed in a long piece as nobody writes them."""
-    return len(piece) >= _SHORTEST_STRONG - 4 and len(_TURN.findall(piece)) * 5 >= len(piece)
+    return (
+        len(piece) >= _SHORTEST_STRONG - 4
+        and not _HEX.fullmatch(piece)
+        and len(_TURN.findall(piece)) * 5 >= len(piece)
+    )
 
 
 def _is_wordy(value: str) -> bool:
     """Tell whether a value is of words: `required|min:8`, `change-me-1`, `PasswordField`."""
     pieces = _PIECES.findall(value)
     words = [piece for piece in pieces if not piece.isdecimal()]
+    if len(pieces) > 1 and "/" in value:  # `alias/aws/s3`
+        words = [
+            word.rstrip("0123456789") if word[-2:].isdecimal() or word[-1].isdecimal() else word
+            for word in words
+        ]
     if not words or any(len(piece) > _LONGEST_COUNT for piece in pieces if piece.isdecimal()):
         return False
     if len(value) - sum(map(len, pieces)) > 2 * len(pieces):  # mostly signs

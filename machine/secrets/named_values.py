@@ -15,7 +15,7 @@ from typing import Final
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.marks import TooManyPlacesError
-from machine.secrets.names import Strength
+from machine.secrets.names import HEADERS, Strength
 from machine.secrets.rules import Rules
 
 __all__ = ["MOST_PLACES", "named_values"]
@@ -52,19 +52,26 @@ _LAST_WORDS: Final = "|".join(
     )
 )
 _SEPARATOR: Final = (
-    r"(?P<sep>[ \t]{0,16}+(?:=>|:=|[:=])[ \t]{0,32}+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]))?+"
+    r"(?P<sep>(?:[ \t]{0,16}+|[ \t]{1,4}+is)(?:=>|:=|:[ \t]?(?:&?str|string|bytes)[ \t]?=|[:=])"
+    r"[ \t]{0,32}+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]))?+"
+    r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?"
     r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,4}+(?=\\{0,15}+[\"'])"
-    r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?)"
+    r"|%3d|\((?=[\"'])|</key>\s{0,20}+<string>"
+    r"|[ \t]{1,8}+(?=[\"']?[A-Za-z0-9+/]))"
 )
 _NAME: Final = re.compile(
     rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+\]?+{_SEPARATOR}"
 )
-_OPTION: Final = re.compile(r"--(?<![\w-]--)([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
+_OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
+_PAIR: Final = re.compile(
+    r"\b(?:name|key)[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+[\"']?([\w.-]{2,80}+)[\"']?,?(?:[ \t]|\r?\n){1,40}+"
+    r"[\"']?value[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+"
+)
 _AFTER_LOGIN: Final = re.compile(r"(?:password|identified by)[ \t]{1,20}+(?=\S)")
 _AFTER_NAME: Final = re.compile(r"login\s{1,20}+\S{1,200}+\s{1,20}+")
 _BEFORE: Final = re.compile(r"[\w.$-]{0,100}+")
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|-|#|//|;|\$|[|])\s{0,4}){0,2}")
-_OPEN: Final = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15}+)([\"'`])")
+_OPEN: Final = re.compile(r"[bBuUrRfF@]{0,2}(\\{0,15}+)([\"'`])")
 _BARE: Final = re.compile(r"[^\s\"'`<>]++")
 _ENDS_BARE: Final = re.compile(r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']")
 _LINE: Final = re.compile(r"[^\r\n\"'`]{0,8192}+")
@@ -79,6 +86,7 @@ _LONGEST_LOGIN: Final = 300
 _LONGEST_CONTAINERS: Final = 500_000
 _LONGEST_PHRASE: Final = 200
 _LEAST_CREDENTIAL: Final = 8
+_CDATA: Final = "<![CDATA["
 _BOUNDS: Final = frozenset(("", *"\"' \t\n,;&?{[(<"))
 _OF_A_WORD: Final = frozenset(":/#")
 _QUOTES: Final = frozenset("\"'`]")
@@ -104,7 +112,7 @@ class _Reader:
         """So far names are not looked for again: what stands there was read as a value."""
         self.unclosed: set[tuple[int, str]] = set()
         self.bare = (0, 0)
-        self.judged: dict[str, tuple[Strength, Strength]] = {}
+        self.judged: dict[str, tuple[Strength, bool]] = {}
         self.budget = _LONGEST_CONTAINERS
         """So many characters of lists and objects are looked at."""
 
@@ -117,12 +125,17 @@ class _Reader:
             if self.text[begin - 1 : begin] not in _BOUNDS:
                 before = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
                 begin -= before.end() if before else 0
+            begin += 2 * (self.text[begin - 1 : begin] == "%")  # what is encoded before the name
             name = self.text[begin:end].rstrip("\"'`]\\").lstrip("-$.")
             yield from self._behind(name, begin, match.end(), match["sep"])
         if "--" in low:
             for match in _OPTION.finditer(low):
                 name = self.text[match.start() : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), " ")
+        if "value" in low:
+            for match in _PAIR.finditer(low):
+                name = self.text[match.start(1) : match.end(1)]
+                yield from self._behind(name, match.start(), match.end(), ": ")
         for match in _AFTER_LOGIN.finditer(low):
             if match[0].startswith("identified") or self._is_login(match.start()):
                 yield from self._behind("password", match.start(), match.end(), " ")
@@ -139,14 +152,16 @@ class _Reader:
     def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
         """Yield what is secret in the value that begins at a place, behind a name."""
         strength, of_header = self._strengths(name)
-        header = of_header is not Strength.NONE and sep.strip() in {":", ",", ""}
+        header = of_header and sep.strip() in {":", ","}
         if not header and strength is Strength.NONE:
             return
         self.places += 1
         if self.places > MOST_PLACES:
             raise TooManyPlacesError
-        sure = strength is Strength.OWN or of_header is Strength.OWN
-        if sep.endswith(">") and sep != "=>" and self.text[begin - 1 : begin] not in {"<", ":"}:
+        sure = strength is Strength.OWN
+        if sep.endswith(">") and sep != "=>" and not self._is_element(begin):
+            return
+        if sep.isspace() and not self._is_set(name, strength, at):
             return
         if (
             sep == ":"
@@ -154,6 +169,8 @@ class _Reader:
             and self.text[at - 2 : at - 1] not in _QUOTES
         ):
             return  # `arn:aws:secretsmanager:eu-west-1:1:secret:name`, `vault:secret/password:x`
+        if self.text.startswith(_CDATA, at):
+            at += len(_CDATA)
         quoted = self._quoted(at)
         if header:
             start, end, levels = quoted or self._line(at)
@@ -172,11 +189,27 @@ class _Reader:
         else:
             yield from self._bare(name, strength, begin, at, sep, sure=sure)
 
-    def _strengths(self, name: str) -> tuple[Strength, Strength]:
-        """Return how much a name says as that of a field, and as that of a header."""
+    def _is_element(self, begin: int) -> bool:
+        """Tell whether an element of XML is called by the name that begins here."""
+        if self.text[begin - 1 : begin] == '"':
+            return self.text[max(begin - 6, 0) : begin - 1].endswith(("name=", "key=", "id="))
+        return self.text[begin - 1 : begin] in {"<", ":", ">"}
+
+    def _is_set(self, name: str, strength: Strength, at: int) -> bool:
+        """Tell whether a name with a blank and no sign behind it has a value there: `ENV DB_PASSWORD x`."""
+        if name.startswith("-") or strength is Strength.OWN:
+            return True
+        if strength not in {Strength.EXACT, Strength.LIKELY}:
+            return False
+        value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'")
+        return len(value) >= _LEAST_CREDENTIAL and any(map(str.isdigit, value[:_LONGEST_PHRASE]))
+
+    def _strengths(self, name: str) -> tuple[Strength, bool]:
+        """Return how much a name says as that of a field, and whether it is that of a header."""
         found = self.judged.get(name)
         if found is None:
-            found = self.judged[name] = self.rules.field(name), self.rules.header(name)
+            of_header = name.lower() in HEADERS and self.rules.header(name) is not Strength.NONE
+            found = self.judged[name] = self.rules.field(name), of_header
         return found
 
     # -- strings ---------------------------------------------------------------------------------------------
@@ -206,7 +239,7 @@ class _Reader:
     def _members(self, name: str, strength: Strength, at: int, sep: str, *, sure: bool) -> Iterator[Finding]:
         """Yield the texts of a list or of an object that stands under a name."""
         braces = _BRACES.match(self.text, at)
-        if braces and "=" in sep and ":" not in braces[1]:  # of ODBC
+        if braces and ("=" in sep or sep.endswith(">")) and ":" not in braces[1]:  # of ODBC
             if decides(strength, braces[1], alone=False):
                 yield Finding(*braces.span(1), name, braces[1], sure)
             return
@@ -253,7 +286,10 @@ class _Reader:
         if stop is not None and not (own_line and stop[0] in {"&", ";", "|"}):
             value = value[: stop.start()]
         if sep.endswith(">") and sep != "=>" and self.text[end : end + 2] != "</":
-            return
+            if self.text[end - 2 : end + 1] != "]]>":
+                return
+            end -= 2
+            value = value[:-2]
         value = value.rstrip(",;" if own_line else ",;.:)]}")
         alone = self.request and own_line and sep == "=" and name.isupper()
         if value and decides(strength, value, alone=alone):

@@ -103,7 +103,19 @@ EXACT: Final = (
         "ssh key",
         "recovery code",
     ),
-    *("backup code", "unseal key", "webhook url secret", "one time password", "otp secret"),
+    *(
+        "backup code",
+        "unseal key",
+        "masterauth",
+        "password confirmation",
+        "hmac key",
+        "rediscli auth",
+        "sshpass",
+        "requirepass",
+        "webhook url secret",
+        "one time password",
+        "otp secret",
+    ),
 )
 """Fields, variables and options, by their last words."""
 
@@ -264,6 +276,8 @@ _PLURAL: Final = _forms(PLURAL)
 _WEAK: Final = _forms(WEAK)
 _LONGEST_END: Final = max(map(len, _EXACT | _PLURAL))
 
+_WEAK_HEADERS: Final = frozenset({("token",), ("key",), ("signature",), ("auth",), ("authtoken",)})
+
 _JOINED: Final = ("password", "passwd", "passphrase")
 """What a name written as one word may end with: `PGPASSWORD`."""
 
@@ -303,8 +317,13 @@ def is_name(text: str) -> bool:
 
 
 def header_strength(name: str) -> Strength:
-    """Return how much the name of a header field says."""
-    return Strength.EXACT if name.lower() in HEADERS else Strength.NONE
+    """Return how much the name of a header field says: it may be of the list, or have the last words of a field."""
+    if name.lower() in HEADERS:
+        return Strength.EXACT
+    strength = field_strength(name)
+    if strength is Strength.EXACT:
+        return strength
+    return Strength.WEAK if words_of(name)[-1:] in _WEAK_HEADERS else Strength.NONE
 
 
 def parameter_strength(name: str) -> Strength:

@@ -72,7 +72,8 @@ class Place(NamedTuple):
             if not isinstance(before, str) or not before.startswith("-") or "=" in before:
                 return Place(self, index, argv=True)
             login = before in {"-u", "--user"}
-            strength = rules.field(before) if before.startswith("--") else Strength.NONE
+            said = rules.field(before if before.startswith("--") else before[1:])
+            strength = said if before.startswith("--") or said is Strength.EXACT else Strength.NONE
             return Place(self, index, before.lstrip("-"), strength, argv=True, login=login)
         strength = Strength.EXACT if self.strength is Strength.SEVERAL else self.strength
         return Place(self, index, self.name, strength, header=self.header)

@@ -202,9 +202,12 @@ class _Redaction:
             data.decode()
         except UnicodeDecodeError:
             source = self.known.in_bytes(data)
-            into[step] = new = {"base64": text}
-            if source is not None:
-                self._seal(new, "base64", text, source)
+            if source is None:
+                into[step] = {"base64": text}
+            else:  # as text, which a placeholder is to who has no key
+                into[step] = new = {"text": None}
+                self.changes[id(new), "text", True] = [[0, len("text"), "base64"]]
+                self._seal(new, "text", text, source)
             return True
         except (binascii.Error, ValueError):
             pass

@@ -27,7 +27,7 @@ _RUNS: Final = bytes(
     ord("a") if chr(code).isascii() and (chr(code).isalnum() or chr(code) in "_-") else ord(" ")
     for code in range(256)
 )
-_RUN: Final = b"a" * 20
+_RUN: Final = b"a" * 18
 """So many letters, digits, `_` and `-` in a row are in every credential that has a format."""
 
 _MOST_RUNS: Final = 100

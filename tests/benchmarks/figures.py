@@ -306,6 +306,21 @@ def canonical(rounds: int) -> Iterator[Row]:
         )
 
 
+def secrets(rounds: int) -> Iterator[Row]:
+    """Look for secrets: in 16 MiB of hostile text, and in a call that holds none."""
+    found = contest(
+        {
+            "hostile text": Contender("look", "hostile", rounds=min(rounds, 3)),
+            "nothing secret": Contender("look", "nothing", {"calls": 20_000}),
+        },
+        rounds=rounds,
+    )
+    yield row(
+        found, "hostile text", "slowest", "s", goal=at_most(2), what="16 MiB of hostile text, the slowest"
+    )
+    yield row(found, "nothing secret", "us", "µs", goal=at_most(5), what="a call with nothing secret")
+
+
 FIGURES: Final[dict[str, Figure]] = {
     figure.__name__: figure
     for figure in (
@@ -322,5 +337,6 @@ FIGURES: Final[dict[str, Figure]] = {
         startup,
         memory,
         canonical,
+        secrets,
     )
 }

@@ -172,7 +172,11 @@ def test_binary_data_with_a_secret_is_sealed_whole_in_both():
         return redacted({"body": body}, knowing(("K", value)), request=True)
 
     assert stored("upload-key-1234567").document == stored(text_of("K")).document
-    assert stored("upload-key-1234567").document == {"body": {"base64": {"$secret": "K"}}}
+    sealed = stored("upload-key-1234567")
+    assert sealed.document == {"body": {"text": {"$secret": "K"}}}
+    assert opened(sealed.document, sealed.edits)["body"].keys() == {"base64"}
+    passed_on = redacted(shown(sealed.document), knowing(("K", text_of("K"))), request=True)
+    assert passed_on.document == sealed.document
 
 
 def test_binary_data_with_what_only_an_answer_had_is_left_alone():
