@@ -87,6 +87,16 @@ LONG = [
 ]
 
 
+CAMPAIGNS = [  # what looks at MACHINE_CAMPAIGN
+    "tests/campaigns",
+    "tests/engine/test_any_order.py",
+    "tests/engine/test_kill.py",
+    "tests/test_canonical.py",
+    "tests/testing/test_golden_session.py",
+    "tests/torture/test_crash_matrix.py",
+]
+
+
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
     """The test suite, on every supported interpreter this machine has."""
@@ -96,12 +106,14 @@ def tests(session: nox.Session) -> None:
     # what takes long and does not depend on the interpreter runs once, on the first: campaigns of crashes, of
     # orders and of random values, and whole test sessions and commands in processes of their own
     once = ["docs"] if first else ["docs", *LONG]  # the documents have a session of their own
-    if not first and session.python != FOUND[-1]:  # what those before and after it agree on
-        once = [*once, "replay", "test_wild_json.py"]
+    # one between two others is tried where interpreters differ: event loops, threads, hooks and clients
+    between = session.python not in {FOUND[0], FOUND[-1]}
+    places = ["tests/engine", "tests/io"] if between else []
     ignored = [f"--ignore=tests/{path}" for path in once]
-    env = {"MACHINE_FIGHT_SECONDS": "10", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
+    env = {"MACHINE_FIGHT_SECONDS": "6", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
     workers = str(2 * (os.cpu_count() or 1))  # most of what takes long waits: for programs, clocks and locks
-    session.run("python", "-m", "pytest", "-q", "-n", workers, *ignored, *session.posargs, env=env)
+    shared = ["-n", workers, "--dist", "worksteal"]  # the longest are neighbours, and would be one worker's
+    session.run("python", "-m", "pytest", "-q", *shared, *ignored, *(session.posargs or places), env=env)
 
 
 @nox.session
@@ -110,7 +122,7 @@ def campaign(session: nox.Session) -> None:
     session.install("-q", ".[test]")
     commit = session.run("git", "rev-parse", "--short", "HEAD", external=True, silent=True)
     name = f"{datetime.now(tz=UTC):%Y-%m-%d}-{str(commit).strip()}.txt"
-    files = session.posargs or ["tests/campaigns", "tests/engine/test_kill.py"]
+    files = session.posargs or CAMPAIGNS
     command = ["python", "-m", "pytest", "-v", "-s", "-n", "0", *files]
     with Path("docs/campaigns", name).open("w", encoding="utf-8") as written:
         session.run(*command, env={"MACHINE_CAMPAIGN": "full"}, stdout=written, stderr=written)

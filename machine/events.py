@@ -19,6 +19,7 @@ from blake3 import blake3
 from machine import canonical
 from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
 from machine.ids import CALL_KEY
+from machine.waits import EffectWait, PlanWait, SecretWait, Wait
 
 __all__ = [
     "CUT_CODES",
@@ -42,6 +43,7 @@ __all__ = [
     "RunResumed",
     "RunStarted",
     "RunSuspended",
+    "SecretWait",
     "StateCompleted",
     "StateEntered",
     "StateFailed",
@@ -74,7 +76,7 @@ class ArtifactKind(StrEnum):
     FACT_PAYLOAD = "fact_payload"
     DOMAIN_PAYLOAD = "domain_payload"
     SHARED_PAST = "shared_past"
-    SECRET_PAYLOAD = "secret_payload"
+    SECRET_PAYLOAD = "secret_payload"  # noqa: S105 - the name of a kind
 
 
 @attrs.frozen
@@ -236,33 +238,6 @@ class EffectIntended:
     state_id: str
     attempt: int
     namespace: str | None = None
-
-
-@attrs.frozen
-class EffectWait:
-    """A run waits to be told what became of an effect that was intended and has no outcome."""
-
-    type: ClassVar[str] = "effect_outcome"
-    key: str
-    state_id: str
-
-
-@attrs.frozen
-class PlanWait:
-    """A run waits to go on with another plan than so far."""
-
-    type: ClassVar[str] = "plan_change"
-    plan_id: str
-
-
-@attrs.frozen
-class SecretWait:
-    """A run waits to go on without the true values of its secrets, which its driver cannot open."""
-
-    type: ClassVar[str] = "secrets_lost"
-
-
-Wait: TypeAlias = EffectWait | PlanWait | SecretWait
 
 
 @attrs.frozen

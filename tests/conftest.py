@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -11,3 +12,8 @@ _HERE = str(Path(__file__).parent)
 
 if _HERE not in sys.path:
     sys.path.append(_HERE)
+
+# a shell starts what it puts in the background deaf to these, and so is all that is started here in turn
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)

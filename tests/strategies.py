@@ -32,6 +32,7 @@ from machine.events import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    SecretWait,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -122,9 +123,12 @@ EVENTS_BY_KIND = {
     RunCompleted: st.builds(RunCompleted, NAMES, st.none() | HASHES),
     RunSuspended: st.builds(
         RunSuspended,
-        st.lists(st.builds(EffectWait, TEXT, NAMES) | st.builds(PlanWait, HASHES), max_size=3).map(tuple),
+        st.lists(
+            st.one_of(st.builds(EffectWait, TEXT, NAMES), st.builds(PlanWait, HASHES), st.builds(SecretWait)),
+            max_size=3,
+        ).map(tuple),
     ),
-    RunResumed: st.builds(RunResumed, NAMES, st.none() | HASHES),
+    RunResumed: st.builds(RunResumed, NAMES, st.none() | HASHES, st.sampled_from([None, True])),
     DomainEventRecorded: st.builds(
         DomainEventRecorded,
         NAMES,

@@ -104,6 +104,7 @@ def test_the_richer_bundle_of_format_1_has_every_kind_of_event_and_artifact():
         "plan",
         "provenance",
         "shared_past",  # of a fork alone
+        "secret_payload",  # which no bundle has, and which format 1 of secrets had not
     }
 
 

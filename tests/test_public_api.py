@@ -26,7 +26,7 @@ RANKS = {
     **dict.fromkeys(
         (
             *("bounded", "canonical", "codes", "durable", "errors", "ids", "process_identity"),
-            *("remedies", "termination"),
+            *("remedies", "termination", "waits"),
         ),
         0,
     ),

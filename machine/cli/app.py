@@ -47,7 +47,7 @@ COMMANDS: Final = {
     "artifact": ("machine.cli.data:artifact", "Print the bytes of an artifact."),
     "export": ("machine.cli.bundle:export", "Write a run as a bundle: one portable file."),
     "import": ("machine.cli.bundle:import_runs", "Store the runs of bundles."),
-    "scan": ("machine.cli.scan:scan", "Find what looks like a secret in a run or a file."),
+    "scan": ("machine.cli.scan:scan", "Find what looks like a secret in runs, bundles and other files."),
     "secrets rotate-key": (
         "machine.cli.secrets:rotate",
         "Put the secrets of a store under a new key.",

@@ -35,7 +35,7 @@ from machine.events import (
 from machine.io.undeclared import Undeclared
 from machine.plan import Graph
 
-__all__ = ["Progress", "doing", "watching", "watching_quietly"]
+__all__ = ["Progress", "counting", "doing", "watching", "watching_quietly"]
 
 _WORTH_SAYING = 1.0
 """A wait of fewer seconds than this is not announced in plain lines."""
@@ -290,6 +290,22 @@ def doing(what: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
         console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
         with console.status(clean(what)) as status:
             yield lambda text: status.update(clean(text))
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], object]]:
+    """Show on a terminal how much of `total` is done; give what is told of each further part."""
+    if quiet or not on_terminal(sys.stderr):
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bars  # noqa: PLC0415 - only who waits at a terminal pays for it
+
+    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn()
+    with Bars(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        task = bars.add_task(clean(what), total=total)
+        yield lambda part: bars.advance(task, part)
 
 
 class _Warnings(Lines):

@@ -114,11 +114,25 @@ def _tell_replay(session: Session, result: machine.ReplayResult) -> None:
     if result.divergence is None:
         open_end = "" if result.status != "running" else ", as far as the recording goes"
         session.out.line(
-            ("identical", "green"), f"  {result.events} events  digest {short(result.digest)}{open_end}"
+            ("identical", "green"),
+            f"  {result.events} events  digest {short(result.digest)}{open_end}{_secrets_text(result.secrets)}",
         )
     else:
         session.out.line(("diverged", "bold red"), f"  after {result.events} identical events")
         show_divergence(session, result.divergence)
+
+
+def _secrets_text(secrets: str | None) -> str:
+    """Return what became of a recording's secrets, empty where there were none."""
+    match secrets:
+        case None:
+            return ""
+        case "opened":
+            return "  secrets opened"
+        case "placeholders":
+            return "  placeholders for its secrets"
+        case _:
+            return "  some of its secrets opened"
 
 
 def compare(

@@ -1,48 +1,203 @@
-"""`scan`: what looks like a secret in a run or in a file."""
+"""`scan`: what looks like a secret in runs, bundles and other files."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Final
 
 import attrs
 
+from machine.cli import failures
+from machine.cli.bulk import Every
 from machine.cli.failures import Exit
 from machine.cli.output import clean
-from machine.cli.session import Injected
-from machine.engine.scan import Leak, scan_bytes
-from machine.engine.scan import scan as scan_run
+from machine.cli.progress import counting
+from machine.cli.session import Flag, Injected, Session, names_bundle, names_directory
+from machine.engine.scan import Leak, Seen, leaks_in_file, leaks_in_run
+from machine.errors import Code, MachineError, NotFound, UsageError
+from machine.replay.bundle import open_bundle
 from machine.replay.bundle_lines import is_bundle
+from machine.stores.base import Store
 
 __all__ = ["scan"]
 
+_MOST_TOLD: Final = 10_000
+"""So many findings are told one by one; further ones are counted."""
 
-def scan(what: str, /, *, session: Injected) -> int:
-    """Find what looks like a secret in a run or a file.
+_PAGE: Final = 1000
 
-    Of a run, the events and everything they name are looked through. A secret itself is never printed: only
-    where it stands, by which rule it was found and how long it is. Exit code 1 says that something was found.
+
+def scan(*what: str, every: Every = False, quiet: Flag = False, session: Injected) -> int:
+    """Find what looks like a secret in runs, bundles and other files.
+
+    Of a run, the events and everything they name are looked through, by the rules of its own configuration; of any
+    other file, its bytes. What stands in the place of a secret is none, and what was sealed is not opened. A secret
+    itself is never printed: only where it stands, by which rule it was found and how long it is.
+
+    Exit code 1 says that something was found, 3 that a run or a bundle is damaged; all others are looked through
+    nevertheless.
 
     Parameters
     ----------
     what
-        The run (its id, the beginning of it, @last, or the path of a bundle), or the path of any other file.
+        The runs, each by its id, the beginning of it, @last, or the path of a bundle; the path of any other file;
+        or a directory: every file in it and below, those of git left out.
+    quiet
+        Do not show progress.
     """
-    path = Path(what)
-    if path.is_file() and not is_bundle(path):
-        leaks = scan_bytes(path.read_bytes())
-        leaks = [attrs.evolve(leak, where=what) for leak in leaks]
-    else:
-        with session.reading(what) as (store, run_id):
-            leaks = scan_run(run_id, store=store)
-        what = run_id
-    if session.as_json:
-        session.json({"scanned": what, "found": [attrs.asdict(leak) for leak in leaks]})
-    elif leaks:
-        session.out.table(["WHERE", "RULE", "LENGTH", "PATH"], [_row(leak) for leak in leaks])
-    else:
-        session.note("note", "nothing that looks like a secret was found")
-    return Exit.FAILED if leaks else Exit.OK
+    if not what and not every:
+        raise UsageError("name a run, a file or a directory", hint="--all takes every run of the store")
+    with ExitStack() as stack:
+        stores: list[Store] = []
+
+        def store() -> Store:
+            if not stores:
+                stores.append(stack.enter_context(session.open_store()))
+            return stores[0]
+
+        items = list(dict.fromkeys(_items(session, what, store, every=every)))
+        report = _Report(session, many=len(items) != 1)
+        with counting("scanning", sum(item.size for item in items), quiet=quiet or session.as_json) as step:
+            for item in items:
+                report.add(item, item.leaks(store, report.seen, step))
+        return report.told()
 
 
-def _row(leak: Leak) -> tuple[str, str, str, str]:
-    return clean(leak.where), clean(leak.rule), f"{leak.length:>6}", clean(leak.path)
+_Step = Callable[[int], object]
+
+
+@attrs.frozen
+class _Item:
+    """One thing to look through: a run of the store, a bundle, or another file."""
+
+    name: str
+    size: int
+    """How much there is of it: events or bytes."""
+    is_run: bool
+    is_file: bool
+
+    def leaks(self, store: Callable[[], Store], seen: Seen, step: _Step) -> Iterator[Leak]:
+        """Yield what is found in it."""
+        if self.is_run:
+            yield from leaks_in_run(self.name, store=store(), seen=seen, step=step)
+        elif self.is_file:
+            try:
+                with Path(self.name).open("rb") as file:
+                    for leak in leaks_in_file(file, step=step):
+                        yield attrs.evolve(leak, where=self.name)
+            except OSError as exc:
+                raise UsageError(f"{self.name} cannot be read: {exc.strerror}") from None
+        else:
+            with open_bundle(self.name) as bundle:
+                yield from leaks_in_run(bundle.run_id, store=bundle.store)
+            step(self.size)
+
+
+def _items(
+    session: Session, names: Sequence[str], store: Callable[[], Store], *, every: bool
+) -> Iterator[_Item]:
+    """Yield what the names mean. Raises `UsageError`, `NotFound` or `BundleError` for one that means nothing."""
+    for name in names:
+        if names_directory(name):
+            yield from map(_file, _files_in(name))
+        elif names_bundle(name):
+            yield _file(name)
+        else:
+            run_id = session.run_id(store(), name)
+            yield _Item(run_id, store().head_seq(run_id), is_run=True, is_file=False)
+    if every:
+        yield from _runs_of(store())
+
+
+def _file(path: str) -> _Item:
+    # what is there and is neither is refused when it is opened as a bundle
+    is_file = Path(path).is_file() and not is_bundle(path)
+    return _Item(path, Path(path).stat().st_size if Path(path).exists() else 0, is_run=False, is_file=is_file)
+
+
+def _files_in(directory: str) -> Iterator[str]:
+    for folder, inner, names in os.walk(directory):
+        inner[:] = sorted(name for name in inner if name != ".git")
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.is_file() and not path.is_symlink():
+                yield os.path.normpath(path)
+
+
+def _runs_of(store: Store) -> Iterator[_Item]:
+    page = store.list_runs(limit=_PAGE)
+    if not page.rows:
+        raise NotFound(f"there is no run in {store.url}", code=Code.RUN_NOT_FOUND)
+    while True:
+        yield from (_Item(row.run_id, row.head_seq, is_run=True, is_file=False) for row in page.rows)
+        if page.cursor is None:
+            return
+        page = store.list_runs(limit=_PAGE, cursor=page.cursor)
+
+
+@attrs.define
+class _Report:
+    """What was found, and where nothing could be looked for."""
+
+    session: Session
+    many: bool
+    seen: Seen = attrs.field(factory=dict)
+    scanned: int = 0
+    found: list[tuple[_Item, Leak]] = attrs.field(factory=list)
+    more: int = 0
+    failed: list[tuple[_Item, MachineError]] = attrs.field(factory=list)
+
+    def add(self, item: _Item, leaks: Iterator[Leak]) -> None:
+        """Take in what is found in an item. Raises what is wrong with it, if it is the only one."""
+        try:
+            for leak in leaks:
+                if len(self.found) < _MOST_TOLD:
+                    self.found.append((item, leak))
+                else:
+                    self.more += 1
+        except MachineError as exc:
+            if not self.many:
+                raise
+            self.failed.append((item, exc))
+        self.scanned += 1
+
+    def told(self) -> int:
+        """Print it all, and return the exit code."""
+        if self.session.as_json:
+            self.session.json(self._json())
+        else:
+            self._print()
+        codes = [failures.exit_of(exc) for _, exc in self.failed]
+        return max([Exit.FAILED if self.found else Exit.OK, *codes])
+
+    def _json(self) -> dict[str, Any]:
+        return {
+            "scanned": self.scanned,
+            "found": [{"in": item.name, **attrs.asdict(leak)} for item, leak in self.found],
+            "more": self.more,
+            "failed": [{"in": item.name, "error": failures.as_json(exc)} for item, exc in self.failed],
+        }
+
+    def _print(self) -> None:
+        session = self.session
+        if self.found:
+            rows = [self._row(item, leak) for item, leak in self.found]
+            session.out.table(["WHERE", "RULE", "LENGTH", "PATH"], rows)
+        for item, exc in self.failed:
+            session.out.line(
+                (f"error[{exc.code}]", "bold red"), f": {clean(f'{item.name}: {exc.message}')}", err=True
+            )
+        if self.more:
+            session.note("note", f"{self.more:,} more were found")
+        if not self.found:
+            session.note("note", "nothing that looks like a secret was found")
+        if self.many:
+            session.note("scanned", f"{self.scanned:,}, of which {len(self.failed):,} could not be read")
+
+    def _row(self, item: _Item, leak: Leak) -> tuple[str, str, str, str]:
+        where = f"{item.name} {leak.where}" if self.many and not item.is_file else leak.where
+        path = leak.path if item.is_file or not leak.offset else f"{leak.path} at {leak.offset}"
+        return clean(where), clean(leak.rule), f"{leak.length:>6}", clean(path)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from machine.cli.failures import Cancelled, Exit
 from machine.cli.output import clean, on_terminal
 from machine.cli.session import Injected, Session
+from machine.errors import UsageError
 from machine.secrets.key_changes import forget_run, rotate_key
 from machine.secrets.store_key import KEY_VARIABLE
 from machine.stores.lease import owner_here
@@ -69,9 +70,10 @@ def rotate(
 
 
 def forget(
-    run: str,
+    run: str | None = None,
     /,
     *,
+    all_runs: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False,
     yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)] = False,
     session: Injected,
 ) -> int:
@@ -80,20 +82,26 @@ def forget(
     What it sealed cannot be opened again by anybody, but with a copy of the store and its key. The run stays: it
     can be read, verified, exported and replayed without its secrets, as a bundle of it can. A fork has the key of
     the run that its past is of, and keeps it: the command names the runs that do. On a terminal it asks first.
+    With the last of them the store forgets which key it had: one that was lost is replaced so.
 
     Parameters
     ----------
     run
         The run: its id, the beginning of it, or @last.
+    all_runs
+        Every run of the store that has sealed something.
     yes
         Do not ask.
     """
+    if all_runs == (run is not None):
+        raise UsageError("say which run, or --all")
+    if run is None:
+        return _forget_all(session, yes=yes)
     with session.writing(run) as (store, run_id):
         if not yes and on_terminal(sys.stdin):
-            _ask(session, run_id)
-        lease = store.acquire(
-            run_id, owner_here(), _LEASE_MS
-        )  # or whoever drives it would seal with it still
+            _ask(session, f"run {run_id}")
+        # or whoever drives it would seal with it still
+        lease = store.acquire(run_id, owner_here(), _LEASE_MS)
         try:
             done = forget_run(store, run_id)
         finally:
@@ -108,8 +116,26 @@ def forget(
     return Exit.OK
 
 
-def _ask(session: Session, run_id: str) -> None:
-    text = f"The secrets of run {run_id} cannot be opened any more after this. Delete the key? [y/N] "
+def _forget_all(session: Session, *, yes: bool) -> int:
+    with session.open_to_write() as store:
+        runs = [run_id for run_id, _ in store.data_keys()]
+        if runs and not yes and on_terminal(sys.stdin):
+            _ask(session, f"all {len(runs)} runs that have sealed something")
+        for run_id in runs:
+            lease = store.acquire(run_id, owner_here(), _LEASE_MS)
+            try:
+                forget_run(store, run_id)
+            finally:
+                store.release(lease)
+    if session.as_json:
+        session.json({"forgotten": runs})
+    else:
+        session.out.pairs([("runs", str(len(runs))), ("keys", "deleted")])
+    return Exit.OK
+
+
+def _ask(session: Session, whose: str) -> None:
+    text = f"The secrets of {whose} cannot be opened any more after this. Delete the key? [y/N] "
     session.out.line((text, "bold red"), err=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise Cancelled("nothing was deleted")

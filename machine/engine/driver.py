@@ -25,7 +25,7 @@ from machine.engine.ending import Ending, behind
 from machine.engine.handlers import Doorkeeper, Refuse
 from machine.engine.left_behind import Leftovers
 from machine.engine.log import TimedOut
-from machine.engine.opening import begin
+from machine.engine.opening import begin, going_on
 from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
@@ -108,8 +108,7 @@ class Run:
     beside: anyio.CancelScope | None = None
     """What states that run side by side are in."""
     _whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
-    """In a replay, which ends with the first attempt that is cut, the scope of them all: one for each costs more
-    than anything else that a step needs."""
+    """In a replay, which ends with the first attempt that is cut, the scope of them all: one for each is dear."""
     abreast: int = attrs.field(init=False)
     """How many states the run has in hand at a time; what each of them does is the same however many."""
     _patient_until: float = attrs.field(default=-math.inf, init=False)
@@ -192,10 +191,13 @@ class Run:
             case ResumeRun():
                 await self._emit(RunResumed("operator"))
             case ChangePlan(plan_id, suspended):
-                await self._change_plan(plan_id, suspended=suspended)
+                payloads = Payloads()
+                payloads.add(ArtifactKind.PLAN, self.graph.shape_bytes)
+                goes_on = RunResumed("plan_change", plan_id)
+                await self.log.emit(going_on(PlanWait(plan_id), goes_on, suspended=suspended), payloads)
             case LoseSecrets(suspended):
-                events: list[Event] = [] if suspended else [RunSuspended((SecretWait(),))]
-                await self.log.emit([*events, RunResumed("secrets_lost", secrets_lost=True)])
+                goes_on = RunResumed("secrets_lost", secrets_lost=True)
+                await self.log.emit(going_on(SecretWait(), goes_on, suspended=suspended))
             case CompleteRun(status, final_snapshot_id, error):
                 await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
 
@@ -211,12 +213,6 @@ class Run:
         self, event: Event, payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         await self.log.emit([event], payloads, info)
-
-    async def _change_plan(self, plan_id: str, *, suspended: bool) -> None:
-        payloads = Payloads()
-        payloads.add(ArtifactKind.PLAN, self.graph.shape_bytes)
-        events: list[Event] = [] if suspended else [RunSuspended((PlanWait(plan_id),))]
-        await self.log.emit([*events, RunResumed("plan_change", plan_id)], payloads)
 
     def _base(self, state_id: str, snapshot_id: str) -> Snapshot:
         """Return the context that an attempt of a state begins on."""

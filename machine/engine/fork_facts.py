@@ -14,7 +14,7 @@ from machine.events import Entry, FactRecorded, FactValue
 from machine.io.files import FileContent
 from machine.io.outcome import add_answer, response_of, stored_answer
 from machine.io.scope import Payloads
-from machine.kernel.history import SECRET_PAYLOAD
+from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.snapshot import Load
 from machine.secrets.knowing import OfAttempt
 from machine.secrets.run_secrets import SECRET

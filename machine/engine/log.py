@@ -59,7 +59,7 @@ class LiveLog:
     """A run's log while it is driven. `on_entry` is called with every entry, after it was folded.
 
     `vault` looks through what is written, in format 1; `lost` are the keys of facts whose true values its driver
-    cannot open. `behind` lets a thread commit facts while the run goes on, and with `boundaries` everything else too.
+    cannot open. `behind` lets a thread commit facts while the run goes on, with `boundaries` everything else too.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class LiveLog:
 
     def outside(self, graph: Graph) -> Outside:
         """Return the plan that was given, and whether somebody has cancelled the run."""
-        lost = bool(self._lost_keys - self.history.lost)
+        lost = bool(self._lost_keys - self.history.sealed.lost)
         return Outside(graph, self._control.cancelling, secrets_lost=lost)
 
     def carry(self, decision: EnterState) -> bool:
@@ -252,7 +252,7 @@ class LiveLog:
 
     def seal(self, key: str) -> bytes | None:
         """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
-        artifact_id = self.history.sealed.get(key)
+        artifact_id = self.history.sealed.payloads.get(key)
         if artifact_id is None:
             return None
         with self._pending:

@@ -13,7 +13,7 @@ from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target
 from machine.engine.driven import DrivenLog, Opening
 from machine.engine.provenance import provenance
 from machine.errors import CanonicalError, Code, ConfigError, UsageError
-from machine.events import ArtifactKind, RunStarted
+from machine.events import ArtifactKind, Event, RunResumed, RunStarted, RunSuspended, Wait
 from machine.ids import STANDARD_TAGS, ContextKey, OpId
 from machine.io.scope import Payloads
 from machine.io.undeclared import behind_io
@@ -21,7 +21,7 @@ from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
 from machine.secrets.run_secrets import refuse_in_input
 
-__all__ = ["begin", "check_skip_tags", "opening_for", "opening_of"]
+__all__ = ["begin", "check_skip_tags", "going_on", "opening_for", "opening_of"]
 
 
 def check_skip_tags(graph: Graph, config: RunConfig) -> None:
@@ -80,6 +80,11 @@ def opening_for(
 
 def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:
     return {str(ContextKey(key)): canonical.encode(value) for key, value in params.items()}
+
+
+def going_on(wait: Wait, resumed: RunResumed, *, suspended: bool) -> list[Event]:
+    """Return the events by which a run goes on otherwise than so far; `suspended` where it waits already."""
+    return [resumed] if suspended else [RunSuspended((wait,)), resumed]
 
 
 async def begin(log: DrivenLog, graph: Graph, opening: Opening, at_a_time: int | None) -> Snapshot:

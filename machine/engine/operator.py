@@ -125,8 +125,7 @@ async def _cancel_here(store: Store, run_id: str) -> RunResult:
     with Keeper(store, run_id) as keeper:
         await end_left(run_id)
         history, chain = reading.folded(store, run_id)
-        secrets = secrets_of(store, run_id, _manifest(store, history))
-        log = _log(store, keeper, history, chain, secrets)
+        log = _log(store, keeper, history, chain, None)
         while True:
             match cancelled(history):
                 case RecoverOrphan(state_id):
@@ -144,7 +143,7 @@ def _manifest(store: Store, history: History) -> RunManifest:
     return reading.manifest_of(store, history.started)
 
 
-def _log(store: Store, keeper: Keeper, history: History, chain: bytes, secrets: OfRun) -> LiveLog:
+def _log(store: Store, keeper: Keeper, history: History, chain: bytes, secrets: OfRun | None) -> LiveLog:
     return LiveLog(
         store,
         keeper.run_id,
@@ -152,7 +151,7 @@ def _log(store: Store, keeper: Keeper, history: History, chain: bytes, secrets: 
         chain=chain,
         behind=False,
         boundaries=False,
-        vault=looks_through(secrets),
+        vault=None if secrets is None else looks_through(secrets),
         lease=keeper.lease,
         on_entry=Reporter().entry,
     )

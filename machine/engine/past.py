@@ -35,7 +35,8 @@ from machine.failures import orphaned
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.call import Call, path_key
 from machine.kernel.decisions import EnterState
-from machine.kernel.history import SECRET_PAYLOAD, History
+from machine.kernel.history import History
+from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.secrets.handles.handle import has_handle, stripped
 
 __all__ = ["SHARED_PAST_ID", "Segment", "SharedPast", "shared_past_id"]

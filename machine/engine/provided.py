@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Final, Self
 
 import attrs
@@ -58,12 +59,19 @@ class Provided:
         }
         return {name: text for name, text in found.items() if text}
 
-    def check(self, first: Entry, history: History, load: Callable[[str], bytes], action: str) -> None:
+    def check(
+        self,
+        first: Entry,
+        history: History,
+        load: Callable[[str], bytes],
+        action: str,
+        lost: AbstractSet[str] = frozenset(),
+    ) -> None:
         """Refuse to go on with a run that was given what is not there now: it would fail for good.
 
         `first` is its first entry; a run of an earlier version does not name its transports, only those that its
-        facts and effects came through. `action` is the function to call. Raises `UsageError` (`transport_missing`,
-        `catalogue_missing`, `secret_not_set`).
+        facts and effects came through. `action` is the function to call, `lost` are the keys of facts that cannot
+        be opened. Raises `UsageError` (`transport_missing`, `catalogue_missing`, `secret_not_set`).
         """
         if missing := self._missing_transports(first, history):
             names = ", ".join(missing)
@@ -85,7 +93,7 @@ class Provided:
                 hint="give that catalogue to the plan, Plan(..., catalogue=...), or to this call, "
                 f"{action}(..., catalogue=...)",
             )
-        if SECRET not in self.transports and (unset := _unset_secrets(history, load)):
+        if SECRET not in self.transports and (unset := _unset_secrets(history, load, lost)):
             raise UsageError(
                 f"run {history.run_id} has read the secret{'s' * (len(unset) > 1)} {', '.join(unset)} "
                 "in a state that has not ended, and this process has no such environment variable",
@@ -147,14 +155,15 @@ def _namespaces(history: History) -> Iterable[str]:
     return (facts | sent) - {VALUE_NAMESPACE}
 
 
-def _unset_secrets(history: History, load: Callable[[str], bytes]) -> list[str]:
+def _unset_secrets(history: History, load: Callable[[str], bytes], lost: AbstractSet[str]) -> list[str]:
     """Return the secrets that states which have not ended have read from the environment and that it lacks now."""
+    kept = history.sealed.payloads.keys() - history.sealed.lost - lost  # those whose value is beside them
     names = {
         str(canonical.decode(load(fact.request_digest))["name"])
         for fact in history.facts.values()
         if fact.namespace == SECRET
         and isinstance(fact.outcome, FactValue)
-        and fact.key not in history.sealed  # whose value is kept beside it
+        and fact.key not in kept
         and not history.states[fact.state_id].status.settled
     }
     return sorted(name for name in names if not os.environ.get(name))

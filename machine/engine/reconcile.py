@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from machine import canonical
 from machine.engine.handlers import Doorkeeper
-from machine.io.outcome import UncertainEffect, namespace_of, told
+from machine.io.outcome import UncertainEffect, namespace_of, sent_key, told
 from machine.io.provider import IoProvider
 from machine.io.scope import AttemptScope
 from machine.kernel.context import Context
@@ -26,7 +26,7 @@ async def reconcile(
     for intent in log.history.uncertain_of(scope.state.id):
         request = canonical.decode_stored(intent.request_digest, log.load(intent.request_digest))
         effect = UncertainEffect(
-            intent.key, namespace_of(intent), request, intent.idempotency_key, intent.attempt
+            intent.key, namespace_of(intent), request, sent_key(intent, request), intent.attempt
         )
         scope.reads_only = True
         try:

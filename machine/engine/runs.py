@@ -224,28 +224,40 @@ async def resume(
 async def _resumed(
     graph: Graph, store: Store, run_id: str, watched: Watched, *, allow_plan_change: bool
 ) -> RunResult:
-    def read() -> tuple[History, bytes, SharedPast | None]:
+    def read() -> tuple[History, bytes, SharedPast | None, frozenset[str]]:
         history, chain = reading.folded(store, run_id)
+        lost: frozenset[str] = frozenset()
         past = None if history.final else past_of(store, run_id)
         if past is None or past.goes_on_with != graph.plan_id:  # else it was checked when the run was forked
             check_plan(store, graph, history, allow_change=allow_plan_change)
         asks = any(isinstance(wait, EffectWait) for wait in history.unanswered)
         if not history.final and not asks:  # then nothing is run
             first, _ = reading.first_entry(store, run_id)
-            watched.provided.check(first, history, store.get, "resume")
-        return history, chain, past
+            lost = lost_secrets(history, secrets, store.get)
+            watched.provided.check(first, history, store.get, "resume", lost)
+        return history, chain, past, lost
 
-    history, chain, past = read()
+    _, started = reading.first_entry(store, run_id)
+    manifest = reading.manifest_of(store, started)
+    secrets = secrets_of(store, run_id, manifest)
+    history, chain, past, lost = read()
     if history.final:
         return result_of(store, graph.order, history)
     with await keeper_of(store, run_id, watched.lease_ms, watched.reporter.leased) as keeper:
         if store.head_seq(run_id) != history.head_seq:  # its last driver has only just stopped
-            history, chain, past = read()
+            history, chain, past, lost = read()
         await end_left(run_id)
-        assert history.started is not None
-        manifest = reading.manifest_of(store, history.started)
         return await drive(
-            graph, store, keeper, watched, manifest=manifest, history=history, chain=chain, past=past
+            graph,
+            store,
+            keeper,
+            watched,
+            manifest=manifest,
+            history=history,
+            chain=chain,
+            past=past,
+            secrets=secrets,
+            lost=lost,
         )
 
 
@@ -281,11 +293,13 @@ async def drive(
     past: SharedPast | None = None,
     begin: Callable[[LiveLog], None] | None = None,
     secrets: OfRun | None = None,
+    lost: frozenset[str] = frozenset(),
 ) -> RunResult:
     """Drive a run from where its history ends to its end, or to where it waits, and return how it stands.
 
     `past` is what a fork has still to go through; `begin` puts what it shares for certain into its empty log,
-    and `secrets` is what it knows already.
+    `secrets` is what it knows
+    already, and `lost` are the keys of facts that it cannot open.
     """
     if history.final:
         return result_of(store, graph.order, history)
@@ -300,7 +314,7 @@ async def drive(
         # at a boundary the run commits by itself, a completion and the next entry together
         "boundaries": config.durability is Durability.EFFECTS,
         "vault": looks_through(secrets),
-        "lost": lost_secrets(history, secrets, store.get),
+        "lost": lost,
         "lease": keeper.lease,
         "control": keeper.control,
         "on_entry": watched.reporter.entry,

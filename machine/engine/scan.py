@@ -1,98 +1,194 @@
-"""Looking for secrets in what is stored already: a run with everything it names, or the bytes of a file."""
+"""Looking for secrets in what is stored already: a run with everything it names, or a file.
+
+By rules alone: nothing here has the key of a store, and what was sealed is not opened.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import IO, Final, TypeAlias
 
 import attrs
 
 from machine import canonical
 from machine.engine import reading
 from machine.engine.checking import LogCheck
-from machine.errors import CodecError
-from machine.kernel.snapshot import Snapshot
-from machine.secrets.handles.find import Found, found
-from machine.secrets.handles.rules import Rules, rules_of
-from machine.secrets.policy import SecretPolicy
+from machine.engine.scan_file import Leak, in_file
+from machine.errors import CodecError, ConfigError
+from machine.events import ArtifactKind
+from machine.secrets.find import Found, found
+from machine.secrets.policy import SecretPolicy, compiled
+from machine.secrets.rules import rules_of
 from machine.stores.base import Store
 
-__all__ = ["Leak", "scan", "scan_bytes"]
+__all__ = ["Leak", "Seen", "leaks_in_file", "leaks_in_run", "scan", "scan_bytes"]
+
+Seen: TypeAlias = dict[SecretPolicy, set[str]]
+"""The artifacts that have been looked at, by the policy that said what is secret."""
 
 _ARTIFACT: Final = re.compile(rb'"([0-9a-f]{64})"')
+_ENV: Final = "env"
 
+_OWN_NAMES: Final = ("key", "idempotency_key", "invocation_key")
+"""Names of fields of the log that say nothing of their values."""
 
-@attrs.frozen
-class Leak:
-    """What looks like a secret: where it stands and by which rule, never the value; `length` is in characters."""
-
-    where: str
-    path: str
-    rule: str
-    length: int
+_OWN_KINDS: Final = frozenset(
+    {ArtifactKind.MANIFEST, ArtifactKind.PLAN, ArtifactKind.PROVENANCE, ArtifactKind.SHARED_PAST}
+)
+_LEADING: Final = _OWN_KINDS | {ArtifactKind.CONTEXT_SNAPSHOT}
+"""Kinds of artifacts that name others; what a user stores may only look as if it did."""
 
 
 def scan(run_id: str, *, store: Store, policy: SecretPolicy | None = None) -> list[Leak]:
     """Return what looks like a secret in a run: its events and every artifact they lead to.
 
-    `policy` is that of the run's own configuration unless given. Raises `NotFound`, `LogError` or `Corruption`.
+    `policy` is that of the run's own configuration unless given; its patterns of an older syntax are passed over.
+    Raises `NotFound`, `LogError` or `Corruption`.
     """
-    _, started = reading.first_entry(store, run_id)
-    if policy is None:
-        policy = reading.manifest_of(store, started).run_config.secrets
-    rules = rules_of(policy)
-    leaks: list[Leak] = []
-    named: list[str] = []
-    for entry, stored in reading.checked(store, run_id, LogCheck(store.get)):
-        leaks += _leaks(rules, f"event {entry.seq}", canonical.decode(stored.data))
-        named += _named_in(stored.data)
-        snapshot_id = getattr(
-            entry.event, "context_snapshot_id", getattr(entry.event, "initial_snapshot_id", None)
-        )
-        if snapshot_id is not None:  # apart from its artifacts: a value and its key are in two of them
-            leaks += _leaks(rules, "context", Snapshot.open(snapshot_id, store.get).to_dict())
-    leaks = list(dict.fromkeys(leaks))
-    seen: set[str] = set()
-    while named:
-        artifact_id = named.pop(0)
-        if artifact_id in seen or not store.exists(artifact_id):
-            continue
-        seen.add(artifact_id)
-        data = store.get(artifact_id)
-        where = f"{store.kind(artifact_id)} {artifact_id[:12]}"
-        try:
-            leaks += _leaks(rules, where, canonical.decode(data))
-        except CodecError:
-            leaks += (attrs.evolve(leak, where=where) for leak in scan_bytes(data, policy=policy))
-        named += _named_in(data)
-    return leaks
+    return list(dict.fromkeys(leaks_in_run(run_id, store=store, policy=policy)))
 
 
 def scan_bytes(data: bytes, *, policy: SecretPolicy | None = None) -> list[Leak]:
-    """Return what looks like a secret in the bytes of a file, line by line; the path is the offset in bytes."""
-    rules = rules_of(policy or SecretPolicy())
-    leaks: list[Leak] = []
-    start = 0
-    for line in data.split(b"\n"):
-        if rules.may_hold(line):
-            text = line.decode("latin-1")  # a character is a byte
-            leaks += (
-                Leak("file", f"offset {start + item.at}", item.rule, item.length)
-                for item in _secrets(rules, text)
+    """Return what looks like a secret in the bytes of a file; the path is the offset in bytes."""
+    return list(leaks_in_file(io.BytesIO(data), policy=policy))
+
+
+def leaks_in_file(
+    file: IO[bytes], *, policy: SecretPolicy | None = None, step: Callable[[int], object] = int
+) -> Iterator[Leak]:
+    """Yield what looks like a secret in a file, of which a piece is in memory; the path is the offset in bytes.
+
+    `step` is told of bytes that have been looked at.
+    """
+    return in_file(file, rules_of(policy or SecretPolicy()), step)
+
+
+def leaks_in_run(
+    run_id: str,
+    *,
+    store: Store,
+    policy: SecretPolicy | None = None,
+    seen: Seen | None = None,
+    step: Callable[[int], object] = int,
+) -> Iterator[Leak]:
+    """Yield what looks like a secret in a run, as `scan` does, with one artifact in memory.
+
+    What is in `seen` is passed over, and it grows. `step` is told of events that have been looked at.
+    """
+    _, started = reading.first_entry(store, run_id)
+    if policy is None:
+        policy = _of_today(reading.manifest_of(store, started).run_config.secrets)
+    run = _Run(store, policy, {} if seen is None else seen)
+    for entry, stored in reading.checked(store, run_id, LogCheck(store.get)):
+        yield from run.event(entry.seq, stored.data)
+        step(1)
+    yield from run.artifacts()
+
+
+class _Run:
+    """One pass over a run."""
+
+    def __init__(self, store: Store, policy: SecretPolicy, seen: Seen) -> None:
+        self.store = store
+        self.rules = rules_of(policy)
+        self.own_rules = rules_of(attrs.evolve(policy, allow=(*policy.allow, *_OWN_NAMES)))
+        self.seen = seen.setdefault(policy, set())
+        self.named: list[str] = []
+        self.calls: dict[str, set[tuple[str, str | None]]] = {}
+        """By the id of a request or a response: namespaces and, for a variable's value, the id of the request."""
+
+    def event(self, seq: int, data: bytes) -> Iterator[Leak]:
+        """Yield what is in an event, and note the artifacts that it names."""
+        yield from _leaks(f"event {seq}", found(self.own_rules, data))
+        self._follow(data)
+        event = canonical.decode(data)["event"]
+        if event["type"] == "fact_recorded":
+            namespace, request = event["namespace"], event["request_digest"]
+            self.calls.setdefault(request, set()).add((namespace, None))
+            if payload := event["outcome"].get("payload_id"):
+                asked = request if namespace == _ENV else None
+                self.calls.setdefault(payload, set()).add((namespace, asked))
+
+    def artifacts(self) -> Iterator[Leak]:
+        """Yield what is in the artifacts that were noted, and in those that they name."""
+        while self.named:
+            artifact_id = self.named.pop()
+            if artifact_id in self.seen or not self.store.exists(artifact_id):
+                continue
+            self.seen.add(artifact_id)
+            kind = self.store.kind(artifact_id)
+            if kind not in {
+                ArtifactKind.SECRET_PAYLOAD,
+                ArtifactKind.CONTEXT_VALUE,
+            }:  # which is looked at with its key
+                yield from self._artifact(artifact_id, kind, self.store.get(artifact_id))
+
+    def _follow(self, data: bytes) -> None:
+        self.named += (match[1].decode() for match in _ARTIFACT.finditer(data))
+
+    def _artifact(self, artifact_id: str, kind: str, data: bytes) -> Iterator[Leak]:
+        if kind in _LEADING:
+            self._follow(data)
+        where = f"{kind} {artifact_id[:12]}"
+        try:
+            if kind == ArtifactKind.CONTEXT_SNAPSHOT:
+                yield from self._context(data)
+            else:
+                yield from _leaks(where, self._found(artifact_id, kind, data))
+        except (CodecError, UnicodeDecodeError):  # bytes of a user's own kind
+            for leak in in_file(io.BytesIO(data), self.rules, int):
+                yield attrs.evolve(leak, where=where)
+
+    def _found(self, artifact_id: str, kind: str, data: bytes) -> list[Found]:
+        if kind == ArtifactKind.MANIFEST:
+            data = _without_policy(data)
+        if kind in _OWN_KINDS:
+            return found(self.own_rules, data)
+        is_request = kind == ArtifactKind.FACT_REQUEST
+        return [
+            one
+            for namespace, asked in sorted(self.calls.get(artifact_id, {("", None)}), key=str)
+            for one in found(
+                self.rules, data, namespace=namespace, request=is_request, under=self._variable(asked)
             )
-        start += len(line) + 1
-    return leaks
+        ]
+
+    def _variable(self, request: str | None) -> str | None:
+        """Return the name of the variable that was asked for."""
+        if request is None or not self.store.exists(request):
+            return None
+        name = canonical.decode_stored(request, self.store.get(request)).get("name")
+        return name if isinstance(name, str) else None
+
+    def _context(self, data: bytes) -> Iterator[Leak]:
+        """Yield what is in a node of a context: a value and its key are in two artifacts."""
+        for key, held in canonical.decode(data).get("entries", {}).items():
+            value = self.store.get(held["ref"]) if "ref" in held else canonical.encode(held["value"])
+            yield from _leaks("context", found(self.rules, b"{%b:%b}" % (canonical.encode(key), value)))
 
 
-def _leaks(rules: Rules, where: str, value: Any) -> Iterator[Leak]:
-    for item in _secrets(rules, value):
-        yield Leak(where, item.path, item.rule, item.length)
+def _of_today(policy: SecretPolicy) -> SecretPolicy:
+    """Return the policy of a run without the patterns that are of the syntax of another day."""
+    patterns = []
+    for pattern in policy.patterns:
+        with contextlib.suppress(ConfigError):
+            compiled(pattern)
+            patterns.append(pattern)
+    if len(patterns) == len(policy.patterns):
+        return policy
+    fields = {field.name: getattr(policy, field.name) for field in attrs.fields(SecretPolicy)}
+    return SecretPolicy(**{**fields, "patterns": patterns})
 
 
-def _secrets(rules: Rules, value: Any) -> list[Found]:
-    return [item for item in found(rules, value) if not item.handle]
+def _without_policy(manifest: bytes) -> bytes:
+    """Return a manifest without what it says of secrets: names, patterns and paths."""
+    value = canonical.decode(manifest)
+    config = {name: field for name, field in value["run_config"].items() if name != "secrets"}
+    return canonical.encode({**value, "run_config": config})
 
 
-def _named_in(data: bytes) -> list[str]:
-    return [match[1].decode() for match in _ARTIFACT.finditer(data)]
+def _leaks(where: str, items: list[Found]) -> Iterator[Leak]:
+    return (Leak(where, one.path, one.rule, one.length, one.at) for one in items)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from machine import canonical
 from machine.config import IoMode
-from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey
+from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey, SecretKeyError
 from machine.events import FactError, FactRecorded, FactValue
 from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
@@ -20,12 +18,11 @@ from machine.io.clock import SLEEP
 from machine.io.outcome import add_answer
 from machine.io.provider import IoProvider
 from machine.io.scope import Payloads
-from machine.io.secret import answered, given, sendable
-from machine.io.sensitive import parts, sensitive
+from machine.io.secret import answered, given, naming, sendable
 from machine.io.transport import Transport
 from machine.io.wire import field
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.kernel.history import REQUEST_MAC
+from machine.kernel.sealed_facts import REQUEST_MAC
 from machine.secrets.stored import Asked
 
 __all__ = ["LiveIo"]
@@ -84,10 +81,10 @@ class LiveIo(IoProvider):
                 if call.namespace == SLEEP:
                     response = await self._slept(transport, call, request)
                 else:
-                    with naming(call):
+                    with naming(scope, call):
                         response = await transport.perform(call.namespace, request)
                 answer = answered(scope, self._draft(call), request, response)
-            except IoError:
+            except (IoError, SecretKeyError):
                 raise
             except CanonicalError as exc:
                 raise IoOther(f"the transport of {call.namespace} answered with no JSON: {exc}") from exc
@@ -153,19 +150,6 @@ class LiveIo(IoProvider):
         fact = self._fact_of(call, outcome)
         await self._scope.log.emit([fact], payloads, info_of(call, info))
         return fact
-
-
-@contextmanager
-def naming(call: Call) -> Iterator[None]:
-    """Say meanwhile which parts of a request hold a secret, to whoever performs it."""
-    if call.namespace != "http" or call.data == call.raw:
-        yield
-        return
-    token = sensitive.set(parts(canonical.decode(call.raw), canonical.decode(call.data)))
-    try:
-        yield
-    finally:
-        sensitive.reset(token)
 
 
 def info_of(call: Call, info: Mapping[str, str] | None = None) -> Mapping[str, str] | None:

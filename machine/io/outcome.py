@@ -15,7 +15,7 @@ from machine import canonical
 from machine.errors import CanonicalError, Code, IoError, IoOther, UsageError
 from machine.events import ArtifactKind, EffectIntended, FactError, FactRecorded, FactValue
 from machine.failures import describe
-from machine.io.exec import ExecResult
+from machine.io.exec import KEY_VARIABLE, ExecResult
 from machine.io.http_message import HttpResponse
 from machine.io.scope import Payloads
 from machine.io.wire import pack
@@ -24,9 +24,11 @@ from machine.secrets.handles.vault import Vault
 from machine.secrets.knowing import OfAttempt
 from machine.secrets.stored import Answer
 
-__all__ = ["Happened", "NotDone", "UncertainEffect", "response_of", "told"]
+__all__ = ["Happened", "NotDone", "UncertainEffect", "response_of", "sent_key", "told"]
 
 _OK: Final = 200  # RFC 9110 section 15.3.1
+_OWN_KEYS: Final = {"http": ("headers", "idempotency-key"), "exec": ("env", KEY_VARIABLE)}
+"""By namespace, where in a request a call may bring a key of its own, which is sent in place of the state's."""
 
 
 @attrs.frozen
@@ -107,6 +109,13 @@ def add_answer(payloads: Payloads, answer: Answer) -> str:
     if answer.seal is not None:
         payloads.add(ArtifactKind.SECRET_PAYLOAD, answer.seal)
     return payloads.add(ArtifactKind.FACT_PAYLOAD, answer.data)
+
+
+def sent_key(intent: EffectIntended, request: Any) -> str:
+    """Return the idempotency key that an effect was sent with: its call's own, or that of its state."""
+    part, name = _OWN_KEYS.get(namespace_of(intent), ("", ""))
+    own = (request.get(part) or {}).get(name) if part else None
+    return own if isinstance(own, str) else intent.idempotency_key
 
 
 def namespace_of(intent: EffectIntended) -> str:

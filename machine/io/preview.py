@@ -72,7 +72,7 @@ class PreviewLog:
 
     def seal(self, key: str) -> bytes | None:
         """Return nothing: a preview opens nothing."""
-        return b"" if key in self.history.sealed else None
+        return b"" if key in self.history.sealed.payloads else None
 
     def end(self, effect: Call | None, reason: str = "") -> NoReturn:
         """End the preview. The first end counts, whatever the handler makes of it."""

@@ -23,13 +23,13 @@ from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
 from machine.io.call import Call, path_key
+from machine.io.earlier import earlier_answer, lost_answer
 from machine.io.hand_out import Flight, HandOut
 from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, is_namespace
-from machine.io.sensitive import Sensitive, by_name, parts
+from machine.io.sensitive import Sensitive, parts
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.kernel.reuse import answers, sent_alike
 from machine.plan import SideEffects
 from machine.secrets.run_secrets import SECRET, AttemptSecrets
 from machine.secrets.stored import Asked
@@ -202,7 +202,7 @@ class IoProvider(ABC):
         return value
 
     async def secret(self, name: str) -> str:
-        """Read a secret by name (an environment variable) and return its value, a string whose `repr` does not show it.
+        """Read a secret by name (an environment variable) and return its value; its `repr` does not show it.
 
         What is stored has a placeholder for it, which is also what a replay without the key of the store is given.
         Raises `IoOther` (`secret_not_set`) when there is none.
@@ -222,8 +222,8 @@ class IoProvider(ABC):
         """Return the parts of a request of a client that hold a secret."""
         vault = self._scope.vault
         if isinstance(vault, AttemptSecrets):
-            return parts(message, vault.stored("http", canonical.encode(message)))
-        return by_name(message)
+            return parts(vault.stored("http", canonical.encode(message)), vault.run.stand_ins.values())
+        return Sensitive()  # recordings of format 1 have what clients took along
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
@@ -340,8 +340,8 @@ class IoProvider(ABC):
             fact, own = facts.get(call.key), (scope.state.id, scope.attempt)
             if fact is None:
                 return None
-            if call.key in scope.log.history.lost:
-                return _lost(call) if call.effect else None
+            if call.key in scope.log.history.sealed.lost:
+                return lost_answer(call) if call.effect else None
             if not fact.outcome.final and (fact.may_repeat or (fact.state_id, fact.attempt) != own):
                 return None
             if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
@@ -357,22 +357,8 @@ class IoProvider(ABC):
         return self._earlier(call)
 
     def _earlier(self, call: Call) -> FactRecorded | IoOther | None:
-        """Return what an earlier attempt left as the answer to a call, an error for an effect not to be repeated."""
-        scope, history = self._scope, self._scope.log.history
-        earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
-        occurrence = int(call.key.rpartition("/")[2])
-        if call.mac is not None and isinstance(scope.vault, AttemptSecrets):
-            occurrence, ambiguous = scope.vault.occurrence(call.namespace, call.digest, call.mac)
-            alike = sent_alike(history, earlier, call.mac)
-            if call.effect and (ambiguous or (earlier and not alike)):
-                return _ambiguous(call)
-            earlier = alike
-        if occurrence >= len(earlier):
-            return None
-        fact = earlier[occurrence]
-        if fact.key not in history.lost:
-            return fact
-        return _lost(call) if call.effect else None
+        """Return what an earlier attempt left as the answer; an error for an effect not to be repeated."""
+        return earlier_answer(self._scope, call)
 
     def _result(self, fact: FactRecorded) -> IoResult:
         match fact.outcome:
@@ -410,20 +396,3 @@ class IoProvider(ABC):
         """Put the intent of an effect into the log, durable before the effect may leave the process."""
         await self._scope.log.emit([self._intent_of(call)], call.payloads())
         await self._scope.log.durable()
-
-
-def _lost(call: Call) -> IoOther:
-    return IoOther(
-        f"the answer of an effect of {call.namespace} held a secret that cannot be opened any more",
-        code=Code.SECRET_UNAVAILABLE,
-        hint="the effect was made and is not made again; start a new run, or fork this one before it",
-    )
-
-
-def _ambiguous(call: Call) -> IoOther:
-    return IoOther(
-        f"two effects of {call.namespace} in this state differ in their secrets only",
-        code=Code.AMBIGUOUS_SECRET,
-        hint="after a crash nobody could tell which was made: give each a fact_key, or read the secrets with "
-        "io.secret under names of their own",
-    )

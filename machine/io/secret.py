@@ -1,13 +1,15 @@
 """Secrets as calls that are recorded: by their names, with placeholders in what is stored.
 
-The transport here is the only place where a value is read. It must never answer anybody but `io.live`, which replaces
-the value before anything is recorded.
+The transport here is the only place where a value is read. It must never answer anybody but `io.live`, which
+replaces the value before anything is recorded.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from machine import canonical
@@ -16,14 +18,15 @@ from machine.events import FactRecorded, FactValue
 from machine.io.base_transport import BaseTransport
 from machine.io.call import Call
 from machine.io.scope import AttemptScope
+from machine.io.sensitive import parts, sensitive
 from machine.io.wire import checked_text, field, refusal
 from machine.secrets.handles.handle import MARK, Handle, handle_text
 from machine.secrets.handles.vault import Vault
-from machine.secrets.run_secrets import SECRET
+from machine.secrets.run_secrets import SECRET, AttemptSecrets
 from machine.secrets.secret import Secret
 from machine.secrets.stored import Answer
 
-__all__ = ["SecretTransport", "answered", "given", "secret_of", "secret_request", "sendable"]
+__all__ = ["SecretTransport", "answered", "given", "naming", "secret_of", "secret_request", "sendable"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -141,3 +144,18 @@ async def _read_again(scope: AttemptScope, vault: Vault, name: str, mac: str) ->
             vault.read(name, _checked(name, await transport.perform(SECRET, request)), mac)
             return True
     return False
+
+
+@contextmanager
+def naming(scope: AttemptScope, call: Call) -> Iterator[None]:
+    """Say meanwhile which parts of a request hold a secret, to whoever performs it."""
+    vault = scope.vault
+    stand_ins = vault.run.stand_ins.values() if isinstance(vault, AttemptSecrets) else ()
+    if call.namespace != "http" or (call.data == call.raw and not stand_ins):
+        yield
+        return
+    token = sensitive.set(parts(canonical.decode(call.data), stand_ins))
+    try:
+        yield
+    finally:
+        sensitive.reset(token)

@@ -5,16 +5,19 @@ Whoever performs a call says which parts they are (`sensitive`); a transport tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import attrs
 
+from machine import canonical
 from machine.errors import Code, Transport
 from machine.io.http_message import bare_url, public_url
 from machine.secrets.names import HEADERS
+from machine.secrets.placeholder import MARK, TEXT
+from machine.secrets.stand_ins import taken_out
 
 __all__ = ["Sensitive", "by_name", "origin_of", "parts", "refused_redirect", "sensitive"]
 
@@ -54,13 +57,27 @@ def by_name(request: Mapping[str, Any]) -> Sensitive:
     return Sensitive(HEADERS & request.get("headers", {}).keys())
 
 
-def parts(request: Mapping[str, Any], stored: Mapping[str, Any]) -> Sensitive:
-    """Return the parts of an `http` request that hold a secret: those that are stored otherwise."""
-    headers, kept = request.get("headers") or {}, stored.get("headers") or {}
+def parts(stored: Mapping[str, Any], stand_ins: Iterable[str] = ()) -> Sensitive:
+    """Return the parts of an `http` request that hold a secret: those that are stored with a placeholder.
+
+    So they are the same in a replay without the key, where a handler has placeholders to begin with. A stand-in is
+    stored as it is, and the secret takes its place in what is sent.
+    """
+    sent = taken_out(dict.fromkeys(stand_ins, ""), stored)
+
+    def holds(before: Any, after: Any) -> bool:
+        return before != after or _has_placeholder(before)
+
+    headers, sent_headers = stored.get("headers") or {}, sent.get("headers") or {}
     return Sensitive(
-        frozenset(name.lower() for name, value in headers.items() if kept.get(name) != value),
-        any(request.get(name) != stored.get(name) for name in ("body", "json")),
+        frozenset(name.lower() for name, value in headers.items() if holds(value, sent_headers[name])),
+        any(holds(stored.get(name), sent.get(name)) for name in ("body", "json")),
     )
+
+
+def _has_placeholder(value: Any) -> bool:
+    text = canonical.encode(value).decode()
+    return "secret" in text and (MARK in text or TEXT.search(text) is not None)
 
 
 def refused_redirect(method: str, url: str, to: str) -> Transport:

@@ -15,7 +15,7 @@ from machine.failures import describe
 from machine.io.call import Call
 from machine.io.live import LiveIo, info_of
 from machine.io.scope import AttemptScope, Payloads
-from machine.kernel.history import SECRET_PAYLOAD
+from machine.kernel.sealed_facts import SECRET_PAYLOAD
 
 __all__ = ["Past", "SharedIo"]
 

@@ -37,25 +37,18 @@ from machine.events import (
     Wait,
 )
 from machine.failure_info import read_causes, read_wait
+from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
 
 __all__ = [
     "COPIED",
-    "REQUEST_MAC",
-    "SECRET_PAYLOAD",
     "History",
     "OpenAttempt",
     "StateHistory",
     "StateStatus",
     "fold",
 ]
-
-SECRET_PAYLOAD: Final = "secret_payload_id"
-"""Where the info of a fact names the artifact of the true values that its payload has placeholders for."""
-
-REQUEST_MAC: Final = "request_mac"
-"""Where the info of a fact has the keyed hash of its request as it was sent, if that held a secret."""
 
 COPIED: Final = "copied"
 """Where the info of a cut attempt says that a fork copied it: it is its parent's driver that died."""
@@ -87,12 +80,7 @@ class History:
     facts: dict[str, FactRecorded] = attrs.field(factory=dict)
     successes: dict[tuple[str, str, str], list[FactRecorded]] = attrs.field(factory=dict)
     """Final outcomes in order, by state, namespace and request digest."""
-    sealed: dict[str, str] = attrs.field(factory=dict)
-    """The artifacts of the true values of facts that have any, by the key of the fact."""
-    request_macs: dict[str, str] = attrs.field(factory=dict)
-    """The keyed hashes of requests that held a secret, by the key of the fact."""
-    lost: set[str] = attrs.field(factory=set)
-    """The keys of facts whose true values a later driver could not open: they answer no call any more."""
+    sealed: SealedFacts = attrs.field(factory=SealedFacts)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # intended, without outcome, by key
     sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
     """The request digest of the first effect intended, by state, namespace and idempotency key."""
@@ -108,7 +96,7 @@ class History:
     error: ErrorInfo | None = None
     """Why the run failed, where it was no state that did."""
     in_seq: bool = True
-    """False for a recording whose attempts were put one after the other: then seqs have another order."""
+    """False for a recording whose attempts were put one after the other, so that seqs are out of order."""
     lanes: dict[str, bytes] = attrs.field(factory=dict)
 
     @property
@@ -186,9 +174,8 @@ class History:
         seq = entry.seq
         side_by_side = self.side_by_side
         if len(self.open) >= (side_by_side or 1) or event.state_id in self.open:
-            raise LogError(
-                seq, f"{event.state_id} begins while {self._open_one} is open", code=Code.LOG_ATTEMPT_OPEN
-            )
+            text = f"{event.state_id} begins while {self._open_one} is open"
+            raise LogError(seq, text, code=Code.LOG_ATTEMPT_OPEN)
         state = self.states.get(event.state_id)
         if state is not None and state.status.settled:
             raise LogError(
@@ -220,9 +207,8 @@ class History:
 
     def _close(self, seq: int, kind: str, state_id: str) -> StateHistory:
         if self.open.pop(state_id, None) is None:
-            raise LogError(
-                seq, f"{kind} of {state_id}, which has no open attempt", code=Code.LOG_NO_OPEN_ATTEMPT
-            )
+            text = f"{kind} of {state_id}, which has no open attempt"
+            raise LogError(seq, text, code=Code.LOG_NO_OPEN_ATTEMPT)
         return self.states[state_id]
 
     def _settle(self, entry: Entry, event: StateCompleted) -> None:
@@ -293,14 +279,14 @@ class History:
         before = self.facts.get(event.key)
         # a value is single-assignment for the run; an error only for its attempt, so that a retry may try again
         if before is not None and (
-            (before.outcome.final and event.key not in self.lost)
+            (before.outcome.final and event.key not in self.sealed.lost)
             or (
                 (before.state_id, before.attempt) == (event.state_id, event.attempt) and not before.may_repeat
             )
         ):
             raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
         self.facts[event.key] = event
-        self._note_secrets(entry, event.key)
+        self.sealed.note(entry, event.key)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
@@ -310,14 +296,6 @@ class History:
         # a call that was given up may have happened all the same
         if not event.given_up:
             self.uncertain.pop(event.key, None)
-
-    def _note_secrets(self, entry: Entry, key: str) -> None:
-        self.lost.discard(key)
-        for name, known in ((SECRET_PAYLOAD, self.sealed), (REQUEST_MAC, self.request_macs)):
-            if isinstance(text := entry.info.get(name), str):
-                known[key] = text
-            elif known:
-                known.pop(key, None)
 
     def _intend(self, entry: Entry, event: EffectIntended) -> None:
         seq = entry.seq
@@ -360,13 +338,12 @@ class History:
         seq = entry.seq
         said = SecretWait() if event.secrets_lost else PlanWait(event.plan_id or "")
         if [wait for wait in self.unanswered if wait != said]:
-            raise LogError(
-                seq, "the run goes on before it was told what it waits for", code=Code.LOG_SUSPENDED
-            )
+            text = "the run goes on before it was told what it waits for"
+            raise LogError(seq, text, code=Code.LOG_SUSPENDED)
         self._become(seq, RunStatus.RUNNING)
         self.waits = ()
         if event.secrets_lost:
-            self.lost |= self.sealed.keys()
+            self.sealed.lose()
         if event.plan_id is not None:
             self.plan_id, self.replanned = event.plan_id, True
             for state_id in self.stopped:  # another plan may have them follow others

@@ -36,7 +36,7 @@ def sent_alike(history: History, facts: Sequence[FactRecorded], mac: str) -> Seq
     Hashes of another key tell nothing: where all that there are could be of one request, they are taken to be.
     """
     key = mac.partition(":")[0]
-    macs = [history.request_macs.get(fact.key, "") for fact in facts]
+    macs = [history.sealed.macs.get(fact.key, "") for fact in facts]
     if not any(known.partition(":")[0] == key for known in macs):
         return facts if len(set(macs)) == 1 else ()
     return [fact for fact, known in zip(facts, macs, strict=True) if known == mac]

@@ -23,7 +23,7 @@ __all__ = ["asked", "graphs_of"]
 
 
 class Asked(NamedTuple):
-    """The plan that a run was to go on with, whether it was to end cancelled, and whether secrets were lost to it."""
+    """The plan that a run was to go on with, and whether it was to end cancelled, or had lost its secrets."""
 
     plan_id: str | None = None
     cancel: bool = False

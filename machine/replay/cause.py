@@ -19,11 +19,20 @@ __all__ = ["UNDECLARED", "explained"]
 UNDECLARED: Final = "what a handler does without io is in no recording, and a replay does not do it again"
 
 
-def explained(divergence: Divergence, graph: Graph, then: BuildProvenance | None) -> Divergence:
-    """Return a divergence with its likely cause. `then` is the build of the recording, None when it is not known.
+_NOT_OPENED: Final = (
+    "this replay has placeholders where secrets were, and the handler seems to compute from one (a signature, "
+    "a claim of a token, its length)"
+)
 
-    What a state is given has been compared by the time it diverges, so the walk back begins with its own code and
-    goes on to what ran before it.
+
+def explained(
+    divergence: Divergence, graph: Graph, then: BuildProvenance | None, *, placeholders: bool = False
+) -> Divergence:
+    """Return a divergence with its likely cause.
+
+    `then` is the build of the recording, None when it is not known; `placeholders` says that handlers were given
+    such in the places of secrets. What a state is given has been compared by the time it diverges, so the walk back
+    begins with its own code and goes on to what ran before it.
     """
     if divergence.kind is DivergenceKind.CORRUPT:
         cause, text = Cause.RECORDING_DAMAGED, "what is stored is not what was recorded; no code is to blame"
@@ -56,6 +65,8 @@ def explained(divergence: Divergence, graph: Graph, then: BuildProvenance | None
             cause_text=f"the code of {', '.join(upstream)}, which ran before it, has changed",
             code=[line for other in upstream for line in _lines(other, then, now)],
         )
+    if placeholders and not undeclared:
+        return attrs.evolve(divergence, cause=Cause.SECRETS_NOT_OPENED, cause_text=_NOT_OPENED)
     if undeclared:
         return attrs.evolve(divergence, cause=Cause.NOTHING_CHANGED, cause_text=UNDECLARED)
     text = (

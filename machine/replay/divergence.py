@@ -34,7 +34,7 @@ class DivergenceKind(StrEnum):
     PLAN_CHANGED = "plan_changed"
     CORRUPT = "corrupt"
     UNDECLARED_IO = "undeclared_io"
-    SECRET_NEEDED = "secret_needed"
+    SECRET_NEEDED = "secret_needed"  # noqa: S105 - the name of a kind
 
 
 class Cause(StrEnum):
@@ -46,6 +46,7 @@ class Cause(StrEnum):
     NOTHING_CHANGED = "nothing_changed"
     OUTSIDE_CHANGED = "outside_changed"
     STATES_RACED = "states_raced"
+    SECRETS_NOT_OPENED = "secrets_not_opened"
     RECORDING_DAMAGED = "recording_damaged"
     UNKNOWN = "unknown"
 

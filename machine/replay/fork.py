@@ -40,7 +40,8 @@ from machine.events import (
 from machine.ids import RunId
 from machine.io.scope import Payloads
 from machine.io.transport import Transports
-from machine.kernel.history import SECRET_PAYLOAD, History, fold
+from machine.kernel.history import History, fold
+from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.serial import one_after_another
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan

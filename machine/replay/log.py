@@ -206,7 +206,7 @@ class ReplayLog:
 
     def seal(self, key: str) -> bytes | None:
         """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
-        artifact_id = self.history.sealed.get(key)
+        artifact_id = self.history.sealed.payloads.get(key)
         return None if artifact_id is None else stored_seal(self._load, artifact_id)
 
     def fact(self, key: str) -> FactRecorded | None:

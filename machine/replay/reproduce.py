@@ -54,7 +54,7 @@ class ReplayResult:
     status: str
     divergence: Divergence | None = None
     secrets: str | None = None
-    """Whether the true values of its secrets were opened: `opened`, `placeholders`, `some_opened`, None without any."""
+    """Whether its secrets were opened: `opened`, `placeholders`, `some_opened`; None where it asked for none."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
@@ -191,7 +191,8 @@ async def replay_in(
             raise
         divergence = corrupt(exc, log.history.head_seq + 1)
     if divergence is not None:
-        divergence = explained(divergence, graph, built)
+        placeholders = isinstance(secrets, RunSecrets) and secrets.shown > 0
+        divergence = explained(divergence, graph, built, placeholders=placeholders)
     return ReplayResult(
         run_id=run_id,
         identical=divergence is None,

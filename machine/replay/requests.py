@@ -5,6 +5,7 @@ The hash in a handle needs a key that stays with the store, so a replay takes th
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Final
@@ -20,16 +21,8 @@ from machine.secrets.handles.handle import has_handle, macs, stripped, with_macs
 __all__ = ["RecordedRequests"]
 
 _NAME: Final = rb"[A-Za-z0-9_.-]{1,128}"
-_ANY_HANDLE: Final = re.compile(
-    rb'(?P<object>\{"\$secret":"' + _NAME + rb'","mac":"[0-9a-f]{32}"\})'
-    rb'|\{(?P<slashes>\\+)"\$secret(?P=slashes)":(?P=slashes)"' + _NAME + rb"(?P=slashes)\","
-    rb'(?P=slashes)"mac(?P=slashes)":(?P=slashes)"[0-9a-f]{32}(?P=slashes)"\}'
-    rb"|%7B%22%24secret%22%3A%22" + _NAME + rb"%22%2C%22mac%22%3A%22[0-9a-f]{32}%22%7D"
-)
-_ANY_PLACEHOLDER: Final = re.compile(
-    rb'(?P<object>\{"\$secret":"' + _NAME + rb'"(?:,"type":"[a-z]+")?\})|' + placeholder.TEXT.pattern.encode()
-)
 _EMPTY_QUERY: Final = re.compile(rb'("url":"[^"\\]*)\?(?=")')
+_QUOTE: Final = re.compile(rb'(?<!\\)"')
 _TEXT: Final = rb'(?:[^"\\]|\\.)*?'
 
 
@@ -76,8 +69,10 @@ class RecordedRequests:
 
     @staticmethod
     def same(recorded: bytes, now: bytes) -> bool:
-        """Say whether two events differ at most where the recorded one has the handle of a secret."""
-        return _has_secret(recorded) and _shape(recorded).fullmatch(now) is not None
+        """Say whether two events differ at most where the recorded one has a handle or a placeholder."""
+        if b"__secret_" in recorded:
+            return _fits(recorded, now)
+        return has_handle(recorded) and _shape(recorded).fullmatch(now) is not None
 
     def _add(self, fact: FactRecorded) -> None:
         known = self._digests.setdefault(fact.namespace, set())
@@ -127,20 +122,40 @@ class RecordedRequests:
         found = self._secret.setdefault(namespace, [])
         for digest in self._unread.pop(namespace, ()):
             data = self._load(digest)
-            if _has_secret(data):
+            if has_handle(data) and b'"mac' in data:
                 found.append(_Recorded(data, stripped(data), tuple(macs(data)), _shape(data)))
         return found
 
 
-def _has_secret(data: bytes) -> bool:
-    return has_handle(data) or b"__secret_" in data
+@functools.cache
+def _any_handle() -> re.Pattern[bytes]:
+    return re.compile(
+        rb'(?P<object>\{"\$secret":"' + _NAME + rb'","mac":"[0-9a-f]{32}"\})'
+        rb'|\{(?P<slashes>\\+)"\$secret(?P=slashes)":(?P=slashes)"' + _NAME + rb"(?P=slashes)\","
+        rb'(?P=slashes)"mac(?P=slashes)":(?P=slashes)"[0-9a-f]{32}(?P=slashes)"\}'
+        rb"|%7B%22%24secret%22%3A%22" + _NAME + rb"%22%2C%22mac%22%3A%22[0-9a-f]{32}%22%7D"
+    )
 
 
 def _shape(data: bytes) -> re.Pattern[bytes]:
-    """Return a pattern of the request with any text where it holds a secret."""
+    """Return a pattern of the request with any text where it has a handle."""
     parts, at = [], 0
-    for found in (_ANY_PLACEHOLDER if b'"mac' not in data else _ANY_HANDLE).finditer(data):
+    for found in _any_handle().finditer(data):
         parts.append(re.escape(data[at : found.start()]))
         parts.append(rb'(?:"' + _TEXT + rb'"|' + re.escape(found[0]) + rb")" if found["object"] else _TEXT)
         at = found.end()
     return re.compile(b"".join((*parts, re.escape(data[at:]))), re.DOTALL)
+
+
+def _fits(recorded: bytes, now: bytes) -> bool:
+    """Say whether bytes are those recorded, with any text in the places of placeholders; in linear time."""
+    first, *parts = placeholder.TEXT.sub("\0", recorded.decode()).encode().split(b"\0")
+    if not parts or not now.startswith(first) or not now.endswith(parts[-1]):
+        return False
+    at, end = len(first), len(now) - len(parts[-1])
+    for part in parts[:-1]:
+        found = now.find(part, at, end)
+        if found < 0 or _QUOTE.search(now, at, found):
+            return False
+        at = found + len(part)
+    return at <= end and not _QUOTE.search(now, at, end)

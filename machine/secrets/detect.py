@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
-from urllib.parse import unquote_plus
 
-from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
+from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
+from machine.secrets.marks import MOST_FINDINGS, TooManyPlacesError
 from machine.secrets.names import Strength
-from machine.secrets.places import ROOT, Place
+from machine.secrets.places import Place
 from machine.secrets.rules import Rules
-from machine.secrets.running import running, urls
+from machine.secrets.running import Look, fields, look_at, running
 
-__all__ = ["Finding", "TooManyPlacesError", "findings"]
+__all__ = ["findings"]
 
 _DEEPEST: Final = 12
 """So many texts of JSON within each other are read; each has twice the backslashes of the one around it."""
@@ -25,22 +26,29 @@ _FIELD: Final = re.compile(r"([^=&]+)=([^&]*)")
 _PART: Final = re.compile(
     r"form-data;[^\r\n]{0,200}?name=\"([^\"\r\n]{1,100}+)\"[^\r\n]{0,300}+\r?\n(?:[^\r\n:]{1,60}+:[^\r\n]{0,300}+\r?\n){0,4}+\r?\n"
 )
-_OPTION: Final = re.compile(r"--?([A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
+_OPTION: Final = re.compile(r"(--?[A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
+_LOGIN: Final = re.compile(r"[^:]+:(?![0-9]+\Z)(.+)", re.DOTALL)
 
 
-def findings(rules: Rules, place: Place, text: str, *, request: bool, depth: int = 0) -> list[Finding]:
+def findings(
+    rules: Rules, place: Place, text: str, *, request: bool, depth: int = 0, look: Look | None = None
+) -> list[Finding]:
     """Return what is secret in the text at a place of a document, in order and without overlaps.
 
-    Raises `TooManyPlacesError` for a text that is to be sealed whole.
+    `look` is what the text around it may hold. Raises `TooManyPlacesError` for a text that is to be sealed whole.
     """
-    if not text or text in rules.stand_ins:
+    if not text or text in rules.stand_ins or place.is_allowed(rules):
         return []
     sure = place.strength is Strength.OWN
     if place.header and place.strength is not Strength.NONE:
         return list(_header(place.name, text, sure=sure))
     if decides(place.strength, text, alone=request):
         return [Finding(0, len(text), place.name, text, sure)]
-    return _apart(_in_text(rules, place, text, request=request, depth=depth), rules.stand_ins)
+    if look is None:
+        look = look_at(rules, text)
+    if place.argv or not look.nothing():
+        return _apart(_in_text(rules, place, text, look, request=request, depth=depth), rules.stand_ins)
+    return []
 
 
 def _header(name: str, text: str, *, sure: bool) -> Iterator[Finding]:
@@ -55,35 +63,31 @@ def _header(name: str, text: str, *, sure: bool) -> Iterator[Finding]:
         yield Finding(begin, len(text), name, text[begin:], sure)
 
 
-def _in_text(rules: Rules, place: Place, text: str, *, request: bool, depth: int) -> Iterator[Finding]:
+def _in_text(
+    rules: Rules, place: Place, text: str, look: Look, *, request: bool, depth: int
+) -> Iterator[Finding]:
     if text[0] in '{["' and depth < _DEEPEST and len(text) <= MOST_JSON:
         strings = strings_of(rules, text, request=request)
         if strings is not None:
             for string in strings:
-                inner = findings(rules, string.place, string.text, request=request, depth=depth + 1)
+                # what a string means may hold what its spelling with escapes does not
+                same = look if "\\" not in string.raw else None
+                inner = findings(
+                    rules, string.place, string.text, request=request, depth=depth + 1, look=same
+                )
                 yield from located(string, inner)
             return
+    if place.login and (login := _LOGIN.fullmatch(text)):
+        yield Finding(*login.span(1), "password", login[1])
     if place.argv and (option := _OPTION.fullmatch(text)):
         strength = rules.field(option[1])
         if decides(strength, option[2], alone=request):
             yield Finding(*option.span(2), option[1], option[2], strength is Strength.OWN)
-    if "=" in text and _FORM.fullmatch(text):
-        yield from _form(rules, text, request=request)
-    if "form-data" in text:
+    if look.parameters and look.names and _FORM.fullmatch(text):
+        yield from fields(_FIELD, rules.field, text, alone=request)
+    if look.names and "form-data" in text:
         yield from _multipart(rules, text, request=request)
-    if request and "=" in text and "://" in text[:12]:
-        yield from urls(rules, text, request=True)
-    yield from running(rules, text)
-
-
-def _form(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
-    for field in _FIELD.finditer(text):
-        name = unquote_plus(field[1])
-        strength = rules.field(name)
-        if strength is not Strength.NONE and field[2]:
-            value = unquote_plus(field[2])
-            if decides(strength, value, alone=request):
-                yield Finding(*field.span(2), name, value, strength is Strength.OWN)
+    yield from running(rules, text, look, request=request)
 
 
 def _multipart(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
@@ -101,8 +105,11 @@ def _multipart(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
 
 def _apart(found: Iterator[Finding], stand_ins: frozenset[str]) -> list[Finding]:
     """Return findings in order, without those that stand within another and those of stand-ins."""
+    several = list(islice(found, MOST_FINDINGS + 1))
+    if len(several) > MOST_FINDINGS:
+        raise TooManyPlacesError
     result: list[Finding] = []
-    for one in sorted(found, key=lambda one: (one.begin, -one.end)):
+    for one in sorted(several, key=lambda one: (one.begin, -one.end)):
         if one.value not in stand_ins and not (result and one.end <= result[-1].end):
             result.append(one)
     return result

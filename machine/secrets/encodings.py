@@ -15,6 +15,9 @@ __all__ = ["Forms", "forms_of", "is_plain"]
 SEARCHED_ANYWHERE: Final = 8
 """From this length a value is searched for in every form; a shorter one as it is, as a whole word."""
 
+_LEVELS: Final = 4
+"""So often within each other texts of JSON are looked through."""
+
 _WORD: Final = 16
 _LEAST: Final = 4
 _NO_SECRETS: Final = frozenset({"", "true", "false", "null", "none", "undefined", "nil", "nan"})
@@ -29,6 +32,10 @@ class Forms(NamedTuple):
     """What is in any base64 text that has the value, wherever it begins in it."""
     short: bool
     """True for a value that counts only as a whole word."""
+
+    def all(self) -> tuple[str, ...]:
+        """Return the forms of every kind."""
+        return self.texts + self.base64
 
 
 def is_plain(value: str) -> bool:
@@ -53,8 +60,10 @@ def forms_of(value: str) -> Forms:
 
 def _texts(value: str) -> tuple[str, ...]:
     escaped = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
-    twice = {json.dumps(text, ensure_ascii=False)[1:-1] for text in escaped}
-    forms = {value, *escaped, *twice, html.escape(value), html.escape(value, quote=False)}
+    forms = {value, html.escape(value), html.escape(value, quote=False)}
+    for _ in range(_LEVELS):
+        forms |= escaped
+        escaped = {json.dumps(text, ensure_ascii=False)[1:-1] for text in escaped}
     try:
         quoted = {
             quote(value, safe=""),
@@ -62,12 +71,17 @@ def _texts(value: str) -> tuple[str, ...]:
             quote_plus(value),
             quote(value, safe="/:@!$&'()*+,;=~"),
         }
-        forms |= quoted | {re.sub("%..", lambda found: found[0].lower(), text) for text in quoted}
+        forms |= quoted | {_small(text) for text in quoted}
         forms |= {quote(text, safe="") for text in quoted}
         forms.add(value.encode().decode("latin-1"))
     except UnicodeEncodeError:  # a lone surrogate has no bytes
         pass
     return tuple(sorted(forms, key=lambda text: (-len(text), text)))
+
+
+def _small(quoted: str) -> str:
+    """Return percent-encoded text with its hex digits in lower case."""
+    return re.sub("%..", lambda found: found[0].lower(), quoted)
 
 
 def _base64_forms(data: bytes) -> tuple[str, ...]:
@@ -76,6 +90,7 @@ def _base64_forms(data: bytes) -> tuple[str, ...]:
         encoded = base64.b64encode(bytes(before) + data).decode()
         # without the characters that hold bits of what stands before or after
         sure = encoded[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
-        forms[sure] = None
-        forms[sure.replace("+", "-").replace("/", "_")] = None
+        quoted = quote(sure, safe="")
+        spellings = (sure, sure.replace("+", "-").replace("/", "_"), quoted, _small(quoted))
+        forms |= dict.fromkeys(spellings)
     return tuple(forms)

@@ -9,11 +9,7 @@ from typing import Final, NamedTuple
 from machine.secrets.looks import looks_like_credential, looks_strong
 from machine.secrets.names import Strength
 
-__all__ = ["Finding", "TooManyPlacesError", "cookies", "decides"]
-
-
-class TooManyPlacesError(Exception):
-    """A text has so many places to look at that it is sealed whole."""
+__all__ = ["Finding", "cookies", "decides"]
 
 
 class Finding(NamedTuple):
@@ -33,7 +29,7 @@ def decides(strength: Strength, value: str, *, alone: bool) -> bool:
             return True
         case Strength.EXACT:
             return alone or looks_like_credential(value)
-        case Strength.SEVERAL:
+        case Strength.SEVERAL | Strength.LIKELY:
             return looks_like_credential(value)
         case Strength.WEAK:
             return looks_strong(value)

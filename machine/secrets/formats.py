@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -16,27 +17,34 @@ class Format(NamedTuple):
     """A shape; one of `needles` is in every text that has it, and group 1, where there is one, is the secret."""
 
     name: str
-    regex: re.Pattern[str]
+    regex: str
     needles: tuple[str, ...]
     check: Callable[[str], bool] | None = None
+    back: int = 0
+    """So many characters before the match belong to the credential."""
 
 
-# A match begins only where no character of its kind stands before it, and quantifiers are possessive: whatever
-# the text, each character is taken a bounded number of times.
-_APART: Final = r"(?<![A-Za-z0-9_-])"
+# A match begins with a literal, for which a text is searched quickly, and only where no character of its kind
+# stands before it; quantifiers are possessive: whatever the text, each character is taken a few times at most.
 
 
-def _format(name: str, regex: str, *needles: str, check: Callable[[str], bool] | None = None) -> Format:
-    return Format(name, re.compile(_APART + regex), needles, check)
+def _apart(prefix: str) -> str:
+    """Return an expression for a prefix that nothing joins from the left."""
+    return f"{re.escape(prefix)}(?<![A-Za-z0-9_-]{re.escape(prefix)})"
+
+
+def _format(name: str, prefix: str, tail: str, check: Callable[[str], bool] | None = None) -> Format:
+    return Format(name, _apart(prefix) + tail, (prefix,), check)
 
 
 def _prefixed(name: str, tail: str, *prefixes: str) -> Format:
-    either = "|".join(map(re.escape, prefixes))
-    return Format(name, re.compile(f"{_APART}(?:{either}){tail}"), prefixes)
+    return Format(name, f"(?:{'|'.join(map(_apart, prefixes))}){tail}", prefixes)
 
 
 _LONGEST_HEADER: Final = 4096
 _LEAST_ARMOUR: Final = 40
+_LEAST_CLOSED: Final = 12
+_LONGEST_TITLE: Final = 64
 
 
 def _is_jwt(text: str) -> bool:
@@ -53,7 +61,13 @@ def _is_jwt(text: str) -> bool:
 
 def _has_armour(text: str) -> bool:
     """Tell whether something stands between the lines that begin and end a key."""
-    return len(re.sub(r"-----[A-Z ]*-----|\\+[nr]|\s", "", text)) >= _LEAST_ARMOUR
+    least = _LEAST_CLOSED if "-----END " in text else _LEAST_ARMOUR
+    return len(re.sub(r"-----[A-Z ]*-----|\\+[nr]|[\s.]", "", text)) >= least
+
+
+def _is_armoured(text: str) -> bool:
+    """Tell whether base64 is that of a private key in its armour."""
+    return b"PRIVATE KEY" in base64.b64decode(text[: min(len(text) // 4 * 4, _LONGEST_TITLE)])
 
 
 def _has_digit(text: str) -> bool:
@@ -65,15 +79,14 @@ _ARMOUR: Final = r"(?:[A-Za-z0-9+/=\s\\:,.()@<>]|-(?!----))*+"
 FORMATS: Final = (
     Format(
         "private_key",
-        re.compile(
-            r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
-            rf"{_ARMOUR}(?:-----END [A-Z0-9 ]{{1,64}}+-----)?"
-        ),
+        r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
+        rf"{_ARMOUR}(?:-----END [A-Z0-9 ]{{1,64}}+-----)?",
         ("-----BEGIN ",),
         _has_armour,
     ),
-    _format("jwt", r"eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{2,}+\.[A-Za-z0-9_.-]*+", "eyJ", check=_is_jwt),
-    _format("aws_access_key_id", r"(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Za-z])", "AKIA", "ASIA"),
+    _format("private_key", "LS0tLS1CRUdJTi", r"[A-Za-z0-9+/]{24,}+={0,2}", _is_armoured),
+    _format("jwt", "eyJ", r"[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{2,}+\.[A-Za-z0-9_.-]*+", _is_jwt),
+    _prefixed("aws_access_key_id", r"[0-9A-Z]{16}(?![0-9A-Za-z])", "AKIA", "ASIA"),
     _prefixed("github_token", r"[A-Za-z0-9]{36,255}+", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
     _prefixed("github_token", r"[A-Za-z0-9_]{22,255}+", "github_pat_"),
     _prefixed(
@@ -98,31 +111,36 @@ FORMATS: Final = (
             "xapp-",
         ),
     ),
-    _format(
+    Format(
         "slack_webhook",
         r"hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/([A-Za-z0-9/]{20,255}+)",
-        "hooks.slack",
+        ("hooks.slack",),
     ),
-    _format(
+    Format(
         "discord_webhook",
         r"discord(?:app)?\.com/api/webhooks/\d{5,30}+/([A-Za-z0-9_-]{20,255}+)",
-        "/api/webhooks/",
+        ("/api/webhooks/",),
     ),
-    _prefixed("stripe_key", r"[A-Za-z0-9]{10,255}+", "sk_live_", "sk_test_", "rk_live_", "rk_test_"),
+    _prefixed("stripe_key", r"[A-Za-z0-9]{16,255}+", "sk_live_", "sk_test_", "rk_live_", "rk_test_"),
     _prefixed("stripe_key", r"[A-Za-z0-9+/=]{24,255}+", "whsec_"),
-    Format("anthropic_key", re.compile(_APART + r"sk-ant-[A-Za-z0-9_-]{20,255}+"), ("sk-ant-",)),
-    Format("openai_key", re.compile(_APART + r"sk-[A-Za-z0-9_-]{20,255}+"), ("sk-",), _has_digit),
+    _format("anthropic_key", "sk-ant-", r"[A-Za-z0-9_-]{20,255}+"),
+    _format("openai_key", "sk-", r"[A-Za-z0-9_-]{20,255}+", _has_digit),
     _prefixed("google_api_key", r"[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])", "AIza"),
     _prefixed("google_oauth", r"[A-Za-z0-9_-]{20,2048}+", "ya29.", "GOCSPX-"),
     _prefixed("npm_token", r"[A-Za-z0-9]{36}(?![A-Za-z0-9])", "npm_"),
     _prefixed("pypi_token", r"[A-Za-z0-9_-]{50,1024}+", "pypi-"),
-    _format("sendgrid_key", r"SG\.[A-Za-z0-9_-]{16,32}+\.[A-Za-z0-9_-]{16,64}+", "SG."),
-    _format("twilio_key", r"SK[0-9a-f]{32}(?![0-9A-Za-z])", "SK"),
-    _format("telegram_token", r"(?:bot)?([0-9]{8,10}:AA[A-Za-z0-9_-]{33})(?![A-Za-z0-9_-])", ":AA"),
+    _format("sendgrid_key", "SG.", r"[A-Za-z0-9_-]{16,32}+\.[A-Za-z0-9_-]{16,64}+"),
+    _format("twilio_key", "SK", r"[0-9a-f]{32}(?![0-9A-Za-z])"),
+    Format("telegram_token", r"[0-9]{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])", (":AA",)),
     _prefixed("shopify_token", r"[0-9a-fA-F]{32}(?![0-9A-Za-z])", "shpat_", "shpca_", "shppa_", "shpss_"),
     _prefixed("digitalocean_token", r"[0-9a-f]{64}", "dop_v1_", "doo_v1_", "dor_v1_"),
     _prefixed("hugging_face_token", r"[A-Za-z0-9]{30,255}+", "hf_"),
-    _format("azure_secret", r"[A-Za-z0-9_.]{3}\dQ~[A-Za-z0-9_.~-]{31,34}+", "Q~"),
+    Format(
+        "azure_secret",
+        r"Q~(?<=[A-Za-z0-9_.~-]{3}[0-9]Q~)[A-Za-z0-9_.~-]{31,34}+",
+        ("Q~",),
+        back=4,
+    ),
     _prefixed("square_token", r"[A-Za-z0-9_-]{22,255}+", "sq0atp-", "sq0csp-"),
     _prefixed("mailgun_key", r"[0-9a-f]{32}(?![0-9A-Za-z])", "key-"),
     _prefixed("databricks_token", r"[0-9a-f]{32}(?:-\d)?(?![0-9A-Za-z])", "dapi"),
@@ -167,13 +185,21 @@ def active(formats: Iterable[Format], text: str) -> list[Format]:
     return found
 
 
+@functools.cache
+def _compiled(source: str) -> re.Pattern[str]:
+    """Return the pattern of a format, compiled when a text may have it first."""
+    return re.compile(source)
+
+
 def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where credentials of these formats stand in a text, and the names of the formats."""
-    for name, regex, _, check in formats:
+    for name, source, _, check, back in formats:
+        regex = _compiled(source)
         group = regex.groups
         for found in regex.finditer(text):
             if check is None or check(found[group]):
-                yield *found.span(group), name
+                begin, end = found.span(group)
+                yield begin - back, end, name
 
 
 def format_of(text: str) -> str | None:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from machine.secrets.finding import Finding
-from machine.secrets.names import Strength
+from machine.secrets.names import Strength, is_name
 from machine.secrets.places import NAMING, ROOT, Place
 from machine.secrets.rules import Rules
 
 __all__ = ["MOST_JSON", "String", "located", "strings_of"]
 
-MOST_JSON: Final = 1 << 20
+MOST_JSON: Final = 1 << 18
 """A longer text is read as running text: its strings are found by the names before them."""
 
 _TOKEN: Final = re.compile(r'"((?:[^"\\]++|\\.)*+)"|[{}\[\]]|-?[0-9][^\s,\]}]*+|true|false|null', re.DOTALL)
@@ -54,7 +54,7 @@ class _Frame:
     def step(self, value: str | None) -> None:
         """Step over a value."""
         if self.members:
-            if self.key in NAMING:
+            if self.key in NAMING and value is not None and is_name(value):
                 self.said = value
             self.key = None
         else:
@@ -89,7 +89,7 @@ def _strings(rules: Rules, text: str, *, request: bool) -> Iterator[String]:
         elif raw is None:
             if frame is not None:
                 place = frame.next_place(rules)
-                if _is_secret_number(place, piece, request=request):
+                if _is_secret_number(rules, place, piece, request=request):
                     yield String(place, token.start(), piece, piece)
                 frame.step(None)
         else:
@@ -104,9 +104,9 @@ def _strings(rules: Rules, text: str, *, request: bool) -> Iterator[String]:
                 frame.step(decoded)
 
 
-def _is_secret_number(place: Place, piece: str, *, request: bool) -> bool:
+def _is_secret_number(rules: Rules, place: Place, piece: str, *, request: bool) -> bool:
     exact = place.strength is Strength.OWN or (request and place.strength is Strength.EXACT)
-    return exact and piece not in {"true", "false", "null"}
+    return exact and not place.is_allowed(rules) and piece not in {"true", "false", "null"}
 
 
 def located(string: String, found: list[Finding]) -> Iterator[Finding]:

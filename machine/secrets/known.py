@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 from machine.secrets.encodings import Forms, forms_of, is_plain
-from machine.secrets.marks import Marked, Span
+from machine.secrets.marks import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.placeholder import text_of
 
 __all__ = ["Known"]
 
-_RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}+={0,2}")
+_RUN: Final = re.compile(r"(?:[A-Za-z0-9+/_-]|%2[BbFf])++(?:=|%3[Dd]){0,2}")
+
+
+_FEW: Final = 16
+_GRAM: Final = 4
+_PART: Final = 1 << 18
 
 
 class _Value(NamedTuple):
     source: str
     sure: bool
     forms: Forms
+    placeholder: str
+    order: int
 
 
 class Known:
@@ -29,10 +37,18 @@ class Known:
     with the true values.
     """
 
-    def __init__(self, before: Known | None = None) -> None:
-        self._values: dict[str, _Value] = dict(before._values) if before else {}
-        self._plain: dict[str, str] = dict(before._plain) if before else {}
-        self._sources: set[str] = set(before._sources) if before else set()
+    def __init__(
+        self,
+        values: dict[str, _Value] | None = None,
+        plain: dict[str, str] | None = None,
+        sources: set[str] | None = None,
+    ) -> None:
+        self._values = {} if values is None else values
+        self._plain = {} if plain is None else plain
+        self._sources = set() if sources is None else sources
+        # values by the first characters of their forms, as far as they are indexed
+        self._index: dict[str, list[str]] = {}
+        self._indexed = 0
 
     def __bool__(self) -> bool:
         return bool(self._values or self._plain)
@@ -44,7 +60,7 @@ class Known:
 
     def copy(self) -> Known:
         """Return a `Known` of its own that knows the same."""
-        return Known(self)
+        return Known(dict(self._values), dict(self._plain), set(self._sources))
 
     def learn(self, source: str, value: str, *, sure: bool) -> None:
         """Remember a value; `sure` says that a program or a policy called it a secret.
@@ -59,7 +75,7 @@ class Known:
         self._sources.add(source)
         before = self._values.get(value)
         if before is None:
-            self._values[value] = _Value(source, sure, forms_of(value))
+            self._values[value] = _Value(source, sure, forms_of(value), text_of(source), len(self._values))
         elif sure and not before.sure:
             self._values[value] = before._replace(sure=True)
 
@@ -75,45 +91,77 @@ class Known:
         found = [(text, value.sure) for text, value in self._values.items() if value.source == source]
         return found + [(text, True) for text, plain in self._plain.items() if plain == source]
 
+    def near(self, texts: Iterable[str]) -> Known:
+        """Return what is known of these texts: of many values nearly none stands in a document.
+
+        Its cost is that of one pass over the texts, however much is known.
+        """
+        if len(self._values) <= _FEW:
+            return self
+        text = "\0".join(texts)
+        grams: set[str] = set()
+        for begin in range(0, len(text), _PART):
+            part = text[begin : begin + _PART + _GRAM - 1]
+            grams.update(part[at : at + _GRAM] for at in range(len(part) - _GRAM + 1))
+        for value, known in islice(self._values.items(), self._indexed, None):
+            for gram in {form[:_GRAM] for form in known.forms.all()}:
+                self._index.setdefault(gram, []).append(value)
+        self._indexed = len(self._values)
+        candidates = {value for gram in self._index.keys() & grams for value in self._index[gram]}
+        there = [
+            value for value in candidates if any(form in text for form in self._values[value].forms.all())
+        ]
+        there.sort(key=lambda value: self._values[value].order)
+        return Known({value: self._values[value] for value in there}, self._plain, self._sources)
+
     def marked(self, text: str) -> Marked:
-        """Return a text with a placeholder for each known value that is not plain."""
+        """Return a text with a placeholder for each known value that is not plain.
+
+        Raises `TooManyPlacesError` for a text with more than `MOST_FINDINGS`.
+        """
         return self._encoded(self._verbatim(Marked(text)))
 
     def in_bytes(self, data: bytes) -> str | None:
         """Return the source of the first sure value that bytes hold, None when they hold none."""
-        for value, (source, sure, _) in self._values.items():
-            if sure and value.encode("utf-8", "surrogatepass") in data:
-                return source
+        for value, known in self._values.items():
+            if known.sure and value.encode("utf-8", "surrogatepass") in data:
+                return known.source
         return None
 
     def _verbatim(self, marked: Marked) -> Marked:
         text = marked.text
-        spans: list[Span] = []
-        for source, _, forms in self._values.values():
-            placeholder = text_of(source)
-            for form in forms.texts:
-                spans += (
-                    Span(at, at + len(form), placeholder) for at in _occurrences(text, form, word=forms.short)
-                )
+        spans = _at_most(
+            Span(at, at + len(form), known.placeholder)
+            for known in self._values.values()
+            for form in known.forms.texts
+            for at in _occurrences(text, form, word=known.forms.short)
+        )
         return marked.with_spans(spans) if spans else marked
 
     def _encoded(self, marked: Marked) -> Marked:
         text = marked.text
-        found = [
-            (at, text_of(source))
-            for source, _, forms in self._values.values()
-            for form in forms.base64
+        found = _at_most(
+            Span(at, at + len(form), known.placeholder)
+            for known in self._values.values()
+            for form in known.forms.base64
             for at in _occurrences(text, form, word=False)
-        ]
+        )
         if not found:
             return marked
         runs = [run.span() for run in _RUN.finditer(text)]
         begins = [begin for begin, _ in runs]
         spans: dict[int, Span] = {}
-        for at, placeholder in sorted(found):
+        for at, _, placeholder in sorted(found):
             begin, end = runs[bisect_right(begins, at) - 1]
             spans.setdefault(begin, Span(begin, end, placeholder))
         return marked.with_spans(spans.values())
+
+
+def _at_most(spans: Iterator[Span]) -> list[Span]:
+    found = list(islice(spans, MOST_FINDINGS + 1))
+    if len(found) > MOST_FINDINGS:
+        raise TooManyPlacesError(found[0].placeholder)
+    return found
 
 
 def _occurrences(text: str, form: str, *, word: bool) -> Iterator[int]:

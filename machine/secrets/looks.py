@@ -10,7 +10,7 @@ from typing import Final
 
 from machine.secrets.encodings import is_plain
 
-__all__ = ["looks_like_credential", "looks_strong"]
+__all__ = ["is_masked", "looks_like_credential", "looks_strong"]
 
 _LONGEST: Final = 4096
 _SHORTEST: Final = 6
@@ -28,10 +28,17 @@ _INNOCENT: Final = re.compile(
     | (?P<path>(?:[~.]{0,2}/|[A-Za-z]:\\)[\w.@:/\\ -]*)
     | (?P<email>[\w.+-]+@[\w-]+(?:\.[A-Za-z]{2,})+)
     | (?P<version>v?\d+(?:\.\d+)+(?:[-+][\w.]+)?)
-    | (?P<variable>\$\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\} | <[^<>]*> | \[[^\[\]]*\] | \([^()]*\))
+    | (?P<title>-{3,}BEGIN[ A-Z.]*)
+    | (?P<variable>\$\{[^{}]*\} | \$\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\} | <[^<>]*>
+        | \[[^\[\]]*\] | \([^()]*\))
     | (?P<masked>[*•.xX#?_-]+\w{0,4})
     | (?P<call>[A-Za-z_][\w.]*(?:\(.*|\[.*))
-    | (?P<algorithm>(?i:(?:hmac|pbkdf2|rsa|ecdsa)?[-_]?(?:with[-_])?(?:md5|sha[-_]?\d+|sha3[-_]?\d+|blake\w{1,4})(?:with\w{1,9})?
+    | (?P<arn>arn:[\w:/.*!-]+)
+    | (?P<rules>(?:[a-z_]+(?::[^|]*)?\|)+[a-z_]+(?::.*)?)
+    | (?P<pattern>/?\^.*\$/?\w* | .*\(\?[=!:<].*)
+    | (?P<type>(?i:u?int|bytes|float|char|varchar|string|blob|uuid)\d{1,3})
+    | (?P<algorithm>(?i:(?:hmac|pbkdf2|rsa|ecdsa)?[-_]?(?:with[-_])?
+            (?:md5|sha[-_]?\d+|sha3[-_]?\d+|blake\w{1,4})(?:with\w{1,9})?
         |argon2(?:id|i|d)?|bcrypt\d*|scrypt\d*|utf-?\d+|base\d\d|[rehp]s\d{3}|aes[-_]?\d+(?:[-_]\w{1,9})?|oauth\d\w{0,9}
         |x\.?509|ed\d+|p-?\d{3}|secp\d+\w\d|iso[-_]?\d+[-_]?\d*))
     """,
@@ -39,6 +46,7 @@ _INNOCENT: Final = re.compile(
 )
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _HEX: Final = re.compile(r"(?:sha\d+[:=-])?(?:[0-9a-f]+|[0-9A-F]+)")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=|:-]+")
 _PIECES: Final = re.compile(r"[^\W_]+")
 _CAMEL: Final = re.compile(r"[A-Z]?[a-z]{2,}+(?:[A-Z][a-z]++|[A-Z]{2,4}+)*+|[A-Z]{2,}|[A-Z]?[a-z]")
 _TURN: Final = re.compile(
@@ -55,9 +63,17 @@ def looks_like_credential(value: str) -> bool:
 def _looks(value: str) -> bool:
     if len(value) < _SHORTEST or is_plain(value) or any(map(str.isspace, value)):
         return False
+    if sum(char.isascii() and char.isalnum() for char in value) < _SHORTEST - 1:
+        return False
     if _INNOCENT.fullmatch(value) or _is_wordy(value):
         return False
     return _bits(value) >= _LEAST_BITS
+
+
+def is_masked(value: str) -> bool:
+    """Tell whether a value stands for one that is not shown: `***`, `xxxxx`, `<password>`, `${PASSWORD}`."""
+    found = _INNOCENT.fullmatch(value)
+    return found is not None and found.lastgroup in {"masked", "variable"}
 
 
 def looks_strong(value: str) -> bool:
@@ -67,7 +83,7 @@ def looks_strong(value: str) -> bool:
     """
     if not _SHORTEST_STRONG <= len(value) <= _LONGEST or _UUID.fullmatch(value) or _HEX.fullmatch(value):
         return False
-    if not _looks(value) or _bits(value) < _LEAST_BITS_STRONG:
+    if not _TOKEN.fullmatch(value) or not _looks(value) or _bits(value) < _LEAST_BITS_STRONG:
         return False
     return any(_is_random(piece) for piece in _PIECES.findall(value))
 
@@ -85,10 +101,12 @@ def _is_wordy(value: str) -> bool:
         return False
     if len(value) - sum(map(len, pieces)) > 2 * len(pieces):  # mostly signs
         return False
-    return all(_CAMEL.fullmatch(word) for word in words) and set(value) <= _IN_WORDS.union(*words, *pieces)
+    signs = _IN_WORDS if "/" not in value else _IN_PATHS
+    return all(_CAMEL.fullmatch(word) for word in words) and set(value) <= signs.union(*words, *pieces)
 
 
 _IN_WORDS: Final = frozenset(" _./:|,;=-'?!()")
+_IN_PATHS: Final = _IN_WORDS | frozenset("#@*+")
 
 
 def _bits(value: str) -> float:

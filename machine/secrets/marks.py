@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-import attrs
+__all__ = ["MOST_FINDINGS", "Cut", "Marked", "Span", "TooManyPlacesError"]
 
-__all__ = ["Cut", "Marked", "Span"]
+
+MOST_FINDINGS: Final = 1000
+"""A text with more findings is sealed whole."""
+
+
+class TooManyPlacesError(Exception):
+    """A text has so many places to look at that it is sealed whole: under this placeholder, where one is known."""
+
+    def __init__(self, placeholder: str | None = None) -> None:
+        super().__init__(placeholder)
+        self.placeholder = placeholder
 
 
 class Span(NamedTuple):
@@ -26,8 +36,7 @@ class Cut(NamedTuple):
     true: str
 
 
-@attrs.frozen
-class Marked:
+class Marked(NamedTuple):
     """A text with placeholders; `cuts` say in order where they are and what they stand for."""
 
     text: str

@@ -12,32 +12,56 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.finding import Finding, TooManyPlacesError, cookies, decides
-from machine.secrets.looks import looks_like_credential
+from machine.secrets.finding import Finding, cookies, decides
+from machine.secrets.looks import is_masked, looks_like_credential
+from machine.secrets.marks import TooManyPlacesError
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
 __all__ = ["MOST_PLACES", "named_values"]
 
-MOST_PLACES: Final = 50_000
+MOST_PLACES: Final = 10_000
 """A text where so many names that say something stand before a value is sealed whole."""
 
-_LAST_WORDS: Final = (
-    r"pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|keys?|credentials?|auth|authorization|authentication"
-    r"|cookies?|signature|sig|hmac|jwt|sid|sessid|session|bearer|(?:session|secret)[_-]?id"
-    r"|(?:recovery|backup)[_-]?codes?|assertion|verifier|crumb|accesstoken"
+# Each begins with a literal, for which a text is searched quickly.
+_LAST_WORDS: Final = "|".join(
+    (
+        *(
+            "passwords?",
+            "passwds?",
+            "passphrases?",
+            "passcodes?",
+            "pass",
+            "pwd",
+            "psk",
+            "secrets?",
+            "tokens?",
+        ),
+        *(
+            "keys?",
+            r"key[_-]?base",
+            r"key[_-]?data",
+            "credentials?",
+            "authorization",
+            "authentication",
+            "auth",
+        ),
+        *("cookies?", "signature", "sig", "hmac", "jwt", "sessid", r"session[_-]?id", "session", "bearer"),
+        *(r"secret[_-]?id", r"recovery[_-]?codes?", r"backup[_-]?codes?", "assertion", "verifier", "crumb"),
+        *("csrfmiddlewaretoken", "passwd"),
+    )
 )
-_NAME: Final = re.compile(
-    rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+\]?+"
+_SEPARATOR: Final = (
     r"(?P<sep>[ \t]{0,16}+(?:=>|:=|[:=])[ \t]{0,32}+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]))?+"
-    r"|>|,[ \t]{0,4}+(?=\\{0,15}+[\"'])"
+    r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,4}+(?=\\{0,15}+[\"'])"
     r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?)"
 )
-_OPTION: Final = re.compile(r"(?<![\w-])--([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
-_NETRC: Final = re.compile(
-    r"(?:^|\blogin[ \t\r\n]{1,20}+\S{1,200}+[ \t\r\n]{1,20}+)(?:pass(?:word)|identified[ \t]by)[ \t]{1,20}+(?=\S)",
-    re.MULTILINE,
+_NAME: Final = re.compile(
+    rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+\]?+{_SEPARATOR}"
 )
+_OPTION: Final = re.compile(r"--(?<![\w-]--)([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
+_AFTER_LOGIN: Final = re.compile(r"(?:password|identified by)[ \t]{1,20}+(?=\S)")
+_AFTER_NAME: Final = re.compile(r"login\s{1,20}+\S{1,200}+\s{1,20}+")
 _BEFORE: Final = re.compile(r"[\w.$-]{0,100}+")
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|-|#|//|;|\$|[|])\s{0,4}){0,2}")
 _OPEN: Final = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15}+)([\"'`])")
@@ -50,74 +74,110 @@ _BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
 _SCHEME: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
 
 _LONGEST_BARE: Final = 4096
+_LONGEST_NAME: Final = 100
+_LONGEST_LOGIN: Final = 300
+_LONGEST_CONTAINERS: Final = 500_000
+_LONGEST_PHRASE: Final = 200
 _LEAST_CREDENTIAL: Final = 8
+_BOUNDS: Final = frozenset(("", *"\"' \t\n,;&?{[(<"))
+_OF_A_WORD: Final = frozenset(":/#")
+_QUOTES: Final = frozenset("\"'`]")
 
 
-def named_values(rules: Rules, text: str) -> Iterator[Finding]:
-    """Yield the values of secret names in a text, as far as they look like credentials."""
-    yield from _Reader(rules, text).found()
+def named_values(rules: Rules, text: str, low: str, *, request: bool) -> Iterator[Finding]:
+    """Yield the values of secret names in a text, as far as they look like credentials.
+
+    `low` is the text in lower case; in a `request` a variable that is set on a line of its own decides by its name.
+    """
+    yield from _Reader(rules, text, request=request).found(low)
 
 
 class _Reader:
     """Reads the values behind the names of one text."""
 
-    def __init__(self, rules: Rules, text: str) -> None:
+    def __init__(self, rules: Rules, text: str, *, request: bool) -> None:
         self.rules = rules
         self.text = text
+        self.request = request
         self.places = 0
+        self.done = 0
+        """So far names are not looked for again: what stands there was read as a value."""
         self.unclosed: set[tuple[int, str]] = set()
         self.bare = (0, 0)
-        self.budget = 2 * len(text) + 65_536
+        self.judged: dict[str, tuple[Strength, Strength]] = {}
+        self.budget = _LONGEST_CONTAINERS
         """So many characters of lists and objects are looked at."""
 
-    def found(self) -> Iterator[Finding]:
-        """Yield what is found, in three passes."""
-        low = _folded(self.text)
-        done = 0
+    def found(self, low: str) -> Iterator[Finding]:
+        """Yield what is found, in a pass for each way to write a name before its value."""
         for match in _NAME.finditer(low):
-            if match.start() < done:
+            begin, end = match.start(), match.start("sep")
+            if begin < self.done:
                 continue
-            before = _BEFORE.match(self.text[max(match.start() - 100, 0) : match.start()][::-1])
-            begin = match.start() - (before.end() if before else 0)
-            end = match.end("sep") - len(match["sep"])
+            if self.text[begin - 1 : begin] not in _BOUNDS:
+                before = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
+                begin -= before.end() if before else 0
             name = self.text[begin:end].rstrip("\"'`]\\").lstrip("-$.")
-            for finding in self._behind(name, begin, match.end(), match["sep"]):
-                yield finding
-                done = max(done, finding.end)
+            yield from self._behind(name, begin, match.end(), match["sep"])
         if "--" in low:
             for match in _OPTION.finditer(low):
-                name = self.text[match.start(1) : match.end(1)]
+                name = self.text[match.start() : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), " ")
-        if "password" in low or "identified" in low:
-            for match in _NETRC.finditer(low):
+        for match in _AFTER_LOGIN.finditer(low):
+            if self._is_login(match.start()):
                 yield from self._behind("password", match.start(), match.end(), " ")
+
+    def _is_login(self, begin: int) -> bool:
+        """Tell whether a password and no separator are written here: on a line of its own, or after a login."""
+        before = self.text[max(begin - _LONGEST_LOGIN, 0) : begin]
+        line = before.rpartition("\n")[2]
+        if not line.strip():
+            return len(line) < _LONGEST_LOGIN
+        login = before.rfind("login ")
+        return login >= 0 and _AFTER_NAME.fullmatch(before, login) is not None
 
     def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
         """Yield what is secret in the value that begins at a place, behind a name."""
-        header = self.rules.header(name) is not Strength.NONE and "=" not in sep and ">" not in sep
-        strength = self.rules.field(name)
+        strength, of_header = self._strengths(name)
+        header = of_header is not Strength.NONE and sep.strip() in {":", ",", ""}
         if not header and strength is Strength.NONE:
             return
         self.places += 1
         if self.places > MOST_PLACES:
             raise TooManyPlacesError
-        sure = Strength.OWN in {strength, self.rules.header(name)}
-        if ">" in sep and "=" not in sep and self.text[begin - 1 : begin] not in {"<", ":"}:
+        sure = strength is Strength.OWN or of_header is Strength.OWN
+        if sep.endswith(">") and sep != "=>" and self.text[begin - 1 : begin] not in {"<", ":"}:
             return
+        if (
+            sep == ":"
+            and self.text[begin - 1 : begin] in _OF_A_WORD
+            and self.text[at - 2 : at - 1] not in _QUOTES
+        ):
+            return  # `arn:aws:secretsmanager:eu-west-1:1:secret:name`, `vault:secret/password:x`
         quoted = self._quoted(at)
         if header:
-            yield from self._credentials(name.lower(), *(quoted or self._line(at)), sure=sure)
+            start, end, levels = quoted or self._line(at)
+            yield from self._credentials(name.lower(), start, end, levels, sure=sure)
+            self.done = end
             if quoted is None or not _is_field(strength):
                 return
         if quoted is not None:
             start, end, levels = quoted
             value = _decoded(self.text[start:end], levels)
-            if value and decides(strength, value, alone=False):
+            if value and (decides(strength, value, alone=False) or _is_phrase(strength, sep, value)):
                 yield Finding(start, end, name, value, sure)
+                self.done = end
         elif self.text[at : at + 1] in {"[", "{", "("}:
             yield from self._members(name, strength, at, sep, sure=sure)
         else:
             yield from self._bare(name, strength, begin, at, sep, sure=sure)
+
+    def _strengths(self, name: str) -> tuple[Strength, Strength]:
+        """Return how much a name says as that of a field, and as that of a header."""
+        found = self.judged.get(name)
+        if found is None:
+            found = self.judged[name] = self.rules.field(name), self.rules.header(name)
+        return found
 
     # -- strings ---------------------------------------------------------------------------------------------
 
@@ -185,17 +245,20 @@ class _Reader:
         if end - at > _LONGEST_BARE:
             if strength in {Strength.EXACT, Strength.OWN}:
                 yield Finding(at, end, name, self.text[at:end], sure)
+                self.done = end
             return
         value = self.text[at:end]
         own_line = self._begins_line(begin)
         stop = _ENDS_BARE.search(value)
         if stop is not None and not (own_line and stop[0] in {"&", ";", "|"}):
             value = value[: stop.start()]
-        if ">" in sep and "=" not in sep and self.text[end : end + 2] != "</":
+        if sep.endswith(">") and sep != "=>" and self.text[end : end + 2] != "</":
             return
         value = value.rstrip(",;" if own_line else ",;.:)]}")
-        if value and decides(strength, value, alone=False):
+        alone = self.request and own_line and sep == "=" and name.isupper()
+        if value and decides(strength, value, alone=alone):
             yield Finding(at, at + len(value), name, value, sure)
+            self.done = at + len(value)
 
     def _bare_end(self, at: int) -> int:
         if not self.bare[0] <= at < self.bare[1]:
@@ -224,6 +287,8 @@ class _Reader:
         scheme = _SCHEME.match(value) if "auth" in name else None
         start = scheme.end() if scheme else 0
         credential = value[start:].rstrip()
+        if scheme is not None and (scheme[1] or "").lower() in _ONE_TOKEN:
+            credential = credential.split(None, 1)[0].rstrip(",;") if credential else ""
         told = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
         if sure or looks_like_credential(credential) or (told and _is_token(credential)):
             yield Finding(
@@ -231,21 +296,30 @@ class _Reader:
             )
 
 
+def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
+    """Tell whether a value of several words has one that looks like a credential: `password='it is x'`."""
+    if (
+        strength is not Strength.EXACT
+        or sep.strip() != "="
+        or len(value) > _LONGEST_PHRASE
+        or is_masked(value)
+    ):
+        return False
+    return " " in value and any(map(looks_like_credential, value.split()))
+
+
 def _is_field(strength: Strength) -> bool:
     return strength is not Strength.NONE
 
 
+_ONE_TOKEN: Final = frozenset(
+    ("basic", "bearer", "token", "bot", "apikey", "key", "negotiate", "geniekey", "ssws")
+)
 _TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])[\w.~+/=:-]+|[\w-]+=.*[0-9].*", re.DOTALL)
 
 
 def _is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
-
-
-def _folded(text: str) -> str:
-    """Return a text in lower case, of the same length."""
-    low = text.lower()
-    return low if len(low) == len(text) else low.replace("i\u0307", "i")
 
 
 def _closing(slashes: int, quote: str) -> re.Pattern[str]:

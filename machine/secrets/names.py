@@ -11,7 +11,15 @@ import re
 from enum import Enum
 from typing import Final
 
-__all__ = ["HEADERS", "PARAMETERS", "Strength", "field_strength", "header_strength", "parameter_strength"]
+__all__ = [
+    "HEADERS",
+    "PARAMETERS",
+    "Strength",
+    "field_strength",
+    "header_strength",
+    "is_name",
+    "parameter_strength",
+]
 
 
 class Strength(Enum):
@@ -19,6 +27,8 @@ class Strength(Enum):
 
     NONE = 0
     WEAK = 1
+    LIKELY = 5
+    """Of a variable or an option: decides with the look of the value, in requests too."""
     EXACT = 2
     SEVERAL = 3
     """An exact name in the plural: each member of its list or object is secret."""
@@ -26,64 +36,90 @@ class Strength(Enum):
     """A name that the user's policy has: it decides alone, everywhere."""
 
 
+_LONGEST_SAID: Final = 64
+
 LONGEST: Final = 100
 """No longer name is looked at: it is a sentence, not a name."""
 
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 EXACT: Final = (
-    *("password", "passwd", "passphrase", "passcode", "pwd", "pass word", "pass phrase", "db pass"),
-    *("user pass", "proxy pass", "smtp pass", "mail pass", "ftp pass", "ssh pass", "root pass", "admin pass"),
-    *("redis pass", "mysql pass", "pg pass", "postgres pass", "database pass", "auth pass", "login pass"),
-    *("email pass", "key pass", "store pass", "pgpass", "userpass", "dbpass", "keypass", "storepass"),
-    *("api key", "apikey", "api token", "apitoken", "api secret", "private key", "privatekey"),
-    *("secret", "client secret", "clientsecret", "secret key", "secretkey", "secret token", "secret value"),
-    *("access key", "accesskey", "access key secret", "secret access key", "account key", "accountkey"),
-    *("shared access key", "sharedaccesskey", "storage key", "master key", "masterkey", "subscription key"),
-    *("encryption key", "signing key", "signing secret", "webhook secret", "shared secret", "app secret"),
-    *("consumer secret", "secret id", "access token", "accesstoken", "access token secret", "refresh token"),
+    *("password", "passwd", "passphrase", "passcode", "pwd", "pass word", "pass phrase", "pgpass", "psk"),
+    *(f"{of} pass" for of in ("db", "user", "proxy", "smtp", "mail", "ftp", "ssh", "root", "admin", "redis")),
     *(
-        "refreshtoken",
+        f"{of} pass"
+        for of in ("mysql", "pg", "postgres", "database", "auth", "login", "email", "key", "store")
+    ),
+    *("api key", "api token", "api secret", "api auth", "private key", "private token", "key data"),
+    *("secret", "client secret", "secret key", "secret token", "secret value", "secret string", "secret id"),
+    *("secret key base", "app key base64", "access key", "access key secret", "account key", "shared key"),
+    *("shared access key", "storage key", "master key", "subscription key", "encryption key", "signing key"),
+    *(
+        "decryption key",
+        "cookie secret",
+        "service key",
+        "service role key",
+        "sas token",
+        "sas key",
+        "function key",
+    ),
+    *(
+        "access token",
+        "access token secret",
+        "refresh token",
         "id token",
-        "idtoken",
         "auth token",
-        "authtoken",
         "auth key",
-        "authkey",
-        "bearer token",
+        "auth header",
     ),
-    *("oauth token", "oauth token secret", "session token", "sessiontoken", "security token", "bot token"),
+    *("bearer token", "oauth token", "oauth token secret", "session token", "session key", "security token"),
+    *("bot token", "deploy token", "personal access token", "webhook token", "csrf token", "xsrf token"),
     *(
-        "deploy token",
-        "personal access token",
-        "webhook token",
-        "csrf token",
-        "xsrf token",
         "csrfmiddlewaretoken",
+        "authenticity token",
+        "service token",
+        "vault token",
+        "root token",
+        "login token",
     ),
-    *("user token", "device token", "service token", "vault token", "registry token", "github token"),
-    *("gitlab token", "gh token", "npm token", "pypi token", "slack token", "telegram token", "hf token"),
-    *("discord token", "cloudflare token", "do token", "heroku token", "sentry token", "digitalocean token"),
-    *("session key", "session id", "sessionid", "phpsessid", "jsessionid", "sasl password", "ssh key"),
-    *("license key", "credential", "client assertion", "code verifier", "otp secret", "totp secret"),
-    *("recovery code", "backup code", "auth header", "service role key", "anon key", "publishable key"),
-    *("sas token", "saskey", "sas key", "function key", "host key", "instrumentation key"),
+    *(
+        f"{of} token"
+        for of in ("registry", "github", "gitlab", "gh", "npm", "pypi", "slack", "telegram", "hf")
+    ),
+    *(
+        f"{of} token"
+        for of in ("discord", "cloudflare", "heroku", "sentry", "digitalocean", "codecov", "sonar")
+    ),
+    *(
+        f"{of} token"
+        for of in ("jira", "confluence", "circle", "travis", "netlify", "vercel", "reset", "user")
+    ),
+    *(
+        "credential",
+        "client assertion",
+        "code verifier",
+        "phpsessid",
+        "jsessionid",
+        "ssh key",
+        "recovery code",
+    ),
+    *("backup code", "unseal key", "webhook url secret", "one time password", "otp secret"),
 )
 """Fields, variables and options, by their last words."""
 
 PLURAL: Final = (
-    *("passwords", "passwds", "passphrases", "passcodes", "secrets", "credentials", "api keys", "apikeys"),
+    *("passwords", "passwds", "passphrases", "passcodes", "secrets", "credentials", "api keys", "api tokens"),
     *("private keys", "secret keys", "access keys", "access tokens", "refresh tokens", "client secrets"),
-    *("api tokens", "auth tokens", "session tokens", "bearer tokens", "recovery codes", "backup codes"),
-    *("signing keys", "encryption keys", "master keys"),
+    *("auth tokens", "session tokens", "bearer tokens", "recovery codes", "backup codes", "signing keys"),
+    *("encryption keys", "master keys", "unseal keys"),
 )
 """Names of lists and objects whose members are secret."""
 
 WEAK: Final = (
-    *("token", "session", "cookie", "cookies", "key", "authorization", "auth", "signature", "sig", "bearer"),
-    *("pass", "jwt", "credentials", "set cookie", "sid", "tokens", "hmac", "assertion", "code", "nonce"),
+    *("token", "session", "cookie", "cookies", "authorization", "auth", "bearer", "pass", "jwt", "tokens"),
+    *("session id", "set cookie", "assertion", "auth data", "device token"),
 )
-"""Names that say something only beside a value that looks like a credential."""
+"""Whole names that say something only beside a value that looks like a credential beyond doubt."""
 
 HEADERS: Final = frozenset(
     (
@@ -146,14 +182,12 @@ HEADERS: Final = frozenset(
             "x-recharge-access-token",
             "x-zuora-token",
             "x-chartmogul-key",
-            "x-trello-webhook",
         ),
         *(
             "x-tableau-auth",
             "x-airtable-client-secret",
             "x-elastic-api-key",
             "x-redmine-api-key",
-            "x-wp-nonce",
         ),
         *(
             "x-client-secret",
@@ -173,13 +207,35 @@ HEADERS: Final = frozenset(
             "x-forwarded-authorization",
         ),
         *(
-            "x-amzn-oidc-data",
             "x-amzn-oidc-accesstoken",
             "x-bunny-signature",
             "accesskey",
             "x-contentful-key",
         ),
         *("authentication", "x-authentication", "x-webhook-secret", "x-telegram-bot-api-secret-token"),
+        *("x-meili-api-key", "x-jfrog-art-api", "x-nuget-apikey", "apca-api-key-id", "apca-api-secret-key"),
+        *(
+            "x-finnhub-token",
+            "cf-access-client-secret",
+            "cf-access-token",
+            "x-ibm-client-secret",
+            "x-sentry-auth",
+        ),
+        *(
+            "x-serverless-authorization",
+            "x-goog-signature",
+            "x-appwrite-key",
+            "x-upstash-signature",
+            "svix-signature",
+        ),
+        *(
+            "webhook-signature",
+            "x-zm-signature",
+            "x-hubspot-signature",
+            "x-hubspot-signature-v3",
+            "x-razorpay-signature",
+        ),
+        *("x-paystack-signature", "x-discourse-api-key", "api-token", "x-cloud-trace-token", "x-nf-sign"),
         *("x-anthropic-api-key", "x-openai-api-key", "xi-api-key", "x-deepl-auth-key", "x-pinecone-api-key"),
     )
 )
@@ -196,7 +252,7 @@ PARAMETERS: Final = frozenset(
 )
 """Query parameters whose value is a credential, in lower case."""
 
-WEAK_PARAMETERS: Final = frozenset(("key", "token", "code", "auth", "session", "sid", "jwt", "t", "hash"))
+WEAK_PARAMETERS: Final = frozenset(("key", "token", "code", "auth", "session", "sid", "jwt"))
 
 
 def _forms(names: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
@@ -208,10 +264,8 @@ _PLURAL: Final = _forms(PLURAL)
 _WEAK: Final = _forms(WEAK)
 _LONGEST_END: Final = max(map(len, _EXACT | _PLURAL))
 
-_COUNTED: Final = frozenset(
-    ["page", "next", "prev", "previous", "continuation", "cursor", "sync", "cancel", "cancellation", "stop", "start", "end", "eos", "bos", "pad", "unk"]
-)
-"""What comes before `token` in names that are no secrets: places in a list, and pieces of text."""
+_JOINED: Final = ("password", "passwd", "passphrase")
+"""What a name written as one word may end with: `PGPASSWORD`."""
 
 
 def words_of(name: str) -> tuple[str, ...]:
@@ -228,14 +282,24 @@ def field_strength(name: str) -> Strength:
     if len(name) > LONGEST or name == "PWD" or "__secret_" in name:  # the shell's folder; a placeholder
         return Strength.NONE
     words = words_of(name)
+    if not words:
+        return Strength.NONE
     ends = [words[-count:] for count in range(1, min(len(words), _LONGEST_END) + 1)]
-    if any(end in _EXACT for end in ends):
+    if words[-1].endswith(_JOINED) or any(end in _EXACT for end in ends):
         return Strength.EXACT
     if any(end in _PLURAL for end in ends):
         return Strength.SEVERAL
-    if words[-1:] in _WEAK and not _COUNTED.intersection(words[-2:-1]):
-        return Strength.WEAK
-    return Strength.NONE
+    if words[-1] in {"token", "pass"} and (name.isupper() or name.startswith("--")):
+        return Strength.LIKELY
+    return Strength.WEAK if words in _WEAK else Strength.NONE
+
+
+_NAME: Final = re.compile(r"[A-Za-z_$:@-][A-Za-z_.$ -]*(?:[0-9]{1,4}[A-Za-z_.$ -]*){0,4}")
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text is shaped like a name: what is taken from data and said in a placeholder is no secret."""
+    return len(text) <= _LONGEST_SAID and _NAME.fullmatch(text) is not None and "__secret_" not in text
 
 
 def header_strength(name: str) -> Strength:

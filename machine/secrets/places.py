@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
-from machine.secrets.names import Strength
+from machine.secrets.names import Strength, is_name
 from machine.secrets.rules import Rules
 
 __all__ = ["NAMING", "ROOT", "Place", "path_text", "said_name"]
@@ -13,9 +13,12 @@ __all__ = ["NAMING", "ROOT", "Place", "path_text", "said_name"]
 NAMING: Final = frozenset(("name", "key", "Name", "Key", "header", "field", "variable"))
 """Members of an object that may hold the name of its value."""
 
+_VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
+"""Members that hold the value of what the object is about."""
+
 
 class Place(NamedTuple):
-    """A step into a document; `name` is the name that says something about the value, of which `strength` is much."""
+    """A step into a document; `name` says something about the value there, and `strength` how much."""
 
     around: Place | None = None
     step: str | int = ""
@@ -26,36 +29,61 @@ class Place(NamedTuple):
     headers: bool = False
     """True in an object or a list of header fields."""
     argv: bool = False
+    """True in the list of a program's arguments, and for them."""
+    login: bool = False
+    """True where a user stands with a password behind a colon."""
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
         """Return the place of a member of an object; `said` is the name that another member gives it."""
-        if self.headers:
-            return Place(self, key, key.lower(), rules.header(key), header=True)
+        return _pointed_at(rules, self._member(rules, key, said))
+
+    def _member(self, rules: Rules, key: str, said: str | None) -> Place:
         low = key.lower()
+        if self.headers:
+            if said is not None and low in _VALUES:
+                return Place(self, key, said.lower(), rules.header(said), header=True)
+            return Place(self, key, low, rules.header(key), header=True)
         if low in {"headers", "argv"}:
             return Place(self, key, headers=low == "headers", argv=low == "argv")
+        if self.strength is Strength.OWN and (self.around is not None or low == "value"):
+            return Place(self, key, self.name, Strength.OWN)
         if self.around is None and self.name and low == "value":  # what the whole document is about
             return Place(self, key, self.name, self.strength)
         strength = rules.field(key)
         if strength is Strength.NONE:
-            if said is not None and low == "value":
+            if said is not None and low in _VALUES:
                 return Place(self, key, said, _strongest(rules, said))
+            if self.strength is not Strength.NONE and low in _VALUES:
+                return Place(self, key, self.name, self.strength)
             if self.strength is Strength.SEVERAL:
                 return Place(self, key, self.name, Strength.EXACT)
         return Place(self, key, key, strength)
 
     def item(self, rules: Rules, index: int, before: Any) -> Place:
         """Return the place of an item of a list, after the item `before` it."""
+        return _pointed_at(rules, self._item(rules, index, before))
+
+    def _item(self, rules: Rules, index: int, before: Any) -> Place:
         if self.headers:
             if index == 1 and self.step != "headers" and isinstance(before, str):
                 return Place(self, index, before.lower(), rules.header(before), header=True)
             return Place(self, index, headers=True)
         if self.argv:
-            option = isinstance(before, str) and before.startswith("--") and "=" not in before
-            name = before.lstrip("-") if option else ""
-            return Place(self, index, name, rules.field(name) if option else Strength.NONE)
+            if not isinstance(before, str) or not before.startswith("-") or "=" in before:
+                return Place(self, index, argv=True)
+            login = before in {"-u", "--user"}
+            strength = rules.field(before) if before.startswith("--") else Strength.NONE
+            return Place(self, index, before.lstrip("-"), strength, argv=True, login=login)
         strength = Strength.EXACT if self.strength is Strength.SEVERAL else self.strength
         return Place(self, index, self.name, strength, header=self.header)
+
+    def is_allowed(self, rules: Rules) -> bool:
+        """Tell whether the policy says of this very place that nothing is secret there."""
+        if not rules.allowed_paths or self.around is None:
+            return False
+        steps = self.path()
+        spelled = (path_text(steps), f"$.{'.'.join(map(str, steps))}", *_pointers(steps))
+        return not rules.allowed_paths.isdisjoint(spelled)
 
     def path(self) -> list[str | int]:
         """Return the steps that lead here."""
@@ -75,11 +103,25 @@ def _strongest(rules: Rules, name: str) -> Strength:
     return header if header is not Strength.NONE else rules.field(name)
 
 
+def _pointed_at(rules: Rules, place: Place) -> Place:
+    """Return a place, secret where a pointer of the policy leads to it."""
+    if rules.pointers and not rules.pointers.isdisjoint(_pointers(place.path())):
+        return place._replace(name=place.name or str(place.step), strength=Strength.OWN)
+    return place
+
+
+def _pointers(steps: list[str | int]) -> list[str]:
+    """Return the JSON pointers to a place: in the document, and in the JSON of a request."""
+    whole = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
+    return [whole, whole.removeprefix("/json")]
+
+
 def said_name(members: dict[str, Any]) -> str | None:
     """Return the name that an object with a name and a value gives its value."""
-    if "value" not in members and "Value" not in members:
+    if _VALUES.isdisjoint(members):
         return None
-    return next((members[key] for key in sorted(NAMING) if isinstance(members.get(key), str)), None)
+    said = (members[key] for key in sorted(NAMING) if isinstance(members.get(key), str))
+    return next(filter(is_name, said), None)
 
 
 def path_text(steps: list[str | int]) -> str:

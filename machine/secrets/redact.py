@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import attrs
-
-from machine.secrets.detect import Finding, TooManyPlacesError, findings
 from machine.secrets.encodings import SEARCHED_ANYWHERE, is_plain
 from machine.secrets.formats import active, shapes
 from machine.secrets.known import Known
-from machine.secrets.marks import Marked, Span
-from machine.secrets.names import Strength
+from machine.secrets.marks import MOST_FINDINGS, Marked, Span, TooManyPlacesError
+from machine.secrets.names import Strength, is_name
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
 from machine.secrets.places import ROOT, Place, path_text, said_name
 from machine.secrets.rules import Rules
 from machine.secrets.substitute import keys_in_order
 
-__all__ = ["Known", "Redacted", "redact", "refused", "say", "say_text"]
+if TYPE_CHECKING:
+    from machine.secrets.finding import Finding
 
-MOST_FINDINGS: Final = 1000
-"""A text with more findings is sealed whole."""
+__all__ = ["Known", "Redacted", "redact", "refused", "say", "say_text"]
 
 _SECRET: Final = "secret"  # noqa: S105 - the namespace of `io.secret`
 _MISSING: Final = object()
@@ -57,34 +54,46 @@ def redact(
         under, place = under or _SECRET, Place(name=under or _SECRET, strength=Strength.OWN)
     elif under is not None:
         place = Place(name=under, strength=rules.field(under))
-    names: dict[str, str] = {}
-    work = _Redaction(rules, known, request, name, names)
+    near = known.near(_texts_in(document))
+    work = _Redaction(rules, known, near, request=request, name=name)
     stored = work.document(document, place)
     if work.learned and not request:  # what was found in one place may stand in another
-        more = known.copy()
+        more = near.copy()
         for source, value, sure in work.learned:
             more.learn(source, value, sure=sure)
-        again = _Redaction(rules, more, request, name, names)
-        stored = again.document(document, place)
-        again.learned[:] = [*work.learned, *again.learned]
-        work = again
+        work = _Redaction(rules, known, more, request=request, name=name, first=work)
+        stored = work.document(document, place)
     return Redacted(stored, work.edits(), work.learned)
 
 
-@attrs.define
 class _Redaction:
-    """One walk over a document."""
+    """A walk over a document.
 
-    rules: Rules
-    known: Known
-    request: bool
-    name: Callable[[str], str]
-    names: dict[str, str]
-    """The sources that were given in this document, by value."""
-    learned: list[tuple[str, str, bool]] = attrs.field(factory=list)
-    changes: dict[tuple[int, Any, bool], Any] = attrs.field(factory=dict)
-    """What was changed: by container, step, and whether it is the key."""
-    root: list[Any] = attrs.field(factory=lambda: [None])
+    `near` is what is known of the texts of this document. What the first walk has found is given to the second.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        known: Known,
+        near: Known,
+        *,
+        request: bool,
+        name: Callable[[str], str],
+        first: _Redaction | None = None,
+    ) -> None:
+        self.rules = rules
+        self.known = known
+        self.near = near
+        self.request = request
+        self.name = name
+        # sources by value, and the placeholders of texts that are sealed whole, which nobody need look at again
+        self.names: dict[str, str] = first.names if first else {}
+        self.sealed: dict[str, str] = first.sealed if first else {}
+        self.learned: list[tuple[str, str, bool]] = first.learned if first else []
+        # by container, step, and whether it is the key
+        self.changes: dict[tuple[int, Any, bool], Any] = {}
+        self.root: list[Any] = [None]
 
     def document(self, document: Any, place: Place) -> Any:
         """Return the stored document."""
@@ -97,17 +106,22 @@ class _Redaction:
                 if not self._packed(into, step, value):
                     new: Any = {}
                     into[step] = new
-                    said = said_name(value)
+                    said = self._masked(said_name(value))
                     keys = keys_in_order(value)
                     stored = [self._key(new, key) for key in keys]
                     todo += [
-                        (new, stored[at], value[key], place.member(self.rules, key, said))
+                        (new, stored[at], value[key], place.member(self.rules, self._masked(key), said))
                         for at, key in reversed(list(enumerate(keys)))
                     ]
             elif isinstance(value, list | tuple):
                 into[step] = new = [None] * len(value)
                 todo += [
-                    (new, at, value[at], place.item(self.rules, at, value[at - 1] if at else None))
+                    (
+                        new,
+                        at,
+                        value[at],
+                        place.item(self.rules, at, self._masked(value[at - 1]) if at else None),
+                    )
                     for at in range(len(value) - 1, -1, -1)
                 ]
             else:
@@ -169,6 +183,15 @@ class _Redaction:
         self.changes[id(into), stored, True] = cuts
         return stored
 
+    def _masked(self, name: Any) -> Any:
+        """Return what a name says to a handler that knows only placeholders."""
+        if not self.near or not isinstance(name, str):
+            return name
+        try:
+            return self.near.marked(name).text
+        except TooManyPlacesError as error:
+            return error.placeholder
+
     def _packed(self, into: Any, step: Any, value: dict[str, Any]) -> bool:
         """Store bytes that are no text: as they are, or sealed whole."""
         text = value.get("base64") if len(value) == 1 else None
@@ -189,32 +212,39 @@ class _Redaction:
 
     def _other(self, into: Any, step: Any, value: Any, place: Place) -> None:
         strong = place.strength is Strength.OWN or (self.request and place.strength is Strength.EXACT)
-        if not strong or value is None or isinstance(value, bool) or self._allowed(place):
+        if not strong or value is None or isinstance(value, bool) or place.is_allowed(self.rules):
             into[step] = value
             return
         self._seal(
             into, step, value, self._source(place.name, str(value), place.strength is Strength.OWN), "number"
         )
 
-    def _allowed(self, place: Place) -> bool:
-        return bool(self.rules.allowed_paths) and path_text(place.path()) in self.rules.allowed_paths
-
     def marked(self, text: str, place: Place) -> Marked:
         """Return a text with its placeholders."""
-        marked = self.known.marked(text) if self.known else Marked(text)
-        if self.request and (source := self.known.source_of(text)) is not None and not marked.whole():
-            return Marked(text).with_spans([Span(0, len(text), text_of(source))])
-        if self._allowed(place):
-            return marked
+        whole = self.sealed.get(text)
+        source = self.known.source_of(text) if self.request and whole is None else None
+        if source is not None:
+            whole = text_of(source)
+        if whole is None:
+            try:
+                return self._marked(text, place)
+            except TooManyPlacesError as error:
+                whole = self.sealed[text] = error.placeholder or text_of(
+                    self._source("text", text, sure=False)
+                )
+        return Marked(text).with_spans([Span(0, len(text), whole)])
+
+    def _marked(self, text: str, place: Place) -> Marked:
+        from machine.secrets.detect import findings  # noqa: PLC0415 - its patterns: for what may hold a secret
+
+        marked = self.near.marked(text) if self.near else Marked(text)
         try:
             found = findings(self.rules, place, marked.text, request=self.request)
-            too_many = len(found) + len(marked.cuts) > MOST_FINDINGS
+            if len(found) + len(marked.cuts) > MOST_FINDINGS:
+                raise TooManyPlacesError  # noqa: TRY301 - as by what it calls
         except TooManyPlacesError:
-            found, too_many = [], True
-        if too_many:
             inner = TEXT.search(marked.text)
-            whole = inner[0] if inner else text_of(self._source("text", text, sure=False))
-            return Marked(text).with_spans([Span(0, len(text), whole)])
+            raise TooManyPlacesError(inner[0] if inner else None) from None
         if not found:
             return marked
         return marked.with_spans([span for one in found if (span := self._span(marked.text, one))])
@@ -229,21 +259,42 @@ class _Redaction:
     def _source(self, place: str, value: str, sure: bool) -> str:
         source = self.known.source_of(value, plain=self.request) or self.names.get(value)
         if source is None:
-            source = self.names[value] = source_from(self.name(source_from(place)))
+            source = self.names[value] = source_from(self.name(_said(place)))
             if sure or not is_plain(value):
                 self.learned.append((source, value, sure))
         return source
 
 
+def _said(place: str) -> str:
+    """Return what is said of a place in a source: its name, if that is shaped like one."""
+    kind, _, name = place.rpartition(".")
+    if kind == "cookie":
+        return source_from(place) if is_name(name) else kind
+    return source_from(place) if is_name(place) else "field"
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts of a JSON value, keys included."""
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            yield from item
+            todo += item.values()
+        elif isinstance(item, list | tuple):
+            todo += item
+
+
 def say_text(rules: Rules, known: Known, text: str) -> str:
     """Return a text that nobody reads back, with placeholders for its secrets."""
-    return _Redaction(rules, known, request=False, name=str, names={}).marked(text, ROOT).text
+    return _Redaction(rules, known, known.near([text]), request=False, name=str).marked(text, ROOT).text
 
 
 def say(rules: Rules, known: Known, value: Any) -> Any:
     """Return a value that nobody reads back, with placeholders as text for its secrets."""
-    work = _Saying(rules, known, request=False, name=str, names={})
-    return work.document(value, ROOT)
+    return _Saying(rules, known, known.near(_texts_in(value)), request=False, name=str).document(value, ROOT)
 
 
 class _Saying(_Redaction):
@@ -255,11 +306,12 @@ class _Saying(_Redaction):
 
 def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:
     """Return the path of what a context, an input or a key may not hold, None when there is no such thing."""
-    todo: list[tuple[Any, list[str | int]]] = [(key, []), (value, [key])]
+    near = known.near([key, *_texts_in(value)])
+    todo: list[tuple[Any, list[str | int]]] = [(value, [key]), (key, [key])]
     while todo:
         item, path = todo.pop()
         if isinstance(item, str):
-            if _is_refused(rules, known, item):
+            if _is_refused(rules, known, near, item):
                 return path_text(path)
         elif isinstance(item, dict):
             for name, member in reversed(item.items()):
@@ -269,14 +321,15 @@ def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:
     return None
 
 
-def _is_refused(rules: Rules, known: Known, text: str) -> bool:
+def _is_refused(rules: Rules, known: Known, near: Known, text: str) -> bool:
     if known.source_of(text, plain=False) is not None:
         return True
     for found in TEXT.finditer(text):
         if source_of(found[0]) in known.sources:
             return True
-    if known and any(
-        cut.end - cut.begin for cut in known.marked(text).cuts if len(cut.true) >= SEARCHED_ANYWHERE
-    ):
+    try:
+        if any(len(cut.true) >= SEARCHED_ANYWHERE for cut in near.marked(text).cuts):
+            return True
+    except TooManyPlacesError:
         return True
     return next(shapes(active(rules.formats, text), text), None) is not None

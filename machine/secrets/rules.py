@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any, Final
 
 import attrs
@@ -13,15 +14,25 @@ from machine.secrets.policy import SecretPolicy, compiled, joined
 
 __all__ = ["Rules", "rules_of"]
 
-_QUICK: Final = tuple(
-    needle.encode()
-    for needle in (
-        *("pass", "pwd", "secret", "token", "key", "auth", "cookie", "cred", "session", "sig", "PASS", "PWD"),
-        *("SECRET", "TOKEN", "KEY", "AUTH", "Auth", "Cookie", "Token", "Key", "Pass", "Secret", "Pwd", "://"),
-        "$secret",
-        "secret_",
-    )
+_LEADS: Final = re.compile(
+    rb"k(?:e[yn]|ie|up)|p(?:ass|wd|sk)|c(?:re[td]|ove|ode=|ru)|uth|g(?<=sig)|s(?:ess|ser|id=|as=)|verif"
+    rb"|j(?:wt|fr)|h(?:mac|oneyc)|bear|-(?:u|b|-us)|fied by|:(?:[0-9]{4,5}|\*):[a-z_*]"
 )
+"""One of these pieces is in every text with a name that says something, in lower case.
+
+Each begins with a letter that is rare in names and words (`ken` of `token`), where the look need not stop.
+"""
+
+_RUNS: Final = bytes(
+    ord("a") if chr(code).isascii() and (chr(code).isalnum() or chr(code) in "_-") else ord(" ")
+    for code in range(256)
+)
+_RUN: Final = b"a" * 20
+"""So many letters, digits, `_` and `-` in a row are in every credential that has a format."""
+
+_MOST_RUNS: Final = 100
+_ESCAPED: Final = (0, 1, 5)
+"""So many characters of a run may be the rest of an escape: of `\\n`, of `\\u003d`."""
 
 
 @attrs.frozen
@@ -37,6 +48,12 @@ class Rules:
     formats: tuple[Format, ...]
     patterns: tuple[Any, ...]
     """Of the user's own, of the engine whose time is linear."""
+    prefixes: tuple[bytes, ...]
+    """Formats begin with these: with nothing but letters, digits, `_` and `-`."""
+    signs: tuple[bytes, ...]
+    """The others have one of these."""
+    looks_always: bool
+    """True when what the user names could be anywhere, so that nothing can be passed over unseen."""
 
     def field(self, name: str) -> Strength:
         """Return how much the name of a field, a variable or an option says."""
@@ -63,11 +80,30 @@ class Rules:
 
         Cheap, for nearly everything holds none; it may say yes for nothing.
         """
-        if self.names or self.patterns or self.pointers:
+        if self.looks_always:
             return True
-        return any(needle in data for needle in _QUICK) or any(
-            needle.encode() in data for form in self.formats for needle in form.needles
-        )
+        if _LEADS.search(data.lower()) is not None or (b"@" in data and b"/" in data):
+            return True
+        runs = data.translate(_RUNS)
+        return _RUN in runs and self._may_have_format(data, runs)
+
+    def _may_have_format(self, data: bytes, runs: bytes) -> bool:
+        """Tell whether one of the long runs of a text begins as a format does, or another sign of one is there."""
+        for needle in self.signs:
+            if needle in data:
+                return True
+        at = runs.find(_RUN)
+        for _ in range(_MOST_RUNS):
+            if at < 0:
+                return False
+            begin = runs.rfind(b" ", 0, at) + 1
+            end = runs.find(b" ", at)
+            run = data[begin:] if end < 0 else data[begin:end]
+            for skipped in _ESCAPED if data[begin - 1 : begin] == b"\\" else (0,):
+                if run.startswith(self.prefixes, skipped):
+                    return True
+            at = -1 if end < 0 else runs.find(_RUN, end)
+        return True
 
 
 @functools.lru_cache(maxsize=64)
@@ -75,6 +111,9 @@ def rules_of(policy: SecretPolicy) -> Rules:
     """Return the rules of a policy."""
     paths = frozenset(path for path in policy.allow if path.startswith(("$", "/")))
     allowed = frozenset(joined(name) for name in policy.allow if name not in paths)
+    formats = tuple(form for form in FORMATS if joined(form.name) not in allowed)
+    needles = [needle.encode() for form in formats for needle in form.needles]
+    prefixes = tuple(needle for needle in needles if b" " not in needle.translate(_RUNS))
     return Rules(
         policy=policy,
         names=frozenset(map(joined, policy.names)),
@@ -82,6 +121,9 @@ def rules_of(policy: SecretPolicy) -> Rules:
         allowed_paths=paths,
         pointers=frozenset(policy.pointers),
         stand_ins=frozenset(text for _, text in policy.stand_ins),
-        formats=tuple(form for form in FORMATS if joined(form.name) not in allowed),
+        formats=formats,
+        prefixes=prefixes,
+        signs=tuple(needle for needle in needles if needle not in prefixes),
+        looks_always=bool(policy.names or policy.patterns or policy.pointers),
         patterns=tuple(compiled(pattern) for pattern in policy.patterns),
     )

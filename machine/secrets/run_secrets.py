@@ -1,8 +1,9 @@
-"""What a run, and each of its attempts, knows of secrets in format 2: handlers have true values, the store placeholders.
+"""The secrets that a run, and each of its attempts, knows in format 2.
 
-A request is called the same whatever else the run has learned: the known values of an attempt are those of its own
-facts, in the order they were handed to it, and those it has itself put into credential places. True values are sealed
-beside their fact; who has the key of the store is given them again, who has not is given placeholders.
+Handlers have true values, the store has placeholders. A request is called the same whatever else the run has
+learned: the known values of an attempt are those of its own facts, in the order they were handed to it, and those
+that it has itself put into credential places. True values are sealed beside their fact: whoever has the key of the
+store is given them again, whoever has not is given placeholders.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import attrs
 from blake3 import blake3
 
 from machine import canonical
-from machine.errors import Code, ContextError, ErrorInfo, IoOther, StateError, UsageError
+from machine.errors import Code, ContextError, ErrorInfo, IoOther, SealError, StateError, UsageError
 from machine.events import FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.secrets import placeholder, sealing, stand_ins
 from machine.secrets.multipart import stored_boundary
+from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, redact, refused, say, say_text
 from machine.secrets.rules import rules_of
@@ -37,6 +39,7 @@ _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
 _FORMAT: Final = "2"
 _TENANT: Final = ""
 _MARK: Final = b"$secret"
+_BEGIN: Final = b"__secret_"
 
 
 class Keys(Protocol):
@@ -62,7 +65,7 @@ class RunSecrets:
     """The secrets of one run. Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
 
     `live` is false for what writes nothing; `refuses` says there whether a secret in the context is refused: a
-    replay asks its recording. `opened` counts the facts whose true values were opened, `shown` those whose were not.
+    replay asks its recording. `opened` counts the facts whose true values were opened, `shown` the others.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class RunSecrets:
         self.live = live
         self.refuses = refuses
         self.known = Known()
+        self.sure = Known()
         self.opened = self.shown = 0
         self._run_id = run_id
         self.keys = keys
@@ -94,6 +98,12 @@ class RunSecrets:
         """Return what a new attempt knows: nothing yet."""
         return AttemptSecrets(self)
 
+    def learn(self, source: str, value: str, *, sure: bool) -> None:
+        """Look for a value in what is stored from now on; a `sure` one is refused in requests of other states."""
+        self.known.learn(source, value, sure=sure)
+        if sure:
+            self.sure.learn(source, value, sure=True)
+
     def key(self, *, create: bool = False) -> sealing.DataKey | None:
         """Return the data key of the run, None when there is none."""
         return None if self.keys is None else self.keys.data_key(self._run_id, create=create)
@@ -105,7 +115,7 @@ class RunSecrets:
             return None
         try:
             return dict(canonical.decode(sealing.open_seal(data_key, seal, _place(fact))))
-        except sealing.SealError:
+        except SealError:
             return None
 
     def text(self, text: str) -> str:
@@ -119,7 +129,7 @@ def _place(fact: FactRecorded) -> tuple[str, ...]:
 
 
 class AttemptSecrets:
-    """The secrets of one attempt; what the run has learned elsewhere is only looked for in what nobody reads back."""
+    """The secrets of one attempt; those that the run learned elsewhere are looked for in what nobody reads back."""
 
     def __init__(self, run: RunSecrets) -> None:
         self.run = run
@@ -165,8 +175,11 @@ class AttemptSecrets:
         return stand_ins.taken_out(self._stand_ins, value) if self._stand_ins else value
 
     def _refuse_placeholder(self, raw: bytes) -> None:
-        for known in (self._known, self.run.known):
-            if any(placeholder.text_of(source).encode() in raw for source in known.sources):
+        if _BEGIN not in raw:
+            return
+        for text in placeholder.TEXT.finditer(raw.decode()):
+            source = placeholder.source_of(text[0])
+            if source in self._known.sources or source in self.run.known.sources:
                 raise IoOther(
                     "the request holds the placeholder of a secret and not its value",
                     code=Code.SECRET_UNAVAILABLE,
@@ -175,7 +188,7 @@ class AttemptSecrets:
 
     def _refuse_of_another(self, data: bytes) -> None:
         """Refuse a request that would store a secret which another attempt has read and this one has not."""
-        known = self.run.known
+        known = self.run.sure
         if known and (source := known.in_bytes(data)) is not None:
             raise StateError(
                 f"the request holds the secret {source}, which this state has not read",
@@ -214,6 +227,7 @@ class AttemptSecrets:
                     code=Code.SECRET_STAND_IN,
                     hint="give an invented value of the same form in SecretPolicy(stand_ins=...)",
                 )
+        chunks = None
         if sure is not None and not stood_in:
             value = document["value"]
             stored: Any = {"value": {"$secret": sure}}
@@ -225,18 +239,23 @@ class AttemptSecrets:
             found = redact(run.rules, run.known, fact.namespace, subject, request=False, name=names)
             stored = {"value": found.document[request["name"]]} if subject is not document else found.document
             edits, learned = list(found.edits), [list(item) for item in found.learned]
+            pieces = stored_pieces(document, stored, edits) if edits and fact.namespace == "http" else None
+            if pieces is not None:
+                stored, chunks = {**stored, "chunks": pieces}, document["chunks"]
         data = canonical.encode(stored)
         named = {source for source, _, _ in learned}
         for source in placeholder.sources_in(stored):  # so that who opens this knows what stands for what
             if source not in named:
                 learned += [[source, value, is_sure] for value, is_sure in run.known.values_of(source)]
         for source, value, is_sure in learned:
-            run.known.learn(source, value, sure=is_sure)
+            run.learn(source, value, sure=is_sure)
         for true in stood_in.values():
-            run.known.learn("stand_in", true, sure=True)
+            run.learn("stand_in", true, sure=True)
         if not edits and not stood_in:
             return Answer(data)
-        sealed = {"edits": edits, "learned": learned, "stand_ins": stood_in}
+        sealed: dict[str, Any] = {"edits": edits, "learned": learned, "stand_ins": stood_in}
+        if chunks is not None:
+            sealed["chunks"] = chunks
         self._at_hand[fact.key] = sealed
         if not run.live:
             return Answer(data)
@@ -266,6 +285,8 @@ class AttemptSecrets:
         self._stand_ins |= sealed["stand_ins"]
         for source, value, sure in sealed["learned"]:
             self._learn(source, value, sure=sure)
+        if "chunks" in sealed:
+            stored = {**stored, "chunks": sealed["chunks"]}
         return opened(stored, sealed["edits"]) if sealed["edits"] or _MARK in data else stored
 
     def _shown(self, fact: FactRecorded, stored: Any) -> Any:
@@ -283,7 +304,7 @@ class AttemptSecrets:
 
     def _learn(self, source: str, value: str, *, sure: bool) -> None:
         self._known.learn(source, value, sure=sure)
-        self.run.known.learn(source, value, sure=sure)
+        self.run.learn(source, value, sure=sure)
 
     # -- what a handler says -----------------------------------------------------------------------------
 

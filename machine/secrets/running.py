@@ -6,55 +6,126 @@ The work is linear in the text: matches of one pattern never overlap, and each t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from machine.secrets.finding import Finding, decides
+from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.formats import Format, active, shapes
+from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.named_values import named_values
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
-__all__ = ["by_look", "running", "urls"]
+__all__ = ["Look", "fields", "folded", "look_at", "running", "urls"]
 
 
-def running(rules: Rules, text: str) -> Iterator[Finding]:
+_NEAR_NAMES: Final = re.compile(
+    "pass|secret|token|key|pwd|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
+)
+"""What is in every text with a name that says something, in lower case."""
+
+
+class Look(NamedTuple):
+    """What a text may hold, as a look for single words tells; what is in a part of it is no more."""
+
+    formats: tuple[Format, ...] = ()
+    bearer: bool = False
+    user_info: bool = False
+    parameters: bool = False
+    names: bool = False
+    patterns: bool = False
+    logins: bool = False
+
+    def nothing(self) -> bool:
+        """Tell whether there is nothing to be found."""
+        return not any(self)
+
+
+def folded(text: str) -> str:
+    """Return a text in lower case, of the same length."""
+    low = text.lower()
+    return low if len(low) == len(text) else low.replace("i\u0307", "i")
+
+
+def look_at(rules: Rules, text: str) -> Look:
+    """Return what a text may hold."""
+    low = folded(text)
+    return Look(
+        formats=tuple(active(rules.formats, text)),
+        bearer="bearer" in low,
+        user_info="@" in text and ("://" in text or ":\\/\\/" in text),
+        parameters="=" in text,
+        names=bool(rules.names) or _NEAR_NAMES.search(low) is not None,
+        patterns=bool(rules.patterns),
+        logins=" -u" in text or " --user" in text or " -b" in text or _PGPASS.search(text) is not None,
+    )
+
+
+def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[Finding]:
     """Yield what is secret in a text, by its look and by the names in it."""
-    yield from by_look(rules, active(rules.formats, text), text)
-    if "://" in text or "=" in text:
-        yield from urls(rules, text, request=False)
-    yield from named_values(rules, text)
+    if look.formats:
+        for begin, end, name in shapes(look.formats, text):
+            yield Finding(begin, end, name, text[begin:end])
+    if look.patterns:
+        yield from _matches(rules, text)
+    if look.bearer:
+        for match in _BEARER.finditer(folded(text)):
+            begin, end = match.span(1)
+            yield Finding(begin, end, "bearer_token", text[begin:end])
+    if look.user_info or look.parameters:
+        yield from urls(rules, text, request=request and "://" in text[:12])
+    if look.logins:
+        yield from _logins(text)
+    if look.names and not _NO_SEPARATOR.fullmatch(text):
+        yield from named_values(rules, text, folded(text), request=request)
 
 
-# -- by look alone -------------------------------------------------------------------------------------------
-
+_NO_SEPARATOR: Final = re.compile(r"[^:=>, \t]*+")
 _BEARER: Final = re.compile(
-    r"(?i)(?<![a-z0-9])bearer[ \t]{1,4}+(?=[a-z._~+/=-]{0,300}+[0-9])([\w.~+/=-]{12,}+)"
+    r"bearer(?<![a-z0-9]bearer)[ \t]{1,4}+(?=[a-z._~+/=-]{0,300}+[0-9])([\w.~+/=-]{12,}+)"
 )
 
 
-def by_look(rules: Rules, formats: list[Format], text: str) -> Iterator[Finding]:
-    """Yield what has the shape of a credential, or matches a pattern of the user's."""
-    for begin, end, name in shapes(formats, text):
-        yield Finding(begin, end, name, text[begin:end])
+def _matches(rules: Rules, text: str) -> Iterator[Finding]:
+    """Yield what matches a pattern of the user's: its first group, where it has one."""
     for regex in rules.patterns:
         for match in regex.finditer(text):
             begin, end = match.span(1 if regex.groups and match.group(1) else 0)
             if begin < end:
                 yield Finding(begin, end, "pattern", text[begin:end], sure=True)
-    if "earer" in text or "EARER" in text:
-        for match in _BEARER.finditer(text):
-            yield Finding(*match.span(1), "bearer_token", match[1])
+
+
+# -- what options and files of logins hold ------------------------------------------------------------------
+
+_LOGIN: Final = re.compile(r"-(?<!\S-)(?:u|-user)[ =]{1,4}+[\"']?[^\s:\"']{1,100}+:([^\s\"']{1,512}+)")
+_COOKIES: Final = re.compile(r"-(?<!\S-)b[ =]{1,4}+[\"']([^\"'\r\n]{1,4096}+)[\"']")
+_PGPASS: Final = re.compile(
+    r":(?:[0-9]{1,5}+|\*):[\w.*-]{1,64}+:[\w.@*-]{1,64}+:([^\s:]{4,256}+)(?=[\r\n]|\Z)"
+)
+
+
+def _logins(text: str) -> Iterator[Finding]:
+    """Yield passwords behind a user and a colon (`curl -u`, `.pgpass`), and the cookies of `curl -b`."""
+    for pattern in (_LOGIN, _PGPASS):
+        for match in pattern.finditer(text):
+            if looks_like_credential(match[1]):
+                yield Finding(*match.span(1), "password", match[1])
+    for match in _COOKIES.finditer(text):
+        for begin, end, name in cookies(match[1], first=False):
+            if looks_like_credential(match[1][begin:end]):
+                yield Finding(
+                    match.start(1) + begin, match.start(1) + end, f"cookie.{name}", match[1][begin:end]
+                )
 
 
 # -- URLs ----------------------------------------------------------------------------------------------------
 
 _USER_INFO: Final = re.compile(
-    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,30}+:(?:\\?/){2}"
+    r":(?<=[A-Za-z0-9+.-]:)(?:\\?/){2}"
     r"(?P<user>[^\s/?#@:\"'<>\\]{0,256}+)(?::(?P<password>[^\s/?#@\"'<>\\]{0,2048}+))?@"
 )
-_PARAMETER: Final = re.compile(r"[?&;](?:amp;)?([\w.%\[\]~-]{1,100}+)=([^&;#\s\"'<>\\]{1,8192}+)")
+_PARAMETER: Final = re.compile(r"[?&;#](?:amp;)?([\w.%\[\]~-]{1,100}+)=([^&;#\s\"'<>\\]{1,8192}+)")
 _NO_PASSWORD: Final = frozenset({"", "x-oauth-basic", "x-token-auth"})
 
 
@@ -64,14 +135,26 @@ def urls(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
         for match in _USER_INFO.finditer(text):
             user, password = match["user"], match["password"]
             if password is not None and password not in _NO_PASSWORD:
+                if not request and is_masked(unquote(password)):
+                    continue
                 yield Finding(*match.span("password"), "url_password", unquote(password))
             elif user and password is not None:
                 yield Finding(*match.span("user"), "url_user", unquote(user))
     if "=" in text:
-        for match in _PARAMETER.finditer(text):
-            name = unquote_plus(match[1])
-            strength = rules.parameter(name)
-            if strength is not Strength.NONE:
-                value = unquote_plus(match[2])
-                if decides(strength, value, alone=request):
-                    yield Finding(*match.span(2), name, value, strength is Strength.OWN)
+        yield from fields(_PARAMETER, rules.parameter, text, alone=request)
+
+
+def fields(
+    pattern: re.Pattern[str], judge: Callable[[str], Strength], text: str, *, alone: bool
+) -> Iterator[Finding]:
+    """Yield the secret values of what a pattern splits into percent-encoded names and values."""
+    judged: dict[str, Strength] = {}
+    for match in pattern.finditer(text):
+        raw = match[1]
+        strength = judged.get(raw)
+        if strength is None:
+            strength = judged[raw] = judge(unquote_plus(raw))
+        if strength is not Strength.NONE and match[2]:
+            value = unquote_plus(match[2])
+            if decides(strength, value, alone=alone):
+                yield Finding(*match.span(2), unquote_plus(raw), value, strength is Strength.OWN)

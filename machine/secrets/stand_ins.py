@@ -17,8 +17,8 @@ def put_in(
 ) -> tuple[Any, dict[str, str]]:
     """Return an answer with stand-ins for the fields they are given for, and what each stands for.
 
-    `stand_ins` are by field name: members of JSON, of JSON in a text, and of forms; `name` is that of a secret whose
-    answer this is. A stand-in that stands for two values stands for the last.
+    `stand_ins` are by field name: members of JSON, of JSON in a text, and of forms; `name` is that of a secret
+    whose answer this is. A stand-in that stands for two values stands for the last.
     """
     stood_in: dict[str, str] = {}
     if not stand_ins:
@@ -29,7 +29,7 @@ def put_in(
 
     def put(value: Any, field: str | None) -> Any:
         if isinstance(value, str):
-            if field in stand_ins:
+            if field is not None and field in stand_ins:
                 stood_in[stand_ins[field]] = value
                 return stand_ins[field]
             return _in_text(stand_ins, value, stood_in)
@@ -62,7 +62,7 @@ def _in_text(stand_ins: Mapping[str, str], text: str, stood_in: dict[str, str]) 
 
 
 def taken_out(stood_in: Mapping[str, str], value: Any) -> Any:
-    """Return a request with the true values where the texts of stand-ins stand, packed bytes and base64 included."""
+    """Return a request with the true values where the texts of stand-ins stand, in packed bytes too."""
     if isinstance(value, str):
         for stand_in, true in stood_in.items():
             value = value.replace(stand_in, true)

@@ -101,6 +101,11 @@ class StoreKeys:
             return None
         return found
 
+    def check(self) -> None:
+        """Raise `SecretKeyError` when the key that the store was used with is not here, or what is here is none."""
+        if os.environ.get(KEY_VARIABLE) or self._store.secret_key_id() is not None:
+            store_key_of(self._store)
+
     def adopt(self, run_id: str, data_key: DataKey) -> None:
         """Give a run that has none the data key of a run in another store. Raises `SecretKeyError`."""
         key = store_key_of(self._store, create=True)
@@ -177,7 +182,8 @@ def _key_noted(url: str, path: Path, noted: str | None, *, create: bool) -> Stor
             f"the store {url} keeps its secrets under the key {noted or '(none yet)'}, and there is no key",
             code=Code.SECRET_KEY_MISSING,
             details={"url": url, "path": str(path), "expected": noted},
-            hint=f"put the key file back to {path}, or set {KEY_VARIABLE}",
+            hint=f"put the key file back to {path}, or set {KEY_VARIABLE}; if it is lost for good, "
+            "`machine secrets forget --all` gives up what is sealed, and a new key can be made",
         )
     if noted not in {None, key.id}:
         raise SecretKeyError(
@@ -287,10 +293,8 @@ def put_key(path: Path, key: StoreKey) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-        # a link is there with all its bytes at once, and never takes the place of another
-        with contextlib.suppress(
-            FileExistsError, FileNotFoundError
-        ):  # the latter: a rotation swept the draft
+        # a link is there with all its bytes at once, and never takes the place of another; no draft: it was swept
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
             path.hardlink_to(draft)
     finally:
         draft.unlink(missing_ok=True)

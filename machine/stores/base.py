@@ -206,7 +206,10 @@ class Store(Protocol):
         ...
 
     def forget_data_key(self, run_id: str) -> bool:
-        """Delete the run's data key, durable on return, and say whether it had one."""
+        """Delete the run's data key, durable on return, and say whether it had one.
+
+        With the last one goes the id of the key that wrapped it: a key that was lost can be replaced then.
+        """
         ...
 
     def rewrap_data_keys(self, old_id: str, new_id: str, rewrapped: Callable[[bytes], bytes]) -> int:

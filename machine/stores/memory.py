@@ -229,7 +229,10 @@ class MemoryStore:
         """Delete the run's data key and say whether it had one."""
         contents = self._open()
         with contents.lock:
-            return contents.data_keys.pop(run_id, None) is not None
+            had_one = contents.data_keys.pop(run_id, None) is not None
+            if not contents.data_keys:
+                contents.secret_key_id = None
+        return had_one
 
     def rewrap_data_keys(self, old_id: str, new_id: str, rewrapped: Callable[[bytes], bytes]) -> int:
         """Replace every wrapped data key and note `new_id`: all or nothing (see `Store.rewrap_data_keys`)."""

@@ -67,9 +67,15 @@ class SqliteKeys:
                 conn.execute("INSERT INTO data_keys (run_id, wrapped) VALUES (?, ?)", (run_id, wrapped))
 
     def forget_data_key(self, run_id: str) -> bool:
-        """Delete the run's data key, durable on return, and say whether it had one."""
+        """Delete the run's data key, durable on return, and say whether it had one.
+
+        With the last one goes the id of the key that wrapped it.
+        """
         with self._wiping() as conn:
-            return conn.execute("DELETE FROM data_keys WHERE run_id = ?", (text(run_id),)).rowcount > 0
+            had_one = conn.execute("DELETE FROM data_keys WHERE run_id = ?", (text(run_id),)).rowcount > 0
+            if conn.execute("SELECT 1 FROM data_keys LIMIT 1").fetchone() is None:
+                conn.execute("DELETE FROM secret_key_id")
+        return had_one
 
     def rewrap_data_keys(self, old_id: str, new_id: str, rewrapped: Callable[[bytes], bytes]) -> int:
         """Replace every wrapped data key and note `new_id`: all or nothing (see `Store.rewrap_data_keys`)."""

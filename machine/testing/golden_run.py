@@ -59,8 +59,24 @@ __all__ = [
 _NEVER_RECORDED: Final = frozenset({Code.UNDECLARED_IO, Code.NOT_DETERMINISTIC})
 """Failures that say that a run cannot be replayed, or of which nobody knows whether it can."""
 
-_NAMES: Final = {"op_id": "op", "op_version": "version", "input_params": "input", "run_config": "config"}
+_NAMES: Final = {
+    "op_id": "op",
+    "op_version": "version",
+    "input_params": "input",
+    "run_config": "config",
+    "secret_format": "secret_format",
+}
 """What the parts of a manifest are called where a check is given them."""
+
+
+_COMPUTED: Final = (
+    "the handler computes from a secret (a signature, a claim of a token, its length), and a golden has a "
+    "placeholder where the secret was"
+)
+_REMEDIES: Final = (
+    'if it is no secret, allow it: SecretPolicy(allow=["NAME"]); else give the handler an invented value of the '
+    'same form, live and in every replay: SecretPolicy(stand_ins={"NAME": "..."}); docs/secrets.md says more'
+)
 
 
 @attrs.frozen
@@ -273,7 +289,25 @@ async def record(wanted: Wanted, statuses: Sequence[str], target: Target) -> Fre
     if again.divergence is not None:
         title = "the run that was just recorded does not replay, so nothing was written"
         return Unlike(Ending.FAILED, title, ["", *render.lines(again.divergence)])
+    if again.secrets is not None and (found := await _without_the_key(result.run_id, wanted, store)):
+        return found
     return Fresh(result, store)
+
+
+async def _without_the_key(run_id: str, wanted: Wanted, store: Store) -> Unlike | None:
+    """Return how a run differs for whoever has its golden and not its secrets, None when it does not."""
+    store.forget_data_key(run_id)
+    divergence = (await _replayed(run_id, wanted, store)).divergence
+    if divergence is None:
+        return None
+    title = "the run that was just recorded replays only with its secrets, so nothing was written"
+    plain = attrs.evolve(divergence, cause_text="")
+    lines = [line for line in render.lines(plain) if not line.startswith("  next   ")]
+    return Unlike(
+        Ending.FAILED,
+        title,
+        ["", *lines, *render.folded("  cause  ", _COMPUTED), *render.folded("  next   ", _REMEDIES)],
+    )
 
 
 def keep(candidate: Path, file: Path) -> None:

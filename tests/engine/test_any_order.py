@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
+from campaign import FULL
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
@@ -284,7 +285,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(
     deadline=None,
-    max_examples=120,
+    max_examples=120 if FULL else 40,
     stateful_step_count=25,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -93,6 +93,48 @@ def sound(plan: Plan, store: Store, run_id: str) -> None:
     assert replayed.divergence is None
 
 
+class PowerCut(BaseTransport):
+    """An outside whose first effect ends the process."""
+
+    def __init__(self) -> None:
+        self.cut = False
+
+    def is_effect(self, namespace: str, request: Any) -> bool:
+        return True
+
+    async def perform(self, namespace: str, request: Any) -> Any:
+        if not self.cut:
+            self.cut = True
+            raise KeyboardInterrupt
+        return {"status": 200} if namespace == "http" else {"returncode": 0}
+
+
+@pytest.mark.parametrize("own", [None, "mine-7"])
+@pytest.mark.parametrize("namespace", ["http", "exec"])
+def test_reconcile_is_told_the_key_that_was_sent_and_not_only_that_of_the_state(store, namespace, own):
+    plan, told = Plan("pay"), []
+
+    async def look(ctx: Any, io: Any, effect: machine.UncertainEffect) -> Any:
+        told.append(effect.idempotency_key)
+        return effect.happened({"status": 200} if namespace == "http" else {"returncode": 0})
+
+    @plan.state(
+        "out.pay", side_effects="apply_side_effect", idempotency="k", on_uncertain="reconcile", reconcile=look
+    )
+    async def charge(ctx: Any, io: Any, rec: Any) -> None:
+        if namespace == "http":
+            await io.http("POST", "http://pay.test/", headers={"Idempotency-Key": own} if own else {})
+        else:
+            await io.exec(["pay"], env={"MACHINE_IDEMPOTENCY_KEY": own} if own else {})
+
+    run_id, transports = str(machine.new_run_id()), {namespace: PowerCut()}
+    with pytest.raises(KeyboardInterrupt):
+        machine.run(plan, store=store, run_id=run_id, transports=transports)
+
+    assert machine.resume(run_id, plan=plan, store=store, transports=transports).status == "completed"
+    assert told == [own or "k"]
+
+
 @pytest.mark.parametrize("fact_key", [None, "the.payment"])
 @pytest.mark.parametrize("cut", ["before", "after"])
 def test_reconcile_asks_the_world_and_the_effect_arrives_once(store, world, cut, fact_key):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-import os
 import random
 from collections import Counter
 from pathlib import Path
 
 import attrs
 import pytest
+from campaign import FULL
 from kills import entries, loaded, undertaker
 
 from machine import open_store, replay, verify
 from machine.kernel.history import fold
 
 HERE = Path(__file__).parent
-KILLS = 200 if os.environ.get("MACHINE_CAMPAIGN") == "full" else 60
+KILLS = 200 if FULL else 25
 SEED = 20260101
 
 

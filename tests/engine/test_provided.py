@@ -644,7 +644,7 @@ def test_a_secret_that_is_not_set_any_more_is_asked_for_before_anything_is_writt
     kinds = [decode_entry(stored.seq, stored.data).event for stored in store.read_range(result.run_id)]
     seqs = [seq for seq, event in enumerate(kinds, 1) if getattr(event, "namespace", "") == "secret"]
     monkeypatch.delenv("SHOP_TOKEN")
-    left = left_after(store, result.run_id, seqs[1])
+    left = left_after(store, result.run_id, seqs[1])  # which has no key to open what it had read
     before = whole(store, left)
     with pytest.raises(UsageError, match="SHOP_TOKEN") as caught:
         resume(left, plan=plan, store=store)

@@ -14,7 +14,7 @@ from machine import FanOutJoin, RunConfig, replay, resume, run, verify
 from machine.stores import MemoryStore
 from tests.engine.random_plans import Slow, random_plan
 
-SEEDS = int(os.environ.get("MACHINE_STRESS_SEEDS", "2"))
+SEEDS = int(os.environ.get("MACHINE_STRESS_SEEDS", "1"))
 STATES = 10_000 if SEEDS > 2 else 1_000
 CONFIG = RunConfig(execution_mode=FanOutJoin(200), undeclared_io="allow")
 SHAPE = 7

@@ -94,11 +94,12 @@ def with_socket(call, kind=socket.SOCK_DGRAM):
         call(one)
 
 
-KEPT = socket.socketpair()
+KEPT = []
 
 
 @pytest.fixture(scope="module", autouse=True)
 def kept():
+    KEPT.extend(socket.socketpair())  # not as it is imported: a worker may run none of these tests
     yield
     for each in KEPT:
         each.close()

@@ -210,7 +210,7 @@ def test_a_blocking_client_gets_the_same_pieces(record, serve_raw):
     assert record(handler).context["raw"] == ["one", "two!"]
 
 
-def test_a_body_with_a_secret_in_it_comes_in_one_piece_without_it(record, store, serve_raw):
+def test_a_body_with_a_secret_in_it_comes_as_it_was_sent_and_is_stored_without_it(record, store, serve_raw):
     pieces = [b'{"access_', b'token": "tok-5f1d7c0b9e"}']
     url = f"http://127.0.0.1:{serve_raw(in_pieces(pieces))}/"
 
@@ -221,10 +221,10 @@ def test_a_body_with_a_secret_in_it_comes_in_one_piece_without_it(record, store,
         ):
             chunks = [chunk async for chunk in response.aiter_raw()]
         ctx["pieces"] = len(chunks)
-        ctx["hidden"] = b"tok-5f1d7c0b9e" not in b"".join(chunks)
+        ctx["whole"] = chunks == pieces
 
     result = record(handler)
-    assert result.context == {"pieces": 1, "hidden": True}
+    assert result.context == {"pieces": 2, "whole": True}
     assert b"tok-5f1d7c0b9e" not in canonical.encode(calls_of(store, result.run_id))
 
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+
 import httpx
 import httpx2
 import pytest
 
-from machine import Plan, Transport, canonical, open_store, replay, run
+from machine import (
+    Plan,
+    RunConfig,
+    SecretPolicy,
+    Transport,
+    canonical,
+    export_run,
+    open_bundle,
+    open_store,
+    replay,
+    run,
+)
 from machine.engine import reading
 from machine.errors import Code
 from machine.events import FactRecorded
@@ -30,6 +44,11 @@ def b(start_server):
     server = start_server()
     server.routes["/"] = (200, {}, b"there")
     return server
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 def headers_of(asked):
@@ -389,3 +408,104 @@ def test_a_digest_answered_after_a_redirect_is_sent_to_who_asked(record, a, b, l
         assert run(plan, store=store).context == {"status": 401}
     assert ["authorization" in headers_of(asked) for asked in a.asked] == [False, True]
     assert ["authorization" in headers_of(asked) for asked in b.asked] == [False, False]
+
+
+# ---- as the engine knows it
+
+
+@pytest.fixture
+def check(unplugged, monkeypatch):
+    """Give a function that runs a handler with a secret, and replays it with and without the key."""
+    monkeypatch.setenv("TOK", SECRET)
+
+    def checked(handler, **policy):
+        plan = Plan("secret")
+        plan.state("a.only", side_effects="read_only_io")(handler)
+        with open_store("memory://") as store:
+            result = run(plan, store=store, config=RunConfig(secrets=SecretPolicy(**policy)))
+            assert result.status == "completed", result.error
+            bundle = export_run(result.run_id, store=store)
+            unplugged()
+            again = replay(result.run_id, plan=plan, store=store)
+            assert again.identical, again.divergence
+        Path("stranger.run").write_bytes(bundle)
+        with open_bundle("stranger.run") as opened:
+            again = replay(opened.run_id, plan=plan, store=opened.store)
+        assert again.identical, again.divergence
+        assert SECRET.encode() not in bundle
+        return result.context
+
+    return checked
+
+
+@LIBRARIES
+def test_a_client_leaves_what_io_secret_read_behind_with_the_key_and_without(check, here, a, b, library):
+    redirect(a, "/", f"{b.url}/")
+    redirect(a, "/kept", f"{b.url}/", status=307)
+
+    async def handler(ctx, io, rec):
+        token = await io.secret("TOK")
+        headers = {"x-whole": token, "x-part": f"key={token}!", "x-other": "kept"}
+        transport = io.httpx_transport()
+        async with library.AsyncClient(transport=transport, headers=headers, follow_redirects=True) as client:
+            ctx["text"] = (await client.get(a.url)).text
+            for body in ({"json": {"deep": [f"x {token} y"]}}, {"data": {"f": token}}):
+                try:
+                    await client.post(f"{a.url}/kept", **body)
+                except Transport as error:
+                    ctx["refused"] = [*ctx.get("refused", []), error.code]
+            ctx["plain"] = (await client.post(f"{a.url}/kept", json={"deep": "x"})).text
+
+    assert check(handler) == {
+        "text": "there",
+        "refused": [Code.HTTP_REDIRECT_REFUSED] * 2,
+        "plain": "there",
+    }
+    assert secrets_in(a.asked[0]) == {"x-whole", "x-part"}
+    assert [secrets_in(asked) for asked in b.asked] == [set(), set()]
+    assert headers_of(b.asked[0])["x-other"] == "kept"
+
+
+def test_a_call_leaves_what_io_secret_read_behind(check, here, a, b):
+    redirect(a, "/", f"{b.url}/")
+    redirect(a, "/kept", f"{b.url}/", status=307)
+
+    async def handler(ctx, io, rec):
+        token = await io.secret("TOK")
+        headers = {"x-part": f"key={token}!", "x-other": "kept"}
+        ctx["text"] = (await io.http("GET", a.url, headers=headers)).text
+        for body in ({"json": {"deep": [f"x {token} y"]}}, {"data": {"f": token}}, {"data": f"<{token}>"}):
+            try:
+                await io.http("POST", f"{a.url}/kept", **body)
+            except Transport as error:
+                ctx["refused"] = [*ctx.get("refused", []), error.code]
+
+    assert check(handler) == {"text": "there", "refused": [Code.HTTP_REDIRECT_REFUSED] * 3}
+    assert [secrets_in(asked) for asked in b.asked] == [set()]
+    assert headers_of(b.asked[0])["x-other"] == "kept"
+
+
+@pytest.mark.parametrize("stand_ins", [{}, {"TOK": "stand-in-1234"}])
+@pytest.mark.parametrize("content", ["<%s>", b"\xff\xfe%b"])
+def test_the_value_behind_a_stand_in_stays_behind(check, here, a, b, stand_ins, content):
+    redirect(a, "/", f"{b.url}/")
+    redirect(a, "/kept", f"{b.url}/", status=307)
+
+    async def handler(ctx, io, rec):
+        token = await io.secret("TOK")
+        body = content % (token.encode() if isinstance(content, bytes) else token)
+        async with httpx.AsyncClient(transport=io.httpx_transport(), follow_redirects=True) as client:
+            for get, post, options in (
+                (client.get, client.post, {"content": body}),
+                (functools.partial(io.http, "GET"), functools.partial(io.http, "POST"), {"data": body}),
+            ):
+                await get(a.url, headers={"x-part": f"key={token}!"})
+                try:
+                    await post(f"{a.url}/kept", **options)
+                except Transport as error:
+                    ctx["refused"] = [*ctx.get("refused", []), error.code]
+
+    assert check(handler, stand_ins=stand_ins) == {"refused": [Code.HTTP_REDIRECT_REFUSED] * 2}
+    assert [secrets_in(asked) for asked in a.asked] == [{"x-part"}, {"body"}] * 2
+    assert [secrets_in(asked) for asked in b.asked] == [set()] * 2
+    assert ["x-part" in headers_of(asked) for asked in b.asked] == [False] * 2

@@ -47,7 +47,7 @@ from machine.events import (
     seal,
 )
 from machine.kernel.history import History, StateStatus, fold
-from machine.kernel.reuse import reusable
+from machine.kernel.reuse import answers
 from machine.kernel.status import RunStatus
 
 A, B, C = "op.step.a", "op.step.b", "op.step.c"
@@ -214,7 +214,7 @@ def test_whatever_the_fields_say_a_fold_gives_a_history_or_a_log_error(events, m
         for state_id, state in history.states.items():
             if state.attempts:
                 for keeps_all in (True, False):
-                    reusable(history, state_id, "clock", S0, 0, keeps_all=keeps_all)
+                    answers(history, state_id, "clock", S0, keeps_all=keeps_all)
             history.uncertain_of(state_id)
         assert history.unanswered == tuple(history.unanswered)
         assert len(history.digest(history.states)) == 64
@@ -469,8 +469,7 @@ def test_a_later_attempt_reuses_what_was_fetched_since_the_last_failure(codes):
     fresh = max((n + 1 for n, code in enumerate(codes) if code == "handler_error"), default=0)
 
     def reused(*, keeps_all):
-        found = (reusable(history, A, "clock", S0, n, keeps_all=keeps_all) for n in range(len(codes) + 1))
-        return [answer.attempt for answer in found if answer]
+        return [answer.attempt for answer in answers(history, A, "clock", S0, keeps_all=keeps_all)]
 
     assert reused(keeps_all=True) == [*range(len(codes))]
     assert reused(keeps_all=False) == [*range(fresh, len(codes))]
@@ -481,8 +480,7 @@ def test_what_failed_or_asks_to_try_again_is_never_reused():
     facts = [fact(f"@{A}/0/clock/{S0}/{number}", outcome=outcome) for number, outcome in enumerate(outcomes)]
     history = fold(log_of(START, entered(), *facts, failed("orphan_attempt_recovered"), entered(attempt=1)))
 
-    assert reusable(history, A, "clock", S0, 0, keeps_all=True) == facts[2]
-    assert reusable(history, A, "clock", S0, 1, keeps_all=True) is None
+    assert answers(history, A, "clock", S0, keeps_all=True) == [facts[2]]
 
 
 # -- the digest ----------------------------------------------------------------------------------------------

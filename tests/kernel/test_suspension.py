@@ -36,7 +36,7 @@ from machine.kernel.decisions import (
     SuspendRun,
 )
 from machine.kernel.history import fold
-from machine.kernel.reuse import reusable
+from machine.kernel.reuse import answers
 from machine.kernel.status import RunStatus
 from machine.plan import Plan
 
@@ -96,8 +96,8 @@ def test_a_run_goes_on_when_it_has_been_told_everything(outcome):
 def test_only_an_outcome_answers_the_next_attempt():
     for outcome, reused in ((FactValue(S1), True), (NOT_DONE, False)):
         events = (*SUSPENDED, answer(outcome), RunResumed("operator"), StateEntered(STATE, 1, S0))
-        found = reusable(fold(log_of(*events)), STATE, "http", S0, 0, keeps_all=True)
-        assert (found is not None) is reused
+        found = answers(fold(log_of(*events)), STATE, "http", S0, keeps_all=True)
+        assert bool(found) is reused
 
 
 @pytest.mark.parametrize(

@@ -783,7 +783,7 @@ def test_a_secret_is_no_fact_to_be_replaced(store, monkeypatch):
     world.asked.clear()
     result = forked(parent, store, world, 7, plan, set_facts={"6": 3})
     assert (result.result.status, result.result.context) == ("completed", {"stock": 3})
-    assert world.asked == ["rate"], "what only the parent's process knew is asked for again"
+    assert world.asked == [], "what the parent sealed, the fork can open"
     sound(result.run_id, store, plan)
 
 

@@ -17,7 +17,11 @@ class Server(BaseHTTPRequestHandler):
 
     def do_GET(self):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        seen = {"path": self.path, "headers": dict(self.headers.items()), "body": body.decode("utf-8", "replace")}
+        seen = {
+            "path": self.path,
+            "headers": dict(self.headers.items()),
+            "body": body.decode("utf-8", "replace"),
+        }
         self.server.seen.append(seen)
         status, headers, answer = self.server.answer(seen)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()

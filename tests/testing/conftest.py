@@ -28,18 +28,32 @@ def suite(pytester, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def first_recording():
-    """Keep the golden that was recorded first: each recording is replayed in another process, which takes time."""
+def recordings():
+    """Keep the goldens of each file of tests: a recording is replayed in another process, which takes time."""
     return {}
 
 
 @pytest.fixture
-def recorded(suite, first_recording):
+def as_recorded(recordings):
+    """Give a function that records a suite whose tests pass, or brings what was recorded of the same tests."""
+
+    def record(suite, **outcomes):
+        tests = (suite.path / "test_prices.py").read_text()
+        if tests not in recordings:
+            suite.run("--golden=record-missing").assert_outcomes(**outcomes)
+            recordings[tests] = {
+                name: (suite.path / "fixtures" / name).read_bytes() for name in suite.fixtures
+            }
+        for name, data in recordings[tests].items():
+            suite.write(f"fixtures/{name}", "")
+            (suite.path / "fixtures" / name).write_bytes(data)
+
+    return record
+
+
+@pytest.fixture
+def recorded(suite, as_recorded):
     """Give a suite of one golden test whose golden is recorded, with the outside unplugged."""
-    if "golden" not in first_recording:
-        suite.run("--golden=record-missing").assert_outcomes(passed=1)
-        first_recording["golden"] = suite.golden().read_bytes()
-    suite.golden().parent.mkdir(exist_ok=True)
-    suite.golden().write_bytes(first_recording["golden"])
+    as_recorded(suite, passed=1)
     suite.unplug()
     return suite

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from campaign import FULL
 from golden_suite import said
 
 TESTS = """
@@ -28,10 +29,10 @@ def test_of_something_else():
 
 
 @pytest.fixture
-def many(suite):
+def many(suite, as_recorded):
     """Give a suite of seven golden tests, recorded, and two goldens that no test uses."""
     suite.write("test_prices.py", TESTS)
-    suite.run("--golden=record-missing").assert_outcomes(passed=8)
+    as_recorded(suite, passed=8)
     suite.unplug()
     data = suite.golden("test_other").read_bytes()
     for name in ("test_gone", "test_other.gone"):
@@ -39,11 +40,15 @@ def many(suite):
     return suite
 
 
-@pytest.fixture(params=[[], ["-n", "2"]], ids=["alone", "xdist"])
+@pytest.fixture(params=[[], ["-n", "1"]], ids=["alone", "xdist"])
 def workers(request):
     return request.param
 
 
+several = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+
+
+@several
 def test_the_summary_counts_every_check_once(many, workers):
     many.change("* 2", "* 2 + (ctx.get('add') == 3)")
     (many.golden("test_prices[4]")).unlink()
@@ -53,6 +58,7 @@ def test_the_summary_counts_every_check_once(many, workers):
     assert said(result).count("\ngolden:") == 1
 
 
+@several
 def test_what_differs_for_one_cause_is_told_once_with_its_tests(many, workers):
     many.change("* 2", "* 3")
     result = many.run("--golden-orphans=ignore", "--tb=short", *workers)
@@ -78,6 +84,7 @@ def test_what_differs_for_itself_is_told_of_each(many):
     assert "one cause" not in text
 
 
+@several
 def test_an_update_under_workers_says_one_line_per_file(many, workers):
     many.write("world.txt", "12")
     many.change("* 2", "* 2 + (ctx.get('add') == 3)")
@@ -91,19 +98,21 @@ def test_an_update_under_workers_says_one_line_per_file(many, workers):
 
 
 @pytest.mark.parametrize(
-    ("ci", "option", "code"),
+    ("ci", "args", "code"),
     [
         ("", [], 0),
         ("0", [], 0),
         ("false", [], 0),
         ("true", [], 1),
+        ("true", ["-n", "2"], 1),
         ("1", ["--golden-orphans=warn"], 0),
+        ("1", ["--golden-orphans=warn", "-n", "2"], 0),
         ("", ["--golden-orphans=fail"], 1),
     ],
 )
-def test_a_golden_that_no_test_uses_is_reported_and_fails_in_ci(many, workers, monkeypatch, ci, option, code):
+def test_a_golden_that_no_test_uses_is_reported_and_fails_in_ci(many, monkeypatch, ci, args, code):
     monkeypatch.setenv("CI", ci)
-    result = many.run(*option, *workers)
+    result = many.run(*args)
     result.assert_outcomes(passed=8)
     text = said(result)
     assert "golden: orphaned fixtures/test_gone.run: no test uses it" in text
@@ -113,6 +122,7 @@ def test_a_golden_that_no_test_uses_is_reported_and_fails_in_ci(many, workers, m
     assert many.golden("test_gone").exists()
 
 
+@several
 def test_orphans_are_deleted_when_that_is_allowed_and_nothing_else_is(many, workers, monkeypatch):
     monkeypatch.setenv("CI", "1")
     many.write("fixtures/notes.txt", "not a golden")
@@ -132,28 +142,29 @@ def left_alone(suite, *args):
     return suite.fixtures == before and "orphaned" not in text and "deleted" not in text
 
 
+PARTS = [
+    ["-k", "other"],
+    ["--maxfail=1"],
+    ["test_prices.py::test_other"],
+    ["--deselect", "test_prices.py::test_other"],
+    ["-m", "not slow"],
+    ["test_prices.py"],
+    ["--collect-only"],
+    ["--ignore", "test_prices.py"],
+    ["--ignore", "test_more.py"],
+    ["--ignore-glob", "*more*"],
+    ["nowhere"],
+]
+
+
 @pytest.mark.parametrize(
-    "args",
-    [
-        ["-k", "other"],
-        ["-m", "not slow"],
-        ["--deselect", "test_prices.py::test_other"],
-        ["test_prices.py"],
-        ["test_prices.py::test_other"],
-        ["--collect-only"],
-        ["--ignore", "test_prices.py"],
-        ["--ignore", "test_more.py"],
-        ["--ignore-glob", "*more*"],
-        ["--maxfail=1"],
-        ["nowhere"],
-    ],
-    ids=" ".join,
+    "args", [*PARTS, *([*part, "-n", "1"] for part in PARTS[: None if FULL else 4])], ids=" ".join
 )
-def test_orphans_are_not_looked_for_when_not_every_test_was_collected_and_run(many, workers, args):
+def test_orphans_are_not_looked_for_when_not_every_test_was_collected_and_run(many, args):
     many.write("pytest.ini", "[pytest]\npythonpath = .\nmarkers = slow: takes long\n")
     fails = "assert False" if args[0] == "--maxfail=1" else "pass"
     many.write("test_more.py", f"import pytest\n\n\n@pytest.mark.slow\ndef test_more():\n    {fails}\n")
-    assert left_alone(many, *args, *workers)
+    assert left_alone(many, *args)
 
 
 def test_orphans_are_looked_for_when_an_expression_chooses_every_test(many, workers):

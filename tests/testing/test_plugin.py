@@ -235,10 +235,10 @@ def test_third(golden):
 
 
 @pytest.fixture
-def changed(suite):
+def changed(suite, as_recorded):
     """Give a suite of three golden tests: two whose plan has changed, and a new one."""
     suite.write("test_prices.py", TWO)
-    suite.run("--golden=record-missing").assert_outcomes(passed=3)
+    as_recorded(suite, passed=3)
     suite.golden("test_third.new").unlink()
     suite.change("* 2", "* 3")
     return suite

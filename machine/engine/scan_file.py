@@ -1,0 +1,123 @@
+"""Looking for secrets in a file of any kind, piece by piece: whatever its size, a few pieces are in memory.
+
+A file that is one JSON document is looked at as that, up to a size; so is each line that looks like one. The rest
+is text. Offsets are bytes: each is decoded as one character.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import IO, Final
+
+import attrs
+
+from machine.secrets.find import Found, found_in_text
+from machine.secrets.marks import TooManyPlacesError
+from machine.secrets.rules import Rules
+
+__all__ = ["Leak", "in_file"]
+
+WINDOW: Final = 256 * 1024
+"""How many bytes are looked at in one piece."""
+
+OVERLAP: Final = 32 * 1024
+"""How many bytes of what follows are looked at with a piece: room for the rest of a secret that begins in it."""
+
+WHOLE: Final = 1024 * 1024
+"""The largest file that is looked at as one JSON document."""
+
+SMALLEST: Final = 4096
+"""No piece is made smaller, however many places it has that could hold a secret."""
+
+_BEFORE: Final = b" \t\r\n\xef\xbb\xbf"
+_JSON_LINE: Final = re.compile(rb"(?m)^[ \t]*+([{\[].*[}\]])[ \t\r]*$")
+
+
+@attrs.frozen
+class Leak:
+    """What looks like a secret: where it stands and by which rule, never the value.
+
+    `path` leads to the text that holds it, and it begins at character `offset` of that text; in a file, at that
+    byte. `length` is in characters.
+    """
+
+    where: str
+    path: str
+    rule: str
+    length: int
+    offset: int = 0
+
+
+def in_file(file: IO[bytes], rules: Rules, step: Callable[[int], object]) -> Iterator[Leak]:
+    """Yield what looks like a secret in a file. `step` is told of bytes that have been looked at."""
+    held = file.read(WINDOW + OVERLAP)
+    at = 0
+    if held.lstrip(_BEFORE)[:1] in {b"{", b"["}:
+        held += file.read(WHOLE + 1 - len(held))
+        if len(held) <= WHOLE and _is_json(held):
+            yield from _in_piece(rules, held, len(held), 0)
+            step(len(held))
+            return
+    while held:
+        held += file.read(max(WINDOW + OVERLAP - len(held), 0))
+        last = len(held) < WINDOW + OVERLAP
+        cut = len(held) if last else held.rfind(b"\n", 0, WINDOW) + 1 or WINDOW
+        end = cut
+        for leak in _in_piece(rules, held[: WINDOW + OVERLAP], cut, at):
+            yield leak
+            end = max(end, leak.offset - at + leak.length)
+        step(end)
+        held, at = held[end:], at + end
+
+
+def _in_piece(rules: Rules, piece: bytes, cut: int, at: int) -> Iterator[Leak]:
+    """Yield what begins before `cut` in a piece that begins at a place of the file."""
+    if not rules.may_hold(piece):
+        return
+    for begin, part in _parts(piece):
+        if begin < cut and rules.may_hold(part):
+            for one in _found(rules, part):
+                if begin + one.at < cut:
+                    offset = at + begin + one.at
+                    yield Leak("file", f"offset {offset}", one.rule, one.length, offset)
+
+
+def _found(rules: Rules, part: bytes) -> list[Found]:
+    """Return what is in a part, in halves if it has too many places to look at."""
+    try:
+        return found_in_text(rules, part.decode("latin-1"))
+    except TooManyPlacesError:
+        if len(part) <= SMALLEST:
+            return [Found("", "text", len(part), 0)]
+    half = part.rfind(b"\n", 0, len(part) // 2) + 1 or len(part) // 2
+    rest = (one._replace(at=one.at + half) for one in _found(rules, part[half:]))
+    return [*_found(rules, part[:half]), *rest]
+
+
+def _parts(piece: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield a document whole, else each line that looks like one, and what is between such lines."""
+    if _is_json(piece):
+        document = piece.lstrip(_BEFORE)
+        yield len(piece) - len(document), document
+        return
+    at = 0
+    for line in _JSON_LINE.finditer(piece):
+        if at < line.start():
+            yield at, piece[at : line.start()]
+        yield line.start(1), line[1]
+        at = line.end()
+    if at < len(piece):
+        yield at, piece[at:]
+
+
+def _is_json(data: bytes) -> bool:
+    document = data.lstrip(_BEFORE)
+    if document[:1] not in {b"{", b"["} or document.rstrip()[-1:] not in {b"}", b"]"}:
+        return False
+    try:
+        json.loads(document)
+    except (ValueError, RecursionError):
+        return False
+    return True

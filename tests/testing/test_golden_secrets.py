@@ -1,0 +1,56 @@
+"""Goldens of handlers that have secrets: the check after recording replays as a stranger would."""
+
+import pytest
+
+PLAN = """
+import hashlib, hmac, os
+from machine import Plan, RunConfig, SecretPolicy
+
+plan = Plan("signs")
+
+@plan.state("a.sign", side_effects="read_only_io")
+async def sign(ctx, io, rec):
+    key = await io.secret("SIGNING_KEY")
+    ctx["signature"] = hmac.new(key.encode(), b"text", hashlib.sha256).hexdigest()
+
+passing = Plan("passes")
+
+@passing.state("a.call", side_effects="read_only_io")
+async def call(ctx, io, rec):
+    key = await io.secret("SIGNING_KEY")
+    await io.exec(["/bin/true", f"--key={key}"])
+
+def test_signs(golden):
+    golden.check(plan)
+
+def test_passes(golden):
+    golden.check(passing)
+
+def test_stands_in(golden):
+    golden.check(plan, config=RunConfig(secrets=SecretPolicy(stand_ins={"SIGNING_KEY": "invented-key"})))
+"""
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    monkeypatch.setenv("SIGNING_KEY", "k-4f9a8e7d6c5b4a39")
+    pytester.makepyfile(test_it=PLAN)
+    return pytester
+
+
+def test_what_computes_from_a_secret_is_told_so_when_it_is_recorded(suite):
+    recorded = suite.runpytest_subprocess("-p", "no:cacheprovider", "--golden=record-missing")
+    recorded.assert_outcomes(passed=2, failed=1)
+    recorded.stdout.fnmatch_lines(["*replays only with its secrets, so nothing was written*", "*stand_ins*"])
+    goldens = sorted(path.name for path in suite.path.rglob("*.run"))
+    assert goldens == ["test_passes.run", "test_stands_in.run"]
+    kept = b"".join(path.read_bytes() for path in suite.path.rglob("*.run"))
+    assert b"k-4f9a8e7d6c5b4a39" not in kept
+
+
+def test_a_golden_is_checked_where_the_secret_is_not_set(suite, monkeypatch):
+    suite.runpytest_subprocess("-p", "no:cacheprovider", "--golden=record-missing", "-k", "not signs")
+    monkeypatch.delenv("SIGNING_KEY")
+    suite.runpytest_subprocess("-p", "no:cacheprovider", "-k", "not signs").assert_outcomes(
+        passed=2, deselected=1
+    )
