@@ -100,9 +100,8 @@ def forget(
     with session.writing(run) as (store, run_id):
         if not yes and on_terminal(sys.stdin):
             _ask(session, f"run {run_id}")
-        lease = store.acquire(
-            run_id, owner_here(), _LEASE_MS
-        )  # or whoever drives it would seal with it still
+        # or whoever drives it would seal with it still
+        lease = store.acquire(run_id, owner_here(), _LEASE_MS)
         try:
             done = forget_run(store, run_id)
         finally:

@@ -293,10 +293,8 @@ def put_key(path: Path, key: StoreKey) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-        # a link is there with all its bytes at once, and never takes the place of another
-        with contextlib.suppress(
-            FileExistsError, FileNotFoundError
-        ):  # the latter: a rotation swept the draft
+        # a link is there with all its bytes at once, and never takes the place of another; no draft: it was swept
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
             path.hardlink_to(draft)
     finally:
         draft.unlink(missing_ok=True)
