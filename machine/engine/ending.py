@@ -17,10 +17,12 @@ from machine.failure_info import CAUSES, RETRY_AFTER, write_causes
 from machine.failures import describe, trace
 from machine.io.scope import Payloads
 from machine.kernel.context import Context
+from machine.kernel.sealed_facts import REUSED
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome
 from machine.retry_after import wait_asked
 from machine.secrets.knowing import OfAttempt
+from machine.secrets.run_secrets import AttemptSecrets
 
 __all__ = ["Ending", "behind"]
 
@@ -72,9 +74,7 @@ class Ending:
             )
         not_taken = _not_taken(graph, state.id, outcome)
         snapshot = _staged(ctx, base, payloads)
-        if not self.side_by_side:
-            return (StateCompleted(state.id, snapshot.id, None, not_taken), None), snapshot
-        wrote = tuple(sorted(ctx.staged))
+        wrote = tuple(sorted(ctx.staged)) if self.side_by_side else None
         return (StateCompleted(state.id, snapshot.id, wrote, not_taken), self.info()), snapshot
 
     def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
@@ -92,6 +92,8 @@ class Ending:
         """Return what is informational: what was read too, where another may have written that meanwhile."""
         if self.side_by_side and self.ctx.read:
             info["read"] = self.vault.text(canonical.encode(sorted(self.ctx.read)).decode())
+        if isinstance(self.vault, AttemptSecrets) and self.vault.reused:
+            info[REUSED] = canonical.encode(self.vault.reused).decode()
         return info
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TypeAlias
 
 from machine import codec
@@ -18,6 +19,7 @@ from machine.engine import timers
 from machine.engine.control import Control
 from machine.engine.driven import Outside
 from machine.engine.second import Second
+from machine.engine.secrets import wanted
 from machine.errors import Code, ErrorInfo, StoreError
 from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, seal
 from machine.failures import refused
@@ -58,8 +60,8 @@ class TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries w
 class LiveLog:
     """A run's log while it is driven. `on_entry` is called with every entry, after it was folded.
 
-    `vault` looks through what is written, in format 1; `lost` are the keys of facts whose true values its driver
-    cannot open. `behind` lets a thread commit facts while the run goes on, with `boundaries` everything else too.
+    `vault` looks through what is written, in format 1; `lost` are the seals that its driver cannot open, by facts'
+    keys. `behind` lets a thread commit facts while the run goes on, with `boundaries` everything else too.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class LiveLog:
         boundaries: bool,
         on_entry: Callable[[Entry], None],
         vault: Vault | None = None,
-        lost: frozenset[str] = frozenset(),
+        lost: Mapping[str, str] = MappingProxyType({}),
         lease: Lease | None = None,
         control: Control | None = None,
         second: Second | None = None,
@@ -88,7 +90,7 @@ class LiveLog:
         self._checked_id = RunId(run_id)
         self._chain = chain
         self._vault = vault
-        self._lost_keys = lost
+        self._lost_seals = lost
         self._lease = lease
         self._control = control or Control()
         self._on_entry = on_entry
@@ -182,8 +184,8 @@ class LiveLog:
 
     def outside(self, graph: Graph) -> Outside:
         """Return the plan that was given, and whether somebody has cancelled the run."""
-        lost = bool(self._lost_keys - self.history.sealed.lost)
-        return Outside(graph, self._control.cancelling, secrets_lost=lost)
+        lost = self._lost_seals and bool(wanted(self.history, self._lost_seals))
+        return Outside(graph, self._control.cancelling, secrets_lost=bool(lost))
 
     def carry(self, decision: EnterState) -> bool:
         """Return False: a live run has nothing recorded ahead of it."""

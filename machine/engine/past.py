@@ -34,9 +34,11 @@ from machine.events import (
 from machine.failures import orphaned
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.call import Call, path_key
+from machine.io.scope import stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
-from machine.kernel.sealed_facts import SECRET_PAYLOAD
+from machine.kernel.reuse import comparable
+from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
 from machine.secrets.handles.handle import has_handle, stripped
 
 __all__ = ["SHARED_PAST_ID", "Segment", "SharedPast", "shared_past_id"]
@@ -129,6 +131,7 @@ class SharedPast:
         self._of: dict[str, list[Segment]] = defaultdict(list)
         for segment in self.segments:
             self._of[segment.state_id].append(segment)
+        self._infos: dict[str, Mapping[int, str]] = {}
         self._passed = 0
 
     def to_bytes(self) -> bytes:
@@ -216,14 +219,20 @@ class SharedPast:
 
     # -- what answers ------------------------------------------------------------------------------------
 
-    def answer(self, call: Call, state_id: str, *, keeps_all: bool) -> tuple[int, FactRecorded] | None:
-        """Return the fact that answers a call of a state that is run again, and its seq; None to go outside."""
-        alike = [item for item in self._like(call, state_id) if not item[1].may_repeat]
-        found = (
-            self._under(alike, state_id)
-            if _is_explicit(call.key)
-            else self._nth(call, alike, state_id, keeps_all=keeps_all)
-        )
+    def answer(
+        self, call: Call, state_id: str, *, keeps_all: bool, alike: int
+    ) -> tuple[int, FactRecorded] | None:
+        """Return the fact that answers a call of a state that is run again, and its seq; None to go outside.
+
+        `alike` calls with the same secrets came before it in its attempt.
+        """
+        like = [item for item in self._like(call, state_id) if not item[1].may_repeat]
+        if _is_explicit(call.key):
+            found = self._under(like, state_id)
+        elif call.mac is None:
+            found = self._nth(call, like, state_id, None, keeps_all=keeps_all)
+        else:
+            found = self._nth(call, self._alike(call, like), state_id, alike, keeps_all=keeps_all)
         return None if found is None or self._is_gone(found[1]) else found
 
     def _like(self, call: Call, state_id: str) -> list[_Found]:
@@ -238,30 +247,50 @@ class SharedPast:
                     found = [*found, *facts]
         return found
 
+    def _alike(self, call: Call, like: Sequence[_Found]) -> Sequence[_Found]:
+        """Return those facts whose request was the same in its secrets too; see `sent_alike`."""
+        known, mac = self._info(REQUEST_MAC), call.mac or ""
+        macs = {known.get(seq, "") for seq, _ in like}
+        if call.effect and len(macs) == 1 and not comparable(mac, *macs):
+            return like
+        return [item for item in like if known.get(item[0]) == mac]
+
+    def ambiguous(self, call: Call, state_id: str) -> bool:
+        """Say whether an effect was made that differs from a call in its secrets only."""
+        like = [item for item in self._like(call, state_id) if item[1].outcome.final]
+        return call.mac is not None and bool(like) and not self._alike(call, like)
+
     def _under(self, alike: Sequence[_Found], state_id: str) -> _Found | None:
         attempts = self._attempts(state_id)
         here = [item for item in alike if item[1].state_id == state_id and item[1].attempt in attempts]
         final = [item for item in alike if item[1].outcome.final]
         return here[-1] if here else final[-1] if final else None
 
-    def _nth(self, call: Call, alike: Sequence[_Found], state_id: str, *, keeps_all: bool) -> _Found | None:
+    def _nth(
+        self, call: Call, like: Sequence[_Found], state_id: str, alike: int | None, *, keeps_all: bool
+    ) -> _Found | None:
         """Return what the n-th call with a request was given in the same round, as its last attempt saw it."""
         occurrence = call.key.rpartition("/")[2]
         if not _NUMBER.fullmatch(occurrence):  # what a reconcile function asks is how the world stands now
             return None
-        successes = [item for item in alike if item[1].outcome.final and item[1].made_in is not None]
+        number = int(occurrence) if alike is None else alike
+        successes = [item for item in like if item[1].outcome.final and item[1].made_in is not None]
         attempts = self._attempts(state_id)
         if attempts:
             first, last = (0 if keeps_all else attempts[0]), attempts[-1]
             before = [item for item in successes if first <= (item[1].made_in or 0) < last]
-            if int(occurrence) < len(before):
-                return before[int(occurrence)]
-            for item in reversed(alike):
+            if number < len(before):
+                return before[number]
+            if alike is not None:
+                own = [item for item in like if (item[1].state_id, item[1].attempt) == (state_id, last)]
+                own.sort(key=lambda item: int(item[1].key.rpartition("/")[2]))
+                return own[number - len(before)] if number < len(before) + len(own) else None
+            for item in reversed(like):
                 key = path_key(state_id, last, call.namespace, item[1].request_digest, occurrence)
                 if item[1].key == key:
                     return item
-        if call.effect and int(occurrence) < len(successes):  # it has happened, whenever that was
-            return successes[int(occurrence)]
+        if call.effect and number < len(successes):  # it has happened, whenever that was
+            return successes[number]
         return None
 
     def _attempts(self, state_id: str) -> list[int]:
@@ -279,9 +308,10 @@ class SharedPast:
             and has_handle(self._load(outcome.payload_id))
         )
 
-    def sealed(self, seq: int) -> str | None:
-        """Return the artifact of what was sealed beside the fact at a seq, None when nothing was."""
-        return self._sealed.get(seq)
+    def sealed(self, seq: int) -> tuple[str, bytes] | None:
+        """Return what was sealed beside the fact at a seq, and its artifact's id; None when nothing was."""
+        seal_id = self._info(SECRET_PAYLOAD).get(seq)
+        return None if seal_id is None else (seal_id, stored_seal(self._load, seal_id))
 
     def was_effect(self, key: str) -> bool:
         """Say whether an effect was intended under a key."""
@@ -299,13 +329,12 @@ class SharedPast:
         """Note that the fact at a seq of this past is now the fork's own."""
         self.taken[own_seq] = seq
 
-    @cached_property
-    def _sealed(self) -> Mapping[int, str]:
-        return {
-            entry.seq: seal
-            for entry in self.entries
-            if isinstance(seal := entry.info.get(SECRET_PAYLOAD), str)
-        }
+    def _info(self, name: str) -> Mapping[int, str]:
+        """Return what the info of entries says under a name, by seq."""
+        if name not in self._infos:
+            known = ((entry.seq, entry.info.get(name)) for entry in self.entries)
+            self._infos[name] = {seq: text for seq, text in known if isinstance(text, str)}
+        return self._infos[name]
 
     @cached_property
     def _intents(self) -> list[EffectIntended]:

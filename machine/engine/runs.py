@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import anyio
@@ -24,7 +25,7 @@ from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.second import SecondOf, second_of
-from machine.engine.secrets import looks_through, lost_secrets, secrets_of
+from machine.engine.secrets import looks_through, recalled, secrets_of
 from machine.engine.transports import opened
 from machine.errors import Code, Concurrency, ErrorInfo, RunError, UsageError
 from machine.events import STOPPED_CODES, EffectWait, Wait
@@ -224,17 +225,17 @@ async def resume(
 async def _resumed(
     graph: Graph, store: Store, run_id: str, watched: Watched, *, allow_plan_change: bool
 ) -> RunResult:
-    def read() -> tuple[History, bytes, SharedPast | None, frozenset[str]]:
+    def read() -> tuple[History, bytes, SharedPast | None, Mapping[str, str]]:
         history, chain = reading.folded(store, run_id)
-        lost: frozenset[str] = frozenset()
+        lost: Mapping[str, str] = {}
         past = None if history.final else past_of(store, run_id)
         if past is None or past.goes_on_with != graph.plan_id:  # else it was checked when the run was forked
             check_plan(store, graph, history, allow_change=allow_plan_change)
         asks = any(isinstance(wait, EffectWait) for wait in history.unanswered)
         if not history.final and not asks:  # then nothing is run
             first, _ = reading.first_entry(store, run_id)
-            lost = lost_secrets(history, secrets, store.get)
-            watched.provided.check(first, history, store.get, "resume", lost)
+            lost = recalled(history, secrets, store.get)
+            watched.provided.check(first, history, store.get, "resume", lost.keys())
         return history, chain, past, lost
 
     _, started = reading.first_entry(store, run_id)
@@ -293,13 +294,12 @@ async def drive(
     past: SharedPast | None = None,
     begin: Callable[[LiveLog], None] | None = None,
     secrets: OfRun | None = None,
-    lost: frozenset[str] = frozenset(),
+    lost: Mapping[str, str] = MappingProxyType({}),
 ) -> RunResult:
     """Drive a run from where its history ends to its end, or to where it waits, and return how it stands.
 
     `past` is what a fork has still to go through; `begin` puts what it shares for certain into its empty log,
-    `secrets` is what it knows
-    already, and `lost` are the keys of facts that it cannot open.
+    `secrets` is what it knows already, and `lost` are the seals that it cannot open, by the keys of facts.
     """
     if history.final:
         return result_of(store, graph.order, history)

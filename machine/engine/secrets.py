@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from machine.config import RunManifest
-from machine.errors import MachineError, StoreError
+from machine.errors import MachineError
 from machine.ids import RESERVED_FACT_PREFIX
+from machine.io.scope import stored_seal
 from machine.kernel.history import History
 from machine.secrets.handles.vault import Vault
 from machine.secrets.knowing import OfRun
 from machine.secrets.run_secrets import RunSecrets
-from machine.secrets.store_key import open_keys
+from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
 
-__all__ = ["inheriting", "looks_through", "lost_secrets", "secrets_of"]
+__all__ = ["inheriting", "looks_through", "recalled", "secrets_of", "wanted"]
 
 
 def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
@@ -37,11 +38,14 @@ def inheriting(source: Store, run_id: str, store: Store, fork_id: str, history: 
 
     When what is done meanwhile is refused, there will be no fork, and nothing is left.
     """
-    if history.sealed.payloads:
+    if history.sealed.payloads or history.sealed.macs:
+        keys = open_keys(source)
         if source is store:
-            open_keys(store).share(run_id, fork_id)
-        elif (data_key := open_keys(source).data_key(run_id)) is not None:
+            keys.share(run_id, fork_id)
+        elif (data_key := keys.data_key(run_id)) is not None:
             open_keys(store).adopt(fork_id, data_key)
+        elif keys.problem is not None:
+            raise keys.problem
     try:
         yield
     except MachineError:
@@ -54,25 +58,34 @@ def looks_through(secrets: OfRun) -> Vault | None:
     return secrets if isinstance(secrets, Vault) else None
 
 
-def lost_secrets(history: History, secrets: OfRun, load: Callable[[str], bytes]) -> frozenset[str]:
-    """Return the keys of the facts that a run may still ask for and whose true values cannot be opened."""
-    if isinstance(secrets, Vault) or not history.sealed.payloads:
-        return frozenset()
-    wanted = [
-        history.facts[key]
-        for key in history.sealed.payloads
-        if key not in history.sealed.lost
+def recalled(history: History, secrets: OfRun, load: Callable[[str], bytes]) -> dict[str, str]:
+    """Have a driver know what its run has sealed so far; return the seals that cannot be opened, by facts' keys.
+
+    Raises `SecretKeyError` when it is the key of the store that is missing or another: that can be helped.
+    """
+    if isinstance(secrets, Vault):
+        return {}
+    keys, lost = secrets.keys, {}
+    for key, seal_id in history.sealed.payloads.items():
+        if key in history.sealed.lost:
+            continue
+        opened = secrets.recall(stored_seal(load, seal_id), history.facts[key])
+        if isinstance(keys, StoreKeys) and keys.problem is not None:
+            raise keys.problem
+        if not opened:
+            lost[key] = seal_id
+    return lost
+
+
+def wanted(history: History, lost: Mapping[str, str]) -> frozenset[str]:
+    """Return those of some seals, by the keys of their facts, that a run may still ask for."""
+    return frozenset(
+        seal_id
+        for key, seal_id in lost.items()
+        if history.sealed.payloads.get(key) == seal_id
+        and key not in history.sealed.lost
         and (
             not key.startswith(RESERVED_FACT_PREFIX)
             or not history.states[history.facts[key].state_id].status.settled
         )
-    ]
-    lost: list[str] = []
-    for fact in wanted:
-        try:
-            sealed = secrets.opens(load(history.sealed.payloads[fact.key]), fact)
-        except StoreError:
-            sealed = None
-        if sealed is None:
-            lost.append(fact.key)
-    return frozenset(lost)
+    )

@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from machine.errors import IoOther
 from machine.events import ArtifactKind
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.scope import Payloads
@@ -27,6 +28,8 @@ class Call:
     """The request as the handler asks for it."""
     mac: str | None = None
     """The keyed hash of that, where it holds a secret."""
+    refusal: IoOther | None = None
+    """The error of a call that may not be made."""
 
     def payloads(self) -> Payloads:
         """Return the artifact of the request, to which that of the response may be added."""

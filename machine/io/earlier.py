@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from machine.errors import Code, IoOther
+from machine.errors import Code, IoOther, StateError
 from machine.events import FactRecorded
 from machine.io.call import Call
 from machine.io.scope import AttemptScope
 from machine.kernel.reuse import answers, sent_alike
 from machine.secrets.run_secrets import AttemptSecrets
 
-__all__ = ["earlier_answer", "lost_answer"]
+__all__ = ["ambiguous", "earlier_answer", "lost_answer", "named_answer"]
 
 
 def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | None:
@@ -18,17 +18,38 @@ def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | 
     earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
     occurrence = int(call.key.rpartition("/")[2])
     if call.mac is not None and isinstance(scope.vault, AttemptSecrets):
-        occurrence, ambiguous = scope.vault.occurrence(call.namespace, call.digest, call.mac)
-        alike = sent_alike(history, earlier, call.mac)
-        if call.effect and (ambiguous or (earlier and not alike)):
-            return _ambiguous(call)
+        occurrence, others = scope.vault.occurrence(call.namespace, call.digest, call.mac)
+        alike = sent_alike(history, earlier, call.mac, effect=call.effect)
+        if call.effect and (others or (earlier and not alike)):
+            return ambiguous(call)
+        if occurrence < len(alike) < len(earlier):  # who has no key cannot tell which it was
+            scope.vault.reused[call.key] = alike[occurrence].key
         earlier = alike
-    if occurrence >= len(earlier):
+    lost = history.sealed.lost
+    if occurrence < len(earlier) and earlier[occurrence].key not in lost:
+        return earlier[occurrence]
+    # a handler that tries again what was refused is no second effect
+    return lost_answer(call) if call.effect and any(fact.key in lost for fact in earlier) else None
+
+
+def named_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | None:
+    """Return what is recorded under the explicit key of a call; an error for an effect not to be repeated."""
+    history = scope.log.history
+    fact, own = history.facts.get(call.key), (scope.state.id, scope.attempt)
+    if fact is None:
         return None
-    fact = earlier[occurrence]
-    if fact.key not in history.sealed.lost:
-        return fact
-    return lost_answer(call) if call.effect else None
+    final, here = fact.outcome.final, (fact.state_id, fact.attempt) == own
+    lost = call.key in history.sealed.lost
+    if (final and lost) or (not final and (fact.may_repeat or not here)):
+        return lost_answer(call) if lost and call.effect else None
+    if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
+        raise StateError(
+            f"the fact {call.key!r} was recorded for another request",
+            code=Code.FACT_KEY_CONFLICT,
+            details={"key": call.key, "recorded": fact.request_digest, "now": call.digest},
+            hint="a fact key names one request in a run",
+        )
+    return fact
 
 
 def lost_answer(call: Call) -> IoOther:
@@ -40,7 +61,8 @@ def lost_answer(call: Call) -> IoOther:
     )
 
 
-def _ambiguous(call: Call) -> IoOther:
+def ambiguous(call: Call) -> IoOther:
+    """Return the error of an effect that differs from another one of its state in its secrets only."""
     return IoOther(
         f"two effects of {call.namespace} in this state differ in their secrets only",
         code=Code.AMBIGUOUS_SECRET,

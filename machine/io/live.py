@@ -50,9 +50,11 @@ class LiveIo(IoProvider):
         return await self._emit(call, outcome, payloads, info)
 
     async def _refused_to_repeat(self, call: Call, refusal: IoOther) -> FactRecorded:
-        if call.effect:
-            await self._intend(call)
-        return await self._emit(call, FactError(refusal.kind, describe(refusal, hint=False)), call.payloads())
+        fact = self._fact_of(call, FactError(refusal.kind, describe(refusal, hint=False)))
+        # an effect with its intent, so that none is uncertain
+        intents = [self._intent_of(call)] if call.effect else []
+        await self._scope.log.emit([*intents, fact], call.payloads(), info_of(call))
+        return fact
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()

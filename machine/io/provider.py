@@ -18,20 +18,20 @@ import attrs
 
 from machine import canonical
 from machine.config import IoMode
-from machine.errors import Code, IoError, IoOther, StateError
+from machine.errors import Code, IoError, IoOther
 from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
 from machine.io.call import Call, path_key
-from machine.io.earlier import earlier_answer, lost_answer
+from machine.io.earlier import earlier_answer, named_answer
 from machine.io.hand_out import Flight, HandOut
-from machine.io.refusals import second_effect, undeclared
+from machine.io.refusals import second_effect, secret_key, undeclared
 from machine.io.scope import AttemptScope, is_namespace
 from machine.io.sensitive import Sensitive, parts
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
-from machine.secrets.run_secrets import SECRET, AttemptSecrets
+from machine.secrets.run_secrets import SECRET, AttemptSecrets, unopened
 from machine.secrets.stored import Asked
 
 if TYPE_CHECKING:
@@ -249,19 +249,26 @@ class IoProvider(ABC):
                 code=Code.ARTIFACT_TOO_LARGE,
             )
         digest = canonical.artifact_id(data)
-        if fact_key is None:
+        key, refusal = None, asked.refusal
+        if fact_key is not None:
+            key = str(FactKey(fact_key))
+            if self._is_secret(key):  # and the fact of its refusal has none of the caller's
+                key, refusal = None, refusal or secret_key()
+        if key is None:
             occurrence = scope.occurrence(namespace, digest)
             key = path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
-        else:
-            key = str(FactKey(fact_key))
-            scope.vault.refuse_in_key("the fact key", key)
         # in a run that may not go outside nothing leaves, so nothing is intended
         may = self._applies and scope.config.io_mode is not IoMode.REPLAY
-        effect = may and self._is_effect(namespace, request, key)
-        call = Call(key, namespace, request, digest, data, effect, raw, asked.mac)
+        effect = may and refusal is None and self._is_effect(namespace, request, key)
+        call = Call(key, namespace, request, digest, data, effect, raw, asked.mac, refusal)
         if effect:
             self._check_one_effect(call)
         return call
+
+    def _is_secret(self, key: str) -> bool:
+        """Say whether a fact key may not be stored, since it holds a secret."""
+        vault = self._scope.vault
+        return isinstance(vault, AttemptSecrets) and vault.in_key(key)
 
     @property
     def _applies(self) -> bool:
@@ -294,7 +301,9 @@ class IoProvider(ABC):
         while (racing := handing.in_flight.get(call.key)) is not None:
             await racing.done.wait()
         self._scope.check_open("called", call.namespace)
-        before, refusal = self._before(call), None
+        refusal, before = call.refusal, None
+        if refusal is None or not call.key.startswith(RESERVED_FACT_PREFIX):
+            before = self._before(call)
         if isinstance(before, IoOther):
             before, refusal = None, before
         if before is not None:
@@ -335,23 +344,8 @@ class IoProvider(ABC):
         It is an error where the call is an effect that was made, or may have been, and must not be made again.
         """
         scope = self._scope
-        facts = scope.log.history.facts
         if not call.key.startswith(RESERVED_FACT_PREFIX):
-            fact, own = facts.get(call.key), (scope.state.id, scope.attempt)
-            if fact is None:
-                return None
-            if call.key in scope.log.history.sealed.lost:
-                return lost_answer(call) if call.effect else None
-            if not fact.outcome.final and (fact.may_repeat or (fact.state_id, fact.attempt) != own):
-                return None
-            if (fact.namespace, fact.request_digest) != (call.namespace, call.digest):
-                raise StateError(
-                    f"the fact {call.key!r} was recorded for another request",
-                    code=Code.FACT_KEY_CONFLICT,
-                    details={"key": call.key, "recorded": fact.request_digest, "now": call.digest},
-                    hint="a fact key names one request in a run",
-                )
-            return fact
+            return named_answer(scope, call)
         if scope.reads_only:  # how the world stood before the crash is not what it is asked
             return None
         return self._earlier(call)
@@ -367,6 +361,8 @@ class IoProvider(ABC):
             case FactValue(payload_id):
                 # of the recorded bytes, live as in replay: a live value equals its replayed value
                 log = self._scope.log
+                if fact.key in log.history.sealed.lost:
+                    raise unopened(fact)
                 value = self._scope.vault.value(fact, log.load(payload_id), log)
                 return IoResult(value, fact.key, payload_id)
 

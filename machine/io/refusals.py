@@ -1,11 +1,11 @@
-"""What a call is refused with before it is made. Their words stand in logs, and a refused call leaves no fact."""
+"""Refusals of calls before they are made. Their words stand in logs."""
 
 from __future__ import annotations
 
 from machine.errors import Code, IoOther, StateError
 from machine.io.scope import AttemptScope
 
-__all__ = ["second_effect", "undeclared"]
+__all__ = ["second_effect", "secret_key", "undeclared"]
 
 
 def undeclared(scope: AttemptScope, namespace: str) -> IoOther:
@@ -31,4 +31,13 @@ def second_effect(scope: AttemptScope) -> StateError:
         f"{scope.idempotency_key!r}",
         code=Code.IDEMPOTENCY_KEY_REUSED,
         hint="make it a state of its own, or give the call its own idempotency-key header",
+    )
+
+
+def secret_key() -> IoOther:
+    """Return the refusal of a call whose fact key holds a secret."""
+    return IoOther(
+        "the fact key holds a secret, and was not written",
+        code=Code.SECRET_IN_EVENT,
+        hint="make it of something else: keys are stored and compared as they are",
     )

@@ -18,7 +18,7 @@ from machine.io.call import Call
 from machine.io.provider import VALUE_NAMESPACE, IoProvider, IoResult
 from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, Log
-from machine.kernel.reuse import answers
+from machine.kernel.reuse import answers, comparable
 from machine.secrets.stored import Asked
 from machine.secrets.substitute import SecretNeeded
 
@@ -34,6 +34,10 @@ class Recording(Log, Protocol):
 
     def intended(self, key: str) -> EffectIntended | None:
         """Return the intent of an effect that the open attempt recorded under a key."""
+        ...
+
+    def reused(self, key: str) -> str | None:
+        """Return the key of the earlier fact that answered a call, where the recording says which."""
         ...
 
     def not_given_up(self, fact: FactRecorded) -> NoReturn:
@@ -72,7 +76,12 @@ class ReplayIo(IoProvider):
 
     def _asked(self, namespace: str, raw: bytes) -> Asked:
         asked = self._scope.vault.asked(namespace, raw)
+        # what was refused has an error as its fact; nothing leaves that would be refused now
         return Asked(self._like(namespace, raw, asked.data), asked.mac)
+
+    def _is_secret(self, key: str) -> bool:
+        recorded = self._recording.fact(key) is not None or key in self._scope.log.history.facts
+        return not recorded and super()._is_secret(key)
 
     def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
         del namespace, request  # it is one that was one when it was recorded, whatever a transport says today
@@ -107,12 +116,15 @@ class ReplayIo(IoProvider):
             return super()._earlier(call)
         if self._recording.fact(call.key) is not None:
             return None  # which the recording did not find among earlier ones, by what only the key can tell
-        found = super()._earlier(call)
-        if found is not None or call.mac is not None:
+        found, history = super()._earlier(call), self._scope.log.history
+        if (reused := self._recording.reused(call.key)) is not None:
+            return history.facts.get(reused)
+        scope, place = self._scope, (call.namespace, call.digest)
+        earlier = answers(history, scope.state.id, *place, keeps_all=scope.keeps_all)
+        macs = [history.sealed.macs.get(fact.key, "") for fact in earlier]
+        if found is not None or any(comparable(call.mac or "", mac) for mac in macs if call.mac is not None):
             return found
         # without the key those that were made again are left out by the recording alone
-        scope, place = self._scope, (call.namespace, call.digest)
-        earlier = answers(scope.log.history, scope.state.id, *place, keeps_all=scope.keeps_all)
         at = self._reused.get(place, 0)
         self._reused[place] = at + 1
         return earlier[at] if at < len(earlier) else None

@@ -13,9 +13,11 @@ from machine.errors import Code, IoOther
 from machine.events import FactError, FactRecorded
 from machine.failures import describe
 from machine.io.call import Call
+from machine.io.earlier import ambiguous, lost_answer
 from machine.io.live import LiveIo, info_of
 from machine.io.scope import AttemptScope, Payloads
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
+from machine.secrets.run_secrets import AttemptSecrets
 
 __all__ = ["Past", "SharedIo"]
 
@@ -23,12 +25,21 @@ __all__ = ["Past", "SharedIo"]
 class Past(Protocol):
     """What a fork shares with the run that it comes from, as far as `io` asks."""
 
-    def answer(self, call: Call, state_id: str, *, keeps_all: bool) -> tuple[int, FactRecorded] | None:
-        """Return the fact that answers a call, and its seq in the shared past; None when there is none."""
+    def answer(
+        self, call: Call, state_id: str, *, keeps_all: bool, alike: int
+    ) -> tuple[int, FactRecorded] | None:
+        """Return the fact that answers a call, and its seq in the shared past; None when there is none.
+
+        `alike` calls with the same secrets came before it in its attempt.
+        """
         ...
 
-    def sealed(self, seq: int) -> str | None:
-        """Return the artifact of what was sealed beside the fact at a seq, None when nothing was."""
+    def ambiguous(self, call: Call, state_id: str) -> bool:
+        """Say whether an effect was made that differs from a call in its secrets only."""
+        ...
+
+    def sealed(self, seq: int) -> tuple[str, bytes] | None:
+        """Return what was sealed beside the fact at a seq, and its artifact's id; None when nothing was."""
         ...
 
     def was_effect(self, key: str) -> bool:
@@ -63,15 +74,26 @@ class SharedIo(LiveIo):
         return await self._shared(call) or await super()._record(call, value)
 
     async def _shared(self, call: Call) -> FactRecorded | None:
-        found = self._past.answer(call, self._scope.state.id, keeps_all=self._scope.keeps_all)
+        vault, alike = self._scope.vault, 0
+        if call.mac is not None and isinstance(vault, AttemptSecrets):
+            alike = vault.sent_so_far(call.namespace, call.digest, call.mac)
+        found = self._past.answer(call, self._scope.state.id, keeps_all=self._scope.keeps_all, alike=alike)
         if found is None:
+            if call.effect and self._past.ambiguous(call, self._scope.state.id):
+                return await self._refused_to_repeat(call, ambiguous(call))
             return None
         seq, shared = found
-        seal_id = self._past.sealed(seq)
-        info = {} if seal_id is None else {SECRET_PAYLOAD: seal_id}
+        sealed = self._past.sealed(seq)
+        info = {} if sealed is None else {SECRET_PAYLOAD: sealed[0]}
+        if sealed is not None and not self._opens(sealed[1], shared):
+            return await self._refused_to_repeat(call, lost_answer(call)) if call.effect else None
         fact = await self._settled(call, self._fact_of(call, shared.outcome), call.payloads(), info)
         self._past.took(seq, self._scope.log.history.head_seq)
         return fact
+
+    def _opens(self, seal: bytes, fact: FactRecorded) -> bool:
+        vault = self._scope.vault
+        return isinstance(vault, AttemptSecrets) and vault.run.opens(seal, fact) is not None
 
     async def _refused(self, call: Call) -> FactRecorded | None:
         """Refuse another effect under an idempotency key that the shared past has used for one.

@@ -286,7 +286,7 @@ class History:
         ):
             raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
         self.facts[event.key] = event
-        self.sealed.note(entry, event.key)
+        self.sealed.note(entry, event.key, final=event.outcome.final)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
@@ -302,7 +302,7 @@ class History:
         self._within(entry, event)
         fact, intent = self.facts.get(event.key), self.uncertain.get(event.key)
         twice = intent is not None and (intent.state_id, intent.attempt) == (event.state_id, event.attempt)
-        if twice or (fact is not None and fact.outcome.final):
+        if twice or (fact is not None and fact.outcome.final and event.key not in self.sealed.lost):
             raise LogError(
                 seq,
                 f"the effect {event.key!r} was intended or has happened already",

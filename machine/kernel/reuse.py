@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from machine.events import FactRecorded
 from machine.kernel.history import History
 
-__all__ = ["answers", "sent_alike"]
+__all__ = ["answers", "comparable", "sent_alike"]
 
 
 def answers(
@@ -30,13 +30,19 @@ def answers(
     ]
 
 
-def sent_alike(history: History, facts: Sequence[FactRecorded], mac: str) -> Sequence[FactRecorded]:
+def sent_alike(
+    history: History, facts: Sequence[FactRecorded], mac: str, *, effect: bool
+) -> Sequence[FactRecorded]:
     """Return those of some facts whose request was the same in its secrets too, by the keyed hash of it.
 
-    Hashes of another key tell nothing: where all that there are could be of one request, they are taken to be.
+    Hashes of another key tell nothing, so a read is made again; effects that could be one are taken to be.
     """
-    key = mac.partition(":")[0]
     macs = [history.sealed.macs.get(fact.key, "") for fact in facts]
-    if not any(known.partition(":")[0] == key for known in macs):
-        return facts if len(set(macs)) == 1 else ()
+    if effect and len(set(macs)) == 1 and not comparable(mac, macs[0]):
+        return facts
     return [fact for fact, known in zip(facts, macs, strict=True) if known == mac]
+
+
+def comparable(mac: str, other: str) -> bool:
+    """Say whether two keyed hashes are of the same key."""
+    return mac.partition(":")[0] == other.partition(":")[0]

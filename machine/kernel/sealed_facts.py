@@ -6,15 +6,27 @@ from typing import Final
 
 import attrs
 
+from machine import canonical
 from machine.events import Entry
 
-__all__ = ["REQUEST_MAC", "SECRET_PAYLOAD", "SealedFacts"]
+__all__ = ["REQUEST_MAC", "REUSED", "SECRET_PAYLOAD", "SealedFacts", "reused"]
 
 SECRET_PAYLOAD: Final = "secret_payload_id"  # noqa: S105 - the name of a member
 """Where the info of a fact names the artifact of the true values that its payload has placeholders for."""
 
 REQUEST_MAC: Final = "request_mac"
 """Where the info of a fact has the keyed hash of its request as it was sent, if that held a secret."""
+
+
+REUSED: Final = "reused"
+"""Where the info of an attempt's end has the earlier facts that answered its calls, by the calls' keys, where
+only the secrets of their requests told which."""
+
+
+def reused(entry: Entry) -> dict[str, str]:
+    """Return what the end of an attempt says of the facts that it reused."""
+    text = entry.info.get(REUSED)
+    return canonical.decode(text.encode()) if isinstance(text, str) else {}
 
 
 @attrs.define
@@ -28,9 +40,10 @@ class SealedFacts:
     lost: set[str] = attrs.field(factory=set)
     """Those that a later driver could not open: they answer no call any more."""
 
-    def note(self, entry: Entry, key: str) -> None:
-        """Take in what the entry of a fact says."""
-        self.lost.discard(key)
+    def note(self, entry: Entry, key: str, *, final: bool) -> None:
+        """Take in what the entry of a fact says; only a final outcome takes the place of one that is lost."""
+        if final:
+            self.lost.discard(key)
         for name, known in ((SECRET_PAYLOAD, self.payloads), (REQUEST_MAC, self.macs)):
             if isinstance(text := entry.info.get(name), str):
                 known[key] = text

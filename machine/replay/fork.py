@@ -26,7 +26,7 @@ from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult, Watched, check_store, drive, refuse_used
-from machine.engine.secrets import inheriting, secrets_of
+from machine.engine.secrets import inheriting, recalled, secrets_of
 from machine.errors import Code, UsageError
 from machine.events import (
     ArtifactKind,
@@ -140,8 +140,9 @@ async def fork(
         for _ in sound_parts(entry, source.get, walked, known):
             pass
     refuse_used(store, chosen)
-    watched.provided.check(first, history, source.get, "fork")
     with inheriting(source, run_id, store, chosen, history):
+        lost = recalled(history, secrets, source.get)
+        watched.provided.check(first, history, source.get, "fork", lost.keys())
         replaced = overridden(
             entries, at, set_facts or {}, load=source.get, vault=secrets.attempt(), payloads=payloads
         )
@@ -175,6 +176,7 @@ async def fork(
             past=past,
             begin=begin,
             secrets=secrets,
+            lost=lost,
         )
     copied = {seq: entry.seq for seq, entry in enumerate(prefix, 1)} | (
         past.copied if past is not None else {}

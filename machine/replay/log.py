@@ -32,6 +32,7 @@ from machine.io.scope import AttemptScope, Payloads, Timers, stored_seal
 from machine.io.undeclared import Undeclared
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
+from machine.kernel.sealed_facts import reused
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, PlanState
 from machine.replay.asked import asked
@@ -81,6 +82,7 @@ class ReplayLog:
         self._begin = self._end = 0
         self._facts: dict[str, list[FactRecorded]] = {}
         self._intents: dict[str, EffectIntended] = {}
+        self._reused: Mapping[str, str] = {}
         self.requests = RecordedRequests(load)
         self._left: dict[bytes, int] = {}
         self._waiting: dict[bytes, list[anyio.Event]] = {}
@@ -117,7 +119,7 @@ class ReplayLog:
         What cut it came from outside and is not in any handler to reproduce; its facts are inputs like others.
         """
         self._begin = self._end = min(self._at, len(self._recorded) - 1)
-        self._facts, self._intents, self._left = {}, {}, {}
+        self._facts, self._intents, self._left, self._reused = {}, {}, {}, {}
         if self._at >= len(self._recorded):
             return False
         first = self._recorded[self._at].event
@@ -133,6 +135,8 @@ class ReplayLog:
             self._end = index
             self._left[entry.body] = self._left.get(entry.body, 0) + 1
             self.requests.note(event)
+            if isinstance(event, StateCompleted | StateFailed):
+                self._reused = reused(entry)
             if isinstance(event, StateCompleted):
                 return False
             if isinstance(event, FactRecorded):
@@ -217,6 +221,10 @@ class ReplayLog:
     def intended(self, key: str) -> EffectIntended | None:
         """Return the intent of an effect that the open attempt recorded under a key."""
         return self._intents.get(key)
+
+    def reused(self, key: str) -> str | None:
+        """Return the key of the earlier fact that answered a call, where the recording says which."""
+        return self._reused.get(key)
 
     def has(self, event: Event) -> bool:
         """Say whether the open attempt recorded an event that is still to come."""

@@ -62,6 +62,15 @@ class Known:
         """Return a `Known` of its own that knows the same."""
         return Known(dict(self._values), dict(self._plain), set(self._sources))
 
+    def sure_beyond(self, other: Known) -> Known:
+        """Return a `Known` of the sure values that another one does not know, plain ones left out."""
+        if self._values.keys() <= other._values.keys():
+            return Known()
+        values = {
+            text: value for text, value in self._values.items() if value.sure and text not in other._values
+        }
+        return Known(values, {}, {value.source for value in values.values()})
+
     def learn(self, source: str, value: str, *, sure: bool) -> None:
         """Remember a value; `sure` says that a program or a policy called it a secret.
 

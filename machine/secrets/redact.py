@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from machine import canonical
 from machine.secrets.encodings import SEARCHED_ANYWHERE, is_plain
 from machine.secrets.formats import active, shapes
 from machine.secrets.known import Known
@@ -20,10 +23,10 @@ from machine.secrets.substitute import keys_in_order
 if TYPE_CHECKING:
     from machine.secrets.finding import Finding
 
-__all__ = ["Known", "Redacted", "redact", "refused", "say", "say_text"]
+__all__ = ["Known", "Redacted", "redact", "refused", "say", "say_json", "say_text"]
 
 _SECRET: Final = "secret"  # noqa: S105 - the namespace of `io.secret`
-_MISSING: Final = object()
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
 
 class Redacted(NamedTuple):
@@ -300,6 +303,13 @@ def say_text(rules: Rules, known: Known, text: str) -> str:
 def say(rules: Rules, known: Known, value: Any) -> Any:
     """Return a value that nobody reads back, with placeholders as text for its secrets."""
     return _Saying(rules, known, known.near(_texts_in(value)), request=False, name=str).document(value, ROOT)
+
+
+def say_json(known: Known, data: bytes) -> bytes | None:
+    """Return encoded JSON with placeholders as text for known values alone, None where none is in it."""
+    text = _STRING.sub(lambda found: json.dumps(known.marked(json.loads(found[0])).text), data.decode())
+    said = canonical.encode(json.loads(text))
+    return None if said == data else said
 
 
 class _Saying(_Redaction):

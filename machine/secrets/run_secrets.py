@@ -23,12 +23,12 @@ from machine.secrets import placeholder, sealing, stand_ins
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import SecretPolicy
-from machine.secrets.redact import Known, redact, refused, say, say_text
+from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
 from machine.secrets.rules import rules_of
 from machine.secrets.stored import Answer, Asked
 from machine.secrets.substitute import opened, shown
 
-__all__ = ["SECRET", "AttemptSecrets", "Keys", "RunSecrets", "refuse_in_input"]
+__all__ = ["SECRET", "AttemptSecrets", "Keys", "RunSecrets", "refuse_in_input", "unopened"]
 
 SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
 """The namespace of `io.secret`."""
@@ -40,6 +40,7 @@ _FORMAT: Final = "2"
 _TENANT: Final = ""
 _MARK: Final = b"$secret"
 _BEGIN: Final = b"__secret_"
+_KEYS: Final = "make it of something else: keys are stored and compared as they are"
 
 
 class Keys(Protocol):
@@ -118,9 +119,34 @@ class RunSecrets:
         except SealError:
             return None
 
+    def recall(self, seal: bytes, fact: FactRecorded) -> bool:
+        """Learn what an earlier driver sealed beside a fact, and say whether it can be opened."""
+        sealed = self.opens(seal, fact)
+        for source, value, sure in sealed["learned"] if sealed is not None else ():
+            self.learn(source, value, sure=sure)
+        return sealed is not None
+
     def text(self, text: str) -> str:
         """Return a text that nobody reads back without the secrets in it."""
         return say_text(self.rules, self.known, text)
+
+
+def unopened(fact: FactRecorded) -> IoOther:
+    """Return the error of a live handler that is to be given a fact which cannot be opened."""
+    return IoOther(
+        f"the answer of {fact.namespace} held a secret that cannot be opened any more",
+        code=Code.SECRET_UNAVAILABLE,
+        details={"key": fact.key},
+        hint="start a new run, or fork this one before that call",
+    )
+
+
+def _not_read() -> IoOther:
+    return IoOther(
+        "the request holds a secret that this state has not read",
+        code=Code.SECRET_NOT_READ,
+        hint="read it here, with io.secret or the call that gave it: a run may be resumed in any state",
+    )
 
 
 def _place(fact: FactRecorded) -> tuple[str, ...]:
@@ -137,20 +163,21 @@ class AttemptSecrets:
         self._at_hand: dict[str, Mapping[str, Any]] = {}
         self._stand_ins: dict[str, str] = {}
         self._macs: dict[tuple[str, str], dict[str, int]] = {}
+        self.reused: dict[str, str] = {}
+        """The facts that answered calls, by the calls' keys, where only their secrets told which."""
 
     # -- what is asked -----------------------------------------------------------------------------------
 
     def asked(self, namespace: str, raw: bytes) -> Asked:
         """Return a request as it is stored, given the canonical bytes that the handler asks for.
 
-        Raises `IoOther` (`secret_unavailable`) live for one that has a placeholder in it, and `StateError`
-        (`secret_not_read`) for one that holds a secret of another state's.
+        One that may not be sent says so: with `secret_unavailable` where it has a placeholder in it, and with
+        `secret_not_read` where it holds a secret of another state's, which is replaced in it.
         """
         run = self.run
         if namespace in _BLIND or not (self._may_hold(raw, self._known) or run.sure.may_be_in(raw)):
             return Asked(raw)
-        if run.live:
-            self._refuse_placeholder(raw)
+        refusal = self._placeholder_in(raw)
         found = redact(
             run.rules, self._known, namespace, canonical.decode(raw), request=True, name=lambda place: place
         )
@@ -158,10 +185,13 @@ class AttemptSecrets:
         data = canonical.encode(stored) if found.edits or _MARK in raw else raw
         for source, value, sure in found.learned:
             self._learn(source, value, sure=sure)
-        if run.live:
-            self._refuse_of_another(data)
+        if others := run.sure.sure_beyond(self._known):
+            said = say_json(others, data)
+            if said is not None:
+                data, refusal = said, refusal or _not_read()
         data_key = run.key(create=run.live) if found.edits else None
-        return Asked(data, None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}")
+        mac = None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}"
+        return Asked(data, mac, refusal)
 
     def _may_hold(self, raw: bytes, known: Known) -> bool:
         """Say whether canonical bytes may hold anything that is stored otherwise."""
@@ -178,28 +208,16 @@ class AttemptSecrets:
         value = canonical.decode(raw)
         return stand_ins.taken_out(self._stand_ins, value) if self._stand_ins else value
 
-    def _refuse_placeholder(self, raw: bytes) -> None:
-        if _BEGIN not in raw:
-            return
-        for text in placeholder.TEXT.finditer(raw.decode()):
+    def _placeholder_in(self, raw: bytes) -> IoOther | None:
+        for text in placeholder.TEXT.finditer(raw.decode()) if _BEGIN in raw else ():
             source = placeholder.source_of(text[0])
             if source in self._known.sources or source in self.run.known.sources:
-                raise IoOther(
+                return IoOther(
                     "the request holds the placeholder of a secret and not its value",
                     code=Code.SECRET_UNAVAILABLE,
                     hint="read it with io.secret, or ask for it again, in the state that uses it",
                 )
-
-    def _refuse_of_another(self, data: bytes) -> None:
-        """Refuse a request that would store a secret which another attempt has read and this one has not."""
-        known = self.run.sure
-        if known and (source := known.in_bytes(data)) is not None:
-            raise StateError(
-                f"the request holds the secret {source}, which this state has not read",
-                code=Code.SECRET_NOT_READ,
-                details={"name": source},
-                hint="read it here, with io.secret or the call that gave it: a run may be resumed in any state",
-            )
+        return None
 
     # -- which earlier answers are meant -----------------------------------------------------------------
 
@@ -209,6 +227,10 @@ class AttemptSecrets:
         others = bool(alike.keys() - {mac})
         alike[mac] = alike.get(mac, -1) + 1
         return alike[mac], others
+
+    def sent_so_far(self, namespace: str, digest: str, mac: str) -> int:
+        """Return how many requests that were sent alike came before the last one."""
+        return self._macs.get((namespace, digest), {}).get(mac, 0)
 
     # -- what is answered --------------------------------------------------------------------------------
 
@@ -299,12 +321,7 @@ class AttemptSecrets:
 
     def _shown(self, fact: FactRecorded, stored: Any) -> Any:
         if self.run.live:
-            raise IoOther(
-                f"the answer of {fact.namespace} held a secret that cannot be opened any more",
-                code=Code.SECRET_UNAVAILABLE,
-                details={"key": fact.key},
-                hint="start a new run, or fork this one before that call",
-            )
+            raise unopened(fact)
         self.run.shown += 1
         for source in placeholder.sources_in(stored):
             self._learn(source, placeholder.text_of(source), sure=True)
@@ -350,16 +367,18 @@ class AttemptSecrets:
                     hint="leave it out, read it where it is used, or list its path in SecretPolicy(allow=[...])",
                 )
 
-    def refuse_in_key(self, what: str, key: str) -> None:
-        """Raise `StateError` (`secret_in_event`) when a key that would be stored holds a secret."""
+    def in_key(self, key: str) -> bool:
+        """Say whether a key that would be stored holds a secret."""
         rules, known = self.run.rules, self._known
         if not known and not rules.may_hold(key.encode("utf-8", "surrogatepass")):
-            return
-        if refused(rules, known, key, None) is not None and self.run.refuses(Code.SECRET_IN_EVENT):
+            return False
+        return refused(rules, known, key, None) is not None
+
+    def refuse_in_key(self, what: str, key: str) -> None:
+        """Raise `StateError` (`secret_in_event`) when a key that would be stored holds a secret."""
+        if self.in_key(key) and self.run.refuses(Code.SECRET_IN_EVENT):
             raise StateError(
-                f"{what} holds a secret, and was not written",
-                code=Code.SECRET_IN_EVENT,
-                hint="make it of something else: keys are stored and compared as they are",
+                f"{what} holds a secret, and was not written", code=Code.SECRET_IN_EVENT, hint=_KEYS
             )
 
 

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 
 import attrs
 
+from machine.errors import IoOther
+
 __all__ = ["Answer", "Asked"]
 
 
 @attrs.frozen
 class Asked:
-    """A request as it is stored, and the keyed hash of it as it is sent, where it holds a secret."""
+    """A request as it is stored, and the keyed hash of it as it is sent, where it holds a secret.
+
+    `refusal` is the error of one that may not be sent.
+    """
 
     data: bytes
     mac: str | None = None
+    refusal: IoOther | None = None
 
 
 @attrs.frozen

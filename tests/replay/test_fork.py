@@ -779,7 +779,7 @@ def test_a_secret_is_no_fact_to_be_replaced(store, monkeypatch):
     world = World({"price": "got a-very-secret-token", "rate": {"password": "made-up-there"}, "stock": 2})
     parent = run(plan, store=store, transports={"world": world})
     with pytest.raises(machine.UsageError, match="secret"):
-        fork(parent.run_id, plan=plan, store=store, at=5, set_facts={"3": "x"})
+        fork(parent.run_id, plan=plan, store=store, at=5, set_facts={"3": "x"}, transports={"world": world})
     world.asked.clear()
     result = forked(parent, store, world, 7, plan, set_facts={"6": 3})
     assert (result.result.status, result.result.context) == ("completed", {"stock": 3})
