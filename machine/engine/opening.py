@@ -19,7 +19,7 @@ from machine.io.scope import Payloads
 from machine.io.undeclared import behind_io
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
-from machine.secrets.run_secrets import refuse_in_input
+from machine.secrets.refused_input import refuse_in_input
 
 __all__ = ["begin", "check_skip_tags", "going_on", "opening_for", "opening_of"]
 

@@ -154,11 +154,10 @@ class SharedPast:
         """Return the past that bytes stand for. Raises `Corruption` when they stand for none."""
         try:
             value = canonical.decode(data)
-            entries = [
-                codec.decode_entry(entry["seq"], canonical.encode(entry)) for entry in value["entries"]
-            ]
-            plan_id, goes_on_with = value["plan_id"], value["goes_on_with"]
-            return cls(entries, plan_id, value["overridden"], load, goes_on_with=goes_on_with)
+            told = ((entry["seq"], canonical.encode(entry)) for entry in value["entries"])
+            entries = [codec.decode_entry(seq, data) for seq, data in told]
+            then = value["goes_on_with"]
+            return cls(entries, value["plan_id"], value["overridden"], load, goes_on_with=then)
         except (MachineError, LookupError, TypeError, ValueError, AttributeError) as exc:
             raise Corruption(
                 f"the shared past of a fork is not one: {exc}", code=Code.ARTIFACT_CORRUPT
@@ -176,7 +175,7 @@ class SharedPast:
         while self._passed < len(self.segments):
             segment = self.segments[self._passed]
             state = history.states.get(segment.state_id)
-            if segment.settled and (state is None or not state.status.settled):
+            if segment.settled and not (state is not None and state.status.settled):
                 return segment.plan_id
             self._passed += 1
         return None
@@ -332,8 +331,9 @@ class SharedPast:
     def _info(self, name: str) -> Mapping[int, str]:
         """Return what the info of entries says under a name, by seq."""
         if name not in self._infos:
-            known = ((entry.seq, entry.info.get(name)) for entry in self.entries)
-            self._infos[name] = {seq: text for seq, text in known if isinstance(text, str)}
+            self._infos[name] = {
+                entry.seq: text for entry in self.entries if isinstance(text := entry.info.get(name), str)
+            }
         return self._infos[name]
 
     @cached_property

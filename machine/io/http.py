@@ -29,6 +29,7 @@ from machine.io.http_message import (
 )
 from machine.io.inflate import CODINGS, Decompressor, split_codings
 from machine.io.sensitive import origin_of, refused_redirect, sensitive
+from machine.io.silence import unlogged
 from machine.io.wire import field, pack, unpack
 from machine.secrets.names import HEADERS
 
@@ -116,7 +117,7 @@ class HttpTransport(BaseTransport):
         import httpx  # noqa: PLC0415 - only those who use it pay for it
 
         try:
-            with anyio.move_on_after(call["timeout"]):
+            with unlogged(), anyio.move_on_after(call["timeout"]):
                 return await self._fetch(call)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, zlib.error) as error:
             _fail(call, error)

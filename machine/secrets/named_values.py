@@ -64,7 +64,8 @@ _NAME: Final = re.compile(
 )
 _OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
 _PAIR: Final = re.compile(
-    r"\b(?:name|key)[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+[\"']?([\w.-]{2,80}+)[\"']?,?(?:[ \t]|\r?\n){1,40}+"
+    r"\b(?:name|key)[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+[\"']?([\w.-]{2,80}+)[\"']?"
+    r"(?:,(?:[ \t]|\r?\n){0,40}+|(?:[ \t]|\r?\n){1,40}+)"
     r"[\"']?value[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+"
 )
 _AFTER_LOGIN: Final = re.compile(r"(?:password|identified by)[ \t]{1,20}+(?=\S)")
@@ -174,6 +175,8 @@ class _Reader:
         quoted = self._quoted(at)
         if header:
             start, end, levels = quoted or self._line(at)
+            if sep.strip() == "," and self.text[start:end].lower() == "value":
+                return  # of `"name": NAME, "value": ...`, whose value is behind it
             yield from self._credentials(name.lower(), start, end, levels, sure=sure)
             self.done = end
             if quoted is None or not _is_field(strength):

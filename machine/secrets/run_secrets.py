@@ -8,18 +8,16 @@ store is given them again, whoever has not is given placeholders.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import attrs
-from blake3 import blake3
 
 from machine import canonical
-from machine.errors import Code, ContextError, ErrorInfo, IoOther, SealError, StateError, UsageError
+from machine.errors import Code, ContextError, ErrorInfo, IoOther, SealError, StateError
 from machine.events import FactRecorded, FactValue
-from machine.ids import RESERVED_FACT_PREFIX
 from machine.secrets import placeholder, sealing, stand_ins
+from machine.secrets.answer_names import AnswerNames
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import SecretPolicy
@@ -28,7 +26,7 @@ from machine.secrets.rules import rules_of
 from machine.secrets.stored import Answer, Asked
 from machine.secrets.substitute import opened, shown
 
-__all__ = ["SECRET", "AttemptSecrets", "Keys", "RunSecrets", "refuse_in_input", "unopened"]
+__all__ = ["SECRET", "AttemptSecrets", "Keys", "RunSecrets", "unopened"]
 
 SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
 """The namespace of `io.secret`."""
@@ -264,7 +262,7 @@ class AttemptSecrets:
             edits: list[Any] = [[2, {"value": value}]]
             learned = [[sure, value, True]]
         else:
-            names = _Names(fact)
+            names = AnswerNames(fact)
             subject = {request["name"]: document["value"]} if variable and "value" in document else document
             found = redact(run.rules, run.known, fact.namespace, subject, request=False, name=names)
             stored = {"value": found.document[request["name"]]} if subject is not document else found.document
@@ -379,37 +377,4 @@ class AttemptSecrets:
         if self.in_key(key) and self.run.refuses(Code.SECRET_IN_EVENT):
             raise StateError(
                 f"{what} holds a secret, and was not written", code=Code.SECRET_IN_EVENT, hint=_KEYS
-            )
-
-
-class _Names:
-    """Names the values that an answer brings: by the call, and how manieth it is."""
-
-    def __init__(self, fact: FactRecorded) -> None:
-        occurrence = fact.key.rpartition("/")[2]
-        if not fact.key.startswith(RESERVED_FACT_PREFIX):
-            occurrence = f"k{blake3(fact.key.encode()).hexdigest(length=4)}"
-        occurrence = re.sub(r"[^A-Za-z0-9]", "", occurrence)
-        self._begin = f"field-{fact.request_digest[:12]}-{occurrence}"
-        self._count = 0
-
-    def __call__(self, place: str) -> str:
-        del place
-        self._count += 1
-        return f"{self._begin}-{self._count - 1}"
-
-
-def refuse_in_input(policy: SecretPolicy, params: Mapping[str, Any]) -> None:
-    """Raise `UsageError` (`secret_in_manifest`) when a run's input holds a secret: its path, never its value."""
-    rules = rules_of(policy)
-    if not rules.may_hold(canonical.encode(dict(params))):
-        return
-    for key, value in params.items():
-        path = refused(rules, Known(), key, value)
-        if path is not None:
-            raise UsageError(
-                f"the input may hold no secret, and {path} is one",
-                code=Code.SECRET_IN_MANIFEST,
-                details={"path": path},
-                hint="leave it out and read it with io.secret, or list its path in SecretPolicy(allow=[...])",
             )

@@ -31,7 +31,7 @@ from machine.replay.outside import other_answer
 from machine.replay.past_run import PastRun
 from machine.replay.pointer import Change, diff
 from machine.replay.reproduce import ReplayResult
-from machine.secrets.run_secrets import refuse_in_input
+from machine.secrets.refused_input import refuse_in_input
 from machine.stores import MemoryStore, Store
 from machine.testing.golden_options import Asked, age_text
 from machine.testing.golden_session import Ending

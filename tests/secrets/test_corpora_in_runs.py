@@ -218,7 +218,8 @@ def planted_plan(corpus_server, tmp_path, monkeypatch):
     return plan, wrong
 
 
-FORMS = [(entry, forms_of(entry.value)) for entry in PLANTED]
+# a shorter one is in any bytes by chance, and is looked for in what is stored of its document alone
+FORMS = [(entry, forms_of(entry.value)) for entry in PLANTED if len(entry.value) >= 6]
 
 
 def assert_hidden(left_behind):

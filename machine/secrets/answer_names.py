@@ -1,0 +1,30 @@
+"""The names of secrets that an answer brings."""
+
+from __future__ import annotations
+
+import re
+
+from blake3 import blake3
+
+from machine.events import FactRecorded
+from machine.ids import RESERVED_FACT_PREFIX
+
+__all__ = ["AnswerNames"]
+
+
+class AnswerNames:
+    """Gives each value of an answer a name: of its call, and its number in the answer."""
+
+    def __init__(self, fact: FactRecorded) -> None:
+        occurrence = fact.key.rpartition("/")[2]
+        if not fact.key.startswith(RESERVED_FACT_PREFIX):
+            occurrence = f"k{blake3(fact.key.encode()).hexdigest(length=4)}"
+        occurrence = re.sub(r"[^A-Za-z0-9]", "", occurrence)
+        self._begin = f"field-{fact.request_digest[:12]}-{occurrence}"
+        self._count = 0
+
+    def __call__(self, place: str) -> str:
+        """Return the name of the next value."""
+        del place
+        self._count += 1
+        return f"{self._begin}-{self._count - 1}"

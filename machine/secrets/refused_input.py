@@ -1,0 +1,30 @@
+"""Refusal of secrets in the input of a run, which is kept for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from machine import canonical
+from machine.errors import Code, UsageError
+from machine.secrets.policy import SecretPolicy
+from machine.secrets.redact import Known, refused
+from machine.secrets.rules import rules_of
+
+__all__ = ["refuse_in_input"]
+
+
+def refuse_in_input(policy: SecretPolicy, params: Mapping[str, Any]) -> None:
+    """Raise `UsageError` (`secret_in_manifest`) when a run's input holds a secret: its path, never its value."""
+    rules = rules_of(policy)
+    if not rules.may_hold(canonical.encode(dict(params))):
+        return
+    for key, value in params.items():
+        path = refused(rules, Known(), key, value)
+        if path is not None:
+            raise UsageError(
+                f"the input may hold no secret, and {path} is one",
+                code=Code.SECRET_IN_MANIFEST,
+                details={"path": path},
+                hint="leave it out and read it with io.secret, or list its path in SecretPolicy(allow=[...])",
+            )
