@@ -68,8 +68,7 @@ class Segment:
     @property
     def base_snapshot_id(self) -> str | None:
         """The context the state began on."""
-        entered = self._of(StateEntered)
-        return entered[0].base_snapshot_id if entered else None
+        return next((event.base_snapshot_id for event in self._of(StateEntered)), None)
 
     @property
     def uncertain(self) -> bool:
