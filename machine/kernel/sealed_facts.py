@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from machine import canonical
+from machine.errors import CodecError
 from machine.events import Entry
 
 __all__ = ["REQUEST_MAC", "REUSED", "SECRET_PAYLOAD", "SealedFacts", "reused"]
@@ -17,16 +18,20 @@ SECRET_PAYLOAD: Final = "secret_payload_id"  # noqa: S105 - the name of a member
 REQUEST_MAC: Final = "request_mac"
 """Where the info of a fact has the keyed hash of its request as it was sent, if that held a secret."""
 
-
 REUSED: Final = "reused"
 """Where the info of an attempt's end has the earlier facts that answered its calls, by the calls' keys, where
 only the secrets of their requests told which."""
 
 
 def reused(entry: Entry) -> dict[str, str]:
-    """Return what the end of an attempt says of the facts that it reused."""
+    """Return what the end of an attempt says of the facts that it reused, nothing where it says nonsense."""
     text = entry.info.get(REUSED)
-    return canonical.decode(text.encode()) if isinstance(text, str) else {}
+    try:
+        said = canonical.decode(text.encode()) if isinstance(text, str) else {}
+    except (CodecError, UnicodeEncodeError):
+        return {}
+    found = said if isinstance(said, dict) else {}
+    return {key: other for key, other in found.items() if isinstance(other, str)}
 
 
 @attrs.define

@@ -48,6 +48,7 @@ from machine.events import (
 )
 from machine.kernel.history import History, StateStatus, fold
 from machine.kernel.reuse import answers
+from machine.kernel.sealed_facts import REUSED, reused
 from machine.kernel.status import RunStatus
 
 A, B, C = "op.step.a", "op.step.b", "op.step.c"
@@ -588,3 +589,9 @@ def test_a_call_that_was_given_up_leaves_its_intent_uncertain():
     history = fold(log_of(START, entered(), intent(), fact(outcome=given_up)))
 
     assert history.uncertain == {"k": intent()}
+
+
+@pytest.mark.parametrize("said", ["", "nonsense", "[]", "1", '{"a":["b"]}', '{"a":1}'])
+def test_nonsense_about_reused_facts_says_nothing(said):
+    entry = log_of(START, entered())[1]
+    assert reused(entry._replace(info={**entry.info, REUSED: said})) == {}
