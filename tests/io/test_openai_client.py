@@ -224,6 +224,7 @@ def test_a_run_cut_between_two_requests_pays_for_none_twice(store, completions, 
             for artifact_kind, data in store._contents.artifacts.values():
                 cut.put(artifact_kind, data)
             cut.append(whole.run_id, 0, list(store.read_range(whole.run_id, 1, end)))
+            cut.add_data_key(whole.run_id, store.secret_key_id(), store.data_key(whole.run_id))
             result = resume(whole.run_id, plan=plan, store=cut)
             assert result.context == whole.context
             assert len(completions.asked) == 4 - done

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -252,13 +253,17 @@ def test_a_data_key_that_was_changed_is_a_problem_and_no_damage(store):
 # read-only
 
 
+@pytest.fixture
+def open_to_all():
+    """Return a directory that anybody may enter: those of pytest are its user's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write")
-def test_a_key_that_cannot_be_made_or_read_is_said_so(tmp_path):
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:3]:  # with pytest-xdist one more
-        if parent != Path("/tmp"):
-            parent.chmod(0o755)
-    place = tmp_path / "place"
+def test_a_key_that_cannot_be_made_or_read_is_said_so(open_to_all):
+    place = open_to_all / "place"
     place.mkdir()
     with SqliteStore(place / "runs.db") as store:
         os.chown(place, 0, 0)

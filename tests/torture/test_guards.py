@@ -12,7 +12,7 @@ from machine.engine import driver, log, reading, runs
 from machine.engine.handlers import Doorkeeper
 from machine.errors import Concurrency, StoreError
 from machine.events import EffectIntended, FactRecorded
-from machine.io import provider
+from machine.io import earlier
 from machine.io.hand_out import HandOut
 from machine.io.live import LiveIo
 from machine.io.provider import IoProvider
@@ -209,24 +209,18 @@ def a_cut_attempt_uses_up_no_retry(patch):
 
 @guard(Fault.KILLED_AFTER_APPEND, where="asked again for what the run had learned already")
 def what_a_cut_attempt_had_fetched_is_reused(patch):
-    reusable = provider.reusable
+    answers = earlier.answers
 
-    def forgetful(history, state_id, namespace, digest, occurrence, *, keeps_all):
-        if not keeps_all:
-            return None
-        return reusable(history, state_id, namespace, digest, occurrence, keeps_all=True)
+    def forgetful(*call, keeps_all):
+        return answers(*call, keeps_all=True) if keeps_all else ()
 
-    patch.setattr(provider, "reusable", forgetful)
+    patch.setattr(earlier, "answers", forgetful)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="again")
 def an_effect_whose_outcome_is_known_is_not_repeated_after_a_failure(patch):
-    reusable = provider.reusable
-
-    def repeating(history, state_id, namespace, digest, occurrence, *, keeps_all):
-        return reusable(history, state_id, namespace, digest, occurrence, keeps_all=False)
-
-    patch.setattr(provider, "reusable", repeating)
+    answers = earlier.answers
+    patch.setattr(earlier, "answers", lambda *call, keeps_all: answers(*call, keeps_all=False))
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="again for what the run had learned already")
@@ -261,9 +255,9 @@ def an_effect_is_sent_again_under_the_same_key(patch):
     # the first run, the rehearsal and the beginning of each trial ask as often; what is asked after a cut is new
     attempt = driver.Run._attempt
 
-    async def counted(self, state, number, ctx):
+    async def counted(self, state, number, *given):
         fickle.asked = number
-        return await attempt(self, state, number, ctx)
+        return await attempt(self, state, number, *given)
 
     patch.setattr(driver.Run, "_attempt", counted)
     patch.setattr(Doorkeeper, "idempotency_key", fickle)
