@@ -83,6 +83,7 @@ LONG = [
     "replay/test_damaged_runs.py",
     "replay/test_refusal_cost.py",
     "replay/test_schedules.py",
+    "secrets",
     "test_canonical.py",
 ]
 
