@@ -49,7 +49,9 @@ def fought(directory, server):
             out, err = referee.communicate(timeout=SECONDS + fighters.PATIENCE + 20)
         finally:
             referee.kill()
-    assert (referee.returncode, err) == (0, "")
+    # eight processes on few cores may keep one from running for a second, which it remarks on
+    remarks = [line for line in err.splitlines() if " held the event loop for " not in line]
+    assert (referee.returncode, remarks) == (0, [])
     drives = [
         json.loads(line) for path in sorted(reports.iterdir()) for line in path.read_text().splitlines()
     ]
