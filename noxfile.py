@@ -109,7 +109,10 @@ def tests(session: nox.Session) -> None:
     once = ["docs"] if first else ["docs", *LONG]  # the documents have a session of their own
     # one between two others is tried where interpreters differ: event loops, threads, hooks and clients
     between = session.python not in {FOUND[0], FOUND[-1]}
-    places = ["tests/engine", "tests/io"] if between else []
+    loops = [
+        f"tests/engine/test_{name}.py" for name in ("run", "stopping", "swallowed_cancels", "undeclared_io")
+    ]
+    places = ["tests/io", *loops] if between else []
     ignored = [f"--ignore=tests/{path}" for path in once]
     env = {"MACHINE_FIGHT_SECONDS": "6", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
     workers = str(2 * (os.cpu_count() or 1))  # most of what takes long waits: for programs, clocks and locks
