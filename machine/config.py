@@ -323,7 +323,7 @@ class RunManifest:
     input_params: Mapping[str, Any]
     run_config: RunConfig
     secret_format: int = attrs.field(default=1, validator=_format)
-    """How secrets are stored (`machine.secrets`): the same for the life of a run, its forks and its replays."""
+    """Number of the rules by which secrets are stored (`machine.secrets`), for the life of a run and its forks."""
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""What it takes for a file that was made or renamed to be there after a power cut."""
+"""Durable names: a file that was made or renamed is there after a power cut."""
 
 from __future__ import annotations
 

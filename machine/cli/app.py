@@ -62,7 +62,7 @@ COMMANDS: Final = {
 """Where each command is, and its summary: the first line of its docstring, so that --help imports none."""
 
 GROUPS: Final = {"secrets": "Replace or delete the keys that secrets are stored under."}
-"""What the first word of the commands of two words is about."""
+"""Summary of each group of commands, by the first of their two words."""
 
 _COMMON: Final = Group("Common options", sort_key=9)
 StoreOption: TypeAlias = Annotated[

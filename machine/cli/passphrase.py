@@ -1,4 +1,4 @@
-"""How a person gives what locks the secrets of a bundle: a file, a variable, or a prompt."""
+"""Reading what locks the secrets of a bundle: from a file, a variable, or a prompt."""
 
 from __future__ import annotations
 

@@ -298,7 +298,7 @@ def counting(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], 
     if quiet or not on_terminal(sys.stderr):
         yield lambda _: None
         return
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - as below
     from rich.progress import Progress as Bars  # noqa: PLC0415 - only who waits at a terminal pays for it
 
     console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)

@@ -75,7 +75,7 @@ class _Item:
 
     name: str
     size: int
-    """How much there is of it: events or bytes."""
+    """Size in events or bytes."""
     is_run: bool
     is_file: bool
 
@@ -140,7 +140,7 @@ def _runs_of(store: Store) -> Iterator[_Item]:
 
 @attrs.define
 class _Report:
-    """What was found, and where nothing could be looked for."""
+    """Findings, and the places that could not be looked at."""
 
     session: Session
     many: bool

@@ -98,7 +98,7 @@ class _Run:
         self.seen = seen.setdefault(policy, set())
         self.named: list[str] = []
         self.calls: dict[str, set[tuple[str, str | None]]] = {}
-        """By the id of a request or a response: namespaces and, for a variable's value, the id of the request."""
+        """Namespaces and, for a variable's value, the id of the request, by the id of a request or a response."""
 
     def event(self, seq: int, data: bytes) -> Iterator[Leak]:
         """Yield what is in an event, and note the artifacts that it names."""

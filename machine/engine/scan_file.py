@@ -20,7 +20,7 @@ from machine.secrets.rules import Rules
 __all__ = ["Leak", "in_file"]
 
 WINDOW: Final = 256 * 1024
-"""How many bytes are looked at in one piece."""
+"""Bytes that are looked at in one piece."""
 
 OVERLAP: Final = 32 * 1024
 """How many bytes of what follows are looked at with a piece: room for the rest of a secret that begins in it."""
