@@ -11,8 +11,9 @@ from machine.cli.failures import Cancelled, Exit
 from machine.cli.output import clean, on_terminal
 from machine.cli.session import Injected, Session
 from machine.errors import UsageError
-from machine.secrets.key_changes import forget_run, rotate_key
+from machine.secrets.key_changes import Forgotten, forget_run, rotate_key
 from machine.secrets.store_key import KEY_VARIABLE
+from machine.stores.base import Store
 from machine.stores.lease import owner_here
 
 __all__ = ["forget", "rotate"]
@@ -100,12 +101,7 @@ def forget(
     with session.writing(run) as (store, run_id):
         if not yes and on_terminal(sys.stdin):
             _ask(session, f"run {run_id}")
-        # or whoever drives it would seal with it still
-        lease = store.acquire(run_id, owner_here(), _LEASE_MS)
-        try:
-            done = forget_run(store, run_id)
-        finally:
-            store.release(lease)
+        done = _forgotten(store, run_id)
     if session.as_json:
         also = list(done.also_held_by)
         session.json({"run_id": run_id, "forgotten": done.had_one, "also_held_by": also})
@@ -122,16 +118,21 @@ def _forget_all(session: Session, *, yes: bool) -> int:
         if runs and not yes and on_terminal(sys.stdin):
             _ask(session, f"all {len(runs)} runs that have sealed something")
         for run_id in runs:
-            lease = store.acquire(run_id, owner_here(), _LEASE_MS)
-            try:
-                forget_run(store, run_id)
-            finally:
-                store.release(lease)
+            _forgotten(store, run_id)
     if session.as_json:
         session.json({"forgotten": runs})
     else:
         session.out.pairs([("runs", str(len(runs))), ("keys", "deleted")])
     return Exit.OK
+
+
+def _forgotten(store: Store, run_id: str) -> Forgotten:
+    """Delete the data key of a run while nobody drives it: a driver would seal with it still."""
+    lease = store.acquire(run_id, owner_here(), _LEASE_MS)
+    try:
+        return forget_run(store, run_id)
+    finally:
+        store.release(lease)
 
 
 def _ask(session: Session, whose: str) -> None:

@@ -12,7 +12,7 @@ from machine import canonical, codec
 from machine.errors import Code, IoError, UsageError
 from machine.events import Entry, FactRecorded, FactValue
 from machine.io.files import FileContent
-from machine.io.outcome import add_answer, response_of, stored_answer
+from machine.io.outcome import add_answer, response_of
 from machine.io.scope import Payloads
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.snapshot import Load
@@ -75,7 +75,7 @@ def _response(fact: FactRecorded, request: Any, value: Any, vault: OfAttempt) ->
             code=Code.INVALID_EFFECT_OUTCOME,
             hint="machine facts RUN --json shows the one it had, under outcome.value",
         )
-    return stored_answer(fact, request, response_of(fact.namespace, request, value), vault)
+    return vault.answer(fact, request, canonical.decode(response_of(fact.namespace, request, value)))
 
 
 def _is_file(value: Any) -> bool:

@@ -242,8 +242,7 @@ class LiveLog:
 
     def load(self, artifact_id: str) -> bytes:
         """Return an artifact's bytes, whether or not they have reached the store yet."""
-        with self._pending:
-            pending = self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
+        pending = self._held(artifact_id)
         if pending is not None:
             return pending.data
         try:
@@ -257,9 +256,13 @@ class LiveLog:
         artifact_id = self.history.sealed.payloads.get(key)
         if artifact_id is None:
             return None
-        with self._pending:
-            pending = self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
+        pending = self._held(artifact_id)
         return pending.data if pending is not None else stored_seal(self._store.get, artifact_id)
+
+    def _held(self, artifact_id: str) -> Artifact | None:
+        """Return an artifact that has not reached the store yet."""
+        with self._pending:
+            return self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
 
     def close(self) -> None:
         """Stop the writer. What was emitted and not waited for is still written, unless writing failed."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from machine.errors import Code, IoOther, StateError
 from machine.events import FactRecorded
 from machine.io.call import Call
+from machine.io.refusals import ambiguous, lost_answer
 from machine.io.scope import AttemptScope
 from machine.kernel.reuse import answers, sent_alike
 from machine.secrets.run_secrets import AttemptSecrets
 
-__all__ = ["ambiguous", "earlier_answer", "lost_answer", "named_answer"]
+__all__ = ["earlier_answer", "named_answer"]
 
 
 def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | None:
@@ -50,22 +51,3 @@ def named_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | No
             hint="a fact key names one request in a run",
         )
     return fact
-
-
-def lost_answer(call: Call) -> IoOther:
-    """Return the error of an effect whose answer cannot be opened any more."""
-    return IoOther(
-        f"the answer of an effect of {call.namespace} held a secret that cannot be opened any more",
-        code=Code.SECRET_UNAVAILABLE,
-        hint="the effect was made and is not made again; start a new run, or fork this one before it",
-    )
-
-
-def ambiguous(call: Call) -> IoOther:
-    """Return the error of an effect that differs from another one of its state in its secrets only."""
-    return IoOther(
-        f"two effects of {call.namespace} in this state differ in their secrets only",
-        code=Code.AMBIGUOUS_SECRET,
-        hint="after a crash nobody could tell which was made: give each a fact_key, or read the secrets with "
-        "io.secret under names of their own",
-    )

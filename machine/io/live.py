@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from machine.config import IoMode
 from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey, SecretKeyError
-from machine.events import FactError, FactRecorded, FactValue
+from machine.events import FactError, FactOutcome, FactRecorded, FactValue
 from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.call import Call
@@ -50,10 +50,15 @@ class LiveIo(IoProvider):
         return await self._emit(call, outcome, payloads, info)
 
     async def _refused_to_repeat(self, call: Call, refusal: IoOther) -> FactRecorded:
-        fact = self._fact_of(call, FactError(refusal.kind, describe(refusal, hint=False)))
-        # an effect with its intent, so that none is uncertain
+        return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
+
+    async def _settled(
+        self, call: Call, outcome: FactOutcome, info: Mapping[str, str] | None = None
+    ) -> FactRecorded:
+        """Record what nothing left the process for: an effect with its intent, so that none is uncertain."""
+        fact = self._fact_of(call, outcome)
         intents = [self._intent_of(call)] if call.effect else []
-        await self._scope.log.emit([*intents, fact], call.payloads(), info_of(call))
+        await self._scope.log.emit([*intents, fact], call.payloads(), info_of(call, info))
         return fact
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:

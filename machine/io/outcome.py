@@ -20,7 +20,6 @@ from machine.io.http_message import HttpResponse
 from machine.io.scope import Payloads
 from machine.io.wire import pack
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.secrets.handles.vault import Vault
 from machine.secrets.knowing import OfAttempt
 from machine.secrets.stored import Answer
 
@@ -88,20 +87,13 @@ def told(
         draft = FactRecorded(
             intent.key, namespace, intent.request_digest, FactValue(""), intent.state_id, attempt
         )
-        stored = stored_answer(draft, request, data, vault)
+        stored = vault.answer(draft, request, canonical.decode(data))
         info = stored.info
         outcome = FactValue(add_answer(payloads, stored))
     else:
         raise _no_outcome(f"{answer!r} is neither effect.happened(response) nor effect.not_done()")
     fact = FactRecorded(intent.key, namespace, intent.request_digest, outcome, intent.state_id, attempt)
     return fact, payloads, info
-
-
-def stored_answer(draft: FactRecorded, request: Any, data: bytes, vault: OfAttempt) -> Answer:
-    """Return what somebody says an answer is, in canonical bytes, as it is stored."""
-    if isinstance(vault, Vault):
-        return Answer(vault.response(draft.namespace, request, data)[0])
-    return vault.answer(draft, request, canonical.decode(data))
 
 
 def add_answer(payloads: Payloads, answer: Answer) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from machine.errors import Code, IoOther, StateError
+from machine.io.call import Call
 from machine.io.scope import AttemptScope
 
-__all__ = ["second_effect", "secret_key", "undeclared"]
+__all__ = ["ambiguous", "lost_answer", "second_effect", "secret_key", "undeclared"]
 
 
 def undeclared(scope: AttemptScope, namespace: str) -> IoOther:
@@ -40,4 +41,23 @@ def secret_key() -> IoOther:
         "the fact key holds a secret, and was not written",
         code=Code.SECRET_IN_EVENT,
         hint="make it of something else: keys are stored and compared as they are",
+    )
+
+
+def lost_answer(call: Call) -> IoOther:
+    """Return the error of an effect whose answer cannot be opened any more."""
+    return IoOther(
+        f"the answer of an effect of {call.namespace} held a secret that cannot be opened any more",
+        code=Code.SECRET_UNAVAILABLE,
+        hint="the effect was made and is not made again; start a new run, or fork this one before it",
+    )
+
+
+def ambiguous(call: Call) -> IoOther:
+    """Return the error of an effect that differs from another one of its state in its secrets only."""
+    return IoOther(
+        f"two effects of {call.namespace} in this state differ in their secrets only",
+        code=Code.AMBIGUOUS_SECRET,
+        hint="after a crash nobody could tell which was made: give each a fact_key, or read the secrets with "
+        "io.secret under names of their own",
     )

@@ -32,7 +32,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 def secret_request(name: str) -> dict[str, Any]:
-    """Return the request for one secret (`secret`); its response is recorded as a handle.
+    """Return the request for one secret (`secret`); its response is recorded as a placeholder.
 
     Raises `IoOther(io_invalid_request)` for a name that is not of letters, digits, `_`, `.` and `-`.
     """
@@ -69,16 +69,10 @@ def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: A
 
     Raises `IoOther`: `secret_not_set` when there is no such secret, `io_transport_failed` when it is no text.
     """
-    vault = scope.vault
-    read = _checked(request["name"], response) if draft.namespace == SECRET else None
-    if isinstance(vault, Vault):
-        if read is not None:
-            return Answer(vault.read(request["name"], read).encode())
-        data, gone = vault.response(draft.namespace, request, canonical.encode(response))
-        return Answer(data, gone=gone)
-    if read is not None:
-        return vault.answer(draft, request, {"value": read}, sure=request["name"])
-    return vault.answer(draft, request, response)
+    if draft.namespace != SECRET:
+        return scope.vault.answer(draft, request, response)
+    name = request["name"]
+    return scope.vault.answer(draft, request, {"value": _checked(name, response)}, sure=name)
 
 
 def given(scope: AttemptScope, draft: FactRecorded, data: bytes) -> Answer:

@@ -6,16 +6,14 @@ effect that is in the shared past is never sent again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 from machine.errors import Code, IoOther
-from machine.events import FactError, FactRecorded
-from machine.failures import describe
+from machine.events import FactRecorded
 from machine.io.call import Call
-from machine.io.earlier import ambiguous, lost_answer
-from machine.io.live import LiveIo, info_of
-from machine.io.scope import AttemptScope, Payloads
+from machine.io.live import LiveIo
+from machine.io.refusals import ambiguous, lost_answer
+from machine.io.scope import AttemptScope
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.secrets.run_secrets import AttemptSecrets
 
@@ -87,7 +85,7 @@ class SharedIo(LiveIo):
         info = {} if sealed is None else {SECRET_PAYLOAD: sealed[0]}
         if sealed is not None and not self._opens(sealed[1], shared):
             return await self._refused_to_repeat(call, lost_answer(call)) if call.effect else None
-        fact = await self._settled(call, self._fact_of(call, shared.outcome), call.payloads(), info)
+        fact = await self._settled(call, shared.outcome, info)
         self._past.took(seq, self._scope.log.history.head_seq)
         return fact
 
@@ -114,13 +112,4 @@ class SharedIo(LiveIo):
             f"idempotency key {key!r}",
             code=Code.IDEMPOTENCY_KEY_REUSED,
         )
-        fact = self._fact_of(call, FactError(exc.kind, describe(exc, hint=False)))
-        return await self._settled(call, fact, call.payloads())
-
-    async def _settled(
-        self, call: Call, fact: FactRecorded, payloads: Payloads, info: Mapping[str, str] | None = None
-    ) -> FactRecorded:
-        """Record a fact that nothing left the process for: an effect with its intent, so that none is uncertain."""
-        intents = [self._intent_of(call)] if call.effect else []
-        await self._scope.log.emit([*intents, fact], payloads, info_of(call, info))
-        return fact
+        return await self._refused_to_repeat(call, exc)

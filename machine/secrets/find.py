@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 from machine import canonical
 from machine.secrets.detect import findings
 from machine.secrets.placeholder import MARK, TEXT, source_of
-from machine.secrets.places import ROOT, path_text
+from machine.secrets.places import ROOT
+from machine.secrets.policy import path_text
 from machine.secrets.redact import Known, redact
 from machine.secrets.rules import Rules
 from machine.secrets.substitute import keys_in_order

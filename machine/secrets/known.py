@@ -15,8 +15,6 @@ from machine.secrets.placeholder import text_of
 __all__ = ["Known"]
 
 _RUN: Final = re.compile(r"(?:[A-Za-z0-9+/_-]|%2[BbFf])++(?:=|%3[Dd]){0,2}")
-
-
 _FEW: Final = 16
 _GRAM: Final = 4
 _PART: Final = 1 << 18

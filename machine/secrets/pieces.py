@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from machine.secrets.placeholder import MARK
 from machine.secrets.substitute import keys_in_order
 
 __all__ = ["stored_pieces"]
@@ -21,14 +22,14 @@ def stored_pieces(true: Any, stored: Any, edits: Sequence[Any]) -> list[int] | N
             pass
         case _:
             return None
+    if sum(sizes) != len(text.encode()):
+        return None
     cuts = next((change for node, change in edits if node == _node_of_text(stored)), None)
     if cuts is None:
         return None
-    data = text.encode()
-    ends, moved = list(itertools.accumulate(sizes)), []
+    places, moved = itertools.accumulate(sizes), []
     shift = taken = 0  # how much longer the stored bytes are so far; how many true bytes are behind us
-    at, places = 0, iter(ends)
-    end = next(places, None)
+    at, end = 0, next(places, None)
     for begin, after, was in [*cuts, (len(kept), len(kept), "")]:
         taken += len(kept[at:begin].encode())  # up to the placeholder both are the same
         while end is not None and end <= taken:
@@ -40,8 +41,6 @@ def stored_pieces(true: Any, stored: Any, edits: Sequence[Any]) -> list[int] | N
             moved.append(taken + shift)
             end = next(places, None)
         at = after
-    if sum(sizes) != len(data):
-        return None
     moved += [taken + shift] * (end is not None)
     return [size for first, second in itertools.pairwise([0, *moved]) if (size := second - first)]
 
@@ -57,6 +56,6 @@ def _node_of_text(stored: Any) -> int:
 
 
 def _size(value: Any) -> int:
-    if isinstance(value, dict) and "$secret" not in value:
+    if isinstance(value, dict) and MARK not in value:
         return 1 + sum(1 + _size(item) for item in value.values())
     return 1 + sum(_size(item) for item in value) if isinstance(value, list) else 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final, NamedTuple
 
 from machine.secrets.names import Strength, is_name
+from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 
-__all__ = ["NAMING", "ROOT", "Place", "path_text", "said_name"]
+__all__ = ["NAMING", "ROOT", "Place", "said_name"]
 
 NAMING: Final = frozenset(("name", "key", "Name", "Key", "header", "field", "variable"))
 """Members of an object that may hold the name of its value."""
@@ -123,14 +123,3 @@ def said_name(members: dict[str, Any]) -> str | None:
         return None
     said = (members[key] for key in sorted(NAMING) if isinstance(members.get(key), str))
     return next(filter(is_name, said), None)
-
-
-def path_text(steps: list[str | int]) -> str:
-    """Return the JSONPath-like name of a value: `$.headers["x-token"]`."""
-    parts = ["$"]
-    for step in steps:
-        if isinstance(step, int):
-            parts.append(f"[{step}]")
-        else:
-            parts.append(f".{step}" if step.isidentifier() else f"[{json.dumps(step)}]")
-    return "".join(parts)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Self
 
 import attrs
 
 from machine.errors import Code, ConfigError
 
-__all__ = ["SecretPolicy", "compiled", "joined"]
+__all__ = ["SecretPolicy", "compiled", "joined", "path_text"]
 
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
@@ -121,3 +122,14 @@ def compiled(pattern: str) -> Any:
 def joined(name: str) -> str:
     """Return a name without what does not matter: case, `-` and `_`."""
     return "".join(char for char in name.lower() if char.isalnum())
+
+
+def path_text(steps: Sequence[str | int]) -> str:
+    """Return the JSONPath-like name of a value: `$.headers["x-token"]`."""
+    parts = ["$"]
+    for step in steps:
+        if isinstance(step, int):
+            parts.append(f"[{step}]")
+        else:
+            parts.append(f".{step}" if step.isidentifier() else f"[{json.dumps(step)}]")
+    return "".join(parts)

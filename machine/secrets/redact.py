@@ -16,7 +16,8 @@ from machine.secrets.known import Known
 from machine.secrets.marks import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.names import Strength, is_name
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
-from machine.secrets.places import ROOT, Place, path_text, said_name
+from machine.secrets.places import ROOT, Place, said_name
+from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 from machine.secrets.substitute import keys_in_order
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-import attrs
-
 from machine import canonical
 from machine.errors import Code, ContextError, ErrorInfo, IoOther, SealError, StateError
 from machine.events import FactRecorded, FactValue
@@ -23,7 +21,7 @@ from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
 from machine.secrets.rules import rules_of
-from machine.secrets.stored import Answer, Asked
+from machine.secrets.stored import Answer, Asked, said_error
 from machine.secrets.substitute import opened, shown
 
 __all__ = ["SECRET", "AttemptSecrets", "Keys", "RunSecrets", "unopened"]
@@ -342,11 +340,7 @@ class AttemptSecrets:
 
     def error(self, info: ErrorInfo) -> ErrorInfo:
         """Return an error without secrets in it."""
-        message = self.text(info.message)
-        details = None if info.details is None else self.said(dict(info.details))
-        if message == info.message and details == info.details:
-            return info
-        return attrs.evolve(info, message=message, details=details)
+        return said_error(info, self.text, self.said)
 
     # -- what is refused ---------------------------------------------------------------------------------
 

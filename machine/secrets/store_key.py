@@ -107,7 +107,7 @@ class StoreKeys:
             store_key_of(self._store)
 
     def adopt(self, run_id: str, data_key: DataKey) -> None:
-        """Give a run that has none the data key of a run in another store. Raises `SecretKeyError`."""
+        """Give a run that has none a data key, under the key of this store. Raises `SecretKeyError`."""
         key = store_key_of(self._store, create=True)
         self._store.add_data_key(run_id, key.id, wrap(key, data_key))
 
@@ -122,13 +122,11 @@ class StoreKeys:
                 return
 
     def _made(self, run_id: str) -> bytes | None:
-        key = store_key_of(self._store, create=True)
+        data_key = new_data_key()
         try:
-            self._store.add_data_key(run_id, key.id, wrap(key, new_data_key()))
-        except SecretKeyError:
-            # the store's key was replaced, or first made, since it was read; a second refusal is no race
-            key = store_key_of(self._store, create=True)
-            self._store.add_data_key(run_id, key.id, wrap(key, new_data_key()))
+            self.adopt(run_id, data_key)
+        except SecretKeyError:  # the store's key was replaced, or first made, since it was read
+            self.adopt(run_id, data_key)  # a second refusal is no race
         return self._store.data_key(run_id)
 
     def _unwrapped(self, run_id: str, wrapped: bytes) -> DataKey:

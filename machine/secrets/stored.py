@@ -1,14 +1,15 @@
-"""Requests and answers as they are stored."""
+"""Requests, answers and errors as they are stored."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
 
-from machine.errors import IoOther
+from machine.errors import ErrorInfo, IoOther
 
-__all__ = ["Answer", "Asked"]
+__all__ = ["Answer", "Asked", "said_error"]
 
 
 @attrs.frozen
@@ -34,3 +35,12 @@ class Answer:
     info: Mapping[str, str] = attrs.field(factory=dict)
     seal: bytes | None = None
     gone: bool = False
+
+
+def said_error(info: ErrorInfo, text: Callable[[str], str], said: Callable[[Any], Any]) -> ErrorInfo:
+    """Return an error without secrets in it, as `text` and `said` take them out of a text and a JSON value."""
+    message = text(info.message)
+    details = None if info.details is None else said(dict(info.details))
+    if message == info.message and details == info.details:
+        return info
+    return attrs.evolve(info, message=message, details=details)

@@ -41,12 +41,27 @@ def test_an_effect_whose_answer_is_lost_is_never_sent_again(tmp_path, fact_key):
     told_alike(left, plan, store, tmp_path)
 
 
-def test_a_read_under_a_key_is_made_again_once(tmp_path):
-    plan = Plan("reading")
+def reads_a_token(name):
+    """Return a plan that begins with a state which reads a token under an explicit key, and that state."""
+    plan = Plan(name)
 
     @plan.state("a.read", side_effects="read_only_io")
     async def read(ctx, io, rec):
         await io.call("api", {"q": 1}, fact_key="token")
+
+    return plan, read
+
+
+def resumed_without_secrets(plan):
+    """Return what becomes of a run that is cut after its second fact and resumed without what was sealed."""
+    store, api = open_store("memory://"), Outside(lambda _: {"access_token": TOKEN})
+    result = run(plan, store=store, transports={"api": api})
+    left = left_after(store, result.run_id, seqs(store, result.run_id, "fact_recorded")[1])
+    return api, store, left, resume(left, plan=plan, store=store, transports={"api": api})
+
+
+def test_a_read_under_a_key_is_made_again_once(tmp_path):
+    plan, read = reads_a_token("reading")
 
     @plan.state("b.use", after=[read], side_effects="read_only_io")
     async def use(ctx, io, rec):
@@ -57,31 +72,21 @@ def test_a_read_under_a_key_is_made_again_once(tmp_path):
     async def again(ctx, io, rec):
         await io.call("api", {"q": 1}, fact_key="token")
 
-    store, api = open_store("memory://"), Outside(lambda _: {"access_token": TOKEN})
-    result = run(plan, store=store, transports={"api": api})
-    left = left_after(store, result.run_id, seqs(store, result.run_id, "fact_recorded")[1])
-    resumed = resume(left, plan=plan, store=store, transports={"api": api})
+    api, store, left, resumed = resumed_without_secrets(plan)
     assert (resumed.status, len(api.asked)) == ("completed", 2)
     assert len(seqs(store, left, "run_resumed")) == 1
     told_alike(left, plan, store, tmp_path)
 
 
 def test_a_lost_fact_is_not_looked_up_either(tmp_path):
-    plan = Plan("looking")
-
-    @plan.state("a.read", side_effects="read_only_io")
-    async def read(ctx, io, rec):
-        await io.call("api", {"q": 1}, fact_key="token")
+    plan, read = reads_a_token("looking")
 
     @plan.state("b.use", after=[read], side_effects="read_only_io")
     async def use(ctx, io, rec):
         await io.now()
         ctx["known"] = io.get_recorded_fact("token") is not None
 
-    store, api = open_store("memory://"), Outside(lambda _: {"access_token": TOKEN})
-    result = run(plan, store=store, transports={"api": api})
-    left = left_after(store, result.run_id, seqs(store, result.run_id, "fact_recorded")[1])
-    resumed = resume(left, plan=plan, store=store, transports={"api": api})
+    _, store, left, resumed = resumed_without_secrets(plan)
     assert (resumed.status, resumed.error.code) == ("failed", "secret_unavailable")
     told_alike(left, plan, store, tmp_path)
 

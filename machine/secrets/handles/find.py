@@ -9,7 +9,8 @@ import attrs
 
 from machine.secrets.handles.handle import handle_text, safe_name
 from machine.secrets.handles.rules import Rules
-from machine.secrets.handles.veil import Hide, Veil, path_text
+from machine.secrets.handles.veil import Hide, Veil
+from machine.secrets.policy import path_text
 
 __all__ = ["Found", "found"]
 

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-import attrs
 from blake3 import blake3
 
 from machine import canonical
@@ -23,7 +22,7 @@ from machine.secrets.handles.restore import Value, restored
 from machine.secrets.handles.rules import rules_of
 from machine.secrets.handles.veil import Hide, Veil
 from machine.secrets.policy import SecretPolicy
-from machine.secrets.stored import Asked
+from machine.secrets.stored import Answer, Asked, said_error
 
 __all__ = ["SECRET", "Vault"]
 
@@ -75,6 +74,13 @@ class Vault:
     def asked(self, namespace: str, raw: bytes) -> Asked:
         """Return a request as it is stored."""
         return Asked(self.request(namespace, raw))
+
+    def answer(self, fact: FactRecorded, request: Any, response: Any, *, sure: str | None = None) -> Answer:
+        """Return an answer as it is stored; `sure` is the name that `io.secret` read it under."""
+        if sure is not None:
+            return Answer(self.read(sure, response["value"]).encode())
+        data, gone = self.response(fact.namespace, request, canonical.encode(response))
+        return Answer(data, gone=gone)
 
     def value(self, fact: FactRecorded, data: bytes, log: object) -> Any:
         """Return what a fact's payload `data` is to the handler: what is stored."""
@@ -174,11 +180,7 @@ class Vault:
 
     def error(self, info: ErrorInfo) -> ErrorInfo:
         """Return an error without secrets in it."""
-        message = self.text(info.message)
-        details = None if info.details is None else self.said(dict(info.details))
-        if message == info.message and details == info.details:
-            return info
-        return attrs.evolve(info, message=message, details=details)
+        return said_error(info, self.text, self.said)
 
     def _saying(self) -> Veil:
         return Veil(self.rules, _named, lambda text: self._replace(text, _named))

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote_plus, unquote, unquote_plus
 
@@ -19,9 +19,9 @@ import attrs
 from machine.secrets.handles.forms import escaped
 from machine.secrets.handles.handle import EITHER_HANDLE, MARK, as_object, handle_text, is_handle
 from machine.secrets.handles.rules import Rules
-from machine.secrets.policy import joined
+from machine.secrets.policy import joined, path_text
 
-__all__ = ["Hide", "Veil", "path_text"]
+__all__ = ["Hide", "Veil"]
 
 Hide: TypeAlias = Callable[[str, str], str]
 """What stands for a secret: called with its name and its text."""
@@ -57,17 +57,6 @@ _HEADER: Final = re.compile(
 _OPTION: Final = re.compile(r"(?P<before>--?(?P<name>[A-Za-z][\w-]{1,99})=)(?P<value>.+)", re.DOTALL)
 _NO_VALUE: Final = frozenset({"", "true", "false", "null", "none", "undefined", "***", "[redacted]"})
 _NO_PASSWORD: Final = frozenset({"", "x-oauth-basic"})
-
-
-def path_text(steps: Sequence[str | int]) -> str:
-    """Return the JSONPath-like name of a member: `$.headers["x-token"]`."""
-    parts = ["$"]
-    for step in steps:
-        if isinstance(step, int):
-            parts.append(f"[{step}]")
-        else:
-            parts.append(f".{step}" if step.isidentifier() else f"[{json.dumps(step)}]")
-    return "".join(parts)
 
 
 def _outside(text: str, change: Callable[[str], str]) -> str:
