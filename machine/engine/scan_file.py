@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Final
 
 import attrs
@@ -57,7 +57,7 @@ def in_file(file: IO[bytes], rules: Rules, step: Callable[[int], object]) -> Ite
     if held.lstrip(_BEFORE)[:1] in {b"{", b"["}:
         held += file.read(WHOLE + 1 - len(held))
         if len(held) <= WHOLE and _is_json(held):
-            yield from _in_piece(rules, held, len(held), 0)
+            yield from _in_parts(rules, [_document(held)], len(held), 0)
             step(len(held))
             return
     while held:
@@ -65,18 +65,16 @@ def in_file(file: IO[bytes], rules: Rules, step: Callable[[int], object]) -> Ite
         last = len(held) < WINDOW + OVERLAP
         cut = len(held) if last else held.rfind(b"\n", 0, WINDOW) + 1 or WINDOW
         end = cut
-        for leak in _in_piece(rules, held[: WINDOW + OVERLAP], cut, at):
+        for leak in _in_parts(rules, _parts(rules, held[: WINDOW + OVERLAP]), cut, at):
             yield leak
             end = max(end, leak.offset - at + leak.length)
         step(end)
         held, at = held[end:], at + end
 
 
-def _in_piece(rules: Rules, piece: bytes, cut: int, at: int) -> Iterator[Leak]:
-    """Yield what begins before `cut` in a piece that begins at a place of the file."""
-    if not rules.may_hold(piece):
-        return
-    for begin, part in _parts(piece):
+def _in_parts(rules: Rules, parts: Iterable[tuple[int, bytes]], cut: int, at: int) -> Iterator[Leak]:
+    """Yield what begins before `cut` in the parts of a piece that begins at a place of the file."""
+    for begin, part in parts:
         if begin < cut and rules.may_hold(part):
             for one in _found(rules, part):
                 if begin + one.at < cut:
@@ -96,11 +94,18 @@ def _found(rules: Rules, part: bytes) -> list[Found]:
     return [*_found(rules, part[:half]), *rest]
 
 
-def _parts(piece: bytes) -> Iterator[tuple[int, bytes]]:
+def _document(piece: bytes) -> tuple[int, bytes]:
+    """Return the JSON document that a piece is, and where it begins."""
+    document = piece.lstrip(_BEFORE)
+    return len(piece) - len(document), document
+
+
+def _parts(rules: Rules, piece: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield a document whole, else each line that looks like one, and what is between such lines."""
+    if not rules.may_hold(piece):
+        return
     if _is_json(piece):
-        document = piece.lstrip(_BEFORE)
-        yield len(piece) - len(document), document
+        yield _document(piece)
         return
     at = 0
     for line in _JSON_LINE.finditer(piece):

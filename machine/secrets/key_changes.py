@@ -18,6 +18,7 @@ from machine.secrets.sealing import KEY_BYTES, StoreKey, data_key_id, unwrap, wr
 from machine.secrets.store_key import (
     KEY_VARIABLE,
     KeyStore,
+    changed_data_key,
     key_given,
     key_in,
     key_of,
@@ -208,12 +209,7 @@ def _check_data_keys(store: ChangeableKeys, old: StoreKey) -> None:
         try:
             unwrap(old, wrapped)
         except SealError as exc:
-            raise SecretKeyError(
-                f"the data key of run {run_id} does not open with the key of {store.url}: it was changed",
-                code=Code.SECRET_KEY_WRONG,
-                details={"run_id": run_id, "url": store.url},
-                hint=f"its secrets are lost; `machine secrets forget {run_id}` lets the others go on",
-            ) from exc
+            raise changed_data_key(store.url, run_id, "the others go on") from exc
 
 
 def _rewrap(store: ChangeableKeys, old: StoreKey, new: StoreKey) -> int:

@@ -25,6 +25,7 @@ __all__ = [
     "KEY_VARIABLE",
     "KeyStore",
     "StoreKeys",
+    "changed_data_key",
     "key_given",
     "key_in",
     "key_of",
@@ -136,12 +137,17 @@ class StoreKeys:
             again = self._store.data_key(run_id)
             if again is not None and again != wrapped:  # the store's key was replaced in between
                 return self._unwrapped(run_id, again)
-            raise SecretKeyError(
-                f"the data key of run {run_id} does not open with the key of {self._store.url}: it was changed",
-                code=Code.SECRET_KEY_WRONG,
-                details={"run_id": run_id, "url": self._store.url},
-                hint=f"its secrets are lost; `machine secrets forget {run_id}` lets it go on without them",
-            ) from exc
+            raise changed_data_key(self._store.url, run_id, "it go on without them") from exc
+
+
+def changed_data_key(url: str, run_id: str, lets: str) -> SecretKeyError:
+    """Return the error of a data key that the key of its store does not open; to forget it `lets` something be."""
+    return SecretKeyError(
+        f"the data key of run {run_id} does not open with the key of {url}: it was changed",
+        code=Code.SECRET_KEY_WRONG,
+        details={"run_id": run_id, "url": url},
+        hint=f"its secrets are lost; `machine secrets forget {run_id}` lets {lets}",
+    )
 
 
 def open_keys(store: KeyStore) -> StoreKeys:
