@@ -6,9 +6,11 @@ case as often as it takes to meet the instants between two steps of a driver.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -110,6 +112,22 @@ def start(tmp_path):
         process.communicate()
 
 
+def stand_still(driver, folder):
+    """Stop a driver between two writes: within one it would keep the lock of SQLite, and nobody could go on."""
+    while True:
+        driver.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, driver.pid, os.WSTOPPED | os.WNOWAIT)
+        with contextlib.closing(sqlite3.connect(folder / "runs.db", timeout=0)) as conn:
+            try:
+                conn.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                driver.send_signal(signal.SIGCONT)
+                time.sleep(random.random() / 50)
+            else:
+                conn.rollback()
+                return
+
+
 def said(process):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, (process.returncode, err)
@@ -159,7 +177,7 @@ def test_a_dead_driver_is_followed_whatever_the_clock(start, tmp_path, boot, ste
 def test_a_driver_that_stands_still_on_this_machine_keeps_its_run(start, tmp_path):
     driver = start("run")
     until((tmp_path / "waiting").exists)
-    driver.send_signal(signal.SIGSTOP)
+    stand_still(driver, tmp_path)
     until(lambda: os.waitid(os.P_PID, driver.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None)
     time.sleep(LEASE * 1.5)  # past its lease
     assert said(start("resume")) == "run_leased"
@@ -176,7 +194,7 @@ def test_a_driver_that_stood_still_on_another_machine_does_nothing_more(start, t
     driver = start("run", "another")
     until((tmp_path / "waiting").exists)
     time.sleep(random.random() / 5)
-    driver.send_signal(signal.SIGSTOP)
+    stand_still(driver, tmp_path)
     (tmp_path / "step").write_text(str(step))
     other = start("resume")
     (tmp_path / "go").touch()
