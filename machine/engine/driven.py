@@ -37,8 +37,11 @@ class DrivenLog(Log, Protocol):
 
     timers: Timers | None
     """What knows when the sleeps of the run end; None where nobody sleeps."""
-    waited: float
-    """For how many seconds the event loop has waited for the store."""
+
+    @property
+    def waited(self) -> float:
+        """For how many seconds the event loop stood still for the store."""
+        ...
 
     def limit(self, timeout: float | None) -> float | None:
         """Return how long an attempt may take in seconds, None for as long as it likes."""

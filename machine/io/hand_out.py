@@ -31,21 +31,35 @@ class HandOut:
         self.in_flight: dict[str, Flight] = {}
         self._scope = scope
 
-    async def turn(self, call: Call) -> None:
-        """Let a handler that races tasks settle from the last outcome before it is handed this one."""
-        if len(self.in_flight) > 1 or not self._scope.quiet.alone:
+    async def turn(self, call: Call, seq: int) -> None:
+        """Return when the handler has settled from the last outcome, and this one, at `seq`, is durable if need be.
+
+        Both in one turn, so that no outcome that was recorded later is handed out earlier.
+        """
+        racing = len(self.in_flight) > 1 or not self._scope.quiet.alone
+        if racing or self._must_be_durable(call):
             async with self._turnstile:
-                await self._scope.quiet.settle()
-        elif call.effect and self._scope.concurrent:
-            await checkpoint()  # what other attempts are about to write goes to the disk with its outcome
+                if racing:
+                    await self._scope.quiet.settle()
+                elif self._scope.concurrent:
+                    await checkpoint()  # what other attempts are about to write goes to the disk with it
+                await self.durable(call, seq)
 
     async def durable(self, call: Call, seq: int | None = None) -> None:
-        """Return when the outcome of a call, at `seq`, is durable, if it must be before the handler is given it.
-
-        As late as that, so that effects which return together share a commit.
-        """
-        if call.effect or self._scope.config.durability is Durability.FACTS:
+        """Return when the outcome of a call, at `seq`, is durable, if it must be before the handler is given it."""
+        if self._must_be_durable(call):
             await self._scope.log.durable(seq)
+
+    def flush(self, call: Call) -> None:
+        """Make an outcome durable that was there before the call, without suspending the handler.
+
+        In which order two tasks are handed such outcomes is not recorded, so nothing else may happen in between.
+        """
+        if self._must_be_durable(call):
+            self._scope.log.flush()
+
+    def _must_be_durable(self, call: Call) -> bool:
+        return call.effect or self._scope.config.durability is Durability.FACTS
 
     def _may_change(self, call: Call) -> bool:
         """Say whether a call may change the outside, whatever its state is declared to do."""
@@ -54,7 +68,7 @@ class HandOut:
 
     @functools.cached_property
     def _turnstile(self) -> anyio.Lock:
-        return anyio.Lock()
+        return anyio.Lock(fast_acquire=True)
 
     async def end(self) -> None:
         """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""

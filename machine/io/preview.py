@@ -61,6 +61,9 @@ class PreviewLog:
     async def durable(self, seq: int | None = None) -> None:
         """Return at once: nothing here outlives the preview."""
 
+    def flush(self) -> None:
+        """Do nothing: nothing here outlives the preview."""
+
     def abort(self) -> BaseException | None:
         """Return why the preview has ended, for a handler that caught even that and goes on."""
         return self.ended

@@ -307,7 +307,7 @@ class IoProvider(ABC):
         if isinstance(before, IoOther):
             before, refusal = None, before
         if before is not None:
-            await handing.durable(call)
+            handing.flush(call)
             return before
         handing.in_flight[call.key] = flight = Flight(call)
         try:
@@ -320,7 +320,7 @@ class IoProvider(ABC):
                         fact = await (self._obtain(call) if value is None else self._record(call, value))
                     seq = self._scope.log.history.head_seq
                     if value is None:
-                        await handing.turn(call)
+                        await handing.turn(call, seq)
                     return fact
                 finally:  # also when it was given up, even while its outcome waited for its turn
                     await handing.durable(call, seq)

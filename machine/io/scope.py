@@ -72,6 +72,10 @@ class Log(Protocol):
         """Return when everything emitted so far is durable, or what was up to a seq."""
         ...
 
+    def flush(self) -> None:
+        """Make everything emitted so far durable without suspending the task."""
+        ...
+
     def abort(self) -> BaseException | None:
         """Return why the run cannot go on, whatever a handler made of the exception; None when it can."""
         ...

@@ -68,7 +68,6 @@ class ReplayLog:
         # what was recorded side by side is replayed one after the other: its seqs have another order then
         started = recorded[0].event if recorded else None
         self.timers: Timers | None = None
-        self.waited = 0.0
         self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
         self.divergence: Divergence | None = None
         self._recorded = recorded
@@ -194,8 +193,16 @@ class ReplayLog:
         for event in events:
             await self._match(event, codec.encode_event(event))
 
+    @property
+    def waited(self) -> float:
+        """0: a replay waits for no store."""
+        return 0.0
+
     async def durable(self, seq: int | None = None) -> None:
         """Return at once: a replay writes nothing."""
+
+    def flush(self) -> None:
+        """Do nothing: a replay writes nothing."""
 
     def load(self, artifact_id: str) -> bytes:
         """Return an artifact of the recording, or one this replay has just made."""

@@ -24,6 +24,7 @@ __all__ = [
     "ZERO_CHAIN",
     "Artifact",
     "ArtifactKind",
+    "CommitLimits",
     "Head",
     "HeldLease",
     "Lease",
@@ -85,6 +86,18 @@ class Message:
     ts_millis: int
 
 
+@attrs.define
+class CommitLimits:
+    """Bounds of what a run has emitted and its store does not have yet.
+
+    `max_pending` events at most wait, and none for longer than `max_delay` seconds where the store has
+    `write_behind`. A run that is fast fills the first before the second, and commits by itself.
+    """
+
+    max_pending: int = 2000
+    max_delay: float = 0.1
+
+
 @runtime_checkable
 class Store(Protocol):
     """An event store, an artifact store and a run index behind one handle; safe to use from several threads.
@@ -97,6 +110,9 @@ class Store(Protocol):
 
     write_behind: bool
     """True when a commit takes long enough that a run gains by going on while it happens."""
+
+    commit_limits: CommitLimits
+    """How much of a run may wait for this store, and for how long."""
 
     clock: Callable[[], int]
     """The wall clock, in milliseconds since the epoch: of what is stored. A test puts another here."""

@@ -20,7 +20,7 @@ from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, Corruption
 from machine.kernel.index import RunRow, advance
 from machine.process_identity import boot_clock
-from machine.stores.base import ZERO_CHAIN, Artifact, Head, Message, RunPage, StoredEvent
+from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, StoredEvent
 from machine.stores.checks import (
     as_told,
     check_append,
@@ -80,6 +80,7 @@ class MemoryStore:
     ) -> None:
         self.clock: Callable[[], int] = clock
         self.boot_clock: Callable[[], int] = boot_clock
+        self.commit_limits: CommitLimits = CommitLimits()
         self._watch = LeaseWatch()
         self._contents: _Contents = shared_with._contents if shared_with else _Contents()  # noqa: SLF001
         self._closed = False

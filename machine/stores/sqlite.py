@@ -19,7 +19,7 @@ from machine.errors import Code, Corruption, UsageError
 from machine.kernel.index import RunRow, advance
 from machine.process_identity import boot_clock
 from machine.stores import sqlite_inbox, sqlite_lease
-from machine.stores.base import ZERO_CHAIN, Artifact, Head, Message, RunPage, StoredEvent
+from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, StoredEvent
 from machine.stores.checks import (
     MAX_SEQ,
     artifact_key,
@@ -96,6 +96,7 @@ class SqliteStore(SqliteKeys):
             raise UsageError(f"synchronous is {synchronous!r}: it must be 'full' or 'normal'")
         self.clock: Callable[[], int] = clock
         self.boot_clock: Callable[[], int] = boot_clock
+        self.commit_limits: CommitLimits = CommitLimits()
         self._watch: Final = LeaseWatch()
         self._path: Final = Path(path).absolute()
         self._name: Final = str(self._path)

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, cast
 from machine import codec
 from machine.errors import StoreOther
 from machine.events import EffectIntended
-from machine.stores.base import Artifact, StoredEvent
+from machine.stores.base import Artifact, CommitLimits, StoredEvent
 from machine.stores.sqlite import SqliteStore
 from machine.torture.disk import copy_image, copy_log, spoil, tear
 from machine.torture.faults import Blow, Fault, Pace, PowerCut
@@ -37,18 +37,18 @@ _FAILURES: Final = {
 class TorturedStore(SqliteStore):
     """The store of one process's life, until `blow` strikes it.
 
-    `most_pending` makes the run append event by event, or as late as it may, and `linger_seconds` its writer at
-    once. `appended` is what is durable, and `appends` has the first and the last seq of each append.
+    Its `commit_limits` make the run append event by event, or as late as it may, and its writer at once.
+    `appended` is what is durable, and `appends` has the first and the last seq of each append.
     """
 
     write_behind: bool = False
-    linger_seconds: float = 0.0
 
     def __init__(self, path: Path, *, blow: Blow | None = None) -> None:
         super().__init__(path, busy_timeout=_PATIENCE)
         self._runs_ahead: Final = blow is not None and blow.pace is not Pace.EACH
         self.write_behind = blow is not None and blow.pace is Pace.BEHIND
-        self.most_pending = _UNBOUNDED if blow is not None and blow.seq == 1 and self._runs_ahead else 1
+        late = blow is not None and blow.seq == 1 and self._runs_ahead
+        self.commit_limits = CommitLimits(max_pending=_UNBOUNDED if late else 1, max_delay=0.0)
         self.appended: list[StoredEvent] = []
         self.appends: list[tuple[int, int]] = []
         self.told = 0
@@ -84,7 +84,7 @@ class TorturedStore(SqliteStore):
             take()
             self._note(events)
             if blow is not None and self._runs_ahead and events and events[-1].seq == blow.seq - 1:
-                self.most_pending = _UNBOUNDED
+                self.commit_limits.max_pending = _UNBOUNDED
             return
         if blow.fault is Fault.KILLED_AFTER_RETURN:  # which is the world's to see
             take()
@@ -130,7 +130,7 @@ class TorturedStore(SqliteStore):
                 self._image = self._copy()
                 take()
                 self._tell(events)  # and the run may act on it
-                self.most_pending = _UNBOUNDED
+                self.commit_limits.max_pending = _UNBOUNDED
             case Fault.DUPLICATE_APPEND if not again:
                 take()
                 take()

@@ -454,8 +454,7 @@ def test_what_is_being_committed_can_be_read(world):
         assert run(plan, store=store, transports=world).context == {"read": {"echo": {"n": 1}}}
 
 
-def test_no_more_waits_for_the_disk_than_it_may(world, monkeypatch):
-    monkeypatch.setattr("machine.engine.log._MOST_PENDING", 3)
+def test_no_more_waits_for_the_disk_than_it_may(world):
     chosen, behind = machine.new_run_id(), []
     plan = Plan("op")
 
@@ -466,6 +465,7 @@ def test_no_more_waits_for_the_disk_than_it_may(world, monkeypatch):
             behind.append(number + 3 - store.head(chosen).seq)
 
     with Behind() as store:
+        store.commit_limits.max_pending = 3
         assert run(plan, store=store, run_id=chosen).status == "completed"
     assert max(behind) < 6, "two that wait, and those being committed"
 

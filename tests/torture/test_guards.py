@@ -9,6 +9,7 @@ import pytest
 
 from machine.codec import decode_entry
 from machine.engine import driver, log, reading, runs
+from machine.engine.commit_queue import CommitQueue
 from machine.engine.handlers import Doorkeeper
 from machine.errors import Concurrency, StoreError
 from machine.events import EffectIntended, FactRecorded
@@ -95,30 +96,27 @@ def an_append_is_not_taken_twice(patch):
     patch.setattr(SqliteStore, "append", forgiving)
 
 
-@guard(Fault.DUPLICATE_APPEND, where="went on to its end")
-def a_run_stops_when_somebody_else_drives_it(patch):
-    flush = log.LiveLog.flush
+def careless(patch, error):
+    """Go on, where a commit has failed with an error, as if it had been made."""
+    flush = CommitQueue.flush
 
-    def careless(self):
+    def going_on(self):
         try:
             flush(self)
-        except Concurrency:
-            self._failure, self._lost, self._written = None, False, self.history.head_seq
+        except error:
+            self.failure, self.written = None, self._queued
 
-    patch.setattr(log.LiveLog, "flush", careless)
+    patch.setattr(CommitQueue, "flush", going_on)
+
+
+@guard(Fault.DUPLICATE_APPEND, where="went on to its end")
+def a_run_stops_when_somebody_else_drives_it(patch):
+    careless(patch, Concurrency)
 
 
 @guard(Fault.ENOSPC, Fault.EIO, Fault.STORE_LOCKED, where="the run stopped with")
 def a_run_stops_when_its_store_fails(patch):
-    flush = log.LiveLog.flush
-
-    def careless(self):
-        try:
-            flush(self)
-        except StoreError:
-            self._failure, self._lost, self._written = None, False, self.history.head_seq
-
-    patch.setattr(log.LiveLog, "flush", careless)
+    careless(patch, StoreError)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="1 events were durable and 0 are left")
@@ -158,18 +156,18 @@ def artifacts_are_no_later_than_the_events_that_name_them(patch):
 
 @guard(Fault.KILLED_BEFORE_APPEND, where="did not come to this boundary")
 def no_result_is_returned_before_it_is_durable(patch):
-    durable, flush = log.LiveLog.durable, log.LiveLog.flush
+    durable, flush = log.LiveLog.durable, CommitQueue.flush
 
     async def hasty(self, seq=None):
         if self._behind or not self.history.final:
             await durable(self, seq)
 
     def last(self):
-        if self._behind or not self._stopping:
+        if self._thread is not None or not self._stopping:
             flush(self)
 
     patch.setattr(log.LiveLog, "durable", hasty)
-    patch.setattr(log.LiveLog, "flush", last)
+    patch.setattr(CommitQueue, "flush", last)
 
 
 @guard(Fault.KILLED_BEFORE_APPEND, where="its receiver cannot tell")
@@ -295,13 +293,13 @@ def a_request_is_no_later_than_its_intent(patch):
 
 @guard(Fault.EIO, where="the run stopped with usage, not with store_failed")
 def what_was_not_written_is_not_followed_by_what_came_after(patch):
-    close = log.LiveLog.close
+    close = CommitQueue.close
 
     def hasty(self):
-        self._lost = False
+        self.failure = None
         close(self)
 
-    patch.setattr(log.LiveLog, "close", hasty)
+    patch.setattr(CommitQueue, "close", hasty)
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

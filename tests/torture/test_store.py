@@ -87,11 +87,11 @@ def test_a_disk_that_is_full_stays_full_and_a_lock_is_let_go(tmp_path):
 
 def test_a_run_that_goes_ahead_appends_late_from_the_blow_on(tmp_path):
     with TorturedStore(tmp_path / "one.db", blow=Blow(Fault.EIO, 3, 3, Pace.AHEAD)) as store:
-        assert store.most_pending == 1
+        assert store.commit_limits.max_pending == 1
         store.append(RUN, 0, log_of(2))
-        assert store.most_pending > 1_000_000
+        assert store.commit_limits.max_pending > 1_000_000
     with TorturedStore(tmp_path / "two.db", blow=Blow(Fault.EIO, 1, 1, Pace.AHEAD)) as store:
-        assert store.most_pending > 1_000_000
+        assert store.commit_limits.max_pending > 1_000_000
 
 
 def test_a_store_without_a_log_has_nothing_to_tear(tmp_path):

@@ -1,0 +1,206 @@
+"""The queue between a run and its store: what was emitted waits here, and is committed in groups.
+
+A writer thread commits what has waited for long enough, and what somebody waits for while the event loop has other
+work. A failed commit is kept: it stops the run at its next event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import anyio
+
+from machine.ids import RunId
+from machine.io.scope import running_tasks
+from machine.stores.base import Artifact, Store, StoredEvent
+from machine.stores.lease import Lease
+
+__all__ = ["CommitQueue"]
+
+
+class CommitQueue:
+    """The events and artifacts of one run that its store does not have yet. Added to in one event loop.
+
+    `written` is the seq of the last event in the store, `failure` why nothing can be committed any more, and
+    `waited` the seconds in which the event loop stood still for a commit.
+    """
+
+    def __init__(self, store: Store, run_id: str, *, written: int, lease: Lease | None = None) -> None:
+        self.written = written
+        self.failure: BaseException | None = None
+        self.waited = 0.0
+        self._store = store
+        self._run_id = RunId(run_id)
+        self._lease = lease
+        self._queued = written
+        self._events: list[StoredEvent] = []
+        self._artifacts: dict[str, Artifact] = {}
+        self._committing: Mapping[str, Artifact] = {}
+        self._commit = threading.Lock()
+        self._pending = threading.Lock()
+        self._changed = threading.Condition(self._pending)
+        self._due = math.inf
+        """When the writer commits what is pending, by `time.monotonic`; infinite when it is left to the run."""
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._resting = self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, events: Sequence[StoredEvent], artifacts: Iterable[Artifact], *, behind: bool) -> None:
+        """Queue events with the artifacts they name; `behind` lets the writer commit them by itself, in a while.
+
+        Commits here and now once `max_pending` events wait: a run that is as fast as that commits them itself, for
+        a thread beside it would take the interpreter from it at every row.
+        """
+        limits = self._store.commit_limits
+        with self._pending:
+            self._events += events
+            self._queued = events[-1].seq
+            for artifact in artifacts:
+                self._artifacts[artifact.id] = artifact
+            pending = len(self._events)
+            if behind and self._due == math.inf:
+                self._wake(time.monotonic() + limits.max_delay)
+        if pending >= limits.max_pending:
+            self.flush()
+
+    async def durable(self, seq: int | None = None) -> None:
+        """Return when every event up to `seq` is in the store, None for all. Raises what the store raised.
+
+        The event loop goes on meanwhile if anybody else uses it: another run, another state, a server. A task that
+        has the loop for itself commits at once, which saves two changes of thread. A cancellation that comes
+        while this waits takes effect after it.
+        """
+        seq = self._queued if seq is None else seq
+        if seq <= self.written:
+            return
+        if not self._store.write_behind or len(running_tasks()) == 1:
+            with self.standing_still():
+                self.flush()
+            return
+        future = asyncio.get_running_loop().create_future()
+        with self._pending:
+            self._waiters.append((seq, future))
+            self._wake(-math.inf)
+        await _whatever_is_cancelled(future)
+        if self.written < seq and self.failure is not None:
+            raise self.failure
+
+    def flush(self) -> None:
+        """Commit what is pending, in this thread. Raises what the store raised, now or before."""
+        with self._commit:
+            if self.failure is None:
+                self._append()
+            with self._pending:
+                if self.failure is not None:
+                    self._due = math.inf
+                waiters, self._waiters = self._waiters, []
+                for seq, future in waiters:
+                    if self.failure is None and seq > self.written:
+                        self._waiters.append((seq, future))
+                    else:
+                        _settle(future)
+        if self.failure is not None:
+            raise self.failure
+
+    def _append(self) -> None:
+        with self._pending:
+            events, self._events, self._due = self._events, [], math.inf
+            self._committing, self._artifacts = self._artifacts, {}
+        if not events:
+            return
+        try:
+            artifacts = list(self._committing.values())
+            self._store.append(self._run_id, self.written, events, artifacts, lease=self._lease)
+        except BaseException as exc:  # noqa: BLE001 - raised by `flush`, for whoever waits for it
+            self.failure = exc
+            return
+        self.written = events[-1].seq
+        self._committing = {}
+
+    def held(self, artifact_id: str) -> Artifact | None:
+        """Return an artifact that has not reached the store yet."""
+        with self._pending:
+            return self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
+
+    def close(self) -> None:
+        """Stop the writer, and commit what is left, unless a commit has failed."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+        if self.failure is None:
+            self.flush()
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Count the time in this context as one in which the event loop waits for the store."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.waited += time.monotonic() - began
+
+    def _wake(self, due: float) -> None:
+        """Have the writer commit at `due`. Called with the queue locked."""
+        self._due = due
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write, name="machine log writer", daemon=True)
+            self._thread.start()
+        elif self._resting or due == -math.inf:
+            self._changed.notify()
+
+    def _write(self) -> None:
+        while self._is_due():
+            with contextlib.suppress(
+                BaseException
+            ):  # it is in `failure`, which stops the run at its next event
+                self.flush()
+
+    def _is_due(self) -> bool:
+        """Wait until there is something to commit; return False when the queue is closed."""
+        with self._changed:
+            while not self._stopping and (left := self._due - time.monotonic()) > 0:
+                self._resting = left == math.inf
+                self._changed.wait(None if self._resting else left)
+            self._resting = False
+            return not self._stopping
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    def settle() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    try:
+        future.get_loop().call_soon_threadsafe(settle)
+    except RuntimeError:  # the loop has closed: nobody waits any more
+        return
+
+
+async def _whatever_is_cancelled(future: asyncio.Future[None]) -> None:
+    """Wait for a future to its end; a cancellation of the task is asked for again after that.
+
+    Not where it was taken back by then: by a timeout whose block has ended in time.
+    """
+    cancelled = False
+    with anyio.CancelScope(shield=True):
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError:
+                cancelled = True
+    task = asyncio.current_task()
+    if cancelled and task is not None:
+        asyncio.get_running_loop().call_soon(_cancel_again, task, task.cancelling())
+
+
+def _cancel_again(task: asyncio.Task[object], asked: int) -> None:
+    if not task.done() and task.cancelling() >= asked:
+        task.cancel()
+        task.uncancel()
