@@ -295,8 +295,9 @@ def test_outcomes_are_handed_out_in_the_order_of_the_log_whichever_must_be_durab
             order.append(number)
 
         async with anyio.create_task_group() as group:
-            for number in range(1, 9):
-                group.start_soon(one, "outside" if number == 3 else "world", number)
+            group.start_soon(one, "outside", 0)
+            for number in range(1, 20):  # many of them while the outcome of the effect is being committed
+                group.start_soon(one, "world", number)
         ctx["order"] = order
 
     assert machine.run(plan, store=store, run_id=chosen, transports=world).status == "completed"
