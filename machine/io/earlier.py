@@ -8,7 +8,6 @@ from machine.io.call import Call
 from machine.io.refusals import ambiguous, lost_answer
 from machine.io.scope import AttemptScope
 from machine.kernel.reuse import answers, sent_alike
-from machine.secrets.run_secrets import AttemptSecrets
 
 __all__ = ["earlier_answer", "named_answer"]
 
@@ -18,8 +17,8 @@ def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | 
     history = scope.log.history
     earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
     occurrence = int(call.key.rpartition("/")[2])
-    if call.mac is not None and isinstance(scope.vault, AttemptSecrets):
-        occurrence, others = scope.vault.occurrence(call.namespace, call.digest, call.mac)
+    if call.mac is not None:
+        occurrence, others = scope.count_sent(call.namespace, call.digest, call.mac)
         alike = sent_alike(history, earlier, call.mac, effect=call.effect)
         if call.effect and (others or (earlier and not alike)):
             return ambiguous(call)

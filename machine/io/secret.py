@@ -22,11 +22,11 @@ from machine.io.sensitive import parts, sensitive
 from machine.io.wire import checked_text, field, refusal
 from machine.secrets.handles.handle import MARK, Handle, handle_text
 from machine.secrets.handles.vault import Vault
-from machine.secrets.run_secrets import SECRET, AttemptSecrets
+from machine.secrets.run_secrets import SECRET
 from machine.secrets.secret import Secret
 from machine.secrets.stored import Answer
 
-__all__ = ["SecretTransport", "answered", "given", "naming", "secret_of", "secret_request", "sendable"]
+__all__ = ["SecretTransport", "answered", "naming", "secret_of", "secret_request", "sendable"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -73,14 +73,6 @@ def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: A
         return scope.vault.answer(draft, request, response)
     name = request["name"]
     return scope.vault.answer(draft, request, {"value": _checked(name, response)}, sure=name)
-
-
-def given(scope: AttemptScope, draft: FactRecorded, data: bytes) -> Answer:
-    """Return a value that the handler itself gives, as it is stored."""
-    vault = scope.vault
-    if isinstance(vault, Vault):
-        return Answer(vault.response(draft.namespace, None, data, outside=False)[0])
-    return vault.answer(draft, None, canonical.decode(data))
 
 
 def _checked(name: str, response: Any) -> str:
@@ -143,8 +135,7 @@ async def _read_again(scope: AttemptScope, vault: Vault, name: str, mac: str) ->
 @contextmanager
 def naming(scope: AttemptScope, call: Call) -> Iterator[None]:
     """Say meanwhile which parts of a request hold a secret, to whoever performs it."""
-    vault = scope.vault
-    stand_ins = vault.run.stand_ins.values() if isinstance(vault, AttemptSecrets) else ()
+    stand_ins = scope.vault.run.stand_ins.values()
     if call.namespace != "http" or (call.data == call.raw and not stand_ins):
         yield
         return

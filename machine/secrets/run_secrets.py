@@ -158,7 +158,6 @@ class AttemptSecrets:
         self._known = Known()
         self._at_hand: dict[str, Mapping[str, Any]] = {}
         self._stand_ins: dict[str, str] = {}
-        self._macs: dict[tuple[str, str], dict[str, int]] = {}
         self.reused: dict[str, str] = {}
         """The facts that answered calls, by the calls' keys, where only their secrets told which."""
 
@@ -214,19 +213,6 @@ class AttemptSecrets:
                     hint="read it with io.secret, or ask for it again, in the state that uses it",
                 )
         return None
-
-    # -- which earlier answers are meant -----------------------------------------------------------------
-
-    def occurrence(self, namespace: str, digest: str, mac: str) -> tuple[int, bool]:
-        """Count the requests of a digest that were sent alike, the first is 0; say whether others were sent too."""
-        alike = self._macs.setdefault((namespace, digest), {})
-        others = bool(alike.keys() - {mac})
-        alike[mac] = alike.get(mac, -1) + 1
-        return alike[mac], others
-
-    def sent_so_far(self, namespace: str, digest: str, mac: str) -> int:
-        """Return how many requests that were sent alike came before the last one."""
-        return self._macs.get((namespace, digest), {}).get(mac, 0)
 
     # -- what is answered --------------------------------------------------------------------------------
 
@@ -290,6 +276,10 @@ class AttemptSecrets:
         place = (_FORMAT, _TENANT, fact.namespace, fact.request_digest, canonical.artifact_id(data))
         seal = sealing.seal(data_key, canonical.encode(sealed), place)
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
+
+    def given(self, fact: FactRecorded, data: bytes) -> Answer:
+        """Return an answer that the handler itself gives, as it is stored: like one that comes from outside."""
+        return self.answer(fact, None, canonical.decode(data))
 
     def value(self, fact: FactRecorded, data: bytes, log: Seals) -> Any:
         """Return what a fact's payload `data` is to the handler: with true values, or placeholders in their place.
