@@ -145,6 +145,12 @@ def _not_read() -> IoOther:
     )
 
 
+def _variable(namespace: str, request: Any) -> str | None:
+    """Return the name of the environment variable that was asked for, None in any other call."""
+    name = request.get("name") if namespace == "env" and isinstance(request, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def _place(fact: FactRecorded) -> tuple[str, ...]:
     payload_id = fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
     return _FORMAT, _TENANT, fact.namespace, fact.request_digest, payload_id
@@ -223,8 +229,8 @@ class AttemptSecrets:
         """
         run = self.run
         raw = canonical.encode(response)
-        variable = fact.namespace == "env" and isinstance(request, dict)
-        loud = sure is not None or variable or run.stand_ins
+        variable = _variable(fact.namespace, request)
+        loud = sure is not None or variable is not None or run.stand_ins
         if fact.namespace in _BLIND or not (loud or self._may_hold(raw, run.known)):
             return Answer(raw)
         document, stood_in = stand_ins.put_in(run.stand_ins, canonical.decode(raw), name=sure)
@@ -247,10 +253,10 @@ class AttemptSecrets:
             learned = [[sure, value, True]]
         else:
             names = AnswerNames(fact)
-            subject = {request["name"]: document["value"]} if variable and "value" in document else document
-            found = redact(run.rules, run.known, fact.namespace, subject, request=False, name=names)
-            stored = {"value": found.document[request["name"]]} if subject is not document else found.document
-            edits, learned = list(found.edits), [list(item) for item in found.learned]
+            found = redact(
+                run.rules, run.known, fact.namespace, document, request=False, name=names, under=variable
+            )
+            stored, edits, learned = found.document, found.edits, [list(item) for item in found.learned]
             pieces = stored_pieces(document, stored, edits) if edits and fact.namespace == "http" else None
             if pieces is not None:
                 stored, chunks = {**stored, "chunks": pieces}, document["chunks"]
