@@ -24,7 +24,7 @@ from machine.secrets.policy import SecretPolicy, compiled
 from machine.secrets.rules import rules_of
 from machine.stores.base import Store
 
-__all__ = ["Leak", "Seen", "leaks_in_file", "leaks_in_run", "scan", "scan_bytes"]
+__all__ = ["Leak", "Seen", "leaks_in_file", "leaks_in_run", "scan"]
 
 Seen: TypeAlias = dict[SecretPolicy, set[str]]
 """The artifacts that have been looked at, by the policy that said what is secret."""
@@ -49,11 +49,6 @@ def scan(run_id: str, *, store: Store, policy: SecretPolicy | None = None) -> li
     Raises `NotFound`, `LogError` or `Corruption`.
     """
     return list(dict.fromkeys(leaks_in_run(run_id, store=store, policy=policy)))
-
-
-def scan_bytes(data: bytes, *, policy: SecretPolicy | None = None) -> list[Leak]:
-    """Return what looks like a secret in the bytes of a file; the path is the offset in bytes."""
-    return list(leaks_in_file(io.BytesIO(data), policy=policy))
 
 
 def leaks_in_file(
@@ -122,8 +117,8 @@ class _Run:
             kind = self.store.kind(artifact_id)
             if kind not in {
                 ArtifactKind.SECRET_PAYLOAD,
-                ArtifactKind.CONTEXT_VALUE,
-            }:  # which is looked at with its key
+                ArtifactKind.CONTEXT_VALUE,  # scanned with the snapshot that has its key
+            }:
                 yield from self._artifact(artifact_id, kind, self.store.get(artifact_id))
 
     def _follow(self, data: bytes) -> None:
