@@ -1,9 +1,10 @@
 """The secrets that a run, and each of its attempts, knows in format 2.
 
-Handlers have true values, the store has placeholders. A request is called the same whatever else the run has
-learned: the known values of an attempt are those of its own facts, in the order they were handed to it, and those
-that it has itself put into credential places. True values are sealed beside their fact: whoever has the key of the
-store is given them again, whoever has not is given placeholders.
+Handlers get true values; the store holds placeholders. The digest of a request must not depend on what other
+attempts have learned, since a resumed run may not have made them. So an attempt knows only the secrets of its own
+facts, in the order it received them, and those that it has put into credential places itself. True values are
+sealed beside their fact: a driver with the key of the store gives them to the handler again, one without it gives
+placeholders.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
 """The namespace of `io.secret`."""
 
 _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
-"""Namespaces in which nothing secret is said."""
+"""Namespaces whose requests and answers never hold a secret."""
 
 _FORMAT: Final = "2"
 _TENANT: Final = ""
@@ -51,18 +52,18 @@ class Keys(Protocol):
 
 
 class Seals(Protocol):
-    """Where the seals of a run's facts are: its log."""
+    """The seals of a run's facts, by the keys of the facts: a log has them."""
 
     def seal(self, key: str) -> bytes | None:
-        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        """Return the seal of a fact, None when it has none; empty bytes when its artifact is missing."""
         ...
 
 
 class RunSecrets:
     """The secrets of one run. Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
 
-    `live` is false for what writes nothing; `refuses` says there whether a secret in the context is refused: a
-    replay asks its recording. `opened` counts the facts whose true values were opened, `shown` the others.
+    `live` is false when nothing is written, as in a replay, where `refuses` says whether the recording has a
+    refusal of this code. `opened` counts the facts that gave true values, `shown` those that gave placeholders.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class RunSecrets:
 
     @property
     def told(self) -> str | None:
-        """Say whether true values were opened so far, None where none were asked for."""
+        """One word for whether true values were opened so far; None when no fact had any."""
         if self.shown:
             return "some_opened" if self.opened else "placeholders"
         return "opened" if self.opened else None
@@ -96,7 +97,7 @@ class RunSecrets:
         return AttemptSecrets(self)
 
     def learn(self, source: str, value: str, *, sure: bool) -> None:
-        """Look for a value in what is stored from now on; a `sure` one is refused in requests of other states."""
+        """Replace a value in what is stored from now on; requests of other states may not hold a `sure` one."""
         self.known.learn(source, value, sure=sure)
         if sure:
             self.sure.learn(source, value, sure=True)
@@ -123,12 +124,12 @@ class RunSecrets:
         return sealed is not None
 
     def text(self, text: str) -> str:
-        """Return a text that nobody reads back without the secrets in it."""
+        """Return a text without secrets; no code reads it back, as none reads errors or traces."""
         return say_text(self.rules, self.known, text)
 
 
 def unopened(fact: FactRecorded) -> IoOther:
-    """Return the error of a live handler that is to be given a fact which cannot be opened."""
+    """Return the error that a live handler gets for a fact whose true values cannot be opened."""
     return IoOther(
         f"the answer of {fact.namespace} held a secret that cannot be opened any more",
         code=Code.SECRET_UNAVAILABLE,
@@ -157,7 +158,7 @@ def _place(fact: FactRecorded) -> tuple[str, ...]:
 
 
 class AttemptSecrets:
-    """The secrets of one attempt; those that the run learned elsewhere are looked for in what nobody reads back."""
+    """The secrets of one attempt. In texts that no code reads back, those of the whole run are replaced too."""
 
     def __init__(self, run: RunSecrets) -> None:
         self.run = run
@@ -170,10 +171,10 @@ class AttemptSecrets:
     # -- what is asked -----------------------------------------------------------------------------------
 
     def asked(self, namespace: str, raw: bytes) -> Asked:
-        """Return a request as it is stored, given the canonical bytes that the handler asks for.
+        """Return a request as it is stored, given its canonical bytes as the handler made it.
 
-        One that may not be sent says so: with `secret_unavailable` where it has a placeholder in it, and with
-        `secret_not_read` where it holds a secret of another state's, which is replaced in it.
+        `refusal` is set on one that may not be sent: `secret_unavailable` when it holds a placeholder, and
+        `secret_not_read` when it holds a secret that only another state has read; that secret is replaced too.
         """
         run = self.run
         if namespace in _BLIND or not (self._may_hold(raw, self._known) or run.sure.may_be_in(raw)):
@@ -195,7 +196,7 @@ class AttemptSecrets:
         return Asked(data, mac, refusal)
 
     def _may_hold(self, raw: bytes, known: Known) -> bool:
-        """Say whether canonical bytes may hold anything that is stored otherwise."""
+        """Say whether anything in canonical bytes may have to be stored differently."""
         return self.run.rules.may_hold(raw) or _MARK in raw or _BEGIN in raw or known.may_be_in(raw)
 
     def stored(self, namespace: str, raw: bytes) -> Any:
@@ -223,9 +224,10 @@ class AttemptSecrets:
     # -- what is answered --------------------------------------------------------------------------------
 
     def answer(self, fact: FactRecorded, request: Any, response: Any, *, sure: str | None = None) -> Answer:
-        """Return an answer as it is stored. `fact` is what will be recorded but for the outcome.
+        """Return an answer as it is stored; `fact` is the one it will be recorded as, without its outcome.
 
-        Raises `IoOther` (`secret_stand_in`) when a stand-in is the true value, and `SecretKeyError`.
+        `sure` is the name that `io.secret` read it under. Raises `IoOther` (`secret_stand_in`) when a
+        stand-in is the true value, and `SecretKeyError`.
         """
         run = self.run
         raw = canonical.encode(response)
@@ -262,7 +264,7 @@ class AttemptSecrets:
                 stored, chunks = {**stored, "chunks": pieces}, document["chunks"]
         data = canonical.encode(stored)
         named = {source for source, _, _ in learned}
-        for source in placeholder.sources_in(stored):  # so that who opens this knows what stands for what
+        for source in placeholder.sources_in(stored):  # a resumed run learns them when it opens this seal
             if source not in named:
                 learned += [[source, value, is_sure] for value, is_sure in run.known.values_of(source)]
         for source, value, is_sure in learned:
@@ -288,10 +290,10 @@ class AttemptSecrets:
         return self.answer(fact, None, canonical.decode(data))
 
     def value(self, fact: FactRecorded, data: bytes, log: Seals) -> Any:
-        """Return what a fact's payload `data` is to the handler: with true values, or placeholders in their place.
+        """Return the payload of a fact as the handler gets it: with true values, in a replay maybe placeholders.
 
-        Raises `IoOther` (`secret_unavailable`) live when the true values cannot be opened, and `SecretNeeded` in a
-        replay for a value that no placeholder can stand for.
+        Raises `IoOther` (`secret_unavailable`) in a live run when the true values cannot be opened, and
+        `SecretNeeded` in a replay for a number, since a placeholder is text.
         """
         payload_id = fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
         stored = canonical.decode_stored(payload_id, data)
@@ -327,7 +329,7 @@ class AttemptSecrets:
     # -- what a handler says -----------------------------------------------------------------------------
 
     def said(self, value: Any) -> Any:
-        """Return a JSON value that a handler says (a domain event's payload) without secrets in it."""
+        """Return the payload of a domain event without the secrets in it."""
         return say(self.run.rules, self.run.known, say(self.run.rules, self._known, value))
 
     def text(self, text: str) -> str:
