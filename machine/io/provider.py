@@ -31,7 +31,8 @@ from machine.io.sensitive import Sensitive, parts
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
-from machine.secrets.run_secrets import SECRET, unopened
+from machine.secrets.run_secrets import unopened
+from machine.secrets.secret import SECRET
 from machine.secrets.stored import Asked
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ from machine.io.sensitive import parts, sensitive
 from machine.io.wire import checked_text, field, refusal
 from machine.secrets.handles.handle import MARK, Handle, handle_text
 from machine.secrets.handles.vault import Vault
-from machine.secrets.run_secrets import SECRET
-from machine.secrets.secret import Secret
+from machine.secrets.secret import SECRET, Secret
 from machine.secrets.stored import Answer
 
 __all__ = ["SecretTransport", "answered", "naming", "secret_of", "secret_request", "sendable"]

@@ -16,6 +16,7 @@ from machine.secrets.places import ROOT
 from machine.secrets.policy import path_text
 from machine.secrets.redact import Known, redact
 from machine.secrets.rules import Rules
+from machine.secrets.secret import SECRET
 from machine.secrets.substitute import keys_in_order
 
 __all__ = ["Found", "found", "found_in_text"]
@@ -34,7 +35,6 @@ _QUOTED: Final = re.compile(
 """The handle of format 1 in a query or a form."""
 
 _LONGEST: Final = 384
-_SECRET: Final = "secret"  # noqa: S105 - the namespace of `io.secret`
 
 
 class Found(NamedTuple):
@@ -54,7 +54,7 @@ def found(
     `namespace`, `request` and `under` say what the document is, as in `redact`.
     """
     named = (
-        under is not None or namespace == _SECRET
+        under is not None or namespace == SECRET
     )  # then a name makes it secret, which the quick look cannot know
     if not named and not rules.may_hold(data):
         return []

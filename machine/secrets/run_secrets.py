@@ -25,18 +25,15 @@ from machine.secrets.rules import rules_of
 from machine.secrets.stored import Answer, Asked, said_error
 from machine.secrets.substitute import opened, shown
 
-__all__ = ["SECRET", "AttemptSecrets", "Keys", "RunSecrets", "unopened"]
-
-SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
-"""The namespace of `io.secret`."""
+__all__ = ["AttemptSecrets", "Keys", "RunSecrets", "unopened"]
 
 _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
 """Namespaces whose requests and answers never hold a secret."""
 
 _FORMAT: Final = "2"
 _TENANT: Final = ""
-_MARK: Final = b"$secret"
-_BEGIN: Final = b"__secret_"
+_MARK: Final = placeholder.MARK.encode()
+_BEGIN: Final = placeholder.BEGIN.encode()
 _KEYS: Final = "make it of something else: keys are stored and compared as they are"
 
 
@@ -112,7 +109,7 @@ class RunSecrets:
         if data_key is None:
             return None
         try:
-            return dict(canonical.decode(sealing.open_seal(data_key, seal, _place(fact))))
+            return dict(canonical.decode(sealing.open_seal(data_key, seal, _place(fact, _payload_id(fact)))))
         except SealError:
             return None
 
@@ -152,8 +149,12 @@ def _variable(namespace: str, request: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _place(fact: FactRecorded) -> tuple[str, ...]:
-    payload_id = fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
+def _payload_id(fact: FactRecorded) -> str:
+    return fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
+
+
+def _place(fact: FactRecorded, payload_id: str) -> tuple[str, ...]:
+    """Return what a seal is bound to, so that it opens beside its own fact only; forks carry facts over."""
     return _FORMAT, _TENANT, fact.namespace, fact.request_digest, payload_id
 
 
@@ -250,7 +251,7 @@ class AttemptSecrets:
         chunks = None
         if sure is not None and not stood_in:
             value = document["value"]
-            stored: Any = {"value": {"$secret": sure}}
+            stored: Any = {"value": placeholder.object_of(sure)}
             edits: list[Any] = [[2, {"value": value}]]
             learned = [[sure, value, True]]
         else:
@@ -281,8 +282,7 @@ class AttemptSecrets:
             return Answer(data)
         data_key = run.key(create=True)
         assert data_key is not None
-        place = (_FORMAT, _TENANT, fact.namespace, fact.request_digest, canonical.artifact_id(data))
-        seal = sealing.seal(data_key, canonical.encode(sealed), place)
+        seal = sealing.seal(data_key, canonical.encode(sealed), _place(fact, canonical.artifact_id(data)))
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
 
     def given(self, fact: FactRecorded, data: bytes) -> Answer:
@@ -295,8 +295,7 @@ class AttemptSecrets:
         Raises `IoOther` (`secret_unavailable`) in a live run when the true values cannot be opened, and
         `SecretNeeded` in a replay for a number, since a placeholder is text.
         """
-        payload_id = fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
-        stored = canonical.decode_stored(payload_id, data)
+        stored = canonical.decode_stored(_payload_id(fact), data)
         sealed = self._at_hand.get(fact.key)
         if sealed is None:
             seal = log.seal(fact.key)
