@@ -143,7 +143,7 @@ class _Run:
             data = _without_policy(data)
         elif (
             kind == ArtifactKind.PROVENANCE
-        ):  # its recorded code has hashes where texts were, which look like secrets
+        ):  # whose code has hashes in the places of texts
             data = canonical.encode({**canonical.decode(data), "source": {}})
         if kind in _OWN_KINDS:
             return found(self.own_rules, data)
