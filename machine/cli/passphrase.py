@@ -1,4 +1,4 @@
-"""Reading what locks the secrets of a bundle: from a file, a variable, or a prompt."""
+"""Reading the passphrase or key of a bundle's secrets: from a file, a variable, or a prompt."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from machine.secrets.store_key import key_given
 __all__ = ["PASSPHRASE_VARIABLE", "asked_for", "given", "key_to_lock"]
 
 PASSPHRASE_VARIABLE: Final = "MACHINE_BUNDLE_PASSPHRASE"  # noqa: S105 - the name of a variable
-"""The environment variable with the passphrase of bundles; empty is as good as not set."""
+"""The environment variable with the passphrase of bundles; an empty one counts as not set."""
 
 
 def key_to_lock(recipient_key: str | None) -> BundleKey:
-    """Return what a bundle is to be locked with, asked for twice on a terminal when it was not given."""
+    """Return the key or passphrase for a new bundle; if none was given, ask twice on the terminal."""
     if (key := given(recipient_key)) is not None:
         return key
     if not on_terminal(sys.stdin):
@@ -34,7 +34,7 @@ def key_to_lock(recipient_key: str | None) -> BundleKey:
 
 
 def given(recipient_key: str | None) -> BundleKey | None:
-    """Return the key or passphrase that was given, None when none was. The key comes first."""
+    """Return the key or passphrase that was given, None when none was; a key takes precedence."""
     if recipient_key is not None:
         return BundleKey(recipient=key_given(recipient_key))
     text = os.environ.get(PASSPHRASE_VARIABLE)
@@ -42,7 +42,7 @@ def given(recipient_key: str | None) -> BundleKey | None:
 
 
 def asked_for(prompt: str) -> BundleKey:
-    """Return the passphrase that is typed on the terminal, which does not show it."""
+    """Ask for a passphrase on the terminal, without echo, and return it."""
     try:
         return BundleKey(passphrase=getpass.getpass(prompt))
     except EOFError:

@@ -1,4 +1,4 @@
-"""`scan`: what looks like a secret in runs, bundles and other files."""
+"""`scan`: looking for secrets in runs, bundles and other files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from machine.stores.base import Store
 __all__ = ["scan"]
 
 _MOST_TOLD: Final = 10_000
-"""So many findings are told one by one; further ones are counted."""
+"""The most findings that are listed; further ones are counted."""
 
 _PAGE: Final = 1000
 
@@ -80,7 +80,7 @@ class _Item:
     is_file: bool
 
     def leaks(self, store: Callable[[], Store], seen: Seen, step: _Step) -> Iterator[Leak]:
-        """Yield what is found in it."""
+        """Yield the leaks in it."""
         if self.is_run:
             yield from leaks_in_run(self.name, store=store(), seen=seen, step=step)
         elif self.is_file:
@@ -99,7 +99,7 @@ class _Item:
 def _items(
     session: Session, names: Sequence[str], store: Callable[[], Store], *, every: bool
 ) -> Iterator[_Item]:
-    """Yield what the names mean. Raises `UsageError`, `NotFound` or `BundleError` for one that means nothing."""
+    """Yield the items that the names stand for. Raises `UsageError`, `NotFound` or `BundleError` for others."""
     for name in names:
         if names_directory(name):
             yield from map(_file, _files_in(name))
@@ -113,7 +113,7 @@ def _items(
 
 
 def _file(path: str) -> _Item:
-    # what is there and is neither is refused when it is opened as a bundle
+    # anything else, such as a pipe, is refused when it is opened as a bundle
     is_file = Path(path).is_file() and not is_bundle(path)
     return _Item(path, Path(path).stat().st_size if Path(path).exists() else 0, is_run=False, is_file=is_file)
 
@@ -140,7 +140,7 @@ def _runs_of(store: Store) -> Iterator[_Item]:
 
 @attrs.define
 class _Report:
-    """Findings, and the places that could not be looked at."""
+    """The findings, and the items that could not be read."""
 
     session: Session
     many: bool
@@ -151,7 +151,7 @@ class _Report:
     failed: list[tuple[_Item, MachineError]] = attrs.field(factory=list)
 
     def add(self, item: _Item, leaks: Iterator[Leak]) -> None:
-        """Take in what is found in an item. Raises what is wrong with it, if it is the only one."""
+        """Add the leaks of an item. An error in it is noted, or raised if it is the only item."""
         try:
             for leak in leaks:
                 if len(self.found) < _MOST_TOLD:

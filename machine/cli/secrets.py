@@ -1,4 +1,4 @@
-"""`secrets rotate-key` and `secrets forget`: the keys that secrets are stored under."""
+"""`secrets rotate-key` and `secrets forget`: replacing and deleting the keys of stored secrets."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _forget_all(session: Session, *, yes: bool) -> int:
 
 
 def _forgotten(store: Store, run_id: str) -> Forgotten:
-    """Delete the data key of a run while nobody drives it: a driver would seal with it still."""
+    """Delete the data key of a run under its lease: a driver would go on sealing with the key it has read."""
     lease = store.acquire(run_id, owner_here(), _LEASE_MS)
     try:
         return forget_run(store, run_id)

@@ -22,7 +22,6 @@ from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome
 from machine.retry_after import wait_asked
 from machine.secrets.knowing import OfAttempt
-from machine.secrets.run_secrets import AttemptSecrets
 
 __all__ = ["Ending", "behind"]
 
@@ -92,7 +91,7 @@ class Ending:
         """Return what is informational: what was read too, where another may have written that meanwhile."""
         if self.side_by_side and self.ctx.read:
             info["read"] = self.vault.text(canonical.encode(sorted(self.ctx.read)).decode())
-        if isinstance(self.vault, AttemptSecrets) and self.vault.reused:
+        if self.vault.reused:
             info[REUSED] = canonical.encode(self.vault.reused).decode()
         return info
 

@@ -17,7 +17,7 @@ from machine.io.scope import Payloads
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.snapshot import Load
 from machine.secrets.knowing import OfAttempt
-from machine.secrets.run_secrets import SECRET
+from machine.secrets.secret import SECRET
 from machine.secrets.stored import Answer
 
 __all__ = ["overridden"]

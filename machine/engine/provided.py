@@ -22,7 +22,7 @@ from machine.io.provider import VALUE_NAMESPACE
 from machine.io.transport import Transports
 from machine.kernel.history import History
 from machine.plan import Plan
-from machine.secrets.run_secrets import SECRET
+from machine.secrets.secret import SECRET
 
 __all__ = ["Provided", "recorded_levels", "recorded_transports"]
 

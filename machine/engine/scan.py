@@ -1,6 +1,6 @@
-"""Looking for secrets in what is stored already: a run with everything it names, or a file.
+"""Scans for secrets in stored runs, with all artifacts they lead to, and in files.
 
-By rules alone: nothing here has the key of a store, and what was sealed is not opened.
+A scan needs no key: it goes by names and formats, and does not open what is sealed.
 """
 
 from __future__ import annotations
@@ -24,44 +24,39 @@ from machine.secrets.policy import SecretPolicy, compiled
 from machine.secrets.rules import rules_of
 from machine.stores.base import Store
 
-__all__ = ["Leak", "Seen", "leaks_in_file", "leaks_in_run", "scan", "scan_bytes"]
+__all__ = ["Leak", "Seen", "leaks_in_file", "leaks_in_run", "scan"]
 
 Seen: TypeAlias = dict[SecretPolicy, set[str]]
-"""The artifacts that have been looked at, by the policy that said what is secret."""
+"""The artifacts already scanned, by policy: another policy may find more in them."""
 
 _ARTIFACT: Final = re.compile(rb'"([0-9a-f]{64})"')
 _ENV: Final = "env"
 
 _OWN_NAMES: Final = ("key", "idempotency_key", "invocation_key")
-"""Names of fields of the log that say nothing of their values."""
+"""Fields of events whose names end like those of secrets, and whose values are none."""
 
 _OWN_KINDS: Final = frozenset(
     {ArtifactKind.MANIFEST, ArtifactKind.PLAN, ArtifactKind.PROVENANCE, ArtifactKind.SHARED_PAST}
 )
 _LEADING: Final = _OWN_KINDS | {ArtifactKind.CONTEXT_SNAPSHOT}
-"""Kinds of artifacts that name others; what a user stores may only look as if it did."""
+"""Kinds of artifacts in which ids of others are followed; in what users store, hex digits may be anything."""
 
 
 def scan(run_id: str, *, store: Store, policy: SecretPolicy | None = None) -> list[Leak]:
     """Return what looks like a secret in a run: its events and every artifact they lead to.
 
-    `policy` is that of the run's own configuration unless given; its patterns of an older syntax are passed over.
-    Raises `NotFound`, `LogError` or `Corruption`.
+    `policy` is that of the run's own configuration unless given, without patterns that only
+    older versions understood. Raises `NotFound`, `LogError` or `Corruption`.
     """
     return list(dict.fromkeys(leaks_in_run(run_id, store=store, policy=policy)))
-
-
-def scan_bytes(data: bytes, *, policy: SecretPolicy | None = None) -> list[Leak]:
-    """Return what looks like a secret in the bytes of a file; the path is the offset in bytes."""
-    return list(leaks_in_file(io.BytesIO(data), policy=policy))
 
 
 def leaks_in_file(
     file: IO[bytes], *, policy: SecretPolicy | None = None, step: Callable[[int], object] = int
 ) -> Iterator[Leak]:
-    """Yield what looks like a secret in a file, of which a piece is in memory; the path is the offset in bytes.
+    """Yield what looks like a secret in a file, a piece at a time; the path of a leak is its offset in bytes.
 
-    `step` is told of bytes that have been looked at.
+    `step` is called with the number of bytes scanned since its last call.
     """
     return in_file(file, rules_of(policy or SecretPolicy()), step)
 
@@ -74,9 +69,10 @@ def leaks_in_run(
     seen: Seen | None = None,
     step: Callable[[int], object] = int,
 ) -> Iterator[Leak]:
-    """Yield what looks like a secret in a run, as `scan` does, with one artifact in memory.
+    """Yield what looks like a secret in a run, as `scan` does, with one artifact in memory at a time.
 
-    What is in `seen` is passed over, and it grows. `step` is told of events that have been looked at.
+    Artifacts in `seen` are skipped, and the scanned ones are added to it. `step` is called with the number of
+    events scanned since its last call.
     """
     _, started = reading.first_entry(store, run_id)
     if policy is None:
@@ -98,10 +94,10 @@ class _Run:
         self.seen = seen.setdefault(policy, set())
         self.named: list[str] = []
         self.calls: dict[str, set[tuple[str, str | None]]] = {}
-        """Namespaces and, for a variable's value, the id of the request, by the id of a request or a response."""
+        """Namespaces by the id of a request or response; with an `env` answer, the id of its request too."""
 
     def event(self, seq: int, data: bytes) -> Iterator[Leak]:
-        """Yield what is in an event, and note the artifacts that it names."""
+        """Yield the leaks in an event, and note the artifacts that it names."""
         yield from _leaks(f"event {seq}", found(self.own_rules, data))
         self._follow(data)
         event = canonical.decode(data)["event"]
@@ -113,7 +109,7 @@ class _Run:
                 self.calls.setdefault(payload, set()).add((namespace, asked))
 
     def artifacts(self) -> Iterator[Leak]:
-        """Yield what is in the artifacts that were noted, and in those that they name."""
+        """Yield the leaks in the artifacts that were noted, and in those that they lead to."""
         while self.named:
             artifact_id = self.named.pop()
             if artifact_id in self.seen or not self.store.exists(artifact_id):
@@ -122,8 +118,8 @@ class _Run:
             kind = self.store.kind(artifact_id)
             if kind not in {
                 ArtifactKind.SECRET_PAYLOAD,
-                ArtifactKind.CONTEXT_VALUE,
-            }:  # which is looked at with its key
+                ArtifactKind.CONTEXT_VALUE,  # scanned with the snapshot that has its key
+            }:
                 yield from self._artifact(artifact_id, kind, self.store.get(artifact_id))
 
     def _follow(self, data: bytes) -> None:
@@ -138,7 +134,7 @@ class _Run:
                 yield from self._context(data)
             else:
                 yield from _leaks(where, self._found(artifact_id, kind, data))
-        except (CodecError, UnicodeDecodeError):  # bytes of a user's own kind
+        except (CodecError, UnicodeDecodeError):  # a user may store bytes of any kind
             for leak in in_file(io.BytesIO(data), self.rules, int):
                 yield attrs.evolve(leak, where=where)
 
@@ -166,14 +162,14 @@ class _Run:
         return name if isinstance(name, str) else None
 
     def _context(self, data: bytes) -> Iterator[Leak]:
-        """Yield what is in a node of a context: a value and its key are in two artifacts."""
+        """Yield the leaks in a node of a context; a value needs its key, which is in another artifact."""
         for key, held in canonical.decode(data).get("entries", {}).items():
             value = self.store.get(held["ref"]) if "ref" in held else canonical.encode(held["value"])
             yield from _leaks("context", found(self.rules, b"{%b:%b}" % (canonical.encode(key), value)))
 
 
 def _of_today(policy: SecretPolicy) -> SecretPolicy:
-    """Return the policy of a run without the patterns that are of the syntax of another day."""
+    """Return the policy of a run without the patterns that RE2 cannot compile, as old recordings may have."""
     patterns = []
     for pattern in policy.patterns:
         with contextlib.suppress(ConfigError):
@@ -186,7 +182,7 @@ def _of_today(policy: SecretPolicy) -> SecretPolicy:
 
 
 def _without_policy(manifest: bytes) -> bytes:
-    """Return a manifest without what it says of secrets: names, patterns and paths."""
+    """Return a manifest without its secret policy, whose names and patterns look like secrets."""
     value = canonical.decode(manifest)
     config = {name: field for name, field in value["run_config"].items() if name != "secrets"}
     return canonical.encode({**value, "run_config": config})

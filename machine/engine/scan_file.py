@@ -1,7 +1,7 @@
-"""Looking for secrets in a file of any kind, piece by piece: whatever its size, a few pieces are in memory.
+"""Scans for secrets in a file of any kind and size, with a few pieces of it in memory.
 
-A file that is one JSON document is looked at as that, up to a size; so is each line that looks like one. The rest
-is text. Offsets are bytes: each is decoded as one character.
+A file that is one JSON document is parsed, up to a size, and so is each line that is one; all else is text. Bytes
+are decoded as Latin-1, one character each, so that offsets in the text are offsets in the file.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from machine.secrets.rules import Rules
 __all__ = ["Leak", "in_file"]
 
 WINDOW: Final = 256 * 1024
-"""Bytes that are looked at in one piece."""
+"""Size of a piece, in bytes."""
 
 OVERLAP: Final = 32 * 1024
-"""How many bytes of what follows are looked at with a piece: room for the rest of a secret that begins in it."""
+"""Bytes after a piece that are scanned with it, for the rest of a secret that begins in it."""
 
 WHOLE: Final = 1024 * 1024
-"""The largest file that is looked at as one JSON document."""
+"""Size of the largest file that is parsed as one JSON document, in bytes."""
 
 SMALLEST: Final = 4096
-"""No piece is made smaller, however many places it has that could hold a secret."""
+"""Size of the smallest part that a piece with too many findings is halved into, in bytes."""
 
 _BEFORE: Final = b" \t\r\n\xef\xbb\xbf"
 _JSON_LINE: Final = re.compile(rb"(?m)^[ \t]*+([{\[].*[}\]])[ \t\r]*$")
@@ -37,10 +37,10 @@ _JSON_LINE: Final = re.compile(rb"(?m)^[ \t]*+([{\[].*[}\]])[ \t\r]*$")
 
 @attrs.frozen
 class Leak:
-    """What looks like a secret: where it stands and by which rule, never the value.
+    """Something that looks like a secret: its place and the rule that found it, never its value.
 
-    `path` leads to the text that holds it, and it begins at character `offset` of that text; in a file, at that
-    byte. `length` is in characters.
+    `path` leads to the text that holds it; it begins at character `offset` of that text, in a file at that byte.
+    `length` is in characters.
     """
 
     where: str
@@ -51,7 +51,7 @@ class Leak:
 
 
 def in_file(file: IO[bytes], rules: Rules, step: Callable[[int], object]) -> Iterator[Leak]:
-    """Yield what looks like a secret in a file. `step` is told of bytes that have been looked at."""
+    """Yield what looks like a secret in a file; `step` is called with numbers of bytes that were scanned."""
     held = file.read(WINDOW + OVERLAP)
     at = 0
     if held.lstrip(_BEFORE)[:1] in {b"{", b"["}:
@@ -73,7 +73,7 @@ def in_file(file: IO[bytes], rules: Rules, step: Callable[[int], object]) -> Ite
 
 
 def _in_parts(rules: Rules, parts: Iterable[tuple[int, bytes]], cut: int, at: int) -> Iterator[Leak]:
-    """Yield what begins before `cut` in the parts of a piece that begins at a place of the file."""
+    """Yield the leaks that begin before `cut` in the parts of a piece; `at` is the offset of the piece."""
     for begin, part in parts:
         if begin < cut and rules.may_hold(part):
             for one in _found(rules, part):
@@ -83,7 +83,7 @@ def _in_parts(rules: Rules, parts: Iterable[tuple[int, bytes]], cut: int, at: in
 
 
 def _found(rules: Rules, part: bytes) -> list[Found]:
-    """Return what is in a part, in halves if it has too many places to look at."""
+    """Return the findings in a part; one with too many is halved and scanned again."""
     try:
         return found_in_text(rules, part.decode("latin-1"))
     except TooManyPlacesError:
@@ -95,13 +95,13 @@ def _found(rules: Rules, part: bytes) -> list[Found]:
 
 
 def _document(piece: bytes) -> tuple[int, bytes]:
-    """Return the JSON document that a piece is, and where it begins."""
+    """Return the offset of the JSON document in a piece that is one, and the document."""
     document = piece.lstrip(_BEFORE)
     return len(piece) - len(document), document
 
 
 def _parts(rules: Rules, piece: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield a document whole, else each line that looks like one, and what is between such lines."""
+    """Yield a JSON document whole; of other pieces the lines that look like one, and the text between these."""
     if not rules.may_hold(piece):
         return
     if _is_json(piece):

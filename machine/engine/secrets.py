@@ -11,7 +11,7 @@ from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.scope import stored_seal
 from machine.kernel.history import History
 from machine.secrets.handles.vault import Vault
-from machine.secrets.knowing import OfRun
+from machine.secrets.knowing import HandleSecrets, OfRun
 from machine.secrets.run_secrets import RunSecrets
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
@@ -26,7 +26,7 @@ def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
     """
     policy = manifest.run_config.secrets
     if manifest.secret_format == 1:
-        return Vault(policy, store.secret_key())
+        return HandleSecrets(policy, store.secret_key())
     keys = open_keys(store)
     keys.check()
     return RunSecrets(policy, run_id, keys, live=True)

@@ -1,4 +1,4 @@
-"""What earlier attempts of a state left as the answers to its calls, where secrets are told apart too."""
+"""Answers of earlier attempts of a state to the calls of this one; requests are told apart by secrets too."""
 
 from __future__ import annotations
 
@@ -8,33 +8,32 @@ from machine.io.call import Call
 from machine.io.refusals import ambiguous, lost_answer
 from machine.io.scope import AttemptScope
 from machine.kernel.reuse import answers, sent_alike
-from machine.secrets.run_secrets import AttemptSecrets
 
 __all__ = ["earlier_answer", "named_answer"]
 
 
 def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | None:
-    """Return what an earlier attempt left as the answer to a call, an error for an effect not to be repeated."""
+    """Return the answer of an earlier attempt to a call, or the error of an effect that must not be repeated."""
     history = scope.log.history
     earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
     occurrence = int(call.key.rpartition("/")[2])
-    if call.mac is not None and isinstance(scope.vault, AttemptSecrets):
-        occurrence, others = scope.vault.occurrence(call.namespace, call.digest, call.mac)
+    if call.mac is not None:
+        occurrence, others = scope.count_sent(call.namespace, call.digest, call.mac)
         alike = sent_alike(history, earlier, call.mac, effect=call.effect)
         if call.effect and (others or (earlier and not alike)):
             return ambiguous(call)
-        if occurrence < len(alike) < len(earlier):  # who has no key cannot tell which it was
+        if occurrence < len(alike) < len(earlier):  # a replay without the key cannot tell which it was
             scope.vault.reused[call.key] = alike[occurrence].key
         earlier = alike
     lost = history.sealed.lost
     if occurrence < len(earlier) and earlier[occurrence].key not in lost:
         return earlier[occurrence]
-    # a handler that tries again what was refused is no second effect
+    # only effects whose answer is lost: one that was refused may be tried again
     return lost_answer(call) if call.effect and any(fact.key in lost for fact in earlier) else None
 
 
 def named_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | None:
-    """Return what is recorded under the explicit key of a call; an error for an effect not to be repeated."""
+    """Return the fact under the explicit key of a call, or the error of an effect that must not be repeated."""
     history = scope.log.history
     fact, own = history.facts.get(call.key), (scope.state.id, scope.attempt)
     if fact is None:

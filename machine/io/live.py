@@ -18,7 +18,7 @@ from machine.io.clock import SLEEP
 from machine.io.outcome import add_answer
 from machine.io.provider import IoProvider
 from machine.io.scope import Payloads
-from machine.io.secret import answered, given, naming, sendable
+from machine.io.secret import answered, naming, sendable
 from machine.io.transport import Transport
 from machine.io.wire import field
 from machine.kernel.context import MAX_VALUE_BYTES
@@ -63,7 +63,7 @@ class LiveIo(IoProvider):
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
-        answer = given(self._scope, self._draft(call), value)
+        answer = self._scope.vault.given(self._draft(call), value)
         outcome = FactValue(add_answer(payloads, answer))
         return await self._emit(call, outcome, payloads, answer.info)
 

@@ -17,7 +17,7 @@ from machine.io.clock import SLEEP
 from machine.io.live import LiveIo
 from machine.io.scope import Payloads
 from machine.kernel.history import History
-from machine.secrets.run_secrets import SECRET
+from machine.secrets.secret import SECRET
 
 __all__ = ["PreviewEnd", "PreviewIo", "PreviewLog"]
 

@@ -31,7 +31,8 @@ from machine.io.sensitive import Sensitive, parts
 from machine.io.undeclared import unguarded
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
-from machine.secrets.run_secrets import SECRET, AttemptSecrets, unopened
+from machine.secrets.run_secrets import unopened
+from machine.secrets.secret import SECRET
 from machine.secrets.stored import Asked
 
 if TYPE_CHECKING:
@@ -221,9 +222,7 @@ class IoProvider(ABC):
     def _sensitive(self, message: dict[str, Any]) -> Sensitive:
         """Return the parts of a request of a client that hold a secret."""
         vault = self._scope.vault
-        if isinstance(vault, AttemptSecrets):
-            return parts(vault.stored("http", canonical.encode(message)), vault.run.stand_ins.values())
-        return Sensitive()  # recordings of format 1 have what clients took along
+        return parts(vault.stored("http", canonical.encode(message)), vault.run.stand_ins.values())
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
@@ -267,8 +266,7 @@ class IoProvider(ABC):
 
     def _is_secret(self, key: str) -> bool:
         """Say whether a fact key may not be stored, since it holds a secret."""
-        vault = self._scope.vault
-        return isinstance(vault, AttemptSecrets) and vault.in_key(key)
+        return self._scope.vault.in_key(key)
 
     @property
     def _applies(self) -> bool:

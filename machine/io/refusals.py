@@ -1,4 +1,4 @@
-"""Refusals of calls before they are made. Their words stand in logs."""
+"""Refusals of calls before they are made. Logs hold their messages, and a replay compares them: never reword."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ambiguous", "lost_answer", "second_effect", "secret_key", "undeclare
 
 
 def undeclared(scope: AttemptScope, namespace: str) -> IoOther:
-    """Return the refusal of a call that changes the outside where the state has not said that it does."""
+    """Return the refusal of a call that changes the outside when its state is not declared to do so."""
     state = scope.state
     if scope.reads_only:
         return IoOther(

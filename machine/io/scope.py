@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
@@ -179,6 +180,7 @@ class AttemptScope:
     _thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
+    _sent: dict[tuple[str, str], Counter[str]] = attrs.field(factory=dict, init=False)
 
     @property
     def keeps_all(self) -> bool:
@@ -265,6 +267,22 @@ class AttemptScope:
         count = self._occurrences.get(call, 0)
         self._occurrences[call] = count + 1
         return f"r{count}" if self.reads_only else str(count)
+
+    def count_sent(self, namespace: str, digest: str, mac: str) -> tuple[int, bool]:
+        """Count the calls of this attempt whose requests are the same as they were sent; the first is 0.
+
+        `digest` is of the request as it is stored, `mac` of what is sent. The second value says whether requests
+        that differ from it in their secrets only were sent before.
+        """
+        sent = self._sent.setdefault((namespace, digest), Counter())
+        count, others = sent[mac], bool(sent.keys() - {mac})
+        sent[mac] += 1
+        return count, others
+
+    def sent_before(self, namespace: str, digest: str, mac: str) -> int:
+        """Return how many of the calls that `count_sent` counts came before the last one."""
+        sent = self._sent.get((namespace, digest))
+        return max(sent[mac] - 1, 0) if sent else 0
 
     def transport(self, namespace: str) -> Transport | None:
         """Return the transport of the longest registered dotted prefix of a namespace."""

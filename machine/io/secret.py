@@ -1,7 +1,7 @@
-"""Secrets as calls that are recorded: by their names, with placeholders in what is stored.
+"""Reading secrets as recorded calls: the request has the name, the recorded answer a placeholder.
 
-The transport here is the only place where a value is read. It must never answer anybody but `io.live`, which
-replaces the value before anything is recorded.
+The transport here is the only code that reads a value. Only `io.live` may call it, since that replaces the value
+before anything is recorded.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from machine.io.sensitive import parts, sensitive
 from machine.io.wire import checked_text, field, refusal
 from machine.secrets.handles.handle import MARK, Handle, handle_text
 from machine.secrets.handles.vault import Vault
-from machine.secrets.run_secrets import SECRET, AttemptSecrets
-from machine.secrets.secret import Secret
+from machine.secrets.secret import SECRET, Secret
 from machine.secrets.stored import Answer
 
-__all__ = ["SecretTransport", "answered", "given", "naming", "secret_of", "secret_request", "sendable"]
+__all__ = ["SecretTransport", "answered", "naming", "secret_of", "secret_request", "sendable"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -58,14 +57,14 @@ class SecretTransport(BaseTransport):
 
 
 def secret_of(name: str, response: Any) -> str:
-    """Return what `io.secret` returns for the response of its call: in format 1 the text of a handle."""
+    """Return the value that `io.secret` gives for the response of its call; in format 1 the text of a handle."""
     if MARK in response:
         return Handle(handle_text(response[MARK], response["mac"]))
     return Secret.of(name, response["value"])
 
 
 def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: Any) -> Answer:
-    """Return what a transport answered as it is stored; `draft` is its fact without the outcome.
+    """Return the answer of a transport as it is stored; `draft` is its fact without the outcome.
 
     Raises `IoOther`: `secret_not_set` when there is no such secret, `io_transport_failed` when it is no text.
     """
@@ -73,14 +72,6 @@ def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: A
         return scope.vault.answer(draft, request, response)
     name = request["name"]
     return scope.vault.answer(draft, request, {"value": _checked(name, response)}, sure=name)
-
-
-def given(scope: AttemptScope, draft: FactRecorded, data: bytes) -> Answer:
-    """Return a value that the handler itself gives, as it is stored."""
-    vault = scope.vault
-    if isinstance(vault, Vault):
-        return Answer(vault.response(draft.namespace, None, data, outside=False)[0])
-    return vault.answer(draft, None, canonical.decode(data))
 
 
 def _checked(name: str, response: Any) -> str:
@@ -105,10 +96,10 @@ def _checked(name: str, response: Any) -> str:
 
 
 async def sendable(scope: AttemptScope, call: Call) -> Any:
-    """Return a request as it leaves the process.
+    """Return a request as it is sent.
 
-    In format 1 the values of its secrets take the places of their handles, those read by an earlier process read
-    again. Raises `IoOther` (`secret_unavailable`) for a handle whose value is gone with the process that knew it.
+    In format 1 handles are replaced by their values; those that an earlier process has read are read again.
+    Raises `IoOther` (`secret_unavailable`) for a handle whose value is gone with the process that knew it.
     """
     vault = scope.vault
     if not isinstance(vault, Vault):
@@ -125,12 +116,12 @@ async def sendable(scope: AttemptScope, call: Call) -> Any:
 
 
 async def _read_again(scope: AttemptScope, vault: Vault, name: str, mac: str) -> bool:
-    """Read a secret that an earlier process of this run read, and say whether there was one of that handle."""
+    """Read again a secret of this run that an earlier process has read; return False if none has that handle."""
     transport = scope.transport(SECRET)
     for fact in scope.log.history.facts.values() if transport is not None else ():
         if fact.namespace != SECRET or not isinstance(fact.outcome, FactValue):
             continue
-        # a name that comes from anywhere else must not make us read the environment
+        # only a name that this run has read: a handle from outside must not make us read the environment
         payload_id = fact.outcome.payload_id
         if canonical.decode_stored(payload_id, scope.log.load(payload_id)) == {MARK: name, "mac": mac}:
             assert transport is not None
@@ -142,9 +133,8 @@ async def _read_again(scope: AttemptScope, vault: Vault, name: str, mac: str) ->
 
 @contextmanager
 def naming(scope: AttemptScope, call: Call) -> Iterator[None]:
-    """Say meanwhile which parts of a request hold a secret, to whoever performs it."""
-    vault = scope.vault
-    stand_ins = vault.run.stand_ins.values() if isinstance(vault, AttemptSecrets) else ()
+    """Tell the transport, while it performs a call, which parts of the request hold a secret."""
+    stand_ins = scope.vault.run.stand_ins.values()
     if call.namespace != "http" or (call.data == call.raw and not stand_ins):
         yield
         return

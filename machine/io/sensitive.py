@@ -1,6 +1,6 @@
-"""The parts of a request that hold a secret, and what a redirect to another origin takes along of them: nothing.
+"""The parts of an HTTP request that hold a secret: a redirect to another origin must not repeat them.
 
-Whoever performs a call says which parts they are (`sensitive`); a transport that follows redirects asks.
+`io.live` sets them around a call (`sensitive`), and transports that follow redirects read them.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ def origin_of(url: _Url) -> tuple[str, str, int | None]:
 
 
 def by_name(request: Mapping[str, Any]) -> Sensitive:
-    """Return the parts of an `http` request that hold a secret by the names of its headers alone."""
+    """Return the headers of an `http` request that are made for a secret, by their names alone."""
     return Sensitive(HEADERS & request.get("headers", {}).keys())
 
 
 def parts(stored: Mapping[str, Any], stand_ins: Iterable[str] = ()) -> Sensitive:
-    """Return the parts of an `http` request that hold a secret: those that are stored with a placeholder.
+    """Return the parts of an `http` request that hold a secret: those with a placeholder or a stand-in as stored.
 
-    So they are the same in a replay without the key, where a handler has placeholders to begin with. A stand-in is
-    stored as it is, and the secret takes its place in what is sent.
+    They are found in the stored request so that a replay without the key, whose handler has placeholders, finds the
+    same. A stand-in is stored as it is, but the true value replaces it in what is sent.
     """
     sent = taken_out(dict.fromkeys(stand_ins, ""), stored)
 
@@ -83,7 +83,9 @@ def _has_placeholder(value: Any) -> bool:
 def refused_redirect(method: str, url: str, to: str) -> Transport:
     """Return the error of a redirect that would send a body with a secret in it to another origin."""
     there = urlsplit(public_url(to))
-    location = f"{there.scheme}://{there.netloc}"  # its path may hold what the server gave out
+    location = (
+        f"{there.scheme}://{there.netloc}"  # without its path, in which the server may have put a secret
+    )
     return Transport(
         f"{method} {bare_url(url)} was redirected to another origin ({location}), and its body holds a secret",
         code=Code.HTTP_REDIRECT_REFUSED,

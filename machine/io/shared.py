@@ -15,7 +15,6 @@ from machine.io.live import LiveIo
 from machine.io.refusals import ambiguous, lost_answer
 from machine.io.scope import AttemptScope
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
-from machine.secrets.run_secrets import AttemptSecrets
 
 __all__ = ["Past", "SharedIo"]
 
@@ -72,9 +71,9 @@ class SharedIo(LiveIo):
         return await self._shared(call) or await super()._record(call, value)
 
     async def _shared(self, call: Call) -> FactRecorded | None:
-        vault, alike = self._scope.vault, 0
-        if call.mac is not None and isinstance(vault, AttemptSecrets):
-            alike = vault.sent_so_far(call.namespace, call.digest, call.mac)
+        alike = 0
+        if call.mac is not None:
+            alike = self._scope.sent_before(call.namespace, call.digest, call.mac)
         found = self._past.answer(call, self._scope.state.id, keeps_all=self._scope.keeps_all, alike=alike)
         if found is None:
             if call.effect and self._past.ambiguous(call, self._scope.state.id):
@@ -83,15 +82,11 @@ class SharedIo(LiveIo):
         seq, shared = found
         sealed = self._past.sealed(seq)
         info = {} if sealed is None else {SECRET_PAYLOAD: sealed[0]}
-        if sealed is not None and not self._opens(sealed[1], shared):
+        if sealed is not None and self._scope.vault.run.opens(sealed[1], shared) is None:
             return await self._refused_to_repeat(call, lost_answer(call)) if call.effect else None
         fact = await self._settled(call, shared.outcome, info)
         self._past.took(seq, self._scope.log.history.head_seq)
         return fact
-
-    def _opens(self, seal: bytes, fact: FactRecorded) -> bool:
-        vault = self._scope.vault
-        return isinstance(vault, AttemptSecrets) and vault.run.opens(seal, fact) is not None
 
     async def _refused(self, call: Call) -> FactRecorded | None:
         """Refuse another effect under an idempotency key that the shared past has used for one.

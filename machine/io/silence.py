@@ -1,4 +1,4 @@
-"""Silence of an HTTP library about calls of ours: it writes URLs and headers, with their secrets, into the log."""
+"""Silencing httpx during recorded calls: its log messages have URLs and headers, with the secrets in them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _calling: ContextVar[bool] = ContextVar("calling", default=False)
 
 
 class _NotOurs(logging.Filter):
-    """Lets through what is logged of calls that are not ours: those of the same process have their log."""
+    """Drops log messages of recorded calls; other calls of the process are logged as ever."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return False while a call of ours is made."""
+        """Return False during a recorded call."""
         del record
         return not _calling.get()
 
@@ -39,7 +39,7 @@ def _installed() -> None:
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Keep what the HTTP library logs of a call out of the log; machine records that call itself."""
+    """Drop what httpx logs meanwhile; the call is recorded anyway."""
     _installed()
     token = _calling.set(True)
     try:

@@ -1,4 +1,4 @@
-"""The facts of a run whose stored answers have placeholders, as far as the info of their events tells."""
+"""The facts of a run that have sealed secrets, folded from the `info` of their events."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from machine.events import Entry
 __all__ = ["REQUEST_MAC", "REUSED", "SECRET_PAYLOAD", "SealedFacts", "reused"]
 
 SECRET_PAYLOAD: Final = "secret_payload_id"  # noqa: S105 - the name of a member
-"""Where the info of a fact names the artifact of the true values that its payload has placeholders for."""
+"""Key of `info` on a fact: the artifact with the true values of the placeholders in its payload."""
 
 REQUEST_MAC: Final = "request_mac"
-"""Where the info of a fact has the keyed hash of its request as it was sent, if that held a secret."""
+"""Key of `info` on a fact: the keyed hash of its request as it was sent, if that held a secret."""
 
 REUSED: Final = "reused"
-"""Where the info of an attempt's end has the earlier facts that answered its calls, by the calls' keys, where
-only the secrets of their requests told which."""
+"""Key of `info` on the end of an attempt: earlier facts that answered its calls, by the keys of the calls.
+
+Only those that another fact would have answered but for the secrets in the requests: without the key of the store a
+replay cannot tell them apart."""
 
 
 def reused(entry: Entry) -> dict[str, str]:
-    """Return what the end of an attempt says of the facts that it reused, nothing where it says nonsense."""
+    """Return the reused facts that the end of an attempt names; none if that is malformed: no digest holds it."""
     text = entry.info.get(REUSED)
     try:
         said = canonical.decode(text.encode()) if isinstance(text, str) else {}
@@ -36,17 +38,17 @@ def reused(entry: Entry) -> dict[str, str]:
 
 @attrs.define
 class SealedFacts:
-    """What is sealed beside the facts of a run, by the keys of the facts."""
+    """The seals and keyed hashes beside the facts of a run, by the keys of the facts."""
 
     payloads: dict[str, str] = attrs.field(factory=dict)
     """The artifacts of true values."""
     macs: dict[str, str] = attrs.field(factory=dict)
     """The keyed hashes of requests that held a secret."""
     lost: set[str] = attrs.field(factory=set)
-    """Those that a later driver could not open: they answer no call any more."""
+    """Facts that a later driver could not open: they answer no call any more."""
 
     def note(self, entry: Entry, key: str, *, final: bool) -> None:
-        """Take in what the entry of a fact says; only a final outcome takes the place of one that is lost."""
+        """Fold the entry of a fact; a lost fact stays lost until a final outcome replaces it."""
         if final:
             self.lost.discard(key)
         for name, known in ((SECRET_PAYLOAD, self.payloads), (REQUEST_MAC, self.macs)):
@@ -56,5 +58,5 @@ class SealedFacts:
                 known.pop(key, None)
 
     def lose(self) -> None:
-        """Note that none of them can be opened."""
+        """Mark all sealed facts as lost."""
         self.lost |= self.payloads.keys()

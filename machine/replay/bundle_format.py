@@ -1,7 +1,7 @@
-"""The lines of a bundle: from values to the one spelling each line has, and back.
+"""The lines of a bundle, encoded and parsed one at a time: each has exactly one valid spelling.
 
-A line that is not spelled exactly so is refused, with a `ValueError` that says what is wrong with it. Nothing here
-opens a file, and nothing here judges a run as a whole.
+Any other spelling raises a `ValueError` that says what is wrong. Files are read in `bundle_lines`, and whether the
+lines make a run is checked in `bundle_reader`.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ __all__ = [
 FORMAT: Final = "machine-bundle"
 _PLAIN, _WITH_SECRETS = 1, 3
 VERSIONS: Final = (_PLAIN, _WITH_SECRETS)
-"""The formats there are. With secrets it is another one, so that a program that does not know them says so."""
+"""The versions that can be read. Bundles with secrets have their own, so that older programs refuse them."""
 
 MAX_JSON: Final = 1024 * 1024
-"""An artifact of more bytes is carried as text, although it is JSON: what is decoded must have a bound."""
+"""The most bytes of an artifact that is written as JSON; a larger one is text, to bound what is decoded."""
 
 MAX_JSON_LINE: Final = 16 * 1024 * 1024
 """The most bytes of a line that is decoded as JSON: the header, an event, the end."""
@@ -82,7 +82,7 @@ _PATTERNS: Final = {form: re.compile(text % (_ID, _KIND), re.DOTALL) for form, t
 class Header:
     """The first line: the run's id, and the canonical bytes of its plan and, where there is one, its provenance.
 
-    `secrets` are the canonical bytes of what the key of its sealed secrets is locked in, where it carries them.
+    `secrets` are the canonical bytes of the locked key of its sealed secrets, if it carries these.
     """
 
     run_id: str
@@ -95,7 +95,7 @@ class Header:
 
 
 def _summed(*parts: bytes) -> bytes:
-    """Return the line that `parts`, an object without its closing brace, and their checksum make."""
+    """Return a line: `parts`, which are an object without its closing brace, with their checksum added."""
     digest = blake3()
     for part in parts:
         digest.update(part)
@@ -104,7 +104,7 @@ def _summed(*parts: bytes) -> bytes:
 
 
 def header_line(header: Header) -> bytes:
-    """Return the header as a line, its line end left out as in all of these."""
+    """Return the header as a line, without a line end, as all these functions do."""
     built = b"" if header.provenance is None else b'"provenance":%b,' % header.provenance
     lock = b"" if header.secrets is None else b',"secrets":%b' % header.secrets
     version = _PLAIN if header.secrets is None else _WITH_SECRETS
@@ -138,7 +138,7 @@ def _is_canonical(data: bytes) -> bool:
 
 
 def event_line(seq: int, body: bytes, info: Mapping[str, Any]) -> bytes:
-    """Return an event as a line; of `info` the run id is left out, which the header has."""
+    """Return an event as a line; `info` loses the run id, which is in the header."""
     kept = canonical.encode({name: value for name, value in info.items() if name != "run_id"})
     return _summed(b'{"event":%b,"info":%b,"seq":%d' % (body, kept, seq))
 
@@ -166,7 +166,7 @@ def version_of(head: bytes) -> int | None:
 
 
 def check_sum(line: bytes) -> None:
-    """Raise `ValueError` unless the line ends in the checksum of what stands before it."""
+    """Raise `ValueError` unless the line ends in the checksum of its beginning."""
     found = _SUM.fullmatch(line, max(len(line) - SUM_BYTES, 0))
     if found is None:
         raise ValueError("it does not end in a checksum: it was changed")
@@ -175,7 +175,7 @@ def check_sum(line: bytes) -> None:
 
 
 def fits(hashed: blake3, ending: bytes) -> bool:
-    """Say whether a line ends as it must: `hashed` is what stands before its last `SUM_BYTES`, the ending."""
+    """Say whether the last `SUM_BYTES` of a line are the checksum of what was hashed before them."""
     found = _SUM.fullmatch(ending)
     hashed.update(b"}")
     return found is not None and hashed.hexdigest()[:16].encode() == found[1]
@@ -245,7 +245,7 @@ def _matched(line: bytes) -> tuple[str, re.Match[bytes]]:
 
 
 def _carried(form: str, content: bytes) -> bytes:
-    """Return the bytes that the content of an artifact line stands for, when this is the form they have."""
+    """Return the bytes of an artifact from its line. Raises `ValueError` if another form is due for them."""
     if form == "json":
         if len(content) > MAX_JSON:
             raise ValueError(f"more than {MAX_JSON} bytes are carried as text or base64, not as json")
@@ -273,7 +273,7 @@ def _carried(form: str, content: bytes) -> bytes:
 def parse_event(line: bytes, run_id: str) -> tuple[Entry, bytes]:
     """Return the entry of a line whose checksum fits, and the envelope as a store keeps it.
 
-    Raises `LogError` besides, for an event that is none.
+    Raises `LogError` too, for an event that the codec does not know.
     """
     value = _decoded(line)
     _fields(value, {"event", "info", "seq", "sum"})

@@ -1,7 +1,7 @@
-"""Reading a bundle's file line by line, and never more of it than it takes to see that it is none.
+"""Reading the file of a bundle line by line, with bounds on memory: a few bytes of gzip may inflate to gigabytes.
 
-What is held in memory at a time is one line, and there is a bound on that: a few bytes of gzip may stand for
-gigabytes. Nothing here knows what a line means beyond how long one of its kind may be.
+One line is in memory at a time, and a file that is no bundle is refused at its first bytes. Only the kind of a line
+is known here, not its meaning: the kind bounds its length.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NOT_FOUND: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file is there and begins as a bundle does, of whatever version."""
+    """Say whether a file exists and begins like a bundle of any version."""
     try:
         _check_regular(str(path))
         with Path(path).open("rb") as file:
@@ -50,10 +50,10 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 
 
 def read_lines(path: str) -> Iterator[bytes]:
-    """Yield the lines of a bundle without their line ends, the first only if it is one of this version.
+    """Yield the lines of a bundle without their line ends, after a check that its version can be read.
 
     Raises `BundleError`: `bundle_not_found`, `bundle_not_a_file`, `bundle_truncated` for a file that does not end
-    in a line end, `bundle_newer_format`, `bundle_too_large`, or `bundle_invalid` for a file that is none.
+    in a line end, `bundle_newer_format`, `bundle_too_large`, or `bundle_invalid` for any other file.
     """
     if not path:
         raise BundleError("it is the name of no file", path="''", code=Code.BUNDLE_NOT_FOUND)
@@ -71,7 +71,7 @@ def read_lines(path: str) -> Iterator[bytes]:
 
 
 def _check_regular(path: str) -> None:
-    """Refuse what is there and is no file, before it is opened: a pipe would wait for somebody to write."""
+    """Refuse anything but a file or directory before it is opened: opening a pipe would wait for a writer."""
     mode = os.stat(path).st_mode  # noqa: PTH116 - the path exactly as given
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise BundleError(
@@ -112,9 +112,9 @@ def _lines(file: IO[bytes], path: str) -> Iterator[bytes]:
 
 
 def _look_ahead(file: IO[bytes], path: str) -> None:
-    """Refuse a file with a long line that does not end in its checksum, holding no more of it than a piece.
+    """Refuse a file with a long line whose checksum does not fit, with only a piece of it in memory.
 
-    A few bytes of gzip may stand for a line of hundreds of megabytes, which is to be held only when it is one.
+    A few bytes of gzip may inflate to a line of hundreds of megabytes; it is read whole only if it is a valid one.
     """
     number, total, length = 1, 0, 0
     hashed, tail = blake3(), b""
@@ -179,7 +179,7 @@ def _too_long(most: int, path: str, number: int) -> BundleError:
 
 
 def _content(file: IO[bytes], path: str) -> Iterator[bytes]:
-    """Yield the bytes of a file in pieces, none of them empty, decompressed when it is gzip."""
+    """Yield the content of a file in pieces that are not empty, decompressed if it is gzip."""
     chunk = file.read(_CHUNK)
     if chunk.startswith(_GZIP):
         yield from _inflated(file, path, chunk)

@@ -1,4 +1,4 @@
-"""From the file of a bundle to a run, checked to its end; the first thing that is wrong is named with its line."""
+"""Reading and checking a whole bundle; the error of a bad one names its first wrong line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Recording:
 
 
 class _Reader:
-    """One pass over a bundle; `line` is the one it is at, which an error names."""
+    """One pass over a bundle; `line` is the number of the current line, for errors."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -106,7 +106,7 @@ class _Reader:
         self.lines[artifact.id] = self.line
 
     def _gathered(self, header: form.Header, log: list[tuple[Entry, StoredEvent]]) -> Recording:
-        """Return the run, if the artifacts are those that its events lead to, in that order."""
+        """Return the run, after a check that the artifacts are exactly those its events lead to, in that order."""
         held = {artifact.id: artifact.data for artifact in self.artifacts.values()}
         self.line = self.first_event
         for role, data, artifact_id in _said(header, log):
@@ -160,7 +160,9 @@ class _Reader:
         due = iter(named)
         for seal_id in self.seals:
             self.line = self.lines[seal_id]
-            if seal_id not in due:  # which goes on from the last one; some may be absent
+            if (
+                seal_id not in due
+            ):  # `in` consumes `due` up to the match: this checks the order, and some may be absent
                 raise self._wrong(f"no event leads to the sealed secret {seal_id} there")
 
     def _wrong(self, problem: str, code: Code = Code.BUNDLE_INVALID, hint: str | None = None) -> BundleError:
@@ -170,7 +172,7 @@ class _Reader:
 def _said(
     header: form.Header, log: list[tuple[Entry, StoredEvent]]
 ) -> Iterator[tuple[str, bytes | None, str | None]]:
-    """Yield what the header carries of plan and provenance, and the ids that the first event has for them."""
-    if isinstance(log[0][0].event, RunStarted):  # else the fold says what is wrong
+    """Yield plan and provenance: role, bytes from the header, and the id that the first event names."""
+    if isinstance(log[0][0].event, RunStarted):  # else the fold of the log raises the better error
         yield ArtifactKind.PLAN, header.plan, log[0][0].event.plan_id
         yield ArtifactKind.PROVENANCE, header.provenance, provenance_id(log[0][0])

@@ -1,4 +1,4 @@
-"""The sealed secrets of a run on their way between stores: into a bundle under another key, and out of one."""
+"""Sealed secrets in bundles: exported under the key of the bundle, and imported under that of a store."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["adding_key", "has_secrets", "unlocked_key", "with_secrets"]
 
 
 def with_secrets(recording: Recording, store: Store, key: BundleKey) -> Recording:
-    """Return a run with what its store has of its sealed secrets, their data key locked by `key`.
+    """Return a run together with its sealed secrets from the store, and their data key locked by `key`.
 
-    A run that has sealed nothing is returned as it is. Raises `SecretKeyError` when the data key cannot be opened,
+    A run without sealed secrets is returned as it is. Raises `SecretKeyError` when the data key cannot be opened,
     `UsageError` (`secret_unavailable`) when it is gone, and `SealError` for a sealed secret that was changed.
     """
     seals = dict(_present(seals_of(recording), store))
@@ -41,14 +41,14 @@ def with_secrets(recording: Recording, store: Store, key: BundleKey) -> Recordin
 
 
 def has_secrets(store: Store, run_id: str) -> bool:
-    """Say whether anything that a run has sealed is in its store."""
+    """Say whether the store has sealed secrets of a run."""
     return any(_present(seals_of(gather(reading.entries(store, run_id), store.get)), store))
 
 
 def _present(seal_ids: list[str], store: Store) -> Iterator[tuple[str, Artifact]]:
     for seal_id in seal_ids:
         try:
-            # a log from elsewhere may name what is no secret of its run, but not have it carried away
+            # an imported log could name any artifact of this store here; only sealed ones may leave with it
             if store.kind(seal_id) == ArtifactKind.SECRET_PAYLOAD:
                 yield seal_id, Artifact(seal_id, ArtifactKind.SECRET_PAYLOAD, store.get(seal_id))
         except NotFound:
@@ -89,7 +89,7 @@ def unlocked_key(recording: Recording, key: BundleKey | None, path: str) -> Data
 
 @contextlib.contextmanager
 def adding_key(store: Store, run_id: str, data_key: DataKey | None) -> Iterator[None]:
-    """Give a run its data key while its log is stored: before it, and not when that fails."""
+    """Give a run its data key before its log is stored, and take it back if that fails."""
     had_one = data_key is None or store.data_key(run_id) is not None
     if data_key is not None:
         open_keys(store).adopt(run_id, data_key)

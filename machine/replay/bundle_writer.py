@@ -1,4 +1,4 @@
-"""From a run to the bytes of a bundle, and from them to a file."""
+"""Writing a run as a bundle: to bytes, and to a file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def joined(recording: Recording) -> bytes:
 
 
 def _lines(recording: Recording) -> Iterator[tuple[bytes, int]]:
-    """Yield each line of a bundle, and how long it may be."""
+    """Yield each line of a bundle, and its greatest length."""
     header = _header_of(recording)
     yield form.header_line(header), form.MAX_JSON_LINE
     for artifact in (*carried(recording), *recording.seals.values()):
@@ -71,7 +71,7 @@ def _json_of(recording: Recording, artifact_id: str) -> bytes:
 
 
 def carried(recording: Recording) -> list[Artifact]:
-    """Return the artifacts that have a line: all but the plan and the provenance, which the header has."""
+    """Return the artifacts that have their own line: all but plan and provenance, which are in the header."""
     in_header = {recording.plan_id, recording.provenance_id}
     return [artifact for artifact in recording.artifacts.values() if artifact.id not in in_header]
 
@@ -94,7 +94,7 @@ def compressed(data: bytes) -> bytes:
 
 
 def write_bundle(path: str | os.PathLike[str], data: bytes) -> None:
-    """Make the bytes of a bundle the whole content of a file. Raises `BundleError` (`bundle_not_written`)."""
+    """Write a bundle to a file, atomically. Raises `BundleError` (`bundle_not_written`)."""
     path = os.fspath(path)
     try:
         write_atomically(path, data)

@@ -30,8 +30,7 @@ from machine.replay.divergence import Diverged, Divergence, RecordingEnds
 from machine.replay.log import ReplayLog
 from machine.replay.recording import check_run
 from machine.replay.replay_recorder import recorder_of
-from machine.secrets.handles.vault import Vault
-from machine.secrets.knowing import OfRun
+from machine.secrets.knowing import HandleSecrets, OfRun
 from machine.secrets.run_secrets import Keys, RunSecrets
 from machine.secrets.store_key import open_keys
 from machine.stores.base import Store
@@ -191,7 +190,7 @@ async def replay_in(
             raise
         divergence = corrupt(exc, log.history.head_seq + 1)
     if divergence is not None:
-        placeholders = isinstance(secrets, RunSecrets) and secrets.shown > 0
+        placeholders = secrets is not None and secrets.shown > 0
         divergence = explained(divergence, graph, built, placeholders=placeholders)
     return ReplayResult(
         run_id=run_id,
@@ -200,7 +199,7 @@ async def replay_in(
         events=log.history.head_seq,
         status=log.history.status.value,
         divergence=divergence,
-        secrets=secrets.told if isinstance(secrets, RunSecrets) else None,
+        secrets=None if secrets is None else secrets.told,
     )
 
 
@@ -261,7 +260,7 @@ def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
     """Return what a replay knows of secrets, by the rules of the format of its recording."""
     policy = recording.config.secrets
     if recording.manifest.secret_format == 1:
-        return Vault(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
+        return HandleSecrets(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
     return RunSecrets(policy, recording.run_id, recording.keys, live=False, refuses=log.requests.failed_with)
 
 

@@ -1,5 +1,5 @@
-"""What may never be stored, and how it is replaced. Two formats, each with rules that hold for the life of a run.
+"""Secrets: how they are found, replaced in what is stored, and sealed. A run keeps one of two formats for life.
 
-Format 2 (`run_secrets`): handlers have true values, the store has placeholders, and ciphertext beside them.
-Format 1 (`handles`): handlers have what stands in a secret's place.
+Format 2 (`run_secrets`): handlers get true values; the store holds placeholders, and the true values as ciphertext.
+Format 1 (`handles`): handlers get the text that replaces a secret in the store.
 """

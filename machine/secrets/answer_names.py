@@ -1,4 +1,4 @@
-"""The names of secrets that an answer brings."""
+"""Sources of the secrets in an answer: the names that their placeholders have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AnswerNames"]
 
 
 class AnswerNames:
-    """Gives each value of an answer a name: of its call, and its number in the answer."""
+    """Names each secret of an answer after its call and its number in the answer, so that no two share a name."""
 
     def __init__(self, fact: FactRecorded) -> None:
         occurrence = fact.key.rpartition("/")[2]
@@ -24,7 +24,7 @@ class AnswerNames:
         self._count = 0
 
     def __call__(self, place: str) -> str:
-        """Return the name of the next value."""
+        """Return the name of the next secret; its place in the answer says nothing of which call it came from."""
         del place
         self._count += 1
         return f"{self._begin}-{self._count - 1}"

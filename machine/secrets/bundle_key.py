@@ -1,4 +1,4 @@
-"""What locks the data key that a bundle carries: a passphrase, or a key that the recipient has."""
+"""The lock of the data key in a bundle: a passphrase, or a key that the recipient has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from machine.secrets.sealing import KEY_BYTES, DataKey, StoreKey, open_seal, sea
 __all__ = ["BundleKey", "is_lock", "locked", "needs", "unlocked"]
 
 _SALT_BYTES: Final = 16
-# 128 MiB and a part of a second for each try at a passphrase; part of the format: another work is another format
+# each guess at a passphrase costs 128 MiB and part of a second; these numbers are part of the bundle format
 _WORK: Final = {"n": 2**17, "p": 1, "r": 8}
 _BY_PASSPHRASE: Final = {"kdf", "key", "salt", *_WORK}
 _BY_RECIPIENT: Final = {"key", "recipient"}
@@ -32,14 +32,14 @@ def _checked(text: str | None) -> str | None:
 
 @attrs.frozen
 class BundleKey:
-    """The passphrase of a bundle, or the 32 bytes that its recipient has too; of both the latter is taken."""
+    """The passphrase of a bundle, or a key that its recipient has too; with both, the key is used."""
 
     passphrase: str | None = attrs.field(default=None, converter=_checked, repr=False)
     recipient: StoreKey | None = None
 
 
 def locked(key: BundleKey, data_key: DataKey, run_id: str) -> dict[str, Any]:
-    """Return a data key as the header of a run's bundle has it."""
+    """Return a data key locked for the header of a run's bundle."""
     if key.recipient is not None:
         return {
             "key": _sealed(key.recipient.key, data_key, run_id),
@@ -51,7 +51,7 @@ def locked(key: BundleKey, data_key: DataKey, run_id: str) -> dict[str, Any]:
 
 
 def is_lock(value: object) -> bool:
-    """Say whether what the header of a bundle has is a locked data key of this version."""
+    """Say whether a value from the header of a bundle is a locked data key of this version."""
     if not isinstance(value, dict):
         return False
     if value.keys() == _BY_RECIPIENT:
@@ -63,14 +63,14 @@ def is_lock(value: object) -> bool:
 
 
 def needs(lock: Mapping[str, Any]) -> str:
-    """Say what opens a locked data key."""
+    """Return words for what opens a locked data key: a passphrase, or the recipient key by its id."""
     return f"the recipient key {lock['recipient']}" if "recipient" in lock else "a passphrase"
 
 
 def unlocked(key: BundleKey, lock: Mapping[str, Any], run_id: str) -> DataKey | None:
-    """Return the data key in the header of a run's bundle; None when this is not what opens it.
+    """Return the data key in the header of a run's bundle; None when the lock needs the other kind of key.
 
-    Raises `SealError` for the wrong passphrase, the wrong key, or a lock that was changed or is of another run.
+    Raises `SealError` for the wrong passphrase or key, and for a lock that was changed or is of another run.
     """
     if "recipient" in lock:
         if key.recipient is None:
@@ -94,7 +94,7 @@ def _stretched(key: BundleKey, salt: bytes) -> bytes:
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt  # noqa: PLC0415 - loaded when first needed
 
     assert key.passphrase is not None
-    # the same keys pressed on another system are the same passphrase
+    # systems differ in how they compose accented letters; the same passphrase must open on each
     text = unicodedata.normalize("NFC", key.passphrase).encode(errors="surrogateescape")
     return Scrypt(salt=salt, length=KEY_BYTES, **_WORK).derive(text)
 

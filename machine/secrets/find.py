@@ -1,6 +1,6 @@
-"""Findings in what is stored: where a secret stands, by which rule it was found, how long it is; never its value.
+"""Findings of a scan: where a secret is, the rule that found it and its length; never its value.
 
-What stands in the place of a secret is none: placeholders, and the handles of format 1.
+Placeholders, and the handles of format 1, are not secrets.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from machine.secrets.places import ROOT
 from machine.secrets.policy import path_text
 from machine.secrets.redact import Known, redact
 from machine.secrets.rules import Rules
+from machine.secrets.secret import SECRET
 from machine.secrets.substitute import keys_in_order
 
 __all__ = ["Found", "found", "found_in_text"]
@@ -25,7 +26,7 @@ _OBJECT: Final = re.compile(
     rf'\{{{_SPACE}(?P<quote>\\*")\$secret(?P=quote){_SPACE}:{_SPACE}(?P=quote)[A-Za-z0-9_.-]{{1,128}}(?P=quote){_SPACE}'
     rf"(?:,{_SPACE}(?P=quote)(?:mac|type)(?P=quote){_SPACE}:{_SPACE}(?P=quote)[a-z0-9]{{6,32}}(?P=quote){_SPACE})?\}}"
 )
-"""An object that stands for a secret, as it is or as it is escaped in JSON within JSON; in format 1 with a hash."""
+"""A placeholder object (in format 1 it has a hash), also as it is escaped in JSON within JSON."""
 
 _QUOTED: Final = re.compile(
     r"%7[Bb]%22(?:%24|\$)secret%22(?:%3[Aa]|:)%22[A-Za-z0-9_.-]{1,128}%22"
@@ -34,7 +35,6 @@ _QUOTED: Final = re.compile(
 """The handle of format 1 in a query or a form."""
 
 _LONGEST: Final = 384
-_SECRET: Final = "secret"  # noqa: S105 - the namespace of `io.secret`
 
 
 class Found(NamedTuple):
@@ -49,11 +49,13 @@ class Found(NamedTuple):
 def found(
     rules: Rules, data: bytes, *, namespace: str = "", request: bool = False, under: str | None = None
 ) -> list[Found]:
-    """Return the secrets in the bytes of a stored JSON document. May raise `CodecError` for other bytes.
+    """Return the secrets in the bytes of a stored JSON document; other bytes may raise `CodecError`.
 
-    `namespace`, `request` and `under` say what the document is, as for `redact`.
+    `namespace`, `request` and `under` say what the document is, as in `redact`.
     """
-    named = under is not None or namespace == _SECRET  # then what is in it says nothing
+    named = (
+        under is not None or namespace == SECRET
+    )  # then a name makes it secret, which the quick look cannot know
     if not named and not rules.may_hold(data):
         return []
     document = canonical.decode(_masked(data.decode(), _mask_escaped).encode() if b"secret" in data else data)
@@ -70,7 +72,7 @@ def found(
 
 
 def found_in_text(rules: Rules, text: str) -> list[Found]:
-    """Return the secrets in a text of any kind. Raises `TooManyPlacesError` for one that nobody can judge."""
+    """Return the secrets in a text of any kind. Raises `TooManyPlacesError` for a text with too many."""
     masked = _masked(text, _mask) if "secret" in text else text
     return [
         Found("", one.place, one.end - one.begin, one.begin)
@@ -80,7 +82,7 @@ def found_in_text(rules: Rules, text: str) -> list[Found]:
 
 
 def _masked(text: str, mask: Callable[[re.Match[str]], str]) -> str:
-    """Return a text with a placeholder in running text for each that is an object; offsets stay what they are."""
+    """Return a text with its placeholder objects rewritten as text placeholders of the same length."""
     return _QUOTED.sub(mask, _OBJECT.sub(mask, text))
 
 
@@ -92,13 +94,13 @@ def _mask(match: re.Match[str], shorter: int = 0) -> str:
 
 
 def _mask_escaped(match: re.Match[str]) -> str:
-    """Return what has the same length when the JSON around it has been decoded, which has fewer quotes to undo."""
+    """Return a replacement that has the right length once decoding has removed the backslashes around it."""
     slashes = len(match.groupdict().get("quote", "")) // 2
     return _mask(match, (match[0].count('"') - 2) * slashes)
 
 
 def _told(path: str, stored: Any, change: Any) -> Iterator[Found]:
-    """Yield what a change replaced in a leaf, unless a placeholder was there."""
+    """Yield what an edit replaced in a leaf, unless that was a placeholder already."""
     if isinstance(change, dict):
         true = str(change["value"])
         if not TEXT.search(true):
@@ -112,7 +114,7 @@ def _told(path: str, stored: Any, change: Any) -> Iterator[Found]:
 
 
 def _located(stored: Any) -> Iterator[tuple[int, list[str | int], Any]]:
-    """Yield each key and each value of a stored document as `redact` counts them, with the path to it."""
+    """Yield each key and value of a stored document with its path and its number, as `redact` counts nodes."""
     node = 0
     todo: list[tuple[list[str | int], Any, bool]] = [([], stored, False)]
     while todo:

@@ -1,4 +1,4 @@
-"""The strings of a text of JSON, each at its place, and where findings in them stand in the text."""
+"""The strings in a text of JSON, each with its place, and the offsets of findings in them within the text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from machine.secrets.rules import Rules
 __all__ = ["MOST_JSON", "String", "located", "strings_of"]
 
 MOST_JSON: Final = 1 << 18
-"""A longer text is read as running text: its strings are found by the names before them."""
+"""The longest text that is parsed as JSON; a longer one is searched as running text."""
 
 _TOKEN: Final = re.compile(r'"((?:[^"\\]++|\\.)*+)"|[{}\[\]]|-?[0-9][^\s,\]}]*+|true|false|null', re.DOTALL)
 _ESCAPE: Final = re.compile(
@@ -24,7 +24,7 @@ _ESCAPE: Final = re.compile(
 
 
 class String(NamedTuple):
-    """A string of JSON: where it stands in the text, without its quotes, and what it means."""
+    """A string in a text of JSON: its offset and spelling without the quotes, and the text it encodes."""
 
     place: Place
     begin: int
@@ -65,7 +65,7 @@ class _Frame:
 def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | None:
     """Return the strings of a text of JSON, keys included, and the numbers that a name makes secret.
 
-    None for a text that is no JSON.
+    Returns None for a text that is not JSON.
     """
     try:
         json.loads(text)
@@ -110,7 +110,7 @@ def _is_secret_number(rules: Rules, place: Place, piece: str, *, request: bool) 
 
 
 def located(string: String, found: list[Finding]) -> Iterator[Finding]:
-    """Yield findings in a string where they stand in the text around it."""
+    """Yield the findings in a string with their offsets in the text around it."""
     if not found:
         return
     where = _offsets(string.raw) if "\\" in string.raw else None
@@ -120,7 +120,7 @@ def located(string: String, found: list[Finding]) -> Iterator[Finding]:
 
 
 def _offsets(raw: str) -> list[int]:
-    """Return where each character of a string stands in its spelling with escapes, and where that ends."""
+    """Return the offset of each character of a string in its escaped spelling, and the end of that spelling."""
     where: list[int] = []
     at = 0
     for escape in _ESCAPE.finditer(raw):

@@ -1,4 +1,4 @@
-"""The two changes that a person makes to keys: to replace the store's, and to delete a run's."""
+"""Changes that a user makes to keys: replacing the key of a store, and deleting the data key of a run."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from machine.secrets.store_key import (
 __all__ = ["FROM_ENVIRONMENT", "ChangeableKeys", "Forgotten", "Rotation", "forget_run", "rotate_key"]
 
 FROM_ENVIRONMENT: Final = "env"
-"""What stands for the variable `MACHINE_SECRET_KEY` where a file could be named."""
+"""The name that stands for the variable `MACHINE_SECRET_KEY` in place of a key file."""
 
 
 class ChangeableKeys(KeyStore, Protocol):
-    """What of a store is needed here (`machine.stores.Store` is one)."""
+    """The part of a store that is used here; `machine.stores.Store` has it."""
 
     def data_keys(self) -> list[tuple[str, bytes]]:
         """Return each run that has a data key, and the wrapped key."""
@@ -51,10 +51,10 @@ class ChangeableKeys(KeyStore, Protocol):
 
 @attrs.frozen
 class Rotation:
-    """A store's key that was replaced: both ids, how many data keys there are, and where the new key is.
+    """The result of a rotation: the ids of both keys, the number of data keys, and the file of the new key.
 
-    `key_file` is None when it is in the environment. `old_id` is None when there was nothing to replace, as no run
-    has sealed a secret.
+    `key_file` is None when the new key is in the environment. Both ids are None when there was nothing to replace,
+    because no run has sealed a secret.
     """
 
     old_id: str | None
@@ -65,20 +65,22 @@ class Rotation:
 
 @attrs.frozen
 class Forgotten:
-    """A run's data key that was deleted: whether it had one, and the runs that have the same still."""
+    """The result of deleting a run's data key: whether it had one, and the runs that still have the same."""
 
     had_one: bool
     also_held_by: tuple[str, ...]
 
 
 def rotate_key(store: ChangeableKeys, new_key: str | None = None) -> Rotation:
-    """Put every data key of a store under a new key; no log and no artifact changes.
+    """Wrap every data key of a store with a new key; no log and no artifact changes.
 
-    The new key is made, or is in the file `new_key`, or in `MACHINE_SECRET_KEY` (`FROM_ENVIRONMENT`; the present
-    one is in the key file then, which goes). Where the process dies in between, the store opens with the key that
-    it notes: the new one is on the disk before the data keys are under it, and the old one until they are not.
+    The new key is made, or read from the file `new_key`, or from `MACHINE_SECRET_KEY` when `new_key` is
+    `FROM_ENVIRONMENT`; the old one is in the key file then, which is deleted. If the process dies in between, the
+    key that the store notes is on the disk: the new one is written before anything is wrapped with it, and the old
+    one is deleted after nothing is.
 
-    Raises `SecretKeyError` for either key, and `UsageError` for a new one that cannot be. Nothing is changed then.
+    Raises `SecretKeyError` when either key cannot be used, and `UsageError` for a new key that makes no sense;
+    nothing was changed then.
     """
     path = store.secret_key_file
     if path is None:
@@ -110,13 +112,13 @@ def _rotated(store: ChangeableKeys, path: Path, noted: str, new_key: str | None)
 
 
 def forget_run(store: ChangeableKeys, run_id: str) -> Forgotten:
-    """Delete a run's data key: what it sealed can be opened by nobody, but with a copy of the key.
+    """Delete a run's data key: its secrets cannot be opened any more, except with a copy of the key.
 
-    A fork has the same data key as the run that its past is of; what they share stays readable with it.
+    A fork has the same data key as the run it was made from, so its own copy still opens what they share.
     """
     ids: dict[str, str] = {}
     for holder, wrapped in store.data_keys():
-        with contextlib.suppress(SealError):  # one that was damaged is nobody's
+        with contextlib.suppress(SealError):  # a damaged one is equal to no other
             ids[holder] = data_key_id(wrapped)
     mine = ids.pop(run_id, None)
     also = tuple(holder for holder, held in ids.items() if held == mine)
@@ -131,7 +133,7 @@ def _new_key(new_key: str | None) -> StoreKey:
             f"the key of the store is in {KEY_VARIABLE}, where a key that is made here could not be put",
             hint="put a new key into a file of mode 0600, give it as --new-key FILE, and set the variable to it",
         )
-    # of one that a rotation which was cut had made, nothing is under it: another is as good
+    # an interrupted rotation may have left a new key, but wrapped nothing with it: a fresh one is as good
     return StoreKey(secrets.token_bytes(KEY_BYTES))
 
 
@@ -159,14 +161,14 @@ def _to_environment(store: ChangeableKeys, path: Path, noted: str) -> Rotation:
 
 
 def _beside(path: Path, key_id: str) -> StoreKey | None:
-    """Return the key with this id, in the key file or where a rotation that was cut left it."""
+    """Return the key with this id, from the key file or the new file of an interrupted rotation."""
     found = (key_in(each) for each in (successor(path, key_id), path))
     return next((key for key in found if key is not None and key.id == key_id), None)
 
 
 def _to_file(store: ChangeableKeys, path: Path, old: StoreKey, new: StoreKey) -> int:
-    """Replace the key, and the key file once nothing is under the old one."""
-    _move(successor(path, old.id), path)  # what a rotation that was cut has left to do
+    """Rewrap the data keys, then replace the key file: the old key is there until nothing is wrapped with it."""
+    _move(successor(path, old.id), path)  # the last step of an interrupted rotation
     left_over = _left_over(path)
     _check_data_keys(store, old)
     put_key(successor(path, new.id), new)
@@ -184,10 +186,10 @@ def _to_file(store: ChangeableKeys, path: Path, old: StoreKey, new: StoreKey) ->
 
 
 def _left_over(path: Path) -> list[Path]:
-    """Return the files of rotations, and of makers of keys, that were cut. To be swept after the next rotation.
+    """Return the files that interrupted rotations and interrupted makers of a key have left, to be deleted.
 
-    None that is there before a rotation can be in use after it: they are of rotations from the key that it
-    replaces, or from an older one, which are refused then.
+    A file that is there before a rotation is not in use after it: whoever made it replaces the same key or an
+    older one, which the store refuses by then.
     """
     form = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{16})?(\.[0-9a-f]{8}\.tmp)?")
     return [each for each in path.parent.iterdir() if each != path and form.fullmatch(each.name)]

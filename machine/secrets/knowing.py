@@ -1,15 +1,61 @@
-"""What knows the secrets of a run, and of an attempt, in either format."""
+"""The secrets of a run, and of an attempt, in either format behind the same methods."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
 
+from machine.events import FactRecorded
 from machine.secrets.handles.vault import Vault
 from machine.secrets.run_secrets import AttemptSecrets, RunSecrets
+from machine.secrets.stored import Answer
 
-__all__ = ["OfAttempt", "OfRun"]
+__all__ = ["HandleSecrets", "OfAttempt", "OfRun"]
 
-OfRun: TypeAlias = RunSecrets | Vault
-"""What a run knows; `attempt()` gives what a new attempt does."""
+_NONE: Final[Mapping[str, str]] = {}
 
-OfAttempt: TypeAlias = AttemptSecrets | Vault
+
+class HandleSecrets(Vault):
+    """The secrets of a run of format 1, and of each of its attempts; nothing is sealed, so nothing is opened."""
+
+    told: None = None
+    shown: Final = 0
+    stand_ins: Final = _NONE
+
+    @property
+    def run(self) -> HandleSecrets:
+        """These secrets: what an attempt knows, its run does."""
+        return self
+
+    def attempt(self) -> HandleSecrets:
+        """Return these secrets: what a run knows, each of its attempts does."""
+        return self
+
+    @property
+    def reused(self) -> dict[str, str]:
+        """The facts that answered calls where only their secrets told which: none, there are no hashes of these."""
+        return {}
+
+    def stored(self, namespace: str, raw: bytes) -> Any:
+        """Return nothing: clients of recordings of this format took all of a request along to another origin."""
+        del namespace, raw
+        return {}
+
+    def in_key(self, key: str) -> bool:
+        """Return False: a key is looked through with the event that it stands in."""
+        del key
+        return False
+
+    def given(self, fact: FactRecorded, data: bytes) -> Answer:
+        """Return an answer that the handler itself gives, as it is stored."""
+        return Answer(self.response(fact.namespace, None, data, outside=False)[0])
+
+    def opens(self, seal: bytes, fact: FactRecorded) -> None:
+        """Return None: nothing was sealed under these rules."""
+        del seal, fact
+
+
+OfRun: TypeAlias = RunSecrets | HandleSecrets
+"""The secrets of a run; `attempt()` gives those of a new attempt."""
+
+OfAttempt: TypeAlias = AttemptSecrets | HandleSecrets

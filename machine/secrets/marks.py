@@ -13,7 +13,7 @@ MOST_FINDINGS: Final = 1000
 
 
 class TooManyPlacesError(Exception):
-    """A text has so many places to look at that it is sealed whole: under this placeholder, where one is known."""
+    """A text has too many findings and is sealed whole, as `placeholder` unless that is None."""
 
     def __init__(self, placeholder: str | None = None) -> None:
         super().__init__(placeholder)
@@ -45,8 +45,8 @@ class Marked(NamedTuple):
     def with_spans(self, spans: Iterable[Span]) -> Marked:
         """Return this text with further parts replaced.
 
-        Parts that overlap become one, called as the first of them; one that cuts into a placeholder takes in all
-        of it.
+        Parts that overlap become one, under the placeholder of the first; one that overlaps a placeholder includes
+        all of it.
         """
         parts: list[str] = []
         cuts: list[Cut] = []
@@ -80,7 +80,7 @@ class Marked(NamedTuple):
 
 
 def _groups(items: list[Cut | Span]) -> list[list[Cut | Span]]:
-    """Return parts in order, those that overlap together."""
+    """Return parts in order, in groups of those that overlap."""
     groups: list[list[Cut | Span]] = []
     end = 0
     for item in sorted(items, key=lambda item: (item.begin, -item.end)):

@@ -1,7 +1,7 @@
-"""Multipart boundaries that depend on what they separate, in what is sent and in what is stored of it.
+"""Multipart boundaries made of a hash of the parts, in the request that is sent and in what is stored of it.
 
-A library draws a boundary at random, so that the same form is another request every time. It is replaced by a hash
-of the parts; where a part holds a secret, what is stored has the hash of the parts as they are stored.
+HTTP libraries draw a boundary at random, so the same form would be a different request every time. If a part holds
+a secret, the stored boundary is the hash of the stored parts, or it would tell something about the secret.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from machine.secrets.placeholder import MARK, TEXT
 __all__ = ["boundary_of", "settled", "stored_boundary"]
 
 _DRAWN: Final = re.compile(r"""(?i)^multipart/[^;]+;.*?\bboundary=["']?([0-9a-f]{32})(?![\w'()+,./:=?-])""")
-"""A boundary that looks drawn at random, as that of httpx and of most other libraries; or has been replaced."""
+"""A boundary of 32 hex digits: random, as httpx and most other libraries make them, or one that replaced such."""
 
 _SEALED: Final = "0" * 32
-"""The stored boundary of a body that is sealed whole: nothing else is known of it."""
+"""The stored boundary of a body that is sealed whole: there are no stored parts to hash."""
 
 
 def settled(content_type: str, body: bytes) -> tuple[str, bytes]:
-    """Return a content type and its body with a drawn boundary replaced; as they are if none is."""
+    """Return a content type and its body with a random boundary replaced; both unchanged if there is none."""
     drawn = _DRAWN.search(content_type)
     if drawn is None:
         return content_type, body
@@ -32,10 +32,10 @@ def settled(content_type: str, body: bytes) -> tuple[str, bytes]:
 
 
 def stored_boundary(request: Any) -> Any:
-    """Return an `http` request, as it is stored, with a boundary that tells nothing of the secrets in its parts.
+    """Return a stored `http` request whose boundary tells nothing about the secrets in its parts.
 
-    For requests whose secrets have been replaced. One without a placeholder in its body is returned as it is, and
-    so is one whose boundary is not of the form that `settled` gives.
+    The secrets have been replaced already. A request without a placeholder in its body is returned as it is, and so
+    is one whose boundary is not of the form that `settled` makes.
     """
     match request:
         case {"headers": {"content-type": str(given)}, "body": dict(body)} if _DRAWN.search(given):
@@ -54,7 +54,7 @@ def stored_boundary(request: Any) -> Any:
 
 
 def boundary_of(body: bytes, drawn: bytes) -> bytes:
-    """Return a multipart boundary that depends on what it separates and nothing else."""
+    """Return a multipart boundary that depends only on the parts between occurrences of the `drawn` one."""
     parts = body.split(drawn)
     digest = blake3(b"\0".join(parts)).hexdigest(length=16).encode()
     while any(digest in part for part in parts):

@@ -10,6 +10,7 @@ import re
 from typing import Any, Final
 
 __all__ = [
+    "BEGIN",
     "MARK",
     "SOURCE",
     "TEXT",
@@ -26,13 +27,15 @@ __all__ = [
 MARK: Final = "$secret"
 """The only key of a placeholder object, or the first beside `type`."""
 
+BEGIN: Final = "__secret_"
+"""The characters that every placeholder in running text begins with."""
+
 SOURCE: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 # Possessive, and `__` ends it: a text is looked at once, whatever is in it.
 TEXT: Final = re.compile(r"__secret_((?:[A-Za-z0-9]|-[0-9A-F]{2}|_(?!_)){1,384}+)__")
 """Finds placeholders in running text; group 1 is the escaped source."""
 
-_BEGIN: Final = "__secret_"
 _TO_ESCAPE: Final = re.compile(r"[.-]|^_|_$|(?<=_)_|_(?=_)")
 _ESCAPED: Final = re.compile(r"-([0-9A-F]{2})")
 _ESCAPED_KEY: Final = re.compile(r"\$+secret")
@@ -60,7 +63,7 @@ def sources_in(stored: Any) -> list[str]:
     while todo:
         value = todo.pop()
         if isinstance(value, str):
-            if _BEGIN in value:
+            if BEGIN in value:
                 found |= {source: None for text in TEXT.finditer(value) if (source := source_of(text[0]))}
         elif isinstance(value, list):
             todo += reversed(value)

@@ -19,6 +19,7 @@ from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_fro
 from machine.secrets.places import ROOT, Place, said_name
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
+from machine.secrets.secret import SECRET
 from machine.secrets.substitute import keys_in_order
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Known", "Redacted", "redact", "refused", "say", "say_json", "say_text"]
 
-_SECRET: Final = "secret"  # noqa: S105 - the namespace of `io.secret`
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
 
@@ -54,8 +54,8 @@ def redact(
     whole document stands under, where there is one (of `env`, the variable).
     """
     place = ROOT
-    if namespace == _SECRET and not request:
-        under, place = under or _SECRET, Place(name=under or _SECRET, strength=Strength.OWN)
+    if namespace == SECRET and not request:
+        under, place = under or SECRET, Place(name=under or SECRET, strength=Strength.OWN)
     elif under is not None:
         place = Place(name=under, strength=rules.field(under))
     near = known.near(_texts_in(document))

@@ -1,4 +1,4 @@
-"""Refusal of secrets in the input of a run, which is kept for ever."""
+"""Refusal of secrets in the input of a run: the manifest holds it, which is stored as it is."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """The secrets that a run, and each of its attempts, knows in format 2.
 
-Handlers have true values, the store has placeholders. A request is called the same whatever else the run has
-learned: the known values of an attempt are those of its own facts, in the order they were handed to it, and those
-that it has itself put into credential places. True values are sealed beside their fact: whoever has the key of the
-store is given them again, whoever has not is given placeholders.
+Handlers get true values; the store holds placeholders. The digest of a request must not depend on what other
+attempts have learned, since a resumed run may not have made them. So an attempt knows only the secrets of its own
+facts, in the order it received them, and those that it has put into credential places itself. True values are
+sealed beside their fact: a driver with the key of the store gives them to the handler again, one without it gives
+placeholders.
 """
 
 from __future__ import annotations
@@ -24,18 +25,15 @@ from machine.secrets.rules import rules_of
 from machine.secrets.stored import Answer, Asked, said_error
 from machine.secrets.substitute import opened, shown
 
-__all__ = ["SECRET", "AttemptSecrets", "Keys", "RunSecrets", "unopened"]
-
-SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
-"""The namespace of `io.secret`."""
+__all__ = ["AttemptSecrets", "Keys", "RunSecrets", "unopened"]
 
 _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
-"""Namespaces in which nothing secret is said."""
+"""Namespaces whose requests and answers never hold a secret."""
 
 _FORMAT: Final = "2"
 _TENANT: Final = ""
-_MARK: Final = b"$secret"
-_BEGIN: Final = b"__secret_"
+_MARK: Final = placeholder.MARK.encode()
+_BEGIN: Final = placeholder.BEGIN.encode()
 _KEYS: Final = "make it of something else: keys are stored and compared as they are"
 
 
@@ -51,18 +49,18 @@ class Keys(Protocol):
 
 
 class Seals(Protocol):
-    """Where the seals of a run's facts are: its log."""
+    """The seals of a run's facts, by the keys of the facts: a log has them."""
 
     def seal(self, key: str) -> bytes | None:
-        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        """Return the seal of a fact, None when it has none; empty bytes when its artifact is missing."""
         ...
 
 
 class RunSecrets:
     """The secrets of one run. Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
 
-    `live` is false for what writes nothing; `refuses` says there whether a secret in the context is refused: a
-    replay asks its recording. `opened` counts the facts whose true values were opened, `shown` the others.
+    `live` is false when nothing is written, as in a replay, where `refuses` says whether the recording has a
+    refusal of this code. `opened` counts the facts that gave true values, `shown` those that gave placeholders.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class RunSecrets:
 
     @property
     def told(self) -> str | None:
-        """Say whether true values were opened so far, None where none were asked for."""
+        """One word for whether true values were opened so far; None when no fact had any."""
         if self.shown:
             return "some_opened" if self.opened else "placeholders"
         return "opened" if self.opened else None
@@ -96,7 +94,7 @@ class RunSecrets:
         return AttemptSecrets(self)
 
     def learn(self, source: str, value: str, *, sure: bool) -> None:
-        """Look for a value in what is stored from now on; a `sure` one is refused in requests of other states."""
+        """Replace a value in what is stored from now on; requests of other states may not hold a `sure` one."""
         self.known.learn(source, value, sure=sure)
         if sure:
             self.sure.learn(source, value, sure=True)
@@ -111,7 +109,7 @@ class RunSecrets:
         if data_key is None:
             return None
         try:
-            return dict(canonical.decode(sealing.open_seal(data_key, seal, _place(fact))))
+            return dict(canonical.decode(sealing.open_seal(data_key, seal, _place(fact, _payload_id(fact)))))
         except SealError:
             return None
 
@@ -123,12 +121,12 @@ class RunSecrets:
         return sealed is not None
 
     def text(self, text: str) -> str:
-        """Return a text that nobody reads back without the secrets in it."""
+        """Return a text without secrets; no code reads it back, as none reads errors or traces."""
         return say_text(self.rules, self.known, text)
 
 
 def unopened(fact: FactRecorded) -> IoOther:
-    """Return the error of a live handler that is to be given a fact which cannot be opened."""
+    """Return the error that a live handler gets for a fact whose true values cannot be opened."""
     return IoOther(
         f"the answer of {fact.namespace} held a secret that cannot be opened any more",
         code=Code.SECRET_UNAVAILABLE,
@@ -145,30 +143,39 @@ def _not_read() -> IoOther:
     )
 
 
-def _place(fact: FactRecorded) -> tuple[str, ...]:
-    payload_id = fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
+def _variable(namespace: str, request: Any) -> str | None:
+    """Return the name of the environment variable that was asked for, None in any other call."""
+    name = request.get("name") if namespace == "env" and isinstance(request, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _payload_id(fact: FactRecorded) -> str:
+    return fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
+
+
+def _place(fact: FactRecorded, payload_id: str) -> tuple[str, ...]:
+    """Return what a seal is bound to, so that it opens beside its own fact only; forks carry facts over."""
     return _FORMAT, _TENANT, fact.namespace, fact.request_digest, payload_id
 
 
 class AttemptSecrets:
-    """The secrets of one attempt; those that the run learned elsewhere are looked for in what nobody reads back."""
+    """The secrets of one attempt. In texts that no code reads back, those of the whole run are replaced too."""
 
     def __init__(self, run: RunSecrets) -> None:
         self.run = run
         self._known = Known()
         self._at_hand: dict[str, Mapping[str, Any]] = {}
         self._stand_ins: dict[str, str] = {}
-        self._macs: dict[tuple[str, str], dict[str, int]] = {}
         self.reused: dict[str, str] = {}
         """The facts that answered calls, by the calls' keys, where only their secrets told which."""
 
     # -- what is asked -----------------------------------------------------------------------------------
 
     def asked(self, namespace: str, raw: bytes) -> Asked:
-        """Return a request as it is stored, given the canonical bytes that the handler asks for.
+        """Return a request as it is stored, given its canonical bytes as the handler made it.
 
-        One that may not be sent says so: with `secret_unavailable` where it has a placeholder in it, and with
-        `secret_not_read` where it holds a secret of another state's, which is replaced in it.
+        `refusal` is set on one that may not be sent: `secret_unavailable` when it holds a placeholder, and
+        `secret_not_read` when it holds a secret that only another state has read; that secret is replaced too.
         """
         run = self.run
         if namespace in _BLIND or not (self._may_hold(raw, self._known) or run.sure.may_be_in(raw)):
@@ -190,7 +197,7 @@ class AttemptSecrets:
         return Asked(data, mac, refusal)
 
     def _may_hold(self, raw: bytes, known: Known) -> bool:
-        """Say whether canonical bytes may hold anything that is stored otherwise."""
+        """Say whether anything in canonical bytes may have to be stored differently."""
         return self.run.rules.may_hold(raw) or _MARK in raw or _BEGIN in raw or known.may_be_in(raw)
 
     def stored(self, namespace: str, raw: bytes) -> Any:
@@ -215,30 +222,18 @@ class AttemptSecrets:
                 )
         return None
 
-    # -- which earlier answers are meant -----------------------------------------------------------------
-
-    def occurrence(self, namespace: str, digest: str, mac: str) -> tuple[int, bool]:
-        """Count the requests of a digest that were sent alike, the first is 0; say whether others were sent too."""
-        alike = self._macs.setdefault((namespace, digest), {})
-        others = bool(alike.keys() - {mac})
-        alike[mac] = alike.get(mac, -1) + 1
-        return alike[mac], others
-
-    def sent_so_far(self, namespace: str, digest: str, mac: str) -> int:
-        """Return how many requests that were sent alike came before the last one."""
-        return self._macs.get((namespace, digest), {}).get(mac, 0)
-
     # -- what is answered --------------------------------------------------------------------------------
 
     def answer(self, fact: FactRecorded, request: Any, response: Any, *, sure: str | None = None) -> Answer:
-        """Return an answer as it is stored. `fact` is what will be recorded but for the outcome.
+        """Return an answer as it is stored; `fact` is the one it will be recorded as, without its outcome.
 
-        Raises `IoOther` (`secret_stand_in`) when a stand-in is the true value, and `SecretKeyError`.
+        `sure` is the name that `io.secret` read it under. Raises `IoOther` (`secret_stand_in`) when a
+        stand-in is the true value, and `SecretKeyError`.
         """
         run = self.run
         raw = canonical.encode(response)
-        variable = fact.namespace == "env" and isinstance(request, dict)
-        loud = sure is not None or variable or run.stand_ins
+        variable = _variable(fact.namespace, request)
+        loud = sure is not None or variable is not None or run.stand_ins
         if fact.namespace in _BLIND or not (loud or self._may_hold(raw, run.known)):
             return Answer(raw)
         document, stood_in = stand_ins.put_in(run.stand_ins, canonical.decode(raw), name=sure)
@@ -256,21 +251,21 @@ class AttemptSecrets:
         chunks = None
         if sure is not None and not stood_in:
             value = document["value"]
-            stored: Any = {"value": {"$secret": sure}}
+            stored: Any = {"value": placeholder.object_of(sure)}
             edits: list[Any] = [[2, {"value": value}]]
             learned = [[sure, value, True]]
         else:
             names = AnswerNames(fact)
-            subject = {request["name"]: document["value"]} if variable and "value" in document else document
-            found = redact(run.rules, run.known, fact.namespace, subject, request=False, name=names)
-            stored = {"value": found.document[request["name"]]} if subject is not document else found.document
-            edits, learned = list(found.edits), [list(item) for item in found.learned]
+            found = redact(
+                run.rules, run.known, fact.namespace, document, request=False, name=names, under=variable
+            )
+            stored, edits, learned = found.document, found.edits, [list(item) for item in found.learned]
             pieces = stored_pieces(document, stored, edits) if edits and fact.namespace == "http" else None
             if pieces is not None:
                 stored, chunks = {**stored, "chunks": pieces}, document["chunks"]
         data = canonical.encode(stored)
         named = {source for source, _, _ in learned}
-        for source in placeholder.sources_in(stored):  # so that who opens this knows what stands for what
+        for source in placeholder.sources_in(stored):  # a resumed run learns them when it opens this seal
             if source not in named:
                 learned += [[source, value, is_sure] for value, is_sure in run.known.values_of(source)]
         for source, value, is_sure in learned:
@@ -287,18 +282,20 @@ class AttemptSecrets:
             return Answer(data)
         data_key = run.key(create=True)
         assert data_key is not None
-        place = (_FORMAT, _TENANT, fact.namespace, fact.request_digest, canonical.artifact_id(data))
-        seal = sealing.seal(data_key, canonical.encode(sealed), place)
+        seal = sealing.seal(data_key, canonical.encode(sealed), _place(fact, canonical.artifact_id(data)))
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
 
-    def value(self, fact: FactRecorded, data: bytes, log: Seals) -> Any:
-        """Return what a fact's payload `data` is to the handler: with true values, or placeholders in their place.
+    def given(self, fact: FactRecorded, data: bytes) -> Answer:
+        """Return an answer that the handler itself gives, as it is stored: like one that comes from outside."""
+        return self.answer(fact, None, canonical.decode(data))
 
-        Raises `IoOther` (`secret_unavailable`) live when the true values cannot be opened, and `SecretNeeded` in a
-        replay for a value that no placeholder can stand for.
+    def value(self, fact: FactRecorded, data: bytes, log: Seals) -> Any:
+        """Return the payload of a fact as the handler gets it: with true values, in a replay maybe placeholders.
+
+        Raises `IoOther` (`secret_unavailable`) in a live run when the true values cannot be opened, and
+        `SecretNeeded` in a replay for a number, since a placeholder is text.
         """
-        payload_id = fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
-        stored = canonical.decode_stored(payload_id, data)
+        stored = canonical.decode_stored(_payload_id(fact), data)
         sealed = self._at_hand.get(fact.key)
         if sealed is None:
             seal = log.seal(fact.key)
@@ -331,7 +328,7 @@ class AttemptSecrets:
     # -- what a handler says -----------------------------------------------------------------------------
 
     def said(self, value: Any) -> Any:
-        """Return a JSON value that a handler says (a domain event's payload) without secrets in it."""
+        """Return the payload of a domain event without the secrets in it."""
         return say(self.run.rules, self.run.known, say(self.run.rules, self._known, value))
 
     def text(self, text: str) -> str:

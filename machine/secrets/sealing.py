@@ -1,7 +1,7 @@
-"""Secret values as ciphertext: sealed under the data key of their run, which the key of the store wraps.
+"""Encryption of secret values: sealed under the data key of their run, which the key of the store wraps.
 
-Everything is AES-256-GCM of `cryptography`, which is loaded when the first value is sealed or opened. Bytes that
-do not open are a `SealError`, and never damage: who has no key cannot know what they held.
+The cipher is AES-256-GCM of `cryptography`, which is imported when the first value is sealed or opened. Bytes that
+cannot be decrypted raise `SealError`, never `Corruption`: a wrong key cannot be told from damage.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 KEY_BYTES: Final = 32
-"""How long each key is."""
+"""Length of each key."""
 
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
@@ -39,7 +39,7 @@ _WRAPPED_BYTES: Final = 1 + _ID_BYTES + _NONCE_BYTES + KEY_BYTES + _TAG_BYTES
 _MAC_BYTES: Final = 16
 
 _WRAPPING: Final = b"machine: a wrapped data key"
-# each use of a key has a key of its own, so that none says anything of another
+# each use of a key has a key derived for it, so that no output of one use tells anything about another
 _STORE_KEY_ID: Final = "machine 2026 secrets: id of a store's key"
 _DATA_KEY_ID: Final = "machine 2026 secrets: id of a data key"
 _SEALING: Final = "machine 2026 secrets: key that seals"
@@ -54,7 +54,7 @@ class StoreKey:
 
     @property
     def id(self) -> str:
-        """The 16 hex digits that the store notes of it."""
+        """The 16 hex digits by which the store knows the key it was used with."""
         return _derived(_STORE_KEY_ID, self.key)[:8].hex()
 
 
@@ -66,30 +66,30 @@ class DataKey:
 
     @property
     def id(self) -> str:
-        """The 8 hex digits that tell it from others."""
+        """The 8 hex digits that identify this key."""
         return _derived(_DATA_KEY_ID, self.key)[:_ID_BYTES].hex()
 
 
 def new_data_key() -> DataKey:
-    """Return a data key that nobody has had before."""
+    """Return a new random data key."""
     return DataKey(secrets.token_bytes(KEY_BYTES))
 
 
 def wrap(store_key: StoreKey, data_key: DataKey) -> bytes:
-    """Return a data key as a store keeps it: its id in clear, and the key under the store's."""
+    """Return a data key as a store holds it: its id in clear, then the key encrypted with the store's key."""
     head = _VERSION + bytes.fromhex(data_key.id)
     return head + _encrypt(store_key.key, data_key.key, _WRAPPING + head)
 
 
 def data_key_id(wrapped: bytes) -> str:
-    """Return the id of a wrapped data key, for which no key is needed. Raises `SealError` when it is none."""
+    """Return the id of a wrapped data key, without unwrapping it. Raises `SealError` for other bytes."""
     if len(wrapped) != _WRAPPED_BYTES or wrapped[:1] != _VERSION:
         _refuse("it is no wrapped data key of this version")
     return wrapped[1 : 1 + _ID_BYTES].hex()
 
 
 def unwrap(store_key: StoreKey, wrapped: bytes) -> DataKey:
-    """Return the data key that was wrapped. Raises `SealError` when it does not open."""
+    """Return the data key that was wrapped. Raises `SealError` when it cannot be decrypted."""
     known = data_key_id(wrapped)
     head, sealed = wrapped[: 1 + _ID_BYTES], wrapped[1 + _ID_BYTES :]
     data_key = DataKey(_decrypt(store_key.key, sealed, _WRAPPING + head))
@@ -99,14 +99,14 @@ def unwrap(store_key: StoreKey, wrapped: bytes) -> DataKey:
 
 
 def seal(data_key: DataKey, plain: bytes, place: tuple[str, ...]) -> bytes:
-    """Return bytes as ciphertext that opens with this data key, for this place, and nowhere else."""
+    """Return bytes as ciphertext that opens only with this data key and for the same `place`."""
     return _VERSION + _encrypt(_derived(_SEALING, data_key.key), plain, _bound_to(place))
 
 
 def open_seal(data_key: DataKey, sealed: bytes, place: tuple[str, ...]) -> bytes:
     """Return the bytes that were sealed for a place.
 
-    Raises `SealError` when they do not open: changed, cut, sealed with another data key or for another place.
+    Raises `SealError` for bytes that were changed, cut, or sealed with another data key or for another place.
     """
     if sealed[:1] != _VERSION:
         _refuse("it is no sealed value of this version")
@@ -114,7 +114,7 @@ def open_seal(data_key: DataKey, sealed: bytes, place: tuple[str, ...]) -> bytes
 
 
 def mac(data_key: DataKey, data: bytes) -> str:
-    """Return a code of bytes that only who has the data key can make or compare: 32 hex digits."""
+    """Return a keyed hash of bytes, 32 hex digits: nobody can guess the bytes from it without the data key."""
     return blake3(data, key=_derived(_REQUESTS, data_key.key)).hexdigest(_MAC_BYTES)
 
 
@@ -147,7 +147,7 @@ def _decrypt(key: bytes, sealed: bytes, bound_to: bytes) -> bytes:
 
 
 def _refuse(why: str) -> NoReturn:
-    # `from None`: what stands behind says nothing more, and the sentence is the same for every cause
+    # `from None`: the exception of the library adds nothing
     raise SealError(
         f"a sealed secret does not open: {why}",
         hint="the value is lost to who has no other copy of it; the rest of the run can be read",

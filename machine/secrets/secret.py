@@ -1,8 +1,13 @@
-"""The value that `io.secret` returns."""
+"""The value that `io.secret` returns, and the namespace of its calls."""
 
 from __future__ import annotations
 
-__all__ = ["Secret"]
+from typing import Final
+
+__all__ = ["SECRET", "Secret"]
+
+SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
+"""The namespace of `io.secret`."""
 
 
 class Secret(str):

@@ -1,7 +1,8 @@
-"""The key of a store's secrets, kept outside the store: where it is, and who made it.
+"""The key of a store's secrets, kept outside the store: finding it, making it, and opening data keys with it.
 
-It is the environment variable `MACHINE_SECRET_KEY`, else the file `<store>.key` beside the store, which the first
-run that seals a secret makes. A store notes the id of its key, so that another is told from damage.
+It is the value of the environment variable `MACHINE_SECRET_KEY`, or else is in the file `<store>.key` beside the
+store, which the first run that seals a secret makes. A store notes the id of its key, to tell a wrong key from
+damage.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 KEY_VARIABLE: Final = "MACHINE_SECRET_KEY"
-"""The environment variable that holds the key of every store of a process. Empty is as good as not set."""
+"""The environment variable with the key for all stores of a process; an empty one counts as not set."""
 
 _FORMS: Final = "64 hex digits, or 32 bytes in base64"
 _MOST_BYTES: Final = 4096
@@ -45,7 +46,7 @@ _EXPOSED: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class KeyStore(Protocol):
-    """What of a store is needed here (`machine.stores.Store` is one)."""
+    """The part of a store that is used here; `machine.stores.Store` has it."""
 
     url: str
     secret_key_file: Path | None
@@ -70,8 +71,8 @@ class KeyStore(Protocol):
 class StoreKeys:
     """The data keys of a store's runs, as far as this process can open them.
 
-    Each is opened once. `problem` says why the last one that was asked for could not be opened; it is None when it
-    was, and when there was none. Nothing is read or made before the first is asked for.
+    Each is opened once, and nothing is read or made before the first is asked for. `problem` is the error of the
+    last request that could not open a key; it is None after one that could, and when the run has no key.
     """
 
     def __init__(self, store: KeyStore) -> None:
@@ -82,8 +83,8 @@ class StoreKeys:
     def data_key(self, run_id: str, *, create: bool = False) -> DataKey | None:
         """Return a run's data key; None when it has none, or when it cannot be opened (`problem` says why).
 
-        With `create`, one is made where there is none, and the store's key with the first. Raises `SecretKeyError`
-        then, where without it there would be a `problem`.
+        With `create`, a missing data key is made, and the store's key too if that is missing; what would be a
+        `problem` is raised then as `SecretKeyError`.
         """
         self.problem = None
         if known := self._opened.get(run_id):
@@ -103,17 +104,17 @@ class StoreKeys:
         return found
 
     def check(self) -> None:
-        """Raise `SecretKeyError` when the key that the store was used with is not here, or what is here is none."""
+        """Raise `SecretKeyError` when the key of the store is missing, is another one, or is no key."""
         if os.environ.get(KEY_VARIABLE) or self._store.secret_key_id() is not None:
             store_key_of(self._store)
 
     def adopt(self, run_id: str, data_key: DataKey) -> None:
-        """Give a run that has none a data key, under the key of this store. Raises `SecretKeyError`."""
+        """Give a run that has none this data key, wrapped by the key of this store. Raises `SecretKeyError`."""
         key = store_key_of(self._store, create=True)
         self._store.add_data_key(run_id, key.id, wrap(key, data_key))
 
     def share(self, run_id: str, fork_id: str) -> None:
-        """Give a fork the data key of the run that its past is of. No key is needed for it."""
+        """Give a fork the data key of the run it was made from, still wrapped: the store's key is not needed."""
         while wrapped := self._store.data_key(run_id):
             key_id = self._store.secret_key_id()
             if key_id is None or self._store.data_key(run_id) != wrapped:
@@ -141,7 +142,7 @@ class StoreKeys:
 
 
 def changed_data_key(url: str, run_id: str, lets: str) -> SecretKeyError:
-    """Return the error of a data key that the key of its store does not open; to forget it `lets` something be."""
+    """Return the error of a damaged data key; `lets` ends its hint: what goes on once the key is forgotten."""
     return SecretKeyError(
         f"the data key of run {run_id} does not open with the key of {url}: it was changed",
         code=Code.SECRET_KEY_WRONG,
@@ -200,7 +201,7 @@ def _key_noted(url: str, path: Path, noted: str | None, *, create: bool) -> Stor
 
 
 def _key_beside(path: Path, noted: str | None) -> StoreKey | None:
-    """Return the key in the key file, or in the one that a rotation which was cut did not move there."""
+    """Return the key in the key file, or in the new file of a rotation that was interrupted before it moved it."""
     if noted is not None and _IS_ID.fullmatch(noted):
         moved_soon = key_in(successor(path, noted))
         if moved_soon is not None and moved_soon.id == noted:
@@ -209,14 +210,14 @@ def _key_beside(path: Path, noted: str | None) -> StoreKey | None:
 
 
 def successor(path: Path, key_id: str) -> Path:
-    """Return where a rotation keeps the new key until every data key is under it."""
+    """Return the path at which a rotation keeps the new key until it wraps every data key."""
     return path.with_name(f"{path.name}.{key_id}")
 
 
 def key_in(path: Path) -> StoreKey | None:
     """Return the key in a file, None where there is no file. Raises `SecretKeyError`."""
     try:
-        # without O_NONBLOCK a pipe in its place would be waited for
+        # without O_NONBLOCK, opening a pipe here would wait for a writer
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -244,7 +245,7 @@ def key_in(path: Path) -> StoreKey | None:
 
 
 def key_given(path: str) -> StoreKey:
-    """Return the key in a file that a person named. Raises `SecretKeyError`, and `UsageError` for no file."""
+    """Return the key in a file that the user named. Raises `SecretKeyError`, and `UsageError` for no file."""
     found = key_in(Path(path))
     if found is None:
         raise UsageError(
@@ -255,7 +256,7 @@ def key_given(path: str) -> StoreKey:
 
 
 def key_of(text: str, where: str) -> StoreKey:
-    """Return the key that a text spells. Raises `SecretKeyError`, which names `where` and not the text."""
+    """Return the key that a text encodes. Raises `SecretKeyError`, which names `where` and never the text."""
     text = text.strip()
     try:
         if len(text) == 2 * KEY_BYTES and set(text) <= set(string.hexdigits):
@@ -285,9 +286,9 @@ def _made_key(path: Path) -> StoreKey | None:
 
 
 def put_key(path: Path, key: StoreKey) -> None:
-    """Write a key file for the owner's eyes alone, whole or not at all; one that is there stays.
+    """Write a key file that only its owner can read, atomically; an existing one stays.
 
-    It is on the disk on return, before anything is under the key.
+    It is durable on return: nothing may be encrypted with a key that a power cut could take back.
     """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -297,7 +298,7 @@ def put_key(path: Path, key: StoreKey) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-        # a link is there with all its bytes at once, and never takes the place of another; no draft: it was swept
+        # a link appears with all its bytes and never replaces a file; the draft is missing if a rotation deleted it
         with contextlib.suppress(FileExistsError, FileNotFoundError):
             path.hardlink_to(draft)
     finally:

@@ -1,4 +1,4 @@
-"""Requests, answers and errors as they are stored."""
+"""Requests, answers and errors as they are stored: without their secrets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Answer", "Asked", "said_error"]
 
 @attrs.frozen
 class Asked:
-    """A request as it is stored, and the keyed hash of it as it is sent, where it holds a secret.
+    """A request as it is stored; `mac` is a keyed hash of it as it is sent, if it holds a secret.
 
-    `refusal` is the error of one that may not be sent.
+    `refusal` is the error of a request that may not be sent.
     """
 
     data: bytes
@@ -26,9 +26,9 @@ class Asked:
 
 @attrs.frozen
 class Answer:
-    """An answer as it is stored: canonical bytes, what its event's info says of it, and the artifact of its seal.
+    """An answer as it is stored: canonical bytes, additions to the `info` of its event, and the sealed true values.
 
-    `gone` says that it held a secret which only this process knows now.
+    `gone` (format 1) means that it held a secret which is stored nowhere: only this process knows it.
     """
 
     data: bytes
@@ -38,7 +38,7 @@ class Answer:
 
 
 def said_error(info: ErrorInfo, text: Callable[[str], str], said: Callable[[Any], Any]) -> ErrorInfo:
-    """Return an error without secrets in it, as `text` and `said` take them out of a text and a JSON value."""
+    """Return an error without secrets; `text` removes them from a text, `said` from a JSON value."""
     message = text(info.message)
     details = None if info.details is None else said(dict(info.details))
     if message == info.message and details == info.details:

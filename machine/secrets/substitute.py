@@ -1,4 +1,4 @@
-"""Putting true values back into what is stored, and showing what is stored to whoever has no key."""
+"""Substitution in stored documents: true values for placeholders, or without the key, text for them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from machine.secrets.placeholder import MARK, key_unescaped, text_of, typed_sour
 __all__ = ["SecretNeeded", "keys_in_order", "opened", "shown"]
 
 _NO_TEXT: Final = b"\xff"
-"""What no text in UTF-8 has."""
+"""A byte that never occurs in UTF-8, so that bytes with it stay bytes."""
 
 
 class SecretNeeded(Exception):  # noqa: N818 - no failure of its own: the engine makes a divergence of it
-    """A value that is no text cannot be shown without the key; `source` names its secret."""
+    """A secret number cannot be replaced by text; `source` names the secret whose key is needed."""
 
     def __init__(self, source: str) -> None:
         super().__init__(f"the value of {source} is needed")
@@ -32,8 +32,8 @@ def keys_in_order(members: Mapping[str, Any]) -> list[str]:
 def opened(stored: Any, edits: Sequence[Any]) -> Any:
     """Return the true document: what `redact` was given. Nothing is changed in place.
 
-    Each edit is a node, counted in a walk of the stored document in canonical order in which every key and every
-    value counts one, and what to put there: a value, or texts for parts of the text.
+    An edit is a pair: the number of a node, and what to put there, which is a value or texts for parts of the text.
+    Nodes are numbered in a preorder walk of the stored document in canonical order; each key and each value counts.
     """
     by_node = dict(edits)
 
@@ -47,9 +47,9 @@ def opened(stored: Any, edits: Sequence[Any]) -> Any:
 
 
 def shown(stored: Any) -> Any:
-    """Return the document as a handler without the key gets it: placeholders are text.
+    """Return a stored document as a handler gets it without the key: each placeholder is text.
 
-    Bytes that are no text stay bytes that are no text. Raises `SecretNeeded` where a value is neither.
+    Sealed bytes are shown as bytes that are not UTF-8. Raises `SecretNeeded` for a sealed number.
     """
 
     def leaf(_: int, value: Any, step: Any = None) -> Any:

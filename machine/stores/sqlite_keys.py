@@ -1,7 +1,7 @@
 """The keys in a store file: the random bytes of the store, and the wrapped data key of each run.
 
-A key that was used must not be taken back by a power cut, whatever the store risks otherwise; one that was
-deleted or replaced must not be left behind in a free page or in the write-ahead log.
+A key that was used must survive a power cut, even where the store accepts that its last events may not. A key that
+was deleted or replaced must not remain in a free page or in the write-ahead log.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class SqliteKeys:
 
     @contextmanager
     def _wiping(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection within a transaction, and leave nothing of what it deletes in the log of writes.
+        """Give the connection within a transaction, and empty the write-ahead log after it.
 
-        The pages themselves are overwritten, since every connection asks for `secure_delete`.
+        Deleted rows are overwritten in the file itself, since every connection sets `secure_delete`.
         """
         with self._session.writing("full") as conn:
             yield conn

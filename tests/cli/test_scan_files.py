@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from machine.engine import scan_file
-from machine.engine.scan import leaks_in_file, scan_bytes
+from machine.engine.scan import leaks_in_file
 from machine.engine.scan_file import OVERLAP, WHOLE, WINDOW
 
 AWS = b"AKIAIOSFODNN7EXAMPLE"
@@ -45,7 +45,7 @@ class Endless(io.RawIOBase):
 
 
 def found_in(data):
-    return [(leak.offset, leak.rule, leak.length) for leak in scan_bytes(data)]
+    return [(leak.offset, leak.rule, leak.length) for leak in leaks_in_file(io.BytesIO(data))]
 
 
 @pytest.mark.parametrize("around", [0, 1, 5, 19, 20, 21, 40])
@@ -143,7 +143,7 @@ def test_the_work_grows_with_the_size(unit, monkeypatch):
     sizes = []
     for size in (1 << 14, 1 << 18):
         looked.clear()
-        scan_bytes(unit * (size // len(unit)))
+        list(leaks_in_file(io.BytesIO(unit * (size // len(unit)))))
         sizes.append(sum(looked))
     assert sizes[1] <= 20 * sizes[0] + (1 << 14)
     assert sizes[1] <= 3 * (1 << 18)

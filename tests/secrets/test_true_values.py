@@ -15,6 +15,7 @@ from machine.io.base_transport import BaseTransport
 from machine.replay.bundle import export_run, import_bundle
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
+from tests.secrets.engine_world import stored, told_alike
 
 KEY = "k-4f9a8e7d6c5b4a39"
 SIGNING = "wJalrXUtnFEMIK7MDENGbPxRfiCYinvented"
@@ -454,3 +455,19 @@ def test_a_stream_comes_in_as_many_pieces_without_the_key(monkeypatch, cut):
     assert b"tok-5f1d7c0b9e" not in b"".join(seen[2])
     if not 28 < cut < 46:  # where a piece has nothing left but what is behind the placeholder
         assert len(seen[2]) == 3
+
+
+def test_a_variable_whose_name_is_a_secret_is_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("TENANT", "TENANT_9F8E7D6C5B4A")
+    monkeypatch.setenv("TENANT_9F8E7D6C5B4A", "blue")
+    plan = Plan("tenants")
+
+    @plan.state("a.read", side_effects="read_only_io")
+    async def read(ctx, io, rec):
+        ctx["color"] = await io.env(await io.secret("TENANT"))
+
+    store = open_store("memory://")
+    result = run(plan, store=store)
+    assert dict(result.context) == {"color": "blue"}
+    assert b"9F8E7D6C5B4A" not in stored(store, result.run_id)
+    told_alike(result.run_id, plan, store, tmp_path)
