@@ -15,6 +15,8 @@ from machine.cli.session import Flag, Injected, Session, names_bundle
 from machine.config import UndeclaredIo
 from machine.errors import BundleError, UsageError
 from machine.replay.compare import Verdict
+from machine.secrets.store_key import open_keys
+from machine.stores.base import Store
 
 __all__ = ["compare", "replay", "verify"]
 
@@ -103,11 +105,22 @@ def replay(
             result = looking.replayed(
                 session, store, run_id, loaded.plan, reporter=reporter, undeclared_io=undeclared_io
             )
+        unopened = _unopened(store, run_id) if result.secrets == "placeholders" else ""
     if session.as_json:
         session.json({**result.to_json(), "undeclared_io": reporter.undeclared_json()})
     else:
         _tell_replay(session, result)
+        if unopened:
+            session.note("note", f"its secrets were not opened: {unopened}")
     return looking.exit_for(result)
+
+
+def _unopened(store: Store, run_id: str) -> str:
+    """Return why the secrets of a run were not opened."""
+    keys = open_keys(store)
+    if keys.data_key(run_id) is None and (problem := keys.problem):
+        return "; ".join(filter(None, (problem.message, problem.hint)))
+    return "their key is not here: it was deleted, or the run came in a bundle without them"
 
 
 def _tell_replay(session: Session, result: machine.ReplayResult) -> None:

@@ -141,8 +141,8 @@ class _Run:
     def _found(self, artifact_id: str, kind: str, data: bytes) -> list[Found]:
         if kind == ArtifactKind.MANIFEST:
             data = _without_policy(data)
-        elif kind == ArtifactKind.PROVENANCE:  # whose code has hashes in the places of texts
-            data = canonical.encode({**canonical.decode(data), "source": {}})
+        elif kind == ArtifactKind.PROVENANCE:  # which has hashes of code under the names of states
+            data = canonical.encode({**canonical.decode(data), "code": {}, "source": {}})
         if kind in _OWN_KINDS:
             return found(self.own_rules, data)
         is_request = kind == ArtifactKind.FACT_REQUEST

@@ -36,8 +36,9 @@ _NEXT: Final[Mapping[Cause, str]] = {
     Cause.STATE_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
     Cause.UPSTREAM_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
     Cause.PLAN_CHANGED: "`machine compare` says what its states do now; record a new run if the change is meant",
-    Cause.SECRETS_NOT_OPENED: "replay it in the store where it was recorded, with its key; in a golden, give the "
-    "secret a stand-in (docs/secrets.md)",
+    Cause.SECRETS_NOT_OPENED: "replay it in the store where it was recorded, with its key (`machine export "
+    "--with-secrets` and `machine import` take the secrets elsewhere); in a golden, give the secret a stand-in "
+    "(docs/secrets.md)",
     Cause.NOTHING_CHANGED: "take time, randomness and environment from io; sort what has no order",
     Cause.OUTSIDE_CHANGED: "record a new run if that is how the outside is now",
     Cause.STATES_RACED: "keep it in the context, or let one follow the other with after=[...]",

@@ -74,8 +74,9 @@ _COMPUTED: Final = (
     "placeholder where the secret was"
 )
 _REMEDIES: Final = (
-    'if it is no secret, allow it: SecretPolicy(allow=["NAME"]); else give the handler an invented value of the '
-    'same form, live and in every replay: SecretPolicy(stand_ins={"NAME": "..."}); docs/secrets.md says more'
+    'if it is no secret, allow it: SecretPolicy(allow=["NAME"]), with "jwt" besides for a JSON web token; else '
+    "give the handler an invented value of the same form, live and in every replay: "
+    'SecretPolicy(stand_ins={"NAME": "..."}); docs/secrets.md says more'
 )
 
 
@@ -302,7 +303,7 @@ async def _without_the_key(run_id: str, wanted: Wanted, store: Store) -> Unlike 
         return None
     title = "the run that was just recorded replays only with its secrets, so nothing was written"
     plain = attrs.evolve(divergence, cause_text="")
-    lines = [line for line in render.lines(plain) if not line.startswith("  next   ")]
+    lines = [line for mark, line in render.marked(plain) if mark is not render.Mark.NEXT]
     return Unlike(
         Ending.FAILED,
         title,

@@ -198,6 +198,18 @@ def test_the_work_grows_with_the_run(monkeypatch):
     assert counts[1] <= 10 * counts[0]
 
 
+def test_the_hashes_of_code_are_no_secrets_whatever_a_state_is_called():
+    plan = Plan("named")
+    for name in ("auth.key", "rotate.api_key", "check.password", "load.credentials"):
+
+        @plan.state(name, side_effects="pure")
+        def nothing(ctx, io, rec):
+            pass
+
+    with open_store("memory://") as store:
+        assert scan(run(plan, store=store).run_id, store=store) == []
+
+
 # ---- the command
 
 

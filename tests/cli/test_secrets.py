@@ -243,6 +243,23 @@ def key_file(name, text):
     return name
 
 
+def test_a_replay_says_why_it_did_not_open_the_secrets(machine, reads):
+    replayed = ("replay", reads, "--target", "reads.py")
+    assert machine(*replayed).err == ""
+    KEY.chmod(0o644)
+    assert "its mode is 0644; run `chmod 600" in machine(*replayed).err
+    KEY.chmod(0o600)
+    KEY.rename("kept")
+    said = machine(*replayed)
+    assert said.code == 0
+    assert said.err.startswith("note: its secrets were not opened: the store ")
+    assert "there is no key; put the key file back" in said.err
+    machine("secrets", "forget", reads, "--yes")
+    said = machine(*replayed)
+    assert "their key is not here: it was deleted" in said.err
+    assert machine(*replayed, "--json").err == ""
+
+
 def test_secrets_go_from_store_to_store_with_a_passphrase(machine, reads, word):
     said = machine("export", reads, "--with-secrets", "-o", "a.run")
     assert said.code == 0

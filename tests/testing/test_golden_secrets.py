@@ -42,6 +42,12 @@ def test_what_computes_from_a_secret_is_told_so_when_it_is_recorded(suite):
     recorded = suite.runpytest_subprocess("-p", "no:cacheprovider", "--golden=record-missing")
     recorded.assert_outcomes(passed=2, failed=1)
     recorded.stdout.fnmatch_lines(["*replays only with its secrets, so nothing was written*", "*stand_ins*"])
+    said = recorded.stdout.str()
+    assert said.count("  next   ") == 1
+    assert "replay it in the store" not in said
+    assert "give the secret a stand-in" not in " ".join(
+        said.split()
+    )  # what follows the line that was replaced
     goldens = sorted(path.name for path in suite.path.rglob("*.run"))
     assert goldens == ["test_passes.run", "test_stands_in.run"]
     kept = b"".join(path.read_bytes() for path in suite.path.rglob("*.run"))
