@@ -50,6 +50,7 @@ def started(*argv, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["async def", "def"])
 @pytest.mark.parametrize(
     ("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str

@@ -149,6 +149,7 @@ def test_a_run_that_is_taken_meanwhile_is_told_and_skipped(machine, left, monkey
     assert (found[free]["verdict"], said.code) == ("completed", 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_kills_its_process_stops_no_other_and_ends_at_its_limit(machine, left, write):
     write("deadly.py", DEADLY)
     subprocess.run([sys.executable, "-m", "machine", "run", "deadly.py"], check=False, timeout=60)
@@ -210,6 +211,7 @@ def test_who_resolves_an_effect_hears_that_a_lease_is_waited_out(machine, cut, f
     assert ("cannot be seen from here" in said.err, "waiting 1.1" in said.err) == (not flags, not flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("send", "signum", "code"),
     [(os.killpg, signal.SIGINT, 130), (os.kill, signal.SIGINT, 130), (os.kill, signal.SIGTERM, 143)],

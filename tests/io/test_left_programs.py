@@ -115,6 +115,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("kind", ["async", "plain"])
 def test_nothing_outlives_a_driver_that_was_killed(start, marker, kind, script):

@@ -445,6 +445,7 @@ def test_a_race_that_shows_in_a_call_is_found(store, written):
     assert (found.race.what, found.race.state_id) == ("call", "fan.s.reads")
 
 
+@pytest.mark.slow
 def test_a_module_that_starts_a_thread_is_replayed_in_a_process_for_each_schedule(store, written):
     thread = """
     import threading, time

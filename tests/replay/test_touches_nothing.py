@@ -447,6 +447,7 @@ def machine_says(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_every_command_that_replays_refuses(planned_in_a_file):
     log = planned_in_a_file / "log"
     made = machine_says("run", "effects.py", "--json")

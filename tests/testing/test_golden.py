@@ -132,6 +132,7 @@ ROUND_THE_DOOR = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("does", ROUND_THE_DOOR.values(), ids=ROUND_THE_DOOR)
 def test_what_goes_round_io_is_refused_when_recorded_and_when_replayed(suite, does):
     around = f'{does}\n    ctx["total"] ='
@@ -551,6 +552,7 @@ async def read(ctx, io, rec):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ["World()", "lambda: World()"])
 def test_a_golden_needs_no_more_than_the_plan_and_replays_without_what_that_owns(suite, made):
     suite.write("prices.py", OWNING.replace("MADE", made))
