@@ -117,7 +117,7 @@ def tests(session: nox.Session) -> None:
     session.install("-q", ".[test]")
     # what takes long and does not depend on the interpreter runs once, on the first: campaigns of crashes, of
     # orders and of random values, and whole test sessions and commands in processes of their own
-    once = ["-m", "not slow", *(f"--ignore=tests/{path}" for path in LONG)]
+    once = [f"--ignore=tests/{path}" for path in LONG]
     # one between two others is tried where interpreters differ: event loops, threads, hooks and clients
     loops = [
         f"tests/engine/test_{name}.py" for name in ("run", "stopping", "swallowed_cancels", "undeclared_io")

@@ -45,12 +45,11 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     for users.
     """
     add_options(parser)
-    marked = getattr(
-        pluginmanager.rewrite_hook, "_must_rewrite", set()
-    )  # there is no public way to take one back
+    hook = pluginmanager.rewrite_hook
+    marked: set[str] = getattr(hook, "_must_rewrite", set())  # there is no public way to take a mark back
     if "machine" in marked:
-        marked.discard("machine")
-        pluginmanager.rewrite_hook.mark_rewrite(*_KIT)
+        marked.remove("machine")
+        hook.mark_rewrite(*_KIT)
 
 
 def pytest_configure(config: pytest.Config) -> None:
