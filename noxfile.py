@@ -74,6 +74,7 @@ LONG = [
     "engine/test_any_order.py",
     "engine/test_kill.py",
     "engine/test_stress.py",
+    "kernel/test_history.py",
     "replay/test_bundle.py",
     "replay/test_bundle_secrets.py",
     "replay/test_damaged_runs.py",
@@ -82,6 +83,7 @@ LONG = [
     "secrets",
     "test_canonical.py",
     "test_public_api.py",
+    "test_wild_json.py",
 ]
 
 
@@ -100,7 +102,9 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
     # hundreds of tests start processes that import the package: none of them is to compile it again, wherever
     # PYTHONDONTWRITEBYTECODE is set; and none may keep what it compiled of a plan that a test is about to change
     session.run("python", "-m", "compileall", "-q", "machine")
-    workers = str(2 * (os.cpu_count() or 1))  # most of what takes long waits: for programs, clocks and locks
+    workers = str(
+        1 + (os.cpu_count() or 1)
+    )  # some wait for clocks and locks, and each collects all tests anew
     shared = ["-n", workers, "--dist", "worksteal"]  # the longest are neighbours, and would be one worker's
     env = {"PYTHONDONTWRITEBYTECODE": "1", **env}
     session.run("python", "-m", "pytest", "-q", *shared, *args, env=env)
@@ -122,7 +126,7 @@ def tests(session: nox.Session) -> None:
     loops = [
         f"tests/engine/test_{name}.py" for name in ("run", "stopping", "swallowed_cancels", "undeclared_io")
     ]
-    places = [] if session.python == FOUND[-1] else ["tests/io", *loops]
+    places = [] if session.python == FOUND[-1] else ["-m", "not slow", "tests/io", *loops]
     pytest(session, *once, *(session.posargs or places))
 
 
