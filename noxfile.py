@@ -75,6 +75,7 @@ LONG = [
     "engine/test_kill.py",
     "engine/test_stress.py",
     "kernel/test_history.py",
+    "kernel/test_snapshot.py",
     "replay/test_bundle.py",
     "replay/test_bundle_secrets.py",
     "replay/test_damaged_runs.py",

@@ -306,7 +306,6 @@ def pytest_runtest_logreport(report):
 """,
     )
     suite.write("kill", "")
-    monkeypatch.setattr("golden_suite.PLUGINS", ("-p", "machine.testing.plugin"))
     assert suite.process("--golden=record-missing", *workers).ret != 0
     suite.process("--golden=record-missing").assert_outcomes(passed=1)
     assert suite.fixtures == ["test_prices.run"]
