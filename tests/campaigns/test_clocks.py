@@ -207,6 +207,7 @@ def test_a_driver_that_stood_still_on_another_machine_does_nothing_more(start, t
     sound(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", range(ROUNDS))
 def test_of_many_that_want_to_follow_one_does(start, tmp_path, turn):
     driver = start("run", "another")

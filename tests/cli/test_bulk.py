@@ -390,6 +390,7 @@ def test_what_handlers_print_stays_out_of_the_report(machine, few, plan):
         assert said.err.count("a word") == 6
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_how_far_it_is_and_keeps_the_report_alone(golden, on_terminal):
     code, got = on_terminal("replay", golden, "--jobs", "1")
     assert code == 3

@@ -54,6 +54,7 @@ def of_one_state(body, head=""):
     )
 
 
+@pytest.mark.slow
 def test_a_healthy_plan_is_said_to_be_so(machine, write):
     write("plan.py", HEALTHY)
     said = machine("doctor", "plan.py")
@@ -61,6 +62,7 @@ def test_a_healthy_plan_is_said_to_be_so(machine, write):
     assert said.out == "healthy  1 run, 3 replays: identical, and nothing without io\n"
 
 
+@pytest.mark.slow
 def test_everything_that_goes_round_io_is_listed_with_its_place_and_remedy(machine, write):
     write("plan.py", ILL)
     said = machine("doctor", "plan.py:plan", "--replays", 1)

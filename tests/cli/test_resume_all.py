@@ -105,6 +105,7 @@ def test_it_is_one_json_object(machine, left, recorded):
     assert (nothing.code, nothing.json["total"], nothing.json["runs"]) == (0, 0, [])
 
 
+@pytest.mark.slow
 def test_a_run_whose_plan_is_gone_is_told_and_skipped(machine, left, here, write):
     (gone,) = left(5)
     path = here / "prices.py"

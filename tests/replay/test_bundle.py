@@ -570,6 +570,7 @@ def test_a_bundle_that_ends_anywhere_too_early_is_refused(small, file):
         assert error.code == "bundle_truncated" or end < 2, end
 
 
+@pytest.mark.slow
 def test_a_bundle_with_any_byte_changed_is_refused_at_its_line(small, file):
     for index in range(len(small)):
         for bit in (1, 0x80):

@@ -138,6 +138,7 @@ def test_what_goes_by_the_event_loop_of_the_run_works_live_and_in_a_replay(tmp_p
     assert found.stdout.startswith("completed"), found.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", PLAIN.values(), ids=PLAIN)
 def test_threads_of_a_plain_handler_call_io_live_and_in_a_replay(tmp_path, body):
     found = made(tmp_path, body, "allow", plain=True)

@@ -277,6 +277,7 @@ EVERY = [(name, act, True) for name, act in PLAIN.items()] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::DeprecationWarning"
 )

@@ -126,6 +126,7 @@ def test_a_golden_that_no_test_uses_is_reported_and_fails_in_ci(many, monkeypatc
     assert many.golden("test_gone").exists()
 
 
+@pytest.mark.slow
 @several
 def test_orphans_are_deleted_when_that_is_allowed_and_nothing_else_is(many, workers, monkeypatch):
     monkeypatch.setenv("CI", "1")

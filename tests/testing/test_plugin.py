@@ -317,6 +317,7 @@ def test_one_answer_serves_for_all_of_one_cause(changed):
     assert "accepted with all of this cause" in session.text
 
 
+@pytest.mark.slow
 def test_who_quits_is_asked_no_more_and_nothing_is_recorded(changed):
     before = {path: path.read_bytes() for path in changed.path.glob("fixtures/*")}
     session = Terminal(changed, "--golden-review", "-s")

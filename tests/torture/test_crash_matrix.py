@@ -150,6 +150,7 @@ def sends():
     return plan
 
 
+@pytest.mark.slow
 def test_an_effect_whose_receiver_cannot_tell_is_unsafe_between_intent_and_fact(sends, outside):
     receiver = outside(keyed=False)
     receiver.one_effect_per_key = False
