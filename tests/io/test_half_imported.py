@@ -192,7 +192,6 @@ class Deaf(Reporter):
         str(what)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("where", ["globals", "modules", "defaults", "closure"])
 @pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
 @pytest.mark.parametrize("held", HOLDS)
