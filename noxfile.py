@@ -38,17 +38,19 @@ def _runs(path: str, version: str) -> bool:
     return result.stdout.strip() == version
 
 
-nox.options.sessions = ["lint", "types", "docs", "tests"]
+nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+FOUND = interpreters()
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""
-    session.install(
-        "-q", *nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["lint"]
-    )
+    session.install("-q", *(tool for tool in EXTRAS["lint"] if tool.startswith("ruff")))
     session.run("ruff", "check", "--quiet")
     session.run("ruff", "format", "--check", "--quiet")
 
@@ -56,35 +58,33 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict types inside, and the public API as a user's type checker sees it."""
-    session.install("-q", ".[lint,test]")
+    session.install("-q", *PROJECT["dependencies"], *EXTRAS["lint"], *EXTRAS["test"])
     session.run("mypy")
     session.run("pyright", "machine/__init__.py", "tests/typing")
 
 
-@nox.session
-def docs(session: nox.Session) -> None:
-    """Every code block and every reference page of the documents."""
-    session.install("-q", ".[test]")
-    session.run("python", "-m", "pytest", "-q", "-n", "auto", "tests/docs")
-
-
-FOUND = interpreters()
 LONG = [
+    "benchmarks",
     "campaigns",
     "cli",
-    "doctor",
+    "docs",
     "stores",
     "testing",
     "torture",
     "engine/test_any_order.py",
     "engine/test_kill.py",
     "engine/test_stress.py",
+    "kernel/test_history.py",
+    "kernel/test_snapshot.py",
     "replay/test_bundle.py",
+    "replay/test_bundle_secrets.py",
     "replay/test_damaged_runs.py",
     "replay/test_refusal_cost.py",
     "replay/test_schedules.py",
     "secrets",
     "test_canonical.py",
+    "test_public_api.py",
+    "test_wild_json.py",
 ]
 
 
@@ -98,26 +98,51 @@ CAMPAIGNS = [  # what looks at MACHINE_CAMPAIGN
 ]
 
 
+def pytest(session: nox.Session, *args: str, **env: str) -> None:
+    """Run tests, on all cores."""
+    # hundreds of tests start processes that import the package: none of them is to compile it again, wherever
+    # PYTHONDONTWRITEBYTECODE is set; and none may keep what it compiled of a plan that a test is about to change
+    session.run("python", "-m", "compileall", "-q", "machine")
+    workers = str(
+        1 + (os.cpu_count() or 1)
+    )  # some wait for clocks and locks, and each collects all tests anew
+    shared = ["-n", workers, "--dist", "worksteal"]  # the longest are neighbours, and would be one worker's
+    env = {"PYTHONDONTWRITEBYTECODE": "1", **env}
+    session.run("python", "-m", "pytest", "-q", *shared, *args, env=env)
+
+
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
-    """The test suite, on every supported interpreter this machine has."""
-    # the packages that handlers are tried to import first are installed once, and then none of them may be missing
-    first = session.python == FOUND[0]
-    session.install("-q", ".[test,imports]" if first else ".[test]")
+    """The test suite and the documents, on every supported interpreter this machine has."""
+    if session.python == FOUND[0]:
+        # the packages that handlers are tried to import first are installed once, and then none may be missing
+        session.install("-q", ".[test,imports]")
+        pytest(session, *session.posargs, MACHINE_FIGHT_SECONDS="6", MACHINE_REQUIRE_PACKAGES="1")
+        return
+    session.install("-q", ".[test]")
     # what takes long and does not depend on the interpreter runs once, on the first: campaigns of crashes, of
     # orders and of random values, and whole test sessions and commands in processes of their own
-    once = ["docs"] if first else ["docs", *LONG]  # the documents have a session of their own
+    once = [f"--ignore=tests/{path}" for path in LONG]
     # one between two others is tried where interpreters differ: event loops, threads, hooks and clients
-    between = session.python not in {FOUND[0], FOUND[-1]}
     loops = [
         f"tests/engine/test_{name}.py" for name in ("run", "stopping", "swallowed_cancels", "undeclared_io")
     ]
-    places = ["tests/io", *loops] if between else []
-    ignored = [f"--ignore=tests/{path}" for path in once]
-    env = {"MACHINE_FIGHT_SECONDS": "6", "MACHINE_REQUIRE_PACKAGES": "1"} if first else {}
-    workers = str(2 * (os.cpu_count() or 1))  # most of what takes long waits: for programs, clocks and locks
-    shared = ["-n", workers, "--dist", "worksteal"]  # the longest are neighbours, and would be one worker's
-    session.run("python", "-m", "pytest", "-q", *shared, *ignored, *(session.posargs or places), env=env)
+    places = [] if session.python == FOUND[-1] else ["-m", "not slow", "tests/io", *loops]
+    pytest(session, *once, *(session.posargs or places))
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Run what does not take long of the test suite, on one interpreter: for while you work."""
+    session.install("-q", ".[test]")
+    pytest(session, "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Every code block and every reference page of the documents, which are among the tests."""
+    session.install("-q", ".[test]")
+    pytest(session, "tests/docs")
 
 
 @nox.session

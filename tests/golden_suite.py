@@ -35,12 +35,13 @@ def test_prices(golden):
 """
 
 
-PLUGINS = (
-    "-p",
-    "machine.testing.plugin",
-    *(part for name in ("hypothesispytest", "benchmark", "timeout") for part in ("-p", f"no:{name}")),
+WITHOUT = tuple(
+    part for name in ("hypothesispytest", "benchmark", "timeout") for part in ("-p", f"no:{name}")
 )
-"""Ours, and not those that only take time."""
+"""Not the plugins that only take time."""
+
+PLUGINS = ("-p", "machine.testing.plugin", *WITHOUT)
+"""Ours, and not those."""
 
 
 @attrs.frozen

@@ -462,6 +462,7 @@ def test_every_kind_of_nest_up_to_the_limit_is_written_as_json_writes_it(depth, 
     assert encode(decode(encode(value))) == encode(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 950, 1100, 1990, 5000, 100_000])
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_depth_beyond_the_limit_is_refused_without_a_recursion_error(depth, wrap):

@@ -53,6 +53,7 @@ def problems_of(value):
 # -- events --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EVENT_TYPES.values(), ids=EVENT_TYPES)
 def test_canonical_bytes_carry_every_event(kind):
     @FAST

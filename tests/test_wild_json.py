@@ -76,6 +76,7 @@ def test_bytes_are_an_entry_or_are_none(data):
         codec.decode_entry(1, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "documents"),
     [(RunConfig, CONFIGS | CONCURRENT), (RunManifest, MANIFESTS), (BuildProvenance, PROVENANCES)],

@@ -21,6 +21,10 @@ from machine.testing.golden_session import FIRST, KEY, PASSED, Ending, Session
 if TYPE_CHECKING:
     from machine.testing.golden import Golden
 
+_KIT: Final = [
+    f"machine.testing.store_{part}"
+    for part in ("conformance", "inbox", "keys", "leases", "model", "samples", "sharing")
+]
 _NAMES: Final = ("machine", "machine.testing.plugin")
 """Under which this module may be loaded: as an entry point, and by -p."""
 
@@ -33,9 +37,19 @@ def pytest_plugin_registered(plugin: object, plugin_name: str, manager: pytest.P
                 manager.set_blocked(name)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the options, and have this package imported as it is.
+
+    Pytest rewrites every module of a distribution that has a plugin, so that failed asserts explain themselves.
+    Here that takes seconds in each session that keeps no bytecode, and only asserts of the kit for stores are meant
+    for users.
+    """
     add_options(parser)
+    hook = pluginmanager.rewrite_hook
+    marked: set[str] = getattr(hook, "_must_rewrite", set())  # there is no public way to take a mark back
+    if "machine" in marked:
+        marked.remove("machine")
+        hook.mark_rewrite(*_KIT)
 
 
 def pytest_configure(config: pytest.Config) -> None:

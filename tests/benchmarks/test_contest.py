@@ -70,6 +70,7 @@ def test_a_ratio_is_the_median_of_the_ratios_of_rounds(program, tmp_path):
     assert found.ratio("slow", "us", "fast", "us") == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "options", "prepare"),
     [

@@ -145,6 +145,7 @@ def sound(tmp_path):
     assert effects == {"first": 1, "second": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3600, -3600, 20, -20] if FULL else [3600, -20])
 @pytest.mark.parametrize("boot", ["here", "another"])
 def test_a_live_driver_is_refused_to_others_whose_clock_was_stepped(start, tmp_path, boot, step):
@@ -161,6 +162,7 @@ def test_a_live_driver_is_refused_to_others_whose_clock_was_stepped(start, tmp_p
     sound(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3600, -3600])
 @pytest.mark.parametrize("boot", ["here", "another"])
 def test_a_dead_driver_is_followed_whatever_the_clock(start, tmp_path, boot, step):
@@ -187,6 +189,7 @@ def test_a_driver_that_stands_still_on_this_machine_keeps_its_run(start, tmp_pat
     sound(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", range(ROUNDS))
 @pytest.mark.parametrize("step", [0, 3600, -3600])
 def test_a_driver_that_stood_still_on_another_machine_does_nothing_more(start, tmp_path, step, turn):
@@ -204,6 +207,7 @@ def test_a_driver_that_stood_still_on_another_machine_does_nothing_more(start, t
     sound(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", range(ROUNDS))
 def test_of_many_that_want_to_follow_one_does(start, tmp_path, turn):
     driver = start("run", "another")

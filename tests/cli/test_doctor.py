@@ -54,6 +54,7 @@ def of_one_state(body, head=""):
     )
 
 
+@pytest.mark.slow
 def test_a_healthy_plan_is_said_to_be_so(machine, write):
     write("plan.py", HEALTHY)
     said = machine("doctor", "plan.py")
@@ -61,6 +62,7 @@ def test_a_healthy_plan_is_said_to_be_so(machine, write):
     assert said.out == "healthy  1 run, 3 replays: identical, and nothing without io\n"
 
 
+@pytest.mark.slow
 def test_everything_that_goes_round_io_is_listed_with_its_place_and_remedy(machine, write):
     write("plan.py", ILL)
     said = machine("doctor", "plan.py:plan", "--replays", 1)
@@ -95,6 +97,7 @@ DEPENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", DEPENDS.values(), ids=DEPENDS)
 def test_what_depends_on_its_surroundings_is_found_by_what_it_does(machine, write, plan):
     write("plan.py", plan)
@@ -114,35 +117,39 @@ def test_a_difference_is_shown_as_a_replay_shows_it(machine, write):
     assert "NOW" in said.out
 
 
+@pytest.mark.slow
 def test_the_world_is_asked_once_for_each_input(machine, write, here):
     write(
         "plan.py",
         of_one_state("out = await io.exec(['sh', '-c', 'echo asked >> asked.txt'])\nctx['n'] = ctx['a']"),
     )
-    said = machine("doctor", "plan.py", "--json", "--input", '{"a": 1}', "--input", '{"a": 2}')
-    assert (said.code, len(said.json["runs"]), said.json["replays"]) == (0, 2, 6)
+    given = ("--input", '{"a": 1}', "--input", '{"a": 2}', "--replays", 2)
+    said = machine("doctor", "plan.py", "--json", *given)
+    assert (said.code, len(said.json["runs"]), said.json["replays"]) == (0, 2, 4)
     assert (here / "asked.txt").read_text() == "asked\nasked\n"
     assert sorted(path.name for path in here.iterdir() if path.name != "__pycache__") == [
         *("asked.txt", "plan.py")
     ]
 
 
+@pytest.mark.slow
 def test_a_run_is_examined_without_asking_the_world(machine, write, here):
     path = write("plan.py", of_one_state("ctx['out'] = (await io.exec(['cat', 'there.txt'])).stdout"))
     (here / "there.txt").write_text("there")
     run_id = machine("run", "plan.py", "--json").json["run_id"]
     (here / "there.txt").unlink()
-    assert machine("doctor", "@last").code == 0
-    assert machine("doctor", run_id[:13]).code == 0
+    for name in ("@last", run_id[:13]):
+        assert machine("doctor", name, "--replays", 1).code == 0
     assert machine("export", run_id, "--output", "kept.run").code == 0
-    assert machine("doctor", "kept.run").code == 0
+    assert machine("doctor", "kept.run", "--replays", 1).code == 0
     path.write_text(path.read_text() + "    import time\n    time.time()\n")
-    said = machine("doctor", run_id, "--json")
+    said = machine("doctor", run_id, "--json", "--replays", 1)
     assert said.code == 1
     assert [finding["event"] for finding in said.json["findings"]] == ["time.time"]
     assert said.json["runs"] == [{"run_id": run_id, "status": "completed"}]
 
 
+@pytest.mark.slow
 def test_a_plan_that_hangs_is_ended_and_what_was_found_by_then_is_listed(machine, write, here):
     write(
         "plan.py",
@@ -192,9 +199,10 @@ def test_a_plan_that_ends_its_process_is_a_problem(machine, write, body, problem
     assert f"problem  the run of input 1 {problem}" in said.out
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_is_examined_as_it_is(machine, write):
     write("plan.py", of_one_state("raise ValueError('always')"))
-    said = machine("doctor", "plan.py")
+    said = machine("doctor", "plan.py", "--replays", 1)
     assert said.code == 0
     assert "is failed; what was examined is that" in said.err
 
@@ -214,6 +222,7 @@ def test_what_cannot_work_is_refused(machine, write, argv):
     assert machine("doctor", *argv).code == 2
 
 
+@pytest.mark.slow
 def test_it_works_as_a_process(process, write):
     write("plan.py", HEALTHY)
-    assert process("doctor", "plan.py").out.startswith("healthy")
+    assert process("doctor", "plan.py", "--replays", 1).out.startswith("healthy")

@@ -50,6 +50,7 @@ def started(*argv, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["async def", "def"])
 @pytest.mark.parametrize(
     ("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
@@ -130,6 +131,7 @@ def test_colour_is_for_terminals_and_not_when_no_color_is_set(recorded, on_termi
     assert "\x1b" not in machine("show", "@last").out
 
 
+@pytest.mark.slow
 def test_lines_on_a_terminal_are_no_longer_than_it_is_wide(kept, on_terminal):
     for command in ("runs", "show", "events", "facts"):
         code, got = on_terminal(

@@ -80,6 +80,7 @@ def jobs(write):
     return write("jobs.py", OWNED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["owning", "making"])
 def test_every_command_has_what_the_plan_owns(machine, here, jobs, name):
     target = f"jobs.py:{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,13 @@ def test_gone(golden, plan):
 
 def ran(folder, *command):
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env={**os.environ, "PYTEST_ADDOPTS": "-p no:hypothesispytest"},  # it only takes time
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -62,6 +69,7 @@ def recorded(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_golden_of_a_folder_is_replayed_and_has_a_verdict(recorded):
     code, text = ran(recorded, "machine", "replay", ".")
     assert text.startswith("10 runs: 10 identical in "), text

@@ -105,6 +105,7 @@ def test_it_is_one_json_object(machine, left, recorded):
     assert (nothing.code, nothing.json["total"], nothing.json["runs"]) == (0, 0, [])
 
 
+@pytest.mark.slow
 def test_a_run_whose_plan_is_gone_is_told_and_skipped(machine, left, here, write):
     (gone,) = left(5)
     path = here / "prices.py"
@@ -149,6 +150,7 @@ def test_a_run_that_is_taken_meanwhile_is_told_and_skipped(machine, left, monkey
     assert (found[free]["verdict"], said.code) == ("completed", 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_kills_its_process_stops_no_other_and_ends_at_its_limit(machine, left, write):
     write("deadly.py", DEADLY)
     subprocess.run([sys.executable, "-m", "machine", "run", "deadly.py"], check=False, timeout=60)
@@ -210,6 +212,7 @@ def test_who_resolves_an_effect_hears_that_a_lease_is_waited_out(machine, cut, f
     assert ("cannot be seen from here" in said.err, "waiting 1.1" in said.err) == (not flags, not flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("send", "signum", "code"),
     [(os.killpg, signal.SIGINT, 130), (os.kill, signal.SIGINT, 130), (os.kill, signal.SIGTERM, 143)],

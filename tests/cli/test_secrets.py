@@ -345,6 +345,7 @@ def test_a_forgotten_run_is_exported_without_its_secrets_alone(machine, reads, w
     assert machine("verify", reads).code == 0
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_passphrase_is_asked_for(reads, environment):
     environment.pop("MACHINE_BUNDLE_PASSPHRASE", None)
     export = ("export", reads, "--with-secrets", "-o", "a.run")

@@ -46,6 +46,7 @@ def shell(here):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["", "--json"])
 @pytest.mark.parametrize(
     ("streams", "code"),
@@ -68,6 +69,7 @@ def test_a_run_is_made_whatever_becomes_of_what_it_says(shell, words, streams, c
         assert [row.status for row in store.list_runs().rows] == ["completed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["runs", "show @last", "verify @last", "--help", "events @last --json"])
 @pytest.mark.parametrize(("streams", "codes"), [(">&- 2>&-", {0}), ("2>/dev/full", {0}), (">/dev/full", {1})])
 def test_a_command_ends_with_a_code_of_its_own(shell, kept, command, streams, codes):

@@ -123,6 +123,7 @@ def dies(ctx, io, rec):
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_kills_its_process_has_a_way_on(machine, process, here, write):
     write("deadly.py", DEADLY)
     write("two.json", '{"recoveries": 2}')

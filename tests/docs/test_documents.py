@@ -34,8 +34,8 @@ SHELLS = frozenset({"console", "shell", "sh", "bash"})
 
 
 def documents() -> list[Path]:
-    """Return README.md and every document under docs/."""
-    return [path for path in (ROOT / "README.md", *sorted(DOCS.rglob("*.md"))) if path.is_file()]
+    """Return README.md, CONTRIBUTING.md and every document under docs/."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def name_of(path: Path) -> str:

@@ -290,7 +290,7 @@ AnyOrder.TestCase.settings = settings(
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
-test_any_order_of_events_keeps_what_is_promised = AnyOrder.TestCase
+test_any_order_of_events_keeps_what_is_promised = pytest.mark.slow(AnyOrder.TestCase)
 
 
 @pytest.mark.parametrize("what", ["cut before", "cut after"])

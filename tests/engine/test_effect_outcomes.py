@@ -371,6 +371,7 @@ run(plan, store=open_store("sqlite:///runs.db"), run_id=sys.argv[3], config=conf
 CALLS = {"program": 'await io.exec(["true"])', "file": 'await io.write_file("written", "x")'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "delay"), list(itertools.product(CALLS.values(), ["0", "0.03"])))
 @pytest.mark.parametrize("durability", ["effects", "states", "facts"])
 def test_a_process_killed_right_after_a_call_has_its_outcome(tmp_path, durability, call, delay):

@@ -57,6 +57,7 @@ def writer(plan, name, writes, *, after=(), wait=0.0, **options):
     return plan.state(name, after=after, **options)(handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", range(6))
 def test_what_a_run_does_is_the_same_for_every_interleaving(shape):
     seen = set()
@@ -83,6 +84,7 @@ def test_one_at_a_time_and_side_by_side_come_to_one_context(shape):
     assert len(contexts) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durability", ["effects", "states", "facts"])
 @pytest.mark.parametrize("shape", range(2))
 def test_a_run_killed_anywhere_comes_to_the_same_context(shape, durability, crashed_after):

@@ -103,6 +103,7 @@ def whole(store, run_id):
 # -- the plan owns its world ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_whoever_has_the_plan_can_do_everything_with_it(store):
     plan, shop = owning()
 

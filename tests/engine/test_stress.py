@@ -29,6 +29,7 @@ def expected():
         return run(plan, store=store, config=CONFIG, transports={"world": Slow(SHAPE, pace)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_thousand_interleavings_come_to_one_digest_and_a_killed_run_to_the_same_context(
     seed, expected, crashed_after

@@ -115,6 +115,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("kind", ["async", "plain"])
 def test_nothing_outlives_a_driver_that_was_killed(start, marker, kind, script):
@@ -146,6 +147,7 @@ def test_however_the_whole_group_of_the_driver_is_killed(tmp_path, marker, how):
 COUNT = "for i in 1 2 3 4 5 6; do echo $$ >> rows; sleep 0.3; done; sleep 0 # MARK"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [COUNT, "sh -c '" + COUNT.replace("# MARK", "") + "' & wait # MARK"])
 def test_the_next_driver_ends_the_old_copy_before_it_starts_a_new_one(start, tmp_path, marker, script):
     """Though the watcher was killed with the first driver."""

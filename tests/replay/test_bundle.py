@@ -559,6 +559,7 @@ def test_a_newer_format_says_who_made_it(file):
     assert error.hint == "update machine"
 
 
+@pytest.mark.slow
 def test_a_bundle_that_ends_anywhere_too_early_is_refused(small, file):
     for end in range(len(small)):
         error = refused(file(small[:end]))
@@ -569,6 +570,7 @@ def test_a_bundle_that_ends_anywhere_too_early_is_refused(small, file):
         assert error.code == "bundle_truncated" or end < 2, end
 
 
+@pytest.mark.slow
 def test_a_bundle_with_any_byte_changed_is_refused_at_its_line(small, file):
     for index in range(len(small)):
         for bit in (1, 0x80):
@@ -891,6 +893,7 @@ def bomb(start, piece, times):
 MIB = 1024 * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "piece", "code"),
     [

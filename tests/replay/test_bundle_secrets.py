@@ -175,6 +175,7 @@ def test_a_log_cannot_have_what_is_no_seal_carried_away(store, run_id, path):
 # -- with -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [WORD, HELD], ids=["passphrase", "recipient"])
 @pytest.mark.parametrize("gzip", [False, True])
 def test_the_secrets_of_a_run_come_with_it(store, run_id, path, tmp_path, key, gzip):

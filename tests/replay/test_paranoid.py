@@ -443,6 +443,7 @@ def cut_after(store, run_id, seq):
     return cut
 
 
+@pytest.mark.slow
 def test_a_run_cut_after_any_event_goes_on_paranoid(store):
     doors = {"world": World(), "outside": World(effect=True)}
     plan = everything(itertools.count())

@@ -58,6 +58,7 @@ def takes_the_first():
     return plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan_of", [gathers, takes_the_first])
 def test_ten_racing_calls_replay_identical_a_hundred_times_of_a_hundred(store, plan_of):
     orders = set()

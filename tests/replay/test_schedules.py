@@ -120,6 +120,7 @@ def test_retries_may_stand_anywhere_after_what_failed(store):
     assert found.digest == result.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [fan(3), fan(3, fails={1})], ids=["whole", "failing"])
 def test_a_run_that_was_cut_anywhere_and_resumed_comes_to_one_digest(store, plan):
     whole = recorded(plan, store).run_id
@@ -445,6 +446,7 @@ def test_a_race_that_shows_in_a_call_is_found(store, written):
     assert (found.race.what, found.race.state_id) == ("call", "fan.s.reads")
 
 
+@pytest.mark.slow
 def test_a_module_that_starts_a_thread_is_replayed_in_a_process_for_each_schedule(store, written):
     thread = """
     import threading, time

@@ -106,6 +106,7 @@ def made(tmp_path, body, mode, *, plain=False):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["warn", "allow"])
 @pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED)
 def test_io_on_an_event_loop_of_another_thread_is_refused_live(tmp_path, body, mode):
@@ -128,6 +129,7 @@ def test_one_that_hides_the_refusal_replays_as_it_was(tmp_path):
     assert found.stdout == "completed None {'n': ['StateError', 'StateError', 'StateError', 'StateError']}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["warn", "allow"])
 @pytest.mark.parametrize("body", WORKS.values(), ids=WORKS)
 def test_what_goes_by_the_event_loop_of_the_run_works_live_and_in_a_replay(tmp_path, body, mode):
@@ -136,6 +138,7 @@ def test_what_goes_by_the_event_loop_of_the_run_works_live_and_in_a_replay(tmp_p
     assert found.stdout.startswith("completed"), found.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", PLAIN.values(), ids=PLAIN)
 def test_threads_of_a_plain_handler_call_io_live_and_in_a_replay(tmp_path, body):
     found = made(tmp_path, body, "allow", plain=True)

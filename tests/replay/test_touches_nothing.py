@@ -277,6 +277,7 @@ EVERY = [(name, act, True) for name, act in PLAIN.items()] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::DeprecationWarning"
 )
@@ -447,6 +448,7 @@ def machine_says(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_every_command_that_replays_refuses(planned_in_a_file):
     log = planned_in_a_file / "log"
     made = machine_says("run", "effects.py", "--json")

@@ -150,6 +150,7 @@ def stored(text):
     return redact(RULES, known(), "http", {"body": {"text": text}}, request=False, name=lambda _: "field-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TEXTS)
 def test_sixteen_times_the_text_is_sixteen_times_the_work(kind):
     small, large = TEXTS[kind](SMALL), TEXTS[kind](SMALL * TIMES)

@@ -132,6 +132,7 @@ ROUND_THE_DOOR = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("does", ROUND_THE_DOOR.values(), ids=ROUND_THE_DOOR)
 def test_what_goes_round_io_is_refused_when_recorded_and_when_replayed(suite, does):
     around = f'{does}\n    ctx["total"] ='
@@ -236,6 +237,7 @@ def test_another_plan_is_a_difference(recorded):
 # -- updating ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_update_records_what_failed_and_nothing_else(suite):
     suite.write(
         "test_more.py", "from prices import plan\n\n\ndef test_more(golden):\n    golden.check(plan)\n"
@@ -374,6 +376,7 @@ def test_accepting_is_not_proposed_where_a_replay_goes_round_io(recorded):
     assert "--golden-update" not in text
 
 
+@pytest.mark.slow
 def test_the_footer_of_verify_live_names_a_command_that_accepts_what_the_world_answers(suite):
     suite.write(
         "test_more.py", "from prices import plan\n\n\ndef test_more(golden):\n    golden.check(plan)\n"
@@ -470,6 +473,7 @@ def test_the_marker_says_how_old_a_golden_may_be_whatever_the_command_line_says(
     recorded.run("--golden-max-age=35d").assert_outcomes(**{outcome: 1})
 
 
+@pytest.mark.slow
 def test_an_update_renews_what_is_too_old(recorded):
     recorded.write("world.txt", "12")
     mark = "import pytest\n\n\n@pytest.mark.golden(max_age='1s')\ndef test_prices"
@@ -551,6 +555,7 @@ async def read(ctx, io, rec):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ["World()", "lambda: World()"])
 def test_a_golden_needs_no_more_than_the_plan_and_replays_without_what_that_owns(suite, made):
     suite.write("prices.py", OWNING.replace("MADE", made))

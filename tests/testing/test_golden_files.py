@@ -139,6 +139,7 @@ def workers(request):
     return request.param
 
 
+@pytest.mark.slow
 def test_two_tests_of_one_name_have_a_golden_each_whichever_was_there_first(suite, workers):
     suite.write("test_prices.py", TWICE)
     suite.run("--golden=record-missing").assert_outcomes(passed=1)
@@ -165,6 +166,7 @@ def test_two_tests_of_one_name_have_a_golden_each_whichever_was_there_first(suit
     suite.run("test_costs.py").assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patterns", "golden"),
     [

@@ -105,6 +105,7 @@ CAUSES = {
 }
 
 
+@pytest.mark.slow
 def test_what_does_not_replay_in_a_fresh_process_is_no_golden_and_its_test_fails(made):
     result = made.run("--golden=record-missing")
     text = said(result)
@@ -126,6 +127,7 @@ def test_what_does_not_replay_in_a_fresh_process_is_no_golden_and_its_test_fails
     made.run("-k", "honest or zz").assert_outcomes(passed=2, deselected=8)
 
 
+@pytest.mark.slow
 def test_under_xdist_each_worker_is_judged_and_what_was_recorded_before_a_worker_died_is_kept(made):
     made.write(
         "test_made.py",
@@ -154,6 +156,7 @@ def test_dies(golden):
     assert "it depends on the clock" in text
 
 
+@pytest.mark.slow
 def test_the_fresh_session_has_the_options_and_plugins_of_this_one_and_writes_none_of_its_reports(made):
     made.write("plans.py", PLANS)
     made.write(
@@ -216,6 +219,7 @@ def pytest_collection_modifyitems(config, items):
     ],
     ids=["configure", "hangs", "collects otherwise", "conftest"],
 )
+@pytest.mark.slow
 def test_a_fresh_session_that_cannot_do_its_work_says_so_and_nothing_is_kept(
     suite, monkeypatch, conftest, words
 ):

@@ -64,6 +64,7 @@ def port():
         return free.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_the_guide_does_what_it_says(tmp_path, port):
     (code,) = blocks("python")
     (tmp_path / "test_prices.py").write_text(code.replace("8765", str(port)))

@@ -38,6 +38,7 @@ def suite(pytester, monkeypatch):
     return pytester
 
 
+@pytest.mark.slow
 def test_what_computes_from_a_secret_is_told_so_when_it_is_recorded(suite):
     recorded = suite.runpytest_subprocess("-p", "no:cacheprovider", "--golden=record-missing")
     recorded.assert_outcomes(passed=2, failed=1)
@@ -54,6 +55,7 @@ def test_what_computes_from_a_secret_is_told_so_when_it_is_recorded(suite):
     assert b"k-4f9a8e7d6c5b4a39" not in kept
 
 
+@pytest.mark.slow
 def test_a_golden_is_checked_where_the_secret_is_not_set(suite, monkeypatch):
     suite.runpytest_subprocess("-p", "no:cacheprovider", "--golden=record-missing", "-k", "not signs")
     monkeypatch.delenv("SIGNING_KEY")

@@ -48,6 +48,7 @@ def workers(request):
 several = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
 
 
+@pytest.mark.slow
 @several
 def test_the_summary_counts_every_check_once(many, workers):
     many.change("* 2", "* 2 + (ctx.get('add') == 3)")
@@ -58,6 +59,7 @@ def test_the_summary_counts_every_check_once(many, workers):
     assert said(result).count("\ngolden:") == 1
 
 
+@pytest.mark.slow
 @several
 def test_what_differs_for_one_cause_is_told_once_with_its_tests(many, workers):
     many.change("* 2", "* 3")
@@ -84,6 +86,7 @@ def test_what_differs_for_itself_is_told_of_each(many):
     assert "one cause" not in text
 
 
+@pytest.mark.slow
 @several
 def test_an_update_under_workers_says_one_line_per_file(many, workers):
     many.write("world.txt", "12")
@@ -97,6 +100,7 @@ def test_an_update_under_workers_says_one_line_per_file(many, workers):
     assert "golden: new fixtures/test_prices[4].run" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ci", "args", "code"),
     [
@@ -122,6 +126,7 @@ def test_a_golden_that_no_test_uses_is_reported_and_fails_in_ci(many, monkeypatc
     assert many.golden("test_gone").exists()
 
 
+@pytest.mark.slow
 @several
 def test_orphans_are_deleted_when_that_is_allowed_and_nothing_else_is(many, workers, monkeypatch):
     monkeypatch.setenv("CI", "1")
@@ -157,6 +162,7 @@ PARTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args", [*PARTS, *([*part, "-n", "1"] for part in PARTS[: None if FULL else 4])], ids=" ".join
 )
@@ -180,6 +186,7 @@ def test_orphans_are_not_looked_for_when_only_what_failed_is_run(many):
     assert many.fixtures == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["import nothing_of_this_name\n", "import pytest\npytest.skip('not here', allow_module_level=True)\n"],
@@ -190,6 +197,7 @@ def test_orphans_are_not_looked_for_when_a_file_was_not_collected(many, workers,
     assert left_alone(many, "--continue-on-collection-errors", *workers)
 
 
+@pytest.mark.slow
 def test_orphans_are_not_looked_for_when_a_worker_died(many):
     many.write("test_zz.py", "import os\n\n\ndef test_zz():\n    os._exit(1)\n")
     assert left_alone(many, "-n", "2")
@@ -212,6 +220,7 @@ def test_a_skipped_test_keeps_its_golden(many, workers):
     assert many.golden("test_other.more").exists()
 
 
+@pytest.mark.slow
 def test_a_golden_asked_for_at_run_time_is_used_too(many, workers):
     many.write(
         "test_late.py",
@@ -281,6 +290,7 @@ def test_what_a_session_that_was_killed_left_is_removed_and_what_is_being_writte
     assert [name for name in many.fixtures if name.startswith(".")] == [written.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "xdist"])
 def test_a_recording_that_is_killed_leaves_nothing_beside_the_goldens(suite, workers, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -297,7 +307,6 @@ def pytest_runtest_logreport(report):
 """,
     )
     suite.write("kill", "")
-    monkeypatch.setattr("golden_suite.PLUGINS", ("-p", "machine.testing.plugin"))
     assert suite.process("--golden=record-missing", *workers).ret != 0
     suite.process("--golden=record-missing").assert_outcomes(passed=1)
     assert suite.fixtures == ["test_prices.run"]

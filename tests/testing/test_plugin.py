@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from golden_suite import said
+from golden_suite import WITHOUT, said
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {
@@ -31,6 +31,9 @@ HEAVY = {
 }
 
 
+LIGHT = {f"machine.testing.{name}" for name in ("plugin", "golden_files", "golden_options", "golden_session")}
+
+
 # -- what it costs -------------------------------------------------------------------------------------------
 
 
@@ -44,13 +47,7 @@ def test_loading_the_plugin_loads_nothing_that_a_golden_run_needs():
     loaded = set(json.loads(done.stdout))
     assert "machine.testing.plugin" in loaded
     assert sorted(HEAVY & {name.split(".")[0] for name in loaded}) == []
-    assert {name for name in loaded if name.startswith("machine.")} == {
-        "machine.testing",
-        "machine.testing.plugin",
-        "machine.testing.golden_files",
-        "machine.testing.golden_options",
-        "machine.testing.golden_session",
-    }
+    assert {name for name in loaded if name.startswith("machine.")} == {"machine.testing", *LIGHT}
 
 
 @pytest.mark.parametrize("args", [["--collect-only"], []], ids=["collect", "run"])
@@ -71,6 +68,37 @@ def test_a_suite_without_golden_tests_never_loads_what_they_need(suite, args):
     assert "golden:" not in said(result)
 
 
+@pytest.mark.parametrize("args", [[], ["-n", "1"]], ids=["alone", "xdist"])
+def test_pytest_compiles_none_of_the_package_anew_but_the_kit_whose_asserts_it_is_to_explain(installed, args):
+    """Pytest rewrites all of a distribution that has a plugin, which takes seconds, in each worker too."""
+    record = installed.path / "site" / "golden_probe-1.dist-info" / "RECORD"
+    record.write_text("machine/__init__.py,,\n")
+    before = {"machine.testing", *LIGHT}
+    installed.write(
+        "test_prices.py",
+        f"BEFORE = {before}\n"
+        """
+import sys
+import machine.testing.golden
+from machine.testing import StoreConformance
+from _pytest.assertion.rewrite import AssertionRewritingHook
+
+
+def test_which_are_rewritten():
+    found = {
+        name
+        for name, module in sys.modules.items()
+        if name.startswith("machine.") and isinstance(module.__loader__, AssertionRewritingHook)
+    }
+    kit = {name for name in sys.modules if name.startswith("machine.testing.store_")}
+    assert kit and kit <= found
+    assert found - kit <= BEFORE  # by the plugin itself
+""",
+    )
+    result = installed.pytester.runpytest_subprocess("-p", "no:cacheprovider", *args, timeout=60)
+    result.assert_outcomes(passed=1)
+
+
 # -- how it is loaded ----------------------------------------------------------------------------------------
 
 
@@ -87,6 +115,7 @@ def installed(suite, monkeypatch):
     return suite
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
     [
@@ -99,20 +128,21 @@ def installed(suite, monkeypatch):
     ids=" ".join,
 )
 def test_an_entry_point_and_an_option_load_it_once(installed, args):
-    result = installed.pytester.runpytest_subprocess("--golden=record-missing", *args, timeout=60)
+    result = installed.pytester.runpytest_subprocess(*WITHOUT, "--golden=record-missing", *args, timeout=60)
     result.assert_outcomes(passed=1)
     assert said(result).count("golden: 1 new") == 1
     assert installed.fixtures == ["test_prices.run"]
 
 
+@pytest.mark.slow
 def test_a_conftest_that_names_it_loads_it_once(installed):
     installed.write("conftest.py", "pytest_plugins = ['machine.testing.plugin']\n")
-    result = installed.pytester.runpytest_subprocess("--golden=record-missing", timeout=60)
+    result = installed.pytester.runpytest_subprocess(*WITHOUT, "--golden=record-missing", timeout=60)
     result.assert_outcomes(passed=1)
 
 
 def test_it_can_be_left_out(installed):
-    result = installed.pytester.runpytest_subprocess("-p", "no:machine", timeout=60)
+    result = installed.pytester.runpytest_subprocess(*WITHOUT, "-p", "no:machine", timeout=60)
     result.assert_outcomes(errors=1)
     assert "fixture 'golden' not found" in said(result)
 
@@ -141,6 +171,7 @@ def test_the_marker_and_the_options_are_listed(suite):
 # -- options that contradict each other ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -157,7 +188,7 @@ def test_the_marker_and_the_options_are_listed(suite):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_options_that_cannot_be_are_usage_errors(suite, args, words):
-    result = suite.process(*args)
+    result = suite.run(*args)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert words in said(result)
     assert suite.fixtures == []
@@ -182,6 +213,7 @@ class Terminal:
             "machine.testing.plugin",
             "-p",
             "no:cacheprovider",
+            *WITHOUT,
             *args,
         ]
         self.child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=suite.path)
@@ -247,6 +279,7 @@ def changed(suite, as_recorded):
 QUESTION = "a(ll of this cause), q(uit asking): "
 
 
+@pytest.mark.slow
 def test_a_review_shows_each_change_and_records_what_is_accepted(changed):
     before = changed.golden("test_second").read_bytes()
     session = Terminal(changed, "--golden-review")
@@ -269,6 +302,7 @@ def test_a_review_shows_each_change_and_records_what_is_accepted(changed):
     changed.run().assert_outcomes(passed=2, failed=1)
 
 
+@pytest.mark.slow
 def test_one_answer_serves_for_all_of_one_cause(changed):
     session = Terminal(changed, "--golden-review")
     session.expect(QUESTION)
@@ -283,6 +317,7 @@ def test_one_answer_serves_for_all_of_one_cause(changed):
     assert "accepted with all of this cause" in session.text
 
 
+@pytest.mark.slow
 def test_who_quits_is_asked_no_more_and_nothing_is_recorded(changed):
     before = {path: path.read_bytes() for path in changed.path.glob("fixtures/*")}
     session = Terminal(changed, "--golden-review", "-s")
@@ -293,6 +328,7 @@ def test_who_quits_is_asked_no_more_and_nothing_is_recorded(changed):
     assert {path: path.read_bytes() for path in changed.path.glob("fixtures/*")} == before
 
 
+@pytest.mark.slow
 def test_a_review_shows_all_that_differs_before_it_asks(suite):
     suite.write(
         "prices.py",

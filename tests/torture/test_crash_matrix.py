@@ -118,12 +118,14 @@ def test_every_kind_of_event_is_a_boundary(small, world):
     assert pair.last_seq == pair.first_seq + 1, "emit_many is one append"
 
 
+@pytest.mark.slow
 def test_the_outside_is_touched_by_the_first_run_alone(small, world):
     matrix = crash_matrix(small, transports=world, faults=["fsync_lost"])
     assert len(matrix.cells) == len(matrix.boundaries) + 1
     assert len(world["world"].asked) == 10
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_tortured_like_any_other(outside):
     plan = Plan("fails", version="1")
 
@@ -148,6 +150,7 @@ def sends():
     return plan
 
 
+@pytest.mark.slow
 def test_an_effect_whose_receiver_cannot_tell_is_unsafe_between_intent_and_fact(sends, outside):
     receiver = outside(keyed=False)
     receiver.one_effect_per_key = False
@@ -238,6 +241,7 @@ def test_a_handler_that_does_otherwise_after_a_crash_is_found():
     assert "the final context is another" in {cell.reason for cell in unsafe.unsafe}
 
 
+@pytest.mark.slow
 def test_calls_that_race_are_no_difference(outside):
     plan = Plan("races", version="1")
 

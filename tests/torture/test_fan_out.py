@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from machine import FanOutJoin, Plan, RunConfig
 from machine.torture import crash_matrix
 
 
+@pytest.mark.slow
 def test_states_side_by_side_are_safe_wherever_the_power_fails(outside):
     plan = Plan("op")
 

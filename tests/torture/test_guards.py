@@ -302,6 +302,7 @@ def what_was_not_written_is_not_followed_by_what_came_after(patch):
     patch.setattr(CommitQueue, "close", hasty)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_without_this_guard_a_cell_is_unsafe(name, small, world, monkeypatch):
     mutate, faults, where = MUTATIONS[name]
