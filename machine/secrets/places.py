@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from machine.secrets.commands import arguments_of
 from machine.secrets.names import Strength, is_name
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
@@ -32,6 +34,8 @@ class Place(NamedTuple):
     """True in the list of a program's arguments, and for them."""
     login: bool = False
     """True where a user stands with a password behind a colon."""
+    begin: int = 0
+    """So many characters of the text are no part of the secret: `-p` of `-pPASSWORD`."""
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
         """Return the place of a member of an object; `said` is the name that another member gives it."""
@@ -58,6 +62,15 @@ class Place(NamedTuple):
             if self.strength is Strength.SEVERAL:
                 return Place(self, key, self.name, Strength.EXACT)
         return Place(self, key, key, strength)
+
+    def items(self, rules: Rules, values: Sequence[Any]) -> list[Place]:
+        """Return the places of the items of a list."""
+        places = [self.item(rules, at, values[at - 1] if at else None) for at in range(len(values))]
+        if self.argv:  # only all of a command says what is secret in it
+            words = [value if isinstance(value, str) else "" for value in values]
+            for at, begin, name in arguments_of(words):
+                places[at] = places[at]._replace(name=name, strength=Strength.EXACT, begin=begin)
+        return places
 
     def item(self, rules: Rules, index: int, before: Any) -> Place:
         """Return the place of an item of a list, after the item `before` it."""
