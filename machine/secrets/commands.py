@@ -25,12 +25,14 @@ class _Program(NamedTuple):
     needs: str = ""
     number: int = 0
     """Where a password stands without an option: the number of the word behind the program, options left out."""
+    pairs: tuple[str, ...] = ()
+    """Options before a user and a password, or before a cookie and its value."""
 
 
 def _programs(
-    names: str, before: str = "", joined: str = "", needs: str = "", number: int = 0
+    names: str, before: str = "", joined: str = "", *, needs: str = "", number: int = 0, pairs: str = ""
 ) -> dict[str, _Program]:
-    program = _Program(frozenset(before.split()), joined, needs, number)
+    program = _Program(frozenset(before.split()), joined, needs, number, tuple(pairs.split()))
     return dict.fromkeys(names.split(), program)
 
 
@@ -57,7 +59,10 @@ _PROGRAMS: Final = {
     **_programs("wrangler vercel", "--token -t"),
     **_programs("openssl", "-k -K -pass -passin -passout"),
     **_programs("keytool jarsigner apksigner", "-storepass -keypass -srcstorepass -deststorepass -new"),
-    **_programs("smbclient winexe wmic", "--password"),
+    **_programs("smbclient winexe wmic", "--password", pairs="-U --user"),
+    **_programs("curl", "--oauth2-bearer --pass", pairs="-u --user -U --proxy-user -b --cookie"),
+    **_programs("http https xh", pairs="-a --auth"),
+    **_programs("sqlplus expdp impdp rman", number=1),
     **_programs("vault", needs="login", number=2),
     **_programs("nmcli", "password"),
     **_programs("lpass bw", "--password"),
@@ -101,8 +106,8 @@ def arguments_of(words: Sequence[str]) -> list[Argument]:
             )
             count += word[:1] != "-"
             begin = _password_at(program, word, before, count) if needed else None
-            if begin is not None and not (name == "openssl" and not word.startswith("pass:")):
-                found.append(Argument(at, max(begin, len("pass:") * (name == "openssl")), "password"))
+            if begin is not None:
+                found.append(Argument(at, begin, "password"))
         stores = stores or word in _STORES
     return found
 
@@ -121,30 +126,50 @@ def _is_set(program: str, words: Sequence[str], at: int) -> bool:
 def _password_at(program: _Program, word: str, before: str, count: int) -> int | None:
     """Return where in a word a password begins, None when there is none."""
     if before in program.before:
-        return 0
+        return None if word.startswith(_ELSEWHERE) else len("pass:") * word.startswith("pass:")
+    for option in program.pairs:
+        if before == option or (len(option) == _SHORT and word.startswith(option)):
+            pair = _PAIR.match(word, 0 if before == option else _SHORT)
+            return pair.end() if pair else None
     if program.joined and word.startswith(program.joined) and len(word) > len(program.joined):
         return len(program.joined)
-    return 0 if word[:1] != "-" and count == program.number else None
+    if word[:1] == "-" or count != program.number:
+        return None
+    login = _LOGIN.match(word)
+    return login.end() if login else 0
+
+
+_SHORT: Final = len("-u")
+_ELSEWHERE: Final = ("env:", "file:", "fd:", "stdin", "@")
+"""Before a place from where a program reads a password."""
+
+_PAIR: Final = re.compile(r"[^:%=\s]{1,100}+[:%=](?=.)")
+_LOGIN: Final = re.compile(r"[\w$.]{1,60}+/(?=[^/\s]+@)")
+"""Before a password for Oracle: `scott/PASSWORD@db`."""
 
 
 _COMMAND: Final = re.compile(
     rf"(?<![\w.-])(?:{'|'.join(sorted(map(re.escape, (*_PROGRAMS, *_SETTERS)), key=len, reverse=True))})(?=[ \t])"
     r"[^\r\n|;&]{1,1000}+"
 )
-_WORD: Final = re.compile(r"'([^'\r\n]*+)'|\"([^\"\r\n]*+)\"|([^\s'\"]++)|['\"]")
+_WORD: Final = re.compile(r"(?:[^\s'\"]++|'[^'\r\n]*+'|\"[^\"\r\n]*+\")++|['\"]")
 _REDIRECTED: Final = frozenset("<>(`$")
 
 
 def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where secrets stand among the arguments of commands in a text, and what they are called."""
     for command in _COMMAND.finditer(text):
-        words: list[str] = []
-        places: list[int] = []
-        for word in _WORD.finditer(command[0]):
-            group = word.lastindex or 0
-            words.append(word[group])
-            places.append(command.start() + word.start(group))
-        for at, begin, name in arguments_of(words):
-            value = words[at][begin:]
-            if value and value[0] not in _REDIRECTED:
-                yield places[at] + begin, places[at] + begin + len(value), name
+        spans = [
+            _unquoted(text, command.start() + word.start(), command.start() + word.end())
+            for word in _WORD.finditer(command[0])
+        ]
+        for at, skipped, name in arguments_of([text[begin:end] for begin, end in spans]):
+            begin, end = _unquoted(text, spans[at][0] + skipped, spans[at][1])
+            if begin < end and text[begin] not in _REDIRECTED:
+                yield begin, end, name
+
+
+def _unquoted(text: str, begin: int, end: int) -> tuple[int, int]:
+    """Return where a part of a text stands without the quotes around it."""
+    quoted = end - begin > 1 and text[begin] in "'\"" and text[end - 1] == text[begin]
+    return (begin + 1, end - 1) if quoted else (begin, end)

@@ -122,6 +122,7 @@ HEADERS: Final = frozenset(
         ),
         *(
             "x-trello-webhook",
+            "x-wp-nonce",
             "x-aio-key",
             "x-mashape-key",
             "x-apisports-key",
@@ -141,7 +142,15 @@ PARAMETERS: Final = frozenset(
         *("pwd", "secret", "auth_token", "authtoken", "refresh_token", "id_token", "private_token", "sig"),
         *("signature", "x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-goog-signature"),
         *("x-goog-credential", "awsaccesskeyid", "hmac", "subscription-key", "sas", "code_verifier"),
-        *("client_assertion", "oauth_token", "oauth_signature", "session_id", "sessionid", "apptoken"),
+        *(
+            "client_assertion",
+            "hapikey",
+            "oauth_token",
+            "oauth_signature",
+            "session_id",
+            "sessionid",
+            "apptoken",
+        ),
     )
 )
 """Query parameters whose value is a credential, in lower case."""

@@ -42,8 +42,13 @@ _LINES: Final = {
         r"(?:thin:|(?:sqlplus|expdp|impdp|rman)[ \t]{1,4}+(?:-\w{1,8}[ \t]{1,4}+){0,3}+)"
         r"[\w$.]{1,60}+/\"?([^\s\"@/]{4,200}+(?:/[^\s\"@/]{1,200}+){0,4}+)\"?@"
     ),
+    ("SETUSER",): r"SETUSER[ \t][^\r\n>]{1,200}+>([^\s\"']{4,200}+)",
+    ("AUTH\r\n",): r"AUTH\r\n(?:\$[0-9]{1,4}\r\n\S{1,100}+\r\n)?\$[0-9]{1,4}\r\n(\S{4,512}+)(?=\r\n|\Z)",
+    ("@tcp(", "@unix("): r"(?<![\w.-])[\w.-]{1,60}+:([^\s:@/\"']{4,200}+)@(?:tcp|unix)\(",
+    ("PWD={",): r"PWD=\{([^{}\r\n]{6,200}+)\}",
+    ("]:",): r"\]:[0-9]{1,5}[ \t]{1,8}+[^\s:]{1,100}+:(\S{6,200}+)",
     ("WIFI:",): r"WIFI:[^\r\n]{0,100}?P:([^\s;]{6,200}+);",
-    ("auth-user-pass",): r"auth-user-pass\r?\n\S{1,100}+\r?\n(\S{6,200}+)",
+    ("auth-user-pass",): r"auth-user-pass>?\r?\n\S{1,100}+\r?\n(\S{6,200}+)",
 }
 """Each with pieces one of which is in every text that has it: a text is searched quickly for these."""
 
@@ -61,12 +66,20 @@ def may_log_in(text: str) -> bool:
     return _OPTIONS.search(text) is not None or _PGPASS.search(text) is not None
 
 
+def _is_hash(text: str) -> bool:
+    """Tell whether a text is the hash of a password, and none of what documents write for one."""
+    return text.startswith(_HASHES) and any(
+        char.isdigit() or char.isupper() for char in text.rpartition("$")[2]
+    )
+
+
 def logins(text: str) -> Iterator[Finding]:
     """Yield passwords that stand behind a user, an option or a command, as far as they look like credentials."""
     for needles, pattern in _PATTERNS:
         if any(needle in text for needle in needles):
             for match in pattern.finditer(text):
-                if match[1].startswith(_HASHES) or looks_like_credential(match[1]):
+                judge = _is_hash if match[1].startswith(_HASHES) else looks_like_credential
+                if judge(match[1]):
                     yield Finding(*match.span(1), "password", match[1])
     for match in _PGPASS.finditer(text):
         if looks_like_credential(match[1]):

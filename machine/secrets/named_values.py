@@ -33,6 +33,7 @@ _LAST_WORDS: Final = "|".join(
             "passcodes?",
             "pass",
             "pwd",
+            "pw",
             "psk",
             "secrets?",
             "tokens?",
@@ -52,10 +53,12 @@ _LAST_WORDS: Final = "|".join(
     )
 )
 _SEPARATOR: Final = (
-    r"(?P<sep>(?:\*\*|__)?+(?:[ \t]{0,16}+|[ \t]{1,4}+is)"
+    r"(?P<sep>[: \t]{0,4}+(?:</?(?:b|strong|i|em|td|th|dt|dd|code|span|tt|kbd|label)(?: [^<>]{0,100})?>"
+    r"[: \t]{0,4}+){1,4}+(?=[^\s<])"
+    r"|(?:\*\*|__)?+(?:[ \t]{0,16}+|[ \t]{1,4}+is)"
     r"(?:=>|:=|->|\u2192|:[ \t]?(?:&?str|string|bytes)[ \t]?=|[:=](?:(?:\*\*|__)(?=[ \t]))?+)"
-    r"[ \t]{0,32}+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]|string\())?+(?:string\([0-9]{1,6}\)[ \t])?+"
-    r"(?:(?:&[\w.-]{1,60}+|!![a-z]{1,20}+)[ \t]{1,4}+){0,2}+"
+    r"[ \t]{0,32}+(?:<<(?=\"))?+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]|string\())?+"
+    r"(?:string\([0-9]{1,6}\)[ \t])?+(?:(?:&[\w.-]{1,60}+|!![a-z]{1,20}+)[ \t]{1,4}+){0,2}+"
     r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?"
     r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,4}+(?=\\{0,15}+[\"'])"
     r"|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22|\((?=[\"'])|</key>\s{0,20}+<string>"
@@ -85,7 +88,7 @@ _BLANK: Final = frozenset(("", "is", "was"))
 _MIXED: Final = re.compile(r"[a-z][!@#$%^&*~][A-Za-z]")
 """What no word has within."""
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|-|#|//|;|\$|[|])\s{0,4}){0,2}")
-_OPEN: Final = re.compile(r"[bBuUrRfF@]{0,2}(\\{0,15}+)([\"'`])")
+_OPEN: Final = re.compile(r"[bBuUrRfFnN@]{0,2}(\\{0,15}+)([\"'`])")
 _BARE: Final = re.compile(r"[^\s\"'`<>]++")
 _ENDS_BARE: Final = re.compile(r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']|%22")
 _LINE: Final = re.compile(r"[^\r\n\"'`]{0,8192}+")
@@ -184,7 +187,7 @@ class _Reader:
         if self.places > MOST_PLACES:
             raise TooManyPlacesError
         sure = strength is Strength.OWN
-        if sep.endswith(">") and sep != "=>" and not self._is_element(begin):
+        if self._is_tag(sep) and not self._is_element(begin):
             return
         if sep.strip() in _BLANK and not self._is_set(name, strength, at):
             return
@@ -215,6 +218,11 @@ class _Reader:
             yield from self._members(name, strength, at, sep, sure=sure)
         else:
             yield from self._bare(name, strength, begin, at, sep, sure=sure)
+
+    @staticmethod
+    def _is_tag(sep: str) -> bool:
+        """Tell whether what stands behind a name ends the tag that the name begins."""
+        return sep.endswith(">") and "<" not in sep and sep.strip() not in {"=>", "->"}
 
     def _is_element(self, begin: int) -> bool:
         """Tell whether an element of XML is called by the name that begins here."""
@@ -315,15 +323,13 @@ class _Reader:
         stop = _ENDS_BARE.search(value)
         if stop is not None and not (own_line and stop[0] in {"&", ";", "|"}):
             value = value[: stop.start()]
-        if sep.endswith(">") and sep != "=>" and self.text[end : end + 2] != "</":
+        if self._is_tag(sep) and self.text[end : end + 2] != "</":
             if self.text[end - 2 : end + 1] != "]]>":
                 return
             end -= 2
             value = value[:-2]
         value = value.rstrip(",;" if own_line else ",;.:)]}")
         alone = self.request and own_line and sep == "=" and name.isupper()
-        if strength is Strength.WEAK and own_line and name == "pass" and "=" in sep:  # of an INI file
-            strength = Strength.LIKELY
         if value and decides(strength, value, alone=alone):
             yield Finding(at, at + len(value), name, value, sure)
             self.done = at + len(value)

@@ -118,10 +118,20 @@ EXACT: Final = (
         "one time password",
         "otp secret",
         "job token",
+        "rootpw",
+        "pw",
+        "mnemonic phrase",
+        "seed phrase",
+        "recovery phrase",
+        "app key",
         "secret text",
         "preshared key",
     ),
     *("cosmos primary key", "cosmos key", "cipher key", "aes key", "crypt key"),
+    *(f"{of} pass" for of in ("imap", "pop", "sftp", "ldap", "bind", "http", "rpc", "vnc", "wifi", "ad")),
+    *(f"{of} token" for of in ("identity", "authorization", "runners", "runner", "registration", "instance")),
+    *(f"{of} token" for of in ("cluster", "join", "bootstrap", "management", "tenant", "sso", "ingest")),
+    "token value",
     *(
         f"{of} token"
         for of in (
@@ -163,7 +173,7 @@ PLURAL: Final = (
 """Names of lists and objects whose members are secret."""
 
 WEAK: Final = (
-    *("token", "session", "cookie", "cookies", "authorization", "auth", "bearer", "pass", "jwt", "tokens"),
+    *("token", "session", "cookie", "cookies", "authorization", "auth", "bearer", "jwt", "tokens"),
     *("session id", "set cookie", "assertion", "auth data", "device token", "client token"),
 )
 """Whole names that say something only beside a value that looks like a credential beyond doubt."""
@@ -211,7 +221,7 @@ def field_strength(name: str) -> Strength:
         return Strength.EXACT
     if any(end in _PLURAL for end in ends):
         return Strength.SEVERAL
-    if words[-1] in {"token", "pass"} and (name.isupper() or name.startswith("--")):
+    if words == ("pass",) or (words[-1] in {"token", "pass"} and (name.isupper() or name.startswith("--"))):
         return Strength.LIKELY
     return Strength.WEAK if words in _WEAK else Strength.NONE
 

@@ -24,7 +24,7 @@ __all__ = ["Look", "fields", "folded", "look_at", "running", "urls"]
 
 
 _NEAR_NAMES: Final = re.compile(
-    "pass|secret|token|key|pwd|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
+    "pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
 )
 """What is in every text with a name that says something, in lower case."""
 

@@ -16,10 +16,10 @@ from machine.secrets.rules import Rules
 
 __all__ = ["in_tables", "may_have_table"]
 
-_DELIMITERS: Final = ("|", "\t", ",", ";", "  ")
+_DELIMITERS: Final = ("|", "\u2502", "\t", ",", ";", "  ")
 _LINE: Final = re.compile(r"[^\r\n]++")
 _NEAR: Final = re.compile("pass|secret|token|key|pwd|credential|passwd", re.IGNORECASE)
-_RULE: Final = re.compile(r"[-+|:= ]++")
+_RULE: Final = re.compile(r"[-+|:= \u2500-\u257f]++")
 _TITLE: Final = re.compile(r"[A-Za-z_][\w. -]{0,39}")
 _ALIGNED: Final = re.compile(r"(?:[^ \t]++[ ]?)++")
 _COPY: Final = re.compile(r"COPY [\w.\"]{1,100} \(([^()]{1,1000})\) FROM std", re.IGNORECASE)
@@ -94,7 +94,7 @@ def _cells(line: str, delimiter: str) -> list[_Cell]:
             if at < 0:
                 break
             at += len(delimiter)
-        if delimiter == "|":  # those around a row are no parts of it
+        if delimiter in "|\u2502":  # those around a row are no parts of it
             ends = {found[0], found[-1]}
             found = [cell for cell in found if cell not in ends or line[cell.begin : cell.end].strip()]
     return [_stripped(line, cell) for cell in found]
