@@ -46,9 +46,7 @@ _PROGRAMS: Final = {
     **_programs("az oc cf doctl ibmcloud flyctl rosa", "-p", needs="login"),
     **_programs("sshpass", "-p", "-p"),
     **_programs("twine mongosh mongo mongodump mongorestore mongoexport mongoimport cqlsh arangosh", "-p"),
-    **_programs(
-        "rabbitmqadmin cypher-shell influx argocd kaggle xfreerdp2 rdesktop nuget snowsql vncdo", "-p"
-    ),
+    **_programs("rabbitmqadmin cypher-shell influx argocd kaggle xfreerdp2 rdesktop snowsql vncdo", "-p"),
     **_programs("mosquitto_pub mosquitto_sub sqlcmd bcp tsql ipmitool zip unzip rpcclient", "-P"),
     **_programs("ldapsearch ldapadd ldapmodify ldapdelete ldapwhoami ldappasswd ldapcompare", "-w"),
     **_programs("htpasswd", number=3, needs="-b"),
@@ -60,6 +58,8 @@ _PROGRAMS: Final = {
     **_programs("openssl", "-k -K -pass -passin -passout"),
     **_programs("keytool jarsigner apksigner", "-storepass -keypass -srcstorepass -deststorepass -new"),
     **_programs("smbclient winexe wmic", "--password", pairs="-U --user"),
+    **_programs("dotnet nuget", "-k --api-key -ApiKey"),
+    **_programs("ngrok", "add-authtoken authtoken"),
     **_programs("curl", "--oauth2-bearer --pass", pairs="-u --user -U --proxy-user -b --cookie"),
     **_programs("http https xh", pairs="-a --auth"),
     **_programs("sqlplus expdp impdp rman", number=1),
@@ -69,11 +69,25 @@ _PROGRAMS: Final = {
     **_programs("rclone", needs="obscure", number=2),
     **_programs("svn", "--password"),
 }
-_SETS: Final = frozenset(("set", "config:set", "config", "put", "add", "--global"))
+_SETS: Final = frozenset(("set", "config:set", "config", "put", "add", "--global", "--secret"))
 """Words before a name and its value: `aws configure set NAME VALUE`."""
 
 _SETTERS: Final = frozenset(
-    ("aws", "npm", "yarn", "pnpm", "git", "pip", "composer", "bundle", "poetry", "gcloud", "conda")
+    (
+        "aws",
+        "npm",
+        "yarn",
+        "pnpm",
+        "git",
+        "pip",
+        "composer",
+        "bundle",
+        "poetry",
+        "gcloud",
+        "conda",
+        "pulumi",
+        "dotnet",
+    )
 )
 _NAMED: Final = re.compile(
     r"(?i:[\w./:@-]*(?:_auth|password|token|secret|secret_access_key|api_key|http-basic|extraheader)[\w.-]*)"
@@ -101,6 +115,7 @@ def arguments_of(words: Sequence[str]) -> list[Argument]:
             found.append(Argument(at, 0, "value"))
         elif program is not None:
             # `htpasswd -nbB` has the letter that it needs among others
+            count += name == "htpasswd" and word[:1] == "-" and "n" in word  # it asks for no file then
             needed = (
                 needed or word == program.needs or (word[:1] == "-" and program.needs == "-b" and "b" in word)
             )
@@ -128,8 +143,12 @@ def _password_at(program: _Program, word: str, before: str, count: int) -> int |
     if before in program.before:
         return None if word.startswith(_ELSEWHERE) else len("pass:") * word.startswith("pass:")
     for option in program.pairs:
-        if before == option or (len(option) == _SHORT and word.startswith(option)):
-            pair = _PAIR.match(word, 0 if before == option else _SHORT)
+        if (
+            before == option
+            or (option == "-u" and _CLUSTER.fullmatch(before))
+            or (len(option) == _SHORT and word.startswith(option))
+        ):
+            pair = _PAIR.match(word, 0 if before[:1] == "-" and not word.startswith(option) else _SHORT)
             return pair.end() if pair else None
     if program.joined and word.startswith(program.joined) and len(word) > len(program.joined):
         return len(program.joined)
@@ -140,6 +159,7 @@ def _password_at(program: _Program, word: str, before: str, count: int) -> int |
 
 
 _SHORT: Final = len("-u")
+_CLUSTER: Final = re.compile(r"-[a-zA-Z]{1,5}u")
 _ELSEWHERE: Final = ("env:", "file:", "fd:", "stdin", "@")
 """Before a place from where a program reads a password."""
 

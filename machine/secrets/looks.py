@@ -24,7 +24,7 @@ _LONGEST_COUNT: Final = 4
 
 _INNOCENT: Final = re.compile(
     r"""
-      (?P<date>\d{4}-\d\d?-\d\d?(?:[T ]\d\d:\d\d.*)?)
+      (?P<date>\d{4}-\d\d?-\d\d?(?:[T ]\d\d:\d\d.*)? | (?:19|20)\d\d[-_/. ][A-Za-z]{1,2}\d{0,2}(?:[-_/. ]\w{1,3})?)
     | (?P<number>[-+]?[0-9][0-9.,_ ]*(?:[eE][-+]?[0-9]+)?\s?%?)
     | (?P<url>[A-Za-z][A-Za-z0-9+.-]*://[^\s@]*)
     | (?P<path>(?:[~.]{0,2}/|[A-Za-z]:\\)[\w.@:/\\ -]*)
@@ -134,7 +134,7 @@ def _is_wordy(value: str) -> bool:
     if len(value) - sum(map(len, pieces)) > 2 * len(pieces):  # mostly signs
         return False
     if len(words) < len(rest):  # beside whole words, some may have digits
-        if not any(len(word) > 1 for word in words) or len(words) * 2 < len(rest):
+        if len(words) * 2 < len(rest) and len(rest) > 1:
             return False
         said = frozenset(map(str.lower, words))
         path = "/" in value  # `alias/aws/s3`

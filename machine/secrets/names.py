@@ -203,7 +203,20 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 _SPELLINGS: Final = frozenset(
-    ("b", "base", "hex", "pem", "raw", "plain", "plaintext", "cleartext", "encoded", "primary", "secondary")
+    (
+        "v",
+        "b",
+        "base",
+        "hex",
+        "pem",
+        "raw",
+        "plain",
+        "plaintext",
+        "cleartext",
+        "encoded",
+        "primary",
+        "secondary",
+    )
 )
 """Last words of names that say how a value is written, or which of two it is: `unseal_keys_b64`, `key_pem`."""
 

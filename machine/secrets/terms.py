@@ -80,6 +80,18 @@ _ALGORITHMS: Final = frozenset(
         ),
         *(
             "ristretto",
+            "frp",
+            "numsp",
+            "pnb",
+            "tnb",
+            "nist",
+            "salsa",
+            "xsalsa",
+            "rfc",
+            "ph",
+            "ctx",
+            "wtls",
+            "bn",
             "mgf",
             "padding",
             "no",
@@ -120,6 +132,16 @@ _META: Final = frozenset(
         *("object", "offline", "opaque", "param", "pass", "passcode", "passphrase", "password", "passwords"),
         *(
             "placeholder",
+            "min",
+            "max",
+            "len",
+            "length",
+            "chars",
+            "old",
+            "new",
+            "current",
+            "confirm",
+            "expires",
             "policy",
             "private",
             "prod",
@@ -151,12 +173,20 @@ _META: Final = frozenset(
 _NUMBERED: Final = re.compile(
     r"[A-Za-z]\d{1,2}|\d{1,3}[A-Za-z]{1,2}|[vV]\d{1,3}(?:(?:alpha|beta|rc)\d{1,2})?|k8s|i18n|l10n|a11y|oauth2|b64|h264"
 )
+_IDENTIFIER: Final = re.compile(
+    r"[a-z]{2,12}(?:[A-Z][a-z]{2,12}){1,3}\d{1,2}|(?:[A-Z][a-z]{2,12}){2,4}V\d{1,2}"
+)
+"""A name in code with a number: `oldPassword1`, `ApiKeyV2`."""
+
 _ENDS_WITH_NUMBER: Final = re.compile(r"([A-Za-z]{2,})\d{1,2}")
 
 
 def is_term(value: str) -> bool:
     """Tell whether a value names an algorithm, a curve, a kind of key: `EC_P384`, `rsa-sha2-512`, `secp256r1`."""
+    letters = [word.lower() for word in re.findall(r"[A-Za-z]+", value)]
     words = [word.lower() for word in _PIECES.findall(value) if not word.isdecimal()]
+    if any(len(word) > 1 for word in letters) and all(word in _ALGORITHMS | _SINGLE for word in letters):
+        words = letters  # `NTLMv2`
     said = [word for word in words if len(word) > 1 or word not in _SINGLE]
     if not said or len(said) * 3 < len(words):
         return _MONTGOMERY.fullmatch(value) is not None
@@ -174,6 +204,8 @@ def is_word_with_digits(piece: str, words: frozenset[str]) -> bool:
     if _NUMBERED.fullmatch(piece):
         return True
     ends = _ENDS_WITH_NUMBER.fullmatch(piece)
+    if _IDENTIFIER.fullmatch(piece) and not _META.isdisjoint(map(str.lower, _PIECES.findall(piece))):
+        return True
     if ends is not None and (ends[1].lower() in _META or not _META.isdisjoint(words)):
         return True
     return is_term(piece)

@@ -129,6 +129,8 @@ UNITS = [
         "%22password%22%3a%22",
         "&a &a password: &a ",
         "SETUSER >a",
+        "password for a ",
+        "curl -su a: ",
         "a***",
     ),
 ]
