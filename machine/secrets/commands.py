@@ -41,8 +41,8 @@ _PROGRAMS: Final = {
         "mysql mysqldump mysqladmin mysqlimport mysqlpump mysqlsh mysqlcheck mysqlbinlog", joined="-p"
     ),
     **_programs("mariadb mariadb-dump mariadb-admin 7z 7za rar unrar", joined="-p"),
-    **_programs("redis-cli valkey-cli keydb-cli", "-a --pass"),
-    **_programs("docker podman nerdctl buildah skopeo crane helm oras regctl", "-p", needs="login"),
+    **_programs("redis-cli valkey-cli keydb-cli", "-a --pass AUTH auth requirepass masterauth"),
+    **_programs("docker podman nerdctl buildah skopeo crane helm oras regctl", "-p", "-p", needs="login"),
     **_programs("az oc cf doctl ibmcloud flyctl rosa", "-p", needs="login"),
     **_programs("sshpass", "-p", "-p"),
     **_programs("twine mongosh mongo mongodump mongorestore mongoexport mongoimport cqlsh arangosh", "-p"),
@@ -66,7 +66,10 @@ _PROGRAMS: Final = {
     **_programs("vault", needs="login", number=2),
     **_programs("nmcli", "password"),
     **_programs("lpass bw", "--password"),
-    **_programs("rclone", needs="obscure", number=2),
+    **_programs("rclone", "obscure pass"),
+    **_programs("ncftpput ncftpget ncftp", "-p"),
+    **_programs("lftp", pairs="-u --user"),
+    **_programs("kubectl", pairs="--from-literal"),
     **_programs("svn", "--password"),
 }
 _SETS: Final = frozenset(("set", "config:set", "config", "put", "add", "--global", "--secret"))
@@ -163,7 +166,7 @@ _CLUSTER: Final = re.compile(r"-[a-zA-Z]{1,5}u")
 _ELSEWHERE: Final = ("env:", "file:", "fd:", "stdin", "@")
 """Before a place from where a program reads a password."""
 
-_PAIR: Final = re.compile(r"[^:%=\s]{1,100}+[:%=](?=.)")
+_PAIR: Final = re.compile(r"[^:%=,\s]{1,100}+[:%=,](?=.)")
 _LOGIN: Final = re.compile(r"[\w$.]{1,60}+/(?=[^/\s]+@)")
 """Before a password for Oracle: `scott/PASSWORD@db`."""
 
@@ -185,6 +188,8 @@ def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
         ]
         for at, skipped, name in arguments_of([text[begin:end] for begin, end in spans]):
             begin, end = _unquoted(text, spans[at][0] + skipped, spans[at][1])
+            if skipped and text[begin - 1] == "/":  # the server stands behind
+                end = text.rfind("@", begin, end)
             if begin < end and text[begin] not in _REDIRECTED:
                 yield begin, end, name
 

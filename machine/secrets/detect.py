@@ -9,7 +9,7 @@ from typing import Final
 
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
-from machine.secrets.looks import looks_like_credential
+from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.marks import MOST_FINDINGS, TooManyPlacesError
 from machine.secrets.names import Strength
 from machine.secrets.packed_json import packed_json
@@ -43,7 +43,8 @@ def findings(
         return []
     sure = place.strength is Strength.OWN
     if place.header and place.strength in {Strength.EXACT, Strength.OWN}:
-        return list(_header(place.name, text, sure=sure))
+        found = list(_header(place.name, text, sure=sure))
+        return found if request else [one for one in found if sure or not is_masked(one.value)]
     if decides(place.strength, text[place.begin :], alone=request):
         return [Finding(place.begin, len(text), place.name, text[place.begin :], sure)]
     if place.strength is Strength.WEAK and (found := _as_header(place.name.lower(), text)):

@@ -121,6 +121,7 @@ HEADERS: Final = frozenset(
             "x-razorpay-signature",
         ),
         *(
+            "x-cookie",
             "x-trello-webhook",
             "x-wp-nonce",
             "x-aio-key",

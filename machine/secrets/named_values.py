@@ -57,12 +57,13 @@ _SEPARATOR: Final = (
     r"[: \t]{0,4}+){1,4}+(?=[^\s<])"
     r"|(?:\*\*|__)?+"
     r"(?:[ \t](?:for|of|to|on|in|at)(?:[ \t][\w.@/-]{1,40}+){1,2}+)?(?:[ \t]{0,16}+|[ \t]{1,4}+is)"
-    r"(?:=>|:=|->|\u2192|:[ \t]?(?:&?str|string|bytes)[ \t]?=|[:=](?:(?:\*\*|__)(?=[ \t]))?+)"
+    r"(?:=>|:=|->|\u2192|:[ \t]?(?:&?str|string|bytes)[ \t]?=|[:=](?:(?:\*{1,2}|_{1,2})(?=[ \t]))?+)"
     r"[ \t]{0,32}+(?:<<(?=\"))?+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]|string\())?+"
     r"(?:string\([0-9]{1,6}\)[ \t])?+(?:(?:&[\w.-]{1,60}+|!![a-z]{1,20}+)[ \t]{1,4}+){0,2}+"
     r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?"
     r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,4}+(?=\\{0,15}+[\"'])"
     r"|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22|\((?=[\"'])|</key>\s{0,20}+<string>"
+    r"|[ \t]{1,4}+(?:\(|-{1,2}[ \t])(?=[A-Za-z0-9])"
     r"|[ \t]{1,4}+(?:is|was)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,8}+(?=[\"']?[A-Za-z0-9+/]))"
 )
 _NAME: Final = re.compile(
@@ -85,7 +86,7 @@ _WORD_BEFORE: Final = re.compile(r"(?<![\w-])([A-Za-z]{2,12}) \Z")
 _HALF: Final = frozenset((Strength.NONE, Strength.WEAK))
 """How much the last word of a name of two says: `key` of `API key`."""
 _BEFORE: Final = re.compile(r"[\w.$-]{0,100}+")
-_BLANK: Final = frozenset(("", "is", "was"))
+_BLANK: Final = frozenset(("", "is", "was", "(", "-", "--"))
 _MIXED: Final = re.compile(r"[a-z][!@#$%^&*~][A-Za-z]")
 """What no word has within."""
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|-|#|//|;|\$|[|])\s{0,4}){0,2}")
@@ -182,6 +183,8 @@ class _Reader:
         """Yield what is secret in the value that begins at a place, behind a name."""
         strength, of_header = self._strengths(name)
         header = of_header and sep.strip() in {":", ","}
+        if header and _is_field(strength) and _BLOCK.match(self.text, at):
+            header = False  # of YAML: the value stands below
         if not header and strength is Strength.NONE:
             return
         self.places += 1

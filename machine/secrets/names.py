@@ -221,12 +221,16 @@ _SPELLINGS: Final = frozenset(
 """Last words of names that say how a value is written, or which of two it is: `unseal_keys_b64`, `key_pem`."""
 
 
+_OF_JAVA: Final = re.compile(r"^-?D(?=[a-z]+\.)")
+"""Before a property: `-Dapi.key=x`."""
+
+
 @functools.lru_cache(maxsize=16384)
 def field_strength(name: str) -> Strength:
     """Return how much the name of a field, a variable or an option says."""
     if len(name) > LONGEST or name == "PWD" or "__secret_" in name:  # the shell's folder; a placeholder
         return Strength.NONE
-    words = words_of(name)
+    words = words_of(_OF_JAVA.sub("", name))
     if not words:
         return Strength.NONE
     ends = [words[-count:] for count in range(1, min(len(words), _LONGEST_END) + 1)]

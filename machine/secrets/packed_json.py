@@ -14,9 +14,7 @@ __all__ = ["MAY_PACK", "packed_json"]
 MAY_PACK: Final = "eyJ"
 """The first characters of `{"` in base64."""
 
-_RUN: Final = re.compile(
-    r"eyJ(?<![A-Za-z0-9+/_=.-]eyJ)([A-Za-z0-9+/_-]{13,65536}+)={0,2}(?![.A-Za-z0-9+/_-])"
-)
+_RUN: Final = re.compile(r"eyJ(?<![A-Za-z0-9+/_.-]eyJ)([A-Za-z0-9+/_-]{13,65536}+)={0,2}(?![.A-Za-z0-9+/_-])")
 
 
 def packed_json(text: str) -> Iterator[tuple[int, int, str]]:

@@ -80,6 +80,9 @@ _ALGORITHMS: Final = frozenset(
         ),
         *(
             "ristretto",
+            "mlkem",
+            "gcmkw",
+            "cbchs",
             "frp",
             "numsp",
             "pnb",
