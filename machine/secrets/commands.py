@@ -172,16 +172,19 @@ _LOGIN: Final = re.compile(r"[\w$.]{1,60}+/(?=[^/\s]+@)")
 
 
 _COMMAND: Final = re.compile(
-    rf"(?<![\w.-])(?:{'|'.join(sorted(map(re.escape, (*_PROGRAMS, *_SETTERS)), key=len, reverse=True))})(?=[ \t])"
+    rf"(?:{'|'.join(sorted(map(re.escape, (*_PROGRAMS, *_SETTERS)), key=len, reverse=True))})(?=[ \t])"
     r"[^\r\n|;&]{1,1000}+"
 )
 _WORD: Final = re.compile(r"(?:[^\s'\"]++|'[^'\r\n]*+'|\"[^\"\r\n]*+\")++|['\"]")
+_JOINS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _REDIRECTED: Final = frozenset("<>(`$")
 
 
 def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where secrets stand among the arguments of commands in a text, and what they are called."""
     for command in _COMMAND.finditer(text):
+        if text[command.start() - 1 : command.start()] in _JOINS:
+            continue
         spans = [
             _unquoted(text, command.start() + word.start(), command.start() + word.end())
             for word in _WORD.finditer(command[0])

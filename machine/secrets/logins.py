@@ -16,9 +16,18 @@ _COOKIES: Final = re.compile(r"-(?<!\S-)b[ =]{1,4}+[\"']([^\"'\r\n]{1,4096}+)[\"
 _PGPASS: Final = re.compile(
     r":(?:[0-9]{1,5}+|\*):[\w.*-]{1,64}+:[\w.@*-]{1,64}+:([^\s:]{4,256}+)(?=[\r\n]|\Z)"
 )
-_OPTIONS: Final = re.compile(
-    r"(?<!\S)-(?:[a-zA-Z]|-user|-body)|[ :]set |obscure |_user |passphrase |htpasswd"
+_OF_COMMANDS: Final = (
+    " -",
+    " set ",
+    ":set ",
+    "obscure ",
+    "_user ",
+    "passphrase ",
+    " config ",
+    "sqlplus ",
+    " AUTH ",
 )
+"""One of these is in every command with a password that has no name."""
 
 _END: Final = r"(?=[\r\n]|\\[rn]|\Z)"
 _HASH: Final = r"\$(?:apr1|[0-9][abxy]?|y|gy|argon2i?d?|scrypt|sha1|md5)\$[^\s:\"']{8,512}+"
@@ -64,7 +73,7 @@ def may_log_in(text: str) -> bool:
     """Tell whether a text could hold what logs in."""
     if any(needle in text for needles in _LINES for needle in needles):
         return True
-    return _OPTIONS.search(text) is not None or _PGPASS.search(text) is not None
+    return any(needle in text for needle in _OF_COMMANDS) or _PGPASS.search(text) is not None
 
 
 def _is_hash(text: str) -> bool:
@@ -91,7 +100,7 @@ def logins(text: str) -> Iterator[Finding]:
                 yield Finding(
                     match.start(1) + begin, match.start(1) + end, f"cookie.{name}", match[1][begin:end]
                 )
-    if _OPTIONS.search(text):
+    if any(needle in text for needle in _OF_COMMANDS):
         for begin, end, name in in_commands(text):
             if looks_like_credential(text[begin:end]):
                 yield Finding(begin, end, name, text[begin:end])

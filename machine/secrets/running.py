@@ -56,15 +56,16 @@ def folded(text: str) -> str:
 def look_at(rules: Rules, text: str) -> Look:
     """Return what a text may hold."""
     low = folded(text)
+    names = bool(rules.names or rules.pointers) or _NEAR_NAMES.search(low) is not None
     return Look(
         formats=tuple(active(rules.formats, text)),
         bearer="bearer" in low,
         user_info="@" in text and ("://" in text or ":\\/\\/" in text),
         parameters="=" in text,
-        names=bool(rules.names or rules.pointers) or _NEAR_NAMES.search(low) is not None,
+        names=names,
         patterns=bool(rules.patterns),
         logins=may_log_in(text),
-        tables=may_have_table(text),
+        tables=names and may_have_table(text),
         packed=MAY_PACK in text,
     )
 
@@ -82,10 +83,10 @@ def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[F
             yield Finding(begin, end, "bearer_token", text[begin:end])
     if look.user_info or look.parameters:
         yield from urls(rules, text, request=request and "://" in text[:12])
-    if look.logins:
+    if look.logins and (" " in text or ":" in text):
         yield from logins(text)
-    if look.tables:
-        for begin, end, name in in_tables(rules, text):
+    if look.tables and may_have_table(text):
+        for begin, end, name in in_tables(rules, text, folded(text)):
             yield Finding(begin, end, name, text[begin:end])
     if look.names and not _NO_SEPARATOR.fullmatch(text):
         yield from named_values(rules, text, folded(text), request=request)

@@ -17,8 +17,7 @@ from machine.secrets.rules import Rules
 __all__ = ["in_tables", "may_have_table"]
 
 _DELIMITERS: Final = ("|", "\u2502", "\t", ",", ";", "  ")
-_LINE: Final = re.compile(r"[^\r\n]++")
-_NEAR: Final = re.compile("pass|secret|token|key|pwd|credential|passwd", re.IGNORECASE)
+_NEAR: Final = re.compile("pass|secret|token|key|pwd|credential")
 _RULE: Final = re.compile(r"[-+|:= \u2500-\u257f]++")
 _TITLE: Final = re.compile(r"[A-Za-z_][\w. -]{0,39}")
 _ALIGNED: Final = re.compile(r"(?:[^ \t]++[ ]?)++")
@@ -46,36 +45,38 @@ class _Table(NamedTuple):
 
 
 def may_have_table(text: str) -> bool:
-    """Tell whether a text could hold a table with a name of a secret in its head."""
-    return ("\n" in text or "|" in text or "into" in text or "INTO" in text) and _NEAR.search(
-        text
-    ) is not None
+    """Tell whether a text that holds the name of a secret could hold a table."""
+    return "\n" in text or "|" in text or "into" in text or "INTO" in text
 
 
-def in_tables(rules: Rules, text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where values that look like credentials stand under the names of secrets, and these names."""
+def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where values that look like credentials stand under the names of secrets, and these names.
+
+    `low` is the text in lower case.
+    """
     table: _Table | None = None
-    end = 0
-    for line in _LINE.finditer(text):
-        if text.count("\n", end, line.start()) > 1:  # a table ends with an empty line
-            table = None
-        end = line.end()
-        if end - line.start() > _LONGEST_LINE:
-            table = None
+    at = 0
+    while at < len(text):
+        if table is None:  # only a line with such a name is a head
+            near = _NEAR.search(low, at)
+            if near is None:
+                break
+            at = max(at, text.rfind("\n", at, near.start()) + 1)
+        begin, end = at, text.find("\n", at)
+        end = len(text) if end < 0 else end
+        at = end + 1
+        line = text[begin:end].rstrip("\r") if end - begin <= _LONGEST_LINE else ""
+        if line and _RULE.fullmatch(line):
             continue
-        if table is not None and _RULE.fullmatch(line[0]):
-            continue
-        cells = _cells(line[0], table.delimiter) if table else []
+        cells = _cells(line, table.delimiter) if table else []
         if table is not None and len(cells) == table.columns:
-            for at, name in table.secret.items():
-                yield from _credential(text, line.start(), cells[at], name)
+            for column, name in table.secret.items():
+                yield from _credential(text, begin, cells[column], name)
             continue
-        if _RULE.fullmatch(line[0]):
-            continue
-        table = _head(rules, line[0]) if _NEAR.search(line[0]) else None
-        if table is None and "|" in line[0]:
-            yield from _row(rules, text, line.start(), line[0])
-    for insert in _INSERT.finditer(text):
+        table = _head(rules, line) if _NEAR.search(low, begin, end) else None  # one ends with an empty line
+        if table is None and "|" in line:
+            yield from _row(rules, text, begin, line)
+    for insert in _INSERT.finditer(text) if "into" in low else ():
         yield from _inserted(rules, text, insert)
 
 
