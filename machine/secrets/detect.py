@@ -9,10 +9,11 @@ from typing import Final
 
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
-from machine.secrets.looks import looks_like_credential
+from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.marks import MOST_FINDINGS, TooManyPlacesError
 from machine.secrets.names import Strength
-from machine.secrets.places import Place
+from machine.secrets.packed_json import packed_json
+from machine.secrets.places import ROOT, Place
 from machine.secrets.rules import Rules
 from machine.secrets.running import Look, fields, look_at, running
 
@@ -42,9 +43,10 @@ def findings(
         return []
     sure = place.strength is Strength.OWN
     if place.header and place.strength in {Strength.EXACT, Strength.OWN}:
-        return list(_header(place.name, text, sure=sure))
-    if decides(place.strength, text, alone=request):
-        return [Finding(0, len(text), place.name, text, sure)]
+        found = list(_header(place.name, text, sure=sure))
+        return found if request else [one for one in found if sure or not is_masked(one.value)]
+    if decides(place.strength, text[place.begin :], alone=request):
+        return [Finding(place.begin, len(text), place.name, text[place.begin :], sure)]
     if place.strength is Strength.WEAK and (found := _as_header(place.name.lower(), text)):
         return found
     if look is None:
@@ -98,6 +100,11 @@ def _in_text(
         yield from fields(_FIELD, rules.field, text, alone=request)
     if look.names and "form-data" in text:
         yield from _multipart(rules, text, request=request)
+    if look.packed and depth < _DEEPEST:
+        for begin, end, packed in packed_json(text):
+            within = findings(rules, ROOT, packed, request=request, depth=depth + 1)
+            if within:
+                yield Finding(begin, end, within[0].place, text[begin:end])
     yield from running(rules, text, look, request=request)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from machine.secrets.finding import Finding
-from machine.secrets.names import Strength, is_name
-from machine.secrets.places import NAMING, ROOT, Place
+from machine.secrets.names import Strength
+from machine.secrets.places import NAMING, ROOT, Place, said_by
 from machine.secrets.rules import Rules
 
 __all__ = ["MOST_JSON", "String", "located", "strings_of"]
@@ -54,8 +54,8 @@ class _Frame:
     def step(self, value: str | None) -> None:
         """Step over a value."""
         if self.members:
-            if self.key in NAMING and value is not None and is_name(value):
-                self.said = value
+            if self.key in NAMING and value is not None and not (self.said and self.key == "type"):
+                self.said = said_by(self.key, value) or self.said
             self.key = None
         else:
             self.index += 1

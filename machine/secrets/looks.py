@@ -9,12 +9,14 @@ from math import log2
 from typing import Final
 
 from machine.secrets.encodings import is_plain
+from machine.secrets.terms import is_term, is_word_with_digits
 
 __all__ = ["is_masked", "looks_like_credential", "looks_strong"]
 
 _LONGEST: Final = 4096
 _SHORTEST: Final = 6
 _SHORTEST_STRONG: Final = 20
+_LONGER_STRONG: Final = 24
 _LEAST_BITS: Final = 2.0
 _LEAST_BITS_STRONG: Final = 3.3
 _LONGEST_COUNT: Final = 4
@@ -22,21 +24,25 @@ _LONGEST_COUNT: Final = 4
 
 _INNOCENT: Final = re.compile(
     r"""
-      (?P<date>\d{4}-\d\d?-\d\d?(?:[T ]\d\d:\d\d.*)?)
+      (?P<date>\d{4}-\d\d?-\d\d?(?:[T ]\d\d:\d\d.*)? | (?:19|20)\d\d[-_/. ][A-Za-z]{1,2}\d{0,2}(?:[-_/. ]\w{1,3})?)
     | (?P<number>[-+]?[0-9][0-9.,_ ]*(?:[eE][-+]?[0-9]+)?\s?%?)
     | (?P<url>[A-Za-z][A-Za-z0-9+.-]*://[^\s@]*)
     | (?P<path>(?:[~.]{0,2}/|[A-Za-z]:\\)[\w.@:/\\ -]*)
     | (?P<email>[\w.+-]+@[\w-]+(?:\.[A-Za-z]{2,})+)
     | (?P<version>v?\d+(?:\.\d+)+(?:[-+][\w.]+)?)
     | (?P<title>-{3,}BEGIN[ A-Z.]*)
-    | (?P<variable>[$#]\{[^{}]*\} | \$\([^()]*\) | \$\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\} | <[^<>]*>
-        | \[[^\[\]]*\] | \([^()]*\))
-    | (?P<masked>[*•.xX#?_-]+\w{0,4})
+    | (?P<variable>[$#%@]\{[^{}]*\} | \$\([^()]*\) | \$\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\} | <[^<>]*>
+        | \[[^\[\]]*\] | \([^()]*\) | %\([\w.-]+\)[sdr] | %-?\d*\$?[sdvq@] | @[\w.]+@
+        | \$\{[\w.]+:[?+=-]\w* | \$\(\w+ | \$[\w:]+\[\w*\]?
+        | :{1,2}'?[a-z][\w-]*'?(?:\{.*)? | (?:[a-z][\w.:/-]*)?\{{1,2}[a-z_.]{2,}\}{1,2}[\w.:/-]*)
+    | (?P<masked>[*•.xX#?_-]+\w{0,4} | \S{0,40}?(?:\*{3,}|•{3,}|\.{3}|…)\S{0,40} | _{2,}[A-Za-z_]+_{2,})
+    | (?P<entity>&\w+; | @[A-Za-z_]+ | %\w+\([\w.:]+\)% | \$\{[\w.]+:[^\s]* | \$\([\w.]+ | \$[a-z]+:[\w./:-]+)
+    | (?P<duration>(?:[a-z]+:)?P(?:\d+[YMWDT])+(?:\d+[HMS])*)
     | (?P<call>[A-Za-z_][\w.]*(?:\(.*|\[.*))
     | (?P<arn>arn:[\w:/.*!-]+)
     | (?P<rules>(?:[a-z_]+(?::[^|]*)?\|)+[a-z_]+(?::.*)?)
     | (?P<class>\[[^\]]*\][{+*].*)
-    | (?P<pattern>/?\^.*\$/?\w* | .*\(\?[=!:<].*)
+    | (?P<pattern>/?\^.*\$/?\w* | .*\(\?[=!:<].* | \.[*+].* | \\[SsdwWDb].* | regex:.* )
     | (?P<array>[A-Z][a-z]+\d{1,3}[A-Z][a-z]+)
     | (?P<pkcs>pkcs11:.*)
     | (?P<type>(?i:u?int|bytes|float|char|varchar|string|blob|uuid)\d{1,3})
@@ -47,8 +53,14 @@ _INNOCENT: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_REFERENCE: Final = re.compile(
+    r"@?(?i:env|file|vault|ref|secrets?|secretref|ssm|op|bw|pass|keyring|kms|kv|sm|gcp|gsm|aws|azure|akv|k8s|config|s3|gs"
+    r"|doppler|infisical|keychain|sops|ejson|credstash|lastpass|prompt|exec|cmd|id|key_id|field|header|type):(?=[\w./])"
+)
+"""Before what says where a secret is kept: `k8s:default/app#key`, `env:DB_PASSWORD`."""
+
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_HEX: Final = re.compile(r"(?:sha\d+[:=-])?(?:[0-9a-f]+|[0-9A-F]+)")
+_HEX: Final = re.compile(r"(?:sha\d+[:=-]|0x)?(?:[0-9a-f]+|[0-9A-F]+)|0x[0-9a-fA-F]{40}")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=|:-]+")
 _PIECES: Final = re.compile(r"[^\W_]+")
 _CAMEL: Final = re.compile(r"[A-Z]?[a-z]{2,}+(?:[A-Z][a-z]++|[A-Z]{2,4}+)*+|[A-Z]{2,}|[A-Z]?[a-z]|[A-Z]")
@@ -68,7 +80,10 @@ def _looks(value: str) -> bool:
         return False
     if sum(char.isascii() and char.isalnum() for char in value) < _SHORTEST - 1:
         return False
-    if _INNOCENT.fullmatch(value) or _is_wordy(value):
+    if _INNOCENT.fullmatch(value) or is_term(value) or _is_wordy(value):
+        return False
+    refers = _REFERENCE.match(value)
+    if refers is not None and not _looks(value[refers.end() :]):
         return False
     return _bits(value) >= _LEAST_BITS
 
@@ -88,7 +103,14 @@ def looks_strong(value: str) -> bool:
         return False
     if not _TOKEN.fullmatch(value) or not _looks(value) or _bits(value) < _LEAST_BITS_STRONG:
         return False
-    return any(_is_random(piece) for piece in _PIECES.findall(value))
+    pieces = _PIECES.findall(value)
+    if any(map(_is_random, pieces)):
+        return True
+    if len(value) < _LONGER_STRONG or any(
+        len(piece) > _SHORTEST and _HEX.fullmatch(piece) for piece in pieces
+    ):
+        return False
+    return len(_TURN.findall(value)) * 4 >= len(value)  # with signs within
 
 
 def _is_random(piece: str) -> bool:
@@ -101,24 +123,35 @@ def _is_random(piece: str) -> bool:
 
 
 def _is_wordy(value: str) -> bool:
-    """Tell whether a value is of words: `required|min:8`, `change-me-1`, `PasswordField`."""
-    pieces = _PIECES.findall(value)
-    words = [piece for piece in pieces if not piece.isdecimal()]
-    if len(pieces) > 1 and "/" in value:  # `alias/aws/s3`
-        words = [
-            word.rstrip("0123456789") if word[-2:].isdecimal() or word[-1].isdecimal() else word
-            for word in words
-        ]
-    if not words or any(len(piece) > _LONGEST_COUNT for piece in pieces if piece.isdecimal()):
+    """Tell whether a value is of words: `required|min:8`, `change-me-1`, `PasswordField`, `access_token_v2`."""
+    if _SIGN_WITHIN.search(value):
+        return False
+    pieces = [_NO_ASCII.sub("a", piece) for piece in _PIECES.findall(value)]
+    rest = [piece for piece in pieces if not piece.isdecimal()]
+    words = [piece for piece in rest if _CAMEL.fullmatch(piece)]
+    if not rest or any(len(piece) > _LONGEST_COUNT for piece in pieces if piece.isdecimal()):
         return False
     if len(value) - sum(map(len, pieces)) > 2 * len(pieces):  # mostly signs
         return False
-    signs = _IN_WORDS if "/" not in value else _IN_PATHS
-    return all(_CAMEL.fullmatch(word) for word in words) and set(value) <= signs.union(*words, *pieces)
+    if len(words) < len(rest):  # beside whole words, some may have digits
+        if len(words) * 2 < len(rest) and len(rest) > 1:
+            return False
+        said = frozenset(map(str.lower, words))
+        path = "/" in value  # `alias/aws/s3`
+        for piece in rest:
+            if not (_CAMEL.fullmatch(piece) or is_word_with_digits(piece, said)) and not (
+                path and _CAMEL.fullmatch(piece.rstrip("0123456789"))
+            ):
+                return False
+    signs = _SIGNS if "/" not in value else _IN_PATHS
+    return set(_NO_ASCII.sub("a", value)) <= signs.union(*pieces)
 
 
-_IN_WORDS: Final = frozenset(" _./:|,;=-'?!()")
-_IN_PATHS: Final = _IN_WORDS | frozenset("#@*+")
+_NO_ASCII: Final = re.compile(r"[^\W\x00-\x7f]")
+_SIGN_WITHIN: Final = re.compile(r"[A-Za-z0-9][!?][A-Za-z0-9]")
+"""No words have these within: `Raven!maple`."""
+_SIGNS: Final = frozenset(" _./:|,;=-'?!()#+")
+_IN_PATHS: Final = _SIGNS | frozenset("@*")
 
 
 def _bits(value: str) -> float:

@@ -7,7 +7,6 @@ again for another, and the work is linear.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -16,6 +15,7 @@ from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.marks import TooManyPlacesError
 from machine.secrets.names import HEADERS, Strength
+from machine.secrets.quoted import closing, decoded
 from machine.secrets.rules import Rules
 
 __all__ = ["MOST_PLACES", "named_values"]
@@ -33,6 +33,7 @@ _LAST_WORDS: Final = "|".join(
             "passcodes?",
             "pass",
             "pwd",
+            "pw",
             "psk",
             "secrets?",
             "tokens?",
@@ -52,15 +53,22 @@ _LAST_WORDS: Final = "|".join(
     )
 )
 _SEPARATOR: Final = (
-    r"(?P<sep>(?:[ \t]{0,16}+|[ \t]{1,4}+is)(?:=>|:=|:[ \t]?(?:&?str|string|bytes)[ \t]?=|[:=])"
-    r"[ \t]{0,32}+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]))?+"
+    r"(?P<sep>[: \t]{0,4}+(?:</?(?:b|strong|i|em|td|th|dt|dd|code|span|tt|kbd|label)(?: [^<>]{0,100})?>"
+    r"[: \t]{0,4}+){1,4}+(?=[^\s<])"
+    r"|(?:\*\*|__)?+"
+    r"(?:[ \t](?:for|of|to|on|in|at)(?:[ \t][\w.@/-]{1,40}+){1,2}+)?(?:[ \t]{0,16}+|[ \t]{1,4}+is)"
+    r"(?:=>|:=|->|\u2192|:[ \t]?(?:&?str|string|bytes)[ \t]?=|[:=](?:(?:\*{1,2}|_{1,2})(?=[ \t]))?+)"
+    r"[ \t]{0,32}+(?:<<(?=\"))?+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]|string\())?+"
+    r"(?:string\([0-9]{1,6}\)[ \t])?+(?:(?:&[\w.-]{1,60}+|!![a-z]{1,20}+)[ \t]{1,4}+){0,2}+"
     r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?"
     r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,4}+(?=\\{0,15}+[\"'])"
-    r"|%3d|\((?=[\"'])|</key>\s{0,20}+<string>"
-    r"|[ \t]{1,8}+(?=[\"']?[A-Za-z0-9+/]))"
+    r"|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22|\((?=[\"'])|</key>\s{0,20}+<string>"
+    r"|[ \t]{1,4}+(?:\(|-{1,2}[ \t])(?=[A-Za-z0-9])"
+    r"|[ \t]{1,4}+(?:is|was)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,8}+(?=[\"']?[A-Za-z0-9+/]))"
 )
 _NAME: Final = re.compile(
-    rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+\]?+{_SEPARATOR}"
+    rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+"
+    rf"(?::(?:protected|[\w\\\":]{{0,80}}private)(?=\]))?+\]?+{_SEPARATOR}"
 )
 _OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
 _PAIR: Final = re.compile(
@@ -68,13 +76,23 @@ _PAIR: Final = re.compile(
     r"(?:,(?:[ \t]|\r?\n){0,40}+|(?:[ \t]|\r?\n){1,40}+)"
     r"[\"']?value[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+"
 )
-_AFTER_LOGIN: Final = re.compile(r"(?:password|identified by)[ \t]{1,20}+(?=\S)")
+_AFTER_LOGIN: Final = re.compile(
+    r"(?:password(?: for [^\s=]{1,100}+[ \t]{0,4}+=)?"
+    r"|identified (?:with [^\s]{1,40}+ )?(?:by|as)(?: password)?)[ \t]{1,20}+(?=\S)"
+)
 _AFTER_NAME: Final = re.compile(r"login\s{1,20}+\S{1,200}+\s{1,20}+")
+_NO_NAME: Final = re.compile(r"^[-$.]+|[\"'`]?:(?:protected|[^\]]*private)\]$|[\"'`\]\\]+$")
+_WORD_BEFORE: Final = re.compile(r"(?<![\w-])([A-Za-z]{2,12}) \Z")
+_HALF: Final = frozenset((Strength.NONE, Strength.WEAK))
+"""How much the last word of a name of two says: `key` of `API key`."""
 _BEFORE: Final = re.compile(r"[\w.$-]{0,100}+")
+_BLANK: Final = frozenset(("", "is", "was", "(", "-", "--"))
+_MIXED: Final = re.compile(r"[a-z][!@#$%^&*~][A-Za-z]")
+"""What no word has within."""
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|-|#|//|;|\$|[|])\s{0,4}){0,2}")
-_OPEN: Final = re.compile(r"[bBuUrRfF@]{0,2}(\\{0,15}+)([\"'`])")
+_OPEN: Final = re.compile(r"[bBuUrRfFnN@]{0,2}(\\{0,15}+)([\"'`])")
 _BARE: Final = re.compile(r"[^\s\"'`<>]++")
-_ENDS_BARE: Final = re.compile(r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']")
+_ENDS_BARE: Final = re.compile(r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']|%22")
 _LINE: Final = re.compile(r"[^\r\n\"'`]{0,8192}+")
 _BRACES: Final = re.compile(r"\{([^{}\r\n]{1,512}+)\}")
 _BRACKETS: Final = re.compile(r"[\[\]{}()]|(\\{0,15}+)([\"'])")
@@ -84,6 +102,7 @@ _SCHEME: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
 _LONGEST_BARE: Final = 4096
 _LONGEST_NAME: Final = 100
 _LONGEST_LOGIN: Final = 300
+_LONGEST_WORD: Final = 14
 _LONGEST_CONTAINERS: Final = 500_000
 _LONGEST_PHRASE: Final = 200
 _LEAST_CREDENTIAL: Final = 8
@@ -127,7 +146,9 @@ class _Reader:
                 before = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
                 begin -= before.end() if before else 0
             begin += 2 * (self.text[begin - 1 : begin] == "%")  # what is encoded before the name
-            name = self.text[begin:end].rstrip("\"'`]\\").lstrip("-$.")
+            name = _NO_NAME.sub("", self.text[begin:end])
+            if self.text[begin - 1 : begin] == " " and self._strengths(name)[0] in _HALF:
+                begin, name = self._of_two_words(begin, name)
             yield from self._behind(name, begin, match.end(), match["sep"])
         if "--" in low:
             for match in _OPTION.finditer(low):
@@ -138,8 +159,16 @@ class _Reader:
                 name = self.text[match.start(1) : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), ": ")
         for match in _AFTER_LOGIN.finditer(low):
-            if match[0].startswith("identified") or self._is_login(match.start()):
+            if match[0].startswith(("identified", "password for")) or self._is_login(match.start()):
                 yield from self._behind("password", match.start(), match.end(), " ")
+
+    def _of_two_words(self, begin: int, name: str) -> tuple[int, str]:
+        """Return a name of prose with the word before it, where both say more: `API key`, `access token`."""
+        word = _WORD_BEFORE.search(self.text, max(begin - _LONGEST_WORD, 0), begin)
+        both = f"{word[1]} {name}" if word else name
+        if word is None or self._strengths(both)[0] is not Strength.EXACT:
+            return begin, name
+        return word.start(1), both
 
     def _is_login(self, begin: int) -> bool:
         """Tell whether a password and no separator are written here: on a line of its own, or after a login."""
@@ -154,15 +183,17 @@ class _Reader:
         """Yield what is secret in the value that begins at a place, behind a name."""
         strength, of_header = self._strengths(name)
         header = of_header and sep.strip() in {":", ","}
+        if header and _is_field(strength) and _BLOCK.match(self.text, at):
+            header = False  # of YAML: the value stands below
         if not header and strength is Strength.NONE:
             return
         self.places += 1
         if self.places > MOST_PLACES:
             raise TooManyPlacesError
         sure = strength is Strength.OWN
-        if sep.endswith(">") and sep != "=>" and not self._is_element(begin):
+        if self._is_tag(sep) and not self._is_element(begin):
             return
-        if sep.isspace() and not self._is_set(name, strength, at):
+        if sep.strip() in _BLANK and not self._is_set(name, strength, at):
             return
         if (
             sep == ":"
@@ -183,7 +214,7 @@ class _Reader:
                 return
         if quoted is not None:
             start, end, levels = quoted
-            value = _decoded(self.text[start:end], levels)
+            value = decoded(self.text[start:end], levels)
             if value and (decides(strength, value, alone=False) or _is_phrase(strength, sep, value)):
                 yield Finding(start, end, name, value, sure)
                 self.done = end
@@ -191,6 +222,11 @@ class _Reader:
             yield from self._members(name, strength, at, sep, sure=sure)
         else:
             yield from self._bare(name, strength, begin, at, sep, sure=sure)
+
+    @staticmethod
+    def _is_tag(sep: str) -> bool:
+        """Tell whether what stands behind a name ends the tag that the name begins."""
+        return sep.endswith(">") and "<" not in sep and sep.strip() not in {"=>", "->"}
 
     def _is_element(self, begin: int) -> bool:
         """Tell whether an element of XML is called by the name that begins here."""
@@ -205,7 +241,10 @@ class _Reader:
         if strength not in {Strength.EXACT, Strength.LIKELY}:
             return False
         value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'")
-        return len(value) >= _LEAST_CREDENTIAL and any(map(str.isdigit, value[:_LONGEST_PHRASE]))
+        value = value[:_LONGEST_PHRASE]
+        return len(value) >= _LEAST_CREDENTIAL and (
+            any(map(str.isdigit, value)) or _MIXED.search(value) is not None
+        )
 
     def _strengths(self, name: str) -> tuple[Strength, bool]:
         """Return how much a name says as that of a field, and whether it is that of a header."""
@@ -233,11 +272,11 @@ class _Reader:
         """Return where the text of a string ends, None when nothing closes it."""
         if (slashes, quote) in self.unclosed:
             return None
-        closing = _closing(slashes, quote).search(self.text, at)
-        if closing is None:
+        ended = closing(slashes, quote).search(self.text, at)
+        if ended is None:
             self.unclosed.add((slashes, quote))
             return None
-        return closing.end() - 1 if not slashes else closing.start()
+        return ended.end() - 1 if not slashes else ended.start()
 
     def _members(self, name: str, strength: Strength, at: int, sep: str, *, sure: bool) -> Iterator[Finding]:
         """Yield the texts of a list or of an object that stands under a name."""
@@ -264,7 +303,7 @@ class _Reader:
             is_key = self.text[at : at + 8].lstrip()[:1] == ":"
             if depth == 1 and not is_key:
                 levels = (len(token[1]) + 1).bit_length() if token[2] == '"' else -1
-                value = _decoded(self.text[start:end], levels)
+                value = decoded(self.text[start:end], levels)
                 if value and decides(member, value, alone=False):
                     yield Finding(start, end, name, value, sure)
         self.budget -= at - begin
@@ -288,7 +327,7 @@ class _Reader:
         stop = _ENDS_BARE.search(value)
         if stop is not None and not (own_line and stop[0] in {"&", ";", "|"}):
             value = value[: stop.start()]
-        if sep.endswith(">") and sep != "=>" and self.text[end : end + 2] != "</":
+        if self._is_tag(sep) and self.text[end : end + 2] != "</":
             if self.text[end - 2 : end + 1] != "]]>":
                 return
             end -= 2
@@ -331,7 +370,7 @@ class _Reader:
         told = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
         if sure or looks_like_credential(credential) or (told and _is_token(credential)):
             yield Finding(
-                begin + start, begin + start + len(credential), name, _decoded(credential, levels), sure
+                begin + start, begin + start + len(credential), name, decoded(credential, levels), sure
             )
 
 
@@ -359,23 +398,3 @@ _TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])[\w.~+/=:-]+|[\w-]+=.*[0-9].*", re.
 
 def _is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
-
-
-def _closing(slashes: int, quote: str) -> re.Pattern[str]:
-    if slashes:
-        return re.compile(rf"(?<!\\)\\{{0,{slashes}}}+{quote}")  # `re` keeps what it compiled
-    return re.compile(rf"(?:[^\\{quote}]++|\\.)*+{quote}", re.DOTALL)
-
-
-def _decoded(raw: str, levels: int) -> str:
-    """Return a string without its escapes: of JSON, so many levels deep, or of Python."""
-    if "\\" not in raw:
-        return raw
-    if levels < 0:
-        return re.sub(r"\\([\\'\"])", r"\1", raw)
-    try:
-        for _ in range(levels):
-            raw = json.loads(f'"{raw}"', strict=False)
-    except ValueError:
-        pass
-    return raw

@@ -11,6 +11,8 @@ import re
 from enum import Enum
 from typing import Final
 
+from machine.secrets.header_names import HEADERS, PARAMETERS, WEAK_PARAMETERS
+
 __all__ = [
     "HEADERS",
     "PARAMETERS",
@@ -115,6 +117,49 @@ EXACT: Final = (
         "webhook url secret",
         "one time password",
         "otp secret",
+        "job token",
+        "rootpw",
+        "pw",
+        "mnemonic phrase",
+        "seed phrase",
+        "recovery phrase",
+        "app key",
+        "secret text",
+        "preshared key",
+    ),
+    *("cosmos primary key", "cosmos key", "cipher key", "aes key", "crypt key"),
+    *(f"{of} pass" for of in ("imap", "pop", "sftp", "ldap", "bind", "http", "rpc", "vnc", "wifi", "ad")),
+    *(f"{of} token" for of in ("identity", "authorization", "runners", "runner", "registration", "instance")),
+    *(f"{of} token" for of in ("cluster", "join", "bootstrap", "management", "tenant", "sso", "ingest")),
+    "token value",
+    *(
+        f"{of} token"
+        for of in (
+            "consul",
+            "nomad",
+            "snyk",
+            "pulumi",
+            "tfe",
+            "doppler",
+            "fly",
+            "dropbox",
+            "buildkite",
+            "databricks",
+        )
+    ),
+    *(
+        f"{of} token"
+        for of in (
+            "bitbucket",
+            "artifactory",
+            "nexus",
+            "notion",
+            "airtable",
+            "shopify",
+            "hubspot",
+            "grafana",
+            "influx",
+        )
     ),
 )
 """Fields, variables and options, by their last words."""
@@ -128,143 +173,10 @@ PLURAL: Final = (
 """Names of lists and objects whose members are secret."""
 
 WEAK: Final = (
-    *("token", "session", "cookie", "cookies", "authorization", "auth", "bearer", "pass", "jwt", "tokens"),
-    *("session id", "set cookie", "assertion", "auth data", "device token"),
+    *("token", "session", "cookie", "cookies", "authorization", "auth", "bearer", "jwt", "tokens"),
+    *("session id", "set cookie", "assertion", "auth data", "device token", "client token"),
 )
 """Whole names that say something only beside a value that looks like a credential beyond doubt."""
-
-HEADERS: Final = frozenset(
-    (
-        *("authorization", "proxy-authorization", "cookie", "set-cookie", "cookie2", "set-cookie2"),
-        *("x-api-key", "api-key", "apikey", "x-apikey", "x-api-token", "x-auth-token", "x-auth-key"),
-        *("x-auth-email-key", "x-access-token", "access-token", "x-session-token", "x-session-id"),
-        *("private-token", "job-token", "deploy-token", "x-gitlab-token", "x-vault-token", "x-consul-token"),
-        *(
-            "x-nomad-token",
-            "x-amz-security-token",
-            "x-amz-signature",
-            "x-goog-api-key",
-            "x-goog-iam-authorization-token",
-        ),
-        *("x-goog-authenticated-user-jwt", "x-shopify-access-token", "x-shopify-storefront-access-token"),
-        *(
-            "x-shopify-hmac-sha256",
-            "x-hub-signature",
-            "x-hub-signature-256",
-            "x-signature",
-            "x-slack-signature",
-        ),
-        *(
-            "stripe-signature",
-            "x-twilio-signature",
-            "x-line-signature",
-            "x-square-signature",
-            "paypal-transmission-sig",
-        ),
-        *(
-            "x-figma-token",
-            "x-figma-signature",
-            "x-linear-signature",
-            "linear-signature",
-            "x-gitea-signature",
-        ),
-        *(
-            "x-csrf-token",
-            "x-xsrf-token",
-            "x-csrftoken",
-            "csrf-token",
-            "x-rapidapi-key",
-            "x-rapidapi-proxy-secret",
-        ),
-        *("ocp-apim-subscription-key", "x-functions-key", "x-ms-authorization-auxiliary", "x-insert-key"),
-        *("x-query-key", "x-license-key", "dd-api-key", "dd-application-key", "x-honeycomb-team"),
-        *("x-algolia-api-key", "x-typesense-api-key", "x-postmark-server-token", "x-postmark-account-token"),
-        *("x-sendgrid-api-key", "x-mailgun-signature", "x-parse-rest-api-key", "x-parse-master-key"),
-        *("x-parse-session-token", "x-cmc_pro_api_key", "x-cg-pro-api-key", "x-mbx-apikey", "cb-access-key"),
-        *(
-            "cb-access-sign",
-            "cb-access-passphrase",
-            "ok-access-key",
-            "ok-access-sign",
-            "ok-access-passphrase",
-        ),
-        *("api-sign", "x-plex-token", "x-emby-token", "x-jenkins-token", "jenkins-crumb", "x-okta-xsrftoken"),
-        *(
-            "x-atlassian-token-key",
-            "x-recharge-access-token",
-            "x-zuora-token",
-            "x-chartmogul-key",
-        ),
-        *(
-            "x-tableau-auth",
-            "x-airtable-client-secret",
-            "x-elastic-api-key",
-            "x-redmine-api-key",
-        ),
-        *(
-            "x-client-secret",
-            "x-app-secret",
-            "x-secret",
-            "x-secret-key",
-            "x-token",
-            "x-user-token",
-            "x-service-token",
-        ),
-        *("x-subject-token", "x-storage-token", "circle-token", "travis-token", "fastly-key", "x-dns-token"),
-        *(
-            "x-auth-user-token",
-            "x-auth",
-            "x-authorization",
-            "x-forwarded-access-token",
-            "x-forwarded-authorization",
-        ),
-        *(
-            "x-amzn-oidc-accesstoken",
-            "x-bunny-signature",
-            "accesskey",
-            "x-contentful-key",
-        ),
-        *("authentication", "x-authentication", "x-webhook-secret", "x-telegram-bot-api-secret-token"),
-        *("x-meili-api-key", "x-jfrog-art-api", "x-nuget-apikey", "apca-api-key-id", "apca-api-secret-key"),
-        *(
-            "x-finnhub-token",
-            "cf-access-client-secret",
-            "cf-access-token",
-            "x-ibm-client-secret",
-            "x-sentry-auth",
-        ),
-        *(
-            "x-serverless-authorization",
-            "x-goog-signature",
-            "x-appwrite-key",
-            "x-upstash-signature",
-            "svix-signature",
-        ),
-        *(
-            "webhook-signature",
-            "x-zm-signature",
-            "x-hubspot-signature",
-            "x-hubspot-signature-v3",
-            "x-razorpay-signature",
-        ),
-        *("x-paystack-signature", "x-discourse-api-key", "api-token", "x-cloud-trace-token", "x-nf-sign"),
-        *("x-anthropic-api-key", "x-openai-api-key", "xi-api-key", "x-deepl-auth-key", "x-pinecone-api-key"),
-    )
-)
-"""Header fields whose value is a credential, in lower case."""
-
-PARAMETERS: Final = frozenset(
-    (
-        *("access_token", "api_key", "apikey", "api-key", "x-api-key", "client_secret", "password", "passwd"),
-        *("pwd", "secret", "auth_token", "authtoken", "refresh_token", "id_token", "private_token", "sig"),
-        *("signature", "x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-goog-signature"),
-        *("x-goog-credential", "awsaccesskeyid", "hmac", "subscription-key", "sas", "code_verifier"),
-        *("client_assertion", "oauth_token", "oauth_signature", "session_id", "sessionid", "apptoken"),
-    )
-)
-"""Query parameters whose value is a credential, in lower case."""
-
-WEAK_PARAMETERS: Final = frozenset(("key", "token", "code", "auth", "session", "sid", "jwt"))
 
 
 def _forms(names: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
@@ -283,11 +195,34 @@ _JOINED: Final = ("password", "passwd", "passphrase")
 
 
 def words_of(name: str) -> tuple[str, ...]:
-    """Return the words of a name in lower case, without the numbers at its end."""
+    """Return the words of a name in lower case, without the numbers and the spelling that its end tells."""
     words = [word.lower() for word in _WORDS.findall(name)]
-    while words and words[-1].isdigit():
+    while words and (words[-1].isdigit() or (len(words) > 1 and words[-1] in _SPELLINGS)):
         words.pop()
     return tuple(words)
+
+
+_SPELLINGS: Final = frozenset(
+    (
+        "v",
+        "b",
+        "base",
+        "hex",
+        "pem",
+        "raw",
+        "plain",
+        "plaintext",
+        "cleartext",
+        "encoded",
+        "primary",
+        "secondary",
+    )
+)
+"""Last words of names that say how a value is written, or which of two it is: `unseal_keys_b64`, `key_pem`."""
+
+
+_OF_JAVA: Final = re.compile(r"^-?D(?=[a-z]+\.)")
+"""Before a property: `-Dapi.key=x`."""
 
 
 @functools.lru_cache(maxsize=16384)
@@ -295,7 +230,7 @@ def field_strength(name: str) -> Strength:
     """Return how much the name of a field, a variable or an option says."""
     if len(name) > LONGEST or name == "PWD" or "__secret_" in name:  # the shell's folder; a placeholder
         return Strength.NONE
-    words = words_of(name)
+    words = words_of(_OF_JAVA.sub("", name))
     if not words:
         return Strength.NONE
     ends = [words[-count:] for count in range(1, min(len(words), _LONGEST_END) + 1)]
@@ -303,7 +238,7 @@ def field_strength(name: str) -> Strength:
         return Strength.EXACT
     if any(end in _PLURAL for end in ends):
         return Strength.SEVERAL
-    if words[-1] in {"token", "pass"} and (name.isupper() or name.startswith("--")):
+    if words == ("pass",) or (words[-1] in {"token", "pass"} and (name.isupper() or name.startswith("--"))):
         return Strength.LIKELY
     return Strength.WEAK if words in _WEAK else Strength.NONE
 
@@ -321,9 +256,37 @@ def header_strength(name: str) -> Strength:
     if name.lower() in HEADERS:
         return Strength.EXACT
     strength = field_strength(name)
-    if strength is Strength.EXACT:
-        return strength
-    return Strength.WEAK if words_of(name)[-1:] in _WEAK_HEADERS else Strength.NONE
+    words = words_of(name)
+    if strength is Strength.EXACT or _is_of_header(words):
+        return Strength.EXACT
+    return Strength.WEAK if words[-1:] in _WEAK_HEADERS else Strength.NONE
+
+
+def _is_of_header(words: tuple[str, ...]) -> bool:
+    """Tell whether the words of a header field are those of a credential, whoever the vendor is."""
+    if len(words) < _LEAST_VENDOR or not _OF_LISTS.isdisjoint(words):
+        return False
+    return words[-1] in {"signature", "token", "hmac", "assertion"}
+
+
+_LEAST_VENDOR: Final = 2
+_OF_LISTS: Final = frozenset(
+    (
+        "page",
+        "continuation",
+        "next",
+        "previous",
+        "prev",
+        "cursor",
+        "sync",
+        "scroll",
+        "delta",
+        "resume",
+        "list",
+        "count",
+    )
+)
+"""Tokens with one of these words say where a list goes on."""
 
 
 def parameter_strength(name: str) -> Strength:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from machine.secrets.commands import arguments_of
 from machine.secrets.names import Strength, is_name
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 
-__all__ = ["NAMING", "ROOT", "Place", "said_name"]
+__all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name"]
 
-NAMING: Final = frozenset(("name", "key", "Name", "Key", "header", "field", "variable"))
+NAMING: Final = frozenset(
+    ("name", "key", "Name", "Key", "header", "field", "variable", "keyName", "label", "type")
+)
 """Members of an object that may hold the name of its value."""
+
+_TYPES: Final = frozenset(
+    ("secret", "password", "securestring", "concealed", "sensitive", "api_key", "apikey")
+)
+"""Of values that are secret, whatever they are called."""
 
 _VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
 """Members that hold the value of what the object is about."""
@@ -32,6 +41,8 @@ class Place(NamedTuple):
     """True in the list of a program's arguments, and for them."""
     login: bool = False
     """True where a user stands with a password behind a colon."""
+    begin: int = 0
+    """So many characters of the text are no part of the secret: `-p` of `-pPASSWORD`."""
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
         """Return the place of a member of an object; `said` is the name that another member gives it."""
@@ -50,6 +61,8 @@ class Place(NamedTuple):
         if self.around is None and self.name and low == "value":  # what the whole document is about
             return Place(self, key, self.name, self.strength)
         strength = rules.field(key)
+        if strength is Strength.WEAK and self.strength in {Strength.EXACT, Strength.SEVERAL}:
+            return Place(self, key, self.name, Strength.EXACT)  # `{"access_token": {"token": ...}}`
         if strength is Strength.NONE:
             if said is not None and low in _VALUES:
                 return Place(self, key, said, _strongest(rules, said))
@@ -58,6 +71,15 @@ class Place(NamedTuple):
             if self.strength is Strength.SEVERAL:
                 return Place(self, key, self.name, Strength.EXACT)
         return Place(self, key, key, strength)
+
+    def items(self, rules: Rules, values: Sequence[Any]) -> list[Place]:
+        """Return the places of the items of a list."""
+        places = [self.item(rules, at, values[at - 1] if at else None) for at in range(len(values))]
+        if self.argv:  # only all of a command says what is secret in it
+            words = [value if isinstance(value, str) else "" for value in values]
+            for at, begin, name in arguments_of(words):
+                places[at] = places[at]._replace(name=name, strength=Strength.EXACT, begin=begin)
+        return places
 
     def item(self, rules: Rules, index: int, before: Any) -> Place:
         """Return the place of an item of a list, after the item `before` it."""
@@ -121,5 +143,15 @@ def said_name(members: dict[str, Any]) -> str | None:
     """Return the name that an object with a name and a value gives its value."""
     if _VALUES.isdisjoint(members):
         return None
-    said = (members[key] for key in sorted(NAMING) if isinstance(members.get(key), str))
-    return next(filter(is_name, said), None)
+    said = (said_by(key, members[key]) for key in sorted(NAMING) if isinstance(members.get(key), str))
+    return next(filter(None, said), None)
+
+
+def said_by(key: str, value: str) -> str | None:
+    """Return the name that one member gives the value of an object; of a path, its last part says most."""
+    if key == "keyName":
+        return "account_key"
+    if key == "type":
+        return "secret" if value.lower() in _TYPES else None
+    name = value if is_name(value) else value.rpartition("/")[2]
+    return name if is_name(name) else None

@@ -119,15 +119,8 @@ class _Redaction:
                     ]
             elif isinstance(value, list | tuple):
                 into[step] = new = [None] * len(value)
-                todo += [
-                    (
-                        new,
-                        at,
-                        value[at],
-                        place.item(self.rules, at, self._masked(value[at - 1]) if at else None),
-                    )
-                    for at in range(len(value) - 1, -1, -1)
-                ]
+                places = place.items(self.rules, [self._masked(item) for item in value])
+                todo += [(new, at, value[at], places[at]) for at in range(len(value) - 1, -1, -1)]
             else:
                 self._other(into, step, value, place)
         return self.root[0]

@@ -10,18 +10,21 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from machine.secrets.finding import Finding, cookies, decides
+from machine.secrets.finding import Finding, decides
 from machine.secrets.formats import Format, active, shapes
-from machine.secrets.looks import is_masked, looks_like_credential
+from machine.secrets.logins import logins, may_log_in
+from machine.secrets.looks import is_masked
 from machine.secrets.named_values import named_values
 from machine.secrets.names import Strength
+from machine.secrets.packed_json import MAY_PACK
 from machine.secrets.rules import Rules
+from machine.secrets.tables import in_tables, may_have_table
 
 __all__ = ["Look", "fields", "folded", "look_at", "running", "urls"]
 
 
 _NEAR_NAMES: Final = re.compile(
-    "pass|secret|token|key|pwd|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
+    "pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
 )
 """What is in every text with a name that says something, in lower case."""
 
@@ -36,6 +39,8 @@ class Look(NamedTuple):
     names: bool = False
     patterns: bool = False
     logins: bool = False
+    tables: bool = False
+    packed: bool = False
 
     def nothing(self) -> bool:
         """Tell whether there is nothing to be found."""
@@ -51,14 +56,17 @@ def folded(text: str) -> str:
 def look_at(rules: Rules, text: str) -> Look:
     """Return what a text may hold."""
     low = folded(text)
+    names = bool(rules.names or rules.pointers) or _NEAR_NAMES.search(low) is not None
     return Look(
         formats=tuple(active(rules.formats, text)),
         bearer="bearer" in low,
         user_info="@" in text and ("://" in text or ":\\/\\/" in text),
         parameters="=" in text,
-        names=bool(rules.names or rules.pointers) or _NEAR_NAMES.search(low) is not None,
+        names=names,
         patterns=bool(rules.patterns),
-        logins=" -u" in text or " --user" in text or " -b" in text or _PGPASS.search(text) is not None,
+        logins=may_log_in(text),
+        tables=names and may_have_table(text),
+        packed=MAY_PACK in text,
     )
 
 
@@ -75,8 +83,11 @@ def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[F
             yield Finding(begin, end, "bearer_token", text[begin:end])
     if look.user_info or look.parameters:
         yield from urls(rules, text, request=request and "://" in text[:12])
-    if look.logins:
-        yield from _logins(text)
+    if look.logins and (" " in text or ":" in text):
+        yield from logins(text)
+    if look.tables and may_have_table(text):
+        for begin, end, name in in_tables(rules, text, folded(text)):
+            yield Finding(begin, end, name, text[begin:end])
     if look.names and not _NO_SEPARATOR.fullmatch(text):
         yield from named_values(rules, text, folded(text), request=request)
 
@@ -94,29 +105,6 @@ def _matches(rules: Rules, text: str) -> Iterator[Finding]:
             begin, end = match.span(1 if regex.groups and match.group(1) else 0)
             if begin < end:
                 yield Finding(begin, end, "pattern", text[begin:end], sure=True)
-
-
-# -- what options and files of logins hold ------------------------------------------------------------------
-
-_LOGIN: Final = re.compile(r"-(?<!\S-)(?:u|-user)[ =]{1,4}+[\"']?[^\s:\"']{1,100}+:([^\s\"']{1,512}+)")
-_COOKIES: Final = re.compile(r"-(?<!\S-)b[ =]{1,4}+[\"']([^\"'\r\n]{1,4096}+)[\"']")
-_PGPASS: Final = re.compile(
-    r":(?:[0-9]{1,5}+|\*):[\w.*-]{1,64}+:[\w.@*-]{1,64}+:([^\s:]{4,256}+)(?=[\r\n]|\Z)"
-)
-
-
-def _logins(text: str) -> Iterator[Finding]:
-    """Yield passwords behind a user and a colon (`curl -u`, `.pgpass`), and the cookies of `curl -b`."""
-    for pattern in (_LOGIN, _PGPASS):
-        for match in pattern.finditer(text):
-            if looks_like_credential(match[1]):
-                yield Finding(*match.span(1), "password", match[1])
-    for match in _COOKIES.finditer(text):
-        for begin, end, name in cookies(match[1], first=False):
-            if looks_like_credential(match[1][begin:end]):
-                yield Finding(
-                    match.start(1) + begin, match.start(1) + end, f"cookie.{name}", match[1][begin:end]
-                )
 
 
 # -- URLs ----------------------------------------------------------------------------------------------------

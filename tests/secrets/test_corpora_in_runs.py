@@ -22,7 +22,8 @@ from .conftest import forms_of
 from .corpus import body_of, http_arguments, innocents, planted
 
 INNOCENTS = innocents()
-PLANTED = planted()
+PLANTED = [entry for number, entry in enumerate(planted()) if entry.kind in "ab" or number % 3 == 0]
+"""All secrets of programs and places, and a third of the others: `test_planted.py` looks at each of them."""
 PROGRAMS = 4
 """One text in so many is printed by a program too: to start one takes time."""
 

@@ -31,7 +31,7 @@ def stored_of(case, known):
         case.namespace,
         case.document,
         request=case.request,
-        name=lambda place: place if case.request else f"field-0123456789ab-1-{place}",
+        name=lambda place: place if case.request else f"field-f00df00df00d-1-{place}",
     )
 
 

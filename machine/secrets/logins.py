@@ -1,0 +1,106 @@
+"""Passwords in what has no names: options of programs, files of users, and the lines in which protocols log in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from machine.secrets.commands import in_commands
+from machine.secrets.finding import Finding, cookies
+from machine.secrets.looks import looks_like_credential
+
+__all__ = ["logins", "may_log_in"]
+
+_COOKIES: Final = re.compile(r"-(?<!\S-)b[ =]{1,4}+[\"']([^\"'\r\n]{1,4096}+)[\"']")
+_PGPASS: Final = re.compile(
+    r":(?:[0-9]{1,5}+|\*):[\w.*-]{1,64}+:[\w.@*-]{1,64}+:([^\s:]{4,256}+)(?=[\r\n]|\Z)"
+)
+_OF_COMMANDS: Final = (
+    " -",
+    " set ",
+    ":set ",
+    "obscure ",
+    "_user ",
+    "passphrase ",
+    " config ",
+    "sqlplus ",
+    " AUTH ",
+)
+"""One of these is in every command with a password that has no name."""
+
+_END: Final = r"(?=[\r\n]|\\[rn]|\Z)"
+_HASH: Final = r"\$(?:apr1|[0-9][abxy]?|y|gy|argon2i?d?|scrypt|sha1|md5)\$[^\s:\"']{8,512}+"
+_LINES: Final = {
+    (" -u", " --user"): r"-(?<!\S-)(?:u|-user)[ =]{1,4}+[\"']?[^\s:\"']{1,100}+:([^\s\"']{1,512}+)",
+    (" -u", " -U"): r"-(?<!\S-)[uU][ =]{0,4}+[\"']?[\w.\\-]{1,60}+[%,]([^\s\"',;]{6,200}+)",
+    ("AUTH",): r"(?<![\w-])AUTH\"?[ \t]{1,4}+(?:\"?[\w.-]{1,40}+\"?[ \t]{1,4}+)?"
+    rf"\"?([^\s\"\\]{{6,512}}+)\"?[ \t]{{0,4}}+{_END}",
+    (
+        "LOGIN ",
+    ): rf"(?<![\w-])LOGIN[ \t]{{1,4}}+\"?[^\s\"]{{1,100}}+\"?[ \t]{{1,4}}+\"?([^\s\"\\]{{6,512}}+)\"?{_END}",
+    (":$", ":{S"): rf"^[\"']?[\w.@-]{{1,64}}+:({_HASH}|\{{S?S?HA[0-9]{{0,3}}\}}[^\s:\"']{{8,512}}+)",
+    (
+        "chpasswd",
+    ): r"(?<![\w.-])[\w.-]{1,64}+:([^\s\"']{4,200}+)[\"']?[ \t]{0,8}+\|[ \t]{0,8}+(?:sudo )?chpasswd",
+    (
+        "user ",
+        "user=",
+    ): r"^[ \t]{0,16}+(?:proxy-)?user[ \t]{0,8}+=[ \t]{0,8}+\"?[^\s:\"]{1,100}+:([^\s\"]{4,200}+)",
+    ("thin:", "sqlplus", "expdp", "impdp", "rman"): (
+        r"(?:thin:|(?:sqlplus|expdp|impdp|rman)[ \t]{1,4}+(?:-\w{1,8}[ \t]{1,4}+){0,3}+)"
+        r"[\w$.]{1,60}+/\"?([^\s\"@/]{4,200}+(?:/[^\s\"@/]{1,200}+){0,4}+)\"?@"
+    ),
+    ("SETUSER",): r"SETUSER[ \t][^\r\n>]{1,200}+>([^\s\"']{4,200}+)",
+    ("AUTH\r\n",): r"AUTH\r\n(?:\$[0-9]{1,4}\r\n\S{1,100}+\r\n)?\$[0-9]{1,4}\r\n(\S{4,512}+)(?=\r\n|\Z)",
+    ("@tcp(", "@unix("): r"(?<![\w.-])[\w.-]{1,60}+:([^\s:@/\"']{4,200}+)@(?:tcp|unix)\(",
+    ("PWD={",): r"PWD=\{([^{}\r\n]{6,200}+)\}",
+    ("]:",): r"\]:[0-9]{1,5}[ \t]{1,8}+[^\s:]{1,100}+:(\S{6,200}+)",
+    ('"AUTH"',): r"\"AUTH\"\r?\n[ \t]{0,8}+[0-9]{1,2}\) \"([^\"\r\n]{4,512}+)\"(?!\r?\n[ \t]{0,8}+[0-9])",
+    ("WIFI:",): r"WIFI:[^\r\n]{0,100}?P:([^\s;]{6,200}+);",
+    ("auth-user-pass",): r"auth-user-pass>?\r?\n\S{1,100}+\r?\n(\S{6,200}+)",
+}
+"""Each with pieces one of which is in every text that has it: a text is searched quickly for these."""
+
+_PATTERNS: Final = tuple((needles, re.compile(regex, re.MULTILINE)) for needles, regex in _LINES.items())
+_HASHES: Final = tuple(
+    f"${kind}$" for kind in ("apr1", "1", "2a", "2b", "2x", "2y", "5", "6", "y", "7", "argon2id")
+)
+"""Of passwords: what follows is no name of a variable."""
+
+
+def may_log_in(text: str) -> bool:
+    """Tell whether a text could hold what logs in."""
+    if any(needle in text for needles in _LINES for needle in needles):
+        return True
+    return any(needle in text for needle in _OF_COMMANDS) or _PGPASS.search(text) is not None
+
+
+def _is_hash(text: str) -> bool:
+    """Tell whether a text is the hash of a password, and none of what documents write for one."""
+    return text.startswith(_HASHES) and any(
+        char.isdigit() or char.isupper() for char in text.rpartition("$")[2]
+    )
+
+
+def logins(text: str) -> Iterator[Finding]:
+    """Yield passwords that stand behind a user, an option or a command, as far as they look like credentials."""
+    for needles, pattern in _PATTERNS:
+        if any(needle in text for needle in needles):
+            for match in pattern.finditer(text):
+                judge = _is_hash if match[1].startswith(_HASHES) else looks_like_credential
+                if judge(match[1]):
+                    yield Finding(*match.span(1), "password", match[1])
+    for match in _PGPASS.finditer(text):
+        if looks_like_credential(match[1]):
+            yield Finding(*match.span(1), "password", match[1])
+    for match in _COOKIES.finditer(text):
+        for begin, end, name in cookies(match[1], first=False):
+            if looks_like_credential(match[1][begin:end]):
+                yield Finding(
+                    match.start(1) + begin, match.start(1) + end, f"cookie.{name}", match[1][begin:end]
+                )
+    if any(needle in text for needle in _OF_COMMANDS):
+        for begin, end, name in in_commands(text):
+            if looks_like_credential(text[begin:end]):
+                yield Finding(begin, end, name, text[begin:end])

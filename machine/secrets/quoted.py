@@ -1,0 +1,29 @@
+"""Strings in quotes: where they end, and what they mean."""
+
+from __future__ import annotations
+
+import json
+import re
+
+__all__ = ["closing", "decoded"]
+
+
+def closing(slashes: int, quote: str) -> re.Pattern[str]:
+    """Return a pattern for what ends a string whose first quote has so many backslashes before it."""
+    if slashes:
+        return re.compile(rf"(?<!\\)\\{{0,{slashes}}}+{quote}")  # `re` keeps what it compiled
+    return re.compile(rf"(?:[^\\{quote}]++|\\.)*+{quote}", re.DOTALL)
+
+
+def decoded(raw: str, levels: int) -> str:
+    """Return a string without its escapes: of JSON, so many levels deep, or of Python."""
+    if "\\" not in raw:
+        return raw
+    if levels < 0:
+        return re.sub(r"\\([\\'\"])", r"\1", raw)
+    try:
+        for _ in range(levels):
+            raw = json.loads(f'"{raw}"', strict=False)
+    except ValueError:
+        pass
+    return raw

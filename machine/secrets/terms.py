@@ -1,0 +1,214 @@
+"""Words with digits that name something technical: `prime256v1`, `access_token_v2`, `my-tls-cert-2x`."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["is_term", "is_word_with_digits"]
+
+_PIECES: Final = re.compile(r"[A-Z](?![A-Za-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+
+_ALGORITHMS: Final = frozenset(
+    (
+        *(
+            "rsa",
+            "dsa",
+            "ec",
+            "ecc",
+            "ecdsa",
+            "eddsa",
+            "ecdh",
+            "ecdhe",
+            "dh",
+            "dhe",
+            "ed",
+            "aes",
+            "des",
+            "rc",
+        ),
+        *("sha", "md", "hmac", "pbkdf", "argon", "bcrypt", "scrypt", "crypt", "blake", "shake", "chacha"),
+        *("xchacha", "poly", "hs", "rs", "es", "ps", "gcm", "cbc", "ctr", "ecb", "kw", "siv", "oaep", "pkcs"),
+        *("pss", "curve", "secp", "sect", "prime", "brainpool", "brainpoolp", "nistp", "wapip", "sm", "ml"),
+        *("kem", "slh", "kyber", "dilithium", "ssh", "cert", "openssh", "com", "with", "and", "enc", "bit"),
+        *(
+            "bits",
+            "byte",
+            "bytes",
+            "utf",
+            "iso",
+            "base",
+            "tls",
+            "ssl",
+            "dtls",
+            "oauth",
+            "oidc",
+            "saml",
+            "jwt",
+        ),
+        *(
+            "jwe",
+            "jws",
+            "mtls",
+            "pgp",
+            "gpg",
+            "ntlm",
+            "ntlmv",
+            "scram",
+            "md4",
+            "krb",
+            "kerberos",
+            "totp",
+            "key",
+        ),
+        *("keys", "algorithm", "alg", "size", "sk", "sntrup", "camellia", "aria", "seed", "cmac", "gmac"),
+        *(
+            "id",
+            "rev",
+            "ver",
+            "version",
+            "default",
+            "type",
+            "usage",
+            "curve25519",
+            "suite",
+            "sealed",
+            "certificate",
+            "gost",
+            "tpm",
+            "bls",
+        ),
+        *(
+            "ristretto",
+            "mlkem",
+            "gcmkw",
+            "cbchs",
+            "frp",
+            "numsp",
+            "pnb",
+            "tnb",
+            "nist",
+            "salsa",
+            "xsalsa",
+            "rfc",
+            "ph",
+            "ctx",
+            "wtls",
+            "bn",
+            "mgf",
+            "padding",
+            "no",
+            "ocb",
+            "xts",
+            "plain",
+            "iv",
+            "tag",
+            "nopadding",
+            "spki",
+            "der",
+            "pem",
+        ),
+    )
+)
+_SINGLE: Final = frozenset("abcdikprstvx")
+"""Letters between the numbers of a curve or a version."""
+
+_META: Final = frozenset(
+    (
+        *("access", "account", "admin", "api", "app", "apps", "at", "auth", "authorization", "bearer", "bot"),
+        *("client", "config", "cookie", "core", "credential", "credentials", "csrf", "db", "default", "demo"),
+        *(
+            "dev",
+            "env",
+            "example",
+            "expired",
+            "field",
+            "file",
+            "form",
+            "grant",
+            "group",
+            "header",
+            "hint",
+            "id",
+        ),
+        *("input", "key", "keys", "label", "level", "login", "method", "mode", "name", "namespace", "oauth"),
+        *("object", "offline", "opaque", "param", "pass", "passcode", "passphrase", "password", "passwords"),
+        *(
+            "placeholder",
+            "min",
+            "max",
+            "len",
+            "length",
+            "chars",
+            "old",
+            "new",
+            "current",
+            "confirm",
+            "expires",
+            "policy",
+            "private",
+            "prod",
+            "profile",
+            "provider",
+            "public",
+            "query",
+            "ref",
+            "refresh",
+        ),
+        *("required", "reset", "role", "rotate", "rule", "sample", "schema", "scheme", "scope", "secret"),
+        *("secrets", "service", "session", "signing", "stage", "staging", "state", "status", "step", "store"),
+        *(
+            "string",
+            "template",
+            "test",
+            "text",
+            "tier",
+            "token",
+            "tokens",
+            "type",
+            "user",
+            "username",
+            "value",
+        ),
+        *("var", "variable", "variant", "vault", "version", "webhook", "workspace", "your"),
+    )
+)
+_NUMBERED: Final = re.compile(
+    r"[A-Za-z]\d{1,2}|\d{1,3}[A-Za-z]{1,2}|[vV]\d{1,3}(?:(?:alpha|beta|rc)\d{1,2})?|k8s|i18n|l10n|a11y|oauth2|b64|h264"
+)
+_IDENTIFIER: Final = re.compile(
+    r"[a-z]{2,12}(?:[A-Z][a-z]{2,12}){1,3}\d{1,2}|(?:[A-Z][a-z]{2,12}){2,4}V\d{1,2}"
+)
+"""A name in code with a number: `oldPassword1`, `ApiKeyV2`."""
+
+_ENDS_WITH_NUMBER: Final = re.compile(r"([A-Za-z]{2,})\d{1,2}")
+
+
+def is_term(value: str) -> bool:
+    """Tell whether a value names an algorithm, a curve, a kind of key: `EC_P384`, `rsa-sha2-512`, `secp256r1`."""
+    letters = [word.lower() for word in re.findall(r"[A-Za-z]+", value)]
+    words = [word.lower() for word in _PIECES.findall(value) if not word.isdecimal()]
+    if any(len(word) > 1 for word in letters) and all(word in _ALGORITHMS | _SINGLE for word in letters):
+        words = letters  # `NTLMv2`
+    said = [word for word in words if len(word) > 1 or word not in _SINGLE]
+    if not said or len(said) * 3 < len(words):
+        return _MONTGOMERY.fullmatch(value) is not None
+    if not all(word in _ALGORITHMS for word in said):
+        return False
+    return all(len(digits) <= _LONGEST_SIZE for digits in re.findall(r"[0-9]+", value))
+
+
+_MONTGOMERY: Final = re.compile(r"[xX](?:25519|448)")
+_LONGEST_SIZE: Final = 5
+
+
+def is_word_with_digits(piece: str, words: frozenset[str]) -> bool:
+    """Tell whether a part with digits is one beside words: `v2`, `q1`, `30d`; `password2` beside such a word."""
+    if _NUMBERED.fullmatch(piece):
+        return True
+    ends = _ENDS_WITH_NUMBER.fullmatch(piece)
+    if _IDENTIFIER.fullmatch(piece) and not _META.isdisjoint(map(str.lower, _PIECES.findall(piece))):
+        return True
+    if ends is not None and (ends[1].lower() in _META or not _META.isdisjoint(words)):
+        return True
+    return is_term(piece)
