@@ -103,9 +103,8 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
     # hundreds of tests start processes that import the package: none of them is to compile it again, wherever
     # PYTHONDONTWRITEBYTECODE is set; and none may keep what it compiled of a plan that a test is about to change
     session.run("python", "-m", "compileall", "-q", "machine")
-    workers = str(
-        1 + (os.cpu_count() or 1)
-    )  # some wait for clocks and locks, and each collects all tests anew
+    # one more than cores, for some wait for clocks and locks; each of them collects all tests
+    workers = str(1 + (os.cpu_count() or 1))
     shared = ["-n", workers, "--dist", "worksteal"]  # the longest are neighbours, and would be one worker's
     env = {"PYTHONDONTWRITEBYTECODE": "1", **env}
     session.run("python", "-m", "pytest", "-q", *shared, *args, env=env)
