@@ -365,7 +365,7 @@ class Absurd:
         return "identical" if result.divergence is None else result.divergence.kind.value
 
     def lacks_past(self) -> bool:
-        """Say whether all that is wrong is that the past of a fork is not there, which a whole run needs no more."""
+        """Say whether all that is wrong is that the past of a fork is missing, which a whole run needs no more."""
         with self.store() as store:
             problems = verify(self.run.run_id, store=store).problems
         past = self.events[0][1].get("shared_past_id")
