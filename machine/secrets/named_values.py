@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from machine.secrets.alternation import any_of
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.marks import TooManyPlacesError
@@ -24,7 +25,7 @@ MOST_PLACES: Final = 10_000
 """A text where so many names that say something stand before a value is sealed whole."""
 
 # Each begins with a literal, for which a text is searched quickly.
-_LAST_WORDS: Final = "|".join(
+_LAST_WORDS: Final = any_of(
     (
         *(
             "passwords?",
@@ -211,6 +212,8 @@ class _Reader:
         """Return how much a name says as that of a field, and whether it is that of a header."""
         found = self.judged.get(name)
         if found is None:
+            if len(self.judged) >= MOST_PLACES:
+                raise TooManyPlacesError
             of_header = name.lower() in HEADERS and self.rules.header(name) is not Strength.NONE
             found = self.judged[name] = self.rules.field(name), of_header
         return found
@@ -233,7 +236,8 @@ class _Reader:
         """Return where the text of a string ends, None when nothing closes it."""
         if (slashes, quote) in self.unclosed:
             return None
-        closing = _closing(slashes, quote).search(self.text, at)
+        find = _closing(slashes, quote)
+        closing = find.search(self.text, at) if slashes else find.match(self.text, at)
         if closing is None:
             self.unclosed.add((slashes, quote))
             return None

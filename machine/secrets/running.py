@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
+from machine.secrets.alternation import any_of
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.formats import Format, active, shapes
 from machine.secrets.looks import is_masked, looks_like_credential
+from machine.secrets.marks import TooManyPlacesError
 from machine.secrets.named_values import named_values
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
@@ -21,7 +23,12 @@ __all__ = ["Look", "fields", "folded", "look_at", "running", "urls"]
 
 
 _NEAR_NAMES: Final = re.compile(
-    "pass|secret|token|key|pwd|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
+    any_of(
+        (
+            *("pass", "secret", "token", "key", "pwd", "cred", "auth", "cook", "sess", "sig", "bear", "jwt"),
+            *("psk", "hmac", "assert", "verif", "crumb", "recovery", "backup", "identified"),
+        )
+    )
 )
 """What is in every text with a name that says something, in lower case."""
 
@@ -126,6 +133,8 @@ _USER_INFO: Final = re.compile(
     r"(?P<user>[^\s/?#@:\"'<>\\]{0,256}+)(?::(?P<password>[^\s/?#@\"'<>\\]{0,2048}+))?@"
 )
 _PARAMETER: Final = re.compile(r"[?&;#](?:amp;)?([\w.%\[\]~-]{1,100}+)=([^&;#\s\"'<>\\]{1,8192}+)")
+MOST_NAMES: Final = 100_000
+"""A text with so many different names of parameters is sealed whole."""
 _NO_PASSWORD: Final = frozenset({"", "x-oauth-basic", "x-token-auth"})
 
 
@@ -153,6 +162,8 @@ def fields(
         raw = match[1]
         strength = judged.get(raw)
         if strength is None:
+            if len(judged) >= MOST_NAMES:
+                raise TooManyPlacesError
             strength = judged[raw] = judge(unquote_plus(raw))
         if strength is not Strength.NONE and match[2]:
             value = unquote_plus(match[2])
