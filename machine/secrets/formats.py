@@ -8,7 +8,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 __all__ = ["FORMATS", "Format", "active", "format_of", "shapes"]
 
@@ -181,9 +181,14 @@ FORMATS: Final = (
 _TAILED: Final = re.compile(r"_[A-Za-z0-9]{8}"), re.compile(r"-[A-Za-z0-9]{8}")
 """After the prefixes that end with `_` or `-`; most texts hold neither, and then half of the needles are spared."""
 
+_LONG: Final = 1 << 20
+"""From this length a text is looked through once for all needles, not once for each."""
+
 
 def active(formats: Iterable[Format], text: str) -> list[Format]:
     """Return the formats that a text may have."""
+    if len(text) >= _LONG:
+        return _active_in_long(tuple(formats), text)
     under, dash = (tail.search(text) is not None for tail in _TAILED)
     found: list[Format] = []
     for form in formats:
@@ -193,6 +198,27 @@ def active(formats: Iterable[Format], text: str) -> list[Format]:
         if any(needle in text for needle in form.needles):
             found.append(form)
     return found
+
+
+@functools.lru_cache(maxsize=8)
+def _needles(formats: tuple[Format, ...]) -> tuple[Any, list[Format]]:
+    """Return a set that finds all needles in one pass, and the format of each."""
+    import re2  # type: ignore[import-untyped]  # noqa: PLC0415 - a long text pays for loading it
+
+    found = re2.Set.SearchSet()
+    owners: list[Format] = []
+    for form in formats:
+        for needle in form.needles:
+            found.Add(re2.escape(needle))
+            owners.append(form)
+    found.Compile()
+    return found, owners
+
+
+def _active_in_long(formats: tuple[Format, ...], text: str) -> list[Format]:
+    needles, owners = _needles(formats)
+    there = {owners[at] for at in needles.Match(text.encode("utf-8", "replace")) or ()}
+    return [form for form in formats if form in there]
 
 
 @functools.cache

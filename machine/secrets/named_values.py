@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from machine.secrets.alternation import any_of
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.marks import TooManyPlacesError
@@ -24,29 +25,11 @@ MOST_PLACES: Final = 10_000
 """A text where so many names that say something stand before a value is sealed whole."""
 
 # Each begins with a literal, for which a text is searched quickly.
-_LAST_WORDS: Final = "|".join(
+_LAST_WORDS: Final = any_of(
     (
-        *(
-            "passwords?",
-            "passwds?",
-            "passphrases?",
-            "passcodes?",
-            "pass",
-            "pwd",
-            "pw",
-            "psk",
-            "secrets?",
-            "tokens?",
-        ),
-        *(
-            "keys?",
-            r"key[_-]?base",
-            r"key[_-]?data",
-            "credentials?",
-            "authorization",
-            "authentication",
-            "auth",
-        ),
+        *("passwords?", "passwds?", "passphrases?", "passcodes?", "pass", "pwd", "pw", "psk"),
+        *("secrets?", "tokens?", "keys?", r"key[_-]?base", r"key[_-]?data", "credentials?"),
+        *("authorization", "authentication", "auth"),
         *("cookies?", "signature", "sig", "hmac", "jwt", "sessid", r"session[_-]?id", "session", "bearer"),
         *(r"secret[_-]?id", r"recovery[_-]?codes?", r"backup[_-]?codes?", "assertion", "verifier", "crumb"),
         *("csrfmiddlewaretoken", "passwd"),
@@ -250,6 +233,8 @@ class _Reader:
         """Return how much a name says as that of a field, and whether it is that of a header."""
         found = self.judged.get(name)
         if found is None:
+            if len(self.judged) >= MOST_PLACES:
+                raise TooManyPlacesError
             of_header = name.lower() in HEADERS and self.rules.header(name) is not Strength.NONE
             found = self.judged[name] = self.rules.field(name), of_header
         return found
@@ -272,7 +257,8 @@ class _Reader:
         """Return where the text of a string ends, None when nothing closes it."""
         if (slashes, quote) in self.unclosed:
             return None
-        ended = closing(slashes, quote).search(self.text, at)
+        find = closing(slashes, quote)
+        ended = find.search(self.text, at) if slashes else find.match(self.text, at)
         if ended is None:
             self.unclosed.add((slashes, quote))
             return None

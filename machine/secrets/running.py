@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
+from machine.secrets.alternation import any_of
 from machine.secrets.finding import Finding, decides
 from machine.secrets.formats import Format, active, shapes
 from machine.secrets.logins import logins, may_log_in
 from machine.secrets.looks import is_masked
+from machine.secrets.marks import TooManyPlacesError
 from machine.secrets.named_values import named_values
 from machine.secrets.names import Strength
 from machine.secrets.packed_json import MAY_PACK
@@ -24,7 +26,25 @@ __all__ = ["Look", "fields", "folded", "look_at", "running", "urls"]
 
 
 _NEAR_NAMES: Final = re.compile(
-    "pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|recovery|backup|identified"
+    any_of(
+        (
+            *(
+                "pass",
+                "secret",
+                "token",
+                "key",
+                "pw",
+                "phrase",
+                "cred",
+                "auth",
+                "cook",
+                "sess",
+                "sig",
+                "bear",
+            ),
+            *("jwt", "psk", "hmac", "assert", "verif", "crumb", "recovery", "backup", "identified"),
+        )
+    )
 )
 """What is in every text with a name that says something, in lower case."""
 
@@ -83,7 +103,7 @@ def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[F
             yield Finding(begin, end, "bearer_token", text[begin:end])
     if look.user_info or look.parameters:
         yield from urls(rules, text, request=request and "://" in text[:12])
-    if look.logins and (" " in text or ":" in text):
+    if look.logins:
         yield from logins(text)
     if look.tables and may_have_table(text):
         for begin, end, name in in_tables(rules, text, folded(text)):
@@ -114,6 +134,8 @@ _USER_INFO: Final = re.compile(
     r"(?P<user>[^\s/?#@:\"'<>\\]{0,256}+)(?::(?P<password>[^\s/?#@\"'<>\\]{0,2048}+))?@"
 )
 _PARAMETER: Final = re.compile(r"[?&;#](?:amp;)?([\w.%\[\]~-]{1,100}+)=([^&;#\s\"'<>\\]{1,8192}+)")
+MOST_NAMES: Final = 100_000
+"""A text with so many different names of parameters is sealed whole."""
 _NO_PASSWORD: Final = frozenset({"", "x-oauth-basic", "x-token-auth"})
 
 
@@ -141,6 +163,8 @@ def fields(
         raw = match[1]
         strength = judged.get(raw)
         if strength is None:
+            if len(judged) >= MOST_NAMES:
+                raise TooManyPlacesError
             strength = judged[raw] = judge(unquote_plus(raw))
         if strength is not Strength.NONE and match[2]:
             value = unquote_plus(match[2])

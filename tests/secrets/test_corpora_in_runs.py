@@ -22,9 +22,10 @@ from .conftest import forms_of
 from .corpus import body_of, http_arguments, innocents, planted
 
 INNOCENTS = innocents()
-PLANTED = [entry for number, entry in enumerate(planted()) if entry.kind in "ab" or number % 3 == 0]
-"""All secrets of programs and places, and a third of the others: `test_planted.py` looks at each of them."""
-PROGRAMS = 4
+ONE_IN = {"a": 1, "b": 2, "c": 8, "d": 4}
+PLANTED = [entry for number, entry in enumerate(planted()) if number % ONE_IN[entry.kind] == 0]
+"""All secrets of programs, and some of each other kind: `test_planted.py` looks at each of them."""
+PROGRAMS = 12
 """One text in so many is printed by a program too: to start one takes time."""
 
 

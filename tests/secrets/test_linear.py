@@ -145,6 +145,10 @@ TEXTS = {
     "many numbers": lambda size: '{"password":[' + "0," * (size // 2) + "0]}",
     "a form": lambda size: "password=aB3dE5fG7h&" * (size // 20) + "a=b",
     "a long value": lambda size: "password=" + "aB3" * (size // 3),
+    "a string that nothing ends": lambda size: "password='" + "a" * size,
+    "one name at the end": lambda size: "a" * size + " key=x",
+    "different parameters": lambda size: "?" + "".join(f"a{at:06}key=x&" for at in range(size // 15)),
+    "different names": lambda size: "".join(f"a{at:06}key=x\n" for at in range(size // 15)),
     "a long cookie": lambda size: "Cookie: " + "a=bC3dE5fG; " * (size // 12),
     "escapes in JSON": lambda size: '["' + "\\u0061\\n" * (size // 8) + '","password=x"]',
 }

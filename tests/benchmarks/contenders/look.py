@@ -20,6 +20,15 @@ UNITS = {
     "members": '{"password":"',
     "quotes": '"\\',
     "base64": "QUJD",
+    "parameters": "&a=a",
+    "keys": "</key>",
+    "tokens": "bearer a1",
+}
+TEXTS = {
+    **{name: "http://" + unit * (SIZE // len(unit)) + " see me@x" for name, unit in UNITS.items()},
+    "a string that nothing ends": "password='" + "a" * SIZE,
+    "one name at the end": "a" * SIZE + " key=x",
+    "different parameters": "?" + "".join(f"a{at:07}key=x&" for at in range(SIZE // 14)),
 }
 REQUEST = {
     "method": "GET",
@@ -40,11 +49,10 @@ RULES = rules_of(SecretPolicy())
 def hostile():
     """Look through text that is made to be slow to read; the seconds of the slowest."""
     told = {}
-    for name, unit in UNITS.items():
-        text = "http://" + unit * (SIZE // len(unit)) + " see me@x"
-        start = time.perf_counter()
+    for name, text in TEXTS.items():
+        start = time.process_time()
         redact(RULES, Known(), "http", {"body": {"text": text}}, request=False, name=str)
-        told[name] = time.perf_counter() - start
+        told[name] = time.process_time() - start
     return {**told, "slowest": max(told.values())}
 
 
