@@ -19,6 +19,7 @@ from machine.io.base_transport import BaseTransport
 from machine.io.call import Call
 from machine.io.scope import AttemptScope
 from machine.io.sensitive import parts, sensitive
+from machine.io.unprofiled import unprofiled
 from machine.io.wire import checked_text, field, refusal
 from machine.secrets.handles.handle import MARK, Handle, handle_text
 from machine.secrets.handles.vault import Vault
@@ -70,7 +71,7 @@ def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: A
     Raises `IoOther`: `secret_not_set` when there is no such secret, `io_transport_failed` when it is no text.
     """
     if draft.namespace != SECRET:
-        return scope.vault.answer(draft, request, response)
+        return unprofiled(scope.vault.answer, draft, request, response)
     name = request["name"]
     return scope.vault.answer(draft, request, {"value": _checked(name, response)}, sure=name)
 
@@ -80,7 +81,7 @@ def given(scope: AttemptScope, draft: FactRecorded, data: bytes) -> Answer:
     vault = scope.vault
     if isinstance(vault, Vault):
         return Answer(vault.response(draft.namespace, None, data, outside=False)[0])
-    return vault.answer(draft, None, canonical.decode(data))
+    return unprofiled(vault.answer, draft, None, canonical.decode(data))
 
 
 def _checked(name: str, response: Any) -> str:
