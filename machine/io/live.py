@@ -20,6 +20,7 @@ from machine.io.provider import IoProvider
 from machine.io.scope import Payloads
 from machine.io.secret import answered, naming, sendable
 from machine.io.transport import Transport
+from machine.io.unprofiled import unprofiled
 from machine.io.wire import field
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.sealed_facts import REQUEST_MAC
@@ -63,12 +64,12 @@ class LiveIo(IoProvider):
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
-        answer = self._scope.vault.given(self._draft(call), value)
+        answer = unprofiled(self._scope.vault.given, self._draft(call), value)
         outcome = FactValue(add_answer(payloads, answer))
         return await self._emit(call, outcome, payloads, answer.info)
 
     def _asked(self, namespace: str, raw: bytes) -> Asked:
-        return self._scope.vault.asked(namespace, raw)
+        return unprofiled(self._scope.vault.asked, namespace, raw)
 
     def _draft(self, call: Call) -> FactRecorded:
         """Return the fact of a call whose outcome is not known yet."""

@@ -29,6 +29,7 @@ from machine.io.refusals import second_effect, secret_key, undeclared
 from machine.io.scope import AttemptScope, is_namespace
 from machine.io.sensitive import Sensitive, parts
 from machine.io.undeclared import unguarded
+from machine.io.unprofiled import unprofiled
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
 from machine.secrets.run_secrets import unopened
@@ -361,7 +362,7 @@ class IoProvider(ABC):
                 log = self._scope.log
                 if fact.key in log.history.sealed.lost:
                     raise unopened(fact)
-                value = self._scope.vault.value(fact, log.load(payload_id), log)
+                value = unprofiled(self._scope.vault.value, fact, log.load(payload_id), log)
                 return IoResult(value, fact.key, payload_id)
 
     def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:

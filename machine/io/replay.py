@@ -18,6 +18,7 @@ from machine.io.call import Call
 from machine.io.provider import VALUE_NAMESPACE, IoProvider, IoResult
 from machine.io.refusals import second_effect, undeclared
 from machine.io.scope import AttemptScope, Log
+from machine.io.unprofiled import unprofiled
 from machine.kernel.reuse import answers, comparable
 from machine.secrets.stored import Asked
 from machine.secrets.substitute import SecretNeeded
@@ -75,7 +76,7 @@ class ReplayIo(IoProvider):
         self._reused: dict[tuple[str, str], int] = {}
 
     def _asked(self, namespace: str, raw: bytes) -> Asked:
-        asked = self._scope.vault.asked(namespace, raw)
+        asked = unprofiled(self._scope.vault.asked, namespace, raw)
         # what was refused has an error as its fact; nothing leaves that would be refused now
         return Asked(self._like(namespace, raw, asked.data), asked.mac)
 

@@ -19,6 +19,7 @@ from machine.io.base_transport import BaseTransport
 from machine.io.call import Call
 from machine.io.scope import AttemptScope
 from machine.io.sensitive import parts, sensitive
+from machine.io.unprofiled import unprofiled
 from machine.io.wire import checked_text, field, refusal
 from machine.secrets.handles.handle import MARK, Handle, handle_text
 from machine.secrets.handles.vault import Vault
@@ -69,9 +70,10 @@ def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: A
     Raises `IoOther`: `secret_not_set` when there is no such secret, `io_transport_failed` when it is no text.
     """
     if draft.namespace != SECRET:
-        return scope.vault.answer(draft, request, response)
+        return unprofiled(scope.vault.answer, draft, request, response)
     name = request["name"]
-    return scope.vault.answer(draft, request, {"value": _checked(name, response)}, sure=name)
+    value = _checked(name, response)
+    return unprofiled(scope.vault.answer, draft, request, {"value": value}, sure=name)
 
 
 def _checked(name: str, response: Any) -> str:

@@ -12,8 +12,10 @@ from machine.secrets.rules import rules_of
 
 RULES = rules_of(SecretPolicy(patterns=["(a+)+$", "ACME-[0-9]+"]))
 SMALL, TIMES = 1 << 14, 16
+MOST, TRIES = 20, 8
+"""So many times the work are right; a clock is no counter, so one of some tries has to tell it."""
 ROOM = 3
-"""A clock is no counter, and caches help small texts: quadratic work would take 16 times as much as is right."""
+"""Between what is measured once: work that grows with what is known would take 16 times as much."""
 
 UNITS = [
     *(
@@ -173,6 +175,18 @@ def best(work, text, times=4):
     return min(found)
 
 
+def least_growth(work, kind):
+    """Return how much more work is done for the larger text: the least of some tries, the first that is right."""
+    small, large = TEXTS[kind](SMALL), TEXTS[kind](SMALL * TIMES)
+    work(small)
+    found = []
+    for _ in range(TRIES):
+        found.append(best(work, large, times=2) / best(work, small))
+        if found[-1] <= MOST:
+            break
+    return min(found)
+
+
 def stored(text):
     return redact(RULES, known(), "http", {"body": {"text": text}}, request=False, name=lambda _: "field-1")
 
@@ -180,10 +194,7 @@ def stored(text):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TEXTS)
 def test_sixteen_times_the_text_is_sixteen_times_the_work(kind):
-    small, large = TEXTS[kind](SMALL), TEXTS[kind](SMALL * TIMES)
-    stored(small)
-    took = best(stored, large, times=2) / best(stored, small)
-    assert took <= TIMES * ROOM
+    assert least_growth(stored, kind) <= MOST
 
 
 @pytest.mark.parametrize(
@@ -193,9 +204,7 @@ def test_sixteen_times_the_text_is_sixteen_times_the_work(kind):
     "kind", ["a long name in a URL", "'sk-'", "'token='", "'AKIAIOSFODNN7EXAMPLE '", "deep lists"]
 )
 def test_what_is_said_and_what_is_refused_are_looked_at_as_fast(kind, work):
-    small, large = TEXTS[kind](SMALL), TEXTS[kind](SMALL * TIMES)
-    work(small)
-    assert best(work, large, times=2) / best(work, small) <= TIMES * ROOM
+    assert least_growth(work, kind) <= MOST
 
 
 def test_what_is_known_costs_nothing_where_it_is_not():
