@@ -104,9 +104,14 @@ class StoreKeys:
         return found
 
     def check(self) -> None:
-        """Raise `SecretKeyError` when the key of the store is missing, is another one, or is no key."""
+        """Raise `SecretKeyError` when the key of the store is missing, is another one, or is no key.
+
+        A key file that nothing is sealed under yet may be absent, but not one that would be refused later.
+        """
         if os.environ.get(KEY_VARIABLE) or self._store.secret_key_id() is not None:
             store_key_of(self._store)
+        elif self._store.secret_key_file is not None:
+            key_in(self._store.secret_key_file)
 
     def adopt(self, run_id: str, data_key: DataKey) -> None:
         """Give a run that has none this data key, wrapped by the key of this store. Raises `SecretKeyError`."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from machine import Plan, run
 from machine.errors import Code, SecretKeyError, StoreOther
 from machine.secrets.sealing import StoreKey, open_seal, seal, unwrap, wrap
 from machine.secrets.store_key import KEY_VARIABLE, key_of, open_keys, store_key_of
@@ -235,6 +236,28 @@ def test_what_is_no_file_is_no_key(store, key_file):
     key_file.touch(0o600)
     key_file.write_bytes(b"0" * (1 << 20))
     problem(store, Code.SECRET_KEY_INVALID)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "code"),
+    [("11" * 32, 0o644, Code.SECRET_KEY_EXPOSED), ("my key", 0o600, Code.SECRET_KEY_INVALID)],
+)
+def test_a_run_before_the_first_seal_is_refused_with_a_bad_key_file(store, key_file, text, mode, code):
+    plan = Plan("sealing")
+
+    @plan.state("a.read", side_effects="read_only_io")
+    async def read(ctx, io, rec):
+        await io.now()
+
+    key_file.write_text(text)
+    key_file.chmod(mode)
+    with pytest.raises(SecretKeyError) as caught:
+        run(plan, store=store)
+    assert caught.value.code == code
+    assert store.list_runs().rows == []
+    key_file.unlink()
+    assert run(plan, store=store).status == "completed"
+    assert not key_file.exists()
 
 
 def test_a_data_key_that_was_changed_is_a_problem_and_no_damage(store):
