@@ -157,9 +157,8 @@ class CommitQueue:
 
     def _write(self) -> None:
         while self._is_due():
-            with contextlib.suppress(
-                BaseException
-            ):  # it is in `failure`, which stops the run at its next event
+            # what is raised is kept in `failure`, which stops the run at its next event
+            with contextlib.suppress(BaseException):
                 self.flush()
 
     def _is_due(self) -> bool:

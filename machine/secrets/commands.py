@@ -24,7 +24,7 @@ class _Program(NamedTuple):
     joined: str = ""
     needs: str = ""
     number: int = 0
-    """Where a password stands without an option: the number of the word behind the program, options left out."""
+    """The number of the word after the program that is a password without an option; options are not counted."""
     pairs: tuple[str, ...] = ()
     """Options before a user and a password, or before a cookie and its value."""
 

@@ -66,7 +66,7 @@ _PATTERNS: Final = tuple((needles, re.compile(regex, re.MULTILINE)) for needles,
 _HASHES: Final = tuple(
     f"${kind}$" for kind in ("apr1", "1", "2a", "2b", "2x", "2y", "5", "6", "y", "7", "argon2id")
 )
-"""Of passwords: what follows is no name of a variable."""
+"""Beginnings of hashes of passwords, so that a `$` is not taken for a variable."""
 
 
 def may_log_in(text: str) -> bool:

@@ -67,11 +67,11 @@ _AFTER_NAME: Final = re.compile(r"login\s{1,20}+\S{1,200}+\s{1,20}+")
 _NO_NAME: Final = re.compile(r"^[-$.]+|[\"'`]?:(?:protected|[^\]]*private)\]$|[\"'`\]\\]+$")
 _WORD_BEFORE: Final = re.compile(r"(?<![\w-])([A-Za-z]{2,12}) \Z")
 _HALF: Final = frozenset((Strength.NONE, Strength.WEAK))
-"""How much the last word of a name of two says: `key` of `API key`."""
+"""Strengths of a last word that the word before it may raise: `key` in `API key`."""
 _BEFORE: Final = re.compile(r"[\w.$-]{0,100}+")
 _BLANK: Final = frozenset(("", "is", "was", "(", "-", "--"))
 _MIXED: Final = re.compile(r"[a-z][!@#$%^&*~][A-Za-z]")
-"""What no word has within."""
+"""A sign between letters, as no word has it."""
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|-|#|//|;|\$|[|])\s{0,4}){0,2}")
 _OPEN: Final = re.compile(r"[bBuUrRfFnN@]{0,2}(\\{0,15}+)([\"'`])")
 _BARE: Final = re.compile(r"[^\s\"'`<>]++")

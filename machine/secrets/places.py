@@ -20,7 +20,7 @@ NAMING: Final = frozenset(
 _TYPES: Final = frozenset(
     ("secret", "password", "securestring", "concealed", "sensitive", "api_key", "apikey")
 )
-"""Of values that are secret, whatever they are called."""
+"""Types whose values are secret, whatever they are called."""
 
 _VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
 """Members that hold the value of what the object is about."""

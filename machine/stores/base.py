@@ -112,7 +112,7 @@ class Store(Protocol):
     """True when a commit takes long enough that a run gains by going on while it happens."""
 
     commit_limits: CommitLimits
-    """How much of a run may wait for this store, and for how long."""
+    """Bounds of how much of a run may wait for this store, and for how long."""
 
     clock: Callable[[], int]
     """The wall clock, in milliseconds since the epoch: of what is stored. A test puts another here."""
