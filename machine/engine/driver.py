@@ -263,8 +263,8 @@ class Run:
             await self._boundary()  # which is not that of the next state: others may be long at work
 
     async def _boundary(self) -> None:
-        """Wait for the disk, where the run is to be durable at the bounds of states."""
-        if self.abreast > 1:
+        """Wait for the disk."""
+        if self._bounded and self.abreast > 1:
             await checkpoint()  # what the others are about to write goes to the disk with it
         await self.log.durable()
 
