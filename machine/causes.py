@@ -66,11 +66,15 @@ def _behind(exc: BaseException) -> Iterator[tuple[str, BaseException]]:
 
 
 def _notes(exc: BaseException) -> Iterator[str]:
+    """Yield the notes of an exception, whatever stands where they belong; text in place of a list is one note."""
     try:
-        notes = list(getattr(exc, "__notes__", ()))
+        notes = getattr(exc, "__notes__", ())
     except Exception:  # noqa: BLE001 - anybody may have put anything there
         return
-    yield from (note for note in notes if isinstance(note, str))
+    if isinstance(notes, str):
+        yield notes
+    elif isinstance(notes, list | tuple):  # what else is iterable may have no end
+        yield from (note for note in notes if isinstance(note, str))
 
 
 def error_json(error: ErrorInfo) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RetryPolicy
 from machine.errors import Code, IdError, PlanError
-from machine.ids import OpId, StateId
+from machine.ids import OpId, OpPath, StateId
 from machine.ordering import topological
 from machine.shape import order_of, parts_of, shape_of
 from machine.state import (
@@ -144,7 +144,7 @@ class Plan:
         try:
             full = str(StateId(full))
         except IdError:
-            raise IdError(f"state name {name!r} is invalid: give <step>.<state>, {StateId.rule}") from None
+            raise IdError(f"state name {name!r} is invalid: give <step>.<state>, {OpPath.rule}") from None
         if full.split(".", 1)[0] != self.op_id:
             raise PlanError(
                 f"state {full!r} belongs to op {full.split('.', 1)[0]!r}, not to plan {self.op_id!r}",

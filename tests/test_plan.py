@@ -167,7 +167,7 @@ def test_a_state_id_of_another_op_is_refused(name):
 
 @pytest.mark.parametrize("name", ["", "a", "A.b", "a.b.c.d", "a..b", "a.b\n", "a b.c", 7, None])
 def test_a_state_name_that_breaks_the_rule_is_refused(name):
-    with pytest.raises(IdError, match=r"give <step>\.<state>"):
+    with pytest.raises(IdError, match=r"give <step>\.<state>, two segments joined by a dot"):
         Plan("op").state(name)(nothing)
 
 

@@ -7,10 +7,11 @@ import sys
 from typing import Any, Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from machine.io.begun_tasks import BEGUN
 
-__all__ = ["Cancellations", "Stopped"]
+__all__ = ["Cancellations", "Stopped", "told_by_scope"]
 
 _NEVER_TAKEN_BACK: Final = sys.version_info < (3, 13)
 """True where a task group that cancels its own task, because another of it has failed, may leave it at that."""
@@ -69,3 +70,17 @@ class Cancellations:
         """Take back what a handler leaves behind: before Python 3.13 a task group that failed leaves one."""
         while self._task is not None and self._times() > self._before:
             self._task.uncancel()
+
+
+async def told_by_scope(exc: BaseException, *, cut: bool) -> BaseException:
+    """Return the cancellation of the engine's scope that was `cut`, where an attempt ended with another.
+
+    From Python 3.13 on a task group that fails while its task is being cancelled asks for that once more. It does
+    not name the scope, which would take that for a cancellation from outside.
+    """
+    if cut and not exc.args:
+        try:
+            await checkpoint()
+        except anyio.get_cancelled_exc_class() as own:
+            return own
+    return exc

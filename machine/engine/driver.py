@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig
-from machine.engine.cancellation import Cancellations, Stopped
+from machine.engine.cancellation import Cancellations, Stopped, told_by_scope
 from machine.engine.control import Control
 from machine.engine.driven import DrivenLog, Opening
 from machine.engine.ending import Ending, behind
@@ -263,8 +263,8 @@ class Run:
             await self._boundary()  # which is not that of the next state: others may be long at work
 
     async def _boundary(self) -> None:
-        """Wait for the disk, where the run is to be durable at the bounds of states."""
-        if self.abreast > 1:
+        """Wait for the disk."""
+        if self._bounded and self.abreast > 1:
             await checkpoint()  # what the others are about to write goes to the disk with it
         await self.log.durable()
 
@@ -375,7 +375,7 @@ class Run:
                 if not scope.late:
                     raise cancelled  # noqa: TRY301 - or what its task was asked
             except cancelled as exc:
-                raise Stopped(exc) from made_of_it
+                raise Stopped(await told_by_scope(exc, cut=scope.cut and self.live)) from made_of_it
             raise self.log.overdue(state, timeout) from made_of_it
         finally:
             BEGUN.set(None)

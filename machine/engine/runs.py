@@ -57,8 +57,8 @@ __all__ = [
 
 
 _CAREFUL: Final = 16
-"""How many attempts of a resumed run are durable before they are made. One that kills its process at once would be
-in no log otherwise, and would be made again for ever; and each life gets so much further, until it comes to it."""
+"""How many attempts of each life are durable before they are made. One that kills its process at once would be in
+no log otherwise, and would be made again for ever; and each life gets so much further, until it comes to it."""
 
 _ATTACHED_SECONDS: Final = 0.2
 """How often a start that attached to another driver's run looks whether that has ended."""
@@ -348,7 +348,7 @@ async def drive(
                 control=keeper.control,
                 opening=opening,
                 second=second,
-                careful=0 if opening is not None else _CAREFUL,
+                careful=_CAREFUL,
             )
             await driven.drive()
         finally:

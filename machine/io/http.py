@@ -88,7 +88,7 @@ class HttpTransport(BaseTransport):
     def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
         """Return the request with the header `idempotency-key`, unless the caller gave one."""
         headers = field(request, "headers", dict, default={})
-        if _KEY_HEADER in headers:
+        if any(name.lower() == _KEY_HEADER for name in headers):  # as `io.call` may spell it
             return request
         return {**request, "headers": {**headers, _KEY_HEADER: checked_header(_KEY_HEADER, key)}}
 

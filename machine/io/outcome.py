@@ -105,9 +105,13 @@ def add_answer(payloads: Payloads, answer: Answer) -> str:
 
 def sent_key(intent: EffectIntended, request: Any) -> str:
     """Return the idempotency key that an effect was sent with: its call's own, or that of its state."""
-    part, name = _OWN_KEYS.get(namespace_of(intent), ("", ""))
-    own = (request.get(part) or {}).get(name) if part else None
-    return own if isinstance(own, str) else intent.idempotency_key
+    part, wanted = _OWN_KEYS.get(namespace_of(intent).partition(".")[0], ("", ""))
+    given = request.get(part) if isinstance(request, dict) else None
+    if isinstance(given, dict):
+        for name, own in given.items():
+            if (name.lower() if part == "headers" else name) == wanted and isinstance(own, str):
+                return own
+    return intent.idempotency_key
 
 
 def namespace_of(intent: EffectIntended) -> str:

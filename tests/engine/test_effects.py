@@ -135,6 +135,28 @@ def test_reconcile_is_told_the_key_that_was_sent_and_not_only_that_of_the_state(
     assert told == [own or "k"]
 
 
+@pytest.mark.parametrize("namespace", ["http", "http.payments"])
+def test_reconcile_is_told_the_key_of_a_request_that_was_not_built_by_io(store, namespace):
+    plan, told = Plan("pay"), []
+    request = {"method": "POST", "url": "http://pay.test/", "headers": {"Idempotency-Key": "mine-7"}}
+
+    async def look(ctx: Any, io: Any, effect: machine.UncertainEffect) -> Any:
+        told.append(effect.idempotency_key)
+        return effect.not_done()
+
+    @plan.state(
+        "out.pay", side_effects="apply_side_effect", idempotency="k", on_uncertain="reconcile", reconcile=look
+    )
+    async def charge(ctx: Any, io: Any, rec: Any) -> None:
+        await io.call(namespace, request)
+
+    run_id, transports = str(machine.new_run_id()), {namespace: PowerCut()}
+    with pytest.raises(KeyboardInterrupt):
+        machine.run(plan, store=store, run_id=run_id, transports=transports)
+    machine.resume(run_id, plan=plan, store=store, transports=transports)
+    assert told == ["mine-7"]
+
+
 @pytest.mark.parametrize("fact_key", [None, "the.payment"])
 @pytest.mark.parametrize("cut", ["before", "after"])
 def test_reconcile_asks_the_world_and_the_effect_arrives_once(store, world, cut, fact_key):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import itertools
 import json
 
 import httpx
@@ -154,8 +155,12 @@ def test_a_cause_whose_text_or_notes_are_odd_is_told_as_well_as_can_be():
     assert found[0].text == "lone \\ud800"
     assert found[1].text.endswith("BrokenError: (its text cannot be had: ValueError)")
 
-    exc.__notes__ = 7
-    assert len(causes_of(exc)) == 1
+    exc.__notes__ = "look in the drawer"
+    assert [cause.text for cause in causes_of(exc)][:-1] == ["look in the drawer"]
+
+    for odd in (7, None, b"bytes", {"a": 1}, itertools.repeat("without end")):
+        exc.__notes__ = odd
+        assert len(causes_of(exc)) == 1
 
 
 def test_causes_hold_no_secret(store, monkeypatch):

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import threading
 
 import anyio
@@ -286,14 +285,6 @@ ANSWERS = [
     *(cleans_up, cleans_up_after_a_call, fails_on_purpose, cuts_a_group),
     *(breaks_a_group, breaks_a_scoped_group, times_out_by_itself, exits),
 ]
-AGAIN = pytest.mark.xfail(
-    sys.version_info >= (3, 13),
-    reason="its TaskGroup asks for a cancel once more: docs/guarantees.md, Not promised",
-    strict=False,
-)
-ANSWERS_WITHIN_A_RUN_THAT_ENDS = [
-    pytest.param(answer, marks=AGAIN if answer is breaks_a_group else ()) for answer in ANSWERS
-]
 
 
 def answering(answer, **options):
@@ -330,7 +321,7 @@ def test_a_timeout_that_is_answered_with_an_error_is_a_timeout_caused_by_it(stor
 
 
 @MODES
-@pytest.mark.parametrize("answer", ANSWERS_WITHIN_A_RUN_THAT_ENDS)
+@pytest.mark.parametrize("answer", ANSWERS)
 def test_a_cancel_that_is_answered_with_an_error_ends_the_run_cancelled(store, scripted, answer, config):
     plan, begun = answering(answer)
     run_id, transports = str(machine.new_run_id()), {"world": scripted()}
@@ -378,7 +369,7 @@ def test_ctrl_c_while_a_handler_holds_the_loop_interrupts_the_run(store, config,
     assert machine.replay(run_id, plan=plan, store=store).identical
 
 
-@pytest.mark.parametrize("answer", ANSWERS_WITHIN_A_RUN_THAT_ENDS)
+@pytest.mark.parametrize("answer", ANSWERS)
 def test_one_that_failed_beside_it_interrupts_what_answers_with_an_error(store, scripted, answer):
     plan, begun = answering(answer)
 

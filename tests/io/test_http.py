@@ -542,7 +542,9 @@ def test_the_idempotency_key_is_a_header_unless_the_caller_gave_one():
     assert transport.with_idempotency_key("http", request, "k")["headers"] == {"idempotency-key": "k"}
     assert "headers" not in request
     own = http_request("POST", "http://a/", headers={"Idempotency-Key": "mine"})
+    unbuilt = {**request, "headers": {"Idempotency-Key": "mine"}}
     assert transport.with_idempotency_key("http", own, "k") == own
+    assert transport.with_idempotency_key("http", unbuilt, "k") == unbuilt
     with pytest.raises(IoOther):
         transport.with_idempotency_key("http", request, "k\r\nx: y")
 
