@@ -2,7 +2,7 @@
 
 The hook is installed at the first use and stays, as Python has no way to take one out; it minds events only where
 somebody watches. It sees what the interpreter announces: not what a C extension does by itself, not a write to a
-file or a connection that was open before, and not what nothing leads to from a handler (a thread of `_thread`, a
+file or a database that was open before, and not what nothing leads to from a handler (a thread of before, a
 task that is given an empty context). Nothing here may reach the outside itself.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import attrs
 
-from machine.io.elsewhere import FORK_EXEC, announce_programs, follow_threads
+from machine.io.elsewhere import FORK_EXEC, SEND, announce_programs, follow
 from machine.io.places import Origin, above, is_harmless, origin_of
 from machine.io.static import is_a, module_dict, never_raises, static_name
 from machine.io.temporary import is_temporary
@@ -70,6 +70,7 @@ ACTS: Final[dict[str, Act]] = {
     # the network
     "socket.connect": Act("connects to", _HTTP, _SECOND),
     "socket.bind": Act("binds to", None, _SECOND),
+    SEND: Act("sends on a connection that was open before", _HTTP, None),
     "socket.sendto": Act("sends to", None, _SECOND),
     "socket.sendmsg": Act("sends to", None, _SECOND),
     "socket.getaddrinfo": Act("looks up", _HTTP),
@@ -165,7 +166,7 @@ def _install_once() -> None:
     sys.addaudithook(_hook)
 
 
-_follow_once: Final = functools.cache(follow_threads)
+_follow_once: Final = functools.cache(follow)
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
@@ -197,7 +198,9 @@ def _that_counts(event: str, act: Act, args: tuple[Any, ...], frame: FrameType, 
         return None
     elif event in {"os.kill", "os.killpg"} and args[1] == 0:
         act = _ASKS  # no signal is sent
-    if is_harmless(frame) or (act.paths and is_temporary(event, args, act.paths, frame, watch)):
+    if is_harmless(frame, effect=act.effect) or (
+        act.paths and is_temporary(event, args, act.paths, frame, watch)
+    ):
         return None
     if act.by is By.ANYONE:
         return act
@@ -254,7 +257,10 @@ def _is_in_memory(database: Any) -> bool:
     text = os.fsdecode(database) if isinstance(database, bytes | os.PathLike) else database
     if not isinstance(text, str):
         return False
-    return text in {"", ":memory:"} or text.startswith("file::memory:") or "mode=memory" in text
+    name, _, options = text.partition("?")
+    return text in {"", ":memory:"} or (
+        name.startswith("file:") and (name == "file::memory:" or "mode=memory" in options.split("&"))
+    )
 
 
 def _shown(target: Any) -> str:

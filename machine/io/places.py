@@ -40,30 +40,47 @@ _BOTTOMS: Final = frozenset(
 """Modules below which a stack is no longer the handler's: what calls a handler, and what runs its tasks."""
 
 
+_GO_ON: Final = frozenset(
+    {
+        *("importlib", "logging"),
+        *("pdb", "bdb", "debugpy", "pydevd", "_pydevd_bundle", "coverage"),
+    }
+)
+"""Packages that may do anything, by whatever code: modules that are loaded, loggers, those who watch a program."""
+
+_ACT: Final = frozenset({"platform", "uuid", "ctypes"})
+"""Packages that start programs to look around for needs of their own."""
+
 _HARMLESS: Final = frozenset(
     {
-        *(
-            "importlib",
-            "zipimport",
-            "pkgutil",
-            "encodings",
-            "sysconfig",
-            "zoneinfo",
-            "gettext",
-            "mimetypes",
-            "ssl",
-        ),
-        *("platform", "uuid", "ctypes", "weakref"),
-        *("logging", "warnings", "traceback", "linecache", "inspect", "tokenize", "tracemalloc"),
-        *("pdb", "bdb", "debugpy", "pydevd", "_pydevd_bundle", "coverage"),
+        *_GO_ON,
+        *_ACT,
+        *("zipimport", "pkgutil", "encodings", "sysconfig", "zoneinfo", "gettext", "mimetypes", "ssl"),
+        *("warnings", "traceback", "linecache", "inspect", "tokenize", "tracemalloc"),
     }
 )
 """Packages that look around for the interpreter's own needs, or for those who watch a program."""
 
 
-def is_harmless(frame: FrameType | None) -> bool:
-    """Say whether what a frame does, the handler does only to import, to log, to tell of an error or the like."""
-    return any(name_of(at.f_globals).partition(".")[0] in _HARMLESS for at in above(frame))
+def is_harmless(frame: FrameType | None, *, effect: bool = False) -> bool:
+    """Say whether what a frame does, the handler does only to import, to log, to tell of an error or the like.
+
+    An effect is harmless only where those may do anything, or where it is the standard library's alone.
+    """
+    standard = True
+    for at in above(frame):
+        package = name_of(at.f_globals).partition(".")[0]
+        if package in _GO_ON or _is_finaliser(at, package):
+            return True
+        if package in _HARMLESS and (not effect or (standard and package in _ACT)):
+            return True
+        standard = standard and origin_of(at, frozenset()) in {Origin.STANDARD, Origin.MADE}
+    return False
+
+
+def _is_finaliser(frame: FrameType, package: str) -> bool:
+    """Say whether `weakref.finalize` calls something as an object is gone, whoever made that, and nobody asked."""
+    return package == "weakref" and frame.f_code.co_name == "__call__" and frame.f_locals.get("_") is not None
 
 
 def above(frame: FrameType | None) -> Iterator[FrameType]:

@@ -194,7 +194,8 @@ def asked_of(item: pytest.Item) -> Asked:
         max_age=None if age is None else parsed_age(age),
         status=status,
         live_ignore=tuple(ignored or ()),
-        allow=tuple(allowed),
+        # who may connect may send what goes over that connection
+        allow=(*allowed, *(("socket.send",) if "socket.connect" in allowed else ())),
     )
 
 

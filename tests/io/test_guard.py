@@ -204,8 +204,15 @@ BY_EVENT = {
     "os.unsetenv": [lambda: os.unsetenv("MACHINE_TEST")],
     "builtins.input": [builtins.input],
 }
-ELSEWHERE = {"os.spawn", "webbrowser.open", "os.chflags", "nntplib.connect", "telnetlib.Telnet.open"}
-"""What this system or a version of Python has not got."""
+ELSEWHERE = {
+    "os.spawn",
+    "webbrowser.open",
+    "os.chflags",
+    "nntplib.connect",
+    "telnetlib.Telnet.open",
+    "socket.send",
+}
+"""What this system or a version of Python has not got, and what only a replay looks for."""
 EACH = [(event, act) for event, acts in BY_EVENT.items() for act in acts]
 
 

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
 import http.client
+import inspect
 import io as memory
 import json
 import logging
@@ -18,16 +20,19 @@ import os
 import shutil
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
+import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 import machine
@@ -79,8 +84,8 @@ def appended(line="x"):
         file.write(f"{line}\n")
 
 
-def in_database():
-    with contextlib.closing(sqlite3.connect("data.db")) as db:
+def in_database(name="data.db"):
+    with contextlib.closing(sqlite3.connect(name)) as db:
         db.execute("create table if not exists t (x)")
         db.execute("insert into t values (1)")
         db.commit()
@@ -139,6 +144,51 @@ def driven(function, *args):
         runner.run(act(), context=contextvars.Context())
 
 
+def encrypted(port):
+    context = ssl._create_unverified_context()
+    with contextlib.suppress(OSError), context.wrap_socket(socket.socket()) as one:
+        one.settimeout(0.2)
+        one.connect(("127.0.0.1", port))
+
+
+def certified(port):
+    with contextlib.suppress(OSError):
+        ssl.get_server_certificate(("127.0.0.1", port), timeout=0.2)
+
+
+def finished(function, *args):
+    owner = threading.Event()
+    weakref.finalize(owner, function, *args)()
+
+
+class Asked:
+    """Acts when somebody looks at it."""
+
+    @property
+    def member(self):
+        return appended()
+
+
+CLIENT = httpx.Client(trust_env=False)
+
+
+def initialised(function):
+    with concurrent.futures.ThreadPoolExecutor(1, initializer=function) as pool:
+        pool.submit(int).result()
+
+
+def bare_thread(function):
+    done = threading.Event()
+
+    def act():
+        with contextlib.suppress(BaseException):
+            function()
+        done.set()
+
+    _thread.start_new_thread(act, ())
+    done.wait()
+
+
 KEPT = concurrent.futures.ThreadPoolExecutor(1)
 
 
@@ -183,6 +233,15 @@ PLAIN = {
     "a loop of its own in a thread": lambda port: unwatched(driven, appended),
     "a process that is forked": lambda port: another("fork"),
     "a process that is spawned": lambda port: another("spawn"),
+    "a socket with TLS": encrypted,
+    "a certificate": certified,
+    "a finaliser that is called": lambda port: finished(appended),
+    "a finaliser of the system's": lambda port: finished(os.mkdir, f"made-{time.time_ns()}"),
+    "what is looked at": lambda port: inspect.getmembers(Asked()),
+    "sqlite, by a telling name": lambda port: in_database("a?name=memory&mode=memory.db"),
+    "a connection that was open before": lambda port: CLIENT.post(f"http://127.0.0.1:{port}/"),
+    "the initializer of a pool": lambda port: initialised(appended),
+    "a thread of _thread": lambda port: bare_thread(appended),
     "a chdir before": lambda port: (os.chdir("."), appended()),
 }
 
