@@ -121,6 +121,7 @@ class Code(StrEnum):
     # secrets
     SECRET_NOT_SET = "secret_not_set"  # noqa: S105 - the name of a code
     SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105 - the name of a code
+    SECRET_RESERVED = "secret_reserved"  # noqa: S105 - the name of a code
     SECRET_IN_CONTEXT = "secret_in_context"  # noqa: S105 - the name of a code
     SECRET_IN_MANIFEST = "secret_in_manifest"  # noqa: S105 - the name of a code
     SECRET_IN_EVENT = "secret_in_event"  # noqa: S105 - the name of a code

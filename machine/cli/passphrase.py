@@ -5,17 +5,13 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from typing import Final
 
 from machine.cli.output import on_terminal
 from machine.errors import UsageError
-from machine.secrets.bundle_key import BundleKey
+from machine.secrets.bundle_key import PASSPHRASE_VARIABLE, BundleKey
 from machine.secrets.store_key import key_given
 
-__all__ = ["PASSPHRASE_VARIABLE", "asked_for", "given", "key_to_lock"]
-
-PASSPHRASE_VARIABLE: Final = "MACHINE_BUNDLE_PASSPHRASE"  # noqa: S105 - the name of a variable
-"""The environment variable with the passphrase of bundles; an empty one counts as not set."""
+__all__ = ["asked_for", "given", "key_to_lock"]
 
 
 def key_to_lock(recipient_key: str | None) -> BundleKey:

@@ -38,6 +38,7 @@ from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, PlanState, SideEffects
 from machine.secrets.knowing import OfAttempt
+from machine.secrets.reserved import Reserved
 from machine.secrets.run_secrets import RunSecrets
 from machine.state import EFFECT_TAG
 from machine.stores.base import Store
@@ -212,7 +213,8 @@ class _Previews:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
         if isinstance(base, Conflict):
             return DryEffect(state.id, None, None, None, f"it cannot be known: {base}")
-        vault = RunSecrets(self.config.secrets, "", None, live=False).attempt()
+        reserved = Reserved(self.store.secret_key_file)
+        vault = RunSecrets(self.config.secrets, "", None, live=False, reserved=reserved).attempt()
         log = PreviewLog(self.history, self.store.get)
         ctx = Context(base)
         scope = self._scope(state, log, vault)

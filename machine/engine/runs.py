@@ -26,7 +26,7 @@ from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.second import SecondOf, second_of
-from machine.engine.secrets import looks_through, recalled, secrets_of
+from machine.engine.secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.transports import opened
 from machine.errors import Code, Concurrency, ErrorInfo, RunError, UsageError
 from machine.events import STOPPED_CODES, EffectWait, Wait
@@ -309,6 +309,8 @@ async def drive(
     run_of_programs.set(keeper.run_id)
     config = manifest.run_config
     secrets = secrets or secrets_of(store, keeper.run_id, manifest)
+    if opening is not None:
+        refuse_key_in(opening, secrets)
     second = second_of(config, watched.second, store, keeper.run_id)
     options: dict[str, Any] = {
         "history": history,

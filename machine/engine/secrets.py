@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from machine.config import RunManifest
-from machine.errors import MachineError
+from machine.engine.driven import Opening
+from machine.errors import Code, MachineError, UsageError
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.scope import stored_seal
 from machine.kernel.history import History
 from machine.secrets.handles.vault import Vault
 from machine.secrets.knowing import HandleSecrets, OfRun
+from machine.secrets.reserved import Reserved
 from machine.secrets.run_secrets import RunSecrets
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
 
-__all__ = ["inheriting", "looks_through", "recalled", "secrets_of", "wanted"]
+__all__ = ["inheriting", "looks_through", "recalled", "refuse_key_in", "secrets_of", "wanted"]
 
 
 def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
@@ -24,12 +26,25 @@ def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
 
     Raises `SecretKeyError` when what it will seal could not be sealed: before it does anything.
     """
-    policy = manifest.run_config.secrets
+    policy, reserved = manifest.run_config.secrets, Reserved(store.secret_key_file)
     if manifest.secret_format == 1:
-        return HandleSecrets(policy, store.secret_key())
+        handles = HandleSecrets(policy, store.secret_key())
+        handles.reserved = reserved
+        return handles
     keys = open_keys(store)
     keys.check()
-    return RunSecrets(policy, run_id, keys, live=True)
+    return RunSecrets(policy, run_id, keys, live=True, reserved=reserved)
+
+
+def refuse_key_in(opening: Opening, secrets: OfRun) -> None:
+    """Raise `UsageError` (`secret_reserved`) when what a new run begins with holds the key of the store."""
+    texts = (text.encode("utf-8", "surrogatepass") for text in opening.info.values())
+    if any(map(secrets.reserved.holds, (*texts, *(data for _, data in opening.payloads.items.values())))):
+        raise UsageError(
+            "the input or the configuration of the run holds the key that the secrets of the store are under",
+            code=Code.SECRET_RESERVED,
+            hint="nothing was written; it opens all that the store has sealed, so no run may hold it",
+        )
 
 
 @contextmanager

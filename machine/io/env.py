@@ -1,7 +1,7 @@
 """Environment variables as calls that are recorded.
 
 Never read the environment anywhere else on behalf of a handler. A value becomes part of the recording:
-secrets do not belong in it.
+secrets do not belong in it, and what opens secrets is refused before this is asked (`refusals.reserved`).
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from machine.errors import Code, ConfigError, IoOther
 from machine.io.base_transport import BaseTransport
 from machine.io.process import Finished, run_process
 from machine.io.wire import checked_count, checked_seconds, checked_text, field, pack, refusal, unpack
+from machine.secrets.reserved import RESERVED_NAMES
 
 __all__ = ["ExecResult", "ExecTransport", "exec_request"]
 
@@ -182,7 +183,7 @@ class ExecTransport(BaseTransport):
             finished = await run_process(
                 argv,
                 stdin=unpack(call["stdin"]) if "stdin" in call else b"",
-                env={**os.environ, **call.get("env", {})},
+                env={**_inherited(), **call.get("env", {})},
                 cwd=call.get("cwd"),
                 timeout=call["timeout"],
                 max_output=call["max_output"],
@@ -220,6 +221,11 @@ class ExecTransport(BaseTransport):
                 details={"program": name, "resolved": real, "allowed": list(self._allow)},
             )
         return found  # not the real path: a program may look at the name it was called by
+
+
+def _inherited() -> dict[str, str]:
+    """Return the environment of this process without what opens secrets."""
+    return {name: value for name, value in os.environ.items() if name not in RESERVED_NAMES}
 
 
 def _lies_under(path: str, prefix: str) -> bool:

@@ -64,7 +64,10 @@ class LiveIo(IoProvider):
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
-        answer = unprofiled(self._scope.vault.given, self._draft(call), value)
+        try:
+            answer = unprofiled(self._scope.vault.given, self._draft(call), value)
+        except IoError as refusal:
+            return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
         outcome = FactValue(add_answer(payloads, answer))
         return await self._emit(call, outcome, payloads, answer.info)
 

@@ -25,7 +25,7 @@ from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A
 from machine.io.call import Call, path_key
 from machine.io.earlier import earlier_answer, named_answer
 from machine.io.hand_out import Flight, HandOut
-from machine.io.refusals import second_effect, secret_key, undeclared
+from machine.io.refusals import reserved, second_effect, secret_key, undeclared
 from machine.io.scope import AttemptScope, is_namespace
 from machine.io.sensitive import Sensitive, parts
 from machine.io.undeclared import unguarded
@@ -79,6 +79,10 @@ class IoProvider(ABC):
     @abstractmethod
     def _asked(self, namespace: str, raw: bytes) -> Asked:
         """Return a request as it is recorded, compared and matched, given its canonical bytes."""
+
+    def _reserved(self, namespace: str, request: Any) -> IoOther | None:
+        """Return the refusal of a call that asks for the key of the store, None for any other call."""
+        return reserved(self._scope, namespace, request)
 
     def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
         """Say whether a call of a state that applies side effects may change the outside."""
@@ -240,7 +244,7 @@ class IoProvider(ABC):
         self._check_declared(namespace, request)
         raw = canonical.encode(request)
         asked = self._asked(namespace, raw)
-        data = asked.data
+        data, refused = asked.data, asked.refusal or self._reserved(namespace, request)
         if data is not raw:
             request = canonical.decode(data)
         if len(data) > MAX_VALUE_BYTES:
@@ -249,7 +253,7 @@ class IoProvider(ABC):
                 code=Code.ARTIFACT_TOO_LARGE,
             )
         digest = canonical.artifact_id(data)
-        key, refusal = None, asked.refusal
+        key, refusal = None, refused
         if fact_key is not None:
             key = str(FactKey(fact_key))
             if self._is_secret(key):  # and the fact of its refusal has none of the caller's

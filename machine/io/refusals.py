@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from machine.errors import Code, IoOther, StateError
 from machine.io.call import Call
 from machine.io.scope import AttemptScope
+from machine.secrets.reserved import RESERVED_NAMES
+from machine.secrets.secret import SECRET
 
-__all__ = ["ambiguous", "lost_answer", "second_effect", "secret_key", "undeclared"]
+__all__ = ["ambiguous", "lost_answer", "reserved", "second_effect", "secret_key", "undeclared"]
 
 
 def undeclared(scope: AttemptScope, namespace: str) -> IoOther:
@@ -42,6 +47,32 @@ def secret_key() -> IoOther:
         code=Code.SECRET_IN_EVENT,
         hint="make it of something else: keys are stored and compared as they are",
     )
+
+
+def reserved(scope: AttemptScope, namespace: str, request: Any) -> IoOther | None:
+    """Return the refusal of a call that asks for the key of the store or hands it on, None for any other call."""
+    asks = namespace in {"env", SECRET}
+    if not isinstance(request, Mapping):
+        return None
+    if asks or namespace == "exec":
+        given = [request.get("name")] if asks else request.get("env") or ()
+        for name in given:
+            if name in RESERVED_NAMES:
+                return IoOther(
+                    f"the environment variable {name} opens secrets, so no run may read it or pass it on",
+                    code=Code.SECRET_RESERVED,
+                    details={"name": name},
+                    hint="keep a key that a handler needs under a name of its own, and read it with io.secret",
+                )
+    path = request.get("path") if namespace in {"file.read", "file.write"} else None
+    if isinstance(path, str) and scope.vault.run.reserved.is_file(path):
+        return IoOther(
+            f"{path} is the file of the key that the secrets of this store are under",
+            code=Code.SECRET_RESERVED,
+            details={"path": path},
+            hint="a run may neither read nor write it; `machine secrets rotate-key` changes it",
+        )
+    return None
 
 
 def lost_answer(call: Call) -> IoOther:

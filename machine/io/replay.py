@@ -84,6 +84,9 @@ class ReplayIo(IoProvider):
         recorded = self._recording.fact(key) is not None or key in self._scope.log.history.facts
         return not recorded and super()._is_secret(key)
 
+    def _reserved(self, namespace: str, request: Any) -> None:
+        """Refuse nothing: a call that was refused has an error as its fact."""
+
     def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
         del namespace, request  # it is one that was one when it was recorded, whatever a transport says today
         return self._recording.intended(key) is not None

@@ -32,8 +32,9 @@ from machine.replay.log import ReplayLog
 from machine.replay.recording import check_run
 from machine.replay.replay_recorder import recorder_of
 from machine.secrets.knowing import HandleSecrets, OfRun
-from machine.secrets.run_secrets import Keys, RunSecrets
-from machine.secrets.store_key import open_keys
+from machine.secrets.reserved import Reserved
+from machine.secrets.run_secrets import RunSecrets
+from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
 
 __all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "replay_in", "reproduce"]
@@ -83,7 +84,7 @@ class Recorded:
     config: RunConfig
     built: BuildProvenance | None
     blocks: list[list[Entry]]
-    keys: Keys | None = None
+    keys: StoreKeys | None = None
     """What opens its secrets, where that is known."""
     touches: bool = False
     """Whether handlers may do to the outside again what they do without `io`: this very replay was told so."""
@@ -263,7 +264,15 @@ def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
     policy = recording.config.secrets
     if recording.manifest.secret_format == 1:
         return HandleSecrets(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
-    return RunSecrets(policy, recording.run_id, recording.keys, live=False, refuses=log.requests.failed_with)
+    keys = recording.keys
+    return RunSecrets(
+        policy,
+        recording.run_id,
+        keys,
+        live=False,
+        refuses=log.requests.failed_with,
+        reserved=Reserved(None if keys is None else keys.file),
+    )
 
 
 def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:

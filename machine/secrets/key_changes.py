@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from machine.secrets.store_key import (
     KEY_VARIABLE,
     KeyStore,
     changed_data_key,
+    is_key_file_name,
     key_given,
     key_in,
     key_of,
@@ -191,8 +191,7 @@ def _left_over(path: Path) -> list[Path]:
     A file that is there before a rotation is not in use after it: whoever made it replaces the same key or an
     older one, which the store refuses by then.
     """
-    form = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{16})?(\.[0-9a-f]{8}\.tmp)?")
-    return [each for each in path.parent.iterdir() if each != path and form.fullmatch(each.name)]
+    return [each for each in path.parent.iterdir() if each != path and is_key_file_name(path, each.name)]
 
 
 def _sweep(files: list[Path]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 
 from machine.events import FactRecorded
 from machine.secrets.handles.vault import Vault
+from machine.secrets.reserved import Reserved
 from machine.secrets.run_secrets import AttemptSecrets, RunSecrets
 from machine.secrets.stored import Answer
 
@@ -21,6 +22,8 @@ class HandleSecrets(Vault):
     told: None = None
     shown: Final = 0
     stand_ins: Final = _NONE
+    reserved: Reserved = Reserved()
+    """The key file of the store, which its calls may not reach; texts are not looked through for the key."""
 
     @property
     def run(self) -> HandleSecrets:

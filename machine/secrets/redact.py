@@ -25,7 +25,7 @@ from machine.secrets.substitute import keys_in_order
 if TYPE_CHECKING:
     from machine.secrets.finding import Finding
 
-__all__ = ["Known", "Redacted", "redact", "refused", "say", "say_json", "say_text"]
+__all__ = ["Known", "Redacted", "redact", "refused", "say", "say_json", "say_text", "texts_in"]
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
@@ -58,7 +58,7 @@ def redact(
         under, place = under or SECRET, Place(name=under or SECRET, strength=Strength.OWN)
     elif under is not None:
         place = Place(name=under, strength=rules.field(under))
-    near = known.near(_texts_in(document))
+    near = known.near(texts_in(document))
     work = _Redaction(rules, known, near, request=request, name=name)
     stored = work.document(document, place)
     if work.learned and not request:  # what was found in one place may stand in another
@@ -275,7 +275,7 @@ def _said(place: str) -> str:
     return source_from(place) if is_name(place) else "field"
 
 
-def _texts_in(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
     """Yield the texts of a JSON value, keys included."""
     todo = [value]
     while todo:
@@ -296,7 +296,7 @@ def say_text(rules: Rules, known: Known, text: str) -> str:
 
 def say(rules: Rules, known: Known, value: Any) -> Any:
     """Return a value that nobody reads back, with placeholders as text for its secrets."""
-    return _Saying(rules, known, known.near(_texts_in(value)), request=False, name=str).document(value, ROOT)
+    return _Saying(rules, known, known.near(texts_in(value)), request=False, name=str).document(value, ROOT)
 
 
 def say_json(known: Known, data: bytes) -> bytes | None:
@@ -315,7 +315,7 @@ class _Saying(_Redaction):
 
 def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:
     """Return the path of what a context, an input or a key may not hold, None when there is no such thing."""
-    near = known.near([key, *_texts_in(value)])
+    near = known.near([key, *texts_in(value)])
     todo: list[tuple[Any, list[str | int]]] = [(value, [key]), (key, [key])]
     while todo:
         item, path = todo.pop()

@@ -19,8 +19,9 @@ from machine.secrets import placeholder, sealing, stand_ins
 from machine.secrets.answer_names import AnswerNames
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
-from machine.secrets.policy import SecretPolicy
+from machine.secrets.policy import SecretPolicy, path_text
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
+from machine.secrets.reserved import Reserved, key_inside
 from machine.secrets.rules import rules_of
 from machine.secrets.stored import Answer, Asked, said_error
 from machine.secrets.substitute import opened, shown
@@ -59,6 +60,7 @@ class Seals(Protocol):
 class RunSecrets:
     """The secrets of one run. Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
 
+    `reserved` is the key of the store as text, which may be nowhere.
     `live` is false when nothing is written, as in a replay, where `refuses` says whether the recording has a
     refusal of this code. `opened` counts the facts that gave true values, `shown` those that gave placeholders.
     """
@@ -71,9 +73,11 @@ class RunSecrets:
         *,
         live: bool,
         refuses: Callable[[str], bool] = lambda _: True,
+        reserved: Reserved | None = None,
     ) -> None:
         self.rules = rules_of(policy)
         self.stand_ins = dict(policy.stand_ins)
+        self.reserved = reserved or Reserved()
         self.live = live
         self.refuses = refuses
         self.known = Known()
@@ -122,7 +126,7 @@ class RunSecrets:
 
     def text(self, text: str) -> str:
         """Return a text without secrets; no code reads it back, as none reads errors or traces."""
-        return say_text(self.rules, self.known, text)
+        return str(self.reserved.without(say_text(self.rules, self.known, text)))
 
 
 def unopened(fact: FactRecorded) -> IoOther:
@@ -174,13 +178,16 @@ class AttemptSecrets:
     def asked(self, namespace: str, raw: bytes) -> Asked:
         """Return a request as it is stored, given its canonical bytes as the handler made it.
 
-        `refusal` is set on one that may not be sent: `secret_unavailable` when it holds a placeholder, and
-        `secret_not_read` when it holds a secret that only another state has read; that secret is replaced too.
+        `refusal` is set on one that may not be sent: `secret_reserved` when it holds the key of the store,
+        `secret_unavailable` when it holds a placeholder, and `secret_not_read` when it holds a secret that only
+        another state has read. The key and that secret are replaced too.
         """
-        run = self.run
+        run, refusal = self.run, None
+        if run.reserved.holds(raw):
+            raw, refusal = run.reserved.removed(raw), key_inside("the request")
         if namespace in _BLIND or not (self._may_hold(raw, self._known) or run.sure.may_be_in(raw)):
-            return Asked(raw)
-        refusal = self._placeholder_in(raw)
+            return Asked(raw, None, refusal)
+        refusal = refusal or self._placeholder_in(raw)
         found = redact(
             run.rules, self._known, namespace, canonical.decode(raw), request=True, name=lambda place: place
         )
@@ -227,11 +234,13 @@ class AttemptSecrets:
     def answer(self, fact: FactRecorded, request: Any, response: Any, *, sure: str | None = None) -> Answer:
         """Return an answer as it is stored; `fact` is the one it will be recorded as, without its outcome.
 
-        `sure` is the name that `io.secret` read it under. Raises `IoOther` (`secret_stand_in`) when a
-        stand-in is the true value, and `SecretKeyError`.
+        `sure` is the name that `io.secret` read it under. Raises `IoOther`, `secret_reserved` for one that holds
+        the key of the store and `secret_stand_in` when a stand-in is the true value, and `SecretKeyError`.
         """
         run = self.run
         raw = canonical.encode(response)
+        if run.reserved.holds(raw) and run.refuses(Code.SECRET_RESERVED):
+            raise key_inside(f"the answer of {fact.namespace}")
         variable = _variable(fact.namespace, request)
         loud = sure is not None or variable is not None or run.stand_ins
         if fact.namespace in _BLIND or not (loud or self._may_hold(raw, run.known)):
@@ -329,7 +338,8 @@ class AttemptSecrets:
 
     def said(self, value: Any) -> Any:
         """Return the payload of a domain event without the secrets in it."""
-        return say(self.run.rules, self.run.known, say(self.run.rules, self._known, value))
+        run = self.run
+        return run.reserved.without(say(run.rules, run.known, say(run.rules, self._known, value)))
 
     def text(self, text: str) -> str:
         """Return a text of an error or a trace without secrets in it."""
@@ -342,10 +352,20 @@ class AttemptSecrets:
     # -- what is refused ---------------------------------------------------------------------------------
 
     def refuse_in_context(self, staged: Mapping[str, bytes | None]) -> None:
-        """Raise `ContextError` (`secret_in_context`) when a write to the context holds a secret."""
+        """Raise `ContextError` when a write to the context holds a secret or the key of the store.
+
+        They are `secret_in_context` and `secret_reserved`.
+        """
         rules, known = self.run.rules, self._known
         for key, data in staged.items():
-            if not known and not rules.may_hold(key.encode() if data is None else key.encode() + data):
+            written = key.encode() if data is None else key.encode() + data
+            if self.run.reserved.holds(written) and self.run.refuses(Code.SECRET_RESERVED):
+                raise ContextError(
+                    f"the context may not hold the key of the store, and {path_text([key])} holds it",
+                    code=Code.SECRET_RESERVED,
+                    details={"path": path_text([key])},
+                )
+            if not known and not rules.may_hold(written):
                 continue
             path = refused(rules, known, key, None if data is None else canonical.decode(data))
             if path is not None and self.run.refuses(Code.SECRET_IN_CONTEXT):
@@ -358,8 +378,10 @@ class AttemptSecrets:
 
     def in_key(self, key: str) -> bool:
         """Say whether a key that would be stored holds a secret."""
-        rules, known = self.run.rules, self._known
-        if not known and not rules.may_hold(key.encode("utf-8", "surrogatepass")):
+        rules, known, data = self.run.rules, self._known, key.encode("utf-8", "surrogatepass")
+        if self.run.reserved.holds(data):
+            return True
+        if not known and not rules.may_hold(data):
             return False
         return refused(rules, known, key, None) is not None
 

@@ -27,6 +27,7 @@ __all__ = [
     "KeyStore",
     "StoreKeys",
     "changed_data_key",
+    "is_key_file_name",
     "key_given",
     "key_in",
     "key_of",
@@ -78,6 +79,7 @@ class StoreKeys:
     def __init__(self, store: KeyStore) -> None:
         self.problem: SecretKeyError | None = None
         self._store: Final = store
+        self.file: Final = store.secret_key_file
         self._opened: Final[dict[str, DataKey]] = {}
 
     def data_key(self, run_id: str, *, create: bool = False) -> DataKey | None:
@@ -217,6 +219,11 @@ def _key_beside(path: Path, noted: str | None) -> StoreKey | None:
 def successor(path: Path, key_id: str) -> Path:
     """Return the path at which a rotation keeps the new key until it wraps every data key."""
     return path.with_name(f"{path.name}.{key_id}")
+
+
+def is_key_file_name(path: Path, name: str) -> bool:
+    """Tell whether a name is that of a key file, or of one that making or changing it may leave beside it."""
+    return re.fullmatch(re.escape(path.name) + r"(\.[0-9a-f]{16})?(\.[0-9a-f]{8}\.tmp)?", name) is not None
 
 
 def key_in(path: Path) -> StoreKey | None:

@@ -200,6 +200,8 @@ def is_term(value: str) -> bool:
 
 _MONTGOMERY: Final = re.compile(r"[xX](?:25519|448)")
 _LONGEST_SIZE: Final = 5
+_MOST_DIGITS: Final = 10
+"""No term without signs in it has more: `mlkem768x25519`."""
 
 
 def is_word_with_digits(piece: str, words: frozenset[str]) -> bool:
@@ -211,4 +213,4 @@ def is_word_with_digits(piece: str, words: frozenset[str]) -> bool:
         return True
     if ends is not None and (ends[1].lower() in _META or not _META.isdisjoint(words)):
         return True
-    return is_term(piece)
+    return sum(map(str.isdigit, piece)) <= _MOST_DIGITS and is_term(piece)

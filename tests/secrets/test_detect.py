@@ -290,6 +290,7 @@ def test_each_format_has_its_needle_at_hand():
         "d41d8cd98f00b204e9800998ecf8427e",
         "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
         "upload-key-1234567",
+        "tok-9145b89d124ec96161",
     ],
 )
 def test_it_looks_like_a_credential(value):

@@ -1,0 +1,153 @@
+"""The key of a store as text, and what leads to it: neither may get into a run of that store."""
+
+# Paths exactly as they are given, and few system calls, are the point: not pathlib.
+# ruff: noqa: PTH114, PTH119, PTH121
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from machine import canonical
+from machine.errors import Code, IoOther, SecretKeyError
+from machine.secrets.bundle_key import PASSPHRASE_VARIABLE
+from machine.secrets.encodings import base64_forms, forms_of
+from machine.secrets.placeholder import text_of
+from machine.secrets.redact import texts_in
+from machine.secrets.sealing import StoreKey
+from machine.secrets.store_key import KEY_VARIABLE, is_key_file_name, key_in, key_of
+
+__all__ = ["RESERVED_NAMES", "Reserved", "key_inside"]
+
+RESERVED_NAMES: Final = frozenset({KEY_VARIABLE, PASSPHRASE_VARIABLE})
+"""Environment variables that no run may read and no program of a run is given."""
+
+_SHORTEST: Final = 40
+_PART: Final = 8
+_JOINED: Final = b"+/%=_-"
+_RUNS: Final = bytes(
+    ord("a") if chr(code).isascii() and (chr(code).isalnum() or code in _JOINED) else ord(" ")
+    for code in range(256)
+)
+_RUN: Final = b"a" * _SHORTEST
+"""Every form of a key has so many of these characters in a row; few other texts do."""
+
+
+def key_inside(what: str) -> IoOther:
+    """Return the refusal of a request or an answer that holds the key of the store."""
+    return IoOther(
+        f"{what} holds the key that the secrets of the store are under",
+        code=Code.SECRET_RESERVED,
+        hint="it opens all that the store has sealed, so no run may hold it",
+    )
+
+
+class Reserved:
+    """The keys that a store's runs were driven under, in all forms in which they could be written.
+
+    They are those in the key file and in `MACHINE_SECRET_KEY`, read when a text could hold one and read again when
+    they change. `file` is the key file, None for a store without one.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file: Final = file
+        self._seen: object = None
+        self._needles: tuple[bytes, ...] = ()
+        self._parts: frozenset[bytes] = frozenset()
+
+    def holds(self, data: bytes) -> bool:
+        """Tell whether encoded JSON or another text holds a key."""
+        if len(data) < _SHORTEST:
+            return False
+        runs = data.translate(_RUNS)
+        begin = runs.find(_RUN)
+        if begin < 0:
+            return False
+        self._look()
+        while begin >= 0:
+            end = runs.find(b" ", begin)
+            end = len(runs) if end < 0 else end
+            run = data[begin:end]
+            # wherever a form stands in a run, one of these parts is a part of it
+            parts = [run[at : at + _PART] for at in range(0, len(run), _SHORTEST - _PART + 1)]
+            if not self._parts.isdisjoint(parts) and any(needle in run for needle in self._needles):
+                return True
+            begin = runs.find(_RUN, end)
+        return False
+
+    def without(self, value: Any) -> Any:
+        """Return a JSON value with a placeholder for each key in it."""
+        if not any(len(text) >= _SHORTEST and self.holds(_encoded(text)) for text in texts_in(value)):
+            return value
+        return canonical.decode(self.removed(canonical.encode(value)))
+
+    def removed(self, data: bytes) -> bytes:
+        """Return encoded JSON with a placeholder for each key in it."""
+        for needle in self._needles:
+            data = data.replace(needle, text_of(KEY_VARIABLE).encode())
+        return canonical.encode(canonical.decode(data))  # keys have their order by what they are now
+
+    def is_file(self, path: str) -> bool:
+        """Tell whether a path leads to the key file, or to one that a change of the key leaves beside it."""
+        if self._file is None:
+            return False
+        try:
+            own = self._file.name.lower()
+            if os.path.islink(path) or os.path.basename(path).lower().startswith(own):
+                found = Path(os.path.realpath(path))
+                if found.parent == self._file.parent and is_key_file_name(self._file, found.name):
+                    return True
+            return os.path.samefile(path, self._file)
+        except (OSError, ValueError):
+            return False
+
+    def _look(self) -> None:
+        given, written = os.environ.get(KEY_VARIABLE), _version_of(self._file)
+        if (given, written) == self._seen:
+            return
+        self._seen = given, written
+        found: dict[bytes, None] = dict.fromkeys(self._needles)  # one that was replaced is still on copies
+        if given:
+            found |= dict.fromkeys(_forms_of_text(given))
+        if self._file is not None and written is not None:
+            try:
+                key = key_in(self._file)
+            except SecretKeyError:  # whoever needs it says so
+                key = None
+            if key is not None:
+                found |= dict.fromkeys(_forms(key))
+        self._needles = tuple(sorted(found, key=len, reverse=True))
+        self._parts = frozenset(
+            needle[at : at + _PART] for needle in found for at in range(len(needle) - _PART + 1)
+        )
+
+
+def _version_of(file: Path | None) -> tuple[int, int, int] | None:
+    if file is None:
+        return None
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _forms_of_text(text: str) -> Iterator[bytes]:
+    """Yield the forms of a key that is given as text."""
+    try:
+        yield from _forms(key_of(text, KEY_VARIABLE))
+    except SecretKeyError:
+        return
+    yield from map(_encoded, forms_of(text.strip()).all())
+
+
+def _forms(key: StoreKey) -> Iterator[bytes]:
+    written = key.key.hex()
+    texts = (*forms_of(written).all(), written.upper(), *base64_forms(key.key))
+    return map(_encoded, texts)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
