@@ -106,7 +106,8 @@ class LiveIo(IoProvider):
                     code=Code.ARTIFACT_TOO_LARGE,
                 )
         except IoError as exc:
-            error = scope.vault.error(describe(exc, hint=False, veil=scope.vault.text))
+            run = scope.vault.run
+            error = run.error(describe(exc, hint=False, veil=run.text))
             return FactError(exc.kind, error), {}
         # what only this process knows is gone when it is: a resumed run has to ask for it again
         lasts = transport.is_final(call.namespace, response) and (call.effect or not answer.gone)

@@ -261,7 +261,10 @@ def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
     policy = recording.config.secrets
     if recording.manifest.secret_format == 1:
         return HandleSecrets(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
-    return RunSecrets(policy, recording.run_id, recording.keys, live=False, refuses=log.requests.failed_with)
+    refuses = log.requests.failed_with
+    secrets = RunSecrets(policy, recording.run_id, recording.keys, live=False, refuses=refuses)
+    log.learn = secrets.recall
+    return secrets
 
 
 def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:
