@@ -40,6 +40,8 @@ class LiveIo(IoProvider):
             return await self._emit(call, self._shut(call), call.payloads())
         if call.effect:
             await self._refuse_late()
+            if (keys := self._scope.vault.run.keys) is not None:
+                keys.check()  # what could not be sealed afterwards is not sent
             await self._intend(call)
         payloads = call.payloads()
         try:

@@ -20,6 +20,8 @@ class HandleSecrets(Vault):
     """The secrets of a run of format 1, and of each of its attempts; nothing is sealed, so nothing is opened."""
 
     told: None = None
+    keys: None = None
+    failure: None = None
     shown: Final = 0
     stand_ins: Final = _NONE
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from machine import canonical
-from machine.errors import Code, ContextError, ErrorInfo, IoOther, StateError
+from machine.errors import Code, ContextError, ErrorInfo, IoOther, SecretKeyError, StateError
 from machine.events import FactRecorded
 from machine.secrets import placeholder, sealing, stand_ins
 from machine.secrets.answer_names import AnswerNames
@@ -28,10 +28,10 @@ from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
 from machine.secrets.rules import rules_of
-from machine.secrets.stored import Answer, Asked, said_error
+from machine.secrets.stored import Answer, Asked, not_read, said_error, unopened
 from machine.secrets.substitute import opened, shown
 
-__all__ = ["AttemptSecrets", "Keys", "RunSecrets", "unopened"]
+__all__ = ["AttemptSecrets", "Keys", "RunSecrets"]
 
 _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
 """Namespaces whose requests and answers never hold a secret."""
@@ -42,13 +42,19 @@ _KEYS: Final = "make it of something else: keys are stored and compared as they 
 
 
 class Keys(Protocol):
-    """The data keys of a store's runs."""
+    """The data keys of a store's runs; `failure` is the error of one that could not be made, or not be checked."""
+
+    failure: SecretKeyError | None
 
     def data_key(self, run_id: str, *, create: bool) -> sealing.DataKey | None:
         """Return the data key of a run, None when there is none or it cannot be opened.
 
         With `create` one is made. Raises `SecretKeyError` when that cannot be.
         """
+        ...
+
+    def check(self) -> None:
+        """Raise `SecretKeyError` when nothing could be sealed."""
         ...
 
 
@@ -108,8 +114,13 @@ class RunSecrets:
             self.learned.learn(fact.state_id, fact.attempt, source, value, sure=sure)
 
     def key(self, *, create: bool = False) -> sealing.DataKey | None:
-        """Return the data key of the run, None when there is none."""
+        """Return the data key of the run, None when there is none. Raises `SecretKeyError`, only with `create`."""
         return None if self.keys is None else self.keys.data_key(self._run_id, create=create)
+
+    @property
+    def failure(self) -> SecretKeyError | None:
+        """Why the run cannot go on, whatever a handler made of it: what is secret in it could not be sealed."""
+        return None if self.keys is None else self.keys.failure
 
     def opens(self, seal: bytes, fact: FactRecorded) -> Mapping[str, Any] | None:
         """Return what is sealed beside a fact, None when it cannot be opened."""
@@ -135,24 +146,6 @@ class RunSecrets:
     def error(self, info: ErrorInfo) -> ErrorInfo:
         """Return an error without any secret of the run: no replay makes it again."""
         return said_error(info, self.text, lambda value: say(self.rules, self.known, value))
-
-
-def unopened(fact: FactRecorded) -> IoOther:
-    """Return the error that a live handler gets for a fact whose true values cannot be opened."""
-    return IoOther(
-        f"the answer of {fact.namespace} held a secret that cannot be opened any more",
-        code=Code.SECRET_UNAVAILABLE,
-        details={"key": fact.key},
-        hint="start a new run, or fork this one before that call",
-    )
-
-
-def _not_read() -> IoOther:
-    return IoOther(
-        "the request holds a secret that this state has not read",
-        code=Code.SECRET_NOT_READ,
-        hint="read it here, with io.secret or the call that gave it: a run may be resumed in any state",
-    )
 
 
 def _variable(namespace: str, request: Any) -> str | None:
@@ -196,7 +189,7 @@ class AttemptSecrets:
         if others := self._past.sure_beyond(self._known):
             said = say_json(others, data)
             if said is not None:
-                data, refusal = said, refusal or _not_read()
+                data, refusal = said, refusal or not_read()
         data_key = run.key(create=run.live) if found.edits else None
         mac = None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}"
         return Asked(data, mac, refusal)
