@@ -274,7 +274,8 @@ class Run:
         """Run an attempt and return the event that ends it, and what is informational about that."""
         base = self._base(state.id, decision.base_snapshot_id)
         ctx = Context(base)
-        vault = self.vault.attempt()
+        followed = None if self.schedule is None else self.schedule.frontier.followed
+        vault = self.vault.attempt(state.id, followed, but=self.log.history.states[state.id].orphans)
         ending = Ending(state, ctx, vault, side_by_side=self.schedule is not None)
         try:
             scope, outcome = await self._attempt(state, decision.attempt, ctx, vault)

@@ -81,7 +81,7 @@ class Ending:
         error = self.vault.error(describe(exc, veil=self.vault.text))
         info: dict[str, str] = {}
         if where := trace(exc):
-            info["trace"] = self.vault.text(where)
+            info["trace"] = self.vault.run.text(where)
         info |= behind(exc, self.vault)
         if error.retryable and (asked := wait_asked(exc, time.time())):
             info[RETRY_AFTER] = str(asked)
@@ -90,7 +90,7 @@ class Ending:
     def info(self, **info: str) -> Mapping[str, str]:
         """Return what is informational: what was read too, where another may have written that meanwhile."""
         if self.side_by_side and self.ctx.read:
-            info["read"] = self.vault.text(canonical.encode(sorted(self.ctx.read)).decode())
+            info["read"] = self.vault.run.text(canonical.encode(sorted(self.ctx.read)).decode())
         if self.vault.reused:
             info[REUSED] = canonical.encode(self.vault.reused).decode()
         return info
@@ -98,7 +98,7 @@ class Ending:
 
 def behind(exc: BaseException, vault: OfAttempt) -> dict[str, str]:
     """Return what stands behind an exception as informational, empty when nothing does."""
-    causes = causes_of(exc, vault.text)
+    causes = causes_of(exc, vault.run.text)
     return {CAUSES: write_causes(causes)} if causes else {}
 
 

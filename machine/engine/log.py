@@ -26,6 +26,7 @@ from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
 from machine.secrets.handles.vault import Vault
+from machine.secrets.knowing import OfRun
 from machine.stores.base import Artifact, Store, StoredEvent
 from machine.stores.lease import Lease
 
@@ -49,8 +50,9 @@ class TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries w
 class LiveLog:
     """A run's log while it is driven. `on_entry` is called with every entry, after it was folded.
 
-    `vault` looks through what is written, in format 1; `lost` are the seals that its driver cannot open, by facts'
-    keys. `behind` lets a thread commit facts while the run goes on, with `boundaries` everything else too.
+    `vault` looks through what is written, in format 1; `secrets` tells when nothing can be sealed any more, `lost`
+    are the seals that its driver cannot open, by facts' keys. `behind` lets a thread commit facts while the run
+    goes on, with `boundaries` everything else too.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class LiveLog:
         boundaries: bool,
         on_entry: Callable[[Entry], None],
         vault: Vault | None = None,
+        secrets: OfRun | None = None,
         lost: Mapping[str, str] = MappingProxyType({}),
         lease: Lease | None = None,
         control: Control | None = None,
@@ -78,6 +81,7 @@ class LiveLog:
         self._run_id = run_id
         self._chain = chain
         self._vault = vault
+        self._secrets = secrets
         self._lost_seals = lost
         self._control = control or Control()
         self._on_entry = on_entry
@@ -169,7 +173,8 @@ class LiveLog:
 
     def abort(self) -> BaseException | None:
         """Return why the log takes no more events; None when it does."""
-        return self._failure or self._queue.failure or self._control.failure
+        unsealed = self._secrets.failure if self._secrets is not None else None
+        return self._failure or self._queue.failure or self._control.failure or unsealed
 
     async def durable(self, seq: int | None = None) -> None:
         """Return when every event emitted so far is durable, or up to a seq. Raises what the store raised."""

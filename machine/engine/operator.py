@@ -15,7 +15,7 @@ from machine.engine.log import LiveLog
 from machine.engine.plan_change import recorded_shape
 from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, result_of
-from machine.engine.secrets import looks_through, secrets_of
+from machine.engine.secrets import looks_through, recalled, secrets_of
 from machine.errors import Code, Concurrency, RunError, UsageError
 from machine.events import EffectWait, RunCompleted, StateFailed, Wait
 from machine.failures import orphaned
@@ -55,7 +55,8 @@ async def resolve(
     did not happen and may be sent again. Either becomes a fact of the run, once; `resume` goes on from there.
     `reporter` is told when the lease of a driver that nobody can see from here has to be waited out first.
     Raises `NotFound`, `RunError` (`effect_not_uncertain`) when the run does not wait for that effect, `UsageError`
-    (`invalid_effect_outcome`), and `Concurrency` when somebody drives the run. Then nothing is written.
+    (`invalid_effect_outcome`), `SecretKeyError`, and `Concurrency` when somebody drives the run. Then nothing is
+    written.
     """
     if (outcome is _UNSAID) != not_done:
         raise UsageError("say what became of the effect: either its outcome or that it was not done")
@@ -67,6 +68,7 @@ async def resolve(
         request = canonical.decode_stored(intent.request_digest, store.get(intent.request_digest))
         answer = NotDone() if not_done else Happened(outcome)
         secrets = secrets_of(store, run_id, _manifest(store, history))
+        recalled(history, secrets, store.get)
         fact, payloads, info = told(intent, request, answer, intent.attempt, secrets.attempt())
         log = _log(store, keeper, history, chain, secrets)
         await log.emit([fact], payloads, info)

@@ -319,6 +319,7 @@ async def drive(
         # at a boundary the run commits by itself, a completion and the next entry together
         "boundaries": config.durability is Durability.EFFECTS,
         "vault": looks_through(secrets),
+        "secrets": secrets,
         "lost": lost,
         "lease": keeper.lease,
         "control": keeper.control,

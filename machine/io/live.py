@@ -40,6 +40,8 @@ class LiveIo(IoProvider):
             return await self._emit(call, self._shut(call), call.payloads())
         if call.effect:
             await self._refuse_late()
+            if (keys := self._scope.vault.run.keys) is not None:
+                keys.check()  # what could not be sealed afterwards is not sent
             await self._intend(call)
         payloads = call.payloads()
         try:
@@ -109,7 +111,8 @@ class LiveIo(IoProvider):
                     code=Code.ARTIFACT_TOO_LARGE,
                 )
         except IoError as exc:
-            error = scope.vault.error(describe(exc, hint=False, veil=scope.vault.text))
+            run = scope.vault.run
+            error = run.error(describe(exc, hint=False, veil=run.text))
             return FactError(exc.kind, error), {}
         # what only this process knows is gone when it is: a resumed run has to ask for it again
         lasts = transport.is_final(call.namespace, response) and (call.effect or not answer.gone)

@@ -87,7 +87,7 @@ def told(
         draft = FactRecorded(
             intent.key, namespace, intent.request_digest, FactValue(""), intent.state_id, attempt
         )
-        stored = vault.answer(draft, request, canonical.decode(data))
+        stored = vault.resolved(draft, request, canonical.decode(data))
         info = stored.info
         outcome = FactValue(add_answer(payloads, stored))
     else:

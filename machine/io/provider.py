@@ -32,9 +32,8 @@ from machine.io.undeclared import unguarded
 from machine.io.unprofiled import unprofiled
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
-from machine.secrets.run_secrets import unopened
 from machine.secrets.secret import SECRET
-from machine.secrets.stored import Asked
+from machine.secrets.stored import Asked, unopened
 
 if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options

@@ -7,7 +7,7 @@ so it cannot depend on the order in which states ended. Pure: what is not at han
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from machine import canonical
@@ -122,6 +122,12 @@ class Frontier:
         """Say whether all that a state follows has settled."""
         place = self._place.get(state_id or "")
         return place is not None and not self._unsettled[place]
+
+    def followed(self, state_id: str, among: Collection[str]) -> list[str]:
+        """Return those of some states that a state follows, in the order of the plan."""
+        ancestors = self._ancestors[self._place[state_id]]
+        places = sorted(self._place[other] for other in among if other in self._place)
+        return [self._graph.order[place] for place in places if ancestors >> place & 1]
 
     def base(self, state_id: str) -> Snapshot:
         """Return what the ancestors of a state wrote. Raises `Conflict`."""

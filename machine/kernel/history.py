@@ -232,8 +232,9 @@ class History:
             state.failures += 1
             state.failed_seq = state.failed_seq or entry.seq
             state.recoveries = 0
-        elif event.error.code == Code.ORPHAN_ATTEMPT_RECOVERED and COPIED not in entry.info:
-            state.recoveries += 1
+        elif event.error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
+            state.recoveries += COPIED not in entry.info
+            state.orphans += (state.attempts - 1,)
         self.cancelling = self.cancelling or event.error.code == Code.RUN_CANCELLED
         if not event.cut:
             state.fresh_from = state.attempts

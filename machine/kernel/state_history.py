@@ -53,6 +53,8 @@ class StateHistory:
     fresh_from: int = 0
     error: ErrorInfo | None = None
     cut: bool = False
+    orphans: tuple[int, ...] = ()
+    """The attempts that the death of their driver ended."""
     began_seq: int | None = None
     failed_seq: int | None = None
     retry_after_ms: int = 0

@@ -68,6 +68,8 @@ class ReplayLog:
         # what was recorded side by side is replayed one after the other: its seqs have another order then
         started = recorded[0].event if recorded else None
         self.timers: Timers | None = None
+        self.learn: Callable[[bytes, FactRecorded], object] | None = None
+        """What is told of everything sealed beside a fact, as the replay comes to it."""
         self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
         self.divergence: Divergence | None = None
         self._recorded = recorded
@@ -369,12 +371,18 @@ class ReplayLog:
             self._on_entry(entry)
             if entry.body in self._left:
                 self._left[entry.body] -= 1
-            if isinstance(entry.event, FactRecorded) and (left := self._facts.get(entry.event.key)):
-                left.pop(0)
+            if isinstance(entry.event, FactRecorded):
+                self._learned(entry.event)
         self._at = end
         if self._waiting and end < len(self._recorded):
             for come in self._waiting.get(self._recorded[end].body, ())[:1]:
                 come.set()
+
+    def _learned(self, fact: FactRecorded) -> None:
+        if left := self._facts.get(fact.key):
+            left.pop(0)
+        if self.learn is not None and (seal := self.seal(fact.key)) is not None:
+            self.learn(seal, fact)
 
     def _diverge(self, divergence: Divergence) -> NoReturn:
         for attempt in self.history.open.values():

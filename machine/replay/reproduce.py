@@ -265,7 +265,7 @@ def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
     if recording.manifest.secret_format == 1:
         return HandleSecrets(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
     keys = recording.keys
-    return RunSecrets(
+    secrets = RunSecrets(
         policy,
         recording.run_id,
         keys,
@@ -273,6 +273,8 @@ def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
         refuses=log.requests.failed_with,
         reserved=Reserved(None if keys is None else keys.file),
     )
+    log.learn = secrets.recall
+    return secrets
 
 
 def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:

@@ -83,14 +83,14 @@ class RecordedRequests:
     def like(self, namespace: str, data: bytes, veiled: bytes) -> bytes:
         """Return the recorded request that `data` stands for; `veiled` (it without secrets) when there is none."""
         known = self._digests.get(namespace, ())
+        if veiled is not data and canonical.artifact_id(veiled) in known:
+            return veiled
         if canonical.artifact_id(data) in known:
             return data  # recorded as it is: it holds no secret, or one that nobody knew to be one
         if namespace == "http" and b'?"' in data:  # an empty query was once neither sent nor recorded
             older = _EMPTY_QUERY.sub(rb"\1", data)
             if canonical.artifact_id(older) in known:
                 return older
-        if veiled is not data and canonical.artifact_id(veiled) in known:
-            return veiled
         bare, now = stripped(veiled), macs(veiled)
         candidates = self._candidates(namespace)
         for recorded in candidates:

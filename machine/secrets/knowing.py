@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeAlias
 
 from machine.events import FactRecorded
 from machine.secrets.handles.vault import Vault
+from machine.secrets.learned import Followed
 from machine.secrets.reserved import Reserved
 from machine.secrets.run_secrets import AttemptSecrets, RunSecrets
 from machine.secrets.stored import Answer
@@ -20,6 +21,8 @@ class HandleSecrets(Vault):
     """The secrets of a run of format 1, and of each of its attempts; nothing is sealed, so nothing is opened."""
 
     told: None = None
+    keys: None = None
+    failure: None = None
     shown: Final = 0
     stand_ins: Final = _NONE
     reserved: Reserved = Reserved()
@@ -30,9 +33,16 @@ class HandleSecrets(Vault):
         """These secrets: what an attempt knows, its run does."""
         return self
 
-    def attempt(self) -> HandleSecrets:
+    def attempt(
+        self, state_id: str | None = None, followed: Followed | None = None, *, but: Collection[int] = ()
+    ) -> HandleSecrets:
         """Return these secrets: what a run knows, each of its attempts does."""
+        del state_id, followed, but
         return self
+
+    def resolved(self, fact: FactRecorded, request: Any, response: Any) -> Answer:
+        """Return what is said to have been an answer, as it is stored."""
+        return self.answer(fact, request, response)
 
     @property
     def reused(self) -> dict[str, str]:

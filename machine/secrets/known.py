@@ -86,6 +86,14 @@ class Known:
         elif sure and not before.sure:
             self._values[value] = before._replace(sure=True)
 
+    def add(self, other: Known) -> None:
+        """Remember what another one knows."""
+        for value, known in other._values.items():
+            self.learn(known.source, value, sure=known.sure)
+        for value, source in other._plain.items():
+            self.learn(source, value, sure=True)
+        self._sources |= other._sources
+
     def source_of(self, value: str, *, plain: bool = True) -> str | None:
         """Return the source of exactly this value, None when it is not known; `plain` ones may be left out."""
         found = self._values.get(value)

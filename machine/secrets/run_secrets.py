@@ -5,47 +5,57 @@ attempts have learned, since a resumed run may not have made them. So an attempt
 facts, in the order it received them, and those that it has put into credential places itself. True values are
 sealed beside their fact: a driver with the key of the store gives them to the handler again, one without it gives
 placeholders.
+
+What a replay makes again (events, errors) is stored without these and without what the states before it have
+learned (`learned`), so that it is the same whichever state was first. An answer is recorded once: without any
+secret that the run knows by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from machine import canonical
-from machine.errors import Code, ContextError, ErrorInfo, IoOther, SealError, StateError
-from machine.events import FactRecorded, FactValue
+from machine.errors import Code, ContextError, ErrorInfo, IoOther, SecretKeyError, StateError
+from machine.events import FactRecorded
 from machine.secrets import placeholder, sealing, stand_ins
 from machine.secrets.answer_names import AnswerNames
+from machine.secrets.fact_seals import open_beside, payload_id, seal_beside
+from machine.secrets.learned import Followed, Learned
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import SecretPolicy, path_text
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
 from machine.secrets.reserved import Reserved, key_inside
 from machine.secrets.rules import rules_of
-from machine.secrets.stored import Answer, Asked, said_error
+from machine.secrets.stored import Answer, Asked, not_read, said_error, unopened
 from machine.secrets.substitute import opened, shown
 
-__all__ = ["AttemptSecrets", "Keys", "RunSecrets", "unopened"]
+__all__ = ["AttemptSecrets", "Keys", "RunSecrets"]
 
 _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
 """Namespaces whose requests and answers never hold a secret."""
 
-_FORMAT: Final = "2"
-_TENANT: Final = ""
 _MARK: Final = placeholder.MARK.encode()
 _BEGIN: Final = placeholder.BEGIN.encode()
 _KEYS: Final = "make it of something else: keys are stored and compared as they are"
 
 
 class Keys(Protocol):
-    """The data keys of a store's runs."""
+    """The data keys of a store's runs; `failure` is the error of one that could not be made, or not be checked."""
+
+    failure: SecretKeyError | None
 
     def data_key(self, run_id: str, *, create: bool) -> sealing.DataKey | None:
         """Return the data key of a run, None when there is none or it cannot be opened.
 
         With `create` one is made. Raises `SecretKeyError` when that cannot be.
         """
+        ...
+
+    def check(self) -> None:
+        """Raise `SecretKeyError` when nothing could be sealed."""
         ...
 
 
@@ -81,8 +91,9 @@ class RunSecrets:
         self.live = live
         self.refuses = refuses
         self.known = Known()
-        self.sure = Known()
+        self.learned = Learned()
         self.opened = self.shown = 0
+        self._last: tuple[bytes, FactRecorded, Mapping[str, Any] | None] | None = None
         self._run_id = run_id
         self.keys = keys
 
@@ -93,58 +104,52 @@ class RunSecrets:
             return "some_opened" if self.opened else "placeholders"
         return "opened" if self.opened else None
 
-    def attempt(self) -> AttemptSecrets:
-        """Return what a new attempt knows: nothing yet."""
-        return AttemptSecrets(self)
+    def attempt(
+        self, state_id: str | None = None, followed: Followed | None = None, *, but: Collection[int] = ()
+    ) -> AttemptSecrets:
+        """Return what a new attempt of a state knows, as `Learned.before` says; without one, what the run knows."""
+        past = self.known if state_id is None else self.learned.before(state_id, followed, but=but)
+        return AttemptSecrets(self, past, state_id)
 
-    def learn(self, source: str, value: str, *, sure: bool) -> None:
-        """Replace a value in what is stored from now on; requests of other states may not hold a `sure` one."""
-        self.known.learn(source, value, sure=sure)
-        if sure:
-            self.sure.learn(source, value, sure=True)
+    def learn(self, fact: FactRecorded, learned: Iterable[Sequence[Any]]) -> None:
+        """Replace the values that a fact has taught in what is stored from now on."""
+        for source, value, sure in learned:
+            self.known.learn(source, value, sure=sure)
+            self.learned.learn(fact.state_id, fact.attempt, source, value, sure=sure)
 
     def key(self, *, create: bool = False) -> sealing.DataKey | None:
-        """Return the data key of the run, None when there is none."""
+        """Return the data key of the run, None when there is none. Raises `SecretKeyError`, only with `create`."""
         return None if self.keys is None else self.keys.data_key(self._run_id, create=create)
+
+    @property
+    def failure(self) -> SecretKeyError | None:
+        """Why the run cannot go on, whatever a handler made of it: what is secret in it could not be sealed."""
+        return None if self.keys is None else self.keys.failure
 
     def opens(self, seal: bytes, fact: FactRecorded) -> Mapping[str, Any] | None:
         """Return what is sealed beside a fact, None when it cannot be opened."""
+        if self._last is not None and self._last[:2] == (seal, fact):  # learned, then given to the handler
+            return self._last[2]
         data_key = self.key()
         if data_key is None:
             return None
-        try:
-            return dict(canonical.decode(sealing.open_seal(data_key, seal, _place(fact, _payload_id(fact)))))
-        except SealError:
-            return None
+        self._last = seal, fact, open_beside(data_key, fact, payload_id(fact), seal)
+        return self._last[2]
 
     def recall(self, seal: bytes, fact: FactRecorded) -> bool:
-        """Learn what an earlier driver sealed beside a fact, and say whether it can be opened."""
+        """Learn what was sealed beside a fact, and say whether it can be opened."""
         sealed = self.opens(seal, fact)
-        for source, value, sure in sealed["learned"] if sealed is not None else ():
-            self.learn(source, value, sure=sure)
+        if sealed is not None:
+            self.learn(fact, sealed["learned"])
         return sealed is not None
 
     def text(self, text: str) -> str:
-        """Return a text without secrets; no code reads it back, as none reads errors or traces."""
+        """Return a text without any secret of the run: no replay makes it again."""
         return str(self.reserved.without(say_text(self.rules, self.known, text)))
 
-
-def unopened(fact: FactRecorded) -> IoOther:
-    """Return the error that a live handler gets for a fact whose true values cannot be opened."""
-    return IoOther(
-        f"the answer of {fact.namespace} held a secret that cannot be opened any more",
-        code=Code.SECRET_UNAVAILABLE,
-        details={"key": fact.key},
-        hint="start a new run, or fork this one before that call",
-    )
-
-
-def _not_read() -> IoOther:
-    return IoOther(
-        "the request holds a secret that this state has not read",
-        code=Code.SECRET_NOT_READ,
-        hint="read it here, with io.secret or the call that gave it: a run may be resumed in any state",
-    )
+    def error(self, info: ErrorInfo) -> ErrorInfo:
+        """Return an error without any secret of the run: no replay makes it again."""
+        return said_error(info, self.text, lambda value: say(self.rules, self.known, value))
 
 
 def _variable(namespace: str, request: Any) -> str | None:
@@ -153,20 +158,13 @@ def _variable(namespace: str, request: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _payload_id(fact: FactRecorded) -> str:
-    return fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
-
-
-def _place(fact: FactRecorded, payload_id: str) -> tuple[str, ...]:
-    """Return what a seal is bound to, so that it opens beside its own fact only; forks carry facts over."""
-    return _FORMAT, _TENANT, fact.namespace, fact.request_digest, payload_id
-
-
 class AttemptSecrets:
-    """The secrets of one attempt. In texts that no code reads back, those of the whole run are replaced too."""
+    """The secrets of one attempt; `past` is what the states that it follows have learned, and those before it."""
 
-    def __init__(self, run: RunSecrets) -> None:
+    def __init__(self, run: RunSecrets, past: Known, state_id: str | None) -> None:
         self.run = run
+        self._past = past
+        self._state_id = state_id
         self._known = Known()
         self._at_hand: dict[str, Mapping[str, Any]] = {}
         self._stand_ins: dict[str, str] = {}
@@ -179,13 +177,13 @@ class AttemptSecrets:
         """Return a request as it is stored, given its canonical bytes as the handler made it.
 
         `refusal` is set on one that may not be sent: `secret_reserved` when it holds the key of the store,
-        `secret_unavailable` when it holds a placeholder, and `secret_not_read` when it holds a secret that only
-        another state has read. The key and that secret are replaced too.
+        `secret_unavailable` when it holds a placeholder, and `secret_not_read` when it holds a secret that only a
+        state before it has read. The key and that secret are replaced too.
         """
         run, refusal = self.run, None
         if run.reserved.holds(raw):
             raw, refusal = run.reserved.removed(raw), key_inside("the request")
-        if namespace in _BLIND or not (self._may_hold(raw, self._known) or run.sure.may_be_in(raw)):
+        if namespace in _BLIND or not (self._may_hold(raw, self._known) or self._past.may_be_in(raw)):
             return Asked(raw, None, refusal)
         refusal = refusal or self._placeholder_in(raw)
         found = redact(
@@ -195,10 +193,10 @@ class AttemptSecrets:
         data = canonical.encode(stored) if found.edits or _MARK in raw else raw
         for source, value, sure in found.learned:
             self._learn(source, value, sure=sure)
-        if others := run.sure.sure_beyond(self._known):
+        if others := self._past.sure_beyond(self._known):
             said = say_json(others, data)
             if said is not None:
-                data, refusal = said, refusal or _not_read()
+                data, refusal = said, refusal or not_read()
         data_key = run.key(create=run.live) if found.edits else None
         mac = None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}"
         return Asked(data, mac, refusal)
@@ -231,19 +229,29 @@ class AttemptSecrets:
 
     # -- what is answered --------------------------------------------------------------------------------
 
-    def answer(self, fact: FactRecorded, request: Any, response: Any, *, sure: str | None = None) -> Answer:
+    def answer(
+        self,
+        fact: FactRecorded,
+        request: Any,
+        response: Any,
+        *,
+        sure: str | None = None,
+        known: Known | None = None,
+    ) -> Answer:
         """Return an answer as it is stored; `fact` is the one it will be recorded as, without its outcome.
 
-        `sure` is the name that `io.secret` read it under. Raises `IoOther`, `secret_reserved` for one that holds
-        the key of the store and `secret_stand_in` when a stand-in is the true value, and `SecretKeyError`.
+        `sure` is the name that `io.secret` read it under, `known` is what is searched for, all of the run if None.
+        Raises `IoOther`, `secret_reserved` for one that holds the key of the store and `secret_stand_in` when a
+        stand-in is the true value, and `SecretKeyError`.
         """
         run = self.run
+        known = run.known if known is None else known
         raw = canonical.encode(response)
         if run.reserved.holds(raw) and run.refuses(Code.SECRET_RESERVED):
             raise key_inside(f"the answer of {fact.namespace}")
         variable = _variable(fact.namespace, request)
         loud = sure is not None or variable is not None or run.stand_ins
-        if fact.namespace in _BLIND or not (loud or self._may_hold(raw, run.known)):
+        if fact.namespace in _BLIND or not (loud or self._may_hold(raw, known)):
             return Answer(raw)
         document, stood_in = stand_ins.put_in(run.stand_ins, canonical.decode(raw), name=sure)
         if self._stand_ins:  # an echo of what was sent in the place of a stand-in
@@ -266,7 +274,7 @@ class AttemptSecrets:
         else:
             names = AnswerNames(fact)
             found = redact(
-                run.rules, run.known, fact.namespace, document, request=False, name=names, under=variable
+                run.rules, known, fact.namespace, document, request=False, name=names, under=variable
             )
             stored, edits, learned = found.document, found.edits, [list(item) for item in found.learned]
             pieces = stored_pieces(document, stored, edits) if edits and fact.namespace == "http" else None
@@ -276,11 +284,10 @@ class AttemptSecrets:
         named = {source for source, _, _ in learned}
         for source in placeholder.sources_in(stored):  # a resumed run learns them when it opens this seal
             if source not in named:
-                learned += [[source, value, is_sure] for value, is_sure in run.known.values_of(source)]
-        for source, value, is_sure in learned:
-            run.learn(source, value, sure=is_sure)
+                learned += [[source, value, is_sure] for value, is_sure in known.values_of(source)]
+        run.learn(fact, learned)
         for true in stood_in.values():
-            run.learn("stand_in", true, sure=True)
+            run.known.learn("stand_in", true, sure=True)
         if not edits and not stood_in:
             return Answer(data)
         sealed: dict[str, Any] = {"edits": edits, "learned": learned, "stand_ins": stood_in}
@@ -291,8 +298,15 @@ class AttemptSecrets:
             return Answer(data)
         data_key = run.key(create=True)
         assert data_key is not None
-        seal = sealing.seal(data_key, canonical.encode(sealed), _place(fact, canonical.artifact_id(data)))
+        seal = seal_beside(data_key, fact, canonical.artifact_id(data), sealed)
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
+
+    def resolved(self, fact: FactRecorded, request: Any, response: Any) -> Answer:
+        """Return what is said to have been an answer, as it is stored; a replay makes that of a state again."""
+        if self._state_id is None:
+            return self.answer(fact, request, response)
+        known = self.run.learned.also(self._past, self._state_id)
+        return self.answer(fact, request, response, known=known)
 
     def given(self, fact: FactRecorded, data: bytes) -> Answer:
         """Return an answer that the handler itself gives, as it is stored: like one that comes from outside."""
@@ -304,7 +318,7 @@ class AttemptSecrets:
         Raises `IoOther` (`secret_unavailable`) in a live run when the true values cannot be opened, and
         `SecretNeeded` in a replay for a number, since a placeholder is text.
         """
-        stored = canonical.decode_stored(_payload_id(fact), data)
+        stored = canonical.decode_stored(payload_id(fact), data)
         sealed = self._at_hand.get(fact.key)
         if sealed is None:
             seal = log.seal(fact.key)
@@ -325,25 +339,32 @@ class AttemptSecrets:
         if self.run.live:
             raise unopened(fact)
         self.run.shown += 1
-        for source in placeholder.sources_in(stored):
-            self._learn(source, placeholder.text_of(source), sure=True)
+        learned = [(source, placeholder.text_of(source), True) for source in placeholder.sources_in(stored)]
+        self.run.learn(
+            fact, learned
+        )  # as if these were the values: what is made of them is found all the same
+        for source, value, sure in learned:
+            self._learn(source, value, sure=sure)
         return shown(stored)
 
     def _learn(self, source: str, value: str, *, sure: bool) -> None:
         if value not in self.run.rules.stand_ins:
             self._known.learn(source, value, sure=sure)
-            self.run.learn(source, value, sure=sure)
+            self.run.known.learn(source, value, sure=sure)
 
     # -- what a handler says -----------------------------------------------------------------------------
 
     def said(self, value: Any) -> Any:
         """Return the payload of a domain event without the secrets in it."""
         run = self.run
-        return run.reserved.without(say(run.rules, run.known, say(run.rules, self._known, value)))
+        return run.reserved.without(say(run.rules, self._past, say(run.rules, self._known, value)))
 
     def text(self, text: str) -> str:
-        """Return a text of an error or a trace without secrets in it."""
-        return self.run.text(say_text(self.run.rules, self._known, text))
+        """Return a text of an error or an event without secrets in it."""
+        run = self.run
+        return str(
+            run.reserved.without(say_text(run.rules, self._past, say_text(run.rules, self._known, text)))
+        )
 
     def error(self, info: ErrorInfo) -> ErrorInfo:
         """Return an error without secrets in it."""

@@ -73,11 +73,13 @@ class StoreKeys:
     """The data keys of a store's runs, as far as this process can open them.
 
     Each is opened once, and nothing is read or made before the first is asked for. `problem` is the error of the
-    last request that could not open a key; it is None after one that could, and when the run has no key.
+    last request that could not open a key; it is None after one that could, and when the run has no key. `failure`
+    is the error that a request was refused with.
     """
 
     def __init__(self, store: KeyStore) -> None:
         self.problem: SecretKeyError | None = None
+        self.failure: SecretKeyError | None = None
         self._store: Final = store
         self.file: Final = store.secret_key_file
         self._opened: Final[dict[str, DataKey]] = {}
@@ -100,6 +102,7 @@ class StoreKeys:
             found = self._opened[run_id] = self._unwrapped(run_id, wrapped)
         except SecretKeyError as problem:
             if create:
+                self.failure = problem
                 raise
             self.problem = problem
             return None
@@ -110,10 +113,14 @@ class StoreKeys:
 
         A key file that nothing is sealed under yet may be absent, but not one that would be refused later.
         """
-        if os.environ.get(KEY_VARIABLE) or self._store.secret_key_id() is not None:
-            store_key_of(self._store)
-        elif self._store.secret_key_file is not None:
-            key_in(self._store.secret_key_file)
+        try:
+            if os.environ.get(KEY_VARIABLE) or self._store.secret_key_id() is not None:
+                store_key_of(self._store)
+            elif self._store.secret_key_file is not None:
+                key_in(self._store.secret_key_file)
+        except SecretKeyError as problem:
+            self.failure = problem
+            raise
 
     def adopt(self, run_id: str, data_key: DataKey) -> None:
         """Give a run that has none this data key, wrapped by the key of this store. Raises `SecretKeyError`."""

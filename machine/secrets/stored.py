@@ -7,9 +7,10 @@ from typing import Any
 
 import attrs
 
-from machine.errors import ErrorInfo, IoOther
+from machine.errors import Code, ErrorInfo, IoOther
+from machine.events import FactRecorded
 
-__all__ = ["Answer", "Asked", "said_error"]
+__all__ = ["Answer", "Asked", "not_read", "said_error", "unopened"]
 
 
 @attrs.frozen
@@ -44,3 +45,22 @@ def said_error(info: ErrorInfo, text: Callable[[str], str], said: Callable[[Any]
     if message == info.message and details == info.details:
         return info
     return attrs.evolve(info, message=message, details=details)
+
+
+def unopened(fact: FactRecorded) -> IoOther:
+    """Return the error that a live handler gets for a fact whose true values cannot be opened."""
+    return IoOther(
+        f"the answer of {fact.namespace} held a secret that cannot be opened any more",
+        code=Code.SECRET_UNAVAILABLE,
+        details={"key": fact.key},
+        hint="start a new run, or fork this one before that call",
+    )
+
+
+def not_read() -> IoOther:
+    """Return the error of a request that holds a secret which only a state before has read."""
+    return IoOther(
+        "the request holds a secret that this state has not read",
+        code=Code.SECRET_NOT_READ,
+        hint="read it here, with io.secret or the call that gave it: a run may be resumed in any state",
+    )

@@ -2,7 +2,18 @@
 
 import pytest
 
-from machine import DomainEvent, MachineError, Plan, RetryPolicy, fork, open_store, resume, run
+from machine import (
+    DomainEvent,
+    MachineError,
+    Plan,
+    RetryPolicy,
+    fork,
+    open_store,
+    replay,
+    resolve,
+    resume,
+    run,
+)
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
 from tests.secrets.engine_world import KEY, TOKEN, Outside, elsewhere, seqs, stored, told_alike
@@ -149,3 +160,25 @@ def test_a_fork_of_a_run_without_its_secrets_asks_again(tmp_path, replaced):
         assert api.asked[-1]["api_key"] == KEY
         assert api.asked[-1]["token"] in {TOKEN, "tok-other-5b4a9f8e7d6c"}
         told_alike(forked.run_id, plan, there, tmp_path)
+
+
+def test_what_an_operator_says_of_an_effect_is_stored_without_what_the_run_has_read():
+    plan = Plan("asking")
+
+    @plan.state("a.read", side_effects="read_only_io")
+    async def read(ctx, io, rec):
+        await io.secret("KEY")
+
+    @plan.state("b.pay", after=[read], side_effects="apply_side_effect", idempotency="p", on_uncertain="ask")
+    async def pay(ctx, io, rec):
+        ctx["right"] = (await io.call("api", {"pay": 1})).response == {"echo": f"it was {KEY}"}
+
+    store, api = open_store("memory://"), Outside(lambda _: {"echo": ""}, effect=True)
+    result = run(plan, store=store, transports={"api": api})
+    left = left_after(store, result.run_id, seqs(store, result.run_id, "effect_intended")[0])
+    open_keys(store).share(result.run_id, left)
+    (wait,) = resume(left, plan=plan, store=store, transports={"api": api}).waits
+    resolve(left, wait.key, store=store, outcome={"echo": f"it was {KEY}"})
+    assert KEY.encode() not in stored(store, left)
+    assert dict(resume(left, plan=plan, store=store, transports={"api": api}).context) == {"right": True}
+    assert replay(left, plan=plan, store=store).identical

@@ -1,0 +1,40 @@
+"""Seals of facts: JSON values encrypted so that they open beside their own fact only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from machine import canonical
+from machine.errors import SealError
+from machine.events import FactRecorded, FactValue
+from machine.secrets import sealing
+
+__all__ = ["open_beside", "payload_id", "seal_beside"]
+
+_FORMAT: Final = "2"
+_TENANT: Final = ""
+
+
+def payload_id(fact: FactRecorded) -> str:
+    """Return the artifact of a fact's answer, empty where it has none."""
+    return fact.outcome.payload_id if isinstance(fact.outcome, FactValue) else ""
+
+
+def seal_beside(
+    data_key: sealing.DataKey, fact: FactRecorded, payload: str, value: Mapping[str, Any]
+) -> bytes:
+    """Return a value as ciphertext that opens beside a fact with this payload; forks carry facts over."""
+    return sealing.seal(data_key, canonical.encode(value), _place(fact, payload))
+
+
+def open_beside(data_key: sealing.DataKey, fact: FactRecorded, payload: str, seal: bytes) -> Any:
+    """Return what was sealed beside a fact, None when it does not open."""
+    try:
+        return canonical.decode(sealing.open_seal(data_key, seal, _place(fact, payload)))
+    except SealError:
+        return None
+
+
+def _place(fact: FactRecorded, payload: str) -> tuple[str, ...]:
+    return _FORMAT, _TENANT, fact.namespace, fact.request_digest, payload

@@ -1,0 +1,72 @@
+"""What the states of a run have learned of secrets from their facts, and what one that follows them knows of it.
+
+It follows from the log and the plan alone, whichever of concurrent states was first: so it is the same live, after
+a crash and in a replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeAlias
+
+from machine.secrets.known import Known
+
+__all__ = ["Followed", "Learned"]
+
+Followed: TypeAlias = Callable[[str, Collection[str]], Sequence[str]]
+"""Returns those of some states that a state follows, in the order of the plan."""
+
+
+class Learned:
+    """The secrets that each state of a run has learned, by attempt."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, dict[int, Known]] = {}
+        self._merged: dict[tuple[str, ...], Known] = {}
+        # of states that run one after the other: what those that have ended know, and those that are to be added
+        self._earlier = Known()
+        self._latest: dict[str, None] = {}
+
+    def learn(self, state_id: str, attempt: int, source: str, value: str, *, sure: bool) -> None:
+        """Note what a fact of an attempt has taught."""
+        attempts = self._states.setdefault(state_id, {})
+        attempts.setdefault(attempt, Known()).learn(source, value, sure=sure)
+        self._latest[state_id] = None
+
+    def before(self, state_id: str, followed: Followed | None, *, but: Collection[int]) -> Known:
+        """Return what a new attempt of a state knows: what the states it follows and its earlier attempts learned.
+
+        Without `followed` it follows all others: they run one after the other. `but` are the attempts whose process
+        died, and with it all that they could have left to another.
+        """
+        known = self._before(state_id) if followed is None else self._after(state_id, followed)
+        own = self._states.get(state_id, {})
+        return _together(known, *(learned for attempt, learned in own.items() if attempt not in but))
+
+    def also(self, known: Known, state_id: str) -> Known:
+        """Return what is known and what all attempts of a state have learned."""
+        return _together(known, *self._states.get(state_id, {}).values())
+
+    def _before(self, state_id: str) -> Known:
+        for other in [each for each in self._latest if each != state_id]:
+            for learned in self._states[other].values():
+                self._earlier.add(learned)
+            del self._latest[other]
+        return self._earlier
+
+    def _after(self, state_id: str, followed: Followed) -> Known:
+        states = tuple(followed(state_id, self._states)) if self._states else ()
+        if states not in self._merged:
+            self._merged[states] = _together(
+                Known(), *(learned for other in states for learned in self._states[other].values())
+            )
+        return self._merged[states]
+
+
+def _together(known: Known, *others: Known) -> Known:
+    if not others:
+        return known
+    known = known.copy()
+    for other in others:
+        known.add(other)
+    return known
