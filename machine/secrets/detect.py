@@ -102,7 +102,7 @@ def _in_text(
         for begin, end, packed in packed_json(text):
             within = findings(rules, ROOT, packed, request=request, depth=depth + 1)
             if within:
-                yield Finding(begin, end, within[0].place, text[begin:end])
+                yield Finding(begin, end, within[0].place, text[begin:end], hides=True)
     yield from running(rules, text, look, request=request)
 
 

@@ -35,6 +35,8 @@ class Redacted(NamedTuple):
     document: Any
     edits: list[Any]
     learned: list[tuple[str, str, bool]]
+    hides: bool = False
+    """True where a placeholder stands for more than a secret."""
 
 
 def redact(
@@ -66,7 +68,7 @@ def redact(
             more.learn(source, value, sure=sure)
         work = _Redaction(rules, known, more, request=request, name=name, first=work)
         stored = work.document(document, place)
-    return Redacted(stored, work.edits(), work.learned)
+    return Redacted(stored, work.edits(), work.learned, work.hides)
 
 
 class _Redaction:
@@ -94,6 +96,7 @@ class _Redaction:
         self.names: dict[str, str] = first.names if first else {}
         self.sealed: dict[str, str] = first.sealed if first else {}
         self.learned: list[tuple[str, str, bool]] = first.learned if first else []
+        self.hides = False
         # by container, step, and whether it is the key
         self.changes: dict[tuple[int, Any, bool], Any] = {}
         self.root: list[Any] = [None]
@@ -212,6 +215,7 @@ class _Redaction:
         new[key] = stored
         self.changes[id(new), key, False] = change
         if whole:
+            self.hides = True
             self._seal(new, key, packed.text, marked.first())
 
     def _piece(self, data: bytes, place: Place, *, head: bool = False) -> tuple[Marked, str]:
@@ -223,6 +227,7 @@ class _Redaction:
         if head:
             return self.marked(text, place), "latin-1"
         source = self.known.in_bytes(data)
+        self.hides |= source is not None
         if self._is_strong(place):
             source = self._source(place.name, text, place.strength is Strength.OWN)
         whole = [] if source is None else [Span(0, len(text), text_of(source))]
@@ -251,6 +256,7 @@ class _Redaction:
             try:
                 return self._marked(text, place)
             except TooManyPlacesError as error:
+                self.hides = True
                 whole = self.sealed[text] = error.placeholder or text_of(
                     self._source("text", text, sure=False)
                 )
@@ -259,7 +265,11 @@ class _Redaction:
     def _marked(self, text: str, place: Place) -> Marked:
         from machine.secrets.detect import findings  # noqa: PLC0415 - its patterns: for what may hold a secret
 
-        marked = self.near.marked(text) if self.near else Marked(text)
+        marked = Marked(text)
+        if self.near:
+            verbatim = self.near.verbatim(text)
+            marked = self.near.encoded(verbatim)
+            self.hides |= marked is not verbatim
         try:
             found = findings(self.rules, place, marked.text, request=self.request)
             if len(found) + len(marked.cuts) > MOST_FINDINGS:
@@ -274,6 +284,7 @@ class _Redaction:
     def _span(self, text: str, found: Finding) -> Span | None:
         """Return the part that a finding replaces, None when a placeholder is there already."""
         inner = TEXT.search(text, found.begin, found.end)
+        self.hides |= found.hides
         if inner is None:
             return Span(found.begin, found.end, text_of(self._source(found.place, found.value, found.sure)))
         return None if inner.span() == (found.begin, found.end) else Span(found.begin, found.end, inner[0])

@@ -16,12 +16,13 @@ __all__ = ["Answer", "Asked", "said_error"]
 class Asked:
     """A request as it is stored; `mac` is a keyed hash of it as it is sent, if it holds a secret.
 
-    `refusal` is the error of a request that may not be sent.
+    `refusal` is the error of a request that may not be sent; `hides`: more than a secret is not stored.
     """
 
     data: bytes
     mac: str | None = None
     refusal: IoOther | None = None
+    hides: bool = False
 
 
 @attrs.frozen
