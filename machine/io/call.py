@@ -30,6 +30,8 @@ class Call:
     """The keyed hash of that, where it holds a secret."""
     refusal: IoOther | None = None
     """The error of a call that may not be made."""
+    hides: bool = False
+    """True where the stored request is without more than a secret."""
 
     def payloads(self) -> Payloads:
         """Return the artifact of the request, to which that of the response may be added."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
 import anyio
+import attrs
 
 from machine.errors import IoOther, MachineError
 from machine.events import EffectIntended, FactRecorded
@@ -53,6 +54,10 @@ class Recording(Log, Protocol):
         """Raise: an answer cannot be made without the true value of a secret, which this replay does not have."""
         ...
 
+    def compare_sealed(self, fact: FactRecorded, mac: str) -> None:
+        """Raise if the request of a fact was another one, by the keyed hash of it."""
+        ...
+
     @property
     def stall_seconds(self) -> float:
         """How long to wait for a handler before calling it stuck."""
@@ -78,7 +83,7 @@ class ReplayIo(IoProvider):
     def _asked(self, namespace: str, raw: bytes) -> Asked:
         asked = unprofiled(self._scope.vault.asked, namespace, raw)
         # what was refused has an error as its fact; nothing leaves that would be refused now
-        return Asked(self._like(namespace, raw, asked.data), asked.mac)
+        return attrs.evolve(asked, data=self._like(namespace, raw, asked.data), refusal=None)
 
     def _is_secret(self, key: str) -> bool:
         recorded = self._recording.fact(key) is not None or key in self._scope.log.history.facts
@@ -139,6 +144,8 @@ class ReplayIo(IoProvider):
             self._refuse(call)
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
             self._recording.unrecorded(call)
+        if call.hides and call.mac is not None and not self._scope.vault.run.shown:
+            self._recording.compare_sealed(fact, call.mac)
         if call.effect:
             await self._intend(call)
         if fact.given_up:

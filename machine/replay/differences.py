@@ -25,6 +25,7 @@ from machine.events import (
 )
 from machine.io.call import Call
 from machine.io.undeclared import SETTING, Undeclared
+from machine.kernel.sealed_facts import REQUEST_MAC
 from machine.kernel.snapshot import Snapshot
 from machine.plan import parts_of
 from machine.replay.asked import asked
@@ -76,6 +77,19 @@ class Differences:
             now=now,
             changes=diff(recorded, now),
             nearest=self._near(facts[1:], call),
+        )
+
+    def sealed(self, entry: Entry, fact: FactRecorded, recorded: str, now: str) -> Divergence:
+        """Return the divergence of a request that differs in what is sealed, by the keyed hashes of both."""
+        sides = [{**self._call(fact), REQUEST_MAC: mac} for mac in (recorded, now)]
+        return Divergence(
+            kind=DivergenceKind.REQUEST_CHANGED,
+            seq=entry.seq,
+            summary=f"the request of a call of {fact.namespace} has changed in a part that is sealed whole, "
+            "since a secret is in it",
+            recorded=sides[0],
+            now=sides[1],
+            changes=diff(*sides),
         )
 
     def reordered(self, entry: Entry, early: Event) -> Divergence:

@@ -32,7 +32,8 @@ from machine.io.scope import AttemptScope, Payloads, Timers, stored_seal
 from machine.io.undeclared import Undeclared
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
-from machine.kernel.sealed_facts import reused
+from machine.kernel.reuse import comparable
+from machine.kernel.sealed_facts import REQUEST_MAC, reused
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, PlanState
 from machine.replay.asked import asked
@@ -272,6 +273,13 @@ class ReplayLog:
         """Raise: an answer cannot be made without the true value of a secret, which this replay does not have."""
         entry = next(entry for entry in reversed(self._recorded[: self._at]) if entry.event == fact)
         self._diverge(self._differences.secret_needed(entry, fact, source))
+
+    def compare_sealed(self, fact: FactRecorded, mac: str) -> None:
+        """Raise if the request of a fact was another one, by the keyed hash of it."""
+        entry = next(entry for entry in self._recorded[self._at : self._end] if entry.event == fact)
+        recorded = entry.info.get(REQUEST_MAC)
+        if isinstance(recorded, str) and comparable(recorded, mac) and recorded != mac:
+            self._diverge(self._differences.sealed(entry, fact, recorded, mac))
 
     @property
     def stall_seconds(self) -> float:

@@ -11,6 +11,7 @@ from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.marks import MOST_FINDINGS, TooManyPlacesError
+from machine.secrets.multipart import may_have_parts, parts
 from machine.secrets.names import Strength
 from machine.secrets.packed_json import packed_json
 from machine.secrets.places import ROOT, Place
@@ -25,9 +26,6 @@ _DEEPEST: Final = 12
 _SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
 _FORM: Final = re.compile(r"[\w.%+\[\]~*-]{1,200}+=[^&\s]*+(?:&[\w.%+\[\]~*-]{1,200}+=[^&\s]*+)*+")
 _FIELD: Final = re.compile(r"([^=&]+)=([^&]*)")
-_PART: Final = re.compile(
-    r"form-data;[^\r\n]{0,200}?name=\"([^\"\r\n]{1,100}+)\"[^\r\n]{0,300}+\r?\n(?:[^\r\n:]{1,60}+:[^\r\n]{0,300}+\r?\n){0,4}+\r?\n"
-)
 _OPTION: Final = re.compile(r"(--?[A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
 _LOGIN: Final = re.compile(r"[^:]+:(?![0-9]+\Z)(.+)", re.DOTALL)
 
@@ -98,27 +96,22 @@ def _in_text(
             yield Finding(*option.span(2), option[1], option[2], strength is Strength.OWN)
     if look.parameters and look.names and _FORM.fullmatch(text):
         yield from fields(_FIELD, rules.field, text, alone=request)
-    if look.names and "form-data" in text:
-        yield from _multipart(rules, text, request=request)
+    if look.names and depth < _DEEPEST and may_have_parts(text):
+        yield from _multipart(rules, text, request=request, depth=depth)
     if look.packed and depth < _DEEPEST:
         for begin, end, packed in packed_json(text):
             within = findings(rules, ROOT, packed, request=request, depth=depth + 1)
             if within:
-                yield Finding(begin, end, within[0].place, text[begin:end])
+                yield Finding(begin, end, within[0].place, text[begin:end], hides=True)
     yield from running(rules, text, look, request=request)
 
 
-def _multipart(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
-    end = 0
-    for part in _PART.finditer(text):
-        strength = rules.field(part[1])
-        if strength is Strength.NONE or part.end() < end:
-            continue
-        end = text.find("\n--", part.end())
-        end = len(text) if end < 0 else end - (text[end - 1] == "\r")
-        value = text[part.end() : end]
-        if value and decides(strength, value, alone=request):
-            yield Finding(part.end(), end, part[1], value, strength is Strength.OWN)
+def _multipart(rules: Rules, text: str, *, request: bool, depth: int) -> Iterator[Finding]:
+    for part in parts(text):
+        place, value = ROOT.field(rules, part.names), text[part.begin : part.end]
+        if value and (decides(place.strength, value, alone=request) or value[0] in "{["):
+            for one in findings(rules, place, value, request=request, depth=depth + 1):
+                yield one._replace(begin=one.begin + part.begin, end=one.end + part.begin)
 
 
 def _apart(found: Iterator[Finding], stand_ins: frozenset[str]) -> list[Finding]:

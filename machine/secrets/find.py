@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from machine import canonical
 from machine.secrets.detect import findings
+from machine.secrets.packed_bytes import as_text
 from machine.secrets.placeholder import MARK, TEXT, source_of
 from machine.secrets.places import ROOT
 from machine.secrets.policy import path_text
@@ -101,6 +102,8 @@ def _mask_escaped(match: re.Match[str]) -> str:
 
 def _told(path: str, stored: Any, change: Any) -> Iterator[Found]:
     """Yield what an edit replaced in a leaf, unless that was a placeholder already."""
+    if isinstance(change, dict) and "bytes" in change:
+        stored, change = as_text(stored, change)
     if isinstance(change, dict):
         true = str(change["value"])
         if not TEXT.search(true):
@@ -108,7 +111,7 @@ def _told(path: str, stored: Any, change: Any) -> Iterator[Found]:
         return
     longer = 0
     for begin, end, true in change:
-        if not TEXT.search(true):
+        if TEXT.search(stored, begin, end) and not TEXT.search(true):
             yield Found(path, source_of(stored[begin:end]) or "key", len(true), begin + longer)
         longer += len(true) - (end - begin)
 

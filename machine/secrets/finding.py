@@ -20,6 +20,8 @@ class Finding(NamedTuple):
     place: str
     value: str
     sure: bool = False
+    hides: bool = False
+    """True where it hides more than a secret."""
 
 
 def decides(strength: Strength, value: str, *, alone: bool) -> bool:

@@ -153,7 +153,7 @@ class Known:
 
         Raises `TooManyPlacesError` for a text with more than `MOST_FINDINGS`.
         """
-        return self._encoded(self._verbatim(Marked(text)))
+        return self.encoded(self.verbatim(text))
 
     def in_bytes(self, data: bytes) -> str | None:
         """Return the source of the first sure value that bytes hold, None when they hold none."""
@@ -162,17 +162,18 @@ class Known:
                 return known.source
         return None
 
-    def _verbatim(self, marked: Marked) -> Marked:
-        text = marked.text
+    def verbatim(self, text: str) -> Marked:
+        """Return a text with a placeholder for each form of a known value but those in base64."""
         spans = _at_most(
             Span(at, at + len(form), known.placeholder)
             for known in self._values.values()
             for form in known.forms.texts
             for at in _occurrences(text, form, word=known.forms.short)
         )
-        return marked.with_spans(spans) if spans else marked
+        return Marked(text).with_spans(spans)
 
-    def _encoded(self, marked: Marked) -> Marked:
+    def encoded(self, marked: Marked) -> Marked:
+        """Return a text with a placeholder for all base64 that holds a known value; itself where none does."""
         text = marked.text
         found = _at_most(
             Span(at, at + len(form), known.placeholder)

@@ -1,4 +1,4 @@
-"""Multipart boundaries made of a hash of the parts, in the request that is sent and in what is stored of it.
+"""Multipart bodies: their parts, and boundaries made of a hash of the parts.
 
 HTTP libraries draw a boundary at random, so the same form would be a different request every time. If a part holds
 a secret, the stored boundary is the hash of the stored parts, or it would tell something about the secret.
@@ -6,20 +6,111 @@ a secret, the stored boundary is the hash of the stored parts, or it would tell 
 
 from __future__ import annotations
 
+import base64
 import re
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 from blake3 import blake3
 
 from machine.secrets.placeholder import MARK, TEXT
 
-__all__ = ["boundary_of", "settled", "stored_boundary"]
+__all__ = ["Part", "boundary_of", "may_have_parts", "parts", "settled", "stored_boundary"]
 
 _DRAWN: Final = re.compile(r"""(?i)^multipart/[^;]+;.*?\bboundary=["']?([0-9a-f]{32})(?![\w'()+,./:=?-])""")
 """A boundary of 32 hex digits: random, as httpx and most other libraries make them, or one that replaced such."""
 
 _SEALED: Final = "0" * 32
 """The stored boundary of a body that is sealed whole: there are no stored parts to hash."""
+
+_FIRST: Final = re.compile(r"--([^\r\n]{1,1024}+)(?:\r?\n|\Z)")
+_NEXT: Final = re.compile(r"\n--([^\r\n]{1,1024}+)(?=\r?\n|\Z)")
+_HEAD: Final = re.compile(r"(?:(?!--|\r?\n)[^\n]++\n)*+")
+"""The lines up to an empty one or to a delimiter, so that heads share no line and each is read once."""
+
+_CONTENT: Final = re.compile(r"^content-[a-z]", re.IGNORECASE | re.MULTILINE)
+_FIELD: Final = re.compile(
+    r"^(content-(?:disposition|type))[ \t]*+:((?:[^\n]++|\n[ \t])*+)", re.IGNORECASE | re.MULTILINE
+)
+_PARAMETER: Final = re.compile(
+    r""";[ \t\r\n]*+([\w-]++)\*?+[ \t]*+=[ \t]*+(?:"((?:[^"\\\r\n]|\\.){0,1024}+)"|([^;\r\n]*+))"""
+)
+_NAMES: Final = {"content-disposition": "name", "content-type": "boundary"}
+
+
+class Part(NamedTuple):
+    """A part of a multipart body: where its head and its own body begin, its end, and the names of its field."""
+
+    head: int
+    begin: int
+    end: int
+    names: tuple[str, ...]
+
+
+def may_have_parts(text: str) -> bool:
+    """Tell whether a text could be a multipart body."""
+    return text.startswith("--") or "\n--" in text
+
+
+def parts(text: str) -> list[Part]:
+    """Return the parts of a multipart body, whatever is wrong with it; none for any other text.
+
+    Its boundary is in the first line that begins with `--` and is followed by a field `Content-...`. The parts of a
+    multipart within a part stand between those of the outer one; where they have no name, they have that of its
+    field. A body that does not end has its last part up to the end.
+    """
+    known: dict[str, tuple[str, ...]] = {}
+    """The boundaries, each with the names of the part that it divides."""
+    found: list[Part] = []
+    last: Part | None = None
+    for at, after, line in _delimiters(text):
+        boundary = line.rstrip(" \t")
+        closes = boundary not in known and boundary.removesuffix("--") in known
+        boundary = boundary.removesuffix("--") if closes else boundary
+        head = _HEAD.match(text, after)
+        assert head is not None  # it may be empty
+        if boundary not in known:
+            if known or not _CONTENT.search(head[0]):
+                continue
+            known[boundary] = ()
+        if last is not None:
+            found.append(_ended(text, last, at))
+        last = None
+        if not closes:
+            said = _said(head[0])
+            last = Part(after, head.end(), len(text), tuple(said["name"]) or known[boundary])
+            for inner in said["boundary"]:
+                known.setdefault(inner, last.names)
+    return found if last is None else [*found, _ended(text, last, len(text))]
+
+
+def _delimiters(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where lines begin and end that have `--` at their beginning, and the rest of them."""
+    if first := _FIRST.match(text):
+        yield 0, first.end(), first[1]
+    for line in _NEXT.finditer(text):
+        after = text.find("\n", line.end())
+        yield line.start(), len(text) if after < 0 else after + 1, line[1]
+
+
+def _ended(text: str, part: Part, end: int) -> Part:
+    """Return a part whose body is between the empty line behind its head and the line break before a delimiter."""
+    begin = part.begin + (2 if text.startswith("\r\n", part.begin) else text.startswith("\n", part.begin))
+    end -= end < len(text) and text[end - 1] == "\r"
+    return part._replace(head=min(part.head, end), begin=min(begin, end), end=end)
+
+
+def _said(head: str) -> dict[str, list[str]]:
+    """Return the names and the boundaries in the head of a part; either may stand there more than once."""
+    found: dict[str, list[str]] = {"name": [], "boundary": []}
+    for field, parameters in _FIELD.findall(head):
+        wanted = _NAMES[field.lower()]
+        for name, quoted, bare in _PARAMETER.findall(parameters):
+            value = re.sub(r"\\(.)", r"\1", quoted) or bare.strip().strip('"')
+            if name.lower() == wanted and value:
+                found[wanted].append(unquote(value.rpartition("''")[2]))
+    return found
 
 
 def settled(content_type: str, body: bytes) -> tuple[str, bytes]:
@@ -46,6 +137,9 @@ def stored_boundary(request: Any) -> Any:
         case {"text": str(text)} if TEXT.search(text):
             content_type, data = settled(given, text.encode())
             body = {"text": data.decode()}
+        case {"base64": str(packed)} if TEXT.search((data := base64.b64decode(packed)).decode("latin-1")):
+            content_type, data = settled(given, data)
+            body = {"base64": base64.b64encode(data).decode()}
         case {"text": dict(leaf)} | {"base64": dict(leaf)} if MARK in leaf:
             content_type = _DRAWN.sub(lambda found: found[0].replace(found[1], _SEALED), given)
         case _:

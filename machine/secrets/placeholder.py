@@ -6,6 +6,7 @@ A placeholder names the source of a secret, never its value. As a whole leaf of 
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any, Final
 
@@ -72,7 +73,17 @@ def sources_in(stored: Any) -> list[str]:
                 found[typed[0]] = None
             else:
                 todo += [item for member in reversed(value.items()) for item in reversed(member)]
+                if value.keys() == {"base64"}:
+                    todo.append(_text_in(value["base64"]))
     return list(found)
+
+
+def _text_in(packed: Any) -> str:
+    """Return bytes that are packed as base64 as text in which placeholders can be found."""
+    try:
+        return base64.b64decode(packed, validate=True).decode("latin-1")
+    except (TypeError, ValueError):
+        return ""
 
 
 def source_from(place: str) -> str:

@@ -72,6 +72,12 @@ class Place(NamedTuple):
                 return Place(self, key, self.name, Strength.EXACT)
         return Place(self, key, key, strength)
 
+    def field(self, rules: Rules, names: Sequence[str]) -> Place:
+        """Return the place of a field of a form; of several names, one that says something counts."""
+        said = [(name, strength) for name in names if (strength := rules.field(name)) is not Strength.NONE]
+        name, strength = said[0] if said else ("", Strength.NONE)
+        return Place(self, name, name, strength)
+
     def items(self, rules: Rules, values: Sequence[Any]) -> list[Place]:
         """Return the places of the items of a list."""
         places = [self.item(rules, at, values[at - 1] if at else None) for at in range(len(values))]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ from machine.secrets.formats import active, shapes
 from machine.secrets.known import Known
 from machine.secrets.marks import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.names import Strength, is_name
+from machine.secrets.packed_bytes import MarkedBytes, Packed, packed_bytes
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
 from machine.secrets.places import ROOT, Place, said_name
 from machine.secrets.policy import path_text
@@ -36,6 +35,8 @@ class Redacted(NamedTuple):
     document: Any
     edits: list[Any]
     learned: list[tuple[str, str, bool]]
+    hides: bool = False
+    """True where a placeholder stands for more than a secret."""
 
 
 def redact(
@@ -67,7 +68,7 @@ def redact(
             more.learn(source, value, sure=sure)
         work = _Redaction(rules, known, more, request=request, name=name, first=work)
         stored = work.document(document, place)
-    return Redacted(stored, work.edits(), work.learned)
+    return Redacted(stored, work.edits(), work.learned, work.hides)
 
 
 class _Redaction:
@@ -95,6 +96,7 @@ class _Redaction:
         self.names: dict[str, str] = first.names if first else {}
         self.sealed: dict[str, str] = first.sealed if first else {}
         self.learned: list[tuple[str, str, bool]] = first.learned if first else []
+        self.hides = False
         # by container, step, and whether it is the key
         self.changes: dict[tuple[int, Any, bool], Any] = {}
         self.root: list[Any] = [None]
@@ -107,7 +109,9 @@ class _Redaction:
             if isinstance(value, str):
                 self._text(into, step, value, place)
             elif isinstance(value, dict):
-                if not self._packed(into, step, value):
+                if (packed := packed_bytes(value)) is not None:
+                    self._bytes(into, step, packed, place.member(self.rules, "base64"))
+                else:
                     new: Any = {}
                     into[step] = new
                     said = self._masked(said_name(value))
@@ -189,30 +193,53 @@ class _Redaction:
         except TooManyPlacesError as error:
             return error.placeholder
 
-    def _packed(self, into: Any, step: Any, value: dict[str, Any]) -> bool:
-        """Store bytes that are no text: as they are, or sealed whole."""
-        text = value.get("base64") if len(value) == 1 else None
-        if not isinstance(text, str):
-            return False
+    def _bytes(self, into: Any, step: Any, packed: Packed, place: Place) -> None:
+        """Store bytes: as they are, with placeholders in the parts of a form, or sealed whole."""
+        marked, at, data = MarkedBytes(), 0, packed.data
+        for head, begin, end, names in packed.parts:
+            marked.add(*self._piece(data[at:head], place))
+            marked.add(*self._piece(data[head:begin], place, head=True))
+            within = place if place.is_allowed(self.rules) else place.field(self.rules, names)
+            marked.add(*self._piece(data[begin:end], within))
+            at = end
+        marked.add(*self._piece(data[at:], place))
+        into[step] = new = {}
+        if not marked.cuts:
+            new["base64"] = packed.text
+            return
+        whole = marked.whole() or len(marked.cuts) > MOST_FINDINGS or not packed.is_canonical()
+        key, stored, change = marked.stored()
+        if whole or key != "base64":  # as text, which a placeholder is to who has no key
+            key = "text"
+            self.changes[id(new), key, True] = [[0, len(key), "base64"]]
+        new[key] = stored
+        self.changes[id(new), key, False] = change
+        if whole:
+            self.hides = True
+            self._seal(new, key, packed.text, marked.first())
+
+    def _piece(self, data: bytes, place: Place, *, head: bool = False) -> tuple[Marked, str]:
+        """Return a part of bytes with its placeholders, and how it is encoded."""
         try:
-            data = base64.b64decode(text, validate=True)
-            data.decode()
+            return self.marked(data.decode(), place), "utf-8"
         except UnicodeDecodeError:
-            source = self.known.in_bytes(data)
-            if source is None:
-                into[step] = {"base64": text}
-            else:  # as text, which a placeholder is to who has no key
-                into[step] = new = {"text": None}
-                self.changes[id(new), "text", True] = [[0, len("text"), "base64"]]
-                self._seal(new, "text", text, source)
-            return True
-        except (binascii.Error, ValueError):
-            pass
-        return False
+            text = data.decode("latin-1")
+        if head:
+            return self.marked(text, place), "latin-1"
+        source = self.known.in_bytes(data)
+        self.hides |= source is not None
+        if self._is_strong(place):
+            source = self._source(place.name, text, place.strength is Strength.OWN)
+        whole = [] if source is None else [Span(0, len(text), text_of(source))]
+        return Marked(text).with_spans(whole), "latin-1"
+
+    def _is_strong(self, place: Place) -> bool:
+        """Tell whether all that stands at a place is secret, whatever it is."""
+        strong = place.strength is Strength.OWN or (self.request and place.strength is Strength.EXACT)
+        return strong and not place.is_allowed(self.rules)
 
     def _other(self, into: Any, step: Any, value: Any, place: Place) -> None:
-        strong = place.strength is Strength.OWN or (self.request and place.strength is Strength.EXACT)
-        if not strong or value is None or isinstance(value, bool) or place.is_allowed(self.rules):
+        if value is None or isinstance(value, bool) or not self._is_strong(place):
             into[step] = value
             return
         self._seal(
@@ -229,6 +256,7 @@ class _Redaction:
             try:
                 return self._marked(text, place)
             except TooManyPlacesError as error:
+                self.hides = True
                 whole = self.sealed[text] = error.placeholder or text_of(
                     self._source("text", text, sure=False)
                 )
@@ -237,7 +265,11 @@ class _Redaction:
     def _marked(self, text: str, place: Place) -> Marked:
         from machine.secrets.detect import findings  # noqa: PLC0415 - its patterns: for what may hold a secret
 
-        marked = self.near.marked(text) if self.near else Marked(text)
+        marked = Marked(text)
+        if self.near:
+            verbatim = self.near.verbatim(text)
+            marked = self.near.encoded(verbatim)
+            self.hides |= marked is not verbatim
         try:
             found = findings(self.rules, place, marked.text, request=self.request)
             if len(found) + len(marked.cuts) > MOST_FINDINGS:
@@ -252,6 +284,7 @@ class _Redaction:
     def _span(self, text: str, found: Finding) -> Span | None:
         """Return the part that a finding replaces, None when a placeholder is there already."""
         inner = TEXT.search(text, found.begin, found.end)
+        self.hides |= found.hides
         if inner is None:
             return Span(found.begin, found.end, text_of(self._source(found.place, found.value, found.sure)))
         return None if inner.span() == (found.begin, found.end) else Span(found.begin, found.end, inner[0])
@@ -285,6 +318,8 @@ def texts_in(value: Any) -> Iterator[str]:
         elif isinstance(item, dict):
             yield from item
             todo += item.values()
+            if (packed := packed_bytes(item)) is not None and packed.parts:
+                yield packed.data.decode("latin-1")
         elif isinstance(item, list | tuple):
             todo += item
 

@@ -15,10 +15,10 @@ from machine.secrets.policy import SecretPolicy, compiled, joined
 __all__ = ["Rules", "rules_of"]
 
 _LEADS: Final = re.compile(
-    rb"k(?:e[yn]|ie|up)|p(?:ass|w|sk|hrase|-nonce)|c(?:re[td]|ove|ode=|ru)|uth|g(?:(?<=sig)|in (?<=login ))"
+    rb"k(?:e[yn]|ie|up)|p(?:ass|w|sk|hrase|-nonce|art/)|c(?:re[td]|ove|ode=|ru)|uth|g(?:(?<=sig)|in (?<=login ))"
     rb"|s(?:ess|ser|id=|as=|er ?=|etuser)|v(?:erif|(?<=argv)\":)|j(?:wt|fr|dbc|(?<=eyj))"
     rb"|h(?:mac|oneyc)|bear|-(?:u|b|-us|(?<= -)[pawxk])|fied by"
-    rb"|:(?:[0-9]{4,5}:[a-z_*]|\*:[a-z_*]|\$[0-9agmsy]|\{s|(?<=wifi:))|]:[0-9]{2,3} |webhook|qlplus"
+    rb"|:(?:[0-9]{4,5}:[a-z_*]|\*:[a-z_*]|\$[0-9agmsy]|\{s|(?<=wifi:)|\"ls[0-3])|]:[0-9]{2,3} |webhook|qlplus"
 )
 """One of these pieces is in every text with a name that says something, in lower case.
 

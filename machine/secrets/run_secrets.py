@@ -199,7 +199,7 @@ class AttemptSecrets:
                 data, refusal = said, refusal or not_read()
         data_key = run.key(create=run.live) if found.edits else None
         mac = None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}"
-        return Asked(data, mac, refusal)
+        return Asked(data, mac, refusal, found.hides)
 
     def _may_hold(self, raw: bytes, known: Known) -> bool:
         """Say whether anything in canonical bytes may have to be stored differently."""

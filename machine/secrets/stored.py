@@ -17,12 +17,13 @@ __all__ = ["Answer", "Asked", "not_read", "said_error", "unopened"]
 class Asked:
     """A request as it is stored; `mac` is a keyed hash of it as it is sent, if it holds a secret.
 
-    `refusal` is the error of a request that may not be sent.
+    `refusal` is the error of a request that may not be sent; `hides`: more than a secret is not stored.
     """
 
     data: bytes
     mac: str | None = None
     refusal: IoOther | None = None
+    hides: bool = False
 
 
 @attrs.frozen

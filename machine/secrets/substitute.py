@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from machine.secrets.packed_bytes import as_text
 from machine.secrets.placeholder import MARK, key_unescaped, text_of, typed_source
 
 __all__ = ["SecretNeeded", "keys_in_order", "opened", "shown"]
@@ -32,7 +33,7 @@ def keys_in_order(members: Mapping[str, Any]) -> list[str]:
 def opened(stored: Any, edits: Sequence[Any]) -> Any:
     """Return the true document: what `redact` was given. Nothing is changed in place.
 
-    An edit is a pair: the number of a node, and what to put there, which is a value or texts for parts of the text.
+    An edit is a pair: the number of a node, and what to put there: a value, or texts for parts of it.
     Nodes are numbered in a preorder walk of the stored document in canonical order; each key and each value counts.
     """
     by_node = dict(edits)
@@ -41,7 +42,12 @@ def opened(stored: Any, edits: Sequence[Any]) -> Any:
         change = by_node.get(node)
         if change is None:
             return value
-        return change["value"] if isinstance(change, dict) else _with_true_texts(value, change)
+        if not isinstance(change, dict):
+            return _with_true_texts(value, change)
+        if "value" in change:
+            return change["value"]
+        data = _with_true_texts(*as_text(value, change)).encode("latin-1")
+        return base64.b64encode(data).decode()
 
     return _rebuilt(stored, leaf)
 

@@ -72,7 +72,9 @@ UNITS = [
     ),
     *(
         "login a password ",
-        'form-data; name="password"\r\n\r\n',
+        '--b\r\nContent-Disposition: form-data; name="password"\r\n\r\n',
+        '--b\ncontent-disposition: form-data; name="\\";',
+        "--password\r\n",
         "<password>",
         'password a="b" ',
         "key",
@@ -149,6 +151,9 @@ TEXTS = {
     "one name at the end": lambda size: "a" * size + " key=x",
     "different parameters": lambda size: "?" + "".join(f"a{at:06}key=x&" for at in range(size // 15)),
     "different names": lambda size: "".join(f"a{at:06}key=x\n" for at in range(size // 15)),
+    "parts in parts": lambda size: "".join(
+        f"--{at:06}\nContent-Type: a/b; boundary={at + 1:06}; name=password\n\n" for at in range(size // 60)
+    ),
     "a long cookie": lambda size: "Cookie: " + "a=bC3dE5fG; " * (size // 12),
     "escapes in JSON": lambda size: '["' + "\\u0061\\n" * (size // 8) + '","password=x"]',
 }

@@ -45,7 +45,7 @@ SECRET = st.one_of(
     st.sampled_from(
         ["a+b/c?d=e&f%41", "s3cr3t value\n2", "'q\"u\\ote;d", "päss-wörd-€-1", "\U0001f511key-0123"]
     ),
-).filter(lambda text: not is_plain(text))
+).filter(lambda text: not is_plain(text) and text not in text_of("API_KEY"))
 
 FIELDS = st.sampled_from(
     (
@@ -85,7 +85,7 @@ PLANTED = st.recursive(
 def test_what_was_replaced_is_put_back_exactly(document, request, secrets):
     known = knowing(*((f"S{at}", value) for at, value in enumerate(secrets)))
     before = canonical.encode(document)
-    stored, edits, _ = redacted(document, known, request=request)
+    stored, edits, *_ = redacted(document, known, request=request)
     assert canonical.encode(document) == before
     data = canonical.encode(stored)
     kept = canonical.decode(canonical.encode(edits))
@@ -95,7 +95,7 @@ def test_what_was_replaced_is_put_back_exactly(document, request, secrets):
 @MANY
 @given(JSON)
 def test_without_edits_a_document_is_as_it_was(document):
-    stored, edits, learned = redacted(document)
+    stored, edits, learned, _ = redacted(document)
     if not edits:
         assert not learned
         assert canonical.encode(shown(stored)) == canonical.encode(document)
@@ -210,7 +210,7 @@ def test_a_whole_leaf_is_an_object_and_a_part_is_text():
 def test_a_secret_within_json_text_within_a_string_within_json_text():
     inner = json.dumps({"log": json.dumps({"auth": {"client_secret": "aB3dE5fG7h", "n": "é\n"}})})
     document = {"body": {"text": json.dumps({"a": [inner]})}}
-    stored, edits, learned = redacted(document)
+    stored, edits, learned, _ = redacted(document)
     assert "aB3dE5fG7h" not in json.dumps(stored)
     assert json.loads(json.loads(json.loads(stored["body"]["text"])["a"][0])["log"])["auth"] == {
         "client_secret": "__secret_field-2D1__",
@@ -252,7 +252,7 @@ def test_plain_values_are_never_learned():
 
 def test_the_value_that_a_secret_was_asked_for_is_sealed_whatever_it_is():
     for value in ("hunter", "x", VALUE):
-        stored, _, learned = redacted({"value": value}, namespace="secret", under="PW")
+        stored, _, learned, _ = redacted({"value": value}, namespace="secret", under="PW")
         assert stored == {"value": {"$secret": "field-1"}}
         assert learned == [("field-1", value, True)]
 
@@ -264,14 +264,14 @@ def test_a_variable_is_judged_by_the_name_it_was_asked_for():
 
 def test_keys_that_become_alike_stay_apart():
     document = {quote(VALUE + "/"): 1, VALUE + "/": 2, quote(VALUE + "/", safe=""): 3}
-    stored, edits, _ = redacted(document, knowing(("K", VALUE + "/")))
+    stored, edits, *_ = redacted(document, knowing(("K", VALUE + "/")))
     assert len(stored) == len(document)
     assert opened(stored, edits) == document
 
 
 def test_a_text_with_more_than_a_thousand_findings_is_sealed_whole():
     text = "".join(f"password=aB3dE5fG{at:04};\n" for at in range(1001))
-    stored, edits, learned = redacted({"text": text})
+    stored, edits, learned, _ = redacted({"text": text})
     assert stored == {"text": {"$secret": "field-1"}}
     assert opened(stored, edits) == {"text": text}
     assert learned == [("field-1", text, False)]
