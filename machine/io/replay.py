@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
 import anyio
+import attrs
 
 from machine.errors import IoOther, MachineError
 from machine.events import EffectIntended, FactRecorded
@@ -78,7 +79,7 @@ class ReplayIo(IoProvider):
     def _asked(self, namespace: str, raw: bytes) -> Asked:
         asked = unprofiled(self._scope.vault.asked, namespace, raw)
         # what was refused has an error as its fact; nothing leaves that would be refused now
-        return Asked(self._like(namespace, raw, asked.data), asked.mac)
+        return attrs.evolve(asked, data=self._like(namespace, raw, asked.data), refusal=None)
 
     def _is_secret(self, key: str) -> bool:
         recorded = self._recording.fact(key) is not None or key in self._scope.log.history.facts
@@ -113,7 +114,7 @@ class ReplayIo(IoProvider):
         return call.namespace if intent is None or intent.namespace is not None else None
 
     def _earlier(self, call: Call) -> FactRecorded | IoOther | None:
-        if call.data == call.raw and b"secret" not in call.data:
+        if call.data == call.raw and not call.asked.stands_in and b"secret" not in call.data:
             return super()._earlier(call)
         if self._recording.fact(call.key) is not None:
             return None  # which the recording did not find among earlier ones, by what only the key can tell

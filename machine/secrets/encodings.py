@@ -10,7 +10,7 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import quote, quote_plus
 
-__all__ = ["Forms", "forms_of", "is_plain"]
+__all__ = ["Forms", "base64_forms", "forms_of", "is_plain"]
 
 SEARCHED_ANYWHERE: Final = 8
 """From this length a value is searched for in every form; a shorter one as it is, as a whole word."""
@@ -62,7 +62,7 @@ def _forms_of(value: str) -> Forms:
         return Forms(_texts(value), (), short=True)
     data = value.encode("utf-8", "surrogatepass")
     texts = (*_texts(value), data.hex(), data.hex().upper())
-    return Forms(tuple(dict.fromkeys(texts)), _base64_forms(data), short=False)
+    return Forms(tuple(dict.fromkeys(texts)), base64_forms(data), short=False)
 
 
 def _texts(value: str) -> tuple[str, ...]:
@@ -91,7 +91,8 @@ def _small(quoted: str) -> str:
     return re.sub("%..", lambda found: found[0].lower(), quoted)
 
 
-def _base64_forms(data: bytes) -> tuple[str, ...]:
+def base64_forms(data: bytes) -> tuple[str, ...]:
+    """Return what is in any base64 text that has these bytes, wherever they begin in it."""
     forms: dict[str, None] = {}
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + data).decode()

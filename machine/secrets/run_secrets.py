@@ -15,13 +15,14 @@ from typing import Any, Final, Protocol
 from machine import canonical
 from machine.errors import Code, ContextError, ErrorInfo, IoOther, SealError, StateError
 from machine.events import FactRecorded, FactValue
-from machine.secrets import placeholder, sealing, stand_ins
+from machine.secrets import placeholder, sealing
 from machine.secrets.answer_names import AnswerNames
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
 from machine.secrets.rules import rules_of
+from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
 from machine.secrets.stored import Answer, Asked, said_error
 from machine.secrets.substitute import opened, shown
 
@@ -78,6 +79,8 @@ class RunSecrets:
         self.refuses = refuses
         self.known = Known()
         self.sure = Known()
+        self.stood: set[str] = set()
+        """The stand-ins that stand for something."""
         self.opened = self.shown = 0
         self._run_id = run_id
         self.keys = keys
@@ -99,6 +102,13 @@ class RunSecrets:
         if sure:
             self.sure.learn(source, value, sure=True)
 
+    def learn_stood_in(self, stood_in: Mapping[str, str | list[str]]) -> None:
+        """Replace what stand-ins stand for in what is stored from now on."""
+        for stand_in, true in stood_in.items():
+            self.stood.add(stand_in)
+            for value in [true] if isinstance(true, str) else true:
+                self.learn("stand_in", value, sure=True)
+
     def key(self, *, create: bool = False) -> sealing.DataKey | None:
         """Return the data key of the run, None when there is none."""
         return None if self.keys is None else self.keys.data_key(self._run_id, create=create)
@@ -118,6 +128,7 @@ class RunSecrets:
         sealed = self.opens(seal, fact)
         for source, value, sure in sealed["learned"] if sealed is not None else ():
             self.learn(source, value, sure=sure)
+        self.learn_stood_in(sealed["stand_ins"] if sealed is not None else {})
         return sealed is not None
 
     def text(self, text: str) -> str:
@@ -165,22 +176,27 @@ class AttemptSecrets:
         self.run = run
         self._known = Known()
         self._at_hand: dict[str, Mapping[str, Any]] = {}
-        self._stand_ins: dict[str, str] = {}
+        self._stand_ins = StandIns()
         self.reused: dict[str, str] = {}
         """The facts that answered calls, by the calls' keys, where only their secrets told which."""
 
     # -- what is asked -----------------------------------------------------------------------------------
 
     def asked(self, namespace: str, raw: bytes) -> Asked:
-        """Return a request as it is stored, given its canonical bytes as the handler made it.
+        """Return a request as it is stored and as it is sent, given its canonical bytes as the handler made it.
 
-        `refusal` is set on one that may not be sent: `secret_unavailable` when it holds a placeholder, and
-        `secret_not_read` when it holds a secret that only another state has read; that secret is replaced too.
+        `refusal` is set on one that may not be sent: `secret_unavailable` when it holds a placeholder,
+        `secret_not_read` when it holds a secret that only another state has read (that secret is replaced too), and
+        `ambiguous_secret` when it holds a stand-in for several.
         """
-        run = self.run
-        if namespace in _BLIND or not (self._may_hold(raw, self._known) or run.sure.may_be_in(raw)):
-            return Asked(raw)
-        refusal = self._placeholder_in(raw)
+        run, sent, stands_in, refusal = self.run, raw, False, None
+        if namespace in _BLIND:
+            return Asked(raw, raw)
+        if run.stand_ins:
+            sent, stands_in, refusal = self._stand_ins.sent(run.stand_ins.values(), run.stood, namespace, raw)
+        if not (self._may_hold(raw, self._known) or run.sure.may_be_in(raw)):
+            return Asked(raw, sent, self._mac(sent, sent != raw), refusal, stands_in)
+        refusal = refusal or self._placeholder_in(raw)
         found = redact(
             run.rules, self._known, namespace, canonical.decode(raw), request=True, name=lambda place: place
         )
@@ -192,9 +208,13 @@ class AttemptSecrets:
             said = say_json(others, data)
             if said is not None:
                 data, refusal = said, refusal or _not_read()
-        data_key = run.key(create=run.live) if found.edits else None
-        mac = None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}"
-        return Asked(data, mac, refusal)
+        mac = self._mac(sent, bool(found.edits) or sent != raw)
+        return Asked(data, sent, mac, refusal, stands_in)
+
+    def _mac(self, sent: bytes, secret: bool) -> str | None:
+        """Return the keyed hash of a request that holds a secret as it is sent, None of any other."""
+        data_key = self.run.key(create=self.run.live) if secret else None
+        return None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, sent)}"
 
     def _may_hold(self, raw: bytes, known: Known) -> bool:
         """Say whether anything in canonical bytes may have to be stored differently."""
@@ -205,11 +225,6 @@ class AttemptSecrets:
         return redact(
             self.run.rules, self._known, namespace, canonical.decode(raw), request=True, name=str
         ).document
-
-    def outgoing(self, raw: bytes) -> Any:
-        """Return a request as it leaves the process: true values in the place of stand-ins."""
-        value = canonical.decode(raw)
-        return stand_ins.taken_out(self._stand_ins, value) if self._stand_ins else value
 
     def _placeholder_in(self, raw: bytes) -> IoOther | None:
         for text in placeholder.TEXT.finditer(raw.decode()) if _BEGIN in raw else ():
@@ -236,18 +251,10 @@ class AttemptSecrets:
         loud = sure is not None or variable is not None or run.stand_ins
         if fact.namespace in _BLIND or not (loud or self._may_hold(raw, run.known)):
             return Answer(raw)
-        document, stood_in = stand_ins.put_in(run.stand_ins, canonical.decode(raw), name=sure)
-        if self._stand_ins:  # an echo of what was sent in the place of a stand-in
-            document = stand_ins.taken_out(
-                {true: stand_in for stand_in, true in self._stand_ins.items()}, document
-            )
-        for stand_in, true in stood_in.items():
-            if stand_in == true:
-                raise IoOther(
-                    "the policy gives a secret itself as its stand-in",
-                    code=Code.SECRET_STAND_IN,
-                    hint="give an invented value of the same form in SecretPolicy(stand_ins=...)",
-                )
+        document, stood_in = put_in(run.stand_ins, canonical.decode(raw), name=sure)
+        refuse_revealing(stood_in, run.rules.stand_ins, None if sure is None else response["value"])
+        if run.stand_ins:
+            document = self._stand_ins.echoed(document, stood_in)
         chunks = None
         if sure is not None and not stood_in:
             value = document["value"]
@@ -270,8 +277,7 @@ class AttemptSecrets:
                 learned += [[source, value, is_sure] for value, is_sure in run.known.values_of(source)]
         for source, value, is_sure in learned:
             run.learn(source, value, sure=is_sure)
-        for true in stood_in.values():
-            run.learn("stand_in", true, sure=True)
+        run.learn_stood_in(stood_in)
         if not edits and not stood_in:
             return Answer(data)
         sealed: dict[str, Any] = {"edits": edits, "learned": learned, "stand_ins": stood_in}
@@ -305,7 +311,7 @@ class AttemptSecrets:
         if sealed is None:
             return self._shown(fact, stored)
         self.run.opened += 1
-        self._stand_ins |= sealed["stand_ins"]
+        self._stand_ins.learn(sealed["stand_ins"])
         for source, value, sure in sealed["learned"]:
             self._learn(source, value, sure=sure)
         if "chunks" in sealed:

@@ -14,14 +14,16 @@ __all__ = ["Answer", "Asked", "said_error"]
 
 @attrs.frozen
 class Asked:
-    """A request as it is stored; `mac` is a keyed hash of it as it is sent, if it holds a secret.
+    """A request as it is stored and as it is sent; `mac` is a keyed hash of the latter, if it holds a secret.
 
-    `refusal` is the error of a request that may not be sent.
+    `refusal` is the error of a request that may not be sent. `stands_in` is true of one with a stand-in.
     """
 
     data: bytes
+    sent: bytes
     mac: str | None = None
     refusal: IoOther | None = None
+    stands_in: bool = False
 
 
 @attrs.frozen
