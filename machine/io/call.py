@@ -10,6 +10,7 @@ from machine.errors import IoOther
 from machine.events import ArtifactKind
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.scope import Payloads
+from machine.secrets.stored import Asked
 
 __all__ = ["Call", "path_key"]
 
@@ -24,14 +25,17 @@ class Call:
     digest: str
     data: bytes
     effect: bool
-    raw: bytes = b""
+    raw: bytes
     """The request as the handler asks for it."""
-    mac: str | None = None
-    """The keyed hash of that, where it holds a secret."""
+    asked: Asked
+    """The same as it is stored and sent."""
     refusal: IoOther | None = None
     """The error of a call that may not be made."""
-    hides: bool = False
-    """True where the stored request is without more than a secret."""
+
+    @property
+    def mac(self) -> str | None:
+        """The keyed hash of the request as it is sent, where it holds a secret."""
+        return self.asked.mac
 
     def payloads(self) -> Payloads:
         """Return the artifact of the request, to which that of the response may be added."""

@@ -121,7 +121,7 @@ class ReplayIo(IoProvider):
         return call.namespace if intent is None or intent.namespace is not None else None
 
     def _earlier(self, call: Call) -> FactRecorded | IoOther | None:
-        if call.data == call.raw and b"secret" not in call.data:
+        if call.data == call.raw and not call.asked.stands_in and b"secret" not in call.data:
             return super()._earlier(call)
         if self._recording.fact(call.key) is not None:
             return None  # which the recording did not find among earlier ones, by what only the key can tell
@@ -144,7 +144,7 @@ class ReplayIo(IoProvider):
             self._refuse(call)
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
             self._recording.unrecorded(call)
-        if call.hides and call.mac is not None and not self._scope.vault.run.shown:
+        if call.asked.hides and call.mac is not None and not self._scope.vault.run.shown:
             self._recording.compare_sealed(fact, call.mac)
         if call.effect:
             await self._intend(call)

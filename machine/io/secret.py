@@ -105,7 +105,7 @@ async def sendable(scope: AttemptScope, call: Call) -> Any:
     """
     vault = scope.vault
     if not isinstance(vault, Vault):
-        return vault.outgoing(call.raw)
+        return canonical.decode(call.asked.sent)
     for name, mac in vault.unknown(call.data):
         if not await _read_again(scope, vault, name, mac):
             raise IoOther(

@@ -17,7 +17,7 @@ from machine.errors import Code, Transport
 from machine.io.http_message import bare_url, public_url
 from machine.secrets.names import HEADERS
 from machine.secrets.placeholder import MARK, TEXT
-from machine.secrets.stand_ins import taken_out
+from machine.secrets.swap import Swap
 
 __all__ = ["Sensitive", "by_name", "origin_of", "parts", "refused_redirect", "sensitive"]
 
@@ -63,15 +63,17 @@ def parts(stored: Mapping[str, Any], stand_ins: Iterable[str] = ()) -> Sensitive
     They are found in the stored request so that a replay without the key, whose handler has placeholders, finds the
     same. A stand-in is stored as it is, but the true value replaces it in what is sent.
     """
-    sent = taken_out(dict.fromkeys(stand_ins, ""), stored)
+    swap = Swap({text: text for text in stand_ins})
 
-    def holds(before: Any, after: Any) -> bool:
-        return before != after or _has_placeholder(before)
+    def holds(value: Any) -> bool:
+        swap.used.clear()
+        swap.document(value)
+        return bool(swap.used) or _has_placeholder(value)
 
-    headers, sent_headers = stored.get("headers") or {}, sent.get("headers") or {}
+    headers = stored.get("headers") or {}
     return Sensitive(
-        frozenset(name.lower() for name, value in headers.items() if holds(value, sent_headers[name])),
-        any(holds(stored.get(name), sent.get(name)) for name in ("body", "json")),
+        frozenset(name.lower() for name, value in headers.items() if holds(value)),
+        any(holds(stored.get(name)) for name in ("body", "json")),
     )
 
 

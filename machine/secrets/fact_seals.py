@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from machine import canonical
-from machine.errors import SealError
+from machine.errors import SealError, SecretKeyError
 from machine.events import FactRecorded, FactValue
 from machine.secrets import sealing
 
-__all__ = ["open_beside", "payload_id", "seal_beside"]
+__all__ = ["Keys", "Seals", "open_beside", "payload_id", "seal_beside"]
 
 _FORMAT: Final = "2"
 _TENANT: Final = ""
+
+
+class Keys(Protocol):
+    """The data keys of a store's runs; `failure` is the error of one that could not be made, or not be checked."""
+
+    failure: SecretKeyError | None
+
+    def data_key(self, run_id: str, *, create: bool) -> sealing.DataKey | None:
+        """Return the data key of a run, None when there is none or it cannot be opened.
+
+        With `create` one is made. Raises `SecretKeyError` when that cannot be.
+        """
+        ...
+
+    def check(self) -> None:
+        """Raise `SecretKeyError` when nothing could be sealed."""
+        ...
+
+
+class Seals(Protocol):
+    """The seals of a run's facts, by the keys of the facts: a log has them."""
+
+    def seal(self, key: str) -> bytes | None:
+        """Return the seal of a fact, None when it has none; empty bytes when its artifact is missing."""
+        ...
 
 
 def payload_id(fact: FactRecorded) -> str:

@@ -44,6 +44,8 @@ class Known:
         self._values = {} if values is None else values
         self._plain = {} if plain is None else plain
         self._sources = set() if sources is None else sources
+        self.stand_ins: set[str] = set()
+        """The stand-ins that were given in the place of some of them."""
         # values by the first characters of their forms, as far as they are indexed
         self._index: dict[str, list[str]] = {}
         self._indexed = 0
@@ -58,7 +60,9 @@ class Known:
 
     def copy(self) -> Known:
         """Return a `Known` of its own that knows the same."""
-        return Known(dict(self._values), dict(self._plain), set(self._sources))
+        known = Known(dict(self._values), dict(self._plain), set(self._sources))
+        known.stand_ins |= self.stand_ins
+        return known
 
     def sure_beyond(self, other: Known) -> Known:
         """Return a `Known` of the sure values that another one does not know, plain ones left out."""
@@ -93,6 +97,7 @@ class Known:
         for value, source in other._plain.items():
             self.learn(source, value, sure=True)
         self._sources |= other._sources
+        self.stand_ins |= other.stand_ins
 
     def source_of(self, value: str, *, plain: bool = True) -> str | None:
         """Return the source of exactly this value, None when it is not known; `plain` ones may be left out."""

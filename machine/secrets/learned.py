@@ -29,9 +29,12 @@ class Learned:
 
     def learn(self, state_id: str, attempt: int, source: str, value: str, *, sure: bool) -> None:
         """Note what a fact of an attempt has taught."""
-        attempts = self._states.setdefault(state_id, {})
-        attempts.setdefault(attempt, Known()).learn(source, value, sure=sure)
+        self.of(state_id, attempt).learn(source, value, sure=sure)
+
+    def of(self, state_id: str, attempt: int) -> Known:
+        """Return what an attempt has learned, to be added to."""
         self._latest[state_id] = None
+        return self._states.setdefault(state_id, {}).setdefault(attempt, Known())
 
     def before(self, state_id: str, followed: Followed | None, *, but: Collection[int]) -> Known:
         """Return what a new attempt of a state knows: what the states it follows and its earlier attempts learned.

@@ -1,4 +1,4 @@
-"""Refusal of secrets in the input of a run: the manifest holds it, which is stored as it is."""
+"""Refusal of secrets in the input and the stand-ins of a run: the manifest holds them, and is stored as it is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from machine.errors import Code, UsageError
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, refused
 from machine.secrets.rules import rules_of
+from machine.secrets.stand_ins import refuse_stand_ins
 
 __all__ = ["refuse_in_input"]
 
 
 def refuse_in_input(policy: SecretPolicy, params: Mapping[str, Any]) -> None:
-    """Raise `UsageError` (`secret_in_manifest`) when a run's input holds a secret: its path, never its value."""
+    """Raise `UsageError` (`secret_in_manifest`) when a run's input holds a secret: its path, never its value.
+
+    Or (`secret_stand_in`) when a stand-in tells something of a secret of the environment.
+    """
+    refuse_stand_ins(policy)
     rules = rules_of(policy)
     if not rules.may_hold(canonical.encode(dict(params))):
         return

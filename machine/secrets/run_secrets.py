@@ -14,14 +14,14 @@ secret that the run knows by then.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, ContextError, ErrorInfo, IoOther, SecretKeyError, StateError
 from machine.events import FactRecorded
-from machine.secrets import placeholder, sealing, stand_ins
+from machine.secrets import placeholder, sealing
 from machine.secrets.answer_names import AnswerNames
-from machine.secrets.fact_seals import open_beside, payload_id, seal_beside
+from machine.secrets.fact_seals import Keys, Seals, open_beside, payload_id, seal_beside
 from machine.secrets.learned import Followed, Learned
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
@@ -29,10 +29,11 @@ from machine.secrets.policy import SecretPolicy, path_text
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
 from machine.secrets.reserved import Reserved, key_inside
 from machine.secrets.rules import rules_of
+from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
 from machine.secrets.stored import Answer, Asked, not_read, said_error, unopened
 from machine.secrets.substitute import opened, shown
 
-__all__ = ["AttemptSecrets", "Keys", "RunSecrets"]
+__all__ = ["AttemptSecrets", "RunSecrets"]
 
 _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
 """Namespaces whose requests and answers never hold a secret."""
@@ -40,31 +41,6 @@ _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
 _MARK: Final = placeholder.MARK.encode()
 _BEGIN: Final = placeholder.BEGIN.encode()
 _KEYS: Final = "make it of something else: keys are stored and compared as they are"
-
-
-class Keys(Protocol):
-    """The data keys of a store's runs; `failure` is the error of one that could not be made, or not be checked."""
-
-    failure: SecretKeyError | None
-
-    def data_key(self, run_id: str, *, create: bool) -> sealing.DataKey | None:
-        """Return the data key of a run, None when there is none or it cannot be opened.
-
-        With `create` one is made. Raises `SecretKeyError` when that cannot be.
-        """
-        ...
-
-    def check(self) -> None:
-        """Raise `SecretKeyError` when nothing could be sealed."""
-        ...
-
-
-class Seals(Protocol):
-    """The seals of a run's facts, by the keys of the facts: a log has them."""
-
-    def seal(self, key: str) -> bytes | None:
-        """Return the seal of a fact, None when it has none; empty bytes when its artifact is missing."""
-        ...
 
 
 class RunSecrets:
@@ -117,6 +93,14 @@ class RunSecrets:
             self.known.learn(source, value, sure=sure)
             self.learned.learn(fact.state_id, fact.attempt, source, value, sure=sure)
 
+    def learn_stood_in(self, fact: FactRecorded, stood_in: Mapping[str, str | list[str]]) -> None:
+        """Replace what stand-ins stand for in what is stored from now on."""
+        for stand_in, true in stood_in.items():
+            self.learned.of(fact.state_id, fact.attempt).stand_ins.add(stand_in)
+            self.learn(
+                fact, [["stand_in", value, True] for value in ([true] if isinstance(true, str) else true)]
+            )
+
     def key(self, *, create: bool = False) -> sealing.DataKey | None:
         """Return the data key of the run, None when there is none. Raises `SecretKeyError`, only with `create`."""
         return None if self.keys is None else self.keys.data_key(self._run_id, create=create)
@@ -141,6 +125,7 @@ class RunSecrets:
         sealed = self.opens(seal, fact)
         if sealed is not None:
             self.learn(fact, sealed["learned"])
+            self.learn_stood_in(fact, sealed["stand_ins"])
         return sealed is not None
 
     def text(self, text: str) -> str:
@@ -167,24 +152,33 @@ class AttemptSecrets:
         self._state_id = state_id
         self._known = Known()
         self._at_hand: dict[str, Mapping[str, Any]] = {}
-        self._stand_ins: dict[str, str] = {}
+        self._stand_ins = StandIns()
         self.reused: dict[str, str] = {}
         """The facts that answered calls, by the calls' keys, where only their secrets told which."""
 
     # -- what is asked -----------------------------------------------------------------------------------
 
     def asked(self, namespace: str, raw: bytes) -> Asked:
-        """Return a request as it is stored, given its canonical bytes as the handler made it.
+        """Return a request as it is stored and as it is sent, given its canonical bytes as the handler made it.
 
         `refusal` is set on one that may not be sent: `secret_reserved` when it holds the key of the store,
-        `secret_unavailable` when it holds a placeholder, and `secret_not_read` when it holds a secret that only a
-        state before it has read. The key and that secret are replaced too.
+        `secret_unavailable` when it holds a placeholder, `secret_not_read` when it holds a secret that only a state
+        before it has read (the key and that secret are replaced too), and `ambiguous_secret` when it holds a
+        stand-in for several.
         """
-        run, refusal = self.run, None
+        run, stands_in, refusal = self.run, False, None
         if run.reserved.holds(raw):
             raw, refusal = run.reserved.removed(raw), key_inside("the request")
-        if namespace in _BLIND or not (self._may_hold(raw, self._known) or self._past.may_be_in(raw)):
-            return Asked(raw, None, refusal)
+        if namespace in _BLIND:
+            return Asked(raw, raw, None, refusal)
+        sent = raw
+        if run.stand_ins:
+            sent, stands_in, refused_stand_in = self._stand_ins.sent(
+                run.stand_ins.values(), self._past.stand_ins, namespace, raw
+            )
+            refusal = refusal or refused_stand_in
+        if not (self._may_hold(raw, self._known) or self._past.may_be_in(raw)):
+            return Asked(raw, sent, self._mac(sent, sent != raw), refusal, stands_in)
         refusal = refusal or self._placeholder_in(raw)
         found = redact(
             run.rules, self._known, namespace, canonical.decode(raw), request=True, name=lambda place: place
@@ -197,9 +191,13 @@ class AttemptSecrets:
             said = say_json(others, data)
             if said is not None:
                 data, refusal = said, refusal or not_read()
-        data_key = run.key(create=run.live) if found.edits else None
-        mac = None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}"
-        return Asked(data, mac, refusal, found.hides)
+        mac = self._mac(sent, bool(found.edits) or sent != raw)
+        return Asked(data, sent, mac, refusal, stands_in, found.hides)
+
+    def _mac(self, sent: bytes, secret: bool) -> str | None:
+        """Return the keyed hash of a request that holds a secret as it is sent, None of any other."""
+        data_key = self.run.key(create=self.run.live) if secret else None
+        return None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, sent)}"
 
     def _may_hold(self, raw: bytes, known: Known) -> bool:
         """Say whether anything in canonical bytes may have to be stored differently."""
@@ -210,11 +208,6 @@ class AttemptSecrets:
         return redact(
             self.run.rules, self._known, namespace, canonical.decode(raw), request=True, name=str
         ).document
-
-    def outgoing(self, raw: bytes) -> Any:
-        """Return a request as it leaves the process: true values in the place of stand-ins."""
-        value = canonical.decode(raw)
-        return stand_ins.taken_out(self._stand_ins, value) if self._stand_ins else value
 
     def _placeholder_in(self, raw: bytes) -> IoOther | None:
         for text in placeholder.TEXT.finditer(raw.decode()) if _BEGIN in raw else ():
@@ -253,18 +246,10 @@ class AttemptSecrets:
         loud = sure is not None or variable is not None or run.stand_ins
         if fact.namespace in _BLIND or not (loud or self._may_hold(raw, known)):
             return Answer(raw)
-        document, stood_in = stand_ins.put_in(run.stand_ins, canonical.decode(raw), name=sure)
-        if self._stand_ins:  # an echo of what was sent in the place of a stand-in
-            document = stand_ins.taken_out(
-                {true: stand_in for stand_in, true in self._stand_ins.items()}, document
-            )
-        for stand_in, true in stood_in.items():
-            if stand_in == true:
-                raise IoOther(
-                    "the policy gives a secret itself as its stand-in",
-                    code=Code.SECRET_STAND_IN,
-                    hint="give an invented value of the same form in SecretPolicy(stand_ins=...)",
-                )
+        document, stood_in = put_in(run.stand_ins, canonical.decode(raw), name=sure)
+        refuse_revealing(stood_in, run.rules.stand_ins, None if sure is None else response["value"])
+        if run.stand_ins:
+            document = self._stand_ins.echoed(document, stood_in)
         chunks = None
         if sure is not None and not stood_in:
             value = document["value"]
@@ -286,8 +271,7 @@ class AttemptSecrets:
             if source not in named:
                 learned += [[source, value, is_sure] for value, is_sure in known.values_of(source)]
         run.learn(fact, learned)
-        for true in stood_in.values():
-            run.known.learn("stand_in", true, sure=True)
+        run.learn_stood_in(fact, stood_in)
         if not edits and not stood_in:
             return Answer(data)
         sealed: dict[str, Any] = {"edits": edits, "learned": learned, "stand_ins": stood_in}
@@ -328,7 +312,7 @@ class AttemptSecrets:
         if sealed is None:
             return self._shown(fact, stored)
         self.run.opened += 1
-        self._stand_ins |= sealed["stand_ins"]
+        self._stand_ins.learn(sealed["stand_ins"])
         for source, value, sure in sealed["learned"]:
             self._learn(source, value, sure=sure)
         if "chunks" in sealed:

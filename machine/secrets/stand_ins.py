@@ -2,85 +2,179 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
+import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote, unquote
 
-__all__ = ["put_in", "taken_out"]
+from machine import canonical
+from machine.errors import Code, IoOther, UsageError
+from machine.secrets.encodings import forms_of, is_plain
+from machine.secrets.names import Strength
+from machine.secrets.policy import SecretPolicy, joined
+from machine.secrets.rules import rules_of
+from machine.secrets.swap import Swap
+
+__all__ = ["StandIns", "put_in", "refuse_revealing", "refuse_stand_ins"]
+
+_LEAST: Final = 4
+_HINT: Final = "give an invented value of the same form in SecretPolicy(stand_ins=...)"
+
+
+class StandIns:
+    """The stand-ins that an attempt was given, and the true values that each stands for."""
+
+    def __init__(self) -> None:
+        self._true: dict[str, list[str]] = {}
+
+    def learn(self, stood_in: Mapping[str, str | list[str]]) -> None:
+        """Note what stand-ins stand for; seals of earlier versions have one text for each."""
+        for stand_in, true in stood_in.items():
+            known = self._true.setdefault(stand_in, [])
+            known += [text for text in ([true] if isinstance(true, str) else true) if text not in known]
+
+    def sent(
+        self, texts: Iterable[str], elsewhere: Iterable[str], namespace: str, raw: bytes
+    ) -> tuple[bytes, bool, IoOther | None]:
+        """Return a request as it leaves the process, whether it holds one of some stand-ins, and its refusal.
+
+        `elsewhere` are the stand-ins that stand for something in the run, whoever was given them.
+        """
+        swap = Swap({text: self._true.get(text, [text])[0] for text in texts})
+        sent = swap.request(namespace, canonical.decode(raw))
+        refusal = None
+        if any(len(self._true.get(text, ())) > 1 for text in swap.used):
+            refusal = _ambiguous()
+        elif not swap.used.isdisjoint(elsewhere) and not swap.used <= self._true.keys():
+            refusal = _not_given()
+        return (canonical.encode(sent) if swap.used else raw), bool(swap.used), refusal
+
+    def echoed(self, document: Any, stood_in: Mapping[str, list[str]]) -> Any:
+        """Return an answer with stand-ins for the true values that it repeats, in whatever form it does."""
+        texts = {
+            true: stand_in
+            for known in (self._true, stood_in)
+            for stand_in, values in known.items()
+            for true in values
+            if not is_plain(true)  # which could be any word of the answer
+        }
+        return Swap(texts).document(document) if texts else document
+
+
+def _ambiguous() -> IoOther:
+    # logs hold these messages, and a replay compares them: never reword
+    return IoOther(
+        "the request holds a stand-in that stands for more than one secret",
+        code=Code.AMBIGUOUS_SECRET,
+        hint="ask for each in a state of its own, or under names of their own, each with its stand-in",
+    )
+
+
+def _not_given() -> IoOther:
+    return IoOther(
+        "the request holds the stand-in of a secret that this state has not read",
+        code=Code.SECRET_NOT_READ,
+        hint="read it here, with io.secret or the call that gave it: a run may be resumed in any state",
+    )
 
 
 def put_in(
     stand_ins: Mapping[str, str], document: Any, *, name: str | None = None
-) -> tuple[Any, dict[str, str]]:
+) -> tuple[Any, dict[str, list[str]]]:
     """Return an answer with stand-ins for the fields they are given for, and what each stands for.
 
     `stand_ins` are by field name: members of JSON, of JSON in a text, and of forms; `name` is that of a secret
-    whose answer this is. A stand-in that stands for two values stands for the last.
+    whose answer this is.
     """
-    stood_in: dict[str, str] = {}
+    stood_in: dict[str, list[str]] = {}
     if not stand_ins:
         return document, stood_in
-    if name is not None and name in stand_ins and isinstance(document.get("value"), str):
-        stood_in[stand_ins[name]] = document["value"]
-        return {"value": stand_ins[name]}, stood_in
+
+    def stand(field: str, true: str) -> str:
+        known = stood_in.setdefault(stand_ins[field], [])
+        if true not in known:
+            known.append(true)
+        return stand_ins[field]
+
+    def in_text(text: str) -> str:
+        for field in stand_ins:
+            if field not in text:
+                continue
+
+            def member(found: re.Match[str], field: str = field) -> str:
+                return found[1] + json.dumps(stand(field, json.loads(found[2], strict=False)))
+
+            def pair(found: re.Match[str], field: str = field) -> str:
+                return found[1] + quote(stand(field, unquote(found[2])))
+
+            quoted = re.escape(json.dumps(field))
+            text = re.sub(rf'({quoted}\s*:\s*)("(?:[^"\\]|\\.)*+")', member, text)
+            text = re.sub(rf"((?:^|&){re.escape(field)}=)([^&\s]+)", pair, text)
+        return text
 
     def put(value: Any, field: str | None) -> Any:
         if isinstance(value, str):
-            if field is not None and field in stand_ins:
-                stood_in[stand_ins[field]] = value
-                return stand_ins[field]
-            return _in_text(stand_ins, value, stood_in)
+            return stand(field, value) if field is not None and field in stand_ins else in_text(value)
         if isinstance(value, dict):
             return {key: put(item, key) for key, item in value.items()}
         if isinstance(value, list):
             return [put(item, None) for item in value]
         return value
 
+    if name is not None and name in stand_ins and isinstance(document.get("value"), str):
+        return {"value": stand(name, document["value"])}, stood_in
     return put(document, None), stood_in
 
 
-def _in_text(stand_ins: Mapping[str, str], text: str, stood_in: dict[str, str]) -> str:
-    for name, stand_in in stand_ins.items():
-        if name not in text:
-            continue
-        quoted = re.escape(json.dumps(name))
+def refuse_revealing(stood_in: Mapping[str, list[str]], stand_ins: Iterable[str], secret: str | None) -> None:
+    """Raise `IoOther` (`secret_stand_in`) when a stand-in tells something of what it stands for.
 
-        def member(found: re.Match[str], stand_in: str = stand_in) -> str:
-            stood_in[stand_in] = json.loads(found[2], strict=False)
-            return found[1] + json.dumps(stand_in)
-
-        def field(found: re.Match[str], stand_in: str = stand_in) -> str:
-            stood_in[stand_in] = found[2]
-            return found[1] + stand_in
-
-        text = re.sub(rf'({quoted}\s*:\s*)("(?:[^"\\]|\\.)*+")', member, text)
-        text = re.sub(rf"((?:^|&){re.escape(name)}=)([^&\s]+)", field, text)
-    return text
+    Or when one of `stand_ins` does of `secret`, for which there is none.
+    """
+    pairs = [(stand_in, true, True) for stand_in, values in stood_in.items() for true in values]
+    if secret is not None:
+        pairs += [(stand_in, secret, False) for stand_in in stand_ins]
+    if any(_reveals(stand_in, true, own=own) for stand_in, true, own in pairs):
+        raise IoOther(
+            "the policy gives a secret itself as its stand-in", code=Code.SECRET_STAND_IN, hint=_HINT
+        )
 
 
-def taken_out(stood_in: Mapping[str, str], value: Any) -> Any:
-    """Return a request with the true values where the texts of stand-ins stand, in packed bytes too."""
-    if isinstance(value, str):
-        for stand_in, true in stood_in.items():
-            value = value.replace(stand_in, true)
-        return value
-    if isinstance(value, dict):
-        if value.keys() == {"base64"} and isinstance(value["base64"], str):
-            return {"base64": _in_bytes(stood_in, value["base64"])}
-        return {key: taken_out(stood_in, item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [taken_out(stood_in, item) for item in value]
-    return value
+def refuse_stand_ins(policy: SecretPolicy) -> None:
+    """Raise `UsageError` (`secret_stand_in`) when a stand-in tells something of a secret of the environment.
+
+    For the manifest of a run has its policy as it is.
+    """
+    for name, stand_in in policy.stand_ins:
+        for variable, true, own in _secrets_of_environment(policy, name):
+            if _reveals(stand_in, true, own=own):
+                raise UsageError(
+                    f"the stand-in for {name!r} tells the value of the environment variable {variable}",
+                    code=Code.SECRET_STAND_IN,
+                    details={"name": name, "variable": variable},
+                    hint=_HINT,
+                )
 
 
-def _in_bytes(stood_in: Mapping[str, str], packed: str) -> str:
-    try:
-        data = base64.b64decode(packed, validate=True)
-    except (binascii.Error, ValueError):
-        return packed
-    for stand_in, true in stood_in.items():
-        data = data.replace(stand_in.encode(), true.encode())
-    return base64.b64encode(data).decode()
+def _secrets_of_environment(policy: SecretPolicy, name: str) -> Iterator[tuple[str, str, bool]]:
+    """Yield variables whose names are secret, their values, and whether they are what `name` stands for."""
+    rules = rules_of(policy)
+    named = {joined(other) for other, _ in policy.stand_ins}
+    for variable, value in os.environ.items():
+        own = joined(variable) == joined(name)
+        if value and (
+            own or joined(variable) in named or rules.field(variable) in {Strength.OWN, Strength.EXACT}
+        ):
+            yield variable, value, own
+
+
+def _reveals(stand_in: str, true: str, *, own: bool) -> bool:
+    if stand_in == true:
+        return True
+    if own and min(len(true), len(stand_in)) >= _LEAST and (true in stand_in or stand_in in true):
+        return True
+    if is_plain(true) or is_plain(stand_in):
+        return False
+    return stand_in in true or any(form in stand_in for form in forms_of(true).all())

@@ -15,14 +15,17 @@ __all__ = ["Answer", "Asked", "not_read", "said_error", "unopened"]
 
 @attrs.frozen
 class Asked:
-    """A request as it is stored; `mac` is a keyed hash of it as it is sent, if it holds a secret.
+    """A request as it is stored and as it is sent; `mac` is a keyed hash of the latter, if it holds a secret.
 
-    `refusal` is the error of a request that may not be sent; `hides`: more than a secret is not stored.
+    `refusal` is the error of a request that may not be sent. `stands_in` is true of one with a stand-in, `hides` of
+    one of which more than a secret is not stored.
     """
 
     data: bytes
+    sent: bytes
     mac: str | None = None
     refusal: IoOther | None = None
+    stands_in: bool = False
     hides: bool = False
 
 

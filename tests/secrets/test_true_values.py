@@ -212,20 +212,6 @@ def test_the_true_value_of_a_stand_in_is_what_is_sent(server, monkeypatch):
     assert replay(result.run_id, plan=plan, store=store).identical
 
 
-def test_a_stand_in_that_is_the_secret_itself_is_refused(server, monkeypatch):
-    monkeypatch.setenv("EXCHANGE_KEY", KEY)
-    plan = Plan("standing")
-
-    @plan.state("a.send", side_effects="read_only_io")
-    async def send(ctx, io, rec):
-        await io.secret("EXCHANGE_KEY")
-
-    store = open_store("memory://")
-    config = RunConfig(secrets=SecretPolicy(stand_ins={"EXCHANGE_KEY": KEY}))
-    result = run(plan, store=store, config=config)
-    assert (result.status, result.error.code) == ("failed", "secret_stand_in")
-
-
 class Api(BaseTransport):
     """Gives every call another token."""
 

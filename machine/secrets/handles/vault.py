@@ -73,7 +73,8 @@ class Vault:
 
     def asked(self, namespace: str, raw: bytes) -> Asked:
         """Return a request as it is stored."""
-        return Asked(self.request(namespace, raw))
+        data = self.request(namespace, raw)
+        return Asked(data, data)
 
     def answer(self, fact: FactRecorded, request: Any, response: Any, *, sure: str | None = None) -> Answer:
         """Return an answer as it is stored; `sure` is the name that `io.secret` read it under."""

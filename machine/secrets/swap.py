@@ -1,0 +1,328 @@
+"""Texts put in the place of others in a document, each written as the text that it replaces was."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+from machine.secrets.encodings import SEARCHED_ANYWHERE, base64_forms, is_plain
+
+__all__ = ["Swap"]
+
+_DEEPEST: Final = 6
+"""So often within each other encodings are opened: base64 in JSON in a form is three."""
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*?://)([^\s/?#]*)([^\s?#]*)((?:\?[^\s#]*)?)((?:#\S*)?)")
+_FORM: Final = re.compile(r"[^=&\s]++=[^&\s]*+(?:&[^=&\s]++=[^&\s]*+)*+")
+_BOUNDARY: Final = re.compile(r"""(?i)multipart/.*?\bboundary=(?:"([^"]+)"|([^;\s]+))""")
+_RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{6,}+={0,2}")
+_SEPARATOR: Final = re.compile(r"[/+_-]")
+_QUOTED: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+|.", re.DOTALL)
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+_URLSAFE: Final = str.maketrans("+/", "-_")
+_MOST_STARTS: Final = 16
+
+
+class Swap:
+    """Puts texts in the place of others, in whatever form these are written.
+
+    Texts of JSON, URLs, forms, multipart bodies and base64 are opened, and what is replaced within them is encoded
+    as it stood there. A text that is short or a plain word is replaced only where it stands alone. `used` are those
+    that were found so far.
+    """
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self.used: set[str] = set()
+        self._spelled: dict[str, tuple[str, str]] = {}
+        for before, after in texts.items():
+            for spelling in _SPELLINGS[: None if _anywhere(before) else -2]:
+                self._spelled.setdefault(spelling(before), (before, spelling(after)))
+        longest_first = sorted(self._spelled, key=len, reverse=True)
+        self._pattern = re.compile(
+            "|".join(
+                re.escape(spelled) if _anywhere(self._spelled[spelled][0]) else _alone(spelled)
+                for spelled in longest_first
+            )
+            or r"(?!)"
+        )
+        self._least = min(map(len, self._spelled), default=0)
+        self._base64_forms = [
+            form for text in texts for form in base64_forms(text.encode("utf-8", "surrogatepass"))
+        ]
+
+    def request(self, namespace: str, request: Any) -> Any:
+        """Return the request of a call; of `http` the type of the content says how the body is written."""
+        body = request.get("body") if namespace == "http" and isinstance(request, dict) else None
+        if not isinstance(body, dict):
+            return self.document(request)
+        headers = request.get("headers") or {}
+        content_type = next((headers[name] for name in headers if name.lower() == "content-type"), "")
+        rest = self.document({name: value for name, value in request.items() if name != "body"})
+        return {**rest, "body": self._packed(body, str(content_type))}
+
+    def document(self, value: Any) -> Any:
+        """Return a JSON value; keys are replaced too."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            if value.keys() == {"base64"}:
+                return self._packed(value, "")
+            return {self.text(key): self.document(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.document(item) for item in value]
+        return value
+
+    def text(self, text: str, content_type: str = "", depth: int = 0) -> str:
+        """Return a text; `content_type` is its media type where that is known."""
+        if len(text) < self._least:
+            return text
+        if depth >= _DEEPEST:
+            return self._verbatim(text)
+        if (found := _BOUNDARY.match(content_type)) is not None:
+            return self._multipart(text, f"--{found[1] or found[2]}", depth)
+        if _is_json(text):
+            return self._json(text, depth)
+        if (url := _URL.fullmatch(text)) is not None:
+            return self._url(url, depth)
+        if _FORM.fullmatch(text) and ("&" in text if not content_type else "form" in content_type):
+            return self._pairs(text, depth)
+        return self._running(text, depth)
+
+    def in_bytes(self, data: bytes, content_type: str = "", depth: int = 0) -> bytes:
+        """Return bytes, whatever else than text is in them."""
+        text = self.text(data.decode("utf-8", "surrogateescape"), content_type, depth)
+        return text.encode("utf-8", "surrogateescape")
+
+    def _packed(self, body: dict[str, Any], content_type: str) -> dict[str, Any]:
+        """Return the body of a message: text, or bytes in base64."""
+        match body:
+            case {"text": str(text)}:
+                return {**body, "text": self.text(text, content_type)}
+            case {"base64": str(packed)}:
+                try:
+                    data = base64.b64decode(packed, validate=True)
+                except (binascii.Error, ValueError):
+                    return body
+                return {**body, "base64": base64.b64encode(self.in_bytes(data, content_type)).decode()}
+        return {name: self.document(value) for name, value in body.items()}
+
+    def _json(self, text: str, depth: int) -> str:
+        # as they write by default: json.dumps with blanks and escapes, httpx and most others with neither
+        escapes = text.isascii() and ("\\u" in text or re.search(r'"[:,] ', text) is not None)
+
+        def string(found: re.Match[str]) -> str:
+            before = json.loads(found[0], strict=False)
+            after = self.text(before, depth=depth + 1)
+            if after == before:
+                return found[0]
+            lone = "\\u" in found[0] and _SURROGATE.search(after) is not None
+            return json.dumps(after, ensure_ascii=escapes or lone)
+
+        return _STRING.sub(string, text)
+
+    def _url(self, url: re.Match[str], depth: int) -> str:
+        scheme, authority, path, query, fragment = url.groups()
+        user, at, host = authority.rpartition("@")
+        user = ":".join(self._component(part, depth) for part in user.split(":"))
+        path = "/".join(self._component(part, depth) for part in path.split("/"))
+        query = query[:1] + self._pairs(query[1:], depth)
+        fragment = fragment[:1] + self._component(fragment[1:], depth)
+        return f"{scheme}{user}{at}{self._verbatim(host)}{path}{query}{fragment}"
+
+    def _pairs(self, form: str, depth: int) -> str:
+        plus = "%20" not in form
+        return "&".join(
+            "=".join(self._component(part, depth, plus=plus) for part in pair.split("=", 1))
+            for pair in form.split("&")
+        )
+
+    def _component(self, raw: str, depth: int, *, plus: bool = False) -> str:
+        """Return a percent-encoded part of a URL or a form; what stands around a replaced text stays as it is."""
+        decoded = (unquote_plus if plus else unquote)(raw, errors="surrogateescape")
+        after = self.text(decoded, depth=depth + 1)
+        if after == decoded:
+            return raw
+        pieces = [
+            ((unquote_plus if plus else unquote)(piece[0], errors="surrogateescape"), piece[0])
+            for piece in _QUOTED.finditer(raw)
+        ]
+        begin = _shared(pieces, decoded, after)
+        end = _shared(
+            [(one[::-1], piece) for one, piece in reversed(pieces[begin:])],
+            decoded[len(_meant(pieces[:begin])) :][::-1],
+            after[len(_meant(pieces[:begin])) :][::-1],
+        )
+        head, tail = pieces[:begin], pieces[len(pieces) - end :]
+        middle = after[len(_meant(head)) : len(after) - len(_meant(tail))]
+        quoted = (quote_plus if plus else quote)(middle, safe="", errors="surrogateescape")
+        return "".join((*(piece for _, piece in head), quoted, *(piece for _, piece in tail)))
+
+    def _multipart(self, text: str, mark: str, depth: int) -> str:
+        return mark.join(self._part(part, depth) for part in text.split(mark))
+
+    def _part(self, part: str, depth: int) -> str:
+        head, gap, content = part.partition("\r\n\r\n")
+        body, end = (content[:-2], content[-2:]) if content.endswith("\r\n") else (content, "")
+        return f"{self._running(head, depth)}{gap}{self.text(body, depth=depth + 1)}{end}"
+
+    def _running(self, text: str, depth: int) -> str:
+        pieces: list[str] = []
+        at = 0
+        for run in _RUN.finditer(text):
+            dotted = "." in {text[run.start() - 1 : run.start()], text[run.end() : run.end() + 1]}
+            after = self._base64(run[0], depth, dotted=dotted)
+            if after is not None:
+                pieces += self._verbatim(text[at : run.start()]), after
+                at = run.end()
+        return "".join((*pieces, self._verbatim(text[at:])))
+
+    def _verbatim(self, text: str) -> str:
+        def spelled(found: re.Match[str]) -> str:
+            text, after = self._spelled[found[0]]
+            self.used.add(text)
+            return after
+
+        return self._pattern.sub(spelled, text)
+
+    def _base64(self, run: str, depth: int, *, dotted: bool) -> str | None:
+        """Return a run of base64 that holds what is replaced, encoded as it was, and None for any other.
+
+        Nobody can see where it begins and ends among `/` and `-`, which separate words as well: whatever comes to
+        text is tried.
+        """
+        body = run.rstrip("=")
+        near = any(form in run for form in self._base64_forms)
+        for begin in _starts(body) if near else (0,):
+            found = self._decoded(body, begin, _ends(body, begin) if near else (len(body),), depth)
+            if found is None:
+                continue
+            end, data, after = found
+            same = len(os.path.commonprefix([data, after])) // 3  # noqa: RUF071 - of bytes, not of paths
+            encoded = base64.b64encode(after[same * 3 :]).decode()
+            before = body[begin:end]
+            urlsafe = not {"-", "_"}.isdisjoint(before)
+            if urlsafe or (dotted and {"+", "/"}.isdisjoint(before)):
+                encoded = encoded.translate(_URLSAFE)
+            if end < len(body) or body == run:  # as long as it was it may have needed no padding
+                encoded = encoded.rstrip("=") if dotted or len(before) % 4 else encoded
+            return body[: begin + same * 4] + encoded + (run[end:] if end < len(body) else "")
+        return None
+
+    def _decoded(
+        self, body: str, begin: int, ends: Iterable[int], depth: int
+    ) -> tuple[int, bytes, bytes] | None:
+        """Return where base64 that holds what is replaced ends, what it means, and what it is to mean."""
+        whole = None
+        for end in ends:
+            data = _from_base64(body[begin:end])
+            if data is None or (after := self.in_bytes(data, depth=depth + 1)) == data:
+                continue
+            whole = whole or (end, data, after)
+            if _is_text(data):
+                return end, data, after
+        return whole
+
+
+def _anywhere(text: str) -> bool:
+    return len(text) >= SEARCHED_ANYWHERE and not is_plain(text)
+
+
+def _alone(spelled: str) -> str:
+    return rf"(?<![^\W_]){re.escape(spelled)}(?![^\W_])"
+
+
+def _json_escaped(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _hex(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").hex()
+
+
+_SPELLINGS: Final[tuple[Callable[[str], str], ...]] = (
+    str,
+    lambda text: quote(text, safe="", errors="surrogateescape"),
+    lambda text: quote(text, errors="surrogateescape"),
+    lambda text: quote_plus(text, errors="surrogateescape"),
+    _json_escaped,
+    lambda text: json.dumps(text)[1:-1],
+    html.escape,
+    lambda text: html.escape(text, quote=False),
+    _hex,
+    lambda text: _hex(text).upper(),
+)
+"""The spellings of a text within other text; a hexadecimal one, the last two, only of a text found anywhere."""
+
+
+def _is_json(text: str) -> bool:
+    """Tell whether a text is JSON, or JSON in every line."""
+    if text.lstrip()[:1] not in {"{", "[", '"'}:
+        return False
+    for part in ((text,), text.splitlines()):
+        try:
+            for line in part:
+                if line.strip():
+                    json.loads(line, strict=False)
+        except (ValueError, RecursionError):
+            continue
+        return True
+    return False
+
+
+def _meant(pieces: list[tuple[str, str]]) -> str:
+    return "".join(meant for meant, _ in pieces)
+
+
+def _shared(pieces: list[tuple[str, str]], before: str, after: str) -> int:
+    """Return how many pieces, from the first on, mean what both texts begin with."""
+    same = len(os.path.commonprefix([before, after]))  # noqa: RUF071 - of texts, not of paths
+    count = length = 0
+    for meant, _ in pieces:
+        length += len(meant)
+        if length > same:
+            break
+        count += 1
+    return count
+
+
+def _starts(body: str) -> Iterator[int]:
+    """Yield where base64 may begin in a run: at its begin, after what may part words, within a word at last."""
+    found = [0]
+    for separator in _SEPARATOR.finditer(body):
+        found.append(separator.end())
+        if len(found) > _MOST_STARTS:
+            break
+    yield from dict.fromkeys([*found, 1, 2, 3])
+
+
+def _ends(body: str, begin: int) -> Iterator[int]:
+    """Yield where base64 may end: with the run, or else before what may part words."""
+    yield len(body)
+    for separator in list(_SEPARATOR.finditer(body, begin + 1))[-_MOST_STARTS:]:
+        yield separator.start()
+
+
+def _from_base64(body: str) -> bytes | None:
+    """Return the bytes of unpadded base64 of either alphabet, None for what is none."""
+    if len(body) % 4 == 1:
+        return None
+    try:
+        return base64.b64decode(body.replace("-", "+").replace("_", "/") + "=" * (-len(body) % 4))
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
