@@ -8,9 +8,11 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-__all__ = ["FORMATS", "Format", "active", "format_of", "shapes"]
+from machine.secrets.needles import searcher
+
+__all__ = ["FORMATS", "Format", "active", "format_of", "shapes", "signs_of"]
 
 
 class Format(NamedTuple):
@@ -178,47 +180,25 @@ FORMATS: Final = (
     _prefixed("xai_key", r"[A-Za-z0-9]{60,255}+", "xai-"),
 )
 
-_TAILED: Final = re.compile(r"_[A-Za-z0-9]{8}"), re.compile(r"-[A-Za-z0-9]{8}")
-"""After the prefixes that end with `_` or `-`; most texts hold neither, and then half of the needles are spared."""
-
-_LONG: Final = 1 << 20
-"""From this length a text is looked through once for all needles, not once for each."""
+_TAIL: Final = "[A-Za-z0-9_.=+/~-]{4}"
+"""Behind what a format begins with."""
 
 
-def active(formats: Iterable[Format], text: str) -> list[Format]:
+def signs_of(formats: Iterable[Format]) -> list[str]:
+    """Return for each format an expression that is found in every text that may have it."""
+    return [
+        "|".join(re.escape(needle) + ("" if needle in _ALONE else _TAIL) for needle in form.needles)
+        for form in formats
+    ]
+
+
+_ALONE: Final = frozenset(("-----BEGIN ", "-us"))
+
+
+def active(formats: tuple[Format, ...], text: str) -> list[Format]:
     """Return the formats that a text may have."""
-    if len(text) >= _LONG:
-        return _active_in_long(tuple(formats), text)
-    under, dash = (tail.search(text) is not None for tail in _TAILED)
-    found: list[Format] = []
-    for form in formats:
-        last = form.needles[0][-1]
-        if (last == "_" and not under) or (last == "-" and not dash):
-            continue
-        if any(needle in text for needle in form.needles):
-            found.append(form)
-    return found
-
-
-@functools.lru_cache(maxsize=8)
-def _needles(formats: tuple[Format, ...]) -> tuple[Any, list[Format]]:
-    """Return a set that finds all needles in one pass, and the format of each."""
-    import re2  # type: ignore[import-untyped]  # noqa: PLC0415 - a long text pays for loading it
-
-    found = re2.Set.SearchSet()
-    owners: list[Format] = []
-    for form in formats:
-        for needle in form.needles:
-            found.Add(re2.escape(needle))
-            owners.append(form)
-    found.Compile()
-    return found, owners
-
-
-def _active_in_long(formats: tuple[Format, ...], text: str) -> list[Format]:
-    needles, owners = _needles(formats)
-    there = {owners[at] for at in needles.Match(text.encode("utf-8", "replace")) or ()}
-    return [form for form in formats if form in there]
+    there = searcher(tuple(signs_of(formats))).Match(text.encode("utf-8", "replace")) or ()
+    return [formats[at] for at in sorted(there)]
 
 
 @functools.cache

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from machine.secrets.commands import in_commands
 from machine.secrets.finding import Finding, cookies
 from machine.secrets.looks import looks_like_credential
 
-__all__ = ["logins", "may_log_in"]
+__all__ = ["SIGNS_OF_LOGINS", "logins"]
 
-_COOKIES: Final = re.compile(r"-(?<!\S-)b[ =]{1,4}+[\"']([^\"'\r\n]{1,4096}+)[\"']")
 _PGPASS: Final = re.compile(
     r":(?:[0-9]{1,5}+|\*):[\w.*-]{1,64}+:[\w.@*-]{1,64}+:([^\s:]{4,256}+)(?=[\r\n]|\Z)"
 )
+_COOKIES: Final = re.compile(r"-(?<!\S-)b[ =]{1,4}+[\"']([^\"'\r\n]{1,4096}+)[\"']")
 _OF_COMMANDS: Final = (
     " -",
     " set ",
@@ -62,18 +62,11 @@ _LINES: Final = {
 }
 """Each with pieces one of which is in every text that has it: a text is searched quickly for these."""
 
-_PATTERNS: Final = tuple((needles, re.compile(regex, re.MULTILINE)) for needles, regex in _LINES.items())
+_PATTERNS: Final = (_PGPASS, *(re.compile(regex, re.MULTILINE) for regex in _LINES.values()))
 _HASHES: Final = tuple(
     f"${kind}$" for kind in ("apr1", "1", "2a", "2b", "2x", "2y", "5", "6", "y", "7", "argon2id")
 )
 """Beginnings of hashes of passwords, so that a `$` is not taken for a variable."""
-
-
-def may_log_in(text: str) -> bool:
-    """Tell whether a text could hold what logs in."""
-    if any(needle in text for needles in _LINES for needle in needles):
-        return True
-    return any(needle in text for needle in _OF_COMMANDS) or _PGPASS.search(text) is not None
 
 
 def _is_hash(text: str) -> bool:
@@ -83,24 +76,31 @@ def _is_hash(text: str) -> bool:
     )
 
 
-def logins(text: str) -> Iterator[Finding]:
-    """Yield passwords that stand behind a user, an option or a command, as far as they look like credentials."""
-    for needles, pattern in _PATTERNS:
-        if any(needle in text for needle in needles):
-            for match in pattern.finditer(text):
+SIGNS_OF_LOGINS: Final = (
+    r":(?:[0-9]{1,5}|\*):[\w.*-]",
+    *("|".join(map(re.escape, needles)) for needles in (*_LINES, ("-b",), _OF_COMMANDS)),
+)
+"""Of each kind of login what is in every text with it, in the syntax of RE2."""
+
+
+def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
+    """Yield passwords that stand behind a user, an option or a command, as far as they look like credentials.
+
+    `kinds` are the numbers of the `SIGNS_OF_LOGINS` that are in the text.
+    """
+    for kind in kinds:
+        if kind < len(_PATTERNS):
+            for match in _PATTERNS[kind].finditer(text):
                 judge = _is_hash if match[1].startswith(_HASHES) else looks_like_credential
                 if judge(match[1]):
                     yield Finding(*match.span(1), "password", match[1])
-    for match in _PGPASS.finditer(text):
-        if looks_like_credential(match[1]):
-            yield Finding(*match.span(1), "password", match[1])
-    for match in _COOKIES.finditer(text):
-        for begin, end, name in cookies(match[1], first=False):
-            if looks_like_credential(match[1][begin:end]):
-                yield Finding(
-                    match.start(1) + begin, match.start(1) + end, f"cookie.{name}", match[1][begin:end]
-                )
-    if any(needle in text for needle in _OF_COMMANDS):
-        for begin, end, name in in_commands(text):
-            if looks_like_credential(text[begin:end]):
-                yield Finding(begin, end, name, text[begin:end])
+        elif kind == len(_PATTERNS):
+            for match in _COOKIES.finditer(text):
+                at = match.start(1)
+                for begin, end, name in cookies(match[1], first=False):
+                    if looks_like_credential(match[1][begin:end]):
+                        yield Finding(at + begin, at + end, f"cookie.{name}", match[1][begin:end])
+        else:
+            for begin, end, name in in_commands(text):
+                if looks_like_credential(text[begin:end]):
+                    yield Finding(begin, end, name, text[begin:end])

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import Any, Final
 
 import attrs
 
-from machine.secrets.formats import FORMATS, Format
+from machine.secrets.formats import FORMATS, Format, signs_of
 from machine.secrets.names import Strength, field_strength, header_strength, parameter_strength
+from machine.secrets.needles import searcher
 from machine.secrets.policy import SecretPolicy, compiled, joined
 
 __all__ = ["Rules", "rules_of"]
 
-_LEADS: Final = re.compile(
-    rb"k(?:e[yn]|ie|up)|p(?:ass|w|sk|hrase|-nonce|art/)|c(?:re[td]|ove|ode=|ru)|uth|g(?:(?<=sig)|in (?<=login ))"
-    rb"|s(?:ess|ser|id=|as=|er ?=|etuser)|v(?:erif|(?<=argv)\":)|j(?:wt|fr|dbc|(?<=eyj))"
-    rb"|h(?:mac|oneyc)|bear|-(?:u|b|-us|(?<= -)[pawxk])|fied by"
-    rb"|:(?:[0-9]{4,5}:[a-z_*]|\*:[a-z_*]|\$[0-9agmsy]|\{s|(?<=wifi:)|\"ls[0-3])|]:[0-9]{2,3} |webhook|qlplus"
+_LEADS: Final = (
+    r"(?i:ke[yn]|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid=|sas="
+    r"|ser ?=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|-[ub]|--us| -[pawxk]|fied by|wifi:|webhook"
+    r"|qlplus|:[0-9]{4,5}:[a-z_*]|:\*:|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|\]:[0-9]{2,3} )|(?s:@.*/|/.*@)"
 )
-"""One of these pieces is in every text with a name that says something, in lower case.
-
-Each begins with a letter that is rare in names and words (`ken` of `token`), where the look need not stop.
-"""
-
-_RUNS: Final = bytes(
-    ord("a") if chr(code).isascii() and (chr(code).isalnum() or chr(code) in "_-") else ord(" ")
-    for code in range(256)
-)
-_RUN: Final = b"a" * 18
-"""So many letters, digits, `_` and `-` in a row are in every credential that has a format."""
-
-_MOST_RUNS: Final = 100
-_ESCAPED: Final = (0, 1, 5)
-"""So many characters of a run may be the rest of an escape: of `\\n`, of `\\u003d`."""
+"""One of these pieces is in every text with a name that says something, or with the user-info of a URL."""
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Rules:
     """A policy, ready to be asked."""
 
@@ -50,10 +35,6 @@ class Rules:
     formats: tuple[Format, ...]
     patterns: tuple[Any, ...]
     """Of the user's own, of the engine whose time is linear."""
-    prefixes: tuple[bytes, ...]
-    """Formats begin with these: with nothing but letters, digits, `_` and `-`."""
-    signs: tuple[bytes, ...]
-    """The others have one of these."""
     looks_always: bool
     """True when what the user names could be anywhere, so that nothing can be passed over unseen."""
 
@@ -84,28 +65,11 @@ class Rules:
         """
         if self.looks_always:
             return True
-        if _LEADS.search(data.lower()) is not None or (b"@" in data and b"/" in data):
-            return True
-        runs = data.translate(_RUNS)
-        return _RUN in runs and self._may_have_format(data, runs)
+        return bool(self._look.Match(data))
 
-    def _may_have_format(self, data: bytes, runs: bytes) -> bool:
-        """Tell whether one of the long runs of a text begins as a format does, or another sign of one is there."""
-        for needle in self.signs:
-            if needle in data:
-                return True
-        at = runs.find(_RUN)
-        for _ in range(_MOST_RUNS):
-            if at < 0:
-                return False
-            begin = runs.rfind(b" ", 0, at) + 1
-            end = runs.find(b" ", at)
-            run = data[begin:] if end < 0 else data[begin:end]
-            for skipped in _ESCAPED if data[begin - 1 : begin] == b"\\" else (0,):
-                if run.startswith(self.prefixes, skipped):
-                    return True
-            at = -1 if end < 0 else runs.find(_RUN, end)
-        return True
+    @functools.cached_property
+    def _look(self) -> Any:
+        return searcher(("|".join((_LEADS, *signs_of(self.formats))),))
 
 
 @functools.lru_cache(maxsize=64)
@@ -114,8 +78,6 @@ def rules_of(policy: SecretPolicy) -> Rules:
     paths = frozenset(path for path in policy.allow if path.startswith(("$", "/")))
     allowed = frozenset(joined(name) for name in policy.allow if name not in paths)
     formats = tuple(form for form in FORMATS if joined(form.name) not in allowed)
-    needles = [needle.encode() for form in formats for needle in form.needles]
-    prefixes = tuple(needle for needle in needles if b" " not in needle.translate(_RUNS))
     return Rules(
         policy=policy,
         names=frozenset(map(joined, policy.names)),
@@ -124,8 +86,6 @@ def rules_of(policy: SecretPolicy) -> Rules:
         pointers=frozenset(policy.pointers),
         stand_ins=frozenset(text for _, text in policy.stand_ins),
         formats=formats,
-        prefixes=prefixes,
-        signs=tuple(needle for needle in needles if needle not in prefixes),
         looks_always=bool(policy.names or policy.patterns or policy.pointers),
         patterns=tuple(compiled(pattern) for pattern in policy.patterns),
     )

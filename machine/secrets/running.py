@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from machine.secrets.alternation import any_of
 from machine.secrets.finding import Finding, decides
-from machine.secrets.formats import Format, active, shapes
-from machine.secrets.logins import logins, may_log_in
+from machine.secrets.formats import Format, shapes, signs_of
+from machine.secrets.logins import SIGNS_OF_LOGINS, logins
 from machine.secrets.looks import is_masked
 from machine.secrets.marks import TooManyPlacesError
 from machine.secrets.named_values import named_values
 from machine.secrets.names import Strength
+from machine.secrets.needles import searcher
 from machine.secrets.packed_json import MAY_PACK
 from machine.secrets.rules import Rules
 from machine.secrets.tables import in_tables, may_have_table
@@ -25,28 +25,18 @@ from machine.secrets.tables import in_tables, may_have_table
 __all__ = ["Look", "fields", "folded", "look_at", "running", "urls"]
 
 
-_NEAR_NAMES: Final = re.compile(
-    any_of(
-        (
-            *(
-                "pass",
-                "secret",
-                "token",
-                "key",
-                "pw",
-                "phrase",
-                "cred",
-                "auth",
-                "cook",
-                "sess",
-                "sig",
-                "bear",
-            ),
-            *("jwt", "psk", "hmac", "assert", "verif", "crumb", "recovery", "backup", "identified"),
-        )
-    )
+_SIGNS: Final = (
+    r"(?i:pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|reco|back|fied)",
+    r"(?i:bearer[ \t])",
+    r"(?s::\\?/\\?/.*@)",
+    MAY_PACK,
+    *SIGNS_OF_LOGINS,
 )
-"""What is in every text with a name that says something, in lower case."""
+"""What is in every text with a name that says something, a bearer token, the user-info of a URL, packed JSON, and
+each kind of login.
+"""
+
+_NAMES, _BEARERS, _USERS, _PACKED, _LOGINS = range(5)
 
 
 class Look(NamedTuple):
@@ -58,7 +48,7 @@ class Look(NamedTuple):
     parameters: bool = False
     names: bool = False
     patterns: bool = False
-    logins: bool = False
+    logins: tuple[int, ...] = ()
     tables: bool = False
     packed: bool = False
 
@@ -75,18 +65,19 @@ def folded(text: str) -> str:
 
 def look_at(rules: Rules, text: str) -> Look:
     """Return what a text may hold."""
-    low = folded(text)
-    names = bool(rules.names or rules.pointers) or _NEAR_NAMES.search(low) is not None
+    signs = (*_SIGNS, *signs_of(rules.formats))
+    there = sorted(searcher(signs).Match(text.encode("utf-8", "replace")) or ())
+    names = bool(rules.names or rules.pointers) or _NAMES in there
     return Look(
-        formats=tuple(active(rules.formats, text)),
-        bearer="bearer" in low,
-        user_info="@" in text and ("://" in text or ":\\/\\/" in text),
+        formats=tuple(rules.formats[at - len(_SIGNS)] for at in there if at >= len(_SIGNS)),
+        bearer=_BEARERS in there,
+        user_info=_USERS in there,
         parameters="=" in text,
         names=names,
         patterns=bool(rules.patterns),
-        logins=may_log_in(text),
+        logins=tuple(at - _LOGINS for at in there if _LOGINS <= at < len(_SIGNS)),
         tables=names and may_have_table(text),
-        packed=MAY_PACK in text,
+        packed=_PACKED in there,
     )
 
 
@@ -104,7 +95,7 @@ def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[F
     if look.user_info or look.parameters:
         yield from urls(rules, text, request=request and "://" in text[:12])
     if look.logins:
-        yield from logins(text)
+        yield from logins(text, look.logins)
     if look.tables and may_have_table(text):
         for begin, end, name in in_tables(rules, text, folded(text)):
             yield Finding(begin, end, name, text[begin:end])

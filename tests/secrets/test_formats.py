@@ -1,10 +1,9 @@
-"""The formats that a text may have: a long text is looked through once, a short one for each mark."""
+"""The formats that a text may have: it is looked through once for the marks of all."""
 
 from __future__ import annotations
 
 import pytest
 
-from machine.secrets import formats
 from machine.secrets.formats import FORMATS, active
 
 NEEDLES = [needle for form in FORMATS for needle in form.needles]
@@ -19,11 +18,5 @@ def test_a_long_text_may_have_the_formats_whose_mark_is_in_it(needle):
 
 def test_a_long_text_may_have_all_formats_and_none():
     assert active(FORMATS, ROOM) == []
-    assert active(FORMATS, ROOM + " ".join(NEEDLES)) == list(FORMATS)
-
-
-def test_a_short_text_is_told_as_a_long_one_is(monkeypatch):
-    text = "see a1B2c3D4 ".join(NEEDLES) + "_a1B2c3D4 -a1B2c3D4"
-    short = active(FORMATS, text)
-    monkeypatch.setattr(formats, "_LONG", 0)
-    assert active(FORMATS, text) == short == list(FORMATS)
+    assert active(FORMATS, ROOM + "a1B2 ".join((*NEEDLES, ""))) == list(FORMATS)
+    assert active(FORMATS, "a1B2 ".join((*NEEDLES, ""))) == list(FORMATS)
