@@ -20,7 +20,8 @@ class AnswerNames:
         if not fact.key.startswith(RESERVED_FACT_PREFIX):
             occurrence = f"k{blake3(fact.key.encode()).hexdigest(length=4)}"
         occurrence = re.sub(r"[^A-Za-z0-9]", "", occurrence)
-        self._begin = f"field-{fact.request_digest[:12]}-{occurrence}"
+        call = blake3(f"{fact.namespace} {fact.request_digest}".encode()).hexdigest(length=6)
+        self._begin = f"field-{call}-{occurrence}"
         self._count = 0
 
     def __call__(self, place: str) -> str:

@@ -6,9 +6,17 @@ import random
 import pytest
 
 from machine import FanOutJoin, Plan, RunConfig, fork, open_store, resume, run
+from machine.engine import reading
+from machine.events import FactRecorded
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
 from tests.secrets.engine_world import Outside, elsewhere, seqs, told_alike
+
+
+def facts_of(store, run_id):
+    entries = [entry for entry, _ in reading.entries(store, run_id)]
+    return [entry.event for entry in entries if isinstance(entry.event, FactRecorded)]
+
 
 NAMES = {"tok-ann-9f8e7d6c5b4a": "ann", "tok-bob-1a2b3c4d5e6f": "bob"}
 RIGHT = {"ann": ["ann", "ann"], "bob": ["bob", "bob"]}
@@ -132,3 +140,28 @@ def test_a_fork_never_sends_an_effect_again_that_held_a_secret(tmp_path, opens):
     )
     assert (forked.result.error, dict(forked.result.context)) == (None, {"n": 2, "paid": "paid"})
     assert len(shop.asked) == 1
+
+
+def test_two_namespaces_that_are_asked_the_same_have_secrets_of_two_names(tmp_path):
+    plan = Plan("places")
+
+    @plan.state("a.both", side_effects="read_only_io")
+    async def both(ctx, io, rec):
+        tokens = [(await io.call(name, {"q": 1})).response["access_token"] for name in ("one.api", "two.api")]
+        ctx["names"] = [(await io.call("one.me", {"t": token})).response["name"] for token in tokens]
+
+    given = {"one": "tok-ann-9f8e7d6c5b4a", "two": "tok-bob-1a2b3c4d5e6f"}
+    transports = {
+        name: Outside(
+            lambda asked, name=name: (
+                {"name": NAMES[asked["t"]]} if "t" in asked else {"access_token": given[name]}
+            )
+        )
+        for name in given
+    }
+    store = open_store("memory://")
+    result = run(plan, store=store, transports=transports)
+    assert dict(result.context) == {"names": ["ann", "bob"]}
+    requests = {fact.request_digest for fact in facts_of(store, result.run_id) if fact.namespace == "one.me"}
+    assert len(requests) == 2
+    told_alike(result.run_id, plan, store, tmp_path)
