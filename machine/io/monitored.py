@@ -13,7 +13,8 @@ from types import BuiltinFunctionType, CodeType, MethodDescriptorType
 from typing import Any, Final
 
 from machine.io.ambient import resolved
-from machine.io.own_calls import own_code, seen_builtin, seen_function
+from machine.io.model_defaults import load_makers, makers
+from machine.io.own_calls import own_code, seen_builtin, seen_function, seen_made
 from machine.io.own_code import OwnCode
 from machine.io.static import never_raises
 from machine.io.undeclared import Watch, watching
@@ -40,9 +41,10 @@ class _Tool:
 _tool: Final = _Tool()
 
 
-def _heard(on_call: Any, on_start: Any) -> None:
+def _heard(on_call: Any, on_start: Any, on_return: Any) -> None:
     _monitoring.register_callback(_tool.number, _monitoring.events.CALL, on_call)
     _monitoring.register_callback(_tool.number, _monitoring.events.PY_START, on_start)
+    _monitoring.register_callback(_tool.number, _monitoring.events.PY_RETURN, on_return)
 
 
 def _claimed() -> bool:
@@ -62,6 +64,10 @@ def _cover(own: OwnCode) -> None:
         if id(code) not in _tool.set_on:
             _tool.set_on[id(code)] = code
             _monitoring.set_local_events(_tool.number, code, _monitoring.events.CALL)
+    for code in makers().values():
+        if id(code) not in _tool.set_on:
+            _tool.set_on[id(code)] = code
+            _monitoring.set_local_events(_tool.number, code, _monitoring.events.PY_RETURN)
 
 
 class MonitoredWatch(Watch):
@@ -73,7 +79,7 @@ class MonitoredWatch(Watch):
         with _tool.lock:
             _tool.listeners += 1
             if _tool.listeners == 1 and _claimed():
-                _heard(_on_call, _on_start)
+                _heard(_on_call, _on_start, _on_return)
 
     @classmethod
     def unlisten(cls) -> None:
@@ -81,12 +87,13 @@ class MonitoredWatch(Watch):
         with _tool.lock:
             _tool.listeners -= 1
             if _tool.listeners == 0 and _tool.number is not None:
-                _heard(None, None)
+                _heard(None, None, None)
 
     def reach(self, function: Callable[..., Any]) -> None:
         """See to it that the code of what will be called is covered, and what that can reach."""
         own = own_code(function)
         self.own = own.own
+        load_makers()
         if not own.covered:
             with _tool.lock:
                 own.covered = True
@@ -130,3 +137,10 @@ def _on_start(code: CodeType, offset: int) -> None:
     watch = watching()
     if watch is not None:
         seen_function(resolved().codes[id(code)], sys._getframe(1), watch)  # noqa: SLF001 - the frame it is about
+
+
+def _on_return(code: CodeType, offset: int, returned: Any) -> None:
+    del code, offset
+    watch = watching()
+    if watch is not None:
+        seen_made(sys._getframe(1), returned, watch)  # noqa: SLF001 - the frame it is about

@@ -11,12 +11,13 @@ from types import FrameType, FunctionType, MethodType
 from typing import Any, Final
 
 from machine.io.ambient import Ambient
+from machine.io.model_defaults import first_asked, made_in
 from machine.io.own_code import OwnCode, packages_of
-from machine.io.places import Origin, is_harmless, name_of, origin_of
-from machine.io.static import is_a, never_raises
+from machine.io.places import Origin, is_harmless, is_own, name_of, origin_of
+from machine.io.static import is_a, module_dict, module_of, never_raises
 from machine.io.undeclared import Watch
 
-__all__ = ["own_caller", "own_code", "seen_builtin", "seen_function"]
+__all__ = ["own_caller", "own_code", "seen_builtin", "seen_function", "seen_made"]
 
 _MOST_KEPT: Final = 256
 _CALLED: Final = (FunctionType, MethodType, functools.partial)
@@ -71,6 +72,30 @@ def seen_function(ambient: Ambient, callee: FrameType, watch: Watch) -> None:
     caller = _own_caller(ambient, callee, watch)
     if caller is not None and _counts(ambient, callee, caller):
         watch.note(ambient.name, ambient.told(callee), ambient.instead, caller)
+
+
+def seen_made(frame: FrameType, returned: Any, watch: Watch) -> None:
+    """Tell a watch of a model that the code of a frame has made, if a default of its own asked for what counts."""
+    found = _asked_by_default(frame, returned, watch)
+    if found is not None:
+        ambient, caller = found
+        watch.note(ambient.name, ambient.told(None), ambient.instead, caller)
+
+
+@never_raises(None)
+def _asked_by_default(frame: FrameType, returned: Any, watch: Watch) -> tuple[Ambient, FrameType] | None:
+    caller = frame.f_back
+    while caller is not None and name_of(caller.f_globals).startswith("pydantic"):
+        caller = caller.f_back
+    caller = own_caller(caller, watch)
+    if caller is None or is_harmless(caller):
+        return None
+    for cls, given in made_in(frame, returned):
+        inside = module_dict(sys.modules[module_of(cls)])
+        ambient = first_asked(cls, given) if is_own(inside.get("__file__") or "", inside, watch.own) else None
+        if ambient is not None:
+            return ambient, caller
+    return None
 
 
 @never_raises(False)  # noqa: FBT003 - whether it counts

@@ -13,6 +13,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import Any, Final
 
 from machine.io.ambient import resolved
+from machine.io.model_defaults import factories_of
 from machine.io.places import is_made, is_own
 from machine.io.static import class_dict, held_by, is_a, module_dict, module_of, never_raises
 
@@ -133,6 +134,9 @@ class OwnCode:
         for value in list(class_dict(cls).values()):
             if is_a(value, FunctionType, classmethod, staticmethod, property, functools.cached_property):
                 self._thing(value)
+        for factory in factories_of(cls).values():  # which pydantic has taken out of the class
+            self.held[id(cls)] = cls
+            self._thing(factory)
 
     def _function(self, function: FunctionType) -> None:
         code = function.__code__

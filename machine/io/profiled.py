@@ -14,9 +14,10 @@ from types import FrameType
 from typing import Any, Final, Self
 
 from machine.io.ambient import resolved
-from machine.io.own_calls import own_caller, own_code, seen_builtin, seen_function
+from machine.io.model_defaults import asks, load_makers, makers
+from machine.io.own_calls import own_caller, own_code, seen_builtin, seen_function, seen_made
 from machine.io.own_code import OwnCode
-from machine.io.static import module_dict, never_raises
+from machine.io.static import is_a, module_dict, never_raises
 from machine.io.undeclared import Watch, watching
 
 __all__ = ["ProfiledWatch"]
@@ -35,6 +36,7 @@ class ProfiledWatch(Watch):
         """Find out whether the code of what will be called could make such a call at all."""
         own = own_code(function)
         self.own = own.own
+        load_makers()
         if own.suspected is None:
             own.suspected = _is_suspect(own)
         self._needed = own.suspected
@@ -163,6 +165,8 @@ def _profile(frame: FrameType, event: str, arg: Any) -> None:
         ambient = resolved().codes.get(id(frame.f_code))
         if ambient is not None and (watch := watching()) is not None:
             seen_function(ambient, frame, watch)
+    elif event == "return" and id(frame.f_code) in makers() and (watch := watching()) is not None:
+        seen_made(frame, arg, watch)
 
 
 @never_raises(True)  # noqa: FBT003 - then it is looked at
@@ -173,6 +177,8 @@ def _is_suspect(own: OwnCode) -> bool:
     values += own.held.values()
     bound = set(map(id, values))
     if bound & found.targets or any(type(value) is type(len) and value in found.builtins for value in values):
+        return True
+    if any(is_a(value, type) and asks(value) for value in own.held.values()):
         return True
     names = {name for code in own.codes for name in code.co_names}
     bound |= {id(sys.modules.get(name)) for name in names}
