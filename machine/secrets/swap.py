@@ -20,7 +20,8 @@ _DEEPEST: Final = 6
 """So often within each other encodings are opened: base64 in JSON in a form is three."""
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*?://)([^\s/?#]*)([^\s?#]*)((?:\?[^\s#]*)?)((?:#\S*)?)")
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*?://)([^\s/?#]*)(\S*)")
+_BELOW: Final = re.compile(r"([^?#]*)((?:\?[^#]*)?)((?:#.*)?)", re.DOTALL)
 _FORM: Final = re.compile(r"[^=&\s]++=[^&\s]*+(?:&[^=&\s]++=[^&\s]*+)*+")
 _BOUNDARY: Final = re.compile(r"""(?i)multipart/.*?\bboundary=(?:"([^"]+)"|([^;\s]+))""")
 _RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{6,}+={0,2}")
@@ -53,6 +54,7 @@ class Swap:
             )
             or r"(?!)"
         )
+        self._addresses = [text for text in texts if "://" in text]
         self._least = min(map(len, self._spelled), default=0)
         self._base64_forms = [
             form for text in texts for form in base64_forms(text.encode("utf-8", "surrogatepass"))
@@ -84,14 +86,14 @@ class Swap:
         """Return a text; `content_type` is its media type where that is known."""
         if len(text) < self._least:
             return text
-        if depth >= _DEEPEST:
+        if depth >= _DEEPEST or text in self._spelled:
             return self._verbatim(text)
         if (found := _BOUNDARY.match(content_type)) is not None:
             return self._multipart(text, f"--{found[1] or found[2]}", depth)
         if _is_json(text):
             return self._json(text, depth)
         if (url := _URL.fullmatch(text)) is not None:
-            return self._url(url, depth)
+            return self._url(text, url, depth)
         if _FORM.fullmatch(text) and ("&" in text if not content_type else "form" in content_type):
             return self._pairs(text, depth)
         return self._running(text, depth)
@@ -128,14 +130,23 @@ class Swap:
 
         return _STRING.sub(string, text)
 
-    def _url(self, url: re.Match[str], depth: int) -> str:
-        scheme, authority, path, query, fragment = url.groups()
+    def _url(self, text: str, url: re.Match[str], depth: int) -> str:
+        for address in self._addresses:  # the address of a webhook is a secret itself
+            if text.startswith(address) and (address[-1] == "/" or text[len(address)] in "/?#"):
+                return self._verbatim(address) + self._below(text[len(address) :], depth)
+        scheme, authority, below = url.groups()
         user, at, host = authority.rpartition("@")
         user = ":".join(self._component(part, depth) for part in user.split(":"))
+        return f"{scheme}{user}{at}{self._verbatim(host)}{self._below(below, depth)}"
+
+    def _below(self, text: str, depth: int) -> str:
+        """Return what follows the host of a URL."""
+        found = _BELOW.fullmatch(text)
+        assert found is not None
+        path, query, fragment = found.groups()
         path = "/".join(self._component(part, depth) for part in path.split("/"))
         query = query[:1] + self._pairs(query[1:], depth)
-        fragment = fragment[:1] + self._component(fragment[1:], depth)
-        return f"{scheme}{user}{at}{self._verbatim(host)}{path}{query}{fragment}"
+        return f"{path}{query}{fragment[:1]}{self._component(fragment[1:], depth)}"
 
     def _pairs(self, form: str, depth: int) -> str:
         plus = "%20" not in form

@@ -2,12 +2,16 @@
 
 import base64
 import json
+import re
 from urllib.parse import quote, urlencode
 
+import httpx
 import pytest
 
-from machine import Plan, SecretPolicy, UsageError, fork, open_store, resume, run
+from machine import Plan, SecretPolicy, UsageError, canonical, fork, open_store, resume, run
 from machine.config import RunConfig
+from machine.io.sensitive import Sensitive, parts
+from machine.secrets.stand_ins import StandIns
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
 from tests.secrets.engine_world import Outside, seqs, stored, told_alike
@@ -310,3 +314,78 @@ def test_innocent_variables_and_short_values_refuse_no_stand_in(monkeypatch):
         pass
 
     assert run(plan, store=open_store("memory://"), config=NAMED).status == "completed"
+
+
+def test_what_a_client_sends_is_what_it_would_have_with_the_true_value(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("APP_KEY", TRUE)
+    server.answer = lambda seen: (200, [], {})
+    plan = Plan("client")
+
+    @plan.state("a.send", side_effects="read_only_io")
+    async def send(ctx, io, rec):
+        key = await io.secret("APP_KEY")
+        async with httpx.AsyncClient(transport=io.httpx_transport()) as client:
+            await client.get(f"{server.url}/basic", auth=("user", key), params={"t": key, "q": "a b"})
+            await client.post(f"{server.url}/json", json={"key": key, "n": [1, "é"]})
+            await client.post(f"{server.url}/form", data={"key": key, "n": "a b"})
+            files = {"file": ("a.bin", b"\xff\x00"), "note": (None, key)}
+            await client.post(f"{server.url}/parts", files=files)
+
+    seen = []
+    for config in (RunConfig(), NAMED):
+        store = open_store("memory://")
+        result = run(plan, store=store, config=config)
+        assert result.error is None
+        told_alike(result.run_id, plan, store, tmp_path)
+        # the boundary is a hash of the parts, and none that a server could tell from another
+        seen.append(re.sub(r"[0-9a-f]{32}", "boundary", json.dumps(server.seen)))
+        server.seen.clear()
+    assert seen[1] == seen[0]
+
+
+def test_effects_behind_one_stand_in_are_never_taken_for_each_other(server, tmp_path):
+    users = ["ann"]
+
+    def answer(seen):
+        return users_answer(seen) if "user=" in seen["path"] else (200, [], {"paid": True})
+
+    server.answer = answer
+    plan = Plan("pays")
+
+    @plan.state("a.pay", side_effects="apply_side_effect", idempotency="pay")
+    async def pay(ctx, io, rec):
+        token = (await io.http("GET", f"{server.url}/token", params={"user": users[0]})).json()[
+            "access_token"
+        ]
+        await io.http("POST", f"{server.url}/pay", json={"from": token})
+        await io.now()
+
+    store = open_store("memory://")
+    result = run(plan, store=store, config=TOKENS)
+    assert result.error is None
+    left = left_after(store, result.run_id, seqs(store, result.run_id, "fact_recorded")[1])
+    for user, code in (("ann", None), ("bob", "ambiguous_secret")):
+        users[:] = [user]
+        again = left_after(store, left, store.head_seq(left)) if user == "ann" else left
+        open_keys(store).share(result.run_id, again)
+        resumed = resume(again, plan=plan, store=store)
+        assert (resumed.error and resumed.error.code) == code
+        told_alike(again, plan, store, tmp_path)
+    assert sum(seen["path"] == "/pay" for seen in server.seen) == 1
+
+
+def test_seals_of_one_text_for_a_stand_in_are_opened_as_those_of_a_list():
+    for stood_in in ({STAND_IN: TRUE}, {STAND_IN: [TRUE]}):
+        known = StandIns()
+        known.learn(stood_in)
+        sent = known.sent([STAND_IN], {STAND_IN}, "api", canonical.encode([STAND_IN]))
+        assert sent == (canonical.encode([TRUE]), True, None)
+
+
+def test_what_holds_a_stand_in_in_another_encoding_is_left_behind_at_a_redirect():
+    stored = {
+        "headers": {"X-Part": basic(f"u:{STAND_IN}"), "x-other": "a"},
+        "json": [STAND_IN.encode().hex()],
+    }
+    assert parts(stored, [STAND_IN]) == Sensitive(frozenset({"x-part"}), body=True)
+    assert parts(stored, ["another-one-9"]) == Sensitive()

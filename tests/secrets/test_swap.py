@@ -106,6 +106,28 @@ def test_bytes_that_are_no_text_keep_all_but_what_is_replaced():
     assert swap.in_bytes(b"\xff\x00an-invented-token\xfe") == b"\xff\x00tru\xc3\xa9\xfe"
 
 
+@pytest.mark.parametrize(
+    "form",
+    ["{}", "{}/more?n=1", "{}?t=an-invented-token", "see {} there", '{{"to": "{}"}}', "u={}&n=1", "<{}>"],
+)
+def test_an_address_can_be_a_secret_itself(form):
+    address, true = "https://hooks.invented/a", "https://u:p@hooks.example/T0/B0?k=v"
+    wanted = form.format(quote(true, safe="") if "u=" in form else true)
+    text = form.format(quote(address, safe="") if "u=" in form else address)
+    swap = Swap({address: true, "an-invented-token": "a b"})
+    assert swap.text(text) == wanted.replace("an-invented-token", "a+b")
+    assert swap.text("https://hooks.invented/abc") == "https://hooks.invented/abc"
+
+
+@pytest.mark.parametrize("stand_in", ['{"key": "invented"}', "key=invented&n=1", '["invented-9"]'])
+def test_a_document_can_be_a_secret_itself(stand_in):
+    swap = Swap({stand_in: '{"key": "it"}'})
+    assert swap.document({"whole": stand_in, "json": json.dumps([stand_in])}) == {
+        "whole": '{"key": "it"}',
+        "json": json.dumps(['{"key": "it"}']),
+    }
+
+
 def test_several_are_replaced_at_once_and_the_longest_counts():
     swap = Swap({"token-one-1": "token-one-12", "token-one-12": "x"})
     assert swap.text("token-one-1 token-one-12") == "token-one-12 x"
