@@ -37,8 +37,10 @@ import pytest
 
 import machine
 from machine import FanOutJoin, Plan, RunConfig, compare, open_store, replay, run, schedules
+from machine.io.undeclared import ALLOWED
 from machine.replay.render import lines as lines_of
 from machine.target import load
+from machine.testing.golden_options import asked_of
 
 
 class Counting(BaseHTTPRequestHandler):
@@ -400,6 +402,19 @@ def test_what_is_read_is_read_again_as_it_was_allowed_to_be(place):
         for allowed in ("warn", "allow"):
             run_id = run(plan, store=store, config=RunConfig(undeclared_io=allowed)).run_id
             assert replay(run_id, plan=plan, store=store).identical
+
+
+@pytest.mark.golden(allow=["socket.connect", "socket.getaddrinfo"])
+def test_a_test_that_may_connect_may_send_on_what_it_has_connected(place, server, request):
+    plan = planned(sent, server.server_port, plain=True, hides=False)
+    token = ALLOWED.set(frozenset(asked_of(request.node).allow))
+    try:
+        with open_store("memory://") as store:
+            run_id = run(plan, store=store).run_id
+            assert replay(run_id, plan=plan, store=store).identical
+    finally:
+        ALLOWED.reset(token)
+    assert server.hits == 2
 
 
 def test_what_was_refused_when_it_was_recorded_is_refused_alike_and_identical(place):
