@@ -136,11 +136,11 @@ def _converter() -> cattrs.Converter:
 
 
 def _recorded_policy(structure: Any, value: Any, kind: Any) -> SecretPolicy:
-    """Return a policy whose patterns are taken as they are: an old run has them in the syntax of its day."""
+    """Return a policy with its patterns and paths as they are: an old run has them in the syntax of its day."""
     fields = dict(value) if isinstance(value, Mapping) else value
-    patterns = fields.pop("patterns", ()) if isinstance(fields, dict) else ()
-    said = attrs.asdict(structure(fields, kind), filter=lambda field, _: field.name != "patterns")
-    return SecretPolicy.recorded(patterns=patterns, **said)
+    old = {name: fields.pop(name, ()) for name in ("patterns", "allow")} if isinstance(fields, dict) else {}
+    said = attrs.asdict(structure(fields, kind), filter=lambda field, _: field.name not in old)
+    return SecretPolicy.recorded(**old, **said)
 
 
 def _alone(converter: cattrs.Converter, cls: type[Any]) -> None:

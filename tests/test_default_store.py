@@ -78,3 +78,16 @@ def test_every_function_of_a_store_has_it():
 
     assert len(defaults) > 10
     assert set(defaults.values()) == {DEFAULT_STORE}, defaults
+
+
+def test_git_leaves_out_the_folder_that_was_made_for_it(folder):
+    machine.run(counting())
+    assert (folder / ".machine" / ".gitignore").read_text() == "*\n"
+
+
+@pytest.mark.parametrize("url", ["sqlite:///.machine/runs.db", "sqlite:///other/runs.db"])
+def test_git_is_told_nothing_of_other_folders(folder, monkeypatch, url):
+    (folder / ".machine").mkdir()
+    monkeypatch.setenv("MACHINE_STORE", url)
+    machine.run(counting())
+    assert list(folder.rglob(".gitignore")) == []

@@ -150,7 +150,12 @@ def import_runs(*files: str, recipient_key: str | None = None, session: Injected
                 continue
             session.out.line(recording.run_id)
             if not new:
-                session.note("note", f"{clean(file)}: the store has this run already")
+                text = "the store has this run already, and its log stays as it is"
+                session.note(
+                    "note", f"{clean(file)}: {text}{'' if key is None else '; its secrets were added'}"
+                )
+                ways = " or ".join(session.command(word, recording.run_id) for word in ("show", "verify"))
+                session.note("next", ways)
             elif status not in FINAL_STATUSES and key is None and _lacks_secrets(recording):
                 text = "it is open and holds secrets; resumed here, it may make calls with them again"
                 session.note("note", f"{clean(file)}: {text}")

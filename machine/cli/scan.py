@@ -20,6 +20,7 @@ from machine.engine.scan import Leak, Seen, leaks_in_file, leaks_in_run
 from machine.errors import Code, MachineError, NotFound, UsageError
 from machine.replay.bundle import open_bundle
 from machine.replay.bundle_lines import is_bundle
+from machine.secrets.store_key import MOST_BYTES, holds_key
 from machine.stores.base import Store
 
 __all__ = ["scan"]
@@ -28,6 +29,16 @@ _MOST_TOLD: Final = 10_000
 """The most findings that are listed; further ones are counted."""
 
 _PAGE: Final = 1000
+STORE_KEY: Final = "store_key"
+"""The rule by which a key file is found."""
+
+
+_ADVICE: Final = {
+    "key": "keep key files out of all that is shared, and replace one that was with `machine secrets rotate-key`",
+    "run": "rotate what is a credential where it was issued, for a recording keeps it; in new runs "
+    "SecretPolicy(names=[...]) hides it, and allow=[...] says that it is none",
+    "file": "rotate what is a credential where it was issued, and take it out of its file",
+}
 
 
 def scan(*what: str, every: Every = False, quiet: Flag = False, session: Injected) -> int:
@@ -38,7 +49,7 @@ def scan(*what: str, every: Every = False, quiet: Flag = False, session: Injecte
     itself is never printed: only where it stands, by which rule it was found and how long it is.
 
     Exit code 1 says that something was found, 3 that a run or a bundle is damaged; all others are looked through
-    nevertheless.
+    nevertheless. The key file of a store is found too, and the last line says what to do next.
 
     Parameters
     ----------
@@ -86,6 +97,9 @@ class _Item:
         elif self.is_file:
             try:
                 with Path(self.name).open("rb") as file:
+                    if holds_key(Path(self.name).name, file.read(MOST_BYTES + 1)):
+                        yield Leak(self.name, "offset 0", STORE_KEY, self.size)
+                    file.seek(0)
                     for leak in leaks_in_file(file, step=step):
                         yield attrs.evolve(leak, where=self.name)
             except OSError as exc:
@@ -173,12 +187,21 @@ class _Report:
         codes = [failures.exit_of(exc) for _, exc in self.failed]
         return max([Exit.FAILED if self.found else Exit.OK, *codes])
 
+    def _next(self) -> str | None:
+        """Return what to do about the findings, None without any."""
+        kinds = [
+            "key" if leak.rule == STORE_KEY else "file" if item.is_file else "run"
+            for item, leak in self.found
+        ]
+        return "; ".join(text for kind, text in _ADVICE.items() if kind in kinds) or None
+
     def _json(self) -> dict[str, Any]:
         return {
             "scanned": self.scanned,
             "found": [{"in": item.name, **attrs.asdict(leak)} for item, leak in self.found],
             "more": self.more,
             "failed": [{"in": item.name, "error": failures.as_json(exc)} for item, exc in self.failed],
+            "next": self._next(),
         }
 
     def _print(self) -> None:
@@ -196,6 +219,8 @@ class _Report:
             session.note("note", "nothing that looks like a secret was found")
         if self.many:
             session.note("scanned", f"{self.scanned:,}, of which {len(self.failed):,} could not be read")
+        if (advice := self._next()) is not None:
+            session.note("next", advice)
 
     def _row(self, item: _Item, leak: Leak) -> tuple[str, str, str, str]:
         where = f"{item.name} {leak.where}" if self.many and not item.is_file else leak.where

@@ -72,20 +72,18 @@ def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: A
     if draft.namespace != SECRET:
         return unprofiled(scope.vault.answer, draft, request, response)
     name = request["name"]
-    value = _checked(name, response)
+    value = _checked(scope, name, response)
     return unprofiled(scope.vault.answer, draft, request, {"value": value}, sure=name)
 
 
-def _checked(name: str, response: Any) -> str:
+def _checked(scope: AttemptScope, name: str, response: Any) -> str:
     """Return the value of a secret that a transport answered with."""
     value = response.get("value") if isinstance(response, dict) else None
     if not value:
-        raise IoOther(
-            f"the secret {name} is not set",
-            code=Code.SECRET_NOT_SET,
-            details={"name": name},
-            hint=f"set the environment variable {name} and resume, or start again",
-        )
+        text = f"the transport of secrets has no {name}"
+        if isinstance(scope.transport(SECRET), SecretTransport):
+            text = f"environment variable {name} is not set: set it, then start again, or resume a run that is open"
+        raise IoOther(text, code=Code.SECRET_NOT_SET, details={"name": name})
     try:
         value.encode("utf-8")
     except (AttributeError, UnicodeEncodeError):
@@ -128,7 +126,7 @@ async def _read_again(scope: AttemptScope, vault: Vault, name: str, mac: str) ->
         if canonical.decode_stored(payload_id, scope.log.load(payload_id)) == {MARK: name, "mac": mac}:
             assert transport is not None
             request = secret_request(name)
-            vault.read(name, _checked(name, await transport.perform(SECRET, request)), mac)
+            vault.read(name, _checked(scope, name, await transport.perform(SECRET, request)), mac)
             return True
     return False
 

@@ -11,7 +11,7 @@ from typing import Final
 from machine.secrets.encodings import is_plain
 from machine.secrets.terms import is_term, is_word_with_digits
 
-__all__ = ["is_masked", "looks_like_credential", "looks_strong"]
+__all__ = ["is_constant", "is_masked", "looks_like_credential", "looks_strong"]
 
 _LONGEST: Final = 4096
 _SHORTEST: Final = 6
@@ -34,7 +34,8 @@ _INNOCENT: Final = re.compile(
     | (?P<variable>[$#%@]\{[^{}]*\} | \$\([^()]*\) | \$\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\} | <[^<>]*>
         | \[[^\[\]]*\] | \([^()]*\) | %\([\w.-]+\)[sdr] | %-?\d*\$?[sdvq@] | @[\w.]+@
         | \$\{[\w.]+:[?+=-]\w* | \$\(\w+ | \$[\w:]+\[\w*\]?
-        | :{1,2}'?[a-z][\w-]*'?(?:\{.*)? | (?:[a-z][\w.:/-]*)?\{{1,2}[a-z_.]{2,}\}{1,2}[\w.:/-]*)
+        | :{1,2}'?[a-z][\w-]*'?(?:\{.*)? | (?:[a-z][\w.:/-]*)?\{{1,2}[a-z_.]{2,}\}{1,2}[\w.:/-]*
+        | (?:[$#%]?\{{1,2}[A-Za-z_][^{}\s]*+\}{1,2}[.:/_-]?)++)
     | (?P<masked>[*•.xX#?_-]+\w{0,4} | \S{0,40}?(?:\*{3,}|•{3,}|\.{3}|…)\S{0,40} | _{2,}[A-Za-z_]+_{2,})
     | (?P<entity>&\w+; | @[A-Za-z_]+ | %\w+\([\w.:]+\)% | \$\{[\w.]+:[^\s]* | \$\([\w.]+ | \$[a-z]+:[\w./:-]+)
     | (?P<duration>(?:[a-z]+:)?P(?:\d+[YMWDT])+(?:\d+[HMS])*)
@@ -59,6 +60,7 @@ _REFERENCE: Final = re.compile(
 )
 """Before what says where a secret is kept: `k8s:default/app#key`, `env:DB_PASSWORD`."""
 
+_CONSTANT: Final = re.compile(r"[A-Z]{2,}(?:_(?:[A-Z]+|[0-9]{1,2}))++")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _HEX: Final = re.compile(r"(?:sha\d+[:=-]|0x)?(?:[0-9a-f]+|[0-9A-F]+)|0x[0-9a-fA-F]{40}")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=|:-]+")
@@ -92,6 +94,11 @@ def is_masked(value: str) -> bool:
     """Tell whether a value stands for one that is not shown: `***`, `xxxxx`, `<password>`, `${PASSWORD}`."""
     found = _INNOCENT.fullmatch(value)
     return found is not None and found.lastgroup in {"masked", "variable"}
+
+
+def is_constant(value: str) -> bool:
+    """Tell whether a value is spelled like what is to be put in its place: `YOUR_TOKEN_1`."""
+    return _CONSTANT.fullmatch(value) is not None
 
 
 def looks_strong(value: str) -> bool:

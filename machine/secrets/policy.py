@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Self, cast
 
 import attrs
 
 from machine.errors import Code, ConfigError
 
-__all__ = ["SecretPolicy", "compiled", "joined", "path_text"]
+__all__ = ["SecretPolicy", "compiled", "joined", "path_text", "plain_path"]
 
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 
-def _refuse(field: str, problem: str) -> ConfigError:
-    return ConfigError(f"secrets.{field} {problem}", code=Code.INVALID_CONFIG)
+_PATH: Final = re.compile(
+    r"""\$(?:\.[^.\[\]*]+|\[[0-9]+\]|\["(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*"\])+"""
+)
+_BRACKETS: Final = re.compile(r"""\[("(?:[^"\\]|\\.)*")\]""")
+
+
+def _refuse(field: str, problem: str, hint: str | None = None) -> ConfigError:
+    return ConfigError(f"secrets.{field} {problem}", code=Code.INVALID_CONFIG, hint=hint)
 
 
 def _strings(value: Any) -> tuple[str, ...]:
     # a string is iterable too, and would become its letters
-    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
-        raise _refuse("*", f"must be lists of strings, not {value!r}")
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+        return cast("tuple[str, ...]", value)  # for the validator, which knows the name of the field
     items = tuple(value)
-    if not all(isinstance(item, str) and item for item in items):
-        raise _refuse("*", "must hold strings that are not empty")
-    return tuple(sorted(set(items)))
+    return tuple(sorted(set(items))) if all(isinstance(item, str) for item in items) else items
 
 
 def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
@@ -61,11 +65,27 @@ class SecretPolicy:
     stand_ins: tuple[tuple[str, str], ...] = attrs.field(default=(), converter=_pairs)
 
     @classmethod
-    def recorded(cls, *, patterns: Iterable[str] = (), **fields: Any) -> Self:
-        """Return the policy of a recording, whose patterns may be of the syntax of its day."""
+    def recorded(cls, *, patterns: Iterable[str] = (), allow: Iterable[str] = (), **fields: Any) -> Self:
+        """Return the policy of a recording, whose patterns and paths may be of the syntax of its day."""
         policy = cls(**fields)
-        object.__setattr__(policy, "patterns", _strings(patterns))
+        for field, value in ((attrs.fields(cls).patterns, patterns), (attrs.fields(cls).allow, allow)):
+            strings = _strings(value)
+            policy._check_strings(field, strings)
+            object.__setattr__(policy, field.name, strings)
         return policy
+
+    @names.validator
+    @patterns.validator
+    @allow.validator
+    @stable.validator
+    @pointers.validator
+    def _check_strings(self, field: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, tuple):
+            hint = f"write [{value!r}]" if isinstance(value, str) else None
+            raise _refuse(field.name, f"must be a list of strings, not {value!r}", hint)
+        for item in value:
+            if not isinstance(item, str) or not item:
+                raise _refuse(field.name, f"must hold strings that are not empty, not {item!r}")
 
     @names.validator
     @stable.validator
@@ -73,6 +93,20 @@ class SecretPolicy:
         for name in value:
             if not joined(name):
                 raise _refuse(field.name, f"cannot hold {name!r}: a name has letters or digits")
+
+    @allow.validator
+    def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:
+        for item in value:
+            path = {"$": _PATH, "/": _POINTER}.get(item[0])
+            if path is None and not joined(item):
+                raise _refuse("allow", f"cannot hold {item!r}: a name has letters or digits")
+            if path is not None and not path.fullmatch(item):
+                raise _refuse(
+                    "allow",
+                    f"cannot hold {item!r}, which is no path to one value",
+                    'a path is like $.json.password, $.items[0].token or $.headers["x-token"], and a pointer like '
+                    "/items/0/token; neither has wildcards, for which a name does",
+                )
 
     @patterns.validator
     def _check_patterns(self, _: Any, value: tuple[str, ...]) -> None:
@@ -122,6 +156,13 @@ def compiled(pattern: str) -> Any:
 def joined(name: str) -> str:
     """Return a name without what does not matter: case, `-` and `_`."""
     return "".join(char for char in name.lower() if char.isalnum())
+
+
+def plain_path(path: str) -> str:
+    """Return a path as `path_text` spells it, whose names may stand in brackets where they need not."""
+    if not _PATH.fullmatch(path):
+        return path
+    return _BRACKETS.sub(lambda found: path_text([json.loads(found[1])])[1:], path)
 
 
 def path_text(steps: Sequence[str | int]) -> str:

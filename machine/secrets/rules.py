@@ -10,7 +10,7 @@ import attrs
 from machine.secrets.formats import FORMATS, Format, signs_of
 from machine.secrets.names import Strength, field_strength, header_strength, parameter_strength
 from machine.secrets.needles import searcher
-from machine.secrets.policy import SecretPolicy, compiled, joined
+from machine.secrets.policy import SecretPolicy, compiled, joined, plain_path
 
 __all__ = ["Rules", "rules_of"]
 
@@ -82,7 +82,7 @@ def rules_of(policy: SecretPolicy) -> Rules:
         policy=policy,
         names=frozenset(map(joined, policy.names)),
         allowed=allowed,
-        allowed_paths=paths,
+        allowed_paths=frozenset(map(plain_path, paths)),
         pointers=frozenset(policy.pointers),
         stand_ins=frozenset(text for _, text in policy.stand_ins),
         formats=formats,

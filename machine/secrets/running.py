@@ -13,7 +13,7 @@ from urllib.parse import unquote, unquote_plus
 from machine.secrets.finding import Finding, decides
 from machine.secrets.formats import Format, shapes, signs_of
 from machine.secrets.logins import SIGNS_OF_LOGINS, logins
-from machine.secrets.looks import is_masked
+from machine.secrets.looks import is_constant, is_masked
 from machine.secrets.marks import TooManyPlacesError
 from machine.secrets.named_values import named_values
 from machine.secrets.names import Strength
@@ -91,7 +91,9 @@ def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[F
     if look.bearer:
         for match in _BEARER.finditer(folded(text)):
             begin, end = match.span(1)
-            yield Finding(begin, end, "bearer_token", text[begin:end])
+            value = text[begin:end]
+            if request or not (is_masked(value) or is_constant(value)):
+                yield Finding(begin, end, "bearer_token", value)
     if look.user_info or look.parameters:
         yield from urls(rules, text, request=request and "://" in text[:12])
     if look.logins:

@@ -24,9 +24,11 @@ from machine.secrets.sealing import KEY_BYTES, DataKey, StoreKey, new_data_key, 
 
 __all__ = [
     "KEY_VARIABLE",
+    "MOST_BYTES",
     "KeyStore",
     "StoreKeys",
     "changed_data_key",
+    "holds_key",
     "is_key_file_name",
     "key_given",
     "key_in",
@@ -41,8 +43,14 @@ KEY_VARIABLE: Final = "MACHINE_SECRET_KEY"
 """The environment variable with the key for all stores of a process; an empty one counts as not set."""
 
 _FORMS: Final = "64 hex digits, or 32 bytes in base64"
-_MOST_BYTES: Final = 4096
+MOST_BYTES: Final = 4096
+"""A longer file is no key file."""
+
 _IS_ID: Final = re.compile("[0-9a-f]{16}")
+_BESIDE: Final = re.compile(r"(?:\.[0-9a-f]{16})?(?:\.[0-9a-f]{8}\.tmp)?")
+"""The rest of the name of a key file that is not yet, or no more, in its place."""
+
+_KEY_FILE: Final = re.compile(rf".*\.key{_BESIDE.pattern}", re.DOTALL)
 _EXPOSED: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -230,7 +238,18 @@ def successor(path: Path, key_id: str) -> Path:
 
 def is_key_file_name(path: Path, name: str) -> bool:
     """Tell whether a name is that of a key file, or of one that making or changing it may leave beside it."""
-    return re.fullmatch(re.escape(path.name) + r"(\.[0-9a-f]{16})?(\.[0-9a-f]{8}\.tmp)?", name) is not None
+    return name.startswith(path.name) and _BESIDE.fullmatch(name, len(path.name)) is not None
+
+
+def holds_key(name: str, data: bytes) -> bool:
+    """Tell whether a file of this name and content is the key file of a store, whatever its mode."""
+    if not _KEY_FILE.fullmatch(name) or len(data) > MOST_BYTES:
+        return False
+    try:
+        _key_of_bytes(data, name)
+    except SecretKeyError:
+        return False
+    return True
 
 
 def key_in(path: Path) -> StoreKey | None:
@@ -253,14 +272,18 @@ def key_in(path: Path) -> StoreKey | None:
                 details={"path": str(path), "mode": f"{stat.S_IMODE(mode):04o}"},
                 hint=f"run `chmod 600 {path}`; if somebody may have read it, `machine secrets rotate-key` then",
             )
-        data = os.read(fd, _MOST_BYTES + 1)
+        data = os.read(fd, MOST_BYTES + 1)
     except OSError as exc:
         raise _unusable(path, f"cannot be read: {exc.strerror}", Code.SECRET_KEY_MISSING) from exc
     finally:
         os.close(fd)
+    return _key_of_bytes(data, f"the key file {path}")
+
+
+def _key_of_bytes(data: bytes, where: str) -> StoreKey:
     if len(data) == KEY_BYTES and not data.isascii():
         return StoreKey(data)  # the bytes themselves; as text so many are too few
-    return key_of(data.decode("ascii", "replace"), f"the key file {path}")
+    return key_of(data.decode("ascii", "replace"), where)
 
 
 def key_given(path: str) -> StoreKey:

@@ -26,6 +26,9 @@ from machine.stores.sqlite_schema import identify, migrate, not_a_store
 
 __all__ = ["connect", "open_database"]
 
+_DEFAULT_FOLDER: Final = ".machine"
+"""The folder of the default store, which git is told to leave out where it is made here."""
+
 _WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
 """How much of a write-ahead log that once grew large is kept for the next time."""
 
@@ -179,7 +182,10 @@ def _make(path: Path) -> None:
         missing.append(directory)
         directory = directory.parent
     for new in reversed(missing):
-        new.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            new.mkdir(mode=0o700)
+            if new.name == _DEFAULT_FOLDER:
+                (new / ".gitignore").write_text("*\n", encoding="ascii")
         sync_directory(new.parent)
     # The file is made here because SQLite would give it the mode of any file; the -wal and -shm take theirs
     # from it. O_EXCL: closing a descriptor of a file that is in use would drop SQLite's locks on it.

@@ -124,7 +124,11 @@ def test_a_bundle_is_imported_into_a_store_that_is_made(machine, kept, bundle, h
         assert machine(command, kept, *options).json == machine(command, kept, "--json").json
     again = machine("import", bundle, "--store", "new/runs.db")
     assert (again.code, again.out) == (0, f"{kept}\n")
-    assert again.err == "note: golden.run: the store has this run already\n"
+    run_id = again.out.strip()
+    assert again.err == (
+        "note: golden.run: the store has this run already, and its log stays as it is\n"
+        f"next: machine show {run_id} or machine verify {run_id}\n"
+    )
 
 
 def test_several_bundles_are_imported_and_told_in_one_object(machine, kept, bundle, open_run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import io
 import json
@@ -15,6 +16,7 @@ from machine.engine import scan_file
 from machine.engine.scan import leaks_in_file
 from machine.engine.scan_file import OVERLAP, WHOLE, WINDOW
 
+FOR_FILES = "rotate what is a credential where it was issued, and take it out of its file"
 AWS = b"AKIAIOSFODNN7EXAMPLE"
 LINE = b"an innocent line of a log that goes on and on, 0123456789\n"
 PEM = b"-----BEGIN RSA PRIVATE KEY-----\n%b-----END RSA PRIVATE KEY-----\n" % (
@@ -155,7 +157,7 @@ def test_the_work_grows_with_the_size(unit, monkeypatch):
 def test_a_file_is_told_by_its_offset_and_never_by_its_value(machine, here):
     Path("app.env").write_text("A=1\nAPI_KEY=hunter-2Xq9-77b\n")
     said = machine("scan", "app.env")
-    assert (said.code, said.err) == (1, "")
+    assert (said.code, said.err) == (1, f"next: {FOR_FILES}\n")
     assert said.out.splitlines()[1].split() == ["app.env", "API_KEY", "15", "offset", "12"]
     in_json = machine("scan", "app.env", "--json")
     assert in_json.code == 1
@@ -173,6 +175,7 @@ def test_a_file_is_told_by_its_offset_and_never_by_its_value(machine, here):
         ],
         "more": 0,
         "failed": [],
+        "next": FOR_FILES,
     }
     assert "hunter" not in said.out + in_json.out
 
@@ -183,7 +186,8 @@ def test_a_file_without_a_secret_is_fine(machine, here):
     assert (said.code, said.out) == (0, "")
     assert said.err == "note: nothing that looks like a secret was found\n"
     Path("empty").write_bytes(b"")
-    assert machine("scan", "empty").code == 0
+    empty = machine("scan", "empty", "--json")
+    assert (empty.code, empty.json["next"]) == (0, None)
 
 
 def test_a_directory_means_every_file_in_it_and_below(machine, here):
@@ -206,7 +210,7 @@ def test_several_files_are_each_looked_at_once(machine, here):
     said = machine("scan", "a.txt", "b.txt", "a.txt")
     assert said.code == 1
     assert [line.split()[0] for line in said.out.splitlines()] == ["WHERE", "a.txt", "b.txt"]
-    assert said.err == "scanned: 2, of which 0 could not be read\n"
+    assert said.err == f"scanned: 2, of which 0 could not be read\nnext: {FOR_FILES}\n"
 
 
 def test_a_file_that_cannot_be_read_hides_no_other(machine, here, monkeypatch):
@@ -231,7 +235,48 @@ def test_what_goes_beyond_a_bound_is_counted(machine, here, monkeypatch):
     Path("a.txt").write_bytes((AWS + b" ") * 10)
     said = machine("scan", "a.txt", "--json")
     assert (len(said.json["found"]), said.json["more"], said.code) == (3, 7, 1)
-    assert machine("scan", "a.txt").err == "note: 7 more were found\n"
+    assert machine("scan", "a.txt").err == f"note: 7 more were found\nnext: {FOR_FILES}\n"
+
+
+KEY = bytes(range(200, 232))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "is_key"),
+    [
+        ("runs.db.key", KEY.hex().encode() + b"\n", True),
+        ("runs.db.key", base64.b64encode(KEY), True),
+        ("runs.db.key", KEY, True),
+        ("runs.db.key.0123456789abcdef", KEY.hex().encode(), True),
+        ("runs.db.key.01234567.tmp", KEY.hex().encode(), True),
+        ("runs.db", KEY.hex().encode(), False),
+        ("tls.key", b"-----BEGIN X-----\n", False),
+        ("long.key", KEY.hex().encode() + b"\n" * 5000, False),
+    ],
+)
+def test_the_key_file_of_a_store_is_found(machine, here, name, data, is_key):
+    Path("store").mkdir()
+    Path("store", name).write_bytes(data)
+    said = machine("scan", "store", "--json")
+    assert [found["rule"] for found in said.json["found"]] == ["store_key"] * is_key
+    assert said.code == is_key
+    assert ("rotate-key" in (said.json["next"] or "")) is is_key
+
+
+def test_placeholders_in_source_code_are_no_secrets(machine, here):
+    Path("client.py").write_text(
+        """
+        f"Bearer {token}", f"Bearer {self.settings.access_token_2}", "Bearer ${TOKEN_12345678901}",
+        "Bearer {{ token1 }}", "Bearer <token>", "Bearer %(token_12345678901)s",
+        "Bearer YOUR_TOKEN_HERE_1", "Bearer $TOKEN_12345678901"
+        headers = {"Authorization": f"Bearer {token123456789}.{signature12345}", "x-api-key": f"{self.api_key_1}"}
+        os.environ["API_KEY"] = f"{prefix}{key1}"
+        url = f"https://{user}:{password1}@host/?access_token={access_token_1}"
+        """
+    )
+    assert machine("scan", "client.py").out == ""
+    Path("client.py").write_text("x = 'Bearer tok-8f3k2Lq9-XX'")
+    assert machine("scan", "client.py").code == 1
 
 
 def test_a_terminal_shows_how_far_it_is(on_terminal, here):
