@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def _runs(path: str, version: str) -> bool:
     return result.stdout.strip() == version
 
 
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "wheel", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
@@ -98,16 +99,24 @@ CAMPAIGNS = [  # what looks at MACHINE_CAMPAIGN
 ]
 
 
+def outside(session: nox.Session) -> Path:
+    """Return a copy of all that tests need but the package itself, so that they find it where it is installed."""
+    folder = Path(session.create_tmp()) / "outside"
+    shutil.rmtree(folder, ignore_errors=True)
+    unneeded = shutil.ignore_patterns(".git", ".nox", ".venv*", ".*_cache", "__pycache__", "machine")
+    shutil.copytree(Path(__file__).parent, folder, ignore=unneeded)
+    return folder
+
+
 def pytest(session: nox.Session, *args: str, **env: str) -> None:
-    """Run tests, on all cores."""
-    # hundreds of tests start processes that import the package: none of them is to compile it again, wherever
-    # PYTHONDONTWRITEBYTECODE is set; and none may keep what it compiled of a plan that a test is about to change
-    session.run("python", "-m", "compileall", "-q", "machine")
+    """Run tests against the installed wheel, on all cores."""
     # one more than cores, for some wait for clocks and locks; each of them collects all tests
     workers = str(1 + (os.cpu_count() or 1))
     shared = ["-n", workers, "--dist", "worksteal"]  # the longest are neighbours, and would be one worker's
+    # none of the processes that tests start may keep what it compiled of a plan that a test is about to change
     env = {"PYTHONDONTWRITEBYTECODE": "1", **env}
-    session.run("python", "-m", "pytest", "-q", *shared, *args, env=env)
+    with session.chdir(outside(session)):
+        session.run("python", "-m", "pytest", "-q", *shared, *args, env=env)
 
 
 @nox.session(python=FOUND)
@@ -128,6 +137,23 @@ def tests(session: nox.Session) -> None:
     ]
     places = [] if session.python == FOUND[-1] else ["-m", "not slow", "tests/io", *loops]
     pytest(session, *once, *(session.posargs or places))
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel, and compare what is in it with the package."""
+    folder = Path(session.create_tmp())
+    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(folder), ".")
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        inside = {name for name in archive.namelist() if ".dist-info/" not in name}
+        licences = [name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
+    package = {str(each) for each in Path("machine").rglob("*") if each.is_file() and each.suffix != ".pyc"}
+    path.unlink()
+    if inside != package or not licences:
+        session.error(
+            f"the wheel differs from the package: {sorted(inside ^ package) or 'it has no licence'}"
+        )
 
 
 @nox.session

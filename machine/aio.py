@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import dry_run as dry
 from machine.engine import runs
 from machine.engine.operator import cancel, resolve
@@ -32,6 +33,7 @@ dry_run = seconded(dry.dry_run)
 resume = seconded(runs.resume)
 
 
-async def verify(run_id: str, *, store: Store) -> VerifyResult:
+@with_default_store()
+async def verify(run_id: str, *, store: Store = DEFAULT_STORE) -> VerifyResult:
     """Check one run and the store it is in; see `machine.verify`."""
     return _verify(run_id, store=store)

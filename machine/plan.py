@@ -33,7 +33,6 @@ from machine.state import (
     StateOutcome,
     is_plain,
     name_of,
-    takes_three,
 )
 
 __all__ = [
@@ -245,10 +244,8 @@ class Plan:
                 f"state {state_id}: {handler.__qualname__} is a class; the handler must be a function",
                 hint=f"add an instance of it: plan.add({name!r}, {handler.__qualname__}())",
             )
-        if not callable(handler) or not takes_three(handler):
-            raise PlanError(f"state {state_id}: the handler must take (ctx, io, rec)")
-        if meta.reconcile is not None and not takes_three(meta.reconcile):
-            raise PlanError(f"state {state_id}: the reconcile function must take (ctx, io, effect)")
+        if not callable(handler):
+            raise PlanError(f"state {state_id}: {handler!r} is no function")
         if isinstance(after, str | PlanState):
             after = (after,)
         state = PlanState(

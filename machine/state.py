@@ -5,8 +5,9 @@ Values only: nothing here runs a handler, and a state does not know its plan.
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -19,6 +20,7 @@ from machine.ids import OpId, StateId, Tag
 
 __all__ = [
     "EFFECT_TAG",
+    "Callee",
     "DependsOnStrategy",
     "Handler",
     "IdempotencyKey",
@@ -28,12 +30,14 @@ __all__ = [
     "State",
     "StateMeta",
     "StateOutcome",
+    "callee_of",
     "is_plain",
     "name_of",
-    "takes_three",
+    "reconcile_callee",
 ]
 
-Handler: TypeAlias = Callable[[Any, Any, Any], Any]
+Handler: TypeAlias = Callable[..., Any]
+"""A function of what it names of `ctx`, `io` and `rec`; that of `reconcile` is one of `ctx`, `io` and `effect`."""
 IdempotencyKey: TypeAlias = str | Callable[[Any], str]
 
 
@@ -183,6 +187,8 @@ class StateMeta:
     def _check_reconcile(self, _: Any, value: Any) -> None:
         if value is not None and not callable(value):
             raise PlanError(f"reconcile must be a function of ctx, io and effect, not {value!r}")
+        if value is not None:
+            reconcile_callee(value)
         if (value is not None) != (self.on_uncertain is OnUncertain.RECONCILE):
             raise PlanError(
                 'on_uncertain="reconcile" and reconcile=... go together',
@@ -262,6 +268,15 @@ class PlanState:
     after: tuple[str, ...]
     blocking: bool
     """True when the handler is a plain function, to be run in a thread of its own."""
+    callee: Callee = attrs.field(
+        init=False,
+        eq=False,
+        repr=False,
+        default=attrs.Factory(
+            lambda self: callee_of(f"the handler of {self.id}", self.handler), takes_self=True
+        ),
+    )
+    """The handler, with what it takes."""
 
     @property
     def source(self) -> Any:
@@ -271,9 +286,9 @@ class PlanState:
             return type(owner)
         return self.handler if inspect.isfunction(self.handler) else type(self.handler)
 
-    def __call__(self, ctx: Any, io: Any, rec: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the handler itself, outside any run."""
-        return self.handler(ctx, io, rec)
+        return self.handler(*args, **kwargs)
 
 
 def name_of(handler: Handler) -> str:
@@ -301,12 +316,68 @@ def is_plain(handler: Handler) -> bool:
     )
 
 
-def takes_three(handler: Handler) -> bool:
-    """Say whether a handler can be called with three arguments."""
+@attrs.frozen
+class Callee:
+    """A function, and which of three offered values it takes, by their places."""
+
+    function: Callable[..., Any]
+    positional: tuple[int, ...] = (0, 1, 2)
+    keywords: tuple[tuple[str, int], ...] = ()
+
+    def call(self, *offered: Any) -> tuple[Any, ...]:
+        """Return the function, followed by the values to call it with."""
+        function = self.function
+        if self.keywords:
+            function = functools.partial(function, **{name: offered[place] for name, place in self.keywords})
+        return (function, *(offered[place] for place in self.positional))
+
+
+def callee_of(
+    what: str, function: Callable[..., Any], offered: Sequence[str] = ("ctx", "io", "rec")
+) -> Callee:
+    """Return a function with what it takes of three offered values: those that it names, in its own order.
+
+    One that asks for something else takes all three as they come. Raises `PlanError` when it can be called in
+    neither way.
+    """
     try:
-        inspect.signature(handler).bind(None, None, None)
-    except TypeError:
-        return False
+        signature = _own_signature(function)
     except ValueError:  # a builtin without a signature: only calling it can tell
-        return True
-    return True
+        return Callee(function)
+    places = {name: place for place, name in enumerate(offered)}
+    positional: list[int] = []
+    keywords: dict[str, int] = {}
+    unknown: list[str] = []
+    passed_over = False
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            keywords.update((name, place) for name, place in places.items() if place not in positional)
+        elif name not in places:
+            passed_over = True
+            if parameter.default is parameter.empty:
+                unknown.append(name)
+        elif passed_over or parameter.kind is parameter.KEYWORD_ONLY:
+            keywords[name] = places[name]
+        else:
+            positional.append(places[name])
+    if not unknown:
+        return Callee(function, tuple(positional), tuple(keywords.items()))
+    try:
+        signature.bind(*offered)
+    except TypeError:
+        raise PlanError(
+            f"{what} asks for {', '.join(unknown)}; it takes what it names of {', '.join(offered)}, in any order"
+        ) from None
+    return Callee(function)
+
+
+def reconcile_callee(function: Callable[..., Any]) -> Callee:
+    """Return a reconcile function with what it takes. Raises `PlanError` when it cannot be called."""
+    return callee_of("the reconcile function", function, ("ctx", "io", "effect"))
+
+
+def _own_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return a function's signature; of a decorator's wrapper that passes all on, that of what it wraps."""
+    signature = inspect.signature(function, follow_wrapped=False)
+    passes_on = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values())
+    return inspect.signature(function) if passes_on else signature

@@ -6,6 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 pytest_plugins = ["pytester"]  # pytest wants it here, for the tests of the pytest plugin
 
 _HERE = str(Path(__file__).parent)
@@ -17,3 +19,11 @@ if _HERE not in sys.path:
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+
+@pytest.fixture
+def pytester(pytester, monkeypatch):
+    """Give a suite the same surroundings everywhere: where `CI` is set, pytest tells each failure twice."""
+    for name in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+        monkeypatch.delenv(name, raising=False)
+    return pytester

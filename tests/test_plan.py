@@ -308,28 +308,74 @@ def test_a_state_whose_meta_is_none_is_refused_when_it_is_added(thing):
 
 
 @pytest.mark.parametrize(
-    "handler",
+    ("handler", "asks"),
     [
-        lambda: None,
-        lambda ctx, io: None,
-        lambda ctx, io, rec, more: None,
-        lambda ctx, io, rec, *, more: None,
-        functools.partial(nothing, None),
-        None,
-        "nothing",
+        (lambda ctx, io, rec, more: None, "more"),
+        (lambda ctx, io, rec, *, more: None, "more"),
+        (lambda context, io: None, "context"),
+        (functools.partial(lambda a, b, c: None, None), "b, c"),
     ],
 )
-def test_a_handler_that_does_not_take_three_arguments_is_refused(handler):
-    with pytest.raises(PlanError, match=r"state op\.a\.b: the handler must take \(ctx, io, rec\)"):
+def test_a_handler_that_asks_for_what_there_is_not_is_refused(handler, asks):
+    with pytest.raises(PlanError) as caught:
+        Plan("op").state("a.b")(handler)
+    said = f"the handler of op.a.b asks for {asks}; it takes what it names of ctx, io, rec, in any order"
+    assert caught.value.message == said
+
+
+@pytest.mark.parametrize("handler", [None, "nothing"])
+def test_a_handler_that_cannot_be_called_is_refused(handler):
+    with pytest.raises(PlanError, match=r"state op\.a\.b: .* is no function"):
         Plan("op").state("a.b")(handler)
 
 
+def passing_on(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def of_three(function):
+    @functools.wraps(function)
+    def wrapper(c, i, r):
+        return function(c, r)
+
+    return wrapper
+
+
 @pytest.mark.parametrize(
-    "handler",
-    [lambda *arguments: None, lambda a, b, c, d=1: None, lambda ctx, io, rec, **more: None, Collect().handle],
+    ("handler", "given"),
+    [
+        (lambda: (), ()),
+        (lambda ctx: (ctx,), ("CTX",)),
+        (lambda io, ctx: (io, ctx), ("IO", "CTX")),
+        (lambda rec, ctx, io: (rec, ctx, io), ("REC", "CTX", "IO")),
+        (lambda *, io: (io,), ("IO",)),
+        (lambda ctx, /, *, rec: (ctx, rec), ("CTX", "REC")),
+        (lambda ctx, scale=2, io=None: (ctx, scale, io), ("CTX", 2, "IO")),
+        (lambda ctx, **rest: (ctx, rest), ("CTX", {"io": "IO", "rec": "REC"})),
+        (lambda a, b, c: (a, b, c), ("CTX", "IO", "REC")),
+        (lambda a, b, c, d=1: (a, b, c, d), ("CTX", "IO", "REC", 1)),
+        (lambda *arguments: arguments, ("CTX", "IO", "REC")),
+        (lambda ctx, *rest: (ctx, *rest), ("CTX", "IO", "REC")),
+        (functools.partial(lambda scale, ctx: (scale, ctx), 3), (3, "CTX")),
+        (passing_on(lambda io: (io,)), ("IO",)),
+        (of_three(lambda ctx, rec: (ctx, rec)), ("CTX", "REC")),
+    ],
 )
-def test_a_handler_that_can_be_called_with_three_arguments_is_taken(handler):
-    assert Plan("op").state("a.b")(handler).id == "op.a.b"
+def test_a_handler_takes_what_it_names_in_any_order(handler, given):
+    function, *arguments = Plan("op").state("a.b")(handler).callee.call("CTX", "IO", "REC")
+
+    assert function(*arguments) == given
+
+
+def test_a_reconcile_function_takes_what_it_names():
+    for function in (lambda effect: None, lambda io, effect: None, lambda ctx, io, effect: None):
+        assert StateMeta(on_uncertain="reconcile", reconcile=function).reconcile is function
+    with pytest.raises(PlanError, match="the reconcile function asks for rec"):
+        StateMeta(on_uncertain="reconcile", reconcile=lambda rec: None)
 
 
 @pytest.mark.parametrize("snapshot", ["sometimes", None, True])
@@ -600,11 +646,11 @@ def test_a_class_is_no_handler_however_many_arguments_it_takes(handler):
     assert f"plan.add('a.b', {handler.__name__}())" in caught.value.hint
 
 
-def test_a_function_that_does_not_take_three_arguments_is_refused_without_parentheses_too():
-    def short(ctx, io):
+def test_a_function_that_asks_for_something_else_is_refused_without_parentheses_too():
+    def short(context):
         pass
 
-    with pytest.raises(PlanError, match=r"state op\.short\.short: the handler must take"):
+    with pytest.raises(PlanError, match=r"the handler of op\.short\.short asks for context"):
         Plan("op").state(short)
 
 

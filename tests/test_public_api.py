@@ -39,7 +39,7 @@ RANKS = {
         1,
     ),
     **dict.fromkeys(("kernel", "target"), 2),
-    **dict.fromkeys(("stores", "io"), 3),
+    **dict.fromkeys(("stores", "io", "default_store"), 3),
     "engine": 4,
     "replay": 5,
     **dict.fromkeys(("sync", "aio", "torture", "doctor", "testing", "cli"), 6),

@@ -10,7 +10,8 @@ from typing import Annotated, Final, TypeAlias
 from cyclopts import App, Group, Parameter
 
 from machine.cli import failures
-from machine.cli.session import DEFAULT_STORE, Session
+from machine.cli.session import Session
+from machine.default_store import DEFAULT_URL
 
 __all__ = [
     "BROKEN_PIPE",
@@ -69,7 +70,7 @@ StoreOption: TypeAlias = Annotated[
     str | None,
     Parameter(
         group=_COMMON,
-        help=f"Where runs are kept (sqlite:///path). Otherwise $MACHINE_STORE, otherwise {DEFAULT_STORE}.",
+        help=f"Where runs are kept (sqlite:///path). Otherwise $MACHINE_STORE, otherwise {DEFAULT_URL}.",
     ),
 ]
 JsonOption: TypeAlias = Annotated[

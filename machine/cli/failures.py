@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Self
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnusedCliTokensError
 
 from machine.cli.output import clean
 from machine.cli.session import Session
@@ -166,8 +167,11 @@ def _told(exc: BaseException) -> tuple[str, str, str | None, Mapping[str, Any] |
         case MachineError():
             return str(exc.code), exc.message, exc.hint, exc.info.details
         case CycloptsError():
-            words = " ".join(("machine", *(exc.command_chain or ()), "--help"))
-            return str(Code.USAGE), _sentence(str(exc)), f"{words} says what there is", None
+            words = " ".join(("machine", *(exc.command_chain or ())))
+            text = _sentence(str(exc))
+            if isinstance(exc, UnusedCliTokensError):
+                text = f"{words} takes no more arguments: {shlex.join(exc.unused_tokens or ())}"
+            return str(Code.USAGE), text, f"{words} --help says what there is", None
         case KeyboardInterrupt():
             return "cancelled", "interrupted; nothing durable is lost.", None, None
         case OSError() if exc.filename is None and exc.strerror:

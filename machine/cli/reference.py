@@ -14,7 +14,7 @@ from cyclopts import App
 
 from machine.cli import app as application
 from machine.cli.failures import Exit
-from machine.cli.session import DEFAULT_STORE
+from machine.default_store import DEFAULT_URL
 
 __all__ = ["reference"]
 
@@ -35,7 +35,7 @@ and `replay` find the plan again from any directory; `--target` names another.
 store. For every command that only reads it may also be the path of a [bundle](bundle-format.md): a file that
 is there, or a name that holds a path separator or ends in `.run`, `.run.gz` or `.jsonl`.
 
-**The store** is `--store`, else `$MACHINE_STORE`, else `{DEFAULT_STORE}`. Only `machine run` and
+**The store** is `--store`, else `$MACHINE_STORE`, else `{DEFAULT_URL}`. Only `machine run` and
 `machine import` make one. A bundle may stand here too, to be read.
 
 **`--json`** prints exactly one JSON object on stdout, for every command and every outcome. An error is

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from machine.cli.output import Output
+from machine.default_store import default_url
 from machine.errors import BundleError, Code, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from machine.target import Loaded
 
 __all__ = [
-    "DEFAULT_STORE",
     "Flag",
     "Injected",
     "Jobs",
@@ -34,9 +34,6 @@ __all__ = [
     "names_bundle",
     "names_directory",
 ]
-
-DEFAULT_STORE: Final = "sqlite:///.machine/runs.db"
-"""The store when neither `--store` nor `$MACHINE_STORE` names one."""
 
 _LAST: Final = "@last"
 _RUN_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -55,7 +52,7 @@ class Session:
     @property
     def store_url(self) -> str:
         """The store in use: `--store`, else `$MACHINE_STORE`, else the default."""
-        return self.store or os.environ.get("MACHINE_STORE") or DEFAULT_STORE
+        return self.store or default_url()
 
     def open_store(self, *, create: bool = False) -> Store:
         """Return the store; only a command that starts or imports a run makes one. A bundle is one to read from."""

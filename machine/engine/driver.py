@@ -395,5 +395,5 @@ class Run:
             checkpoint_id = self.log.history.checkpoint or ""
             await reconcile(scope, io, self._door, lambda: self._base(state.id, checkpoint_id))
         return await self._door.call(
-            scope, state.handler, ctx, io, rec, plain=state.blocking, cancellations=cancellations
+            scope, state.callee, ctx, io, rec, plain=state.blocking, cancellations=cancellations
         )

@@ -15,6 +15,7 @@ import attrs
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RunConfig, Target, UndeclaredIo
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import reading
 from machine.engine.handlers import Doorkeeper
 from machine.engine.keeper import LEASE_SECONDS
@@ -90,10 +91,11 @@ class DryRun:
     missed: tuple[MissedKey, ...]
 
 
+@with_default_store(create=True)
 async def dry_run(
     plan: Plan,
     *,
-    store: Store,
+    store: Store = DEFAULT_STORE,
     input: Mapping[str, Any] | None = None,  # noqa: A002 - as in `run`
     config: RunConfig | None = None,
     run_id: str | None = None,
@@ -247,7 +249,7 @@ class _Previews:
         io, state, timeout = PreviewIo(scope), scope.state, scope.state.meta.timeout
         try:
             with anyio.move_on_after(timeout) as scope.limit:
-                await self.door.call(scope, state.handler, ctx, io, Recorder(scope), plain=state.blocking)
+                await self.door.call(scope, state.callee, ctx, io, Recorder(scope), plain=state.blocking)
                 return "the handler came to its end without an effect"
             return f"it cannot be known: the handler took longer than its timeout, {timeout:g} s"
         finally:

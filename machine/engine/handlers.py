@@ -32,7 +32,7 @@ from machine.io.scope import AttemptScope
 from machine.io.undeclared import ALLOWED, Undeclared, Watch, guarded, in_step, unguarded, watching
 from machine.kernel.context import Context
 from machine.plan import is_plain
-from machine.state import Handler
+from machine.state import Callee, reconcile_callee
 
 __all__ = ["Doorkeeper", "Refuse"]
 
@@ -94,12 +94,13 @@ class Doorkeeper:
         """Call the reconcile function of an attempt's state on an effect without an outcome."""
         function = scope.state.meta.reconcile
         assert function is not None
-        return await self.call(scope, function, ctx, io, effect, plain=is_plain(function))
+        callee = reconcile_callee(function)
+        return await self.call(scope, callee, ctx, io, effect, plain=is_plain(function))
 
     async def call(
         self,
         scope: AttemptScope,
-        function: Handler,
+        callee: Callee,
         ctx: Context,
         io: IoProvider,
         third: Any,
@@ -114,15 +115,16 @@ class Doorkeeper:
         cancellations = cancellations or Cancellations()
         if not self._looks:
             if plain:
-                return await _in_thread(scope.state.id, function, ctx, io, third)
-            return await self._apart(scope, cancellations, function, ctx, io, third)
-        watch = self._watch(scope, function, plain=plain)
+                return await _in_thread(scope.state.id, callee, ctx, io, third)
+            return await self._apart(scope, cancellations, *callee.call(ctx, io, third))
+        watch = self._watch(scope, callee.function, plain=plain)
         with guarded(watch):
             try:
                 if plain:
-                    returned = await _in_thread(scope.state.id, function, ctx, io, third, watch=watch)
+                    returned = await _in_thread(scope.state.id, callee, ctx, io, third, watch=watch)
                 else:
-                    returned = await self._apart(scope, cancellations, watch.run, function, ctx, io, third)
+                    call = callee.call(ctx, io, third)
+                    returned = await self._apart(scope, cancellations, watch.run, *call)
             finally:
                 watch.end()
         scope.refuse_undeclared()
@@ -204,14 +206,21 @@ class Doorkeeper:
 
 
 async def _in_thread(
-    state_id: str, function: Handler, ctx: Context, io: IoProvider, third: Any, *, watch: Watch | None = None
+    state_id: str,
+    callee: Callee,
+    ctx: Context,
+    io: IoProvider,
+    third: Any,
+    *,
+    watch: Watch | None = None,
 ) -> Any:
     token = current_token()
     if isinstance(third, Recorder):
         third = Blocking(third, token)
-    called = function if watch is None else functools.partial(watch.call, function)
-    name = getattr(function, "__name__", "handler")
-    result = await call_in_thread(name, called, ctx, Blocking(io, token), third)
+    call = callee.call(ctx, Blocking(io, token), third)
+    if watch is not None:
+        call = (watch.call, *call)
+    result = await call_in_thread(getattr(callee.function, "__name__", "handler"), *call)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()

@@ -8,6 +8,7 @@ import anyio
 
 from machine import canonical
 from machine.config import RunManifest
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import reading
 from machine.engine.keeper import CANCEL, LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.log import LiveLog
@@ -37,11 +38,12 @@ _POLL_SECONDS: Final = 0.1
 _UNSAID: Final = object()
 
 
+@with_default_store()
 async def resolve(
     run_id: str,
     key: str,
     *,
-    store: Store,
+    store: Store = DEFAULT_STORE,
     outcome: Any = _UNSAID,
     not_done: bool = False,
     reporter: Reporter | None = None,
@@ -93,7 +95,8 @@ def _waited_for(history: History, key: str) -> str:
     )
 
 
-async def cancel(run_id: str, *, store: Store, timeout: float = 30.0) -> RunResult:  # noqa: ASYNC109 - how long a driver elsewhere may take
+@with_default_store()
+async def cancel(run_id: str, *, store: Store = DEFAULT_STORE, timeout: float = 30.0) -> RunResult:  # noqa: ASYNC109 - how long a driver elsewhere may take
     """Ask a run to end cancelled, and return how it stands when it has ended.
 
     The process that drives it cuts what it is doing; a run that nobody drives is ended here. Raises `NotFound`,

@@ -12,6 +12,7 @@ import attrs
 
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import reading
 from machine.engine.driven import Opening
 from machine.engine.driver import Run
@@ -94,10 +95,11 @@ class RunResult:
     fork_at: int | None = None
 
 
+@with_default_store(create=True)
 async def run(
     plan: Plan,
     *,
-    store: Store,
+    store: Store = DEFAULT_STORE,
     input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's name
     config: RunConfig | None = None,
     run_id: str | None = None,
@@ -191,11 +193,12 @@ async def _invoked(
         await anyio.sleep(_ATTACHED_SECONDS)
 
 
+@with_default_store()
 async def resume(
     run_id: str,
     *,
     plan: Plan,
-    store: Store,
+    store: Store = DEFAULT_STORE,
     allow_plan_change: bool = False,
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,

@@ -14,6 +14,7 @@ from typing import IO, Final, TypeAlias
 import attrs
 
 from machine import canonical
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import reading
 from machine.engine.checking import LogCheck
 from machine.engine.scan_file import Leak, in_file
@@ -42,7 +43,8 @@ _LEADING: Final = _OWN_KINDS | {ArtifactKind.CONTEXT_SNAPSHOT}
 """Kinds of artifacts in which ids of others are followed; in what users store, hex digits may be anything."""
 
 
-def scan(run_id: str, *, store: Store, policy: SecretPolicy | None = None) -> list[Leak]:
+@with_default_store()
+def scan(run_id: str, *, store: Store = DEFAULT_STORE, policy: SecretPolicy | None = None) -> list[Leak]:
     """Return what looks like a secret in a run: its events and every artifact they lead to.
 
     `policy` is that of the run's own configuration unless given, without patterns that only

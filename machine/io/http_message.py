@@ -268,6 +268,36 @@ class HttpResponse:
         return usual_reason(self.status) if self.said_reason is None else self.said_reason
 
     @property
+    def status_code(self) -> int:
+        """The status, by the name it has in httpx."""
+        return self.status
+
+    @property
+    def reason_phrase(self) -> str:
+        """The reason, by the name it has in httpx."""
+        return self.reason
+
+    @property
+    def is_success(self) -> bool:
+        """True for a status from 200 to 299."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - RFC 9110 section 15.3
+
+    @property
+    def is_client_error(self) -> bool:
+        """True for a status from 400 to 499."""
+        return 400 <= self.status < 500  # noqa: PLR2004 - RFC 9110 section 15.5
+
+    @property
+    def is_server_error(self) -> bool:
+        """True for a status from 500 to 599."""
+        return 500 <= self.status < 600  # noqa: PLR2004 - RFC 9110 section 15.6
+
+    @property
+    def is_error(self) -> bool:
+        """True for a status from 400 to 599."""
+        return self.is_client_error or self.is_server_error
+
+    @property
     def headers(self) -> Headers:
         """The header fields by name."""
         return Headers(self.header_list)
@@ -275,6 +305,11 @@ class HttpResponse:
     @property
     def bytes(self) -> builtins.bytes:
         """The body, decompressed."""
+        return self._body
+
+    @property
+    def content(self) -> builtins.bytes:
+        """The body, by the name it has in httpx."""
         return self._body
 
     @property

@@ -15,6 +15,7 @@ from typing import Any, Final
 import attrs
 
 from machine import canonical
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine.plan_change import recorded_shape
 from machine.errors import Code, UsageError
 from machine.events import FactRecorded, RunStarted, StateCompleted, StateEntered, StateFailed
@@ -145,7 +146,8 @@ class Blame:
         }
 
 
-def blame(run_id: str, pointer: str, *, store: Store, at: int | None = None) -> Blame:
+@with_default_store()
+def blame(run_id: str, pointer: str, *, store: Store = DEFAULT_STORE, at: int | None = None) -> Blame:
     """Say who wrote the value at a JSON Pointer of the context, and from what; `at` is a seq, the last by default.
 
     Raises `NotFound`, `LogError` or `Corruption` for the run, and `UsageError`: `pointer_not_found` when nothing

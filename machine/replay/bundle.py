@@ -11,6 +11,7 @@ from typing import Self
 
 import attrs
 
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import reading
 from machine.errors import BundleError, Code, Concurrency
 from machine.replay.bundle_reader import read_bundle
@@ -54,11 +55,12 @@ class Bundle:
 # -- out of a store ------------------------------------------------------------------------------------------
 
 
+@with_default_store()
 def export_run(
     run_id: str,
     path: str | os.PathLike[str] | None = None,
     *,
-    store: Store,
+    store: Store = DEFAULT_STORE,
     gzip: bool = False,
     secrets: BundleKey | None = None,
 ) -> bytes:
@@ -100,7 +102,10 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     return Bundle(recording.run_id, store)
 
 
-def import_bundle(path: str | os.PathLike[str], *, store: Store, secrets: BundleKey | None = None) -> str:
+@with_default_store(create=True)
+def import_bundle(
+    path: str | os.PathLike[str], *, store: Store = DEFAULT_STORE, secrets: BundleKey | None = None
+) -> str:
     """Check a bundle to its end, store its run in one append under its own id, and return that id.
 
     `secrets` opens those that the bundle carries, which are then kept under the key of this store. Importing a run

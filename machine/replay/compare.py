@@ -14,6 +14,7 @@ import attrs
 
 from machine.catalogue import Catalogue
 from machine.config import UndeclaredIo
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import reading
 from machine.engine.plan_change import plan_changes, recorded_shape
 from machine.engine.provenance import code_of_states
@@ -89,11 +90,12 @@ class CompareResult:
         }
 
 
+@with_default_store()
 async def compare(
     run_id: str,
     *,
     plan: Plan,
-    store: Store,
+    store: Store = DEFAULT_STORE,
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from machine import codec
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine.plan_change import recorded_shape
 from machine.errors import Code, UsageError
 from machine.events import Entry, RetryScheduled, StateCompleted, StateEntered, StateFailed
@@ -164,8 +165,14 @@ class RunDiff:
         }
 
 
+@with_default_store()
 def diff_runs(
-    a: str, b: str, *, store: Store, other_store: Store | None = None, state: str | None = None
+    a: str,
+    b: str,
+    *,
+    store: Store = DEFAULT_STORE,
+    other_store: Store | None = None,
+    state: str | None = None,
 ) -> RunDiff:
     """Compare two runs, however they stand; run `b` is in `other_store` when that is given.
 

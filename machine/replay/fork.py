@@ -14,6 +14,7 @@ import attrs
 from machine import canonical, codec
 from machine.catalogue import Catalogue
 from machine.config import BuildProvenance, Target
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import reading
 from machine.engine.checking import LogCheck
 from machine.engine.fork_facts import overridden
@@ -93,11 +94,12 @@ class ForkResult:
         }
 
 
+@with_default_store(create=True)
 async def fork(
     run_id: str,
     *,
     plan: Plan,
-    store: Store,
+    store: Store = DEFAULT_STORE,
     at: int,
     set_facts: Mapping[str, Any] | None = None,
     source: Store | None = None,

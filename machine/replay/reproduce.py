@@ -9,6 +9,7 @@ import attrs
 
 from machine.catalogue import Catalogue
 from machine.config import BuildProvenance, RunConfig, RunManifest, UndeclaredIo
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import reading
 from machine.engine.checking import LogCheck
 from machine.engine.driver import Run
@@ -123,11 +124,12 @@ class Recorded:
         return cls(run_id, entries, started, manifest, config, built, blocks, open_keys(store), touches)
 
 
+@with_default_store()
 async def replay(
     run_id: str,
     *,
     plan: Plan,
-    store: Store,
+    store: Store = DEFAULT_STORE,
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,

@@ -13,6 +13,7 @@ import attrs
 
 from machine.catalogue import Catalogue
 from machine.config import Target, UndeclaredIo
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine.reporter import Reporter
 from machine.errors import Code, UsageError
 from machine.events import Entry, StateEntered
@@ -113,11 +114,12 @@ class SchedulesResult:
         }
 
 
+@with_default_store()
 async def schedules(
     run_id: str,
     *,
     plan: Plan,
-    store: Store,
+    store: Store = DEFAULT_STORE,
     count: int = 20,
     seed: int = 0,
     target: Target | None = None,

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from machine import codec
+from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine.checking import LogCheck, check_content
 from machine.errors import Code, Corruption, LogError, NotFound, StoreError
 from machine.events import Entry, chain_next
@@ -61,10 +62,11 @@ class VerifyResult:
         }
 
 
+@with_default_store()
 def verify(
     run_id: str,
     *,
-    store: Store,
+    store: Store = DEFAULT_STORE,
     progress: Callable[[int], None] | None = None,
     whole_store: bool = True,
 ) -> VerifyResult:

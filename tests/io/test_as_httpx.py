@@ -352,3 +352,15 @@ def test_what_does_not_fit_comes_with_the_next_call():
 def test_more_codings_than_anybody_means_are_refused():
     with pytest.raises(zlib.error):
         Decompressor(["gzip"] * 9)
+
+
+@pytest.mark.parametrize(
+    "status", [100, 199, 200, 204, 299, 300, 304, 399, 400, 404, 499, 500, 503, 599, 600]
+)
+def test_a_response_has_the_names_that_it_has_in_httpx(status):
+    theirs = httpx.Response(status, content=b"\xc3\xa4")
+    ours = HttpResponse(status, "http://h/", (), b"\xc3\xa4")
+
+    for name in ("status_code", "content", "is_success", "is_client_error", "is_server_error", "is_error"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.reason_phrase == ours.reason
