@@ -54,13 +54,7 @@ def inheriting(source: Store, run_id: str, store: Store, fork_id: str, history: 
     When what is done meanwhile is refused, there will be no fork, and nothing is left.
     """
     if history.sealed.payloads or history.sealed.macs:
-        keys = open_keys(source)
-        if source is store:
-            keys.share(run_id, fork_id)
-        elif (data_key := keys.data_key(run_id)) is not None:
-            open_keys(store).adopt(fork_id, data_key)
-        elif keys.problem is not None:
-            raise keys.problem
+        open_keys(source).share(run_id, fork_id, open_keys(store))
     try:
         yield
     except MachineError:

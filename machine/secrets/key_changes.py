@@ -13,7 +13,7 @@ import attrs
 
 from machine.durable import sync_directory
 from machine.errors import Code, SealError, SecretKeyError, UsageError
-from machine.secrets.sealing import KEY_BYTES, StoreKey, data_key_id, unwrap, wrap
+from machine.secrets.sealing import KEY_BYTES, StoreKey, data_key_id, unwrap, wrapped_anew
 from machine.secrets.store_key import (
     KEY_VARIABLE,
     KeyStore,
@@ -208,10 +208,10 @@ def _move(source: Path, target: Path) -> None:
 def _check_data_keys(store: ChangeableKeys, old: StoreKey) -> None:
     for run_id, wrapped in store.data_keys():
         try:
-            unwrap(old, wrapped)
+            unwrap(old, wrapped, run_id)
         except SealError as exc:
             raise changed_data_key(store.url, run_id, "the others go on") from exc
 
 
 def _rewrap(store: ChangeableKeys, old: StoreKey, new: StoreKey) -> int:
-    return store.rewrap_data_keys(old.id, new.id, lambda wrapped: wrap(new, unwrap(old, wrapped)))
+    return store.rewrap_data_keys(old.id, new.id, lambda wrapped: wrapped_anew(old, new, wrapped))

@@ -60,13 +60,15 @@ def redact(
     elif under is not None:
         place = Place(name=under, strength=rules.field(under))
     near = known.near(texts_in(document))
-    work = _Redaction(rules, known, near, request=request, name=name)
+    work: _Redaction = _Answer(rules, known, near, request=False, name=name)
+    if request:
+        work = _Redaction(rules, known, near, request=True, name=name)
     stored = work.document(document, place)
     if work.learned and not request:  # what was found in one place may stand in another
         more = near.copy()
         for source, value, sure in work.learned:
             more.learn(source, value, sure=sure)
-        work = _Redaction(rules, known, more, request=request, name=name, first=work)
+        work = _Answer(rules, known, more, request=False, name=name, first=work)
         stored = work.document(document, place)
     return Redacted(stored, work.edits(), work.learned, work.hides)
 
@@ -346,6 +348,16 @@ class _Saying(_Redaction):
 
     def _seal(self, into: Any, step: Any, value: Any, source: str, kind: str | None = None) -> None:  # noqa: ARG002
         into[step] = text_of(source)
+
+
+class _Answer(_Redaction):
+    """A walk that leaves plain values as they are, wherever they stand.
+
+    They are not learned, so what a handler makes of one is stored as it is; without the key it must have the same.
+    """
+
+    def _span(self, text: str, found: Finding) -> Span | None:
+        return super()._span(text, found) if found.sure or not is_plain(found.value) else None
 
 
 def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:

@@ -253,9 +253,11 @@ class AttemptSecrets:
         chunks = None
         if sure is not None and not stood_in:
             value = document["value"]
-            stored: Any = {"value": placeholder.object_of(sure)}
+            # without the key the handler must have one text for a value that it has under two names
+            source = self._known.source_of(value) or sure
+            stored: Any = {"value": placeholder.object_of(source)}
             edits: list[Any] = [[2, {"value": value}]]
-            learned = [[sure, value, True]]
+            learned = [[source, value, True]]
         else:
             names = AnswerNames(fact)
             found = redact(

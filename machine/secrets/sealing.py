@@ -26,6 +26,7 @@ __all__ = [
     "seal",
     "unwrap",
     "wrap",
+    "wrapped_anew",
 ]
 
 KEY_BYTES: Final = 32
@@ -35,7 +36,9 @@ _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _ID_BYTES: Final = 4
-_WRAPPED_BYTES: Final = 1 + _ID_BYTES + _NONCE_BYTES + KEY_BYTES + _TAG_BYTES
+_OWNER_BYTES: Final = 16
+_HEADS: Final = {_VERSION: 1 + _ID_BYTES, b"\x02": 1 + _ID_BYTES + _OWNER_BYTES}
+"""Lengths of what stands in clear before a wrapped data key; one of version 1 is not bound to its run."""
 _MAC_BYTES: Final = 16
 
 _WRAPPING: Final = b"machine: a wrapped data key"
@@ -75,27 +78,49 @@ def new_data_key() -> DataKey:
     return DataKey(secrets.token_bytes(KEY_BYTES))
 
 
-def wrap(store_key: StoreKey, data_key: DataKey) -> bytes:
-    """Return a data key as a store holds it: its id in clear, then the key encrypted with the store's key."""
-    head = _VERSION + bytes.fromhex(data_key.id)
+def wrap(store_key: StoreKey, data_key: DataKey, run_id: str) -> bytes:
+    """Return a run's data key as a store holds it: its id and the run's in clear, then the key, encrypted."""
+    head = b"\x02" + bytes.fromhex(data_key.id) + _owner(run_id)
     return head + _encrypt(store_key.key, data_key.key, _WRAPPING + head)
+
+
+def wrapped_anew(old: StoreKey, new: StoreKey, wrapped: bytes) -> bytes:
+    """Return a wrapped data key of whatever run under another key of the store. Raises `SealError`."""
+    head, data_key = _unwrapped(old, wrapped)
+    return head + _encrypt(new.key, data_key.key, _WRAPPING + head)
 
 
 def data_key_id(wrapped: bytes) -> str:
     """Return the id of a wrapped data key, without unwrapping it. Raises `SealError` for other bytes."""
-    if len(wrapped) != _WRAPPED_BYTES or wrapped[:1] != _VERSION:
+    length = _HEADS.get(wrapped[:1])
+    if length is None or len(wrapped) != length + _NONCE_BYTES + KEY_BYTES + _TAG_BYTES:
         _refuse("it is no wrapped data key of this version")
     return wrapped[1 : 1 + _ID_BYTES].hex()
 
 
-def unwrap(store_key: StoreKey, wrapped: bytes) -> DataKey:
-    """Return the data key that was wrapped. Raises `SealError` when it cannot be decrypted."""
+def unwrap(store_key: StoreKey, wrapped: bytes, run_id: str) -> DataKey:
+    """Return the data key of a run that was wrapped.
+
+    Raises `SealError` when it cannot be decrypted, and when it was wrapped for another run.
+    """
+    head, data_key = _unwrapped(store_key, wrapped)
+    if head[1 + _ID_BYTES :] not in {b"", _owner(run_id)}:
+        _refuse("it is the key of another run")
+    return data_key
+
+
+def _unwrapped(store_key: StoreKey, wrapped: bytes) -> tuple[bytes, DataKey]:
     known = data_key_id(wrapped)
-    head, sealed = wrapped[: 1 + _ID_BYTES], wrapped[1 + _ID_BYTES :]
+    length = _HEADS[wrapped[:1]]
+    head, sealed = wrapped[:length], wrapped[length:]
     data_key = DataKey(_decrypt(store_key.key, sealed, _WRAPPING + head))
     if data_key.id != known:
         _refuse("it is named after another key")
-    return data_key
+    return head, data_key
+
+
+def _owner(run_id: str) -> bytes:
+    return blake3(run_id.encode()).digest(_OWNER_BYTES)
 
 
 def seal(data_key: DataKey, plain: bytes, place: tuple[str, ...]) -> bytes:

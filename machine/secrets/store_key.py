@@ -132,30 +132,29 @@ class StoreKeys:
 
     def adopt(self, run_id: str, data_key: DataKey) -> None:
         """Give a run that has none this data key, wrapped by the key of this store. Raises `SecretKeyError`."""
-        key = store_key_of(self._store, create=True)
-        self._store.add_data_key(run_id, key.id, wrap(key, data_key))
+        try:
+            self._add(run_id, data_key)
+        except SecretKeyError:  # the store's key was replaced, or first made, since it was read
+            self._add(run_id, data_key)  # a second refusal is no race
 
-    def share(self, run_id: str, fork_id: str) -> None:
-        """Give a fork the data key of the run it was made from, still wrapped: the store's key is not needed."""
-        while wrapped := self._store.data_key(run_id):
-            key_id = self._store.secret_key_id()
-            if key_id is None or self._store.data_key(run_id) != wrapped:
-                continue  # it was wrapped anew in between
-            with contextlib.suppress(SecretKeyError):
-                self._store.add_data_key(fork_id, key_id, wrapped)
-                return
+    def share(self, run_id: str, fork_id: str, fork_keys: StoreKeys | None = None) -> None:
+        """Give a fork the data key of the run it was made from, if that has one. Raises `SecretKeyError`."""
+        if (data_key := self.data_key(run_id)) is not None:
+            (fork_keys or self).adopt(fork_id, data_key)
+        elif self.problem is not None:
+            raise self.problem
+
+    def _add(self, run_id: str, data_key: DataKey) -> None:
+        key = store_key_of(self._store, create=True)
+        self._store.add_data_key(run_id, key.id, wrap(key, data_key, run_id))
 
     def _made(self, run_id: str) -> bytes | None:
-        data_key = new_data_key()
-        try:
-            self.adopt(run_id, data_key)
-        except SecretKeyError:  # the store's key was replaced, or first made, since it was read
-            self.adopt(run_id, data_key)  # a second refusal is no race
+        self.adopt(run_id, new_data_key())
         return self._store.data_key(run_id)
 
     def _unwrapped(self, run_id: str, wrapped: bytes) -> DataKey:
         try:
-            return unwrap(store_key_of(self._store), wrapped)
+            return unwrap(store_key_of(self._store), wrapped, run_id)
         except SealError as exc:
             again = self._store.data_key(run_id)
             if again is not None and again != wrapped:  # the store's key was replaced in between
@@ -166,7 +165,7 @@ class StoreKeys:
 def changed_data_key(url: str, run_id: str, lets: str) -> SecretKeyError:
     """Return the error of a damaged data key; `lets` ends its hint: what goes on once the key is forgotten."""
     return SecretKeyError(
-        f"the data key of run {run_id} does not open with the key of {url}: it was changed",
+        f"the data key of run {run_id} does not open with the key of {url}: it was changed or moved",
         code=Code.SECRET_KEY_WRONG,
         details={"run_id": run_id, "url": url},
         hint=f"its secrets are lost; `machine secrets forget {run_id}` lets {lets}",

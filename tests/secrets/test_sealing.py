@@ -8,6 +8,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import OTHER_RUN_ID, RUN_ID
 
 from machine.errors import Code, Corruption, SealError
 from machine.secrets.sealing import (
@@ -20,10 +21,16 @@ from machine.secrets.sealing import (
     seal,
     unwrap,
     wrap,
+    wrapped_anew,
 )
 
 KEY, OTHER = DataKey(bytes(range(32))), DataKey(bytes(32))
 STORE, OTHER_STORE = StoreKey(b"s" * 32), StoreKey(b"t" * 32)
+OF_OLD = bytes.fromhex(
+    "011565e4246f4f60cd08a616e4abc0c2b114182df4acc643415244eda0134d213"
+    "0342289b22c96a3ae62d55959b48ef43d22b7a4f9e31420e6a5ea8c3ea009dacd"
+)
+"""`KEY` as `STORE` wrapped it when data keys were not bound to their run."""
 PLACE = ("2", "", "http", "digest", "payload")
 
 
@@ -85,22 +92,41 @@ def test_another_runs_key_does_not_open_it():
 def test_a_data_key_comes_back_as_it_was():
     key = new_data_key()
     assert key != new_data_key()
-    wrapped = wrap(STORE, key)
-    assert wrapped != wrap(STORE, key)
-    assert unwrap(STORE, wrapped) == key
+    wrapped = wrap(STORE, key, RUN_ID)
+    assert wrapped != wrap(STORE, key, RUN_ID)
+    assert unwrap(STORE, wrapped, RUN_ID) == key
     assert data_key_id(wrapped) == key.id
     assert key.key not in wrapped
-    refused(lambda: unwrap(OTHER_STORE, wrapped))
+    refused(lambda: unwrap(OTHER_STORE, wrapped, RUN_ID))
     for at in range(len(wrapped)):
-        refused(lambda at=at: unwrap(STORE, wrapped[:at] + bytes([wrapped[at] ^ 1]) + wrapped[at + 1 :]))
+        refused(
+            lambda at=at: unwrap(STORE, wrapped[:at] + bytes([wrapped[at] ^ 1]) + wrapped[at + 1 :], RUN_ID)
+        )
     for length in range(len(wrapped)):
-        refused(lambda length=length: unwrap(STORE, wrapped[:length]))
+        refused(lambda length=length: unwrap(STORE, wrapped[:length], RUN_ID))
         refused(lambda length=length: data_key_id(wrapped[:length]))
 
 
+def test_a_data_key_is_that_of_its_run_whatever_key_wraps_it():
+    wrapped = wrap(STORE, KEY, RUN_ID)
+    anew = wrapped_anew(STORE, OTHER_STORE, wrapped)
+    assert unwrap(OTHER_STORE, anew, RUN_ID) == KEY
+    assert data_key_id(anew) == KEY.id
+    refused(lambda: unwrap(STORE, wrapped, OTHER_RUN_ID))
+    refused(lambda: unwrap(OTHER_STORE, anew, OTHER_RUN_ID))
+    refused(lambda: wrapped_anew(OTHER_STORE, STORE, wrapped))
+    bound_to_other = wrapped[:5] + wrap(STORE, KEY, OTHER_RUN_ID)[5:21] + wrapped[21:]
+    refused(lambda: unwrap(STORE, bound_to_other, OTHER_RUN_ID))
+
+
+def test_a_data_key_of_old_opens_and_is_wrapped_anew_as_it_was():
+    assert unwrap(STORE, OF_OLD, RUN_ID) == unwrap(STORE, OF_OLD, OTHER_RUN_ID) == KEY
+    assert unwrap(OTHER_STORE, wrapped_anew(STORE, OTHER_STORE, OF_OLD), OTHER_RUN_ID) == KEY
+
+
 def test_a_sealed_value_is_no_wrapped_key_and_the_other_way_round():
-    refused(lambda: unwrap(STORE, seal(DataKey(STORE.key), KEY.key, PLACE)))
-    refused(lambda: open_seal(DataKey(STORE.key), wrap(STORE, KEY), PLACE))
+    refused(lambda: unwrap(STORE, seal(DataKey(STORE.key), KEY.key, PLACE), RUN_ID))
+    refused(lambda: open_seal(DataKey(STORE.key), wrap(STORE, KEY, RUN_ID), PLACE))
 
 
 def test_ids_and_codes_are_those_of_their_keys():

@@ -17,7 +17,8 @@ import pytest
 
 from machine import Plan, run
 from machine.errors import Code, SecretKeyError, StoreOther
-from machine.secrets.sealing import StoreKey, open_seal, seal, unwrap, wrap
+from machine.secrets.key_changes import forget_run, rotate_key
+from machine.secrets.sealing import StoreKey, open_seal, seal, wrapped_anew
 from machine.secrets.store_key import KEY_VARIABLE, key_of, open_keys, store_key_of
 from machine.stores import MemoryStore, SqliteStore
 from machine.testing.store_samples import log_of, run_id_of
@@ -323,13 +324,32 @@ def test_a_read_only_store_gets_no_data_key(store, path, key_file):
 
 def test_a_fork_has_the_key_of_its_past(store, key_file):
     key = open_keys(store).data_key(RUN, create=True)
-    key_file.rename(aside := key_file.with_name("aside"))
     keys = open_keys(store)
     keys.share(RUN, OTHER)
     keys.share(THIRD, run_id_of(4))
     assert [run_id for run_id, _ in store.data_keys()] == [RUN, OTHER]
-    aside.rename(key_file)
     assert open_keys(store).data_key(OTHER) == key
+    key_file.unlink()
+    with pytest.raises(SecretKeyError) as caught:
+        open_keys(store).share(RUN, THIRD)
+    assert caught.value.code == Code.SECRET_KEY_MISSING
+
+
+def test_a_data_key_in_the_row_of_another_run_is_noticed(store, key_file):
+    open_keys(store).data_key(RUN, create=True)
+    store.add_data_key(OTHER, store.secret_key_id(), store.data_key(RUN))
+    keys = open_keys(store)
+    assert keys.data_key(OTHER) is None
+    assert keys.problem.code == Code.SECRET_KEY_WRONG
+    assert OTHER in str(keys.problem)
+    before, held = key_file.read_bytes(), store.data_keys()
+    with pytest.raises(SecretKeyError) as caught:
+        rotate_key(store)
+    assert caught.value.code == Code.SECRET_KEY_WRONG
+    assert (key_file.read_bytes(), store.data_keys()) == (before, held)
+    forget_run(store, OTHER)
+    rotate_key(store)
+    assert open_keys(store).data_key(RUN)
 
 
 # several at once
@@ -390,7 +410,7 @@ def test_a_key_that_is_replaced_between_two_looks_is_read_again(store, key_file,
     def replaced_after(self):
         noted = looked(self)
         monkeypatch.setattr(SqliteStore, "secret_key_id", looked)
-        store.rewrap_data_keys(old.id, new.id, lambda wrapped: wrap(new, unwrap(old, wrapped)))
+        store.rewrap_data_keys(old.id, new.id, lambda wrapped: wrapped_anew(old, new, wrapped))
         key_file.write_text(new.key.hex())
         return noted
 
