@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -30,6 +31,8 @@ class Call:
     """The keyed hash of that, where it holds a secret."""
     refusal: IoOther | None = None
     """The error of a call that may not be made."""
+    taught: Sequence[tuple[str, str, bool]] = ()
+    """The secrets that the request is the first of its attempt to hold."""
 
     def payloads(self) -> Payloads:
         """Return the artifact of the request, to which that of the response may be added."""

@@ -259,7 +259,7 @@ class IoProvider(ABC):
         # in a run that may not go outside nothing leaves, so nothing is intended
         may = self._applies and scope.config.io_mode is not IoMode.REPLAY
         effect = may and refusal is None and self._is_effect(namespace, request, key)
-        call = Call(key, namespace, request, digest, data, effect, raw, asked.mac, refusal)
+        call = Call(key, namespace, request, digest, data, effect, raw, asked.mac, refusal, asked.taught)
         if effect:
             self._check_one_effect(call)
         return call

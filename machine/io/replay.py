@@ -78,7 +78,7 @@ class ReplayIo(IoProvider):
     def _asked(self, namespace: str, raw: bytes) -> Asked:
         asked = unprofiled(self._scope.vault.asked, namespace, raw)
         # what was refused has an error as its fact; nothing leaves that would be refused now
-        return Asked(self._like(namespace, raw, asked.data), asked.mac)
+        return Asked(self._like(namespace, raw, asked.data), asked.mac, taught=asked.taught)
 
     def _is_secret(self, key: str) -> bool:
         recorded = self._recording.fact(key) is not None or key in self._scope.log.history.facts
@@ -141,6 +141,8 @@ class ReplayIo(IoProvider):
         if fact.given_up:
             await self._be_cancelled(fact)
         await self._recording.emit([fact])
+        if call.taught:
+            self._scope.vault.taught(fact, call.taught)
         return fact
 
     async def _be_cancelled(self, fact: FactRecorded) -> NoReturn:

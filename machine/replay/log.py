@@ -68,7 +68,7 @@ class ReplayLog:
         # what was recorded side by side is replayed one after the other: its seqs have another order then
         started = recorded[0].event if recorded else None
         self.timers: Timers | None = None
-        self.learn: Callable[[bytes, FactRecorded], object] | None = None
+        self.learn: Callable[..., object] | None = None
         """What is told of everything sealed beside a fact, as the replay comes to it."""
         self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
         self.divergence: Divergence | None = None
@@ -381,8 +381,9 @@ class ReplayLog:
     def _learned(self, fact: FactRecorded) -> None:
         if left := self._facts.get(fact.key):
             left.pop(0)
-        if self.learn is not None and (seal := self.seal(fact.key)) is not None:
-            self.learn(seal, fact)
+        if (learn := self.learn) is not None:
+            for seal_id, of_request in self.history.sealed.beside(fact.key):
+                learn(stored_seal(self._load, seal_id), fact, asked=of_request)
 
     def _diverge(self, divergence: Divergence) -> NoReturn:
         for attempt in self.history.open.values():

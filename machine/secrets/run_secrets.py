@@ -21,7 +21,7 @@ from machine.errors import Code, ContextError, ErrorInfo, IoOther, SecretKeyErro
 from machine.events import FactRecorded
 from machine.secrets import placeholder, sealing, stand_ins
 from machine.secrets.answer_names import AnswerNames
-from machine.secrets.fact_seals import open_beside, payload_id, seal_beside
+from machine.secrets.fact_seals import ASKED, open_beside, payload_id, seal_beside
 from machine.secrets.learned import Followed, Learned
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
@@ -132,9 +132,13 @@ class RunSecrets:
         self._last = seal, fact, open_beside(data_key, fact, payload_id(fact), seal)
         return self._last[2]
 
-    def recall(self, seal: bytes, fact: FactRecorded) -> bool:
-        """Learn what was sealed beside a fact, and say whether it can be opened."""
-        sealed = self.opens(seal, fact)
+    def recall(self, seal: bytes, fact: FactRecorded, *, asked: bool = False) -> bool:
+        """Learn what was sealed beside a fact, or of its request, and say whether it can be opened."""
+        if not asked:
+            sealed = self.opens(seal, fact)
+        else:
+            data_key = self.key()
+            sealed = None if data_key is None else open_beside(data_key, fact, ASKED, seal)
         if sealed is not None:
             self.learn(fact, sealed["learned"])
         return sealed is not None
@@ -184,7 +188,8 @@ class AttemptSecrets:
         )
         stored = stored_boundary(found.document) if namespace == "http" and found.edits else found.document
         data = canonical.encode(stored) if found.edits or _MARK in raw else raw
-        for source, value, sure in found.learned:
+        taught = [each for each in found.learned if each[1] not in run.rules.stand_ins]
+        for source, value, sure in taught:
             self._learn(source, value, sure=sure)
         if others := self._past.sure_beyond(self._known):
             said = say_json(others, data)
@@ -192,7 +197,7 @@ class AttemptSecrets:
                 data, refusal = said, refusal or not_read()
         data_key = run.key(create=run.live) if found.edits else None
         mac = None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, raw)}"
-        return Asked(data, mac, refusal)
+        return Asked(data, mac, refusal, taught)
 
     def _may_hold(self, raw: bytes, known: Known) -> bool:
         """Say whether anything in canonical bytes may have to be stored differently."""
@@ -290,6 +295,12 @@ class AttemptSecrets:
         assert data_key is not None
         seal = seal_beside(data_key, fact, canonical.artifact_id(data), sealed)
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
+
+    def taught(self, fact: FactRecorded, learned: Sequence[tuple[str, str, bool]]) -> bytes | None:
+        """Learn what the request of a fact has taught, and return it sealed in a live run, for later drivers."""
+        self.run.learn(fact, learned)
+        data_key = self.run.key(create=True) if self.run.live else None
+        return None if data_key is None else seal_beside(data_key, fact, ASKED, {"learned": learned})
 
     def resolved(self, fact: FactRecorded, request: Any, response: Any) -> Answer:
         """Return what is said to have been an answer, as it is stored; a replay makes that of a state again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -17,12 +17,13 @@ __all__ = ["Answer", "Asked", "not_read", "said_error", "unopened"]
 class Asked:
     """A request as it is stored; `mac` is a keyed hash of it as it is sent, if it holds a secret.
 
-    `refusal` is the error of a request that may not be sent.
+    `refusal` is the error of a request that may not be sent, `taught` are the secrets that it is the first to hold.
     """
 
     data: bytes
     mac: str | None = None
     refusal: IoOther | None = None
+    taught: Sequence[tuple[str, str, bool]] = ()
 
 
 @attrs.frozen
