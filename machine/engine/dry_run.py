@@ -24,6 +24,7 @@ from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, run
 from machine.engine.second import SecondOf
+from machine.engine.secrets import recalled
 from machine.engine.transports import opened
 from machine.errors import Code
 from machine.events import StateSkipped
@@ -40,6 +41,7 @@ from machine.plan import Graph, Plan, PlanState, SideEffects
 from machine.secrets.knowing import OfAttempt
 from machine.secrets.reserved import Reserved
 from machine.secrets.run_secrets import RunSecrets
+from machine.secrets.store_key import open_keys
 from machine.state import EFFECT_TAG
 from machine.stores.base import Store
 
@@ -213,12 +215,15 @@ class _Previews:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
         if isinstance(base, Conflict):
             return DryEffect(state.id, None, None, None, f"it cannot be known: {base}")
+        run_id, keys = self.history.run_id or "", open_keys(self.store)
         reserved = Reserved(self.store.secret_key_file)
-        vault = RunSecrets(self.config.secrets, "", None, live=False, reserved=reserved).attempt()
+        secrets = RunSecrets(self.config.secrets, run_id, keys, live=False, reserved=reserved)
+        vault = secrets.attempt()
         log = PreviewLog(self.history, self.store.get)
         ctx = Context(base)
         scope = self._scope(state, log, vault)
         try:
+            recalled(self.history, secrets, self.store.get)
             scope.idempotency_key = self.door.idempotency_key(scope, ctx)
             unknown = await self._play(scope, ctx)
         except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
@@ -226,7 +231,9 @@ class _Previews:
         except BaseException as exc:  # noqa: BLE001 - user code may raise anything, in groups too
             unknown = _why(exc, vault)
         shown = vault.text(scope.idempotency_key) if scope.idempotency_key is not None else None
-        if log.ended is None:
+        if secrets.shown:
+            unknown = "it cannot be known: a secret that the run has read cannot be opened any more"
+        if log.ended is None or secrets.shown:
             return DryEffect(state.id, shown, None, None, unknown)
         effect = log.ended.effect
         if effect is None:

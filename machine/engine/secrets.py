@@ -53,7 +53,7 @@ def inheriting(source: Store, run_id: str, store: Store, fork_id: str, history: 
 
     When what is done meanwhile is refused, there will be no fork, and nothing is left.
     """
-    if history.sealed.payloads or history.sealed.macs:
+    if history.sealed.payloads or history.sealed.requests or history.sealed.macs:
         open_keys(source).share(run_id, fork_id, open_keys(store))
     try:
         yield
@@ -74,15 +74,17 @@ def recalled(history: History, secrets: OfRun, load: Callable[[str], bytes]) -> 
     """
     if isinstance(secrets, Vault):
         return {}
-    keys, lost = secrets.keys, {}
-    for key, seal_id in history.sealed.payloads.items():
-        if key in history.sealed.lost:
-            continue
-        opened = secrets.recall(stored_seal(load, seal_id), history.facts[key])
-        if isinstance(keys, StoreKeys) and keys.problem is not None:
-            raise keys.problem
-        if not opened:
-            lost[key] = seal_id
+    keys = secrets.keys
+    lost: dict[str, str] = {}
+    if not (history.sealed.payloads or history.sealed.requests):
+        return lost
+    for key, fact in history.facts.items():
+        for seal_id, asked in history.sealed.beside(key) if key not in history.sealed.lost else ():
+            opened = secrets.recall(stored_seal(load, seal_id), fact, asked=asked)
+            if isinstance(keys, StoreKeys) and keys.problem is not None:
+                raise keys.problem
+            if not (opened or asked):
+                lost[key] = seal_id
     return lost
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -36,6 +37,11 @@ class Call:
     def mac(self) -> str | None:
         """The keyed hash of the request as it is sent, where it holds a secret."""
         return self.asked.mac
+
+    @property
+    def taught(self) -> Sequence[tuple[str, str, bool]]:
+        """The secrets that the request is the first of its attempt to hold."""
+        return self.asked.taught
 
     def payloads(self) -> Payloads:
         """Return the artifact of the request, to which that of the response may be added."""

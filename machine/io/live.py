@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from machine.config import IoMode
 from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey, SecretKeyError
-from machine.events import FactError, FactOutcome, FactRecorded, FactValue
+from machine.events import ArtifactKind, FactError, FactOutcome, FactRecorded, FactValue
 from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.call import Call
@@ -23,7 +23,7 @@ from machine.io.transport import Transport
 from machine.io.unprofiled import unprofiled
 from machine.io.wire import field
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.kernel.sealed_facts import REQUEST_MAC
+from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
 from machine.secrets.stored import Asked
 
 __all__ = ["LiveIo"]
@@ -61,8 +61,18 @@ class LiveIo(IoProvider):
         """Record what nothing left the process for: an effect with its intent, so that none is uncertain."""
         fact = self._fact_of(call, outcome)
         intents = [self._intent_of(call)] if call.effect else []
-        await self._scope.log.emit([*intents, fact], call.payloads(), info_of(call, info))
+        payloads = call.payloads()
+        await self._scope.log.emit([*intents, fact], payloads, self._info(call, fact, payloads, info))
         return fact
+
+    def _info(
+        self, call: Call, fact: FactRecorded, payloads: Payloads, info: Mapping[str, str] | None
+    ) -> Mapping[str, str] | None:
+        """Return what the info of a fact says; what its request has taught is sealed among its artifacts."""
+        seal = self._scope.vault.taught(fact, call.taught) if call.taught else None
+        if seal is not None:
+            info = {**(info or {}), REQUEST_SECRETS: payloads.add(ArtifactKind.SECRET_PAYLOAD, seal)}
+        return info if call.mac is None else {**(info or {}), REQUEST_MAC: call.mac}
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
@@ -162,13 +172,8 @@ class LiveIo(IoProvider):
         info: Mapping[str, str] | None = None,
     ) -> FactRecorded:
         fact = self._fact_of(call, outcome)
-        await self._scope.log.emit([fact], payloads, info_of(call, info))
+        await self._scope.log.emit([fact], payloads, self._info(call, fact, payloads, info))
         return fact
-
-
-def info_of(call: Call, info: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
-    """Return what the info of a fact says: what is given, and the keyed hash of its request where there is one."""
-    return info if call.mac is None else {**(info or {}), REQUEST_MAC: call.mac}
 
 
 def _cancelled(call: Call) -> FactError:

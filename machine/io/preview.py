@@ -15,7 +15,7 @@ from machine.events import ArtifactKind, Event, FactRecorded, FactValue
 from machine.io.call import Call
 from machine.io.clock import SLEEP
 from machine.io.live import LiveIo
-from machine.io.scope import Payloads
+from machine.io.scope import Payloads, stored_seal
 from machine.kernel.history import History
 from machine.secrets.secret import SECRET
 
@@ -74,8 +74,9 @@ class PreviewLog:
         return held[1] if held is not None else self._load(artifact_id)
 
     def seal(self, key: str) -> bytes | None:
-        """Return nothing: a preview opens nothing."""
-        return b"" if key in self.history.sealed.payloads else None
+        """Return what was sealed beside a fact of the run, None where nothing was; empty where it is not there."""
+        artifact_id = self.history.sealed.payloads.get(key)
+        return None if artifact_id is None else stored_seal(self._load, artifact_id)
 
     def end(self, effect: Call | None, reason: str = "") -> NoReturn:
         """End the preview. The first end counts, whatever the handler makes of it."""

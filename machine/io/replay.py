@@ -151,6 +151,8 @@ class ReplayIo(IoProvider):
         if fact.given_up:
             await self._be_cancelled(fact)
         await self._recording.emit([fact])
+        if call.taught:
+            self._scope.vault.taught(fact, call.taught)
         return fact
 
     async def _be_cancelled(self, fact: FactRecorded) -> NoReturn:

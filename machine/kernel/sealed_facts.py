@@ -10,13 +10,16 @@ from machine import canonical
 from machine.errors import CodecError
 from machine.events import Entry
 
-__all__ = ["REQUEST_MAC", "REUSED", "SECRET_PAYLOAD", "SealedFacts", "reused"]
+__all__ = ["REQUEST_MAC", "REQUEST_SECRETS", "REUSED", "SECRET_PAYLOAD", "SealedFacts", "reused"]
 
 SECRET_PAYLOAD: Final = "secret_payload_id"  # noqa: S105 - the name of a member
 """Key of `info` on a fact: the artifact with the true values of the placeholders in its payload."""
 
 REQUEST_MAC: Final = "request_mac"
 """Key of `info` on a fact: the keyed hash of its request as it was sent, if that held a secret."""
+
+REQUEST_SECRETS: Final = "request_secrets_id"
+"""Key of `info` on a fact: the artifact with the secrets that its request was the first of its attempt to hold."""
 
 REUSED: Final = "reused"
 """Key of `info` on the end of an attempt: earlier facts that answered its calls, by the keys of the calls.
@@ -42,6 +45,8 @@ class SealedFacts:
 
     payloads: dict[str, str] = attrs.field(factory=dict)
     """The artifacts of true values."""
+    requests: dict[str, str] = attrs.field(factory=dict)
+    """The artifacts of what requests have taught. No call is answered with them, so none of them is ever lost."""
     macs: dict[str, str] = attrs.field(factory=dict)
     """The keyed hashes of requests that held a secret."""
     lost: set[str] = attrs.field(factory=set)
@@ -51,11 +56,20 @@ class SealedFacts:
         """Fold the entry of a fact; a lost fact stays lost until a final outcome replaces it."""
         if final:
             self.lost.discard(key)
-        for name, known in ((SECRET_PAYLOAD, self.payloads), (REQUEST_MAC, self.macs)):
+        for name, known in (
+            (SECRET_PAYLOAD, self.payloads),
+            (REQUEST_SECRETS, self.requests),
+            (REQUEST_MAC, self.macs),
+        ):
             if isinstance(text := entry.info.get(name), str):
                 known[key] = text
             elif known:
                 known.pop(key, None)
+
+    def beside(self, key: str) -> list[tuple[str, bool]]:
+        """Return the seals of a fact, each with whether it is of the request."""
+        found = ((self.requests.get(key), True), (self.payloads.get(key), False))
+        return [(seal_id, asked) for seal_id, asked in found if seal_id is not None]
 
     def lose(self) -> None:
         """Mark all sealed facts as lost."""

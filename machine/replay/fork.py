@@ -42,12 +42,13 @@ from machine.ids import RunId
 from machine.io.scope import Payloads
 from machine.io.transport import Transports
 from machine.kernel.history import History, fold
-from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.serial import one_after_another
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
 from machine.replay.paranoid import SecondRun
-from machine.replay.recording import Walked, led_to, sound_parts
+from machine.replay.recording import Walked, led_to, seals_beside, sound_parts
+from machine.secrets.learned import Learned
+from machine.secrets.run_secrets import RunSecrets
 from machine.stores.base import Store
 
 __all__ = ["ForkResult", "ForkedFact", "fork"]
@@ -149,6 +150,9 @@ async def fork(
             entries, at, set_facts or {}, load=source.get, vault=secrets.attempt(), payloads=payloads
         )
     prefix, past = _parted(shared, replaced, plan.graph, store)
+    if past is not None and isinstance(secrets, RunSecrets):
+        secrets.learned = Learned()  # what the others have learned is made again, in its turn
+        recalled(fold(prefix, History(in_seq=False)), secrets, source.get)
     if source is not store:
         _bring(shared, source, store, payloads)
     then = reading.provenance_of(source, first)
@@ -251,8 +255,7 @@ def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Paylo
     """Add to `payloads` what the shared events lead to and the store does not have."""
     walked: Walked = {}
     for entry in shared:
-        seal_id = entry.info.get(SECRET_PAYLOAD)
-        if isinstance(seal_id, str) and source.exists(seal_id):
+        for seal_id in filter(source.exists, seals_beside(entry)):
             payloads.items[seal_id] = ArtifactKind.SECRET_PAYLOAD, source.get(seal_id)
         for artifact_id, kind in led_to(entry, source.get, walked):
             if artifact_id not in payloads.items and not store.exists(artifact_id):

@@ -69,7 +69,7 @@ class ReplayLog:
         # what was recorded side by side is replayed one after the other: its seqs have another order then
         started = recorded[0].event if recorded else None
         self.timers: Timers | None = None
-        self.learn: Callable[[bytes, FactRecorded], object] | None = None
+        self.learn: Callable[..., object] | None = None
         """What is told of everything sealed beside a fact, as the replay comes to it."""
         self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
         self.divergence: Divergence | None = None
@@ -87,7 +87,7 @@ class ReplayLog:
         self._reused: Mapping[str, str] = {}
         self.requests = RecordedRequests(load)
         self._left: dict[bytes, int] = {}
-        self._waiting: dict[bytes, list[anyio.Event]] = {}
+        self._turns = Turns()
         self._scope: AttemptScope | None = None
         self._ended = False
         self._damage: StoreError | None = None
@@ -303,7 +303,7 @@ class ReplayLog:
                 return
             if not inside or not self._left.get(body):
                 self._diverge(self._differences.between(entry, event))
-            if not self._waiting and self._alone() and self._scope and not self._scope.state.blocking:
+            if not self._turns and self._alone() and self._scope and not self._scope.state.blocking:
                 self._stuck(event)
             else:
                 await self._turn(event, body)
@@ -314,7 +314,7 @@ class ReplayLog:
         That is a divergence. The handler is let go on to see which: does it come to the other thing later?
         """
         self._early = early
-        self._wake()
+        self._turns.wake()
 
     def _probed(self, entry: Entry, event: Event, body: bytes, *, same: bool) -> None:
         """Let an emission pass, out of its turn, unless it says which divergence this is."""
@@ -336,24 +336,13 @@ class ReplayLog:
 
     async def _turn(self, event: Event, body: bytes) -> None:
         """Wait until the recording has come to `body`, or nothing comes any nearer."""
-        come = anyio.Event()
-        self._waiting.setdefault(body, []).append(come)
-        try:
+        with self._turns.waiting(body) as come:
             while not come.is_set():
                 at = self._at
                 with anyio.move_on_after(self.stall_seconds):
                     await come.wait()
                 if not come.is_set() and self._at == at and self._early is None:
                     self._stuck(event)
-        finally:
-            waiting = self._waiting[body]
-            waiting.remove(come)
-            if not waiting:
-                del self._waiting[body]
-
-    def _wake(self) -> None:
-        for come in [come for waiting in self._waiting.values() for come in waiting]:
-            come.set()
 
     def _alone(self) -> bool:
         return self._scope is None or self._scope.quiet.alone
@@ -382,15 +371,15 @@ class ReplayLog:
             if isinstance(entry.event, FactRecorded):
                 self._learned(entry.event)
         self._at = end
-        if self._waiting and end < len(self._recorded):
-            for come in self._waiting.get(self._recorded[end].body, ())[:1]:
-                come.set()
+        if self._turns and end < len(self._recorded):
+            self._turns.come(self._recorded[end].body)
 
     def _learned(self, fact: FactRecorded) -> None:
         if left := self._facts.get(fact.key):
             left.pop(0)
-        if self.learn is not None and (seal := self.seal(fact.key)) is not None:
-            self.learn(seal, fact)
+        if (learn := self.learn) is not None:
+            for seal_id, of_request in self.history.sealed.beside(fact.key):
+                learn(stored_seal(self._load, seal_id), fact, asked=of_request)
 
     def _diverge(self, divergence: Divergence) -> NoReturn:
         for attempt in self.history.open.values():
@@ -398,7 +387,7 @@ class ReplayLog:
         if raised := raised_text(self._info):
             divergence = attrs.evolve(divergence, raised=raised)
         self.divergence = divergence
-        self._wake()  # who waits will find that its turn never comes
+        self._turns.wake()  # who waits will find that its turn never comes
         if self._scope is not None and self._scope.limit is not None:
             self._scope.limit.cancel()  # a handler may swallow what is raised here, and go on
         raise Diverged(divergence)

@@ -24,7 +24,7 @@ from machine.events import (
     StateCompleted,
     StateFailed,
 )
-from machine.kernel.sealed_facts import SECRET_PAYLOAD
+from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Load, Snapshot
 from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
 
@@ -36,7 +36,7 @@ __all__ = [
     "led_to",
     "named",
     "provenance_id",
-    "seal_of",
+    "seals_beside",
     "seals_of",
     "shared_entries",
     "shared_past_id",
@@ -190,14 +190,16 @@ def seals_of(recording: Recording) -> list[str]:
         for entry in recording.entries
         for each in (entry, *shared_entries(entry, lambda artifact_id: recording.artifacts[artifact_id].data))
     ]
-    found = (seal_of(entry) for entry in entries)
-    return list(dict.fromkeys(seal for seal in found if seal is not None and seal not in recording.artifacts))
+    found = (seal for entry in entries for seal in seals_beside(entry))
+    return list(dict.fromkeys(seal for seal in found if seal not in recording.artifacts))
 
 
-def seal_of(entry: Entry) -> str | None:
-    """Return the artifact of what was sealed beside the fact of an entry; it may be absent."""
-    seal = entry.info.get(SECRET_PAYLOAD) if isinstance(entry.event, FactRecorded) else None
-    return seal if isinstance(seal, str) else None
+def seals_beside(entry: Entry) -> list[str]:
+    """Return the artifacts of what was sealed beside the fact of an entry; they may be absent."""
+    if not isinstance(entry.event, FactRecorded):
+        return []
+    found = (entry.info.get(name) for name in (REQUEST_SECRETS, SECRET_PAYLOAD))
+    return [seal for seal in found if isinstance(seal, str)]
 
 
 def snapshots(event: Event) -> Iterator[str]:

@@ -160,7 +160,7 @@ class _Check:
             self.artifact(artifact_id, kind, f"event {seq}")
         for snapshot_id in recording.snapshots(entry.event):
             self.snapshot(snapshot_id, f"event {seq}")
-        if (seal_id := recording.seal_of(entry)) is not None:
+        for seal_id in recording.seals_beside(entry):
             self.seal(seal_id)
 
     def shared(self, entry: Entry) -> None:

@@ -10,7 +10,10 @@ from machine.errors import SealError, SecretKeyError
 from machine.events import FactRecorded, FactValue
 from machine.secrets import sealing
 
-__all__ = ["Keys", "Seals", "open_beside", "payload_id", "seal_beside"]
+__all__ = ["ASKED", "Keys", "Seals", "open_beside", "payload_id", "seal_beside"]
+
+ASKED: Final = "request"
+"""What stands for a payload where it is the request that a seal belongs to."""
 
 _FORMAT: Final = "2"
 _TENANT: Final = ""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from machine.events import FactRecorded
+from machine.secrets.attempt_secrets import AttemptSecrets
 from machine.secrets.handles.vault import Vault
 from machine.secrets.learned import Followed
 from machine.secrets.reserved import Reserved
-from machine.secrets.run_secrets import AttemptSecrets, RunSecrets
+from machine.secrets.run_secrets import RunSecrets
 from machine.secrets.stored import Answer
 
 __all__ = ["HandleSecrets", "OfAttempt", "OfRun"]
@@ -39,6 +40,10 @@ class HandleSecrets(Vault):
         """Return these secrets: what a run knows, each of its attempts does."""
         del state_id, followed, but
         return self
+
+    def taught(self, fact: FactRecorded, learned: Sequence[tuple[str, str, bool]]) -> None:
+        """Return None: nothing is sealed under these rules."""
+        del fact, learned
 
     def resolved(self, fact: FactRecorded, request: Any, response: Any) -> Answer:
         """Return what is said to have been an answer, as it is stored."""

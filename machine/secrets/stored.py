@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -10,7 +10,7 @@ import attrs
 from machine.errors import Code, ErrorInfo, IoOther
 from machine.events import FactRecorded
 
-__all__ = ["Answer", "Asked", "not_read", "said_error", "unopened"]
+__all__ = ["Answer", "Asked", "not_read", "placeholder_sent", "said_error", "unopened", "variable_asked"]
 
 
 @attrs.frozen
@@ -18,7 +18,7 @@ class Asked:
     """A request as it is stored and as it is sent; `mac` is a keyed hash of the latter, if it holds a secret.
 
     `refusal` is the error of a request that may not be sent. `stands_in` is true of one with a stand-in, `hides` of
-    one of which more than a secret is not stored.
+    one of which more than a secret is not stored. `taught` are the secrets that it is the first to hold.
     """
 
     data: bytes
@@ -27,6 +27,7 @@ class Asked:
     refusal: IoOther | None = None
     stands_in: bool = False
     hides: bool = False
+    taught: Sequence[tuple[str, str, bool]] = ()
 
 
 @attrs.frozen
@@ -59,6 +60,21 @@ def unopened(fact: FactRecorded) -> IoOther:
         details={"key": fact.key},
         hint="start a new run, or fork this one before that call",
     )
+
+
+def placeholder_sent() -> IoOther:
+    """Return the error of a request that holds what stands for a secret in the store."""
+    return IoOther(
+        "the request holds the placeholder of a secret and not its value",
+        code=Code.SECRET_UNAVAILABLE,
+        hint="read it with io.secret, or ask for it again, in the state that uses it",
+    )
+
+
+def variable_asked(namespace: str, request: Any) -> str | None:
+    """Return the name of the environment variable that was asked for, None in any other call."""
+    name = request.get("name") if namespace == "env" and isinstance(request, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def not_read() -> IoOther:

@@ -4,6 +4,7 @@ import pytest
 
 from machine import (
     DomainEvent,
+    IoOther,
     MachineError,
     Plan,
     RetryPolicy,
@@ -182,3 +183,43 @@ def test_what_an_operator_says_of_an_effect_is_stored_without_what_the_run_has_r
     assert KEY.encode() not in stored(store, left)
     assert dict(resume(left, plan=plan, store=store, transports={"api": api}).context) == {"right": True}
     assert replay(left, plan=plan, store=store).identical
+
+
+def taught():
+    """Return a plan in which a state sends a credential of its own, and a later one says it, and its outside."""
+    plan = Plan("taught")
+
+    @plan.state("a.send", side_effects="read_only_io", retry=RetryPolicy(2))
+    async def send(ctx, io, rec):
+        try:
+            await io.call("api", {"headers": {"x-api-key": KEY}, "q": "refused"})
+        except MachineError:
+            await io.call("api", {"headers": {"x-api-key": TOKEN}})
+
+    @plan.state("b.say", after=[send], side_effects="read_only_io")
+    async def say(ctx, io, rec):
+        await rec.emit(DomainEvent("said", {"text": f"{KEY} and {TOKEN}"}))
+        await io.call("api", {"q": "echo"})
+        raise RuntimeError(f"{KEY} and {TOKEN}")
+
+    def answer(request):
+        if request.get("q") == "refused":
+            raise IoOther("no")
+        return {"echo": f"{KEY} and {TOKEN}"} if request.get("q") == "echo" else {}
+
+    return plan, Outside(answer)
+
+
+def test_what_a_request_taught_is_known_after_a_cut_at_every_event(tmp_path):
+    plan, api = taught()
+    store = open_store("memory://")
+    result = run(plan, store=store, transports={"api": api})
+    assert result.error.message == "RuntimeError: __secret_x-2Dapi-2Dkey__ and __secret_x-2Dapi-2Dkey__"
+    for length in range(1, result.head_seq):
+        left = left_after(store, result.run_id, length)
+        open_keys(store).share(result.run_id, left)
+        resumed = resume(left, plan=plan, store=store, transports={"api": api})
+        if resumed.error.code != "orphan_attempt_recovered":
+            assert resumed.error == result.error
+        assert not any(secret.encode() in stored(store, left) for secret in (KEY, TOKEN))
+        told_alike(left, plan, store, tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 import machine
 from machine import RunConfig
-from machine.secrets.run_secrets import AttemptSecrets
+from machine.secrets.attempt_secrets import AttemptSecrets
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="nothing is profiled there")

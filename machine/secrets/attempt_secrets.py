@@ -1,0 +1,301 @@
+"""The secrets that one attempt of a run knows: what it stores, is given and may send (see `run_secrets`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from machine import canonical
+from machine.errors import Code, ContextError, ErrorInfo, IoOther, StateError
+from machine.events import FactRecorded
+from machine.secrets import placeholder, sealing
+from machine.secrets.answer_names import AnswerNames
+from machine.secrets.fact_seals import ASKED, Seals, payload_id, seal_beside
+from machine.secrets.multipart import stored_boundary
+from machine.secrets.pieces import stored_pieces
+from machine.secrets.policy import path_text
+from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
+from machine.secrets.reserved import key_inside
+from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
+from machine.secrets.stored import (
+    Answer,
+    Asked,
+    not_read,
+    placeholder_sent,
+    said_error,
+    unopened,
+    variable_asked,
+)
+from machine.secrets.substitute import opened, shown
+
+if TYPE_CHECKING:
+    from machine.secrets.run_secrets import RunSecrets
+
+__all__ = ["AttemptSecrets"]
+
+_BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
+"""Namespaces whose requests and answers never hold a secret."""
+
+_MARK: Final = placeholder.MARK.encode()
+_BEGIN: Final = placeholder.BEGIN.encode()
+_KEYS: Final = "make it of something else: keys are stored and compared as they are"
+
+
+class AttemptSecrets:
+    """The secrets of one attempt; `past` is what the states that it follows have learned, and those before it."""
+
+    def __init__(self, run: RunSecrets, past: Known, state_id: str | None) -> None:
+        self.run = run
+        self._past = past
+        self._state_id = state_id
+        self._known = Known()
+        self._at_hand: dict[str, Mapping[str, Any]] = {}
+        self._stand_ins = StandIns()
+        self.reused: dict[str, str] = {}
+        """The facts that answered calls, by the calls' keys, where only their secrets told which."""
+
+    # -- what is asked -----------------------------------------------------------------------------------
+
+    def asked(self, namespace: str, raw: bytes) -> Asked:
+        """Return a request as it is stored and as it is sent, given its canonical bytes as the handler made it.
+
+        `refusal` is set on one that may not be sent: `secret_reserved` when it holds the key of the store,
+        `secret_unavailable` when it holds a placeholder, `secret_not_read` when it holds a secret that only a state
+        before it has read (the key and that secret are replaced too), and `ambiguous_secret` when it holds a
+        stand-in for several.
+        """
+        run, stands_in, refusal = self.run, False, None
+        if run.reserved.holds(raw):
+            raw, refusal = run.reserved.removed(raw), key_inside("the request")
+        if namespace in _BLIND:
+            return Asked(raw, raw, None, refusal)
+        sent = raw
+        if run.stand_ins:
+            sent, stands_in, refused_stand_in = self._stand_ins.sent(
+                run.stand_ins.values(), self._past.stand_ins, namespace, raw
+            )
+            refusal = refusal or refused_stand_in
+        if not (self._may_hold(raw, self._known) or self._past.may_be_in(raw)):
+            return Asked(raw, sent, self._mac(sent, sent != raw), refusal, stands_in)
+        refusal = refusal or self._placeholder_in(raw)
+        found = redact(
+            run.rules, self._known, namespace, canonical.decode(raw), request=True, name=lambda place: place
+        )
+        stored = stored_boundary(found.document) if namespace == "http" and found.edits else found.document
+        data = canonical.encode(stored) if found.edits or _MARK in raw else raw
+        taught = [each for each in found.learned if each[1] not in run.rules.stand_ins]
+        for source, value, sure in taught:
+            self._learn(source, value, sure=sure)
+        if others := self._past.sure_beyond(self._known):
+            said = say_json(others, data)
+            if said is not None:
+                data, refusal = said, refusal or not_read()
+        mac = self._mac(sent, bool(found.edits) or sent != raw)
+        return Asked(data, sent, mac, refusal, stands_in, found.hides, taught)
+
+    def _mac(self, sent: bytes, secret: bool) -> str | None:
+        """Return the keyed hash of a request that holds a secret as it is sent, None of any other."""
+        data_key = self.run.key(create=self.run.live) if secret else None
+        return None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, sent)}"
+
+    def _may_hold(self, raw: bytes, known: Known) -> bool:
+        """Say whether anything in canonical bytes may have to be stored differently."""
+        return self.run.rules.may_hold(raw) or _MARK in raw or _BEGIN in raw or known.may_be_in(raw)
+
+    def stored(self, namespace: str, raw: bytes) -> Any:
+        """Return a request as it would be stored, and learn nothing of it."""
+        return redact(
+            self.run.rules, self._known, namespace, canonical.decode(raw), request=True, name=str
+        ).document
+
+    def _placeholder_in(self, raw: bytes) -> IoOther | None:
+        for text in placeholder.TEXT.finditer(raw.decode()) if _BEGIN in raw else ():
+            source = placeholder.source_of(text[0])
+            if source in self._known.sources or source in self.run.known.sources:
+                return placeholder_sent()
+        return None
+
+    # -- what is answered --------------------------------------------------------------------------------
+
+    def answer(
+        self,
+        fact: FactRecorded,
+        request: Any,
+        response: Any,
+        *,
+        sure: str | None = None,
+        known: Known | None = None,
+    ) -> Answer:
+        """Return an answer as it is stored; `fact` is the one it will be recorded as, without its outcome.
+
+        `sure` is the name that `io.secret` read it under, `known` is what is searched for, all of the run if None.
+        Raises `IoOther`, `secret_reserved` for one that holds the key of the store and `secret_stand_in` when a
+        stand-in is the true value, and `SecretKeyError`.
+        """
+        run = self.run
+        known = run.known if known is None else known
+        raw = canonical.encode(response)
+        if run.reserved.holds(raw) and run.refuses(Code.SECRET_RESERVED):
+            raise key_inside(f"the answer of {fact.namespace}")
+        variable = variable_asked(fact.namespace, request)
+        loud = sure is not None or variable is not None or run.stand_ins
+        if fact.namespace in _BLIND or not (loud or self._may_hold(raw, known)):
+            return Answer(raw)
+        document, stood_in = put_in(run.stand_ins, canonical.decode(raw), name=sure)
+        refuse_revealing(stood_in, run.rules.stand_ins, None if sure is None else response["value"])
+        if run.stand_ins:
+            document = self._stand_ins.echoed(document, stood_in)
+        chunks = None
+        if sure is not None and not stood_in:
+            value = document["value"]
+            # without the key the handler must have one text for a value that it has under two names
+            source = self._known.source_of(value) or sure
+            stored: Any = {"value": placeholder.object_of(source)}
+            edits: list[Any] = [[2, {"value": value}]]
+            learned = [[source, value, True]]
+        else:
+            names = AnswerNames(fact)
+            found = redact(
+                run.rules, known, fact.namespace, document, request=False, name=names, under=variable
+            )
+            stored, edits, learned = found.document, found.edits, [list(item) for item in found.learned]
+            pieces = stored_pieces(document, stored, edits) if edits and fact.namespace == "http" else None
+            if pieces is not None:
+                stored, chunks = {**stored, "chunks": pieces}, document["chunks"]
+        data = canonical.encode(stored)
+        named = {source for source, _, _ in learned}
+        for source in placeholder.sources_in(stored):  # a resumed run learns them when it opens this seal
+            if source not in named:
+                learned += [[source, value, is_sure] for value, is_sure in known.values_of(source)]
+        run.learn(fact, learned)
+        run.learn_stood_in(fact, stood_in)
+        if not edits and not stood_in:
+            return Answer(data)
+        sealed: dict[str, Any] = {"edits": edits, "learned": learned, "stand_ins": stood_in}
+        if chunks is not None:
+            sealed["chunks"] = chunks
+        self._at_hand[fact.key] = sealed
+        if not run.live:
+            return Answer(data)
+        data_key = run.key(create=True)
+        assert data_key is not None
+        seal = seal_beside(data_key, fact, canonical.artifact_id(data), sealed)
+        return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
+
+    def taught(self, fact: FactRecorded, learned: Sequence[tuple[str, str, bool]]) -> bytes | None:
+        """Learn what the request of a fact has taught, and return it sealed in a live run, for later drivers."""
+        self.run.learn(fact, learned)
+        data_key = self.run.key(create=True) if self.run.live else None
+        return None if data_key is None else seal_beside(data_key, fact, ASKED, {"learned": learned})
+
+    def resolved(self, fact: FactRecorded, request: Any, response: Any) -> Answer:
+        """Return what is said to have been an answer, as it is stored; a replay makes that of a state again."""
+        if self._state_id is None:
+            return self.answer(fact, request, response)
+        known = self.run.learned.also(self._past, self._state_id)
+        return self.answer(fact, request, response, known=known)
+
+    def given(self, fact: FactRecorded, data: bytes) -> Answer:
+        """Return an answer that the handler itself gives, as it is stored: like one that comes from outside."""
+        return self.answer(fact, None, canonical.decode(data))
+
+    def value(self, fact: FactRecorded, data: bytes, log: Seals) -> Any:
+        """Return the payload of a fact as the handler gets it: with true values, in a replay maybe placeholders.
+
+        Raises `IoOther` (`secret_unavailable`) in a live run when the true values cannot be opened, and
+        `SecretNeeded` in a replay for a number, since a placeholder is text.
+        """
+        stored = canonical.decode_stored(payload_id(fact), data)
+        sealed = self._at_hand.get(fact.key)
+        if sealed is None:
+            seal = log.seal(fact.key)
+            if seal is None:
+                return shown(stored) if _MARK in data else stored
+            sealed = self.run.opens(seal, fact)
+        if sealed is None:
+            return self._shown(fact, stored)
+        self.run.opened += 1
+        self._stand_ins.learn(sealed["stand_ins"])
+        for source, value, sure in sealed["learned"]:
+            self._learn(source, value, sure=sure)
+        if "chunks" in sealed:
+            stored = {**stored, "chunks": sealed["chunks"]}
+        return opened(stored, sealed["edits"]) if sealed["edits"] or _MARK in data else stored
+
+    def _shown(self, fact: FactRecorded, stored: Any) -> Any:
+        if self.run.live:
+            raise unopened(fact)
+        self.run.shown += 1
+        learned = [(source, placeholder.text_of(source), True) for source in placeholder.sources_in(stored)]
+        self.run.learn(
+            fact, learned
+        )  # as if these were the values: what is made of them is found all the same
+        for source, value, sure in learned:
+            self._learn(source, value, sure=sure)
+        return shown(stored)
+
+    def _learn(self, source: str, value: str, *, sure: bool) -> None:
+        if value not in self.run.rules.stand_ins:
+            self._known.learn(source, value, sure=sure)
+            self.run.known.learn(source, value, sure=sure)
+
+    # -- what a handler says -----------------------------------------------------------------------------
+
+    def said(self, value: Any) -> Any:
+        """Return the payload of a domain event without the secrets in it."""
+        run = self.run
+        return run.reserved.without(say(run.rules, self._past, say(run.rules, self._known, value)))
+
+    def text(self, text: str) -> str:
+        """Return a text of an error or an event without secrets in it."""
+        run = self.run
+        return str(
+            run.reserved.without(say_text(run.rules, self._past, say_text(run.rules, self._known, text)))
+        )
+
+    def error(self, info: ErrorInfo) -> ErrorInfo:
+        """Return an error without secrets in it."""
+        return said_error(info, self.text, self.said)
+
+    # -- what is refused ---------------------------------------------------------------------------------
+
+    def refuse_in_context(self, staged: Mapping[str, bytes | None]) -> None:
+        """Raise `ContextError` when a write to the context holds a secret or the key of the store.
+
+        They are `secret_in_context` and `secret_reserved`.
+        """
+        rules, known = self.run.rules, self._known
+        for key, data in staged.items():
+            written = key.encode() if data is None else key.encode() + data
+            if self.run.reserved.holds(written) and self.run.refuses(Code.SECRET_RESERVED):
+                raise ContextError(
+                    f"the context may not hold the key of the store, and {path_text([key])} holds it",
+                    code=Code.SECRET_RESERVED,
+                    details={"path": path_text([key])},
+                )
+            if not known and not rules.may_hold(written):
+                continue
+            path = refused(rules, known, key, None if data is None else canonical.decode(data))
+            if path is not None and self.run.refuses(Code.SECRET_IN_CONTEXT):
+                raise ContextError(
+                    f"the context may hold no secret, and {path} is one",
+                    code=Code.SECRET_IN_CONTEXT,
+                    details={"path": path},
+                    hint="leave it out, read it where it is used, or list its path in SecretPolicy(allow=[...])",
+                )
+
+    def in_key(self, key: str) -> bool:
+        """Say whether a key that would be stored holds a secret."""
+        rules, known, data = self.run.rules, self._known, key.encode("utf-8", "surrogatepass")
+        if self.run.reserved.holds(data):
+            return True
+        if not known and not rules.may_hold(data):
+            return False
+        return refused(rules, known, key, None) is not None
+
+    def refuse_in_key(self, what: str, key: str) -> None:
+        """Raise `StateError` (`secret_in_event`) when a key that would be stored holds a secret."""
+        if self.in_key(key) and self.run.refuses(Code.SECRET_IN_EVENT):
+            raise StateError(
+                f"{what} holds a secret, and was not written", code=Code.SECRET_IN_EVENT, hint=_KEYS
+            )
