@@ -114,6 +114,8 @@ def problems_of(exc: BaseException) -> list[str]:
             unknown = sorted(error.extra_fields)
             more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
             return f"unknown fields: {', '.join(unknown[:_MOST_NAMED])}{more}"
+        if isinstance(error, cattrs.StructureHandlerNotFoundError):  # it says what to do in its own terms
+            return f"{getattr(error.type_, '__name__', error.type_)} is no type that can be read"
         return str(error)
 
     return cattrs.transform_error(exc, format_exception=describe)

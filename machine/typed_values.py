@@ -12,6 +12,7 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import inspect
 import math
 import operator
 import re
@@ -172,10 +173,13 @@ def difference(value: Any, back: Any, path: str = "$") -> Difference | None:
     parts = _parts(value, back)
     if parts is not None:
         found = (difference(one, other, path + step) for step, one, other in parts)
-        return next((lost for lost in found if lost is not None), None)
-    if not _equal(value, back):
+        lost = next((lost for lost in found if lost is not None), None)
+        if lost is not None:
+            return lost
+    elif not _equal(value, back):
         return Difference(path, f"{_name(value)} is not equal when read; {_remedy_unequal(value)}")
-    return None
+    problem = _lost_attribute(value, back)
+    return None if problem is None else Difference(path, problem)
 
 
 def _equal(value: Any, back: Any) -> bool:
@@ -207,11 +211,32 @@ def _lost(value: Any, back: Any) -> str | None:
             return f"{name} loses its order; write a list of pairs"
         case collections.defaultdict() if value.default_factory != back.default_factory:
             return f"{name} loses its default_factory; write dict(value)"
-        case list() | tuple() | dict() if len(value) != len(back):
+        case collections.deque() if value.maxlen != back.maxlen:
+            return f"{name} loses its maxlen; write list(value)"
+        case list() | tuple() | dict() | collections.deque() if len(value) != len(back):
             return f"{name} loses items; {remedy(value)}"
         case _ if is_model(type(value)):
             return _lost_by_model(value, back)
     return None
+
+
+def _lost_attribute(value: Any, back: Any) -> str | None:
+    """Return what is lost of that which an instance holds beside its fields."""
+    if isinstance(value, enum.Enum | type):
+        return None
+    own = getattr(value, "__dict__", {})
+    for name in own.keys() - {name for name, _ in _fields(value) or ()}:
+        if not _is_computed(value, name) and (
+            name not in vars(back) or difference(own[name], vars(back)[name]) is not None
+        ):
+            return f"{_name(value)} loses its attribute {name}, which is no field; make it one"
+    return None
+
+
+def _is_computed(value: Any, name: str) -> bool:
+    """Say whether an attribute is what a `cached_property` has found, which it finds again."""
+    found = inspect.getattr_static(type(value), name, None)
+    return isinstance(getattr(found, "wrapped", found), functools.cached_property)
 
 
 def _lost_by_model(value: Any, back: Any) -> str | None:
@@ -237,24 +262,27 @@ def _same_zone(zone: dt.tzinfo | None, back: dt.tzinfo | None) -> bool:
 
 def _parts(value: Any, back: Any) -> Iterator[tuple[str, Any, Any]] | None:
     """Return the parts of a container, each with the step to it and what came back; None when it is none."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | collections.deque):
         return ((f"[{at}]", one, other) for at, (one, other) in enumerate(zip(value, back, strict=True)))
     if isinstance(value, dict):
         return _members(value, back)
-    if isinstance(value, enum.Enum):
-        return None
-    fields: list[tuple[str, bool]] | None = None
-    if attrs.has(type(value)):
-        fields = [(field.name, field.init or bool(field.eq)) for field in attrs.fields(type(value))]
-    elif dataclasses.is_dataclass(value):
-        fields = [(field.name, field.init or field.compare) for field in dataclasses.fields(value)]
-    elif is_model(type(value)):
-        extra = getattr(value, "__pydantic_extra__", None) or {}
-        fields = [(name, True) for name in (*vars(value), *extra)]
+    fields = None if isinstance(value, enum.Enum) else _fields(value)
     if fields is None:
         return None
     names = [name for name, counts in fields if counts]
     return ((_step(name), getattr(value, name, _ABSENT), getattr(back, name, _ABSENT)) for name in names)
+
+
+def _fields(value: Any) -> list[tuple[str, bool]] | None:
+    """Return the fields of an instance, each with whether it must come back; None where its class has none."""
+    if attrs.has(type(value)):
+        return [(field.name, field.init or bool(field.eq)) for field in attrs.fields(type(value))]
+    if dataclasses.is_dataclass(value):
+        return [(field.name, field.init or field.compare) for field in dataclasses.fields(value)]
+    if is_model(type(value)):
+        extra = getattr(value, "__pydantic_extra__", None) or {}
+        return [(name, not _is_computed(value, name)) for name in (*vars(value), *extra)]
+    return None
 
 
 _ABSENT: Final = object()

@@ -8,6 +8,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
 import ipaddress
 import pathlib
 import re
@@ -209,6 +210,33 @@ def counted():
     return value
 
 
+@dataclasses.dataclass
+class Halved:
+    number: int
+
+    @functools.cached_property
+    def half(self):
+        return self.number / 2
+
+
+class HalvedModel(pydantic.BaseModel):
+    number: int
+
+    @functools.cached_property
+    def half(self):
+        return self.number / 2
+
+
+def looked_at(value):
+    assert value.half == 2
+    return value
+
+
+def with_more(value):
+    vars(value)["more"] = 1
+    return value
+
+
 KEPT = [
     (dt.datetime(2026, 3, 7, 9, tzinfo=NY), None),
     (dt.datetime(2026, 11, 1, 1, 30, tzinfo=NY), None),
@@ -268,6 +296,9 @@ KEPT = [
     ([Model(a=1)], list[Model]),
     ({"a": Model(a=1)}, dict[str, Model]),
     (Nest(model=Model(a=1)), None),
+    (looked_at(Halved(4)), None),
+    (looked_at(HalvedModel(number=4)), None),
+    (collections.deque([1, 2]), collections.deque[int]),
     (WithModel(Model(a=1), [Model(a=2)]), None),
 ]
 
@@ -373,6 +404,13 @@ REFUSED = [
     (ipaddress.ip_address("127.0.0.1"), ipaddress.IPv4Address, "", "write str(value)"),
     (Model.model_construct(a="x"), None, "", "a: Input should be a valid integer"),
     (Nest(model=Wider(a=1)), None, ".model", "declare its own type"),
+    (Box(with_more(Plain(1))), Box[Plain], ".value", "loses its attribute more, which is no field"),
+    ([with_more(Halved(4))], list[Halved], "[0]", "loses its attribute more"),
+    (with_more(HalvedModel(number=4)), None, ".more", "does not come back"),
+    (collections.deque([1], maxlen=2), collections.deque[int], "", "loses its maxlen"),
+    (collections.deque([(1,)]), collections.deque[Any], "[0]", "declare tuple"),
+    (1, object, "", "object is no type that can be read"),
+    ({"a": 1}, dict[str, object], "", "object is no type that can be read"),
     (Nest(model=Model(a=1), secret="s"), None, ".secret", "io.secret"),
     (private(), None, "", "private attributes"),
 ]

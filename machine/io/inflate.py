@@ -19,7 +19,7 @@ CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 MOST_CODINGS: Final = 8
 """How many codings of one body are undone."""
 
-_NAMES: Final = re.compile(r"[\s,]+")
+_COMMA: Final = re.compile(r"\s*,\s*")
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _SHORTEST_HEADER: Final = 2
 _SLICE: Final = 64 * 1024
@@ -31,7 +31,7 @@ def split_codings(values: Iterable[str]) -> tuple[list[str], list[str]]:
     `values` are those of all its `content-encoding` headers. A coding can be undone only when none that is unknown
     was applied after it.
     """
-    left = [coding for value in values for coding in _NAMES.split(value.strip().lower()) if coding]
+    left = [coding for value in values for coding in _COMMA.split(value.strip().lower()) if coding]
     left = [coding for coding in left if coding != "identity"]
     undone: list[str] = []
     while left and left[-1] in CODINGS:

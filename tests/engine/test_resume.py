@@ -471,7 +471,7 @@ def test_no_more_waits_for_the_disk_than_it_may(world):
 
 
 @pytest.mark.parametrize(
-    ("durability", "first", "then"), [("effects", 1, 1), ("states", 2, 2), ("facts", 2, 3)]
+    ("durability", "first", "then"), [("effects", 2, 2), ("states", 2, 2), ("facts", 2, 3)]
 )
 def test_what_is_durable_within_a_state_is_what_the_durability_says(store, world, durability, first, then):
     chosen, heads = machine.new_run_id(), []

@@ -48,6 +48,10 @@ ANSWERS = {
         "gzip", "deflate", lines=["content-encoding:  GZIP ,, Deflate , "]
     ),
     "identity": encoded("identity"),
+    "two without a comma": encoded("gzip", "deflate", lines=["Content-Encoding: gzip deflate"]),
+    "two lines with a comma in one": encoded(
+        "gzip", "deflate", "gzip", lines=["Content-Encoding: gzip ,deflate", "Content-Encoding: gzip"]
+    ),
     "identity and gzip": encoded("identity", "gzip"),
     "gzip and identity in one line": encoded("gzip", lines=["Content-Encoding: gzip, identity"]),
     "an unknown one": encoded("klingon"),
@@ -317,6 +321,7 @@ def test_an_answer_recorded_with_codings_that_were_not_undone_is_given_as_it_was
         (["gzip", "deflate"], ["deflate", "gzip"], []),
         (["gzip, X-GZIP"], ["x-gzip", "gzip"], []),
         (["identity, ,"], [], []),
+        (["gzip deflate"], [], ["gzip deflate"]),
         (["br, gzip"], ["gzip"], ["br"]),
         (["gzip", "br"], [], ["gzip", "br"]),
         (["gzip, br, deflate"], ["deflate"], ["gzip", "br"]),
