@@ -136,12 +136,16 @@ def test_two_in_one_answer_are_two_for_their_stand_in(tmp_path):
     told_alike(result.run_id, plan, store, tmp_path)
 
 
-def test_users_behind_one_stand_in_are_told_apart_after_a_cut_at_every_event(server, tmp_path):
+@pytest.mark.parametrize(
+    "stand_in", ["an-invented-token", "invented-4711"]
+)  # one that says what it is, and not
+def test_users_behind_one_stand_in_are_told_apart_after_a_cut_at_every_event(server, tmp_path, stand_in):
     server.answer = users_answer
+    config = RunConfig(secrets=SecretPolicy(stand_ins={"access_token": stand_in}))
     users = ["ann"]
     plan = for_users(server.url, users)
     store = open_store("memory://")
-    result = run(plan, store=store, config=TOKENS)
+    result = run(plan, store=store, config=config)
     assert dict(result.context) == {"ann": "ann"}
     for length in range(1, result.head_seq):
         left = left_after(store, result.run_id, length)
@@ -230,6 +234,22 @@ def test_an_answer_that_repeats_the_true_value_has_the_stand_in_in_its_form(monk
         assert got == [forms(STAND_IN)] * 2
         told_alike(left, plan, store, tmp_path)
     assert true.encode() not in stored(store, result.run_id)
+
+
+def test_what_repeats_the_true_value_in_the_same_answer_has_the_stand_in(tmp_path):
+    plan = Plan("echoes")
+
+    @plan.state("a.ask", side_effects="read_only_io")
+    async def ask(ctx, io, rec):
+        ctx["answer"] = (await io.call("api", {})).response
+
+    def answer(token):
+        return {"access_token": token, "header": f"Bearer {token}", "basic": basic(f"u:{token}")}
+
+    outside, store = Outside(lambda request: answer("tok-9f8e7d6c5b4a")), open_store("memory://")
+    result = run(plan, store=store, config=TOKENS, transports={"api": outside})
+    assert (result.error, dict(result.context)) == (None, {"answer": answer("an-invented-token")})
+    told_alike(result.run_id, plan, store, tmp_path)
 
 
 def test_an_error_after_a_crash_does_not_tell_what_a_stand_in_stands_for(server, tmp_path):
