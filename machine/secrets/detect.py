@@ -10,12 +10,12 @@ from typing import Final
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.looks import is_masked, looks_like_credential
-from machine.secrets.marks import MOST_FINDINGS, TooManyPlacesError
+from machine.secrets.marks import MOST_CANDIDATES, MOST_FINDINGS, TooManyPlacesError, at_most
 from machine.secrets.names import Strength
 from machine.secrets.packed_json import packed_json
 from machine.secrets.places import ROOT, Place
 from machine.secrets.rules import Rules
-from machine.secrets.running import Look, fields, look_at, running
+from machine.secrets.running import IN_FORM, Look, fields, look_at, running
 
 __all__ = ["findings"]
 
@@ -24,7 +24,6 @@ _DEEPEST: Final = 12
 
 _SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
 _FORM: Final = re.compile(r"[\w.%+\[\]~*-]{1,200}+=[^&\s]*+(?:&[\w.%+\[\]~*-]{1,200}+=[^&\s]*+)*+")
-_FIELD: Final = re.compile(r"([^=&]+)=([^&]*)")
 _PART: Final = re.compile(
     r"form-data;[^\r\n]{0,200}?name=\"([^\"\r\n]{1,100}+)\"[^\r\n]{0,300}+\r?\n(?:[^\r\n:]{1,60}+:[^\r\n]{0,300}+\r?\n){0,4}+\r?\n"
 )
@@ -97,7 +96,7 @@ def _in_text(
         if decides(strength, option[2], alone=request):
             yield Finding(*option.span(2), option[1], option[2], strength is Strength.OWN)
     if look.parameters and look.names and _FORM.fullmatch(text):
-        yield from fields(_FIELD, rules.field, text, alone=request)
+        yield from fields(rules, IN_FORM, rules.field, text, alone=request)
     if look.names and "form-data" in text:
         yield from _multipart(rules, text, request=request)
     if look.packed and depth < _DEEPEST:
@@ -110,7 +109,7 @@ def _in_text(
 
 def _multipart(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
     end = 0
-    for part in _PART.finditer(text):
+    for part in at_most(MOST_CANDIDATES, _PART.finditer(text)):
         strength = rules.field(part[1])
         if strength is Strength.NONE or part.end() < end:
             continue
