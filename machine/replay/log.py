@@ -41,6 +41,7 @@ from machine.replay.differences import Differences
 from machine.replay.divergence import Diverged, Divergence, RecordingEnds
 from machine.replay.recording import Walked, sound_parts
 from machine.replay.requests import RecordedRequests
+from machine.replay.turns import Turns
 
 __all__ = ["ReplayLog"]
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from machine.secrets.marks import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, at_most
+
 __all__ = ["Argument", "arguments_of", "in_commands"]
 
 
@@ -182,13 +184,17 @@ _REDIRECTED: Final = frozenset("<>(`$")
 
 def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where secrets stand among the arguments of commands in a text, and what they are called."""
-    for command in _COMMAND.finditer(text):
+    words = 0
+    for command in at_most(MOST_CANDIDATES, _COMMAND.finditer(text)):
         if text[command.start() - 1 : command.start()] in _JOINS:
             continue
         spans = [
             _unquoted(text, command.start() + word.start(), command.start() + word.end())
             for word in _WORD.finditer(command[0])
         ]
+        words += len(spans)
+        if words > MOST_NAMES:
+            raise TooManyPlacesError
         for at, skipped, name in arguments_of([text[begin:end] for begin, end in spans]):
             begin, end = _unquoted(text, spans[at][0] + skipped, spans[at][1])
             if skipped and text[begin - 1] == "/":  # the server stands behind

@@ -10,13 +10,13 @@ from typing import Final
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.looks import is_masked, looks_like_credential
-from machine.secrets.marks import MOST_FINDINGS, TooManyPlacesError
+from machine.secrets.marks import MOST_CANDIDATES, MOST_FINDINGS, TooManyPlacesError, at_most
 from machine.secrets.multipart import may_have_parts, parts
 from machine.secrets.names import Strength
 from machine.secrets.packed_json import packed_json
 from machine.secrets.places import ROOT, Place
 from machine.secrets.rules import Rules
-from machine.secrets.running import Look, fields, look_at, running
+from machine.secrets.running import IN_FORM, Look, fields, look_at, running
 
 __all__ = ["findings"]
 
@@ -25,7 +25,6 @@ _DEEPEST: Final = 12
 
 _SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
 _FORM: Final = re.compile(r"[\w.%+\[\]~*-]{1,200}+=[^&\s]*+(?:&[\w.%+\[\]~*-]{1,200}+=[^&\s]*+)*+")
-_FIELD: Final = re.compile(r"([^=&]+)=([^&]*)")
 _OPTION: Final = re.compile(r"(--?[A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
 _LOGIN: Final = re.compile(r"[^:]+:(?![0-9]+\Z)(.+)", re.DOTALL)
 
@@ -95,7 +94,7 @@ def _in_text(
         if decides(strength, option[2], alone=request):
             yield Finding(*option.span(2), option[1], option[2], strength is Strength.OWN)
     if look.parameters and look.names and _FORM.fullmatch(text):
-        yield from fields(_FIELD, rules.field, text, alone=request)
+        yield from fields(rules, IN_FORM, rules.field, text, alone=request)
     if look.names and depth < _DEEPEST and may_have_parts(text):
         yield from _multipart(rules, text, request=request, depth=depth)
     if look.packed and depth < _DEEPEST:
@@ -107,7 +106,7 @@ def _in_text(
 
 
 def _multipart(rules: Rules, text: str, *, request: bool, depth: int) -> Iterator[Finding]:
-    for part in parts(text):
+    for part in at_most(MOST_CANDIDATES, parts(text)):
         place, value = ROOT.field(rules, part.names), text[part.begin : part.end]
         if value and (decides(place.strength, value, alone=request) or value[0] in "{["):
             for one in findings(rules, place, value, request=request, depth=depth + 1):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from machine.secrets.looks import looks_like_credential, looks_strong
+from machine.secrets.marks import MOST_CANDIDATES, at_most
 from machine.secrets.names import Strength
 
 __all__ = ["Finding", "cookies", "decides"]
@@ -44,7 +45,7 @@ _COOKIE: Final = re.compile(r"(?:^|;)\s*+([^\s=;]{1,256}+)=([^;\r\n]*+)")
 
 def cookies(text: str, *, first: bool) -> Iterator[tuple[int, int, str]]:
     """Yield where the values of cookies stand, and their names; of `set-cookie` only the `first` is one."""
-    for match in _COOKIE.finditer(text):
+    for match in at_most(MOST_CANDIDATES, _COOKIE.finditer(text)):
         begin, end = match.span(2)
         end = begin + len(match[2].rstrip())
         if begin < end:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from machine.secrets.needles import searcher
+from machine.secrets.marks import MOST_CANDIDATES, at_most
 
-__all__ = ["FORMATS", "Format", "active", "format_of", "shapes", "signs_of"]
+__all__ = ["FORMATS", "Format", "format_of", "shapes", "signs_of"]
 
 
 class Format(NamedTuple):
@@ -184,21 +184,15 @@ _TAIL: Final = "[A-Za-z0-9_.=+/~-]{4}"
 """Behind what a format begins with."""
 
 
-def signs_of(formats: Iterable[Format]) -> list[str]:
+def signs_of(formats: Iterable[Format]) -> tuple[str, ...]:
     """Return for each format an expression that is found in every text that may have it."""
-    return [
+    return tuple(
         "|".join(re.escape(needle) + ("" if needle in _ALONE else _TAIL) for needle in form.needles)
         for form in formats
-    ]
+    )
 
 
 _ALONE: Final = frozenset(("-----BEGIN ", "-us"))
-
-
-def active(formats: tuple[Format, ...], text: str) -> list[Format]:
-    """Return the formats that a text may have."""
-    there = searcher(tuple(signs_of(formats))).Match(text.encode("utf-8", "replace")) or ()
-    return [formats[at] for at in sorted(there)]
 
 
 @functools.cache
@@ -212,7 +206,7 @@ def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str
     for name, source, _, check, back in formats:
         regex = _compiled(source)
         group = regex.groups
-        for found in regex.finditer(text):
+        for found in at_most(MOST_CANDIDATES, regex.finditer(text)):
             if check is None or check(found[group]):
                 begin, end = found.span(group)
                 yield begin - back, end, name

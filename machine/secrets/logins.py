@@ -9,6 +9,7 @@ from typing import Final
 from machine.secrets.commands import in_commands
 from machine.secrets.finding import Finding, cookies
 from machine.secrets.looks import looks_like_credential
+from machine.secrets.marks import MOST_CANDIDATES, at_most
 
 __all__ = ["SIGNS_OF_LOGINS", "logins"]
 
@@ -90,12 +91,12 @@ def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
     """
     for kind in kinds:
         if kind < len(_PATTERNS):
-            for match in _PATTERNS[kind].finditer(text):
+            for match in at_most(MOST_CANDIDATES, _PATTERNS[kind].finditer(text)):
                 judge = _is_hash if match[1].startswith(_HASHES) else looks_like_credential
                 if judge(match[1]):
                     yield Finding(*match.span(1), "password", match[1])
         elif kind == len(_PATTERNS):
-            for match in _COOKIES.finditer(text):
+            for match in at_most(MOST_CANDIDATES, _COOKIES.finditer(text)):
                 at = match.start(1)
                 for begin, end, name in cookies(match[1], first=False):
                     if looks_like_credential(match[1][begin:end]):

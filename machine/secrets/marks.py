@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple, TypeVar
 
-__all__ = ["MOST_FINDINGS", "Cut", "Marked", "Span", "TooManyPlacesError"]
+__all__ = [
+    "MOST_CANDIDATES",
+    "MOST_FINDINGS",
+    "MOST_NAMES",
+    "Cut",
+    "Marked",
+    "Span",
+    "TooManyPlacesError",
+    "at_most",
+]
 
 
 MOST_FINDINGS: Final = 1000
 """A text with more findings is sealed whole."""
+
+
+MOST_CANDIDATES: Final = 10_000
+"""A text with more places of one kind that could be findings, and have to be judged one by one, is sealed whole."""
+
+
+MOST_NAMES: Final = 100_000
+"""So is one with more names that end as those of secrets do."""
 
 
 class TooManyPlacesError(Exception):
@@ -18,6 +35,17 @@ class TooManyPlacesError(Exception):
     def __init__(self, placeholder: str | None = None) -> None:
         super().__init__(placeholder)
         self.placeholder = placeholder
+
+
+_Item = TypeVar("_Item")
+
+
+def at_most(most: int, items: Iterable[_Item]) -> Iterator[_Item]:
+    """Yield items, and raise `TooManyPlacesError` when there are more."""
+    for count, item in enumerate(items):
+        if count >= most:
+            raise TooManyPlacesError
+        yield item
 
 
 class Span(NamedTuple):

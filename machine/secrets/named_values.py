@@ -14,15 +14,12 @@ from typing import Final
 from machine.secrets.alternation import any_of
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.looks import is_masked, looks_like_credential
-from machine.secrets.marks import TooManyPlacesError
+from machine.secrets.marks import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, at_most
 from machine.secrets.names import HEADERS, Strength
 from machine.secrets.quoted import closing, decoded
 from machine.secrets.rules import Rules
 
-__all__ = ["MOST_PLACES", "named_values"]
-
-MOST_PLACES: Final = 10_000
-"""A text where so many names that say something stand before a value is sealed whole."""
+__all__ = ["named_values"]
 
 # Each begins with a literal, for which a text is searched quickly.
 _LAST_WORDS: Final = any_of(
@@ -121,7 +118,7 @@ class _Reader:
 
     def found(self, low: str) -> Iterator[Finding]:
         """Yield what is found, in a pass for each way to write a name before its value."""
-        for match in _NAME.finditer(low):
+        for match in at_most(MOST_NAMES, _NAME.finditer(low)):
             begin, end = match.start(), match.start("sep")
             if begin < self.done:
                 continue
@@ -134,14 +131,14 @@ class _Reader:
                 begin, name = self._of_two_words(begin, name)
             yield from self._behind(name, begin, match.end(), match["sep"])
         if "--" in low:
-            for match in _OPTION.finditer(low):
+            for match in at_most(MOST_NAMES, _OPTION.finditer(low)):
                 name = self.text[match.start() : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), " ")
         if "value" in low:
-            for match in _PAIR.finditer(low):
+            for match in at_most(MOST_NAMES, _PAIR.finditer(low)):
                 name = self.text[match.start(1) : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), ": ")
-        for match in _AFTER_LOGIN.finditer(low):
+        for match in at_most(MOST_CANDIDATES, _AFTER_LOGIN.finditer(low)):
             if match[0].startswith(("identified", "password for")) or self._is_login(match.start()):
                 yield from self._behind("password", match.start(), match.end(), " ")
 
@@ -171,7 +168,7 @@ class _Reader:
         if not header and strength is Strength.NONE:
             return
         self.places += 1
-        if self.places > MOST_PLACES:
+        if self.places > MOST_CANDIDATES:
             raise TooManyPlacesError
         sure = strength is Strength.OWN
         if self._is_tag(sep) and not self._is_element(begin):
@@ -233,7 +230,7 @@ class _Reader:
         """Return how much a name says as that of a field, and whether it is that of a header."""
         found = self.judged.get(name)
         if found is None:
-            if len(self.judged) >= MOST_PLACES:
+            if len(self.judged) >= MOST_CANDIDATES:
                 raise TooManyPlacesError
             of_header = name.lower() in HEADERS and self.rules.header(name) is not Strength.NONE
             found = self.judged[name] = self.rules.field(name), of_header

@@ -197,12 +197,12 @@ _JOINED: Final = ("password", "passwd", "passphrase")
 def words_of(name: str) -> tuple[str, ...]:
     """Return the words of a name in lower case, without the numbers and the spelling that its end tells."""
     words = [word.lower() for word in _WORDS.findall(name)]
-    while words and (words[-1].isdigit() or (len(words) > 1 and words[-1] in _SPELLINGS)):
+    while words and (words[-1].isdigit() or (len(words) > 1 and words[-1] in SPELLINGS)):
         words.pop()
     return tuple(words)
 
 
-_SPELLINGS: Final = frozenset(
+SPELLINGS: Final = frozenset(
     (
         "v",
         "b",

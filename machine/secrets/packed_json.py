@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from machine.secrets.marks import MOST_CANDIDATES, at_most
+
 __all__ = ["MAY_PACK", "packed_json"]
 
 MAY_PACK: Final = "eyJ"
@@ -19,7 +21,7 @@ _RUN: Final = re.compile(r"eyJ(?<![A-Za-z0-9+/_.-]eyJ)([A-Za-z0-9+/_-]{13,65536}
 
 def packed_json(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where objects of JSON are packed in a text, and their text."""
-    for run in _RUN.finditer(text):
+    for run in at_most(MOST_CANDIDATES, _RUN.finditer(text)):
         packed = f"eyJ{run[1]}".replace("-", "+").replace("_", "/")
         try:
             inner = base64.b64decode(packed + "=" * (-len(packed) % 4)).decode()

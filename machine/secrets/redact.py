@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from machine import canonical
 from machine.secrets.encodings import SEARCHED_ANYWHERE, is_plain
-from machine.secrets.formats import active, shapes
+from machine.secrets.formats import shapes
 from machine.secrets.known import Known
 from machine.secrets.marks import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.names import Strength, is_name
@@ -388,4 +388,4 @@ def _is_refused(rules: Rules, known: Known, near: Known, text: str) -> bool:
             return True
     except TooManyPlacesError:
         return True
-    return next(shapes(active(rules.formats, text), text), None) is not None
+    return next(shapes(rules.formats_in(text), text), None) is not None

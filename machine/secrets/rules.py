@@ -22,7 +22,7 @@ _LEADS: Final = (
 """One of these pieces is in every text with a name that says something, or with the user-info of a URL."""
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen(slots=False, eq=False)
 class Rules:
     """A policy, ready to be asked."""
 
@@ -66,6 +66,14 @@ class Rules:
         if self.looks_always:
             return True
         return bool(self._look.Match(data))
+
+    def formats_in(self, text: str) -> list[Format]:
+        """Return the formats that a text may have."""
+        return [self.formats[at] for at in sorted(self._signs.Match(text.encode("utf-8", "replace")) or ())]
+
+    @functools.cached_property
+    def _signs(self) -> Any:
+        return searcher(signs_of(self.formats))
 
     @functools.cached_property
     def _look(self) -> Any:

@@ -5,24 +5,35 @@ The work is linear in the text: matches of one pattern never overlap, and each t
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
+from machine.secrets.alternation import any_of
 from machine.secrets.finding import Finding, decides
 from machine.secrets.formats import Format, shapes, signs_of
+from machine.secrets.header_names import WEAK_PARAMETERS
 from machine.secrets.logins import SIGNS_OF_LOGINS, logins
 from machine.secrets.looks import is_constant, is_masked
-from machine.secrets.marks import TooManyPlacesError
+from machine.secrets.marks import MOST_NAMES, at_most
 from machine.secrets.named_values import named_values
-from machine.secrets.names import Strength
+from machine.secrets.names import (
+    EXACT,
+    PARAMETERS,
+    PLURAL,
+    SPELLINGS,
+    WEAK,
+    Strength,
+    words_of,
+)
 from machine.secrets.needles import searcher
 from machine.secrets.packed_json import MAY_PACK
 from machine.secrets.rules import Rules
 from machine.secrets.tables import in_tables, may_have_table
 
-__all__ = ["Look", "fields", "folded", "look_at", "running", "urls"]
+__all__ = ["IN_FORM", "Look", "fields", "folded", "look_at", "running", "urls"]
 
 
 _SIGNS: Final = (
@@ -63,10 +74,14 @@ def folded(text: str) -> str:
     return low if len(low) == len(text) else low.replace("i\u0307", "i")
 
 
+@functools.lru_cache(maxsize=64)
+def _looks_of(rules: Rules) -> Any:
+    return searcher((*_SIGNS, *signs_of(rules.formats)))
+
+
 def look_at(rules: Rules, text: str) -> Look:
     """Return what a text may hold."""
-    signs = (*_SIGNS, *signs_of(rules.formats))
-    there = sorted(searcher(signs).Match(text.encode("utf-8", "replace")) or ())
+    there = sorted(_looks_of(rules).Match(text.encode("utf-8", "replace")) or ())
     names = bool(rules.names or rules.pointers) or _NAMES in there
     return Look(
         formats=tuple(rules.formats[at - len(_SIGNS)] for at in there if at >= len(_SIGNS)),
@@ -126,9 +141,6 @@ _USER_INFO: Final = re.compile(
     r":(?<=[A-Za-z0-9+.-]:)(?:\\?/){2}"
     r"(?P<user>[^\s/?#@:\"'<>\\]{0,256}+)(?::(?P<password>[^\s/?#@\"'<>\\]{0,2048}+))?@"
 )
-_PARAMETER: Final = re.compile(r"[?&;#](?:amp;)?([\w.%\[\]~-]{1,100}+)=([^&;#\s\"'<>\\]{1,8192}+)")
-MOST_NAMES: Final = 100_000
-"""A text with so many different names of parameters is sealed whole."""
 _NO_PASSWORD: Final = frozenset({"", "x-oauth-basic", "x-token-auth"})
 
 
@@ -144,22 +156,45 @@ def urls(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
             elif user and password is not None:
                 yield Finding(*match.span("user"), "url_user", unquote(user))
     if "=" in text:
-        yield from fields(_PARAMETER, rules.parameter, text, alone=request)
+        yield from fields(rules, IN_QUERY, rules.parameter, text, alone=request)
+
+
+class _Written(NamedTuple):
+    """How pairs of a name and a value are written; `before` is the name and what is before it, read backwards."""
+
+    before: re.Pattern[str]
+    value: re.Pattern[str]
+
+
+IN_QUERY: Final = _Written(
+    re.compile(r"([\w.%\[\]~-]{1,100}+)[?&;#]"), re.compile(r"[^&;#\s\"'<>\\]{1,8192}+")
+)
+IN_FORM: Final = _Written(re.compile(r"([\w.%+\[\]~*-]{1,200}+)(?:&|\Z)"), re.compile(r"[^&]++"))
+
+_LAST_WORDS: Final = {words_of(name)[-1] for name in (*EXACT, *PLURAL, *WEAK, *PARAMETERS, *WEAK_PARAMETERS)}
+_ENDS: Final = re.compile(
+    rf"(?:{any_of(sorted(_LAST_WORDS, reverse=True))})"
+    rf"(?:[_-]?(?:{'|'.join(SPELLINGS)}))?[0-9]{{0,4}}+(?:[\[\]]|%5[bd]){{0,4}}+="
+)
+"""The ends of names that say something: of the many in a text, only these need be judged one by one."""
+_ANY_END: Final = re.compile("=")
+_LONGEST: Final = 201
 
 
 def fields(
-    pattern: re.Pattern[str], judge: Callable[[str], Strength], text: str, *, alone: bool
+    rules: Rules, written: _Written, judge: Callable[[str], Strength], text: str, *, alone: bool
 ) -> Iterator[Finding]:
-    """Yield the secret values of what a pattern splits into percent-encoded names and values."""
-    judged: dict[str, Strength] = {}
-    for match in pattern.finditer(text):
-        raw = match[1]
-        strength = judged.get(raw)
-        if strength is None:
-            if len(judged) >= MOST_NAMES:
-                raise TooManyPlacesError
-            strength = judged[raw] = judge(unquote_plus(raw))
-        if strength is not Strength.NONE and match[2]:
-            value = unquote_plus(match[2])
-            if decides(strength, value, alone=alone):
-                yield Finding(*match.span(2), unquote_plus(raw), value, strength is Strength.OWN)
+    """Yield the secret values of percent-encoded pairs."""
+    ends = _ANY_END if rules.names else _ENDS
+    for match in at_most(MOST_NAMES, ends.finditer(folded(text))):
+        end = match.end() - 1
+        before = written.before.match(text[max(end - _LONGEST, 0) : end][::-1])
+        value = written.value.match(text, end + 1) if before else None
+        if before is None or value is None:
+            continue
+        name = unquote_plus(before[1][::-1])
+        strength = judge(name)
+        if strength is not Strength.NONE:
+            true = unquote_plus(value[0])
+            if decides(strength, true, alone=alone):
+                yield Finding(*value.span(), name, true, strength is Strength.OWN)

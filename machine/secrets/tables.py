@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from machine.secrets.looks import looks_like_credential
+from machine.secrets.marks import MOST_CANDIDATES, TooManyPlacesError, at_most
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
@@ -21,6 +22,9 @@ _NEAR: Final = re.compile("pass|secret|token|key|pwd|credential")
 _RULE: Final = re.compile(r"[-+|:= \u2500-\u257f]++")
 _TITLE: Final = re.compile(r"[A-Za-z_][\w. -]{0,39}")
 _ALIGNED: Final = re.compile(r"(?:[^ \t]++[ ]?)++")
+_HEAD: Final = re.compile(r"(?:[\w \t.,;|\u2502\"'`*-]++|COPY [^()]++\([^()]++\)[^()]*+)", re.IGNORECASE)
+"""What a line of titles may be made of."""
+
 _COPY: Final = re.compile(r"COPY [\w.\"]{1,100} \(([^()]{1,1000})\) FROM std", re.IGNORECASE)
 _INSERT: Final = re.compile(
     r"into[ \t]{1,4}+[\w.\"`]{1,100}+[ \t]{0,4}+\(([^()]{1,2000}+)\)\s{0,20}+values\s{0,20}+(?=\()",
@@ -55,7 +59,7 @@ def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str
     `low` is the text in lower case.
     """
     table: _Table | None = None
-    at = 0
+    at = heads = 0
     while at < len(text):
         if table is None:  # only a line with such a name is a head
             near = _NEAR.search(low, at)
@@ -73,10 +77,15 @@ def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str
             for column, name in table.secret.items():
                 yield from _credential(text, begin, cells[column], name)
             continue
-        table = _head(rules, line) if _NEAR.search(low, begin, end) else None  # one ends with an empty line
+        table = None  # one ends with an empty line
+        if _HEAD.fullmatch(line) and _NEAR.search(low, begin, end):
+            heads += 1
+            if heads > MOST_CANDIDATES:
+                raise TooManyPlacesError
+            table = _head(rules, line)
         if table is None and "|" in line:
             yield from _row(rules, text, begin, line)
-    for insert in _INSERT.finditer(text) if "into" in low else ():
+    for insert in at_most(MOST_CANDIDATES, _INSERT.finditer(text)) if "into" in low else ():
         yield from _inserted(rules, text, insert)
 
 

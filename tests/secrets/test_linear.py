@@ -215,6 +215,13 @@ def test_what_is_said_and_what_is_refused_are_looked_at_as_fast(kind, work):
     assert growth_of(work, kind) <= MOST
 
 
+@pytest.mark.parametrize("unit", ["</key>", "&a1key=x"])
+def test_a_text_with_too_many_names_to_judge_is_sealed_whole(unit):
+    few, many = stored(unit * 50_000).document, stored(unit * 100_001).document
+    assert few["body"] == {"text": unit * 50_000}
+    assert many["body"] == {"text": {"$secret": "field-1"}}
+
+
 def test_what_is_known_costs_nothing_where_it_is_not():
     few, many = Known(), Known()
     for at in range(3200):

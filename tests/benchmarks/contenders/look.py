@@ -23,6 +23,10 @@ UNITS = {
     "parameters": "&a=a",
     "keys": "</key>",
     "tokens": "bearer a1",
+    "commands": "curl -su a: ",
+    "settings": "aws set password ",
+    "options": "--token ",
+    "a table": "user,password\n",
 }
 TEXTS = {
     **{name: "http://" + unit * (SIZE // len(unit)) + " see me@x" for name, unit in UNITS.items()},
