@@ -57,8 +57,11 @@ __all__ = [
 
 
 _CAREFUL: Final = 16
-"""How many attempts of each life are durable before they are made. One that kills its process at once would be in
+"""How many attempts of a resumed run are durable before they are made. One that kills its process at once would be in
 no log otherwise, and would be made again for ever; and each life gets so much further, until it comes to it."""
+
+_CAREFUL_AT_FIRST: Final = 4
+"""The same of a new run: fewer, for each costs a commit, and few runs have a killer."""
 
 _ATTACHED_SECONDS: Final = 0.2
 """How often a start that attached to another driver's run looks whether that has ended."""
@@ -351,7 +354,7 @@ async def drive(
                 control=keeper.control,
                 opening=opening,
                 second=second,
-                careful=_CAREFUL,
+                careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
             await driven.drive()
         finally:

@@ -213,7 +213,7 @@ def test_of_a_header_only_the_credential_goes():
         "x-own": "c",
         "x-api-key": {"$secret": "x-api-key"},
     }
-    answer = {"headers": [["set-cookie", "sid=a; Path=/; HttpOnly"], ["x-a", "b"]]}
+    answer = {"headers": [["set-cookie", "sid=k3Vt9QzLw81; Path=/; HttpOnly"], ["x-a", "b"]]}
     assert stored(answer, request=False)["headers"][0] == [
         "set-cookie",
         "sid=__secret_cookie-2Esid__; Path=/; HttpOnly",

@@ -158,7 +158,7 @@ def test_a_secret_is_told_by_its_look(text):
     [
         ({"patterns": ["("]}, "patterns"),
         ({"patterns": ["x*"]}, "empty"),
-        ({"names": "token"}, "lists"),
+        ({"names": "token"}, "a list of strings"),
         ({"stable": ["-"]}, "stable"),
     ],
 )
