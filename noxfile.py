@@ -77,11 +77,11 @@ LONG = [
     "engine/test_stress.py",
     "kernel/test_history.py",
     "kernel/test_snapshot.py",
-    "replay/test_bundle.py",
-    "replay/test_bundle_secrets.py",
-    "replay/test_damaged_runs.py",
-    "replay/test_refusal_cost.py",
-    "replay/test_schedules.py",
+    "recordings/test_bundle.py",
+    "recordings/test_bundle_secrets.py",
+    "recordings/test_damaged_runs.py",
+    "recordings/test_refusal_cost.py",
+    "recordings/test_schedules.py",
     "secrets",
     "test_canonical.py",
     "test_public_api.py",
@@ -135,7 +135,7 @@ def tests(session: nox.Session) -> None:
     loops = [
         f"tests/engine/test_{name}.py" for name in ("run", "stopping", "swallowed_cancels", "undeclared_io")
     ]
-    places = [] if session.python == FOUND[-1] else ["-m", "not slow", "tests/io", *loops]
+    places = [] if session.python == FOUND[-1] else ["-m", "not slow", "tests/io", "tests/watch", *loops]
     pytest(session, *once, *(session.posargs or places))
 
 

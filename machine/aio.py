@@ -5,14 +5,14 @@ from __future__ import annotations
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import dry_run as dry
 from machine.engine import runs
-from machine.engine.operator import cancel, resolve
-from machine.replay.compare import compare
-from machine.replay.fork import fork
-from machine.replay.paranoid import seconded
-from machine.replay.reproduce import replay
-from machine.replay.schedules import schedules
-from machine.replay.verify import VerifyResult
-from machine.replay.verify import verify as _verify
+from machine.engine.commands import cancel, resolve
+from machine.recordings.compare import compare
+from machine.recordings.double_run import seconded
+from machine.recordings.fork import fork
+from machine.recordings.replay import replay
+from machine.recordings.schedules import schedules
+from machine.recordings.verify import VerifyResult
+from machine.recordings.verify import verify as _verify
 from machine.stores.base import Store
 
 __all__ = [

@@ -20,7 +20,7 @@ import orjson
 import rfc8785
 from blake3 import blake3
 
-from machine.errors import CanonicalError, Code, CodecError, Corruption
+from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 from machine.remedies import known_remedy
 
 __all__ = ["MAX_DEPTH", "artifact_id", "decode", "decode_stored", "encode", "path_of"]
@@ -339,11 +339,13 @@ def _with_large_ints_as_floats(value: Any) -> Any:
 
 
 def decode_stored(artifact_id: str, data: bytes) -> Any:
-    """Return the JSON value of an artifact. Raises `Corruption` (`artifact_corrupt`) when it holds none."""
+    """Return the JSON value of an artifact. Raises `CorruptionError` (`artifact_corrupt`) when it holds none."""
     try:
         return decode(data)
     except CodecError as exc:
-        raise Corruption(f"artifact {artifact_id} is not JSON: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
+        raise CorruptionError(
+            f"artifact {artifact_id} is not JSON: {exc}", code=Code.ARTIFACT_CORRUPT
+        ) from exc
 
 
 def artifact_id(data: bytes) -> str:

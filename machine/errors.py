@@ -19,31 +19,31 @@ __all__ = [
     "CanonicalError",
     "Code",
     "CodecError",
-    "Concurrency",
+    "ConcurrencyError",
     "ConfigError",
     "ContextError",
-    "Corruption",
+    "CorruptionError",
     "ErrorCategory",
     "ErrorCause",
     "ErrorInfo",
     "Failure",
     "IdError",
     "IoError",
-    "IoOther",
     "LogError",
     "MachineError",
-    "MissingFact",
-    "MissingFactKey",
-    "NotFound",
+    "MissingFactError",
+    "MissingFactKeyError",
+    "NotFoundError",
+    "OtherIoError",
+    "OtherStoreError",
     "PlanError",
-    "RateLimited",
+    "RateLimitedError",
     "RunError",
     "SealError",
     "SecretKeyError",
     "StateError",
     "StoreError",
-    "StoreOther",
-    "Transport",
+    "TransportError",
     "UsageError",
 ]
 
@@ -243,7 +243,7 @@ class IoError(MachineError):
     @staticmethod
     def from_fact(kind: str, info: ErrorInfo) -> IoError:
         """Return the exception a recorded error outcome stands for, of the class it was raised as."""
-        cls = _IO_KINDS.get(kind, IoOther)
+        cls = _IO_KINDS.get(kind, OtherIoError)
         exc = cls.__new__(cls, info.message)
         MachineError.__init__(exc, info.message)
         exc.info = info
@@ -251,22 +251,22 @@ class IoError(MachineError):
         return exc
 
 
-class MissingFactKey(IoError):  # noqa: N818 - the contract's name
+class MissingFactKeyError(IoError):
     """A call needs an explicit fact key and has none."""
 
     default_code = Code.MISSING_FACT_KEY
     kind = "missing_fact_key"
 
 
-class MissingFact(IoError):  # noqa: N818 - the contract's name
+class MissingFactError(IoError):
     """There is no recorded fact for a call, and the run may not go to the outside."""
 
     default_code = Code.MISSING_FACT
     kind = "missing_fact"
 
 
-class Transport(IoError):  # noqa: N818 - the contract's name
-    """The outside could not be reached or did not answer properly; `retry_after` as for `RateLimited`."""
+class TransportError(IoError):
+    """The outside could not be reached or did not answer properly; `retry_after` as for `RateLimitedError`."""
 
     kind = "transport"
 
@@ -284,7 +284,7 @@ class Transport(IoError):  # noqa: N818 - the contract's name
         self.retry_after = retry_after
 
 
-class RateLimited(IoError):  # noqa: N818 - the contract's name
+class RateLimitedError(IoError):
     """The outside asked to slow down; `retry_after` is in seconds, or None when it did not say."""
 
     default_code = Code.RATE_LIMITED
@@ -301,12 +301,13 @@ class RateLimited(IoError):  # noqa: N818 - the contract's name
         self.retry_after = retry_after
 
 
-class IoOther(IoError):  # noqa: N818 - the contract's name
+class OtherIoError(IoError):
     """Any other failure of a call: refused by policy, invalid request, unknown namespace."""
 
 
 _IO_KINDS: Final[Mapping[str, type[IoError]]] = {
-    cls.kind: cls for cls in (MissingFactKey, MissingFact, Transport, RateLimited, IoOther)
+    cls.kind: cls
+    for cls in (MissingFactKeyError, MissingFactError, TransportError, RateLimitedError, OtherIoError)
 }
 
 
@@ -317,25 +318,25 @@ class StoreError(MachineError):
     category = ErrorCategory.STORAGE
 
 
-class Concurrency(StoreError):  # noqa: N818 - the contract's name
+class ConcurrencyError(StoreError):
     """Somebody else was first: at the run's next event, its lease or its invocation key. Nothing was written."""
 
     default_code = Code.CONCURRENCY
 
 
-class NotFound(StoreError, LookupError):  # noqa: N818 - the contract's name
+class NotFoundError(StoreError, LookupError):
     """There is no such run, artifact or store."""
 
     default_code = Code.RUN_NOT_FOUND
 
 
-class Corruption(StoreError):  # noqa: N818 - the contract's name
+class CorruptionError(StoreError):
     """Stored bytes are not what was stored."""
 
     default_code = Code.STORE_CORRUPT
 
 
-class StoreOther(StoreError):  # noqa: N818 - the contract's name
+class OtherStoreError(StoreError):
     """Any other failure of a store: full, busy, read-only, not a store."""
 
 

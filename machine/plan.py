@@ -341,7 +341,7 @@ def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
 def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:
     """Return the graph that a plan had when its shape was recorded, with the functions it has today.
 
-    A state that the plan no longer has cannot be run. Raises `Corruption` when the shape is none.
+    A state that the plan no longer has cannot be run. Raises `CorruptionError` when the shape is none.
     """
     then = recorded_graph(shape_bytes)
     metas, _ = parts_of(then.shape())
@@ -352,7 +352,7 @@ def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:
 
 
 def recorded_graph(shape_bytes: bytes) -> Graph:
-    """Return the graph of a recorded shape, without functions. Raises `Corruption` when the shape is none."""
+    """Return the graph of a recorded shape, without functions. Raises `CorruptionError` when the shape is none."""
     plan_id = canonical.artifact_id(shape_bytes)
     shape = shape_of(plan_id, shape_bytes)
     _, edges = parts_of(shape)

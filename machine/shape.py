@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from machine import canonical
-from machine.errors import Code, CodecError, Corruption
+from machine.errors import Code, CodecError, CorruptionError
 from machine.ids import StateId
 from machine.ordering import topological
 from machine.state import StateMeta
@@ -27,7 +27,7 @@ def order_of(shape: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def shape_of(plan_id: str, data: bytes) -> dict[str, Any]:
-    """Return the `Graph.shape()` that an artifact holds. Raises `Corruption` when it holds none."""
+    """Return the `Graph.shape()` that an artifact holds. Raises `CorruptionError` when it holds none."""
     try:
         shape = canonical.decode(data)
         metas, edges = parts_of(shape)
@@ -39,5 +39,5 @@ def shape_of(plan_id: str, data: bytes) -> dict[str, Any]:
     except (CodecError, LookupError, TypeError, ValueError, AttributeError):
         fits = False
     if not fits:
-        raise Corruption(f"artifact {plan_id} is no plan", code=Code.ARTIFACT_CORRUPT)
+        raise CorruptionError(f"artifact {plan_id} is no plan", code=Code.ARTIFACT_CORRUPT)
     return dict(shape)

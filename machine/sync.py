@@ -10,15 +10,15 @@ from typing import Any, ParamSpec, TypeVar
 
 import anyio
 
+from machine.engine import commands, runs
 from machine.engine import dry_run as dry
-from machine.engine import operator, runs
 from machine.errors import Code, RunError, UsageError
-from machine.replay import compare as comparison
-from machine.replay import fork as forking
-from machine.replay import reproduce
-from machine.replay import schedules as scheduling
-from machine.replay.paranoid import seconded
-from machine.replay.verify import verify
+from machine.recordings import compare as comparison
+from machine.recordings import fork as forking
+from machine.recordings import replay as reproduce
+from machine.recordings import schedules as scheduling
+from machine.recordings.double_run import seconded
+from machine.recordings.verify import verify
 from machine.termination import Termination, terminable
 
 __all__ = [
@@ -88,5 +88,5 @@ fork = _plain(forking.fork, drives=True)
 replay = _plain(reproduce.replay)
 schedules = _plain(scheduling.schedules)
 compare = _plain(comparison.compare)
-resolve = _plain(operator.resolve)
-cancel = _plain(operator.cancel)
+resolve = _plain(commands.resolve)
+cancel = _plain(commands.cancel)

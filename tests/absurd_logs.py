@@ -19,25 +19,14 @@ from blake3 import blake3
 from rich_run import World, plan_in, record
 
 import machine
-from machine import (
-    FanOutJoin,
-    MachineError,
-    Plan,
-    RetryPolicy,
-    RunConfig,
-    canonical,
-    codec,
-    fork,
-    replay,
-    run,
-    verify,
-)
+from machine import MachineError, Plan, RetryPolicy, RunConfig, canonical, codec, fork, replay, run, verify
+from machine.config import FanOutJoin
 from machine.errors import BundleError, LogError
 from machine.events import chain_next
-from machine.io.base_transport import BaseTransport
+from machine.io.transport import BaseTransport
 from machine.kernel.history import fold
-from machine.replay import bundle_format
-from machine.replay.divergence import DivergenceKind
+from machine.recordings import bundle_format
+from machine.recordings.divergence import DivergenceKind
 from machine.stores import MemoryStore
 from machine.stores.base import ZERO_CHAIN, Artifact, StoredEvent
 

@@ -20,7 +20,7 @@ from machine.stores import SqliteStore
 
 __all__ = ["Undertaker", "entries", "loaded", "undertaker"]
 
-SHORT_LIVES = Path(__file__).parent / "engine" / "short_lives.py"
+SIGKILL_DRIVER = Path(__file__).parent / "engine" / "sigkill_driver.py"
 
 
 def loaded(path):
@@ -99,7 +99,7 @@ def undertaker(directory, plan, **more):
         server = stack.enter_context(receiving())
         process = stack.enter_context(
             subprocess.Popen(
-                [sys.executable, str(SHORT_LIVES), str(plan)],
+                [sys.executable, str(SIGKILL_DRIVER), str(plan)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

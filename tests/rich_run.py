@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from machine import Plan, Reporter, RunConfig, Store, Transport, new_run_id, resolve, resume, run
-from machine.io.base_transport import BaseTransport
+from machine import Plan, Reporter, RunConfig, Store, new_run_id, resolve, resume, run
+from machine.errors import TransportError
+from machine.io.transport import BaseTransport
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -34,7 +35,7 @@ class World(BaseTransport):
         if namespace not in self.died:
             if namespace == "flaky":
                 self.died.add(namespace)
-                raise Transport("no route to it", code="no_route", retryable=True, details={"hops": 3})
+                raise TransportError("no route to it", code="no_route", retryable=True, details={"hops": 3})
             if namespace == "pay":
                 self.died.add(namespace)
                 raise KeyboardInterrupt

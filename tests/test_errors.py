@@ -18,23 +18,23 @@ from machine.errors import (
     CanonicalError,
     Code,
     CodecError,
-    Concurrency,
+    ConcurrencyError,
     ConfigError,
     ContextError,
-    Corruption,
+    CorruptionError,
     ErrorCategory,
     ErrorInfo,
     IoError,
-    IoOther,
     LogError,
     MachineError,
-    MissingFact,
-    MissingFactKey,
-    NotFound,
-    RateLimited,
+    MissingFactError,
+    MissingFactKeyError,
+    NotFoundError,
+    OtherIoError,
+    RateLimitedError,
     RunError,
     StoreError,
-    Transport,
+    TransportError,
     UsageError,
 )
 from machine.ids import ErrorCode
@@ -45,7 +45,7 @@ CLASSES = [
     for value in vars(errors).values()
     if inspect.isclass(value) and issubclass(value, MachineError) and value is not MachineError
 ]
-CALL_FAILURES = [MissingFactKey, MissingFact, Transport, IoOther]
+CALL_FAILURES = [MissingFactKeyError, MissingFactError, TransportError, OtherIoError]
 
 
 def trees():
@@ -104,9 +104,9 @@ def test_every_error_is_public_and_documented():
         (CanonicalError, ValueError),
         (CodecError, ValueError),
         (ContextError, KeyError),
-        (NotFound, LookupError),
-        (Concurrency, StoreError),
-        (Corruption, StoreError),
+        (NotFoundError, LookupError),
+        (ConcurrencyError, StoreError),
+        (CorruptionError, StoreError),
     ],
 )
 def test_an_error_is_also_the_builtin_a_reader_expects(cls, builtin):
@@ -181,10 +181,10 @@ def test_a_recorded_failure_is_raised_again_as_it_was(cls):
 @FAST
 @given(TEXT, st.none() | st.floats(0, 1e6), st.none() | st.dictionaries(st.sampled_from("ab"), JSON))
 def test_a_recorded_rate_limit_still_says_how_long_to_wait(message, seconds, details):
-    exc = RateLimited(message, retry_after=seconds, details=details)
+    exc = RateLimitedError(message, retry_after=seconds, details=details)
     again = replayed(exc)
 
-    assert type(again) is RateLimited
+    assert type(again) is RateLimitedError
     assert again.retry_after == exc.retry_after == seconds
     assert again.info == exc.info
     assert again.info.retryable
@@ -194,6 +194,6 @@ def test_an_unknown_kind_is_another_failure_not_a_crash():
     info = ErrorInfo("mine", ErrorCategory.RPC, retryable=False, message="it failed")
     again = IoError.from_fact("from_the_future", info)
 
-    assert type(again) is IoOther
+    assert type(again) is OtherIoError
     assert again.info is info
     assert re.match("it failed", str(again))

@@ -19,9 +19,9 @@ import pytest
 
 import machine
 from machine import RunConfig, new_run_id, open_store, replay, resume, run, verify
-from machine.io.base_transport import BaseTransport
+from machine.io.fields import pack
 from machine.io.files import FileTransport
-from machine.io.wire import pack
+from machine.io.transport import BaseTransport
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 REPORT, PRICES = EXAMPLES / "repo_report.py", EXAMPLES / "price_watch.py"

@@ -13,7 +13,7 @@ from strategies import FAST, NAMES, acyclic_edges, nothing, plan_of
 
 from machine import Plan, StateMeta, StateOutcome, canonical, open_store, replay, run
 from machine.config import ExponentialBackoff, FixedBackoff, RetryPolicy
-from machine.errors import Corruption, IdError, PlanError
+from machine.errors import CorruptionError, IdError, PlanError
 from machine.plan import order_of, shape_of
 
 
@@ -455,7 +455,7 @@ def state_of(state_id="a.b.c", **changes):
 )
 def test_a_recorded_shape_that_is_none_is_refused(shape):
     data = canonical.encode(shape)
-    with pytest.raises(Corruption) as caught:
+    with pytest.raises(CorruptionError) as caught:
         shape_of(canonical.artifact_id(data), data)
 
     assert caught.value.code == "artifact_corrupt"

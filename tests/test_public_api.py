@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 
 import machine
+from machine import errors, results
 
 HOUSE = Path(machine.__file__).parent
 MODULES = sorted(path for path in HOUSE.rglob("*.py") if "__pycache__" not in path.parts)
@@ -25,7 +26,7 @@ RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(
         (
-            *("bounded", "canonical", "codes", "durable", "errors", "ids", "process_identity"),
+            *("bounded", "canonical", "codes", "durable", "errors", "ids", "lazy", "process_identity"),
             *("remedies", "termination", "waits"),
         ),
         0,
@@ -38,11 +39,12 @@ RANKS = {
         ),
         1,
     ),
+    "watch": 0,
     **dict.fromkeys(("kernel", "target"), 2),
     **dict.fromkeys(("stores", "io", "default_store"), 3),
     "engine": 4,
-    "replay": 5,
-    **dict.fromkeys(("sync", "aio", "torture", "doctor", "testing", "cli"), 6),
+    "recordings": 5,
+    **dict.fromkeys(("sync", "aio", "results", "torture", "doctor", "testing", "cli"), 6),
     **dict.fromkeys(("machine", "__main__"), 7),
 }
 APART = {("stores", "io"), ("io", "stores"), ("testing", "cli")}  # the command line has tests replay goldens
@@ -64,9 +66,9 @@ NAMES = {name_of(path) for path in MODULES}
 every_module = pytest.mark.parametrize("path", MODULES, ids=name_of)
 
 
-def face_for_type_checkers() -> dict[str, str]:
-    """Return what the TYPE_CHECKING block of the package imports: the home of each name."""
-    tree = ast.parse((HOUSE / "__init__.py").read_text(encoding="utf-8"))
+def face_for_type_checkers(file: str = "__init__.py") -> dict[str, str]:
+    """Return what the TYPE_CHECKING block of a lazy module imports: the home of each name."""
+    tree = ast.parse((HOUSE / file).read_text(encoding="utf-8"))
     (block,) = (
         node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     )
@@ -87,7 +89,62 @@ def face_for_type_checkers() -> dict[str, str]:
 
 
 def test_a_type_checker_sees_the_names_that_are_there():
-    assert sorted(face_for_type_checkers()) == machine.__all__
+    modules = {"config", "errors", "results", "stores", "testing"}
+    assert sorted({*face_for_type_checkers()} - modules) == machine.__all__
+    assert all(isinstance(getattr(machine, name), ModuleType) for name in modules)
+    assert sorted(face_for_type_checkers("results.py")) == results.__all__
+
+
+@pytest.mark.parametrize("name", results.__all__)
+def test_a_result_is_what_a_type_checker_sees(name):
+    assert getattr(results, name) is getattr(
+        importlib.import_module(face_for_type_checkers("results.py")[name]), name
+    )
+
+
+MOVED = {
+    "config": """
+        BuildProvenance Durability EventProfile FanOutJoin IoMode RunManifest UndeclaredIo
+    """,
+    "errors": """
+        BundleError CanonicalError Code CodecError ConfigError ContextError ErrorCategory ErrorInfo IdError IoError
+        LogError PlanError RunError SealError SecretKeyError StateError StoreError UsageError
+    """,
+    "results": """
+        Blame Bundle CompareResult ComparedState Divergence DryEffect DryRun DryState EffectWait ExecResult
+        FileContent ForkResult ForkedFact Graph IoResult Leak MissedKey PlanWait Race RunDiff SchedulesResult
+        Undeclared VerifyResult
+    """,
+}
+OLD_NAMES = {
+    **{name: home for home, names in MOVED.items() for name in names.split()},
+    "Concurrency": "errors.ConcurrencyError",
+    "Corruption": "errors.CorruptionError",
+    "IoOther": "errors.OtherIoError",
+    "MissingFact": "errors.MissingFactError",
+    "MissingFactKey": "errors.MissingFactKeyError",
+    "NotFound": "errors.NotFoundError",
+    "RateLimited": "errors.RateLimitedError",
+    "StoreOther": "errors.OtherStoreError",
+}
+
+
+@pytest.mark.parametrize("old", OLD_NAMES)
+def test_an_old_name_works_and_warns(old):
+    home, _, name = OLD_NAMES[old].partition(".")
+    new = f"machine.{home}.{name or old}"
+    with pytest.warns(DeprecationWarning, match=rf"machine\.{old} has moved: use {new};") as warned:
+        found = getattr(machine, old)
+    assert found is getattr(importlib.import_module(f"machine.{home}"), name or old)
+    assert warned[0].filename == __file__
+
+
+def test_the_face_is_small_and_every_error_says_that_it_is_one():
+    assert len(machine.__all__) <= 45
+    every = [
+        thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, Exception)
+    ]
+    assert [kind.__name__ for kind in every if not kind.__name__.endswith("Error")] == ["Failure"]
 
 
 @pytest.mark.parametrize("name", machine.__all__)
@@ -149,7 +206,7 @@ def test_a_module_says_what_it_is_for(path):
 
 def test_every_error_code_is_used():
     used = "".join(path.read_text(encoding="utf-8") for path in MODULES)
-    assert [code.name for code in machine.Code if not re.search(rf"\bCode\.{code.name}\b", used)] == []
+    assert [code.name for code in machine.errors.Code if not re.search(rf"\bCode\.{code.name}\b", used)] == []
 
 
 # -- what it costs -------------------------------------------------------------------------------------------
@@ -190,7 +247,7 @@ def test_importing_the_package_loads_nothing_that_it_may_not_need():
     loaded = importing("import machine")["loaded"]
     assert isinstance(loaded, list)
     assert sorted(heavy & {name.split(".")[0] for name in loaded}) == []
-    assert [name for name in loaded if name.startswith("machine.")] == []
+    assert [name for name in loaded if name.startswith("machine.")] == ["machine.lazy"]
 
 
 def test_defining_a_plan_and_opening_a_store_loads_no_http_library_and_no_command_line():
@@ -256,6 +313,17 @@ def test_imports_run_one_way(path):
 
 def test_every_part_of_the_house_has_its_rank():
     assert {room_of(name) for name in NAMES} <= set(RANKS)
+
+
+def test_the_watch_needs_nothing_else_of_the_package():
+    watch = [path for path in MODULES if room_of(name_of(path)) == "watch"]
+    assert {room_of(name) for path in watch for name in imports_of(path)} == {"watch"}
+
+
+def test_every_module_can_be_imported_by_its_dotted_name():
+    for name in sorted(NAMES - {"machine.__main__"}):
+        exec(f"import {name} as found", space := {})
+        assert isinstance(space["found"], ModuleType), name
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import CONFIGS, EVENTS, FAST, JSON, MANIFESTS, PROVENANCES, RUN_ID
 
-from machine import FanOutJoin, RunConfig, canonical, codec
-from machine.config import BuildProvenance, RunManifest
-from machine.engine.past import SharedPast
-from machine.errors import CodecError, Corruption, LogError, StoreError
+from machine import RunConfig, canonical, codec
+from machine.config import BuildProvenance, FanOutJoin, RunManifest
+from machine.engine.fork_prefix import SharedPast
+from machine.errors import CodecError, CorruptionError, LogError, StoreError
 from machine.events import seal
 from machine.kernel.snapshot import Snapshot
 from machine.plan import shape_of
-from machine.replay import bundle_format
+from machine.recordings import bundle_format
 
 WILD = st.sampled_from(VALUES) | JSON | st.integers(-(2**53) + 1, 2**53 - 1)
 
@@ -98,7 +98,7 @@ def test_a_value_is_read_or_is_none(kind, documents):
 def test_a_plan_is_read_or_is_none(shape):
     try:
         shape_of("0" * 64, canonical.encode(shape))
-    except Corruption as exc:
+    except CorruptionError as exc:
         assert exc.code == "artifact_corrupt"  # noqa: PT017 - either outcome is right
 
 
@@ -114,7 +114,7 @@ def test_a_shared_past_is_read_or_is_none(data):
     value = data.draw(wild(st.just(canonical.decode(shared))))
     try:
         SharedPast.from_bytes(canonical.encode(value), lambda artifact_id: b"{}")
-    except Corruption as exc:
+    except CorruptionError as exc:
         assert exc.code == "artifact_corrupt"  # noqa: PT017 - either outcome is right
 
 

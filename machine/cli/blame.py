@@ -11,8 +11,8 @@ from machine.cli.log import request_text, short_key
 from machine.cli.output import clean
 from machine.cli.reading import short_state
 from machine.cli.session import Injected, Session
-from machine.replay.blame import FactSource, KeySource, Step
-from machine.replay.occurrences import Occurrence
+from machine.recordings.blame import FactSource, KeySource, Step
+from machine.recordings.value_search import Occurrence
 
 __all__ = ["blame"]
 

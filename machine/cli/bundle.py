@@ -14,9 +14,9 @@ from machine.cli.passphrase import asked_for, given, key_to_lock
 from machine.cli.session import Flag, Injected, Session
 from machine.errors import BundleError, Code, UsageError
 from machine.kernel.status import FINAL_STATUSES
-from machine.replay.bundle import read_bundle, store_recording
-from machine.replay.bundle_secrets import has_secrets, unlocked_key
-from machine.replay.recording import Recording, seals_of
+from machine.recordings.bundle import read_bundle, store_recording
+from machine.recordings.bundle_secrets import has_secrets, unlocked_key
+from machine.recordings.run_artifacts import Recording, seals_of
 from machine.secrets.bundle_key import BundleKey
 from machine.secrets.handles.handle import MARK
 from machine.stores.base import Store

@@ -6,7 +6,7 @@ import machine
 from machine.cli.failures import Exit
 from machine.cli.schedules import STYLES
 from machine.cli.session import Injected
-from machine.replay import diff_text
+from machine.recordings import diff_text
 
 __all__ = ["diff"]
 

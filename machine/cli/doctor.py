@@ -18,10 +18,10 @@ from machine.cli.reading import short_state
 from machine.cli.run import config_of, input_of
 from machine.cli.session import Flag, Injected, Repeated, Session
 from machine.doctor import Diagnosis, examine_plan, examine_recording
-from machine.doctor.examination import REPLAYS
+from machine.doctor.checks import REPLAYS
 from machine.errors import UsageError
-from machine.replay.bundle import export_run
-from machine.replay.bundle_lines import is_bundle
+from machine.recordings.bundle import export_run
+from machine.recordings.bundle_lines import is_bundle
 
 __all__ = ["doctor"]
 

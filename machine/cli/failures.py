@@ -19,11 +19,11 @@ from machine.errors import (
     Code,
     CodecError,
     ConfigError,
-    Corruption,
+    CorruptionError,
     IdError,
     LogError,
     MachineError,
-    NotFound,
+    NotFoundError,
     PlanError,
     SealError,
     SecretKeyError,
@@ -31,7 +31,7 @@ from machine.errors import (
     UsageError,
 )
 
-__all__ = ["RUN_EXITS", "Cancelled", "Exit", "NotHere", "as_json", "exit_of", "report"]
+__all__ = ["RUN_EXITS", "Cancelled", "Exit", "NotHereError", "as_json", "exit_of", "report"]
 
 
 class Exit(IntEnum):
@@ -71,7 +71,7 @@ RUN_EXITS: Mapping[str, Exit] = {
 """The exit code of a run, by its status."""
 
 
-class NotHere(NotFound):
+class NotHereError(NotFoundError):
     """What the user asked for by name is not there, as opposed to what a log names."""
 
 
@@ -105,15 +105,15 @@ def exit_of(exc: BaseException) -> Exit:
             return Exit.CANCELLED
         case Cancelled():
             return exc.exit
-        case NotHere():
+        case NotHereError():
             return Exit.NOT_FOUND
-        case NotFound() if exc.code == Code.ARTIFACT_NOT_FOUND:  # a log names what its store has lost
+        case NotFoundError() if exc.code == Code.ARTIFACT_NOT_FOUND:  # a log names what its store has lost
             return Exit.INTEGRITY
-        case NotFound():
+        case NotFoundError():
             return Exit.NOT_FOUND
         case BundleError():
             return _BUNDLES.get(exc.code, Exit.INTEGRITY)
-        case LogError() | Corruption() | SealError():
+        case LogError() | CorruptionError() | SealError():
             return Exit.INTEGRITY
         case StoreError() if exc.code in _INTEGRITY:
             return Exit.INTEGRITY

@@ -20,7 +20,7 @@ from machine.cli.session import Flag, Injected, Repeated, Session, names_bundle
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
 from machine.errors import Code, UsageError
-from machine.replay.fork import ForkResult
+from machine.recordings.fork import ForkResult
 from machine.stores.base import Store
 
 __all__ = ["fork"]

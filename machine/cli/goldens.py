@@ -12,12 +12,12 @@ from pathlib import Path
 import attrs
 
 from machine import codec
-from machine.cli import looking
+from machine.cli import batch_item
+from machine.cli.batch_item import DAMAGED, Item, Outcome
 from machine.cli.failures import Exit
-from machine.cli.looking import DAMAGED, Item, Outcome
 from machine.errors import Code, PlanError
-from machine.replay.made_by import test_of
-from machine.replay.reproduce import ReplayResult
+from machine.recordings.made_by import test_of
+from machine.recordings.replay import ReplayResult
 
 __all__ = ["Golden", "of_tests", "outcomes"]
 
@@ -93,7 +93,7 @@ def _of_folders(folders: Sequence[Mapping[int, Golden]]) -> Iterator[tuple[int, 
 
 
 def _of_result(result: ReplayResult) -> Outcome:
-    code = looking.exit_for(result)
+    code = batch_item.exit_for(result)
     verdict = {Exit.OK: "identical", Exit.INTEGRITY: DAMAGED}.get(code, "diverged")
     return Outcome(verdict, int(code), result)
 

@@ -22,7 +22,7 @@ from typing import Final
 
 import attrs
 
-from machine.cli.looking import Elsewhere, Item, Look, Outcome
+from machine.cli.batch_item import Elsewhere, Item, Look, Outcome
 from machine.errors import Code, RunError
 
 __all__ = ["cores", "in_processes", "in_this_process"]

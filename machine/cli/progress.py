@@ -23,7 +23,7 @@ from machine.cli import interrupt
 from machine.cli.output import STYLES, Cell, Output, clean, duration, on_terminal
 from machine.cli.reading import skipped_text
 from machine.engine.reporter import Reporter, held_text
-from machine.errors import Code, Concurrency, ErrorInfo
+from machine.errors import Code, ConcurrencyError, ErrorInfo
 from machine.events import (
     Entry,
     FactRecorded,
@@ -32,8 +32,8 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.io.undeclared import Undeclared
 from machine.plan import Graph
+from machine.watch.watch import Undeclared
 
 __all__ = ["Progress", "counting", "doing", "watching", "watching_quietly"]
 
@@ -76,7 +76,7 @@ class Progress(Reporter):
         self._position = {state_id: index for index, state_id in enumerate(graph.order, 1)}
         self.say("run", ((run_id, ""), (f"  {graph.op_id} version {graph.version}", "dim")))
 
-    def leased(self, why: Concurrency, seconds: float) -> None:
+    def leased(self, why: ConcurrencyError, seconds: float) -> None:
         """Say that a lease has to be waited out, and why."""
         self.warn(f"{why.message}; waiting {duration(seconds * 1000)} for that")
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from machine.cli.output import clean
-from machine.engine import reading
+from machine.engine import run_reader
 from machine.engine.checking import LogCheck
 from machine.errors import Code, UsageError
 from machine.events import Entry, FactRecorded, RunStarted, StateCompleted, StateEntered, StateFailed
-from machine.kernel import rules, state_history
+from machine.kernel import retry_and_skip, state_history
 from machine.kernel.history import History, StateStatus
 from machine.stores.base import Store
 
@@ -65,12 +65,12 @@ class RunLog:
 
 
 def read(store: Store, run_id: str) -> RunLog:
-    """Return a run's log, folded. Raises `LogError` or `Corruption` when it cannot be trusted."""
+    """Return a run's log, folded. Raises `LogError` or `CorruptionError` when it cannot be trusted."""
     check = LogCheck(store.get)
     entries: list[Entry] = []
     times: dict[str, StateTimes] = {}
     since: dict[str, int] = {}
-    for entry, _ in reading.checked(store, run_id, check):
+    for entry, _ in run_reader.checked(store, run_id, check):
         entries.append(entry)
         event = entry.event
         if isinstance(event, StateEntered):
@@ -108,7 +108,7 @@ def skipped_text(reason: str) -> str:
     """Return in words why a state was skipped."""
     kind, _, name = reason.partition(":")
     match f"{kind}:":
-        case rules.SKIP_REASON:
+        case retry_and_skip.SKIP_REASON:
             return f"it has the tag {clean(name)}"
         case state_history.NOT_TAKEN:
             return f"{short_state(name)} did not go on to it"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import machine
-from machine.cli import bulk, goldens, looking, progress
+from machine.cli import batch, batch_item, goldens, progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.reading import short_state
@@ -14,7 +14,7 @@ from machine.cli.schedules import permuted, show_divergence
 from machine.cli.session import Flag, Injected, Session, names_bundle
 from machine.config import UndeclaredIo
 from machine.errors import BundleError, UsageError
-from machine.replay.compare import Verdict
+from machine.recordings.compare import Verdict
 from machine.secrets.store_key import open_keys
 from machine.stores.base import Store
 
@@ -30,13 +30,13 @@ _VERDICTS: Final[Mapping[Verdict, str]] = {
 
 
 def replay(
-    *runs: bulk.Name,
+    *runs: batch.Name,
     target: str | None = None,
     undeclared_io: UndeclaredIo | None = None,
     schedules: int | None = None,
     seed: int | None = None,
-    every: bulk.Every = False,
-    jobs: bulk.Jobs = None,
+    every: batch.Every = False,
+    jobs: batch.Jobs = None,
     quiet: Flag = False,
     session: Injected,
 ) -> int:
@@ -74,10 +74,10 @@ def replay(
     """
     if schedules is None and seed is not None:
         raise UsageError("--seed says which schedules are drawn, and none are", hint="add --schedules N")
-    one = bulk.is_one(runs, every=every)
+    one = batch.is_one(runs, every=every)
     if not one and schedules is not None:
         raise UsageError("--schedules is for one run at a time", hint="name that run alone")
-    items = [] if one and not names_bundle(runs[0]) else bulk.items_of(session, runs, every=every)
+    items = [] if one and not names_bundle(runs[0]) else batch.items_of(session, runs, every=every)
     tests = goldens.of_tests(items) if target is None and schedules is None else {}
     if tests and undeclared_io is not None:
         raise UsageError(
@@ -85,8 +85,8 @@ def replay(
             hint="leave it out, or name the plan with --target TARGET",
         )
     if not one or tests:
-        report = bulk.Report(session, "identical", ("diverged", "damaged", "error"), _tell_replay, quiet)
-        return report.of(looking.Replaying(session, target, undeclared_io), items, jobs, tests)
+        report = batch.Report(session, "identical", ("diverged", "damaged", "error"), _tell_replay, quiet)
+        return report.of(batch_item.Replaying(session, target, undeclared_io), items, jobs, tests)
     (run,) = runs
     with session.reading(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
@@ -102,7 +102,7 @@ def replay(
                 quiet=quiet,
             )
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter:
-            result = looking.replayed(
+            result = batch_item.replayed(
                 session, store, run_id, loaded.plan, reporter=reporter, undeclared_io=undeclared_io
             )
         unopened = _unopened(store, run_id) if result.secrets == "placeholders" else ""
@@ -112,7 +112,7 @@ def replay(
         _tell_replay(session, result)
         if unopened:
             session.note("note", f"its secrets were not opened: {unopened}")
-    return looking.exit_for(result)
+    return batch_item.exit_for(result)
 
 
 def _unopened(store: Store, run_id: str) -> str:
@@ -200,9 +200,9 @@ def compare(
 
 
 def verify(
-    *runs: bulk.Name,
-    every: bulk.Every = False,
-    jobs: bulk.Jobs = None,
+    *runs: batch.Name,
+    every: batch.Every = False,
+    jobs: batch.Jobs = None,
     quiet: Flag = False,
     session: Injected,
 ) -> int:
@@ -220,21 +220,21 @@ def verify(
     quiet
         Do not show progress.
     """
-    if not bulk.is_one(runs, every=every):
-        items = bulk.items_of(session, runs, every=every)
+    if not batch.is_one(runs, every=every):
+        items = batch.items_of(session, runs, every=every)
         if any(item.run_id for item in items):
-            items.append(looking.Item(session.store_url))
-        report = bulk.Report(session, "sound", ("damaged", "error"), _tell_verify, quiet)
-        return report.of(looking.Verifying(session), items, jobs)
+            items.append(batch_item.Item(session.store_url))
+        report = batch.Report(session, "sound", ("damaged", "error"), _tell_verify, quiet)
+        return report.of(batch_item.Verifying(session), items, jobs)
     (run,) = runs
     try:
         with session.reading(run) as (store, run_id):
             result = machine.verify(run_id, store=store)
     except BundleError as exc:
-        result = looking.of_bundle(exc)
+        result = batch_item.of_bundle(exc)
     if session.as_json:
         session.json(result.to_json())
-        return looking.exit_for(result)
+        return batch_item.exit_for(result)
     _tell_verify(session, result)
     if result.ok:
         return Exit.OK
@@ -245,7 +245,7 @@ def verify(
     return Exit.INTEGRITY
 
 
-def _tell_verify(session: Session, result: machine.VerifyResult) -> None:
+def _tell_verify(session: Session, result: machine.results.VerifyResult) -> None:
     # of the store itself, and of a bundle that cannot be read, there is nothing to count
     counted = f"  {result.events} events  {result.artifacts} artifacts" if result.events else ""
     if result.ok:

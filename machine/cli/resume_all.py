@@ -11,13 +11,13 @@ import attrs
 import machine
 from machine import codec
 from machine.causes import error_json
-from machine.cli import bulk, progress
+from machine.cli import batch, progress
+from machine.cli.batch_item import DAMAGED, ERROR, Item, Outcome, Result, WithPlan
 from machine.cli.failures import RUN_EXITS, Cancelled, Exit
-from machine.cli.looking import DAMAGED, ERROR, Item, Outcome, Result, WithPlan
 from machine.cli.output import STYLES, Cell, clean
 from machine.cli.session import Session
-from machine.engine import reading
-from machine.engine.keeper import LEASE_SECONDS
+from machine.engine import run_reader
+from machine.engine.lease_keeper import LEASE_SECONDS
 from machine.engine.runs import RunResult
 from machine.errors import Code, ConfigError, MachineError, PlanError, RunError, UsageError
 from machine.kernel.status import INTERRUPTED, RunStatus
@@ -88,7 +88,7 @@ def _undriven(store: Store) -> Iterator[str]:
 def _is_answered(store: Store, run_id: str) -> bool:
     """Say whether a suspended run has been told all it waits for; one that cannot be read is told of."""
     try:
-        return not reading.folded(store, run_id)[0].unanswered
+        return not run_reader.folded(store, run_id)[0].unanswered
     except MachineError:
         return True
 
@@ -154,7 +154,7 @@ class Resuming(WithPlan):
         return outcome
 
 
-class _Lines(bulk.Report):
+class _Lines(batch.Report):
     """A report with a line for each run."""
 
     def _is_told(self, outcome: Outcome) -> bool:

@@ -24,10 +24,10 @@ from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.cli.session import Flag, Injected, Jobs, JsonText, Repeated, Session
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
-from machine.engine.keeper import LEASE_SECONDS
+from machine.engine.lease_keeper import LEASE_SECONDS
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
-from machine.errors import Code, CodecError, Concurrency, ConfigError, RunError, StoreError, UsageError
+from machine.errors import Code, CodecError, ConcurrencyError, ConfigError, RunError, StoreError, UsageError
 from machine.ids import ContextKey
 from machine.kernel.status import FINAL_STATUSES
 from machine.stores.base import Store
@@ -252,7 +252,7 @@ def driven(
         code = Exit.TERMINATED if exc.signum == signal.SIGTERM else Exit.HUNG_UP
         raise _cancelled(session, store, run_id, code) from None
     except StoreError as exc:
-        if isinstance(exc, Concurrency):
+        if isinstance(exc, ConcurrencyError):
             if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:  # these say by themselves what to do
                 exc.hint = f"another process drives the run; {session.command('show', run_id)} tells of it"
         else:

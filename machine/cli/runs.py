@@ -13,11 +13,11 @@ from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, m
 from machine.cli.reading import RunLog, not_taken_text, read, short_state, skipped_text, status_of
 from machine.cli.session import Injected, Session, names_bundle
 from machine.config import BuildProvenance, RunConfig, RunManifest
-from machine.engine import reading
+from machine.engine import run_reader
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import EffectIntended
 from machine.kernel.history import StateStatus
-from machine.kernel.rules import fork_point
+from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.status import INTERRUPTED, RunStatus
 
 __all__ = ["runs", "show"]
@@ -94,8 +94,8 @@ def show(run: str, /, *, session: Injected) -> int:
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
         )
-        manifest = reading.manifest_of(store, log.started)
-        built = reading.provenance_of(store, log.entries[0])
+        manifest = run_reader.manifest_of(store, log.started)
+        built = run_reader.provenance_of(store, log.entries[0])
     if session.as_json:
         session.json(_as_json(log, manifest, built, status))
     else:
@@ -113,7 +113,7 @@ def _as_json(
     log: RunLog, manifest: RunManifest, built: BuildProvenance | None, status: str
 ) -> dict[str, Any]:
     history = log.history
-    parent = reading.parent_of(log.entries[0])
+    parent = run_reader.parent_of(log.entries[0])
     states = []
     for state_id in log.order:
         state = history.states.get(state_id)
@@ -227,7 +227,7 @@ def _print_error(out: Output, where: str, error: ErrorInfo) -> None:
 
 
 def _forked_from(log: RunLog) -> list[tuple[str, Cell]]:
-    parent = reading.parent_of(log.entries[0])
+    parent = run_reader.parent_of(log.entries[0])
     return [("forked", f"from {clean(parent[0])} at event {parent[1]}")] if parent else []
 
 

@@ -11,15 +11,15 @@ from typing import Any, Final
 import attrs
 
 from machine.cli import failures
-from machine.cli.bulk import Every
+from machine.cli.batch import Every
 from machine.cli.failures import Exit
 from machine.cli.output import clean
 from machine.cli.progress import counting
 from machine.cli.session import Flag, Injected, Session, names_bundle, names_directory
 from machine.engine.scan import Leak, Seen, leaks_in_file, leaks_in_run
-from machine.errors import Code, MachineError, NotFound, UsageError
-from machine.replay.bundle import open_bundle
-from machine.replay.bundle_lines import is_bundle
+from machine.errors import Code, MachineError, NotFoundError, UsageError
+from machine.recordings.bundle import open_bundle
+from machine.recordings.bundle_lines import is_bundle
 from machine.secrets.store_key import MOST_BYTES, holds_key
 from machine.stores.base import Store
 
@@ -113,7 +113,7 @@ class _Item:
 def _items(
     session: Session, names: Sequence[str], store: Callable[[], Store], *, every: bool
 ) -> Iterator[_Item]:
-    """Yield the items that the names stand for. Raises `UsageError`, `NotFound` or `BundleError` for others."""
+    """Yield the items that the names stand for. Raises `UsageError`, `NotFoundError` or `BundleError`."""
     for name in names:
         if names_directory(name):
             yield from map(_file, _files_in(name))
@@ -144,7 +144,7 @@ def _files_in(directory: str) -> Iterator[str]:
 def _runs_of(store: Store) -> Iterator[_Item]:
     page = store.list_runs(limit=_PAGE)
     if not page.rows:
-        raise NotFound(f"there is no run in {store.url}", code=Code.RUN_NOT_FOUND)
+        raise NotFoundError(f"there is no run in {store.url}", code=Code.RUN_NOT_FOUND)
     while True:
         yield from (_Item(row.run_id, row.head_seq, is_run=True, is_file=False) for row in page.rows)
         if page.cursor is None:

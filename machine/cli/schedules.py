@@ -11,9 +11,9 @@ from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.session import Session
 from machine.config import UndeclaredIo
-from machine.replay import render
-from machine.replay.divergence import Divergence
-from machine.replay.schedules import Race
+from machine.recordings import render
+from machine.recordings.divergence import Divergence
+from machine.recordings.schedules import Race
 from machine.stores.base import Store
 from machine.target import Loaded
 

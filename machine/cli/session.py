@@ -16,11 +16,11 @@ from cyclopts.validators import Number
 
 from machine.cli.output import Output
 from machine.default_store import default_url
-from machine.errors import BundleError, Code, NotFound, UsageError
+from machine.errors import BundleError, Code, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from machine.config import Target
-    from machine.replay.bundle import Bundle
+    from machine.recordings.bundle import Bundle
     from machine.stores.base import Store
     from machine.target import Loaded
 
@@ -56,7 +56,7 @@ class Session:
 
     def open_store(self, *, create: bool = False) -> Store:
         """Return the store; only a command that starts or imports a run makes one. A bundle is one to read from."""
-        from machine.replay.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
+        from machine.recordings.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
         from machine.stores import open_store  # noqa: PLC0415 - the same
 
         if is_bundle(self.store_url):
@@ -91,7 +91,7 @@ class Session:
 
     def open_to_write(self) -> Store:
         """Return the store to change runs in. Raises `BundleError` (`bundle_read_only`) when it is a bundle."""
-        from machine.replay.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
+        from machine.recordings.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
 
         if is_bundle(self.store_url):
             raise _read_only(self.store_url)
@@ -100,12 +100,12 @@ class Session:
     def run_id(self, store: Store, name: str) -> str:
         """Return the id of the run that `name` means: an id, a unique prefix of one, or `@last`.
 
-        Raises `NotFound` (`run_not_found`) and `UsageError` (`run_ambiguous`).
+        Raises `NotFoundError` (`run_not_found`) and `UsageError` (`run_ambiguous`).
         """
         if name == _LAST:
             rows = store.list_runs(limit=1).rows
             if not rows:
-                raise NotFound(
+                raise NotFoundError(
                     f"there is no run in {store.url}",
                     code=Code.RUN_NOT_FOUND,
                     hint="machine run TARGET starts one",
@@ -116,7 +116,7 @@ class Session:
         if prefix in found:
             return prefix
         if not found:
-            raise NotFound(
+            raise NotFoundError(
                 f"there is no run {name!r} in {store.url}",
                 code=Code.RUN_NOT_FOUND,
                 details={"run": name, "store": store.url},
@@ -148,11 +148,11 @@ class Session:
 
     def recorded_target(self, store: Store, run_id: str) -> Target:
         """Return where the plan of a run came from. Raises `UsageError` when the run does not say."""
-        from machine.engine import reading  # noqa: PLC0415 - --help must not pay for it
-        from machine.replay.made_by import is_test  # noqa: PLC0415 - the same
+        from machine.engine import run_reader  # noqa: PLC0415 - --help must not pay for it
+        from machine.recordings.made_by import is_test  # noqa: PLC0415 - the same
 
-        entry, _ = reading.first_entry(store, run_id)
-        built = reading.provenance_of(store, entry)
+        entry, _ = run_reader.first_entry(store, run_id)
+        built = run_reader.provenance_of(store, entry)
         if built is None or built.target is None:
             raise UsageError(
                 f"run {run_id} does not say where its plan came from",
@@ -208,7 +208,7 @@ def names_directory(name: str) -> bool:
 
 
 def _opened(path: str) -> Bundle:
-    from machine.replay.bundle import open_bundle  # noqa: PLC0415 - --help must not pay for it
+    from machine.recordings.bundle import open_bundle  # noqa: PLC0415 - --help must not pay for it
 
     return open_bundle(path)
 

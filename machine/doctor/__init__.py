@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machine.doctor.diagnosis import Diagnosis, Difference, Environment, Finding
-from machine.doctor.examination import examine_plan, examine_recording
+from machine.doctor.checks import examine_plan, examine_recording
+from machine.doctor.report import Diagnosis, Difference, Environment, Finding
 
 __all__ = ["Diagnosis", "Difference", "Environment", "Finding", "examine_plan", "examine_recording"]

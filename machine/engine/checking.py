@@ -11,11 +11,12 @@ from typing import Final, TypeVar
 
 from machine import canonical, codec
 from machine.config import BuildProvenance, RunManifest
-from machine.engine.past import SharedPast, shared_past_id
-from machine.errors import Code, CodecError, Corruption, LogError, NotFound
+from machine.engine.fork_prefix import SharedPast, shared_past_id
+from machine.errors import Code, CodecError, CorruptionError, LogError, NotFoundError
 from machine.events import (
     ArtifactKind,
     Entry,
+    RunCompleted,
     RunResumed,
     RunStarted,
     StateCompleted,
@@ -23,12 +24,51 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
+from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
-from machine.kernel.joins import Joins
 from machine.kernel.snapshot import Load, Snapshot
 from machine.plan import Graph, recorded_graph
 
-__all__ = ["LogCheck", "check_content", "provenance_id"]
+__all__ = ["Joins", "LogCheck", "check_content", "provenance_id"]
+
+
+class Joins:
+    """What the plan of a run says of the context each state begins on. It runs nothing."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._frontier: Frontier | None = None
+        self._plan_id: str | None = None
+
+    def check(self, history: History, entry: Entry) -> None:
+        """Check an entry before it is folded. Raises `LogError` where its snapshot is not what was written."""
+        event = entry.event
+        if history.side_by_side is None:
+            return
+        try:
+            if isinstance(event, StateEntered):
+                frontier = self._at(history)
+                if (
+                    not frontier.may_begin(event.state_id)
+                    or frontier.base(event.state_id).id != event.base_snapshot_id
+                ):
+                    text = f"{event.state_id} begins on what is not the context its ancestors left"
+                    raise LogError(entry.seq, text, code=Code.LOG_BASE_SNAPSHOT)
+            elif isinstance(event, RunCompleted):
+                final = event.final_snapshot_id
+                if final is not None and self._at(history).final().id != final:
+                    text = "the run ends on what is not the context its states left"
+                    raise LogError(entry.seq, text, code=Code.LOG_END_SNAPSHOT)
+        except Conflict as exc:
+            raise LogError(entry.seq, str(exc), code=Code.LOG_BASE_SNAPSHOT) from None
+
+    def _at(self, history: History) -> Frontier:
+        if self._frontier is None or self._plan_id != history.plan_id:
+            self._plan_id = history.plan_id
+            self._frontier = Frontier(recorded_graph(self._load(history.plan_id or "")), self._load)
+        self._frontier.follow(history)
+        return self._frontier
+
 
 T = TypeVar("T")
 
@@ -53,8 +93,8 @@ class LogCheck:
     def add(self, entry: Entry) -> None:
         """Check one more entry and fold it.
 
-        Raises `LogError` where it breaks a rule, and `Corruption` or what `load` raises for an artifact that it
-        needs and that is not what it is named as.
+        Raises `LogError` where it breaks a rule, and `CorruptionError` or what `load` raises for an artifact that
+        it needs and that is not what it is named as.
         """
         event = entry.event
         if isinstance(event, StateEntered | StateSkipped) and self._graph is not None:
@@ -125,14 +165,16 @@ class LogCheck:
             self._value(built, BuildProvenance)
         past_id = shared_past_id(entry)
         if past_id is not None:
-            with contextlib.suppress(NotFound):  # `verify` says so; a run that has gone through it is whole
+            with contextlib.suppress(
+                NotFoundError
+            ):  # `verify` says so; a run that has gone through it is whole
                 SharedPast.from_bytes(self._load(past_id), self._load)
 
     def _value(self, artifact_id: str, kind: type[T]) -> T:
         try:
             return codec.from_json(canonical.decode(self._load(artifact_id)), kind)
         except CodecError as exc:
-            raise Corruption(f"artifact {artifact_id}: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
+            raise CorruptionError(f"artifact {artifact_id}: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
 
 
 def _no_state(seq: int, state_id: str) -> LogError:
@@ -158,7 +200,7 @@ def _check_read(entry: Entry) -> None:
 
 
 def check_content(artifact_id: str, kind: str, data: bytes) -> None:
-    """Raise `Corruption` for an artifact of a kind that holds JSON whose bytes are none."""
+    """Raise `CorruptionError` for an artifact of a kind that holds JSON whose bytes are none."""
     if kind in _JSON:
         canonical.decode_stored(artifact_id, data)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import anyio
 
 from machine.ids import RunId
-from machine.io.scope import running_tasks
+from machine.io.attempt_scope import running_tasks
 from machine.stores.base import Artifact, Store, StoredEvent
 from machine.stores.lease import Lease
 

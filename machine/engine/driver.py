@@ -6,31 +6,27 @@ next is `kernel.decide`'s business; what a handler sees of the outside is `io`'s
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any
 
 import anyio
 import attrs
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig
-from machine.engine.cancellation import Cancellations, Stopped, told_by_scope
-from machine.engine.control import Control
-from machine.engine.driven import DrivenLog, Opening
-from machine.engine.ending import Ending, behind
-from machine.engine.handlers import Doorkeeper, Refuse
+from machine.engine.attempt import Attempts
+from machine.engine.attempt_result import Ending, behind
+from machine.engine.cancellation import Stopped
+from machine.engine.concurrent import side_by_side
+from machine.engine.handler_runner import HandlerRunner, Refuse
 from machine.engine.left_behind import Leftovers
-from machine.engine.log import TimedOut
 from machine.engine.opening import begin, going_on
-from machine.engine.reconcile import reconcile
+from machine.engine.protocols import DrivenLog, Opening, Second, TimedOut
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
-from machine.engine.second import Second
-from machine.engine.side_by_side import side_by_side
+from machine.engine.stop_signal import Control
 from machine.errors import ErrorInfo, StateError
 from machine.events import (
     ArtifactKind,
@@ -47,11 +43,10 @@ from machine.events import (
     StateSkipped,
 )
 from machine.failures import interrupted, orphaned
-from machine.io.begun_tasks import BEGUN, notice_tasks
+from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
+from machine.io.begun_tasks import notice_tasks
 from machine.io.provider import IoProvider
-from machine.io.scope import AttemptScope, Payloads, Quiet, running_tasks
 from machine.io.transport import Transport
-from machine.io.undeclared import behind_io
 from machine.kernel.context import Context
 from machine.kernel.decide import decide
 from machine.kernel.decisions import (
@@ -69,10 +64,11 @@ from machine.kernel.decisions import (
     SuspendRun,
 )
 from machine.kernel.frontier import Frontier
-from machine.kernel.side_by_side import Schedule
+from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState
-from machine.secrets.knowing import OfAttempt, OfRun
+from machine.secrets.knowing import OfRun
+from machine.watch.watch import behind_io
 
 __all__ = ["Run"]
 
@@ -103,17 +99,10 @@ class Run:
     """The states whose attempts are being made, where they run side by side."""
     careful: int = 0
     """Before how many attempts yet the run waits for the disk: one that kills the process is in the log then."""
-    tasks: set[Any] = attrs.field(factory=set)
-    """The tasks of the event loop that are no handler's own."""
-    beside: anyio.CancelScope | None = None
-    """What states that run side by side are in."""
-    _whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
-    """In a replay, which ends with the first attempt that is cut, the scope of them all: one for each is dear."""
     abreast: int = attrs.field(init=False)
     """How many states the run has in hand at a time; what each of them does is the same however many."""
-    _patient_until: float = attrs.field(default=-math.inf, init=False)
-    """Up to when that scope lets handlers be, by `time.monotonic`."""
-    _door: Doorkeeper = attrs.field(init=False)
+    attempts: Attempts = attrs.field(init=False)
+    _runner: HandlerRunner = attrs.field(init=False)
     _leftovers: Leftovers = attrs.field(factory=Leftovers, init=False)
     _overlooked: ErrorInfo | None = attrs.field(default=None, init=False)
     """The error of a task that outlived a completed attempt and has used `io` or `rec` since."""
@@ -123,7 +112,21 @@ class Run:
 
     def __attrs_post_init__(self) -> None:
         waited = (lambda: self.log.waited) if self.live else None
-        self._door = Doorkeeper(self.config.undeclared_io, self.reporter, waited=waited, refuse=self.refuse)
+        self._runner = HandlerRunner(
+            self.config.undeclared_io, self.reporter, waited=waited, refuse=self.refuse
+        )
+        self.attempts = Attempts(
+            self.config,
+            self.log,
+            self.provider,
+            self.recorder,
+            self.transports,
+            self.catalogue,
+            self.control,
+            self._runner,
+            self._base,
+            self.live,
+        )
         at_a_time = self.config.execution_mode.max_concurrency
         # a replay waits for nothing that others could use, and a second run makes one attempt after the other
         alone = not self.live or self.second is not None
@@ -133,10 +136,10 @@ class Run:
 
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is told to stop."""
-        self.tasks = running_tasks()
+        self.attempts.tasks = running_tasks()
         noticing = notice_tasks() if self.live else nullcontext()
-        with noticing, self.control.listening(), self._door.open():
-            self._whole = None if self.live else self.control.scope
+        with noticing, self.control.listening(), self._runner.open():
+            self.attempts.whole = None if self.live else self.control.scope
             await (self._decisions() if self.abreast == 1 else side_by_side(self))
         self.refuse_if_aborted()
         if self.control.cancelling:
@@ -278,7 +281,7 @@ class Run:
         vault = self.vault.attempt(state.id, followed, but=self.log.history.states[state.id].orphans)
         ending = Ending(state, ctx, vault, side_by_side=self.schedule is not None)
         try:
-            scope, outcome = await self._attempt(state, decision.attempt, ctx, vault)
+            scope, outcome = await self.attempts.make(state, decision.attempt, ctx, vault)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
             completed = isinstance(ended[0], StateCompleted)
             left = await self._leftovers.used(scope) if self.live and completed else None
@@ -301,100 +304,9 @@ class Run:
 
     def refuse_if_aborted(self) -> None:
         """Raise why the run cannot go on, whatever a handler made of it."""
-        reason = self.log.abort() or self._door.failure
+        reason = self.log.abort() or self._runner.failure
         if reason is not None:
             raise reason
 
     def _overlook(self, error: StateError) -> None:
         self._overlooked = self._overlooked or self.vault.attempt().error(error.info)
-
-    async def _attempt(
-        self, state: PlanState, attempt: int, ctx: Context, vault: OfAttempt
-    ) -> tuple[AttemptScope, Any]:
-        """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
-        scope = AttemptScope(
-            state=state,
-            attempt=attempt,
-            config=self.config,
-            log=self.log,
-            transports=self.transports,
-            catalogue=self.catalogue,
-            idempotency_key=None,
-            quiet=Quiet(self.tasks, blocking=state.blocking),
-            vault=vault,
-            around=(self.control.scope, self.beside),
-            timers=self.log.timers,
-        )
-        scope.idempotency_key = self._door.idempotency_key(scope, ctx)
-        io, rec = self.provider(scope), self.recorder(scope)
-        cancellations = Cancellations()
-        timeout = state.meta.timeout
-        made_of_it: BaseException | None = None
-        BEGUN.set(scope.begun)
-        try:
-            try:
-                seconds = self.log.limit(timeout)
-                if seconds is None:
-                    outcome = await self._work(scope, ctx, io, rec, cancellations)
-                elif self._whole is None:
-                    due = anyio.current_time() + seconds
-                    limit = scope.limit = anyio.CancelScope(deadline=due)
-                    try:
-                        with limit:
-                            outcome = await self._work(scope, ctx, io, rec, cancellations)
-                    finally:
-                        if anyio.current_time() >= due:  # a handler that held the event loop could not be cut
-                            limit.cancel()
-                else:
-                    scope.limit = self._whole
-                    due = time.monotonic() + seconds
-                    if self._patient_until < due:
-                        # twice as long, so that it need not be moved at every step
-                        scope.limit.deadline = anyio.current_time() + 2 * seconds
-                        self._patient_until = due + seconds
-                    outcome = await self._work(scope, ctx, io, rec, cancellations)
-                if not self._cut(scope, cancellations):
-                    scope.returned = self.live
-                    return scope, outcome
-            except BaseException as exc:
-                if cancellations.from_outside(exc):
-                    if self._whole is not None and self._whole.cancel_called:
-                        raise self.log.overdue(state, timeout) from None
-                    raise Stopped(exc) from None
-                if isinstance(exc, KeyboardInterrupt):
-                    raise
-                if not self._cut(scope, cancellations):
-                    scope.refuse_undeclared()
-                    raise
-                made_of_it = exc
-            scope.refuse_undeclared()
-            cancelled = anyio.get_cancelled_exc_class()
-            try:
-                if self._whole is None:
-                    await checkpoint_if_cancelled()  # what a scope around the run asks
-                    await checkpoint()  # what its task was asked, and has not been told yet
-                if not scope.late:
-                    raise cancelled  # noqa: TRY301 - or what its task was asked
-            except cancelled as exc:
-                raise Stopped(await told_by_scope(exc, cut=scope.cut and self.live)) from made_of_it
-            raise self.log.overdue(state, timeout) from made_of_it
-        finally:
-            BEGUN.set(None)
-            cancellations.forget()
-            await io.end()
-            scope.closed = True
-
-    def _cut(self, scope: AttemptScope, cancellations: Cancellations) -> bool:
-        """Say whether an attempt was cut, whatever its handler made of it: it may have returned, or raised."""
-        return scope.late or (self.live and cancellations.swallowed(cut=scope.cut))
-
-    async def _work(
-        self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations
-    ) -> Any:
-        state = scope.state
-        if state.meta.reconcile is not None:
-            checkpoint_id = self.log.history.checkpoint or ""
-            await reconcile(scope, io, self._door, lambda: self._base(state.id, checkpoint_id))
-        return await self._door.call(
-            scope, state.callee, ctx, io, rec, plain=state.blocking, cancellations=cancellations
-        )

@@ -16,23 +16,22 @@ from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RunConfig, Target, UndeclaredIo
 from machine.default_store import DEFAULT_STORE, with_default_store
-from machine.engine import reading
-from machine.engine.handlers import Doorkeeper
-from machine.engine.keeper import LEASE_SECONDS
+from machine.engine import run_reader
+from machine.engine.handler_runner import HandlerRunner
+from machine.engine.lease_keeper import LEASE_SECONDS
+from machine.engine.protocols import SecondOf
 from machine.engine.provided import Provided
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, run
-from machine.engine.second import SecondOf
 from machine.engine.secrets import recalled
 from machine.engine.transports import opened
 from machine.errors import Code
 from machine.events import StateSkipped
 from machine.failures import describe
+from machine.io.attempt_scope import AttemptScope, SettleBarrier, running_tasks
 from machine.io.preview import PreviewIo, PreviewLog
-from machine.io.scope import AttemptScope, Quiet, running_tasks
 from machine.io.transport import Transport, Transports
-from machine.io.undeclared import behind_io
 from machine.kernel.context import Context
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History, StateStatus
@@ -44,6 +43,7 @@ from machine.secrets.run_secrets import RunSecrets
 from machine.secrets.store_key import open_keys
 from machine.state import EFFECT_TAG
 from machine.stores.base import Store
+from machine.watch.watch import behind_io
 
 __all__ = ["DryEffect", "DryRun", "DryState", "MissedKey", "dry_run"]
 
@@ -143,7 +143,7 @@ async def dry_run(
     ]
     effects: list[DryEffect] = []
     if skipped:
-        door = Doorkeeper(config.undeclared_io, reporter or Reporter())
+        door = HandlerRunner(config.undeclared_io, reporter or Reporter())
         provided = Provided.of(plan, transports, catalogue)
         async with opened(config, provided.transports) as doors:
             previews = _Previews(config, store, history, doors, provided.catalogue, door)
@@ -171,7 +171,7 @@ def _skipped(graph: Graph, store: Store, run_id: str) -> tuple[History, Mapping[
     """Return what a run's log says, and the context at the turn of each state that was skipped, if it had one."""
     history, bases, load = History(), dict[str, Snapshot | Conflict](), behind_io(store.get)
     frontier: Frontier | None = None
-    for entry, _ in reading.entries(store, run_id):
+    for entry, _ in run_reader.entries(store, run_id):
         if isinstance(entry.event, StateSkipped):
             state_id = entry.event.state_id
             if history.side_by_side is None:
@@ -209,7 +209,7 @@ class _Previews:
     history: History
     transports: Mapping[str, Transport]
     catalogue: Catalogue
-    door: Doorkeeper
+    door: HandlerRunner
 
     async def effect_of(self, state: PlanState, base: Snapshot | Conflict) -> DryEffect:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
@@ -249,7 +249,7 @@ class _Previews:
             transports=self.transports,
             catalogue=self.catalogue,
             idempotency_key=None,
-            quiet=Quiet(frozenset(running_tasks()), blocking=state.blocking),
+            quiet=SettleBarrier(frozenset(running_tasks()), blocking=state.blocking),
             vault=vault,
         )
 

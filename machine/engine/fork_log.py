@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from machine.engine import reading
-from machine.engine.driven import Outside
+from machine.engine import run_reader
+from machine.engine.fork_prefix import SharedPast, shared_past_id
 from machine.engine.log import Draft, LiveLog
-from machine.engine.past import SharedPast, shared_past_id
+from machine.engine.protocols import Outside
 from machine.events import Entry
-from machine.io.scope import Payloads
+from machine.io.attempt_scope import Payloads
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store, StoredEvent
@@ -20,12 +20,12 @@ __all__ = ["ForkLog", "past_of"]
 
 def past_of(store: Store, run_id: str) -> SharedPast | None:
     """Return the shared past that a run was given when it was forked, None when it has none to go through."""
-    first, _ = reading.first_entry(store, run_id)
+    first, _ = run_reader.first_entry(store, run_id)
     artifact_id = shared_past_id(first)
     if artifact_id is None:
         return None
     past = SharedPast.from_bytes(store.get(artifact_id), store.get)
-    for entry, _ in reading.entries(store, run_id):
+    for entry, _ in run_reader.entries(store, run_id):
         past.note(entry.event)
     return past
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from machine.engine.cancellation import Stopped
 from machine.errors import StateError
-from machine.io.scope import AttemptScope
+from machine.io.attempt_scope import AttemptScope
 
 __all__ = ["Leftovers"]
 

@@ -14,37 +14,24 @@ from typing import TypeAlias
 from machine import codec
 from machine.engine import timers
 from machine.engine.commit_queue import CommitQueue
-from machine.engine.control import Control
-from machine.engine.driven import Outside
-from machine.engine.second import Second
+from machine.engine.protocols import Outside, Second, TimedOut
 from machine.engine.secrets import wanted
-from machine.errors import Code, ErrorInfo, StoreError
+from machine.engine.stop_signal import Control
+from machine.errors import StoreError
 from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, seal
-from machine.failures import refused
-from machine.io.scope import Payloads, Timers, stored_seal
+from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
-from machine.secrets.handles.vault import Vault
+from machine.secrets.handles.run_secrets import Vault
 from machine.secrets.knowing import OfRun
 from machine.stores.base import Artifact, Store, StoredEvent
 from machine.stores.lease import Lease
 
-__all__ = ["Draft", "LiveLog", "TimedOut"]
+__all__ = ["Draft", "LiveLog"]
 
 Draft: TypeAlias = tuple[Event, int, Mapping[str, str] | None]
 """An event on its way into the log: with its time in milliseconds, and what is informational about it."""
-
-
-class TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries what the log will say
-    """An attempt took longer than its state allows."""
-
-    def __init__(self, state_id: str, timeout: float | None) -> None:
-        self.info: ErrorInfo = refused(
-            f"the attempt of {state_id} took longer than its timeout of {timeout:g} s",
-            Code.STATE_TIMEOUT,
-            retryable=True,
-        )
 
 
 class LiveLog:

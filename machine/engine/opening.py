@@ -10,16 +10,16 @@ import attrs
 
 from machine import canonical, codec
 from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target
-from machine.engine.driven import DrivenLog, Opening
+from machine.engine.protocols import DrivenLog, Opening
 from machine.engine.provenance import provenance
 from machine.errors import CanonicalError, Code, ConfigError, UsageError
 from machine.events import ArtifactKind, Event, RunResumed, RunStarted, RunSuspended, Wait
 from machine.ids import STANDARD_TAGS, ContextKey, OpId
-from machine.io.scope import Payloads
-from machine.io.undeclared import behind_io
+from machine.io.attempt_scope import Payloads
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
 from machine.secrets.refused_input import refuse_in_input
+from machine.watch.watch import behind_io
 
 __all__ = ["begin", "check_skip_tags", "going_on", "opening_for", "opening_of"]
 

@@ -25,7 +25,7 @@ class PlanChange:
 
 
 def recorded_shape(store: Store, plan_id: str) -> dict[str, Any]:
-    """Return the shape of a plan that a run went by. Raises `Corruption` when the artifact is none."""
+    """Return the shape of a plan that a run went by. Raises `CorruptionError` when the artifact is none."""
     return shape_of(plan_id, store.get(plan_id))
 
 

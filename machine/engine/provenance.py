@@ -20,7 +20,7 @@ import attrs
 
 from machine import canonical
 from machine.config import BuildProvenance, Target
-from machine.engine.source import kept_source
+from machine.engine.masked_source import kept_source
 from machine.plan import Graph
 
 __all__ = ["HandlerCode", "code_fingerprint", "code_of_states", "provenance"]

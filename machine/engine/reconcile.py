@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from machine import canonical
-from machine.engine.handlers import Doorkeeper
-from machine.io.outcome import UncertainEffect, namespace_of, sent_key, told
+from machine.engine.handler_runner import HandlerRunner
+from machine.io.attempt_scope import AttemptScope
+from machine.io.effect_resolution import UncertainEffect, namespace_of, sent_key, told
 from machine.io.provider import IoProvider
-from machine.io.scope import AttemptScope
 from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
 
@@ -16,7 +16,7 @@ __all__ = ["reconcile"]
 
 
 async def reconcile(
-    scope: AttemptScope, io: IoProvider, door: Doorkeeper, base: Callable[[], Snapshot]
+    scope: AttemptScope, io: IoProvider, door: HandlerRunner, base: Callable[[], Snapshot]
 ) -> None:
     """Have the state's reconcile function say what became of each effect that has no outcome.
 

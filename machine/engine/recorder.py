@@ -10,8 +10,8 @@ from machine.config import EventProfile
 from machine.errors import Code, IdError, StateError
 from machine.events import KERNEL_EVENTS, MAX_INLINE_PAYLOAD, ArtifactKind, DomainEvent, DomainEventRecorded
 from machine.ids import ErrorCode
-from machine.io.scope import AttemptScope, Payloads
-from machine.io.undeclared import unguarded
+from machine.io.attempt_scope import AttemptScope, Payloads
+from machine.watch.watch import unguarded
 
 __all__ = ["Recorder"]
 

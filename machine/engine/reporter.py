@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from machine.errors import Concurrency
+from machine.errors import ConcurrencyError
 from machine.events import Entry
-from machine.io.undeclared import Undeclared
 from machine.plan import Graph
+from machine.watch.watch import Undeclared
 
 __all__ = ["Reporter", "held_text"]
 
@@ -29,7 +29,7 @@ class Reporter:
     def entry(self, entry: Entry) -> None:
         """Note an entry of the log, already folded; in live mode it may not be durable yet."""
 
-    def leased(self, why: Concurrency, seconds: float) -> None:
+    def leased(self, why: ConcurrencyError, seconds: float) -> None:
         """Note that a driver's lease has to be waited out, for so many seconds, before its run is taken over.
 
         `why` is what is raised if the driver turns out to live meanwhile.

@@ -13,32 +13,31 @@ import attrs
 from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
 from machine.default_store import DEFAULT_STORE, with_default_store
-from machine.engine import reading
-from machine.engine.driven import Opening
+from machine.engine import run_reader
 from machine.engine.driver import Run
 from machine.engine.fork_log import ForkLog, past_of
-from machine.engine.keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
+from machine.engine.fork_prefix import SharedPast
+from machine.engine.lease_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.log import LiveLog
 from machine.engine.opening import check_skip_tags, opening_for
-from machine.engine.past import SharedPast
 from machine.engine.plan_change import check_plan, recorded_shape
+from machine.engine.protocols import Opening, SecondOf, second_of
 from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
-from machine.engine.second import SecondOf, second_of
 from machine.engine.secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.transports import opened
-from machine.errors import Code, Concurrency, ErrorInfo, RunError, UsageError
+from machine.errors import Code, ConcurrencyError, ErrorInfo, RunError, UsageError
 from machine.events import STOPPED_CODES, EffectWait, Wait
 from machine.ids import RunId
+from machine.io.attempt_scope import AttemptScope
+from machine.io.fork_io import SharedIo
 from machine.io.live import LiveIo
 from machine.io.programs import end_left, run_of_programs
 from machine.io.provider import IoProvider
-from machine.io.scope import AttemptScope
-from machine.io.shared import SharedIo
 from machine.io.transport import Transports
 from machine.kernel.history import History, StateStatus
-from machine.kernel.rules import fork_point
+from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, order_of
 from machine.secrets.knowing import OfRun
@@ -57,8 +56,8 @@ __all__ = [
 
 
 _CAREFUL: Final = 16
-"""How many attempts of a resumed run are durable before they are made. One that kills its process at once would be in
-no log otherwise, and would be made again for ever; and each life gets so much further, until it comes to it."""
+"""How many attempts of a resumed run are durable before they are made. One that kills its process at once would be
+in no log otherwise, and would be made again for ever; and each life gets so much further, until it comes to it."""
 
 _CAREFUL_AT_FIRST: Final = 4
 """The same of a new run: fewer, for each costs a commit, and few runs have a killer."""
@@ -180,7 +179,7 @@ async def _invoked(
                         history=History(),
                         opening=opening,
                     )
-            _, started = reading.first_entry(store, taken)
+            _, started = run_reader.first_entry(store, taken)
             if (started.manifest_id, started.op_id) != (opening.manifest_id, graph.op_id):
                 raise RunError(
                     f"the invocation key {key!r} belongs to run {taken}, "
@@ -190,7 +189,7 @@ async def _invoked(
                     hint="an invocation key names one request: use another key for another one",
                 )
             return await _resumed(graph, store, taken, watched, allow_plan_change=False)
-        except Concurrency as exc:  # somebody has just started it, or drives it: its result is ours too
+        except ConcurrencyError as exc:  # somebody has just started it, or drives it: its result is ours too
             if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:
                 raise
         await anyio.sleep(_ATTACHED_SECONDS)
@@ -218,9 +217,9 @@ async def resume(
     nobody can see from here whether the last driver is alive, the run is taken over when its lease was not renewed
     for its time: this waits as long, and tells the reporter so.
 
-    Raises `NotFound`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and `UsageError`
-    (`transport_missing`, `catalogue_missing`, `secret_not_set`) before anything is written, and `Concurrency` when
-    somebody else drives the run.
+    Raises `NotFoundError`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and `UsageError`
+    (`transport_missing`, `catalogue_missing`, `secret_not_set`) before anything is written, and `ConcurrencyError`
+    when somebody else drives the run.
     """
     watched = Watched(
         Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
@@ -232,20 +231,20 @@ async def _resumed(
     graph: Graph, store: Store, run_id: str, watched: Watched, *, allow_plan_change: bool
 ) -> RunResult:
     def read() -> tuple[History, bytes, SharedPast | None, Mapping[str, str]]:
-        history, chain = reading.folded(store, run_id)
+        history, chain = run_reader.folded(store, run_id)
         lost: Mapping[str, str] = {}
         past = None if history.final else past_of(store, run_id)
         if past is None or past.goes_on_with != graph.plan_id:  # else it was checked when the run was forked
             check_plan(store, graph, history, allow_change=allow_plan_change)
         asks = any(isinstance(wait, EffectWait) for wait in history.unanswered)
         if not history.final and not asks:  # then nothing is run
-            first, _ = reading.first_entry(store, run_id)
+            first, _ = run_reader.first_entry(store, run_id)
             lost = recalled(history, secrets, store.get)
             watched.provided.check(first, history, store.get, "resume", lost.keys())
         return history, chain, past, lost
 
-    _, started = reading.first_entry(store, run_id)
-    manifest = reading.manifest_of(store, started)
+    _, started = run_reader.first_entry(store, run_id)
+    manifest = run_reader.manifest_of(store, started)
     secrets = secrets_of(store, run_id, manifest)
     history, chain, past, lost = read()
     if history.final:

@@ -15,7 +15,7 @@ import attrs
 
 from machine import canonical
 from machine.default_store import DEFAULT_STORE, with_default_store
-from machine.engine import reading
+from machine.engine import run_reader
 from machine.engine.checking import LogCheck
 from machine.engine.scan_file import Leak, in_file
 from machine.errors import CodecError, ConfigError
@@ -48,7 +48,7 @@ def scan(run_id: str, *, store: Store = DEFAULT_STORE, policy: SecretPolicy | No
     """Return what looks like a secret in a run: its events and every artifact they lead to.
 
     `policy` is that of the run's own configuration unless given, without patterns that only
-    older versions understood. Raises `NotFound`, `LogError` or `Corruption`.
+    older versions understood. Raises `NotFoundError`, `LogError` or `CorruptionError`.
     """
     return list(dict.fromkeys(leaks_in_run(run_id, store=store, policy=policy)))
 
@@ -76,11 +76,11 @@ def leaks_in_run(
     Artifacts in `seen` are skipped, and the scanned ones are added to it. `step` is called with the number of
     events scanned since its last call.
     """
-    _, started = reading.first_entry(store, run_id)
+    _, started = run_reader.first_entry(store, run_id)
     if policy is None:
-        policy = _of_today(reading.manifest_of(store, started).run_config.secrets)
+        policy = _of_today(run_reader.manifest_of(store, started).run_config.secrets)
     run = _Run(store, policy, {} if seen is None else seen)
-    for entry, stored in reading.checked(store, run_id, LogCheck(store.get)):
+    for entry, stored in run_reader.checked(store, run_id, LogCheck(store.get)):
         yield from run.event(entry.seq, stored.data)
         step(1)
     yield from run.artifacts()

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from machine.config import RunManifest
-from machine.engine.driven import Opening
+from machine.engine.protocols import Opening
 from machine.errors import Code, MachineError, UsageError
 from machine.ids import RESERVED_FACT_PREFIX
-from machine.io.scope import stored_seal
+from machine.io.attempt_scope import stored_seal
 from machine.kernel.history import History
-from machine.secrets.handles.vault import Vault
+from machine.secrets.handles.run_secrets import Vault
 from machine.secrets.knowing import HandleSecrets, OfRun
 from machine.secrets.reserved import Reserved
 from machine.secrets.run_secrets import RunSecrets

@@ -12,16 +12,15 @@ import anyio
 
 from machine.config import RunConfig
 from machine.errors import Code, RunError, UsageError
-from machine.io.base_transport import AbsentTransport
+from machine.io.attempt_scope import is_namespace
 from machine.io.clock import ClockTransport
 from machine.io.entropy import EntropyTransport
 from machine.io.env import EnvTransport
 from machine.io.exec import ExecTransport
 from machine.io.files import FileTransport
 from machine.io.http import HttpTransport
-from machine.io.scope import is_namespace
 from machine.io.secret import SecretTransport
-from machine.io.transport import Transport, Transports
+from machine.io.transport import AbsentTransport, Transport, Transports
 
 __all__ = ["STANDARD_NAMESPACES", "checked", "opened", "serves", "unopened"]
 
@@ -120,5 +119,5 @@ async def _closed(namespace: str, transport: Transport) -> None:
 def _no_transport(namespace: str, value: object) -> UsageError:
     return UsageError(
         f"transports[{namespace!r}] = {value!r} is not a transport",
-        hint="subclass machine.io.base_transport.BaseTransport and define perform",
+        hint="subclass machine.io.transport.BaseTransport and define perform",
     )

@@ -13,7 +13,7 @@ import stat
 from contextlib import suppress
 
 from machine.durable import sync_directory
-from machine.errors import Code, IoOther
+from machine.errors import Code, OtherIoError
 
 __all__ = ["not_regular", "write_atomically"]
 
@@ -21,7 +21,7 @@ __all__ = ["not_regular", "write_atomically"]
 def write_atomically(path: str, data: bytes) -> None:
     """Make `data` the whole content of a file, durable on return. An error leaves the file as it was.
 
-    Raises `OSError`, and `IoOther` (`file_failed`) for what is there and is not a regular file.
+    Raises `OSError`, and `OtherIoError` (`file_failed`) for what is there and is not a regular file.
     """
     target = os.path.realpath(path)  # what a symbolic link points to is written; the link stays
     folder = os.path.dirname(target)
@@ -63,6 +63,6 @@ def _temporary(folder: str, mode: int) -> tuple[str, int]:
         os.close(descriptor)
 
 
-def not_regular(path: str) -> IoOther:
+def not_regular(path: str) -> OtherIoError:
     """Return the error for a path that leads to something other than a regular file."""
-    return IoOther(f"{path} is not a regular file", code=Code.FILE_FAILED, details={"path": path})
+    return OtherIoError(f"{path} is not a regular file", code=Code.FILE_FAILED, details={"path": path})

@@ -7,10 +7,10 @@ from typing import Any
 
 import attrs
 
-from machine.errors import IoOther
+from machine.errors import OtherIoError
 from machine.events import ArtifactKind
 from machine.ids import RESERVED_FACT_PREFIX
-from machine.io.scope import Payloads
+from machine.io.attempt_scope import Payloads
 from machine.secrets.stored import Asked
 
 __all__ = ["Call", "path_key"]
@@ -30,7 +30,7 @@ class Call:
     """The request as the handler asks for it."""
     asked: Asked
     """The same as it is stored and sent."""
-    refusal: IoOther | None = None
+    refusal: OtherIoError | None = None
     """The error of a call that may not be made."""
 
     @property

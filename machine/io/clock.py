@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import anyio
 
-from machine.io.base_transport import BaseTransport
-from machine.io.wire import checked_seconds, field
+from machine.io.fields import checked_seconds, field
+from machine.io.transport import BaseTransport
 
 __all__ = ["SLEEP", "ClockTransport", "now_request", "sleep_request"]
 
@@ -27,7 +27,7 @@ def now_request() -> dict[str, Any]:
 def sleep_request(seconds: float) -> dict[str, Any]:
     """Return the request that waits (`clock.sleep`): 0 seconds to one year; the response is null.
 
-    Raises `IoOther(io_invalid_request)` for anything else, infinities and NaN included.
+    Raises `OtherIoError(io_invalid_request)` for anything else, infinities and NaN included.
     """
     return {"seconds": checked_seconds(seconds, "seconds", zero=True)}
 

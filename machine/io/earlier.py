@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from machine.errors import Code, IoOther, StateError
+from machine.errors import Code, OtherIoError, StateError
 from machine.events import FactRecorded
+from machine.io.attempt_scope import AttemptScope
 from machine.io.call import Call
 from machine.io.refusals import ambiguous, lost_answer
-from machine.io.scope import AttemptScope
 from machine.kernel.reuse import answers, sent_alike
 
 __all__ = ["earlier_answer", "named_answer"]
 
 
-def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | None:
+def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoError | None:
     """Return the answer of an earlier attempt to a call, or the error of an effect that must not be repeated."""
     history = scope.log.history
     earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
@@ -32,7 +32,7 @@ def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | 
     return lost_answer(call) if call.effect and any(fact.key in lost for fact in earlier) else None
 
 
-def named_answer(scope: AttemptScope, call: Call) -> FactRecorded | IoOther | None:
+def named_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoError | None:
     """Return the fact under the explicit key of a call, or the error of an effect that must not be repeated."""
     history = scope.log.history
     fact, own = history.facts.get(call.key), (scope.state.id, scope.attempt)

@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from machine.io.base_transport import BaseTransport
-from machine.io.wire import checked_count, field, refusal
+from machine.io.fields import checked_count, field, refusal
+from machine.io.transport import BaseTransport
 
 __all__ = ["EntropyTransport", "bytes_from", "random_bytes_request", "random_from", "uuid_from"]
 
@@ -24,7 +24,7 @@ MOST_BYTES: Final = 65536
 def random_bytes_request(n: int) -> dict[str, Any]:
     """Return the request for `n` random bytes (`random.bytes`), 1 to 65536; the response is `{"hex": ...}`.
 
-    Raises `IoOther(io_invalid_request)` for any other `n`.
+    Raises `OtherIoError(io_invalid_request)` for any other `n`.
     """
     return {"bytes": checked_count(n, "the number of bytes", least=1, most=MOST_BYTES)}
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from machine.errors import Code, IoOther
-from machine.io.base_transport import BaseTransport
-from machine.io.wire import checked_text, field, refusal
+from machine.errors import Code, OtherIoError
+from machine.io.fields import checked_text, field, refusal
+from machine.io.transport import BaseTransport
 
 __all__ = ["EnvTransport", "env_request"]
 
@@ -19,7 +19,7 @@ __all__ = ["EnvTransport", "env_request"]
 def env_request(name: str) -> dict[str, Any]:
     """Return the request for one environment variable (`env`); the response is `{"value": string or null}`.
 
-    Raises `IoOther(io_invalid_request)` for a name no variable can have (POSIX.1-2017 section 8.1).
+    Raises `OtherIoError(io_invalid_request)` for a name no variable can have (POSIX.1-2017 section 8.1).
     """
     name = checked_text(name, "the name of an environment variable", empty=False)
     if "=" in name:
@@ -35,7 +35,7 @@ class EnvTransport(BaseTransport):
     async def perform(self, namespace: str, request: Any) -> dict[str, str | None]:
         """Return `{"value": ...}`, null when the variable is not set.
 
-        Raises `IoOther(io_transport_failed)` when the value is not UTF-8, which JSON cannot hold.
+        Raises `OtherIoError(io_transport_failed)` when the value is not UTF-8, which JSON cannot hold.
         """
         if namespace != "env":
             raise self._unknown(namespace)
@@ -45,7 +45,7 @@ class EnvTransport(BaseTransport):
             try:
                 value.encode("utf-8")
             except UnicodeEncodeError:  # surrogateescape: bytes that did not decode
-                raise IoOther(
+                raise OtherIoError(
                     f"the value of the environment variable {name} is not UTF-8",
                     code=Code.IO_TRANSPORT_FAILED,
                     details={"name": name},

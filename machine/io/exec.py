@@ -19,10 +19,10 @@ from typing import Any, Final, Self
 
 import attrs
 
-from machine.errors import Code, ConfigError, IoOther
-from machine.io.base_transport import BaseTransport
+from machine.errors import Code, ConfigError, OtherIoError
+from machine.io.fields import checked_count, checked_seconds, checked_text, field, pack, refusal, unpack
 from machine.io.process import Finished, run_process
-from machine.io.wire import checked_count, checked_seconds, checked_text, field, pack, refusal, unpack
+from machine.io.transport import BaseTransport
 from machine.secrets.reserved import RESERVED_NAMES
 
 __all__ = ["ExecResult", "ExecTransport", "exec_request"]
@@ -51,7 +51,7 @@ def exec_request(
     `stdin` is at most 1 MiB (text is sent as UTF-8; nothing given is an empty input); `env` is added to the
     inherited environment; `cwd` is taken as given and resolved when the call is performed; `timeout` is in
     seconds and covers the whole call; `max_output` is in bytes, for standard output and standard error each.
-    Raises `IoOther(io_invalid_request)` when an argument is not what is asked for here.
+    Raises `OtherIoError(io_invalid_request)` when an argument is not what is asked for here.
     """
     if isinstance(argv, str | bytes) or not isinstance(argv, Sequence):
         raise refusal('argv must be a list of strings, such as ["git", "status"]: no shell splits it')
@@ -123,12 +123,12 @@ class ExecResult:
     def check(self) -> Self:
         """Return this result if the program succeeded.
 
-        Raises `IoOther(exec_status)` when the return code is not 0, with the last line of standard
+        Raises `OtherIoError(exec_status)` when the return code is not 0, with the last line of standard
         error in its message and more of it in its details.
         """
         if self.returncode:
             said = self.stderr.strip().rpartition("\n")[2][:_LINE]
-            raise IoOther(
+            raise OtherIoError(
                 f"the program ended with status {self.returncode}{': ' if said else ''}{said}",
                 code=Code.EXEC_STATUS,
                 details={"returncode": self.returncode, "stderr_tail": self.stderr[-_TAIL:]},
@@ -162,7 +162,7 @@ class ExecTransport(BaseTransport):
     async def perform(self, namespace: str, request: Any) -> dict[str, Any]:
         """Run the program and return its return code and outputs.
 
-        Raises `IoOther` with `exec_not_found`, `exec_not_allowed`, `exec_failed` (it could not be started),
+        Raises `OtherIoError` with `exec_not_found`, `exec_not_allowed`, `exec_failed` (it could not be started),
         `exec_timeout` (retryable) or `exec_output_too_large`. Whenever it raises or is cancelled, the
         program's whole process group is killed first and the program is reaped.
         """
@@ -190,7 +190,7 @@ class ExecTransport(BaseTransport):
             )
         except OSError as error:
             reason = errno.errorcode.get(error.errno or 0, "unknown")
-            raise IoOther(
+            raise OtherIoError(
                 f"{name!r} could not be started: {error.strerror}",
                 code=Code.EXEC_FAILED,
                 retryable=error.errno in {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE},
@@ -208,14 +208,14 @@ class ExecTransport(BaseTransport):
             folders = [os.path.join(base, folder) for folder in path.split(os.pathsep)] if path else []
             found = shutil.which(name, path=os.pathsep.join(folders))
         if found is None:
-            raise IoOther(
+            raise OtherIoError(
                 f"{name!r} was not found, or is not a program",
                 code=Code.EXEC_NOT_FOUND,
                 details={"program": name},
             )
         real = os.path.realpath(found)
         if not any(_lies_under(real, os.path.realpath(prefix)) for prefix in self._allow):
-            raise IoOther(
+            raise OtherIoError(
                 f"{name!r} lies under none of the paths that exec is allowed to run",
                 code=Code.EXEC_NOT_ALLOWED,
                 details={"program": name, "resolved": real, "allowed": list(self._allow)},
@@ -236,13 +236,13 @@ def _response(call: Mapping[str, Any], finished: Finished) -> dict[str, Any]:
     """Return the response for a program that finished, or raise for one that was killed."""
     name, timeout, cap = call["argv"][0], call["timeout"], call["max_output"]
     if finished.overflowed:
-        raise IoOther(
+        raise OtherIoError(
             f"{name!r} wrote more than {cap} bytes to {finished.overflowed}",
             code=Code.EXEC_OUTPUT_TOO_LARGE,
             details={"program": name, "stream": finished.overflowed, "max_output": cap},
         )
     if finished.timed_out:
-        raise IoOther(
+        raise OtherIoError(
             f"{name!r} did not finish within {timeout:g} seconds",
             code=Code.EXEC_TIMEOUT,
             retryable=True,

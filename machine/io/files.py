@@ -18,10 +18,10 @@ from typing import Any, Final, Self
 import anyio.to_thread
 import attrs
 
-from machine.errors import Code, IoOther
+from machine.errors import Code, OtherIoError
 from machine.io.atomic import not_regular, write_atomically
-from machine.io.base_transport import BaseTransport
-from machine.io.wire import checked_count, checked_text, field, pack, refusal, unpack
+from machine.io.fields import checked_count, checked_text, field, pack, refusal, unpack
+from machine.io.transport import BaseTransport
 
 __all__ = ["FileContent", "FileTransport", "read_request", "write_request"]
 
@@ -44,7 +44,7 @@ def read_request(path: str | os.PathLike[str], *, max_bytes: int = 64 * 1024 * 1
     """Return the request that reads a whole file of at most `max_bytes` bytes (`file.read`).
 
     The path is recorded as given; a relative one is resolved against the working directory when performed.
-    Raises `IoOther(io_invalid_request)` for a path that is empty, not text, or holds NUL.
+    Raises `OtherIoError(io_invalid_request)` for a path that is empty, not text, or holds NUL.
     """
     return {"path": _checked_path(path), "max_bytes": checked_count(max_bytes, "max_bytes")}
 
@@ -52,7 +52,7 @@ def read_request(path: str | os.PathLike[str], *, max_bytes: int = 64 * 1024 * 1
 def write_request(path: str | os.PathLike[str], data: str | bytes) -> dict[str, Any]:
     """Return the request that makes `data` the whole content of a file (`file.write`), text as UTF-8.
 
-    The response is `{"bytes": number written}`. Raises `IoOther(io_invalid_request)` as `read_request` does,
+    The response is `{"bytes": number written}`. Raises `OtherIoError(io_invalid_request)` as `read_request` does,
     and for data that is neither text nor bytes.
     """
     if isinstance(data, str):
@@ -80,11 +80,11 @@ class FileContent:
 
     @property
     def text(self) -> str:
-        """The content as text. Raises `IoOther(file_failed)` when it is not UTF-8; then use `bytes`."""
+        """The content as text. Raises `OtherIoError(file_failed)` when it is not UTF-8; then use `bytes`."""
         try:
             return self._data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise IoOther(
+            raise OtherIoError(
                 f"{self.path} is not UTF-8 text: byte {error.start} does not fit; use .bytes",
                 code=Code.FILE_FAILED,
                 details={"path": self.path, "offset": error.start},
@@ -116,7 +116,7 @@ class FileTransport(BaseTransport):
     async def perform(self, namespace: str, request: Any) -> dict[str, Any]:
         """Read or write one file.
 
-        Raises `IoOther` with `file_not_found`, `file_denied`, `file_too_large` or `file_failed` (not a
+        Raises `OtherIoError` with `file_not_found`, `file_denied`, `file_too_large` or `file_failed` (not a
         regular file, disk full, ...). A write that fails or is cut leaves the file as it was, or completely
         written.
         """
@@ -139,7 +139,7 @@ class FileTransport(BaseTransport):
                     raise self._unknown(namespace)
         except OSError as error:
             number = error.errno or 0
-            raise IoOther(
+            raise OtherIoError(
                 f"{path}: {error.strerror}",
                 code=_CODES.get(number, Code.FILE_FAILED),
                 retryable=number in _TRANSIENT,
@@ -167,8 +167,8 @@ def _read(path: str, most: int) -> bytes:
     return bytes(data)
 
 
-def _too_large(path: str, most: int) -> IoOther:
-    return IoOther(
+def _too_large(path: str, most: int) -> OtherIoError:
+    return OtherIoError(
         f"{path} holds more than {most} bytes",
         code=Code.FILE_TOO_LARGE,
         details={"path": path, "max_bytes": most},

@@ -9,8 +9,8 @@ import attrs
 from anyio.lowlevel import checkpoint
 
 from machine.config import Durability
+from machine.io.attempt_scope import AttemptScope
 from machine.io.call import Call
-from machine.io.scope import AttemptScope
 
 __all__ = ["Flight", "HandOut"]
 
@@ -38,7 +38,7 @@ class HandOut:
         """
         racing = len(self.in_flight) > 1 or not self._scope.quiet.alone
         if racing or self._must_be_durable(call):
-            async with self._turnstile:
+            async with self._one_at_a_time:
                 if racing:
                     await self._scope.quiet.settle()
                 elif self._scope.concurrent:
@@ -67,7 +67,7 @@ class HandOut:
         return call.effect or (transport is not None and transport.is_effect(call.namespace, call.request))
 
     @functools.cached_property
-    def _turnstile(self) -> anyio.Lock:
+    def _one_at_a_time(self) -> anyio.Lock:
         return anyio.Lock(fast_acquire=True)
 
     async def end(self) -> None:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import anyio
 
 from machine.canonical import encode
-from machine.errors import Code, IoOther, Transport
-from machine.io.base_transport import BaseTransport
+from machine.errors import Code, OtherIoError, TransportError
+from machine.io.decompress import CODINGS, Decompressor, split_codings
+from machine.io.fields import field, pack, unpack
 from machine.io.http_message import (
     HttpResponse,
     bare_url,
@@ -27,10 +28,9 @@ from machine.io.http_message import (
     public_url,
     usual_reason,
 )
-from machine.io.inflate import CODINGS, Decompressor, split_codings
 from machine.io.sensitive import origin_of, refused_redirect, sensitive
 from machine.io.silence import unlogged
-from machine.io.wire import field, pack, unpack
+from machine.io.transport import BaseTransport
 from machine.secrets.names import HEADERS
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class HttpTransport(BaseTransport):
     async def perform(self, namespace: str, request: Any) -> dict[str, Any]:
         """Send the request, follow its redirects and return the last response; any status is a response.
 
-        Raises `Transport` with `http_timeout`, `http_connect` (both retryable), `http_tls`, `http_protocol`
+        Raises `TransportError` with `http_timeout`, `http_connect` (both retryable), `http_tls`, `http_protocol`
         (retryable unless the request is at fault), `http_too_many_redirects`, `http_redirect_refused` or
         `http_body_too_large`.
         """
@@ -258,9 +258,9 @@ def _text(raw: bytes) -> str:
 
 def _failure(
     call: Mapping[str, Any], code: Code, problem: str, *, retryable: bool = False, **more: Any
-) -> Transport:
+) -> TransportError:
     url = call["url"]
-    return Transport(
+    return TransportError(
         f"{call['method']} {bare_url(url)} {problem}",
         code=code,
         retryable=retryable,
@@ -285,7 +285,7 @@ def _fail(call: Mapping[str, Any], error: Exception) -> NoReturn:
     match error:
         case httpx.InvalidURL() | UnicodeError():
             problem = f"{call['method']} {bare_url(call['url'])} has a url that cannot be used"
-            raise IoOther(problem, code=Code.IO_INVALID_REQUEST) from error
+            raise OtherIoError(problem, code=Code.IO_INVALID_REQUEST) from error
         case httpx.TimeoutException():
             raise _failure(
                 call, Code.HTTP_TIMEOUT, "was not answered in time", retryable=True, **more

@@ -19,8 +19,8 @@ from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 import attrs
 
 from machine.canonical import decode, encode
-from machine.errors import CanonicalError, Code, IoOther, RateLimited, Transport
-from machine.io.wire import checked_count, checked_seconds, checked_text, pack, refusal, unpack
+from machine.errors import CanonicalError, Code, OtherIoError, RateLimitedError, TransportError
+from machine.io.fields import checked_count, checked_seconds, checked_text, pack, refusal, unpack
 from machine.retry_after import ASKING
 from machine.secrets.handles.handle import HANDLE
 from machine.secrets.placeholder import TEXT
@@ -64,7 +64,7 @@ def http_request(
     to send as a form. `content-type` is set for JSON and forms unless given. `timeout` is in seconds and
     covers the whole call, redirects and body included; `max_body` is in bytes of the response body after
     decompression. `stream` records besides in which pieces the body came; `timeouts` gives seconds for a step of
-    the call (`connect`, `read`, `write`, `pool`). Raises `IoOther(io_invalid_request)` when an argument is not
+    the call (`connect`, `read`, `write`, `pool`). Raises `OtherIoError(io_invalid_request)` when an argument is not
     what is asked for here.
     """
     if not _TOKEN.fullmatch(checked_text(method, "method")) or method.upper() == "CONNECT":
@@ -341,12 +341,12 @@ class HttpResponse:
     def json(self) -> Any:
         """Return the value of a JSON body (RFC 8259), a new one each time.
 
-        Raises `IoOther(malformed)` when the body is not JSON; NaN and infinities are not.
+        Raises `OtherIoError(malformed)` when the body is not JSON; NaN and infinities are not.
         """
         try:
             return json_text.loads(self._body, parse_constant=_no_constant)
         except (ValueError, RecursionError):
-            raise IoOther(
+            raise OtherIoError(
                 f"the body of {bare_url(self.url)} is not JSON",
                 code=Code.MALFORMED,
                 details={"status": self.status, "url": self.url},
@@ -355,9 +355,10 @@ class HttpResponse:
     def raise_for_status(self) -> Self:
         """Return this response unless it says that the call failed.
 
-        Raises `RateLimited` for 429, and `Transport(http_status)` for any other status from 400, retryable from
-        500. That of 429 and 503 has the seconds of `retry-after` when it is a number, and the headers, which may
-        name a date (RFC 9110 section 10.2.3): a state that is tried again waits at least so long.
+        Raises `RateLimitedError` for 429, and `TransportError(http_status)` for any other status from 400,
+        retryable from 500. That of 429 and 503 has the seconds of `retry-after` when it is a number, and the
+        headers, which may name a date (RFC 9110 section 10.2.3): a state that is tried again waits at least so
+        long.
         """
         if self.status < 400:  # noqa: PLR2004 - RFC 9110 section 15
             return self
@@ -365,12 +366,12 @@ class HttpResponse:
         details = {"status": self.status, "url": self.url}
         delay = self.headers.get("retry-after", "").strip()
         seconds = float(delay) if _DELAY.fullmatch(delay) else None
-        error: RateLimited | Transport
+        error: RateLimitedError | TransportError
         if self.status == 429:  # noqa: PLR2004 - RFC 6585 section 4
-            error = RateLimited(message, retry_after=seconds, details=details)
+            error = RateLimitedError(message, retry_after=seconds, details=details)
         else:
             retryable = self.status >= 500  # noqa: PLR2004 - RFC 9110 section 15.6
-            error = Transport(message, code=Code.HTTP_STATUS, retryable=retryable, details=details)
+            error = TransportError(message, code=Code.HTTP_STATUS, retryable=retryable, details=details)
         if self.status in ASKING:
             error.retry_after, error.response_headers = seconds, self.headers
         raise error

@@ -9,22 +9,30 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from machine.config import IoMode
-from machine.errors import CanonicalError, Code, IoError, IoOther, MissingFact, MissingFactKey, SecretKeyError
+from machine.errors import (
+    CanonicalError,
+    Code,
+    IoError,
+    MissingFactError,
+    MissingFactKeyError,
+    OtherIoError,
+    SecretKeyError,
+)
 from machine.events import ArtifactKind, FactError, FactOutcome, FactRecorded, FactValue
 from machine.failures import describe
 from machine.ids import RESERVED_FACT_PREFIX
+from machine.io.attempt_scope import Payloads
 from machine.io.call import Call
 from machine.io.clock import SLEEP
-from machine.io.outcome import add_answer
+from machine.io.effect_resolution import add_answer
+from machine.io.fields import field
 from machine.io.provider import IoProvider
-from machine.io.scope import Payloads
 from machine.io.secret import answered, naming, sendable
 from machine.io.transport import Transport
-from machine.io.unprofiled import unprofiled
-from machine.io.wire import field
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
 from machine.secrets.stored import Asked
+from machine.watch.unprofiled import unprofiled
 
 __all__ = ["LiveIo"]
 
@@ -52,7 +60,7 @@ class LiveIo(IoProvider):
             raise
         return await self._emit(call, outcome, payloads, info)
 
-    async def _refused_to_repeat(self, call: Call, refusal: IoOther) -> FactRecorded:
+    async def _refused_to_repeat(self, call: Call, refusal: OtherIoError) -> FactRecorded:
         return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
 
     async def _settled(
@@ -110,13 +118,15 @@ class LiveIo(IoProvider):
             except (IoError, SecretKeyError):
                 raise
             except CanonicalError as exc:
-                raise IoOther(f"the transport of {call.namespace} answered with no JSON: {exc}") from exc
+                raise OtherIoError(f"the transport of {call.namespace} answered with no JSON: {exc}") from exc
             except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
                 raise
             except BaseException as exc:
-                raise IoOther(f"the transport of {call.namespace} raised {describe(exc).message}") from exc
+                raise OtherIoError(
+                    f"the transport of {call.namespace} raised {describe(exc).message}"
+                ) from exc
             if len(answer.data) > MAX_VALUE_BYTES:
-                raise IoOther(
+                raise OtherIoError(
                     f"the response of {call.namespace} has {len(answer.data)} bytes, more than {MAX_VALUE_BYTES}",
                     code=Code.ARTIFACT_TOO_LARGE,
                 )
@@ -158,10 +168,10 @@ class LiveIo(IoProvider):
         details = {"request": call.digest}
         if call.key.startswith(RESERVED_FACT_PREFIX):
             text = f"a call of {call.namespace} has no fact key, so the run cannot have its fact"
-            exc = MissingFactKey(text, retryable=retryable, details=details, hint="give fact_key=...")
+            exc = MissingFactKeyError(text, retryable=retryable, details=details, hint="give fact_key=...")
         else:
             text = f'the run has no fact {call.key!r}, and io_mode="replay" shuts the outside'
-            exc = MissingFact(text, retryable=retryable, details=details)
+            exc = MissingFactError(text, retryable=retryable, details=details)
         return FactError(exc.kind, describe(exc, hint=False))
 
     async def _emit(
@@ -177,5 +187,5 @@ class LiveIo(IoProvider):
 
 
 def _cancelled(call: Call) -> FactError:
-    exc = IoOther(f"the handler cancelled its call of {call.namespace}", code=Code.CALL_CANCELLED)
+    exc = OtherIoError(f"the handler cancelled its call of {call.namespace}", code=Code.CALL_CANCELLED)
     return FactError(exc.kind, exc.info)

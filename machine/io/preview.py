@@ -12,10 +12,10 @@ from typing import Any, Final, NoReturn
 
 from machine import canonical
 from machine.events import ArtifactKind, Event, FactRecorded, FactValue
+from machine.io.attempt_scope import Payloads, stored_seal
 from machine.io.call import Call
 from machine.io.clock import SLEEP
 from machine.io.live import LiveIo
-from machine.io.scope import Payloads, stored_seal
 from machine.kernel.history import History
 from machine.secrets.secret import SECRET
 

@@ -18,22 +18,22 @@ import attrs
 
 from machine import canonical
 from machine.config import IoMode
-from machine.errors import Code, IoError, IoOther
+from machine.errors import Code, IoError, OtherIoError
 from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
+from machine.io.attempt_scope import AttemptScope, is_namespace
 from machine.io.call import Call, path_key
 from machine.io.earlier import earlier_answer, named_answer
 from machine.io.hand_out import Flight, HandOut
 from machine.io.refusals import reserved, second_effect, secret_key, undeclared
-from machine.io.scope import AttemptScope, is_namespace
 from machine.io.sensitive import Sensitive, parts
-from machine.io.undeclared import unguarded
-from machine.io.unprofiled import unprofiled
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
 from machine.secrets.secret import SECRET
 from machine.secrets.stored import Asked, unopened
+from machine.watch.unprofiled import unprofiled
+from machine.watch.watch import unguarded
 
 if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
@@ -79,7 +79,7 @@ class IoProvider(ABC):
     def _asked(self, namespace: str, raw: bytes) -> Asked:
         """Return a request as it is recorded, compared and matched, given its canonical bytes."""
 
-    def _reserved(self, namespace: str, request: Any) -> IoOther | None:
+    def _reserved(self, namespace: str, request: Any) -> OtherIoError | None:
         """Return the refusal of a call that asks for the key of the store, None for any other call."""
         return reserved(self._scope, namespace, request)
 
@@ -210,7 +210,7 @@ class IoProvider(ABC):
         """Read a secret by name (an environment variable) and return its value; its `repr` does not show it.
 
         What is stored has a placeholder for it, which is also what a replay without the key of the store is given.
-        Raises `IoOther` (`secret_not_set`) when there is none.
+        Raises `OtherIoError` (`secret_not_set`) when there is none.
         """
         return secret.secret_of(name, (await self.call(SECRET, secret.secret_request(name))).response)
 
@@ -233,9 +233,9 @@ class IoProvider(ABC):
         scope.check_open("called", namespace)
         meta = scope.state.meta
         if not is_namespace(namespace):
-            raise IoOther(f"{namespace!r} is not a namespace", code=Code.IO_INVALID_REQUEST)
+            raise OtherIoError(f"{namespace!r} is not a namespace", code=Code.IO_INVALID_REQUEST)
         if meta.side_effects is SideEffects.PURE:
-            raise IoOther(
+            raise OtherIoError(
                 f"state {scope.state.id} is declared pure and calls {namespace}",
                 code=Code.SIDE_EFFECT_NOT_DECLARED,
                 hint='declare side_effects="read_only_io"',
@@ -247,7 +247,7 @@ class IoProvider(ABC):
         if data is not raw:
             request = canonical.decode(data)
         if len(data) > MAX_VALUE_BYTES:
-            raise IoOther(
+            raise OtherIoError(
                 f"the request to {namespace} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",
                 code=Code.ARTIFACT_TOO_LARGE,
             )
@@ -306,7 +306,7 @@ class IoProvider(ABC):
         refusal, before = call.refusal, None
         if refusal is None or not call.key.startswith(RESERVED_FACT_PREFIX):
             before = self._before(call)
-        if isinstance(before, IoOther):
+        if isinstance(before, OtherIoError):
             before, refusal = None, before
         if before is not None:
             handing.flush(call)
@@ -335,12 +335,12 @@ class IoProvider(ABC):
         """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""
         await self._handing.end()
 
-    async def _refused_to_repeat(self, call: Call, refusal: IoOther) -> FactRecorded:
+    async def _refused_to_repeat(self, call: Call, refusal: OtherIoError) -> FactRecorded:
         """Return the fact of an effect that may not be made again; it is in the log when this returns."""
         del refusal
         return await self._obtain(call)
 
-    def _before(self, call: Call) -> FactRecorded | IoOther | None:
+    def _before(self, call: Call) -> FactRecorded | OtherIoError | None:
         """Return the fact that already answers a call: the same explicit key, or what an earlier attempt left.
 
         It is an error where the call is an effect that was made, or may have been, and must not be made again.
@@ -352,7 +352,7 @@ class IoProvider(ABC):
             return None
         return self._earlier(call)
 
-    def _earlier(self, call: Call) -> FactRecorded | IoOther | None:
+    def _earlier(self, call: Call) -> FactRecorded | OtherIoError | None:
         """Return what an earlier attempt left as the answer; an error for an effect not to be repeated."""
         return earlier_answer(self._scope, call)
 
@@ -372,8 +372,8 @@ class IoProvider(ABC):
         scope = self._scope
         return FactRecorded(call.key, call.namespace, call.digest, outcome, scope.state.id, scope.attempt)
 
-    def _no_transport(self, call: Call) -> IoOther:
-        return IoOther(
+    def _no_transport(self, call: Call) -> OtherIoError:
+        return OtherIoError(
             f"no transport is registered for {call.namespace}",
             code=Code.IO_UNKNOWN_NAMESPACE,
             hint=f"pass transports={{{call.namespace.partition('.')[0]!r}: ...}}",

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from machine.errors import Code, IoOther, StateError
+from machine.errors import Code, OtherIoError, StateError
+from machine.io.attempt_scope import AttemptScope
 from machine.io.call import Call
-from machine.io.scope import AttemptScope
 from machine.secrets.reserved import RESERVED_NAMES
 from machine.secrets.secret import SECRET
 
 __all__ = ["ambiguous", "lost_answer", "reserved", "second_effect", "secret_key", "undeclared"]
 
 
-def undeclared(scope: AttemptScope, namespace: str) -> IoOther:
+def undeclared(scope: AttemptScope, namespace: str) -> OtherIoError:
     """Return the refusal of a call that changes the outside when its state is not declared to do so."""
     state = scope.state
     if scope.reads_only:
-        return IoOther(
+        return OtherIoError(
             f"the reconcile function of {state.id} changes the outside through {namespace}",
             code=Code.SIDE_EFFECT_NOT_DECLARED,
             hint="it may only read: let it ask what became of the effect, and return what it found",
         )
-    return IoOther(
+    return OtherIoError(
         f"state {state.id} is declared {state.meta.side_effects} and changes the outside through {namespace}",
         code=Code.SIDE_EFFECT_NOT_DECLARED,
         hint='declare side_effects="apply_side_effect" and an idempotency key',
@@ -40,16 +40,16 @@ def second_effect(scope: AttemptScope) -> StateError:
     )
 
 
-def secret_key() -> IoOther:
+def secret_key() -> OtherIoError:
     """Return the refusal of a call whose fact key holds a secret."""
-    return IoOther(
+    return OtherIoError(
         "the fact key holds a secret, and was not written",
         code=Code.SECRET_IN_EVENT,
         hint="make it of something else: keys are stored and compared as they are",
     )
 
 
-def reserved(scope: AttemptScope, namespace: str, request: Any) -> IoOther | None:
+def reserved(scope: AttemptScope, namespace: str, request: Any) -> OtherIoError | None:
     """Return the refusal of a call that asks for the key of the store or hands it on, None for any other call."""
     asks = namespace in {"env", SECRET}
     if not isinstance(request, Mapping):
@@ -58,7 +58,7 @@ def reserved(scope: AttemptScope, namespace: str, request: Any) -> IoOther | Non
         given = [request.get("name")] if asks else request.get("env") or ()
         for name in given:
             if name in RESERVED_NAMES:
-                return IoOther(
+                return OtherIoError(
                     f"the environment variable {name} opens secrets, so no run may read it or pass it on",
                     code=Code.SECRET_RESERVED,
                     details={"name": name},
@@ -66,7 +66,7 @@ def reserved(scope: AttemptScope, namespace: str, request: Any) -> IoOther | Non
                 )
     path = request.get("path") if namespace in {"file.read", "file.write"} else None
     if isinstance(path, str) and scope.vault.run.reserved.is_file(path):
-        return IoOther(
+        return OtherIoError(
             f"{path} is the file of the key that the secrets of this store are under",
             code=Code.SECRET_RESERVED,
             details={"path": path},
@@ -75,18 +75,18 @@ def reserved(scope: AttemptScope, namespace: str, request: Any) -> IoOther | Non
     return None
 
 
-def lost_answer(call: Call) -> IoOther:
+def lost_answer(call: Call) -> OtherIoError:
     """Return the error of an effect whose answer cannot be opened any more."""
-    return IoOther(
+    return OtherIoError(
         f"the answer of an effect of {call.namespace} held a secret that cannot be opened any more",
         code=Code.SECRET_UNAVAILABLE,
         hint="the effect was made and is not made again; start a new run, or fork this one before it",
     )
 
 
-def ambiguous(call: Call) -> IoOther:
+def ambiguous(call: Call) -> OtherIoError:
     """Return the error of an effect that differs from another one of its state in its secrets only."""
-    return IoOther(
+    return OtherIoError(
         f"two effects of {call.namespace} in this state differ in their secrets only",
         code=Code.AMBIGUOUS_SECRET,
         hint="after a crash nobody could tell which was made: give each a fact_key, or read the secrets with "

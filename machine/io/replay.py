@@ -12,17 +12,17 @@ from typing import Any, NoReturn, Protocol
 import anyio
 import attrs
 
-from machine.errors import IoOther, MachineError
+from machine.errors import MachineError, OtherIoError
 from machine.events import EffectIntended, FactRecorded
-from machine.io.base_transport import AbsentTransport
+from machine.io.attempt_scope import AttemptScope, Log
 from machine.io.call import Call
 from machine.io.provider import VALUE_NAMESPACE, IoProvider, IoResult
 from machine.io.refusals import second_effect, undeclared
-from machine.io.scope import AttemptScope, Log
-from machine.io.unprofiled import unprofiled
+from machine.io.transport import AbsentTransport
 from machine.kernel.reuse import answers, comparable
 from machine.secrets.stored import Asked
 from machine.secrets.substitute import SecretNeeded
+from machine.watch.unprofiled import unprofiled
 
 __all__ = ["Recording", "ReplayIo"]
 
@@ -120,7 +120,7 @@ class ReplayIo(IoProvider):
         # an intent as old as the format names none
         return call.namespace if intent is None or intent.namespace is not None else None
 
-    def _earlier(self, call: Call) -> FactRecorded | IoOther | None:
+    def _earlier(self, call: Call) -> FactRecorded | OtherIoError | None:
         if call.data == call.raw and not call.asked.stands_in and b"secret" not in call.data:
             return super()._earlier(call)
         if self._recording.fact(call.key) is not None:

@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from machine import canonical
-from machine.errors import Code, IoOther
+from machine.errors import Code, OtherIoError
 from machine.events import FactRecorded, FactValue
-from machine.io.base_transport import BaseTransport
+from machine.io.attempt_scope import AttemptScope
 from machine.io.call import Call
-from machine.io.scope import AttemptScope
+from machine.io.fields import checked_text, field, refusal
 from machine.io.sensitive import parts, sensitive
-from machine.io.unprofiled import unprofiled
-from machine.io.wire import checked_text, field, refusal
+from machine.io.transport import BaseTransport
 from machine.secrets.handles.handle import MARK, Handle, handle_text
-from machine.secrets.handles.vault import Vault
+from machine.secrets.handles.run_secrets import Vault
 from machine.secrets.secret import SECRET, Secret
 from machine.secrets.stored import Answer
+from machine.watch.unprofiled import unprofiled
 
 __all__ = ["SecretTransport", "answered", "naming", "secret_of", "secret_request", "sendable"]
 
@@ -34,7 +34,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 def secret_request(name: str) -> dict[str, Any]:
     """Return the request for one secret (`secret`); its response is recorded as a placeholder.
 
-    Raises `IoOther(io_invalid_request)` for a name that is not of letters, digits, `_`, `.` and `-`.
+    Raises `OtherIoError(io_invalid_request)` for a name that is not of letters, digits, `_`, `.` and `-`.
     """
     name = checked_text(name, "the name of a secret", empty=False)
     if not _NAME.fullmatch(name):
@@ -67,7 +67,7 @@ def secret_of(name: str, response: Any) -> str:
 def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: Any) -> Answer:
     """Return the answer of a transport as it is stored; `draft` is its fact without the outcome.
 
-    Raises `IoOther`: `secret_not_set` when there is no such secret, `io_transport_failed` when it is no text.
+    Raises `OtherIoError`: `secret_not_set` when there is no such secret, `io_transport_failed` when it is no text.
     """
     if draft.namespace != SECRET:
         return unprofiled(scope.vault.answer, draft, request, response)
@@ -83,11 +83,11 @@ def _checked(scope: AttemptScope, name: str, response: Any) -> str:
         text = f"the transport of secrets has no {name}"
         if isinstance(scope.transport(SECRET), SecretTransport):
             text = f"environment variable {name} is not set: set it, then start again, or resume a run that is open"
-        raise IoOther(text, code=Code.SECRET_NOT_SET, details={"name": name})
+        raise OtherIoError(text, code=Code.SECRET_NOT_SET, details={"name": name})
     try:
         value.encode("utf-8")
     except (AttributeError, UnicodeEncodeError):
-        raise IoOther(
+        raise OtherIoError(
             f"the value of the secret {name} is not UTF-8 text",
             code=Code.IO_TRANSPORT_FAILED,
             details={"name": name},
@@ -99,14 +99,14 @@ async def sendable(scope: AttemptScope, call: Call) -> Any:
     """Return a request as it is sent.
 
     In format 1 handles are replaced by their values; those that an earlier process has read are read again.
-    Raises `IoOther` (`secret_unavailable`) for a handle whose value is gone with the process that knew it.
+    Raises `OtherIoError` (`secret_unavailable`) for a handle whose value is gone with the process that knew it.
     """
     vault = scope.vault
     if not isinstance(vault, Vault):
         return canonical.decode(call.asked.sent)
     for name, mac in vault.unknown(call.data):
         if not await _read_again(scope, vault, name, mac):
-            raise IoOther(
+            raise OtherIoError(
                 f"the value of the secret {name!r} is not known to this process",
                 code=Code.SECRET_UNAVAILABLE,
                 details={"name": name},

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from machine import canonical
-from machine.errors import Code, Transport
+from machine.errors import Code, TransportError
 from machine.io.http_message import bare_url, public_url
 from machine.secrets.names import HEADERS
 from machine.secrets.placeholder import MARK, TEXT
@@ -34,7 +34,7 @@ class Sensitive:
 
 
 sensitive: ContextVar[Sensitive] = ContextVar("sensitive", default=Sensitive())  # noqa: B039 - it is frozen
-"""The parts of the request being performed, besides `names.HEADERS`; set around `Transport.perform`."""
+"""The parts of the request being performed, besides `names.HEADERS`; set around `TransportError.perform`."""
 
 
 class _Url(Protocol):
@@ -82,13 +82,13 @@ def _has_placeholder(value: Any) -> bool:
     return "secret" in text and (MARK in text or TEXT.search(text) is not None)
 
 
-def refused_redirect(method: str, url: str, to: str) -> Transport:
+def refused_redirect(method: str, url: str, to: str) -> TransportError:
     """Return the error of a redirect that would send a body with a secret in it to another origin."""
     there = urlsplit(public_url(to))
     location = (
         f"{there.scheme}://{there.netloc}"  # without its path, in which the server may have put a secret
     )
-    return Transport(
+    return TransportError(
         f"{method} {bare_url(url)} was redirected to another origin ({location}), and its body holds a secret",
         code=Code.HTTP_REDIRECT_REFUSED,
         details={"method": method, "url": public_url(url), "location": location},

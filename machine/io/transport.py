@@ -1,4 +1,4 @@
-"""What a transport is: the code that really goes outside for one namespace, and nothing else.
+"""The contract of a transport, the code that really goes outside for one namespace, and a base class for one.
 
 A transport never records, never looks a fact up and never decides whether it may be called; `io.live` does
 that. It turns a canonical request into a canonical response, or raises `IoError`.
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["Transport", "Transports"]
+from machine.errors import Code, OtherIoError
+
+__all__ = ["AbsentTransport", "BaseTransport", "Transport", "Transports"]
 
 
 @runtime_checkable
@@ -46,3 +48,46 @@ class Transport(Protocol):
 
 Transports: TypeAlias = Mapping[str, Transport | Callable[[], Transport | Awaitable[Transport]]]
 """Transports by namespace: each as it is, or as a function that makes one for each driver."""
+
+
+class BaseTransport:
+    """A transport without effects, without use for an idempotency key and with nothing to close."""
+
+    __slots__ = ()
+    one_effect_per_key = False
+
+    def is_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return False: performing this only reads."""
+        return False
+
+    def is_certain_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the same
+        """Return False: nothing here need be declared."""
+        return False
+
+    def is_final(self, namespace: str, response: Any) -> bool:  # noqa: ARG002 - the same
+        """Return True: a response is one."""
+        return True
+
+    def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
+        """Return the request unchanged: there is no receiver that could use the key."""
+        return request
+
+    async def aclose(self) -> None:
+        """Do nothing: nothing is held open."""
+
+    def _unknown(self, namespace: str) -> OtherIoError:
+        return OtherIoError(
+            f"{type(self).__name__} does not serve the namespace {namespace!r}",
+            code=Code.IO_UNKNOWN_NAMESPACE,
+            details={"namespace": namespace},
+        )
+
+
+class AbsentTransport(BaseTransport):
+    """Stands, in a replay, for a transport that the run had and that is not given: it says nothing of requests."""
+
+    __slots__ = ()
+
+    async def perform(self, namespace: str, request: Any) -> Any:  # noqa: ARG002 - the protocol's signature
+        """Refuse: a replay performs nothing."""
+        raise self._unknown(namespace)

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 
 from machine.config import RunConfig
 from machine.errors import ErrorInfo, RunError
+from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import (
     AwaitAttempts,
     ChangePlan,
@@ -17,32 +18,17 @@ from machine.kernel.decisions import (
     Done,
     EnterState,
     LoseSecrets,
-    RecoverOrphan,
     ResumeRun,
     StartRun,
 )
 from machine.kernel.history import History
-from machine.kernel.rules import given_up, passed_over, tried_again
-from machine.kernel.side_by_side import Schedule
+from machine.kernel.retry_and_skip import given_up, passed_over, tried_again
+from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
 from machine.kernel.status import RunStatus
 from machine.plan import Graph
 
-__all__ = ["cancelled", "decide"]
-
-
-def cancelled(
-    history: History, busy: AbstractSet[str] = frozenset()
-) -> RecoverOrphan | AwaitAttempts | CompleteRun | Done:
-    """Return the next decision for a run that has ended or is to end cancelled. It needs no plan."""
-    if history.final:
-        return Done(history.status)
-    for state_id in history.open:
-        if state_id not in busy:
-            return RecoverOrphan(state_id)
-    if busy:
-        return AwaitAttempts()
-    return CompleteRun(RunStatus.CANCELLED, history.checkpoint if history.side_by_side is None else None)
+__all__ = ["decide"]
 
 
 def decide(
@@ -68,9 +54,9 @@ def decide(
         return StartRun()
     busy: AbstractSet[str] = schedule.busy if schedule is not None else frozenset()
     if history.final or cancel or history.open.keys() - busy:
-        return cancelled(history, busy)
+        return close_open_attempts(history, busy)
     if history.cancelling and (schedule is None or not schedule.preferred(history)):
-        return cancelled(history, busy)
+        return close_open_attempts(history, busy)
     if failed is not None and history.status is RunStatus.RUNNING:
         return AwaitAttempts() if busy else CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
     if history.status is RunStatus.SUSPENDED and history.unanswered:

@@ -17,7 +17,7 @@ import orjson
 from blake3 import blake3
 
 from machine import canonical
-from machine.errors import CanonicalError, Code, CodecError, Corruption
+from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 
 __all__ = ["INLINE_MAX", "LEAF_MAX", "Load", "Snapshot", "Value"]
 
@@ -191,7 +191,7 @@ class Snapshot:
         return node.entries.get(key)
 
     def decoded(self, key: str) -> Any:
-        """Return a key's value as JSON; the key must be there. Raises `Corruption` when its bytes are none."""
+        """Return a key's value as JSON; the key must be there. Raises `CorruptionError` when its bytes are none."""
         value = self.value(key)
         assert value is not None
         return canonical.decode_stored(value.ref or self.id, self._bytes(value))
@@ -215,7 +215,7 @@ class Snapshot:
 
         A node comes before what it holds, and that in the order of its children or keys. `walked` are the nodes
         that were walked before, by place and id, with how many keys each holds: they are passed over, and it
-        grows. Raises `Corruption` for a tree that is not the one its keys make, and what `load` raises.
+        grows. Raises `CorruptionError` for a tree that is not the one its keys make, and what `load` raises.
         """
         yield from self._parts(self._root.id, "", {} if walked is None else walked)
 
@@ -344,7 +344,7 @@ def _collect(node: _Node, into: dict[str, bytes]) -> None:
 def _parse(node_id: str, load: Load, prefix: str) -> _Node:
     """Return the node of an artifact, which stands where the paths of keys begin with `prefix`.
 
-    Raises `Corruption` unless its bytes are the canonical ones of a node that belongs there.
+    Raises `CorruptionError` unless its bytes are the canonical ones of a node that belongs there.
     """
     data = load(node_id)
     try:
@@ -357,8 +357,8 @@ def _parse(node_id: str, load: Load, prefix: str) -> _Node:
     return node
 
 
-def _no_snapshot(node_id: str) -> Corruption:
-    return Corruption(f"artifact {node_id} is not a snapshot", code=Code.ARTIFACT_CORRUPT)
+def _no_snapshot(node_id: str) -> CorruptionError:
+    return CorruptionError(f"artifact {node_id} is not a snapshot", code=Code.ARTIFACT_CORRUPT)
 
 
 def _belongs(node: _Node, prefix: str) -> bool:

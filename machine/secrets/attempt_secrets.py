@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from machine import canonical
-from machine.errors import Code, ContextError, ErrorInfo, IoOther, StateError
+from machine.errors import Code, ContextError, ErrorInfo, OtherIoError, StateError
 from machine.events import FactRecorded
 from machine.secrets import placeholder, sealing
 from machine.secrets.answer_names import AnswerNames
@@ -108,7 +108,7 @@ class AttemptSecrets:
             self.run.rules, self._known, namespace, canonical.decode(raw), request=True, name=str
         ).document
 
-    def _placeholder_in(self, raw: bytes) -> IoOther | None:
+    def _placeholder_in(self, raw: bytes) -> OtherIoError | None:
         for text in placeholder.TEXT.finditer(raw.decode()) if _BEGIN in raw else ():
             source = placeholder.source_of(text[0])
             if source in self._known.sources or source in self.run.known.sources:
@@ -129,8 +129,8 @@ class AttemptSecrets:
         """Return an answer as it is stored; `fact` is the one it will be recorded as, without its outcome.
 
         `sure` is the name that `io.secret` read it under, `known` is what is searched for, all of the run if None.
-        Raises `IoOther`, `secret_reserved` for one that holds the key of the store and `secret_stand_in` when a
-        stand-in is the true value, and `SecretKeyError`.
+        Raises `OtherIoError`, `secret_reserved` for one that holds the key of the store and `secret_stand_in` when
+        a stand-in is the true value, and `SecretKeyError`.
         """
         run = self.run
         known = run.known if known is None else known
@@ -202,7 +202,7 @@ class AttemptSecrets:
     def value(self, fact: FactRecorded, data: bytes, log: Seals) -> Any:
         """Return the payload of a fact as the handler gets it: with true values, in a replay maybe placeholders.
 
-        Raises `IoOther` (`secret_unavailable`) in a live run when the true values cannot be opened, and
+        Raises `OtherIoError` (`secret_unavailable`) in a live run when the true values cannot be opened, and
         `SecretNeeded` in a replay for a number, since a placeholder is text.
         """
         stored = canonical.decode_stored(payload_id(fact), data)

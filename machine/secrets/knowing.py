@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 from machine.events import FactRecorded
 from machine.secrets.attempt_secrets import AttemptSecrets
-from machine.secrets.handles.vault import Vault
+from machine.secrets.handles.run_secrets import Vault
 from machine.secrets.learned import Followed
 from machine.secrets.reserved import Reserved
 from machine.secrets.run_secrets import RunSecrets

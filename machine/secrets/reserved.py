@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from machine import canonical
-from machine.errors import Code, IoOther, SecretKeyError
+from machine.errors import Code, OtherIoError, SecretKeyError
 from machine.secrets.bundle_key import PASSPHRASE_VARIABLE
 from machine.secrets.encodings import base64_forms, forms_of
 from machine.secrets.placeholder import text_of
@@ -35,9 +35,9 @@ _RUN: Final = b"a" * _SHORTEST
 """Every form of a key has so many of these characters in a row; few other texts do."""
 
 
-def key_inside(what: str) -> IoOther:
+def key_inside(what: str) -> OtherIoError:
     """Return the refusal of a request or an answer that holds the key of the store."""
-    return IoOther(
+    return OtherIoError(
         f"{what} holds the key that the secrets of the store are under",
         code=Code.SECRET_RESERVED,
         hint="it opens all that the store has sealed, so no run may hold it",

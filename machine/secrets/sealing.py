@@ -1,7 +1,7 @@
 """Encryption of secret values: sealed under the data key of their run, which the key of the store wraps.
 
 The cipher is AES-256-GCM of `cryptography`, which is imported when the first value is sealed or opened. Bytes that
-cannot be decrypted raise `SealError`, never `Corruption`: a wrong key cannot be told from damage.
+cannot be decrypted raise `SealError`, never `CorruptionError`: a wrong key cannot be told from damage.
 """
 
 from __future__ import annotations

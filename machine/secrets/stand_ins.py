@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from machine import canonical
-from machine.errors import Code, IoOther, UsageError
+from machine.errors import Code, OtherIoError, UsageError
 from machine.secrets.encodings import forms_of, is_plain
 from machine.secrets.names import Strength
 from machine.secrets.policy import SecretPolicy, joined
@@ -37,7 +37,7 @@ class StandIns:
 
     def sent(
         self, texts: Iterable[str], elsewhere: Iterable[str], namespace: str, raw: bytes
-    ) -> tuple[bytes, bool, IoOther | None]:
+    ) -> tuple[bytes, bool, OtherIoError | None]:
         """Return a request as it leaves the process, whether it holds one of some stand-ins, and its refusal.
 
         `elsewhere` are the stand-ins that stand for something in the run, whoever was given them.
@@ -63,17 +63,17 @@ class StandIns:
         return Swap(texts).document(document) if texts else document
 
 
-def _ambiguous() -> IoOther:
+def _ambiguous() -> OtherIoError:
     # logs hold these messages, and a replay compares them: never reword
-    return IoOther(
+    return OtherIoError(
         "the request holds a stand-in that stands for more than one secret",
         code=Code.AMBIGUOUS_SECRET,
         hint="ask for each in a state of its own, or under names of their own, each with its stand-in",
     )
 
 
-def _not_given() -> IoOther:
-    return IoOther(
+def _not_given() -> OtherIoError:
+    return OtherIoError(
         "the request holds the stand-in of a secret that this state has not read",
         code=Code.SECRET_NOT_READ,
         hint="read it here, with io.secret or the call that gave it: a run may be resumed in any state",
@@ -129,7 +129,7 @@ def put_in(
 
 
 def refuse_revealing(stood_in: Mapping[str, list[str]], stand_ins: Iterable[str], secret: str | None) -> None:
-    """Raise `IoOther` (`secret_stand_in`) when a stand-in tells something of what it stands for.
+    """Raise `OtherIoError` (`secret_stand_in`) when a stand-in tells something of what it stands for.
 
     Or when one of `stand_ins` does of `secret`, for which there is none.
     """
@@ -137,7 +137,7 @@ def refuse_revealing(stood_in: Mapping[str, list[str]], stand_ins: Iterable[str]
     if secret is not None:
         pairs += [(stand_in, secret, False) for stand_in in stand_ins]
     if any(_reveals(stand_in, true, own=own) for stand_in, true, own in pairs):
-        raise IoOther(
+        raise OtherIoError(
             "the policy gives a secret itself as its stand-in", code=Code.SECRET_STAND_IN, hint=_HINT
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from machine.errors import Code, ErrorInfo, IoOther
+from machine.errors import Code, ErrorInfo, OtherIoError
 from machine.events import FactRecorded
 
 __all__ = ["Answer", "Asked", "not_read", "placeholder_sent", "said_error", "unopened", "variable_asked"]
@@ -24,7 +24,7 @@ class Asked:
     data: bytes
     sent: bytes
     mac: str | None = None
-    refusal: IoOther | None = None
+    refusal: OtherIoError | None = None
     stands_in: bool = False
     hides: bool = False
     taught: Sequence[tuple[str, str, bool]] = ()
@@ -52,9 +52,9 @@ def said_error(info: ErrorInfo, text: Callable[[str], str], said: Callable[[Any]
     return attrs.evolve(info, message=message, details=details)
 
 
-def unopened(fact: FactRecorded) -> IoOther:
+def unopened(fact: FactRecorded) -> OtherIoError:
     """Return the error that a live handler gets for a fact whose true values cannot be opened."""
-    return IoOther(
+    return OtherIoError(
         f"the answer of {fact.namespace} held a secret that cannot be opened any more",
         code=Code.SECRET_UNAVAILABLE,
         details={"key": fact.key},
@@ -62,9 +62,9 @@ def unopened(fact: FactRecorded) -> IoOther:
     )
 
 
-def placeholder_sent() -> IoOther:
+def placeholder_sent() -> OtherIoError:
     """Return the error of a request that holds what stands for a secret in the store."""
-    return IoOther(
+    return OtherIoError(
         "the request holds the placeholder of a secret and not its value",
         code=Code.SECRET_UNAVAILABLE,
         hint="read it with io.secret, or ask for it again, in the state that uses it",
@@ -77,9 +77,9 @@ def variable_asked(namespace: str, request: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def not_read() -> IoOther:
+def not_read() -> OtherIoError:
     """Return the error of a request that holds a secret which only a state before has read."""
-    return IoOther(
+    return OtherIoError(
         "the request holds a secret that this state has not read",
         code=Code.SECRET_NOT_READ,
         hint="read it here, with io.secret or the call that gave it: a run may be resumed in any state",

@@ -102,7 +102,7 @@ class CommitLimits:
 class Store(Protocol):
     """An event store, an artifact store and a run index behind one handle; safe to use from several threads.
 
-    Every method may raise `StoreError`; a closed store raises `StoreOther` with code `store_closed`.
+    Every method may raise `StoreError`; a closed store raises `OtherStoreError` with code `store_closed`.
     """
 
     url: str
@@ -145,10 +145,10 @@ class Store(Protocol):
     ) -> None:
         """Write artifacts and events, all or none, durable on return. Either may be empty.
 
-        Raises `Concurrency` (nothing is written) when the head is not `expected_seq`; with code `lease_lost`
+        Raises `ConcurrencyError` (nothing is written) when the head is not `expected_seq`; with code `lease_lost`
         when `lease` is not the run's current one, or was released (one that is merely over still appends);
         with `run_leased` when no lease is given while one keeps the run; and with `invocation_taken` when
-        another run has the invocation key of the first event. Raises `StoreOther` with code
+        another run has the invocation key of the first event. Raises `OtherStoreError` with code
         `store_full`, `store_busy` or `store_failed` when the medium refuses (nothing is written), and
         `UsageError` or `IdError` when the seqs do not continue `expected_seq` without a gap, or an id or a
         type is wrong. An artifact already there is left as it is; the ids of new ones are trusted.
@@ -164,13 +164,13 @@ class Store(Protocol):
         unrenewed for its time (`lease.LeaseWatch`): ask again, or `lease_of`, more than once a second until
         then. It outlives the process, but a power cut may take it back.
 
-        Raises `Concurrency` with code `run_leased` while another lease keeps the run, and `UsageError` or
+        Raises `ConcurrencyError` with code `run_leased` while another lease keeps the run, and `UsageError` or
         `IdError` for arguments that cannot be.
         """
         ...
 
     def renew(self, lease: Lease) -> None:
-        """Let the lease last its time from now on. Raises `Concurrency` (`lease_lost`) when it is not held."""
+        """Let the lease last its time from now on. Raises `ConcurrencyError` (`lease_lost`) when it is not held."""
         ...
 
     def release(self, lease: Lease) -> None:
@@ -184,13 +184,13 @@ class Store(Protocol):
     def post(self, run_id: str, kind: str, data: Any) -> int:
         """Put a message into the run's inbox, durable on return, and return its number.
 
-        Needs no lease. `kind` is 1 to 256 printable characters, `data` JSON. Raises `NotFound` for a run
+        Needs no lease. `kind` is 1 to 256 printable characters, `data` JSON. Raises `NotFoundError` for a run
         without events, `UsageError`, or `CanonicalError`.
         """
         ...
 
     def inbox(self, run_id: str, after: int = 0) -> list[Message]:
-        """Return the run's messages with a number above `after`, in order. Raises `NotFound`."""
+        """Return the run's messages with a number above `after`, in order. Raises `NotFoundError`."""
         ...
 
     def find_invocation(self, key: str) -> str | None:
@@ -249,11 +249,11 @@ class Store(Protocol):
         ...
 
     def get(self, artifact_id: str) -> bytes:
-        """Return an artifact's bytes, re-hashed. Raises `NotFound`, or `Corruption` when the hash differs."""
+        """Return an artifact's bytes, hashed again. Raises `NotFoundError` or `CorruptionError`."""
         ...
 
     def kind(self, artifact_id: str) -> str:
-        """Return the kind an artifact was first stored under. Raises `NotFound`."""
+        """Return the kind an artifact was first stored under. Raises `NotFoundError`."""
         ...
 
     def exists(self, artifact_id: str) -> bool:
@@ -277,7 +277,7 @@ class Store(Protocol):
         ...
 
     def run_row(self, run_id: str) -> RunRow:
-        """Return one run's row of the index, its status as `list_runs` tells it. Raises `NotFound`."""
+        """Return one run's row of the index, its status as `list_runs` tells it. Raises `NotFoundError`."""
         ...
 
     def run_exists(self, run_id: str) -> bool:

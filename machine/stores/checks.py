@@ -11,11 +11,11 @@ from typing import Any, Final
 from machine import canonical
 from machine.errors import (
     Code,
-    Concurrency,
+    ConcurrencyError,
     IdError,
-    NotFound,
+    NotFoundError,
+    OtherStoreError,
     SecretKeyError,
-    StoreOther,
     UsageError,
 )
 from machine.ids import ArtifactId, RunId
@@ -70,7 +70,7 @@ def check_append(
 ) -> None:
     """Refuse an append that no store could take, whatever it holds.
 
-    Raises `IdError` (run id, artifact id), `UsageError` (seqs, types) or `StoreOther` (`artifact_too_large`).
+    Raises `IdError` (run id, artifact id), `UsageError` (seqs, types) or `OtherStoreError` (`artifact_too_large`).
     """
     RunId(run_id)
     if lease is not None and lease.run_id != run_id:
@@ -113,7 +113,7 @@ def check_size(data: bytes) -> None:
     if type(data) is not bytes:
         raise UsageError(f"an artifact's data must be bytes, not {type(data).__name__}")
     if len(data) > MAX_ARTIFACT_BYTES:
-        raise StoreOther(
+        raise OtherStoreError(
             f"an artifact of {len(data)} bytes is too large: the most a store takes is {MAX_ARTIFACT_BYTES}",
             code=Code.ARTIFACT_TOO_LARGE,
             details={"size": len(data), "limit": MAX_ARTIFACT_BYTES},
@@ -122,7 +122,7 @@ def check_size(data: bytes) -> None:
 
 
 def check_message(kind: str, data: Any) -> bytes:
-    """Return a message's data as canonical JSON. Raises `UsageError`, `CanonicalError` or `StoreOther`."""
+    """Return a message's data as canonical JSON. Raises `UsageError`, `CanonicalError` or `OtherStoreError`."""
     if not _is_text(kind) or not 1 <= len(kind) <= _MAX_MESSAGE_KIND or not kind.isprintable():
         raise UsageError(f"message kind {kind!r} is invalid: 1 to {_MAX_MESSAGE_KIND} printable characters")
     encoded = canonical.encode(data)
@@ -222,23 +222,23 @@ def artifact_key(artifact_id: str) -> bytes | None:
     return key if len(artifact_id) == _ID_DIGITS and key.hex() == artifact_id else None
 
 
-def closed(url: str) -> StoreOther:
+def closed(url: str) -> OtherStoreError:
     """Return the error for the use of a closed store."""
-    return StoreOther(f"the store {url} is closed", code=Code.STORE_CLOSED)
+    return OtherStoreError(f"the store {url} is closed", code=Code.STORE_CLOSED)
 
 
-def stale(run_id: str, expected: int, actual: int) -> Concurrency:
+def stale(run_id: str, expected: int, actual: int) -> ConcurrencyError:
     """Return the error for an append whose expected head is not the head."""
-    return Concurrency(
+    return ConcurrencyError(
         f"run {run_id} is at event {actual}, not {expected} as expected",
         details={"run_id": str(run_id), "expected": expected, "actual": actual},
         hint="somebody else appended to it; read the log again",
     )
 
 
-def invocation_taken(key: str, run_id: str, other: str) -> Concurrency:
+def invocation_taken(key: str, run_id: str, other: str) -> ConcurrencyError:
     """Return the error for a run's first append with an invocation key that `other` has."""
-    return Concurrency(
+    return ConcurrencyError(
         f"run {run_id} cannot start with invocation key {key!r}: run {other} has it",
         code=Code.INVOCATION_TAKEN,
         details={"run_id": other, "invocation_key": key},
@@ -246,11 +246,11 @@ def invocation_taken(key: str, run_id: str, other: str) -> Concurrency:
     )
 
 
-def no_run(run_id: str) -> NotFound:
+def no_run(run_id: str) -> NotFoundError:
     """Return the error for a run that is not there."""
-    return NotFound(f"there is no run {run_id!r} in this store", code=Code.RUN_NOT_FOUND)
+    return NotFoundError(f"there is no run {run_id!r} in this store", code=Code.RUN_NOT_FOUND)
 
 
-def no_artifact(artifact_id: str) -> NotFound:
+def no_artifact(artifact_id: str) -> NotFoundError:
     """Return the error for an artifact that is not there."""
-    return NotFound(f"there is no artifact {artifact_id!r} in this store", code=Code.ARTIFACT_NOT_FOUND)
+    return NotFoundError(f"there is no artifact {artifact_id!r} in this store", code=Code.ARTIFACT_NOT_FOUND)

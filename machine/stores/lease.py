@@ -20,7 +20,7 @@ import attrs
 from blake3 import blake3
 
 from machine import process_identity
-from machine.errors import Code, Concurrency, UsageError
+from machine.errors import Code, ConcurrencyError, UsageError
 from machine.ids import RunId
 
 __all__ = [
@@ -147,7 +147,7 @@ def lease_is_held(held: HeldLease | None, now_ms: int | None = None) -> bool:
     return abs((wall_clock() if now_ms is None else now_ms) - renewed_ms) < 2 * held.ttl_ms
 
 
-def leased(held: HeldLease, left_ms: int | None) -> Concurrency:
+def leased(held: HeldLease, left_ms: int | None) -> ConcurrencyError:
     """Return the error for a run that another lease keeps; `left_ms` is what `LeaseWatch` says of it."""
     name = _name_of(held.owner)
     if left_ms is None:
@@ -161,7 +161,7 @@ def leased(held: HeldLease, left_ms: int | None) -> Concurrency:
         hint = (
             "wait until it has finished, or stop it: the run is free when it has ended or its lease is over"
         )
-    return Concurrency(
+    return ConcurrencyError(
         problem,
         code=Code.RUN_LEASED,
         retryable=True,
@@ -170,10 +170,10 @@ def leased(held: HeldLease, left_ms: int | None) -> Concurrency:
     )
 
 
-def lost(lease: Lease, epoch: int) -> Concurrency:
+def lost(lease: Lease, epoch: int) -> ConcurrencyError:
     """Return the error for the use of a lease that is not the run's any more; `epoch` is the run's current."""
     why = "somebody else took the run over" if epoch > lease.epoch else "it was released"
-    return Concurrency(
+    return ConcurrencyError(
         f"the lease {lease.epoch} on run {lease.run_id} is lost: {why}",
         code=Code.LEASE_LOST,
         details={"run_id": lease.run_id, "epoch": lease.epoch, "current": epoch},

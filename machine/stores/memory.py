@@ -17,7 +17,7 @@ import attrs
 
 from machine import canonical
 from machine.canonical import artifact_id as hash_of
-from machine.errors import Code, Corruption
+from machine.errors import Code, CorruptionError
 from machine.kernel.index import RunRow, advance
 from machine.process_identity import boot_clock
 from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, StoredEvent
@@ -150,7 +150,7 @@ class MemoryStore:
         return Lease(run_id, epoch, owner, ttl_ms)
 
     def renew(self, lease: Lease) -> None:
-        """Let the lease last its time from now on. Raises `Concurrency` (`lease_lost`) when it is not held."""
+        """Let the lease last its time from now on. Raises `ConcurrencyError` (`lease_lost`) when it is not held."""
         contents = self._open()
         with contents.lock:
             self._check_lease(contents, lease.run_id, lease)
@@ -182,7 +182,7 @@ class MemoryStore:
             return len(messages)
 
     def inbox(self, run_id: str, after: int = 0) -> list[Message]:
-        """Return the run's messages with a number above `after`, in order. Raises `NotFound`."""
+        """Return the run's messages with a number above `after`, in order. Raises `NotFoundError`."""
         contents = self._open()
         with contents.lock:
             if run_id not in contents.logs:
@@ -274,14 +274,16 @@ class MemoryStore:
         return found
 
     def get(self, artifact_id: str) -> bytes:
-        """Return an artifact's bytes, re-hashed. Raises `NotFound`, or `Corruption` when the hash differs."""
+        """Return an artifact's bytes, hashed again. Raises `NotFoundError` or `CorruptionError`."""
         _, data = self._artifact(artifact_id)
         if hash_of(data) != artifact_id:
-            raise Corruption(f"artifact {artifact_id} does not hash to its id", code=Code.ARTIFACT_CORRUPT)
+            raise CorruptionError(
+                f"artifact {artifact_id} does not hash to its id", code=Code.ARTIFACT_CORRUPT
+            )
         return data
 
     def kind(self, artifact_id: str) -> str:
-        """Return the kind an artifact was first stored under. Raises `NotFound`."""
+        """Return the kind an artifact was first stored under. Raises `NotFoundError`."""
         return self._artifact(artifact_id)[0]
 
     def exists(self, artifact_id: str) -> bool:
@@ -313,7 +315,7 @@ class MemoryStore:
         return as_told(row, lambda: self.lease_of(row.run_id), self.clock)
 
     def run_row(self, run_id: str) -> RunRow:
-        """Return one run's row of the index, as `list_runs` tells it. Raises `NotFound`."""
+        """Return one run's row of the index, as `list_runs` tells it. Raises `NotFoundError`."""
         contents = self._open()
         row = contents.rows.get(run_id)
         if row is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from machine.canonical import artifact_id as hash_of
-from machine.errors import Code, Corruption, UsageError
+from machine.errors import Code, CorruptionError, UsageError
 from machine.kernel.index import RunRow, advance
 from machine.process_identity import boot_clock
 from machine.stores import sqlite_inbox, sqlite_lease
@@ -153,7 +153,7 @@ class SqliteStore(SqliteKeys):
         head_seq, indexed = (found[1] or 0, found[_HEAD_SEQ]) if found else (0, 0)
         if head_seq != indexed:
             # Events that were there are gone. To go on would be to do again what they say was done.
-            raise Corruption(
+            raise CorruptionError(
                 f"run {run_id} has {head_seq} events but the index says {indexed}: the store is damaged",
                 details={"run_id": run_id, "events": head_seq, "indexed": indexed},
             )
@@ -196,7 +196,7 @@ class SqliteStore(SqliteKeys):
             )
 
     def renew(self, lease: Lease) -> None:
-        """Let the lease last its time from now on. Raises `Concurrency` (`lease_lost`) when it is not held."""
+        """Let the lease last its time from now on. Raises `ConcurrencyError` (`lease_lost`) when it is not held."""
         with self._session.writing("normal") as conn:
             sqlite_lease.renew(conn, self._name, lease, self.clock())
 
@@ -220,7 +220,7 @@ class SqliteStore(SqliteKeys):
             return sqlite_inbox.post(conn, text(run_id), str(kind), encoded, self.clock())
 
     def inbox(self, run_id: str, after: int = 0) -> list[Message]:
-        """Return the run's messages with a number above `after`, in order. Raises `NotFound`."""
+        """Return the run's messages with a number above `after`, in order. Raises `NotFoundError`."""
         with self._session as conn:
             return sqlite_inbox.messages(conn, text(run_id), after)
 
@@ -269,17 +269,21 @@ class SqliteStore(SqliteKeys):
         return found[0]
 
     def get(self, artifact_id: str) -> bytes:
-        """Return an artifact's bytes, re-hashed. Raises `NotFound`, or `Corruption` when the hash differs."""
+        """Return an artifact's bytes, hashed again. Raises `NotFoundError` or `CorruptionError`."""
         data = self._artifact(artifact_id, "data")
         if type(data) is not bytes or hash_of(data) != artifact_id:
-            raise Corruption(f"artifact {artifact_id} does not hash to its id", code=Code.ARTIFACT_CORRUPT)
+            raise CorruptionError(
+                f"artifact {artifact_id} does not hash to its id", code=Code.ARTIFACT_CORRUPT
+            )
         return data
 
     def kind(self, artifact_id: str) -> str:
-        """Return the kind an artifact was first stored under. Raises `NotFound`."""
+        """Return the kind an artifact was first stored under. Raises `NotFoundError`."""
         kind = self._artifact(artifact_id, "kind")
         if type(kind) is not str:
-            raise Corruption(f"the kind of artifact {artifact_id} is damaged", code=Code.ARTIFACT_CORRUPT)
+            raise CorruptionError(
+                f"the kind of artifact {artifact_id} is damaged", code=Code.ARTIFACT_CORRUPT
+            )
         return kind
 
     def exists(self, artifact_id: str) -> bool:
@@ -326,7 +330,7 @@ class SqliteStore(SqliteKeys):
         return as_told(row, held, self.clock)
 
     def run_row(self, run_id: str) -> RunRow:
-        """Return one run's row of the index, as `list_runs` tells it. Raises `NotFound`."""
+        """Return one run's row of the index, as `list_runs` tells it. Raises `NotFoundError`."""
         with self._session as conn:
             found = conn.execute(_FIND_RUN, (text(run_id),)).fetchone()
             if found is None:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from machine.errors import Corruption
+from machine.errors import CorruptionError
 from machine.kernel.index import advance
 from machine.stores.sqlite_errors import SQLITE_FAILURES, store_error
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
@@ -40,7 +40,7 @@ def _problems(conn: sqlite3.Connection, path: Path) -> list[str]:
     for check in (_structure, _schema, _strays, _index):
         try:
             found.extend(check(conn))
-        except (*SQLITE_FAILURES, Corruption) as exc:
+        except (*SQLITE_FAILURES, CorruptionError) as exc:
             found.append(f"the check of the {check.__name__[1:]} could not be finished: {exc}")
     return found
 
@@ -93,7 +93,7 @@ def _index(conn: sqlite3.Connection) -> Iterator[str]:
     for key, *columns in runs:
         try:
             row = row_of(columns)
-        except Corruption as exc:
+        except CorruptionError as exc:
             yield f"index: {exc}"
             continue
         events = conn.execute("SELECT seq, data, chain FROM events WHERE run = ? ORDER BY seq", (key,))

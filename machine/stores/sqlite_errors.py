@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Final
 
-from machine.errors import Code, Corruption, StoreError, StoreOther
+from machine.errors import Code, CorruptionError, OtherStoreError, StoreError
 
 __all__ = ["SQLITE_FAILURES", "has_no_wal", "is_busy", "moved", "os_error", "sqlite_code", "store_error"]
 
@@ -93,7 +93,7 @@ def store_error(exc: sqlite3.Error | UnicodeDecodeError, path: str) -> StoreErro
     primary = code & _PRIMARY
     details = {"path": path, "sqlite": getattr(exc, "sqlite_errorname", type(exc).__name__)}
     if is_busy(exc):
-        return StoreOther(
+        return OtherStoreError(
             f"the store {path} is locked by another process",
             code=Code.STORE_BUSY,
             retryable=True,
@@ -103,44 +103,44 @@ def store_error(exc: sqlite3.Error | UnicodeDecodeError, path: str) -> StoreErro
     if code == sqlite3.SQLITE_READONLY_DBMOVED:
         return moved(path)
     if primary == sqlite3.SQLITE_READONLY:
-        return StoreOther(
+        return OtherStoreError(
             f"the store {path} cannot be written",
             code=Code.STORE_READ_ONLY,
             details=details,
             hint="the file and its directory must be writable; reading needs neither",
         )
     if code in _GREW or primary == sqlite3.SQLITE_FULL:
-        return StoreOther(
+        return OtherStoreError(
             f"the store {path} cannot grow: the disk, a quota or a file size limit is at its end",
             code=Code.STORE_FULL,
             details=details,
             hint="nothing was written; make room and try again",
         )
     if primary == sqlite3.SQLITE_TOOBIG:
-        return StoreOther(
+        return OtherStoreError(
             f"a value is larger than the store {path} can hold",
             code=Code.ARTIFACT_TOO_LARGE,
             details=details,
         )
     if primary in _DAMAGED or code in _UNREADABLE or _is_undecodable(exc):
-        return Corruption(
+        return CorruptionError(
             f"the store {path} is damaged: {exc}",
             details=details,
             hint="restore it from a backup; what is intact can still be read",
         )
     if code in _NO_SHARED_MEMORY or primary == sqlite3.SQLITE_PROTOCOL:
-        return StoreOther(
+        return OtherStoreError(
             f"the store {path} cannot be locked: {exc}",
             code=Code.STORE_FAILED,
             details=details,
             hint="its folder may be a network folder without locks; keep the store on a disk of this machine",
         )
-    return StoreOther(f"the store {path} failed: {exc}", details=details)
+    return OtherStoreError(f"the store {path} failed: {exc}", details=details)
 
 
-def moved(path: str) -> StoreOther:
+def moved(path: str) -> OtherStoreError:
     """Return the error for a store whose file is no longer the one that was opened."""
-    return StoreOther(
+    return OtherStoreError(
         f"the store {path} was moved or deleted while it was open",
         code=Code.STORE_FAILED,
         details={"path": path},
@@ -150,7 +150,7 @@ def moved(path: str) -> StoreOther:
 
 def os_error(exc: OSError, path: str) -> StoreError:
     """Return the error to raise for what the operating system reported about the store at `path`."""
-    return StoreOther(
+    return OtherStoreError(
         f"the store {path} cannot be made: {exc.strerror or exc}",
         code=_OS_CODES.get(exc.errno or 0, Code.STORE_FAILED),
         details={"path": path, "errno": errno.errorcode.get(exc.errno or 0, "")},

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Final
 
 from machine import canonical
-from machine.errors import Corruption
+from machine.errors import CorruptionError
 from machine.stores.base import Message
 from machine.stores.checks import MAX_SEQ, no_run
 
@@ -20,7 +20,7 @@ _ROW_TYPES: Final = (int, str, bytes, int)
 
 
 def post(conn: sqlite3.Connection, run_id: str, kind: str, data: bytes, now: int) -> int:
-    """Put canonical JSON into the run's inbox, in the transaction of `conn`. Raises `NotFound`."""
+    """Put canonical JSON into the run's inbox, in the transaction of `conn`. Raises `NotFoundError`."""
     run = _run(conn, run_id)
     number = int(conn.execute(_COUNT, (run,)).fetchone()[0]) + 1
     conn.execute(_POST, (run, number, kind, data, now))
@@ -28,7 +28,7 @@ def post(conn: sqlite3.Connection, run_id: str, kind: str, data: bytes, now: int
 
 
 def messages(conn: sqlite3.Connection, run_id: str, after: int) -> list[Message]:
-    """Return the run's messages above a number. Raises `NotFound`, or `Corruption` for a damaged one."""
+    """Return the run's messages above a number. Raises `NotFoundError`, or `CorruptionError` for a damaged one."""
     above = max(0, min(after, MAX_SEQ))
     return [_message(row) for row in conn.execute(_READ, (_run(conn, run_id), above)).fetchall()]
 
@@ -43,5 +43,7 @@ def _run(conn: sqlite3.Connection, run_id: str) -> int:
 def _message(row: tuple[int, str, bytes, int]) -> Message:
     number, kind, data, ts = row
     if tuple(map(type, row)) != _ROW_TYPES:
-        raise Corruption(f"the stored row of message {number!r} is damaged: it holds values of other types")
+        raise CorruptionError(
+            f"the stored row of message {number!r} is damaged: it holds values of other types"
+        )
     return Message(number, kind, canonical.decode(data), ts)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from machine.errors import Corruption
+from machine.errors import CorruptionError
 from machine.stores.checks import check_data_key, check_key_id, check_wrapped, other_key
 from machine.stores.sqlite_rows import text
 from machine.stores.sqlite_session import Session
@@ -104,7 +104,7 @@ class SqliteKeys:
 def _key_id(conn: sqlite3.Connection) -> str | None:
     found = conn.execute("SELECT id FROM secret_key_id").fetchone()
     if found is not None and type(found[0]) is not str:
-        raise Corruption("the id of the store's secret key is damaged: it is no text")
+        raise CorruptionError("the id of the store's secret key is damaged: it is no text")
     return None if found is None else found[0]
 
 
@@ -114,18 +114,18 @@ def _data_keys(conn: sqlite3.Connection) -> list[tuple[str, bytes]]:
 
 def _bytes_of(run_id: str, wrapped: object) -> bytes:
     if type(wrapped) is not bytes:
-        raise Corruption(f"the data key of run {run_id} is damaged: it is not bytes")
+        raise CorruptionError(f"the data key of run {run_id} is damaged: it is not bytes")
     return wrapped
 
 
 def _secret_of(conn: sqlite3.Connection) -> bytes | None:
-    """Return the store's secret key, None before it was made. Raises `Corruption` when it is damaged."""
+    """Return the store's secret key, None before it was made. Raises `CorruptionError` when it is damaged."""
     found = conn.execute("SELECT key FROM secret").fetchone()
     if found is None:
         return None
     key = found[0]
     if type(key) is not bytes or len(key) != _KEY_BYTES:
-        raise Corruption(f"the secret key of the store is damaged: it is not {_KEY_BYTES} bytes")
+        raise CorruptionError(f"the secret key of the store is damaged: it is not {_KEY_BYTES} bytes")
     return key
 
 

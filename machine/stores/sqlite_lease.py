@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from machine.errors import Code, StoreOther
+from machine.errors import Code, OtherStoreError
 from machine.stores.lease import HeldLease, Lease, leased, lost
 from machine.stores.sqlite_errors import sqlite_code
 from machine.stores.sqlite_schema import schema_of
@@ -34,7 +34,7 @@ LeftMs: TypeAlias = Callable[[HeldLease], int | None]
 def acquire(
     conn: sqlite3.Connection, path: str, run_id: str, owner: str, *, ttl_ms: int, now: int, left_ms: LeftMs
 ) -> Lease:
-    """Take the run's lease, in the transaction of `conn`. Raises `Concurrency` (`run_leased`)."""
+    """Take the run's lease, in the transaction of `conn`. Raises `ConcurrencyError` (`run_leased`)."""
     row = _find(conn, path, run_id)
     _refuse_leased(run_id, row, left_ms)
     epoch = row[0] + 1 if row else 1
@@ -47,7 +47,7 @@ def acquire(
 
 
 def renew(conn: sqlite3.Connection, path: str, lease: Lease, now: int) -> None:
-    """Let the lease last its time from `now` on. Raises `Concurrency` (`lease_lost`)."""
+    """Let the lease last its time from `now` on. Raises `ConcurrencyError` (`lease_lost`)."""
     _, owner, expires_ms, ttl_ms = _current(conn, path, lease)
     held = HeldLease(lease.run_id, lease.epoch, owner or "", expires_ms, ttl_ms)
     conn.execute(_RENEW, (held.renewed(now).expires_at_ms, lease.run_id))
@@ -113,8 +113,8 @@ def _held(run_id: str, row: _Row | None) -> HeldLease | None:
     return HeldLease(run_id, row[0], row[1], row[2], row[3])
 
 
-def _not_understood(path: str) -> StoreOther:
-    return StoreOther(
+def _not_understood(path: str) -> OtherStoreError:
+    return OtherStoreError(
         f"the store {path} keeps its leases in a way that this program does not know",
         code=Code.STORE_NEWER_SCHEMA,
         details={"path": path},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from machine.durable import sync_directory
-from machine.errors import Code, NotFound, StoreOther
+from machine.errors import Code, NotFoundError, OtherStoreError
 from machine.stores.sqlite_errors import (
     SQLITE_FAILURES,
     has_no_wal,
@@ -52,7 +52,7 @@ def open_database(path: Path, *, create: bool, synchronous: str, busy_timeout: f
         if create:
             _make(path)
         elif not path.exists():
-            raise NotFound(
+            raise NotFoundError(
                 f"there is no store at {name}",
                 code=Code.STORE_NOT_FOUND,
                 details={"path": name},
@@ -206,8 +206,8 @@ def _has_wal(path: Path) -> bool:
         return False
 
 
-def _unreadable_wal(name: str) -> StoreOther:
-    return StoreOther(
+def _unreadable_wal(name: str) -> OtherStoreError:
+    return OtherStoreError(
         f"the store {name} has commits in its -wal file that cannot be read from a read-only place",
         code=Code.STORE_READ_ONLY,
         details={"path": name},

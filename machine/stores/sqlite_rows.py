@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from machine.errors import Corruption
+from machine.errors import CorruptionError
 from machine.kernel.index import RunRow
 from machine.stores.base import StoredEvent
 
@@ -22,18 +22,20 @@ _ROW_TYPES: Final = (str, str, str, int, int, int)
 
 
 def event_of(columns: tuple[Any, Any, Any]) -> StoredEvent:
-    """Return the event of a row's seq, data and chain. Raises `Corruption` when they cannot be."""
+    """Return the event of a row's seq, data and chain. Raises `CorruptionError` when they cannot be."""
     seq, data, chain = columns
     if type(data) is not bytes or type(chain) is not bytes or type(seq) is not int:
-        raise Corruption(f"the stored row of event {seq!r} is damaged: it does not hold bytes")
+        raise CorruptionError(f"the stored row of event {seq!r} is damaged: it does not hold bytes")
     return StoredEvent(seq, data, chain)
 
 
 def row_of(columns: Sequence[Any]) -> RunRow:
-    """Return the index row of its columns. Raises `Corruption` when they cannot be."""
+    """Return the index row of its columns. Raises `CorruptionError` when they cannot be."""
     *most, key = columns
     if tuple(map(type, most)) != _ROW_TYPES or not (key is None or type(key) is str):
-        raise Corruption(f"the index row of run {columns[0]!r} is damaged: it holds values of other types")
+        raise CorruptionError(
+            f"the index row of run {columns[0]!r} is damaged: it holds values of other types"
+        )
     return RunRow(*columns)
 
 

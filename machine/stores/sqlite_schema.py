@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from machine.errors import Code, Corruption, NotFound, StoreOther
+from machine.errors import Code, CorruptionError, NotFoundError, OtherStoreError
 from machine.stores.sqlite_errors import sqlite_code
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "identify", "migrate", "read_as_newest", "schema_of", "version_of"]
@@ -239,20 +239,20 @@ def _number(conn: sqlite3.Connection, pragma: str) -> int:
 def identify(conn: sqlite3.Connection, path: str) -> int:
     """Return the schema version of the store behind `conn`, 0 when the database is empty.
 
-    Raises `StoreOther` with code `store_not_a_store` or `store_newer_schema`, or `Corruption`.
+    Raises `OtherStoreError` with code `store_not_a_store` or `store_newer_schema`, or `CorruptionError`.
     """
     application_id, version, empty = _at_once(conn)
     newest = len(MIGRATIONS)
     if application_id == APPLICATION_ID:
         if version > newest:
-            raise StoreOther(
+            raise OtherStoreError(
                 f"the store {path} has schema version {version}; this program knows up to {newest}",
                 code=Code.STORE_NEWER_SCHEMA,
                 details={"path": path, "found": version, "supported": newest},
                 hint="upgrade machine to read it",
             )
         if version < 0:
-            raise Corruption(f"the store {path} is damaged: it claims schema version {version}")
+            raise CorruptionError(f"the store {path} is damaged: it claims schema version {version}")
         return version
     if empty:
         return 0
@@ -293,7 +293,7 @@ def _upgrade(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
     try:
         version = identify(conn, path)  # another process may have been here while we waited
         if version == 0 and not create:
-            raise NotFound(
+            raise NotFoundError(
                 f"there is no store at {path}: the file is empty",
                 code=Code.STORE_NOT_FOUND,
                 details={"path": path},
@@ -333,9 +333,9 @@ def schema_of(conn: sqlite3.Connection) -> dict[str, str]:
     return {str(name): str(sql) for name, sql in rows.fetchall()}
 
 
-def not_a_store(path: str, why: str) -> StoreOther:
+def not_a_store(path: str, why: str) -> OtherStoreError:
     """Return the error for a file that was not made by this library."""
-    return StoreOther(
+    return OtherStoreError(
         f"{path} is not a store: {why}",
         code=Code.STORE_NOT_A_STORE,
         details={"path": path},

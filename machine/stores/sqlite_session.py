@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from machine.errors import Code, StoreOther
+from machine.errors import Code, OtherStoreError
 from machine.stores.checks import closed
 from machine.stores.sqlite_errors import SQLITE_FAILURES, moved, store_error
 
@@ -45,7 +45,7 @@ class Session:
         if isinstance(exc, SQLITE_FAILURES):
             raise store_error(exc, self._path) from exc
 
-    def out_of_place(self) -> StoreOther | None:
+    def out_of_place(self) -> OtherStoreError | None:
         """Return the error for a file that is not at its path any more, None when it is.
 
         SQLite would go on writing to one that nobody can open again, and call it durable.
@@ -105,7 +105,7 @@ def url_of(path: Path, synchronous: str) -> str:
     except UnicodeEncodeError:
         quoted = "%00"
     if "%00" in quoted:
-        raise StoreOther(
+        raise OtherStoreError(
             f"{str(path)!r} does not name a store: it cannot be a path",
             code=Code.STORE_UNKNOWN_URL,
         )

@@ -6,7 +6,7 @@ import os
 from typing import Literal
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from machine.errors import Code, StoreOther
+from machine.errors import Code, OtherStoreError
 from machine.stores.base import Store
 from machine.stores.memory import MemoryStore
 from machine.stores.sqlite import SqliteStore
@@ -27,7 +27,7 @@ def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
     percent-decoded, with `?synchronous=full` (the default) or `normal`; a path that ends in .db or .sqlite
     and any `os.PathLike` are files too, taken literally. `create=False` never makes a file.
 
-    Raises `StoreOther` with code `store_unknown_url`, `NotFound` with code `store_not_found`, or whatever
+    Raises `OtherStoreError` with code `store_unknown_url`, `NotFoundError` with code `store_not_found`, or whatever
     else is wrong with the file as a `StoreError`.
     """
     if isinstance(url, os.PathLike):
@@ -77,8 +77,8 @@ def _synchronous(url: str, query: str) -> Literal["full", "normal"]:
     return synchronous
 
 
-def _unknown(url: str, why: str) -> StoreOther:
-    return StoreOther(
+def _unknown(url: str, why: str) -> OtherStoreError:
+    return OtherStoreError(
         f"{url!r} does not name a store: {why}",
         code=Code.STORE_UNKNOWN_URL,
         details={"url": url},

@@ -18,9 +18,8 @@ import pytest
 
 from machine.config import RunConfig, Target
 from machine.engine.runs import RunResult
-from machine.errors import BundleError, Corruption, LogError, MachineError, UsageError
+from machine.errors import BundleError, CorruptionError, LogError, MachineError, UsageError
 from machine.io.transport import Transport
-from machine.io.undeclared import ALLOWED
 from machine.plan import Plan
 from machine.testing import golden_report, golden_run
 from machine.testing.golden_files import FOLDER, bases_of, claimant_of, file_of, id_in, shown
@@ -30,6 +29,7 @@ from machine.testing.golden_recorded import Recorded
 from machine.testing.golden_review import ask
 from machine.testing.golden_run import Fresh, Recording, Unlike, Wanted
 from machine.testing.golden_session import KEY, PASSED, Ending, Session
+from machine.watch.watch import ALLOWED
 
 __all__ = ["Golden"]
 
@@ -199,7 +199,7 @@ class Golden:
                 unlike, status = attrs.evolve(unlike, age=golden.age), golden.result.status
                 if self._session.options.review and unlike.ending is Ending.DIVERGED:
                     unlike = attrs.evolve(unlike, whole=await golden_run.all_differences(golden, wanted))
-        except (BundleError, Corruption, LogError) as exc:
+        except (BundleError, CorruptionError, LogError) as exc:
             return golden_run.problem_of(exc, Ending.BROKEN)
         if unlike.ending is Ending.BROKEN or not self._accepts(file, unlike):
             return unlike

@@ -15,8 +15,8 @@ import pytest
 
 from machine import codec
 from machine.errors import CodecError
-from machine.replay import render
-from machine.replay.reproduce import ReplayResult
+from machine.recordings import render
+from machine.recordings.replay import ReplayResult
 from machine.testing.fresh_process import Job, Said, Surroundings, asked_in_fresh_processes, indented
 from machine.testing.golden_recorded import Recorded
 from machine.testing.golden_run import Unlike

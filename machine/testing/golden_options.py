@@ -200,8 +200,8 @@ def asked_of(item: pytest.Item) -> Asked:
 
 
 def _check_allowed(allowed: Any) -> None:
-    from machine.io.ambient import AMBIENT  # noqa: PLC0415 - only a test that names something needs the tables
-    from machine.io.guard import ACTS  # noqa: PLC0415 - the same
+    from machine.watch.audit_hook import ACTS  # noqa: PLC0415 - the same
+    from machine.watch.nondeterministic_calls import AMBIENT  # noqa: PLC0415 - only a test that names something needs the tables
 
     known = {*ACTS, *(ambient.name for ambient in AMBIENT)}
     each = [allowed] if isinstance(allowed, str) else list(allowed)

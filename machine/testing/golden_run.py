@@ -18,19 +18,19 @@ import attrs
 from machine import aio, canonical, codec
 from machine.causes import causes_text
 from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target, UndeclaredIo
+from machine.engine.run_reader import PastRun
 from machine.engine.runs import RunResult, result_of
 from machine.errors import Code, MachineError, UsageError
 from machine.events import DomainEventRecorded
 from machine.ids import OpId
 from machine.io.transport import Transport
 from machine.plan import Plan
-from machine.replay import render
-from machine.replay.bundle import export_run, open_bundle, write_bundle
-from machine.replay.divergence import Cause, Divergence, DivergenceKind
-from machine.replay.outside import other_answer
-from machine.replay.past_run import PastRun
-from machine.replay.pointer import Change, diff
-from machine.replay.reproduce import ReplayResult
+from machine.recordings import render
+from machine.recordings.bundle import export_run, open_bundle, write_bundle
+from machine.recordings.compare import other_answer
+from machine.recordings.divergence import Cause, Divergence, DivergenceKind
+from machine.recordings.pointer import Change, diff
+from machine.recordings.replay import ReplayResult
 from machine.secrets.refused_input import refuse_in_input
 from machine.stores import MemoryStore, Store
 from machine.testing.golden_options import Asked, age_text
@@ -146,7 +146,7 @@ class Recording:
 
     @staticmethod
     def of(store: Store, run_id: str) -> Recording:
-        """Read a run. Raises `LogError` or `Corruption` when it cannot be trusted."""
+        """Read a run. Raises `LogError` or `CorruptionError` when it cannot be trusted."""
         past = PastRun.read(run_id, store)
         return Recording(past, result_of(store, past.order, past.history))
 

@@ -19,12 +19,12 @@ import pytest
 from machine.canonical import artifact_id
 from machine.errors import (
     Code,
-    Concurrency,
-    Corruption,
+    ConcurrencyError,
+    CorruptionError,
     IdError,
     MachineError,
-    NotFound,
-    StoreOther,
+    NotFoundError,
+    OtherStoreError,
     UsageError,
 )
 from machine.kernel.index import RunRow, advance
@@ -64,7 +64,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
             assert read_log(store, run_id) == []
             assert store.count_events(run_id) == store.latest_seq(run_id) == 0
             assert not store.run_exists(run_id)
-            with pytest.raises(NotFound) as caught:
+            with pytest.raises(NotFoundError) as caught:
                 store.run_row(run_id)
             assert caught.value.code == Code.RUN_NOT_FOUND
 
@@ -130,11 +130,11 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
 
     @pytest.mark.parametrize("expected", [0, 1, 3, 2**63 - 2])
     def test_a_stale_head_is_refused(self, store: Store, expected: int) -> None:
-        """`Concurrency` says what was expected and what is there."""
+        """`ConcurrencyError` says what was expected and what is there."""
         log = log_of(RUN, 2)
         store.append(RUN, 0, log)
         late = [StoredEvent(expected + 1, b"late", ZERO_CHAIN)]
-        with pytest.raises(Concurrency) as caught:
+        with pytest.raises(ConcurrencyError) as caught:
             store.append(RUN, expected, late, [artifact_of(b"late")])
         assert caught.value.info.details == {"run_id": RUN, "expected": expected, "actual": 2}
         assert read_log(store, RUN) == log
@@ -142,7 +142,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
 
     def test_a_stale_head_is_refused_for_artifacts_alone(self, store: Store) -> None:
         """The expected head is compared even when no event is appended."""
-        with pytest.raises(Concurrency):
+        with pytest.raises(ConcurrencyError):
             store.append(RUN, 1, [], [artifact_of(b"late")])
         assert not store.exists(artifact_id(b"late"))
 
@@ -204,11 +204,11 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
 
     def test_an_oversized_artifact_is_refused(self, store: Store) -> None:
         """`artifact_too_large` comes before anything is written, from `append` and from `put`."""
-        with pytest.raises(StoreOther) as caught:
+        with pytest.raises(OtherStoreError) as caught:
             store.append(RUN, 0, log_of(RUN, 2), [artifact_of(b"with it"), _oversized()])
         assert caught.value.code == Code.ARTIFACT_TOO_LARGE
         self._nothing_written(store, b"with it")
-        with pytest.raises(StoreOther) as caught:
+        with pytest.raises(OtherStoreError) as caught:
             store.put("output", _oversized().data)
         assert caught.value.code == Code.ARTIFACT_TOO_LARGE
 
@@ -240,10 +240,10 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert store.kind(known) == "manifest"
 
     def test_artifacts_are_hashed_again_when_read(self, store: Store) -> None:
-        """Bytes that do not hash to their id are `Corruption`, never a value."""
+        """Bytes that do not hash to their id are `CorruptionError`, never a value."""
         store.append(RUN, 0, [], [Artifact("0" * 64, "output", b"not these")])
         assert store.exists("0" * 64)
-        with pytest.raises(Corruption) as caught:
+        with pytest.raises(CorruptionError) as caught:
             store.get("0" * 64)
         assert caught.value.code == Code.ARTIFACT_CORRUPT
 
@@ -252,7 +252,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         """What is no artifact id is simply not there."""
         assert not store.exists(missing)
         for read in (store.get, store.kind):
-            with pytest.raises(NotFound) as caught:
+            with pytest.raises(NotFoundError) as caught:
                 read(missing)
             assert caught.value.code == Code.ARTIFACT_NOT_FOUND
 

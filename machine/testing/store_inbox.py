@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from machine.canonical import artifact_id
-from machine.errors import CanonicalError, Code, Concurrency, NotFound, UsageError
+from machine.errors import CanonicalError, Code, ConcurrencyError, NotFoundError, UsageError
 from machine.stores.base import ZERO_CHAIN, Message, Store, StoredEvent
 from machine.testing.store_samples import OTHER, RUN, Clock, artifact_of, log_of, read_log, run_id_of
 from machine.testing.store_sharing import SharedStoreConformance, StoreFactory
@@ -60,7 +60,7 @@ class InboxConformance(SharedStoreConformance):
         store.acquire(RUN, "one", 1_000)
         for run_id in (RUN, "", "nonsense", "\ud800"):
             for use in (store.inbox, lambda run_id: store.post(run_id, "signal", {})):
-                with pytest.raises(NotFound) as caught:
+                with pytest.raises(NotFoundError) as caught:
                     use(run_id)
                 assert caught.value.code == Code.RUN_NOT_FOUND
 
@@ -130,7 +130,7 @@ class InboxConformance(SharedStoreConformance):
     def test_a_taken_invocation_key_is_refused(self, store: Store) -> None:
         """`invocation_taken` says which run has it, and nothing is written."""
         store.append(RUN, 0, log_of(RUN, 1, info=KEY))
-        with pytest.raises(Concurrency) as caught:
+        with pytest.raises(ConcurrencyError) as caught:
             store.append(OTHER, 0, log_of(OTHER, 2, info=KEY), [artifact_of(b"with it")])
         assert caught.value.code == Code.INVOCATION_TAKEN
         assert caught.value.info.details == {"run_id": RUN, **KEY}
@@ -168,7 +168,7 @@ class InboxConformance(SharedStoreConformance):
             ready.wait()
             try:
                 handle.append(run_id, 0, log_of(run_id, 1, info=KEY))
-            except Concurrency as exc:
+            except ConcurrencyError as exc:
                 return str((exc.info.details or {})["run_id"])
             return run_id
 

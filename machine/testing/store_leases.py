@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 from machine.canonical import artifact_id
-from machine.errors import Code, Concurrency, IdError, UsageError
+from machine.errors import Code, ConcurrencyError, IdError, UsageError
 from machine.stores.base import HeldLease, Lease, Store
 from machine.stores.lease import MAX_TTL_MS, Driver, driver_of, owner_here
 from machine.testing.store_samples import OTHER, RUN, Clock, artifact_of, log_of, read_log
@@ -32,8 +32,8 @@ LOOK = 1_000
 _OWNER = "from machine.stores.lease import owner_here; print(owner_here(), flush=True); input()"
 
 
-def _refused(code: Code, call: Any, *args: Any, **options: Any) -> Concurrency:
-    with pytest.raises(Concurrency) as caught:
+def _refused(code: Code, call: Any, *args: Any, **options: Any) -> ConcurrencyError:
+    with pytest.raises(ConcurrencyError) as caught:
         call(*args, **options)
     assert caught.value.code == code
     assert caught.value.hint
@@ -137,7 +137,7 @@ class LeaseConformance(SharedStoreConformance):
             ready.wait()
             try:
                 return handle.acquire(RUN, f"thread {name}", TTL)
-            except Concurrency:
+            except ConcurrencyError:
                 return None
 
         with store_factory() as other, ThreadPoolExecutor(threads) as pool:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from machine.canonical import artifact_id
-from machine.errors import Concurrency, NotFound
+from machine.errors import ConcurrencyError, NotFoundError
 from machine.events import chain_next, seal
 from machine.kernel.index import RunRow, advance
 from machine.stores.base import ZERO_CHAIN, Artifact, Head, Store, StoredEvent
@@ -93,7 +93,7 @@ class _Comparison(RuleBasedStateMachine):
             chain = chain_next(chain, data)
             events.append(StoredEvent(seq, data, chain))
         if expected != len(log):
-            with pytest.raises(Concurrency):
+            with pytest.raises(ConcurrencyError):
                 self.store.append(run_id, expected, events, self.known(artifacts))
             return
         self.store.append(run_id, expected, events, self.known(artifacts))
@@ -117,7 +117,7 @@ class _Comparison(RuleBasedStateMachine):
             found = (self.store.kind(artifact.id), self.store.get(artifact.id))
             assert found == self.artifacts[artifact.id]
         else:
-            with pytest.raises(NotFound):
+            with pytest.raises(NotFoundError):
                 self.store.get(artifact.id)
 
     @rule(run=_RUNS, first=st.integers(-1, 12), last=st.none() | st.integers(-1, 12))

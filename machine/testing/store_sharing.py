@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import pytest
 
-from machine.errors import Code, Concurrency, StoreOther
+from machine.errors import Code, ConcurrencyError, OtherStoreError
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
 from machine.testing.store_samples import LONG, OTHER, RUN, log_of, read_log
 
@@ -49,7 +49,7 @@ class SharedStoreConformance:
                 event = StoredEvent(seq + 1, b"%d:%d" % (name, len(won)), ZERO_CHAIN)
                 try:
                     handle.append(RUN, seq, [event])
-                except Concurrency:
+                except ConcurrencyError:
                     continue
                 won.append(seq + 1)
             return won
@@ -121,7 +121,7 @@ class SharedStoreConformance:
             store.integrity_problems,
         ]
         for use in uses:
-            with pytest.raises(StoreOther) as caught:
+            with pytest.raises(OtherStoreError) as caught:
                 use()
             assert caught.value.code == Code.STORE_CLOSED
         with store_factory() as again:

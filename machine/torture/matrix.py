@@ -23,10 +23,10 @@ from machine.io.transport import Transport, Transports
 from machine.kernel.status import FINAL_STATUSES
 from machine.plan import Plan
 from machine.stores.sqlite import SqliteStore
-from machine.torture.account import account, digest_of
 from machine.torture.faults import FAULTS, Fault, PowerCut, blows_of
+from machine.torture.run_summary import account, digest_of
+from machine.torture.simulated_io import Script
 from machine.torture.trial import Outcome, Stage, entries_of, told_apart
-from machine.torture.world import Script
 
 __all__ = ["Boundary", "Cell", "CrashMatrix", "crash_matrix"]
 

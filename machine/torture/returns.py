@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from machine.events import EffectIntended, Entry, FactRecorded
-from machine.io.scope import current_task
+from machine.io.attempt_scope import current_task
 from machine.torture.faults import PowerCut
 from machine.torture.store import TorturedStore
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
 from machine import codec
-from machine.errors import StoreOther
+from machine.errors import OtherStoreError
 from machine.events import EffectIntended
 from machine.stores.base import Artifact, CommitLimits, StoredEvent
 from machine.stores.sqlite import SqliteStore
@@ -188,7 +188,7 @@ class TorturedStore(SqliteStore):
         """Let every commit fail as SQLite's own would."""
         conn = self._session.conn
         if conn is None:
-            raise StoreOther("the store is closed")
+            raise OtherStoreError("the store is closed")
         self._session.conn = cast("sqlite3.Connection", _FailingCommit(conn, code, name, text))
         try:
             yield

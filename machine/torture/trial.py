@@ -14,21 +14,21 @@ import attrs
 from machine.aio import resume, run
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
-from machine.engine import reading
+from machine.engine import run_reader
 from machine.engine.runs import RunResult
 from machine.errors import LogError, MachineError
 from machine.events import Entry
 from machine.io.transport import Transport
 from machine.plan import Plan
-from machine.replay.pointer import diff
-from machine.replay.reproduce import replay
-from machine.replay.verify import verify
+from machine.recordings.pointer import diff
+from machine.recordings.replay import replay
+from machine.recordings.verify import verify
 from machine.stores.base import Store, StoredEvent
-from machine.torture.account import account, digest_of, repeated_effects
 from machine.torture.faults import Blow, Fault, Pace, PowerCut
-from machine.torture.life import Unheard, Watch, live
+from machine.torture.process import Unheard, Watch, live
+from machine.torture.run_summary import account, digest_of, repeated_effects
+from machine.torture.simulated_io import Script, World
 from machine.torture.store import TorturedStore
-from machine.torture.world import Script, World
 
 __all__ = ["Outcome", "Stage", "entries_of", "outcome_of"]
 
@@ -179,7 +179,7 @@ def outcome_of(store: TorturedStore, result: RunResult, applied: set[tuple[str, 
 
 def entries_of(store: Store, run_id: str) -> list[Entry]:
     """Return a run's entries, its chain checked; none for a run that is not there."""
-    return [entry for entry, _ in reading.entries(store, run_id)]
+    return [entry for entry, _ in run_reader.entries(store, run_id)]
 
 
 def _unsound(

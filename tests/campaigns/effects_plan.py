@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from machine import IoError, Plan
+from machine import Plan
+from machine.errors import IoError
 
 WAITS_FOR_PROGRAMS = True
 NOTES: int | None = None

@@ -50,7 +50,7 @@ if boot != "here":
 import anyio
 import machine
 from machine import Plan, open_store
-from machine.errors import Concurrency
+from machine.errors import ConcurrencyError
 
 plan = Plan("p")
 
@@ -77,7 +77,7 @@ if __name__ == "__main__":
             else:
                 (row,) = store.list_runs().rows
                 print(machine.resume(row.run_id, plan=plan, store=store, lease=float(lease)).status)
-        except Concurrency as exc:
+        except ConcurrencyError as exc:
             print(exc.code)
 """
 

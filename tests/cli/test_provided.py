@@ -17,7 +17,7 @@ OWNED = """
 import anyio, attrs, os, signal, sys
 from machine import DomainEvent, Plan
 from machine.catalogue import STANDARD
-from machine.io.base_transport import BaseTransport
+from machine.io.transport import BaseTransport
 
 
 @attrs.frozen

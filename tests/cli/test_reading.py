@@ -217,7 +217,8 @@ def test_errors_are_facts_too(machine, write):
     write(
         "failing.py",
         """
-        from machine import IoError, Plan
+        from machine import Plan
+        from machine.errors import IoError
         plan = Plan("failing")
         @plan.state("a.b")
         async def b(ctx, io, rec):

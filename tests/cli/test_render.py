@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from machine.replay.divergence import Cause, Divergence, DivergenceKind, NearCall
-from machine.replay.pointer import diff
-from machine.replay.render import MOST_CHANGES, lines
+from machine.recordings.divergence import Cause, Divergence, DivergenceKind, NearCall
+from machine.recordings.pointer import diff
+from machine.recordings.render import MOST_CHANGES, lines
 
 
 def divergence(recorded, now, **more):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import StoreOther
+from machine.errors import OtherStoreError
 from machine.stores.sqlite import SqliteStore
 
 
@@ -245,7 +245,7 @@ def test_a_store_that_gives_way_says_how_to_continue(machine, plan_file, monkeyp
 
     def full(self, run_id, expected_seq, events, artifacts=(), **more):
         if expected_seq > 4:
-            raise StoreOther("the store cannot grow", code="store_full", hint="make room")
+            raise OtherStoreError("the store cannot grow", code="store_full", hint="make room")
         append(self, run_id, expected_seq, events, artifacts, **more)
 
     config = '{"durability": "states"}'

@@ -12,7 +12,7 @@ from rich_run import FIXTURES
 from machine import DomainEvent, Plan, RunConfig, SecretPolicy, canonical, export_run, open_store, run, scan
 from machine.engine.scan import leaks_in_run
 from machine.events import chain_next
-from machine.io.base_transport import BaseTransport
+from machine.io.transport import BaseTransport
 from machine.secrets.placeholder import object_of
 from machine.stores import Artifact, MemoryStore
 from machine.stores.base import ZERO_CHAIN, StoredEvent

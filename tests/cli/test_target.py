@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import PlanError
+from machine.errors import PlanError
 from machine.target import load
 
 TWO = (

@@ -8,8 +8,9 @@ import shlex
 import pytest
 
 import machine as library
-from machine import FanOutJoin, Plan, RunConfig, export_run, fork, open_store, replay, resume, run
-from machine.io.base_transport import BaseTransport
+from machine import Plan, RunConfig, export_run, fork, open_store, replay, resume, run
+from machine.config import FanOutJoin
+from machine.io.transport import BaseTransport
 from machine.target import load
 
 PLAN = """

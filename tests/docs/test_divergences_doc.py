@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from machine.replay.divergence import Cause, DivergenceKind
+from machine.recordings.divergence import Cause, DivergenceKind
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "divergences.md"
 

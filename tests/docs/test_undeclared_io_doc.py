@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import machine
-from machine.io.ambient import AMBIENT
-from machine.io.guard import ACTS, By
+from machine.watch.audit_hook import ACTS, By
+from machine.watch.nondeterministic_calls import AMBIENT
 
 PAGE = Path(machine.__file__).parent.parent / "docs" / "undeclared-io.md"
 BEGIN = "<!-- the table of tests/docs/test_undeclared_io_doc.py -->\n"

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from machine import MachineError
-from machine.io.base_transport import BaseTransport
+from machine.io.transport import BaseTransport
 from machine.stores import MemoryStore, Store
 
 

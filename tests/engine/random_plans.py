@@ -7,8 +7,9 @@ import random
 import time
 from collections import Counter
 
-from machine import Plan, RetryPolicy, StateOutcome, Transport
-from machine.io.base_transport import BaseTransport
+from machine import Plan, RetryPolicy, StateOutcome
+from machine.errors import TransportError
+from machine.io.transport import BaseTransport
 
 
 class Slow(BaseTransport):
@@ -27,7 +28,7 @@ class Slow(BaseTransport):
         await asyncio.sleep(self.pace.random() * 0.002)
         self.asked[number] += 1
         if self.asked[number] <= random.Random(f"{self.shape} {number}").choice([0, 0, 0, 1, 2]):
-            raise Transport("the outside is down", retryable=True)
+            raise TransportError("the outside is down", retryable=True)
         return {"value": number * 7}
 
 

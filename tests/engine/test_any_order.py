@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 import machine
-from machine import Code, Concurrency, MachineError, Plan, RunError, StoreError, StoreOther
-from machine.engine import reading
+from machine import MachineError, Plan
+from machine.engine import run_reader
+from machine.errors import Code, ConcurrencyError, OtherStoreError, RunError, StoreError
 from machine.events import EffectWait
-from machine.io.base_transport import BaseTransport
+from machine.io.transport import BaseTransport
 from machine.kernel.status import FINAL_STATUSES, RunStatus
 from machine.stores import MemoryStore
 from machine.stores.lease import owner_here
@@ -39,7 +40,7 @@ class FaultyStore(MemoryStore):
             raise PowerCut
         fault, self.fault = self.fault, None
         if fault == "full":
-            raise StoreOther("no space left", code=Code.STORE_FULL)
+            raise OtherStoreError("no space left", code=Code.STORE_FULL)
         if fault == "cut before":
             self.die()
         super().append(*args, **more)
@@ -77,7 +78,7 @@ class World(BaseTransport):
         if fault == "cut before":
             self.store.die()
         if fault == "error":
-            raise machine.IoOther("no answer", retryable=True)
+            raise machine.errors.OtherIoError("no answer", retryable=True)
         if "send" not in request:
             return (
                 1
@@ -220,7 +221,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(run_id=runs)
     def resolve(self, run_id: str) -> None:
-        history, _ = reading.folded(self.store, run_id)
+        history, _ = run_reader.folded(self.store, run_id)
         for wait in history.unanswered:
             assert isinstance(wait, EffectWait)
             if (run_id, "ask") in self.world.applied:
@@ -238,11 +239,11 @@ class AnyOrder(RuleBasedStateMachine):
         if self.statuses.get(run_id) in FINAL_STATUSES:
             return
         lease, head = self.store.acquire(run_id, owner_here(), 60_000), self.store.head(run_id)
-        with pytest.raises(Concurrency) as failure:
+        with pytest.raises(ConcurrencyError) as failure:
             machine.resume(run_id, plan=self.plan, store=self.store, transports=self.doors)
         assert failure.value.code == Code.RUN_LEASED
         self.store.release(lease)
-        with pytest.raises(Concurrency):
+        with pytest.raises(ConcurrencyError):
             self.store.append(run_id, head.seq, [], lease=lease)
         assert self.store.head(run_id) == head
 
@@ -268,7 +269,7 @@ class AnyOrder(RuleBasedStateMachine):
             if log == known:
                 continue
             assert log[: len(known)] == known, "what was durable is lost or changed"
-            history, _ = reading.folded(self.store, row.run_id)
+            history, _ = run_reader.folded(self.store, row.run_id)
             before = self.statuses.get(row.run_id, "pending")
             assert before not in FINAL_STATUSES, "a run that had ended went on"
             self.logs[row.run_id], self.statuses[row.run_id] = log, history.status.value

@@ -136,16 +136,16 @@ def test_those_who_wait_at_the_same_time_share_a_commit():
 def test_what_every_waiter_gets_is_the_failure_of_the_commit():
     class Full(Slow):
         def append(self, *args, **more):
-            raise machine.StoreOther("no space left", code="store_full")
+            raise machine.errors.OtherStoreError("no space left", code="store_full")
 
     queue, told = queue_of(Full()), []
 
     async def one(event):
         queue.add([event], (), behind=False)
-        with pytest.raises(machine.StoreOther, match="no space left"):
+        with pytest.raises(machine.errors.OtherStoreError, match="no space left"):
             await queue.durable()
         told.append(event.seq)
-        with pytest.raises(machine.StoreOther, match="no space left"):
+        with pytest.raises(machine.errors.OtherStoreError, match="no space left"):
             await queue.durable()
 
     async def main():

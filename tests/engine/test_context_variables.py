@@ -8,7 +8,8 @@ from contextvars import ContextVar
 
 import pytest
 
-from machine import FanOutJoin, FixedBackoff, Plan, RetryPolicy, RunConfig, replay, run
+from machine import FixedBackoff, Plan, RetryPolicy, RunConfig, replay, run
+from machine.config import FanOutJoin
 from machine.stores import MemoryStore
 
 VARIABLE = ContextVar("variable", default="unset")

@@ -14,9 +14,10 @@ import anyio
 import pytest
 
 import machine
-from machine import FanOutJoin, Plan, RetryPolicy, RunConfig
-from machine.engine import reading
-from machine.errors import StoreOther
+from machine import Plan, RetryPolicy, RunConfig
+from machine.config import FanOutJoin
+from machine.engine import run_reader
+from machine.errors import OtherStoreError
 from machine.events import FactRecorded
 from machine.io.clock import ClockTransport
 from machine.stores import MemoryStore, open_store
@@ -132,10 +133,10 @@ def test_the_log_is_that_of_a_run_that_slept_whole(any_store):
     plan, quick = sleeping(HOUR, HOUR), Slept(quick=True)
     whole = machine.run(plan, store=any_store, transports={"clock": quick})
     facts = [
-        e.event for e, _ in reading.entries(any_store, whole.run_id) if isinstance(e.event, FactRecorded)
+        e.event for e, _ in run_reader.entries(any_store, whole.run_id) if isinstance(e.event, FactRecorded)
     ]
     assert [fact.namespace for fact in facts] == ["clock.sleep"] * 2
-    assert [entry.info.keys() for entry, _ in reading.entries(any_store, whole.run_id)][2:4] == [
+    assert [entry.info.keys() for entry, _ in run_reader.entries(any_store, whole.run_id)][2:4] == [
         {"run_id", "ts_millis"}
     ] * 2
     with MemoryStore() as other:
@@ -213,7 +214,7 @@ def test_a_store_that_takes_long_over_a_note_is_not_blamed_on_the_handler(store,
 
 def test_where_the_note_cannot_be_made_it_is_slept_all_the_same(store, monkeypatch):
     def failing(*args):
-        raise StoreOther("busy", code="store_busy")
+        raise OtherStoreError("busy", code="store_busy")
 
     monkeypatch.setattr(store, "post", failing)
     slept = Slept(quick=True)

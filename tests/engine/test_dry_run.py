@@ -11,19 +11,9 @@ import anyio
 import attrs
 import pytest
 
-from machine import (
-    Code,
-    Plan,
-    RunConfig,
-    UsageError,
-    aio,
-    canonical,
-    dry_run,
-    new_run_id,
-    replay,
-    run,
-)
-from machine.engine import reading
+from machine import Plan, RunConfig, aio, canonical, dry_run, new_run_id, replay, run
+from machine.engine import run_reader
+from machine.errors import Code, UsageError
 from machine.events import EffectIntended, StateSkipped
 
 EFFECT = {"side_effects": "apply_side_effect", "idempotency": "k-1"}
@@ -101,7 +91,7 @@ def test_no_effect_arrives_and_each_is_reported_with_its_canonical_request(store
     real = run(orders(counting.url), store=store)
     (intent,) = [
         entry.event
-        for entry, _ in reading.entries(store, real.run_id)
+        for entry, _ in run_reader.entries(store, real.run_id)
         if isinstance(entry.event, EffectIntended)
     ]
     assert canonical.artifact_id(canonical.encode(effect.request)) == intent.request_digest
@@ -110,7 +100,7 @@ def test_no_effect_arrives_and_each_is_reported_with_its_canonical_request(store
 
 def test_a_dry_run_and_its_real_run_have_one_plan_id(store, counting):
     dry, real = dry_run(orders(counting.url), store=store), run(orders(counting.url), store=store)
-    plans = {reading.first_entry(store, run_id)[1].plan_id for run_id in (dry.result.run_id, real.run_id)}
+    plans = {run_reader.first_entry(store, run_id)[1].plan_id for run_id in (dry.result.run_id, real.run_id)}
     assert len(plans) == 1
 
 
@@ -130,7 +120,7 @@ def test_skips_are_events_and_the_run_replays(store, counting):
     dry = dry_run(plan, store=store)
     skips = [
         entry.event
-        for entry, _ in reading.entries(store, dry.result.run_id)
+        for entry, _ in run_reader.entries(store, dry.result.run_id)
         if isinstance(entry.event, StateSkipped)
     ]
     assert skips == [StateSkipped("orders.b.send", "skip_tag:apply_side_effect")]

@@ -18,9 +18,10 @@ import httpx
 import pytest
 
 import machine
-from machine import Code, FanOutJoin, Plan, RunConfig, UndeclaredIo
-from machine.engine import reading
-from machine.errors import IoError, IoOther, StoreError, StoreOther
+from machine import Plan, RunConfig
+from machine.config import FanOutJoin, UndeclaredIo
+from machine.engine import run_reader
+from machine.errors import Code, IoError, OtherIoError, OtherStoreError, StoreError
 from machine.events import EffectIntended, FactError, FactRecorded
 from machine.stores import MemoryStore, open_store
 
@@ -63,7 +64,7 @@ def server():
 
 def open_effects(store, run_id):
     """Return how many effects of a run the disk knows to be intended, and of how many it knows the outcome."""
-    events = [entry.event for entry, _ in reading.entries(store, run_id)]
+    events = [entry.event for entry, _ in run_reader.entries(store, run_id)]
     intended = {event.key for event in events if isinstance(event, EffectIntended)}
     known = {event.key for event in events if isinstance(event, FactRecorded)} & intended
     return len(intended), len(known)
@@ -114,7 +115,7 @@ WAYS = [by_http, by_client, by_stream, by_program, by_file, by_transport, by_key
 
 
 def answer(request):
-    return IoOther("no", code="no_luck") if "fails" in request else {}
+    return OtherIoError("no", code="no_luck") if "fails" in request else {}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -303,7 +304,7 @@ def test_an_outcome_that_cannot_be_kept_is_not_given_to_the_handler(scripted, co
 
         def append(self, *args, **more):
             if self.fails:
-                raise StoreOther("the disk is full", code=Code.STORE_FULL)
+                raise OtherStoreError("the disk is full", code=Code.STORE_FULL)
             super().append(*args, **more)
 
     plan, got = Plan("op"), []
@@ -395,7 +396,7 @@ def test_the_error_of_an_effect_is_kept_like_its_success(disk, scripted):
     async def pay(ctx, io, rec):
         with pytest.raises(IoError):
             await io.call("world", {"fails": True})
-        facts = [e.event for e, _ in reading.entries(disk, run_id) if isinstance(e.event, FactRecorded)]
+        facts = [e.event for e, _ in run_reader.entries(disk, run_id) if isinstance(e.event, FactRecorded)]
         assert [isinstance(fact.outcome, FactError) for fact in facts] == [True]
 
     world = {"world": scripted(answer, effect=True)}

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 import machine
-from machine import Code, MachineError, Plan, RunError, UsageError
-from machine.engine import reading
+from machine import MachineError, Plan
+from machine.engine import run_reader
+from machine.errors import Code, RunError, UsageError
 from machine.events import EffectIntended, EffectWait, FactRecorded, RunResumed, RunSuspended
-from machine.io.base_transport import BaseTransport
+from machine.io.transport import BaseTransport
 from machine.stores import Store
 
 
@@ -84,7 +85,7 @@ def crashed(plan: Plan, store: Store, world: World, cut: str) -> str:
 
 
 def events_of(store: Store, run_id: str, kind: type) -> list[Any]:
-    return [entry.event for entry, _ in reading.entries(store, run_id) if isinstance(entry.event, kind)]
+    return [entry.event for entry, _ in run_reader.entries(store, run_id) if isinstance(entry.event, kind)]
 
 
 def sound(plan: Plan, store: Store, run_id: str) -> None:
@@ -324,7 +325,7 @@ def test_a_suspended_run_can_be_cancelled(store, world):
     cancelled = machine.cancel(run_id, store=store)
     assert (cancelled.status, cancelled.waits) == ("cancelled", ())
     assert machine.resume(run_id, plan=plan, store=store).status == "cancelled"
-    (intent,) = reading.folded(store, run_id)[0].uncertain.values()
+    (intent,) = run_reader.folded(store, run_id)[0].uncertain.values()
     with pytest.raises(RunError, match="is cancelled and waits for nothing"):
         machine.resolve(run_id, intent.key, store=store, not_done=True)
     sound(plan, store, run_id)

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import machine
-from machine import ConfigError, MachineError, Plan, RetryPolicy, RunConfig, replay, run
+from machine import MachineError, Plan, RetryPolicy, RunConfig, replay, run
 from machine.codec import decode_entry
 from machine.engine import runs
+from machine.errors import ConfigError
 from machine.stores import MemoryStore
 from machine.torture import crash_matrix
 
@@ -125,7 +126,7 @@ def test_one_key_with_another_request_is_refused(store, scripted):
 
 
 def test_an_error_under_an_explicit_key_may_be_tried_again_by_the_next_attempt(store, scripted):
-    answers = iter([machine.Transport("down", code="http_connect", retryable=True), 7])
+    answers = iter([machine.errors.TransportError("down", code="http_connect", retryable=True), 7])
     plan = one_state(None or _keyed, retry=RetryPolicy(2))
     result = run(plan, store=store, transports={"world": scripted(lambda request: next(answers))})
     assert (result.status, result.context) == ("completed", {"got": 7})
@@ -167,10 +168,10 @@ def test_a_retry_of_an_effect_state_keeps_every_successful_fact(store, scripted)
 
 def test_errors_are_facts_with_the_same_class_and_words(store, scripted):
     raised = [
-        machine.Transport("down", code="http_connect", retryable=True, details={"host": "h"}),
-        machine.RateLimited("slow", retry_after=3),
-        machine.MissingFact("none"),
-        machine.IoOther("refused", code="exec_not_allowed"),
+        machine.errors.TransportError("down", code="http_connect", retryable=True, details={"host": "h"}),
+        machine.errors.RateLimitedError("slow", retry_after=3),
+        machine.errors.MissingFactError("none"),
+        machine.errors.OtherIoError("refused", code="exec_not_allowed"),
     ]
     seen = []
 
@@ -354,7 +355,7 @@ async def gathered(ctx, io, rec):
 def jittered(rnd):
     """Return a transport that answers after a delay that no handler asked for, so that runs differ."""
 
-    class Jitter(machine.io.base_transport.BaseTransport):
+    class Jitter(machine.io.transport.BaseTransport):
         async def perform(self, namespace, request):
             await asyncio.sleep(rnd.random() / 100)
             return request
@@ -421,7 +422,7 @@ def test_a_call_the_handler_gave_up_on_is_given_up_again(store, scripted):
 @pytest.mark.parametrize("left", ["gather", "task", "explicit key"])
 def test_calls_that_a_handler_leaves_in_flight_are_given_up_and_recorded_so(store, scripted, left):
     def answer(request):
-        return machine.IoOther("boom", retryable=True) if request.get("fail") else request
+        return machine.errors.OtherIoError("boom", retryable=True) if request.get("fail") else request
 
     async def handler(ctx, io, rec):
         key = "same" if left == "explicit key" else None
@@ -456,7 +457,7 @@ def test_a_task_group_with_one_failure_fails_with_that_failure(store, scripted):
             tasks.start_soon(io.call, "world", {"fail": 1})
 
     def answer(request):
-        return machine.Transport("gone", code="http_status") if request.get("fail") else request
+        return machine.errors.TransportError("gone", code="http_status") if request.get("fail") else request
 
     plan = one_state(handler, retry=RetryPolicy(5))
     result = run(plan, store=store, transports={"world": scripted(answer)})
@@ -467,19 +468,19 @@ def test_a_task_group_with_one_failure_fails_with_that_failure(store, scripted):
 @pytest.mark.parametrize(
     "raised",
     [
-        machine.Transport("down", details={"amount": object()}),
-        machine.Transport("a lone surrogate \ud800"),
-        machine.Transport("down", code="Not A Code"),
-        machine.IoOther("claims to be cancelled", code="call_cancelled"),
-        machine.IoOther("claims a crash", code="orphan_attempt_recovered"),
-        machine.Transport("deep", details={"deep": True}),
+        machine.errors.TransportError("down", details={"amount": object()}),
+        machine.errors.TransportError("a lone surrogate \ud800"),
+        machine.errors.TransportError("down", code="Not A Code"),
+        machine.errors.OtherIoError("claims to be cancelled", code="call_cancelled"),
+        machine.errors.OtherIoError("claims a crash", code="orphan_attempt_recovered"),
+        machine.errors.TransportError("deep", details={"deep": True}),
     ],
     ids=["no json", "surrogate", "no code", "cancelled", "orphan", "deep"],
 )
 def test_whatever_error_a_transport_raises_is_a_fact_that_replays(store, scripted, raised):
     if raised.message == "deep":
         deep = functools.reduce(lambda inner, _: [inner], range(2000), 0)
-        raised = machine.Transport("deep", details={"deep": deep})
+        raised = machine.errors.TransportError("deep", details={"deep": deep})
 
     async def handler(ctx, io, rec):
         await io.call("world", {})
@@ -546,12 +547,12 @@ def test_what_a_handler_sees_of_its_tasks_replays(store, scripted, handler, effe
 
 
 def test_an_effect_that_the_handler_itself_tried_again_is_not_repeated(store, scripted):
-    answers = iter([machine.Transport("down", retryable=True), "paid", "paid twice"])
+    answers = iter([machine.errors.TransportError("down", retryable=True), "paid", "paid twice"])
     tries = []
 
     async def handler(ctx, io, rec):
         for _ in range(2):
-            with contextlib.suppress(machine.Transport):
+            with contextlib.suppress(machine.errors.TransportError):
                 ctx["got"] = (await io.call("outside", {"do": 1})).response
                 break
         tries.append(1)
@@ -641,9 +642,9 @@ def test_whatever_a_transport_raises_the_call_has_a_fact(store, scripted, raised
 
 def test_an_error_reaches_the_handler_as_its_transport_raised_it(store, scripted):
     raised = [
-        machine.Transport("down", code="http_connect", retryable=True, details={"host": "h"}),
-        machine.RateLimited("slow", retry_after=3),
-        machine.IoOther("refused", code="exec_not_allowed", hint="allow it"),
+        machine.errors.TransportError("down", code="http_connect", retryable=True, details={"host": "h"}),
+        machine.errors.RateLimitedError("slow", retry_after=3),
+        machine.errors.OtherIoError("refused", code="exec_not_allowed", hint="allow it"),
     ]
     seen = []
 

@@ -10,9 +10,10 @@ import json
 import httpx
 import pytest
 
-from machine import Failure, FixedBackoff, IoOther, Plan, RateLimited, RetryPolicy, Transport, replay, run
+from machine import Failure, FixedBackoff, Plan, RetryPolicy, replay, run
 from machine.causes import causes_of, causes_text
 from machine.codec import decode_entry
+from machine.errors import OtherIoError, RateLimitedError, TransportError
 from machine.events import RetryScheduled, StateFailed
 from machine.failure_info import LONGEST_WAIT, read_causes, read_wait
 from machine.io.http_message import HttpResponse
@@ -232,7 +233,7 @@ def no():
 
 
 def yes():
-    return IoOther("busy", code="busy", retryable=True)
+    return OtherIoError("busy", code="busy", retryable=True)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +305,7 @@ def answer(status, *headers):
 
 
 def raised_by(status, *headers):
-    with pytest.raises((RateLimited, Transport)) as caught:
+    with pytest.raises((RateLimitedError, TransportError)) as caught:
         answer(status, *headers).raise_for_status()
     return caught.value
 
@@ -321,7 +322,7 @@ def test_what_an_answer_asks_to_wait_leaves_its_error_as_it_was():
 
 
 def test_whoever_says_it_is_heard():
-    limited, busy = RateLimited("x", retry_after=2), Transport("x", retry_after=3.5, retryable=True)
+    limited, busy = RateLimitedError("x", retry_after=2), TransportError("x", retry_after=3.5, retryable=True)
     wrapped = ValueError("x")
     wrapped.__cause__ = limited
     limited.__cause__ = wrapped
@@ -337,14 +338,14 @@ def test_whoever_says_it_is_heard():
     assert wait_asked(ExceptionGroup("g", [limited, busy]), NOW) == 3500
     assert wait_asked(ValueError("x"), NOW) == 0
     for odd in (-1, float("nan"), float("inf"), "3"):
-        assert wait_asked(RateLimited("x", retry_after=odd), NOW) == 0
+        assert wait_asked(RateLimitedError("x", retry_after=odd), NOW) == 0
 
 
 @pytest.mark.parametrize(("backoff", "asked", "waited"), [(0.0, 0.03, 30), (0.05, 0.03, 50), (0.0, 0.0, 0)])
 def test_the_longer_of_the_backoff_and_what_was_asked_is_recorded_and_waited(
     store, scripted, backoff, asked, waited
 ):
-    outside = scripted(lambda request: RateLimited("slow down", retry_after=asked))
+    outside = scripted(lambda request: RateLimitedError("slow down", retry_after=asked))
 
     async def handler(ctx, io, rec):
         await io.call("api", {})
@@ -361,14 +362,14 @@ def test_the_longer_of_the_backoff_and_what_was_asked_is_recorded_and_waited(
 
 def test_a_recording_from_before_waits_were_honoured_replays(store, scripted, monkeypatch):
     """It has the delay of its policy, and nothing in the info of the failure."""
-    outside = scripted(lambda request: RateLimited("slow down", retry_after=5000))
+    outside = scripted(lambda request: RateLimitedError("slow down", retry_after=5000))
 
     async def handler(ctx, io, rec):
         await io.call("api", {})
 
     plan = failing(handler, side_effects="read_only_io", retry=RetryPolicy(2))
     with monkeypatch.context() as patch:
-        patch.setattr("machine.engine.ending.wait_asked", lambda *_: 0)
+        patch.setattr("machine.engine.attempt_result.wait_asked", lambda *_: 0)
         result = run(plan, store=store, transports={"api": outside})
 
     assert replay(result.run_id, plan=plan, store=store).identical
@@ -376,7 +377,7 @@ def test_a_recording_from_before_waits_were_honoured_replays(store, scripted, mo
 
 def test_a_failure_that_is_not_tried_again_says_what_was_asked(store):
     async def handler(ctx, io, rec):
-        raise RateLimited("slow down", retry_after=3600)
+        raise RateLimitedError("slow down", retry_after=3600)
 
     result = run(failing(handler), store=store)
     (failed,) = [entry for entry in entries(store, result.run_id) if isinstance(entry.event, StateFailed)]

@@ -12,7 +12,6 @@ import pytest
 import machine
 from machine import (
     Failure,
-    FanOutJoin,
     MachineError,
     Plan,
     RetryPolicy,
@@ -24,7 +23,8 @@ from machine import (
     verify,
 )
 from machine.codec import decode_entry
-from machine.engine import reading
+from machine.config import FanOutJoin
+from machine.engine import run_reader
 from machine.events import RunCompleted, StateEntered, StateFailed, StateSkipped
 from machine.stores import MemoryStore
 from tests.engine.random_plans import Slow, random_plan
@@ -35,7 +35,7 @@ def side_by_side(count=8, on_failure="finish", **options):
 
 
 def events_of(store, run_id):
-    return [entry.event for entry, _ in reading.entries(store, run_id)]
+    return [entry.event for entry, _ in run_reader.entries(store, run_id)]
 
 
 def sound(plan, store, result, **options):
@@ -390,11 +390,11 @@ def test_a_store_that_fails_stops_everything_with_its_own_error(monkeypatch):
         def failing(*args, **kwargs):
             calls.append(1)
             if len(calls) > 3:
-                raise machine.StoreError("the disk is gone", code="store_failed")
+                raise machine.errors.StoreError("the disk is gone", code="store_failed")
             return append(*args, **kwargs)
 
         monkeypatch.setattr(store, "append", failing)
-        with pytest.raises(machine.StoreError, match="the disk is gone"):
+        with pytest.raises(machine.errors.StoreError, match="the disk is gone"):
             run(
                 plan,
                 store=store,
@@ -470,7 +470,7 @@ def test_an_effect_whose_outcome_is_unknown_suspends_the_run_when_the_others_hav
 
 
 def left_states(store, run_id):
-    history, _ = reading.folded(store, run_id)
+    history, _ = run_reader.folded(store, run_id)
     return {state_id: state.status for state_id, state in history.states.items()}
 
 
@@ -586,7 +586,7 @@ def test_a_fork_with_another_fact_runs_again_what_had_it_and_what_follows():
         result = run(plan, store=store, config=side_by_side(4), transports=world)
         facts = [
             (entry.seq, entry.event)
-            for entry, _ in reading.entries(store, result.run_id)
+            for entry, _ in run_reader.entries(store, result.run_id)
             if entry.event.type == "fact_recorded" and entry.event.outcome.final
         ]
         for seq, fact in facts[::3]:

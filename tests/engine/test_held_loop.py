@@ -9,8 +9,10 @@ import time
 import pytest
 
 import machine
-from machine import Code, FanOutJoin, Plan, Reporter, RetryPolicy, RunConfig
-from machine.engine import reading
+from machine import Plan, Reporter, RetryPolicy, RunConfig
+from machine.config import FanOutJoin
+from machine.engine import run_reader
+from machine.errors import Code
 from machine.events import EffectIntended, FactRecorded, StateFailed
 
 MODES = {"sequential": RunConfig(undeclared_io="allow"), "watched": RunConfig(undeclared_io="warn")}
@@ -39,7 +41,7 @@ class Told(Reporter):
 
 
 def events_of(store, run_id, kind):
-    return [entry.event for entry, _ in reading.entries(store, run_id) if isinstance(entry.event, kind)]
+    return [entry.event for entry, _ in run_reader.entries(store, run_id) if isinstance(entry.event, kind)]
 
 
 def test_a_handler_that_blocks_past_its_timeout_is_timed_out_when_it_comes_back(store, config, scripted):

@@ -20,7 +20,7 @@ KILLS = 200 if FULL else 25
 SEED = 20260101
 
 
-sixty_states = loaded(HERE / "sixty_states.py")
+big_plan = loaded(HERE / "big_plan.py")
 
 
 def check_intended(graves, key):
@@ -94,7 +94,7 @@ def check_run(graves, run_id, result, usual, fell):
     with open_store(graves.stores[run_id], create=False) as store:
         sound = verify(run_id, store=store)
         assert (sound.problems, sound.digest) == ((), result["digest"])
-        again = replay(run_id, plan=sixty_states.plan, store=store)
+        again = replay(run_id, plan=big_plan.plan, store=store)
         assert again.identical, again.divergence
         log = entries(store, run_id)
     facts = {entry.event.key for entry in log if entry.event.type == "fact_recorded"}
@@ -107,10 +107,10 @@ def check_run(graves, run_id, result, usual, fell):
     arrivals = Counter(ledger) + Counter(
         {key: count for key, count in graves.server.arrivals.items() if key.startswith(run_id)}
     )
-    for name in sixty_states.FILES:
+    for name in big_plan.FILES:
         assert Path(f"{graves.ledger(run_id)}.{name}").read_text() == name
-    written = [f"{run_id}:{name}" for name in sixty_states.FILES]
-    expected = [f"{run_id}:{name}" for name in sixty_states.POSTED + sixty_states.PROGRAMS]
+    written = [f"{run_id}:{name}" for name in big_plan.FILES]
+    expected = [f"{run_id}:{name}" for name in big_plan.POSTED + big_plan.PROGRAMS]
     assert sorted(arrivals) == sorted(expected), "none is missing, none is unexpected"
     assert sorted(intents) == sorted(expected + written)
     assert [key for key in graves.server.applied if key.startswith(run_id)] == [
@@ -128,7 +128,7 @@ def test_a_run_killed_at_random_instants_completes_with_every_effect_once(tmp_pa
     print(f"seed {SEED}")
     # some states are cut more often than that before they learn anything
     patient = {"recoveries": 1000}
-    with undertaker(tmp_path, HERE / "sixty_states.py", config=patient) as graves:
+    with undertaker(tmp_path, HERE / "big_plan.py", config=patient) as graves:
         graves.server.at_arrival = functools.partial(check_intended, graves)
         reference = graves.begin()
         undisturbed = graves.one_life(reference, None)["result"]

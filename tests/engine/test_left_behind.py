@@ -15,8 +15,10 @@ import attrs
 import pytest
 
 import machine
-from machine import Code, DomainEvent, FanOutJoin, Plan, RetryPolicy, RunConfig
-from machine.engine import reading
+from machine import DomainEvent, Plan, RetryPolicy, RunConfig
+from machine.config import FanOutJoin
+from machine.engine import run_reader
+from machine.errors import Code
 from machine.events import FactRecorded, RunCompleted, StateCompleted, StateFailed
 
 EFFECT: dict[str, Any] = {"side_effects": "apply_side_effect", "idempotency": "k"}
@@ -30,7 +32,7 @@ def config(request):
 
 
 def events_of(store, run_id, kind):
-    return [entry.event for entry, _ in reading.entries(store, run_id) if isinstance(entry.event, kind)]
+    return [entry.event for entry, _ in run_reader.entries(store, run_id) if isinstance(entry.event, kind)]
 
 
 def begun(coro):
@@ -121,7 +123,7 @@ def test_a_thread_that_calls_before_the_run_ends_fails_it(store, scripted):
             go.wait(10)
             try:
                 io.call("world", {"n": 1})
-            except machine.StateError as exc:
+            except machine.errors.StateError as exc:
                 refused.append(exc.code)
             ended.set()
 
@@ -333,7 +335,7 @@ def test_a_plain_handler_that_was_timed_out_is_not_blamed_for_what_its_thread_do
             threading.Event().wait(0.2)
             try:
                 io.call("world", {"n": 1})
-            except machine.StateError:
+            except machine.errors.StateError:
                 refused.set()
 
     @plan.state("step.next", after=[slow])

@@ -11,23 +11,12 @@ import pytest
 from crashes import left_after
 
 import machine
-from machine import (
-    DomainEvent,
-    FanOutJoin,
-    Plan,
-    RunConfig,
-    compare,
-    dry_run,
-    fork,
-    replay,
-    resume,
-    run,
-    schedules,
-)
+from machine import DomainEvent, Plan, RunConfig, compare, dry_run, fork, replay, resume, run, schedules
 from machine.catalogue import STANDARD, Level
 from machine.codec import decode_entry
+from machine.config import FanOutJoin
 from machine.errors import PlanError, RunError, UsageError
-from machine.io.base_transport import BaseTransport
+from machine.io.transport import BaseTransport
 from machine.torture import crash_matrix
 from machine.torture.faults import FAULTS
 

@@ -6,26 +6,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from machine import (
-    ConfigError,
-    FanOutJoin,
-    IoOther,
-    Plan,
-    RetryPolicy,
-    RunConfig,
-    StoreOther,
-    canonical,
-    codec,
-    fork,
-    replay,
-    resolve,
-    resume,
-    run,
-    verify,
-)
+from machine import Plan, RetryPolicy, RunConfig, canonical, codec, fork, replay, resolve, resume, run, verify
 from machine.codec import decode_entry
+from machine.config import FanOutJoin
+from machine.errors import ConfigError, OtherIoError, OtherStoreError
 from machine.events import chain_next
-from machine.replay import recording
+from machine.recordings import run_artifacts
 from machine.stores import MemoryStore, SqliteStore
 from machine.stores.base import ZERO_CHAIN, StoredEvent
 
@@ -39,7 +25,7 @@ class Mortal:
 
     def append(self, *args, **kwargs):
         if self.dead:
-            raise StoreOther("the process has died")
+            raise OtherStoreError("the process has died")
         super().append(*args, **kwargs)
 
 
@@ -72,7 +58,7 @@ def lives(store, plan, deaths, **options):
         try:
             again = {"plan": plan, "store": store}
             result = resume(run_id, **again) if run_id else run(plan, store=store, **options)
-        except (StoreOther, SystemExit):
+        except (OtherStoreError, SystemExit):
             store.dead = False
             (row,) = store.list_runs().rows
             run_id = row.run_id
@@ -192,7 +178,7 @@ def test_an_error_that_each_life_meets_again_is_nothing_new(mortal, scripted):
         except Exception:  # noqa: BLE001 - whatever it is
             die(mortal)
 
-    world = scripted(lambda _: IoOther("no route"))
+    world = scripted(lambda _: OtherIoError("no route"))
     run_id = None
     for _ in range(20):
         mortal.dead = False
@@ -201,7 +187,7 @@ def test_an_error_that_each_life_meets_again_is_nothing_new(mortal, scripted):
             config = RunConfig(durability="facts")
             result = resume(run_id, **more) if run_id else run(more.pop("plan"), config=config, **more)
             break
-        except (StoreOther, SystemExit):
+        except (OtherStoreError, SystemExit):
             mortal.dead = False
             run_id = mortal.list_runs().rows[0].run_id
     assert (result.status, result.error.code, len(turns)) == ("failed", "recovery_limit", 5)
@@ -282,7 +268,7 @@ def test_an_answer_from_outside_begins_the_count_anew(mortal, scripted):
                 result = run(plan, store=mortal, transports=outside)
             else:
                 result = resume(run_id, plan=plan, store=mortal, transports=outside)
-        except StoreOther:
+        except OtherStoreError:
             mortal.dead = False
             run_id = mortal.list_runs().rows[0].run_id
             continue
@@ -344,8 +330,8 @@ def as_of_before(store, run_id, length):
 def _snapshots(store, run_id):
     walked = {}
     for entry in events(store, run_id):
-        for snapshot_id in recording.snapshots(entry.event):
-            for artifact_id, _ in recording.snapshot_parts(snapshot_id, store.get, walked):
+        for snapshot_id in run_artifacts.snapshots(entry.event):
+            for artifact_id, _ in run_artifacts.snapshot_parts(snapshot_id, store.get, walked):
                 yield artifact_id
 
 
@@ -390,7 +376,7 @@ def test_states_that_are_at_work_together_each_count_their_own_deaths(mortal):
             else:
                 result = resume(run_id, plan=plan, store=mortal)
             break
-        except (StoreOther, SystemExit):
+        except (OtherStoreError, SystemExit):
             mortal.dead = False
             run_id = mortal.list_runs().rows[0].run_id
     assert (result.status, result.error.code) == ("failed", "recovery_limit")

@@ -141,26 +141,26 @@ def test_a_changed_plan_is_refused(store, world, crashed_after):
 
     more = story()
     more.state("write.more")(lambda ctx, io, rec: None)
-    with pytest.raises(machine.PlanError) as caught:
+    with pytest.raises(machine.errors.PlanError) as caught:
         resume(whole.run_id, plan=more, store=cut)
     assert caught.value.code == "plan_changed"
 
     fewer = Plan("op")
     fewer.state("write.done")(lambda ctx, io, rec: None)
-    with pytest.raises(machine.PlanError) as caught:
+    with pytest.raises(machine.errors.PlanError) as caught:
         resume(whole.run_id, plan=fewer, store=cut)
     assert caught.value.code == "recovery_state_not_in_plan"
 
     other = Plan("other")
     other.state("write.done")(lambda ctx, io, rec: None)
-    with pytest.raises(machine.PlanError) as caught:
+    with pytest.raises(machine.errors.PlanError) as caught:
         resume(whole.run_id, plan=other, store=cut)
     assert caught.value.code == "op_id_mismatch"
     assert cut.head(whole.run_id).seq == 5, "nothing was written"
 
 
 def test_an_unknown_run_is_not_found(store):
-    with pytest.raises(machine.NotFound):
+    with pytest.raises(machine.errors.NotFoundError):
         resume(machine.new_run_id(), plan=story(), store=store)
 
 
@@ -187,7 +187,7 @@ def test_two_drivers_on_one_run_do_not_both_win(tmp_path, world):
                     resume(chosen, plan=plan, store=other, transports=world)
 
         config = machine.RunConfig(durability="facts")
-        with pytest.raises((machine.Concurrency, machine.UsageError)):
+        with pytest.raises((machine.errors.ConcurrencyError, machine.errors.UsageError)):
             machine.run(
                 plan, store=store, transports=world, config=config, run_id=chosen, reporter=Interfere()
             )
@@ -237,11 +237,11 @@ def test_after_the_store_has_failed_nothing_goes_outside_whatever_the_handler_do
     def failing(*args, **kwargs):
         count.append(1)
         if len(count) > 3:
-            raise machine.StoreOther("no space left", code="store_full")
+            raise machine.errors.OtherStoreError("no space left", code="store_full")
         append(*args, **kwargs)
 
     monkeypatch.setattr(store, "append", failing)
-    with pytest.raises(machine.StoreOther, match="no space left"):
+    with pytest.raises(machine.errors.OtherStoreError, match="no space left"):
         run(plan, store=store, transports=world, config=machine.RunConfig(durability="facts"))
     assert len(refused) > 40
     assert len(world["world"].asked) <= 2
@@ -255,11 +255,11 @@ def test_a_store_that_fails_stops_the_run_and_loses_nothing_durable(store, world
     def failing(*args, **kwargs):
         count.append(1)
         if len(count) == 2:
-            raise machine.StoreOther("no space left", code="store_full")
+            raise machine.errors.OtherStoreError("no space left", code="store_full")
         append(*args, **kwargs)
 
     monkeypatch.setattr(store, "append", failing)
-    with pytest.raises(machine.StoreOther, match="no space left"):
+    with pytest.raises(machine.errors.OtherStoreError, match="no space left"):
         run(plan, store=store, transports=world, run_id=chosen, config=machine.RunConfig(durability="states"))
     monkeypatch.undo()
     assert verify(chosen, store=store).ok
@@ -292,7 +292,7 @@ def test_a_log_kept_under_another_run_id_is_refused(store, world):
     whole = run(plan, store=store, transports=world)
     other = machine.new_run_id()
     store.append(other, 0, list(store.read_range(whole.run_id)))
-    with pytest.raises(machine.LogError) as caught:
+    with pytest.raises(machine.errors.LogError) as caught:
         resume(other, plan=plan, store=store)
     assert caught.value.code == "log_wrong_run"
     divergence = replay(other, plan=plan, store=store).divergence
@@ -341,7 +341,7 @@ class Behind(MemoryStore):
             self.begun.set()
             time.sleep(0.05)
         if any(self.refuses in event.data for event in events):
-            raise machine.StoreOther("no space left", code="store_full")
+            raise machine.errors.OtherStoreError("no space left", code="store_full")
         super().append(run_id, expected_seq, events, artifacts, **more)
 
 
@@ -381,11 +381,11 @@ def test_no_effect_leaves_when_what_influenced_it_cannot_be_written(world, monke
 
         def failing(run_id, expected_seq, events, artifacts=(), **more):
             if any(refused in event.data for event in events):
-                raise machine.StoreOther("no space left", code="store_full")
+                raise machine.errors.OtherStoreError("no space left", code="store_full")
             append(run_id, expected_seq, events, artifacts, **more)
 
         monkeypatch.setattr(store, "append", failing)
-        with pytest.raises(machine.StoreOther, match="no space left"):
+        with pytest.raises(machine.errors.OtherStoreError, match="no space left"):
             run(with_an_effect(), store=store, transports=world, run_id=chosen)
         assert world["outside"].asked == []
         monkeypatch.undo()
@@ -410,14 +410,14 @@ def test_a_commit_that_failed_behind_the_run_is_what_durable_raises():
     class Broken(MemoryStore):
         def append(self, *args, **more):
             begun.set()
-            raise machine.StoreOther("no space left", code="store_full")
+            raise machine.errors.OtherStoreError("no space left", code="store_full")
 
     async def main():
         log = log_behind(Broken(), machine.new_run_id())
         await log.emit([RunStarted("op", "0" * 64, "0" * 64, "0" * 64)])
         assert begun.wait(5)
         for _ in range(2):
-            with pytest.raises(machine.StoreOther, match="no space left"):
+            with pytest.raises(machine.errors.OtherStoreError, match="no space left"):
                 await log.durable()
         log.close()
 
@@ -436,7 +436,7 @@ def test_what_was_emitted_after_a_commit_that_fails_is_not_written_and_the_failu
         await io.call("world", {"n": 2})  # emitted while the commit that will fail is under way
 
     with Behind(b'"state_entered"') as store:
-        with pytest.raises(machine.StoreOther, match="no space left"):
+        with pytest.raises(machine.errors.OtherStoreError, match="no space left"):
             run(plan, store=store, transports=world, run_id=chosen)
         assert store.head(chosen).seq == 1
 
@@ -508,7 +508,7 @@ def test_everything_is_durable_before_a_retry_is_waited_for(store):
 
 @pytest.mark.parametrize("turns", [0, 1, 5])
 def test_an_effect_that_has_happened_is_a_fact_although_its_call_is_cancelled_at_once(store, turns):
-    class Outside(machine.io.base_transport.BaseTransport):
+    class Outside(machine.io.transport.BaseTransport):
         def is_effect(self, namespace, request):
             return True
 

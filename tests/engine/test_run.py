@@ -13,7 +13,6 @@ import machine
 from machine import (
     DomainEvent,
     ExponentialBackoff,
-    FanOutJoin,
     FixedBackoff,
     Plan,
     RetryPolicy,
@@ -25,7 +24,7 @@ from machine import (
     run,
 )
 from machine.codec import decode_entry
-from machine.config import Sequential
+from machine.config import FanOutJoin, Sequential
 
 
 def events_of(store, run_id):
@@ -117,7 +116,7 @@ class UnprintableError(Exception):
         (UnprintableError(), "handler_error"),
         (ExceptionGroup("several", [ValueError("a"), TypeError("b")]), "handler_error"),
         (ValueError("a lone surrogate \ud800"), "handler_error"),
-        (machine.Transport("down", code="my_code", retryable=True), "my_code"),
+        (machine.errors.TransportError("down", code="my_code", retryable=True), "my_code"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
 )
@@ -316,7 +315,9 @@ def test_a_failing_attempts_writes_are_not_seen_by_the_next(store):
 def test_a_handler_may_fail_by_its_outcome_and_keep_a_diagnostic_snapshot(store):
     async def handler(ctx, io, rec):
         ctx["partial"] = 1
-        return StateOutcome(error=machine.RateLimited("slow down", retry_after=2), snapshot="always")
+        return StateOutcome(
+            error=machine.errors.RateLimitedError("slow down", retry_after=2), snapshot="always"
+        )
 
     result = run(failing_with(handler), store=store)
     failed = next(event for event in events_of(store, result.run_id) if event.type == "state_failed")
@@ -360,9 +361,9 @@ def test_an_attempt_that_has_ended_refuses_its_io(store):
 
     run(failing_with(handler), store=store)
     io, rec = kept[0]
-    with pytest.raises(machine.StateError, match="has ended"):
+    with pytest.raises(machine.errors.StateError, match="has ended"):
         asyncio.run(io.now())
-    with pytest.raises(machine.StateError, match="has ended"):
+    with pytest.raises(machine.errors.StateError, match="has ended"):
         asyncio.run(rec.emit(DomainEvent("late")))
 
 
@@ -372,7 +373,7 @@ def test_an_attempt_that_has_ended_refuses_its_io(store):
         ("minimal", ["budget_exceeded"]),
         ("normal", ["budget_exceeded", "mine"]),
         ("verbose", ["budget_exceeded", "mine", "agent_tool_progress"]),
-        (machine.EventProfile("custom", "only mine", ["mine"]), ["mine"]),
+        (machine.config.EventProfile("custom", "only mine", ["mine"]), ["mine"]),
     ],
 )
 def test_the_profile_drops_optional_domain_events(store, profile, kept):
@@ -420,7 +421,7 @@ def test_the_plain_face_inside_a_running_loop_says_what_to_call():
     async def main():
         run(Plan("op"), store=None)
 
-    with pytest.raises(machine.UsageError, match=r"machine\.aio\.run"):
+    with pytest.raises(machine.errors.UsageError, match=r"machine\.aio\.run"):
         asyncio.run(main())
 
 
@@ -441,7 +442,7 @@ def test_a_run_id_is_never_used_twice(store):
     plan = failing_with(lambda ctx, io, rec: None)
     chosen = machine.new_run_id()
     run(plan, store=store, run_id=chosen)
-    with pytest.raises(machine.UsageError) as caught:
+    with pytest.raises(machine.errors.UsageError) as caught:
         run(plan, store=store, run_id=chosen)
     assert caught.value.code == "run_id_in_use"
 
@@ -556,7 +557,7 @@ def test_an_input_nested_too_deep_is_refused_by_name(store):
     def nested(depth):
         return functools.reduce(lambda inner, _: [inner], range(depth), 0)
 
-    with pytest.raises(machine.CanonicalError, match="nested too deep"):
+    with pytest.raises(machine.errors.CanonicalError, match="nested too deep"):
         run(failing_with(lambda ctx, io, rec: None), input={"deep": nested(2000)}, store=store)
     assert (
         run(failing_with(lambda ctx, io, rec: None), input={"deep": nested(400)}, store=store).status

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from machine import Plan, UsageError, dry_run, fork, new_run_id, run
+from machine import Plan, dry_run, fork, new_run_id, run
+from machine.errors import UsageError
 from machine.stores import MemoryStore, SqliteStore
 
 FIRST = "ffffffff-7c1a-7b3f-9a41-3f0c5f1a2b3c"

@@ -14,10 +14,11 @@ import anyio.to_thread
 import pytest
 
 import machine
-from machine import Code, Concurrency, MachineError, Plan, PlanError, RunError, UsageError
-from machine.engine import reading
-from machine.engine.keeper import CANCEL, Keeper, keeper_of
+from machine import MachineError, Plan
+from machine.engine import run_reader
+from machine.engine.lease_keeper import CANCEL, Keeper, keeper_of
 from machine.engine.reporter import Reporter
+from machine.errors import Code, ConcurrencyError, PlanError, RunError, UsageError
 from machine.events import FactRecorded, RunCompleted, RunResumed, StateEntered, StateFailed
 from machine.stores import MemoryStore, Store, open_store
 from machine.stores.lease import owner_here
@@ -77,7 +78,7 @@ class Driver(threading.Thread):
 
 
 def events_of(store: Store, run_id: str) -> list[Any]:
-    return [entry.event for entry, _ in reading.entries(store, run_id)]
+    return [entry.event for entry, _ in run_reader.entries(store, run_id)]
 
 
 def sound(plan: Plan, store: Store, run_id: str) -> None:
@@ -212,7 +213,7 @@ def test_a_second_driver_is_refused_and_changes_nothing(any_store):
     driver = Driver(lambda: machine.run(plan, store=any_store, run_id=run_id))
     assert begun.wait(10)
 
-    with pytest.raises(Concurrency) as failure:
+    with pytest.raises(ConcurrencyError) as failure:
         machine.resume(run_id, plan=plan, store=any_store)
     driver.join(20)
 
@@ -223,7 +224,7 @@ def test_a_second_driver_is_refused_and_changes_nothing(any_store):
 
 def test_a_driver_that_lost_its_lease_stops_and_changes_nothing_more(any_store, monkeypatch):
     # as from another machine: nobody sees whether it lives
-    monkeypatch.setattr("machine.engine.keeper.owner_here", lambda: secrets.token_hex(8))
+    monkeypatch.setattr("machine.engine.lease_keeper.owner_here", lambda: secrets.token_hex(8))
     plan, begun = waiting()
     run_id = str(machine.new_run_id())
     driver = Driver(lambda: machine.run(plan, store=any_store, run_id=run_id, lease=1))
@@ -238,7 +239,7 @@ def test_a_driver_that_lost_its_lease_stops_and_changes_nothing_more(any_store, 
     stolen = any_store.acquire(run_id, owner_here(), 60_000)
     driver.join(20)
 
-    assert isinstance(driver.failure, Concurrency)
+    assert isinstance(driver.failure, ConcurrencyError)
     assert driver.failure.code == Code.LEASE_LOST
     assert not isinstance(events_of(any_store, run_id)[-1], StateFailed)
     any_store.release(stolen)
@@ -275,7 +276,7 @@ class Told(Reporter):
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
-    def leased(self, why: Concurrency, seconds: float) -> None:
+    def leased(self, why: ConcurrencyError, seconds: float) -> None:
         self.seconds.append(seconds)
 
 
@@ -301,11 +302,11 @@ def test_a_driver_that_renews_its_lease_is_not_waited_for(any_store):
     lease = any_store.acquire(run_id, "nobody knows whom", 60_000)
     told = Told()
 
-    def leased(why: Concurrency, seconds: float) -> None:
+    def leased(why: ConcurrencyError, seconds: float) -> None:
         told.leased(why, seconds)
         threading.Timer(0.5, any_store.renew, [lease]).start()
 
-    with pytest.raises(Concurrency) as failure:
+    with pytest.raises(ConcurrencyError) as failure:
         anyio.run(keeper_of, any_store, run_id, 1_000, leased)
     assert failure.value.code == Code.RUN_LEASED
     assert "it has just renewed its lease" in failure.value.hint

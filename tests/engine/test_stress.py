@@ -10,7 +10,8 @@ import random
 
 import pytest
 
-from machine import FanOutJoin, RunConfig, replay, resume, run, verify
+from machine import RunConfig, replay, resume, run, verify
+from machine.config import FanOutJoin
 from machine.stores import MemoryStore
 from tests.engine.random_plans import Slow, random_plan
 

@@ -12,8 +12,10 @@ import anyio
 import pytest
 
 import machine
-from machine import Code, FanOutJoin, FixedBackoff, Plan, RetryPolicy, RunConfig
-from machine.engine import reading
+from machine import FixedBackoff, Plan, RetryPolicy, RunConfig
+from machine.config import FanOutJoin
+from machine.engine import run_reader
+from machine.errors import Code
 from machine.events import StateCompleted, StateFailed
 
 ALLOW = RunConfig(undeclared_io="allow")
@@ -59,7 +61,7 @@ def swallowing(way, **options):
 
 
 def failures_of(store, run_id):
-    events = [entry.event for entry, _ in reading.entries(store, run_id)]
+    events = [entry.event for entry, _ in run_reader.entries(store, run_id)]
     assert [event.state_id for event in events if isinstance(event, StateCompleted)] == ["op.step.first"]
     return [event.error.code for event in events if isinstance(event, StateFailed)]
 
@@ -137,7 +139,7 @@ def test_one_that_failed_beside_it_interrupts_it(store):
     result = machine.run(plan, store=store, config=config)
     codes = [
         entry.event.error.code
-        for entry, _ in reading.entries(store, result.run_id)
+        for entry, _ in run_reader.entries(store, result.run_id)
         if isinstance(entry.event, StateFailed)
     ]
     assert codes[1:] == [Code.ATTEMPT_INTERRUPTED]
@@ -303,7 +305,7 @@ def answering(answer, **options):
 
 
 def failed_in(store, run_id):
-    events = [entry.event for entry, _ in reading.entries(store, run_id)]
+    events = [entry.event for entry, _ in run_reader.entries(store, run_id)]
     return [event.error for event in events if isinstance(event, StateFailed)]
 
 
@@ -440,7 +442,7 @@ def test_a_handler_that_cancels_its_own_task_interrupts_its_attempt(store, confi
 
     plan, _ = answering(cancels)
     run_id = str(machine.new_run_id())
-    with pytest.raises(machine.RunError, match="a handler cancelled the task") as raised:
+    with pytest.raises(machine.errors.RunError, match="a handler cancelled the task") as raised:
         machine.run(plan, store=store, run_id=run_id, config=config)
     assert raised.value.code == Code.ATTEMPT_INTERRUPTED
     assert failures_of(store, run_id) == [Code.ATTEMPT_INTERRUPTED]

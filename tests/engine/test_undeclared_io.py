@@ -14,8 +14,9 @@ import anyio
 import pytest
 
 import machine
-from machine import Plan, Reporter, RetryPolicy, RunConfig, SecretPolicy, UndeclaredIo, canonical
-from machine.engine import reading
+from machine import Plan, Reporter, RetryPolicy, RunConfig, SecretPolicy, canonical
+from machine.config import UndeclaredIo
+from machine.engine import run_reader
 from machine.events import EffectIntended, FactRecorded, RunStarted, StateFailed
 from machine.stores import Store, open_store
 
@@ -26,9 +27,9 @@ class Told(Reporter):
     """Keeps what it is told of, with the thread that told it."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, machine.Undeclared]] = []
+        self.told: list[tuple[str, machine.results.Undeclared]] = []
 
-    def undeclared(self, state_id: str, what: machine.Undeclared) -> None:
+    def undeclared(self, state_id: str, what: machine.results.Undeclared) -> None:
         self.told.append((state_id, what))
 
 
@@ -44,7 +45,7 @@ def of(handler: Any, **meta: Any) -> Plan:
 
 
 def events_of(store: Store, run_id: str) -> list[Any]:
-    return [entry.event for entry, _ in reading.entries(store, run_id)]
+    return [entry.event for entry, _ in run_reader.entries(store, run_id)]
 
 
 async def looks_at_the_clock(ctx, io, rec):
@@ -169,7 +170,7 @@ def test_no_effect_leaves_after_a_handler_was_refused_something(store, scripted)
         with anyio.CancelScope():
             try:
                 uuid.uuid4()
-            except machine.StateError:
+            except machine.errors.StateError:
                 await io.call("world", {"apply": True})
 
     plan = of(handle, side_effects="apply_side_effect", idempotency="k")
@@ -235,7 +236,7 @@ def test_what_a_cut_attempt_was_refused_does_not_undo_that_it_was_cut(store):
     async def handle(ctx, io, rec):
         try:
             time.time()
-        except machine.StateError:
+        except machine.errors.StateError:
             began.set()
             await asyncio.sleep(60)
 
@@ -279,7 +280,7 @@ def test_runs_side_by_side_in_one_loop_each_have_their_own_way(store, told):
             await io.sleep(0)
             try:
                 time.time()
-            except machine.StateError:
+            except machine.errors.StateError:
                 ctx["refused"] = ctx.get("refused", 0) + 1
 
     async def both():
@@ -440,7 +441,7 @@ def test_the_preview_of_a_skipped_state_refuses_too(store, tmp_path, scripted, p
     def act():
         try:
             (tmp_path / "done").write_text("done")
-        except machine.StateError:
+        except machine.errors.StateError:
             if not swallows:
                 raise
 

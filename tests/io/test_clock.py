@@ -8,7 +8,7 @@ import time
 import anyio
 import pytest
 
-from machine.errors import Code, IoOther
+from machine.errors import Code, OtherIoError
 from machine.io.clock import ClockTransport, now_request, sleep_request
 from machine.io.transport import Transport
 
@@ -36,7 +36,7 @@ async def test_sleep_can_be_cancelled():
 
 @pytest.mark.parametrize("seconds", [-1, math.inf, math.nan, 365 * 86400 + 1, "1", True, None])
 def test_a_sleep_that_is_no_time_up_to_a_year_is_refused(seconds):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         sleep_request(seconds)
     assert caught.value.code == Code.IO_INVALID_REQUEST
     assert not caught.value.info.retryable
@@ -44,13 +44,13 @@ def test_a_sleep_that_is_no_time_up_to_a_year_is_refused(seconds):
 
 @pytest.mark.parametrize("request_", [{}, {"seconds": "1"}, {"seconds": -1}, None, []])
 async def test_a_foreign_request_is_refused_when_performed(request_):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await ClockTransport().perform("clock.sleep", request_)
     assert caught.value.code == Code.IO_INVALID_REQUEST
 
 
 async def test_another_namespace_is_not_served():
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await ClockTransport().perform("clock.set", {})
     assert caught.value.code == Code.IO_UNKNOWN_NAMESPACE
 

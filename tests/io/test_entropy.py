@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine.errors import Code, IoOther
+from machine.errors import Code, OtherIoError
 from machine.io.entropy import EntropyTransport, bytes_from, random_bytes_request, random_from, uuid_from
 from machine.io.transport import Transport
 
@@ -28,20 +28,20 @@ async def test_as_many_fresh_bytes_come_as_asked_for(n):
 
 @pytest.mark.parametrize("n", [0, -1, 65537, 1.5, "1", True, None])
 def test_a_number_of_bytes_out_of_range_is_refused(n):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         random_bytes_request(n)
     assert caught.value.code == Code.IO_INVALID_REQUEST
 
 
 @pytest.mark.parametrize("request_", [{}, {"bytes": 10**9}, {"bytes": True}, None])
 async def test_a_foreign_request_is_refused_when_performed(request_):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await EntropyTransport().perform("random.bytes", request_)
     assert caught.value.code == Code.IO_INVALID_REQUEST
 
 
 async def test_another_namespace_is_not_served():
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await EntropyTransport().perform("random.dice", {})
     assert caught.value.code == Code.IO_UNKNOWN_NAMESPACE
 
@@ -54,7 +54,7 @@ def test_a_uuid_is_of_version_4_and_a_function_of_its_bytes(data):
 
 
 def test_a_uuid_of_the_wrong_number_of_bytes_is_refused():
-    with pytest.raises(IoOther):
+    with pytest.raises(OtherIoError):
         uuid_from(b"too short")
 
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from machine.errors import Code, IoOther
+from machine.errors import Code, OtherIoError
 from machine.io.env import EnvTransport, env_request
 from machine.io.transport import Transport
 
@@ -27,7 +27,7 @@ async def test_an_empty_variable_is_not_an_absent_one(monkeypatch):
 
 async def test_a_value_that_is_not_utf8_is_an_error_and_not_a_guess(monkeypatch):
     monkeypatch.setitem(os.environ, "MACHINE_TEST", "caf\udce9")
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await EnvTransport().perform("env", env_request("MACHINE_TEST"))
     assert caught.value.code == Code.IO_TRANSPORT_FAILED
     assert caught.value.info.details == {"name": "MACHINE_TEST"}
@@ -35,20 +35,20 @@ async def test_a_value_that_is_not_utf8_is_an_error_and_not_a_guess(monkeypatch)
 
 @pytest.mark.parametrize("name", ["", "A=B", "A\0B", "\ud800", 7, None, b"PATH"])
 def test_a_name_no_variable_can_have_is_refused(name):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         env_request(name)
     assert caught.value.code == Code.IO_INVALID_REQUEST
 
 
 async def test_a_foreign_request_is_refused_when_performed():
     for request in ({}, {"name": "A=B"}, "PATH"):
-        with pytest.raises(IoOther) as caught:
+        with pytest.raises(OtherIoError) as caught:
             await EnvTransport().perform("env", request)
         assert caught.value.code == Code.IO_INVALID_REQUEST
 
 
 async def test_another_namespace_is_not_served():
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await EnvTransport().perform("env.all", {})
     assert caught.value.code == Code.IO_UNKNOWN_NAMESPACE
 

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from machine.canonical import decode, encode
-from machine.errors import Code, ConfigError, IoOther
+from machine.errors import Code, ConfigError, OtherIoError
 from machine.io.exec import ExecResult, ExecTransport, exec_request
 from machine.io.programs import noted
 from machine.io.transport import Transport
@@ -29,7 +29,7 @@ async def run(argv, *, allow=("/",), **options):
 
 
 async def failure(argv, **options):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await run(argv, **options)
     encode(caught.value.info.details)
     return caught.value
@@ -129,7 +129,7 @@ async def test_a_program_ended_by_a_signal_has_its_negative_number_as_status():
 async def test_check_returns_a_success_and_raises_for_a_failure_with_the_end_of_its_errors():
     result = await run(["true"])
     assert result.check() is result
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         (await run(sh("printf '%5000d' 0 >&2; printf END >&2; exit 7"))).check()
     assert caught.value.code == Code.EXEC_STATUS
     assert caught.value.info.details["returncode"] == 7
@@ -346,13 +346,13 @@ def test_the_same_call_has_the_same_request_and_holds_only_what_matters():
     ],
 )
 def test_arguments_that_are_not_what_is_asked_for_are_refused(argv, options):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         exec_request(argv, **options)
     assert caught.value.code == Code.IO_INVALID_REQUEST
 
 
 def test_a_command_line_in_one_string_is_told_to_be_a_list():
-    with pytest.raises(IoOther, match="must be a list of strings"):
+    with pytest.raises(OtherIoError, match="must be a list of strings"):
         exec_request("git status")
 
 
@@ -367,13 +367,13 @@ def test_a_command_line_in_one_string_is_told_to_be_a_list():
     ],
 )
 async def test_a_foreign_request_is_refused_when_performed(request_):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await ExecTransport().perform("exec", request_)
     assert caught.value.code == Code.IO_INVALID_REQUEST
 
 
 async def test_another_namespace_is_not_served():
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await ExecTransport().perform("exec.shell", exec_request(["ls"]))
     assert caught.value.code == Code.IO_UNKNOWN_NAMESPACE
 

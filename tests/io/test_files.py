@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from machine.canonical import decode, encode
-from machine.errors import Code, IoOther
+from machine.errors import Code, OtherIoError
 from machine.io.files import FileContent, FileTransport, read_request, write_request
 from machine.io.transport import Transport
 
@@ -28,7 +28,7 @@ async def write(path, data):
 
 
 async def failure(call):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await call
     encode(caught.value.info.details)
     return caught.value
@@ -60,7 +60,7 @@ async def test_text_is_the_content_when_it_is_utf8_and_an_error_otherwise(tmp_pa
     assert (await read(tmp_path / "f")).text == "grün"
     (tmp_path / "f").write_bytes(b"gr\xfcn")
     content = await read(tmp_path / "f")
-    with pytest.raises(IoOther, match="is not UTF-8 text: byte 2 does not fit") as caught:
+    with pytest.raises(OtherIoError, match="is not UTF-8 text: byte 2 does not fit") as caught:
         _ = content.text
     assert caught.value.code == Code.FILE_FAILED
 
@@ -252,21 +252,21 @@ def test_the_same_call_has_the_same_request():
 @pytest.mark.parametrize("path", ["", "a\0b", "caf\udce9", b"a", 1, None])
 def test_a_path_that_is_no_text_is_refused(path):
     for build in (read_request, lambda path: write_request(path, "")):
-        with pytest.raises(IoOther) as caught:
+        with pytest.raises(OtherIoError) as caught:
             build(path)
         assert caught.value.code == Code.IO_INVALID_REQUEST
 
 
 @pytest.mark.parametrize("data", [None, 1, {"a": 1}, "\ud800", bytearray(b"a")])
 def test_data_that_is_neither_text_nor_bytes_is_refused(data):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         write_request("a", data)
     assert caught.value.code == Code.IO_INVALID_REQUEST
 
 
 @pytest.mark.parametrize("most", [-1, 1.5, True, 2**53])
 def test_a_limit_that_is_no_size_is_refused(most):
-    with pytest.raises(IoOther):
+    with pytest.raises(OtherIoError):
         read_request("a", max_bytes=most)
 
 

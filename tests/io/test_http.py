@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from machine.canonical import decode, encode
-from machine.errors import Code, IoOther, RateLimited, Transport
+from machine.errors import Code, OtherIoError, RateLimitedError, TransportError
 from machine.io.http import HttpResponse, HttpTransport, http_request
 from machine.io.transport import Transport as TransportProtocol
 
@@ -35,7 +35,7 @@ async def send(transport, method, url, **options):
 
 
 async def failure(transport, url, method="GET", **options):
-    with pytest.raises(Transport) as caught:
+    with pytest.raises(TransportError) as caught:
         await send(transport, method, url, **options)
     encode(caught.value.info.details)
     assert caught.value.info.details["url"] == url
@@ -163,7 +163,7 @@ async def test_user_and_password_are_sent_and_not_recorded(http, server):
     got = await send(http, "GET", server.url.replace("//", "//user:secret@") + "/")
     assert sent_headers(server.asked[0])["authorization"].startswith("Basic ")
     assert got.url == f"{server.url}/b"
-    with pytest.raises(Transport) as caught:
+    with pytest.raises(TransportError) as caught:
         await send(http, "GET", "http://user:secret@127.0.0.1:1/?q=hidden")
     assert "secret" not in str(caught.value.info)
     assert "hidden" not in caught.value.message
@@ -346,7 +346,7 @@ async def test_a_certificate_is_accepted_when_the_caller_trusts_it_or_does_not_c
 
 async def test_a_url_that_only_the_library_sees_through_is_an_invalid_request(http):
     for url in (f"http://{'a' * 64}.example/", "http://xn--/", "http://a..b/"):
-        with pytest.raises((IoOther, Transport)) as caught:
+        with pytest.raises((OtherIoError, TransportError)) as caught:
             await send(http, "GET", url, timeout=2)
         assert caught.value.code in {Code.IO_INVALID_REQUEST, Code.HTTP_CONNECT}
 
@@ -375,14 +375,14 @@ def test_json_is_the_value_of_the_body_and_new_each_time():
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"NaN", b"\xff", b"[" * 100_000])
 def test_a_body_that_is_not_json_is_malformed(body):
-    with pytest.raises(IoOther, match=r"^the body of http://example.org/a is not JSON$") as caught:
+    with pytest.raises(OtherIoError, match=r"^the body of http://example.org/a is not JSON$") as caught:
         response(body=body).json()
     assert caught.value.code == Code.MALFORMED
 
 
 @pytest.mark.parametrize(("status", "retryable"), [(400, False), (404, False), (500, True), (503, True)])
 def test_a_status_that_says_failure_is_raised_when_asked(status, retryable):
-    with pytest.raises(Transport) as caught:
+    with pytest.raises(TransportError) as caught:
         response(status).raise_for_status()
     assert (caught.value.code, caught.value.info.retryable) == (Code.HTTP_STATUS, retryable)
     assert caught.value.info.details == {"status": status, "url": "http://example.org/a?q=1"}
@@ -406,7 +406,7 @@ def test_any_other_status_is_not_raised(status):
     ],
 )
 def test_too_many_requests_says_when_to_come_back_if_the_server_does(header, seconds):
-    with pytest.raises(RateLimited) as caught:
+    with pytest.raises(RateLimitedError) as caught:
         response(429, [("retry-after", header)]).raise_for_status()
     assert (caught.value.code, caught.value.retry_after) == (Code.RATE_LIMITED, seconds)
     assert caught.value.info.retryable
@@ -414,7 +414,7 @@ def test_too_many_requests_says_when_to_come_back_if_the_server_does(header, sec
 
 
 def test_too_many_requests_without_a_time_has_none():
-    with pytest.raises(RateLimited) as caught:
+    with pytest.raises(RateLimitedError) as caught:
         response(429).raise_for_status()
     assert caught.value.retry_after is None
 
@@ -497,7 +497,7 @@ def test_the_request_keeps_its_own_copy_of_the_json():
     ],
 )
 def test_arguments_that_are_not_what_is_asked_for_are_refused(args, options):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         http_request(*args, **options)
     assert caught.value.code == Code.IO_INVALID_REQUEST
     assert not caught.value.info.retryable
@@ -509,13 +509,13 @@ def test_arguments_that_are_not_what_is_asked_for_are_refused(args, options):
 )
 async def test_a_foreign_request_is_refused_when_performed(http, change):
     request = None if change is None else {**http_request("GET", "http://127.0.0.1:1/"), **change}
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await http.perform("http", request)
     assert caught.value.code == Code.IO_INVALID_REQUEST
 
 
 async def test_another_namespace_is_not_served(http):
-    with pytest.raises(IoOther) as caught:
+    with pytest.raises(OtherIoError) as caught:
         await http.perform("http.cached", http_request("GET", "http://a/"))
     assert caught.value.code == Code.IO_UNKNOWN_NAMESPACE
 
@@ -532,7 +532,7 @@ def test_only_the_methods_that_are_not_safe_are_effects():
     assert not transport.is_certain_effect("http", http_request("POST", "http://a/"))
     assert transport.is_certain_effect("http", http_request("PUT", "http://a/"))
     assert transport.is_certain_effect("http", {"method": "put"})
-    with pytest.raises(IoOther):
+    with pytest.raises(OtherIoError):
         transport.is_effect("http", {})
 
 
@@ -545,7 +545,7 @@ def test_the_idempotency_key_is_a_header_unless_the_caller_gave_one():
     unbuilt = {**request, "headers": {"Idempotency-Key": "mine"}}
     assert transport.with_idempotency_key("http", own, "k") == own
     assert transport.with_idempotency_key("http", unbuilt, "k") == unbuilt
-    with pytest.raises(IoOther):
+    with pytest.raises(OtherIoError):
         transport.with_idempotency_key("http", request, "k\r\nx: y")
 
 

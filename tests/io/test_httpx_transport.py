@@ -14,9 +14,9 @@ import httpx2
 import pytest
 from blake3 import blake3
 
-from machine import Plan, RetryPolicy, Transport, canonical, open_store, replay, resume, run
-from machine.engine import reading
-from machine.errors import IoOther
+from machine import Plan, RetryPolicy, canonical, open_store, replay, resume, run
+from machine.engine import run_reader
+from machine.errors import OtherIoError, TransportError
 from machine.events import EffectIntended, FactRecorded, StateFailed
 from machine.io import httpx_transport as module
 from machine.io.http_message import HttpResponse, http_request
@@ -40,7 +40,7 @@ def plan_of(handler, **meta):
 def calls_of(store, run_id):
     """Return the recorded requests of a run, with the responses, None for one that failed."""
     found = []
-    for entry, _ in reading.entries(store, run_id):
+    for entry, _ in run_reader.entries(store, run_id):
         if isinstance(entry.event, FactRecorded):
             payload = getattr(entry.event.outcome, "payload_id", None)
             answer = None if payload is None else canonical.decode(store.get(payload))
@@ -235,7 +235,7 @@ def test_a_plain_call_of_http_asks_for_no_pieces_and_has_the_bytes_it_always_had
         ctx["pieces"] = [piece.decode() for piece in (await io.http("GET", f"{server.url}/")).pieces]
         try:
             await io.http("GET", url)
-        except Transport as error:
+        except TransportError as error:
             ctx["details"] = sorted(error.info.details)
 
     url = f"http://127.0.0.1:{refused_port()}/"
@@ -259,7 +259,7 @@ def test_a_response_with_its_pieces_survives_the_round_trip():
     assert HttpResponse.from_json(answer).pieces == [b"a", b"bc"]
     assert HttpResponse.from_json({**answer, "body": {"text": ""}, "chunks": []}).pieces == []
     for chunks in (["1"], [0], [-1, 4], "ab"):
-        with pytest.raises(IoOther):
+        with pytest.raises(OtherIoError):
             HttpResponse.from_json({**answer, "chunks": chunks})
 
 
@@ -345,7 +345,7 @@ def test_a_header_that_is_no_ascii_is_refused(record, server):
 
 @pytest.mark.parametrize("timeouts", [{"total": 1}, {"read": -1}, {"read": "1"}, [1]])
 def test_timeouts_that_are_none_are_refused(timeouts):
-    with pytest.raises(IoOther):
+    with pytest.raises(OtherIoError):
         http_request("GET", "http://h/", timeouts=timeouts)
     assert http_request("GET", "http://h/", timeouts={"read": 0})["timeouts"] == {"read": 0}
 
@@ -566,7 +566,7 @@ def test_a_failure_is_the_one_that_the_library_raises(
 
     def note(ctx, error):
         assert type(error) is getattr(library, name)
-        assert isinstance(error.__cause__, Transport)
+        assert isinstance(error.__cause__, TransportError)
         assert str(error.request.url) == url
         ctx["error"] = [str(error), error.__cause__.code, error.__cause__.info.details]
 
@@ -623,7 +623,7 @@ def test_what_machine_itself_refuses_keeps_its_own_error(record, server):
 
 
 def test_a_forged_detail_raises_nothing_but_what_a_library_raises_for_a_request():
-    error = Transport("m", code="http_timeout", details={"exception": "Client"})
+    error = TransportError("m", code="http_timeout", details={"exception": "Client"})
     with pytest.raises(httpx.ReadTimeout):
         module._raise(httpx.Request("GET", "http://h/"), error)
 
@@ -732,7 +732,7 @@ def test_a_post_in_a_state_with_effects_is_intended_and_carries_the_key(record, 
     assert headers_sent(server.asked[0])["idempotency-key"] == "order-1"
     intents = [
         entry.event
-        for entry, _ in reading.entries(store, result.run_id)
+        for entry, _ in run_reader.entries(store, result.run_id)
         if isinstance(entry.event, EffectIntended)
     ]
     assert [(intent.namespace, intent.idempotency_key) for intent in intents] == [("http", "order-1")]
@@ -767,7 +767,7 @@ def test_a_run_cut_in_the_middle_asks_again_only_for_what_it_had_not(store, serv
     whole = run(plan, store=store)
     facts = [
         entry.seq
-        for entry, _ in reading.entries(store, whole.run_id)
+        for entry, _ in run_reader.entries(store, whole.run_id)
         if isinstance(entry.event, FactRecorded)
     ]
     with MemoryStore() as cut:
@@ -780,7 +780,7 @@ def test_a_run_cut_in_the_middle_asks_again_only_for_what_it_had_not(store, serv
         assert [asked[1] for asked in server.asked] == ["/c", "/d"]
         assert any(
             isinstance(entry.event, StateFailed) and entry.event.cut
-            for entry, _ in reading.entries(cut, whole.run_id)
+            for entry, _ in run_reader.entries(cut, whole.run_id)
         )
         assert replay(whole.run_id, plan=plan, store=cut).identical
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from machine import Plan, open_store, replay, resume, run
-from machine.engine import reading
+from machine.engine import run_reader
 from machine.events import FactRecorded
 from machine.stores import MemoryStore
 
@@ -152,7 +152,7 @@ def plan_of(url, kind, turns=1):
 
 
 def facts_of(store, run_id):
-    return [entry for entry, _ in reading.entries(store, run_id) if isinstance(entry.event, FactRecorded)]
+    return [entry for entry, _ in run_reader.entries(store, run_id) if isinstance(entry.event, FactRecorded)]
 
 
 @KINDS

@@ -9,20 +9,9 @@ import httpx
 import httpx2
 import pytest
 
-from machine import (
-    Plan,
-    RunConfig,
-    SecretPolicy,
-    Transport,
-    canonical,
-    export_run,
-    open_bundle,
-    open_store,
-    replay,
-    run,
-)
-from machine.engine import reading
-from machine.errors import Code
+from machine import Plan, RunConfig, SecretPolicy, canonical, export_run, open_bundle, open_store, replay, run
+from machine.engine import run_reader
+from machine.errors import Code, TransportError
 from machine.events import FactRecorded
 from machine.io.http import HttpTransport, http_request
 from machine.io.httpx_transport import HttpxTransport
@@ -160,7 +149,7 @@ async def test_user_and_password_of_the_url_stay_behind_and_do_not_come_back(htt
 async def test_a_body_with_a_secret_is_not_sent_to_another_origin(http, a, b, status, body):
     redirect(a, "/?q=1", "")
     redirect(a, "/", f"{b.url}/token/{SECRET}", status=status)
-    with pytest.raises(Transport) as caught:
+    with pytest.raises(TransportError) as caught:
         await send(http, "POST", f"{a.url}/?q=1", Sensitive(body=True), **body)
     error = caught.value
     assert (error.code, error.info.retryable) == (Code.HTTP_REDIRECT_REFUSED, False)
@@ -173,7 +162,7 @@ async def test_a_body_with_a_secret_is_not_sent_to_another_origin(http, a, b, st
 async def test_a_body_with_a_secret_is_refused_to_the_last_of_a_chain(http, a, b):
     redirect(a, "/", "/here", status=307)
     redirect(a, "/here", f"{b.url}/", status=307)
-    with pytest.raises(Transport, match="its body holds a secret"):
+    with pytest.raises(TransportError, match="its body holds a secret"):
         await send(http, "PUT", a.url, Sensitive(body=True), data=SECRET)
     assert len(a.asked) == 2
     assert b.asked == []
@@ -260,7 +249,7 @@ def record(unplugged):
             assert again.identical, again.divergence
             calls = [
                 canonical.decode(store.get(entry.event.request_digest))
-                for entry, _ in reading.entries(store, result.run_id)
+                for entry, _ in run_reader.entries(store, result.run_id)
                 if isinstance(entry.event, FactRecorded)
             ]
         return result.context, calls
@@ -352,7 +341,7 @@ def test_a_body_with_a_secret_of_a_client_is_not_sent_to_another_origin(record, 
         async with library.AsyncClient(transport=transport, follow_redirects=True) as client:
             try:
                 await client.post(a.url, json={"password": SECRET})
-            except Transport as error:
+            except TransportError as error:
                 ctx["error"] = [error.code, error.message]
             ctx["plain"] = (
                 await client.post(a.url, content=b"plain", headers={"x-api-key": SECRET})
@@ -452,7 +441,7 @@ def test_a_client_leaves_what_io_secret_read_behind_with_the_key_and_without(che
             for body in ({"json": {"deep": [f"x {token} y"]}}, {"data": {"f": token}}):
                 try:
                     await client.post(f"{a.url}/kept", **body)
-                except Transport as error:
+                except TransportError as error:
                     ctx["refused"] = [*ctx.get("refused", []), error.code]
             ctx["plain"] = (await client.post(f"{a.url}/kept", json={"deep": "x"})).text
 
@@ -477,7 +466,7 @@ def test_a_call_leaves_what_io_secret_read_behind(check, here, a, b):
         for body in ({"json": {"deep": [f"x {token} y"]}}, {"data": {"f": token}}, {"data": f"<{token}>"}):
             try:
                 await io.http("POST", f"{a.url}/kept", **body)
-            except Transport as error:
+            except TransportError as error:
                 ctx["refused"] = [*ctx.get("refused", []), error.code]
 
     assert check(handler) == {"text": "there", "refused": [Code.HTTP_REDIRECT_REFUSED] * 3}
@@ -502,7 +491,7 @@ def test_the_value_behind_a_stand_in_stays_behind(check, here, a, b, stand_ins, 
                 await get(a.url, headers={"x-part": f"key={token}!"})
                 try:
                     await post(f"{a.url}/kept", **options)
-                except Transport as error:
+                except TransportError as error:
                     ctx["refused"] = [*ctx.get("refused", []), error.code]
 
     assert check(handler, stand_ins=stand_ins) == {"refused": [Code.HTTP_REDIRECT_REFUSED] * 2}

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine import FanOutJoin, Plan, RunConfig, canonical
+from machine import Plan, RunConfig, canonical
+from machine.config import FanOutJoin
 from machine.events import RunStarted, StateCompleted, StateEntered, StateSkipped
 from machine.kernel.decide import decide
 from machine.kernel.decisions import AwaitAttempts, CompleteRun, EnterState
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
-from machine.kernel.side_by_side import Schedule
+from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
 from tests.strategies import FAST, entry_of
 

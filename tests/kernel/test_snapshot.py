@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import FAST, JSON, TEXT
 
 from machine import canonical
-from machine.errors import Corruption, StoreError
+from machine.errors import CorruptionError, StoreError
 from machine.kernel.snapshot import INLINE_MAX, LEAF_MAX, Snapshot
 
 KEYS = st.integers(0, 60).map("key{}".format) | TEXT
@@ -258,7 +258,7 @@ def test_changing_one_of_ten_thousand_keys_costs_the_path_to_it():
     ids=ascii,
 )
 def test_bytes_that_are_no_node_are_corruption(data):
-    with pytest.raises(Corruption, match="is not a snapshot") as caught:
+    with pytest.raises(CorruptionError, match="is not a snapshot") as caught:
         Snapshot.open(canonical.artifact_id(data), lambda _: data)
 
     assert caught.value.code == "artifact_corrupt"

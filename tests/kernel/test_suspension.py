@@ -25,7 +25,8 @@ from machine.events import (
     StateEntered,
     StateFailed,
 )
-from machine.kernel.decide import cancelled, decide
+from machine.kernel.close_open_attempts import close_open_attempts
+from machine.kernel.decide import decide
 from machine.kernel.decisions import (
     ChangePlan,
     CompleteRun,
@@ -153,7 +154,9 @@ def test_a_cancelled_run_closes_its_attempt_and_ends():
     assert decided(*CRASHED, cancel=True) == CompleteRun(RunStatus.CANCELLED, S0)
     assert decided(*SUSPENDED, cancel=True) == CompleteRun(RunStatus.CANCELLED, S0)
     over = (*SUSPENDED, RunCompleted("cancelled", S0))
-    assert decided(*over, cancel=True) == cancelled(fold(log_of(*over))) == Done(RunStatus.CANCELLED)
+    assert (
+        decided(*over, cancel=True) == close_open_attempts(fold(log_of(*over))) == Done(RunStatus.CANCELLED)
+    )
 
 
 def test_a_crash_in_the_middle_of_a_cancel_does_not_bring_the_run_back():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 
 from machine import open_store, replay
-from machine.engine import reading
-from machine.io.base_transport import BaseTransport
-from machine.replay.bundle import export_run, import_bundle
-from machine.replay.recording import gather
+from machine.engine import run_reader
+from machine.io.transport import BaseTransport
+from machine.recordings.bundle import export_run, import_bundle
+from machine.recordings.run_artifacts import gather
 
 KEY = "k-4f9a8e7d6c5b4a39"
 TOKEN = "tok-9f8e7d6c5b4a"
@@ -41,7 +41,7 @@ def elsewhere(store, run_id, tmp_path):
 
 def stored(store, run_id):
     """Return all that a store has of a run but for what is sealed."""
-    run = gather(reading.entries(store, run_id), store.get)
+    run = gather(run_reader.entries(store, run_id), store.get)
     return b"\n".join([*(event.data for event in run.log), *(each.data for each in run.artifacts.values())])
 
 

@@ -7,19 +7,9 @@ from campaign import FULL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machine import (
-    DomainEvent,
-    FanOutJoin,
-    MachineError,
-    Plan,
-    RunConfig,
-    open_store,
-    replay,
-    resume,
-    run,
-    schedules,
-)
-from machine.engine import reading
+from machine import DomainEvent, MachineError, Plan, RunConfig, open_store, replay, resume, run, schedules
+from machine.config import FanOutJoin
+from machine.engine import run_reader
 from machine.events import DomainEventRecorded, StateEntered, StateFailed
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
@@ -129,7 +119,7 @@ def drawn_plan(states, live):
 def last_said(store, run_id):
     """Return what the last attempt of each state emitted, and its error; nothing where a crash cut it."""
     said = {}
-    for entry, _ in reading.entries(store, run_id):
+    for entry, _ in run_reader.entries(store, run_id):
         event = entry.event
         if isinstance(event, StateEntered):
             said[event.state_id] = []

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from machine import ConfigError, RunConfig, SecretPolicy, codec
+from machine import RunConfig, SecretPolicy, codec
 from machine.canonical import encode
+from machine.errors import ConfigError
 from machine.secrets.formats import FORMATS, format_of
 from machine.secrets.looks import looks_like_credential, looks_strong
 from machine.secrets.names import EXACT, HEADERS, PARAMETERS, PLURAL, WEAK, Strength, field_strength

@@ -4,7 +4,6 @@ import pytest
 
 from machine import (
     DomainEvent,
-    IoOther,
     MachineError,
     Plan,
     RetryPolicy,
@@ -15,6 +14,7 @@ from machine import (
     resume,
     run,
 )
+from machine.errors import OtherIoError
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
 from tests.secrets.engine_world import KEY, TOKEN, Outside, elsewhere, seqs, stored, told_alike
@@ -204,7 +204,7 @@ def taught():
 
     def answer(request):
         if request.get("q") == "refused":
-            raise IoOther("no")
+            raise OtherIoError("no")
         return {"echo": f"{KEY} and {TOKEN}"} if request.get("q") == "echo" else {}
 
     return plan, Outside(answer)

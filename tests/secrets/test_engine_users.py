@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from machine import FanOutJoin, Plan, RunConfig, fork, open_store, resume, run
-from machine.engine import reading
+from machine import Plan, RunConfig, fork, open_store, resume, run
+from machine.config import FanOutJoin
+from machine.engine import run_reader
 from machine.events import FactRecorded
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
@@ -14,7 +15,7 @@ from tests.secrets.engine_world import Outside, elsewhere, seqs, told_alike
 
 
 def facts_of(store, run_id):
-    entries = [entry for entry, _ in reading.entries(store, run_id)]
+    entries = [entry for entry, _ in run_reader.entries(store, run_id)]
     return [entry.event for entry in entries if isinstance(entry.event, FactRecorded)]
 
 

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from machine import DomainEvent, IoError, Plan, Recorder, Reporter, open_store, replay, run
+from machine import DomainEvent, Plan, Recorder, Reporter, open_store, replay, run
+from machine.errors import IoError
 
 from .conftest import forms_of, leaks
 

@@ -18,10 +18,10 @@ from machine import (
     resume,
     run,
 )
-from machine.engine import reading
+from machine.engine import run_reader
 from machine.errors import Code, StateError
 from machine.events import FactRecorded
-from machine.io.base_transport import BaseTransport
+from machine.io.transport import BaseTransport
 from machine.stores import MemoryStore
 
 pytestmark = pytest.mark.usefixtures("format_1")
@@ -63,7 +63,7 @@ def plan_of(handler, **meta):
 def requests_of(store, run_id, namespace):
     return [
         canonical.decode(store.get(entry.event.request_digest))
-        for entry, _ in reading.entries(store, run_id)
+        for entry, _ in run_reader.entries(store, run_id)
         if isinstance(entry.event, FactRecorded) and entry.event.namespace == namespace
     ]
 
@@ -75,7 +75,7 @@ def cut_after(store, run_id, fits):
     for kind, data in store._contents.artifacts.values():
         cut.put(kind, data)
     log = list(store.read_range(run_id, 1))
-    end = next(entry.seq for entry, _ in reading.entries(store, run_id) if fits(entry.event))
+    end = next(entry.seq for entry, _ in run_reader.entries(store, run_id) if fits(entry.event))
     cut.append(run_id, 0, log[:end])
     return cut
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from machine import Plan, SecretKeyError, new_run_id, open_store, replay, resume, run
+from machine import Plan, new_run_id, open_store, replay, resume, run
+from machine.errors import SecretKeyError
 from tests.secrets.engine_world import KEY, TOKEN, Outside
 
 

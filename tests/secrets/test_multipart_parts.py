@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from strategies import FAST
 
 from machine import Plan, SecretPolicy, canonical, open_store, replay, run
-from machine.io.wire import pack, unpack
-from machine.replay.divergence import DivergenceKind
+from machine.io.fields import pack, unpack
+from machine.recordings.divergence import DivergenceKind
 from machine.secrets.find import found
 from machine.secrets.multipart import parts
 from machine.secrets.packed_bytes import packed_bytes

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from machine import Plan, open_store, replay, run
-from machine.replay.divergence import DivergenceKind
+from machine.recordings.divergence import DivergenceKind
 from tests.secrets.engine_world import KEY, Outside, elsewhere, stored, told_alike
 
 SEALED = {

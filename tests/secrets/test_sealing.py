@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import OTHER_RUN_ID, RUN_ID
 
-from machine.errors import Code, Corruption, SealError
+from machine.errors import Code, CorruptionError, SealError
 from machine.secrets.sealing import (
     DataKey,
     StoreKey,
@@ -38,7 +38,7 @@ def refused(open_it):
     with pytest.raises(SealError) as caught:
         open_it()
     assert caught.value.code == Code.SEAL_NOT_OPENED
-    assert not isinstance(caught.value, Corruption)
+    assert not isinstance(caught.value, CorruptionError)
     return str(caught.value)
 
 

@@ -8,8 +8,9 @@ from urllib.parse import quote, urlencode
 import httpx
 import pytest
 
-from machine import Plan, SecretPolicy, UsageError, canonical, fork, open_store, resume, run
+from machine import Plan, SecretPolicy, canonical, fork, open_store, resume, run
 from machine.config import RunConfig
+from machine.errors import UsageError
 from machine.io.sensitive import Sensitive, parts
 from machine.secrets.stand_ins import StandIns
 from machine.secrets.store_key import open_keys

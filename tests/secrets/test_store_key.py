@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from machine import Plan, run
-from machine.errors import Code, SecretKeyError, StoreOther
+from machine.errors import Code, OtherStoreError, SecretKeyError
 from machine.secrets.key_changes import forget_run, rotate_key
 from machine.secrets.sealing import StoreKey, open_seal, seal, wrapped_anew
 from machine.secrets.store_key import KEY_VARIABLE, key_of, open_keys, store_key_of
@@ -313,7 +313,7 @@ def test_a_key_that_cannot_be_made_or_read_is_said_so(open_to_all):
 def test_a_read_only_store_gets_no_data_key(store, path, key_file):
     key = open_keys(store).data_key(RUN, create=True)
     store._session.conn.execute("PRAGMA query_only = ON")
-    with pytest.raises(StoreOther) as caught:
+    with pytest.raises(OtherStoreError) as caught:
         open_keys(store).data_key(OTHER, create=True)
     assert caught.value.code == Code.STORE_READ_ONLY
     assert open_keys(store).data_key(RUN) == key

@@ -11,8 +11,8 @@ import pytest
 
 from machine import Plan, SecretPolicy, fork, open_store, replay, resume, run
 from machine.config import RunConfig
-from machine.io.base_transport import BaseTransport
-from machine.replay.bundle import export_run, import_bundle
+from machine.io.transport import BaseTransport
+from machine.recordings.bundle import export_run, import_bundle
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
 from tests.secrets.engine_world import stored, told_alike

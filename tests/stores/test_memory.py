@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from machine.errors import StoreOther
+from machine.errors import OtherStoreError
 from machine.stores import MemoryStore
 from machine.testing.store_conformance import StoreConformance
 from machine.testing.store_samples import log_of, run_id_of
@@ -28,7 +28,7 @@ def test_a_handle_is_closed_by_itself():
     second = MemoryStore(shared_with=first)
     first.close()
     second.append(run_id_of(1), 0, log_of(run_id_of(1), 1))
-    with pytest.raises(StoreOther, match="closed"):
+    with pytest.raises(OtherStoreError, match="closed"):
         first.head(run_id_of(1))
 
 

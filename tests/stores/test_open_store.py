@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 import machine.stores
-from machine.errors import Code, NotFound, StoreOther
+from machine.errors import Code, NotFoundError, OtherStoreError
 from machine.stores import MemoryStore, SqliteStore, Store, open_store
 
 
@@ -70,7 +70,7 @@ def test_an_absolute_path_has_four_slashes(tmp_path):
 )
 def test_what_names_no_store_is_refused(tmp_path, monkeypatch, url, why):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StoreOther) as caught:
+    with pytest.raises(OtherStoreError) as caught:
         open_store(url)
     assert caught.value.code == Code.STORE_UNKNOWN_URL
     assert why in caught.value.message
@@ -81,7 +81,7 @@ def test_what_names_no_store_is_refused(tmp_path, monkeypatch, url, why):
 @pytest.mark.parametrize("url", ["sqlite:///runs.db", "runs.db", pathlib.Path("runs.db")])
 def test_create_false_makes_nothing(tmp_path, monkeypatch, url):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFoundError) as caught:
         open_store(url, create=False)
     assert caught.value.code == Code.STORE_NOT_FOUND
     assert str(tmp_path / "runs.db") in caught.value.message

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from machine.canonical import artifact_id
-from machine.errors import Code, Corruption, NotFound, StoreOther, UsageError
+from machine.errors import Code, CorruptionError, NotFoundError, OtherStoreError, UsageError
 from machine.stores import ZERO_CHAIN, Artifact, SqliteStore, open_store, sqlite_open, sqlite_schema
 from machine.testing.store_conformance import StoreConformance
 from machine.testing.store_samples import log_of, run_id_of
@@ -98,7 +98,7 @@ def test_a_store_that_lost_its_wal_mode_gets_it_back(path):
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM runs").fetchall()
-        with pytest.raises(StoreOther) as caught:
+        with pytest.raises(OtherStoreError) as caught:
             SqliteStore(path, busy_timeout=0.05)
         assert caught.value.code == Code.STORE_BUSY
     with SqliteStore(path) as store:
@@ -204,7 +204,7 @@ def test_an_event_needs_a_run(path):
 
 def test_a_missing_file_is_not_made_unless_asked(tmp_path):
     path = tmp_path / "new" / "runs.db"
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFoundError) as caught:
         SqliteStore(path, create=False)
     assert caught.value.code == Code.STORE_NOT_FOUND
     assert str(path) in str(caught.value)
@@ -214,7 +214,7 @@ def test_a_missing_file_is_not_made_unless_asked(tmp_path):
 
 def test_an_empty_file_becomes_a_store_only_if_asked(path):
     path.touch()
-    with pytest.raises(NotFound, match="empty") as caught:
+    with pytest.raises(NotFoundError, match="empty") as caught:
         SqliteStore(path, create=False)
     assert caught.value.code == Code.STORE_NOT_FOUND
     assert [(file.name, file.stat().st_size) for file in path.parent.iterdir()] == [("runs.db", 0)]
@@ -227,7 +227,7 @@ def test_an_empty_file_becomes_a_store_only_if_asked(path):
 def test_any_other_file_is_refused_and_left_alone(path):
     path.write_text("id,name\n" * 1000)
     before = path.read_bytes()
-    with pytest.raises(StoreOther) as caught:
+    with pytest.raises(OtherStoreError) as caught:
         SqliteStore(path)
     assert caught.value.code == Code.STORE_NOT_A_STORE
     assert path.read_bytes() == before
@@ -242,14 +242,14 @@ def test_another_applications_database_is_refused_and_left_alone(path, statement
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         conn.execute(statement)
     before = path.read_bytes()
-    with pytest.raises(StoreOther, match="another application") as caught:
+    with pytest.raises(OtherStoreError, match="another application") as caught:
         SqliteStore(path)
     assert caught.value.code == Code.STORE_NOT_A_STORE
     assert path.read_bytes() == before
 
 
 def test_a_directory_is_not_a_store(tmp_path):
-    with pytest.raises(StoreOther) as caught:
+    with pytest.raises(OtherStoreError) as caught:
         SqliteStore(tmp_path)
     assert caught.value.code == Code.STORE_NOT_A_STORE
 
@@ -257,13 +257,13 @@ def test_a_directory_is_not_a_store(tmp_path):
 @pytest.mark.parametrize("name", ["x" * 300, "file/runs.db"])
 def test_a_path_that_cannot_be_is_a_store_error(tmp_path, name):
     (tmp_path / "file").touch()
-    with pytest.raises(StoreOther) as caught:
+    with pytest.raises(OtherStoreError) as caught:
         SqliteStore(tmp_path / name)
     assert caught.value.code == Code.STORE_FAILED
 
 
 def test_a_path_with_a_nul_is_refused():
-    with pytest.raises(StoreOther) as caught:
+    with pytest.raises(OtherStoreError) as caught:
         SqliteStore("a\0b.db")
     assert caught.value.code == Code.STORE_UNKNOWN_URL
 
@@ -274,7 +274,7 @@ def test_a_path_with_a_nul_is_refused():
 def test_a_newer_schema_is_refused(raw, path):
     raw.execute("PRAGMA user_version = 7")
     raw.close()
-    with pytest.raises(StoreOther, match=r"version 7.* up to 3") as caught:
+    with pytest.raises(OtherStoreError, match=r"version 7.* up to 3") as caught:
         SqliteStore(path)
     assert caught.value.code == Code.STORE_NEWER_SCHEMA
     assert caught.value.info.details == {"path": str(path), "found": 7, "supported": 3}
@@ -282,10 +282,10 @@ def test_a_newer_schema_is_refused(raw, path):
 
 def test_an_impossible_schema_is_damage(raw, path):
     raw.execute("PRAGMA user_version = -1")
-    with pytest.raises(Corruption):
+    with pytest.raises(CorruptionError):
         SqliteStore(path)
     raw.execute("PRAGMA user_version = 0")
-    with pytest.raises(Corruption):
+    with pytest.raises(CorruptionError):
         SqliteStore(path)
 
 
@@ -305,7 +305,7 @@ def test_an_older_schema_is_migrated_with_all_it_holds(raw, path, monkeypatch):
 def test_a_migration_that_fails_changes_nothing(raw, path, monkeypatch):
     steps = (*sqlite_schema.MIGRATIONS, ("CREATE TABLE more (x)", "no statement"))
     monkeypatch.setattr(sqlite_schema, "MIGRATIONS", steps)
-    with pytest.raises(Corruption):
+    with pytest.raises(CorruptionError):
         SqliteStore(path)
     assert pragma(raw, "user_version") == 3
     assert "more" not in "".join(raw.iterdump())
@@ -319,7 +319,7 @@ def test_a_run_whose_tail_is_gone_is_not_continued(raw, path):
     raw.execute("DELETE FROM events WHERE seq = 3")
     raw.close()
     with SqliteStore(path) as store:
-        with pytest.raises(Corruption, match="2 events but the index says 3"):
+        with pytest.raises(CorruptionError, match="2 events but the index says 3"):
             store.append(RUN, 2, log_of(RUN, 1, first=3))
         found = store.integrity_problems()
     assert found[0] == "schema: events_never_go is missing"
@@ -364,7 +364,7 @@ def test_a_value_that_is_not_bytes_is_damage(raw, path):
             store.list_runs,
             lambda: store.append(RUN, 3, log_of(RUN, 1, first=4, chain=ZERO_CHAIN)),
         ):
-            with pytest.raises(Corruption):
+            with pytest.raises(CorruptionError):
                 read()
         assert store.integrity_problems()
 

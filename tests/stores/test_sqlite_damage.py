@@ -7,7 +7,7 @@ import random
 import pytest
 
 from machine.canonical import artifact_id
-from machine.errors import Corruption, NotFound, StoreError
+from machine.errors import CorruptionError, NotFoundError, StoreError
 from machine.events import chain_next
 from machine.stores import ZERO_CHAIN, Artifact, SqliteStore
 from machine.testing.store_samples import log_of, run_id_of
@@ -50,13 +50,13 @@ def noticed(path):
 
 
 def read_log(store, run_id):
-    """Say whether a log is what was stored; raise `Corruption` where its chain says that it is not."""
+    """Say whether a log is what was stored; raise `CorruptionError` where its chain says that it is not."""
     chain = ZERO_CHAIN
     log = list(store.read_range(run_id))
     for seq, event in enumerate(log, 1):
         chain = chain_next(chain, event.data)
         if (seq, chain) != (event.seq, event.chain):
-            raise Corruption("the chain is broken")
+            raise CorruptionError("the chain is broken")
     head, row = store.head(run_id), store.run_row(run_id)
     return log == RUNS[run_id] and (head.seq, head.chain, row.status) == (len(log), chain, "failed")
 
@@ -112,7 +112,7 @@ def test_what_is_intact_can_still_be_read(sound, tmp_path):
     with SqliteStore(path) as store:
         assert list(store.read_range(run_id_of(3))) == RUNS[run_id_of(3)]
         assert read_blob(store, BLOBS[9])
-        with pytest.raises(Corruption):
+        with pytest.raises(CorruptionError):
             read_blob(store, BLOBS[5])
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             store.get("0" * 64)

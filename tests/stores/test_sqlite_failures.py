@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from machine.canonical import artifact_id
-from machine.errors import Code, StoreOther
+from machine.errors import Code, OtherStoreError
 from machine.stores import Artifact, SqliteStore
 from machine.stores.sqlite_errors import os_error, store_error
 from machine.testing.store_samples import log_of, run_id_of
@@ -39,7 +39,7 @@ def refused(store, code):
         lambda: store.append(RUN, before, log_of(RUN, 2, first=before + 1), [large()]),
         lambda: store.put("output", LARGE),
     ):
-        with pytest.raises(StoreOther) as caught:
+        with pytest.raises(OtherStoreError) as caught:
             write()
         assert caught.value.code == code, caught.value
         assert caught.value.hint
@@ -80,7 +80,7 @@ def test_a_store_that_cannot_be_made_for_lack_of_room_is_made_later(path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
     try:
-        with pytest.raises(StoreOther) as caught:
+        with pytest.raises(OtherStoreError) as caught:
             SqliteStore(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -101,7 +101,7 @@ def test_a_store_that_stays_locked_is_busy(path):
 def test_busy_is_worth_another_try(path):
     with SqliteStore(path, busy_timeout=0) as store, closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreOther) as caught:
+        with pytest.raises(OtherStoreError) as caught:
             store.put("output", b"")
     assert caught.value.info.retryable
 
@@ -109,7 +109,7 @@ def test_busy_is_worth_another_try(path):
 def test_a_value_beyond_sqlites_own_limit_is_too_large(path):
     with SqliteStore(path) as store:
         store._session.conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 20)
-        with pytest.raises(StoreOther) as caught:
+        with pytest.raises(OtherStoreError) as caught:
             store.put("output", LARGE)
     assert caught.value.code == Code.ARTIFACT_TOO_LARGE
 
@@ -125,7 +125,7 @@ def test_a_file_that_was_moved_under_us_is_not_written(path, replaced):
             lambda: store.append(RUN, 1, log_of(RUN, 1, first=2)),
             lambda: store.put("output", b"lost"),
         ):
-            with pytest.raises(StoreOther) as caught:
+            with pytest.raises(OtherStoreError) as caught:
                 write()
             assert caught.value.code == Code.STORE_FAILED
             assert "moved or deleted" in caught.value.message
@@ -205,7 +205,7 @@ def test_a_read_only_store_of_version_1_can_be_read_but_not_written(place, modes
             store.secret_key,
             lambda: store.add_data_key(RUN, "key", b"wrapped"),
         ):
-            with pytest.raises(StoreOther) as caught:
+            with pytest.raises(OtherStoreError) as caught:
                 write()
             assert caught.value.code == Code.STORE_READ_ONLY
 
@@ -216,7 +216,7 @@ def test_commits_in_a_wal_that_cannot_be_read_are_not_passed_over(place):
         store.append(RUN, 0, log_of(RUN, 3))
         shutil.copy(place / "live.db", path)
         shutil.copy(place / "live.db-wal", f"{path}-wal")
-    with read_only(place), pytest.raises(StoreOther, match="-wal") as caught:
+    with read_only(place), pytest.raises(OtherStoreError, match="-wal") as caught:
         SqliteStore(path)
     assert caught.value.code == Code.STORE_READ_ONLY
     with SqliteStore(path) as store:
@@ -225,14 +225,14 @@ def test_commits_in_a_wal_that_cannot_be_read_are_not_passed_over(place):
 
 def test_a_store_cannot_be_made_in_a_read_only_directory(place):
     for path in (place / "runs.db", place / "new" / "runs.db"):
-        with read_only(place), pytest.raises(StoreOther) as caught:
+        with read_only(place), pytest.raises(OtherStoreError) as caught:
             SqliteStore(path)
         assert caught.value.code == Code.STORE_READ_ONLY
     assert list(place.iterdir()) == []
 
 
 def test_a_store_that_may_not_be_read_says_so(written):
-    with read_only(written.parent, file_mode=0), pytest.raises(StoreOther) as caught:
+    with read_only(written.parent, file_mode=0), pytest.raises(OtherStoreError) as caught:
         SqliteStore(written)
     assert caught.value.code in {Code.STORE_READ_ONLY, Code.STORE_FAILED}
 

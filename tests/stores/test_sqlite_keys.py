@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from machine.errors import Corruption
+from machine.errors import CorruptionError
 from machine.stores import SqliteStore
 from machine.testing.store_samples import log_of, run_id_of
 
@@ -93,5 +93,5 @@ def test_a_key_of_another_type_is_damage(path, change, said):
         uses += [store.data_keys] if "wrapped" in change else [store.secret_key_id]
         uses += [lambda: store.data_key(RUN)] if "wrapped" in change else []
         for use in uses:
-            with pytest.raises(Corruption, match=said):
+            with pytest.raises(CorruptionError, match=said):
                 use()

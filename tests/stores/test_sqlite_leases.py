@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from machine.errors import Code, Concurrency, Corruption, StoreOther
+from machine.errors import Code, ConcurrencyError, CorruptionError, OtherStoreError
 from machine.stores import SqliteStore, sqlite_schema
 from machine.testing.store_samples import log_of, run_id_of
 
@@ -88,19 +88,19 @@ def test_leases_that_are_not_understood_are_of_a_newer_version(store, path, chan
             lambda: store.append(RUN, 0, log_of(RUN, 1), lease=lease),
         ]
     for use in uses:
-        with pytest.raises(StoreOther, match="in a way that this program does not know") as caught:
+        with pytest.raises(OtherStoreError, match="in a way that this program does not know") as caught:
             use()
         assert caught.value.code == Code.STORE_NEWER_SCHEMA
-        assert not isinstance(caught.value.__cause__, Corruption)
+        assert not isinstance(caught.value.__cause__, CorruptionError)
     assert not store.run_exists(RUN)
 
 
 def test_leases_that_are_gone_are_damage(store, path):
     with closing(sqlite3.connect(path)) as other:
         other.execute("DROP TABLE leases")
-    with pytest.raises(Corruption):
+    with pytest.raises(CorruptionError):
         store.acquire(RUN, "one", 1_000)
-    with pytest.raises(Corruption):
+    with pytest.raises(CorruptionError):
         store.append(RUN, 0, log_of(RUN, 1))
     assert "schema: leases is missing" in store.integrity_problems()
 
@@ -111,7 +111,7 @@ def test_a_message_of_other_types_is_damage(store, path, change):
     store.post(RUN, "signal", 1)
     with closing(sqlite3.connect(path)) as other:
         other.executescript(f"DROP TRIGGER messages_never_change; UPDATE inbox SET {change}")
-    with pytest.raises(Corruption, match="message 1"):
+    with pytest.raises(CorruptionError, match="message 1"):
         store.inbox(RUN)
 
 
@@ -119,7 +119,7 @@ def test_a_message_of_other_types_is_damage(store, path, change):
 def test_a_secret_key_that_is_not_32_bytes_is_damage(store, path, key):
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(f"INSERT INTO secret VALUES (1, {key})")
-    with pytest.raises(Corruption, match="secret key"):
+    with pytest.raises(CorruptionError, match="secret key"):
         store.secret_key()
 
 
@@ -152,11 +152,11 @@ def test_a_lease_is_not_waited_for_and_all_else_is(store):
 
 def test_a_refused_lease_leaves_commits_as_they_were(store):
     lease = store.acquire(RUN, "one", 60_000)
-    with pytest.raises(Concurrency):
+    with pytest.raises(ConcurrencyError):
         store.acquire(RUN, "two", 60_000)
     assert synchronous(store) == 2
     store.release(lease)
-    with pytest.raises(Concurrency):
+    with pytest.raises(ConcurrencyError):
         store.renew(lease)
     assert synchronous(store) == 2
 
@@ -197,7 +197,7 @@ def test_an_invocation_key_is_found_by_its_index(store):
 
 FIGHTER = """
 import json, random, secrets, sys, time
-from machine.errors import Code, Concurrency
+from machine.errors import Code, ConcurrencyError
 from machine.stores import SqliteStore, StoredEvent, ZERO_CHAIN
 
 path, seconds, runs = sys.argv[1], float(sys.argv[2]), sys.argv[3:]
@@ -211,7 +211,7 @@ with SqliteStore(path) as store:
         try:
             # as from another machine: nobody sees whether it lives
             lease = store.acquire(run, secrets.token_hex(8), 25)
-        except Concurrency as exc:
+        except ConcurrencyError as exc:
             assert exc.code == Code.RUN_LEASED, exc
             time.sleep(random.random() / 500)
             continue
@@ -228,7 +228,7 @@ with SqliteStore(path) as store:
                 time.sleep(random.choice((0, 0, 0.001, 0.04)))  # the last is longer than the lease
                 if random.random() < 0.3:
                     store.renew(lease)
-        except Concurrency as exc:
+        except ConcurrencyError as exc:
             if exc.code == Code.LEASE_LOST:
                 report["lost"] += 1
             else:  # taken over between the look at the head and the append is lost, too: the fence is first
@@ -289,7 +289,7 @@ with SqliteStore(sys.argv[1]) as store:
 def test_the_lease_of_a_process_that_was_killed_is_free_at_once(store, path):
     holder = start(HOLDER, path, RUN)
     assert holder.stdout.readline() == "1\n"
-    with pytest.raises(Concurrency) as caught:
+    with pytest.raises(ConcurrencyError) as caught:
         store.acquire(RUN, "one", 1_000)
     assert caught.value.code == Code.RUN_LEASED
     assert f"process {holder.pid} on " in str(caught.value)

@@ -16,7 +16,7 @@ EACH = 25
 
 WORKER = """
 import sys
-from machine.errors import Concurrency
+from machine.errors import ConcurrencyError
 from machine.events import chain_next
 from machine.stores import Artifact, SqliteStore, StoredEvent, ZERO_CHAIN
 from machine.canonical import artifact_id
@@ -30,7 +30,7 @@ def push(store, run_id, data):
         event = StoredEvent(head.seq + 1, data, chain_next(head.chain, data))
         try:
             store.append(run_id, head.seq, [event], [Artifact(artifact_id(data), "output", data)])
-        except Concurrency:
+        except ConcurrencyError:
             continue
         return event.seq
 

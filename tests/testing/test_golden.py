@@ -531,7 +531,7 @@ import attrs
 from pathlib import Path
 from machine import DomainEvent, Plan
 from machine.catalogue import STANDARD
-from machine.io.base_transport import BaseTransport
+from machine.io.transport import BaseTransport
 
 
 @attrs.frozen

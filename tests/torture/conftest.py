@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from machine import DomainEvent, Plan, RetryPolicy
-from machine.errors import IoOther
-from machine.io.base_transport import BaseTransport
+from machine.errors import OtherIoError
+from machine.io.transport import BaseTransport
 
 
 class Outside(BaseTransport):
@@ -30,7 +30,7 @@ class Outside(BaseTransport):
         busy = self.busy & request.keys()
         self.busy -= busy
         if busy:
-            raise IoOther("busy", code="busy", retryable=True)
+            raise OtherIoError("busy", code="busy", retryable=True)
         return {"answer": len(self.asked)}
 
 

@@ -14,11 +14,12 @@ import anyio
 import pytest
 from campaign import FULL
 
-from machine import DomainEvent, Plan, RetryPolicy, UsageError
+from machine import DomainEvent, Plan, RetryPolicy
+from machine.errors import UsageError
 from machine.testing import crash_matrix
 from machine.torture import FAULTS, Fault
-from machine.torture.life import Watch, live
-from machine.torture.world import Script, World
+from machine.torture.process import Watch, live
+from machine.torture.simulated_io import Script, World
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 

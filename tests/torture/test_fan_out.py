@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from machine import FanOutJoin, Plan, RunConfig
+from machine import Plan, RunConfig
+from machine.config import FanOutJoin
 from machine.torture import crash_matrix
 
 

@@ -8,10 +8,10 @@ import attrs
 import pytest
 
 from machine.codec import decode_entry
-from machine.engine import driver, log, reading, runs
+from machine.engine import driver, log, run_reader, runs
 from machine.engine.commit_queue import CommitQueue
-from machine.engine.handlers import Doorkeeper
-from machine.errors import Concurrency, StoreError
+from machine.engine.handler_runner import HandlerRunner
+from machine.errors import ConcurrencyError, StoreError
 from machine.events import EffectIntended, FactRecorded
 from machine.io import earlier
 from machine.io.hand_out import HandOut
@@ -90,7 +90,7 @@ def an_append_is_not_taken_twice(patch):
     append = SqliteStore.append
 
     def forgiving(self, *args, **more):
-        with suppress(Concurrency):
+        with suppress(ConcurrencyError):
             append(self, *args, **more)
 
     patch.setattr(SqliteStore, "append", forgiving)
@@ -111,7 +111,7 @@ def careless(patch, error):
 
 @guard(Fault.DUPLICATE_APPEND, where="went on to its end")
 def a_run_stops_when_somebody_else_drives_it(patch):
-    careless(patch, Concurrency)
+    careless(patch, ConcurrencyError)
 
 
 @guard(Fault.ENOSPC, Fault.EIO, Fault.STORE_LOCKED, where="the run stopped with")
@@ -242,7 +242,7 @@ def _accepting(fact):
 
 @guard(Fault.KILLED_BEFORE_APPEND, where="receivers took 1 effects more")
 def an_effect_is_sent_again_under_the_same_key(patch):
-    key_of = Doorkeeper.idempotency_key
+    key_of = HandlerRunner.idempotency_key
 
     def fickle(self, scope, ctx):
         key = key_of(self, scope, ctx)
@@ -258,7 +258,7 @@ def an_effect_is_sent_again_under_the_same_key(patch):
         return await attempt(self, state, number, *given)
 
     patch.setattr(driver.Run, "_attempt", counted)
-    patch.setattr(Doorkeeper, "idempotency_key", fickle)
+    patch.setattr(HandlerRunner, "idempotency_key", fickle)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="chain")
@@ -277,7 +277,7 @@ def what_is_read_is_held_against_its_chain(patch):
         for stored in store.read_range(run_id, 1, to_seq):
             yield decode_entry(stored.seq, stored.data), stored
 
-    patch.setattr(reading, "entries", trusting)
+    patch.setattr(run_reader, "entries", trusting)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="verify, before it was resumed: artifact")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from machine.engine.keeper import Keeper
-from machine.errors import Concurrency, StoreOther
+from machine.engine.lease_keeper import Keeper
+from machine.errors import ConcurrencyError, OtherStoreError
 from machine.events import chain_next, seal
 from machine.stores.base import ZERO_CHAIN, StoredEvent
 from machine.stores.sqlite import SqliteStore
@@ -32,7 +32,7 @@ def struck(path, fault, appends=4, at=3):
     try:
         for number, event in enumerate(log_of(appends)):
             store.append(RUN, number, [event])
-    except (PowerCut, StoreOther, Concurrency) as exc:
+    except (PowerCut, OtherStoreError, ConcurrencyError) as exc:
         ended = getattr(exc, "code", "dead")
     with SqliteStore(store.leave()) as left:
         assert left.integrity_problems() == []
@@ -76,11 +76,11 @@ def test_a_dead_process_appends_nothing(tmp_path):
 def test_a_disk_that_is_full_stays_full_and_a_lock_is_let_go(tmp_path):
     for fault, again in ((Fault.ENOSPC, 0), (Fault.STORE_LOCKED, 1)):
         with TorturedStore(tmp_path / f"{fault}.db", blow=Blow(fault, 1, 1)) as store:
-            with pytest.raises(StoreOther):
+            with pytest.raises(OtherStoreError):
                 store.append(RUN, 0, log_of(1))
             try:
                 store.append(RUN, 0, log_of(1))
-            except StoreOther:
+            except OtherStoreError:
                 assert fault is Fault.ENOSPC
             assert store.latest_seq(RUN) == again
 
@@ -105,7 +105,7 @@ def test_a_later_life_may_take_what_a_dead_one_had_leased(tmp_path):
     blow = Blow(Fault.KILLED_AFTER_APPEND, 1, 1)
     with TorturedStore(tmp_path / "runs.db", blow=blow) as store:
         with Keeper(store, RUN) as keeper:
-            with pytest.raises(Concurrency):
+            with pytest.raises(ConcurrencyError):
                 store.acquire(RUN, "the living", 60_000)
             with pytest.raises(PowerCut):
                 store.append(RUN, 0, log_of(1), lease=keeper.lease)
@@ -118,6 +118,6 @@ def test_a_lease_goes_with_the_append(tmp_path):
     with TorturedStore(tmp_path / "runs.db") as store:
         lease = store.acquire(RUN, "me", 60_000)
         store.append(RUN, 0, log_of(1), lease=lease)
-        with pytest.raises(Concurrency):
+        with pytest.raises(ConcurrencyError):
             store.append(RUN, 1, log_of(2)[1:])
         assert store.appended == log_of(1)

@@ -10,9 +10,7 @@ import httpx
 import machine
 import machine.plan
 from machine import (
-    Bundle,
     Context,
-    Divergence,
     DomainEvent,
     ExponentialBackoff,
     HttpResponse,
@@ -23,7 +21,6 @@ from machine import (
     RunConfig,
     RunResult,
     StateOutcome,
-    VerifyResult,
     export_run,
     import_bundle,
     open_bundle,
@@ -33,6 +30,7 @@ from machine import (
     run,
     verify,
 )
+from machine.results import Bundle, Divergence, VerifyResult
 
 plan = Plan("typed", version="1")
 

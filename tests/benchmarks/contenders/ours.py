@@ -104,7 +104,7 @@ def fanned(n, concurrency):
     """Run a plan of states that wait for nothing but one before and one after them all."""
     mode = getattr(machine, "FanOutJoin", None)
     if mode is None:
-        return {"absent": "not there yet: machine.FanOutJoin"}
+        return {"absent": "not there yet: machine.config.FanOutJoin"}
     told, config = {}, RunConfig(execution_mode=mode(concurrency))
     plan = wide(n)
     with open_store(DATABASE.format("full")) as store:

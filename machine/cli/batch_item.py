@@ -1,0 +1,283 @@
+"""What is done with one of many runs, in this process or in a worker: replay it or verify it.
+
+Nothing is printed here, and nothing is raised for what is wrong with one run. What comes back can be sent from one
+process to another.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol
+
+import attrs
+
+import machine
+from machine.cli import failures, progress
+from machine.cli.failures import Exit
+from machine.cli.session import Session
+from machine.config import Target, UndeclaredIo
+from machine.errors import BundleError, Code, RunError
+from machine.plan import Plan
+from machine.recordings.divergence import DivergenceKind
+from machine.recordings.replay import ReplayResult
+from machine.recordings.verify import Problem, VerifyResult
+from machine.stores.base import Store
+from machine.termination import Terminated
+
+__all__ = [
+    "Elsewhere",
+    "Item",
+    "Look",
+    "Outcome",
+    "Replaying",
+    "Result",
+    "Verifying",
+    "WithPlan",
+    "exit_for",
+    "of_bundle",
+    "replayed",
+]
+
+DAMAGED: Final = "damaged"
+ERROR: Final = "error"
+_GOOD: Final = {ReplayResult: "identical", VerifyResult: "sound"}
+
+
+@attrs.frozen
+class Item:
+    """One thing to look at: a run of the store, or the bundle at a path, or with neither the store itself."""
+
+    name: str
+    run_id: str | None = None
+    path: str | None = None
+
+    @property
+    def is_store(self) -> bool:
+        """True for the store itself."""
+        return self.run_id is None and self.path is None
+
+
+class Result(Protocol):
+    """What was found out about a run."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        ...
+
+
+@attrs.frozen
+class Outcome:
+    """What came of one item: `verdict` in a word, the exit code it would have had alone, and what was found.
+
+    `result` is None when it was not got, and `error` says why. `place` is where the plan came from, None when
+    none was loaded.
+    """
+
+    verdict: str
+    exit: int
+    result: Result | None = None
+    error: Mapping[str, Any] | None = None
+    undeclared: tuple[Mapping[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    place: str | None = None
+
+    @classmethod
+    def failed(cls, exc: BaseException, place: str | None = None) -> Outcome:
+        """Return what came of an item that could not be looked at to the end."""
+        code = failures.exit_of(exc)
+        verdict = DAMAGED if code is Exit.INTEGRITY else ERROR
+        return cls(verdict, int(code), error=failures.as_json(exc), place=place)
+
+
+@attrs.frozen
+class Elsewhere:
+    """The item's plan comes from another place than the plans of this process, and needs a process of its own.
+
+    Two places may each have a module of one name, and one process holds one module of a name.
+    """
+
+    place: str
+
+
+@attrs.define
+class Look(abc.ABC):
+    """One way to look at items, one after the other. It is sent to a worker before its first item."""
+
+    drives: ClassVar[bool] = False
+    """True when runs are driven on: in a worker each, which is asked to stop before it is killed."""
+
+    session: Session
+    _store: Store | None = attrs.field(default=None, init=False)
+
+    @abc.abstractmethod
+    def at(self, item: Item) -> Outcome | Elsewhere:
+        """Look at one item. Raises nothing but `KeyboardInterrupt`."""
+
+    def close(self) -> None:
+        """Release what was opened."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @contextlib.contextmanager
+    def _reading(self, item: Item) -> Iterator[tuple[Store, str]]:
+        if item.path is not None:
+            with machine.open_bundle(item.path) as bundle:
+                yield bundle.store, bundle.run_id
+            return
+        if self._store is None:
+            self._store = self.session.open_to_write() if self.drives else self.session.open_store()
+        yield self._store, item.run_id or ""
+
+
+@attrs.define
+class WithPlan(Look):
+    """Does something with runs and their plans. A plan is loaded once; one that cannot be is not tried again."""
+
+    target: str | None = None
+    _place: str | None = attrs.field(default=None, init=False)
+    _plans: dict[Target, Plan | Exception] = attrs.field(factory=dict, init=False)
+
+    def at(self, item: Item) -> Outcome | Elsewhere:
+        """Take one run in hand."""
+        place = None
+        try:
+            with self._reading(item) as (store, run_id):
+                target = (
+                    Target(self.target, "") if self.target else self.session.recorded_target(store, run_id)
+                )
+                place = _place_of(target)
+                if place != (self._place or place):
+                    return Elsewhere(place)
+                self._place = place
+                plan = self._plan(target)
+                with progress.watching_quietly(quiet=True) as reporter:
+                    verdict, code, result = self.done(store, run_id, plan, reporter)
+        except (KeyboardInterrupt, Terminated):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, the other runs are looked at
+            return self.failed(exc, place)
+        warnings = tuple(f"{at[0]} {what}" for at, what in reporter.undeclared_io.items())
+        return Outcome(verdict, int(code), result, None, tuple(reporter.undeclared_json()), warnings, place)
+
+    @abc.abstractmethod
+    def done(
+        self, store: Store, run_id: str, plan: Plan, reporter: progress.Progress
+    ) -> tuple[str, Exit, Result]:
+        """Do it to one run, and return the verdict, the exit code and what came of it."""
+
+    def failed(self, exc: BaseException, place: str | None) -> Outcome:
+        """Return what came of a run where it could not be done."""
+        return Outcome.failed(exc, place)
+
+    def _plan(self, target: Target) -> Plan:
+        if target not in self._plans:
+            try:
+                self._plans[target] = self.session.load(target.spec, target.directory or None).plan
+            except Exception as exc:  # noqa: BLE001 - kept, to be raised for each run of this plan
+                self._plans[target] = exc
+        plan = self._plans[target]
+        if isinstance(plan, Exception):
+            raise plan.with_traceback(None)
+        return plan
+
+
+@attrs.define
+class Replaying(WithPlan):
+    """Replays runs."""
+
+    undeclared_io: UndeclaredIo | None = None
+
+    def done(
+        self, store: Store, run_id: str, plan: Plan, reporter: progress.Progress
+    ) -> tuple[str, Exit, Result]:
+        """Replay one run."""
+        result = replayed(
+            self.session, store, run_id, plan, reporter=reporter, undeclared_io=self.undeclared_io
+        )
+        code = exit_for(result)
+        return {Exit.OK: "identical", Exit.INTEGRITY: DAMAGED}.get(code, "diverged"), code, result
+
+
+@attrs.define
+class Verifying(Look):
+    """Verifies runs, and the store they are in once instead of once for each of them."""
+
+    def at(self, item: Item) -> Outcome:
+        """Verify one run, or the store."""
+        try:
+            result = self._store_itself() if item.is_store else self._run(item)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, the other runs are looked at
+            return Outcome.failed(exc)
+        return Outcome("sound" if result.ok else DAMAGED, int(exit_for(result)), result)
+
+    def _run(self, item: Item) -> VerifyResult:
+        try:
+            with self._reading(item) as (store, run_id):
+                return machine.verify(run_id, store=store, whole_store=item.path is not None)
+        except BundleError as exc:
+            return of_bundle(exc)
+
+    def _store_itself(self) -> VerifyResult:
+        with self.session.open_store() as store:
+            problems = store.integrity_problems()
+        return VerifyResult(
+            "", 0, 0, None, tuple(Problem(Code.STORE_CORRUPT, "store", text) for text in problems)
+        )
+
+
+def replayed(
+    session: Session,
+    store: Store,
+    run_id: str,
+    plan: Plan,
+    *,
+    reporter: progress.Progress,
+    undeclared_io: UndeclaredIo | None,
+) -> ReplayResult:
+    """Replay a run. A handler that leaves the program ends its replay, and no more."""
+    with session.user_code():
+        try:
+            return machine.replay(
+                run_id, plan=plan, store=store, reporter=reporter, undeclared_io=undeclared_io
+            )
+        except SystemExit as exc:
+            raise RunError(
+                f"the replay of run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
+                code=Code.HANDLER_ERROR,
+            ) from exc
+
+
+def of_bundle(exc: BundleError) -> VerifyResult:
+    """Return what is wrong with a bundle that cannot be read as what is wrong with a run.
+
+    Raises the error again when there is no bundle.
+    """
+    if exc.code in {Code.BUNDLE_NOT_FOUND, Code.BUNDLE_NOT_A_FILE}:
+        raise exc
+    where = "bundle" if exc.line is None else f"line {exc.line}"
+    return VerifyResult("", 0, 0, None, (Problem(exc.code, where, exc.problem),))
+
+
+def exit_for(result: ReplayResult | VerifyResult) -> Exit:
+    """Return the exit code that a result has by itself."""
+    if isinstance(result, VerifyResult):
+        return Exit.OK if result.ok else Exit.INTEGRITY
+    if result.divergence is not None and result.divergence.kind is DivergenceKind.CORRUPT:
+        return Exit.INTEGRITY
+    return Exit.OK if result.identical else Exit.FAILED
+
+
+def _place_of(target: Target) -> str:
+    """Return the directory that a target's modules are imported from."""
+    module = target.spec.rpartition(":")[0] or target.spec
+    here = os.path.abspath(target.directory)  # noqa: PTH100 - links stay
+    if module.endswith(".py") or os.sep in module:
+        return str(Path(here, module).parent)
+    return here

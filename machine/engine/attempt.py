@@ -1,0 +1,147 @@
+"""One attempt of a state: its handler called once, within its limits, and what it returned or how it was ended."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+import attrs
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from machine.catalogue import Catalogue
+from machine.config import RunConfig
+from machine.engine.cancellation import Cancellations, Stopped, told_by_scope
+from machine.engine.handler_runner import HandlerRunner
+from machine.engine.protocols import DrivenLog
+from machine.engine.reconcile import reconcile
+from machine.engine.recorder import Recorder
+from machine.engine.stop_signal import Control
+from machine.io.attempt_scope import AttemptScope, SettleBarrier
+from machine.io.begun_tasks import BEGUN
+from machine.io.provider import IoProvider
+from machine.io.transport import Transport
+from machine.kernel.context import Context
+from machine.kernel.snapshot import Snapshot
+from machine.plan import PlanState
+from machine.secrets.knowing import OfAttempt
+
+__all__ = ["Attempts"]
+
+
+@attrs.define
+class Attempts:
+    """Makes the attempts of one run, each when it is told to. What an attempt comes to is the driver's to say."""
+
+    config: RunConfig
+    log: DrivenLog
+    provider: Callable[[AttemptScope], IoProvider]
+    recorder: Callable[[AttemptScope], Recorder]
+    transports: Mapping[str, Transport]
+    catalogue: Catalogue
+    control: Control
+    runner: HandlerRunner
+    base: Callable[[str, str], Snapshot]
+    """Returns the context that an attempt begins on, by the id of its state and that of a snapshot."""
+    live: bool
+    tasks: set[Any] = attrs.field(factory=set, init=False)
+    """The tasks of the event loop that are no handler's own."""
+    concurrent_scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
+    """Cancel scope of the task group that runs concurrent attempts."""
+    whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
+    """Scope of all attempts of a replay, which ends with the first that is cancelled: one for each is slow."""
+    _patient_until: float = attrs.field(default=-math.inf, init=False)
+    """Until when `whole` lets handlers be, by `time.monotonic`."""
+
+    async def make(
+        self, state: PlanState, attempt: int, ctx: Context, vault: OfAttempt
+    ) -> tuple[AttemptScope, Any]:
+        """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
+        scope = AttemptScope(
+            state=state,
+            attempt=attempt,
+            config=self.config,
+            log=self.log,
+            transports=self.transports,
+            catalogue=self.catalogue,
+            idempotency_key=None,
+            quiet=SettleBarrier(self.tasks, blocking=state.blocking),
+            vault=vault,
+            around=(self.control.scope, self.concurrent_scope),
+            timers=self.log.timers,
+        )
+        scope.idempotency_key = self.runner.idempotency_key(scope, ctx)
+        io, rec = self.provider(scope), self.recorder(scope)
+        cancellations = Cancellations()
+        timeout = state.meta.timeout
+        made_of_it: BaseException | None = None
+        BEGUN.set(scope.begun)
+        try:
+            try:
+                seconds = self.log.limit(timeout)
+                if seconds is None:
+                    outcome = await self._work(scope, ctx, io, rec, cancellations)
+                elif self.whole is None:
+                    due = anyio.current_time() + seconds
+                    limit = scope.limit = anyio.CancelScope(deadline=due)
+                    try:
+                        with limit:
+                            outcome = await self._work(scope, ctx, io, rec, cancellations)
+                    finally:
+                        if anyio.current_time() >= due:  # a handler that held the event loop could not be cut
+                            limit.cancel()
+                else:
+                    scope.limit = self.whole
+                    due = time.monotonic() + seconds
+                    if self._patient_until < due:
+                        # twice as long, so that it need not be moved at every step
+                        scope.limit.deadline = anyio.current_time() + 2 * seconds
+                        self._patient_until = due + seconds
+                    outcome = await self._work(scope, ctx, io, rec, cancellations)
+                if not self._cut(scope, cancellations):
+                    scope.returned = self.live
+                    return scope, outcome
+            except BaseException as exc:
+                if cancellations.from_outside(exc):
+                    if self.whole is not None and self.whole.cancel_called:
+                        raise self.log.overdue(state, timeout) from None
+                    raise Stopped(exc) from None
+                if isinstance(exc, KeyboardInterrupt):
+                    raise
+                if not self._cut(scope, cancellations):
+                    scope.refuse_undeclared()
+                    raise
+                made_of_it = exc
+            scope.refuse_undeclared()
+            cancelled = anyio.get_cancelled_exc_class()
+            try:
+                if self.whole is None:
+                    await checkpoint_if_cancelled()  # what a scope around the run asks
+                    await checkpoint()  # what its task was asked, and has not been told yet
+                if not scope.late:
+                    raise cancelled  # noqa: TRY301 - or what its task was asked
+            except cancelled as exc:
+                raise Stopped(await told_by_scope(exc, cut=scope.cut and self.live)) from made_of_it
+            raise self.log.overdue(state, timeout) from made_of_it
+        finally:
+            BEGUN.set(None)
+            cancellations.forget()
+            await io.end()
+            scope.closed = True
+
+    async def _work(
+        self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations
+    ) -> Any:
+        state = scope.state
+        if state.meta.reconcile is not None:
+            checkpoint_id = self.log.history.checkpoint or ""
+            await reconcile(scope, io, self.runner, lambda: self.base(state.id, checkpoint_id))
+        return await self.runner.call(
+            scope, state.callee, ctx, io, rec, plain=state.blocking, cancellations=cancellations
+        )
+
+    def _cut(self, scope: AttemptScope, cancellations: Cancellations) -> bool:
+        """Say whether an attempt was cut, whatever its handler made of it: it may have returned, or raised."""
+        return scope.late or (self.live and cancellations.swallowed(cut=scope.cut))

@@ -1,0 +1,137 @@
+"""How an attempt ended: the event that says so, made of what its handler returned or raised."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from machine import canonical
+from machine.causes import causes_of
+from machine.errors import Code, Failure, StateError
+from machine.events import ArtifactKind, Event, StateCompleted, StateFailed
+from machine.failure_info import CAUSES, RETRY_AFTER, write_causes
+from machine.failures import describe, trace
+from machine.io.attempt_scope import Payloads
+from machine.kernel.context import Context
+from machine.kernel.sealed_facts import REUSED
+from machine.kernel.snapshot import Snapshot
+from machine.plan import Graph, PlanState, StateOutcome
+from machine.retry_after import wait_asked
+from machine.secrets.knowing import OfAttempt
+
+__all__ = ["Ending", "behind"]
+
+_NOTHING: Final = StateOutcome()
+
+_Ended: TypeAlias = tuple[Event, Mapping[str, str] | None]
+"""The event that ends an attempt, and what is informational about it."""
+
+
+@attrs.frozen
+class Ending:
+    """An attempt that is about to end, over the context it worked on."""
+
+    state: PlanState
+    ctx: Context
+    vault: OfAttempt
+    side_by_side: bool = attrs.field(kw_only=True)
+
+    def returned(
+        self, outcome: Any, graph: Graph, base: Snapshot, payloads: Payloads
+    ) -> tuple[_Ended, Snapshot]:
+        """Return how an attempt ended whose handler returned, and the context there is then.
+
+        Raises `StateError` and `ContextError` for what a handler may not return, write or leave.
+        """
+        state, ctx = self.state, self.ctx
+        if outcome is None:
+            outcome = _NOTHING
+        if not isinstance(outcome, StateOutcome):
+            raise StateError(
+                f"the handler of {state.id} returned {type(outcome).__name__}",
+                code=Code.INVALID_OUTCOME,
+                hint="return None or a StateOutcome, and write results to ctx",
+            )
+        ctx.check_copies()
+        self.vault.refuse_in_context(ctx.staged)
+        if outcome.error is not None:
+            failure = None
+            if outcome.snapshot == "always":
+                failure = _staged(ctx, base, payloads).id
+            error = outcome.error
+            if isinstance(error, str):
+                error = Failure(f"the handler of {state.id} failed the attempt: {error}", code=error)
+            return self.failed(error, failure), base
+        if outcome.snapshot == "never" and ctx.staged:
+            raise StateError(
+                f"state {state.id} promised no snapshot and wrote {', '.join(map(repr, ctx.staged))}",
+                code=Code.INVALID_OUTCOME,
+            )
+        not_taken = _not_taken(graph, state.id, outcome)
+        snapshot = _staged(ctx, base, payloads)
+        wrote = tuple(sorted(ctx.staged)) if self.side_by_side else None
+        return (StateCompleted(state.id, snapshot.id, wrote, not_taken), self.info()), snapshot
+
+    def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
+        """Return how an attempt ended that failed; `failure` is the snapshot to look at."""
+        error = self.vault.error(describe(exc, veil=self.vault.text))
+        info: dict[str, str] = {}
+        if where := trace(exc):
+            info["trace"] = self.vault.run.text(where)
+        info |= behind(exc, self.vault)
+        if error.retryable and (asked := wait_asked(exc, time.time())):
+            info[RETRY_AFTER] = str(asked)
+        return StateFailed(self.state.id, error, failure), self.info(**info)
+
+    def info(self, **info: str) -> Mapping[str, str]:
+        """Return what is informational: what was read too, where another may have written that meanwhile."""
+        if self.side_by_side and self.ctx.read:
+            info["read"] = self.vault.run.text(canonical.encode(sorted(self.ctx.read)).decode())
+        if self.vault.reused:
+            info[REUSED] = canonical.encode(self.vault.reused).decode()
+        return info
+
+
+def behind(exc: BaseException, vault: OfAttempt) -> dict[str, str]:
+    """Return what stands behind an exception as informational, empty when nothing does."""
+    causes = causes_of(exc, vault.run.text)
+    return {CAUSES: write_causes(causes)} if causes else {}
+
+
+def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:
+    if not ctx.staged:
+        return base
+    snapshot, nodes, values = base.update(ctx.staged)
+    payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
+    payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
+    return snapshot
+
+
+def _not_taken(graph: Graph, state_id: str, outcome: StateOutcome) -> tuple[str, ...] | None:
+    """Return the states that an outcome chose not to go on to, in the order of the plan, None for no choice.
+
+    Raises `StateError` (`unknown_branch`) when it names what does not follow the state.
+    """
+    if outcome.goto is None and not outcome.skip:
+        return None
+    children = graph.children[state_id]
+    named = [_child(graph, state_id, name) for name in outcome.goto or outcome.skip]
+    return tuple(child for child in children if (child in named) is (outcome.goto is None))
+
+
+def _child(graph: Graph, state_id: str, name: str) -> str:
+    full = name if name.count(".") == 2 else f"{graph.op_id}.{name}"  # noqa: PLR2004 - three segments
+    children = graph.children[state_id]
+    if full not in children:
+        near = difflib.get_close_matches(full, children, 1)
+        follows = f"what follows it is {', '.join(children)}" if children else "nothing follows it"
+        raise StateError(
+            f"{state_id} chose to go on to or to skip {name!r}, which does not follow it",
+            code=Code.UNKNOWN_BRANCH,
+            hint=f"did you mean {near[0]!r}?" if near else follows,
+        )
+    return full

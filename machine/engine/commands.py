@@ -1,0 +1,163 @@
+"""What somebody outside says to a run: what became of an effect, and that it is to end."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import anyio
+
+from machine import canonical
+from machine.config import RunManifest
+from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine import run_reader
+from machine.engine.lease_keeper import CANCEL, LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
+from machine.engine.log import LiveLog
+from machine.engine.plan_change import recorded_shape
+from machine.engine.reporter import Reporter
+from machine.engine.runs import RunResult, result_of
+from machine.engine.secrets import looks_through, recalled, secrets_of
+from machine.errors import Code, ConcurrencyError, RunError, UsageError
+from machine.events import EffectWait, RunCompleted, StateFailed, Wait
+from machine.failures import orphaned
+from machine.io.effect_resolution import Happened, NotDone, told
+from machine.io.programs import end_left
+from machine.kernel.close_open_attempts import close_open_attempts
+from machine.kernel.decisions import (
+    CompleteRun,
+    RecoverOrphan,
+)
+from machine.kernel.history import History
+from machine.kernel.status import RunStatus, require
+from machine.plan import order_of
+from machine.secrets.knowing import OfRun
+from machine.stores.base import Store
+
+__all__ = ["cancel", "resolve"]
+
+_POLL_SECONDS: Final = 0.1
+_UNSAID: Final = object()
+
+
+@with_default_store()
+async def resolve(
+    run_id: str,
+    key: str,
+    *,
+    store: Store = DEFAULT_STORE,
+    outcome: Any = _UNSAID,
+    not_done: bool = False,
+    reporter: Reporter | None = None,
+) -> tuple[Wait, ...]:
+    """Tell a suspended run what became of an effect, and return what it still waits for.
+
+    `key` is the key of the effect's fact, or the beginning of it. `outcome` is the response to the effect, as
+    JSON (for HTTP an object with any of `status`, `json`, `text` and `headers` will do); `not_done` says that it
+    did not happen and may be sent again. Either becomes a fact of the run, once; `resume` goes on from there.
+    `reporter` is told when the lease of a driver that nobody can see from here has to be waited out first.
+    Raises `NotFoundError`, `RunError` (`effect_not_uncertain`) when the run does not wait for that effect,
+    `UsageError` (`invalid_effect_outcome`), `SecretKeyError`, and `ConcurrencyError` when somebody drives the run.
+    Then nothing is written.
+    """
+    if (outcome is _UNSAID) != not_done:
+        raise UsageError("say what became of the effect: either its outcome or that it was not done")
+    run_reader.require_run(store, run_id)
+    lease_ms = lease_ms_of(LEASE_SECONDS)
+    with await keeper_of(store, run_id, lease_ms, (reporter or Reporter()).leased) as keeper:
+        history, chain = run_reader.folded(store, run_id)
+        intent = history.uncertain[_waited_for(history, key)]
+        request = canonical.decode_stored(intent.request_digest, store.get(intent.request_digest))
+        answer = NotDone() if not_done else Happened(outcome)
+        secrets = secrets_of(store, run_id, _manifest(store, history))
+        recalled(history, secrets, store.get)
+        fact, payloads, info = told(intent, request, answer, intent.attempt, secrets.attempt())
+        log = _log(store, keeper, history, chain, secrets)
+        await log.emit([fact], payloads, info)
+        log.close()
+    return history.unanswered
+
+
+def _waited_for(history: History, key: str) -> str:
+    keys = [wait.key for wait in history.unanswered if isinstance(wait, EffectWait)]
+    found = [key] if key in keys else [one for one in keys if key and one.startswith(key)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        problem = f"{key!r} begins the keys of {len(found)} effects that run {history.run_id} waits for"
+    elif history.status is not RunStatus.SUSPENDED:
+        problem = f"run {history.run_id} is {history.status} and waits for nothing"
+    else:
+        problem = f"run {history.run_id} does not wait to be told what became of {key!r}"
+    raise RunError(
+        problem,
+        code=Code.EFFECT_NOT_UNCERTAIN,
+        details={"run_id": history.run_id, "key": key, "waits": keys},
+        hint=f"it waits for {', '.join(keys)}"
+        if keys
+        else "only an effect whose outcome is unknown is resolved",
+    )
+
+
+@with_default_store()
+async def cancel(run_id: str, *, store: Store = DEFAULT_STORE, timeout: float = 30.0) -> RunResult:  # noqa: ASYNC109 - how long a driver elsewhere may take
+    """Ask a run to end cancelled, and return how it stands when it has ended.
+
+    The process that drives it cuts what it is doing; a run that nobody drives is ended here. Raises
+    `NotFoundError`,
+    `RunError`: `invalid_transition` when the run has ended already, `cancel_pending` when its driver has not
+    answered within `timeout` seconds. The request stays in its inbox then, and whoever drives it next heeds it.
+    """
+    history, _ = run_reader.folded(store, run_id)
+    require(run_id, history.status, RunStatus.CANCELLED, "it cannot be cancelled any more")
+    store.post(run_id, CANCEL, {})
+    with anyio.move_on_after(timeout):
+        while True:
+            if store.lease_of(run_id) is None:
+                try:
+                    return await _cancel_here(store, run_id)
+                except ConcurrencyError as exc:  # a driver was quicker, and heeds its inbox
+                    if exc.code != Code.RUN_LEASED:
+                        raise
+            await anyio.sleep(_POLL_SECONDS)
+    raise RunError(
+        f"run {run_id} has not ended within {timeout:g} s of being cancelled",
+        code=Code.CANCEL_PENDING,
+        retryable=True,
+        details={"run_id": run_id},
+        hint="its driver ends it as soon as its handler lets go; ask again, or stop that process",
+    )
+
+
+async def _cancel_here(store: Store, run_id: str) -> RunResult:
+    with Keeper(store, run_id) as keeper:
+        await end_left(run_id)
+        history, chain = run_reader.folded(store, run_id)
+        log = _log(store, keeper, history, chain, None)
+        while True:
+            match close_open_attempts(history):
+                case RecoverOrphan(state_id):
+                    await log.emit([StateFailed(state_id, orphaned(state_id))])
+                case CompleteRun(status, final_snapshot_id):
+                    await log.emit([RunCompleted(status.value, final_snapshot_id)])
+                case _:
+                    break
+        log.close()
+    return result_of(store, order_of(recorded_shape(store, history.plan_id or "")), history)
+
+
+def _manifest(store: Store, history: History) -> RunManifest:
+    assert history.started is not None
+    return run_reader.manifest_of(store, history.started)
+
+
+def _log(store: Store, keeper: Keeper, history: History, chain: bytes, secrets: OfRun | None) -> LiveLog:
+    return LiveLog(
+        store,
+        keeper.run_id,
+        history=history,
+        chain=chain,
+        behind=False,
+        boundaries=False,
+        vault=None if secrets is None else looks_through(secrets),
+        lease=keeper.lease,
+        on_entry=Reporter().entry,
+    )

@@ -1,0 +1,400 @@
+"""The past that a fork shares and has still to go through: what is copied, and what answers where it is not.
+
+It holds a part of another run's log, some of its facts replaced. A state is copied when its inputs are what they
+were: the context it begins on, its own facts, and the facts under explicit keys before it, which any state may
+read. Otherwise it is run again and its calls are answered from here. It decides; it performs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import attrs
+
+from machine import canonical, codec
+from machine.errors import Code, CorruptionError, MachineError
+from machine.events import (
+    EffectIntended,
+    Entry,
+    Event,
+    FactOutcome,
+    FactRecorded,
+    FactValue,
+    RunResumed,
+    RunStarted,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+    StateSkipped,
+)
+from machine.failures import orphaned
+from machine.ids import RESERVED_FACT_PREFIX
+from machine.io.attempt_scope import stored_seal
+from machine.io.call import Call, path_key
+from machine.kernel.decisions import EnterState
+from machine.kernel.history import History
+from machine.kernel.reuse import comparable
+from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
+from machine.secrets.handles.handle import has_handle, stripped
+
+__all__ = ["SHARED_PAST_ID", "Segment", "SharedPast", "shared_past_id"]
+
+SHARED_PAST_ID: Final = "shared_past_id"
+"""Where the first event's info names the artifact of the shared past."""
+
+_NUMBER: Final = re.compile("[0-9]{1,9}")
+
+_Explicit = dict[str, FactOutcome | None]
+_Found = tuple[int, FactRecorded]
+
+
+@attrs.frozen(eq=False)
+class Segment:
+    """All that a part of a log says of one state, in one piece; `plan_id` is the plan it began under."""
+
+    state_id: str
+    plan_id: str
+    entries: Sequence[Entry]
+
+    @property
+    def settled(self) -> bool:
+        """True when the state was passed for good."""
+        return isinstance(self.entries[-1].event, StateCompleted | StateSkipped)
+
+    @property
+    def base_snapshot_id(self) -> str | None:
+        """The context the state began on."""
+        return next((event.base_snapshot_id for event in self._of(StateEntered)), None)
+
+    @property
+    def uncertain(self) -> bool:
+        """True when an effect was intended and nobody knows what became of it."""
+        open_keys: set[str] = set()
+        for entry in self.entries:
+            if isinstance(entry.event, EffectIntended):
+                open_keys.add(entry.event.key)
+            elif isinstance(entry.event, FactRecorded) and not entry.event.given_up:
+                open_keys.discard(entry.event.key)
+        return bool(open_keys)
+
+    @cached_property
+    def rounds(self) -> list[list[int]]:
+        """The attempts, together those in which each may reuse what the one before it was cut in."""
+        found: list[list[int]] = [[]]
+        for entry in self.entries:
+            if isinstance(entry.event, StateEntered):
+                found[-1].append(entry.event.attempt)
+            elif isinstance(entry.event, StateFailed) and not entry.event.cut:
+                found.append([])
+        return [attempts for attempts in found if attempts]
+
+    @cached_property
+    def facts(self) -> list[_Found]:
+        """The facts, each with its seq."""
+        return [(entry.seq, entry.event) for entry in self.entries if isinstance(entry.event, FactRecorded)]
+
+    def _of(self, kind: type[Any]) -> list[Any]:
+        return [entry.event for entry in self.entries if isinstance(entry.event, kind)]
+
+
+class SharedPast:
+    """A part of another run's log: `entries`, from the first state on that is not copied without a question.
+
+    `plan_id` is the plan in force before them, `goes_on_with` the one after them, `overridden` the seqs of facts
+    whose outcome was replaced, and `load` returns the bytes of artifacts. `copied` and `taken` say of events of the
+    fork, by seq, which of these they were.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        plan_id: str,
+        overridden: Collection[int],
+        load: Callable[[str], bytes],
+        *,
+        goes_on_with: str,
+    ) -> None:
+        self.entries = entries
+        self.plan_id = plan_id
+        self.goes_on_with = goes_on_with
+        self.overridden = frozenset(overridden)
+        self.copied: dict[int, int] = {}
+        self.taken: dict[int, int] = {}
+        self._load = load
+        self._rounds: dict[str, int] = defaultdict(int)
+        self.segments = list(_segments(entries, plan_id))
+        self._of: dict[str, list[Segment]] = defaultdict(list)
+        for segment in self.segments:
+            self._of[segment.state_id].append(segment)
+        self._infos: dict[str, Mapping[int, str]] = {}
+        self._passed = 0
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical JSON of this past, from which `from_bytes` makes it again."""
+        entries = [
+            {"event": codec.event_to_json(entry.event), "info": dict(entry.info), "seq": entry.seq}
+            for entry in self.entries
+        ]
+        return canonical.encode(
+            {
+                "entries": entries,
+                "goes_on_with": self.goes_on_with,
+                "overridden": sorted(self.overridden),
+                "plan_id": self.plan_id,
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, load: Callable[[str], bytes]) -> SharedPast:
+        """Return the past that bytes stand for. Raises `CorruptionError` when they stand for none."""
+        try:
+            value = canonical.decode(data)
+            told = ((entry["seq"], canonical.encode(entry)) for entry in value["entries"])
+            entries = [codec.decode_entry(seq, data) for seq, data in told]
+            then = value["goes_on_with"]
+            return cls(entries, value["plan_id"], value["overridden"], load, goes_on_with=then)
+        except (MachineError, LookupError, TypeError, ValueError, AttributeError) as exc:
+            raise CorruptionError(
+                f"the shared past of a fork is not one: {exc}", code=Code.ARTIFACT_CORRUPT
+            ) from exc
+
+    # -- how far the fork has come -----------------------------------------------------------------------
+
+    def note(self, event: Event) -> None:
+        """Note an event of the fork itself."""
+        if isinstance(event, StateFailed) and not event.cut:
+            self._rounds[event.state_id] += 1
+
+    def plan_now(self, history: History) -> str | None:
+        """Return the plan by which the next of these states was passed, None when the fork has passed them all."""
+        while self._passed < len(self.segments):
+            segment = self.segments[self._passed]
+            state = history.states.get(segment.state_id)
+            if segment.settled and not (state is not None and state.status.settled):
+                return segment.plan_id
+            self._passed += 1
+        return None
+
+    # -- what is copied ----------------------------------------------------------------------------------
+
+    def carried(self, decision: EnterState, history: History) -> Sequence[Entry] | None:
+        """Return the entries to copy for a state that is about to begin, None when it is to run again.
+
+        A state in which an effect hangs is never simply run again: it is begun, as far as its facts go, and cut,
+        so that it goes on as after any crash.
+        """
+        state_id, base = decision.state_id, decision.base_snapshot_id
+        found = self._of.get(state_id, [])
+        if len(found) != 1 or state_id in history.states:
+            return None
+        (segment,) = found
+        same = segment.base_snapshot_id == base and not any(
+            entry.seq in self.overridden for entry in segment.entries
+        )
+        if same and self._explicit_before(segment) == self._explicit_now(history):
+            return segment.entries
+        return list(_cut(segment, base)) if segment.uncertain else None
+
+    def _explicit_before(self, segment: Segment) -> _Explicit:
+        """Return the facts under explicit keys before a state; of one that was replaced, that it was."""
+        first = segment.entries[0].seq
+        return {
+            fact.key: None if seq in self.overridden else fact.outcome
+            for seq, fact in self._facts
+            if seq < first and _is_explicit(fact.key)
+        }
+
+    def _explicit_now(self, history: History) -> _Explicit:
+        return {
+            key: fact.outcome
+            for key, fact in history.facts.items()
+            if _is_explicit(key) and fact.state_id in self._of
+        }
+
+    # -- what answers ------------------------------------------------------------------------------------
+
+    def answer(
+        self, call: Call, state_id: str, *, keeps_all: bool, alike: int
+    ) -> tuple[int, FactRecorded] | None:
+        """Return the fact that answers a call of a state that is run again, and its seq; None to go outside.
+
+        `alike` calls with the same secrets came before it in its attempt.
+        """
+        like = [item for item in self._like(call, state_id) if not item[1].may_repeat]
+        if _is_explicit(call.key):
+            found = self._under(like, state_id)
+        elif call.mac is None:
+            found = self._nth(call, like, state_id, None, keeps_all=keeps_all)
+        else:
+            found = self._nth(call, self._alike(call, like), state_id, alike, keeps_all=keeps_all)
+        return None if found is None or self._is_gone(found[1]) else found
+
+    def _like(self, call: Call, state_id: str) -> list[_Found]:
+        """Return the facts of the request that a call makes: under its explicit key, or of its state."""
+        name = call.key if _is_explicit(call.key) else state_id
+        found = self._by_request[name, call.namespace].get(call.digest, [])
+        if not found and has_handle(call.data):
+            # the hash of a secret differs from store to store, and when its value has been changed since
+            bare = stripped(call.data)
+            for digest, facts in self._by_request[name, call.namespace].items():
+                if stripped(self._load(digest)) == bare:
+                    found = [*found, *facts]
+        return found
+
+    def _alike(self, call: Call, like: Sequence[_Found]) -> Sequence[_Found]:
+        """Return those facts whose request was the same in its secrets too; see `sent_alike`."""
+        known, mac = self._info(REQUEST_MAC), call.mac or ""
+        macs = {known.get(seq, "") for seq, _ in like}
+        if call.effect and len(macs) == 1 and not comparable(mac, *macs):
+            return like
+        return [item for item in like if known.get(item[0]) == mac]
+
+    def ambiguous(self, call: Call, state_id: str) -> bool:
+        """Say whether an effect was made that differs from a call in its secrets only."""
+        like = [item for item in self._like(call, state_id) if item[1].outcome.final]
+        return call.mac is not None and bool(like) and not self._alike(call, like)
+
+    def _under(self, alike: Sequence[_Found], state_id: str) -> _Found | None:
+        attempts = self._attempts(state_id)
+        here = [item for item in alike if item[1].state_id == state_id and item[1].attempt in attempts]
+        final = [item for item in alike if item[1].outcome.final]
+        return here[-1] if here else final[-1] if final else None
+
+    def _nth(
+        self, call: Call, like: Sequence[_Found], state_id: str, alike: int | None, *, keeps_all: bool
+    ) -> _Found | None:
+        """Return what the n-th call with a request was given in the same round, as its last attempt saw it."""
+        occurrence = call.key.rpartition("/")[2]
+        if not _NUMBER.fullmatch(occurrence):  # what a reconcile function asks is how the world stands now
+            return None
+        number = int(occurrence) if alike is None else alike
+        successes = [item for item in like if item[1].outcome.final and item[1].made_in is not None]
+        attempts = self._attempts(state_id)
+        if attempts:
+            first, last = (0 if keeps_all else attempts[0]), attempts[-1]
+            before = [item for item in successes if first <= (item[1].made_in or 0) < last]
+            if number < len(before):
+                return before[number]
+            if alike is not None:
+                own = [item for item in like if (item[1].state_id, item[1].attempt) == (state_id, last)]
+                own.sort(key=lambda item: int(item[1].key.rpartition("/")[2]))
+                return own[number - len(before)] if number < len(before) + len(own) else None
+            for item in reversed(like):
+                key = path_key(state_id, last, call.namespace, item[1].request_digest, occurrence)
+                if item[1].key == key:
+                    return item
+        if call.effect and number < len(successes):  # it has happened, whenever that was
+            return successes[number]
+        return None
+
+    def _attempts(self, state_id: str) -> list[int]:
+        """Return the attempts of the round that the fork's own attempt stands for."""
+        rounds = [attempts for segment in self._of.get(state_id, ()) for attempts in segment.rounds]
+        number = self._rounds[state_id]
+        return rounds[number] if number < len(rounds) else []
+
+    def _is_gone(self, fact: FactRecorded) -> bool:
+        """Say whether an answer held a secret that only the process knew which was given it."""
+        outcome = fact.outcome
+        return (
+            isinstance(outcome, FactValue)
+            and not outcome.final
+            and has_handle(self._load(outcome.payload_id))
+        )
+
+    def sealed(self, seq: int) -> tuple[str, bytes] | None:
+        """Return what was sealed beside the fact at a seq, and its artifact's id; None when nothing was."""
+        seal_id = self._info(SECRET_PAYLOAD).get(seq)
+        return None if seal_id is None else (seal_id, stored_seal(self._load, seal_id))
+
+    def was_effect(self, key: str) -> bool:
+        """Say whether an effect was intended under a key."""
+        return any(intent.key == key for intent in self._intents)
+
+    def sent(self, state_id: str, namespace: str, idempotency_key: str) -> str | None:
+        """Return the digest of the first request that a state sent under an idempotency key."""
+        wanted = state_id, namespace, idempotency_key
+        for intent in self._intents:
+            if (intent.state_id, intent.namespace, intent.idempotency_key) == wanted:
+                return intent.request_digest
+        return None
+
+    def took(self, seq: int, own_seq: int) -> None:
+        """Note that the fact at a seq of this past is now the fork's own."""
+        self.taken[own_seq] = seq
+
+    def _info(self, name: str) -> Mapping[int, str]:
+        """Return what the info of entries says under a name, by seq."""
+        if name not in self._infos:
+            self._infos[name] = {
+                entry.seq: text for entry in self.entries if isinstance(text := entry.info.get(name), str)
+            }
+        return self._infos[name]
+
+    @cached_property
+    def _intents(self) -> list[EffectIntended]:
+        return [entry.event for entry in self.entries if isinstance(entry.event, EffectIntended)]
+
+    @cached_property
+    def _facts(self) -> list[_Found]:
+        return [item for segment in self.segments for item in segment.facts]
+
+    @cached_property
+    def _by_request(self) -> Mapping[tuple[str, str], dict[str, list[_Found]]]:
+        found: dict[tuple[str, str], dict[str, list[_Found]]] = defaultdict(dict)
+        for item in self._facts:
+            fact = item[1]
+            name = fact.key if _is_explicit(fact.key) else fact.state_id
+            found[name, fact.namespace].setdefault(fact.request_digest, []).append(item)
+        return found
+
+
+def shared_past_id(entry: Entry) -> str | None:
+    """Return the id of the shared past that a run's first entry names, None when it names none."""
+    found = entry.info.get(SHARED_PAST_ID) if isinstance(entry.event, RunStarted) else None
+    return found if isinstance(found, str) else None
+
+
+def _is_explicit(key: str) -> bool:
+    return not key.startswith(RESERVED_FACT_PREFIX)
+
+
+def _segments(entries: Sequence[Entry], plan_id: str) -> Iterator[Segment]:
+    """Yield the states of a part of a log, each with what happened to the run while it was not settled."""
+    current: list[Entry] = []
+    state_id, began_under = "", plan_id
+    for entry in entries:
+        event = entry.event
+        lane = str(getattr(event, "state_id", ""))
+        if lane and lane != state_id:
+            if current:
+                yield Segment(state_id, began_under, current)
+            current, state_id, began_under = [], lane, plan_id
+        if lane or (current and not Segment(state_id, began_under, current).settled):
+            current.append(entry)
+        if isinstance(event, RunResumed) and event.plan_id is not None:
+            plan_id = event.plan_id
+    if current:
+        yield Segment(state_id, began_under, current)
+
+
+def _cut(segment: Segment, base_snapshot_id: str) -> Iterator[Entry]:
+    """Yield what is known of a state's attempts as attempts that were cut, on another context; the last is open."""
+    attempts = [attempt for attempts in segment.rounds for attempt in attempts]
+    for attempt in attempts:
+        for entry in segment.entries:
+            event = entry.event
+            if isinstance(event, StateEntered) and event.attempt == attempt:
+                if attempt != attempts[0]:
+                    yield _instead(entry, StateFailed(segment.state_id, orphaned(segment.state_id)))
+                yield _instead(entry, StateEntered(segment.state_id, attempt, base_snapshot_id))
+            elif isinstance(event, FactRecorded | EffectIntended) and event.attempt == attempt:
+                yield entry
+
+
+def _instead(entry: Entry, event: Event) -> Entry:
+    return entry._replace(event=event, body=codec.encode_event(event))

@@ -1,0 +1,303 @@
+"""What one attempt is to the IO layer: which state, which history it may draw on, which door it goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Protocol
+
+import anyio
+import attrs
+from anyio.lowlevel import checkpoint
+
+from machine import canonical
+from machine.catalogue import Catalogue
+from machine.config import RunConfig
+from machine.errors import Code, CorruptionError, NotFoundError, StateError
+from machine.events import Event
+from machine.io.begun_tasks import Begun
+from machine.io.transport import Transport
+from machine.kernel.history import History
+from machine.plan import PlanState, SideEffects
+from machine.secrets.knowing import OfAttempt
+
+__all__ = ["AttemptScope", "Log", "Payloads", "SettleBarrier", "Timers", "stored_seal"]
+
+QUIET_ROUNDS = 16
+"""Turns of the event loop that a handler is given to settle before the next outcome is handed to it."""
+
+
+class Payloads:
+    """Artifacts on their way into the log, by id: bytes and kind."""
+
+    __slots__ = ("items",)
+
+    def __init__(self) -> None:
+        self.items: dict[str, tuple[str, bytes]] = {}
+
+    def add(self, kind: str, data: bytes) -> str:
+        """Add bytes and return their id."""
+        artifact_id = canonical.artifact_id(data)
+        self.items[artifact_id] = (kind, data)
+        return artifact_id
+
+    def add_all(self, kind: str, items: Mapping[str, bytes]) -> None:
+        """Add bytes whose ids are known."""
+        for artifact_id, data in items.items():
+            self.items[artifact_id] = (kind, data)
+
+
+class Timers(Protocol):
+    """Knows when sleeps end that a crash has cut."""
+
+    def left(self, state_id: str, name: str, seconds: float, *, attempt: int, first: int) -> float:
+        """Return how many seconds of a sleep are left; `first` is the first attempt whose sleeps still count."""
+        ...
+
+
+class Log(Protocol):
+    """Where a run's events go: into a store when it is live, against its recording when it is replayed."""
+
+    history: History
+
+    async def emit(
+        self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
+    ) -> None:
+        """Append events, all or none, and fold them. Live, this returns without waiting for the disk."""
+        ...
+
+    async def durable(self, seq: int | None = None) -> None:
+        """Return when everything emitted so far is durable, or what was up to a seq."""
+        ...
+
+    def flush(self) -> None:
+        """Make everything emitted so far durable without suspending the task."""
+        ...
+
+    def abort(self) -> BaseException | None:
+        """Return why the run cannot go on, whatever a handler made of the exception; None when it can."""
+        ...
+
+    def load(self, artifact_id: str) -> bytes:
+        """Return an artifact's bytes, whether or not they have reached the store yet."""
+        ...
+
+    def seal(self, key: str) -> bytes | None:
+        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        ...
+
+
+def stored_seal(load: Callable[[str], bytes], artifact_id: str) -> bytes:
+    """Return what was sealed beside a fact, empty where that is not there or not what it was: it is no damage."""
+    try:
+        return load(artifact_id)
+    except (NotFoundError, CorruptionError):
+        return b""
+
+
+def running_tasks() -> set[Any]:
+    """Return the tasks of this event loop. Held, so that no later task can be taken for one of them."""
+    try:
+        return set(asyncio.all_tasks())
+    except RuntimeError:  # another kind of event loop: a fresh object says that nobody is known to be alone
+        return {object()}
+
+
+def current_task() -> Any:
+    """Return the task that this is called in, as `running_tasks` has it."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+class SettleBarrier:
+    """Hands outcomes to a handler one at a time, each after the handler has settled from the one before.
+
+    `others` are the tasks that ran before the handler; `blocking` handlers make each call in a task of its own.
+
+    A handler with a single task is always settled. One that races tasks is given some turns of the event loop,
+    in live mode and in replay alike, so that what it sees of a race is the recorded order and nothing finer.
+    """
+
+    __slots__ = ("_blocking", "_others")
+
+    def __init__(self, others: AbstractSet[Any], *, blocking: bool) -> None:
+        self._others = others
+        self._blocking = blocking
+
+    @property
+    def alone(self) -> bool:
+        """True when the handler has started no task of its own."""
+        started = running_tasks() - self._others
+        if self._blocking:
+            started.discard(asyncio.current_task())
+        return not started
+
+    async def settle(self) -> None:
+        """Let the handler's other tasks go on until they wait."""
+        for _ in range(QUIET_ROUNDS):
+            await checkpoint()
+
+
+@attrs.define
+class AttemptScope:
+    """One attempt, from the outside's point of view. `closed` once the attempt has ended."""
+
+    state: PlanState
+    attempt: int
+    config: RunConfig
+    log: Log
+    transports: Mapping[str, Transport]
+    catalogue: Catalogue
+    idempotency_key: str | None
+    quiet: SettleBarrier
+    vault: OfAttempt
+    closed: bool = False
+    ending: bool = False
+    """True while the calls that the handler left in flight are given up."""
+    limit: anyio.CancelScope | None = None
+    """The scope of the state's timeout."""
+    around: tuple[anyio.CancelScope | None, ...] = ()
+    """The scopes of the whole run, and of all that runs beside the state."""
+    reads_only: bool = False
+    """True while the state's reconcile function asks the outside."""
+    undeclared: StateError | None = None
+    """What the handler was first refused to do without `io`."""
+    begun: Begun = attrs.field(factory=Begun)
+    """The tasks that the handler has begun."""
+    returned: bool = False
+    """True once the handler has returned in time: what uses `io` or `rec` from then on was left behind."""
+    left_behind: StateError | None = None
+    """The first such use."""
+    timers: Timers | None = None
+    """What knows of sleeps that were cut, where they are slept."""
+    overlooked: Callable[[StateError], None] | None = None
+    """Who is told of such a use when the attempt has been recorded as completed."""
+    _thread: int = attrs.field(factory=threading.get_ident, init=False)
+    """The thread of the event loop that drives the run."""
+    _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
+    _sent: dict[tuple[str, str], Counter[str]] = attrs.field(factory=dict, init=False)
+
+    @property
+    def keeps_all(self) -> bool:
+        """True when the state reuses every success it ever had: an effect is never repeated."""
+        return self.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+
+    @property
+    def concurrent(self) -> bool:
+        """True when other attempts may be made at the same time."""
+        return len(self.around) > 1 and self.around[-1] is not None
+
+    @property
+    def cut(self) -> bool:
+        """True from the moment the engine itself cancels the handler."""
+        return self.closed or any(
+            scope is not None and scope.cancel_called for scope in (self.limit, *self.around)
+        )
+
+    @property
+    def late(self) -> bool:
+        """True once the handler has taken longer than it may."""
+        return self.limit is not None and self.limit.cancel_called
+
+    def check_open(self, did: str, *what: Any) -> None:
+        """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on.
+
+        `did` and `what` are what the handler is about to do, put in words only where it is refused: this is asked
+        at every call. Also (`io_in_another_loop`) where it is asked on an event loop of another thread: in
+        which order threads come by is in no recording, and what one of them waits for, another loop cannot wake it
+        from.
+        """
+        if threading.get_ident() != self._thread:
+            raise StateError(
+                f"{self.state.id} uses its io or rec on an event loop of another thread",
+                code=Code.IO_IN_ANOTHER_LOOP,
+                hint="await it in the handler, and give the thread what came of it; threads of a handler that "
+                "is a plain function may call io",
+            )
+        reason = self.log.abort()
+        if reason is not None:
+            raise reason
+        self.refuse_undeclared()
+        if self.closed or self.ending:
+            if self.begun.here:
+                self.leave_behind(f"{did} {', '.join(str(getattr(one, 'name', one)) for one in what)}")
+            raise self.ended()
+
+    def leave_behind(self, use: str, became: str = "was refused") -> None:
+        """Note a use of `io` or `rec` by what the handler left behind when it returned; the first one counts.
+
+        `became` is what became of it.
+        """
+        if not self.returned or self.left_behind is not None:
+            return
+        self.left_behind = StateError(
+            f"the handler of {self.state.id} returned while a task or thread that it had begun went on, and that "
+            f"{use}, which {became}",
+            code=Code.TASK_LEFT_BEHIND,
+            details={"state_id": self.state.id, "attempt": self.attempt, "use": use},
+            hint="await every task before the handler returns",
+        )
+        if self.overlooked is not None:
+            self.overlooked(self.left_behind)
+
+    def refuse_undeclared(self) -> None:
+        """Raise what the handler was refused to do without `io`, whatever it made of the exception."""
+        if self.undeclared is not None:
+            raise self.undeclared
+
+    def ended(self) -> StateError:
+        """Return the error for what a handler left behind."""
+        return StateError(
+            f"attempt {self.attempt} of {self.state.id} has ended; a task it left behind used its io or rec",
+            code=Code.ATTEMPT_CLOSED,
+            hint="await every task before the handler returns",
+        )
+
+    def occurrence(self, namespace: str, digest: str) -> str:
+        """Count the calls of this attempt with one namespace and request; the first is 0.
+
+        What the reconcile function asks is counted apart: it must not shift what the handler asks.
+        """
+        call = (namespace, digest, self.reads_only)
+        count = self._occurrences.get(call, 0)
+        self._occurrences[call] = count + 1
+        return f"r{count}" if self.reads_only else str(count)
+
+    def count_sent(self, namespace: str, digest: str, mac: str) -> tuple[int, bool]:
+        """Count the calls of this attempt whose requests are the same as they were sent; the first is 0.
+
+        `digest` is of the request as it is stored, `mac` of what is sent. The second value says whether requests
+        that differ from it in their secrets only were sent before.
+        """
+        sent = self._sent.setdefault((namespace, digest), Counter())
+        count, others = sent[mac], bool(sent.keys() - {mac})
+        sent[mac] += 1
+        return count, others
+
+    def sent_before(self, namespace: str, digest: str, mac: str) -> int:
+        """Return how many of the calls that `count_sent` counts came before the last one."""
+        sent = self._sent.get((namespace, digest))
+        return max(sent[mac] - 1, 0) if sent else 0
+
+    def transport(self, namespace: str) -> Transport | None:
+        """Return the transport of the longest registered dotted prefix of a namespace."""
+        prefix = namespace
+        while prefix:
+            if prefix in self.transports:
+                return self.transports[prefix]
+            prefix = prefix.rpartition(".")[0]
+        return None
+
+
+def is_namespace(value: Any) -> bool:
+    """Say whether a value may name a namespace: dotted lowercase segments."""
+    return (
+        isinstance(value, str)
+        and len(value) <= 128  # noqa: PLR2004 - the rule itself
+        and all(part.isidentifier() and part.islower() and part.isascii() for part in value.split("."))
+    )

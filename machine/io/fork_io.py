@@ -1,0 +1,110 @@
+"""IO of a fork: what the past that it shares has learned already is looked up, everything else is live.
+
+Each answer becomes a fact of the fork itself, so that nobody who replays or resumes it needs the other run. An
+effect that is in the shared past is never sent again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from machine.errors import Code, OtherIoError
+from machine.events import FactRecorded
+from machine.io.attempt_scope import AttemptScope
+from machine.io.call import Call
+from machine.io.live import LiveIo
+from machine.io.refusals import ambiguous, lost_answer
+from machine.kernel.sealed_facts import SECRET_PAYLOAD
+
+__all__ = ["Past", "SharedIo"]
+
+
+class Past(Protocol):
+    """What a fork shares with the run that it comes from, as far as `io` asks."""
+
+    def answer(
+        self, call: Call, state_id: str, *, keeps_all: bool, alike: int
+    ) -> tuple[int, FactRecorded] | None:
+        """Return the fact that answers a call, and its seq in the shared past; None when there is none.
+
+        `alike` calls with the same secrets came before it in its attempt.
+        """
+        ...
+
+    def ambiguous(self, call: Call, state_id: str) -> bool:
+        """Say whether an effect was made that differs from a call in its secrets only."""
+        ...
+
+    def sealed(self, seq: int) -> tuple[str, bytes] | None:
+        """Return what was sealed beside the fact at a seq, and its artifact's id; None when nothing was."""
+        ...
+
+    def was_effect(self, key: str) -> bool:
+        """Say whether an effect was intended under a key."""
+        ...
+
+    def sent(self, state_id: str, namespace: str, idempotency_key: str) -> str | None:
+        """Return the digest of the first request that a state sent under an idempotency key."""
+        ...
+
+    def took(self, seq: int, own_seq: int) -> None:
+        """Note that the fact at a seq of the shared past answered a call, as the fork's own fact."""
+        ...
+
+
+class SharedIo(LiveIo):
+    """Answers a call from the shared past where that has a fact for it, and goes outside where it has none."""
+
+    def __init__(self, scope: AttemptScope, past: Past) -> None:
+        super().__init__(scope)
+        self._past = past
+
+    def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
+        if self._scope.transport(namespace) is None:
+            return self._past.was_effect(key)
+        return super()._is_effect(namespace, request, key)
+
+    async def _obtain(self, call: Call) -> FactRecorded:
+        return await self._shared(call) or await self._refused(call) or await super()._obtain(call)
+
+    async def _record(self, call: Call, value: bytes) -> FactRecorded:
+        return await self._shared(call) or await super()._record(call, value)
+
+    async def _shared(self, call: Call) -> FactRecorded | None:
+        alike = 0
+        if call.mac is not None:
+            alike = self._scope.sent_before(call.namespace, call.digest, call.mac)
+        found = self._past.answer(call, self._scope.state.id, keeps_all=self._scope.keeps_all, alike=alike)
+        if found is None:
+            if call.effect and self._past.ambiguous(call, self._scope.state.id):
+                return await self._refused_to_repeat(call, ambiguous(call))
+            return None
+        seq, shared = found
+        sealed = self._past.sealed(seq)
+        info = {} if sealed is None else {SECRET_PAYLOAD: sealed[0]}
+        if sealed is not None and self._scope.vault.run.opens(sealed[1], shared) is None:
+            return await self._refused_to_repeat(call, lost_answer(call)) if call.effect else None
+        fact = await self._settled(call, shared.outcome, info)
+        self._past.took(seq, self._scope.log.history.head_seq)
+        return fact
+
+    async def _refused(self, call: Call) -> FactRecorded | None:
+        """Refuse another effect under an idempotency key that the shared past has used for one.
+
+        The receiver would take the two for the same, and the fork would be given an answer to what it never asked.
+        """
+        scope, key = self._scope, self._scope.idempotency_key
+        transport = scope.transport(call.namespace)
+        if not call.effect or key is None or transport is None or not transport.one_effect_per_key:
+            return None
+        sent = self._past.sent(scope.state.id, call.namespace, key)
+        if sent in {None, call.digest}:
+            return None
+        if transport.with_idempotency_key(call.namespace, call.request, key) == call.request:
+            return None
+        exc = OtherIoError(
+            f"the run that this one was forked from sent another effect of {scope.state.id} with its "
+            f"idempotency key {key!r}",
+            code=Code.IDEMPOTENCY_KEY_REUSED,
+        )
+        return await self._refused_to_repeat(call, exc)

@@ -1,0 +1,30 @@
+"""Closing the attempts that a crash or a cancellation left open."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from machine.kernel.decisions import (
+    AwaitAttempts,
+    CompleteRun,
+    Done,
+    RecoverOrphan,
+)
+from machine.kernel.history import History
+from machine.kernel.status import RunStatus
+
+__all__ = ["close_open_attempts"]
+
+
+def close_open_attempts(
+    history: History, busy: AbstractSet[str] = frozenset()
+) -> RecoverOrphan | AwaitAttempts | CompleteRun | Done:
+    """Return the next decision for a run that has ended or is to end cancelled. It needs no plan."""
+    if history.final:
+        return Done(history.status)
+    for state_id in history.open:
+        if state_id not in busy:
+            return RecoverOrphan(state_id)
+    if busy:
+        return AwaitAttempts()
+    return CompleteRun(RunStatus.CANCELLED, history.checkpoint if history.side_by_side is None else None)

@@ -1,0 +1,133 @@
+"""What comes next in a run whose states run side by side.
+
+Which of several states begins first is the schedule's business and changes nothing that any of them sees; so a
+replay may begin them in another order than the one they were recorded in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from machine.config import RunConfig
+from machine.errors import ErrorInfo
+from machine.events import Wait
+from machine.kernel.decisions import (
+    AwaitAttempts,
+    CompleteRun,
+    Decision,
+    EnterState,
+    ScheduleRetry,
+    SuspendRun,
+)
+from machine.kernel.frontier import Conflict, Frontier
+from machine.kernel.history import History
+from machine.kernel.retry_and_skip import given_up, passed_over, tried_again
+from machine.kernel.status import RunStatus
+from machine.plan import Graph
+
+__all__ = ["Schedule"]
+
+
+@attrs.define
+class Schedule:
+    """How far a run whose states run side by side has come, and who is at work on it.
+
+    `busy` are the states whose attempts are being made. `prefer` is one to begin before others if it may, even when
+    the run has failed: it was begun before that, where one attempt is replayed after another.
+    """
+
+    frontier: Frontier
+    busy: set[str] = attrs.field(factory=set)
+    prefer: str | None = None
+    failing: bool = False
+    """True when no further state is begun: one has failed for good, or two got in each other's way."""
+
+    def preferred(self, history: History) -> str | None:
+        """Return the state to begin before others, for the first time or again, None when none may."""
+        self.frontier.follow(history)
+        if self.prefer is None:
+            return None
+        fresh = self.prefer not in history.states and self.frontier.may_begin(self.prefer)
+        return self.prefer if fresh or self.prefer in history.stopped else None
+
+    def next(self, plan: Graph, config: RunConfig, history: History, *, limited: bool = True) -> Decision:
+        """Return the next decision; `limited` as `decide` has it."""
+        preferred = self.preferred(history)
+        for state_id in self.frontier.take_ready():
+            if state_id not in history.states and passed_over(plan, config, history, state_id) is None:
+                self._base(state_id)  # so that a conflict is known as soon as it is one
+        stopped: dict[str, EnterState | ScheduleRetry] = {}
+        waits: list[Wait] = []
+        lost: str | None = None
+        spent: dict[str, ErrorInfo] = {}
+        known = [self.prefer] if self.prefer in history.stopped else history.stopped
+        for state_id in known:
+            if state_id is None or state_id in self.busy:
+                continue
+            if limited and (error := given_up(config, history, state_id)) is not None:
+                spent[state_id] = error
+                continue
+            decision = tried_again(plan, config, history, state_id)
+            if decision is None:
+                lost = lost or state_id
+            elif isinstance(decision, SuspendRun):
+                waits += decision.waits
+            else:
+                stopped[state_id] = decision
+        self.failing = lost is not None or bool(spent) or self.frontier.error is not None
+        first = preferred if preferred in stopped or preferred not in history.states else None
+        if first is None and not self.failing:
+            first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
+        begun = self._begun(plan, config, history, first, stopped) if first is not None else None
+        if begun is not None or self.busy:
+            return begun or AwaitAttempts()
+        if waits and not self.failing:
+            return SuspendRun(tuple(waits))
+        # of several the first in the order of the plan: a replay comes to them in another than they ended in
+        error = (
+            next((spent[state_id] for state_id in plan.order if state_id in spent), None) if spent else None
+        )
+        return self._ended(history, lost, error)
+
+    def _base(self, state_id: str) -> str | None:
+        """Return the id of the context a state begins on, None and noted when those it follows left it none."""
+        try:
+            return self.frontier.base(state_id).id
+        except Conflict as exc:
+            self.frontier.clash(state_id, exc.error)
+            return None
+
+    def _begun(
+        self,
+        plan: Graph,
+        config: RunConfig,
+        history: History,
+        first: str,
+        stopped: Mapping[str, EnterState | ScheduleRetry],
+    ) -> Decision | None:
+        """Return how a state is begun, None when enough attempts are being made or it has no context."""
+        again = stopped.get(first)
+        if isinstance(again, ScheduleRetry):
+            return again
+        if len(self.busy) >= (history.side_by_side or 1):
+            return next((other for other in stopped.values() if isinstance(other, ScheduleRetry)), None)
+        if again is None and (passed := passed_over(plan, config, history, first)) is not None:
+            return passed
+        base = self._base(first)
+        if base is None:
+            return None
+        return EnterState(first, 0, base) if again is None else attrs.evolve(again, base_snapshot_id=base)
+
+    def _ended(self, history: History, lost: str | None, spent: ErrorInfo | None) -> CompleteRun:
+        error = self.frontier.error or spent
+        if lost is not None and error is None:
+            error = self.frontier.missing_edge(lost, history.states[lost])
+        failing = lost is not None or error is not None
+        status = RunStatus.FAILED if failing else RunStatus.COMPLETED
+        try:
+            return CompleteRun(status, self.frontier.final().id, error)
+        except Conflict as exc:
+            # what failed before it is why the run does
+            return CompleteRun(RunStatus.FAILED, None, error if failing else exc.error)

@@ -1,0 +1,178 @@
+"""Reading and checking a whole bundle; the error of a bad one names its first wrong line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import attrs
+
+from machine import canonical
+from machine.errors import BundleError, Code, LogError, MachineError, NotFoundError
+from machine.events import Entry, RunStarted, chain_next
+from machine.recordings import bundle_format as form
+from machine.recordings.bundle_lines import read_lines
+from machine.recordings.bundle_writer import carried, end_of
+from machine.recordings.run_artifacts import Recording, gather, provenance_id, seals_of
+from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
+
+__all__ = ["read_bundle"]
+
+T = TypeVar("T")
+
+
+def read_bundle(path: str | os.PathLike[str]) -> Recording:
+    """Return the run of a bundle, checked to its end. Raises what `open_bundle` raises."""
+    return _Reader(os.fspath(path)).read()
+
+
+class _Reader:
+    """One pass over a bundle; `line` is the number of the current line, for errors."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.line = 0
+        self.artifacts: dict[str, Artifact] = {}
+        self.seals: dict[str, Artifact] = {}
+        self.lines: dict[str, int] = {}  # of artifacts
+        self.first_event = 0
+
+    def read(self) -> Recording:
+        lines = self._checked(read_lines(self.path))
+        first = next(lines)
+        header = self._parsed(form.parse_header, first)
+        log: list[tuple[Entry, StoredEvent]] = []
+        chain = ZERO_CHAIN
+        end = None
+        for line in lines:
+            if end is not None:
+                raise self._wrong("something follows the end of the bundle")
+            if line.startswith(form.ARTIFACT):
+                if log:
+                    raise self._wrong("an artifact follows an event")
+                self._add(self._parsed(form.parse_artifact, line), header)
+            elif line.startswith(form.EVENT):
+                entry, data = self._parsed(lambda line: form.parse_event(line, header.run_id), line)
+                if entry.seq != len(log) + 1:
+                    raise self._wrong(f"event {entry.seq} stands where event {len(log) + 1} is due")
+                self.first_event = self.first_event or self.line
+                chain = chain_next(chain, data)
+                log.append((entry, StoredEvent(entry.seq, data, chain)))
+            elif line.startswith(form.END):
+                if not log:
+                    raise self._wrong("the end comes before any event")
+                end = line
+            else:
+                raise self._wrong("it is neither an artifact, nor an event, nor the end")
+        if end is None:
+            self.line += 1
+            raise self._wrong("it has no end: a part of it is missing", Code.BUNDLE_TRUNCATED)
+        last = self.line
+        recording = self._gathered(header, log)
+        self.line = last
+        if end_of(recording) != end:
+            raise self._wrong(f"it is not the end of this run, which would be {end_of(recording).decode()}")
+        return recording
+
+    def _checked(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        for number, line in enumerate(lines, 1):
+            self.line = number
+            if line.endswith(b"\r"):
+                raise self._wrong(
+                    "its line end was changed to CRLF",
+                    hint="git does that: put `*.run -text` into .gitattributes",
+                )
+            self._parsed(form.check_sum, line)
+            yield line
+
+    def _parsed(self, parse: Callable[[bytes], T], line: bytes) -> T:
+        try:
+            return parse(line)
+        except (ValueError, LogError) as exc:
+            raise self._wrong(str(exc)) from None
+
+    def _add(self, artifact: Artifact, header: form.Header) -> None:
+        if artifact.id in self.lines:
+            raise self._wrong(f"artifact {artifact.id} is there already, in line {self.lines[artifact.id]}")
+        if artifact.kind == ArtifactKind.SECRET_PAYLOAD:
+            if header.secrets is None:
+                raise self._wrong("a sealed secret stands in a bundle without a key")
+            self.seals[artifact.id] = artifact
+        elif self.seals:
+            raise self._wrong("an artifact follows the sealed secrets")
+        else:
+            self.artifacts[artifact.id] = artifact
+        self.lines[artifact.id] = self.line
+
+    def _gathered(self, header: form.Header, log: list[tuple[Entry, StoredEvent]]) -> Recording:
+        """Return the run, after a check that the artifacts are exactly those its events lead to, in that order."""
+        held = {artifact.id: artifact.data for artifact in self.artifacts.values()}
+        self.line = self.first_event
+        for role, data, artifact_id in _said(header, log):
+            found = None if data is None else canonical.artifact_id(data)
+            if found != artifact_id:
+                raise self._wrong(f"it names {artifact_id} as its {role}, the header has {found}")
+            if data is not None and found is not None:
+                if found in self.lines:
+                    self.line = self.lines[found]
+                    raise self._wrong(f"the {role} is carried by the header alone")
+                held[found] = data
+
+        def load(artifact_id: str) -> bytes:
+            data = held.get(artifact_id)
+            if data is None:
+                raise NotFoundError(
+                    f"it leads to artifact {artifact_id}, which is not in the bundle",
+                    code=Code.ARTIFACT_NOT_FOUND,
+                )
+            return data
+
+        def stepping() -> Iterator[tuple[Entry, StoredEvent]]:
+            for entry, stored in log:
+                self.line = self.first_event + entry.seq - 1
+                yield entry, stored
+
+        try:
+            recording = gather(stepping(), load)
+        except MachineError as exc:
+            raise self._wrong(exc.message) from exc
+        self._compare(carried(recording))
+        if header.secrets is None:
+            return recording
+        self._compare_seals(seals_of(recording))
+        return attrs.evolve(recording, seals=self.seals, lock=canonical.decode(header.secrets))
+
+    def _compare(self, needed: list[Artifact]) -> None:
+        unused = self.artifacts.keys() - {artifact.id for artifact in needed}
+        for artifact_id, line in self.lines.items():
+            if artifact_id in unused:
+                self.line = line
+                raise self._wrong(f"no event leads to artifact {artifact_id}")
+        for here, due in zip(self.artifacts.values(), needed, strict=True):
+            self.line = self.lines[here.id]
+            if here.id != due.id:
+                raise self._wrong(f"artifact {here.id} stands where {due.id} is due")
+            if here.kind != due.kind:
+                raise self._wrong(f"artifact {here.id} is of kind {due.kind}, not {here.kind}")
+
+    def _compare_seals(self, named: Iterable[str]) -> None:
+        due = iter(named)
+        for seal_id in self.seals:
+            self.line = self.lines[seal_id]
+            if (
+                seal_id not in due
+            ):  # `in` consumes `due` up to the match: this checks the order, and some may be absent
+                raise self._wrong(f"no event leads to the sealed secret {seal_id} there")
+
+    def _wrong(self, problem: str, code: Code = Code.BUNDLE_INVALID, hint: str | None = None) -> BundleError:
+        return BundleError(problem, path=self.path, line=self.line or None, code=code, hint=hint)
+
+
+def _said(
+    header: form.Header, log: list[tuple[Entry, StoredEvent]]
+) -> Iterator[tuple[str, bytes | None, str | None]]:
+    """Yield plan and provenance: role, bytes from the header, and the id that the first event names."""
+    if isinstance(log[0][0].event, RunStarted):  # else the fold of the log raises the better error
+        yield ArtifactKind.PLAN, header.plan, log[0][0].event.plan_id
+        yield ArtifactKind.PROVENANCE, header.provenance, provenance_id(log[0][0])

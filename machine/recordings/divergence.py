@@ -1,0 +1,126 @@
+"""The first point where a replay differs from its recording: one object, rendered by everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from machine.recordings.pointer import Change
+
+__all__ = [
+    "Cause",
+    "Diverged",
+    "Divergence",
+    "DivergenceKind",
+    "NearCall",
+    "RecordingEnds",
+]
+
+
+class DivergenceKind(StrEnum):
+    """What differs."""
+
+    REQUEST_CHANGED = "request_changed"
+    CALL_ADDED = "call_added"
+    CALL_MISSING = "call_missing"
+    CALL_REORDERED = "call_reordered"
+    VALUE_DIFFERS = "value_differs"
+    EVENT_DIFFERS = "event_differs"
+    SNAPSHOT_DIFFERS = "snapshot_differs"
+    ENDED_EARLY = "ended_early"
+    PLAN_CHANGED = "plan_changed"
+    CORRUPT = "corrupt"
+    UNDECLARED_IO = "undeclared_io"
+    SECRET_NEEDED = "secret_needed"  # noqa: S105 - the name of a kind
+
+
+class Cause(StrEnum):
+    """What most likely made the difference."""
+
+    STATE_CODE_CHANGED = "state_code_changed"
+    UPSTREAM_CODE_CHANGED = "upstream_code_changed"
+    PLAN_CHANGED = "plan_changed"
+    NOTHING_CHANGED = "nothing_changed"
+    OUTSIDE_CHANGED = "outside_changed"
+    STATES_RACED = "states_raced"
+    SECRETS_NOT_OPENED = "secrets_not_opened"
+    RECORDING_DAMAGED = "recording_damaged"
+    UNKNOWN = "unknown"
+
+
+@attrs.frozen
+class NearCall:
+    """A recorded call that was not used, and why it does not fit."""
+
+    seq: int
+    namespace: str
+    request: Any
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the call as a JSON object."""
+        return {"seq": self.seq, "namespace": self.namespace, "request": self.request, "reason": self.reason}
+
+
+@attrs.frozen(kw_only=True)
+class Divergence:
+    """The first difference between a recording and its replay.
+
+    `seq` is the event of the recording where it shows. `recorded` and `now` are the two sides as JSON (None
+    when a side has nothing there), `changes` their difference. `cause` is the likely one, `cause_text` says it in a
+    sentence, and `code` shows the lines of source that changed, where that is the cause and the source was kept.
+    `raised` says where, and from what, the attempt failed that now fails as it did not.
+    """
+
+    kind: DivergenceKind
+    seq: int
+    summary: str
+    state_id: str | None = None
+    attempt: int | None = None
+    recorded: Any = None
+    now: Any = None
+    changes: Sequence[Change] = ()
+    nearest: Sequence[NearCall] = ()
+    cause: Cause = Cause.UNKNOWN
+    cause_text: str = ""
+    code: Sequence[str] = ()
+    raised: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        where = f" in {self.state_id}" if self.state_id else ""
+        if self.attempt is not None:
+            where += f" (attempt {self.attempt})"
+        return f"{self.kind} at event {self.seq}{where}: {self.summary}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the divergence as a JSON object."""
+        return {
+            "kind": self.kind.value,
+            "seq": self.seq,
+            "state_id": self.state_id,
+            "attempt": self.attempt,
+            "summary": self.summary,
+            "recorded": self.recorded,
+            "now": self.now,
+            "changes": [change.to_json() for change in self.changes],
+            "nearest": [call.to_json() for call in self.nearest],
+            "cause": self.cause.value,
+            "cause_text": self.cause_text,
+            "code": list(self.code),
+            "raised": list(self.raised),
+        }
+
+
+class Diverged(BaseException):
+    """Carries a divergence out of a handler. Not an `Exception`, so that no handler takes it for a failed call."""
+
+    def __init__(self, divergence: Divergence) -> None:
+        super().__init__(str(divergence))
+        self.divergence = divergence
+
+
+class RecordingEnds(BaseException):
+    """The recording ends here, without the run having ended."""

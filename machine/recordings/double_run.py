@@ -1,0 +1,140 @@
+"""Paranoid mode: a live run followed by a replay of itself, one attempt behind.
+
+Every attempt is run again at once, in fresh memory and on the facts it has just recorded. Nothing here may write to
+the store or go outside: it is a replay like any other, of a log that is still being written.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, ParamSpec, TypeVar
+
+import attrs
+
+from machine import canonical, codec
+from machine.engine.driver import Run
+from machine.engine.reporter import Reporter
+from machine.errors import Code, ErrorInfo
+from machine.events import Entry, Event, StateCompleted, StateEntered, StateFailed
+from machine.failures import refused
+from machine.io.attempt_scope import Payloads
+from machine.kernel.decisions import (
+    EnterState,
+)
+from machine.recordings.cause import UNDECLARED
+from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind
+from machine.recordings.render import lines
+from machine.recordings.replay import provider_of
+from machine.recordings.replay_log import ReplayLog
+from machine.recordings.replay_recorder import recorder_of
+from machine.watch.watch import Undeclared
+
+__all__ = ["SecondRun", "seconded"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MOST_DETAILS: Final = 16 * 1024
+"""Bytes of a divergence that an error carries whole; of a larger one it has the text."""
+
+_CAUSE: Final = (
+    "the same code, run twice on the same facts: it keeps something from one run to the next (a global, a cache, "
+    "a counter), or takes time, randomness or an identity that did not come through io"
+)
+
+
+class SecondRun:
+    """The second run of one live run; it knows what the log says and is one attempt behind."""
+
+    def __init__(self, earlier: Iterable[Entry]) -> None:
+        self._entries = list(earlier)
+        self._log = ReplayLog(self._entries, self._load, _Unheard().entry)
+        self._log.pass_over()
+        self._live: Run | None = None
+        self._pending = Payloads()
+        self._inside = False
+
+    def note(self, entry: Entry) -> None:
+        """Take in an entry of the live run. What belongs to no attempt is taken over as it is."""
+        if isinstance(entry.event, StateEntered):
+            self._inside = True
+        elif isinstance(entry.event, StateCompleted | StateFailed):
+            self._inside = False
+        if entry.seq <= self._log.history.head_seq:
+            return  # it was compared when it was about to be written
+        self._entries.append(entry)
+        if not self._inside:
+            self._log.pass_over()
+
+    async def differs(
+        self, run: Run, decision: EnterState, ending: Event, payloads: Payloads
+    ) -> ErrorInfo | None:
+        """Run an attempt again that is about to end with `ending`; return how it differs, None when it does not."""
+        self._live, self._pending = run, payloads
+        head = self._entries[-1]
+        now = time.time_ns() // 1_000_000  # informational: how long a handler may wait for something
+        self._entries.append(Entry(head.seq + 1, ending, codec.encode_event(ending), head.run_id, now, {}))
+        # it knows the secrets that the live run knows, so that none gets into what is said of a difference
+        again = attrs.evolve(
+            run,
+            log=self._log,
+            provider=provider_of(self._log),
+            recorder=recorder_of(self._log, {}),
+            reporter=_Unheard(),
+            live=False,
+            opening=None,
+            snapshot=None,
+            second=None,
+            refuse=self._log.refused,
+        )
+        try:
+            await again.enter(decision)
+        except Diverged as exc:
+            return _difference(decision.state_id, exc.divergence)
+        finally:
+            if (
+                self._log.history.head_seq <= head.seq
+            ):  # it did not come to that end, or was stopped on the way
+                self._entries.pop()
+        return None
+
+    def _load(self, artifact_id: str) -> bytes:
+        pending = self._pending.items.get(artifact_id)
+        if pending is not None:
+            return pending[1]
+        assert self._live is not None
+        return self._live.log.load(artifact_id)
+
+
+def seconded(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Return `run`, `resume` or `dry_run` of the engine with what a paranoid run needs."""
+
+    @functools.wraps(function)
+    async def with_second(*args: P.args, **kwargs: P.kwargs) -> R:
+        kwargs.setdefault("second", SecondRun)
+        return await function(*args, **kwargs)
+
+    return with_second
+
+
+class _Unheard(Reporter):
+    """Tells nobody: the live run has told of the same, or is about to."""
+
+    def undeclared(self, state_id: str, what: Undeclared) -> None:
+        """Do nothing."""
+
+
+def _difference(state_id: str, divergence: Divergence) -> ErrorInfo:
+    cause = UNDECLARED if divergence.kind is DivergenceKind.UNDECLARED_IO else _CAUSE
+    divergence = attrs.evolve(divergence, cause=Cause.NOTHING_CHANGED, cause_text=cause)
+    details: dict[str, Any] = {"text": lines(divergence)}
+    whole = divergence.to_json()
+    if len(canonical.encode(whole)) <= _MOST_DETAILS:
+        details["divergence"] = whole
+    error = refused(
+        f"{state_id} did something else when it was run again on its own facts: {divergence.summary}",
+        Code.NOT_DETERMINISTIC,
+    )
+    return attrs.evolve(error, details=details)

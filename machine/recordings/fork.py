@@ -1,0 +1,300 @@
+"""Fork: a new run that shares the past of another up to an event, and goes on live from there.
+
+Whatever it shares is copied into its own log: nobody who replays, verifies or resumes it needs the other run. Where
+it comes from is informational, so a fork has the digest of any run with the same plan, input and facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from machine import canonical, codec
+from machine.catalogue import Catalogue
+from machine.config import BuildProvenance, Target
+from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine import run_reader
+from machine.engine.checking import LogCheck
+from machine.engine.fork_overrides import overridden
+from machine.engine.fork_prefix import SHARED_PAST_ID, SharedPast
+from machine.engine.lease_keeper import LEASE_SECONDS, Keeper, lease_ms_of
+from machine.engine.log import LiveLog
+from machine.engine.plan_change import check_plan
+from machine.engine.provenance import provenance
+from machine.engine.provided import Provided
+from machine.engine.reporter import Reporter
+from machine.engine.run_id import new_run_id
+from machine.engine.runs import RunResult, Watched, check_store, drive, refuse_used
+from machine.engine.secrets import inheriting, recalled, secrets_of
+from machine.errors import Code, UsageError
+from machine.events import (
+    ArtifactKind,
+    Entry,
+    FactRecorded,
+    RunCompleted,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+)
+from machine.ids import RunId
+from machine.io.attempt_scope import Payloads
+from machine.io.transport import Transports
+from machine.kernel.history import History, fold
+from machine.kernel.linearize import one_after_another
+from machine.kernel.status import RunStatus
+from machine.plan import Graph, Plan
+from machine.recordings.double_run import SecondRun
+from machine.recordings.run_artifacts import Walked, led_to, seals_beside, sound_parts
+from machine.secrets.learned import Learned
+from machine.secrets.run_secrets import RunSecrets
+from machine.stores.base import Store
+
+__all__ = ["ForkResult", "ForkedFact", "fork"]
+
+
+@attrs.frozen
+class ForkedFact:
+    """A fact of a fork: `how` is copied, reused, overridden or new; `parent_seq` is where it comes from.
+
+    A copied one belongs to a state that was not run again; a reused one answered a call of a state that was.
+    """
+
+    how: str
+    key: str
+    namespace: str
+    seq: int
+    parent_seq: int | None
+
+
+@attrs.frozen(kw_only=True)
+class ForkResult:
+    """A fork and how it stands. `copied` and `ran` are the states that were copied, and those that ran.
+
+    `code_changed` are the copied ones whose code is not what it was: a replay of the fork will find that.
+    """
+
+    run_id: str
+    parent_run_id: str
+    parent_seq: int
+    copied: tuple[str, ...]
+    ran: tuple[str, ...]
+    code_changed: tuple[str, ...]
+    facts: tuple[ForkedFact, ...]
+    result: RunResult
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a fork adds to the JSON object of a run."""
+        return {
+            "parent": {"run_id": self.parent_run_id, "seq": self.parent_seq},
+            "copied": list(self.copied),
+            "ran": list(self.ran),
+            "code_changed": list(self.code_changed),
+            "facts": [attrs.asdict(fact) for fact in self.facts],
+        }
+
+
+@with_default_store(create=True)
+async def fork(
+    run_id: str,
+    *,
+    plan: Plan,
+    store: Store = DEFAULT_STORE,
+    at: int,
+    set_facts: Mapping[str, Any] | None = None,
+    source: Store | None = None,
+    fork_id: str | None = None,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
+    reporter: Reporter | None = None,
+    target: Target | None = None,
+    lease: float = LEASE_SECONDS,
+) -> ForkResult:
+    """Start a new run that shares the first `at` events of another, and drive it on from there.
+
+    `set_facts` replaces responses among the shared facts: by key (the whole, a beginning of it, or the seq), with
+    the JSON that is to have been the response. The states that had them run again, and so does every state whose
+    inputs come out otherwise; their calls are answered by the shared facts as far as those fit, and go outside
+    where they do not. All others are copied. `plan` may differ from the recorded one where `resume` allows it, and
+    holds from the fork on. `source` is the store that the run is in, when the fork is to be in another; whatever it
+    shares is copied then. `fork_id` gives an id made by `new_run_id` beforehand. `lease` is that of
+    `run`.
+
+    Raises `NotFoundError`, `LogError`, `PlanError`, and `UsageError` (`invalid_fork_point`, `fact_not_found`,
+    `fact_ambiguous`, `invalid_effect_outcome`, `transport_missing`, `catalogue_missing`,
+    `secret_not_set`) before anything is written; `StoreError` when the store fails.
+    """
+    check_store(store)
+    source = store if source is None else source
+    chosen = str(RunId(fork_id)) if fork_id is not None else str(new_run_id())
+    first, started = run_reader.first_entry(source, run_id)
+    entries = [entry for entry, _ in run_reader.checked(source, run_id, LogCheck(source.get))]
+    shared, history = _shared(run_id, entries, at)
+    check_plan(source, plan.graph, history, allow_change=True)
+    provided = Provided.of(plan, transports, catalogue)
+    watched = Watched(provided, reporter or Reporter(), SecondRun, lease_ms_of(lease))
+    manifest = run_reader.manifest_of(source, started)
+    payloads = Payloads()
+    secrets = secrets_of(store, chosen, manifest)
+    walked: Walked = {}
+    known: set[tuple[str, str]] = set()
+    for entry in shared:  # before anything is written: the fork is not to begin damaged
+        for _ in sound_parts(entry, source.get, walked, known):
+            pass
+    refuse_used(store, chosen)
+    with inheriting(source, run_id, store, chosen, history):
+        lost = recalled(history, secrets, source.get)
+        watched.provided.check(first, history, source.get, "fork", lost.keys())
+        replaced = overridden(
+            entries, at, set_facts or {}, load=source.get, vault=secrets.attempt(), payloads=payloads
+        )
+    prefix, past = _parted(shared, replaced, plan.graph, store)
+    if past is not None and isinstance(secrets, RunSecrets):
+        secrets.learned = Learned()  # what the others have learned is made again, in its turn
+        recalled(fold(prefix, History(in_seq=False)), secrets, source.get)
+    if source is not store:
+        _bring(shared, source, store, payloads)
+    then = run_reader.provenance_of(source, first)
+    now = provenance(plan.graph, target or (then.target if then else None))
+    built = _provenance(now, then, prefix)
+    info = {
+        "provenance_id": payloads.add(ArtifactKind.PROVENANCE, canonical.encode(codec.to_json(built))),
+        "parent_run_id": run_id,
+        "parent_seq": str(at),
+        **watched.provided.info(),
+    }
+    if past is not None:
+        info[SHARED_PAST_ID] = payloads.add(ArtifactKind.SHARED_PAST, past.to_bytes())
+
+    def begin(log: LiveLog) -> None:
+        log.copy([prefix[0]._replace(info=info), *prefix[1:]], payloads)
+        log.flush()
+
+    with Keeper(store, chosen, watched.lease_ms) as keeper:
+        result = await drive(
+            plan.graph,
+            store,
+            keeper,
+            watched,
+            manifest=manifest,
+            history=History(),
+            past=past,
+            begin=begin,
+            secrets=secrets,
+            lost=lost,
+        )
+    copied = {seq: entry.seq for seq, entry in enumerate(prefix, 1)} | (
+        past.copied if past is not None else {}
+    )
+    taken = past.taken if past is not None else {}
+    own = [entry for entry, _ in run_reader.entries(store, chosen)]
+    states = _states(own, copied)
+    kept = tuple(state_id for state_id, was_copied in states.items() if was_copied)
+    before = then.code if then else {}
+    return ForkResult(
+        run_id=chosen,
+        parent_run_id=run_id,
+        parent_seq=at,
+        copied=kept,
+        ran=tuple(state_id for state_id in states if state_id not in kept),
+        code_changed=tuple(name for name in kept if name in before and before[name] != now.code.get(name)),
+        facts=tuple(_facts(own, copied, taken, replaced)),
+        result=result,
+    )
+
+
+def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry], History]:
+    """Return the events that are shared, and what they say. Raises `UsageError` (`invalid_fork_point`)."""
+
+    def refuse(problem: str, hint: str) -> UsageError:
+        details = {"run_id": run_id, "at": at, "head_seq": len(entries)}
+        return UsageError(problem, code=Code.INVALID_FORK_POINT, details=details, hint=hint)
+
+    if type(at) is not int or not 1 <= at <= len(entries):
+        raise refuse(
+            f"run {run_id} cannot be forked at event {at!r}: it has the events 1 to {len(entries)}",
+            f"machine events {run_id} lists them",
+        )
+    # how a run ended is not shared: the fork comes to its own end
+    shared = [entry for entry in entries[:at] if not isinstance(entry.event, RunCompleted)]
+    history = fold(shared)
+    if history.status is RunStatus.SUSPENDED:
+        so_far, before = History(), 1
+        for entry in shared:
+            so_far.advance(entry)
+            before = before if so_far.status is RunStatus.SUSPENDED else entry.seq
+        raise refuse(
+            f"run {run_id} is suspended at event {at}: it waits for an answer that would not be shared",
+            f"fork it before, at event {before}, or after it has gone on",
+        )
+    if history.cancelling:
+        raise refuse(f"run {run_id} was being cancelled at event {at}", "fork it at an earlier event")
+    return shared, history
+
+
+def _parted(
+    shared: list[Entry], replaced: Mapping[int, Entry], graph: Graph, store: Store
+) -> tuple[list[Entry], SharedPast | None]:
+    """Return what is copied without a question, and the past from the first state on that has another fact."""
+    if not replaced:
+        return shared, None
+    if fold(shared[:1]).side_by_side is not None:
+        shared = one_after_another(shared)
+    states = {getattr(entry.event, "state_id", None) for entry in replaced.values()}
+    begin = next(
+        index for index, entry in enumerate(shared) if getattr(entry.event, "state_id", "") in states
+    )
+    prefix = shared[:begin]
+    entries = [replaced.get(entry.seq, entry) for entry in shared[begin:]]
+    plan_id = fold(prefix, History(in_seq=False)).plan_id or ""
+    return prefix, SharedPast(entries, plan_id, frozenset(replaced), store.get, goes_on_with=graph.plan_id)
+
+
+def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Payloads) -> None:
+    """Add to `payloads` what the shared events lead to and the store does not have."""
+    walked: Walked = {}
+    for entry in shared:
+        for seal_id in filter(source.exists, seals_beside(entry)):
+            payloads.items[seal_id] = ArtifactKind.SECRET_PAYLOAD, source.get(seal_id)
+        for artifact_id, kind in led_to(entry, source.get, walked):
+            if artifact_id not in payloads.items and not store.exists(artifact_id):
+                payloads.items[artifact_id] = kind, source.get(artifact_id)
+
+
+def _provenance(
+    built: BuildProvenance, then: BuildProvenance | None, prefix: Sequence[Entry]
+) -> BuildProvenance:
+    """Return what the fork is built from: of the states that are copied, the code that they ran."""
+    if then is None:
+        return built
+    passed = {entry.event.state_id for entry in prefix if isinstance(entry.event, StateCompleted)}
+    before = {state_id: code for state_id, code in then.code.items() if state_id in passed}
+    source = {code: then.source[code] for code in before.values() if code in then.source}
+    return attrs.evolve(built, code={**built.code, **before}, source={**built.source, **source})
+
+
+def _states(own: Sequence[Entry], copied: Mapping[int, int]) -> dict[str, bool]:
+    """Return the states that began, and whether each was copied to its end."""
+    return {
+        entry.event.state_id: entry.seq in copied
+        for entry in own
+        if isinstance(entry.event, StateEntered | StateCompleted | StateFailed)
+    }
+
+
+def _facts(
+    own: Sequence[Entry], copied: Mapping[int, int], taken: Mapping[int, int], replaced: Collection[int]
+) -> Iterator[ForkedFact]:
+    for entry in own:
+        fact = entry.event
+        if not isinstance(fact, FactRecorded):
+            continue
+        origin = taken.get(entry.seq, copied.get(entry.seq))
+        if origin is None:
+            how = "new"
+        elif origin in replaced:
+            how = "overridden"
+        else:
+            how = "reused" if entry.seq in taken else "copied"
+        yield ForkedFact(how, fact.key, fact.namespace, entry.seq, origin)

@@ -1,0 +1,99 @@
+"""The process that is copied: it loads a plan and has a copy of itself replay in each order that is asked for.
+
+What the plan prints goes to stderr: stdout holds the answers alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import anyio
+
+from machine import canonical, codec
+from machine.errors import MachineError
+from machine.plan import Plan
+from machine.recordings.bundle import Bundle, open_bundle
+from machine.recordings.replay import replay_in
+from machine.target import load
+
+__all__ = ["main"]
+
+_THREADS = Path("/proc/self/task")
+
+
+def main() -> None:
+    """Read the job and then one order after the other from stdin, and answer each with a line."""
+    with os.fdopen(os.dup(0), "rb") as questions, os.fdopen(os.dup(1), "wb") as answers:
+        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - no file of anybody's
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(2, 1)
+        try:
+            job: dict[str, Any] = canonical.decode(questions.readline())
+            plan = load(job["target"]["spec"], job["target"]["directory"]).plan
+            bundle = open_bundle(job["bundle"])
+        except MachineError as exc:
+            _say(answers, {"problem": exc.message})
+            return
+        # a copy has but one thread: where the plan has begun others, it is this process that replays, and once
+        copied = _threads() == 1
+        for line in questions:
+            order = tuple(canonical.decode(line)["order"])
+            if not copied:
+                _say(answers, {**_replayed(plan, bundle, job, order), "last": True})
+                return
+            _copy(answers, plan, bundle, job, order)
+
+
+def _threads() -> int:
+    """Return how many threads there are, those that Python does not know of included where that can be told."""
+    return len(list(_THREADS.iterdir())) if _THREADS.exists() else threading.active_count()
+
+
+def _copy(
+    answers: BinaryIO, plan: Plan, bundle: Bundle, job: Mapping[str, Any], order: tuple[int, ...]
+) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        _, status = os.waitpid(pid, 0)
+        if status:
+            code = os.waitstatus_to_exitcode(status)
+            _say(answers, {"problem": f"the replay ended its process (exit code {code})"})
+        return
+    code = 1
+    try:
+        _say(answers, {**_replayed(plan, bundle, job, order), "last": False})
+        code = 0
+    finally:
+        os._exit(code)  # nothing of the process that was copied is to be ended here
+
+
+def _replayed(
+    plan: Plan, bundle: Bundle, job: Mapping[str, Any], order: tuple[int, ...]
+) -> Mapping[str, Any]:
+    async def replayed() -> Any:
+        return await replay_in(
+            order, bundle.run_id, plan=plan, store=bundle.store, undeclared_io=job["undeclared_io"]
+        )
+
+    try:
+        return {"result": codec.to_json(anyio.run(replayed))}
+    except MachineError as exc:
+        return {"problem": exc.message}
+    except BaseException as exc:  # noqa: BLE001 - a handler may end its process in any way
+        return {"problem": f"{type(exc).__qualname__}: {exc}".rstrip(": ")}
+
+
+def _say(answers: BinaryIO, value: Mapping[str, Any]) -> None:
+    answers.write(canonical.encode(value) + b"\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

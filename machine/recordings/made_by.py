@@ -1,0 +1,34 @@
+"""Which test a golden was made by: what its bundle says, found in the first line alone.
+
+A plan of a test may be made in the test, so the target of such a run is the test: its file, relative to the golden,
+and its name, as pytest writes them: `../test_prices.py::test_prices`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from machine import canonical
+from machine.errors import MachineError
+from machine.recordings.bundle_format import parse_header
+from machine.recordings.bundle_lines import read_lines
+
+__all__ = ["is_test", "test_of"]
+
+
+def is_test(spec: str) -> bool:
+    """Say whether a target is a test, and no plan."""
+    return "::" in spec
+
+
+def test_of(golden: str | os.PathLike[str]) -> tuple[Path, str] | None:
+    """Return the test that a golden was made by, its file and its name there; None when it does not say."""
+    try:
+        header = parse_header(next(read_lines(os.fspath(golden))))
+        built = canonical.decode(header.provenance or b"{}")
+        spec = (built.get("target") or {}).get("spec", "")
+    except (MachineError, ValueError, StopIteration, OSError, AttributeError):
+        return None
+    path, _, name = spec.partition("::")
+    return (Path(os.path.normpath(Path(golden).parent / path)), name) if name else None

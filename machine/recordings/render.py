@@ -1,0 +1,205 @@
+"""A divergence as text: the same words on a terminal, in a test report and in a log.
+
+`lines` is plain; `marked` says besides what each line is, for those who have colours.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final
+
+from machine.recordings.divergence import Cause, Divergence, DivergenceKind
+from machine.recordings.pointer import Change
+
+__all__ = ["Mark", "changed", "folded", "lines", "marked"]
+
+MOST_CHANGES: Final = 10
+"""Changes that are shown; the rest are counted. All are in `Divergence.to_json()`."""
+
+MOST_LINES: Final = 16
+"""Lines of changed source that are shown."""
+
+_WIDEST: Final = 58
+"""Characters of a value that are shown, so that a line fits in 80 columns."""
+
+_COLUMNS: Final = 80
+
+_BEFORE: Final = 20
+"""Characters shown before the first difference of two long texts."""
+
+_ABSENT: Final = "(nothing)"
+
+_NEXT: Final[Mapping[Cause, str]] = {
+    Cause.STATE_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
+    Cause.UPSTREAM_CODE_CHANGED: "if the change is meant, record a new run; otherwise undo it",
+    Cause.PLAN_CHANGED: "`machine compare` says what its states do now; record a new run if the change is meant",
+    Cause.SECRETS_NOT_OPENED: "replay it in the store where it was recorded, with its key (`machine export "
+    "--with-secrets` and `machine import` take the secrets elsewhere); in a golden, give the secret a stand-in "
+    "(docs/secrets.md)",
+    Cause.NOTHING_CHANGED: "take time, randomness and environment from io; sort what has no order",
+    Cause.OUTSIDE_CHANGED: "record a new run if that is how the outside is now",
+    Cause.STATES_RACED: "keep it in the context, or let one follow the other with after=[...]",
+    Cause.RECORDING_DAMAGED: "restore the recording from version control or a backup",
+    Cause.UNKNOWN: "compare the code with what it was when the run was recorded",
+}
+
+
+class Mark(StrEnum):
+    """What a line of a rendered divergence is."""
+
+    TITLE = "title"
+    TEXT = "text"
+    POINTER = "pointer"
+    RECORDED = "recorded"
+    NOW = "now"
+    NEAR = "near"
+    CAUSE = "cause"
+    NEXT = "next"
+
+
+def lines(divergence: Divergence, *, whole: bool = False) -> list[str]:
+    """Return a divergence as lines of plain text, none with a line break or a control character.
+
+    Long values and long lists of changes are cut short, unless the `whole` is asked for.
+    """
+    return [line for _, line in marked(divergence, whole=whole)]
+
+
+def marked(divergence: Divergence, *, whole: bool = False) -> list[tuple[Mark, str]]:
+    """Return a divergence as lines, each with what it is; see `lines`."""
+    found = [(Mark.TITLE, _title(divergence))]
+    found.extend((Mark.TEXT, line) for line in folded("  ", divergence.summary))
+    found.append((Mark.TEXT, ""))
+    found.extend(_sides(divergence, whole=whole))
+    found.extend(
+        (Mark.TEXT, _cut(f"  {_printable(line)}", None if whole else _COLUMNS)) for line in divergence.raised
+    )
+    found.append((Mark.TEXT, ""))
+    if divergence.nearest:
+        found.append((Mark.TEXT, "  recorded calls that were not used:"))
+        found.extend(
+            (
+                Mark.NEAR,
+                f"    event {call.seq}  {call.namespace}  {_value(call.request, 28)}  ({call.reason})",
+            )
+            for call in divergence.nearest
+        )
+        found.append((Mark.TEXT, ""))
+    if divergence.cause_text:
+        found.extend((Mark.CAUSE, line) for line in folded("  cause  ", divergence.cause_text))
+        found.extend(_code(divergence.code))
+    found.extend((Mark.NEXT, line) for line in folded("  next   ", _next(divergence)))
+    return found
+
+
+def _next(divergence: Divergence) -> str:
+    if divergence.kind is DivergenceKind.UNDECLARED_IO:
+        remedy = divergence.now.get("remedy") or "make the call through io"
+        return f"{remedy}; a replay does it again only with --undeclared-io allow"
+    return _NEXT[divergence.cause]
+
+
+def _code(changed: Sequence[str]) -> Iterator[tuple[Mark, str]]:
+    marks = {"-": Mark.RECORDED, "+": Mark.NOW}
+    for line in changed[:MOST_LINES]:
+        yield marks.get(line[:1], Mark.TEXT), _cut(f"    {_printable(line)}", _COLUMNS - 3)
+    if len(changed) > MOST_LINES:
+        yield Mark.TEXT, f"    ... and {len(changed) - MOST_LINES} more lines"
+
+
+def changed(changes: Sequence[Change], *, whole: bool = False) -> Iterator[tuple[Mark, str]]:
+    """Yield the lines of some changes: the pointer of each, and its two sides; see `lines`."""
+    most = len(changes) if whole else MOST_CHANGES
+    for change in changes[:most]:
+        before, after = _pair(change, whole=whole)
+        yield Mark.POINTER, f"  {_printable(change.pointer)}"
+        yield Mark.RECORDED, f"    RECORDED  {before}"
+        yield Mark.NOW, f"    NOW       {after}"
+    if len(changes) > most:
+        yield Mark.TEXT, f"  ... and {len(changes) - most} more"
+
+
+def folded(label: str, text: str) -> list[str]:
+    """Return a text as lines of at most 80 columns, the first after its label and the others below it."""
+    return textwrap.wrap(
+        _printable(text),
+        _COLUMNS,
+        initial_indent=label,
+        subsequent_indent=" " * len(label),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _title(divergence: Divergence) -> str:
+    where = f" of {divergence.state_id}" if divergence.state_id else ""
+    attempt = "" if divergence.attempt is None else f", attempt {divergence.attempt}"
+    return f"{divergence.kind.replace('_', ' ')} at event {divergence.seq}{where}{attempt}"
+
+
+def _sides(divergence: Divergence, *, whole: bool) -> Iterator[tuple[Mark, str]]:
+    changes, recorded, now = divergence.changes, divergence.recorded, divergence.now
+    alike = isinstance(recorded, dict) and isinstance(now, dict) and recorded.get("type") == now.get("type")
+    if not changes or not alike:
+        yield Mark.RECORDED, f"  RECORDED  {_side(recorded, whole=whole)}"
+        yield Mark.NOW, f"  NOW       {_side(now, whole=whole)}"
+        return
+    yield from changed(changes, whole=whole)
+
+
+def _side(value: Any, *, whole: bool) -> str:
+    most = None if whole else _WIDEST
+    match value:
+        case None:
+            return _ABSENT
+        case {"namespace": str(namespace), "request": request, **rest} if not rest:
+            return f"{namespace}  {_value(request, most)}"
+        case {"type": "state_failed", "error": {"code": str(code), "message": str(message)}}:
+            return _cut(f"state_failed  {code}: {_printable(message)}", most)
+        case {"type": "damage", "message": str(message)}:
+            return _cut(_printable(message), most)
+        case {"type": str(kind)}:
+            return _cut(f"{kind}  {value.get('status', '')}".rstrip(), most)
+        case _:
+            return _value(value, most)
+
+
+def _pair(change: Change, *, whole: bool) -> tuple[str, str]:
+    most = None if whole else _WIDEST
+    if change.kind == "added":
+        return _ABSENT, _value(change.now, most)
+    if change.kind == "removed":
+        return _value(change.recorded, most), _ABSENT
+    recorded, now = _json(change.recorded), _json(change.now)
+    if whole or max(len(recorded), len(now)) <= _WIDEST:
+        return recorded, now
+    same = next((i for i, (a, b) in enumerate(zip(recorded, now, strict=False)) if a != b), 0)
+    start = max(same - _BEFORE, 0)
+    return _window(recorded, start), _window(now, start)
+
+
+def _window(text: str, start: int) -> str:
+    before = "..." if start else ""
+    after = "..." if len(text) > start + _WIDEST else ""
+    return f"{before}{text[start : start + _WIDEST]}{after}"
+
+
+def _value(value: Any, most: int | None = _WIDEST) -> str:
+    return _cut(_json(value), most)
+
+
+def _cut(text: str, most: int | None) -> str:
+    return text if most is None or len(text) <= most else f"{text[:most]}..."
+
+
+def _json(value: Any) -> str:
+    return _printable(json.dumps(value, ensure_ascii=False))
+
+
+def _printable(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)

@@ -1,0 +1,287 @@
+"""Replay: run a plan's handlers again on the recorded facts, and compare every event and snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from machine.catalogue import Catalogue
+from machine.config import BuildProvenance, RunConfig, RunManifest, UndeclaredIo
+from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine import run_reader
+from machine.engine.checking import LogCheck
+from machine.engine.driver import Run
+from machine.engine.opening import opening_of
+from machine.engine.provided import Provided, recorded_levels, recorded_transports
+from machine.engine.reporter import Reporter
+from machine.engine.transports import unopened
+from machine.errors import Code, CorruptionError, LogError, MachineError, NotFoundError, PlanError
+from machine.events import Entry, RunStarted
+from machine.io.attempt_scope import AttemptScope
+from machine.io.replay import ReplayIo
+from machine.io.transport import Transports
+from machine.kernel.linearize import blocks_of
+from machine.plan import Graph, Plan
+from machine.recordings.cause import explained
+from machine.recordings.differences import corrupt
+from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
+from machine.recordings.recorded_commands import graphs_of
+from machine.recordings.replay_log import ReplayLog
+from machine.recordings.replay_recorder import recorder_of
+from machine.recordings.run_artifacts import check_run
+from machine.secrets.knowing import HandleSecrets, OfRun
+from machine.secrets.reserved import Reserved
+from machine.secrets.run_secrets import RunSecrets
+from machine.secrets.store_key import StoreKeys, open_keys
+from machine.stores.base import Store
+
+__all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "replay_in", "reproduce"]
+
+
+@attrs.frozen
+class ReplayResult:
+    """What a replay found: `identical`, or the one `divergence`.
+
+    `events` counts the events that agreed; `digest` is the digest over them, which is the run's own when the
+    replay is identical; `status` is how the run stands after them.
+    """
+
+    run_id: str
+    identical: bool
+    digest: str
+    events: int
+    status: str
+    divergence: Divergence | None = None
+    secrets: str | None = None
+    """Whether its secrets were opened: `opened`, `placeholders`, `some_opened`; None where it asked for none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as a JSON object."""
+        return {
+            "run_id": self.run_id,
+            "identical": self.identical,
+            "digest": self.digest,
+            "events": self.events,
+            "status": self.status,
+            "divergence": self.divergence.to_json() if self.divergence else None,
+            "secrets": self.secrets,
+        }
+
+
+@attrs.frozen
+class Recorded:
+    """A run as it was recorded, read and checked.
+
+    `blocks` are those of states that ran side by side, as they settled, whatever the order of `entries`.
+    """
+
+    run_id: str
+    entries: list[Entry]
+    started: RunStarted
+    manifest: RunManifest
+    config: RunConfig
+    built: BuildProvenance | None
+    blocks: list[list[Entry]]
+    keys: StoreKeys | None = None
+    """What opens its secrets, where that is known."""
+    touches: bool = False
+    """Whether handlers may do to the outside again what they do without `io`: this very replay was told so."""
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        run_id: str,
+        graph: Graph,
+        undeclared_io: UndeclaredIo | str | None,
+        order: Sequence[int] | None = None,
+    ) -> Recorded:
+        """Read a run that is to be replayed against `graph`, under its own configuration but for `undeclared_io`.
+
+        `order` is that of the states, where they ran side by side; None: the one they settled in.
+        Raises `NotFoundError` for an unknown run, `PlanError` (`op_id_mismatch`) for the plan of another op, and
+        `LogError` or `CorruptionError` when what was recorded is damaged.
+        """
+        first, started = run_reader.first_entry(store, run_id)
+        if started.op_id != graph.op_id:
+            raise PlanError(
+                f"run {run_id} is of op {started.op_id!r}, the plan is {graph.op_id!r}",
+                code=Code.OP_ID_MISMATCH,
+            )
+        manifest = run_reader.manifest_of(store, started)
+        config = manifest.run_config
+        if undeclared_io is not None:
+            config = attrs.evolve(config, undeclared_io=undeclared_io)
+        check = LogCheck(store.get, joins=False)
+        entries = [entry for entry, _ in run_reader.checked(store, run_id, check)]
+        blocks: list[list[Entry]] = []
+        if started.max_concurrency is not None:
+            blocks = blocks_of(entries)
+            entries = [entry for place in order or range(len(blocks)) for entry in blocks[place]]
+        built = run_reader.provenance_of(store, first)
+        touches = undeclared_io is not None and config.undeclared_io is UndeclaredIo.ALLOW
+        return cls(run_id, entries, started, manifest, config, built, blocks, open_keys(store), touches)
+
+
+@with_default_store()
+async def replay(
+    run_id: str,
+    *,
+    plan: Plan,
+    store: Store = DEFAULT_STORE,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
+    reporter: Reporter | None = None,
+    undeclared_io: UndeclaredIo | str | None = None,
+) -> ReplayResult:
+    """Replay a run against `plan`, byte for byte. Nothing is written, nothing goes outside, nothing is waited for.
+
+    A recording that was left open is replayed as far as it goes; one that is damaged diverges where that shows
+    (`corrupt`). It needs neither the transports nor the catalogue that the run was given: none is performed, and
+    what was recorded is not checked again. Where the handler now does what was not recorded, they say what live
+    calls and events would be refused.
+    `undeclared_io` says what becomes of what handlers do without `io`, None: as the run was configured. What
+    reaches or changes the outside is refused whatever the run allowed, and done again only if this is `allow`.
+    Raises `NotFoundError`, and `PlanError` (`op_id_mismatch`) for the plan of another op.
+    """
+    return await replay_in(
+        None,
+        run_id,
+        plan=plan,
+        store=store,
+        transports=transports,
+        catalogue=catalogue,
+        reporter=reporter,
+        undeclared_io=undeclared_io,
+    )
+
+
+async def replay_in(
+    order: Sequence[int] | None,
+    run_id: str,
+    *,
+    plan: Plan,
+    store: Store,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
+    reporter: Reporter | None = None,
+    undeclared_io: UndeclaredIo | str | None = None,
+) -> ReplayResult:
+    """Replay a run, its states in another order than the one they settled in; see `replay` and `Orders`."""
+    graph = plan.graph
+    reporter = reporter or Reporter()
+    provided = Provided.of(plan, transports, catalogue)
+    log = ReplayLog([], store.get, reporter.entry)
+    divergence: Divergence | None = None
+    built: BuildProvenance | None = None
+    secrets: OfRun | None = None
+    try:
+        recording = Recorded.of(store, run_id, graph, undeclared_io, order)
+        built = recording.built
+        first_graph, graphs = graphs_of(graph, recording.entries, store)
+        log = ReplayLog(recording.entries, store.get, reporter.entry, graphs)
+        reporter.starting(run_id, graph)
+        secrets = secrets_for(recording, log)
+        await reproduce(recording, first_graph, log, provided=provided, reporter=reporter, secrets=secrets)
+        divergence = log.divergence  # of what a handler left behind, which nobody waits for
+    except Diverged as exc:
+        divergence = _damage(store, run_id) or exc.divergence
+    except MachineError as exc:
+        if not is_damage(exc):
+            raise
+        divergence = corrupt(exc, log.history.head_seq + 1)
+    if divergence is not None:
+        placeholders = secrets is not None and secrets.shown > 0
+        divergence = explained(divergence, graph, built, placeholders=placeholders)
+    return ReplayResult(
+        run_id=run_id,
+        identical=divergence is None,
+        digest=log.history.digest(graph.order),
+        events=log.history.head_seq,
+        status=log.history.status.value,
+        divergence=divergence,
+        secrets=None if secrets is None else secrets.told,
+    )
+
+
+def _damage(store: Store, run_id: str) -> Divergence | None:
+    """Return the damage of a recording that differs, None when it is sound.
+
+    Where a replay is identical nothing need be looked at: it has made every event and every context itself.
+    """
+    try:
+        check_run(run_reader.entries(store, run_id), store.get)
+    except MachineError as exc:
+        if is_damage(exc):
+            return corrupt(exc, 1)
+        raise
+    return None
+
+
+def is_damage(exc: MachineError) -> bool:
+    """Say whether an error means that a recording is not what was recorded."""
+    missing = isinstance(exc, NotFoundError) and exc.code == Code.ARTIFACT_NOT_FOUND
+    return missing or isinstance(exc, LogError | CorruptionError)
+
+
+async def reproduce(
+    recording: Recorded,
+    graph: Graph,
+    log: ReplayLog,
+    *,
+    provided: Provided,
+    reporter: Reporter,
+    secrets: OfRun | None = None,
+) -> None:
+    """Drive a run over its recording from where `log` stands. Raises `Diverged` where it differs.
+
+    `secrets` is what is known of those of the recording, None to find that out.
+    """
+    config, first = recording.config, recording.entries[0]
+    try:
+        await Run(
+            graph=graph,
+            config=config,
+            log=log,
+            provider=provider_of(log),
+            recorder=recorder_of(log, recorded_levels(first)),
+            transports=unopened(config, provided.transports, recorded_transports(first)),
+            catalogue=provided.catalogue,
+            reporter=reporter,
+            live=False,
+            vault=secrets or secrets_for(recording, log),
+            opening=opening_of(graph, recording.manifest),
+            refuse=None if recording.touches else log.refused,
+        ).drive()
+    except RecordingEnds:
+        return
+
+
+def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
+    """Return what a replay knows of secrets, by the rules of the format of its recording."""
+    policy = recording.config.secrets
+    if recording.manifest.secret_format == 1:
+        return HandleSecrets(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
+    keys = recording.keys
+    secrets = RunSecrets(
+        policy,
+        recording.run_id,
+        keys,
+        live=False,
+        refuses=log.requests.failed_with,
+        reserved=Reserved(None if keys is None else keys.file),
+    )
+    log.learn = secrets.recall
+    return secrets
+
+
+def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:
+    """Return what gives a handler its `io` when it is run on a recording."""
+
+    def provider(scope: AttemptScope) -> ReplayIo:
+        log.attach(scope)
+        return ReplayIo(scope, log, log.requests.like)
+
+    return provider

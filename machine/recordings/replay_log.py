@@ -1,0 +1,397 @@
+"""The log of a replay: everything emitted is compared with the recording, byte for byte, in its order.
+
+It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so a
+handler that races calls sees the same winner; one that can never have its turn is a divergence, not a hang.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NoReturn
+
+import anyio
+import attrs
+
+from machine import codec
+from machine.causes import raised_text
+from machine.engine.protocols import Outside
+from machine.errors import Code, MachineError, StoreError
+from machine.events import (
+    EffectIntended,
+    Entry,
+    Event,
+    FactRecorded,
+    RunCompleted,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+)
+from machine.io.attempt_scope import AttemptScope, Payloads, Timers, stored_seal
+from machine.io.call import Call
+from machine.kernel.decisions import EnterState
+from machine.kernel.history import History
+from machine.kernel.reuse import comparable
+from machine.kernel.sealed_facts import REQUEST_MAC, reused
+from machine.kernel.status import RunStatus
+from machine.plan import Graph, PlanState
+from machine.recordings.differences import Differences
+from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
+from machine.recordings.recorded_commands import asked
+from machine.recordings.request_matching import RecordedRequests
+from machine.recordings.run_artifacts import Walked, sound_parts
+from machine.recordings.turns import Turns
+from machine.watch.watch import Undeclared
+
+__all__ = ["ReplayLog"]
+
+STALL_SECONDS: Final = 1.0
+"""How long a handler that races tasks may make no progress, beyond the time its attempt took when recorded."""
+
+PATIENCE_SECONDS: Final = 30.0
+PATIENCE: Final = 10
+"""How long a whole attempt may take in replay: this many times as long as recorded, and the seconds besides."""
+
+_NOT_AGAIN: Final = frozenset({str(Code.NOT_DETERMINISTIC), str(Code.TASK_LEFT_BEHIND)})
+"""Error codes of failures that one run of a handler cannot find: they need two, or were a matter of time."""
+
+
+class ReplayLog:
+    """The recording of a run, and how far a replay has come in it."""
+
+    def __init__(
+        self,
+        recorded: Sequence[Entry],
+        load: Callable[[str], bytes],
+        on_entry: Callable[[Entry], None],
+        graphs: Mapping[str, Graph] | None = None,
+    ) -> None:
+        """`graphs` are the plans that the run went by, by id, where there was more than one."""
+        # what was recorded side by side is replayed one after the other: its seqs have another order then
+        started = recorded[0].event if recorded else None
+        self.timers: Timers | None = None
+        self.learn: Callable[..., object] | None = None
+        """What is told of everything sealed beside a fact, as the replay comes to it."""
+        self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
+        self.divergence: Divergence | None = None
+        self._recorded = recorded
+        self._load = load
+        self._on_entry = on_entry
+        self._graphs = graphs or {}
+        self._payloads: Mapping[str, tuple[str, bytes]] = {}
+        self._at = 0
+        self._walked: Walked = {}
+        self._known: set[tuple[str, str]] = set()
+        self._begin = self._end = 0
+        self._facts: dict[str, list[FactRecorded]] = {}
+        self._intents: dict[str, EffectIntended] = {}
+        self._reused: Mapping[str, str] = {}
+        self.requests = RecordedRequests(load)
+        self._left: dict[bytes, int] = {}
+        self._turns = Turns()
+        self._scope: AttemptScope | None = None
+        self._ended = False
+        self._damage: StoreError | None = None
+        self._early: Event | None = None
+        self._differences = Differences(load, self.load)
+        self._info: Mapping[str, str] = {}
+        """What is informational about the events that are compared."""
+
+    # -- what the driver asks ----------------------------------------------------------------------------
+
+    def outside(self, graph: Graph) -> Outside:
+        """Take over what an operator said, and what was asked of the run at this point of the recording."""
+        while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
+            self._take_to(self._at + 1)
+        event = self._next()
+        said = asked(event)
+        if said.plan_id:
+            graph = self._graphs.get(said.plan_id, graph)
+        error = event.error if isinstance(event, RunCompleted) else None
+        failed = error if error is not None and error.code == Code.TASK_LEFT_BEHIND else None
+        limited = error is not None and error.code == Code.RECOVERY_LIMIT
+        prefer = getattr(event, "state_id", None)
+        return Outside(graph, said.cancel, prefer, failed, limited, said.secrets_lost)
+
+    def _next(self) -> Event | None:
+        return self._recorded[self._at].event if self._at < len(self._recorded) else None
+
+    def carry(self, decision: EnterState) -> bool:
+        """Take over the attempt that is next in the recording when it was cut, or is still open.
+
+        What cut it came from outside and is not in any handler to reproduce; its facts are inputs like others.
+        """
+        self._begin = self._end = min(self._at, len(self._recorded) - 1)
+        self._facts, self._intents, self._left, self._reused = {}, {}, {}, {}
+        if self._at >= len(self._recorded):
+            return False
+        first = self._recorded[self._at].event
+        due = decision.state_id, decision.attempt, decision.base_snapshot_id
+        if (
+            not isinstance(first, StateEntered)
+            or (first.state_id, first.attempt, first.base_snapshot_id) != due
+        ):
+            return False
+        for index in range(self._at + 1, len(self._recorded)):
+            entry = self._recorded[index]
+            event = entry.event
+            self._end = index
+            self._left[entry.body] = self._left.get(entry.body, 0) + 1
+            self.requests.note(event)
+            if isinstance(event, StateCompleted | StateFailed):
+                self._reused = reused(entry)
+            if isinstance(event, StateCompleted):
+                return False
+            if isinstance(event, FactRecorded):
+                self._facts.setdefault(event.key, []).append(event)
+            elif isinstance(event, EffectIntended):
+                self._intents[event.key] = event
+            elif isinstance(event, StateFailed):
+                settled = event.cut or event.error.code in _NOT_AGAIN
+                if settled:
+                    self._take_to(index + 1)
+                return settled
+        self._take_to(len(self._recorded))
+        return True
+
+    def pass_over(self) -> None:
+        """Take over the rest of the recording as it is, without comparing anything."""
+        self._consume_to(len(self._recorded))
+
+    def abort(self) -> BaseException | None:
+        """Return why the replay cannot go on, whatever a handler made of the exception."""
+        if self.divergence is not None:
+            return Diverged(self.divergence)
+        if self._damage is not None:
+            return self._damage
+        return RecordingEnds() if self._ended else None
+
+    def limit(self, timeout: float | None) -> float | None:
+        """Return how long an attempt may take: replay never sleeps, so far less than this is enough."""
+        del timeout
+        return PATIENCE_SECONDS + PATIENCE * (self.stall_seconds - STALL_SECONDS)
+
+    def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
+        """Return the divergence of an attempt that was recorded to its end and does not come to one."""
+        del state, timeout
+        with contextlib.suppress(Diverged):
+            if self.divergence is None:
+                entry = self._recorded[self._at]
+                text = "the handler waits for something that is no call of io"
+                self._diverge(self._differences.missing(entry, text))
+        return self.abort() or RecordingEnds()
+
+    def attach(self, scope: AttemptScope) -> None:
+        """Note the attempt that is about to be replayed."""
+        self._scope = scope
+
+    # -- what io asks ------------------------------------------------------------------------------------
+
+    async def emit(
+        self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
+    ) -> None:
+        """Compare events with the recording, each in its turn. Raises `Diverged` or `RecordingEnds`."""
+        self._info = info or {}
+        if payloads is not None:
+            self._payloads = payloads.items
+        for event in events:
+            await self._match(event, codec.encode_event(event))
+
+    @property
+    def waited(self) -> float:
+        """0: a replay waits for no store."""
+        return 0.0
+
+    async def durable(self, seq: int | None = None) -> None:
+        """Return at once: a replay writes nothing."""
+
+    def flush(self) -> None:
+        """Do nothing: a replay writes nothing."""
+
+    def load(self, artifact_id: str) -> bytes:
+        """Return an artifact of the recording, or one this replay has just made."""
+        made = self._payloads.get(artifact_id)
+        if made is not None:
+            return made[1]
+        try:
+            return self._load(artifact_id)
+        except StoreError as exc:  # no fault of the handler that happened to read: the recording is damaged
+            self._damage = exc
+            raise
+
+    def seal(self, key: str) -> bytes | None:
+        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        artifact_id = self.history.sealed.payloads.get(key)
+        return None if artifact_id is None else stored_seal(self._load, artifact_id)
+
+    def fact(self, key: str) -> FactRecorded | None:
+        """Return the fact the open attempt recorded under a key."""
+        left = self._facts.get(key)
+        return left[0] if left else None
+
+    def intended(self, key: str) -> EffectIntended | None:
+        """Return the intent of an effect that the open attempt recorded under a key."""
+        return self._intents.get(key)
+
+    def reused(self, key: str) -> str | None:
+        """Return the key of the earlier fact that answered a call, where the recording says which."""
+        return self._reused.get(key)
+
+    def has(self, event: Event) -> bool:
+        """Say whether the open attempt recorded an event that is still to come."""
+        body = codec.encode_event(event)
+        return bool(self._left.get(body)) or any(
+            count and self.requests.same(recorded, body) for recorded, count in self._left.items()
+        )
+
+    def failed_as(self, exc: MachineError) -> MachineError | None:
+        """Return an error as it was recorded, where it is what the open attempt failed with."""
+        return self.requests.failed_as(exc)
+
+    def unrecorded(self, call: Call) -> NoReturn:
+        """Raise: the handler made a call that was never recorded."""
+        if self._early is not None:
+            self._missing()
+        left = self._recorded[self._at : self._end]
+        self._diverge(self._differences.unrecorded(call, left, self._seq()))
+
+    def refused(self, scope: AttemptScope, what: Undeclared) -> Diverged:
+        """Note that a handler was about to reach or change the outside by itself, and return what to raise there.
+
+        It may be called in any thread, and after the attempt: the replay has diverged whatever becomes of that.
+        """
+        if self.divergence is None:
+            found = self._differences.undeclared(what, self._seq())
+            self.divergence = attrs.evolve(found, state_id=scope.state.id, attempt=scope.attempt)
+        return Diverged(self.divergence)
+
+    def not_given_up(self, fact: FactRecorded) -> NoReturn:
+        """Raise: the handler waits for a call that it had cancelled when it was recorded."""
+        entry = next(entry for entry in self._recorded[self._at : self._end] if entry.event == fact)
+        self._diverge(self._differences.not_given_up(entry, fact))
+
+    def secret_needed(self, fact: FactRecorded, source: str) -> NoReturn:
+        """Raise: an answer cannot be made without the true value of a secret, which this replay does not have."""
+        entry = next(entry for entry in reversed(self._recorded[: self._at]) if entry.event == fact)
+        self._diverge(self._differences.secret_needed(entry, fact, source))
+
+    def compare_sealed(self, fact: FactRecorded, mac: str) -> None:
+        """Raise if the request of a fact was another one, by the keyed hash of it."""
+        entry = next(entry for entry in self._recorded[self._at : self._end] if entry.event == fact)
+        recorded = entry.info.get(REQUEST_MAC)
+        if isinstance(recorded, str) and comparable(recorded, mac) and recorded != mac:
+            self._diverge(self._differences.sealed(entry, fact, recorded, mac))
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long to wait for a handler that races tasks before calling it stuck."""
+        span = self._recorded[self._end].ts_millis - self._recorded[self._begin].ts_millis
+        return STALL_SECONDS + max(span, 0) / 1000
+
+    # -- comparing ---------------------------------------------------------------------------------------
+
+    async def _match(self, event: Event, body: bytes) -> None:
+        inside = self._scope is not None and not self._scope.closed and not isinstance(event, StateEntered)
+        while True:
+            self._raise_if_over()
+            entry = self._recorded[self._at]
+            same = entry.body == body or self.requests.same(entry.body, body)
+            if self._early is not None:
+                self._probed(entry, event, body, same=same)
+                return
+            if same:
+                self._consume_to(self._at + 1)
+                return
+            if not inside or not self._left.get(body):
+                self._diverge(self._differences.between(entry, event))
+            if not self._turns and self._alone() and self._scope and not self._scope.state.blocking:
+                self._stuck(event)
+            else:
+                await self._turn(event, body)
+
+    def _stuck(self, early: Event) -> None:
+        """Note that `early` is asked for although the recording has something else next, which does not come.
+
+        That is a divergence. The handler is let go on to see which: does it come to the other thing later?
+        """
+        self._early = early
+        self._turns.wake()
+
+    def _probed(self, entry: Entry, event: Event, body: bytes, *, same: bool) -> None:
+        """Let an emission pass, out of its turn, unless it says which divergence this is."""
+        assert self._early is not None
+        if same:
+            self._diverge(self._differences.reordered(entry, self._early))
+        if isinstance(event, StateCompleted | StateFailed):
+            self._missing(event)
+        if not self._left.get(body):
+            self._missing()
+
+    def _missing(self, event: Event | None = None) -> NoReturn:
+        entry = self._recorded[self._at]
+        if event is None:
+            summary = "a recorded call is not made"
+        else:
+            summary = f"the handler ended ({event.type}) without making a recorded call"
+        self._diverge(self._differences.missing(entry, summary, event))
+
+    async def _turn(self, event: Event, body: bytes) -> None:
+        """Wait until the recording has come to `body`, or nothing comes any nearer."""
+        with self._turns.waiting(body) as come:
+            while not come.is_set():
+                at = self._at
+                with anyio.move_on_after(self.stall_seconds):
+                    await come.wait()
+                if not come.is_set() and self._at == at and self._early is None:
+                    self._stuck(event)
+
+    def _alone(self) -> bool:
+        return self._scope is None or self._scope.quiet.alone
+
+    def _raise_if_over(self) -> None:
+        reason = self.abort()
+        if reason is None and self._at >= len(self._recorded):
+            self._ended = True
+            reason = RecordingEnds()
+        if reason is not None:
+            raise reason
+
+    def _take_to(self, end: int) -> None:
+        """Take over entries that are compared with nothing, and check what they lead to instead."""
+        for entry in self._recorded[self._at : end]:
+            for _ in sound_parts(entry, self._load, self._walked, self._known):
+                pass
+        self._consume_to(end)
+
+    def _consume_to(self, end: int) -> None:
+        for entry in self._recorded[self._at : end]:
+            self.history.advance(entry)
+            self._on_entry(entry)
+            if entry.body in self._left:
+                self._left[entry.body] -= 1
+            if isinstance(entry.event, FactRecorded):
+                self._learned(entry.event)
+        self._at = end
+        if self._turns and end < len(self._recorded):
+            self._turns.come(self._recorded[end].body)
+
+    def _learned(self, fact: FactRecorded) -> None:
+        if left := self._facts.get(fact.key):
+            left.pop(0)
+        if (learn := self.learn) is not None:
+            for seal_id, of_request in self.history.sealed.beside(fact.key):
+                learn(stored_seal(self._load, seal_id), fact, asked=of_request)
+
+    def _diverge(self, divergence: Divergence) -> NoReturn:
+        for attempt in self.history.open.values():
+            divergence = attrs.evolve(divergence, state_id=attempt.state_id, attempt=attempt.attempt)
+        if raised := raised_text(self._info):
+            divergence = attrs.evolve(divergence, raised=raised)
+        self.divergence = divergence
+        self._turns.wake()  # who waits will find that its turn never comes
+        if self._scope is not None and self._scope.limit is not None:
+            self._scope.limit.cancel()  # a handler may swallow what is raised here, and go on
+        raise Diverged(divergence)
+
+    def _seq(self) -> int:
+        return self._recorded[min(self._at, len(self._recorded) - 1)].seq

@@ -1,0 +1,230 @@
+"""What belongs to a run: its events, and every artifact they lead to, in the order in which they first do.
+
+Bytes come through `load`; this module must never open a store, and never judges a log (`fold` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from machine.engine.checking import LogCheck, check_content, provenance_id
+from machine.engine.fork_prefix import SharedPast, shared_past_id
+from machine.events import (
+    DomainEventRecorded,
+    EffectIntended,
+    Entry,
+    Event,
+    FactRecorded,
+    FactValue,
+    RunResumed,
+    RunStarted,
+    StateCompleted,
+    StateFailed,
+)
+from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
+from machine.kernel.snapshot import Load, Snapshot
+from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
+
+__all__ = [
+    "Recording",
+    "Walked",
+    "check_run",
+    "gather",
+    "led_to",
+    "named",
+    "provenance_id",
+    "seals_beside",
+    "seals_of",
+    "shared_entries",
+    "shared_past_id",
+    "snapshot_parts",
+    "snapshots",
+    "sound_parts",
+]
+
+Walked: TypeAlias = dict[tuple[str, str], int]
+"""The nodes of snapshots that were looked at, by place and id, with the number of keys of each."""
+
+
+@attrs.frozen
+class Recording:
+    """A whole run, checked. `artifacts` stand in the order of first reference, each of the kind it has there.
+
+    `seals` are sealed secrets, which are no part of the run: any may be absent. `lock` is what a bundle has of the
+    key that they are sealed with (`secrets.bundle_key`). Only a bundle that was asked to has them.
+    """
+
+    run_id: str
+    entries: Sequence[Entry]
+    log: Sequence[StoredEvent]
+    artifacts: Mapping[str, Artifact]
+    plan_id: str
+    provenance_id: str | None
+    digest: str
+    seals: Mapping[str, Artifact] = attrs.field(factory=dict)
+    lock: Mapping[str, Any] | None = None
+
+    @property
+    def chain(self) -> bytes:
+        """The chain value after the last event."""
+        return self.log[-1].chain if self.log else ZERO_CHAIN
+
+
+def gather(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> Recording:
+    """Fold a log and return it with everything it leads to.
+
+    Raises what `load` raises, `LogError` where a rule of logs is broken, and `CorruptionError` for an artifact that
+    is not what it is named as.
+    """
+    entries: list[Entry] = []
+    events: list[StoredEvent] = []
+    held: dict[str, bytes] = {}
+    artifacts: dict[str, Artifact] = {}
+
+    def get(artifact_id: str) -> bytes:
+        data = held.get(artifact_id)
+        if data is None:
+            data = held[artifact_id] = load(artifact_id)
+        return data
+
+    check = LogCheck(get)
+    for entry, stored, parts in _checked(log, get, check):
+        entries.append(entry)
+        events.append(stored)
+        for artifact_id, kind in parts:
+            if artifact_id not in artifacts:
+                artifacts[artifact_id] = Artifact(artifact_id, kind, get(artifact_id))
+    order, history = check.end(), check.history
+    assert history.started is not None
+    return Recording(
+        run_id=history.run_id or "",
+        entries=entries,
+        log=events,
+        artifacts=artifacts,
+        plan_id=history.started.plan_id,
+        provenance_id=provenance_id(entries[0]),
+        digest=history.digest(order),
+    )
+
+
+def check_run(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> None:
+    """Check a log and everything it leads to, and keep nothing. Raises what `gather` raises."""
+    check = LogCheck(load)
+    for _ in _checked(log, load, check):
+        pass
+    check.end()
+
+
+def _checked(
+    log: Iterable[tuple[Entry, StoredEvent]], load: Load, check: LogCheck
+) -> Iterator[tuple[Entry, StoredEvent, list[tuple[str, ArtifactKind]]]]:
+    """Yield each entry of a log with what it leads to, checked."""
+    walked: Walked = {}
+    known: set[tuple[str, str]] = set()
+    for entry, stored in log:
+        check.add(entry)
+        yield entry, stored, list(sound_parts(entry, load, walked, known))
+
+
+def sound_parts(
+    entry: Entry, load: Load, walked: Walked, known: set[tuple[str, str]]
+) -> Iterator[tuple[str, ArtifactKind]]:
+    """Yield what an entry leads to and is not in `known` or `walked`, which grow, its content checked."""
+    for part in led_to(entry, load, walked):
+        if part not in known:
+            known.add(part)
+            if part[1] is not ArtifactKind.CONTEXT_SNAPSHOT:  # which was read to be opened
+                check_content(*part, load(part[0]))
+            yield part
+
+
+def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, ArtifactKind]]:
+    """Yield every artifact that an entry leads to; of snapshots what is not in `walked`, which grows."""
+    yield from named(entry)
+    for snapshot_id in snapshots(entry.event):
+        yield from snapshot_parts(snapshot_id, load, walked)
+    for shared in shared_entries(entry, load):
+        yield from led_to(shared, load, walked)
+
+
+def shared_entries(entry: Entry, load: Load) -> Sequence[Entry]:
+    """Return what a fork has been given to go through, as its first entry names it; empty for any other entry."""
+    past_id = shared_past_id(entry)
+    return () if past_id is None else SharedPast.from_bytes(load(past_id), load).entries
+
+
+def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
+    """Yield the artifacts that an entry names itself, snapshots left out, and what each is there."""
+    event = entry.event
+    match event:
+        case RunStarted():
+            yield event.manifest_id, ArtifactKind.MANIFEST
+            yield event.plan_id, ArtifactKind.PLAN
+            built = provenance_id(entry)
+            if built is not None:
+                yield built, ArtifactKind.PROVENANCE
+            past_id = shared_past_id(entry)
+            if past_id is not None:
+                yield past_id, ArtifactKind.SHARED_PAST
+        case RunResumed() if event.plan_id is not None:
+            yield event.plan_id, ArtifactKind.PLAN
+        case FactRecorded():
+            yield event.request_digest, ArtifactKind.FACT_REQUEST
+            if isinstance(event.outcome, FactValue):
+                yield event.outcome.payload_id, ArtifactKind.FACT_PAYLOAD
+        case EffectIntended():
+            yield event.request_digest, ArtifactKind.FACT_REQUEST
+        case DomainEventRecorded() if event.payload_ref is not None:
+            yield event.payload_ref, ArtifactKind.DOMAIN_PAYLOAD
+        case _:
+            return
+
+
+def seals_of(recording: Recording) -> list[str]:
+    """Return what the facts of a run name as what was sealed beside them, in order, each once."""
+    entries = [
+        each
+        for entry in recording.entries
+        for each in (entry, *shared_entries(entry, lambda artifact_id: recording.artifacts[artifact_id].data))
+    ]
+    found = (seal for entry in entries for seal in seals_beside(entry))
+    return list(dict.fromkeys(seal for seal in found if seal not in recording.artifacts))
+
+
+def seals_beside(entry: Entry) -> list[str]:
+    """Return the artifacts of what was sealed beside the fact of an entry; they may be absent."""
+    if not isinstance(entry.event, FactRecorded):
+        return []
+    found = (entry.info.get(name) for name in (REQUEST_SECRETS, SECRET_PAYLOAD))
+    return [seal for seal in found if isinstance(seal, str)]
+
+
+def snapshots(event: Event) -> Iterator[str]:
+    """Yield the snapshots that an event names."""
+    match event:
+        case RunStarted():
+            yield event.initial_snapshot_id
+        case StateCompleted():
+            yield event.context_snapshot_id
+        case StateFailed() if event.failure_snapshot_id is not None:
+            yield event.failure_snapshot_id
+        case _:
+            return
+
+
+def snapshot_parts(
+    snapshot_id: str, load: Load, walked: Walked | None = None
+) -> Iterator[tuple[str, ArtifactKind]]:
+    """Yield every artifact a snapshot is made of: each node before what it holds.
+
+    What is in `walked` is passed over, and it grows. Raises what `load` raises, and `CorruptionError` for bytes
+    that are no node.
+    """
+    walked = {} if walked is None else walked
+    if ("", snapshot_id) in walked:
+        return
+    for artifact_id, is_node in Snapshot.open(snapshot_id, load).parts(walked):
+        yield artifact_id, ArtifactKind.CONTEXT_SNAPSHOT if is_node else ArtifactKind.CONTEXT_VALUE

@@ -1,0 +1,126 @@
+"""Where a value stands again: a deep search for equal leaves in a JSON document, and in JSON that is a text in it.
+
+That two values are equal is no proof that one came from the other. Values that stand anywhere (true, 0, an empty
+string) are never looked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+
+from machine.recordings.pointer import pointer_of
+
+__all__ = ["Occurrence", "leaves", "occurrences", "telling"]
+
+MOST_LEAVES: Final = 500
+"""Leaves of one value that are looked for."""
+
+_MOST_NODES: Final = 200_000
+"""Nodes of one document that are looked at."""
+
+_SHORTEST_PART: Final = 6
+"""A text of fewer characters within a longer one says nothing."""
+
+_HOWS: Final = ("equal", "text", "part")
+
+
+@attrs.frozen
+class Occurrence:
+    """One leaf found again. `leaf` points into the value, `pointer` into the document.
+
+    `inside` points into the JSON that the text at `pointer` holds, None when that is the value itself. `how` is
+    `equal`, `text` (the same but for its type or the white space around it) or `part` (of a longer text).
+    """
+
+    leaf: str
+    pointer: str
+    inside: str | None
+    how: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the occurrence as a JSON object."""
+        return attrs.asdict(self)
+
+
+def telling(value: Any) -> bool:
+    """Say whether a scalar is worth looking for."""
+    if isinstance(value, bool) or value is None or isinstance(value, dict | list):
+        return False
+    return len(value.strip()) > 1 if isinstance(value, str) else abs(value) > 1
+
+
+def leaves(value: Any) -> dict[str, Any]:
+    """Return the leaves of a value that are worth looking for, by pointer, in document order."""
+    found: dict[str, Any] = {}
+    for tokens, scalar in _scalars(value):
+        if telling(scalar):
+            found[pointer_of(tokens)] = scalar
+            if len(found) == MOST_LEAVES:
+                break
+    return found
+
+
+def occurrences(wanted: Mapping[str, Any], document: Any) -> list[Occurrence]:
+    """Return where the leaves of `wanted` stand in a document: the best place of each, in the order of `wanted`."""
+    texts: dict[str, list[str]] = {}
+    for leaf, value in wanted.items():
+        texts.setdefault(_text(value), []).append(leaf)
+    long = [text for text in texts if len(text) >= _SHORTEST_PART]
+    best: dict[str, Occurrence] = {}
+
+    def note(text: str, place: tuple[str, str | None], how: str) -> None:
+        for leaf in texts[text]:
+            before = best.get(leaf)
+            if before is None or _HOWS.index(how) < _HOWS.index(before.how):
+                best[leaf] = Occurrence(leaf, *place, how)
+
+    for place, scalar in _everywhere(document):
+        text = _text(scalar)
+        if text in texts:
+            of_one_type = any(_text_and_type(wanted[leaf]) == _text_and_type(scalar) for leaf in texts[text])
+            note(text, place, "equal" if of_one_type else "text")
+        if isinstance(scalar, str) and len(scalar) > _SHORTEST_PART:
+            for part in long:
+                if part != text and part in scalar:
+                    note(part, place, "part")
+    return [best[leaf] for leaf in wanted if leaf in best]
+
+
+def _text_and_type(value: Any) -> tuple[str, bool]:
+    return (value, True) if isinstance(value, str) else (_text(value), False)
+
+
+def _text(scalar: Any) -> str:
+    return scalar.strip() if isinstance(scalar, str) else json.dumps(scalar)
+
+
+def _everywhere(document: Any) -> Iterator[tuple[tuple[str, str | None], Any]]:
+    """Yield every scalar with its place, those of JSON texts included."""
+    for tokens, scalar in _scalars(document):
+        pointer = pointer_of(tokens)
+        yield (pointer, None), scalar
+        if isinstance(scalar, str) and scalar.lstrip()[:1] in {"{", "["}:
+            try:
+                inner = json.loads(scalar)
+            except (ValueError, RecursionError):
+                continue
+            for tokens_inside, scalar_inside in _scalars(inner):
+                yield (pointer, pointer_of(tokens_inside)), scalar_inside
+
+
+def _scalars(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    stack: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    for _ in range(_MOST_NODES):
+        if not stack:
+            return
+        tokens, item = stack.pop()
+        if isinstance(item, dict):
+            stack.extend(((*tokens, key), item[key]) for key in reversed(item))
+        elif isinstance(item, list):
+            stack.extend(((*tokens, index), item[index]) for index in reversed(range(len(item))))
+        else:
+            yield tokens, item

@@ -1,0 +1,222 @@
+"""Verify: is a run what was recorded? No user code runs.
+
+Chain, envelope rules, every artifact present and hashing to its id, manifest, plan id, index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+
+from machine import codec
+from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine.checking import LogCheck, check_content
+from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
+from machine.events import Entry, chain_next
+from machine.recordings import run_artifacts
+from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
+from machine.stores.checks import indexed_status
+
+__all__ = ["Problem", "VerifyResult", "verify"]
+
+
+@attrs.frozen
+class Problem:
+    """One thing that is wrong: an error code, where (`event 12`, `artifact 3f...`, `store`), and a sentence."""
+
+    code: str
+    where: str
+    message: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the problem as a JSON object."""
+        return attrs.asdict(self)
+
+
+@attrs.frozen
+class VerifyResult:
+    """What was checked and what is wrong. `digest` is None when the log cannot be folded to its end."""
+
+    run_id: str
+    events: int
+    artifacts: int
+    digest: str | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as a JSON object."""
+        return {
+            "run_id": self.run_id,
+            "ok": self.ok,
+            "events": self.events,
+            "artifacts": self.artifacts,
+            "digest": self.digest,
+            "problems": [problem.to_json() for problem in self.problems],
+        }
+
+
+@with_default_store()
+def verify(
+    run_id: str,
+    *,
+    store: Store = DEFAULT_STORE,
+    progress: Callable[[int], None] | None = None,
+    whole_store: bool = True,
+) -> VerifyResult:
+    """Check one run and the store it is in, to the end, and return everything that is wrong.
+
+    `progress` is called with the number of events checked so far. The check of the store reads all its runs:
+    to verify many of them, leave it out (`whole_store=False`) and call `Store.integrity_problems` once.
+    Raises `NotFoundError` for an unknown run.
+    """
+    problems: list[Problem] = []
+    check = _Check(store, run_id, problems)
+    if not store.run_exists(run_id):
+        store.run_row(run_id)  # raises NotFoundError for a run that the index does not know either
+    try:
+        for count, entry in enumerate(check.entries(), 1):
+            check.entry(entry)
+            if progress is not None:
+                progress(count)
+    except StoreError as exc:  # the medium gives way before the log ends
+        problems.append(Problem(exc.code, "store", str(exc)))
+    check.index()
+    if whole_store:
+        problems += [Problem(Code.STORE_CORRUPT, "store", text) for text in store.integrity_problems()]
+    digest = check.digest()
+    return VerifyResult(run_id, check.events, len(check.seen), digest, tuple(problems))
+
+
+class _Check:
+    def __init__(self, store: Store, run_id: str, problems: list[Problem]) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.problems = problems
+        self.events = 0
+        self.seen: set[str] = set()
+        self.known: set[tuple[str, str]] = set()
+        self.walked: run_artifacts.Walked = {}
+        self.rules: LogCheck | None = LogCheck(store.get)
+        """None from the first broken rule on: what follows it has no meaning."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what can be decoded; one event that cannot be trusted does not hide the next."""
+        chain = ZERO_CHAIN
+        for stored in self.store.read_range(self.run_id):
+            self.events += 1
+            if chain_next(chain, stored.data) != stored.chain:
+                self._wrong(
+                    LogError(stored.seq, "its bytes do not fit the chain", code=Code.LOG_BROKEN_CHAIN)
+                )
+            chain = stored.chain
+            try:
+                entry = codec.decode_entry(stored.seq, stored.data)
+            except LogError as exc:
+                self._wrong(exc)
+                continue
+            if entry.run_id != self.run_id:
+                self._wrong(
+                    LogError(stored.seq, f"it belongs to run {entry.run_id!r}", code=Code.LOG_WRONG_RUN)
+                )
+            yield entry
+
+    def entry(self, entry: Entry) -> None:
+        """Look at what an entry names, and at the rules it is to keep."""
+        before = len(self.problems)
+        self.named(entry, entry.seq)
+        self.shared(entry)
+        if self.rules is None:
+            return
+        try:
+            self.rules.add(entry)
+        except LogError as exc:
+            self._wrong(exc)
+        except StoreError as exc:  # an artifact that the rules need
+            self.rules = None
+            if len(self.problems) == before:  # else it is told of already
+                self.problems.append(Problem(exc.code, f"event {entry.seq}", str(exc)))
+
+    def artifact(self, artifact_id: str, kind: str, where: str) -> None:
+        """Read an artifact, which re-hashes it; each is looked at once as what it is."""
+        if (artifact_id, kind) in self.known:
+            return
+        self.known.add((artifact_id, kind))
+        self.seen.add(artifact_id)
+        try:
+            check_content(artifact_id, kind, self.store.get(artifact_id))
+        except StoreError as exc:
+            self.problems.append(Problem(exc.code, f"artifact {artifact_id}", f"{exc} (named by {where})"))
+
+    def named(self, entry: Entry, seq: int) -> None:
+        """Look at everything that an entry names, which the event at `seq` has led to."""
+        for artifact_id, kind in run_artifacts.named(entry):
+            self.artifact(artifact_id, kind, f"event {seq}")
+        for snapshot_id in run_artifacts.snapshots(entry.event):
+            self.snapshot(snapshot_id, f"event {seq}")
+        for seal_id in run_artifacts.seals_beside(entry):
+            self.seal(seal_id)
+
+    def shared(self, entry: Entry) -> None:
+        """Look at what a fork was given to go through."""
+        try:
+            for shared in run_artifacts.shared_entries(entry, self.store.get):
+                self.named(shared, entry.seq)
+        except NotFoundError:
+            return  # named already, as an artifact that is missing
+        except StoreError as exc:
+            where = f"artifact {run_artifacts.shared_past_id(entry)}"
+            self.problems.append(Problem(exc.code, where, str(exc)))
+
+    def seal(self, seal_id: str) -> None:
+        """Look at a sealed secret, which may be absent. One that was changed is no damage to the run."""
+        try:
+            self.store.get(seal_id)
+        except NotFoundError:
+            return
+        except CorruptionError as exc:
+            text = f"a sealed secret was changed and does not open: {exc}"
+            self.problems.append(Problem(Code.SEAL_NOT_OPENED, f"artifact {seal_id}", text))
+
+    def snapshot(self, snapshot_id: str, where: str) -> None:
+        try:
+            for artifact_id, kind in run_artifacts.snapshot_parts(snapshot_id, self.store.get, self.walked):
+                if kind is ArtifactKind.CONTEXT_SNAPSHOT:
+                    self.seen.add(artifact_id)  # which was read to be opened
+                else:
+                    self.artifact(artifact_id, kind, where)
+        except StoreError as exc:
+            self.walked["", snapshot_id] = 0
+            self.seen.add(snapshot_id)
+            self.problems.append(Problem(exc.code, f"artifact {snapshot_id}", f"{exc} (named by {where})"))
+
+    def index(self) -> None:
+        if self.rules is None:
+            return
+        history = self.rules.history
+        try:
+            row = self.store.run_row(self.run_id)
+        except StoreError as exc:
+            self.problems.append(Problem(exc.code, "store", str(exc)))
+            return
+        said = (indexed_status(row.status), row.head_seq, row.op_id)
+        started = history.started
+        is_so = (history.status.value, history.head_seq, started.op_id if started else "")
+        if said != is_so:
+            text = f"the index says {said} of run {self.run_id}, its log says {is_so}"
+            self.problems.append(Problem(Code.LOG_INDEX, "store", text))
+
+    def digest(self) -> str | None:
+        if self.rules is None or self.rules.history.started is None:
+            return None
+        return self.rules.history.digest(self.rules.end())
+
+    def _wrong(self, exc: LogError) -> None:
+        self.problems.append(Problem(exc.code, f"event {exc.seq}", str(exc)))
+        self.rules = None

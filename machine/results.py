@@ -1,0 +1,58 @@
+"""What the functions of `machine` return and what calls of `io` answer, besides the names of `machine` itself.
+
+Each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from machine.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from machine.engine.dry_run import DryEffect as DryEffect
+    from machine.engine.dry_run import DryRun as DryRun
+    from machine.engine.dry_run import DryState as DryState
+    from machine.engine.dry_run import MissedKey as MissedKey
+    from machine.engine.scan import Leak as Leak
+    from machine.events import EffectWait as EffectWait
+    from machine.events import PlanWait as PlanWait
+    from machine.io.exec import ExecResult as ExecResult
+    from machine.io.files import FileContent as FileContent
+    from machine.io.provider import IoResult as IoResult
+    from machine.plan import Graph as Graph
+    from machine.recordings.blame import Blame as Blame
+    from machine.recordings.bundle import Bundle as Bundle
+    from machine.recordings.compare import ComparedState as ComparedState
+    from machine.recordings.compare import CompareResult as CompareResult
+    from machine.recordings.diff import RunDiff as RunDiff
+    from machine.recordings.divergence import Divergence as Divergence
+    from machine.recordings.fork import ForkedFact as ForkedFact
+    from machine.recordings.fork import ForkResult as ForkResult
+    from machine.recordings.schedules import Race as Race
+    from machine.recordings.schedules import SchedulesResult as SchedulesResult
+    from machine.recordings.verify import VerifyResult as VerifyResult
+    from machine.watch.watch import Undeclared as Undeclared
+
+_HOMES: Final = {
+    **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
+    "Leak": "machine.engine.scan",
+    **dict.fromkeys(("EffectWait", "PlanWait"), "machine.events"),
+    "ExecResult": "machine.io.exec",
+    "FileContent": "machine.io.files",
+    "IoResult": "machine.io.provider",
+    "Graph": "machine.plan",
+    "Blame": "machine.recordings.blame",
+    "Bundle": "machine.recordings.bundle",
+    **dict.fromkeys(("CompareResult", "ComparedState"), "machine.recordings.compare"),
+    "RunDiff": "machine.recordings.diff",
+    "Divergence": "machine.recordings.divergence",
+    **dict.fromkeys(("ForkResult", "ForkedFact"), "machine.recordings.fork"),
+    **dict.fromkeys(("Race", "SchedulesResult"), "machine.recordings.schedules"),
+    "VerifyResult": "machine.recordings.verify",
+    "Undeclared": "machine.watch.watch",
+}
+
+__all__ = [*sorted(_HOMES)]  # noqa: PLE0604 - the table above is the one list of these names
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,0 +1,351 @@
+"""What one run knows of its secrets: their values, what stands for each, and the way there and back.
+
+A vault lives as long as the process that drives a run and is never stored. In replay it has no key and no values of
+its own: what stands in a secret's place there is taken from the recording.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from blake3 import blake3
+
+from machine import canonical
+from machine.errors import Code, CodecError, ContextError, ErrorInfo, StateError
+from machine.events import FactRecorded
+from machine.secrets.handles.detect import found
+from machine.secrets.handles.encodings import cores, encoded, spans
+from machine.secrets.handles.handle import handle_text, has_handle, safe_name
+from machine.secrets.handles.redact import Hide, Veil
+from machine.secrets.handles.rules import rules_of
+from machine.secrets.handles.substitute import Value, restored
+from machine.secrets.policy import SecretPolicy
+from machine.secrets.stored import Answer, Asked, said_error
+
+__all__ = ["SECRET", "Vault"]
+
+SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
+"""The namespace of `io.secret`."""
+
+SHORTEST_READ: Final = 4
+"""A value that `io.secret` read is hidden wherever it appears, unless it is shorter than this."""
+
+SHORTEST_FOUND: Final = 8
+"""The same for a value that was found by its name or its look: a shorter one may well be an ordinary word."""
+
+_BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
+"""Namespaces in which nothing secret is said."""
+
+_NAME_ONLY: Final = "replay-machine 2026-01 the name of a secret"
+_NOBODY: Final = "0" * 32
+_SMALL: Final = 1024
+_MOST_CLEAN: Final = 4096
+
+
+class Vault:
+    """The secrets of one run. `key` makes the hashes of its handles; without one they mean nothing outside it.
+
+    `refuses` says whether a secret in the context is refused: a replay asks its recording.
+    """
+
+    def __init__(
+        self,
+        policy: SecretPolicy,
+        key: bytes | None = None,
+        *,
+        refuses: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.rules = rules_of(policy)
+        self._key = key or os.urandom(32)
+        self._refuses = refuses
+        self._values: dict[tuple[str, str], Value | None] = {}
+        self._forms: dict[str, str] = {}
+        self._cores: dict[str, str] = {}
+        self._needles: tuple[bytes, ...] = ()
+        self._captured = False
+        self._clean: set[bytes] = set()
+
+    def attempt(self) -> Vault:
+        """Return this: what a run knows, each of its attempts does."""
+        return self
+
+    def asked(self, namespace: str, raw: bytes) -> Asked:
+        """Return a request as it is stored."""
+        data = self.request(namespace, raw)
+        return Asked(data, data)
+
+    def answer(self, fact: FactRecorded, request: Any, response: Any, *, sure: str | None = None) -> Answer:
+        """Return an answer as it is stored; `sure` is the name that `io.secret` read it under."""
+        if sure is not None:
+            return Answer(self.read(sure, response["value"]).encode())
+        data, gone = self.response(fact.namespace, request, canonical.encode(response))
+        return Answer(data, gone=gone)
+
+    def value(self, fact: FactRecorded, data: bytes, log: object) -> Any:
+        """Return what a fact's payload `data` is to the handler: what is stored."""
+        del log
+        return canonical.decode_stored(fact.outcome.payload_id, data)  # type: ignore[union-attr]
+
+    def refuse_in_key(self, what: str, key: str) -> None:
+        """Do nothing: what is about to be stored is looked through at last."""
+
+    # -- on the way out ----------------------------------------------------------------------------------
+
+    def request(self, namespace: str, data: bytes) -> bytes:
+        """Return the canonical bytes of a request without its secrets, as they are recorded and compared."""
+        if namespace in _BLIND or not self._may_hold(data):
+            return data
+        return self._veiled(Veil(self.rules, self._hide_sent, self._hide_known, objects=True), data)
+
+    def unknown(self, data: bytes) -> list[tuple[str, str]]:
+        """Return the handles of a request whose values are not known here, by name and hash."""
+        missing: list[tuple[str, str]] = []
+
+        def find(name: str, mac: str) -> Value | None:
+            value = self._values.get((name, mac))
+            if value is None:
+                missing.append((name, mac))
+            return value
+
+        if has_handle(data):
+            restored(canonical.decode(data), find)
+        return missing
+
+    def restored(self, data: bytes) -> Any:
+        """Return a request as it leaves the process, with every value in its place."""
+        value = canonical.decode(data)
+        if not has_handle(data):
+            return value
+        return restored(value, lambda name, mac: self._values.get((name, mac)))
+
+    # -- on the way in -----------------------------------------------------------------------------------
+
+    def response(
+        self, namespace: str, request: Any, data: bytes, *, outside: bool = True
+    ) -> tuple[bytes, bool]:
+        """Return the canonical bytes of a response without its secrets, as the handler sees them.
+
+        `outside` is false for what the handler itself gives. The second says whether it held a secret that only
+        this process knows now.
+        """
+        if namespace in _BLIND:
+            return data, False
+        variable = request.get("name") if namespace == "env" and isinstance(request, dict) else None
+        named = variable if isinstance(variable, str) and self.rules.is_secret(variable) else None
+        if named is None and not self._may_hold(data):
+            return data, False
+        value = canonical.decode(data)
+        if outside and has_handle(data):
+            # a handle that comes from outside stands for nothing: it must not fetch a value when it is sent back
+            value = restored(value, self._disowned)
+        self._captured = False
+        veil = Veil(self.rules, self._hide_received, self._hide_known, known_first=True)
+        if named is not None and isinstance(value, dict) and isinstance(value.get("value"), str):
+            value["value"] = veil.named(named, value["value"])
+        return self._veiled(veil, canonical.encode(value)), self._captured
+
+    def _veiled(self, veil: Veil, data: bytes) -> bytes:
+        """Walk until nothing new is learned: what is secret at the end may have stood at the beginning too."""
+        known = -1
+        while known != len(self._forms):
+            known = len(self._forms)
+            data = canonical.encode(veil.value(canonical.decode(data)))
+        return data
+
+    def _disowned(self, name: str, mac: str) -> Value | None:
+        return Value(handle_text(name, _NOBODY)) if (name, mac) in self._values else None
+
+    def read(self, name: str, value: str, mac: str | None = None) -> str:
+        """Take in what `io.secret` read and return its handle's text.
+
+        `mac` is what its handle has been called since an earlier process read it.
+        """
+        made = self._handle(name, value)
+        self._learn(name, value, least=SHORTEST_READ)
+        if mac is not None:
+            self._values[name, mac] = Value(value)
+        return made
+
+    # -- what a handler says -----------------------------------------------------------------------------
+
+    def said(self, value: Any) -> Any:
+        """Return a JSON value that a handler says (a domain event's payload) without secrets in it."""
+        data = canonical.encode(value)
+        return self._saying().value(canonical.decode(data)) if self._may_hold(data) else value
+
+    def text(self, text: str) -> str:
+        """Return a text of an error or a trace without secrets in it."""
+        return self._saying().text(text)
+
+    def error(self, info: ErrorInfo) -> ErrorInfo:
+        """Return an error without secrets in it."""
+        return said_error(info, self.text, self.said)
+
+    def _saying(self) -> Veil:
+        return Veil(self.rules, _named, lambda text: self._replace(text, _named))
+
+    # -- what is refused ---------------------------------------------------------------------------------
+
+    def refuse_in_context(self, staged: Mapping[str, bytes | None]) -> None:
+        """Raise `ContextError` (`secret_in_context`) when a write to the context holds a secret or a handle."""
+        if not self._refuses():
+            return
+        for key, data in staged.items():
+            if data is None or not (self._may_hold_unseen(data) or self.rules.is_secret(key)):
+                continue
+            for item in found(self.rules, {key: canonical.decode(data)}, self._replace):
+                raise ContextError(
+                    f"the context may hold no secret, and {item.path} is one",
+                    code=Code.SECRET_IN_CONTEXT,
+                    details={"path": item.path},
+                    hint="leave it out, read it where it is used, or list its name or path in secrets.allow",
+                )
+
+    @property
+    def knows_some(self) -> bool:
+        """True when the value of a secret is known, so that what is stored has to be looked through for it."""
+        return bool(self._needles)
+
+    def refuse_in_log(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Raise `StateError` (`secret_in_event`) when what is about to be stored holds a value that is known.
+
+        Each item is what it is called, and its bytes. This is the last line: what comes here should have none.
+        """
+        for what, data in items:
+            if any(needle in data for needle in self._needles) and (path := self._path_of_known(data)):
+                raise StateError(
+                    f"{what} would hold a secret at {path}, and was not written",
+                    code=Code.SECRET_IN_EVENT,
+                    details={"path": path},
+                    hint="no secret may be part of a fact key, an idempotency key or the plan",
+                )
+
+    def _path_of_known(self, data: bytes) -> str | None:
+        try:
+            value = canonical.decode(data)
+        except CodecError:
+            value = data.decode("latin-1")
+        known = (item.path for item in found(self.rules, value, self._replace) if item.known)
+        return next(known, None)
+
+    # -- what is known -----------------------------------------------------------------------------------
+
+    def _may_hold(self, data: bytes) -> bool:
+        """Say whether encoded JSON could hold a secret: cheap, for nearly everything holds none."""
+        if data in self._clean:
+            return False
+        if self._may_hold_unseen(data):
+            return True
+        if len(data) <= _SMALL and len(self._clean) < _MOST_CLEAN:
+            self._clean.add(data)
+        return False
+
+    def _may_hold_unseen(self, data: bytes) -> bool:
+        """Say the same of what is hardly said twice."""
+        if self._needles and any(needle in data for needle in self._needles):
+            return True
+        return self.rules.may_hold(data)
+
+    def _handle(self, name: str, text: str, *, base: str | None = None, verbatim: bool = False) -> str:
+        name = safe_name(name)
+        mac = _mac_of_name(name) if self.rules.is_stable(base or name) else self._mac(name, text)
+        value = Value(text, verbatim)
+        held = self._values.setdefault((name, mac), value)
+        if held is not None and held != value:
+            self._values[name, mac] = None  # two values of one stable name: nobody knows which is meant
+        return handle_text(name, mac)
+
+    def _mac(self, name: str, text: str) -> str:
+        data = b"%b\0%b" % (name.encode(), text.encode("utf-8", "surrogatepass"))
+        return blake3(data, key=self._key).hexdigest(length=16)
+
+    def _learn(self, name: str, text: str, *, least: int) -> None:
+        if len(text) < least or "$secret" in text:
+            return
+        for index, form in enumerate(encoded(text)):
+            if len(form) >= least and form not in self._forms:
+                self._forms[form] = name if index == 0 else f"{name}.{index}"
+                self._handle(self._forms[form], form, base=name, verbatim=index > 0)
+        for core in cores(text):
+            self._cores.setdefault(core, f"{name}.base64")
+        self._forms = dict(sorted(self._forms.items(), key=lambda item: -len(item[0])))
+        texts = (*self._forms, *self._cores)
+        self._needles = tuple(
+            dict.fromkeys(canonical.encode(text)[1:-1] for text in texts if _is_well_formed(text))
+        )
+        self._clean.clear()
+
+    def _hide_sent(self, name: str, text: str) -> str:
+        made = self._handle(name, text)
+        self._learn(name, text, least=SHORTEST_FOUND)
+        return made
+
+    def _hide_received(self, name: str, text: str) -> str:
+        self._captured = True
+        return self._hide_sent(name, text)
+
+    def _hide_known(self, text: str) -> str:
+        return self._replace(text, self._form)
+
+    def _form(self, name: str, text: str) -> str:
+        index = name.rpartition(".")[2]
+        return self._handle(name, text, base=name.removesuffix(f".{index}"), verbatim=index.isdigit())
+
+    def _replace(self, text: str, hide: Hide) -> str:
+        """Put something else in the place of every form of a value that is known."""
+        pieces = [text]
+        for form, name in self._forms.items():
+            if form in text:
+                pieces = _split(pieces, form, hide(name, form))
+        for core, name in self._cores.items():
+            if core in text:
+                pieces = _split_runs(pieces, core, lambda run, name=name: hide(name, run))  # type: ignore[misc]
+        return "".join(pieces)
+
+
+def _is_well_formed(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _mac_of_name(name: str) -> str:
+    return blake3(name.encode(), derive_key_context=_NAME_ONLY).hexdigest(length=16)
+
+
+def _named(name: str, text: str) -> str:
+    """Return the handle of what a handler says: by its name alone, so that a replay without a key says the same."""
+    del text
+    name = safe_name(name)
+    return handle_text(name, _mac_of_name(name))
+
+
+def _split(pieces: list[str], form: str, shown: str) -> list[str]:
+    """Replace a form in every other piece: those between are handles, which are left alone."""
+    after: list[str] = []
+    for index, piece in enumerate(pieces):
+        if index % 2:
+            after.append(piece)
+            continue
+        for part in piece.split(form):
+            after += part, shown
+        after.pop()
+    return after
+
+
+def _split_runs(pieces: list[str], core: str, show: Callable[[str], str]) -> list[str]:
+    after: list[str] = []
+    for index, piece in enumerate(pieces):
+        if index % 2:
+            after.append(piece)
+            continue
+        at = 0
+        for begin, end in spans(piece, core):
+            after += piece[at:begin], show(piece[begin:end])
+            at = end
+        after.append(piece[at:])
+    return after

@@ -1,0 +1,98 @@
+"""Putting values back in the place of their handles, just before a request leaves the process.
+
+How a value is written depends on where its handle stands: as it is, escaped in JSON, percent-encoded in a URL or a
+form, in base64. Nothing here keeps a value.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import quote, quote_plus
+
+from machine.secrets.handles.encodings import escaped
+from machine.secrets.handles.handle import EITHER_HANDLE, MARK, is_handle
+
+__all__ = ["Find", "Value", "restored"]
+
+MOST_NESTED: Final = 4
+"""A secret may be part of another one: a token in a header that is secret as a whole."""
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_BASE64: Final = re.compile(r"(?:(?P<scheme>[Bb]asic) +)?(?P<data>[A-Za-z0-9+/]{24,}={0,2})")
+
+
+class Value(NamedTuple):
+    """What stood where a handle stands; `verbatim` when it was encoded already as its place asks for."""
+
+    text: str
+    verbatim: bool = False
+
+
+Find: TypeAlias = Callable[[str, str], Value | None]
+"""Return what stood where the handle of this name and hash stands; None leaves the handle."""
+
+
+def restored(value: Any, find: Find) -> Any:
+    """Return a JSON value with the values of its handles; its containers are changed in place."""
+    root = [value]
+    todo: list[Any] = [root]
+    while todo:
+        container = todo.pop()
+        for step, item in list(container.items() if isinstance(container, dict) else enumerate(container)):
+            if isinstance(item, str):
+                container[step] = _text(item, find)
+            elif is_handle(item):
+                found = find(item[MARK], item["mac"])
+                container[step] = item if found is None else _text(found.text, find)
+            elif isinstance(item, dict | list):
+                todo.append(item)
+            if isinstance(step, str) and "secret" in step and _text(step, find) != step:
+                container[_text(step, find)] = container.pop(step)
+        if isinstance(container, dict) and len(container) == 1 and isinstance(container.get("base64"), str):
+            container["base64"] = _packed(container["base64"], find)
+    return root[0]
+
+
+def _text(text: str, find: Find, depth: int = 0) -> str:
+    if depth > MOST_NESTED:
+        return text
+    if "secret" in text:
+        url = _URL.match(text) is not None
+        query = text.find("?") if url else -1
+
+        def put(found: re.Match[str]) -> str:
+            quoted = found["quoted_name"] is not None
+            value = find(found["quoted_name"] or found["name"], found["quoted_mac"] or found["mac"])
+            if value is None:
+                return found[0]
+            inner = _text(value.text, find, depth + 1)
+            if value.verbatim:
+                return inner
+            if quoted:
+                return quote_plus(inner)
+            if url:
+                user_info = text.startswith("@", found.end()) or text.startswith(":", found.end())
+                in_path = not user_info and not 0 <= query < found.start()
+                return quote(inner, safe="/" if in_path else "")
+            return escaped(inner, len(found["slashes"]).bit_length())
+
+        return EITHER_HANDLE.sub(put, text)
+    packed = _BASE64.fullmatch(text)
+    if packed is not None and (data := _packed(packed["data"], find, depth)) != packed["data"]:
+        return f"{packed['scheme']} {data}" if packed["scheme"] else data
+    return text
+
+
+def _packed(text: str, find: Find, depth: int = 0) -> str:
+    """Return base64 with the handles in what it stands for replaced."""
+    try:
+        data = base64.b64decode(text, validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return text
+    if "$secret" not in data:
+        return text
+    return base64.b64encode(_text(data, find, depth + 1).encode("utf-8", "surrogatepass")).decode()

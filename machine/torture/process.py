@@ -1,0 +1,101 @@
+"""One process's life of a run: an event loop of its own, in which the waits between attempts take no time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from machine.engine.reporter import Reporter
+from machine.errors import RunError
+from machine.events import Entry
+from machine.torture.simulated_io import World
+from machine.watch.watch import Undeclared
+
+__all__ = ["Unheard", "Watch", "live"]
+
+MOST_SECONDS: Final = 60.0
+"""How long one life may take, the waits between attempts left out."""
+
+_LONGEST_BLOW: Final = 1.0
+"""Seconds to wait for a thread to be struck; a run that does not come to it is found out afterwards."""
+
+_T = TypeVar("_T")
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop whose clock can be put forward."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        """Return the time of the loop's own clock, in seconds."""
+        return super().time() + self.ahead
+
+
+class Unheard(Reporter):
+    """Tells nobody what handlers do without `io`: the first run has, and the same is done in every cell."""
+
+    def undeclared(self, state_id: str, what: Undeclared) -> None:
+        """Note nothing."""
+
+    def held(self, state_id: str, seconds: float) -> None:
+        """Note nothing."""
+
+
+class Watch(Unheard):
+    """Tells the world what it must know of a run, and puts the clock forward where the run would wait."""
+
+    def __init__(
+        self, world: World, *, hear_after: int | None = None, fallen: threading.Event | None = None
+    ) -> None:
+        self._world = world
+        self._hear_after = hear_after
+        self._fallen = fallen
+        self.limit: anyio.CancelScope | None = None
+
+    def entry(self, entry: Entry) -> None:
+        """Note an entry. Wait for a blow that falls behind the run: it has then one event more than it should."""
+        if self._fallen is not None and self._hear_after is not None and entry.seq > self._hear_after:
+            self._fallen.wait(_LONGEST_BLOW)
+        self._world.entry(entry)
+
+    def waiting(self, state_id: str, seconds: float) -> None:
+        """Let the wait be over as soon as it has begun."""
+        del state_id
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, _Loop):
+            if self.limit is not None:
+                self.limit.deadline += seconds
+            loop.call_soon(_put_forward, loop, seconds)
+
+
+def _put_forward(loop: _Loop, seconds: float) -> None:
+    loop.ahead += seconds
+
+
+def live(drive: Callable[[], Awaitable[_T]], watch: Watch | None = None) -> _T:
+    """Return what `drive` returns, in a loop of its own. Raises what it raises, or `RunError` when it hangs."""
+
+    async def bounded() -> _T:
+        _silence(asyncio.get_running_loop())
+        with anyio.move_on_after(MOST_SECONDS) as scope:
+            if watch is not None:
+                watch.limit = scope
+            return await drive()
+        raise RunError(f"the run did not end within {MOST_SECONDS:g} s")
+
+    return anyio.run(functools.partial(bounded), backend_options={"loop_factory": _Loop})
+
+
+def _silence(loop: asyncio.AbstractEventLoop) -> None:
+    """Keep quiet about what a dead process leaves undone."""
+
+    def ignore(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        del loop, context
+
+    loop.set_exception_handler(ignore)

@@ -1,0 +1,219 @@
+"""The outside, made of what a first run learned from it, so that a matrix goes outside once.
+
+It answers each request with the outcomes that were recorded for it, in order, and is the receiver of effects:
+one that takes a second arrival under one idempotency key for the same. What no receiver should see, it notes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import anyio
+import attrs
+from anyio.lowlevel import checkpoint
+
+from machine import canonical
+from machine.errors import Code, IoError, OtherIoError
+from machine.events import (
+    Entry,
+    FactError,
+    FactOutcome,
+    FactRecorded,
+    FactValue,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+)
+from machine.io.transport import Transport
+from machine.plan import Graph, SideEffects
+from machine.stores.base import Store
+from machine.torture.faults import PowerCut
+from machine.torture.returns import Returns
+from machine.torture.run_summary import ended_cut
+from machine.torture.store import TorturedStore
+
+__all__ = ["IDEMPOTENT", "Script", "World"]
+
+IDEMPOTENT: Final = frozenset({"file.write"})
+"""Namespaces whose effects are the same done twice as done once, by the transports of this library."""
+
+_Call = tuple[str, str]
+
+
+@attrs.frozen
+class Script:
+    """What a first run learned: the recorded outcomes of each request, by namespace and request digest."""
+
+    outcomes: Mapping[_Call, list[FactOutcome]]
+    responses: Mapping[str, Any]
+    idempotent: frozenset[str] = IDEMPOTENT
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry], store: Store, idempotent: Iterable[str]) -> Script:
+        """Return the script of a recorded run."""
+        outcomes: dict[_Call, list[FactOutcome]] = {}
+        responses: dict[str, Any] = {}
+        for entry in entries:
+            if isinstance(entry.event, FactRecorded):
+                fact = entry.event
+                outcomes.setdefault((fact.namespace, fact.request_digest), []).append(fact.outcome)
+                if isinstance(fact.outcome, FactValue):
+                    payload_id = fact.outcome.payload_id
+                    responses[payload_id] = canonical.decode(store.get(payload_id))
+        return cls(outcomes, responses, IDEMPOTENT | frozenset(idempotent))
+
+
+class World:
+    """The outside of one trial, over all the lives of its run. `problems` is what it saw that must not be."""
+
+    def __init__(self, script: Script, graph: Graph, doors: Mapping[str, Transport]) -> None:
+        self.problems: list[str] = []
+        self.applied: set[tuple[str, str]] = set()
+        """The effects that receivers took for different ones: namespace, and key (the request if it has none)."""
+        self.transports: dict[str, Transport] = {
+            prefix: _Door(self, inner) for prefix, inner in doors.items()
+        }
+        self._script = script
+        self._graph = graph
+        self._dealt: Counter[_Call] = Counter()
+        self._sent: dict[str, tuple[str, str]] = {}
+        self._arrived: Counter[_Call] = Counter()
+        self._used: Counter[str] = Counter()
+        self._open: set[str] = set()
+        self._store: TorturedStore | None = None
+        self._returns: Returns | None = None
+        self._begun = False
+
+    def live(
+        self, store: TorturedStore, entries: Iterable[Entry] = (), *, dies_after: int | None = None
+    ) -> None:
+        """Note that a process begins, on a store whose log says `entries`, to die when it goes on after a seq.
+
+        What the log has not kept is asked for again, and answered with the same.
+        """
+        self._returns = None if dies_after is None else Returns(store, dies_after)
+        self._store, self._used, self._open = store, Counter(), set()
+        known = list(entries)
+        self._begun = bool(known)
+        cut = ended_cut(known)
+        self._dealt = Counter(
+            (entry.event.namespace, entry.event.request_digest)
+            for entry in known
+            if isinstance(entry.event, FactRecorded)
+            and (entry.event.outcome.final or (entry.event.state_id, entry.event.attempt) not in cut)
+        )
+
+    def entry(self, entry: Entry) -> None:
+        """Note which attempts are open."""
+        if self._returns is not None:
+            self._seen(self._returns, entry)
+        match entry.event:
+            case StateEntered(state_id):
+                self._open.add(state_id)
+            case StateCompleted(state_id) | StateFailed(state_id):
+                self._open.discard(state_id)
+            case _:
+                return
+
+    def sent_as(self, request: Any, keyed: Any, key: str) -> None:
+        """Note the request that an effect becomes when its idempotency key goes with it."""
+        digest = _digest(request)
+        self._sent[_digest(keyed)] = (digest, key if keyed != request else digest)
+
+    async def answer(self, inner: Transport, namespace: str, request: Any) -> Any:
+        """Answer a request that has arrived. Raises the recorded `IoError` when that was the outcome."""
+        await checkpoint()
+        if self._returns is not None:
+            self._seen(self._returns)
+        store = self._store
+        if store is None or store.dead:
+            raise PowerCut
+        digest, receiver = self._sent.get(_digest(request), (_digest(request), _digest(request)))
+        call = namespace, digest
+        if not self._begun and not store.told:
+            self._wrong(f"{namespace} was called before the run itself was durable")
+        if self._is_effect(inner, namespace, request):
+            # a key went with it, or it brought its own: then there was none to add
+            keyed = receiver != digest or inner.with_idempotency_key(namespace, request, "key") == request
+            knows = namespace in self._script.idempotent or (inner.one_effect_per_key and keyed)
+            self._effect(call, receiver, store, knows=knows)
+        outcomes = self._script.outcomes.get(call)
+        if outcomes is None:
+            self._wrong(f"{namespace} was asked for something that the first run never asked for")
+            raise OtherIoError(f"nothing is recorded for this request of {namespace}", code=Code.MISSING_FACT)
+        number = self._dealt[call]
+        self._dealt[call] += 1
+        if number >= len(outcomes):
+            self._wrong(f"{namespace} was asked again for what the run had learned already")
+        outcome = outcomes[min(number, len(outcomes) - 1)]
+        if isinstance(outcome, FactError):
+            if outcome.error.code == Code.CALL_CANCELLED:
+                await anyio.sleep_forever()  # the handler gives it up, as it did
+            raise IoError.from_fact(outcome.kind, outcome.error)
+        return self._script.responses[outcome.payload_id]
+
+    def _seen(self, returns: Returns, entry: Entry | None = None) -> None:
+        try:
+            if entry is None:
+                returns.seen()
+            else:
+                returns.entry(entry)
+        finally:
+            if returns.lost:
+                self._wrong("an effect's call had returned, and its outcome was not durable")
+
+    def _is_effect(self, inner: Transport, namespace: str, request: Any) -> bool:
+        applies = (
+            self._graph.states[state_id].meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+            for state_id in self._open
+        )
+        return inner.is_effect(namespace, request) and any(applies)
+
+    def _effect(self, call: _Call, receiver: str, store: TorturedStore, *, knows: bool) -> None:
+        namespace, digest = call
+        self._used[digest] += 1
+        if self._used[digest] > store.intents[digest]:
+            self._wrong(f"an effect of {namespace} left before its intent was durable")
+        self._arrived[call] += 1
+        if self._arrived[call] > len(self._script.outcomes.get(call, ())) and not knows:
+            self._wrong(f"an effect of {namespace} was sent twice, and its receiver cannot tell")
+        self.applied.add((namespace, receiver))
+
+    def _wrong(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+class _Door:
+    """The transport of one prefix: what it says of requests is the real one's word; what it does is not."""
+
+    def __init__(self, world: World, inner: Transport) -> None:
+        self._world = world
+        self._inner = inner
+        self.one_effect_per_key = inner.one_effect_per_key
+
+    def is_effect(self, namespace: str, request: Any) -> bool:
+        return self._inner.is_effect(namespace, request)
+
+    def is_final(self, namespace: str, response: Any) -> bool:
+        return self._inner.is_final(namespace, response)
+
+    def is_certain_effect(self, namespace: str, request: Any) -> bool:
+        return self._inner.is_certain_effect(namespace, request)
+
+    def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:
+        keyed = self._inner.with_idempotency_key(namespace, request, key)
+        self._world.sent_as(request, keyed, key)
+        return keyed
+
+    async def perform(self, namespace: str, request: Any) -> Any:
+        return await self._world.answer(self._inner, namespace, request)
+
+    async def aclose(self) -> None:
+        """Close nothing: the real transport belongs to whoever opened it."""
+
+
+def _digest(value: Any) -> str:
+    return canonical.artifact_id(canonical.encode(value))

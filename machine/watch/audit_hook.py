@@ -1,0 +1,273 @@
+"""The guard: an audit hook (PEP 578) that finds what a handler does to the outside without `io`.
+
+The hook is installed at the first use and stays, as Python has no way to take one out; it minds events only where
+somebody watches. It sees what the interpreter announces: not what a C extension does by itself, not a write to a
+file or a database that was open before, and not what nothing leads to from a handler (a thread of before, a
+task that is given an empty context). Nothing here may reach the outside itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import PurePath
+from types import FrameType, ModuleType
+from typing import Any, Final
+
+import attrs
+
+from machine.watch.code_origin import Origin, above, is_harmless, origin_of
+from machine.watch.static import is_a, module_dict, never_raises, static_name
+from machine.watch.temporary_files import is_temporary
+from machine.watch.threads_and_programs import FORK_EXEC, SEND, announce_programs, follow
+from machine.watch.watch import Watch, watching
+
+__all__ = ["ACTS", "Act", "By", "install"]
+
+
+class By(Enum):
+    """Whose doing it must be."""
+
+    ANYONE = "anyone"
+    """Done in the handler's context by whatever code: it reaches or changes the outside."""
+    OWN = "own code"
+    """Done by the user's own code, by way of the standard library at most: libraries read files of their own."""
+
+
+@attrs.frozen
+class Act:
+    """What an audit event says is about to be done.
+
+    `does` says it in words, `target` is which argument of the event says to what, `instead` is the call of `io` to
+    make, None when there is none. `paths` are the arguments that are paths of what is changed or looked at.
+    """
+
+    does: str
+    instead: str | None
+    target: int | None = 0
+    by: By = By.ANYONE
+    paths: tuple[int, ...] = ()
+
+    @property
+    def effect(self) -> bool:
+        """Whether it reaches or changes the outside; else it is learned from the outside."""
+        return self.by is By.ANYONE
+
+
+_HTTP: Final = "io.http(method, url)"
+_EXEC: Final = "io.exec([program, ...])"
+_WRITE: Final = "io.write_file(path, data)"
+_READ: Final = "io.read_file(path)"
+_ASKS: Final = Act("asks for the process", None, by=By.OWN)
+_READS: Final = Act("reads the file", _READ, by=By.OWN, paths=(0,))
+_SECOND: Final = 1  # of a method: the first argument is the object
+
+ACTS: Final[dict[str, Act]] = {
+    # the network
+    "socket.connect": Act("connects to", _HTTP, _SECOND),
+    "socket.bind": Act("binds to", None, _SECOND),
+    SEND: Act("sends on a connection that was open before", _HTTP, None),
+    "socket.sendto": Act("sends to", None, _SECOND),
+    "socket.sendmsg": Act("sends to", None, _SECOND),
+    "socket.getaddrinfo": Act("looks up", _HTTP),
+    "socket.gethostbyname": Act("looks up", _HTTP),
+    "socket.gethostbyaddr": Act("looks up", None),
+    "socket.getnameinfo": Act("looks up", None),
+    "socket.gethostname": Act("asks for the name of this machine", None, None, By.OWN),
+    "http.client.connect": Act("connects to", _HTTP, _SECOND),
+    "http.client.send": Act("sends a request of HTTP", _HTTP, None),
+    "smtplib.connect": Act("connects to", None, _SECOND),
+    "ftplib.connect": Act("connects to", None, _SECOND),
+    "imaplib.open": Act("connects to", None, _SECOND),
+    "poplib.connect": Act("connects to", None, _SECOND),
+    "smtplib.send": Act("sends to a server of mail", None, None),
+    "ftplib.sendcmd": Act("sends the command of FTP", None, _SECOND),
+    "imaplib.send": Act("sends to a server of mail", None, None),
+    "poplib.putline": Act("sends to a server of mail", None, None),
+    "nntplib.connect": Act("connects to", None, _SECOND),
+    "telnetlib.Telnet.open": Act("connects to", None, _SECOND),
+    "urllib.Request": Act("requests", _HTTP),
+    "webbrowser.open": Act("opens in a browser", None),
+    # programs
+    "subprocess.Popen": Act("starts the program", _EXEC),
+    FORK_EXEC: Act("starts the program", _EXEC),
+    "pty.spawn": Act("starts the program", _EXEC),
+    "os.system": Act("starts the command", _EXEC),
+    "os.exec": Act("becomes the program", _EXEC),
+    "os.posix_spawn": Act("starts the program", _EXEC),
+    "os.spawn": Act("starts the program", _EXEC, _SECOND),
+    "os.fork": Act("forks", None, None),
+    "os.forkpty": Act("forks", None, None),
+    "os.kill": Act("sends a signal to", None),
+    "os.killpg": Act("sends a signal to", None),
+    # files and databases
+    "open": Act("opens for writing", _WRITE, paths=(0,)),
+    "sqlite3.connect": Act("opens the database", None, paths=(0,)),
+    "os.remove": Act("removes", None, paths=(0,)),
+    "os.rename": Act("renames", None, paths=(0, 1)),
+    "os.rmdir": Act("removes", None, paths=(0,)),
+    "os.mkdir": Act("makes", None, paths=(0,)),
+    "os.link": Act("links to", None, paths=(0, 1)),
+    "os.symlink": Act("links to", None, paths=(1,)),
+    "os.truncate": Act("truncates", _WRITE, paths=(0,)),
+    "os.chmod": Act("changes", None, paths=(0,)),
+    "os.chown": Act("changes", None, paths=(0,)),
+    "os.chflags": Act("changes", None, paths=(0,)),
+    "os.utime": Act("changes", None, paths=(0,)),
+    "os.setxattr": Act("changes", None, paths=(0,)),
+    "os.removexattr": Act("changes", None, paths=(0,)),
+    "shutil.copyfile": Act("copies", None, paths=(1,)),
+    "shutil.copymode": Act("copies", None, paths=(1,)),
+    "shutil.copystat": Act("copies", None, paths=(1,)),
+    "shutil.copytree": Act("copies", None, paths=(1,)),
+    "shutil.move": Act("moves", None, paths=(0, 1)),
+    "shutil.rmtree": Act("removes", None, paths=(0,)),
+    "shutil.chown": Act("changes", None, paths=(0,)),
+    "shutil.make_archive": Act("writes", None, paths=(0,)),
+    "shutil.unpack_archive": Act("unpacks", None, paths=(1,)),
+    "tempfile.mkstemp": Act("writes", None, paths=(0,)),
+    "tempfile.mkdtemp": Act("makes", None, paths=(0,)),
+    "os.listdir": Act("lists", None, by=By.OWN, paths=(0,)),
+    "os.scandir": Act("lists", None, by=By.OWN, paths=(0,)),
+    "glob.glob": Act("lists", None, by=By.OWN, paths=(0,)),
+    # this process
+    "os.chdir": Act("changes to the directory", None, by=By.OWN),
+    "os.putenv": Act("sets the environment variable", None, by=By.OWN),
+    "os.unsetenv": Act("deletes the environment variable", None, by=By.OWN),
+    "builtins.input": Act("asks on the terminal", None, None, By.OWN),
+}
+"""What reaches the outside or changes it, by audit event."""
+
+_WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_LONGEST: Final = 200
+_CALLS_OF_HTTP: Final = frozenset(
+    {"socket.connect", "socket.getaddrinfo", "http.client.connect", "http.client.send"}
+)
+_CLIENT: Final = "make the call on a client of httpx that has io.httpx_transport(): see docs/clients.md"
+
+_installing: Final = threading.Lock()
+
+
+def install(*, following: bool) -> None:
+    """Install the hook, the first time, and where some watch will be `following` threads, what leads it there."""
+    with _installing:
+        _install_once()
+        if following:
+            _follow_once()
+
+
+@functools.cache
+def _install_once() -> None:
+    announce_programs()
+    sys.addaudithook(_hook)
+
+
+_follow_once: Final = functools.cache(follow)
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    # called for every audit event of the process: the look into the table decides nearly all of them
+    act = ACTS.get(event)
+    if act is None:
+        if event == "import" and (importing := watching()) is not None:
+            importing.imports()
+        return
+    watch = watching()
+    if watch is not None:
+        frame = sys._getframe(1)  # noqa: SLF001 - the way to the code that did it
+        if (act := _that_counts(event, act, args, frame, watch)) is not None:
+            does, remedy = _in_words(event, act, args, frame, watch)
+            watch.note(event, does, act.instead, frame, remedy=remedy, effect=act.effect)
+
+
+@never_raises(None)
+def _that_counts(event: str, act: Act, args: tuple[Any, ...], frame: FrameType, watch: Watch) -> Act | None:
+    """Return what is about to be done, None when it is nothing to be told of."""
+    if event == "open":
+        if is_a(args[0], int) or (type(args[0]) is str and args[0] == os.devnull):
+            return None  # a number is a descriptor, which was opened before
+        if not (is_a(args[2], int) and args[2] & _WRITING):
+            act = _READS
+            if _is_of_time_zones(args[0]):
+                return None
+    elif event == "sqlite3.connect" and _is_in_memory(args[0]):
+        return None
+    elif event in {"os.kill", "os.killpg"} and args[1] == 0:
+        act = _ASKS  # no signal is sent
+    if is_harmless(frame, effect=act.effect) or (
+        act.paths and is_temporary(event, args, act.paths, frame, watch)
+    ):
+        return None
+    if act.by is By.ANYONE:
+        return act
+    if _leading(frame, watch) is not Origin.OWN or (act is _READS and _came_with_a_package(args[0])):
+        return None
+    return act
+
+
+def _leading(frame: FrameType, watch: Watch) -> Origin | None:
+    """Return whose code led to something by way of the standard library at most."""
+    through = (origin_of(at, watch.own) for at in above(frame))
+    return next((origin for origin in through if origin not in {Origin.STANDARD, Origin.MADE}), None)
+
+
+@never_raises(("goes outside", None))
+def _in_words(
+    event: str, act: Act, args: tuple[Any, ...], frame: FrameType, watch: Watch
+) -> tuple[str, str | None]:
+    """Return what is about to be done in words, and what to do instead where that is no call of `io`."""
+    target = args[act.target] if act.target is not None and act.target < len(args) else None
+    does = act.does if target is None else f"{act.does} {_shown(target)}"
+    by_client = event in _CALLS_OF_HTTP and _leading(frame, watch) is Origin.LIBRARY
+    return does, _CLIENT if by_client else None
+
+
+@never_raises(False)  # noqa: FBT003 - whether it is one
+def _is_of_time_zones(path: Any) -> bool:
+    """Say whether a file is one of those that `zoneinfo`, which is written in C, reads for itself."""
+    places = static_name("zoneinfo._tzpath", "TZPATH")
+    return isinstance(path, str) and is_a(places, tuple) and path.startswith(places)
+
+
+@never_raises(False)  # noqa: FBT003 - whether it did
+def _came_with_a_package(path: Any) -> bool:
+    """Say whether a file is in the folder of a package that is loaded, as what `importlib.resources` gives.
+
+    It changes with the code, and like the code.
+    """
+    text = os.fsdecode(path)
+    folders = tuple(f"{folder}{os.sep}" for folder in _package_folders())
+    return text.startswith(folders) or os.path.realpath(text).startswith(folders)
+
+
+def _package_folders() -> Iterator[str]:
+    """Yield the folders of the packages that are loaded, of namespaces not."""
+    for module in list(sys.modules.values()):
+        inside = module_dict(module) if is_a(module, ModuleType) else {}
+        if is_a(inside.get("__file__"), str) and is_a(paths := inside.get("__path__"), list):
+            yield from (folder for folder in paths or () if is_a(folder, str))
+
+
+def _is_in_memory(database: Any) -> bool:
+    """Say whether a database of sqlite is this connection's alone: nothing outside knows of it."""
+    text = os.fsdecode(database) if isinstance(database, bytes | os.PathLike) else database
+    if not isinstance(text, str):
+        return False
+    name, _, options = text.partition("?")
+    return text in {"", ":memory:"} or (
+        name.startswith("file:") and (name == "file::memory:" or "mode=memory" in options.split("&"))
+    )
+
+
+def _shown(target: Any) -> str:
+    """Return a target in words, without running code of its own."""
+    if is_a(target, PurePath, bytes):
+        target = os.fsdecode(target)
+    if is_a(target, list) and target:
+        target = target[0]
+    text = repr(target) if type(target) in {str, int, tuple} else f"a {type(target).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,0 +1,185 @@
+"""Own calls seen by a profile function, before Python 3.12: a thread has it only while it runs a handler's code.
+
+And only where the handler's code has a name by which it could make such a call: a profile function slows down all
+code it sees. A profiler that is there already is left alone, and then nothing is seen.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator
+from types import FrameType
+from typing import Any, Final, Self
+
+from machine.watch.model_defaults import asks, load_makers, makers
+from machine.watch.nondeterministic_calls import resolved
+from machine.watch.static import is_a, module_dict, never_raises
+from machine.watch.user_calls import own_caller, own_code, seen_builtin, seen_function, seen_made
+from machine.watch.user_code import OwnCode
+from machine.watch.watch import Watch, watching
+
+__all__ = ["ProfiledWatch"]
+
+_shared: Final[Counter[int]] = Counter()
+"""By thread, how many handlers it runs whose steps are not all there is to see: it is profiled between them too."""
+
+
+class ProfiledWatch(Watch):
+    """A watch that turns the profile function on where the handler's own code runs."""
+
+    _needed = _is_shared = False
+    _thread = 0
+
+    def reach(self, function: Callable[..., Any]) -> None:
+        """Find out whether the code of what will be called could make such a call at all."""
+        own = own_code(function)
+        self.own = own.own
+        load_makers()
+        if own.suspected is None:
+            own.suspected = _is_suspect(own)
+        self._needed = own.suspected
+
+    def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Awaitable[Any]:
+        """Call a handler, each of its steps profiled if need be, and return what to await."""
+        if self._needed:
+            return _Steps(self, function, args)
+        self._thread = threading.get_ident()
+        return function(*args)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a handler that is a plain function, in its thread, profiled."""
+        self.step_begins()
+        try:
+            return function(*args)
+        finally:
+            self._off()
+
+    def imports(self) -> None:
+        """Profile from here on: nobody knows what the module has."""
+        if not self._needed:
+            self._needed = True
+            self._share()  # nobody tells where the steps of the handler begin and end
+        self.resume()
+
+    def step_begins(self) -> None:
+        """Note that code of the handler is about to run in this thread."""
+        self._thread = threading.get_ident()
+        if watching() is self:
+            self._on()
+
+    def step_ends(self) -> None:
+        """Note that the event loop is about to go on with something else."""
+        if self._needed and not self._is_shared and not self.alone():
+            self._share()
+        self._off()
+
+    def pause(self) -> None:
+        """Do not profile what is done behind `io`."""
+        if threading.get_ident() == self._thread:
+            self._off()
+
+    def resume(self) -> None:
+        """Profile again."""
+        if threading.get_ident() == self._thread:
+            self._on()
+
+    def end(self) -> None:
+        """Profile no more."""
+        super().end()
+        if self._is_shared:
+            self._is_shared = False
+            _shared[self._thread] -= 1
+        self._off()
+
+    def _share(self) -> None:
+        self._is_shared = True
+        _shared[self._thread] += 1
+
+    def _on(self) -> None:
+        if self._needed and sys.getprofile() is None:
+            sys.setprofile(_profile)
+
+    def _off(self) -> None:
+        if sys.getprofile() is _profile and not _shared[threading.get_ident()]:
+            sys.setprofile(None)
+
+
+class _Steps:
+    """Awaits a handler, and tells its watch where each step begins and ends."""
+
+    def __init__(self, watch: ProfiledWatch, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._watch = watch
+        self._function = function
+        self._args = args
+        self._inner: Any = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self  # it has what `await` uses of a generator
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        """Go on with the handler."""
+        self._watch.step_begins()
+        try:
+            if self._inner is None:
+                self._inner = self._function(*self._args).__await__()
+            send = getattr(self._inner, "send", None)
+            awaited = send(value) if send is not None else next(self._inner)
+        except BaseException:  # it has come to its end
+            self._watch.pause()
+            raise
+        self._watch.step_ends()
+        return awaited
+
+    def throw(self, *exc: Any) -> Any:
+        """Go on with the handler, where it awaits, with an exception."""
+        self._watch.step_begins()
+        try:
+            awaited = self._inner.throw(*exc)
+        except BaseException:  # the same
+            self._watch.pause()
+            raise
+        self._watch.step_ends()
+        return awaited
+
+    def close(self) -> None:
+        """Close the handler."""
+        if self._inner is not None:
+            self._inner.close()
+
+
+def _profile(frame: FrameType, event: str, arg: Any) -> None:
+    if event == "c_call":
+        ambient = resolved().builtins.get(arg)
+        watch = watching() if ambient is not None else None
+        if ambient and watch and own_caller(frame, watch) is not None:
+            seen_builtin(ambient, frame, watch)
+    elif event == "call":
+        ambient = resolved().codes.get(id(frame.f_code))
+        if ambient is not None and (watch := watching()) is not None:
+            seen_function(ambient, frame, watch)
+    elif event == "return" and id(frame.f_code) in makers() and (watch := watching()) is not None:
+        seen_made(frame, arg, watch)
+
+
+@never_raises(True)  # noqa: FBT003 - then it is looked at
+def _is_suspect(own: OwnCode) -> bool:
+    """Say whether the code has a name of what is looked for, and of what leads there; or an alias of it."""
+    found = resolved()
+    values = [value for module in own.modules for value in list(module_dict(module).values())]
+    values += own.held.values()
+    bound = set(map(id, values))
+    if bound & found.targets or any(type(value) is type(len) and value in found.builtins for value in values):
+        return True
+    if any(is_a(value, type) and asks(value) for value in own.held.values()):
+        return True
+    names = {name for code in own.codes for name in code.co_names}
+    bound |= {id(sys.modules.get(name)) for name in names}
+    return any(word in names and bound & leading for word, leading in found.words.items())

@@ -1,0 +1,123 @@
+"""Where a handler's doing goes that no context variable follows, and what the interpreter does not announce.
+
+A watch that `follows`, as one over a replay does, goes into the threads that are started and into the work that is
+handed to a pool, and sees what is sent on connections that were open before. What is changed here of the standard
+library hands on what it is given, and stays, as the audit hook does.
+"""
+
+from __future__ import annotations
+
+import _posixsubprocess
+import _thread
+import functools
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, thread
+from contextvars import copy_context
+from typing import Any, Final
+
+from machine.watch.watch import Watch, guarded, in_step, watching
+
+__all__ = ["FORK_EXEC", "SEND", "announce_programs", "follow"]
+
+FORK_EXEC: Final = "_posixsubprocess.fork_exec"
+"""The audit event of a program that `multiprocessing` starts: Python itself raises none."""
+
+
+SEND: Final = "socket.send"
+"""The audit event of what is sent on a connection: Python itself announces only that one is made."""
+
+
+def _watched(watch: Watch, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    with guarded(watch):
+        return in_step(copy_context(), function, *args, **kwargs)
+
+
+def _led(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that another thread will call, watched as what runs now if that is followed."""
+    watch = watching()
+    if watch is None or not watch.follows:
+        return function
+    return functools.partial(_watched, watch.in_thread(), function)
+
+
+def follow() -> None:
+    """Have a watch follow into threads and what is handed to pools of them, and along connections that are open."""
+    import ssl  # noqa: PLC0415 - only who replays needs it
+
+    _follow_threads()
+    _announce_sending(socket.socket, "send", "sendall")
+    _announce_sending(ssl.SSLSocket, "send", "sendall", "write")
+
+
+def _follow_threads() -> None:
+    start = threading.Thread.start
+    submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
+    start_bare = _thread.start_new_thread
+
+    @functools.wraps(start)
+    def started(self: Any) -> None:
+        of_thread = vars(self)
+        if of_thread.get("_target") is not thread._worker:  # noqa: SLF001
+            if (led := _led(self.run)) != self.run:
+                self.run = led
+        elif len(args := of_thread.get("_args", ())) == _OF_WORKER and callable(args[2]):
+            # it works for whoever hands it something: that is followed, piece by piece
+            self._args = (*args[:2], _led(args[2]), *args[3:])
+        start(self)
+
+    @functools.wraps(submit)
+    def submitted(
+        self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        return submit(self, _led(fn), *args, **kwargs)
+
+    @functools.wraps(start_bare)
+    def started_bare(function: Callable[..., Any], /, *args: Any) -> int:
+        return start_bare(_led(function), *args)
+
+    threading.Thread.start = started  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = submitted  # type: ignore[assignment,method-assign]
+    _thread.start_new_thread = started_bare
+
+
+_OF_WORKER: Final = 4
+"""How many arguments the worker of a pool has, the third of which is its initializer."""
+
+
+def _announce_sending(kind: type, *names: str) -> None:
+    for name in names:
+        setattr(kind, name, _announced(getattr(kind, name)))
+
+
+def _announced(send: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(send)
+    def announced(self: socket.socket, *args: Any) -> Any:
+        watch = watching()
+        if watch is not None and watch.follows and _leads_outside(self):
+            sys.audit(SEND, self)
+        return send(self, *args)
+
+    return announced
+
+
+def _leads_outside(one: socket.socket) -> bool:
+    """Say whether a connection is not one half of a pair, such as wakes an event loop."""
+    try:
+        return one.family != socket.AF_UNIX or bool(one.getpeername())
+    except OSError:  # it is not connected
+        return False
+
+
+def announce_programs() -> None:
+    """Have an audit event raised for programs that are started without one."""
+    start = _posixsubprocess.fork_exec
+
+    @functools.wraps(start)
+    def announced(*args: Any) -> int:
+        sys.audit(FORK_EXEC, args[0] if args else None)
+        return start(*args)
+
+    _posixsubprocess.fork_exec = announced

@@ -1,0 +1,201 @@
+"""Which code is the handler's own: its functions, and those of the user's modules that it can reach.
+
+Found by looking at modules that are loaded. Nothing here imports a module or runs what it finds.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Final
+
+from machine.watch.code_origin import is_made, is_own
+from machine.watch.model_defaults import factories_of
+from machine.watch.nondeterministic_calls import resolved
+from machine.watch.static import class_dict, held_by, is_a, module_dict, module_of, never_raises
+
+__all__ = ["OwnCode", "packages_of"]
+
+
+@never_raises(frozenset[str]())
+def packages_of(function: Any) -> frozenset[str]:
+    """Return the top package of a handler: its code is the user's own even where it is installed."""
+    module = getattr(inspect.unwrap(function) if callable(function) else function, "__module__", None)
+    top = str(module).partition(".")[0]
+    return frozenset({top} if module and top not in sys.stdlib_module_names and top != "machine" else ())
+
+
+class OwnCode:
+    """The code reached so far. Code of the packages `own` is the user's own although it is installed."""
+
+    def __init__(self, own: frozenset[str] = frozenset()) -> None:
+        self.own = own
+        self._codes: dict[int, CodeType] = {}
+        self._modules: dict[str, ModuleType] = {}
+        self._pending: list[ModuleType] = []
+        self._seen: dict[int, Any] = {}
+        self.held: dict[int, Any] = {}
+        """The modules, builtins and things looked for that functions hold in closures and as defaults, by id."""
+        self.suspected: bool | None = None
+        """Whether any of it could make a call that is looked for; None until somebody has found out."""
+        self.covered = False
+        """Whether somebody listens to what it calls."""
+
+    def reach(self, function: Any) -> None:
+        """Take in a function, or an object that is called like one, and all that it can reach."""
+        self._thing(function)
+        self._follow()
+
+    def reach_held(self, function: FunctionType) -> None:
+        """Take in what another function of the same code holds: its closure and its defaults."""
+        before = len(self._codes), len(self.held)
+        self._holds(function)
+        self._follow()
+        if (len(self._codes), len(self.held)) != before:
+            self.suspected, self.covered = None, False
+
+    def reach_new(self, names: Iterable[str]) -> None:
+        """Take in modules of the user's that were loaded since."""
+        for name in names:
+            self._module(sys.modules.get(name))
+        self._follow()
+
+    @property
+    def codes(self) -> Iterable[CodeType]:
+        """The code objects."""
+        return self._codes.values()
+
+    @property
+    def modules(self) -> Iterable[ModuleType]:
+        """The user's modules among it."""
+        return self._modules.values()
+
+    def _follow(self) -> None:
+        while self._pending:
+            for value in list(module_dict(self._pending.pop()).values()):
+                self._thing(value)
+        self._seen.clear()  # functions come and go; code and modules stay
+
+    @never_raises(None)
+    def _module(self, module: Any) -> None:
+        if not is_a(module, ModuleType):
+            return
+        inside = module_dict(module)
+        name, file = inside.get("__name__"), inside.get("__file__")
+        if type(name) is not str or self._modules.get(name) is module:
+            return
+        if not is_own(file if type(file) is str else "", inside, self.own):
+            return
+        if file is None and name != "__main__":
+            return  # built in, or a namespace with nothing in it
+        self._modules[name] = module
+        self._pending.append(module)
+
+    @never_raises(None)
+    def _thing(self, value: Any) -> None:
+        if is_a(value, ModuleType):
+            self._module(value)
+            return
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        if is_a(value, FunctionType):
+            self._function(value)
+        elif is_a(value, type):
+            self._class(value)
+        elif is_a(value, classmethod, staticmethod):
+            self._thing(value.__func__)
+        elif is_a(value, property):
+            for part in (value.fget, value.fset, value.fdel):
+                self._thing(part)
+        elif is_a(value, functools.partial, functools.partialmethod, functools.cached_property):
+            self._thing(value.func)
+        elif is_a(value, MethodType):
+            self._thing(value.__func__)
+            self._thing(type(value.__self__))
+        elif (inner := held_by(value, "__wrapped__")) is not None:
+            self._thing(inner)
+        elif module_of(type(value)) != "builtins":
+            self._class(type(value))
+
+    def _class(self, cls: type[Any]) -> None:
+        # one made in a function is not among what its module holds
+        module: Any = sys.modules.get(module_of(cls))
+        if not is_a(module, ModuleType):
+            return
+        inside = module_dict(module)
+        file = inside.get("__file__")
+        if not is_own(file if type(file) is str else "", inside, self.own):
+            return
+        self._module(module)
+        for value in list(class_dict(cls).values()):
+            if is_a(value, FunctionType, classmethod, staticmethod, property, functools.cached_property):
+                self._thing(value)
+        for factory in factories_of(cls).values():  # which pydantic has taken out of the class
+            self.held[id(cls)] = cls
+            self._thing(factory)
+
+    def _function(self, function: FunctionType) -> None:
+        code = function.__code__
+        wrapped = getattr(function, "__wrapped__", None)
+        if wrapped is not None:
+            self._thing(wrapped)
+        if not is_own(code.co_filename, function.__globals__, self.own):
+            self._made(function)
+            return
+        for inner in _nested(code):
+            if id(inner) not in self._codes:
+                self._codes[id(inner)] = inner
+                self._named(inner, function.__globals__)
+        if type(function.__module__) is str:
+            self._module(sys.modules.get(function.__module__))
+        self._holds(function)
+
+    def _made(self, function: FunctionType) -> None:
+        """Take in what was made for a class of the user's, if it holds what is looked for: a `default_factory`."""
+        code, before = function.__code__, len(self.held)
+        if not is_made(code.co_filename, function.__globals__):
+            return
+        self._holds(function)
+        for name in code.co_names:
+            self._hold(function.__globals__.get(name))
+        if len(self.held) != before:
+            self._codes[id(code)] = code
+
+    def _holds(self, function: FunctionType) -> None:
+        for cell in function.__closure__ or ():
+            try:
+                self._hold(cell.cell_contents)
+            except ValueError:  # a name that has no value yet
+                continue
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._hold(value)
+
+    def _hold(self, value: Any) -> None:
+        if type(value) in _PLAIN:
+            return
+        if is_a(value, ModuleType, BuiltinFunctionType) or id(value) in resolved().targets:
+            self.held[id(value)] = value
+        self._thing(value)
+
+    def _named(self, code: CodeType, namespace: dict[str, Any]) -> None:
+        """Take in modules that a function imports itself, where they are loaded already."""
+        package = namespace.get("__package__")
+        for name in code.co_names:
+            self._module(sys.modules.get(name))
+            if type(package) is str:
+                self._module(sys.modules.get(f"{package}.{name}"))
+
+
+_PLAIN: Final = frozenset({int, str, float, bool, bytes, list, dict, tuple, set, frozenset, type(None)})
+"""Types of what leads to no code."""
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            yield from _nested(value)
