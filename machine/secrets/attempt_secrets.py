@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from machine import canonical
 from machine.errors import Code, ContextError, ErrorInfo, OtherIoError, StateError
 from machine.events import FactRecorded
-from machine.secrets import placeholder, sealing
+from machine.secrets import placeholder
 from machine.secrets.answer_names import AnswerNames
-from machine.secrets.fact_seals import ASKED, Seals, payload_id, seal_beside
+from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_beside
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import path_text
@@ -96,7 +96,7 @@ class AttemptSecrets:
     def _mac(self, sent: bytes, secret: bool) -> str | None:
         """Return the keyed hash of a request that holds a secret as it is sent, None of any other."""
         data_key = self.run.key(create=self.run.live) if secret else None
-        return None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, sent)}"
+        return None if data_key is None else hashed(data_key, sent)
 
     def _may_hold(self, raw: bytes, known: Known) -> bool:
         """Say whether anything in canonical bytes may have to be stored differently."""
