@@ -108,6 +108,16 @@ class AttemptSecrets:
             self.run.rules, self._known, namespace, canonical.decode(raw), request=True, name=str
         ).document
 
+    def asked_before(self, digest: str, data: bytes) -> Any:
+        """Return a stored request as a reconcile function is given it: with the texts of its placeholders.
+
+        None of these may be sent, whatever this process can open.
+        """
+        stored = canonical.decode_stored(digest, data)
+        for source in placeholder.sources_in(stored):
+            self.run.known.name(source)
+        return shown(stored, typed=True) if _MARK in data else stored
+
     def _placeholder_in(self, raw: bytes) -> OtherIoError | None:
         for text in placeholder.TEXT.finditer(raw.decode()) if _BEGIN in raw else ():
             source = placeholder.source_of(text[0])
