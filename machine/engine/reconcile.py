@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from machine import canonical
 from machine.engine.handler_runner import HandlerRunner
 from machine.io.attempt_scope import AttemptScope
 from machine.io.effect_resolution import UncertainEffect, namespace_of, sent_key, told
@@ -24,7 +23,7 @@ async def reconcile(
     """
     log = scope.log
     for intent in log.history.uncertain_of(scope.state.id):
-        request = canonical.decode_stored(intent.request_digest, log.load(intent.request_digest))
+        request = scope.vault.asked_before(intent.request_digest, log.load(intent.request_digest))
         effect = UncertainEffect(
             intent.key, namespace_of(intent), request, sent_key(intent, request), intent.attempt
         )

@@ -46,8 +46,8 @@ class NotDone:
 class UncertainEffect:
     """An effect that a crash may have hidden: it was about to leave, and no outcome is recorded.
 
-    `request` is the JSON value as it was recorded, `idempotency_key` what it was sent with, `attempt` the one
-    that sent it.
+    `request` is the JSON value as it was recorded, with the text of a placeholder for each secret;
+    `idempotency_key` is what it was sent with, `attempt` the one that sent it.
     """
 
     key: str

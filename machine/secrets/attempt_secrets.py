@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from machine import canonical
 from machine.errors import Code, ContextError, ErrorInfo, OtherIoError, StateError
 from machine.events import FactRecorded
-from machine.secrets import placeholder, sealing
+from machine.secrets import placeholder
 from machine.secrets.answer_names import AnswerNames
-from machine.secrets.fact_seals import ASKED, Seals, payload_id, seal_beside
+from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_beside
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import path_text
@@ -96,7 +96,7 @@ class AttemptSecrets:
     def _mac(self, sent: bytes, secret: bool) -> str | None:
         """Return the keyed hash of a request that holds a secret as it is sent, None of any other."""
         data_key = self.run.key(create=self.run.live) if secret else None
-        return None if data_key is None else f"{data_key.id}:{sealing.mac(data_key, sent)}"
+        return None if data_key is None else hashed(data_key, sent)
 
     def _may_hold(self, raw: bytes, known: Known) -> bool:
         """Say whether anything in canonical bytes may have to be stored differently."""
@@ -107,6 +107,16 @@ class AttemptSecrets:
         return redact(
             self.run.rules, self._known, namespace, canonical.decode(raw), request=True, name=str
         ).document
+
+    def asked_before(self, digest: str, data: bytes) -> Any:
+        """Return a stored request as a reconcile function is given it: with the texts of its placeholders.
+
+        None of these may be sent, whatever this process can open.
+        """
+        stored = canonical.decode_stored(digest, data)
+        for source in placeholder.sources_in(stored):
+            self.run.known.name(source)
+        return shown(stored, typed=True) if _MARK in data else stored
 
     def _placeholder_in(self, raw: bytes) -> OtherIoError | None:
         for text in placeholder.TEXT.finditer(raw.decode()) if _BEGIN in raw else ():

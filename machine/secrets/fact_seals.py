@@ -10,7 +10,7 @@ from machine.errors import SealError, SecretKeyError
 from machine.events import FactRecorded, FactValue
 from machine.secrets import sealing
 
-__all__ = ["ASKED", "Keys", "Seals", "open_beside", "payload_id", "seal_beside"]
+__all__ = ["ASKED", "Keys", "Seals", "hashed", "open_beside", "payload_id", "seal_beside"]
 
 ASKED: Final = "request"
 """What stands for a payload where it is the request that a seal belongs to."""
@@ -62,6 +62,11 @@ def open_beside(data_key: sealing.DataKey, fact: FactRecorded, payload: str, sea
         return canonical.decode(sealing.open_seal(data_key, seal, _place(fact, payload)))
     except SealError:
         return None
+
+
+def hashed(data_key: sealing.DataKey, request: bytes) -> str:
+    """Return the keyed hash of a request as it is sent, and before it the id of the key."""
+    return f"{data_key.id}:{sealing.mac(data_key, request)}"
 
 
 def _place(fact: FactRecorded, payload: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from machine import canonical
 from machine.events import FactRecorded
 from machine.secrets.attempt_secrets import AttemptSecrets
 from machine.secrets.handles.run_secrets import Vault
@@ -58,6 +59,10 @@ class HandleSecrets(Vault):
         """Return nothing: clients of recordings of this format took all of a request along to another origin."""
         del namespace, raw
         return {}
+
+    def asked_before(self, digest: str, data: bytes) -> Any:
+        """Return a stored request as a reconcile function is given it: with handles."""
+        return canonical.decode_stored(digest, data)
 
     def in_key(self, key: str) -> bool:
         """Return False: a key is looked through with the event that it stands in."""

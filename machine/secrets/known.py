@@ -58,6 +58,10 @@ class Known:
         """The names of what is known."""
         return self._sources
 
+    def name(self, source: str) -> None:
+        """Remember a source whose value is not known."""
+        self._sources.add(source)
+
     def copy(self) -> Known:
         """Return a `Known` of its own that knows the same."""
         known = Known(dict(self._values), dict(self._plain), set(self._sources))

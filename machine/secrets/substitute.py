@@ -52,10 +52,11 @@ def opened(stored: Any, edits: Sequence[Any]) -> Any:
     return _rebuilt(stored, leaf)
 
 
-def shown(stored: Any) -> Any:
+def shown(stored: Any, *, typed: bool = False) -> Any:
     """Return a stored document as a handler gets it without the key: each placeholder is text.
 
-    Sealed bytes are shown as bytes that are not UTF-8. Raises `SecretNeeded` for a sealed number.
+    Sealed bytes are shown as bytes that are not UTF-8. Raises `SecretNeeded` for a sealed number, unless what is
+    `typed` is to be text too.
     """
 
     def leaf(_: int, value: Any, step: Any = None) -> Any:
@@ -63,7 +64,7 @@ def shown(stored: Any) -> Any:
         if found is None:
             return value
         source, kind = found
-        if kind is not None:
+        if kind is not None and not typed:
             raise SecretNeeded(source)
         text = text_of(source)
         return base64.b64encode(text.encode() + _NO_TEXT).decode() if step == "base64" else text

@@ -222,7 +222,7 @@ def _first_run(
         if result.status not in FINAL_STATUSES:
             raise UsageError(f"the run is {result.status}: a matrix needs a run that comes to its end")
         log = entries_of(store, run_id)
-        script = Script.of(log, store, idempotent)
+        script = Script.of(log, store, run_id, idempotent)
     doors = anyio.run(_doors, config, provided.transports)
     told = account(log)
     first = Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset())

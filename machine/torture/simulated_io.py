@@ -19,9 +19,7 @@ from machine.errors import Code, IoError, OtherIoError
 from machine.events import (
     Entry,
     FactError,
-    FactOutcome,
     FactRecorded,
-    FactValue,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -33,6 +31,7 @@ from machine.torture.faults import PowerCut
 from machine.torture.returns import Returns
 from machine.torture.run_summary import ended_cut
 from machine.torture.store import TorturedStore
+from machine.torture.true_values import TrueValues, asked_for
 
 __all__ = ["IDEMPOTENT", "Script", "World"]
 
@@ -43,26 +42,44 @@ _Call = tuple[str, str]
 
 
 @attrs.frozen
-class Script:
-    """What a first run learned: the recorded outcomes of each request, by namespace and request digest."""
+class Answer:
+    """What a request was answered with."""
 
-    outcomes: Mapping[_Call, list[FactOutcome]]
-    responses: Mapping[str, Any]
+    value: Any = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Script:
+    """What a first run learned: the outcomes of each request, by namespace and what names it as it is sent."""
+
+    outcomes: Mapping[_Call, list[Answer | FactError]]
+    stored: Mapping[str, str]
+    """The digests of the requests as they are stored, by what names them."""
+    run_id: str
+    secrets: TrueValues
     idempotent: frozenset[str] = IDEMPOTENT
 
     @classmethod
-    def of(cls, entries: Iterable[Entry], store: Store, idempotent: Iterable[str]) -> Script:
+    def of(cls, entries: Iterable[Entry], store: Store, run_id: str, idempotent: Iterable[str]) -> Script:
         """Return the script of a recorded run."""
-        outcomes: dict[_Call, list[FactOutcome]] = {}
-        responses: dict[str, Any] = {}
+        outcomes: dict[_Call, list[Answer | FactError]] = {}
+        stored: dict[str, str] = {}
+        secrets = TrueValues(store, run_id)
         for entry in entries:
-            if isinstance(entry.event, FactRecorded):
-                fact = entry.event
-                outcomes.setdefault((fact.namespace, fact.request_digest), []).append(fact.outcome)
-                if isinstance(fact.outcome, FactValue):
-                    payload_id = fact.outcome.payload_id
-                    responses[payload_id] = canonical.decode(store.get(payload_id))
-        return cls(outcomes, responses, IDEMPOTENT | frozenset(idempotent))
+            if isinstance(fact := entry.event, FactRecorded):
+                name = asked_for(entry, fact)
+                stored[name] = fact.request_digest
+                outcomes.setdefault((fact.namespace, name), []).append(
+                    fact.outcome
+                    if isinstance(fact.outcome, FactError)
+                    else Answer(secrets.answer(entry, fact))
+                )
+        return cls(outcomes, stored, run_id, secrets, IDEMPOTENT | frozenset(idempotent))
+
+    def name(self, request: bytes) -> str:
+        """Return what names a request, given its canonical bytes as it is sent."""
+        hashed = self.secrets.hashed(request)
+        return hashed if hashed is not None and hashed in self.stored else canonical.artifact_id(request)
 
 
 class World:
@@ -79,6 +96,7 @@ class World:
         self._graph = graph
         self._dealt: Counter[_Call] = Counter()
         self._sent: dict[str, tuple[str, str]] = {}
+        self._asked: dict[bytes, str] = {}
         self._arrived: Counter[_Call] = Counter()
         self._used: Counter[str] = Counter()
         self._open: set[str] = set()
@@ -98,8 +116,10 @@ class World:
         known = list(entries)
         self._begun = bool(known)
         cut = ended_cut(known)
+        secrets = TrueValues(store, self._script.run_id)  # this store has a key of its own
+        names = {secrets.hashed(request): name for request, name in self._asked.items()}
         self._dealt = Counter(
-            (entry.event.namespace, entry.event.request_digest)
+            (entry.event.namespace, names.get(asked_for(entry, entry.event), entry.event.request_digest))
             for entry in known
             if isinstance(entry.event, FactRecorded)
             and (entry.event.outcome.final or (entry.event.state_id, entry.event.attempt) not in cut)
@@ -119,8 +139,8 @@ class World:
 
     def sent_as(self, request: Any, keyed: Any, key: str) -> None:
         """Note the request that an effect becomes when its idempotency key goes with it."""
-        digest = _digest(request)
-        self._sent[_digest(keyed)] = (digest, key if keyed != request else digest)
+        name = self._name(request)
+        self._sent[_digest(keyed)] = (name, key if keyed != request else name)
 
     async def answer(self, inner: Transport, namespace: str, request: Any) -> Any:
         """Answer a request that has arrived. Raises the recorded `IoError` when that was the outcome."""
@@ -130,13 +150,13 @@ class World:
         store = self._store
         if store is None or store.dead:
             raise PowerCut
-        digest, receiver = self._sent.get(_digest(request), (_digest(request), _digest(request)))
-        call = namespace, digest
+        name, receiver = self._sent.get(_digest(request)) or (self._name(request),) * 2
+        call = namespace, name
         if not self._begun and not store.told:
             self._wrong(f"{namespace} was called before the run itself was durable")
         if self._is_effect(inner, namespace, request):
             # a key went with it, or it brought its own: then there was none to add
-            keyed = receiver != digest or inner.with_idempotency_key(namespace, request, "key") == request
+            keyed = receiver != name or inner.with_idempotency_key(namespace, request, "key") == request
             knows = namespace in self._script.idempotent or (inner.one_effect_per_key and keyed)
             self._effect(call, receiver, store, knows=knows)
         outcomes = self._script.outcomes.get(call)
@@ -152,7 +172,12 @@ class World:
             if outcome.error.code == Code.CALL_CANCELLED:
                 await anyio.sleep_forever()  # the handler gives it up, as it did
             raise IoError.from_fact(outcome.kind, outcome.error)
-        return self._script.responses[outcome.payload_id]
+        return outcome.value
+
+    def _name(self, request: Any) -> str:
+        data = canonical.encode(request)
+        self._asked[data] = name = self._script.name(data)
+        return name
 
     def _seen(self, returns: Returns, entry: Entry | None = None) -> None:
         try:
@@ -172,7 +197,8 @@ class World:
         return inner.is_effect(namespace, request) and any(applies)
 
     def _effect(self, call: _Call, receiver: str, store: TorturedStore, *, knows: bool) -> None:
-        namespace, digest = call
+        namespace, name = call
+        digest = self._script.stored.get(name, name)
         self._used[digest] += 1
         if self._used[digest] > store.intents[digest]:
             self._wrong(f"an effect of {namespace} left before its intent was durable")

@@ -11,11 +11,13 @@ import pytest
 
 from machine import Plan, SecretPolicy, fork, open_store, replay, resume, run
 from machine.config import RunConfig
+from machine.errors import OtherIoError
 from machine.io.transport import BaseTransport
 from machine.recordings.bundle import export_run, import_bundle
+from machine.secrets.placeholder import text_of
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
-from tests.secrets.engine_world import stored, told_alike
+from tests.secrets.engine_world import TOKEN, Outside, seqs, stored, told_alike
 
 KEY = "k-4f9a8e7d6c5b4a39"
 SIGNING = "wJalrXUtnFEMIK7MDENGbPxRfiCYinvented"
@@ -457,3 +459,57 @@ def test_a_variable_whose_name_is_a_secret_is_read(monkeypatch, tmp_path):
     assert dict(result.context) == {"color": "blue"}
     assert b"9F8E7D6C5B4A" not in stored(store, result.run_id)
     told_alike(result.run_id, plan, store, tmp_path)
+
+
+@pytest.mark.parametrize("opens", [True, False])
+@pytest.mark.parametrize("key", ["{}", "Bearer {}"])
+def test_a_reconcile_function_is_given_no_secret_of_the_request_and_sends_none_on(
+    monkeypatch, tmp_path, key, opens
+):
+    """`{"$secret": ...}` was sent as it is, where a secret was a whole text."""
+    monkeypatch.setenv("KEY", KEY)
+    seen, plan = [], Plan("reconciles")
+
+    async def look(ctx, io, effect):
+        token = (await io.call("api", {"headers": {"x-api-key": await io.secret("KEY")}})).response
+        headers = {"authorization": f"Bearer {token['access_token']}"}
+        found = (await io.call("api", {"of": effect.request["order"], "headers": headers})).response
+        with pytest.raises(OtherIoError) as refused:
+            await io.call("api", {"of": effect.request})
+        seen.append((effect.request, refused.value.code))
+        return effect.happened(found)
+
+    @plan.state(
+        "a.b",
+        side_effects="apply_side_effect",
+        idempotency="k",
+        on_uncertain="reconcile",
+        reconcile=look,
+    )
+    async def send(ctx, io, rec):
+        headers = {"authorization": key.format(await io.secret("KEY"))}
+        made = await io.call("api", {"order": 7, "pin_code": 2468, "headers": headers})
+        await io.call("api", {"headers": {"authorization": f"Bearer {made.response['access_token']}"}})
+
+    class Api(Outside):
+        def is_effect(self, namespace, request):
+            return "pin_code" in request
+
+    config = RunConfig(secrets=SecretPolicy(names=["pin_code"]))
+    store, api = open_store("memory://"), Api(lambda _: {"access_token": TOKEN})
+    whole = run(plan, store=store, transports={"api": api}, config=config)
+    assert whole.status == "completed"
+    cut = left_after(store, whole.run_id, seqs(store, whole.run_id, "effect_intended")[0])
+    if opens:
+        open_keys(store).share(whole.run_id, cut)
+    api.asked.clear()
+    resumed = resume(cut, plan=plan, store=store, transports={"api": api})
+    assert resumed.status == "completed", resumed.error
+    assert [set(request) for request in api.asked] == [{"headers"}, {"of", "headers"}, {"headers"}]
+    assert all("secret" not in str(request) for request in api.asked)
+    authorization, pin = key.format(text_of("KEY")), text_of("pin_code")
+    given = {"order": 7, "pin_code": pin, "headers": {"authorization": authorization}}
+    assert seen == [(given, "secret_unavailable")]
+    told_alike(cut, plan, store, tmp_path)
+    assert KEY.encode() not in stored(store, cut)
+    assert TOKEN.encode() not in stored(store, cut)

@@ -14,12 +14,13 @@ import anyio
 import pytest
 from campaign import FULL
 
-from machine import DomainEvent, Plan, RetryPolicy
+from machine import DomainEvent, Plan, RetryPolicy, RunConfig, SecretPolicy
 from machine.errors import UsageError
 from machine.testing import crash_matrix
 from machine.torture import FAULTS, Fault
 from machine.torture.process import Watch, live
 from machine.torture.simulated_io import Script, World
+from machine.torture.store import TorturedStore
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -341,3 +342,55 @@ def test_effects_that_race_are_safe_when_the_process_dies_as_a_call_has_returned
     # whose intent is on the disk and whose outcome nobody has is sent again: this receiver knows no keys
     unsafe = {cell.boundary.event for cell in matrix.unsafe}
     assert "fact_recorded" not in unsafe, matrix.render()
+
+
+@pytest.mark.slow
+def test_a_run_with_secrets_is_safe_everywhere_and_none_is_stored(outside, monkeypatch):
+    """What is asked of the outside is told apart by its true values, and answered with them."""
+    key, tokens, true, left = "the-real-key-1x9", [], "true-9a8b7c6d5e4f", set()
+    monkeypatch.setenv("SHOP_KEY", key)
+
+    class Shop(outside):
+        async def perform(self, namespace, request):
+            answer = await super().perform(namespace, request)
+            if "login" in request:
+                assert request["headers"] == {"x-api-key": key}
+                tokens.append(f"tok-5f1d7c0b9e4a{request['login']}")
+                return {"access_token": tokens[-1], "id_token": true}
+            return answer
+
+    plan, close = Plan("signed", version="1"), TorturedStore.close
+
+    @plan.state("read.all", side_effects="read_only_io", retry=RetryPolicy(3))
+    async def read(ctx, io, rec):
+        given = await io.secret("SHOP_KEY")
+        for number in range(2):
+            login = {"login": number, "headers": {"x-api-key": given}}
+            token = (await io.call("world", login)).response["access_token"]
+            headers = {"authorization": f"Bearer {token}"}
+            ctx[f"n{number}"] = (await io.call("world", {"headers": headers})).response
+        assert token == f"tok-5f1d7c0b9e4a{number}"
+        await io.call("world", {"flaky": given})
+
+    @plan.state("write.effect", after=[read], side_effects="apply_side_effect", idempotency="order/1")
+    async def write(ctx, io, rec):
+        given = await io.secret("SHOP_KEY")
+        login = (await io.call("world", {"login": 2, "headers": {"x-api-key": given}})).response
+        sent = {"do": 1, "headers": {"authorization": f"Bearer {login['id_token']}"}}
+        ctx["sent"] = (await io.call("world", sent)).response
+
+    def closing(store):
+        for file in store._place.parent.glob("*.db*"):
+            left.update(value for value in (key, true, *tokens) if value.encode() in file.read_bytes())
+        close(store)
+
+    monkeypatch.setattr(TorturedStore, "close", closing)
+    config = RunConfig(secrets=SecretPolicy(stand_ins={"id_token": "an-invented-token"}))
+    world = Shop()
+    faults = FAULTS if FULL else [Fault.KILLED_BEFORE_APPEND]
+    matrix = crash_matrix(plan, transports={"world": world}, config=config, faults=faults)
+    assert matrix.safe, matrix.render()
+    assert is_exhaustive(matrix, faults)
+    sent = [request["headers"]["authorization"] for request in world.asked if "do" in request]
+    assert sent == [f"Bearer {true}"]
+    assert not left
