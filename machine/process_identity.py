@@ -70,6 +70,7 @@ def sees_itself() -> bool:
 class Stat(NamedTuple):
     """What the kernel tells of a process or a thread: `start` is in its ticks since boot."""
 
+    parent: int
     group: int
     session: int
     start: str
@@ -123,8 +124,9 @@ def _parsed(text: str, *, alone: bool) -> Stat | None:
     # proc(5): the name stands in brackets and may hold anything; the state is the field after it
     fields = text.rpartition(")")[2].split()
     try:
-        state, group, session, threads, start = fields[0], fields[2], fields[3], fields[17], fields[19]
-        return Stat(int(group), int(session), start, state in {"Z", "X"} and (alone or int(threads) <= 1))
+        parent, group, session = map(int, fields[1:4])
+        ended = fields[0] in {"Z", "X"} and (alone or int(fields[17]) <= 1)
+        return Stat(parent, group, session, fields[19], ended)
     except (IndexError, ValueError):
         return None
 

@@ -14,8 +14,6 @@ def known_remedy(value: Any) -> str | None:
         return _OF_TABLES.get((library, name)) or _OF_TABLES.get((library, "")) or _OF_TABLES["", ""]
     if library == "numpy":
         return "use value.item()"
-    if library == "pandas":
-        return "use value.to_pydatetime() or a plain value"
     return _OF_TYPES.get((library, name)) or _OF_TYPES.get((library, ""))
 
 
@@ -46,6 +44,11 @@ _OF_TYPES: Final = {
     ("zoneinfo", "ZoneInfo"): "write value.key",
     ("ipaddress", ""): "write str(value)",
     ("fractions", "Fraction"): "write (value.numerator, value.denominator)",
+    ("pandas", "Timestamp"): "use value.to_pydatetime() or a plain value",
+    ("pandas", "Timedelta"): "use value.to_pytimedelta() or a plain value",
+    ("pandas", "NaTType"): "use None, as pandas has no value there",
+    ("pandas", "NAType"): "use None, as pandas has no value there",
+    ("pandas", ""): "use str(value) or a plain value",
     ("pathlib", "PurePosixPath"): "write str(value), or a Path",
     ("pathlib", "PureWindowsPath"): "write str(value)",
     ("pydantic", "SecretStr"): "read secrets with io.secret, and keep them out of the context",

@@ -31,7 +31,7 @@ _LOOK_SECONDS: Final = 0.2
 class Left(NamedTuple):
     """A program, as its driver noted it: `pid` and `start` are None when the driver died while it started it."""
 
-    file: Path
+    file: Path | None
     driver: int
     driver_start: str
     outputs: tuple[int, ...]
@@ -122,7 +122,7 @@ def _is_gone(left: Left, *, at_once: bool) -> bool:
             _kill(os.killpg, group)
         for pid in members:
             _kill(os.kill, pid)
-    if not members:
+    if not members and left.file is not None:
         with contextlib.suppress(OSError):
             left.file.unlink()
     return not members
@@ -137,17 +137,26 @@ def _is_its_own(left: Left, *, at_once: bool) -> bool:
 
 
 def _members(group: int | None, outputs: tuple[int, ...]) -> list[int]:
-    """Return the processes of a group or session, and those that hold the writing end of one of the pipes."""
-    found = []
+    """Return the processes of a group or session, those that write to one of the pipes, and all their children.
+
+    What is in our own session is none of them, for no program can join it: it is a fork of this process that
+    has got a pipe along.
+    """
     links = {f"pipe:[{inode}]" for inode in outputs}
+    ours = os.getsid(0)
+    seen: dict[int, process_identity.Stat] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - the names alone
-        if not name.isdecimal() or int(name) in {1, os.getpid()}:
-            continue
-        now = process_identity.stat_of(int(name))
-        if now is None or now.ended:
-            continue
-        if (group is not None and group in {now.group, now.session}) or _writes_to(int(name), links):
-            found.append(int(name))
+        if name.isdecimal() and int(name) not in {1, os.getpid()}:
+            now = process_identity.stat_of(int(name))
+            if now is not None and not now.ended and now.session != ours:
+                seen[int(name)] = now
+    found = [
+        pid
+        for pid, now in seen.items()
+        if (group is not None and group in {now.group, now.session}) or _writes_to(pid, links)
+    ]
+    for pid in found:  # which grows
+        found += [child for child, now in seen.items() if now.parent == pid and child not in found]
     return found
 
 

@@ -1,7 +1,7 @@
 """One child process, from its start to its end, and never beyond the deadline or the end of this process.
 
-Whatever happens here - the deadline, too much output, cancellation, a bug - the child's whole process group
-is killed and the child reaped first. It must never leave a zombie or a file descriptor behind.
+Whatever happens here - the deadline, too much output, cancellation, a bug - the child is killed with all that
+it started, as far as that can be found, and reaped first. It must never leave a zombie or a file descriptor behind.
 """
 
 # A scope may swallow a cancellation, so names bound in one look unbound after it; the one here is shielded.
@@ -9,6 +9,7 @@ is killed and the child reaped first. It must never leave a zombie or a file des
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import attrs
 
+from machine.io.left_programs import Left, end_all
 from machine.io.programs import noted
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ async def run_process(
     with ExitStack() as ours, anyio.move_on_after(timeout) as deadline:
         # shielded: a process must not be lost between its start and the one who will kill it
         with anyio.CancelScope(shield=True):
-            process, feed, taps = await _start(argv, env, cwd, ours, feed=bool(stdin))
+            process, left, feed, taps = await _start(argv, env, cwd, ours, feed=bool(stdin))
         settled = False
         try:
             async with anyio.create_task_group() as tasks:
@@ -76,15 +78,15 @@ async def run_process(
                 tasks.cancel_scope.cancel()  # a program that ended will not read the rest of its input
         finally:
             if not settled:
-                await _kill(process)
+                await _kill(process, left)
     overflowed = "stdout" if len(stdout) > max_output else "stderr" if len(stderr) > max_output else None
     return Finished(process.returncode, bytes(stdout), bytes(stderr), deadline.cancelled_caught, overflowed)
 
 
 async def _start(
     argv: Sequence[str], env: Mapping[str, str], cwd: str | None, ours: ExitStack, *, feed: bool
-) -> tuple[Process, FileIO | None, tuple[FileIO, FileIO]]:
-    """Start the program and return it with our ends of its pipes, which `ours` closes.
+) -> tuple[Process, Left, FileIO | None, tuple[FileIO, FileIO]]:
+    """Start the program and return it, what it is known by, and our ends of its pipes, which `ours` closes.
 
     The pipes are our own, not the event loop's: it would keep them, and the wait for the child, open for as
     long as a grandchild holds the other end.
@@ -103,8 +105,8 @@ async def _start(
             cwd=cwd,
             start_new_session=True,
         )
-        started(process.pid)
-    return process, stdin, (stdout, stderr)
+        left = started(process.pid)
+    return process, left, stdin, (stdout, stderr)
 
 
 def _pipe(readers: ExitStack, writers: ExitStack) -> tuple[FileIO, FileIO]:
@@ -136,14 +138,18 @@ async def _drain(pipe: FileIO, kept: bytearray, most: int, everyone: anyio.Cance
     everyone.cancel()
 
 
-async def _kill(process: Process) -> None:
-    """Kill the child's process group and reap the child, however often we are cancelled meanwhile."""
-    # The child leads its own session, so its group has its pid. The group is signalled even when the child
-    # has ended: what holds its pipes open is in it. The pid is not used anew while the group exists.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.kill()
+async def _kill(process: Process, left: Left) -> None:
+    """Kill the child and all that it started, and reap it, however often we are cancelled meanwhile."""
     with anyio.move_on_after(_REAP_SECONDS, shield=True):  # it may sit in the kernel, where nothing kills it
+        try:
+            end = functools.partial(end_all, [left], at_once=True)
+            await anyio.to_thread.run_sync(end, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+        finally:
+            # The child leads its own session, so its group has its pid. The group is signalled even when the
+            # child has ended: what holds its pipes open is in it. The pid is not used anew while the group exists.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
         await process.wait()

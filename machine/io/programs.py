@@ -24,7 +24,7 @@ import anyio
 
 from machine import process_identity
 from machine.errors import Code, RunError
-from machine.io.left_programs import end_all, folder_at, folders, left_in
+from machine.io.left_programs import Left, end_all, folder_at, folders, left_in
 
 __all__ = ["end_left", "noted", "run_of_programs"]
 
@@ -40,28 +40,29 @@ _SECONDS_TO_START: Final = 10.0
 
 
 @contextlib.contextmanager
-def noted(*outputs: int) -> Iterator[Callable[[int], None]]:
-    """Note a program that is about to be started: what is given is to be told its pid at once.
+def noted(*outputs: int) -> Iterator[Callable[[int], Left]]:
+    """Note a program that is about to be started: what is given is to be told its pid at once, and names it.
 
     `outputs` are the writing ends of the pipes that only the program will have. The context is left when the
     program has ended, and its note goes then. Where no note can be kept the program runs all the same.
     """
-    note = _process.note(outputs)
-    if note is None:
-        yield lambda _: None
-        return
-    fd, file = note
-    try:
+    pipes = tuple(os.fstat(each).st_ino for each in outputs)
+    fd, file = _process.note(pipes) or (None, None)
 
-        def started(pid: int) -> None:
+    def started(pid: int) -> Left:
+        start = process_identity.start_of(pid) or process_identity.UNKNOWN
+        if fd is not None:
             with contextlib.suppress(OSError):
-                os.write(fd, f"{pid} {process_identity.start_of(pid) or process_identity.UNKNOWN}\n".encode())
+                os.write(fd, f"{pid} {start}\n".encode())
+        return Left(None, os.getpid(), process_identity.UNKNOWN, pipes, pid, start)
 
+    try:
         yield started
     finally:
-        with contextlib.suppress(OSError):
-            os.close(fd)
-            file.unlink()
+        if fd is not None and file is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+                file.unlink()
 
 
 async def end_left(run_id: str) -> None:
@@ -93,7 +94,7 @@ class _Process:
         self._lifeline: int | None = None
         """The watcher has the other end: it is closed when this process is no more."""
 
-    def note(self, outputs: tuple[int, ...]) -> tuple[int, Path] | None:
+    def note(self, pipes: tuple[int, ...]) -> tuple[int, Path] | None:
         """Return an open note, None where there is no place for one."""
         try:
             with self._lock:
@@ -101,7 +102,7 @@ class _Process:
                     self._begin()
             assert self._folder is not None
             file = self._folder / f"{run_of_programs.get()}.{os.getpid()}.{next(self._numbers)}"
-            text = json.dumps({**self._head, "outputs": [os.fstat(each).st_ino for each in outputs]})
+            text = json.dumps({**self._head, "outputs": pipes})
             fd = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except OSError:
             return None

@@ -23,7 +23,7 @@ import attrs
 from machine.watch.code_origin import Origin, above, is_harmless, origin_of
 from machine.watch.static import is_a, module_dict, never_raises, static_name
 from machine.watch.temporary_files import is_temporary
-from machine.watch.threads_and_programs import FORK_EXEC, SEND, announce_programs, follow
+from machine.watch.threads_and_programs import FORK_EXEC, PIDFD_SIGNAL, SEND, announce_programs, follow
 from machine.watch.watch import Watch, watching
 
 __all__ = ["ACTS", "Act", "By", "install"]
@@ -104,6 +104,7 @@ ACTS: Final[dict[str, Act]] = {
     "os.forkpty": Act("forks", None, None),
     "os.kill": Act("sends a signal to", None),
     "os.killpg": Act("sends a signal to", None),
+    PIDFD_SIGNAL: Act("sends a signal to the process of descriptor", None),
     # files and databases
     "open": Act("opens for writing", _WRITE, paths=(0,)),
     "sqlite3.connect": Act("opens the database", None, paths=(0,)),
@@ -111,6 +112,8 @@ ACTS: Final[dict[str, Act]] = {
     "os.rename": Act("renames", None, paths=(0, 1)),
     "os.rmdir": Act("removes", None, paths=(0,)),
     "os.mkdir": Act("makes", None, paths=(0,)),
+    "os.mkfifo": Act("makes", None, paths=(0,)),
+    "os.mknod": Act("makes", None, paths=(0,)),
     "os.link": Act("links to", None, paths=(0, 1)),
     "os.symlink": Act("links to", None, paths=(1,)),
     "os.truncate": Act("truncates", _WRITE, paths=(0,)),
@@ -196,7 +199,7 @@ def _that_counts(event: str, act: Act, args: tuple[Any, ...], frame: FrameType, 
                 return None
     elif event == "sqlite3.connect" and _is_in_memory(args[0]):
         return None
-    elif event in {"os.kill", "os.killpg"} and args[1] == 0:
+    elif event in {"os.kill", "os.killpg", PIDFD_SIGNAL} and args[1] == 0:
         act = _ASKS  # no signal is sent
     if is_harmless(frame, effect=act.effect) or (
         act.paths and is_temporary(event, args, act.paths, frame, watch)

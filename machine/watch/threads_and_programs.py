@@ -10,7 +10,10 @@ from __future__ import annotations
 import _posixsubprocess
 import _thread
 import functools
+import os
+import signal
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -18,9 +21,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, thread
 from contextvars import copy_context
 from typing import Any, Final
 
+from machine.watch.static import never_raises
 from machine.watch.watch import Watch, guarded, in_step, watching
 
-__all__ = ["FORK_EXEC", "SEND", "announce_programs", "follow"]
+__all__ = ["FORK_EXEC", "PIDFD_SIGNAL", "SEND", "announce_programs", "follow"]
 
 FORK_EXEC: Final = "_posixsubprocess.fork_exec"
 """The audit event of a program that `multiprocessing` starts: Python itself raises none."""
@@ -28,6 +32,9 @@ FORK_EXEC: Final = "_posixsubprocess.fork_exec"
 
 SEND: Final = "socket.send"
 """The audit event of what is sent on a connection: Python itself announces only that one is made."""
+
+PIDFD_SIGNAL: Final = "signal.pidfd_send_signal"
+"""The audit event of a signal that is sent by a descriptor: Python itself announces only those sent by a pid."""
 
 
 def _watched(watch: Watch, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -44,12 +51,16 @@ def _led(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def follow() -> None:
-    """Have a watch follow into threads and what is handed to pools of them, and along connections that are open."""
+    """Have a watch follow into threads and what is handed to pools of them, and see what is not announced."""
     import ssl  # noqa: PLC0415 - only who replays needs it
 
     _follow_threads()
     _announce_sending(socket.socket, "send", "sendall")
     _announce_sending(ssl.SSLSocket, "send", "sendall", "write")
+    _announce(os, "sendfile", SEND, _is_socket)
+    _announce(os, "mkfifo", "os.mkfifo")
+    _announce(os, "mknod", "os.mknod")
+    _announce(signal, "pidfd_send_signal", PIDFD_SIGNAL)
 
 
 def _follow_threads() -> None:
@@ -89,18 +100,27 @@ _OF_WORKER: Final = 4
 
 def _announce_sending(kind: type, *names: str) -> None:
     for name in names:
-        setattr(kind, name, _announced(getattr(kind, name)))
+        _announce(kind, name, SEND, _leads_outside)
 
 
-def _announced(send: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(send)
-    def announced(self: socket.socket, *args: Any) -> Any:
+def _announce(owner: Any, name: str, event: str, leads_outside: Callable[[Any], bool] | None = None) -> None:
+    """Have an audit event raised for calls of a function in what is followed; some systems lack the function."""
+    function = getattr(owner, name, None)
+    if function is None:
+        return
+
+    @functools.wraps(function)
+    def announced(*args: Any, **kwargs: Any) -> Any:
         watch = watching()
-        if watch is not None and watch.follows and _leads_outside(self):
-            sys.audit(SEND, self)
-        return send(self, *args)
+        if watch is not None and watch.follows:
+            first = args[0] if args else kwargs.get("path", kwargs.get("out_fd"))
+            if leads_outside is None or leads_outside(first):
+                sys.audit(event, first, *args[1:])
+        return function(*args, **kwargs)
 
-    return announced
+    setattr(owner, name, announced)
+    if function in os.supports_dir_fd:
+        os.supports_dir_fd.add(announced)
 
 
 def _leads_outside(one: socket.socket) -> bool:
@@ -109,6 +129,11 @@ def _leads_outside(one: socket.socket) -> bool:
         return one.family != socket.AF_UNIX or bool(one.getpeername())
     except OSError:  # it is not connected
         return False
+
+
+@never_raises(False)  # noqa: FBT003 - whether it is one
+def _is_socket(descriptor: int) -> bool:
+    return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
 
 
 def announce_programs() -> None:

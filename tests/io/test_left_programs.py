@@ -110,6 +110,7 @@ SCRIPTS = {
     "pipeline": ("sleep MARK | sleep MARK | cat", 2),
     "orphan in the group": ("(sleep MARK >/dev/null 2>&1 &) ; exec sleep MARK", 2),
     "session of its own": ("setsid sleep MARK & sleep MARK & wait", 2),
+    "quiet session of its own": ("setsid sleep MARK >/dev/null 2>&1 & sleep MARK & wait", 2),
     "deaf": ("trap '' TERM INT HUP; sleep MARK & wait; sleep MARK", 1),
     "leader gone": ("sleep MARK & sleep MARK & exit 0", 2),
 }

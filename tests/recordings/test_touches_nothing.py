@@ -18,6 +18,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import ssl
@@ -173,6 +174,21 @@ class Asked:
 
 
 CLIENT = httpx.Client(trust_env=False)
+ENDS = socket.socketpair()
+
+
+def sent_from_file(port):
+    """Send with what copies from descriptor to descriptor in the kernel, which Python does not announce."""
+    with open("there", "rb") as file:
+        os.sendfile(ENDS[0].fileno(), file.fileno(), 0, 5)
+
+
+def signalled(port):
+    descriptor = os.pidfd_open(os.getpid())
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGCONT)
+    finally:
+        os.close(descriptor)
 
 
 def initialised(function):
@@ -246,6 +262,11 @@ PLAIN = {
     "the initializer of a pool": lambda port: initialised(appended),
     "a thread of _thread": lambda port: bare_thread(appended),
     "a chdir before": lambda port: (os.chdir("."), appended()),
+    "os.mkfifo": lambda port: os.mkfifo(f"made-{time.time_ns()}"),
+    "os.mkfifo by a keyword": lambda port: os.mkfifo(mode=0o600, path=f"made-{time.time_ns()}"),
+    "os.mknod": lambda port: os.mknod(f"made-{time.time_ns()}"),
+    "os.sendfile": sent_from_file,
+    "signal.pidfd_send_signal": signalled,
 }
 
 
