@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from machine.cli.output import clean
+from machine.did_you_mean import did_you_mean
 from machine.engine.run_reader import PastRun
 from machine.errors import Code, UsageError
 from machine.kernel import retry_and_skip, state_history
@@ -21,8 +21,7 @@ def ids_of(run: PastRun, name: str | None) -> frozenset[str]:
     ids = frozenset(state_id for state_id in run.order if name in {state_id, short_state(state_id)})
     if not ids:
         names = [short_state(state_id) for state_id in run.order]
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {near[0]}?" if near else f"its states: {', '.join(names)}"
+        hint = did_you_mean(name, names, f"its states: {', '.join(names)}")
         raise UsageError(f"run {run.run_id} has no state {name!r}", code=Code.USAGE, hint=hint)
     return ids
 
