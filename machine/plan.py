@@ -6,7 +6,6 @@ runs a handler.
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -17,6 +16,7 @@ import attrs
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RetryPolicy
+from machine.did_you_mean import did_you_mean
 from machine.errors import Code, IdError, PlanError
 from machine.ids import OpId, OpPath, StateId
 from machine.ordering import topological
@@ -294,11 +294,10 @@ def _validated(plan: Plan) -> Graph:
     for edge in sorted(edges):
         for end in edge:
             if end not in states:
-                near = difflib.get_close_matches(end, states, 1)
                 raise PlanError(
                     f"the edge {edge[0]} -> {edge[1]} names {end}, which is no state of the plan",
                     code=Code.MISSING_STATE_FOR_EDGE,
-                    hint=f"did you mean {near[0]}?" if near else None,
+                    hint=did_you_mean(end, states),
                 )
     ordered = tuple(sorted(edges))
     order = topological(list(states), ordered)

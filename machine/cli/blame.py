@@ -9,8 +9,8 @@ from typing import Final
 import machine
 from machine.cli.log import request_text, short_key
 from machine.cli.output import clean
-from machine.cli.reading import short_state
 from machine.cli.session import Injected, Session
+from machine.cli.state_text import short_state
 from machine.recordings.blame import FactSource, KeySource, Step
 from machine.recordings.value_search import Occurrence
 

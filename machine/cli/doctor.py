@@ -14,9 +14,9 @@ from cyclopts.validators import Number
 from machine.cli.failures import Exit
 from machine.cli.output import clean
 from machine.cli.progress import doing
-from machine.cli.reading import short_state
 from machine.cli.run import config_of, input_of
 from machine.cli.session import Flag, Injected, Repeated, Session
+from machine.cli.state_text import short_state
 from machine.doctor import Diagnosis, examine_plan, examine_recording
 from machine.doctor.checks import REPLAYS
 from machine.errors import UsageError

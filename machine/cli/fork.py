@@ -14,9 +14,9 @@ from machine.cli import progress
 from machine.cli.input import json_input
 from machine.cli.log import short_key
 from machine.cli.output import Output, clean
-from machine.cli.reading import short_state
 from machine.cli.run import Report, driven
 from machine.cli.session import Flag, Injected, Repeated, Session, names_bundle
+from machine.cli.state_text import short_state
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
 from machine.errors import Code, UsageError

@@ -7,8 +7,9 @@ from typing import Any
 
 from machine import canonical, codec
 from machine.cli.output import Cell, clean, compact, duration, short
-from machine.cli.reading import not_taken_text, read, short_state, skipped_text
 from machine.cli.session import Injected
+from machine.cli.state_text import ids_of, not_taken_text, short_state, skipped_text
+from machine.engine.run_reader import PastRun
 from machine.errors import Code, UsageError
 from machine.events import (
     EVENT_TYPES,
@@ -51,14 +52,12 @@ def events(run: str, /, *, state: str | None = None, type: str | None = None, se
         Only events of this type, such as fact_recorded, or domain events of this name.
     """
     with session.reading(run) as (store, run_id):
-        log = read(store, run_id)
-    ids = log.state_ids(state)
+        log = PastRun.read(run_id, store)
+    ids = ids_of(log, state)
     names = {entry.event.name for entry in log.entries if isinstance(entry.event, DomainEventRecorded)}
     if type is not None and type not in {*EVENT_TYPES, *names}:
         hint = f"one of {', '.join([*EVENT_TYPES, *sorted(names)])}"
-        raise UsageError(
-            f"run {log.history.run_id} has no events of type {type!r}", code=Code.USAGE, hint=hint
-        )
+        raise UsageError(f"run {log.run_id} has no events of type {type!r}", code=Code.USAGE, hint=hint)
     chosen = [
         entry
         for entry in log.entries
@@ -66,7 +65,7 @@ def events(run: str, /, *, state: str | None = None, type: str | None = None, se
         and (type is None or type in {entry.event.type, getattr(entry.event, "name", None)})
     ]
     if session.as_json:
-        session.json({"run_id": log.history.run_id, "events": [_as_json(entry) for entry in chosen]})
+        session.json({"run_id": log.run_id, "events": [_as_json(entry) for entry in chosen]})
         return 0
     began = log.entries[0].ts_millis
     rows: list[tuple[Cell, ...]] = [
@@ -150,8 +149,8 @@ def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
         Only facts of this state: its full id, or without the op.
     """
     with session.reading(run) as (store, run_id):
-        log = read(store, run_id)
-        ids = log.state_ids(state)
+        log = PastRun.read(run_id, store)
+        ids = ids_of(log, state)
         found = [
             (entry.seq, entry.event, _stored(store, entry.event.request_digest), _outcome(store, entry.event))
             for entry in log.entries
@@ -160,7 +159,7 @@ def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
     if session.as_json:
         session.json(
             {
-                "run_id": log.history.run_id,
+                "run_id": log.run_id,
                 "facts": [
                     {
                         "seq": seq,

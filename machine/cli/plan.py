@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from machine.cli.output import Cell, clean, short
-from machine.cli.reading import short_state
 from machine.cli.session import Injected
+from machine.cli.state_text import short_state
 from machine.plan import Graph, PlanState
 
 __all__ = ["dot", "mermaid", "plan"]

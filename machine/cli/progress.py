@@ -21,7 +21,7 @@ from rich.text import Text
 
 from machine.cli import interrupt
 from machine.cli.output import STYLES, Cell, Output, clean, duration, on_terminal
-from machine.cli.reading import skipped_text
+from machine.cli.state_text import skipped_text
 from machine.engine.reporter import Reporter, held_text
 from machine.errors import Code, ConcurrencyError, ErrorInfo
 from machine.events import (

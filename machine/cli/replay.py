@@ -9,9 +9,9 @@ import machine
 from machine.cli import batch, batch_item, goldens, progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
-from machine.cli.reading import short_state
 from machine.cli.schedules import permuted, show_divergence
 from machine.cli.session import Flag, Injected, Session, names_bundle
+from machine.cli.state_text import short_state
 from machine.config import UndeclaredIo
 from machine.errors import BundleError, UsageError
 from machine.recordings.compare import Verdict

@@ -10,10 +10,10 @@ from cyclopts.validators import Number
 from machine import codec
 from machine.causes import causes_text, error_json
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
-from machine.cli.reading import RunLog, not_taken_text, read, short_state, skipped_text, status_of
 from machine.cli.session import Injected, Session, names_bundle
+from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.config import BuildProvenance, RunConfig, RunManifest
-from machine.engine import run_reader
+from machine.engine.run_reader import PastRun, parent_of
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import EffectIntended
 from machine.kernel.history import StateStatus
@@ -90,30 +90,29 @@ def show(run: str, /, *, session: Injected) -> int:
         The run: its id, the beginning of it, @last, or the path of a bundle.
     """
     with session.reading(run) as (store, run_id):
-        log = read(store, run_id)
+        log = PastRun.read(run_id, store)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
         )
-        manifest = run_reader.manifest_of(store, log.started)
-        built = run_reader.provenance_of(store, log.entries[0])
+        manifest, built = log.manifest, log.provenance
     if session.as_json:
         session.json(_as_json(log, manifest, built, status))
     else:
         _print(session, log, manifest, built, status)
         if not log.history.final:
-            word, name = ("import", run) if names_bundle(run) else ("resume", log.history.run_id or "")
+            word, name = ("import", run) if names_bundle(run) else ("resume", log.run_id)
             session.note("next", session.command(word, name))
         known = built is not None and built.target is not None
-        name = run if names_bundle(run) else log.history.run_id or ""
+        name = run if names_bundle(run) else log.run_id
         session.go_on(name, fork_point(log.history), None if known else "TARGET")
     return 0
 
 
 def _as_json(
-    log: RunLog, manifest: RunManifest, built: BuildProvenance | None, status: str
+    log: PastRun, manifest: RunManifest, built: BuildProvenance | None, status: str
 ) -> dict[str, Any]:
     history = log.history
-    parent = run_reader.parent_of(log.entries[0])
+    parent = parent_of(log.entries[0])
     states = []
     for state_id in log.order:
         state = history.states.get(state_id)
@@ -136,13 +135,13 @@ def _as_json(
     if history.error is not None:
         error = error_json(history.error)
     return {
-        "run_id": history.run_id,
+        "run_id": log.run_id,
         "status": str(status),
         "op_id": manifest.op_id,
         "op_version": manifest.op_version,
         "plan_id": log.started.plan_id,
         "manifest_id": log.started.manifest_id,
-        "digest": history.digest(log.order),
+        "digest": log.digest,
         "head_seq": history.head_seq,
         "final_snapshot_id": history.final_snapshot_id,
         "parent": {"run_id": parent[0], "seq": parent[1]} if parent else None,
@@ -161,7 +160,7 @@ def _as_json(
     }
 
 
-def _seq_of(log: RunLog, key: str) -> int:
+def _seq_of(log: PastRun, key: str) -> int:
     return max(
         entry.seq
         for entry in log.entries
@@ -170,17 +169,17 @@ def _seq_of(log: RunLog, key: str) -> int:
 
 
 def _print(
-    session: Session, log: RunLog, manifest: RunManifest, built: BuildProvenance | None, status: str
+    session: Session, log: PastRun, manifest: RunManifest, built: BuildProvenance | None, status: str
 ) -> None:
     history, out = log.history, session.out
     began, ended = log.entries[0].ts_millis, log.entries[-1].ts_millis
     rows: list[tuple[str, Cell]] = [
-        ("run", history.run_id or ""),
+        ("run", log.run_id),
         ("status", (str(status), STYLES.get(status, ""))),
         ("op", f"{manifest.op_id} version {clean(manifest.op_version)}"),
         ("plan", short(log.started.plan_id)),
         ("manifest", short(log.started.manifest_id)),
-        ("digest", short(history.digest(log.order))),
+        ("digest", short(log.digest)),
         ("started", f"{moment(began, seconds=True)}, {duration(max(ended - began, 0))} to its last event"),
         ("events", str(history.head_seq)),
         *_forked_from(log),
@@ -226,12 +225,12 @@ def _print_error(out: Output, where: str, error: ErrorInfo) -> None:
         out.line(clean(line))
 
 
-def _forked_from(log: RunLog) -> list[tuple[str, Cell]]:
-    parent = run_reader.parent_of(log.entries[0])
+def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:
+    parent = parent_of(log.entries[0])
     return [("forked", f"from {clean(parent[0])} at event {parent[1]}")] if parent else []
 
 
-def _row(log: RunLog, index: int) -> tuple[Cell, ...]:
+def _row(log: PastRun, index: int) -> tuple[Cell, ...]:
     state_id = log.order[index]
     state, times = log.history.states.get(state_id), log.times.get(state_id)
     status = status_of(log.history, state_id)

@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.engine.cancellation import Cancellations, Stopped, told_by_scope
+from machine.engine.concurrent import Concurrent
 from machine.engine.handler_runner import HandlerRunner
 from machine.engine.protocols import DrivenLog
 from machine.engine.reconcile import reconcile
@@ -43,13 +44,10 @@ class Attempts:
     catalogue: Catalogue
     control: Control
     runner: HandlerRunner
+    concurrent: Concurrent
     base: Callable[[str, str], Snapshot]
     """Returns the context that an attempt begins on, by the id of its state and that of a snapshot."""
     live: bool
-    tasks: set[Any] = attrs.field(factory=set, init=False)
-    """The tasks of the event loop that are no handler's own."""
-    concurrent_scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
-    """Cancel scope of the task group that runs concurrent attempts."""
     whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
     """Scope of all attempts of a replay, which ends with the first that is cancelled: one for each is slow."""
     _patient_until: float = attrs.field(default=-math.inf, init=False)
@@ -67,9 +65,9 @@ class Attempts:
             transports=self.transports,
             catalogue=self.catalogue,
             idempotency_key=None,
-            quiet=SettleBarrier(self.tasks, blocking=state.blocking),
+            quiet=SettleBarrier(self.concurrent.tasks, blocking=state.blocking),
             vault=vault,
-            around=(self.control.scope, self.concurrent_scope),
+            around=(self.control.scope, self.concurrent.scope),
             timers=self.log.timers,
         )
         scope.idempotency_key = self.runner.idempotency_key(scope, ctx)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -11,6 +10,7 @@ import attrs
 
 from machine import canonical
 from machine.causes import causes_of
+from machine.did_you_mean import did_you_mean
 from machine.errors import Code, Failure, StateError
 from machine.events import ArtifactKind, Event, StateCompleted, StateFailed
 from machine.failure_info import CAUSES, RETRY_AFTER, write_causes
@@ -127,11 +127,10 @@ def _child(graph: Graph, state_id: str, name: str) -> str:
     full = name if name.count(".") == 2 else f"{graph.op_id}.{name}"  # noqa: PLR2004 - three segments
     children = graph.children[state_id]
     if full not in children:
-        near = difflib.get_close_matches(full, children, 1)
         follows = f"what follows it is {', '.join(children)}" if children else "nothing follows it"
         raise StateError(
             f"{state_id} chose to go on to or to skip {name!r}, which does not follow it",
             code=Code.UNKNOWN_BRANCH,
-            hint=f"did you mean {near[0]!r}?" if near else follows,
+            hint=did_you_mean(full, children, follows, show=repr),
         )
     return full

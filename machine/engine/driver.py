@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import anyio
 import attrs
@@ -19,7 +20,7 @@ from machine.config import Durability, RunConfig
 from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation import Stopped
-from machine.engine.concurrent import side_by_side
+from machine.engine.concurrent import Concurrent
 from machine.engine.handler_runner import HandlerRunner, Refuse
 from machine.engine.left_behind import Leftovers
 from machine.engine.opening import begin, going_on
@@ -95,13 +96,12 @@ class Run:
     """In a replay, what is raised in place of what a handler would do to the outside without `io`."""
     schedule: Schedule | None = None
     """Only where states run side by side."""
-    busy: set[str] = attrs.field(factory=set, init=False)
-    """The states whose attempts are being made, where they run side by side."""
     careful: int = 0
     """Before how many attempts yet the run waits for the disk: one that kills the process is in the log then."""
     abreast: int = attrs.field(init=False)
     """How many states the run has in hand at a time; what each of them does is the same however many."""
     attempts: Attempts = attrs.field(init=False)
+    concurrent: Concurrent = attrs.field(init=False)
     _runner: HandlerRunner = attrs.field(init=False)
     _leftovers: Leftovers = attrs.field(factory=Leftovers, init=False)
     _overlooked: ErrorInfo | None = attrs.field(default=None, init=False)
@@ -115,6 +115,7 @@ class Run:
         self._runner = HandlerRunner(
             self.config.undeclared_io, self.reporter, waited=waited, refuse=self.refuse
         )
+        self.concurrent = Concurrent(self)
         self.attempts = Attempts(
             self.config,
             self.log,
@@ -124,6 +125,7 @@ class Run:
             self.catalogue,
             self.control,
             self._runner,
+            self.concurrent,
             self._base,
             self.live,
         )
@@ -136,11 +138,11 @@ class Run:
 
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is told to stop."""
-        self.attempts.tasks = running_tasks()
+        self.concurrent.tasks |= running_tasks()
         noticing = notice_tasks() if self.live else nullcontext()
         with noticing, self.control.listening(), self._runner.open():
             self.attempts.whole = None if self.live else self.control.scope
-            await (self._decisions() if self.abreast == 1 else side_by_side(self))
+            await (self._decisions() if self.abreast == 1 else self.concurrent.drive())
         self.refuse_if_aborted()
         if self.control.cancelling:
             await self._decisions()  # what is left of a cancelled run, in which nothing is waited for
@@ -151,6 +153,10 @@ class Run:
         """The last context that is at hand."""
         return self.snapshot if self.schedule is None else self.schedule.frontier.last
 
+    def again(self, **changes: Any) -> Run:
+        """Return the driver of a second run of this one, which writes and performs nothing."""
+        return attrs.evolve(self, live=False, opening=None, snapshot=None, second=None, **changes)
+
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
             await self.perform(decision)
@@ -160,7 +166,7 @@ class Run:
         said = self.log.outside(self.graph)
         if self._concurrent:
             if self.schedule is None or said.graph is not self.graph:
-                self.schedule = Schedule(Frontier(said.graph, behind_io(self.log.load)), self.busy)
+                self.schedule = Schedule(Frontier(said.graph, behind_io(self.log.load)), self.concurrent.busy)
             self.schedule.prefer = said.prefer
         self.graph = said.graph
         return decide(

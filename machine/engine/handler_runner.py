@@ -36,26 +36,35 @@ from machine.watch.setprofile import ProfiledWatch
 from machine.watch.sys_monitoring import MonitoredWatch
 from machine.watch.watch import ALLOWED, Undeclared, Watch, guarded, in_step, unguarded, watching
 
-__all__ = ["Apart", "HandlerRunner", "Refuse", "Timed"]
+__all__ = ["HandlerRunner", "Refuse"]
 
 HELD_SECONDS: Final = 1.0
 """Seconds for which a handler may hold the event loop before a warning names it."""
 
 
-class Apart:
+class HandlerCall:
     """Calls a function and awaits what it returns, each step of it in a copy of the context of now.
 
-    `cancellations` is told of what is raised in it where it waits.
+    `cancellations` is told of what is raised in it where it waits. `held` is told of each step that kept the
+    event loop for long, in seconds. `waited` says for how many seconds the loop has waited for the engine so far,
+    which is no handler's doing; without it no step is timed.
     """
 
-    __slots__ = ("_cancellations", "_context", "_steps")
+    __slots__ = ("_cancellations", "_context", "_held", "_steps", "_waited")
 
     def __init__(
-        self, cancellations: Cancellations, function: Callable[..., Awaitable[Any]], *args: Any
+        self,
+        cancellations: Cancellations,
+        held: Callable[[float], None],
+        waited: Callable[[], float] | None,
+        function: Callable[..., Awaitable[Any]],
+        *args: Any,
     ) -> None:
         self._cancellations = cancellations
         self._context = copy_context()
         self._steps = _steps(function, args)
+        self._held = held
+        self._waited = waited
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # it has what `await` uses of a generator
@@ -77,29 +86,14 @@ class Apart:
 
     def close(self) -> None:
         """Close what is awaited."""
-        Apart._step(self, self._steps.close)
+        in_step(self._context, self._context.run, self._steps.close)
 
     def _step(self, step: Callable[..., Any], *args: Any) -> Any:
-        return in_step(self._context, self._context.run, step, *args)
-
-
-class Timed(Apart):
-    """The same, with `held` told of each step that kept the event loop for long, in seconds.
-
-    `waited` says for how many seconds the loop has waited for the engine so far: that is no handler's doing.
-    """
-
-    __slots__ = ("_held", "_waited")
-
-    def telling(self, held: Callable[[float], None], waited: Callable[[], float]) -> Self:
-        """Return this, with whom it tells."""
-        self._held, self._waited = held, waited
-        return self
-
-    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
+        if self._waited is None:
+            return in_step(self._context, self._context.run, step, *args)
         began = monotonic() - self._waited()
         try:
-            return super()._step(step, *args)
+            return in_step(self._context, self._context.run, step, *args)
         finally:
             seconds = monotonic() - self._waited() - began
             if seconds >= HELD_SECONDS:
@@ -190,7 +184,7 @@ class HandlerRunner:
         if not self._looks:
             if plain:
                 return await _in_thread(scope.state.id, callee, ctx, io, third)
-            return await self._apart(scope, cancellations, *callee.call(ctx, io, third))
+            return await self._called(scope, cancellations, *callee.call(ctx, io, third))
         watch = self._watch(scope, callee.function, plain=plain)
         with guarded(watch):
             try:
@@ -198,16 +192,14 @@ class HandlerRunner:
                     returned = await _in_thread(scope.state.id, callee, ctx, io, third, watch=watch)
                 else:
                     call = callee.call(ctx, io, third)
-                    returned = await self._apart(scope, cancellations, watch.run, *call)
+                    returned = await self._called(scope, cancellations, watch.run, *call)
             finally:
                 watch.end()
         scope.refuse_undeclared()
         return returned
 
-    def _apart(self, scope: AttemptScope, cancellations: Cancellations, *call: Any) -> Apart:
-        if self._waited is None:
-            return Apart(cancellations, *call)
-        return Timed(cancellations, *call).telling(functools.partial(self._held, scope), self._waited)
+    def _called(self, scope: AttemptScope, cancellations: Cancellations, *call: Any) -> HandlerCall:
+        return HandlerCall(cancellations, functools.partial(self._held, scope), self._waited, *call)
 
     def _held(self, scope: AttemptScope, seconds: float) -> None:
         with self._told():

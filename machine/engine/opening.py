@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import attrs
 
 from machine import canonical, codec
 from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target
+from machine.did_you_mean import did_you_mean
 from machine.engine.protocols import DrivenLog, Opening
 from machine.engine.provenance import provenance
 from machine.errors import CanonicalError, Code, ConfigError, UsageError
@@ -29,12 +29,8 @@ def check_skip_tags(graph: Graph, config: RunConfig) -> None:
     carried = {str(tag) for state in graph.states.values() for tag in state.meta.tags}
     for tag in config.skip_tags:
         if tag not in carried | STANDARD_TAGS:
-            near = difflib.get_close_matches(tag, sorted(carried | STANDARD_TAGS), 1)
-            hint = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else f"its tags are {', '.join(sorted(carried)) or 'none'}"
-            )
+            tags = f"its tags are {', '.join(sorted(carried)) or 'none'}"
+            hint = did_you_mean(tag, sorted(carried | STANDARD_TAGS), tags, show=repr)
             raise ConfigError(f"no state of {graph.op_id} carries the tag {str(tag)!r} to skip", hint=hint)
 
 

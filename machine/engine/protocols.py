@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import attrs
 
@@ -13,16 +13,25 @@ from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import Entry, Event
 from machine.failures import refused
 from machine.io.attempt_scope import Log, Payloads, Timers
-from machine.kernel.decisions import (
-    EnterState,
-)
+from machine.kernel.decisions import EnterState
 from machine.plan import Graph, PlanState
 from machine.stores.base import Store
 
-if TYPE_CHECKING:
-    from machine.engine.driver import Run
+__all__ = ["DrivenLog", "FirstRun", "Opening", "Outside", "Second", "SecondOf", "TimedOut", "second_of"]
 
-__all__ = ["DrivenLog", "Opening", "Outside", "Second", "SecondOf", "TimedOut", "second_of"]
+
+class FirstRun(Protocol):
+    """What a second run needs of the driver whose attempts it runs again."""
+
+    log: DrivenLog
+
+    def again(self, **changes: Any) -> FirstRun:
+        """Return the driver of a second run of this one, which writes and performs nothing."""
+        ...
+
+    async def enter(self, decision: EnterState) -> None:
+        """Run one attempt of a state, from its `state_entered` to what ends it."""
+        ...
 
 
 class Second(Protocol):
@@ -33,7 +42,7 @@ class Second(Protocol):
         ...
 
     async def differs(
-        self, run: Run, decision: EnterState, ending: Event, payloads: Payloads
+        self, run: FirstRun, decision: EnterState, ending: Event, payloads: Payloads
     ) -> ErrorInfo | None:
         """Run an attempt again that is about to end with `ending`; return how it differs, None if it does not."""
         ...

@@ -25,6 +25,7 @@ from machine.events import (
     RunStarted,
     StateCompleted,
     StateEntered,
+    StateFailed,
     chain_next,
 )
 from machine.kernel.history import History
@@ -33,6 +34,7 @@ from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
 
 __all__ = [
     "PastRun",
+    "StateTimes",
     "checked",
     "entries",
     "first_entry",
@@ -139,6 +141,15 @@ def lane_of(entry: Entry) -> str:
     return str(getattr(entry.event, "state_id", ""))
 
 
+@attrs.define
+class StateTimes:
+    """How long a state's attempts took, how many facts they recorded, and the trace of the last one."""
+
+    ms: int = 0
+    facts: int = 0
+    trace: str | None = None
+
+
 @attrs.frozen(eq=False)
 class PastRun:
     """A run as its log tells it: `order` is that of the plan it went by last."""
@@ -170,6 +181,27 @@ class PastRun:
         for entry in self.entries:
             found.setdefault(lane_of(entry), []).append(entry)
         return found
+
+    @cached_property
+    def times(self) -> Mapping[str, StateTimes]:
+        """What the log says of each state that was entered beyond its history."""
+        times: dict[str, StateTimes] = {}
+        since: dict[str, int] = {}
+        for entry in self.entries:
+            event = entry.event
+            if isinstance(event, StateEntered):
+                since[event.state_id] = entry.ts_millis
+                times.setdefault(event.state_id, StateTimes())
+            elif isinstance(event, FactRecorded):
+                times[event.state_id].facts += 1
+            elif isinstance(event, StateCompleted | StateFailed):
+                state = times[event.state_id]
+                if not isinstance(event, StateFailed) or event.error.code != Code.ORPHAN_ATTEMPT_RECOVERED:
+                    # of one recovered, nobody knows how long it ran
+                    state.ms += max(entry.ts_millis - since[event.state_id], 0)
+                trace = entry.info.get("trace")
+                state.trace = trace if isinstance(trace, str) else None
+        return times
 
     @cached_property
     def manifest(self) -> RunManifest:

@@ -7,11 +7,11 @@ error when the attempt ends, never a silent loss.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from machine import canonical, codec
+from machine.did_you_mean import did_you_mean
 from machine.errors import CanonicalError, Code, ContextError
 from machine.ids import ContextKey
 from machine.kernel.snapshot import Snapshot
@@ -191,12 +191,11 @@ class Context(MutableMapping[str, Any]):
         return self._base.get(key)
 
     def _missing(self, key: object) -> ContextError:
-        near = difflib.get_close_matches(str(key), self, 1)
         return ContextError(
             f"the context has no key {key!r}",
             code=Code.CONTEXT_KEY_MISSING,
             details={"key": str(key)},
-            hint=f"did you mean {near[0]!r}?" if near else None,
+            hint=did_you_mean(str(key), self, show=repr),
         )
 
 

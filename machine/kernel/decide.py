@@ -11,7 +11,6 @@ from machine.config import RunConfig
 from machine.errors import ErrorInfo, RunError
 from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import (
-    AwaitAttempts,
     ChangePlan,
     CompleteRun,
     Decision,
@@ -58,7 +57,9 @@ def decide(
     if history.cancelling and (schedule is None or not schedule.preferred(history)):
         return close_open_attempts(history, busy)
     if failed is not None and history.status is RunStatus.RUNNING:
-        return AwaitAttempts() if busy else CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
+        if schedule is not None and busy:
+            return schedule.awaiting(config)
+        return CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
     if history.status is RunStatus.SUSPENDED and history.unanswered:
         return Done(history.status)
     if plan.plan_id != history.plan_id:

@@ -100,7 +100,12 @@ class LoseSecrets:
 
 @attrs.frozen
 class AwaitAttempts:
-    """Nothing can be begun before one of the attempts that are being made has ended."""
+    """Nothing can be begun before one of the attempts that are being made has ended.
+
+    `cancel` says that they are to be cancelled: a state has failed for good.
+    """
+
+    cancel: bool = False
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from machine.config import RunConfig
+from machine.config import FanOutJoin, OnFailure, RunConfig
 from machine.errors import ErrorInfo
 from machine.events import Wait
 from machine.kernel.decisions import (
@@ -82,7 +82,7 @@ class Schedule:
             first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
         begun = self._begun(plan, config, history, first, stopped) if first is not None else None
         if begun is not None or self.busy:
-            return begun or AwaitAttempts()
+            return begun or self.awaiting(config)
         if waits and not self.failing:
             return SuspendRun(tuple(waits))
         # of several the first in the order of the plan: a replay comes to them in another than they ended in
@@ -90,6 +90,12 @@ class Schedule:
             next((spent[state_id] for state_id in plan.order if state_id in spent), None) if spent else None
         )
         return self._ended(history, lost, error)
+
+    def awaiting(self, config: RunConfig) -> AwaitAttempts:
+        """Return the decision to wait for the attempts that are being made."""
+        mode = config.execution_mode
+        cancels = isinstance(mode, FanOutJoin) and mode.on_failure is OnFailure.CANCEL
+        return AwaitAttempts(cancel=self.failing and cancels)
 
     def _base(self, state_id: str) -> str | None:
         """Return the id of the context a state begins on, None and noted when those it follows left it none."""

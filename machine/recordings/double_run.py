@@ -14,15 +14,13 @@ from typing import Any, Final, ParamSpec, TypeVar
 import attrs
 
 from machine import canonical, codec
-from machine.engine.driver import Run
+from machine.engine.protocols import FirstRun
 from machine.engine.reporter import Reporter
 from machine.errors import Code, ErrorInfo
 from machine.events import Entry, Event, StateCompleted, StateEntered, StateFailed
 from machine.failures import refused
 from machine.io.attempt_scope import Payloads
-from machine.kernel.decisions import (
-    EnterState,
-)
+from machine.kernel.decisions import EnterState
 from machine.recordings.cause import UNDECLARED
 from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind
 from machine.recordings.render import lines
@@ -52,7 +50,7 @@ class SecondRun:
         self._entries = list(earlier)
         self._log = ReplayLog(self._entries, self._load, _Unheard().entry)
         self._log.pass_over()
-        self._live: Run | None = None
+        self._live: FirstRun | None = None
         self._pending = Payloads()
         self._inside = False
 
@@ -69,7 +67,7 @@ class SecondRun:
             self._log.pass_over()
 
     async def differs(
-        self, run: Run, decision: EnterState, ending: Event, payloads: Payloads
+        self, run: FirstRun, decision: EnterState, ending: Event, payloads: Payloads
     ) -> ErrorInfo | None:
         """Run an attempt again that is about to end with `ending`; return how it differs, None when it does not."""
         self._live, self._pending = run, payloads
@@ -77,16 +75,11 @@ class SecondRun:
         now = time.time_ns() // 1_000_000  # informational: how long a handler may wait for something
         self._entries.append(Entry(head.seq + 1, ending, codec.encode_event(ending), head.run_id, now, {}))
         # it knows the secrets that the live run knows, so that none gets into what is said of a difference
-        again = attrs.evolve(
-            run,
+        again = run.again(
             log=self._log,
             provider=provider_of(self._log),
             recorder=recorder_of(self._log, {}),
             reporter=_Unheard(),
-            live=False,
-            opening=None,
-            snapshot=None,
-            second=None,
             refuse=self._log.refused,
         )
         try:
