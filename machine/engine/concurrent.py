@@ -1,4 +1,4 @@
-"""Driving states side by side: decisions as they can be made, by as many tasks as there is work for.
+"""Concurrent states: a group of workers that perform decisions as soon as they can be made.
 
 Nothing here decides what comes next, and no attempt knows of another.
 """
@@ -21,46 +21,46 @@ if TYPE_CHECKING:
 
     from machine.engine.driver import Run
 
-__all__ = ["side_by_side"]
+__all__ = ["run_concurrently"]
 
 
-async def side_by_side(run: Run) -> None:
-    """Perform decisions until the run is done, is suspended or is told to stop."""
-    beside = _SideBySide(run)
-    while not beside.done:
+async def run_concurrently(run: Run) -> None:
+    """Perform decisions until the run is done, is suspended or is asked to stop."""
+    workers = _Workers(run)
+    while not workers.done:
         try:
             async with anyio.create_task_group() as group:
-                await beside.work(group)
+                await workers.work(group)
         except BaseExceptionGroup:
-            if beside.failure is not None:
-                raise beside.failure from None
+            if workers.failure is not None:
+                raise workers.failure from None
             raise
         finally:
-            # a worker that was cancelled before it set to work did not say so, nor what it would have done
-            beside.coming = 0
-            beside.begun.clear()
+            # a worker that was cancelled before it started has updated neither of these
+            workers.starting = 0
+            workers.begun.clear()
             run.busy.clear()
 
 
-class _SideBySide:
-    """Workers, each of which makes one attempt after another: a task for each of them would cost more than they do.
+class _Workers:
+    """Workers, each of which makes one attempt after another, because a task for each attempt would be slower.
 
-    A worker begins others for what was decided and would have to wait for it.
+    A worker starts others for decided attempts that would otherwise have to wait for it.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self.begun: deque[EnterState] = deque()
-        """Attempts that were decided on, and that no worker makes yet."""
-        self.coming = 0
-        """How many workers were begun and have not set to work yet."""
+        """Attempts that were decided and that no worker has taken."""
+        self.starting = 0
+        """The number of workers that were created and have not started yet."""
         self.failure: BaseException | None = None
         self.done = False
 
     async def work(self, group: TaskGroup) -> None:
-        """Perform decisions until the run is done, or what is going on was cancelled because a state has failed."""
+        """Perform decisions until the run is done, or until open attempts are cancelled after a failed state."""
         self._run.attempts.concurrent_scope = group.cancel_scope
-        with self._noting():
+        with self._keeping_failure():
             await self._work(group)
 
     async def _work(self, group: TaskGroup) -> None:
@@ -69,18 +69,18 @@ class _SideBySide:
             if not self.begun:
                 await self._decisions(group)
                 if not self.begun:
-                    return  # who makes one of the attempts sees what comes after it
+                    return  # a worker with an open attempt decides what follows it
             decision = self.begun.popleft()
-            while self.coming < len(self.begun):
-                self.coming += 1
-                group.start_soon(self._come, group)
+            while self.starting < len(self.begun):
+                self.starting += 1
+                group.start_soon(self._start, group)
             try:
                 await run.enter(decision)
             finally:
                 run.busy.discard(decision.state_id)
 
     async def _decisions(self, group: TaskGroup) -> None:
-        """Perform decisions until nothing is left to do but to make, or to await, attempts that were decided on."""
+        """Perform decisions until all that remains is to make, or to await, attempts that were decided."""
         run = self._run
         while not isinstance(decision := run.decided(), AwaitAttempts | Done):
             if isinstance(decision, EnterState):
@@ -92,8 +92,8 @@ class _SideBySide:
         if not self.done and not self.begun and self._cancels():
             group.cancel_scope.cancel()
 
-    async def _come(self, group: TaskGroup) -> None:
-        self.coming -= 1
+    async def _start(self, group: TaskGroup) -> None:
+        self.starting -= 1
         task = current_task()
         self._run.attempts.tasks.add(task)
         try:
@@ -102,8 +102,8 @@ class _SideBySide:
             self._run.attempts.tasks.discard(task)
 
     @contextmanager
-    def _noting(self) -> Iterator[None]:
-        """Note what the run cannot go on for: a task group would tell of it in a group of its own."""
+    def _keeping_failure(self) -> Iterator[None]:
+        """Save the exception that ends the run: the task group would raise it inside an exception group."""
         try:
             yield
         except BaseException as exc:
@@ -112,7 +112,7 @@ class _SideBySide:
             raise
 
     def _cancels(self) -> bool:
-        """Say whether what is going on is to be cancelled: a state has failed for good."""
+        """Say whether open attempts are to be cancelled because a state has failed for good."""
         mode, schedule = self._run.config.execution_mode, self._run.schedule
         failing = schedule is not None and schedule.failing
         return failing and isinstance(mode, FanOutJoin) and mode.on_failure is OnFailure.CANCEL

@@ -1,10 +1,10 @@
 """One child process, from its start to its end, and never beyond the deadline or the end of this process.
 
-Whatever happens here - the deadline, too much output, cancellation, a bug - the child's whole process group
-is killed and the child reaped first. It must never leave a zombie or a file descriptor behind.
+Whatever happens here (the deadline, too much output, cancellation, a bug), the child's whole process group is
+killed and the child reaped first. It must never leave a zombie or a file descriptor behind.
 """
 
-# A scope may swallow a cancellation, so names bound in one look unbound after it; the one here is shielded.
+# A scope may swallow a cancellation, so names bound in one seem unbound after it; the one here is shielded.
 # pyright: reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REAP_SECONDS: Final = 5.0
 
 @attrs.frozen
 class Finished:
-    """How a child ended: by itself, or killed because it `timed_out` or one of its outputs `overflowed`."""
+    """The end of a child: it ended by itself, or was killed because it `timed_out` or an output `overflowed`."""
 
     returncode: int | None
     stdout: bytes
@@ -59,7 +59,7 @@ async def run_process(
     """
     stdout, stderr = bytearray(), bytearray()
     with ExitStack() as ours, anyio.move_on_after(timeout) as deadline:
-        # shielded: a process must not be lost between its start and the one who will kill it
+        # shielded: a process must not be lost between its start and the code that will kill it
         with anyio.CancelScope(shield=True):
             process, feed, taps = await _start(argv, env, cwd, ours, feed=bool(stdin))
         settled = False
@@ -125,7 +125,7 @@ async def _feed(pipe: FileIO, data: bytes) -> None:
 
 
 async def _drain(pipe: FileIO, kept: bytearray, most: int, everyone: anyio.CancelScope) -> None:
-    """Read until the end of the pipe, or until more than `most` bytes came, which stops everyone."""
+    """Read until the end of the pipe, or until more than `most` bytes arrived, which stops all tasks."""
     os.set_blocking(pipe.fileno(), False)
     while len(kept) <= most:
         await anyio.wait_readable(pipe)
@@ -137,7 +137,7 @@ async def _drain(pipe: FileIO, kept: bytearray, most: int, everyone: anyio.Cance
 
 
 async def _kill(process: Process) -> None:
-    """Kill the child's process group and reap the child, however often we are cancelled meanwhile."""
+    """Kill the child's process group and reap the child, however often this task is cancelled meanwhile."""
     # The child leads its own session, so its group has its pid. The group is signalled even when the child
     # has ended: what holds its pipes open is in it. The pid is not used anew while the group exists.
     with suppress(ProcessLookupError, PermissionError):
@@ -145,5 +145,5 @@ async def _kill(process: Process) -> None:
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()
-    with anyio.move_on_after(_REAP_SECONDS, shield=True):  # it may sit in the kernel, where nothing kills it
+    with anyio.move_on_after(_REAP_SECONDS, shield=True):  # it may hang in the kernel, where nothing kills it
         await process.wait()
