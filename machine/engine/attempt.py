@@ -1,4 +1,4 @@
-"""One attempt of a state: its handler called once, within its limits, and what it returned or how it was ended."""
+"""One attempt of a state: a single call of its handler, within its limits, and the result or the interruption."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["Attempts"]
 
 @attrs.define
 class Attempts:
-    """Makes the attempts of one run, each when it is told to. What an attempt comes to is the driver's to say."""
+    """The attempts of one run, made on request. The driver decides what the result of an attempt means."""
 
     config: RunConfig
     log: DrivenLog
@@ -46,15 +46,17 @@ class Attempts:
     runner: HandlerRunner
     concurrent: Concurrent
     base: Callable[[str, str], Snapshot]
-    """Returns the context that an attempt begins on, by the id of its state and that of a snapshot."""
+    """Function that returns the context that an attempt begins on, given the ids of its state and of a snapshot."""
     live: bool
     whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
-    """Scope of all attempts of a replay, which ends with the first that is cancelled: one for each is slow."""
+    """Cancel scope of all attempts of a replay; the first cancelled attempt ends it. A scope for each would be
+    slow."""
     _patient_until: float = attrs.field(default=-math.inf, init=False)
-    """Until when `whole` lets handlers be, by `time.monotonic`."""
+    """The time, by `time.monotonic`, up to which the deadline of `whole` is certain not to end a handler too
+    early."""
 
     async def make(
-        self, state: PlanState, attempt: int, ctx: Context, vault: OfAttempt
+        self, state: PlanState, attempt: int, ctx: Context, secrets: OfAttempt
     ) -> tuple[AttemptScope, Any]:
         """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
         scope = AttemptScope(
@@ -65,8 +67,8 @@ class Attempts:
             transports=self.transports,
             catalogue=self.catalogue,
             idempotency_key=None,
-            quiet=SettleBarrier(self.concurrent.tasks, blocking=state.blocking),
-            vault=vault,
+            barrier=SettleBarrier(self.concurrent.tasks, blocking=state.blocking),
+            secrets=secrets,
             around=(self.control.scope, self.concurrent.scope),
             timers=self.log.timers,
         )
@@ -88,13 +90,15 @@ class Attempts:
                         with limit:
                             outcome = await self._work(scope, ctx, io, rec, cancellations)
                     finally:
-                        if anyio.current_time() >= due:  # a handler that held the event loop could not be cut
+                        if (
+                            anyio.current_time() >= due
+                        ):  # a handler that held the event loop could not be interrupted
                             limit.cancel()
                 else:
                     scope.limit = self.whole
                     due = time.monotonic() + seconds
                     if self._patient_until < due:
-                        # twice as long, so that it need not be moved at every step
+                        # twice as long, so that the deadline need not be moved at every step
                         scope.limit.deadline = anyio.current_time() + 2 * seconds
                         self._patient_until = due + seconds
                     outcome = await self._work(scope, ctx, io, rec, cancellations)
@@ -116,8 +120,8 @@ class Attempts:
             cancelled = anyio.get_cancelled_exc_class()
             try:
                 if self.whole is None:
-                    await checkpoint_if_cancelled()  # what a scope around the run asks
-                    await checkpoint()  # what its task was asked, and has not been told yet
+                    await checkpoint_if_cancelled()  # raises a cancellation of a scope around the run
+                    await checkpoint()  # raises a cancellation of the task that has not been delivered yet
                 if not scope.late:
                     raise cancelled  # noqa: TRY301 - or what its task was asked
             except cancelled as exc:
@@ -141,5 +145,5 @@ class Attempts:
         )
 
     def _cut(self, scope: AttemptScope, cancellations: Cancellations) -> bool:
-        """Say whether an attempt was cut, whatever its handler made of it: it may have returned, or raised."""
+        """Say whether the engine interrupted an attempt, even if its handler then returned or raised an error."""
         return scope.late or (self.live and cancellations.swallowed(cut=scope.cut))

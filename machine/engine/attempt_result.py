@@ -1,4 +1,4 @@
-"""How an attempt ended: the event that says so, made of what its handler returned or raised."""
+"""The end of an attempt: the event for what its handler returned or raised."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ __all__ = ["Ending", "behind"]
 _NOTHING: Final = StateOutcome()
 
 _Ended: TypeAlias = tuple[Event, Mapping[str, str] | None]
-"""The event that ends an attempt, and what is informational about it."""
+"""The event that ends an attempt, with its informational data."""
 
 
 @attrs.frozen
 class Ending:
-    """An attempt that is about to end, over the context it worked on."""
+    """An attempt that is about to end, with the context it worked on."""
 
     state: PlanState
     ctx: Context
-    vault: OfAttempt
-    side_by_side: bool = attrs.field(kw_only=True)
+    secrets: OfAttempt
+    concurrent: bool = attrs.field(kw_only=True)
 
     def returned(
         self, outcome: Any, graph: Graph, base: Snapshot, payloads: Payloads
     ) -> tuple[_Ended, Snapshot]:
-        """Return how an attempt ended whose handler returned, and the context there is then.
+        """Return the end of an attempt whose handler returned, and the new context.
 
-        Raises `StateError` and `ContextError` for what a handler may not return, write or leave.
+        Raises `StateError` and `ContextError` for a forbidden result, write or change in place.
         """
         state, ctx = self.state, self.ctx
         if outcome is None:
@@ -57,7 +57,7 @@ class Ending:
                 hint="return None or a StateOutcome, and write results to ctx",
             )
         ctx.check_copies()
-        self.vault.refuse_in_context(ctx.staged)
+        self.secrets.refuse_in_context(ctx.staged)
         if outcome.error is not None:
             failure = None
             if outcome.snapshot == "always":
@@ -73,32 +73,32 @@ class Ending:
             )
         not_taken = _not_taken(graph, state.id, outcome)
         snapshot = _staged(ctx, base, payloads)
-        wrote = tuple(sorted(ctx.staged)) if self.side_by_side else None
+        wrote = tuple(sorted(ctx.staged)) if self.concurrent else None
         return (StateCompleted(state.id, snapshot.id, wrote, not_taken), self.info()), snapshot
 
     def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
-        """Return how an attempt ended that failed; `failure` is the snapshot to look at."""
-        error = self.vault.error(describe(exc, veil=self.vault.text))
+        """Return the end of an attempt that failed; `failure` is the snapshot to look at."""
+        error = self.secrets.error(describe(exc, veil=self.secrets.text))
         info: dict[str, str] = {}
         if where := trace(exc):
-            info["trace"] = self.vault.run.text(where)
-        info |= behind(exc, self.vault)
+            info["trace"] = self.secrets.run.text(where)
+        info |= behind(exc, self.secrets)
         if error.retryable and (asked := wait_asked(exc, time.time())):
             info[RETRY_AFTER] = str(asked)
         return StateFailed(self.state.id, error, failure), self.info(**info)
 
     def info(self, **info: str) -> Mapping[str, str]:
-        """Return what is informational: what was read too, where another may have written that meanwhile."""
-        if self.side_by_side and self.ctx.read:
-            info["read"] = self.vault.run.text(canonical.encode(sorted(self.ctx.read)).decode())
-        if self.vault.reused:
-            info[REUSED] = canonical.encode(self.vault.reused).decode()
+        """Return the informational data of the end; for concurrent states also the keys that were read."""
+        if self.concurrent and self.ctx.read:
+            info["read"] = self.secrets.run.text(canonical.encode(sorted(self.ctx.read)).decode())
+        if self.secrets.reused:
+            info[REUSED] = canonical.encode(self.secrets.reused).decode()
         return info
 
 
-def behind(exc: BaseException, vault: OfAttempt) -> dict[str, str]:
-    """Return what stands behind an exception as informational, empty when nothing does."""
-    causes = causes_of(exc, vault.run.text)
+def behind(exc: BaseException, secrets: OfAttempt) -> dict[str, str]:
+    """Return the causes behind an exception as informational data, empty when there are none."""
+    causes = causes_of(exc, secrets.run.text)
     return {CAUSES: write_causes(causes)} if causes else {}
 
 
@@ -112,9 +112,9 @@ def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:
 
 
 def _not_taken(graph: Graph, state_id: str, outcome: StateOutcome) -> tuple[str, ...] | None:
-    """Return the states that an outcome chose not to go on to, in the order of the plan, None for no choice.
+    """Return the successors that an outcome did not choose, in plan order, or None when it made no choice.
 
-    Raises `StateError` (`unknown_branch`) when it names what does not follow the state.
+    Raises `StateError` (`unknown_branch`) when the outcome names a state that does not follow this one.
     """
     if outcome.goto is None and not outcome.skip:
         return None

@@ -1,4 +1,4 @@
-"""Telling a cancellation that comes from outside an attempt from one that a handler makes by itself."""
+"""The distinction between a cancellation by the engine or its caller and one that a handler raises."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from machine.io.begun_tasks import BEGUN
 __all__ = ["Cancellations", "Stopped", "told_by_scope"]
 
 _NEVER_TAKEN_BACK: Final = sys.version_info < (3, 13)
-"""True where a task group that cancels its own task, because another of it has failed, may leave it at that."""
+"""True where a failed task group may cancel its own task without withdrawing that request afterwards."""
 
 
 class Stopped(BaseException):
-    """Carries the cancellation of the run itself out of an attempt."""
+    """The cancellation of the run itself, raised out of an attempt."""
 
     def __init__(self, cancellation: BaseException) -> None:
         self.cancellation = cancellation
 
 
 class Cancellations:
-    """The cancellations of this task that are pending, as Ctrl-C asks for one, from an attempt's beginning on."""
+    """The cancellations of this task requested since the beginning of an attempt, as Ctrl-C requests one."""
 
     __slots__ = ("_before", "_reached", "_task", "_unreturned")
 
@@ -34,7 +34,7 @@ class Cancellations:
         self._unreturned = 0
         try:
             self._task = asyncio.current_task()
-        except RuntimeError:  # another event loop, which has scopes only
+        except RuntimeError:  # another event loop, which has only scopes
             self._task = None
         self._before = self._times()
 
@@ -42,41 +42,41 @@ class Cancellations:
         return self._task.cancelling() if self._task is not None else 0
 
     def from_outside(self, exc: BaseException) -> bool:
-        """Say whether an exception is the cancellation of this very task, not one a handler raised by itself."""
+        """Say whether an exception is a cancellation of this task rather than one a handler raised by itself."""
         if not isinstance(exc, anyio.get_cancelled_exc_class()):
             return False
         return anyio.get_current_task().has_pending_cancellation() or self._times() > self._before
 
     def note(self, exc: Any) -> None:
-        """Note what is raised in a handler where it waits."""
+        """Record an exception that is thrown into a handler where it waits."""
         kind = exc if isinstance(exc, type) else type(exc)
         if issubclass(kind, anyio.get_cancelled_exc_class()):
             self._reached = True
             begun = BEGUN.get()
             if begun is not None and begun.failing and _NEVER_TAKEN_BACK:
-                # a group of anyio's, which says by words that it is its own, takes it back
+                # anyio's task group withdraws its request; its message names the group
                 self._unreturned += not getattr(exc, "args", ())
                 begun.failing = False
 
     def swallowed(self, *, cut: bool) -> bool:
-        """Say whether a handler that has come to its end made nothing, or something else, of a cancellation.
+        """Say whether a handler that has ended ignored a cancellation or turned it into something else.
 
-        `cut` says that one of the engine's scopes was cancelled, which counts once it has reached the handler. What
-        the task itself was asked counts before that too: it would be raised at the next thing the run waits for.
+        `cut` says that one of the engine's scopes was cancelled, which counts once the cancellation has reached the
+        handler. A request to cancel the task itself counts even before: the run would meet it where it waits next.
         """
         return (self._reached and cut) or self._times() - self._unreturned > self._before
 
     def forget(self) -> None:
-        """Take back what a handler leaves behind: before Python 3.13 a task group that failed leaves one."""
+        """Withdraw the requests that a handler leaves: before Python 3.13 a failed task group leaves one."""
         while self._task is not None and self._times() > self._before:
             self._task.uncancel()
 
 
 async def told_by_scope(exc: BaseException, *, cut: bool) -> BaseException:
-    """Return the cancellation of the engine's scope that was `cut`, where an attempt ended with another.
+    """Return the cancellation of the engine's scope that was `cut`, for an attempt that ended with another one.
 
-    From Python 3.13 on a task group that fails while its task is being cancelled asks for that once more. It does
-    not name the scope, which would take that for a cancellation from outside.
+    From Python 3.13 on, a task group that fails while its task is being cancelled requests the cancellation again.
+    That request does not name the scope, so the scope would take it for a foreign cancellation.
     """
     if cut and not exc.args:
         try:

@@ -1,6 +1,6 @@
-"""Every rule that a run's log keeps, held in one place: `verify`, import, export and whoever reads a run use it.
+"""The rules that a run's log must keep, for everything that reads one: `verify`, import, export and others.
 
-`fold` keeps the rules that need nothing but the log. Here are those that need what the log names besides: its
+`fold` checks the rules that need nothing but the log. Here are those that also need what the log refers to: its
 manifest, its plan, and the contexts that its states began on. No user code runs, and nothing is written.
 """
 
@@ -33,7 +33,7 @@ __all__ = ["Joins", "LogCheck", "check_content", "provenance_id"]
 
 
 class Joins:
-    """What the plan of a run says of the context each state begins on. It runs nothing."""
+    """Checks of the contexts that a plan prescribes for its states. It runs nothing."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -41,9 +41,12 @@ class Joins:
         self._plan_id: str | None = None
 
     def check(self, history: History, entry: Entry) -> None:
-        """Check an entry before it is folded. Raises `LogError` where its snapshot is not what was written."""
+        """Check an entry before it is folded.
+
+        Raises `LogError` where its snapshot is not the one that states wrote.
+        """
         event = entry.event
-        if history.side_by_side is None:
+        if history.max_concurrency is None:
             return
         try:
             if isinstance(event, StateEntered):
@@ -52,12 +55,12 @@ class Joins:
                     not frontier.may_begin(event.state_id)
                     or frontier.base(event.state_id).id != event.base_snapshot_id
                 ):
-                    text = f"{event.state_id} begins on what is not the context its ancestors left"
+                    text = f"{event.state_id} begins on a context that its ancestors did not leave"
                     raise LogError(entry.seq, text, code=Code.LOG_BASE_SNAPSHOT)
             elif isinstance(event, RunCompleted):
                 final = event.final_snapshot_id
                 if final is not None and self._at(history).final().id != final:
-                    text = "the run ends on what is not the context its states left"
+                    text = "the run ends on a context that its states did not leave"
                     raise LogError(entry.seq, text, code=Code.LOG_END_SNAPSHOT)
         except Conflict as exc:
             raise LogError(entry.seq, str(exc), code=Code.LOG_BASE_SNAPSHOT) from None
@@ -73,11 +76,11 @@ class Joins:
 T = TypeVar("T")
 
 _JSON: Final = frozenset({ArtifactKind.FACT_REQUEST, ArtifactKind.FACT_PAYLOAD, ArtifactKind.CONTEXT_VALUE})
-"""The kinds of artifacts that hold one JSON value, whatever it is."""
+"""The kinds of artifacts that hold one arbitrary JSON value."""
 
 
 class LogCheck:
-    """The rules of a log, entry by entry; `history` is what it says so far.
+    """The rules of a log, checked entry by entry; `history` is the fold so far.
 
     `joins` is false for a reader that compares the contexts of concurrent states itself.
     """
@@ -93,12 +96,12 @@ class LogCheck:
     def add(self, entry: Entry) -> None:
         """Check one more entry and fold it.
 
-        Raises `LogError` where it breaks a rule, and `CorruptionError` or what `load` raises for an artifact that
-        it needs and that is not what it is named as.
+        Raises `LogError` where it breaks a rule, and `CorruptionError` or what `load` raises for a needed artifact
+        that is missing or does not match its id.
         """
         event = entry.event
         if isinstance(event, StateEntered | StateSkipped) and self._graph is not None:
-            if event.state_id not in self.history.states:  # else it was its turn when it began
+            if event.state_id not in self.history.states:  # otherwise its turn was checked when it began
                 self._check_turn(entry.seq, event.state_id, self._graph)
         elif isinstance(event, StateCompleted | StateFailed) and "read" in entry.info:
             _check_read(entry)
@@ -118,7 +121,10 @@ class LogCheck:
         return self._graph.order
 
     def _follow(self, seq: int, plan_id: str) -> None:
-        """Go on with a plan. All states that have begun must be in it, and none before what it follows."""
+        """Switch to another plan.
+
+        It must contain all states that have begun, and none of them before its predecessors.
+        """
         if self._graph is not None and self._graph.plan_id == plan_id:
             return
         if plan_id not in self._graphs:
@@ -136,7 +142,7 @@ class LogCheck:
     def _check_turn(self, seq: int, state_id: str, graph: Graph) -> None:
         if state_id not in graph.parents:
             raise _no_state(seq, state_id)
-        if self.history.side_by_side is not None:
+        if self.history.max_concurrency is not None:
             for parent in graph.parents[state_id]:
                 if not self._settled(parent):
                     raise _out_of_turn(seq, state_id, parent)
@@ -144,7 +150,9 @@ class LogCheck:
         while self._passed < len(graph.order) and self._settled(graph.order[self._passed]):
             self._passed += 1
         before = graph.order[self._passed : self._passed + 1]
-        if before and before[0] != state_id and not self._settled(state_id):  # else `fold` says what is wrong
+        if (
+            before and before[0] != state_id and not self._settled(state_id)
+        ):  # otherwise `fold` reports the error
             raise _out_of_turn(seq, state_id, before[0])
 
     def _settled(self, state_id: str) -> bool:
@@ -152,7 +160,7 @@ class LogCheck:
         return state is not None and state.status.settled
 
     def _check_opening(self, entry: Entry, started: RunStarted) -> None:
-        """Check what the first event names: a manifest that says the same, provenance, the past of a fork."""
+        """Check what the first event names: a matching manifest, the provenance, the shared past of a fork."""
         manifest = self._value(started.manifest_id, RunManifest)
         writes = {key: canonical.encode(value) for key, value in manifest.input_params.items()}
         snapshot, _, _ = Snapshot.empty(self._load).update(writes)
@@ -167,7 +175,7 @@ class LogCheck:
         if past_id is not None:
             with contextlib.suppress(
                 NotFoundError
-            ):  # `verify` says so; a run that has gone through it is whole
+            ):  # `verify` reports it; a run that has used it up is complete without it
                 SharedPast.from_bytes(self._load(past_id), self._load)
 
     def _value(self, artifact_id: str, kind: type[T]) -> T:
@@ -178,7 +186,7 @@ class LogCheck:
 
 
 def _no_state(seq: int, state_id: str) -> LogError:
-    text = f"it tells of {state_id}, which the recorded plan does not have"
+    text = f"it concerns state {state_id}, which the recorded plan does not have"
     return LogError(seq, text, code=Code.RECOVERY_STATE_NOT_IN_PLAN)
 
 
@@ -195,17 +203,17 @@ def _check_read(entry: Entry) -> None:
     except (CodecError, AttributeError):
         sound = False
     if not sound:
-        text = "what it read is not told as a JSON array of keys"
+        text = "its list of read keys is not a JSON array of keys"
         raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
 
 
 def check_content(artifact_id: str, kind: str, data: bytes) -> None:
-    """Raise `CorruptionError` for an artifact of a kind that holds JSON whose bytes are none."""
+    """Raise `CorruptionError` when an artifact of a JSON kind does not hold JSON."""
     if kind in _JSON:
         canonical.decode_stored(artifact_id, data)
 
 
 def provenance_id(entry: Entry) -> str | None:
-    """Return the id of the provenance noted at a run's first entry, None when none is."""
+    """Return the id of the provenance in a run's first entry, or None when there is none."""
     found = entry.info.get("provenance_id")
     return found if isinstance(found, str) else None

@@ -1,4 +1,4 @@
-"""What somebody outside says to a run: what became of an effect, and that it is to end."""
+"""Commands to a run from other processes: the outcome of an effect, and cancellation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from machine.engine.secrets import looks_through, recalled, secrets_of
 from machine.errors import Code, ConcurrencyError, RunError, UsageError
 from machine.events import EffectWait, RunCompleted, StateFailed, Wait
 from machine.failures import orphaned
-from machine.io.effect_resolution import Happened, NotDone, told
+from machine.io.effect_resolution import Happened, NotDone, resolution
 from machine.io.programs import end_left
 from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import (
@@ -48,18 +48,18 @@ async def resolve(
     not_done: bool = False,
     reporter: Reporter | None = None,
 ) -> tuple[Wait, ...]:
-    """Tell a suspended run what became of an effect, and return what it still waits for.
+    """Supply the outcome of an uncertain effect to a suspended run, and return what the run still waits for.
 
-    `key` is the key of the effect's fact, or the beginning of it. `outcome` is the response to the effect, as
-    JSON (for HTTP an object with any of `status`, `json`, `text` and `headers` will do); `not_done` says that it
-    did not happen and may be sent again. Either becomes a fact of the run, once; `resume` goes on from there.
-    `reporter` is told when the lease of a driver that nobody can see from here has to be waited out first.
-    Raises `NotFoundError`, `RunError` (`effect_not_uncertain`) when the run does not wait for that effect,
-    `UsageError` (`invalid_effect_outcome`), `SecretKeyError`, and `ConcurrencyError` when somebody drives the run.
-    Then nothing is written.
+    `key` is the key of the effect's fact, or the beginning of it. `outcome` is the response to the effect, as JSON
+    (for HTTP an object with any of `status`, `json`, `text` and `headers` is enough); `not_done` says that the
+    effect did not happen and may be sent again. Either becomes a fact of the run, once; `resume` continues from
+    there. `reporter` is called first when the lease of a driver on another machine has to expire. Raises
+    `NotFoundError`, `RunError` (`effect_not_uncertain`) when the run does not wait for that effect, `UsageError`
+    (`invalid_effect_outcome`), `SecretKeyError`, and `ConcurrencyError` when another process drives the run. After
+    any of these nothing is written.
     """
     if (outcome is _UNSAID) != not_done:
-        raise UsageError("say what became of the effect: either its outcome or that it was not done")
+        raise UsageError("give either the outcome of the effect or that it was not done")
     run_reader.require_run(store, run_id)
     lease_ms = lease_ms_of(LEASE_SECONDS)
     with await keeper_of(store, run_id, lease_ms, (reporter or Reporter()).leased) as keeper:
@@ -69,7 +69,7 @@ async def resolve(
         answer = NotDone() if not_done else Happened(outcome)
         secrets = secrets_of(store, run_id, _manifest(store, history))
         recalled(history, secrets, store.get)
-        fact, payloads, info = told(intent, request, answer, intent.attempt, secrets.attempt())
+        fact, payloads, info = resolution(intent, request, answer, intent.attempt, secrets.attempt())
         log = _log(store, keeper, history, chain, secrets)
         await log.emit([fact], payloads, info)
         log.close()
@@ -99,12 +99,12 @@ def _waited_for(history: History, key: str) -> str:
 
 @with_default_store()
 async def cancel(run_id: str, *, store: Store = DEFAULT_STORE, timeout: float = 30.0) -> RunResult:  # noqa: ASYNC109 - how long a driver elsewhere may take
-    """Ask a run to end cancelled, and return how it stands when it has ended.
+    """Ask a run to end cancelled, and return its result once it has ended.
 
-    The process that drives it cuts what it is doing; a run that nobody drives is ended here. Raises
-    `NotFoundError`,
-    `RunError`: `invalid_transition` when the run has ended already, `cancel_pending` when its driver has not
-    answered within `timeout` seconds. The request stays in its inbox then, and whoever drives it next heeds it.
+    The process that drives the run interrupts its attempts; a run that nobody drives is ended here. Raises
+    `NotFoundError`, and `RunError`: `invalid_transition` when the run has ended already, `cancel_pending` when its
+    driver has not answered within `timeout` seconds. The request then stays in the inbox, and the next driver obeys
+    it.
     """
     history, _ = run_reader.folded(store, run_id)
     require(run_id, history.status, RunStatus.CANCELLED, "it cannot be cancelled any more")
@@ -114,7 +114,7 @@ async def cancel(run_id: str, *, store: Store = DEFAULT_STORE, timeout: float = 
             if store.lease_of(run_id) is None:
                 try:
                     return await _cancel_here(store, run_id)
-                except ConcurrencyError as exc:  # a driver was quicker, and heeds its inbox
+                except ConcurrencyError as exc:  # a driver took the run first, and reads its inbox
                     if exc.code != Code.RUN_LEASED:
                         raise
             await anyio.sleep(_POLL_SECONDS)
@@ -123,7 +123,7 @@ async def cancel(run_id: str, *, store: Store = DEFAULT_STORE, timeout: float = 
         code=Code.CANCEL_PENDING,
         retryable=True,
         details={"run_id": run_id},
-        hint="its driver ends it as soon as its handler lets go; ask again, or stop that process",
+        hint="its driver ends it as soon as its handler returns control; ask again, or stop that process",
     )
 
 
@@ -157,7 +157,7 @@ def _log(store: Store, keeper: Keeper, history: History, chain: bytes, secrets: 
         chain=chain,
         behind=False,
         boundaries=False,
-        vault=None if secrets is None else looks_through(secrets),
+        secret_check=None if secrets is None else looks_through(secrets),
         lease=keeper.lease,
         on_entry=Reporter().entry,
     )

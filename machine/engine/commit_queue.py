@@ -1,7 +1,7 @@
-"""The queue between a run and its store: what was emitted waits here, and is committed in groups.
+"""The queue between a run and its store: emitted events wait here and are committed in groups.
 
-A writer thread commits what has waited for long enough, and what somebody waits for while the event loop has other
-work. A failed commit is kept: it stops the run at its next event.
+A writer thread commits events that have waited long enough, and events that somebody waits for while the event loop
+has other work. After a failed commit the queue keeps the error: it stops the run at its next event.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["CommitQueue"]
 
 
 class CommitQueue:
-    """The events and artifacts of one run that its store does not have yet. Added to in one event loop.
+    """The events and artifacts of one run that its store does not have yet, added within one event loop.
 
-    `written` is the seq of the last event in the store, `failure` why nothing can be committed any more, and
-    `waited` the seconds in which the event loop stood still for a commit.
+    `written` is the seq of the last event in the store, `failure` the reason why nothing can be committed any more,
+    and `waited` the number of seconds in which the event loop stood still for a commit.
     """
 
     def __init__(self, store: Store, run_id: str, *, written: int, lease: Lease | None = None) -> None:
@@ -45,16 +45,17 @@ class CommitQueue:
         self._pending = threading.Lock()
         self._changed = threading.Condition(self._pending)
         self._due = math.inf
-        """When the writer commits what is pending, by `time.monotonic`; infinite when it is left to the run."""
+        """The time, by `time.monotonic`, at which the writer commits the queue; infinite when the run commits
+        it."""
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._resting = self._stopping = False
         self._thread: threading.Thread | None = None
 
     def add(self, events: Sequence[StoredEvent], artifacts: Iterable[Artifact], *, behind: bool) -> None:
-        """Queue events with the artifacts they name; `behind` lets the writer commit them by itself, in a while.
+        """Queue events with the artifacts they name; `behind` lets the writer thread commit them after a delay.
 
-        Commits here and now once `max_pending` events wait: a run that is as fast as that commits them itself, for
-        a thread beside it would take the interpreter from it at every row.
+        Commits immediately once `max_pending` events wait: a run that emits that fast commits them itself, because
+        a concurrent thread would compete with it for the interpreter at every row.
         """
         limits = self._store.commit_limits
         with self._pending:
@@ -71,9 +72,9 @@ class CommitQueue:
     async def durable(self, seq: int | None = None) -> None:
         """Return when every event up to `seq` is in the store, None for all. Raises what the store raised.
 
-        The event loop goes on meanwhile if anybody else uses it: another run, another state, a server. A task that
-        has the loop for itself commits at once, which saves two changes of thread. A cancellation that comes
-        while this waits takes effect after it.
+        The event loop continues meanwhile if anything else uses it: another run, another state, a server. A task
+        that has the loop for itself commits at once, which saves two thread switches. A cancellation that arrives
+        during the wait takes effect after it.
         """
         seq = self._queued if seq is None else seq
         if seq <= self.written:
@@ -91,7 +92,7 @@ class CommitQueue:
             raise self.failure
 
     def flush(self) -> None:
-        """Commit what is pending, in this thread. Raises what the store raised, now or before."""
+        """Commit the queue in this thread. Raises what the store raised, now or before."""
         with self._commit:
             if self.failure is None:
                 self._append()
@@ -128,7 +129,7 @@ class CommitQueue:
             return self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
 
     def close(self) -> None:
-        """Stop the writer, and commit what is left, unless a commit has failed."""
+        """Stop the writer, and commit the rest of the queue unless a commit has failed."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -139,7 +140,7 @@ class CommitQueue:
 
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
-        """Count the time in this context as one in which the event loop waits for the store."""
+        """Count the time in this context as time in which the event loop waits for the store."""
         began = time.monotonic()
         try:
             yield
@@ -157,7 +158,7 @@ class CommitQueue:
 
     def _write(self) -> None:
         while self._is_due():
-            # what is raised is kept in `failure`, which stops the run at its next event
+            # the exception is stored in `failure`, which stops the run at its next event
             with contextlib.suppress(BaseException):
                 self.flush()
 
@@ -178,14 +179,14 @@ def _settle(future: asyncio.Future[None]) -> None:
 
     try:
         future.get_loop().call_soon_threadsafe(settle)
-    except RuntimeError:  # the loop has closed: nobody waits any more
+    except RuntimeError:  # the loop has closed, so nobody waits any more
         return
 
 
 async def _whatever_is_cancelled(future: asyncio.Future[None]) -> None:
-    """Wait for a future to its end; a cancellation of the task is asked for again after that.
+    """Wait for a future to its end, and repeat a cancellation of the task afterwards.
 
-    Not where it was taken back by then: by a timeout whose block has ended in time.
+    A cancellation that was withdrawn by then is not repeated, as that of a timeout whose block has ended in time.
     """
     cancelled = False
     with anyio.CancelScope(shield=True):

@@ -1,4 +1,4 @@
-"""Concurrent attempts: decisions performed as they can be made, by as many tasks as there is work for.
+"""Concurrent states: a group of workers that perform decisions as soon as they can be made.
 
 Nothing here decides what comes next, and no attempt knows of another.
 """
@@ -20,7 +20,7 @@ __all__ = ["Concurrent"]
 
 
 class Driver(Protocol):
-    """What decides, and performs what was decided."""
+    """The driver of a run: it makes decisions and performs them."""
 
     def decided(self) -> Decision:
         """Return what comes next."""
@@ -31,14 +31,14 @@ class Driver(Protocol):
         ...
 
     async def perform(self, decision: Decision) -> None:
-        """Do what was decided and write down what came of it."""
+        """Perform a decision and record its result."""
         ...
 
 
 class Concurrent:
-    """Workers, each of which makes one attempt after another: a task for each of them would cost more than they do.
+    """Workers, each of which makes one attempt after another, because a task for each attempt would be slower.
 
-    A worker begins others for what was decided and would have to wait for it.
+    A worker starts others for decided attempts that would otherwise have to wait for it.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -48,16 +48,16 @@ class Concurrent:
         self.scope: anyio.CancelScope | None = None
         """Cancel scope of the task group that runs concurrent attempts."""
         self.tasks: set[Any] = set()
-        """The tasks of the event loop that are no handler's own."""
+        """The tasks of the event loop that belong to no handler."""
         self._begun: deque[EnterState] = deque()
-        """Attempts that were decided on, and that no worker makes yet."""
-        self._coming = 0
-        """How many workers were begun and have not set to work yet."""
+        """Attempts that were decided and that no worker has taken."""
+        self._starting = 0
+        """The number of workers that were created and have not started yet."""
         self._failure: BaseException | None = None
         self._done = False
 
     async def drive(self) -> None:
-        """Perform decisions until the run is done, is suspended or is told to stop."""
+        """Perform decisions until the run is done, is suspended or is asked to stop."""
         while not self._done:
             try:
                 async with anyio.create_task_group() as group:
@@ -68,30 +68,30 @@ class Concurrent:
                     raise self._failure from None
                 raise
             finally:
-                # a worker that was cancelled before it set to work did not say so, nor what it would have done
-                self._coming = 0
+                # a worker that was cancelled before it started has updated neither of these
+                self._starting = 0
                 self._begun.clear()
                 self.busy.clear()
 
     async def _work(self, group: TaskGroup) -> None:
-        """Perform decisions until the run is done, or what is going on was cancelled because a state has failed."""
-        with self._noting():
+        """Perform decisions until the run is done, or until open attempts are cancelled after a failed state."""
+        with self._keeping_failure():
             while not self._done:
                 if not self._begun:
                     await self._decisions(group)
                     if not self._begun:
-                        return  # who makes one of the attempts sees what comes after it
+                        return  # a worker with an open attempt decides what follows it
                 decision = self._begun.popleft()
-                while self._coming < len(self._begun):
-                    self._coming += 1
-                    group.start_soon(self._come, group)
+                while self._starting < len(self._begun):
+                    self._starting += 1
+                    group.start_soon(self._start, group)
                 try:
                     await self._driver.enter(decision)
                 finally:
                     self.busy.discard(decision.state_id)
 
     async def _decisions(self, group: TaskGroup) -> None:
-        """Perform decisions until nothing is left to do but to make, or to await, attempts that were decided on."""
+        """Perform decisions until all that remains is to make, or to await, attempts that were decided."""
         while not isinstance(decision := self._driver.decided(), AwaitAttempts | Done):
             if isinstance(decision, EnterState):
                 self.busy.add(decision.state_id)
@@ -102,8 +102,8 @@ class Concurrent:
         if isinstance(decision, AwaitAttempts) and decision.cancel and not self._begun:
             group.cancel_scope.cancel()
 
-    async def _come(self, group: TaskGroup) -> None:
-        self._coming -= 1
+    async def _start(self, group: TaskGroup) -> None:
+        self._starting -= 1
         task = current_task()
         self.tasks.add(task)
         try:
@@ -112,8 +112,8 @@ class Concurrent:
             self.tasks.discard(task)
 
     @contextmanager
-    def _noting(self) -> Iterator[None]:
-        """Note what the run cannot go on for: a task group would tell of it in a group of its own."""
+    def _keeping_failure(self) -> Iterator[None]:
+        """Save the exception that ends the run: the task group would raise it inside an exception group."""
         try:
             yield
         except BaseException as exc:

@@ -1,7 +1,7 @@
 """The driver: decide, perform, append, and nothing else.
 
-`start`, `resume` and `replay` are this one loop, given another history, another log and another `io`. What comes
-next is `kernel.decide`'s business; what a handler sees of the outside is `io`'s.
+`start`, `resume` and `replay` are this one loop with another history, another log and another `io`. `kernel.decide`
+chooses the next step; `io` determines what a handler receives from the outside world.
 """
 
 from __future__ import annotations
@@ -86,20 +86,21 @@ class Run:
     catalogue: Catalogue
     reporter: Reporter
     live: bool
-    vault: OfRun
+    secrets: OfRun
     control: Control = attrs.field(factory=Control)
     recorder: Callable[[AttemptScope], Recorder] = Recorder
     opening: Opening | None = None
     snapshot: Snapshot | None = None
     second: Second | None = None
     refuse: Refuse | None = None
-    """In a replay, what is raised in place of what a handler would do to the outside without `io`."""
+    """In a replay, returns the exception for an undeclared act of a handler."""
     schedule: Schedule | None = None
-    """Only where states run side by side."""
+    """The schedule of a run with concurrent states, otherwise None."""
     careful: int = 0
-    """Before how many attempts yet the run waits for the disk: one that kills the process is in the log then."""
-    abreast: int = attrs.field(init=False)
-    """How many states the run has in hand at a time; what each of them does is the same however many."""
+    """The number of attempts before which the run waits for the disk, so that one that kills the process is
+    recorded."""
+    concurrency: int = attrs.field(init=False)
+    """The maximum number of states in progress; it does not change what any of them does."""
     attempts: Attempts = attrs.field(init=False)
     concurrent: Concurrent = attrs.field(init=False)
     _runner: HandlerRunner = attrs.field(init=False)
@@ -108,7 +109,7 @@ class Run:
     """The error of a task that outlived a completed attempt and has used `io` or `rec` since."""
     _concurrent: bool = attrs.field(init=False)
     _bounded: bool = attrs.field(init=False)
-    """True when the run is to be durable at the bounds of states."""
+    """True when the run must be durable at state boundaries."""
 
     def __attrs_post_init__(self) -> None:
         waited = (lambda: self.log.waited) if self.live else None
@@ -129,28 +130,28 @@ class Run:
             self._base,
             self.live,
         )
-        at_a_time = self.config.execution_mode.max_concurrency
-        # a replay waits for nothing that others could use, and a second run makes one attempt after the other
+        max_concurrency = self.config.execution_mode.max_concurrency
+        # a replay has no waiting time to use, and a paranoid run makes one attempt after another
         alone = not self.live or self.second is not None
-        self.abreast = 1 if alone else at_a_time or 1
-        self._concurrent = at_a_time is not None
+        self.concurrency = 1 if alone else max_concurrency or 1
+        self._concurrent = max_concurrency is not None
         self._bounded = self.live and self.config.durability is not Durability.EFFECTS
 
     async def drive(self) -> None:
-        """Perform decisions until the run is done, is suspended or is told to stop."""
+        """Perform decisions until the run is done, is suspended or is asked to stop."""
         self.concurrent.tasks |= running_tasks()
         noticing = notice_tasks() if self.live else nullcontext()
         with noticing, self.control.listening(), self._runner.open():
             self.attempts.whole = None if self.live else self.control.scope
-            await (self._decisions() if self.abreast == 1 else self.concurrent.drive())
+            await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
         self.refuse_if_aborted()
         if self.control.cancelling:
-            await self._decisions()  # what is left of a cancelled run, in which nothing is waited for
+            await self._decisions()  # the rest of a cancelled run, which waits for nothing
         await self.log.durable()
 
     @property
     def at_hand(self) -> Snapshot | None:
-        """The last context that is at hand."""
+        """The last context that is in memory."""
         return self.snapshot if self.schedule is None else self.schedule.frontier.last
 
     def again(self, **changes: Any) -> Run:
@@ -162,7 +163,7 @@ class Run:
             await self.perform(decision)
 
     def decided(self) -> Decision:
-        """Return what comes next."""
+        """Return the next decision."""
         said = self.log.outside(self.graph)
         if self._concurrent:
             if self.schedule is None or said.graph is not self.graph:
@@ -181,14 +182,14 @@ class Run:
         )
 
     async def perform(self, decision: Decision) -> None:
-        """Do what was decided and write down what came of it."""
+        """Perform a decision and record its result."""
         match decision:
-            case EnterState():  # first, for it is nearly always this
+            case EnterState():  # first, because it is by far the most common
                 await self.enter(decision)
             case StartRun():
                 assert self.opening is not None
-                at_a_time = self.config.execution_mode.max_concurrency
-                self.snapshot = await begin(self.log, self.graph, self.opening, at_a_time)
+                max_concurrency = self.config.execution_mode.max_concurrency
+                self.snapshot = await begin(self.log, self.graph, self.opening, max_concurrency)
             case RecoverOrphan(state_id):
                 await self._emit(StateFailed(state_id, orphaned(state_id)))
             case SkipState(state_id, reason):
@@ -211,7 +212,7 @@ class Run:
                 await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
 
     def _merged(self) -> Payloads | None:
-        """Return what is new in the context where states that ran side by side have come together."""
+        """Return the new nodes of the context in which concurrent states were merged."""
         if self.schedule is None:
             return None
         payloads = Payloads()
@@ -232,7 +233,7 @@ class Run:
         return self.snapshot
 
     async def enter(self, decision: EnterState) -> None:
-        """Run one attempt of a state, from its `state_entered` to what ends it."""
+        """Run one attempt of a state, from its `state_entered` to the event that ends it."""
         if self.live and decision.delay_ms:
             waited = time.time_ns() // 1_000_000 - decision.since_ms
             left = min(decision.delay_ms, decision.delay_ms - waited) / 1000
@@ -256,47 +257,49 @@ class Run:
                 differs = await self.second.differs(self, decision, ending, payloads)
                 if differs is not None:
                     ending, payloads, info = (
-                        StateFailed(state.id, self.vault.attempt().error(differs)),
+                        StateFailed(state.id, self.secrets.attempt().error(differs)),
                         Payloads(),
                         None,
                     )
         except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()) as exc:
             self.refuse_if_aborted()
-            if self.live:  # in replay nobody cuts an attempt that was not cut when it was recorded
+            if self.live:  # a replay must not interrupt an attempt that was not interrupted in the recording
                 error = interrupted(state.id, cancelled=self.control.cancelling)
-                await self._emit(StateFailed(state.id, error), info=behind(exc, self.vault.attempt()))
+                await self._emit(StateFailed(state.id, error), info=behind(exc, self.secrets.attempt()))
             raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
         self.refuse_if_aborted()
         await self.log.emit([ending], payloads, info)
         if self._bounded and self.schedule is not None:
-            await self._boundary()  # which is not that of the next state: others may be long at work
+            await self._boundary()  # the boundary is not that of the next state: other attempts may take long
 
     async def _boundary(self) -> None:
         """Wait for the disk."""
-        if self._bounded and self.abreast > 1:
-            await checkpoint()  # what the others are about to write goes to the disk with it
+        if self._bounded and self.concurrency > 1:
+            await (
+                checkpoint()
+            )  # events that other attempts are about to write go to the disk in the same commit
         await self.log.durable()
 
     async def _tried(
         self, state: PlanState, decision: EnterState, payloads: Payloads
     ) -> tuple[Event, Mapping[str, str] | None]:
-        """Run an attempt and return the event that ends it, and what is informational about that."""
+        """Run an attempt and return the event that ends it, with its informational data."""
         base = self._base(state.id, decision.base_snapshot_id)
         ctx = Context(base)
         followed = None if self.schedule is None else self.schedule.frontier.followed
-        vault = self.vault.attempt(state.id, followed, but=self.log.history.states[state.id].orphans)
-        ending = Ending(state, ctx, vault, side_by_side=self.schedule is not None)
+        secrets = self.secrets.attempt(state.id, followed, but=self.log.history.states[state.id].orphans)
+        ending = Ending(state, ctx, secrets, concurrent=self.schedule is not None)
         try:
-            scope, outcome = await self.attempts.make(state, decision.attempt, ctx, vault)
+            scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
             completed = isinstance(ended[0], StateCompleted)
             left = await self._leftovers.used(scope) if self.live and completed else None
             scope.overlooked = self._overlook if completed else None
             if left is not None:
                 payloads.items.clear()
-                return StateFailed(state.id, vault.error(left.info)), ending.info()
+                return StateFailed(state.id, secrets.error(left.info)), ending.info()
         except TimedOut as exc:
-            return StateFailed(state.id, exc.info), ending.info(**behind(exc, vault))
+            return StateFailed(state.id, exc.info), ending.info(**behind(exc, secrets))
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
@@ -309,10 +312,10 @@ class Run:
         return ended
 
     def refuse_if_aborted(self) -> None:
-        """Raise why the run cannot go on, whatever a handler made of it."""
+        """Raise the reason why the run cannot continue, even if a handler suppressed it."""
         reason = self.log.abort() or self._runner.failure
         if reason is not None:
             raise reason
 
     def _overlook(self, error: StateError) -> None:
-        self._overlooked = self._overlooked or self.vault.attempt().error(error.info)
+        self._overlooked = self._overlooked or self.secrets.attempt().error(error.info)

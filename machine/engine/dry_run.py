@@ -1,7 +1,7 @@
-"""Dry runs: a run that skips every effect, and a report of what it did not do.
+"""Dry runs: a run that skips every effect, and a report of the skipped effects.
 
-The run itself is an ordinary one, with one more tag to skip. What is found out afterwards, by calling the handlers
-of the skipped states with a preview of the outside, is never written to the store.
+The run itself is an ordinary one, with one more tag to skip. The report is made afterwards by calling the handlers
+of the skipped states with a preview of the outside world; nothing of that is written to the store.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = ["DryEffect", "DryRun", "DryState", "MissedKey", "dry_run"]
 
 @attrs.frozen
 class DryState:
-    """What became of one state: `action` is "run", "skip" or "not reached", `reason` says why.
+    """The result of one state: `action` is "run", "skip" or "not reached", `reason` says why.
 
     The reason of a skip is that of its event: `skip_tag:` and the tag.
     """
@@ -64,8 +64,8 @@ class DryState:
 class DryEffect:
     """The first effect that a skipped state would have applied.
 
-    `request` is the JSON value that would have been recorded, secrets replaced. When it cannot be known, `unknown`
-    says why, and `namespace` is None; otherwise `unknown` is None.
+    `request` is the JSON value that would have been recorded, with secrets replaced. When it cannot be known,
+    `unknown` says why, and `namespace` is None; otherwise `unknown` is None.
     """
 
     state_id: str
@@ -77,7 +77,7 @@ class DryEffect:
 
 @attrs.frozen
 class MissedKey:
-    """A context key that `state_id` failed without. One of the skipped states `writers` may write it."""
+    """A missing context key that made `state_id` fail. One of the skipped states `writers` may write it."""
 
     key: str
     state_id: str
@@ -86,7 +86,7 @@ class MissedKey:
 
 @attrs.frozen
 class DryRun:
-    """What a dry run did and what it left out. `result` is that of the run, which is in the store as any other."""
+    """The report of a dry run. `result` is the result of the run, which is stored like any other."""
 
     result: RunResult
     states: tuple[DryState, ...]
@@ -112,9 +112,9 @@ async def dry_run(
 ) -> DryRun:
     """Run `plan` without its effects and report what it would have done.
 
-    The arguments are those of `run`, and so are the errors. Every state that applies a side effect is skipped by
-    its tag, `apply_side_effect`; then its handler is called once outside the run, up to its first effect, which
-    is reported and not performed. What it reads before that is read, and not recorded.
+    The arguments and the errors are those of `run`. Every state that applies a side effect is skipped by its tag,
+    `apply_side_effect`; then its handler is called once outside the run, up to its first effect, which is reported
+    and not performed. Reads before that effect are performed and not recorded.
     """
     config = config or RunConfig()
     if EFFECT_TAG not in config.skip_tags:
@@ -143,11 +143,11 @@ async def dry_run(
     ]
     effects: list[DryEffect] = []
     if skipped:
-        door = HandlerRunner(config.undeclared_io, reporter or Reporter())
+        runner = HandlerRunner(config.undeclared_io, reporter or Reporter())
         provided = Provided.of(plan, transports, catalogue)
-        async with opened(config, provided.transports) as doors:
-            previews = _Previews(config, store, history, doors, provided.catalogue, door)
-            with door.open():
+        async with opened(config, provided.transports) as by_namespace:
+            previews = _Previews(config, store, history, by_namespace, provided.catalogue, runner)
+            with runner.open():
                 effects = [await previews.effect_of(state, bases[state.id]) for state in skipped]
     return DryRun(
         result,
@@ -168,13 +168,13 @@ def _state(state_id: str, history: History) -> DryState:
 
 
 def _skipped(graph: Graph, store: Store, run_id: str) -> tuple[History, Mapping[str, Snapshot | Conflict]]:
-    """Return what a run's log says, and the context at the turn of each state that was skipped, if it had one."""
+    """Return the recorded history, and the context at the turn of each skipped state, if it had one."""
     history, bases, load = History(), dict[str, Snapshot | Conflict](), behind_io(store.get)
     frontier: Frontier | None = None
     for entry, _ in run_reader.entries(store, run_id):
         if isinstance(entry.event, StateSkipped):
             state_id = entry.event.state_id
-            if history.side_by_side is None:
+            if history.max_concurrency is None:
                 bases[state_id] = Snapshot.open(history.checkpoint or "", load)
             else:
                 frontier = frontier or Frontier(graph, load)
@@ -202,14 +202,14 @@ def _missed(graph: Graph, history: History) -> Iterable[MissedKey]:
 
 @attrs.frozen
 class _Previews:
-    """The previews of one dry run: what they share."""
+    """The previews of one dry run, with their common data."""
 
     config: RunConfig
     store: Store
     history: History
     transports: Mapping[str, Transport]
     catalogue: Catalogue
-    door: HandlerRunner
+    runner: HandlerRunner
 
     async def effect_of(self, state: PlanState, base: Snapshot | Conflict) -> DryEffect:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
@@ -218,19 +218,19 @@ class _Previews:
         run_id, keys = self.history.run_id or "", open_keys(self.store)
         reserved = Reserved(self.store.secret_key_file)
         secrets = RunSecrets(self.config.secrets, run_id, keys, live=False, reserved=reserved)
-        vault = secrets.attempt()
+        attempt_secrets = secrets.attempt()
         log = PreviewLog(self.history, self.store.get)
         ctx = Context(base)
-        scope = self._scope(state, log, vault)
+        scope = self._scope(state, log, attempt_secrets)
         try:
             recalled(self.history, secrets, self.store.get)
-            scope.idempotency_key = self.door.idempotency_key(scope, ctx)
+            scope.idempotency_key = self.runner.idempotency_key(scope, ctx)
             unknown = await self._play(scope, ctx)
         except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
             raise
         except BaseException as exc:  # noqa: BLE001 - user code may raise anything, in groups too
-            unknown = _why(exc, vault)
-        shown = vault.text(scope.idempotency_key) if scope.idempotency_key is not None else None
+            unknown = _why(exc, attempt_secrets)
+        shown = attempt_secrets.text(scope.idempotency_key) if scope.idempotency_key is not None else None
         if secrets.shown:
             unknown = "it cannot be known: a secret that the run has read cannot be opened any more"
         if log.ended is None or secrets.shown:
@@ -240,7 +240,7 @@ class _Previews:
             return DryEffect(state.id, shown, None, None, f"it cannot be known: {log.ended.reason}")
         return DryEffect(state.id, shown, effect.namespace, canonical.decode(effect.data), None)
 
-    def _scope(self, state: PlanState, log: PreviewLog, vault: OfAttempt) -> AttemptScope:
+    def _scope(self, state: PlanState, log: PreviewLog, secrets: OfAttempt) -> AttemptScope:
         return AttemptScope(
             state=state,
             attempt=0,
@@ -249,16 +249,16 @@ class _Previews:
             transports=self.transports,
             catalogue=self.catalogue,
             idempotency_key=None,
-            quiet=SettleBarrier(frozenset(running_tasks()), blocking=state.blocking),
-            vault=vault,
+            barrier=SettleBarrier(frozenset(running_tasks()), blocking=state.blocking),
+            secrets=secrets,
         )
 
     async def _play(self, scope: AttemptScope, ctx: Context) -> str:
-        """Call the handler and return why its effect is not known when it comes to its end."""
+        """Call the handler, and return why its effect is unknown if it ends without one."""
         io, state, timeout = PreviewIo(scope), scope.state, scope.state.meta.timeout
         try:
             with anyio.move_on_after(timeout) as scope.limit:
-                await self.door.call(scope, state.callee, ctx, io, Recorder(scope), plain=state.blocking)
+                await self.runner.call(scope, state.callee, ctx, io, Recorder(scope), plain=state.blocking)
                 return "the handler came to its end without an effect"
             return f"it cannot be known: the handler took longer than its timeout, {timeout:g} s"
         finally:
@@ -266,8 +266,8 @@ class _Previews:
             scope.closed = True
 
 
-def _why(exc: BaseException, vault: OfAttempt) -> str:
-    info = vault.error(describe(exc, hint=False, veil=vault.text))
+def _why(exc: BaseException, secrets: OfAttempt) -> str:
+    info = secrets.error(describe(exc, hint=False, veil=secrets.text))
     if info.code == Code.CONTEXT_KEY_MISSING and info.details is not None and "key" in info.details:
         return f"it cannot be known: needs key {str(info.details['key'])!r}"
     return f"it cannot be known: {info.message}"

@@ -1,4 +1,4 @@
-"""The log of a fork that has a shared past to go through: what is in it is copied or run again, then it is live."""
+"""The log of a fork: it first copies or repeats its shared past, and then continues live."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ForkLog", "past_of"]
 
 
 def past_of(store: Store, run_id: str) -> SharedPast | None:
-    """Return the shared past that a run was given when it was forked, None when it has none to go through."""
+    """Return the shared past that a run was given when it was forked, or None when nothing of it remains."""
     first, _ = run_reader.first_entry(store, run_id)
     artifact_id = shared_past_id(first)
     if artifact_id is None:
@@ -31,7 +31,7 @@ def past_of(store: Store, run_id: str) -> SharedPast | None:
 
 
 class ForkLog(LiveLog):
-    """A live log that copies what the fork shares. `graph` is the plan it goes on with after that."""
+    """A live log that copies the shared past of a fork. `graph` is the plan of the run after that past."""
 
     def __init__(self, past: SharedPast, graph: Graph, store: Store, run_id: str, **options: Any) -> None:
         super().__init__(store, run_id, **options)
@@ -40,7 +40,7 @@ class ForkLog(LiveLog):
         self._graph = graph
 
     def outside(self, graph: Graph) -> Outside:
-        """Return the plan by which the next state was passed, or the one that the fork was given."""
+        """Return the plan under which the next state of the shared past ran, or the plan of the fork after it."""
         said = super().outside(graph)
         plan_id = self._past.plan_now(self.history) or self._graph.plan_id
         if plan_id not in self._graphs:
@@ -48,21 +48,23 @@ class ForkLog(LiveLog):
         return said._replace(graph=self._graphs[plan_id])
 
     def carry(self, decision: EnterState) -> bool:
-        """Copy what the shared past has of a state whose inputs are what they were, and say whether it did."""
+        """Copy the entries of a state whose inputs are unchanged, and say whether there was one."""
         entries = self._past.carried(decision, self.history)
         if entries is None:
             return False
         self.copy(entries)
         return True
 
-    def _sealed(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool) -> list[StoredEvent]:
-        sealed = super()._sealed(drafts, payloads, told=told)
+    def _sealed(
+        self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool
+    ) -> list[StoredEvent]:
+        sealed = super()._sealed(drafts, payloads, notify=notify)
         for event, _, _ in drafts:
             self._past.note(event)
         return sealed
 
     def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
-        """Queue events of the shared past, and note which they are."""
+        """Queue events of the shared past, and record their seqs."""
         first = self.history.head_seq + 1
         super().copy(entries, payloads)
         self._past.copied.update({first + at: entry.seq for at, entry in enumerate(entries)})

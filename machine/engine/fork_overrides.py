@@ -1,4 +1,7 @@
-"""Which fact of a shared past a person means, and what it is to be instead. Nothing is written here."""
+"""Overrides of a fork: the fact of the shared past that each names, and its new outcome.
+
+Nothing is written here.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,13 @@ def overridden(
     values: Mapping[str, Any],
     *,
     load: Load,
-    vault: OfAttempt,
+    secrets: OfAttempt,
     payloads: Payloads,
 ) -> dict[int, Entry]:
     """Return the entries up to `at` whose outcome a caller replaces, by seq; their responses go to `payloads`.
 
     Raises `UsageError`: `fact_not_found` and `fact_ambiguous` for the key, `invalid_effect_outcome` for a value
-    that no call of the namespace could have as its response, `usage` for one fact that is named twice.
+    that no call of the namespace could have as its response, `usage` for a fact that is named twice.
     """
     found: dict[int, Entry] = {}
     names: dict[int, str] = {}
@@ -47,14 +50,14 @@ def overridden(
             raise UsageError(f"{names[entry.seq]!r} and {name!r} are the same fact, at event {entry.seq}")
         names[entry.seq] = name
         request = canonical.decode_stored(fact.request_digest, load(fact.request_digest))
-        answer = _response(fact, request, value, vault)
+        answer = _response(fact, request, value, secrets)
         event = attrs.evolve(fact, outcome=FactValue(add_answer(payloads, answer)))
         info = {name: text for name, text in entry.info.items() if name != SECRET_PAYLOAD} | dict(answer.info)
         found[entry.seq] = entry._replace(event=event, body=codec.encode_event(event), info=info)
     return found
 
 
-def _response(fact: FactRecorded, request: Any, value: Any, vault: OfAttempt) -> Answer:
+def _response(fact: FactRecorded, request: Any, value: Any, secrets: OfAttempt) -> Answer:
     if fact.namespace == SECRET:
         raise UsageError(
             "a secret is no fact to be replaced: a log never holds its value",
@@ -75,7 +78,7 @@ def _response(fact: FactRecorded, request: Any, value: Any, vault: OfAttempt) ->
             code=Code.INVALID_EFFECT_OUTCOME,
             hint="machine facts RUN --json shows the one it had, under outcome.value",
         )
-    return vault.answer(fact, request, canonical.decode(response_of(fact.namespace, request, value)))
+    return secrets.answer(fact, request, canonical.decode(response_of(fact.namespace, request, value)))
 
 
 def _is_file(value: Any) -> bool:
@@ -86,11 +89,11 @@ def _is_file(value: Any) -> bool:
     return True
 
 
-# -- which fact is meant -------------------------------------------------------------------------------------
+# -- the named fact -------------------------------------------------------------------------------------------
 
 
 def _named(name: str, entries: Sequence[Entry], at: int) -> Entry:
-    """Return the fact that a key means: the whole of it, its seq, or a beginning that no other key has."""
+    """Return the fact that a key names: in full, by its seq, or by a beginning that no other key has."""
     facts = [entry for entry in entries if isinstance(entry.event, FactRecorded)]
     shared = [entry for entry in facts if entry.seq <= at]
     exact = [entry for entry in shared if _key(entry) == name or name == str(entry.seq)]
@@ -98,7 +101,7 @@ def _named(name: str, entries: Sequence[Entry], at: int) -> Entry:
         return next((entry for entry in reversed(exact) if _key(entry) == name), exact[0])
     begun = [entry for entry in shared if name and _begins(name, entry)]
     if len({_key(entry) for entry in begun}) == 1:
-        return begun[-1]  # of several outcomes under one key the last stands
+        return begun[-1]  # the last of several outcomes under one key counts
     if begun:
         raise UsageError(
             f"{name!r} begins the keys of {len(begun)} facts",
@@ -124,7 +127,7 @@ def _key(entry: Entry) -> str:
 
 
 def _short(entry: Entry) -> str:
-    """Return a key without the sign and the op in front: `step.state/0/namespace/...`."""
+    """Return a key without its leading sign and op: `step.state/0/namespace/...`."""
     key = _key(entry)
     return key.partition(".")[2] if key.startswith("@") else key
 

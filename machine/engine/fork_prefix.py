@@ -1,8 +1,8 @@
-"""The past that a fork shares and has still to go through: what is copied, and what answers where it is not.
+"""The part of a shared past that a fork has still to pass: its copied states, and answers for the repeated ones.
 
-It holds a part of another run's log, some of its facts replaced. A state is copied when its inputs are what they
-were: the context it begins on, its own facts, and the facts under explicit keys before it, which any state may
-read. Otherwise it is run again and its calls are answered from here. It decides; it performs nothing.
+It holds a part of another run's log, with some facts replaced. A state is copied when its inputs are unchanged: the
+context it begins on, its own facts, and the facts under explicit keys before it, which any state may read.
+Otherwise it is run again and its calls are answered from here. This module decides and performs nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from machine.secrets.handles.handle import has_handle, stripped
 __all__ = ["SHARED_PAST_ID", "Segment", "SharedPast", "shared_past_id"]
 
 SHARED_PAST_ID: Final = "shared_past_id"
-"""Where the first event's info names the artifact of the shared past."""
+"""Name in the first event's info under which the artifact of the shared past is recorded."""
 
 _NUMBER: Final = re.compile("[0-9]{1,9}")
 
@@ -54,7 +54,7 @@ _Found = tuple[int, FactRecorded]
 
 @attrs.frozen(eq=False)
 class Segment:
-    """All that a part of a log says of one state, in one piece; `plan_id` is the plan it began under."""
+    """One contiguous part of a log that belongs to one state; `plan_id` is the plan it began under."""
 
     state_id: str
     plan_id: str
@@ -62,17 +62,17 @@ class Segment:
 
     @property
     def settled(self) -> bool:
-        """True when the state was passed for good."""
+        """True when the state was completed or skipped."""
         return isinstance(self.entries[-1].event, StateCompleted | StateSkipped)
 
     @property
     def base_snapshot_id(self) -> str | None:
-        """The context the state began on."""
+        """The id of the context the state began on."""
         return next((event.base_snapshot_id for event in self._of(StateEntered)), None)
 
     @property
     def uncertain(self) -> bool:
-        """True when an effect was intended and nobody knows what became of it."""
+        """True when an effect was intended and its outcome is unknown."""
         open_keys: set[str] = set()
         for entry in self.entries:
             if isinstance(entry.event, EffectIntended):
@@ -83,7 +83,7 @@ class Segment:
 
     @cached_property
     def rounds(self) -> list[list[int]]:
-        """The attempts, together those in which each may reuse what the one before it was cut in."""
+        """The attempts, grouped so that each may reuse the facts of the interrupted one before it."""
         found: list[list[int]] = [[]]
         for entry in self.entries:
             if isinstance(entry.event, StateEntered):
@@ -102,11 +102,11 @@ class Segment:
 
 
 class SharedPast:
-    """A part of another run's log: `entries`, from the first state on that is not copied without a question.
+    """A part of another run's log: `entries`, beginning with the first state that may have to be run again.
 
     `plan_id` is the plan in force before them, `goes_on_with` the one after them, `overridden` the seqs of facts
-    whose outcome was replaced, and `load` returns the bytes of artifacts. `copied` and `taken` say of events of the
-    fork, by seq, which of these they were.
+    whose outcome was replaced, and `load` returns the bytes of artifacts. `copied` and `taken` map seqs of the
+    fork's events to the seqs of the copied and the reused entries.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class SharedPast:
         self._passed = 0
 
     def to_bytes(self) -> bytes:
-        """Return the canonical JSON of this past, from which `from_bytes` makes it again."""
+        """Return the canonical JSON of this past, which `from_bytes` parses."""
         entries = [
             {"event": codec.event_to_json(entry.event), "info": dict(entry.info), "seq": entry.seq}
             for entry in self.entries
@@ -150,7 +150,7 @@ class SharedPast:
 
     @classmethod
     def from_bytes(cls, data: bytes, load: Callable[[str], bytes]) -> SharedPast:
-        """Return the past that bytes stand for. Raises `CorruptionError` when they stand for none."""
+        """Return the past that bytes encode. Raises `CorruptionError` when they encode none."""
         try:
             value = canonical.decode(data)
             told = ((entry["seq"], canonical.encode(entry)) for entry in value["entries"])
@@ -159,18 +159,18 @@ class SharedPast:
             return cls(entries, value["plan_id"], value["overridden"], load, goes_on_with=then)
         except (MachineError, LookupError, TypeError, ValueError, AttributeError) as exc:
             raise CorruptionError(
-                f"the shared past of a fork is not one: {exc}", code=Code.ARTIFACT_CORRUPT
+                f"the shared past of a fork is invalid: {exc}", code=Code.ARTIFACT_CORRUPT
             ) from exc
 
-    # -- how far the fork has come -----------------------------------------------------------------------
+    # -- progress of the fork --------------------------------------------------------------------------------------
 
     def note(self, event: Event) -> None:
-        """Note an event of the fork itself."""
+        """Record an event of the fork itself."""
         if isinstance(event, StateFailed) and not event.cut:
             self._rounds[event.state_id] += 1
 
     def plan_now(self, history: History) -> str | None:
-        """Return the plan by which the next of these states was passed, None when the fork has passed them all."""
+        """Return the plan under which the next of these states ran, or None when the fork has passed them all."""
         while self._passed < len(self.segments):
             segment = self.segments[self._passed]
             state = history.states.get(segment.state_id)
@@ -179,13 +179,13 @@ class SharedPast:
             self._passed += 1
         return None
 
-    # -- what is copied ----------------------------------------------------------------------------------
+    # -- copied states ---------------------------------------------------------------------------------------------
 
     def carried(self, decision: EnterState, history: History) -> Sequence[Entry] | None:
-        """Return the entries to copy for a state that is about to begin, None when it is to run again.
+        """Return the entries to copy for a state that is about to begin, or None when it is to run again.
 
-        A state in which an effect hangs is never simply run again: it is begun, as far as its facts go, and cut,
-        so that it goes on as after any crash.
+        A state with an uncertain effect is never simply run again: its recorded attempts are copied as interrupted
+        ones, so that it continues as after any crash.
         """
         state_id, base = decision.state_id, decision.base_snapshot_id
         found = self._of.get(state_id, [])
@@ -200,7 +200,7 @@ class SharedPast:
         return list(_cut(segment, base)) if segment.uncertain else None
 
     def _explicit_before(self, segment: Segment) -> _Explicit:
-        """Return the facts under explicit keys before a state; of one that was replaced, that it was."""
+        """Return the facts under explicit keys before a state; None marks an overridden fact."""
         first = segment.entries[0].seq
         return {
             fact.key: None if seq in self.overridden else fact.outcome
@@ -215,14 +215,14 @@ class SharedPast:
             if _is_explicit(key) and fact.state_id in self._of
         }
 
-    # -- what answers ------------------------------------------------------------------------------------
+    # -- answers ---------------------------------------------------------------------------------------------------
 
     def answer(
         self, call: Call, state_id: str, *, keeps_all: bool, alike: int
     ) -> tuple[int, FactRecorded] | None:
-        """Return the fact that answers a call of a state that is run again, and its seq; None to go outside.
+        """Return the recorded fact that answers a call of a repeated state, and its seq; None to perform the call.
 
-        `alike` calls with the same secrets came before it in its attempt.
+        `alike` counts the earlier calls of its attempt with the same secrets.
         """
         like = [item for item in self._like(call, state_id) if not item[1].may_repeat]
         if _is_explicit(call.key):
@@ -234,11 +234,11 @@ class SharedPast:
         return None if found is None or self._is_gone(found[1]) else found
 
     def _like(self, call: Call, state_id: str) -> list[_Found]:
-        """Return the facts of the request that a call makes: under its explicit key, or of its state."""
+        """Return the facts with the request of a call: under its explicit key, or of its state."""
         name = call.key if _is_explicit(call.key) else state_id
         found = self._by_request[name, call.namespace].get(call.digest, [])
         if not found and has_handle(call.data):
-            # the hash of a secret differs from store to store, and when its value has been changed since
+            # the hash of a secret differs between stores, and after its value has been changed
             bare = stripped(call.data)
             for digest, facts in self._by_request[name, call.namespace].items():
                 if stripped(self._load(digest)) == bare:
@@ -246,7 +246,7 @@ class SharedPast:
         return found
 
     def _alike(self, call: Call, like: Sequence[_Found]) -> Sequence[_Found]:
-        """Return those facts whose request was the same in its secrets too; see `sent_alike`."""
+        """Return those facts whose requests also had the same secrets; see `sent_alike`."""
         known, mac = self._info(REQUEST_MAC), call.mac or ""
         macs = {known.get(seq, "") for seq, _ in like}
         if call.effect and len(macs) == 1 and not comparable(mac, *macs):
@@ -254,7 +254,7 @@ class SharedPast:
         return [item for item in like if known.get(item[0]) == mac]
 
     def ambiguous(self, call: Call, state_id: str) -> bool:
-        """Say whether an effect was made that differs from a call in its secrets only."""
+        """Say whether a recorded effect differs from a call only in its secrets."""
         like = [item for item in self._like(call, state_id) if item[1].outcome.final]
         return call.mac is not None and bool(like) and not self._alike(call, like)
 
@@ -267,9 +267,9 @@ class SharedPast:
     def _nth(
         self, call: Call, like: Sequence[_Found], state_id: str, alike: int | None, *, keeps_all: bool
     ) -> _Found | None:
-        """Return what the n-th call with a request was given in the same round, as its last attempt saw it."""
+        """Return the answer to the n-th call with a request in the same round, as its last attempt saw it."""
         occurrence = call.key.rpartition("/")[2]
-        if not _NUMBER.fullmatch(occurrence):  # what a reconcile function asks is how the world stands now
+        if not _NUMBER.fullmatch(occurrence):  # a reconcile function asks for the present state of the world
             return None
         number = int(occurrence) if alike is None else alike
         successes = [item for item in like if item[1].outcome.final and item[1].made_in is not None]
@@ -287,18 +287,18 @@ class SharedPast:
                 key = path_key(state_id, last, call.namespace, item[1].request_digest, occurrence)
                 if item[1].key == key:
                     return item
-        if call.effect and number < len(successes):  # it has happened, whenever that was
+        if call.effect and number < len(successes):  # the effect has happened, no matter in which attempt
             return successes[number]
         return None
 
     def _attempts(self, state_id: str) -> list[int]:
-        """Return the attempts of the round that the fork's own attempt stands for."""
+        """Return the attempts of the round that the fork's own attempt repeats."""
         rounds = [attempts for segment in self._of.get(state_id, ()) for attempts in segment.rounds]
         number = self._rounds[state_id]
         return rounds[number] if number < len(rounds) else []
 
     def _is_gone(self, fact: FactRecorded) -> bool:
-        """Say whether an answer held a secret that only the process knew which was given it."""
+        """Say whether an answer held a secret that only the recording process knew."""
         outcome = fact.outcome
         return (
             isinstance(outcome, FactValue)
@@ -307,7 +307,7 @@ class SharedPast:
         )
 
     def sealed(self, seq: int) -> tuple[str, bytes] | None:
-        """Return what was sealed beside the fact at a seq, and its artifact's id; None when nothing was."""
+        """Return the seal of the fact at a seq, and its artifact's id; None when it has no seal."""
         seal_id = self._info(SECRET_PAYLOAD).get(seq)
         return None if seal_id is None else (seal_id, stored_seal(self._load, seal_id))
 
@@ -324,11 +324,11 @@ class SharedPast:
         return None
 
     def took(self, seq: int, own_seq: int) -> None:
-        """Note that the fact at a seq of this past is now the fork's own."""
+        """Record that the fact at a seq of this past is now the fork's own."""
         self.taken[own_seq] = seq
 
     def _info(self, name: str) -> Mapping[int, str]:
-        """Return what the info of entries says under a name, by seq."""
+        """Return the info of entries under a name, by seq."""
         if name not in self._infos:
             self._infos[name] = {
                 entry.seq: text for entry in self.entries if isinstance(text := entry.info.get(name), str)
@@ -354,7 +354,7 @@ class SharedPast:
 
 
 def shared_past_id(entry: Entry) -> str | None:
-    """Return the id of the shared past that a run's first entry names, None when it names none."""
+    """Return the id of the shared past that a run's first entry names, or None."""
     found = entry.info.get(SHARED_PAST_ID) if isinstance(entry.event, RunStarted) else None
     return found if isinstance(found, str) else None
 
@@ -364,7 +364,7 @@ def _is_explicit(key: str) -> bool:
 
 
 def _segments(entries: Sequence[Entry], plan_id: str) -> Iterator[Segment]:
-    """Yield the states of a part of a log, each with what happened to the run while it was not settled."""
+    """Yield the states of a part of a log, each with the run-level events that occurred before it settled."""
     current: list[Entry] = []
     state_id, began_under = "", plan_id
     for entry in entries:
@@ -383,7 +383,7 @@ def _segments(entries: Sequence[Entry], plan_id: str) -> Iterator[Segment]:
 
 
 def _cut(segment: Segment, base_snapshot_id: str) -> Iterator[Entry]:
-    """Yield what is known of a state's attempts as attempts that were cut, on another context; the last is open."""
+    """Yield a state's attempts as interrupted attempts that begin on another context; the last one is open."""
     attempts = [attempt for attempts in segment.rounds for attempt in attempts]
     for attempt in attempts:
         for entry in segment.entries:

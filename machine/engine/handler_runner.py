@@ -1,8 +1,9 @@
-"""Calling what a user wrote, in a context of its own, and watching what it does without `io`.
+"""Calls of user code, each in its own context and watched for undeclared IO.
 
-The one place where a handler is called. Nothing here decides what its outcome means. What a handler sets in
-context variables (`decimal.setcontext`, what a logging library binds) is not in the log, so each attempt has its
-own: else a resumed run would not have it, and concurrent states would depend on who came first.
+This is the one place where a handler is called. Nothing here decides what its outcome means. Values that a handler
+sets in context variables (`decimal.setcontext`, or those a logging library binds) are not in the log, so each
+attempt has its own: otherwise a resumed run would lack them, and concurrent states would depend on the order in
+which they ran.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ HELD_SECONDS: Final = 1.0
 
 
 class HandlerCall:
-    """Calls a function and awaits what it returns, each step of it in a copy of the context of now.
+    """An awaitable call of a function, with each step run in a copy of the current context.
 
-    `cancellations` is told of what is raised in it where it waits. `held` is told of each step that kept the
-    event loop for long, in seconds. `waited` says for how many seconds the loop has waited for the engine so far,
-    which is no handler's doing; without it no step is timed.
+    `cancellations` records exceptions thrown into it where it waits. `held` is called for each step that holds the
+    event loop for long, with the seconds. `waited` returns the seconds that the loop has waited for the engine so
+    far, which are not the handler's fault; without it no step is timed.
     """
 
     __slots__ = ("_cancellations", "_context", "_held", "_steps", "_waited")
@@ -67,7 +68,7 @@ class HandlerCall:
         self._waited = waited
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self  # it has what `await` uses of a generator
+        return self  # it has all that `await` needs of a generator
 
     def __iter__(self) -> Self:
         return self
@@ -76,16 +77,16 @@ class HandlerCall:
         return self._step(self._steps.send, None)
 
     def send(self, value: Any) -> Any:
-        """Go on."""
+        """Resume with a value."""
         return self._step(self._steps.send, value)
 
     def throw(self, *exc: Any) -> Any:
-        """Go on, where it awaits, with an exception."""
+        """Resume with an exception."""
         self._cancellations.note(exc[0])
         return self._step(self._steps.throw, *exc)
 
     def close(self) -> None:
-        """Close what is awaited."""
+        """Close the awaited coroutine."""
         in_step(self._context, self._context.run, self._steps.close)
 
     def _step(self, step: Callable[..., Any], *args: Any) -> Any:
@@ -110,11 +111,11 @@ _WATCH: Final[type[Watch]] = MonitoredWatch if sys.version_info >= (3, 12) else 
 
 
 class HandlerRunner:
-    """Calls the handlers of one run, and sees to it that nothing they do gets round `io` unseen.
+    """The runner of one run's handlers, which also detects whatever they do without `io`.
 
-    What that means is `undeclared_io`; with `allow` nobody looks, and nothing is installed. In a replay `refuse`
-    is given: it returns what is raised in place of what would reach or change the outside, whatever the recording
-    allowed.
+    The reaction is chosen by `undeclared_io`; with `allow` nothing is watched, and nothing is installed. In a
+    replay `refuse` is given: it returns the exception for an act that would read or change the outside world, even
+    one that the recording allowed.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class HandlerRunner:
         waited: Callable[[], float] | None = None,
         refuse: Refuse | None = None,
     ) -> None:
-        """Take `waited`, the seconds in which the event loop waited for the engine; None where nobody minds."""
+        """Take `waited`, which returns the seconds the event loop waited for the engine; None to ignore them."""
         self._undeclared_io = undeclared_io
         self._reporter = reporter
         self._waited = waited
@@ -133,18 +134,16 @@ class HandlerRunner:
         self._looks = undeclared_io is not UndeclaredIo.ALLOW or refuse is not None
         self._watches = Watch if undeclared_io is UndeclaredIo.ALLOW else _WATCH
         self._allowed = ALLOWED.get()
-        if refuse is not None:  # a second run is made within a run that may have nobody look
+        if refuse is not None:  # a paranoid second run works within a run that may not watch at all
             audit_hook.install(following=True)
         self.failure: BaseException | None = None
-        """What the reporter raised when it was told, which ends the run."""
+        """The exception that the reporter raised, which ends the run."""
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Look, for the duration of the context, at what handlers do."""
+        """Watch what handlers do for the duration of the context."""
         outer = watching()
-        if (
-            outer is not None
-        ):  # in a handler: that there is a run is to be seen, what it does is its own affair
+        if outer is not None:  # a run within a handler is reported; what that run does is not
             frame, live = inspect.currentframe(), self._refuse is None
             outer.note("machine.run", "drives a run of its own", None, frame, effect=live)
         with unguarded():
@@ -176,9 +175,9 @@ class HandlerRunner:
         plain: bool,
         cancellations: Cancellations | None = None,
     ) -> Any:
-        """Call a function of an attempt's state, in a thread when it is `plain`, and return what it returns.
+        """Call a function of an attempt's state, in a thread when it is `plain`, and return its result.
 
-        `cancellations` is told of those that reach it. Raises what it raises.
+        `cancellations` records those that reach the function. Raises what the function raises.
         """
         cancellations = cancellations or Cancellations()
         if not self._looks:
@@ -207,7 +206,7 @@ class HandlerRunner:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Note what the reporter raises, which ends the run whatever a handler makes of it."""
+        """Save an exception of the reporter, which ends the run even if a handler suppresses it."""
         try:
             yield
         except BaseException as exc:
@@ -215,7 +214,10 @@ class HandlerRunner:
             raise
 
     def idempotency_key(self, scope: AttemptScope, ctx: Context) -> str | None:
-        """Return the idempotency key of an attempt's state over a context. Raises `StateError` when it is none."""
+        """Return the idempotency key of an attempt's state for a context.
+
+        Raises `StateError` for an invalid key.
+        """
         key = scope.state.meta.idempotency
         if not callable(key):
             return key
@@ -231,7 +233,7 @@ class HandlerRunner:
                 f"the idempotency key of {scope.state.id} must be a non-empty printable string, not {value!r}",
                 code=Code.INVALID_IDEMPOTENCY_KEY,
             )
-        scope.vault.refuse_in_key("the idempotency key", value)
+        scope.secrets.refuse_in_key("the idempotency key", value)
         return value
 
     def _watch(self, scope: AttemptScope, function: Any, *, plain: bool, remedy: str | None = None) -> Watch:
@@ -241,7 +243,7 @@ class HandlerRunner:
             function,
             plain=plain,
             remedy=remedy,
-            alone=lambda: scope.quiet.alone,
+            alone=lambda: scope.barrier.alone,
             follows=self._refuse is not None,
             effects_only=self._undeclared_io is UndeclaredIo.ALLOW,
         )
@@ -249,25 +251,25 @@ class HandlerRunner:
     def _found(self, scope: AttemptScope, seen: set[tuple[str, int, str]], what: Undeclared) -> None:
         if what.event in self._allowed:
             return
-        # what was refused when it was recorded too, is refused in the same way, to the same end
+        # an act that was refused in the recording is refused in the same way, to the same end
         as_recorded = self._undeclared_io is UndeclaredIo.ERROR and not scope.closed
         if self._refuse is not None and what.effect and not as_recorded:
-            raise self._refuse(scope, attrs.evolve(what, does=scope.vault.text(what.does)))
+            raise self._refuse(scope, attrs.evolve(what, does=scope.secrets.text(what.does)))
         if self._undeclared_io is UndeclaredIo.ERROR:
             error = StateError(
-                f"{scope.state.id} {scope.vault.text(what.does)} without io at {what.place}",
+                f"{scope.state.id} {scope.secrets.text(what.does)} without io at {what.place}",
                 code=Code.UNDECLARED_IO,
                 details={"event": what.event, "place": what.place, "remedy": what.remedy},
                 hint=what.remedy,
             )
             scope.undeclared = scope.undeclared or error
             raise error
-        once = (what.file, what.line, what.remedy)  # one call may be several acts, and a loop comes by often
+        once = (what.file, what.line, what.remedy)  # one call may be several acts, and a loop repeats it
         if once not in seen and not scope.closed:
             seen.add(once)
             with self._told():
                 self._reporter.undeclared(
-                    scope.state.id, attrs.evolve(what, does=scope.vault.text(what.does))
+                    scope.state.id, attrs.evolve(what, does=scope.secrets.text(what.does))
                 )
 
 

@@ -1,7 +1,7 @@
-"""The keeper of a run: holds its lease while it is driven, and listens to its inbox.
+"""The keeper of a run: it holds the lease while the run is driven, and listens to the inbox.
 
-In a thread of its own, so that a handler that keeps the event loop busy loses neither. The lease keeps two
-drivers apart; that a loser can change nothing is the store's doing, which checks the lease at every append.
+It has a thread of its own, so that a handler that blocks the event loop stops neither. The lease keeps two drivers
+apart, but it is the store that protects the log: it checks the lease at every append.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CANCEL: Final = "cancel"
 """The kind of message that asks a run to end cancelled."""
 
 LEASE_SECONDS: Final = 15.0
-"""Default time of a lease, in seconds: it holds that long without being renewed."""
+"""Default time of a lease, in seconds, for which it is valid without a renewal."""
 
 _SHORTEST_SECONDS: Final = 1.0
 _RENEWALS: Final = 3
@@ -35,7 +35,7 @@ _LISTEN_SECONDS: Final = 0.2
 
 
 def lease_ms_of(seconds: float) -> int:
-    """Return a lease's time in milliseconds. Raises `UsageError` for one that cannot be."""
+    """Return a lease's time in milliseconds. Raises `UsageError` for an invalid time."""
     most = MAX_TTL_MS / 1000
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not _SHORTEST_SECONDS <= seconds <= most:
@@ -46,11 +46,11 @@ def lease_ms_of(seconds: float) -> int:
 
 
 class Keeper:
-    """Takes the lease of a run when made, raising `ConcurrencyError` (`run_leased`) when somebody drives it.
+    """The holder of a run's lease; creating it raises `ConcurrencyError` (`run_leased`) if another process has it.
 
-    The lease is owned by the keeper's thread: it lives exactly as long as somebody drives the run, whatever
-    becomes of the store in which the lease is to be given back. It is renewed from then on, also while nothing is
-    driven yet: what comes before may take longer than the lease.
+    The lease is owned by the keeper's thread: it lives exactly as long as the run is driven, even if the store
+    fails when the lease is to be released. It is renewed from the start, also while nothing is driven yet, because
+    the preparation may take longer than the lease.
     """
 
     def __init__(self, store: Store, run_id: str, lease_ms: int = int(LEASE_SECONDS * 1000)) -> None:
@@ -77,11 +77,11 @@ class Keeper:
 
     def __exit__(self, *exc: object) -> None:
         self._end()
-        with contextlib.suppress(StoreError):  # with its thread a driver loses its lease all the same
+        with contextlib.suppress(StoreError):  # if its thread dies, a driver loses its lease all the same
             self._store.release(self.lease)
 
     def listen(self, *, from_the_start: bool) -> None:
-        """Begin to listen to the inbox; `from_the_start` says to hear first what was said before."""
+        """Begin to listen to the inbox; `from_the_start` also delivers earlier messages."""
         if from_the_start:
             self._hear()
         self._listening = True
@@ -111,7 +111,9 @@ class Keeper:
                     self._hear()
             except ConcurrencyError:
                 raise
-            except StoreError:  # the run meets it at its next append, or it has passed by then
+            except (
+                StoreError
+            ):  # the run meets the error at its next append, or the store has recovered by then
                 continue
 
     def _hear(self) -> None:
@@ -124,11 +126,11 @@ class Keeper:
 async def keeper_of(
     store: Store, run_id: str, lease_ms: int, waiting: Callable[[ConcurrencyError, float], None]
 ) -> Keeper:
-    """Return the keeper of a run, when its last driver is known not to drive it any more.
+    """Return the keeper of a run once its last driver is known not to drive it any more.
 
-    Of a driver that cannot be seen from here that is known when its lease was not renewed for its time: `waiting`
-    is told that this is waited for, and for how many seconds. Raises `ConcurrencyError` (`run_leased`) as soon as
-    the driver is known to be alive: by the system, or by a renewal.
+    A driver on another machine is known to be gone when its lease has expired: `waiting` is called with the seconds
+    of that wait. Raises `ConcurrencyError` (`run_leased`) as soon as the driver is known to be alive, from the
+    system or by a heartbeat.
     """
     waited = False
     while True:

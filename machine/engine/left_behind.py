@@ -1,4 +1,4 @@
-"""Tasks that a handler left behind when it returned: they are given a chance to end, and are watched."""
+"""Tasks that a handler leaves running when it returns: they get some time to end, and are watched."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from machine.io.attempt_scope import AttemptScope
 __all__ = ["Leftovers"]
 
 LEFT_SECONDS: Final = 1.0
-"""How long they are waited for."""
+"""Seconds to wait for such tasks."""
 
 AGAIN_SECONDS: Final = 0.05
-"""How long, in a run where some have gone on longer than that: what lives long is left at every attempt."""
+"""Seconds to wait in a run where some tasks have run for longer: a long-lived task is likely at every attempt."""
 
 
 class Leftovers:
-    """What the handlers of one run leave behind."""
+    """The tasks that the handlers of one run leave running."""
 
     def __init__(self) -> None:
         self._longest = LEFT_SECONDS
 
     async def used(self, scope: AttemptScope) -> StateError | None:
-        """Wait for the tasks that a handler left; return how they first used `io` or `rec`, None if none did."""
+        """Wait for the tasks that a handler left; return their first use of `io` or `rec`, or None."""
         until, running = time.monotonic() + self._longest, scope.begun.running
         try:
             while running and scope.left_behind is None and (rest := until - time.monotonic()) > 0:

@@ -1,7 +1,7 @@
-"""The live log: seals events, folds them, and gets them into the store as the durability asks.
+"""The live log: it seals events, folds them, and stores them as the durability requires.
 
-Nothing here interprets an event; `kernel.fold` does. `durable` is the barrier: what was emitted before it is in the
-store when it returns (`commit_queue`).
+Nothing here interprets an event; `kernel.fold` does. `durable` is the barrier: when it returns, all events emitted
+before are in the store (`commit_queue`).
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from machine.stores.lease import Lease
 __all__ = ["Draft", "LiveLog"]
 
 Draft: TypeAlias = tuple[Event, int, Mapping[str, str] | None]
-"""An event on its way into the log: with its time in milliseconds, and what is informational about it."""
+"""An event to be appended, with its time in milliseconds and its informational data."""
 
 
 class LiveLog:
     """A run's log while it is driven. `on_entry` is called with every entry, after it was folded.
 
-    `vault` looks through what is written, in format 1; `secrets` tells when nothing can be sealed any more, `lost`
-    are the seals that its driver cannot open, by facts' keys. `behind` lets a thread commit facts while the run
-    goes on, with `boundaries` everything else too.
+    `secret_check` checks what is written, in format 1; `secrets` knows when nothing can be sealed any more, and
+    `lost` are the seals that its driver cannot open, by the keys of facts. `behind` lets a thread commit facts
+    while the run continues, with `boundaries` all other events too.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LiveLog:
         behind: bool,
         boundaries: bool,
         on_entry: Callable[[Entry], None],
-        vault: Vault | None = None,
+        secret_check: Vault | None = None,
         secrets: OfRun | None = None,
         lost: Mapping[str, str] = MappingProxyType({}),
         lease: Lease | None = None,
@@ -67,7 +67,7 @@ class LiveLog:
         self._store = store
         self._run_id = run_id
         self._chain = chain
-        self._vault = vault
+        self._secret_check = secret_check
         self._secrets = secrets
         self._lost_seals = lost
         self._control = control or Control()
@@ -79,7 +79,7 @@ class LiveLog:
 
     @property
     def waited(self) -> float:
-        """For how many seconds the event loop stood still for the store."""
+        """The seconds in which the event loop stood still for the store."""
         return self._queue.waited
 
     async def emit(
@@ -90,9 +90,9 @@ class LiveLog:
         self._put([(event, now, info) for event in events], payloads)
 
     def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
-        """Queue events of another run as they are, moved in time as a whole so that the last of them is now.
+        """Queue events of another run unchanged, with their times shifted so that the last one is now.
 
-        The observer is not told of them: nothing happens.
+        The observer is not called, because nothing happens.
         """
         shift = time.time_ns() // 1_000_000 - entries[-1].ts_millis
         drafts: list[Draft] = []
@@ -101,14 +101,14 @@ class LiveLog:
             if isinstance(entry.event, StateFailed) and entry.event.cut:
                 info[COPIED] = "true"
             drafts.append((entry.event, max(entry.ts_millis + shift, 0), info))
-        self._put(drafts, payloads, told=False)
+        self._put(drafts, payloads, notify=False)
 
-    def _put(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool = True) -> None:
+    def _put(self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool = True) -> None:
         reason = self.abort()
         if reason is not None:
             raise reason
         try:
-            sealed = self._sealed(drafts, payloads, told=told)
+            sealed = self._sealed(drafts, payloads, notify=notify)
         except BaseException as exc:  # half folded: nothing may follow it
             self._failure = exc
             raise
@@ -118,13 +118,15 @@ class LiveLog:
         behind = self._behind and (self._boundaries or isinstance(drafts[0][0], FactRecorded))
         self._queue.add(sealed, artifacts, behind=behind)
 
-    def _sealed(self, drafts: Sequence[Draft], payloads: Payloads | None, *, told: bool) -> list[StoredEvent]:
+    def _sealed(
+        self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool
+    ) -> list[StoredEvent]:
         bodies = [codec.encode_event(event) for event, _, _ in drafts]
-        if self._vault is not None and self._vault.knows_some:
+        if self._secret_check is not None and self._secret_check.knows_some:
             names = [event.type for event, _, _ in drafts]
-            self._vault.refuse_in_log(zip(names, bodies, strict=True))
+            self._secret_check.refuse_in_log(zip(names, bodies, strict=True))
             if payloads is not None:
-                self._vault.refuse_in_log(payloads.items.values())
+                self._secret_check.refuse_in_log(payloads.items.values())
         sealed: list[StoredEvent] = []
         run_id, history = self._run_id, self.history
         for (event, now, info), body in zip(drafts, bodies, strict=True):
@@ -136,35 +138,35 @@ class LiveLog:
             history.advance(entry)
             if self._second is not None:
                 self._second.note(entry)
-            if told:
+            if notify:
                 self._on_entry(entry)
         return sealed
 
     def outside(self, graph: Graph) -> Outside:
-        """Return the plan that was given, and whether somebody has cancelled the run."""
+        """Return the given plan, and whether the run was cancelled."""
         lost = self._lost_seals and bool(wanted(self.history, self._lost_seals))
         return Outside(graph, self._control.cancelling, secrets_lost=bool(lost))
 
     def carry(self, decision: EnterState) -> bool:
-        """Return False: a live run has nothing recorded ahead of it."""
+        """Return False: a live run has no recorded entries ahead of it."""
         del decision
         return False
 
     def limit(self, timeout: float | None) -> float | None:
-        """Return how long an attempt may take: what its state says."""
+        """Return the time limit of an attempt, which its state declares."""
         return timeout
 
     def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
-        """Return what cuts an attempt that has taken too long."""
+        """Return the exception for an attempt that has exceeded its time limit."""
         return TimedOut(state.id, timeout)
 
     def abort(self) -> BaseException | None:
-        """Return why the log takes no more events; None when it does."""
+        """Return the reason why the log takes no more events, or None."""
         unsealed = self._secrets.failure if self._secrets is not None else None
         return self._failure or self._queue.failure or self._control.failure or unsealed
 
     async def durable(self, seq: int | None = None) -> None:
-        """Return when every event emitted so far is durable, or up to a seq. Raises what the store raised."""
+        """Return when all emitted events, or those up to a seq, are durable. Raises what the store raised."""
         await self._queue.durable(seq)
 
     def flush(self) -> None:
@@ -179,12 +181,14 @@ class LiveLog:
             return pending.data
         try:
             return self._store.get(artifact_id)
-        except StoreError as exc:  # no fault of the handler that happened to read: the run cannot go on
+        except (
+            StoreError
+        ) as exc:  # the handler that happened to read is not at fault: the run cannot continue
             self._failure = exc
             raise
 
     def seal(self, key: str) -> bytes | None:
-        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        """Return the seal of the fact with a key: None without one, empty when it is missing."""
         artifact_id = self.history.sealed.payloads.get(key)
         if artifact_id is None:
             return None
@@ -192,5 +196,5 @@ class LiveLog:
         return pending.data if pending is not None else stored_seal(self._store.get, artifact_id)
 
     def close(self) -> None:
-        """Stop committing. What was emitted and not waited for is still written, unless writing failed."""
+        """Stop committing. Emitted events that nobody waited for are still written, unless writing failed."""
         self._queue.close()

@@ -1,7 +1,7 @@
-"""The source of a handler as it may be kept: every text in it is a short hash, and comments are gone.
+"""The masked source of a handler, in which every text is a short hash and comments are removed.
 
-A literal may be a password, and no rule can tell. Where a kept source is shown beside the one of today, a literal
-that is still there is shown again; no other can be.
+A literal may be a password, and no rule can tell. Where a recorded source is shown next to the current one, a
+literal that still exists is shown again; no other can be.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CLOSING: Final = {getattr(tokenize, f"{kind}_END", -1) for kind in ("FSTRING", 
 
 
 def kept_source(source: str) -> str:
-    """Return source without its texts, comments and blank lines; empty when it is no Python."""
+    """Return source without its texts, comments and blank lines; empty when it is not valid Python."""
     parts, at = list[str](), 0
     try:
         for start, end in _spans(source):
@@ -44,12 +44,12 @@ def literals(source: str) -> dict[str, str]:
 
 
 def shown(line: str, known: Mapping[str, str]) -> str:
-    """Return a line of kept source with the literals that are known in their places."""
+    """Return a line of masked source with the known literals restored."""
     return _MASK.sub(lambda found: _one_line(known.get(found[1], _UNKNOWN)), line)
 
 
 def _spans(source: str) -> Iterator[tuple[int, int]]:
-    """Yield where each literal and each comment begins and ends."""
+    """Yield the start and end of each literal and each comment."""
     lines = source.splitlines(keepends=True)
     starts = [0]
     for line in lines:

@@ -1,4 +1,4 @@
-"""What a new run begins with: its manifest, its plan, its first context, and where it came from."""
+"""The beginning of a new run: its manifest, its plan, its first context, and its origin."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["begin", "check_skip_tags", "going_on", "opening_for", "opening_of"]
 
 
 def check_skip_tags(graph: Graph, config: RunConfig) -> None:
-    """Refuse a tag that no state carries: mistyped, it would run what was to be skipped."""
+    """Reject a tag that no state has: a misspelt tag would run what was to be skipped."""
     carried = {str(tag) for state in graph.states.values() for tag in state.meta.tags}
     for tag in config.skip_tags:
         if tag not in carried | STANDARD_TAGS:
@@ -35,7 +35,7 @@ def check_skip_tags(graph: Graph, config: RunConfig) -> None:
 
 
 def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
-    """Return what a run of `manifest` begins with, provenance left out: as a replay needs it."""
+    """Return the opening of a run of `manifest` without provenance, as a replay needs it."""
     payloads = Payloads()
     manifest_id = payloads.add(ArtifactKind.MANIFEST, canonical.encode(codec.to_json(manifest)))
     payloads.add(ArtifactKind.PLAN, graph.shape_bytes)
@@ -45,7 +45,7 @@ def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
 def opening_for(
     graph: Graph, config: RunConfig, params: Any, target: Target | None, invocation_key: str | None
 ) -> Opening:
-    """Return what a new run begins with. Raises `UsageError` and `CanonicalError` for its input or its key."""
+    """Return the opening of a new run. Raises `UsageError` and `CanonicalError` for its input or its key."""
     if not isinstance(params, Mapping):
         raise UsageError(
             f"the input must be a JSON object, not {type(params).__name__}", code=Code.INVALID_INPUT
@@ -79,16 +79,16 @@ def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:
 
 
 def going_on(wait: Wait, resumed: RunResumed, *, suspended: bool) -> list[Event]:
-    """Return the events by which a run goes on otherwise than so far; `suspended` where it waits already."""
+    """Return the events by which a run continues with a changed plan or lost secrets; `suspended` if it waits."""
     return [resumed] if suspended else [RunSuspended((wait,)), resumed]
 
 
-async def begin(log: DrivenLog, graph: Graph, opening: Opening, at_a_time: int | None) -> Snapshot:
+async def begin(log: DrivenLog, graph: Graph, opening: Opening, max_concurrency: int | None) -> Snapshot:
     """Write the first event of a run, durable on return, and return its first context."""
     snapshot, nodes, values = Snapshot.empty(behind_io(log.load)).update(opening.input_writes)
     opening.payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
     opening.payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
-    started = RunStarted(graph.op_id, opening.manifest_id, graph.plan_id, snapshot.id, at_a_time)
+    started = RunStarted(graph.op_id, opening.manifest_id, graph.plan_id, snapshot.id, max_concurrency)
     await log.emit([started], opening.payloads, opening.info)
-    await log.durable()  # a run id that anybody has seen can be resumed
+    await log.durable()  # once anybody has seen a run id, the run can be resumed
     return snapshot

@@ -1,4 +1,4 @@
-"""A plan that is not the one a run was started with: what differs, and whether the run may go on with it."""
+"""A changed plan: its differences from the plan a run was started with, and whether the run may use it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class PlanChange:
 
 
 def recorded_shape(store: Store, plan_id: str) -> dict[str, Any]:
-    """Return the shape of a plan that a run went by. Raises `CorruptionError` when the artifact is none."""
+    """Return the recorded shape of a run's plan. Raises `CorruptionError` when the artifact is not one."""
     return shape_of(plan_id, store.get(plan_id))
 
 
 def check_plan(store: Store, graph: Graph, history: History, *, allow_change: bool) -> None:
-    """Raise `PlanError` unless the run may go on with `graph`.
+    """Raise `PlanError` unless the run may continue with `graph`.
 
-    A changed plan needs `allow_change`, and is safe when every state that ran is still there and none of them
-    would now have to follow one that has not run.
+    A changed plan needs `allow_change`, and is safe when every state that ran is still there and none of them would
+    now have to follow one that has not run.
     """
     started, plan_id = history.started, history.plan_id or ""
     assert started is not None
@@ -69,7 +69,7 @@ def check_plan(store: Store, graph: Graph, history: History, *, allow_change: bo
 
 
 def _unsafe(graph: Graph, history: History) -> list[str]:
-    """Return what forbids the change: states that have begun and now follow one that has not settled."""
+    """Return the obstacle to the change: states that have begun and now follow one that has not settled."""
     settled = {state_id for state_id, state in history.states.items() if state.status.settled}
     return [
         f"not safe: {later} has run, and would have to follow {earlier}, which has not"
@@ -79,7 +79,7 @@ def _unsafe(graph: Graph, history: History) -> list[str]:
 
 
 def plan_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[PlanChange]:
-    """Return what differs between two plans, given by their `Graph.shape()`."""
+    """Return the differences between two plans, given by their `Graph.shape()`."""
     (old, earlier), (new, later) = parts_of(before), parts_of(after)
     found = [PlanChange(f"+ state {state_id}", state_id) for state_id in new if state_id not in old]
     found += [PlanChange(f"- state {state_id}", state_id) for state_id in old if state_id not in new]

@@ -1,4 +1,4 @@
-"""What the driver needs of a log and of a second run, and the values that it is given."""
+"""The driver's view of a log and of a second run, and the values that they exchange."""
 
 from __future__ import annotations
 
@@ -35,30 +35,33 @@ class FirstRun(Protocol):
 
 
 class Second(Protocol):
-    """Runs every attempt of a live run again, from its own facts. It writes nothing and performs nothing."""
+    """A second run of every attempt of a live run, from its recorded facts.
+
+    It writes nothing and performs nothing.
+    """
 
     def note(self, entry: Entry) -> None:
-        """Take in an entry of the live run, already folded."""
+        """Receive an entry of the live run, already folded."""
         ...
 
     async def differs(
         self, run: FirstRun, decision: EnterState, ending: Event, payloads: Payloads
     ) -> ErrorInfo | None:
-        """Run an attempt again that is about to end with `ending`; return how it differs, None if it does not."""
+        """Run an attempt again that is about to end with `ending`; return the difference, or None."""
         ...
 
 
 SecondOf: TypeAlias = Callable[[Iterable[Entry]], Second]
-"""Makes one, given what there is of a run's log."""
+"""Function that creates a second run, given how to read the run's log."""
 
 
 def second_of(config: RunConfig, maker: SecondOf | None, store: Store, run_id: str) -> Second | None:
-    """Return what runs the attempts of a run again, None unless it is paranoid."""
+    """Return the second run of a paranoid run, otherwise None."""
     if not config.paranoid:
         return None
     if maker is None:
         raise UsageError(
-            "a paranoid run needs what runs each state again",
+            "a paranoid run needs a second run of each state",
             hint="start it with machine.run or machine.aio.run, which have it",
         )
     known = store.run_exists(run_id)
@@ -66,11 +69,11 @@ def second_of(config: RunConfig, maker: SecondOf | None, store: Store, run_id: s
 
 
 class Outside(NamedTuple):
-    """What was said from outside: the plan in force now, whether the run was cancelled, a state to begin with.
+    """Input to a decision besides the history: the plan in force, a cancellation, a state to begin first.
 
-    `failed` is why it cannot go on, where what a handler left behind has acted since.
-    `limited` is false where limits are not looked at: a replay does what the recording did.
-    `secrets_lost` says that there are facts of which the driver cannot open the true values.
+    `failed` is the reason why the run cannot continue, when something a handler left behind has acted since.
+    `limited` is false where limits are ignored: a replay does what the recording did. `secrets_lost` is true when
+    the driver cannot open the true values of some facts.
     """
 
     graph: Graph
@@ -82,36 +85,36 @@ class Outside(NamedTuple):
 
 
 class DrivenLog(Log, Protocol):
-    """What the driver asks of a log beyond what `io` asks."""
+    """A log with the methods that the driver needs beyond those of `io`."""
 
     timers: Timers | None
-    """What knows when the sleeps of the run end; None where nobody sleeps."""
+    """The ends of the run's sleeps; None where no sleep is waited for."""
 
     @property
     def waited(self) -> float:
-        """For how many seconds the event loop stood still for the store."""
+        """The seconds in which the event loop stood still for the store."""
         ...
 
     def limit(self, timeout: float | None) -> float | None:
-        """Return how long an attempt may take in seconds, None for as long as it likes."""
+        """Return the time limit of an attempt in seconds, or None."""
         ...
 
     def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
-        """Return what an attempt that took longer is ended with."""
+        """Return the exception that ends an attempt which exceeded its limit."""
         ...
 
     def outside(self, graph: Graph) -> Outside:
-        """Take in what was said from outside, where `graph` was in force until now."""
+        """Return the current input to the decision, where `graph` was the plan so far."""
         ...
 
     def carry(self, decision: EnterState) -> bool:
-        """Take over a recorded attempt that was cut, and say whether there was one. Never so in live mode."""
+        """Copy a recorded interrupted attempt, and say whether there was one. Never done in live mode."""
         ...
 
 
 @attrs.frozen
 class Opening:
-    """What a run begins with: the bodies of its first artifacts, and what is only informational."""
+    """The opening of a run: the bodies of its first artifacts, and its informational data."""
 
     manifest: RunManifest
     manifest_id: str
@@ -121,7 +124,7 @@ class Opening:
 
 
 class TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries what the log will say
-    """An attempt took longer than its state allows."""
+    """The error of an attempt that took longer than its state allows."""
 
     def __init__(self, state_id: str, timeout: float | None) -> None:
         self.info: ErrorInfo = refused(

@@ -1,4 +1,4 @@
-"""What build a run was made by, read once when it starts. It explains a divergence and never causes one."""
+"""Provenance: the build that a run was made by, read once at its start. It explains divergences and causes none."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ ENV_NAMES: Final = (
 )
 LOCKFILES: Final = ("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock", "requirements.txt")
 MAX_SOURCE: Final = 256 * 1024
-"""Characters of source that are kept with one run; states beyond are explained by their fingerprint alone."""
+"""The largest number of characters of source recorded with one run; further states have only their fingerprint."""
 
 PACKAGES: Final = ("anyio", "attrs", "blake3", "cattrs", "httpx", "orjson", "replay-machine", "rfc8785")
 
 
 @attrs.frozen
 class HandlerCode:
-    """The code of a handler: its fingerprint, 16 hex digits, its source, and what of that may be kept."""
+    """The code of a handler: its fingerprint (16 hex digits), its source, and the recorded masked source."""
 
     fingerprint: str
     source: str
@@ -95,11 +95,11 @@ def code_fingerprint(source: Any) -> str:
 
 
 def code_of(source: Any) -> HandlerCode:
-    """Return a handler's code: what it does, and as what it is written.
+    """Return a handler's code.
 
-    It is the function or class and the functions and classes of the same module that it names, and those that
-    they name. The fingerprint is taken over syntax trees without docstrings, so comments and layout do not move
-    it; where no source can be found, over the compiled code.
+    It consists of the function or class and of the functions and classes of the same module that it names, directly
+    or indirectly. The fingerprint is taken over syntax trees without docstrings, so comments and layout do not
+    change it; where no source can be found, it is taken over the compiled code.
     """
     first = inspect.unwrap(source) if callable(source) else source
     module = getattr(first, "__module__", None)
@@ -125,7 +125,7 @@ def code_of(source: Any) -> HandlerCode:
 
 
 def _code_of(source: Any) -> Any:
-    """Return what the functions that one `def` makes have in common."""
+    """Return the code that all functions made by one `def` share."""
     return getattr(source, "__code__", source)
 
 
@@ -186,7 +186,7 @@ def _repository(here: Path) -> Path | None:
 
 
 def _git_commit(here: Path) -> str | None:
-    """Return the commit checked out, read from the files of the repository: starting git would cost more."""
+    """Return the checked-out commit, read from the files of the repository because starting git would be slower."""
     repository = _repository(here)
     if repository is None:
         return None

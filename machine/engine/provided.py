@@ -1,7 +1,7 @@
-"""What a driver brings to a run besides the plan's states: transports of the user's own, and a catalogue.
+"""The user's own transports and catalogue that a driver needs besides the plan's states.
 
-They belong to the plan; a caller may give others. Their names are noted when a run starts, outside of its digest,
-so that a driver without them is refused before it writes anything.
+They belong to the plan, and a caller may replace them. Their names are recorded when a run starts, outside of its
+digest, so that a driver without them is refused before it writes anything.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Provided:
 
     @classmethod
     def of(cls, plan: Plan, transports: Transports | None, catalogue: Catalogue | None) -> Self:
-        """Return what belongs to a plan, with what a caller gives in its place: a transport by its namespace.
+        """Return the transports and catalogue of a plan, with those of a caller in their place, by namespace.
 
-        Raises `UsageError` for what is no transport or no catalogue.
+        Raises `UsageError` for a value that is not a transport or a catalogue.
         """
         chosen = catalogue if catalogue is not None else plan.catalogue
         if chosen is not None and not isinstance(chosen, Catalogue):
@@ -49,7 +49,7 @@ class Provided:
         return cls(checked({**plan.transports, **(transports or {})}), STANDARD if chosen is None else chosen)
 
     def info(self) -> dict[str, str]:
-        """Return what the first event of a run notes of it; nothing for the standard ones alone."""
+        """Return the info for the first event of a run; empty when everything is standard."""
         found = {
             _TRANSPORTS: ",".join(sorted(self.transports)),
             _CATALOGUE: ",".join(
@@ -67,7 +67,7 @@ class Provided:
         action: str,
         lost: AbstractSet[str] = frozenset(),
     ) -> None:
-        """Refuse to go on with a run that was given what is not there now: it would fail for good.
+        """Refuse to continue a run without something that it was started with: it would fail for good.
 
         `first` is its first entry; a run of an earlier version does not name its transports, only those that its
         facts and effects came through. `action` is the function to call, `lost` are the keys of facts that cannot
@@ -76,7 +76,7 @@ class Provided:
         if missing := self._missing_transports(first, history):
             names = ", ".join(missing)
             raise UsageError(
-                f"run {history.run_id} goes through the transport{'s' * (len(missing) > 1)} {names}, "
+                f"run {history.run_id} uses the transport{'s' * (len(missing) > 1)} {names}, "
                 "which neither the plan nor the caller gives",
                 code=Code.TRANSPORT_MISSING,
                 details={"run_id": history.run_id, "transports": missing},
@@ -114,14 +114,14 @@ class Provided:
 
 
 def recorded_transports(first: Entry) -> list[str]:
-    """Return the namespaces of the transports that a run was started with, as far as its first entry names them."""
+    """Return the namespaces of the transports that a run was started with, as recorded in its first entry."""
     return _noted(first, _TRANSPORTS)
 
 
 def recorded_levels(first: Entry) -> dict[str, Level]:
-    """Return the kinds by which the catalogue of a run was not the standard one, each with its level.
+    """Return the kinds in which the catalogue of a run differed from the standard one, each with its level.
 
-    A name has its version where that is not 1, and a `-` before it where the standard kind was left out.
+    A name has its version unless that is 1, and a `-` before it where the standard kind was left out.
     """
     found: dict[str, Level] = {}
     for text in _noted(first, _CATALOGUE):
@@ -156,8 +156,8 @@ def _namespaces(history: History) -> Iterable[str]:
 
 
 def _unset_secrets(history: History, load: Callable[[str], bytes], lost: AbstractSet[str]) -> list[str]:
-    """Return the secrets that states which have not ended have read from the environment and that it lacks now."""
-    kept = history.sealed.payloads.keys() - history.sealed.lost - lost  # those whose value is beside them
+    """Return the secrets that unfinished states have read from the environment and that it lacks now."""
+    kept = history.sealed.payloads.keys() - history.sealed.lost - lost  # facts with a sealed value
     names = {
         str(canonical.decode(load(fact.request_digest))["name"])
         for fact in history.facts.values()

@@ -1,4 +1,4 @@
-"""What a handler sees as `rec`: where it emits domain events."""
+"""The `rec` of a handler, through which it emits domain events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _KEPT = {
 
 
 class Recorder:
-    """Emits domain events into the run's log. A handler can never emit a kernel event: it cannot forge a fact."""
+    """The emitter of a handler's domain events.
+
+    It can never emit a kernel event, so a handler cannot forge a fact.
+    """
 
     def __init__(self, scope: AttemptScope) -> None:
         self._scope = scope
@@ -51,7 +54,7 @@ class Recorder:
         return self._scope.catalogue.validate(name, payload)
 
     def _recorded(self, event: DomainEvent, payloads: Payloads) -> DomainEventRecorded | None:
-        """Return what is recorded of an event; None when the run does not keep events of its level."""
+        """Return the recorded form of an event, or None when the run does not record events of its level."""
         name = self._name_of(event)
         recorded = self._as_event(name, self._plain(name, event.payload), payloads)
         return recorded if _keeps(self._scope.config.event_profile, name, self._level(name)) else None
@@ -75,7 +78,7 @@ class Recorder:
 
     def _as_event(self, name: str, plain: dict[str, Any], payloads: Payloads) -> DomainEventRecorded:
         scope = self._scope
-        payload: Any = scope.vault.said(plain)
+        payload: Any = scope.secrets.said(plain)
         data = canonical.encode(payload)
         if not data.startswith(b"{"):
             raise StateError(f"the payload of {name!r} must be a JSON object", code=Code.INVALID_DOMAIN_EVENT)

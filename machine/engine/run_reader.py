@@ -1,4 +1,4 @@
-"""Reading a run back: its entries with the chain checked, its manifest, its provenance, or all of it at once.
+"""Reading of a run: its entries with the chain checked, its manifest, its provenance, or all of it at once.
 
 Nothing here judges a run, and nothing is written.
 """
@@ -80,14 +80,14 @@ def entries(store: Store, run_id: str, to_seq: int | None = None) -> Iterator[tu
 def checked(
     store: Store, run_id: str, check: LogCheck, to_seq: int | None = None
 ) -> Iterator[tuple[Entry, StoredEvent]]:
-    """Yield a run's entries as `entries` does, each after `check` has taken it in. Raises what that raises too."""
+    """Yield a run's entries as `entries` does, each after `check` has checked it. Raises what that raises too."""
     for entry, stored in entries(store, run_id, to_seq):
         check.add(entry)
         yield entry, stored
 
 
 def folded(store: Store, run_id: str) -> tuple[History, bytes]:
-    """Return what the whole log of a run says, and its last chain value.
+    """Return the history of a run's whole log, and its last chain value.
 
     Raises `NotFoundError`, and what `LogCheck` raises for a log that breaks a rule.
     """
@@ -108,14 +108,14 @@ def first_entry(store: Store, run_id: str) -> tuple[Entry, RunStarted]:
 
 
 def manifest_of(store: Store, started: RunStarted) -> RunManifest:
-    """Return the manifest a run was started with. Raises `CorruptionError` when it is none."""
+    """Return the manifest a run was started with. Raises `CorruptionError` when it is invalid."""
     return _artifact(store, started.manifest_id, RunManifest)
 
 
 def provenance_of(store: Store, entry: Entry) -> BuildProvenance | None:
-    """Return the provenance noted at a run's first entry, None when none was.
+    """Return the provenance recorded in a run's first entry, or None.
 
-    Raises `NotFoundError` or `CorruptionError` when it was and is not there any more.
+    Raises `NotFoundError` or `CorruptionError` when it was recorded and is missing or damaged.
     """
     artifact_id = provenance_id(entry)
     return None if artifact_id is None else _artifact(store, artifact_id, BuildProvenance)
@@ -152,7 +152,7 @@ class StateTimes:
 
 @attrs.frozen(eq=False)
 class PastRun:
-    """A run as its log tells it: `order` is that of the plan it went by last."""
+    """A recorded run: `order` is that of the plan it used last."""
 
     run_id: str
     store: Store
@@ -205,21 +205,21 @@ class PastRun:
 
     @cached_property
     def manifest(self) -> RunManifest:
-        """What the run was asked to do."""
+        """The manifest: the run's plan, input and configuration."""
         return manifest_of(self.store, self.started)
 
     @cached_property
     def provenance(self) -> BuildProvenance | None:
-        """What the run was built from, None when nobody noted it."""
+        """The build the run was made by, or None when it was not recorded."""
         return provenance_of(self.store, self.entries[0])
 
     @property
     def digest(self) -> str:
-        """What identifies everything the run did."""
+        """The digest, which identifies everything the run did."""
         return self.history.digest(self.order)
 
     def json(self, artifact_id: str) -> Any:
-        """Return the JSON value of an artifact. Raises `CorruptionError` when it is none."""
+        """Return the JSON value of an artifact. Raises `CorruptionError` when it is not JSON."""
         return canonical.decode_stored(artifact_id, self.store.get(artifact_id))
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
@@ -227,7 +227,7 @@ class PastRun:
         return Snapshot.open(snapshot_id, self.store.get)
 
     def call(self, fact: FactRecorded) -> dict[str, Any]:
-        """Return what was asked of the outside and what came of it."""
+        """Return the request and the outcome of a recorded call."""
         outcome = fact.outcome
         came = (
             {"error": codec.to_json(outcome.error)}
@@ -237,7 +237,7 @@ class PastRun:
         return {"namespace": fact.namespace, "request": self.json(fact.request_digest), **came}
 
     def shown(self, entry: Entry) -> dict[str, Any]:
-        """Return an event as a JSON object in which artifacts stand where the log has their ids."""
+        """Return an event as a JSON object with the artifacts in place of their ids."""
         match entry.event:
             case RunStarted() as event:
                 manifest = codec.to_json(self.manifest)
@@ -258,6 +258,6 @@ class PastRun:
                 return codec.event_to_json(event)
 
     def said(self, event: DomainEventRecorded) -> dict[str, Any]:
-        """Return the payload of a domain event, wherever it is kept."""
+        """Return the payload of a domain event, whether inline or an artifact."""
         payload = event.payload if event.payload_ref is None else self.json(event.payload_ref)
         return {"payload": payload}

@@ -1,4 +1,4 @@
-"""Start and resume: the two ways a run is driven live. Both are the driver's loop over a log."""
+"""Starting and resuming: the two ways to drive a run live. Both are the driver's loop over a log."""
 
 from __future__ import annotations
 
@@ -56,19 +56,20 @@ __all__ = [
 
 
 _CAREFUL: Final = 16
-"""How many attempts of a resumed run are durable before they are made. One that kills its process at once would be
-in no log otherwise, and would be made again for ever; and each life gets so much further, until it comes to it."""
+"""The number of attempts of a resumed run that are durable before they are made. An attempt that kills its process
+at once would otherwise be in no log and would be made again for ever; this way each process gets that much
+further."""
 
 _CAREFUL_AT_FIRST: Final = 4
-"""The same of a new run: fewer, for each costs a commit, and few runs have a killer."""
+"""The same number for a new run, smaller because each costs a commit and few runs have an attempt that kills."""
 
 _ATTACHED_SECONDS: Final = 0.2
-"""How often a start that attached to another driver's run looks whether that has ended."""
+"""Seconds between two looks of a start that waits for another driver's run to end."""
 
 
 @attrs.frozen
 class Watched:
-    """What a caller lends a run: what the plan and the caller provide, an observer, the time of its lease."""
+    """The caller's part of a run: what the plan and the caller provide, an observer, the time of its lease."""
 
     provided: Provided
     reporter: Reporter
@@ -78,12 +79,13 @@ class Watched:
 
 @attrs.frozen
 class RunResult:
-    """How a run stands when its driver returns.
+    """The result of a run when its driver returns.
 
-    `status` is completed, failed, cancelled or suspended; `digest` identifies everything the run did; `context`
-    is the final context, decoded, empty while the run can go on; `error` is why it failed, None when it did not;
-    `waits` is what a suspended run waits to be told. `fork_at` is the way on from a state that failed, None where
-    none did: `fork(run_id, at=fork_at, ...)` makes an attempt again, with the code of today and the facts it had.
+    `status` is completed, failed, cancelled or suspended; `digest` identifies everything the run did; `context` is
+    the final context, decoded, empty while the run can continue; `error` is why it failed, None when it did not;
+    `waits` is the external input that a suspended run waits for. `fork_at` is the event from which to retry a
+    failed state, None when none failed: `fork(run_id, at=fork_at, ...)` makes an attempt again, with the present
+    code and the recorded facts.
     """
 
     run_id: str
@@ -117,17 +119,17 @@ async def run(
 
     `input` (a JSON object) becomes the initial context; `config` says how to run; `run_id` gives an id made by
     `new_run_id` beforehand; `transports` adds to or replaces those of the plan and the standard ones, by namespace,
-    and `catalogue` replaces that of the plan; `target` notes where the plan came from, for a replay that names no
+    and `catalogue` replaces that of the plan; `target` records where the plan came from, for a replay that names no
     plan. `invocation_key` makes the start idempotent: of all starts with one key, one makes the run, and the others
-    are given its result, resuming it if its driver is gone. `lease` is for how many seconds the run stays ours
-    where nobody can see whether we are alive: on another machine, or in another container. Set it above the longest
-    time in which a handler may hold the interpreter. `second` is what a paranoid run needs; the functions of the
-    package give it by themselves.
+    return its result, resuming it if its driver is gone. `lease` is the number of seconds for which the run stays
+    ours where no other process can check that we are alive: on another machine, or in another container. Set it
+    above the longest time in which a handler may hold the interpreter. `second` is what a paranoid run needs; the
+    functions of the package supply it themselves.
 
-    Returns a `RunResult` however the run ended. Raises `PlanError`, `CanonicalError`, `UsageError` before
-    anything is written (`run_id_in_use` when there is a run of that id), `RunError` (`invocation_conflict`) when
-    the key belongs to another request, and `StoreError` when the store fails: what was durable by then can be
-    resumed.
+    Returns a `RunResult` whatever its status. Raises `PlanError`, `CanonicalError`, `UsageError` before anything is
+    written (`run_id_in_use` when there is a run of that id), `RunError` (`invocation_conflict`) when the key
+    belongs to another request, and `StoreError` when the store fails: the run can be resumed from what was durable
+    by then.
     """
     graph = plan.graph
     check_store(store)
@@ -146,7 +148,7 @@ async def run(
         refuse_used(store, chosen)
     with Keeper(store, chosen, watched.lease_ms) as keeper:
         if run_id is not None:
-            refuse_used(store, chosen)  # another may have begun and ended it since
+            refuse_used(store, chosen)  # another process may have begun and ended it since
         return await drive(
             graph, store, keeper, watched, manifest=opening.manifest, history=History(), opening=opening
         )
@@ -161,14 +163,14 @@ async def _invoked(
     *,
     opening: Opening,
 ) -> RunResult:
-    """Start the run of an invocation key, or attach to the one that was started with it."""
+    """Start the run of an invocation key, or wait for the one that was started with it."""
     while True:
         try:
             taken = store.find_invocation(key)
             if taken is None:
                 with Keeper(store, run_id, watched.lease_ms) as keeper:
                     if store.find_invocation(key) is not None:
-                        continue  # the start with this key has come and gone meanwhile
+                        continue  # the other start with this key has ended meanwhile
                     refuse_used(store, run_id)
                     return await drive(
                         graph,
@@ -189,7 +191,9 @@ async def _invoked(
                     hint="an invocation key names one request: use another key for another one",
                 )
             return await _resumed(graph, store, taken, watched, allow_plan_change=False)
-        except ConcurrencyError as exc:  # somebody has just started it, or drives it: its result is ours too
+        except (
+            ConcurrencyError
+        ) as exc:  # another process has just started it, or drives it: its result is ours too
             if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:
                 raise
         await anyio.sleep(_ATTACHED_SECONDS)
@@ -210,16 +214,16 @@ async def resume(
 ) -> RunResult:
     """Continue a run whose log was left open, under the configuration it was started with.
 
-    An attempt that a crash left open is closed explicitly first. A run that has ended is returned as it is, and
-    nothing is written; so is one that is suspended and has not been told what it waits for. With
-    `allow_plan_change` it goes on with another plan, where every state that ran is still there and none of them
-    would have to follow one that has not run. `transports`, `catalogue` and `lease` are those of `run`. Where
-    nobody can see from here whether the last driver is alive, the run is taken over when its lease was not renewed
-    for its time: this waits as long, and tells the reporter so.
+    An attempt that a crash left open is closed explicitly first. A run that has ended is returned unchanged, and
+    nothing is written; so is a suspended one whose external input has not arrived. With `allow_plan_change` it
+    continues with another plan, where every state that ran still exists and none of them would have to follow one
+    that has not run. `transports`, `catalogue` and `lease` are those of `run`. When no process here can check that
+    the last driver is alive, the run is taken over once its lease has expired: this waits as long, and informs the
+    reporter.
 
     Raises `NotFoundError`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and `UsageError`
     (`transport_missing`, `catalogue_missing`, `secret_not_set`) before anything is written, and `ConcurrencyError`
-    when somebody else drives the run.
+    when another process drives the run.
     """
     watched = Watched(
         Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
@@ -234,7 +238,9 @@ async def _resumed(
         history, chain = run_reader.folded(store, run_id)
         lost: Mapping[str, str] = {}
         past = None if history.final else past_of(store, run_id)
-        if past is None or past.goes_on_with != graph.plan_id:  # else it was checked when the run was forked
+        if (
+            past is None or past.goes_on_with != graph.plan_id
+        ):  # otherwise it was checked when the run was forked
             check_plan(store, graph, history, allow_change=allow_plan_change)
         asks = any(isinstance(wait, EffectWait) for wait in history.unanswered)
         if not history.final and not asks:  # then nothing is run
@@ -268,7 +274,7 @@ async def _resumed(
 
 
 def refuse_used(store: Store, run_id: str) -> None:
-    """Raise `UsageError` (`run_id_in_use`) when a run of the store has the id that a new one was given."""
+    """Raise `UsageError` (`run_id_in_use`) when the store already has a run with the id given to a new one."""
     if store.run_exists(run_id):
         raise UsageError(
             f"the run id {run_id} is in use: there is a run of that id in {store.url}",
@@ -280,7 +286,7 @@ def refuse_used(store: Store, run_id: str) -> None:
 
 
 def check_store(store: object) -> None:
-    """Raise `UsageError` for anything that is no store."""
+    """Raise `UsageError` for a value that is not a store."""
     if not isinstance(store, Store):
         hint = f"open it first: with open_store({store!r}) as store" if isinstance(store, str) else None
         raise UsageError(f"store must be a Store, not {type(store).__name__}", hint=hint)
@@ -301,10 +307,10 @@ async def drive(
     secrets: OfRun | None = None,
     lost: Mapping[str, str] = MappingProxyType({}),
 ) -> RunResult:
-    """Drive a run from where its history ends to its end, or to where it waits, and return how it stands.
+    """Drive a run from the end of its history until it ends or waits, and return its result.
 
-    `past` is what a fork has still to go through; `begin` puts what it shares for certain into its empty log,
-    `secrets` is what it knows already, and `lost` are the seals that it cannot open, by the keys of facts.
+    `past` is the rest of a fork's shared past; `begin` puts the certain part of that past into its empty log,
+    `secrets` are those known already, and `lost` are the seals that it cannot open, by the keys of facts.
     """
     if history.final:
         return result_of(store, graph.order, history)
@@ -320,7 +326,7 @@ async def drive(
         "behind": store.write_behind,
         # at a boundary the run commits by itself, a completion and the next entry together
         "boundaries": config.durability is Durability.EFFECTS,
-        "vault": looks_through(secrets),
+        "secret_check": looks_through(secrets),
         "secrets": secrets,
         "lost": lost,
         "lease": keeper.lease,
@@ -334,7 +340,7 @@ async def drive(
     else:
         log = ForkLog(past, graph, store, keeper.run_id, **options)
         provider = functools.partial(SharedIo, past=past)
-    async with opened(config, watched.provided.transports) as doors:
+    async with opened(config, watched.provided.transports) as by_namespace:
         try:
             if begin is not None:
                 begin(log)
@@ -345,11 +351,11 @@ async def drive(
                 config=config,
                 log=log,
                 provider=provider,
-                transports=doors,
+                transports=by_namespace,
                 catalogue=watched.provided.catalogue,
                 reporter=watched.reporter,
                 live=True,
-                vault=secrets,
+                secrets=secrets,
                 control=keeper.control,
                 opening=opening,
                 second=second,
@@ -359,7 +365,7 @@ async def drive(
         finally:
             log.close()
     order = graph.order
-    if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its past
+    if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its shared past
         order = order_of(recorded_shape(store, history.plan_id or ""))
     return result_of(store, order, history, driven.at_hand)
 
@@ -367,13 +373,13 @@ async def drive(
 def result_of(
     store: Store, order: Sequence[str], history: History, at_hand: Snapshot | None = None
 ) -> RunResult:
-    """Return how a run stands; `order` is that of the states in its digest, `at_hand` a snapshot it came by."""
+    """Return the result of a run; `order` is that of the states in its digest, `at_hand` a snapshot in memory."""
     snapshot_id, snapshot = history.final_snapshot_id, None
     if snapshot_id is not None:
         known = at_hand is not None and at_hand.id == snapshot_id
         snapshot = at_hand if known else Snapshot.open(snapshot_id, store.get)
     failed = [state.error for state in history.states.values() if state.status is StateStatus.FAILED]
-    # one that was cut because another had failed is not why the run did
+    # an attempt interrupted because another failed is not why the run failed
     failed.sort(key=lambda error: error is not None and error.code not in STOPPED_CODES)
     return RunResult(
         run_id=history.run_id or "",

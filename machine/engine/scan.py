@@ -1,6 +1,6 @@
-"""Scans for secrets in stored runs, with all artifacts they lead to, and in files.
+"""Scans for secrets in stored runs with their artifacts, and in files.
 
-A scan needs no key: it goes by names and formats, and does not open what is sealed.
+A scan needs no key: it uses names and formats, and does not open what is sealed.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _ARTIFACT: Final = re.compile(rb'"([0-9a-f]{64})"')
 _ENV: Final = "env"
 
 _OWN_NAMES: Final = ("key", "idempotency_key", "invocation_key")
-"""Fields of events whose names end like those of secrets, and whose values are none."""
+"""Fields of events whose names look like those of secrets, and whose values are none."""
 
 _OWN_KINDS: Final = frozenset(
     {ArtifactKind.MANIFEST, ArtifactKind.PLAN, ArtifactKind.PROVENANCE, ArtifactKind.SHARED_PAST}
 )
 _LEADING: Final = _OWN_KINDS | {ArtifactKind.CONTEXT_SNAPSHOT}
-"""Kinds of artifacts in which ids of others are followed; in what users store, hex digits may be anything."""
+"""Kinds of artifacts in which ids of others are followed; in data of users, hex digits may be anything."""
 
 
 @with_default_store()
@@ -56,7 +56,7 @@ def scan(run_id: str, *, store: Store = DEFAULT_STORE, policy: SecretPolicy | No
 def leaks_in_file(
     file: IO[bytes], *, policy: SecretPolicy | None = None, step: Callable[[int], object] = int
 ) -> Iterator[Leak]:
-    """Yield what looks like a secret in a file, a piece at a time; the path of a leak is its offset in bytes.
+    """Yield what looks like a secret in a file, piece by piece; the path of a leak is its offset in bytes.
 
     `step` is called with the number of bytes scanned since its last call.
     """
@@ -71,7 +71,7 @@ def leaks_in_run(
     seen: Seen | None = None,
     step: Callable[[int], object] = int,
 ) -> Iterator[Leak]:
-    """Yield what looks like a secret in a run, as `scan` does, with one artifact in memory at a time.
+    """Yield what looks like a secret in a run, as `scan` does, with one artifact in memory.
 
     Artifacts in `seen` are skipped, and the scanned ones are added to it. `step` is called with the number of
     events scanned since its last call.
@@ -87,7 +87,7 @@ def leaks_in_run(
 
 
 class _Run:
-    """One pass over a run."""
+    """The scan of one run."""
 
     def __init__(self, store: Store, policy: SecretPolicy, seen: Seen) -> None:
         self.store = store
@@ -99,7 +99,7 @@ class _Run:
         """Namespaces by the id of a request or response; with an `env` answer, the id of its request too."""
 
     def event(self, seq: int, data: bytes) -> Iterator[Leak]:
-        """Yield the leaks in an event, and note the artifacts that it names."""
+        """Yield the leaks in an event, and collect the artifacts that it names."""
         yield from _leaks(f"event {seq}", found(self.own_rules, data))
         self._follow(data)
         event = canonical.decode(data)["event"]
@@ -111,7 +111,7 @@ class _Run:
                 self.calls.setdefault(payload, set()).add((namespace, asked))
 
     def artifacts(self) -> Iterator[Leak]:
-        """Yield the leaks in the artifacts that were noted, and in those that they lead to."""
+        """Yield the leaks in the collected artifacts, and in those that they lead to."""
         while self.named:
             artifact_id = self.named.pop()
             if artifact_id in self.seen or not self.store.exists(artifact_id):
@@ -143,7 +143,7 @@ class _Run:
     def _found(self, artifact_id: str, kind: str, data: bytes) -> list[Found]:
         if kind == ArtifactKind.MANIFEST:
             data = _without_policy(data)
-        elif kind == ArtifactKind.PROVENANCE:  # which has hashes of code under the names of states
+        elif kind == ArtifactKind.PROVENANCE:  # which holds hashes of code under the names of states
             data = canonical.encode({**canonical.decode(data), "code": {}, "source": {}})
         if kind in _OWN_KINDS:
             return found(self.own_rules, data)

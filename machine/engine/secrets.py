@@ -1,4 +1,4 @@
-"""The secrets of a run that is driven, by the rules of its format, and which of its facts cannot be opened."""
+"""The secrets of a driven run, by the rules of its format, and the facts that cannot be opened."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["inheriting", "looks_through", "recalled", "refuse_key_in", "secrets_
 
 
 def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
-    """Return what a live run knows of secrets, by the rules of its format.
+    """Return the secrets of a live run, by the rules of its format.
 
-    Raises `SecretKeyError` when what it will seal could not be sealed: before it does anything.
+    Raises `SecretKeyError` before the run does anything when its secrets could not be sealed later.
     """
     policy, reserved = manifest.run_config.secrets, Reserved(store.secret_key_file)
     if manifest.secret_format == 1:
@@ -37,7 +37,7 @@ def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
 
 
 def refuse_key_in(opening: Opening, secrets: OfRun) -> None:
-    """Raise `UsageError` (`secret_reserved`) when what a new run begins with holds the key of the store."""
+    """Raise `UsageError` (`secret_reserved`) when the opening of a new run holds the key of the store."""
     texts = (text.encode("utf-8", "surrogatepass") for text in opening.info.values())
     if any(map(secrets.reserved.holds, (*texts, *(data for _, data in opening.payloads.items.values())))):
         raise UsageError(
@@ -49,9 +49,9 @@ def refuse_key_in(opening: Opening, secrets: OfRun) -> None:
 
 @contextmanager
 def inheriting(source: Store, run_id: str, store: Store, fork_id: str, history: History) -> Iterator[None]:
-    """Have a fork open what the run that it is made from has sealed, where that can be opened now.
+    """Let a fork open what its parent run has sealed, where that can be opened now.
 
-    When what is done meanwhile is refused, there will be no fork, and nothing is left.
+    When the enclosed work is refused, there will be no fork, and nothing is left.
     """
     if history.sealed.payloads or history.sealed.requests or history.sealed.macs:
         open_keys(source).share(run_id, fork_id, open_keys(store))
@@ -63,14 +63,14 @@ def inheriting(source: Store, run_id: str, store: Store, fork_id: str, history: 
 
 
 def looks_through(secrets: OfRun) -> Vault | None:
-    """Return what looks through all that is written, None in the format in which nothing has to."""
+    """Return the check of everything that is written, or None in a format that needs none."""
     return secrets if isinstance(secrets, Vault) else None
 
 
 def recalled(history: History, secrets: OfRun, load: Callable[[str], bytes]) -> dict[str, str]:
-    """Have a driver know what its run has sealed so far; return the seals that cannot be opened, by facts' keys.
+    """Load the secrets that a run has sealed so far; return the seals that cannot be opened, by the keys of facts.
 
-    Raises `SecretKeyError` when it is the key of the store that is missing or another: that can be helped.
+    Raises `SecretKeyError` when the key of the store is missing or another one, which the user can correct.
     """
     if isinstance(secrets, Vault):
         return {}
@@ -79,7 +79,7 @@ def recalled(history: History, secrets: OfRun, load: Callable[[str], bytes]) -> 
     if not (history.sealed.payloads or history.sealed.requests):
         return lost
     for key, fact in history.facts.items():
-        for seal_id, asked in history.sealed.beside(key) if key not in history.sealed.lost else ():
+        for seal_id, asked in history.sealed.seals_of(key) if key not in history.sealed.lost else ():
             opened = secrets.recall(stored_seal(load, seal_id), fact, asked=asked)
             if isinstance(keys, StoreKeys) and keys.problem is not None:
                 raise keys.problem
@@ -89,7 +89,7 @@ def recalled(history: History, secrets: OfRun, load: Callable[[str], bytes]) -> 
 
 
 def wanted(history: History, lost: Mapping[str, str]) -> frozenset[str]:
-    """Return those of some seals, by the keys of their facts, that a run may still ask for."""
+    """Return those of some seals, by the keys of their facts, that a run may still need."""
     return frozenset(
         seal_id
         for key, seal_id in lost.items()

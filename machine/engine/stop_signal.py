@@ -1,4 +1,4 @@
-"""How a run that is being driven is told to stop, by whoever does not stand in its event loop."""
+"""The signal to stop a run that is being driven, given from outside its event loop."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ __all__ = ["Control"]
 
 
 class Control:
-    """One run's ear to the outside. `cancel` and `fail` may be called from any thread."""
+    """The stop signal of one run. `cancel` and `fail` may be called from any thread."""
 
     def __init__(self) -> None:
         self.cancelling = False
         """True once the run was asked to end cancelled."""
         self.failure: BaseException | None = None
-        """Why the run may not go on at all, None while it may."""
+        """The reason why the run may not continue at all, None while it may."""
         self.scope: anyio.CancelScope | None = None
-        """What everything that may be waited for happens in."""
+        """The scope in which the run waits for anything."""
         self._soon: Callable[..., Any] | None = None
 
     def cancel(self) -> None:
-        """Cut what is going on; the run ends cancelled."""
+        """Interrupt all attempts; the run ends cancelled."""
         self.cancelling = True
         self._wake()
 
     def fail(self, reason: BaseException) -> None:
-        """Cut what is going on and write nothing more: `reason` is raised out of the run."""
+        """Interrupt all attempts and write nothing more: `reason` is raised out of the run."""
         self.failure = self.failure or reason
         self._wake()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Cut what happens in this context when the run is told to stop. Needs an event loop."""
+        """Interrupt the enclosed work when the run is asked to stop. Needs an event loop."""
         native: Any = current_token().native_token
         with anyio.CancelScope() as self.scope:
-            # asyncio's loop calls it one name, trio's token the other
+            # asyncio's loop uses one method name, trio's token the other
             self._soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
             try:
                 if self.cancelling or self.failure is not None:
@@ -53,5 +53,5 @@ class Control:
         if soon is not None and self.scope is not None:
             try:
                 soon(self.scope.cancel)
-            except RuntimeError:  # the loop has closed since: there is nothing left to cut
+            except RuntimeError:  # the loop has closed since, so there is nothing left to interrupt
                 return

@@ -1,4 +1,4 @@
-"""Plain-function handlers: each runs in a thread of its own, which can be abandoned when the attempt is cut.
+"""Plain-function handlers, each in a thread of its own that is abandoned when the attempt is interrupted.
 
 The thread is a daemon, so that a handler that hangs for ever cannot keep the process alive.
 """
@@ -20,7 +20,7 @@ __all__ = ["call_in_thread"]
 
 
 async def call_in_thread(name: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Return what `function` returns in a new thread named `name`, or raise what it raises.
+    """Call `function` in a new thread named `name`, and return or raise its result.
 
     Cancelling abandons the thread.
     """

@@ -1,7 +1,7 @@
-"""When the sleeps of a run end: noted beside its log, so that a crash does not make them begin again.
+"""The ends of a run's sleeps, stored outside its log so that a crash does not restart them.
 
-A note is a message of the run to whoever drives it next. It stands in no digest and in no bundle; where it is
-lost, a sleep is slept whole.
+Each is a message of the run to its next driver. It is in no digest and in no bundle; if it is lost, the sleep
+begins again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from machine.stores.base import Store
 __all__ = ["TIMER", "Timers"]
 
 TIMER: Final = "timer"
-"""The kind of message that says when a sleep ends."""
+"""The kind of message that holds the end of a sleep."""
 
 SHORTEST_MS: Final = 10_000
-"""A sleep of fewer milliseconds is not noted: a note is a commit, stays, and is read again at every resume."""
+"""The shortest sleep whose end is stored, in milliseconds: a message is a commit and is read at every resume."""
 
 
 class Timers:
-    """The ends of one run's sleeps. `resumed` when there may be some from before.
+    """The ends of one run's sleeps. `resumed` is true when earlier ones may exist.
 
-    `waiting` counts the time within it as one in which the event loop waits for the store.
+    `waiting` counts the time within it as time in which the event loop waits for the store.
     """
 
     def __init__(
@@ -43,15 +43,15 @@ class Timers:
         self._known: dict[tuple[str, str], tuple[int, int]] | None = None if resumed else {}
 
     def left(self, state_id: str, name: str, seconds: float, *, attempt: int, first: int) -> float:
-        """Return how many seconds of a sleep are left, and note its end if nobody has.
+        """Return how many seconds of a sleep are left, and store its end if that is new.
 
-        `name` tells it apart in its state. What attempts from `first` on have begun is gone on with: those before
-        ended by their handler's decision, and so did what they waited for.
+        `name` identifies the sleep in its state. Sleeps that attempts from `first` on have begun are continued:
+        earlier attempts were ended by their handler, and so were their sleeps.
         """
         whole = round(seconds * 1000)
         if whole < SHORTEST_MS:
             return seconds
-        with self._waiting(), contextlib.suppress(StoreError):  # the run meets it at its next append
+        with self._waiting(), contextlib.suppress(StoreError):  # the run meets the error at its next append
             now = self._store.clock()
             noted, until = self._ends().get((state_id, name), (-1, 0))
             if first <= noted <= attempt:

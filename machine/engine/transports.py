@@ -1,4 +1,4 @@
-"""Which transport answers for which namespace: the standard ones, and the user's own over them."""
+"""The transports of a run by namespace: the standard ones, overridden by the user's own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from machine.io.transport import AbsentTransport, Transport, Transports
 __all__ = ["STANDARD_NAMESPACES", "checked", "opened", "serves", "unopened"]
 
 _CLOSING_SECONDS: Final = 10.0
-"""How long a transport may take to close."""
+"""Seconds that a transport may take to close."""
 
 _STANDARD: Final[Mapping[str, Callable[[RunConfig], Transport]]] = {
     "http": lambda _: HttpTransport(),
@@ -40,7 +40,7 @@ STANDARD_NAMESPACES: Final = frozenset(_STANDARD)
 
 
 def checked(own: Transports) -> Transports:
-    """Return the user's own transports. Raises `UsageError` for a name or a value that can be none."""
+    """Return the user's own transports. Raises `UsageError` for an invalid name or value."""
     for namespace, transport in own.items():
         if not is_namespace(namespace):
             raise UsageError(f"transports: {namespace!r} is not a namespace, lowercase names joined by dots")
@@ -62,28 +62,28 @@ def serves(prefixes: Container[str], namespace: str) -> bool:
 
 @asynccontextmanager
 async def opened(config: RunConfig, own: Transports) -> AsyncIterator[Mapping[str, Transport]]:
-    """Yield the transports by namespace prefix, and close at the end what was made here.
+    """Yield the transports by namespace prefix, and close at the end those that were made here.
 
-    What the user gave as it is stays open: it belongs to them. Raises `RunError` (`io_transport_failed`) when a
-    function fails that should make one.
+    A transport object that the user gave stays open: it belongs to the user. Raises `RunError`
+    (`io_transport_failed`) when a function that makes a transport fails.
     """
     async with AsyncExitStack() as stack:
-        doors = {name: make(config) for name, make in _STANDARD.items()}
-        for transport in doors.values():
+        by_namespace = {name: make(config) for name, make in _STANDARD.items()}
+        for transport in by_namespace.values():
             stack.push_async_callback(transport.aclose)
         for namespace, given in own.items():
             if isinstance(given, Transport):
-                doors[namespace] = given
+                by_namespace[namespace] = given
             else:
-                doors[namespace] = made = await _made(namespace, given)
+                by_namespace[namespace] = made = await _made(namespace, given)
                 stack.push_async_callback(_closed, namespace, made)
-        yield doors
+        yield by_namespace
 
 
 def unopened(config: RunConfig, own: Transports, recorded: Iterable[str]) -> Mapping[str, Transport]:
-    """Return the transports of a replay, which performs none and makes none by a function.
+    """Return the transports of a replay, which performs no call and calls no function that makes a transport.
 
-    `recorded` are the namespaces that the run had transports of its own for.
+    `recorded` are the namespaces for which the run had transports of its own.
     """
     standard = {name: make(config) for name, make in _STANDARD.items()}
     given = {name: transport for name, transport in own.items() if isinstance(transport, Transport)}
@@ -107,7 +107,7 @@ async def _made(namespace: str, function: Callable[[], Any]) -> Transport:
 
 
 async def _closed(namespace: str, transport: Transport) -> None:
-    """Close a transport. What goes wrong is told and changes nothing: the run stands in the store."""
+    """Close a transport. A failure is reported and changes nothing, as the run is already stored."""
     try:
         with anyio.move_on_after(_CLOSING_SECONDS, shield=True):
             await transport.aclose()

@@ -1,1 +1,1 @@
-"""The only door to the outside: what a handler sees, live and in replay, and the transports behind it."""
+"""The only door to the outside world: the `io` of a handler, live and in replay, and the transports behind it."""

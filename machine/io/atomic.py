@@ -1,4 +1,4 @@
-"""Writing a whole file, or nothing: never half of it, and not before the bytes are on the disk."""
+"""Atomic writing of a whole file: never half of it, and never acknowledged before the bytes are on the disk."""
 
 # The system calls themselves, not pathlib: their flags, and paths exactly as given, are the point.
 # ruff: noqa: PTH105, PTH108, PTH118, PTH120, PTH123
@@ -19,11 +19,11 @@ __all__ = ["not_regular", "write_atomically"]
 
 
 def write_atomically(path: str, data: bytes) -> None:
-    """Make `data` the whole content of a file, durable on return. An error leaves the file as it was.
+    """Make `data` the whole content of a file, durable on return; an error leaves the file unchanged.
 
-    Raises `OSError`, and `OtherIoError` (`file_failed`) for what is there and is not a regular file.
+    Raises `OSError`, and `OtherIoError` (`file_failed`) for a path to something other than a regular file.
     """
-    target = os.path.realpath(path)  # what a symbolic link points to is written; the link stays
+    target = os.path.realpath(path)  # the target of a symbolic link is written; the link stays
     folder = os.path.dirname(target)
     try:
         before = os.lstat(target)
@@ -32,7 +32,9 @@ def write_atomically(path: str, data: bytes) -> None:
     if before is not None:
         if not stat.S_ISREG(before.st_mode):
             raise not_regular(path)
-        if not os.access(target, os.W_OK):  # a rename would not ask, but who made it read-only meant it
+        if not os.access(
+            target, os.W_OK
+        ):  # a rename would ignore the read-only mode, which its owner set on purpose
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     temporary, descriptor = _temporary(folder, 0o666 if before is None else 0o600)
     try:
@@ -51,7 +53,7 @@ def write_atomically(path: str, data: bytes) -> None:
 
 
 def _temporary(folder: str, mode: int) -> tuple[str, int]:
-    """Open a new file beside the target, locked: one that nobody holds was left by a process that was killed."""
+    """Open a new locked file in the target's folder; one that nobody holds was left by a killed process."""
     while True:
         temporary = os.path.join(folder, f".machine-{secrets.token_hex(8)}.tmp")
         # The kernel applies the umask to a new file. A replacement stays private until it has its mode.

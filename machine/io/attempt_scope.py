@@ -1,4 +1,4 @@
-"""What one attempt is to the IO layer: which state, which history it may draw on, which door it goes through."""
+"""The scope of one attempt in the IO layer: its state, the history it may use, and its transports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from machine.secrets.knowing import OfAttempt
 __all__ = ["AttemptScope", "Log", "Payloads", "SettleBarrier", "Timers", "stored_seal"]
 
 QUIET_ROUNDS = 16
-"""Turns of the event loop that a handler is given to settle before the next outcome is handed to it."""
+"""Turns of the event loop that a handler gets to settle before it receives the next outcome."""
 
 
 class Payloads:
@@ -51,7 +51,7 @@ class Payloads:
 
 
 class Timers(Protocol):
-    """Knows when sleeps end that a crash has cut."""
+    """The ends of sleeps that a crash interrupted."""
 
     def left(self, state_id: str, name: str, seconds: float, *, attempt: int, first: int) -> float:
         """Return how many seconds of a sleep are left; `first` is the first attempt whose sleeps still count."""
@@ -59,7 +59,7 @@ class Timers(Protocol):
 
 
 class Log(Protocol):
-    """Where a run's events go: into a store when it is live, against its recording when it is replayed."""
+    """The destination of a run's events: a store when the run is live, the recording when it is replayed."""
 
     history: History
 
@@ -70,7 +70,7 @@ class Log(Protocol):
         ...
 
     async def durable(self, seq: int | None = None) -> None:
-        """Return when everything emitted so far is durable, or what was up to a seq."""
+        """Return when all emitted events, or those up to a seq, are durable."""
         ...
 
     def flush(self) -> None:
@@ -78,7 +78,7 @@ class Log(Protocol):
         ...
 
     def abort(self) -> BaseException | None:
-        """Return why the run cannot go on, whatever a handler made of the exception; None when it can."""
+        """Return the reason why the run cannot continue, even if a handler suppressed it; None when it can."""
         ...
 
     def load(self, artifact_id: str) -> bytes:
@@ -86,12 +86,12 @@ class Log(Protocol):
         ...
 
     def seal(self, key: str) -> bytes | None:
-        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        """Return the seal of the fact with a key: None without one, empty when it is missing."""
         ...
 
 
 def stored_seal(load: Callable[[str], bytes], artifact_id: str) -> bytes:
-    """Return what was sealed beside a fact, empty where that is not there or not what it was: it is no damage."""
+    """Return the seal of a fact, empty when it is missing or damaged, which is no damage to the log."""
     try:
         return load(artifact_id)
     except (NotFoundError, CorruptionError):
@@ -99,15 +99,18 @@ def stored_seal(load: Callable[[str], bytes], artifact_id: str) -> bytes:
 
 
 def running_tasks() -> set[Any]:
-    """Return the tasks of this event loop. Held, so that no later task can be taken for one of them."""
+    """Return the tasks of this event loop.
+
+    The caller holds them, so that no later task can get the identity of one.
+    """
     try:
         return set(asyncio.all_tasks())
-    except RuntimeError:  # another kind of event loop: a fresh object says that nobody is known to be alone
+    except RuntimeError:  # another kind of event loop: with a fresh object no task counts as alone
         return {object()}
 
 
 def current_task() -> Any:
-    """Return the task that this is called in, as `running_tasks` has it."""
+    """Return the current task, in the form that `running_tasks` returns."""
     try:
         return asyncio.current_task()
     except RuntimeError:
@@ -115,12 +118,12 @@ def current_task() -> Any:
 
 
 class SettleBarrier:
-    """Hands outcomes to a handler one at a time, each after the handler has settled from the one before.
+    """A barrier that gives outcomes to a handler one by one, each after the handler has settled from the last.
 
     `others` are the tasks that ran before the handler; `blocking` handlers make each call in a task of its own.
 
-    A handler with a single task is always settled. One that races tasks is given some turns of the event loop,
-    in live mode and in replay alike, so that what it sees of a race is the recorded order and nothing finer.
+    A handler with a single task is always settled. One that races tasks gets some turns of the event loop, in live
+    mode and in replay alike, so that it observes exactly the recorded order of a race.
     """
 
     __slots__ = ("_blocking", "_others")
@@ -138,14 +141,14 @@ class SettleBarrier:
         return not started
 
     async def settle(self) -> None:
-        """Let the handler's other tasks go on until they wait."""
+        """Let the handler's other tasks run until they wait."""
         for _ in range(QUIET_ROUNDS):
             await checkpoint()
 
 
 @attrs.define
 class AttemptScope:
-    """One attempt, from the outside's point of view. `closed` once the attempt has ended."""
+    """The data of one attempt for its IO. `closed` is true once the attempt has ended."""
 
     state: PlanState
     attempt: int
@@ -154,29 +157,29 @@ class AttemptScope:
     transports: Mapping[str, Transport]
     catalogue: Catalogue
     idempotency_key: str | None
-    quiet: SettleBarrier
-    vault: OfAttempt
+    barrier: SettleBarrier
+    secrets: OfAttempt
     closed: bool = False
     ending: bool = False
-    """True while the calls that the handler left in flight are given up."""
+    """True while the calls that the handler left in flight are being cancelled."""
     limit: anyio.CancelScope | None = None
     """The scope of the state's timeout."""
     around: tuple[anyio.CancelScope | None, ...] = ()
-    """The scopes of the whole run, and of all that runs beside the state."""
+    """The scopes of the whole run, and of all attempts concurrent with this one."""
     reads_only: bool = False
-    """True while the state's reconcile function asks the outside."""
+    """True while the state's reconcile function makes calls."""
     undeclared: StateError | None = None
-    """What the handler was first refused to do without `io`."""
+    """The first refusal of an undeclared act of the handler."""
     begun: Begun = attrs.field(factory=Begun)
     """The tasks that the handler has begun."""
     returned: bool = False
-    """True once the handler has returned in time: what uses `io` or `rec` from then on was left behind."""
+    """True once the handler has returned in time: a later use of `io` or `rec` comes from a task it left behind."""
     left_behind: StateError | None = None
-    """The first such use."""
+    """The error for the first use of that kind."""
     timers: Timers | None = None
-    """What knows of sleeps that were cut, where they are slept."""
+    """The stored ends of sleeps, in a run that really sleeps."""
     overlooked: Callable[[StateError], None] | None = None
-    """Who is told of such a use when the attempt has been recorded as completed."""
+    """The callback for a use of that kind after the attempt was recorded as completed."""
     _thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
@@ -184,12 +187,12 @@ class AttemptScope:
 
     @property
     def keeps_all(self) -> bool:
-        """True when the state reuses every success it ever had: an effect is never repeated."""
+        """True when the state reuses every success of its earlier attempts, because an effect is never repeated."""
         return self.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
 
     @property
     def concurrent(self) -> bool:
-        """True when other attempts may be made at the same time."""
+        """True when other attempts may run at the same time."""
         return len(self.around) > 1 and self.around[-1] is not None
 
     @property
@@ -201,16 +204,15 @@ class AttemptScope:
 
     @property
     def late(self) -> bool:
-        """True once the handler has taken longer than it may."""
+        """True once the handler has exceeded its time limit."""
         return self.limit is not None and self.limit.cancel_called
 
     def check_open(self, did: str, *what: Any) -> None:
-        """Raise `StateError` (`attempt_closed`) when the attempt has ended, or why the run cannot go on.
+        """Raise `StateError` (`attempt_closed`) if the attempt has ended, or the reason the run cannot continue.
 
-        `did` and `what` are what the handler is about to do, put in words only where it is refused: this is asked
-        at every call. Also (`io_in_another_loop`) where it is asked on an event loop of another thread: in
-        which order threads come by is in no recording, and what one of them waits for, another loop cannot wake it
-        from.
+        `did` and `what` describe what the handler is about to do; they are formatted only for an error, because
+        this is called at every call. Also raises `io_in_another_loop` on an event loop of another thread: the order
+        of threads is in no recording, and another loop cannot wake a task of this one.
         """
         if threading.get_ident() != self._thread:
             raise StateError(
@@ -229,9 +231,9 @@ class AttemptScope:
             raise self.ended()
 
     def leave_behind(self, use: str, became: str = "was refused") -> None:
-        """Note a use of `io` or `rec` by what the handler left behind when it returned; the first one counts.
+        """Record a use of `io` or `rec` by a task or thread that the handler left behind; the first one counts.
 
-        `became` is what became of it.
+        `became` is the result of that use.
         """
         if not self.returned or self.left_behind is not None:
             return
@@ -246,12 +248,12 @@ class AttemptScope:
             self.overlooked(self.left_behind)
 
     def refuse_undeclared(self) -> None:
-        """Raise what the handler was refused to do without `io`, whatever it made of the exception."""
+        """Raise the refusal of an undeclared act again, even if the handler suppressed it."""
         if self.undeclared is not None:
             raise self.undeclared
 
     def ended(self) -> StateError:
-        """Return the error for what a handler left behind."""
+        """Return the error for a use after the end of the attempt."""
         return StateError(
             f"attempt {self.attempt} of {self.state.id} has ended; a task it left behind used its io or rec",
             code=Code.ATTEMPT_CLOSED,
@@ -261,7 +263,7 @@ class AttemptScope:
     def occurrence(self, namespace: str, digest: str) -> str:
         """Count the calls of this attempt with one namespace and request; the first is 0.
 
-        What the reconcile function asks is counted apart: it must not shift what the handler asks.
+        Calls of the reconcile function are counted separately: they must not shift those of the handler.
         """
         call = (namespace, digest, self.reads_only)
         count = self._occurrences.get(call, 0)
@@ -271,8 +273,8 @@ class AttemptScope:
     def count_sent(self, namespace: str, digest: str, mac: str) -> tuple[int, bool]:
         """Count the calls of this attempt whose requests are the same as they were sent; the first is 0.
 
-        `digest` is of the request as it is stored, `mac` of what is sent. The second value says whether requests
-        that differ from it in their secrets only were sent before.
+        `digest` is of the request as it is stored, `mac` of the one that is sent. The second value says whether
+        earlier requests differ from it only in their secrets.
         """
         sent = self._sent.setdefault((namespace, digest), Counter())
         count, others = sent[mac], bool(sent.keys() - {mac})
@@ -280,7 +282,7 @@ class AttemptScope:
         return count, others
 
     def sent_before(self, namespace: str, digest: str, mac: str) -> int:
-        """Return how many of the calls that `count_sent` counts came before the last one."""
+        """Return how many of the calls counted by `count_sent` came before the last one."""
         sent = self._sent.get((namespace, digest))
         return max(sent[mac] - 1, 0) if sent else 0
 

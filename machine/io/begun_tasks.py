@@ -1,6 +1,6 @@
-"""Which tasks an attempt's handler has begun: what it leaves behind when it returns may still act on the outside.
+"""The tasks that an attempt's handler has begun; those left running when it returns may still act.
 
-Every task carries the context variables of whoever began it, so those of concurrent attempts are told apart.
+Every task inherits the context variables of the task that began it, so concurrent attempts are distinguished.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ BEGUN: Final[ContextVar[Begun | None]] = ContextVar("machine_begun_tasks", defau
 
 @attrs.define(eq=False)
 class Begun:
-    """The tasks that one attempt's handler has begun, and those they began, as long as they run."""
+    """The tasks that one attempt's handler has begun, directly or indirectly, as long as they run."""
 
     running: set[asyncio.Task[Any]] = attrs.field(factory=set)
     failing: bool = False
-    """True when one of them has failed; whoever asks takes it back."""
+    """True when one of them has failed; the reader resets it."""
 
     def add(self, task: asyncio.Task[Any]) -> None:
-        """Note a task until it is done."""
+        """Track a task until it is done."""
         self.running.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.running.discard(task)
-        # not asked by its method, after which nobody would be told of an exception that nobody retrieves
+        # its method would mark the exception as retrieved, and nobody would be warned of it
         self.failing = self.failing or getattr(task, "_exception", None) is not None
 
     @property
     def here(self) -> bool:
-        """True in the handler's own context, and in one that tells nothing, as that of a bare thread."""
+        """True in the handler's own context, and in one without that variable, as in a bare thread."""
         return BEGUN.get() in {None, self}
 
 
 class _Noticing:
-    """A task factory that makes tasks as the one before it did."""
+    """A task factory that makes tasks with the factory before it."""
 
     def __init__(self, before: Any) -> None:
         self.before = before
         self.runs = 0
-        """For how many runs: those on one event loop, one within another or side by side, have it in common."""
+        """The number of runs on one event loop, nested or concurrent, that share this factory."""
 
     def __call__(
         self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
@@ -64,7 +64,7 @@ class _Noticing:
 
 @contextmanager
 def notice_tasks() -> Iterator[None]:
-    """Have the running event loop tell attempts of their tasks, for the duration of the context."""
+    """Let the running event loop report new tasks to their attempts, for the duration of the context."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:  # another kind of event loop
@@ -79,6 +79,6 @@ def notice_tasks() -> Iterator[None]:
         yield
     finally:
         noticing.runs -= 1
-        # who has set another one meanwhile, perhaps one that asks this, is to keep it
+        # a factory set meanwhile, perhaps one that calls this one, must stay
         if not noticing.runs and loop.get_task_factory() is made:
             loop.set_task_factory(noticing.before)

@@ -1,4 +1,4 @@
-"""The same `io` and `rec`, made blocking for handlers that are plain functions."""
+"""Blocking versions of `io` and `rec` for handlers that are plain functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Blocking"]
 
 
 class Blocking:
-    """Wraps an object so that its coroutine methods are called plainly, from a worker thread.
+    """A wrapper whose coroutine methods are called plainly, from a worker thread.
 
     Each call runs on the event loop that drives the run and blocks the thread until it has its result.
     """

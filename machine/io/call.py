@@ -1,4 +1,4 @@
-"""One call of `io`, identified: which call is which is decided here, the same live and in replay."""
+"""The identity of one call of `io`, which is the same live and in replay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Call", "path_key"]
 
 @attrs.frozen
 class Call:
-    """One call, identified: everything its fact will say but the outcome."""
+    """One identified call: everything its fact will contain except the outcome."""
 
     key: str
     namespace: str
@@ -27,20 +27,20 @@ class Call:
     data: bytes
     effect: bool
     raw: bytes
-    """The request as the handler asks for it."""
+    """The request as the handler made it."""
     asked: Asked
-    """The same as it is stored and sent."""
+    """The request in its stored and its sent form."""
     refusal: OtherIoError | None = None
-    """The error of a call that may not be made."""
+    """The error of a call that must not be made."""
 
     @property
     def mac(self) -> str | None:
-        """The keyed hash of the request as it is sent, where it holds a secret."""
+        """The keyed hash of the sent request, if it holds a secret."""
         return self.asked.mac
 
     @property
     def taught(self) -> Sequence[tuple[str, str, bool]]:
-        """The secrets that the request is the first of its attempt to hold."""
+        """The secrets that appear in this request for the first time in its attempt."""
         return self.asked.taught
 
     def payloads(self) -> Payloads:
@@ -51,5 +51,5 @@ class Call:
 
 
 def path_key(state_id: str, attempt: int, namespace: str, digest: str, occurrence: str) -> str:
-    """Return the key of a call that was given none: where it was made, and the how manieth of its kind it is."""
+    """Return the key of a call without an explicit one: its state and attempt, and its number among equal calls."""
     return f"{RESERVED_FACT_PREFIX}{state_id}/{attempt}/{namespace}/{digest}/{occurrence}"

@@ -1,6 +1,6 @@
-"""The wall clock and waiting, as calls that are recorded.
+"""The wall clock and waiting, as recorded calls.
 
-Never read the clock anywhere else on behalf of a handler: a time that is not a fact cannot be replayed.
+The clock must never be read anywhere else for a handler: a time that is not a fact cannot be replayed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def sleep_request(seconds: float) -> dict[str, Any]:
 
 
 class ClockTransport(BaseTransport):
-    """Serves `clock.now` and `clock.sleep` from this machine's clock."""
+    """The transport of `clock.now` and `clock.sleep`, from this machine's clock."""
 
     __slots__ = ()
 

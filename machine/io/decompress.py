@@ -1,7 +1,7 @@
-"""Decompressing what a server sends, and never more of it than asked for.
+"""Decompression of a server's response, never beyond the requested size.
 
-Only the codings that the standard library knows everywhere are undone, so that a body does not depend on what
-else is installed. A few bytes may stand for gigabytes: the limit holds while decompressing, not after.
+Only the codings that the standard library always supports are decoded, so that a body does not depend on the
+installed packages. A few bytes may stand for gigabytes, so the limit holds during decompression.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Final
 __all__ = ["CODINGS", "Decompressor", "split_codings"]
 
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
-"""The content codings that `Inflater` undoes (RFC 9110 section 8.4.1); any other is left as it came."""
+"""The content codings that `Inflater` decodes (RFC 9110 section 8.4.1); any other is left as received."""
 
 MOST_CODINGS: Final = 8
-"""How many codings of one body are undone."""
+"""The largest number of codings of one body that are decoded."""
 
 _COMMA: Final = re.compile(r"\s*,\s*")
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -26,10 +26,10 @@ _SLICE: Final = 64 * 1024
 
 
 def split_codings(values: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return which codings of a body can be undone, the last applied first, and which are left, in their order.
+    """Return the codings of a body that can be decoded, the last applied first, and the rest in their order.
 
-    `values` are those of all its `content-encoding` headers. A coding can be undone only when none that is unknown
-    was applied after it.
+    `values` are those of all its `content-encoding` headers. A coding can be decoded only when no unknown one was
+    applied after it.
     """
     left = [coding for value in values for coding in _COMMA.split(value.strip().lower()) if coding]
     left = [coding for coding in left if coding != "identity"]
@@ -40,23 +40,23 @@ def split_codings(values: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 class Decompressor:
-    """Undoes several content codings, the last applied first, chunk by chunk."""
+    """Decoder of several content codings, the last applied first, chunk by chunk."""
 
     __slots__ = ("_stages",)
 
     def __init__(self, codings: Sequence[str]) -> None:
-        """Raise `zlib.error` when there are more than anybody means."""
+        """Raise `zlib.error` when there are too many codings."""
         if len(codings) > MOST_CODINGS:
             raise zlib.error(f"more than {MOST_CODINGS} codings")
         self._stages = [Inflater(coding) for coding in codings]
 
     def feed(self, chunk: bytes, most: int) -> bytes:
-        """Return what `chunk` adds to the content, as `Inflater.feed` does."""
+        """Return the content that `chunk` adds, as `Inflater.feed` does."""
         return _through(self._stages, chunk, most)
 
     @property
     def complete(self) -> bool:
-        """Whether each coding ended where its own format says that it ends."""
+        """True when each coding ended where its own format says that it ends."""
         return all(stage.complete for stage in self._stages)
 
 
@@ -72,7 +72,7 @@ def _through(stages: Sequence[Inflater], chunk: bytes, most: int) -> bytes:
 
 
 class Inflater:
-    """Undoes one content coding, chunk by chunk."""
+    """Decoder of one content coding, chunk by chunk."""
 
     __slots__ = ("_coding", "_full", "_held", "_stream")
 
@@ -83,7 +83,7 @@ class Inflater:
         self._stream = zlib.decompressobj(_GZIP) if coding != "deflate" else None
 
     def feed(self, chunk: bytes, most: int) -> bytes:
-        """Return what `chunk` adds to the content, at most `most` bytes of it (at least 1).
+        """Return the content that `chunk` adds, at most `most` bytes of it (at least 1).
 
         When that many come back there may be more, which comes with the next call. Raises `zlib.error` for data in
         another form.
@@ -107,13 +107,15 @@ class Inflater:
             data, self._held = self._held, b""
             piece = self._stream.decompress(data, most - len(content))
             content += piece
-            self._full = len(content) == most and not self._stream.eof  # it may hold back what did not fit
+            self._full = (
+                len(content) == most and not self._stream.eof
+            )  # the decoder may hold back what did not fit
             self._held = self._stream.unused_data or self._stream.unconsumed_tail
         return content
 
     @property
     def complete(self) -> bool:
-        """Whether the content ended where its own format says that it ends; a body of no bytes at all did."""
+        """True when the content ended where its own format says that it ends, or has no bytes at all."""
         if self._stream is None:
             return not self._held
         return self._stream.eof

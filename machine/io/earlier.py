@@ -1,4 +1,4 @@
-"""Answers of earlier attempts of a state to the calls of this one; requests are told apart by secrets too."""
+"""Answers of earlier attempts of a state to the calls of this one; secrets in the requests are compared too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["earlier_answer", "named_answer"]
 
 
 def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoError | None:
-    """Return the answer of an earlier attempt to a call, or the error of an effect that must not be repeated."""
+    """Return an earlier attempt's answer to a call, or the error of an effect that must not be repeated."""
     history = scope.log.history
     earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
     occurrence = int(call.key.rpartition("/")[2])
@@ -22,13 +22,15 @@ def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoErr
         alike = sent_alike(history, earlier, call.mac, effect=call.effect)
         if call.effect and (others or (earlier and not alike)):
             return ambiguous(call)
-        if occurrence < len(alike) < len(earlier):  # a replay without the key cannot tell which it was
-            scope.vault.reused[call.key] = alike[occurrence].key
+        if (
+            occurrence < len(alike) < len(earlier)
+        ):  # a replay without the key cannot determine the chosen fact
+            scope.secrets.reused[call.key] = alike[occurrence].key
         earlier = alike
     lost = history.sealed.lost
     if occurrence < len(earlier) and earlier[occurrence].key not in lost:
         return earlier[occurrence]
-    # only effects whose answer is lost: one that was refused may be tried again
+    # only effects whose answer is lost: a failed one may be retried
     return lost_answer(call) if call.effect and any(fact.key in lost for fact in earlier) else None
 
 

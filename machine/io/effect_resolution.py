@@ -1,7 +1,7 @@
-"""What became of an effect, told afterwards: by a reconcile function or by an operator.
+"""The outcome of an uncertain effect, given later by a reconcile function or an operator.
 
-What they say is brought into the form a live call would have recorded, so that the handler that asks again
-cannot tell the difference.
+The given outcome is converted into the form that a live call would have recorded, so that the handler that makes
+the call again cannot tell the difference.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.knowing import OfAttempt
 from machine.secrets.stored import Answer
 
-__all__ = ["Happened", "NotDone", "UncertainEffect", "response_of", "sent_key", "told"]
+__all__ = ["Happened", "NotDone", "UncertainEffect", "resolution", "response_of", "sent_key"]
 
 _OK: Final = 200  # RFC 9110 section 15.3.1
 _OWN_KEYS: Final = {"http": ("headers", "idempotency-key"), "exec": ("env", KEY_VARIABLE)}
-"""By namespace, where in a request a call may bring a key of its own, which is sent in place of the state's."""
+"""The place in a request, by namespace, of a key given by the call, which replaces the state's key."""
 
 
 @attrs.frozen
@@ -39,15 +39,15 @@ class Happened:
 
 @attrs.frozen
 class NotDone:
-    """The effect was not applied: it may be sent again."""
+    """The effect was not applied and may be sent again."""
 
 
 @attrs.frozen
 class UncertainEffect:
-    """An effect that a crash may have hidden: it was about to leave, and no outcome is recorded.
+    """An effect that a crash may have hidden: it was about to be sent, and no outcome is recorded.
 
-    `request` is the JSON value as it was recorded, with the text of a placeholder for each secret;
-    `idempotency_key` is what it was sent with, `attempt` the one that sent it.
+    `request` is the recorded JSON value, with the text of a placeholder for each secret, `idempotency_key` the key
+    it was sent with, `attempt` the attempt that sent it.
     """
 
     key: str
@@ -57,7 +57,7 @@ class UncertainEffect:
     attempt: int
 
     def happened(self, response: Any) -> Happened:
-        """Say that it was applied. The handler, run again, is given `response` as if the call had returned it.
+        """Report that the effect was applied; the handler, run again, gets `response` as the result of the call.
 
         It may be an `HttpResponse` or an `ExecResult`, or the JSON value that the namespace records. For HTTP an
         object with any of `status`, `json` and `text` is enough.
@@ -65,14 +65,14 @@ class UncertainEffect:
         return Happened(response)
 
     def not_done(self) -> NotDone:
-        """Say that it was not applied: the handler, run again, sends it."""
+        """Report that the effect was not applied; the handler, run again, sends it."""
         return NotDone()
 
 
-def told(
-    intent: EffectIntended, request: Any, answer: Any, attempt: int, vault: OfAttempt
+def resolution(
+    intent: EffectIntended, request: Any, answer: Any, attempt: int, secrets: OfAttempt
 ) -> tuple[FactRecorded, Payloads, Mapping[str, str]]:
-    """Return the fact of an effect whose outcome is told in `attempt`, its artifacts, and what its info says.
+    """Return the fact of an effect whose outcome is given in `attempt`, its artifacts, and its info.
 
     Raises `UsageError` (`invalid_effect_outcome`) when no call of the namespace could have that response.
     """
@@ -89,7 +89,7 @@ def told(
         draft = FactRecorded(
             intent.key, namespace, intent.request_digest, FactValue(""), intent.state_id, attempt
         )
-        stored = vault.resolved(draft, request, canonical.decode(data))
+        stored = secrets.resolved(draft, request, canonical.decode(data))
         info = stored.info
         outcome = FactValue(add_answer(payloads, stored))
     else:
@@ -106,7 +106,7 @@ def add_answer(payloads: Payloads, answer: Answer) -> str:
 
 
 def sent_key(intent: EffectIntended, request: Any) -> str:
-    """Return the idempotency key that an effect was sent with: its call's own, or that of its state."""
+    """Return the idempotency key that an effect was sent with: that of its call, or that of its state."""
     part, wanted = _OWN_KEYS.get(namespace_of(intent).partition(".")[0], ("", ""))
     given = request.get(part) if isinstance(request, dict) else None
     if isinstance(given, dict):
@@ -117,12 +117,12 @@ def sent_key(intent: EffectIntended, request: Any) -> str:
 
 
 def namespace_of(intent: EffectIntended) -> str:
-    """Return the namespace of an effect; one intended before intents named it carries it in its key."""
+    """Return the namespace of an effect; for an intent of an older format it is taken from its key."""
     return intent.namespace or intent.key.split("/")[2]
 
 
 def response_of(namespace: str, request: Any, given: Any) -> bytes:
-    """Return what a call of a namespace would have recorded as its response, from what a person says it is.
+    """Return the response that a call would have recorded, converted from what a person supplied.
 
     Raises `UsageError` (`invalid_effect_outcome`) when no call of the namespace could have it.
     """

@@ -1,7 +1,7 @@
-"""Randomness as calls that are recorded, and what is derived from recorded bytes.
+"""Randomness as recorded calls, and values derived from recorded bytes.
 
-The derivations are pure: the same bytes give the same UUID and the same generator, on any machine and
-whatever PYTHONHASHSEED is. Never draw randomness anywhere else on behalf of a handler.
+The derivations are pure: the same bytes give the same UUID and the same generator, on any machine and with any
+PYTHONHASHSEED. Randomness for a handler must never be drawn anywhere else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from machine.io.transport import BaseTransport
 __all__ = ["EntropyTransport", "bytes_from", "random_bytes_request", "random_from", "uuid_from"]
 
 MOST_BYTES: Final = 65536
-"""The most bytes one call may ask for."""
+"""The largest number of bytes that one call may request."""
 
 
 def random_bytes_request(n: int) -> dict[str, Any]:
@@ -35,29 +35,29 @@ def bytes_from(response: Mapping[str, Any]) -> bytes:
 
 
 def uuid_from(data: bytes) -> uuid.UUID:
-    """Return the UUID of version 4 (RFC 9562 section 5.4) made of 16 random bytes."""
+    """Return the UUID of version 4 (RFC 9562 section 5.4) made from 16 random bytes."""
     if len(data) != 16:  # noqa: PLR2004 - a UUID has 128 bits
         raise refusal(f"a UUID is made of 16 bytes, not {len(data)}")
     return uuid.UUID(bytes=data, version=4)
 
 
 def random_from(data: bytes) -> random.Random:
-    """Return a generator seeded with random bytes (32 are plenty).
+    """Return a generator seeded with random bytes; 32 are plenty.
 
-    The seed is the integer the bytes spell: integers seed the Mersenne Twister the same way in every version
-    of Python, and no hash takes part. Python promises the stream of `random()` across versions; `shuffle`,
-    `sample` and their like may use it differently in another version.
+    The seed is the integer value of the bytes: integers seed the Mersenne Twister the same way in every version of
+    Python, and no hash is involved. Python promises the stream of `random()` across versions; `shuffle`, `sample`
+    and their like may use it differently in another version.
     """
     return random.Random(int.from_bytes(data, "big"))  # noqa: S311 - reproducible on purpose; not for secrets
 
 
 class EntropyTransport(BaseTransport):
-    """Serves `random.bytes` from the operating system's generator."""
+    """The transport of `random.bytes`, from the operating system's generator."""
 
     __slots__ = ()
 
     async def perform(self, namespace: str, request: Any) -> dict[str, str]:
-        """Return `{"hex": ...}` with as many fresh bytes as the request asks for."""
+        """Return `{"hex": ...}` with the requested number of fresh bytes."""
         if namespace != "random.bytes":
             raise self._unknown(namespace)
         wanted = checked_count(field(request, "bytes", int), "the number of bytes", least=1, most=MOST_BYTES)

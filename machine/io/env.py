@@ -1,7 +1,7 @@
-"""Environment variables as calls that are recorded.
+"""Environment variables as recorded calls.
 
-Never read the environment anywhere else on behalf of a handler. A value becomes part of the recording:
-secrets do not belong in it, and what opens secrets is refused before this is asked (`refusals.reserved`).
+The environment must never be read anywhere else for a handler. A value becomes part of the recording: secrets do
+not belong in it, and variables that open secrets are refused before this is called (`refusals.reserved`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def env_request(name: str) -> dict[str, Any]:
 
 
 class EnvTransport(BaseTransport):
-    """Serves `env` from this process's environment."""
+    """The transport of `env`, from this process's environment."""
 
     __slots__ = ()
 

@@ -1,8 +1,8 @@
-"""Running a program as a call that is recorded: request, result and transport of the namespace `exec`.
+"""Running a program as a recorded call: request, result and transport of the namespace `exec`.
 
-No shell takes part: the arguments are passed as they are. The transport must never leave a process, a zombie
-or a file descriptor behind, and never wait past the call's deadline, whatever the program and its children
-do. The allow-list keeps honest plans to the programs they declare; it is not a sandbox.
+No shell is involved: the arguments are passed unchanged. The transport must never leave a process, a zombie or a
+file descriptor behind, and never wait past the call's deadline, whatever the program and its children do. The
+allow-list limits honest plans to the programs they declare; it is not a sandbox.
 """
 
 # Paths as the child will see them: pathlib would tidy them up.
@@ -28,10 +28,10 @@ from machine.secrets.reserved import RESERVED_NAMES
 __all__ = ["ExecResult", "ExecTransport", "exec_request"]
 
 MOST_STDIN: Final = 1024 * 1024
-"""The most bytes a program may be given on its standard input."""
+"""The largest number of bytes for a program's standard input."""
 
 KEY_VARIABLE: Final = "MACHINE_IDEMPOTENCY_KEY"
-"""The environment variable in which a program finds the idempotency key of the state that runs it."""
+"""The environment variable that passes the idempotency key of the state to the program."""
 
 _TAIL: Final = 2000
 _LINE: Final = 500
@@ -48,10 +48,10 @@ def exec_request(
 ) -> dict[str, Any]:
     """Return the request that runs the program `argv[0]` with its arguments.
 
-    `stdin` is at most 1 MiB (text is sent as UTF-8; nothing given is an empty input); `env` is added to the
-    inherited environment; `cwd` is taken as given and resolved when the call is performed; `timeout` is in
-    seconds and covers the whole call; `max_output` is in bytes, for standard output and standard error each.
-    Raises `OtherIoError(io_invalid_request)` when an argument is not what is asked for here.
+    `stdin` is at most 1 MiB (text is sent as UTF-8; the default is an empty input); `env` is added to the inherited
+    environment; `cwd` is recorded as given and resolved when the call is performed; `timeout` is in seconds and
+    covers the whole call; `max_output` is in bytes, for standard output and standard error each. Raises
+    `OtherIoError(io_invalid_request)` for an invalid argument.
     """
     if isinstance(argv, str | bytes) or not isinstance(argv, Sequence):
         raise refusal('argv must be a list of strings, such as ["git", "status"]: no shell splits it')
@@ -91,7 +91,7 @@ def _fspath(path: Any) -> Any:
 
 @attrs.frozen
 class ExecResult:
-    """What a program did: its outputs and its `returncode`, minus the signal's number when one ended it."""
+    """The result of a program: its outputs and its `returncode`, minus the signal's number when one ended it."""
 
     returncode: int
     stdout_bytes: bytes
@@ -103,7 +103,7 @@ class ExecResult:
         return cls(response["returncode"], unpack(response["stdout"]), unpack(response["stderr"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the `exec` response that this is the view of."""
+        """Return the `exec` response that this object represents."""
         return {
             "returncode": self.returncode,
             "stdout": pack(self.stdout_bytes),
@@ -112,12 +112,12 @@ class ExecResult:
 
     @property
     def stdout(self) -> str:
-        """Standard output as text: UTF-8, with U+FFFD where it is not."""
+        """Standard output as text: UTF-8, with U+FFFD for invalid bytes."""
         return self.stdout_bytes.decode("utf-8", "replace")
 
     @property
     def stderr(self) -> str:
-        """Standard error as text: UTF-8, with U+FFFD where it is not."""
+        """Standard error as text: UTF-8, with U+FFFD for invalid bytes."""
         return self.stderr_bytes.decode("utf-8", "replace")
 
     def check(self) -> Self:
@@ -137,7 +137,7 @@ class ExecResult:
 
 
 class ExecTransport(BaseTransport):
-    """Serves `exec`: runs programs that lie under one of the allowed path prefixes.
+    """The transport of `exec`, which runs programs that lie under one of the allowed path prefixes.
 
     `allow` holds absolute paths of folders or programs. A program is judged by its real path, symbolic links
     resolved, so a link in an allowed folder to a program elsewhere is refused.
@@ -151,7 +151,7 @@ class ExecTransport(BaseTransport):
         self._allow = tuple(allow)
 
     def is_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return True: what a program does cannot be known from outside."""
+        """Return True: the effects of a program cannot be known."""
         return True
 
     def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
@@ -169,7 +169,7 @@ class ExecTransport(BaseTransport):
         if namespace != "exec":
             raise self._unknown(namespace)
         stdin = field(request, "stdin", dict, NoneType)
-        call = exec_request(  # again, for requests that did not come from our builder
+        call = exec_request(  # again, for requests that our builder did not make
             field(request, "argv", list),
             stdin=None if stdin is None else unpack(stdin),
             env=field(request, "env", dict, NoneType),
@@ -199,7 +199,7 @@ class ExecTransport(BaseTransport):
         return _response(call, finished)
 
     def _program(self, name: str, call: Mapping[str, Any]) -> str:
-        """Return the absolute path of the program, found as the child would find it, if it is allowed."""
+        """Return the absolute path of the program, looked up as the child would do it, if it is allowed."""
         base = os.path.abspath(call.get("cwd", "."))
         if "/" in name:
             found = shutil.which(os.path.join(base, name))
@@ -224,7 +224,7 @@ class ExecTransport(BaseTransport):
 
 
 def _inherited() -> dict[str, str]:
-    """Return the environment of this process without what opens secrets."""
+    """Return the environment of this process without the variables that open secrets."""
     return {name: value for name, value in os.environ.items() if name not in RESERVED_NAMES}
 
 

@@ -1,6 +1,6 @@
-"""What every transport's requests and responses are made of: bytes in JSON, and checked arguments.
+"""Parts of every transport's requests and responses: bytes in JSON, and checked arguments.
 
-Everything here is pure. It must never guess: what JSON cannot hold exactly is refused, so that the same call
+Everything here is pure. Nothing is guessed: a value that JSON cannot hold exactly is refused, so that the same call
 has the same request bytes in any process, on any machine.
 """
 
@@ -32,7 +32,7 @@ LARGEST_INTEGER: Final = 2**53 - 1
 def pack(data: bytes) -> dict[str, str]:
     """Return bytes as JSON: `{"text": ...}` when they are UTF-8, else `{"base64": ...}`.
 
-    `unpack` gives back the same bytes, whichever it was. Text reads well in a diff.
+    `unpack` returns the same bytes in either case. Text is readable in a diff.
     """
     try:
         return {"text": data.decode("utf-8")}
@@ -57,14 +57,14 @@ def unpack(packed: Mapping[str, Any]) -> bytes:
 
 
 def refusal(problem: str, **details: Any) -> OtherIoError:
-    """Return `OtherIoError(io_invalid_request)`: the call itself is wrong, and trying again cannot help."""
+    """Return `OtherIoError(io_invalid_request)`: the call itself is wrong, so a retry cannot help."""
     return OtherIoError(problem, code=Code.IO_INVALID_REQUEST, details=details or None)
 
 
 def field(request: Any, name: str, *kinds: type, default: Any = None) -> Any:
-    """Return a field of a request that may not come from our builder; refuse it when it has the wrong type.
+    """Return a field of a request that our builder may not have made; refuse it when it has the wrong type.
 
-    A missing field is `default`; without one (None) it must be there, unless `NoneType` is among the kinds.
+    A missing field is `default`; without one (None) the field is required, unless `NoneType` is among the kinds.
     """
     value = request.get(name, default) if isinstance(request, Mapping) else None
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

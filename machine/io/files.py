@@ -1,7 +1,7 @@
-"""Files as calls that are recorded: requests, view and transport of `file.read` and `file.write`.
+"""Files as recorded calls: requests, view and transport of `file.read` and `file.write`.
 
-A read must never hang on something that is not a file; a write must never leave half a file, nor say that it
-is done before the bytes are on the disk.
+A read must never hang on something that is not a file. A write must never leave half a file, nor be acknowledged
+before the bytes are on the disk.
 """
 
 # The system calls themselves, not pathlib: their flags, and paths exactly as given, are the point.
@@ -26,7 +26,7 @@ from machine.io.transport import BaseTransport
 __all__ = ["FileContent", "FileTransport", "read_request", "write_request"]
 
 _INLINE: Final = 256 * 1024
-"""Files up to this size are read in the event loop, larger ones in a thread."""
+"""The size up to which files are read in the event loop; larger ones are read in a thread."""
 
 _CODES: Final = {
     errno.ENOENT: Code.FILE_NOT_FOUND,
@@ -80,7 +80,7 @@ class FileContent:
 
     @property
     def text(self) -> str:
-        """The content as text. Raises `OtherIoError(file_failed)` when it is not UTF-8; then use `bytes`."""
+        """The content as text. Raises `OtherIoError(file_failed)` when it is not UTF-8; use `bytes` then."""
         try:
             return self._data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -92,12 +92,12 @@ class FileContent:
 
     @property
     def bytes(self) -> bytes:
-        """The content as it is."""
+        """The content as bytes."""
         return self._data
 
 
 class FileTransport(BaseTransport):
-    """Serves `file.read` and `file.write` from this machine's file system."""
+    """The transport of `file.read` and `file.write`, in this machine's file system."""
 
     __slots__ = ()
 
@@ -106,7 +106,7 @@ class FileTransport(BaseTransport):
         return namespace == "file.write"
 
     def is_certain_effect(self, namespace: str, request: Any) -> bool:
-        """Return True for `file.write`: there is no writing that only reads."""
+        """Return True for `file.write`, which always changes something."""
         return self.is_effect(namespace, request)
 
     def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
@@ -116,23 +116,22 @@ class FileTransport(BaseTransport):
     async def perform(self, namespace: str, request: Any) -> dict[str, Any]:
         """Read or write one file.
 
-        Raises `OtherIoError` with `file_not_found`, `file_denied`, `file_too_large` or `file_failed` (not a
-        regular file, disk full, ...). A write that fails or is cut leaves the file as it was, or completely
-        written.
+        Raises `OtherIoError` with `file_not_found`, `file_denied`, `file_too_large` or `file_failed` (not a regular
+        file, disk full, ...). A write that fails or is interrupted leaves the file unchanged or completely written.
         """
         path = _checked_path(field(request, "path", str))
         try:
             match namespace:
                 case "file.read":
                     most = checked_count(field(request, "max_bytes", int), "max_bytes")
-                    if os.stat(path).st_size <= _INLINE:  # quicker than the hop to a thread
+                    if os.stat(path).st_size <= _INLINE:  # faster than the switch to a thread
                         data = _read(path, most)
                     else:
                         data = await anyio.to_thread.run_sync(_read, path, most)
                     return {"path": path, "data": pack(data)}
                 case "file.write":
                     data = unpack(field(request, "data", dict))
-                    # in a thread: a disk may take seconds to say that the bytes are on it
+                    # in a thread, because a disk may take seconds to confirm the bytes
                     await anyio.to_thread.run_sync(write_atomically, path, data)
                     return {"bytes": len(data)}
                 case _:
@@ -148,7 +147,7 @@ class FileTransport(BaseTransport):
 
 
 def _read(path: str, most: int) -> bytes:
-    # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever
+    # O_NONBLOCK: opening a FIFO without a writer would wait for ever
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         found = os.fstat(descriptor)

@@ -1,7 +1,7 @@
-"""IO of a fork: what the past that it shares has learned already is looked up, everything else is live.
+"""The IO of a fork: calls that its shared past answers are looked up, all others are performed.
 
-Each answer becomes a fact of the fork itself, so that nobody who replays or resumes it needs the other run. An
-effect that is in the shared past is never sent again.
+Each answer becomes a fact of the fork itself, so that replaying or resuming it does not need the other run. An
+effect in the shared past is never sent again.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ __all__ = ["Past", "SharedIo"]
 
 
 class Past(Protocol):
-    """What a fork shares with the run that it comes from, as far as `io` asks."""
+    """The shared past of a fork, as far as `io` needs it."""
 
     def answer(
         self, call: Call, state_id: str, *, keeps_all: bool, alike: int
     ) -> tuple[int, FactRecorded] | None:
         """Return the fact that answers a call, and its seq in the shared past; None when there is none.
 
-        `alike` calls with the same secrets came before it in its attempt.
+        `alike` counts the earlier calls of its attempt with the same secrets.
         """
         ...
 
     def ambiguous(self, call: Call, state_id: str) -> bool:
-        """Say whether an effect was made that differs from a call in its secrets only."""
+        """Say whether a recorded effect differs from a call only in its secrets."""
         ...
 
     def sealed(self, seq: int) -> tuple[str, bytes] | None:
-        """Return what was sealed beside the fact at a seq, and its artifact's id; None when nothing was."""
+        """Return the seal of the fact at a seq, and its artifact's id; None when it has no seal."""
         ...
 
     def was_effect(self, key: str) -> bool:
@@ -48,12 +48,12 @@ class Past(Protocol):
         ...
 
     def took(self, seq: int, own_seq: int) -> None:
-        """Note that the fact at a seq of the shared past answered a call, as the fork's own fact."""
+        """Record that the fact at a seq of the shared past answered a call, as the fork's own fact."""
         ...
 
 
 class SharedIo(LiveIo):
-    """Answers a call from the shared past where that has a fact for it, and goes outside where it has none."""
+    """The `io` of a fork, which answers a call from the shared past if a fact exists, and else performs it."""
 
     def __init__(self, scope: AttemptScope, past: Past) -> None:
         super().__init__(scope)
@@ -82,16 +82,17 @@ class SharedIo(LiveIo):
         seq, shared = found
         sealed = self._past.sealed(seq)
         info = {} if sealed is None else {SECRET_PAYLOAD: sealed[0]}
-        if sealed is not None and self._scope.vault.run.opens(sealed[1], shared) is None:
+        if sealed is not None and self._scope.secrets.run.opens(sealed[1], shared) is None:
             return await self._refused_to_repeat(call, lost_answer(call)) if call.effect else None
         fact = await self._settled(call, shared.outcome, info)
         self._past.took(seq, self._scope.log.history.head_seq)
         return fact
 
     async def _refused(self, call: Call) -> FactRecorded | None:
-        """Refuse another effect under an idempotency key that the shared past has used for one.
+        """Refuse another effect under an idempotency key that the shared past has used for a different one.
 
-        The receiver would take the two for the same, and the fork would be given an answer to what it never asked.
+        The receiver would take the two for the same, and the fork would receive an answer to a request it never
+        made.
         """
         scope, key = self._scope, self._scope.idempotency_key
         transport = scope.transport(call.namespace)

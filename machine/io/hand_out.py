@@ -1,4 +1,4 @@
-"""Handing outcomes to a handler: one at a time, each when it is its turn, and durable when it must be."""
+"""The delivery of outcomes to a handler: one by one, in the recorded order, and durable when required."""
 
 from __future__ import annotations
 
@@ -25,35 +25,37 @@ class Flight:
 
 
 class HandOut:
-    """The calls of one attempt that have begun and not returned, by key in `in_flight`."""
+    """The calls of one attempt in flight, by key in `in_flight`."""
 
     def __init__(self, scope: AttemptScope) -> None:
         self.in_flight: dict[str, Flight] = {}
         self._scope = scope
 
     async def turn(self, call: Call, seq: int) -> None:
-        """Return when the handler has settled from the last outcome, and this one, at `seq`, is durable if need be.
+        """Return when the handler has settled from the last outcome, and this one, at `seq`, is durable as needed.
 
-        Both in one turn, so that no outcome that was recorded later is handed out earlier.
+        Both happen in one turn, so that no outcome that was recorded later is delivered earlier.
         """
-        racing = len(self.in_flight) > 1 or not self._scope.quiet.alone
+        racing = len(self.in_flight) > 1 or not self._scope.barrier.alone
         if racing or self._must_be_durable(call):
             async with self._one_at_a_time:
                 if racing:
-                    await self._scope.quiet.settle()
+                    await self._scope.barrier.settle()
                 elif self._scope.concurrent:
-                    await checkpoint()  # what other attempts are about to write goes to the disk with it
+                    await (
+                        checkpoint()
+                    )  # events that other attempts are about to write go to the disk in the same commit
                 await self.durable(call, seq)
 
     async def durable(self, call: Call, seq: int | None = None) -> None:
-        """Return when the outcome of a call, at `seq`, is durable, if it must be before the handler is given it."""
+        """Return when the outcome of a call, at `seq`, is durable, if the handler must not receive it earlier."""
         if self._must_be_durable(call):
             await self._scope.log.durable(seq)
 
     def flush(self, call: Call) -> None:
-        """Make an outcome durable that was there before the call, without suspending the handler.
+        """Make an outcome that was recorded before the call durable, without suspending the handler.
 
-        In which order two tasks are handed such outcomes is not recorded, so nothing else may happen in between.
+        The order in which two tasks receive such outcomes is not recorded, so nothing else may happen in between.
         """
         if self._must_be_durable(call):
             self._scope.log.flush()
@@ -62,7 +64,7 @@ class HandOut:
         return call.effect or self._scope.config.durability is Durability.FACTS
 
     def _may_change(self, call: Call) -> bool:
-        """Say whether a call may change the outside, whatever its state is declared to do."""
+        """Say whether a call may change the outside world, even against the declaration of its state."""
         transport = self._scope.transport(call.namespace)
         return call.effect or (transport is not None and transport.is_effect(call.namespace, call.request))
 
@@ -71,7 +73,7 @@ class HandOut:
         return anyio.Lock(fast_acquire=True)
 
     async def end(self) -> None:
-        """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""
+        """Cancel the calls that a handler left in flight, and record each as cancelled."""
         self._scope.ending = True
         if not self.in_flight:
             return

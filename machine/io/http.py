@@ -1,7 +1,7 @@
-"""HTTP as a call that is recorded: the transport of the namespace `http`, beside its request and response.
+"""HTTP as a recorded call: the transport of the namespace `http`.
 
-The HTTP library is imported when the first call is performed. The transport must never keep anything from one
-call to the next that a server could see or that could change an answer: no cookies, no cache, no session.
+The HTTP library is imported at the first call. The transport must never store anything between calls that a server
+could see or that could change an answer: no cookies, no cache, no session.
 """
 
 from __future__ import annotations
@@ -44,24 +44,23 @@ TOO_MANY: Final = 429
 SERVER_ERRORS: Final = 500
 
 MOST_REDIRECTS: Final = 20
-"""How many redirects one call follows."""
+"""The largest number of redirects that one call follows."""
 
 _CHANGING: Final = frozenset({"PUT", "PATCH", "DELETE"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _KEY_HEADER: Final = "idempotency-key"
 _DEFAULT_HEADERS: Final = {
     "accept": "*/*",
-    "accept-encoding": "gzip, deflate",  # what `inflate` undoes, whatever else is installed
+    "accept-encoding": "gzip, deflate",  # the codings that `decompress` supports, whatever else is installed
     "user-agent": "replay-machine",
 }
 
 
 class HttpTransport(BaseTransport):
-    """Serves `http`.
+    """The transport of `http`.
 
-    `verify` says how servers prove who they are: True by the usual authorities, False not at all, or an
-    `ssl.SSLContext` of your own. `trust_env` lets the proxy variables of the environment have their usual
-    effect.
+    `verify` selects how servers are authenticated: True for the usual authorities, False for no check, or an
+    `ssl.SSLContext` of your own. `trust_env` gives the proxy variables of the environment their usual effect.
     """
 
     __slots__ = ("_clients", "_trust_env", "_verify")
@@ -77,7 +76,7 @@ class HttpTransport(BaseTransport):
         return field(request, "method", str).upper() not in _SAFE
 
     def is_final(self, namespace: str, response: Any) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return False for 429 and 5xx: the server asks to try again, or could not do what it was asked."""
+        """Return False for 429 and 5xx: the server asks for a retry, or could not handle the request."""
         status: int = response["status"]
         return status != TOO_MANY and status < SERVER_ERRORS
 
@@ -88,7 +87,7 @@ class HttpTransport(BaseTransport):
     def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
         """Return the request with the header `idempotency-key`, unless the caller gave one."""
         headers = field(request, "headers", dict, default={})
-        if any(name.lower() == _KEY_HEADER for name in headers):  # as `io.call` may spell it
+        if any(name.lower() == _KEY_HEADER for name in headers):  # in the spelling that `io.call` allows
             return request
         return {**request, "headers": {**headers, _KEY_HEADER: checked_header(_KEY_HEADER, key)}}
 
@@ -102,7 +101,7 @@ class HttpTransport(BaseTransport):
         if namespace != "http":
             raise self._unknown(namespace)
         body = field(request, "body", dict, NoneType)
-        call = http_request(  # again, for requests that did not come from our builder
+        call = http_request(  # again, for requests that our builder did not make
             field(request, "method", str),
             field(request, "url", str),
             headers=field(request, "headers", dict, NoneType),
@@ -145,7 +144,9 @@ class HttpTransport(BaseTransport):
             else None,
             extensions={"timeout": call.get("timeouts", {})},
         )
-        cookies = httpx.Cookies()  # of this call: a redirect may depend on what the answer before it set
+        cookies = (
+            httpx.Cookies()
+        )  # of this call only: a redirect may depend on a cookie of the previous answer
         outgoing = first
         for _ in range(1 + MOST_REDIRECTS):
             client = self._client(tls=outgoing.url.scheme == "https")
@@ -174,7 +175,7 @@ class HttpTransport(BaseTransport):
         raise _failure(call, Code.HTTP_TOO_MANY_REDIRECTS, f"was redirected more than {MOST_REDIRECTS} times")
 
     def _client(self, *, tls: bool) -> httpx.AsyncClient:
-        """Return the client for https or for http, which need not wait for the authorities to be loaded."""
+        """Return the client for https or for http; the latter need not wait until the authorities are loaded."""
         client = self._clients.get(tls)
         if client is None:
             import ssl  # noqa: PLC0415 - see above
@@ -186,13 +187,13 @@ class HttpTransport(BaseTransport):
                 verify=self._verify if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
                 trust_env=self._trust_env,
                 timeout=None,  # noqa: S113 - one deadline covers the whole call, in `perform`
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # keeps none
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a jar that stores nothing
             )
         return client
 
 
 def _leave_secrets(call: Mapping[str, Any], redirected: httpx.Request, *, has_body: bool) -> None:
-    """Take what holds a secret out of a request that goes to another origin; refuse it if that is its body."""
+    """Remove secrets from a request that goes to another origin; refuse the request if its body holds one."""
     known = sensitive.get()
     if known.body and has_body:
         raise refused_redirect(call["method"], call["url"], str(redirected.url))
@@ -201,7 +202,7 @@ def _leave_secrets(call: Mapping[str, Any], redirected: httpx.Request, *, has_bo
 
 
 def _reason_of(response: httpx.Response) -> dict[str, str]:
-    """Return the reason phrase, where it is another than what everybody takes for that of the status."""
+    """Return the reason phrase when it is not the usual one of the status."""
     import httpx  # noqa: PLC0415 - see above
 
     said = response.extensions.get("reason_phrase")  # HTTP/2 has none
@@ -212,10 +213,10 @@ def _reason_of(response: httpx.Response) -> dict[str, str]:
 
 
 def _true_of(headers: list[list[str]], left: Sequence[str], body: bytes) -> list[list[str]]:
-    """Return the headers of a body some of whose codings were undone, with what is true of it now.
+    """Return the headers of a decoded body, corrected to match its content.
 
-    A single coding is still told, and known to have been undone; of several, those that are left are told, in one
-    line.
+    A single coding stays listed, because it is known to have been decoded; of several, only the remaining ones are
+    listed, in one line.
     """
     codings = [value for name, value in headers if name == "content-encoding"]
     single = len(codings) == 1 and codings[0].strip().lower() in CODINGS
@@ -231,7 +232,7 @@ def _true_of(headers: list[list[str]], left: Sequence[str], body: bytes) -> list
 async def _read(
     call: Mapping[str, Any], response: httpx.Response, undone: Sequence[str]
 ) -> tuple[bytes, list[int]]:
-    """Return the body, decompressed, and the sizes in which it came; stop as soon as it is over the limit."""
+    """Return the body, decompressed, and the sizes of its pieces; stop as soon as it exceeds the limit."""
     most = call["max_body"]
     inflater = Decompressor(undone) if undone else None
     body = bytearray()
@@ -249,7 +250,7 @@ async def _read(
 
 
 def _text(raw: bytes) -> str:
-    """Return a header's octets as text: UTF-8 as most servers mean it, else Latin-1 as they used to."""
+    """Return a header's octets as text: UTF-8, the present custom, else Latin-1, the older one."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -269,7 +270,7 @@ def _failure(
 
 
 def _fail(call: Mapping[str, Any], error: Exception) -> NoReturn:
-    """Raise what a failure of the HTTP library, of a socket or of a decoder means."""
+    """Raise the error for a failure of the HTTP library, of a socket or of a decoder."""
     import ssl  # noqa: PLC0415 - see above
 
     import httpx  # noqa: PLC0415 - the same
@@ -310,7 +311,7 @@ def _fail(call: Mapping[str, Any], error: Exception) -> NoReturn:
 
 
 def _named(call: Mapping[str, Any], error: Exception) -> dict[str, Any]:
-    """Return what the HTTP library calls a failure, for a call that was made on behalf of one."""
+    """Return the HTTP library's name for a failure, if the call was made for a client of that library."""
     if "stream" not in call:
         return {}
     return {"exception": "DecodingError" if isinstance(error, zlib.error) else type(error).__name__}
@@ -325,7 +326,7 @@ def _reason(error: OSError) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it came from, the first of each group, outermost first."""
+    """Yield an error and its causes, the first of each group, outermost first."""
     while error is not None:
         yield error
         inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else None

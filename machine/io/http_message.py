@@ -1,7 +1,7 @@
-"""What is said over HTTP: the request and the response of the namespace `http`.
+"""HTTP messages: the request and the response of the namespace `http`.
 
-Everything here is pure and needs no HTTP library: the transport beside it (`http.py`) does the talking. The
-same call has the same request on any machine, so nothing here may depend on one.
+Everything here is pure and needs no HTTP library; `http.py` sends the messages. The same call has the same request
+on any machine, so nothing here may depend on one.
 """
 
 from __future__ import annotations
@@ -58,14 +58,13 @@ def http_request(
 ) -> dict[str, Any]:
     """Return the request for one HTTP call.
 
-    `params` are added to the query of `url` in the order given; a list repeats its name, true and false are
-    spelled so, None is empty. The body is either `json`, any JSON value (sent in its RFC 8785 form; None
-    means no body, so a JSON null is sent with `data="null"`), or `data`: text (as UTF-8), bytes, or a mapping
-    to send as a form. `content-type` is set for JSON and forms unless given. `timeout` is in seconds and
-    covers the whole call, redirects and body included; `max_body` is in bytes of the response body after
-    decompression. `stream` records besides in which pieces the body came; `timeouts` gives seconds for a step of
-    the call (`connect`, `read`, `write`, `pool`). Raises `OtherIoError(io_invalid_request)` when an argument is not
-    what is asked for here.
+    `params` are added to the query of `url` in the order given; a list repeats its name, booleans become `true` and
+    `false`, None is empty. The body is either `json`, any JSON value (sent in its RFC 8785 form; None means no
+    body, so a JSON null is sent with `data="null"`), or `data`: text (as UTF-8), bytes, or a mapping to send as a
+    form. `content-type` is set for JSON and forms unless given. `timeout` is in seconds and covers the whole call,
+    redirects and body included; `max_body` is in bytes of the response body after decompression. `stream` also
+    records the pieces of the body; `timeouts` gives seconds for a step of the call (`connect`, `read`, `write`,
+    `pool`). Raises `OtherIoError(io_invalid_request)` for an invalid argument.
     """
     if not _TOKEN.fullmatch(checked_text(method, "method")) or method.upper() == "CONNECT":
         raise refusal(f"{method!r} is not an HTTP method that can be called")
@@ -80,14 +79,14 @@ def http_request(
         "follow_redirects": follow_redirects,
         "max_body": checked_count(max_body, "max_body"),
     }
-    if stream:  # a request that does not ask for them has neither field, as before there were any
+    if stream:  # without these options a request has neither field, as before the options existed
         request["stream"] = True
     if timeouts:
         request["timeouts"] = _checked_timeouts(timeouts)
     fields = _checked_headers(headers)
     if json is not None:
         try:
-            request["json"] = decode(encode(json))  # a copy of its own: the caller may go on changing theirs
+            request["json"] = decode(encode(json))  # a copy, because the caller may change theirs later
         except CanonicalError as error:
             raise refusal(f"json is not JSON: {error.message}", path=error.path) from None
         fields.setdefault("content-type", "application/json")
@@ -107,7 +106,7 @@ def http_request(
 
 def _checked_url(url: Any) -> str:
     text = checked_text(url, "url", empty=False)
-    # the whole url is secret, as that of a webhook may be, and a placeholder stands for it
+    # the whole url is secret, as that of a webhook may be, and is replaced by a placeholder
     if HANDLE.fullmatch(text) or TEXT.match(text):
         return text
     if re.search(r"[\x00-\x20\x7f\\]", text):
@@ -115,7 +114,7 @@ def _checked_url(url: Any) -> str:
     try:
         parts = urlsplit(text)
         sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, brackets without an address
+    except ValueError:  # a port that is not a number, brackets without an address
         raise refusal("the url has a host or a port that cannot be one") from None
     if not sound:
         raise refusal("the url must be http:// or https:// with a host")
@@ -123,7 +122,7 @@ def _checked_url(url: Any) -> str:
 
 
 def _joined(parts: SplitResult, text: str) -> str:
-    """Return the URL of parts, with the `?` of an empty query if the URL they came from has one."""
+    """Return the URL of parts, with the `?` of an empty query if the original URL has one."""
     url, mark, fragment = urlunsplit(parts).partition("#")
     empty = "?" in text.partition("#")[0] and "?" not in url
     return f"{url}{'?' if empty else ''}{mark}{fragment}"
@@ -196,7 +195,7 @@ def checked_header(name: Any, value: Any) -> str:
 
 
 class Headers(Mapping[str, str]):
-    """Header fields by name, in any case; those of one name are joined by commas (RFC 9110 section 5.3)."""
+    """Header fields by name, in any case; fields of one name are joined by commas (RFC 9110 section 5.3)."""
 
     __slots__ = ("_joined",)
 
@@ -225,11 +224,11 @@ class Headers(Mapping[str, str]):
 
 @attrs.frozen
 class HttpResponse:
-    """What a server answered.
+    """A server's answer.
 
-    `status` is the code; `url` is where the answer came from, after redirects and without user and password;
-    `header_list` has every header field in the order sent, names in lower case (cookies are only sound
-    there), but for those that say how a body was compressed and how long it was so.
+    `status` is the code; `url` is the source of the answer, after redirects and without user and password;
+    `header_list` has every header field in the order sent, names in lower case (only there are cookies reliable),
+    except those that describe the compression of the body and its compressed length.
     """
 
     status: int
@@ -238,7 +237,7 @@ class HttpResponse:
     _body: builtins.bytes = attrs.field(alias="body", repr=False)
     _chunks: tuple[int, ...] | None = attrs.field(default=None, alias="chunks", repr=False)
     said_reason: str | None = None
-    """The reason phrase, where the server sent another one than the usual."""
+    """The reason phrase, when the server sent another one than the usual."""
 
     @classmethod
     def from_json(cls, response: Mapping[str, Any]) -> Self:
@@ -253,7 +252,7 @@ class HttpResponse:
         return cls(response["status"], response["url"], pairs, unpack(response["body"]), chunks, reason)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the `http` response that this is the view of."""
+        """Return the `http` response that this object represents."""
         headers = [[name, value] for name, value in self.header_list]
         response = {"status": self.status, "url": self.url, "headers": headers, "body": pack(self._body)}
         if self._chunks is not None:
@@ -314,10 +313,10 @@ class HttpResponse:
 
     @property
     def pieces(self) -> list[builtins.bytes]:
-        """The body in the pieces in which it came, none of them empty.
+        """The body in the pieces in which it arrived, none of them empty.
 
-        It is one piece when the request did not ask for them, or when a secret was replaced in it, for then the
-        recorded sizes are no longer those of this body.
+        It is one piece when the request did not ask for them, or when a secret was replaced in it, because the
+        recorded sizes are then no longer those of this body.
         """
         sizes = self._chunks or ()
         if sum(sizes) != len(self._body):
@@ -327,14 +326,14 @@ class HttpResponse:
 
     @property
     def text(self) -> str:
-        """The body as text: in the charset of its content type, or UTF-8; U+FFFD where it does not fit."""
+        """The body as text: in the charset of its content type, or UTF-8; U+FFFD for invalid bytes."""
         found = re.search(
             r"""charset\s*=\s*["']?([^\s"';]+)""", self.headers.get("content-type", ""), re.IGNORECASE
         )
         if found:
             try:
                 return self._body.decode(found[1], "replace")
-            except (LookupError, UnicodeError):  # no such charset, or not one of text
+            except (LookupError, UnicodeError):  # an unknown charset, or not one of text
                 pass
         return self._body.decode("utf-8", "replace")
 
@@ -353,12 +352,11 @@ class HttpResponse:
             ) from None
 
     def raise_for_status(self) -> Self:
-        """Return this response unless it says that the call failed.
+        """Return this response unless its status is an error.
 
         Raises `RateLimitedError` for 429, and `TransportError(http_status)` for any other status from 400,
-        retryable from 500. That of 429 and 503 has the seconds of `retry-after` when it is a number, and the
-        headers, which may name a date (RFC 9110 section 10.2.3): a state that is tried again waits at least so
-        long.
+        retryable from 500. The error of 429 and 503 has the seconds of `retry-after` when it is a number, and the
+        headers, which may name a date (RFC 9110 section 10.2.3): a retry of the state waits at least so long.
         """
         if self.status < 400:  # noqa: PLR2004 - RFC 9110 section 15
             return self
@@ -378,7 +376,7 @@ class HttpResponse:
 
 
 def usual_reason(status: int) -> str:
-    """Return the reason phrase that goes with a status, empty when none does."""
+    """Return the usual reason phrase of a status, empty when there is none."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -390,11 +388,11 @@ def _no_constant(name: str) -> Any:
 
 
 def public_url(url: str) -> str:
-    """Return a URL without user and password, which may not be recorded."""
+    """Return a URL without user and password, which must not be recorded."""
     parts = urlsplit(url)
     return _joined(parts._replace(netloc=parts.netloc.rpartition("@")[2]), url)
 
 
 def bare_url(url: str) -> str:
-    """Return a URL as it reads well in a sentence: without user, password and query."""
+    """Return a URL for use in a sentence: without user, password and query."""
     return urlunsplit(urlsplit(public_url(url))._replace(query=""))

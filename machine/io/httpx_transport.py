@@ -1,7 +1,7 @@
-"""Any client, unmodified: what an httpx client sends becomes a call of `http`, and the answer its response.
+"""A transport for unmodified httpx clients: each request becomes a call of `http`, the answer its response.
 
 It serves clients of httpx and of httpx2, its successor with the same interface, and is imported only when one is
-asked for. It must never reach the network: every request goes through `io.call`.
+requested. It must never reach the network: every request goes through `io.call`.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from machine.secrets.multipart import settled
 __all__ = ["LEFT_OUT", "HttpxTransport", "Options"]
 
 LEFT_OUT: Final = (
-    # what the connection needs, and what is computed
+    # needed by the connection, or computed
     *("accept-encoding", "connection", "content-length", "host", "keep-alive", "proxy-connection"),
     *("te", "transfer-encoding", "upgrade"),
-    # what a library says of itself and of the machine
+    # describes a library and the machine
     *("user-agent", "x-stainless-*", "x-fern-*", "x-goog-api-client"),
-    # what tracing adds, another with every request
+    # added by tracing, different at every request
     *("traceparent", "tracestate", "baggage", "sentry-trace", "b3", "x-b3-*", "x-datadog-*"),
     *("x-amzn-trace-id", "x-cloud-trace-context"),
 )
-"""Patterns of headers that are neither sent nor recorded: they differ between machines or versions, and say nothing
-of the request."""
+"""Patterns of headers that are neither sent nor recorded: they differ between machines or versions and say nothing
+about the request."""
 
 _COMPUTED: Final = frozenset({"content-length", "transfer-encoding"})
 _FAMILIES: Final = ("httpx", "httpx2")
 _REDIRECTED: Final = "machine.redirected"
-"""The extension of a request whose answer redirects; its library copies it to the request that follows."""
+"""The extension of a request whose answer redirects; its library copies it to the next request."""
 
 _EXPIRES: Final = re.compile(r"(?i);\s*expires=([^;]*)")
 _NO_BODY: Final = frozenset({204, 304})
@@ -56,30 +56,30 @@ _RAISED: Final = {
     Code.HTTP_TLS.value: "ConnectError",
     Code.HTTP_PROTOCOL.value: "RemoteProtocolError",
 }
-"""What an HTTP library raises for a failure that does not say it more exactly."""
+"""The exceptions of an HTTP library for failures that it does not describe more exactly."""
 
 
 class Options(TypedDict, total=False):
-    """What can be said about the requests of a client, all of it optional."""
+    """The options for the requests of a client, all of them optional."""
 
     without_headers: Iterable[str]
     """Patterns (`x-request-*`) of further headers that are neither sent nor recorded, besides `LEFT_OUT`."""
     with_headers: Iterable[str]
-    """Patterns of headers that are, although they are among those."""
+    """Patterns of headers that are sent and recorded although `LEFT_OUT` matches them."""
     timeout: float
-    """The most seconds for one request, whatever the client allows for its steps; 600 unless given."""
+    """The maximum number of seconds for one request, whatever the client allows for its steps; 600 unless given."""
     max_body: int
-    """The most bytes of a response body after decompression; 16 MiB unless given."""
+    """The maximum number of bytes of a response body after decompression; 16 MiB unless given."""
 
 
 @attrs.frozen
 class _Redirected:
-    """A request that was redirected, as the one that follows is told of it."""
+    """A redirected request, as the request that follows it needs it."""
 
     origin: tuple[str, str, int | None]
     url: str
     elsewhere: bool
-    """True when an earlier redirect has led to another origin: none leads back."""
+    """True when an earlier redirect has led to another origin, which is then never undone."""
 
 
 class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
@@ -95,7 +95,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         /,
         **options: Unpack[Options],
     ) -> None:
-        """Take the `call` of an `io`, and what tells which parts of a request hold a secret.
+        """Take the `call` of an `io`, and a function that finds the parts of a request that hold a secret.
 
         The transport is made on the event loop that this runs on.
         """
@@ -150,9 +150,9 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             headers=headers,
             data=body or None,
             timeout=self._timeout,
-            follow_redirects=False,  # clients follow by themselves
+            follow_redirects=False,  # clients follow redirects by themselves
             max_body=self._max_body,
-            stream=True,  # no transport is told whether its caller wants the pieces
+            stream=True,  # a transport cannot know whether its caller wants the pieces
             timeouts={
                 step: seconds
                 for step, seconds in given.items()
@@ -165,9 +165,9 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return message
 
     def _leave_secrets(self, request: Any, message: dict[str, Any], redirected: _Redirected) -> None:
-        """Take out what holds a secret; refuse the request if that is its body.
+        """Remove secrets from a redirected request; refuse the request if its body holds one.
 
-        A cookie that an answer set goes where the rules of cookies let it go; the client's own go nowhere.
+        A cookie that an answer sets goes where the rules of cookies allow; the client's own cookies are not sent.
         """
         sensitive = self._sensitive(message)
         if sensitive.body:
@@ -175,7 +175,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         headers = message.get("headers", {})
         for name in sensitive.headers & headers.keys():
             value = headers.pop(name)
-            del request.headers[name]  # what it says it has sent is true
+            del request.headers[name]  # the request of the response shows what was sent
             if name == "cookie":
                 own = [pair for pair in _pairs(value) if pair in self._cookies_from_answers]
                 if own:
@@ -184,7 +184,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             message.pop("headers", None)
 
     def _answer(self, request: Any, answer: Mapping[str, Any]) -> httpx.Response:
-        """Return a recorded answer as the response of the library that asked, and note what it leads to."""
+        """Return a recorded answer as the response of the requesting library, and record its redirect."""
         response = _response(request, answer)
         self._cookies_from_answers.update(
             pair for value in response.headers.get_list("set-cookie") for pair in _pairs(value)[:1]
@@ -213,14 +213,14 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         if any(fnmatchcase(name, pattern) for pattern in self._kept):
             return True
         if name == "host":
-            return value != request.url.netloc.decode("ascii")  # then it says what the url does not
+            return value != request.url.netloc.decode("ascii")  # then its text says more than the url
         if name == "accept-encoding" and value == "identity":
-            return True  # the bytes of the resource itself are asked for, as in a range of them
+            return True  # the bytes of the resource itself are requested, as in a range of them
         return not any(fnmatchcase(name, pattern) for pattern in self._left_out)
 
 
 def _redirected(request: Any) -> _Redirected | None:
-    """Return the redirect that led to a request, None when none did."""
+    """Return the redirect that led to a request, or None."""
     before: _Redirected | None = request.extensions.get(_REDIRECTED)
     if before is None or before.elsewhere or before.origin == origin_of(request.url):
         return before
@@ -244,7 +244,7 @@ def _misused(problem: str, client: str) -> UsageError:
 
 
 def _family(request: Any) -> Any:
-    """Return the library that a request is of."""
+    """Return the library that made a request."""
     for name in _FAMILIES:
         library = sys.modules.get(name)
         if library is not None and isinstance(request, library.Request):
@@ -254,7 +254,7 @@ def _family(request: Any) -> Any:
 
 @functools.cache
 def _stream_of(library: ModuleType) -> Any:
-    """Return the class of the streams that a library takes from a transport."""
+    """Return the class of the streams that a library accepts from a transport."""
 
     class Pieces(library.AsyncByteStream, library.SyncByteStream):  # type: ignore[misc, name-defined]
         """A body, piece by piece."""
@@ -273,7 +273,7 @@ def _stream_of(library: ModuleType) -> Any:
 
 
 def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
-    """Return a recorded answer as the response of the library that asked."""
+    """Return a recorded answer as the response of the requesting library."""
     library = _family(request)
     recorded = HttpResponse.from_json(answer)
     headers, reason = recorded.headers, recorded.said_reason
@@ -282,7 +282,7 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
     for name, value in recorded.header_list:
         match name:
             case "content-encoding" if value.strip().lower() in CODINGS and recorded.bytes:
-                continue  # it has been undone
+                continue  # the body was decoded already
             case "transfer-encoding":
                 continue
             case "content-length" if not bodiless:
@@ -301,7 +301,7 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
 
 
 def _lasting(cookie: str, date: str) -> str:
-    """Return a cookie that ends so long after the answer, where it says at what time.
+    """Return a cookie with an expiry time extended by the age of the answer.
 
     A replay may come years later, and has to send the cookies that were sent.
     """
@@ -310,13 +310,13 @@ def _lasting(cookie: str, date: str) -> str:
         return cookie
     try:
         left = parsedate_to_datetime(expires[1].replace("-", " ")) - parsedate_to_datetime(date)
-    except (TypeError, ValueError):  # no such dates
+    except (TypeError, ValueError):  # an invalid date
         return cookie
     return _EXPIRES.sub(f"; Max-Age={int(left.total_seconds())}", cookie, count=1)
 
 
 def _raise(request: Any, error: IoError) -> NoReturn:
-    """Raise what the library raises for such a failure, so that whoever handles it does as without us."""
+    """Raise the exception that the library raises for the failure, so that its usual handling applies."""
     name = _RAISED.get(error.code)
     if name is None:  # refused by machine, which no library knows
         raise error

@@ -1,8 +1,8 @@
-"""Programs that a driver left behind when it died: finding them, and ending them.
+"""Programs that a driver left behind when it died: how to find and end them.
 
-A driver keeps a small file for each program that it runs, in a folder of the user's own on this machine, and takes
-it away when the program has ended. A file whose driver is dead names what is left. This module is loaded by the
-watcher of a driver too, so it uses the standard library alone.
+A driver keeps a small file for each program that it runs, in a folder of the user's own on this machine, and
+removes it when the program has ended. A file whose driver is dead names a program that was left. This module is
+also loaded by the watcher of a driver, so it uses the standard library alone.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ __all__ = ["Left", "end_all", "folder_at", "folders", "left_by", "left_in"]
 _SECONDS_TO_END: Final = 10.0
 _FIRST_LOOK_SECONDS: Final = 0.01
 _LOOK_SECONDS: Final = 0.2
-"""The longest between two looks: each reads every descriptor of every process."""
+"""The longest time between two looks: each reads every descriptor of every process."""
 
 
 class Left(NamedTuple):
-    """A program, as its driver noted it: `pid` and `start` are None when the driver died while it started it."""
+    """A program as its driver recorded it: `pid` and `start` are None when the driver died while starting it."""
 
     file: Path | None
     driver: int
     driver_start: str
     outputs: tuple[int, ...]
-    """The pipes that it writes to, by their inodes: nobody else holds their writing ends."""
+    """The pipes that it writes to, by their inodes: no other process holds their writing ends."""
     pid: int | None
     start: str | None
 
 
 def folders() -> Iterator[Path]:
-    """Yield where notes may be: folders that belong to this user, and that nobody else may enter."""
+    """Yield the folders that may hold notes: they belong to this user, and nobody else may enter them."""
     places = [os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{os.getuid()}", tempfile.gettempdir(), "/tmp"]  # noqa: S108 - made and checked by us
     for place in dict.fromkeys(filter(None, places)):
         folder = folder_at(place)
@@ -52,7 +52,7 @@ def folders() -> Iterator[Path]:
 
 
 def folder_at(place: str) -> Path:
-    """Return the folder of notes in a folder that this user may write to."""
+    """Return the folder for notes within a folder that this user may write to."""
     return Path(place, f"machine-{os.getuid()}")
 
 
@@ -67,7 +67,7 @@ def left_in(run_id: str) -> list[Left]:
 
 
 def left_by(folder: Path, driver: int, start: str) -> list[Left]:
-    """Return the programs that one driver has noted in a folder."""
+    """Return the programs in the notes of one driver in a folder."""
     noted = _noted(folder, lambda name: name.split(".")[1:2] == [str(driver)])
     return [left for left in noted if left.driver_start == start]
 
@@ -95,7 +95,7 @@ def _noted(folder: Path, wanted: Callable[[str], bool]) -> Iterator[Left]:
 def end_all(programs: list[Left], *, at_once: bool = False) -> list[Left]:
     """Kill programs with all that they started, wait until they are gone, and return those that do not end.
 
-    `at_once` says that their driver was alive a moment ago, so that no pid can have been used again since.
+    `at_once` says that their driver was alive a moment ago, so that no pid can have been reused since.
     """
     deadline = time.monotonic() + _SECONDS_TO_END
     pause = _FIRST_LOOK_SECONDS
@@ -108,10 +108,10 @@ def end_all(programs: list[Left], *, at_once: bool = False) -> list[Left]:
 
 
 def _is_gone(left: Left, *, at_once: bool) -> bool:
-    """Kill what there is of a program, and say whether there was nothing: its note is taken away then."""
+    """Kill the rest of a program, and say whether nothing was left: its note is then removed."""
     group = left.pid if left.pid is not None and left.pid > 1 and _is_its_own(left, at_once=at_once) else None
     if group is not None and group in {os.getpgrp(), os.getsid(0)}:
-        return False  # it is what runs us
+        return False  # it is the process that runs this
     if not process_identity.sees_itself():
         if group is not None:
             _kill(os.killpg, group)
@@ -129,10 +129,10 @@ def _is_gone(left: Left, *, at_once: bool) -> bool:
 
 
 def _is_its_own(left: Left, *, at_once: bool) -> bool:
-    """Say whether the program's pid still stands for it, and so for its group and its session."""
+    """Say whether the program's pid still belongs to it, and so its group and its session."""
     assert left.pid is not None
     now = process_identity.stat_of(left.pid) if process_identity.sees_itself() else None
-    # A number is not used again while a group has it. When its leader is gone, though, both may be another's.
+    # A number is not reused while a group has it. When the leader is gone, though, both may belong to others.
     return at_once if now is None else now.start == left.start
 
 

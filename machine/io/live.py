@@ -1,4 +1,4 @@
-"""Live IO: do it, then record it."""
+"""Live IO: perform a call, then record it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["LiveIo"]
 
 
 class LiveIo(IoProvider):
-    """Goes outside through the transports, and records every outcome, errors included."""
+    """The live `io`: performs calls through the transports, and records every outcome, errors included."""
 
     async def _obtain(self, call: Call) -> FactRecorded:
         transport = self._scope.transport(call.namespace)
@@ -48,8 +48,8 @@ class LiveIo(IoProvider):
             return await self._emit(call, self._shut(call), call.payloads())
         if call.effect:
             await self._refuse_late()
-            if (keys := self._scope.vault.run.keys) is not None:
-                keys.check()  # what could not be sealed afterwards is not sent
+            if (keys := self._scope.secrets.run.keys) is not None:
+                keys.check()  # a request that could not be sealed afterwards is not sent
             await self._intend(call)
         payloads = call.payloads()
         try:
@@ -66,7 +66,7 @@ class LiveIo(IoProvider):
     async def _settled(
         self, call: Call, outcome: FactOutcome, info: Mapping[str, str] | None = None
     ) -> FactRecorded:
-        """Record what nothing left the process for: an effect with its intent, so that none is uncertain."""
+        """Record a call that never left the process, an effect with its intent, so that none is uncertain."""
         fact = self._fact_of(call, outcome)
         intents = [self._intent_of(call)] if call.effect else []
         payloads = call.payloads()
@@ -76,8 +76,8 @@ class LiveIo(IoProvider):
     def _info(
         self, call: Call, fact: FactRecorded, payloads: Payloads, info: Mapping[str, str] | None
     ) -> Mapping[str, str] | None:
-        """Return what the info of a fact says; what its request has taught is sealed among its artifacts."""
-        seal = self._scope.vault.taught(fact, call.taught) if call.taught else None
+        """Return the info of a fact; the secrets first seen in its request are sealed among its artifacts."""
+        seal = self._scope.secrets.taught(fact, call.taught) if call.taught else None
         if seal is not None:
             info = {**(info or {}), REQUEST_SECRETS: payloads.add(ArtifactKind.SECRET_PAYLOAD, seal)}
         return info if call.mac is None else {**(info or {}), REQUEST_MAC: call.mac}
@@ -85,14 +85,14 @@ class LiveIo(IoProvider):
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
         try:
-            answer = unprofiled(self._scope.vault.given, self._draft(call), value)
+            answer = unprofiled(self._scope.secrets.given, self._draft(call), value)
         except IoError as refusal:
             return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
         outcome = FactValue(add_answer(payloads, answer))
         return await self._emit(call, outcome, payloads, answer.info)
 
     def _asked(self, namespace: str, raw: bytes) -> Asked:
-        return unprofiled(self._scope.vault.asked, namespace, raw)
+        return unprofiled(self._scope.secrets.asked, namespace, raw)
 
     def _draft(self, call: Call) -> FactRecorded:
         """Return the fact of a call whose outcome is not known yet."""
@@ -101,10 +101,10 @@ class LiveIo(IoProvider):
     async def _perform(
         self, transport: Transport, call: Call, payloads: Payloads
     ) -> tuple[FactValue | FactError, Mapping[str, str]]:
-        """Go outside; return the outcome and what the info of its event says."""
+        """Perform a call; return the outcome and the info of its event."""
         scope = self._scope
         try:
-            # what is sent is what is recorded, whatever has become of the handler's object
+            # the recorded request is sent, even if the handler has changed its object since
             request = await sendable(scope, call)
             if call.effect and scope.idempotency_key is not None:
                 request = transport.with_idempotency_key(call.namespace, request, scope.idempotency_key)
@@ -131,27 +131,27 @@ class LiveIo(IoProvider):
                     code=Code.ARTIFACT_TOO_LARGE,
                 )
         except IoError as exc:
-            run = scope.vault.run
+            run = scope.secrets.run
             error = run.error(describe(exc, hint=False, veil=run.text))
             return FactError(exc.kind, error), {}
-        # what only this process knows is gone when it is: a resumed run has to ask for it again
+        # a secret that only this process knows is lost with it: a resumed run has to read it again
         lasts = transport.is_final(call.namespace, response) and (call.effect or not answer.gone)
         again = None if lasts else True
         return FactValue(add_answer(payloads, answer), again), answer.info
 
     async def _refuse_late(self) -> None:
-        """Let no effect begin when the time of the attempt is over and a held event loop has not cut it yet."""
+        """Refuse to begin an effect once the attempt's time is over, when a held event loop has delayed its end."""
         limit = self._scope.limit
         if limit is not None and anyio.current_time() >= limit.deadline:
             limit.cancel()
             await checkpoint_if_cancelled()
 
     async def _slept(self, transport: Transport, call: Call, request: Any) -> Any:
-        """Sleep, or what is left of it where an attempt that was interrupted has begun to."""
+        """Sleep, or sleep for the rest of the time if an interrupted attempt has begun to."""
         scope = self._scope
         if scope.timers is None:
             return await transport.perform(call.namespace, request)
-        # without the attempt, which is another one each time
+        # without the attempt, because each has another number
         named = not call.key.startswith(RESERVED_FACT_PREFIX)
         name = f"{call.digest}/{call.key if named else '@' + call.key.rpartition('/')[2]}"
         first = scope.log.history.states[scope.state.id].fresh_from
@@ -162,7 +162,7 @@ class LiveIo(IoProvider):
         return None
 
     def _shut(self, call: Call) -> FactError:
-        """Return the outcome of a call that needs the outside in a run that may not go there."""
+        """Return the outcome of a call in a run that must not reach the outside world."""
         exc: IoError
         retryable = self._scope.config.replay_missing_fact_retryable
         details = {"request": call.digest}

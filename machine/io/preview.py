@@ -1,7 +1,7 @@
-"""Preview IO: what a skipped state would send, found out without sending it.
+"""Preview IO: finds the request that a skipped state would send, without sending it.
 
-Safe standard reads are made, for the request of an effect may depend on them. The first call that is anything else
-ends the preview. Nothing here may reach a store: what a preview learns is kept in memory and forgotten.
+Safe standard reads are performed, because the request of an effect may depend on them. The first other call ends
+the preview. Nothing here may reach a store: a preview keeps its data in memory and discards it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 911
 
 
 class PreviewEnd(BaseException):
-    """A preview has come as far as it may. No `Exception`, so that a broad `except` does not swallow it.
+    """The end of a preview. It is no `Exception`, so that a broad `except` does not swallow it.
 
     `effect` is the call that would have been the first effect; without one, `reason` says which call could not be
     made.
@@ -39,7 +39,7 @@ class PreviewEnd(BaseException):
 
 
 class PreviewLog:
-    """Stands in a log's place: knows what the run knows, and keeps what is added in memory."""
+    """A substitute for a log: it knows the history of the run, and holds new facts in memory."""
 
     def __init__(self, history: History, load: Callable[[str], bytes]) -> None:
         self.history = copy.copy(history)
@@ -51,7 +51,7 @@ class PreviewLog:
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
-        """Keep the facts, so that the same key is answered alike; what else is said has no reader."""
+        """Store the facts, so that the same key gets the same answer; other events are ignored."""
         del info
         self._payloads.items.update(payloads.items if payloads is not None else {})
         for event in events:
@@ -65,7 +65,7 @@ class PreviewLog:
         """Do nothing: nothing here outlives the preview."""
 
     def abort(self) -> BaseException | None:
-        """Return why the preview has ended, for a handler that caught even that and goes on."""
+        """Return the end of the preview, for a handler that suppressed it and continues."""
         return self.ended
 
     def load(self, artifact_id: str) -> bytes:
@@ -74,18 +74,18 @@ class PreviewLog:
         return held[1] if held is not None else self._load(artifact_id)
 
     def seal(self, key: str) -> bytes | None:
-        """Return what was sealed beside a fact of the run, None where nothing was; empty where it is not there."""
+        """Return the seal of a fact of the run: None without one, empty when it is missing."""
         artifact_id = self.history.sealed.payloads.get(key)
         return None if artifact_id is None else stored_seal(self._load, artifact_id)
 
     def end(self, effect: Call | None, reason: str = "") -> NoReturn:
-        """End the preview. The first end counts, whatever the handler makes of it."""
+        """End the preview. The first end counts, even if the handler suppresses it."""
         self.ended = self.ended or PreviewEnd(effect, reason)
         raise self.ended
 
 
 class PreviewIo(LiveIo):
-    """Reads where reading is safe, and ends the preview at the first call that is not."""
+    """The `io` of a preview, which performs safe reads and ends the preview at the first other call."""
 
     async def _obtain(self, call: Call) -> FactRecorded:
         scope = self._scope
@@ -97,7 +97,7 @@ class PreviewIo(LiveIo):
         if call.namespace == "exec" or transport.is_effect(call.namespace, call.request):
             log.end(call)
         payloads = call.payloads()
-        if call.namespace == SLEEP:  # what follows does not depend on having waited
+        if call.namespace == SLEEP:  # the rest does not depend on having waited
             nothing = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(None)))
             return await self._emit(call, nothing, payloads)
         if not _is_safe(call):

@@ -1,10 +1,10 @@
 """One child process, from its start to its end, and never beyond the deadline or the end of this process.
 
-Whatever happens here - the deadline, too much output, cancellation, a bug - the child is killed with all that
-it started, as far as that can be found, and reaped first. It must never leave a zombie or a file descriptor behind.
+Whatever happens here (the deadline, too much output, cancellation, a bug), the child is killed with all that it
+started, as far as that can be found, and reaped first. It must never leave a zombie or a file descriptor behind.
 """
 
-# A scope may swallow a cancellation, so names bound in one look unbound after it; the one here is shielded.
+# A scope may swallow a cancellation, so names bound in one seem unbound after it; the one here is shielded.
 # pyright: reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _REAP_SECONDS: Final = 5.0
 
 @attrs.frozen
 class Finished:
-    """How a child ended: by itself, or killed because it `timed_out` or one of its outputs `overflowed`."""
+    """The end of a child: it ended by itself, or was killed because it `timed_out` or an output `overflowed`."""
 
     returncode: int | None
     stdout: bytes
@@ -61,7 +61,7 @@ async def run_process(
     """
     stdout, stderr = bytearray(), bytearray()
     with ExitStack() as ours, anyio.move_on_after(timeout) as deadline:
-        # shielded: a process must not be lost between its start and the one who will kill it
+        # shielded: a process must not be lost between its start and the code that will kill it
         with anyio.CancelScope(shield=True):
             process, left, feed, taps = await _start(argv, env, cwd, ours, feed=bool(stdin))
         settled = False
@@ -127,7 +127,7 @@ async def _feed(pipe: FileIO, data: bytes) -> None:
 
 
 async def _drain(pipe: FileIO, kept: bytearray, most: int, everyone: anyio.CancelScope) -> None:
-    """Read until the end of the pipe, or until more than `most` bytes came, which stops everyone."""
+    """Read until the end of the pipe, or until more than `most` bytes arrived, which stops all tasks."""
     os.set_blocking(pipe.fileno(), False)
     while len(kept) <= most:
         await anyio.wait_readable(pipe)

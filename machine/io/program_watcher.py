@@ -1,7 +1,7 @@
-"""The watcher of a driver: a process of its own that ends the driver's programs when the driver has died.
+"""The watcher of a driver: a separate process that ends the driver's programs when the driver has died.
 
-However it dies: the kernel closes the pipe that the watcher reads. It is started with the first program, has a
-session of its own, so that what kills the driver's group spares it, and ends with the driver.
+However the driver dies, the kernel closes the pipe that the watcher reads. The watcher is started with the first
+program, has a session of its own, so that a signal to the driver's group spares it, and ends with the driver.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Wait for the end of the driver that the arguments name, and end what it has left."""
+    """Wait for the end of the driver that the arguments name, and end the programs it has left."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)  # as long as there is a driver, which may take its time to end
+        signal.signal(
+            ignored, signal.SIG_IGN
+        )  # for as long as the driver lives, which may take its time to end
     folder, driver, start = sys.argv[-3:]
     while os.read(0, 1):
         pass

@@ -1,6 +1,6 @@
-"""Noting the programs that this process runs, so that none of them outlives it.
+"""Notes of the programs that this process runs, so that none of them outlives it.
 
-Whoever starts a program notes it first: in a file that the watcher of this process and the next driver of the run
+A program is recorded before it starts, in a file that the watcher of this process and the next driver of the run
 find (`left_programs`). The kernel's own signal for the death of a parent would not do: it follows the thread that
 started the program, reaches no grandchild, and needs code of ours between fork and exec.
 """
@@ -29,22 +29,22 @@ from machine.io.left_programs import Left, end_all, folder_at, folders, left_in
 __all__ = ["end_left", "noted", "run_of_programs"]
 
 run_of_programs: ContextVar[str] = ContextVar("run_of_programs", default="none")
-"""The id of the run that programs are started for here."""
+"""The id of the run for which programs are started in this context."""
 
 _START_WATCHER: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); from machine.io.program_watcher import main; main()"
 )
-# The shell ends at once, so the watcher is no child of ours: nobody who waits for any child may wait for it.
+# The shell ends at once, so the watcher is no child of ours: code that waits for any child must not get it.
 _DETACHED: Final = ("/bin/sh", "-c", 'exec 3<&0; "$@" 0<&3 3<&- &', "sh")
 _SECONDS_TO_START: Final = 10.0
 
 
 @contextlib.contextmanager
 def noted(*outputs: int) -> Iterator[Callable[[int], Left]]:
-    """Note a program that is about to be started: what is given is to be told its pid at once, and names it.
+    """Record a program that is about to be started; the yielded function takes its pid immediately afterwards.
 
     `outputs` are the writing ends of the pipes that only the program will have. The context is left when the
-    program has ended, and its note goes then. Where no note can be kept the program runs all the same.
+    program has ended, and its note is removed then. Where no note can be written the program runs all the same.
     """
     pipes = tuple(os.fstat(each).st_ino for each in outputs)
     fd, file = _process.note(pipes) or (None, None)
@@ -68,7 +68,7 @@ def noted(*outputs: int) -> Iterator[Callable[[int], Left]]:
 async def end_left(run_id: str) -> None:
     """End the programs that dead drivers of a run have left, and wait until they are gone.
 
-    Raises `RunError` (`program_left`) when one of them does not end: another copy must not be started beside it.
+    Raises `RunError` (`program_left`) when one of them does not end: another copy must not run concurrently.
     """
     left = left_in(run_id)
     if left and (staying := await anyio.to_thread.run_sync(end_all, left)):
@@ -92,10 +92,10 @@ class _Process:
         self._folder: Path | None = None
         self._head: dict[str, object] = {}
         self._lifeline: int | None = None
-        """The watcher has the other end: it is closed when this process is no more."""
+        """Our end of the pipe to the watcher, closed when this process ends."""
 
     def note(self, pipes: tuple[int, ...]) -> tuple[int, Path] | None:
-        """Return an open note, None where there is no place for one."""
+        """Return an open note, or None where none can be stored."""
         try:
             with self._lock:
                 if self._folder is None:
@@ -142,7 +142,7 @@ class _Process:
             os.close(theirs)
 
     def forget(self) -> None:
-        """Begin anew in a copy of the process: it is another driver, and must not hold this one's lifeline."""
+        """Reset the state in a forked process: it is another driver, and must not hold this one's lifeline."""
         if self._lifeline is not None:
             os.close(self._lifeline)
         self.__init__()  # type: ignore[misc]
@@ -151,7 +151,7 @@ class _Process:
 def _made() -> Path:
     place = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     folder = folder_at(place)
-    folder.mkdir(0o700)  # raises when it is there, for it is not ours then
+    folder.mkdir(0o700)  # raises when the watcher is alive, because it is not our child
     return folder
 
 

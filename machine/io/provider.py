@@ -1,8 +1,8 @@
-"""What a handler sees as `io`: the only door to the outside.
+"""The `io` of a handler: the only door to the outside world.
 
-This file holds what is the same live and in replay: which call is which (identity is path, not position), what
-a state may call at all, and which earlier facts it is given again. Going outside is `io.live`; looking a
-recording up is `io.replay`.
+This module holds everything that is the same live and in replay: the identity of a call (path, not position), the
+calls that a state may make, and the earlier facts that it reuses. `io.live` performs calls; `io.replay` looks up a
+recording.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VALUE_NAMESPACE = "value"
 
 @attrs.frozen
 class IoResult:
-    """What a call returned: the response (JSON), the key of its fact, the artifact of the response."""
+    """The result of a call: the response (JSON), the key of its fact, the artifact of the response."""
 
     response: Any
     fact_key: str
@@ -53,7 +53,7 @@ class IoResult:
 
 
 class IoProvider(ABC):
-    """The outside, as a handler sees it. Every method is awaited (in a plain-function handler: just called).
+    """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
     """
@@ -72,19 +72,19 @@ class IoProvider(ABC):
         """Return the fact of a value the handler itself gives; it is in the log when this returns."""
 
     def _intended_through(self, call: Call) -> str | None:
-        """Return the namespace that the intent of a call names."""
+        """Return the namespace to record in the intent of a call."""
         return call.namespace
 
     @abstractmethod
     def _asked(self, namespace: str, raw: bytes) -> Asked:
-        """Return a request as it is recorded, compared and matched, given its canonical bytes."""
+        """Return the recorded form of a request, which is also compared and matched, given its canonical bytes."""
 
     def _reserved(self, namespace: str, request: Any) -> OtherIoError | None:
         """Return the refusal of a call that asks for the key of the store, None for any other call."""
         return reserved(self._scope, namespace, request)
 
     def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
-        """Say whether a call of a state that applies side effects may change the outside."""
+        """Say whether a call of a state that applies side effects may change the outside world."""
         del key
         transport = self._scope.transport(namespace)
         return transport is not None and transport.is_effect(namespace, request)
@@ -92,9 +92,9 @@ class IoProvider(ABC):
     async def call(self, namespace: str, request: Any, fact_key: str | None = None) -> IoResult:
         """Make a call through the transport registered for `namespace` and return its recorded outcome.
 
-        `request` is any JSON value. `fact_key` names the fact: single-assignment for the run, so a later call
-        with the same key and request returns the same value without going out. Raises the recorded `IoError`
-        when the call failed.
+        `request` is any JSON value. `fact_key` names the fact: single-assignment for the run, so a later call with
+        the same key and request returns the same value without another request. Raises the recorded `IoError` when
+        the call failed.
         """
         with unguarded():
             call = self._identify(namespace, request, fact_key)
@@ -103,7 +103,7 @@ class IoProvider(ABC):
     async def record_value(self, key: str, value: Any) -> Any:
         """Record `value` (JSON) as the fact `key`, and return the value recorded first under that key.
 
-        For a value that the handler got in a way of its own: in replay it is the recorded one.
+        It is for a value that the handler obtained without `io`: in replay it is the recorded one.
         """
         data = canonical.encode(value)
         with unguarded():
@@ -111,7 +111,7 @@ class IoProvider(ABC):
             return self._result(await self._fact(call, data)).response
 
     def get_recorded_fact(self, key: str) -> Any:
-        """Return the response recorded under an explicit fact key so far in the run, None when there is none.
+        """Return the response recorded so far under an explicit fact key, or None.
 
         A call that has not returned yet has none.
         """
@@ -185,7 +185,7 @@ class IoProvider(ABC):
         return now
 
     async def sleep(self, seconds: float) -> None:
-        """Wait. In replay this returns at once."""
+        """Wait for a number of seconds. In replay this returns at once."""
         await self.call(clock.SLEEP, clock.sleep_request(seconds))
 
     async def random_bytes(self, n: int) -> bytes:
@@ -198,26 +198,26 @@ class IoProvider(ABC):
         return entropy.uuid_from(await self.random_bytes(16))
 
     async def random(self) -> random_module.Random:
-        """Return a `random.Random` seeded from a recorded fact: what it draws is the same in replay."""
+        """Return a `random.Random` seeded from a recorded fact: its draws are the same in replay."""
         return entropy.random_from(await self.random_bytes(32))
 
     async def env(self, name: str) -> str | None:
-        """Return an environment variable, None when it is not set."""
+        """Return an environment variable, or None when it is not set."""
         value: str | None = (await self.call("env", env.env_request(name))).response["value"]
         return value
 
     async def secret(self, name: str) -> str:
         """Read a secret by name (an environment variable) and return its value; its `repr` does not show it.
 
-        What is stored has a placeholder for it, which is also what a replay without the key of the store is given.
-        Raises `OtherIoError` (`secret_not_set`) when there is none.
+        The store holds a placeholder for it, which a replay without the key of the store receives. Raises
+        `OtherIoError` (`secret_not_set`) when there is none.
         """
         return secret.secret_of(name, (await self.call(SECRET, secret.secret_request(name))).response)
 
     def httpx_transport(self, **options: Unpack[Options]) -> HttpxTransport:
-        """Return a transport for a client of httpx: every request of any library on it is a call of `http`.
+        """Return a transport for an httpx client: every request of any library on it becomes a call of `http`.
 
-        See `Options` for what else can be said.
+        See `Options` for further settings.
         """
         from machine.io.httpx_transport import HttpxTransport  # noqa: PLC0415 - only those who use it pay for it
 
@@ -225,8 +225,8 @@ class IoProvider(ABC):
 
     def _sensitive(self, message: dict[str, Any]) -> Sensitive:
         """Return the parts of a request of a client that hold a secret."""
-        vault = self._scope.vault
-        return parts(vault.stored("http", canonical.encode(message)), vault.run.stand_ins.values())
+        secrets = self._scope.secrets
+        return parts(secrets.stored("http", canonical.encode(message)), secrets.run.stand_ins.values())
 
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
         scope = self._scope
@@ -255,12 +255,12 @@ class IoProvider(ABC):
         key, refusal = None, refused
         if fact_key is not None:
             key = str(FactKey(fact_key))
-            if self._is_secret(key):  # and the fact of its refusal has none of the caller's
+            if self._is_secret(key):  # and the fact of its refusal has no key of the caller's
                 key, refusal = None, refusal or secret_key()
         if key is None:
             occurrence = scope.occurrence(namespace, digest)
             key = path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
-        # in a run that may not go outside nothing leaves, so nothing is intended
+        # in a run in replay mode nothing leaves the process, so nothing is intended
         may = self._applies and scope.config.io_mode is not IoMode.REPLAY
         effect = may and refusal is None and self._is_effect(namespace, request, key)
         call = Call(key, namespace, request, digest, data, effect, raw, asked, refusal)
@@ -269,8 +269,8 @@ class IoProvider(ABC):
         return call
 
     def _is_secret(self, key: str) -> bool:
-        """Say whether a fact key may not be stored, since it holds a secret."""
-        return self._scope.vault.in_key(key)
+        """Say whether a fact key must not be stored because it holds a secret."""
+        return self._scope.secrets.in_key(key)
 
     @property
     def _applies(self) -> bool:
@@ -278,7 +278,7 @@ class IoProvider(ABC):
         return scope.state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT and not scope.reads_only
 
     def _check_declared(self, namespace: str, request: Any) -> None:
-        """Refuse a call that cannot but change the outside, where the state has not said that it does."""
+        """Refuse a call that certainly changes the outside world, if the state has not declared that it does."""
         transport = self._scope.transport(namespace)
         if transport is not None and not self._applies and transport.is_certain_effect(namespace, request):
             raise undeclared(self._scope, namespace)
@@ -291,14 +291,14 @@ class IoProvider(ABC):
             return
         if transport.with_idempotency_key(call.namespace, call.request, key) == call.request:
             return
-        # the first effect sent with the key counts, by whichever attempt
+        # the first effect sent with the key counts, whichever attempt sent it
         sent = scope.log.history.sent.get((scope.state.id, call.namespace, key))
         self._keyed = self._keyed or sent or call.digest
         if self._keyed != call.digest:
             raise second_effect(scope)
 
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
-        """Return the one fact of a call, whoever asks first."""
+        """Return the one fact of a call for all of its callers."""
         handing = self._handing
         while (racing := handing.in_flight.get(call.key)) is not None:
             await racing.done.wait()
@@ -324,7 +324,7 @@ class IoProvider(ABC):
                     if value is None:
                         await handing.turn(call, seq)
                     return fact
-                finally:  # also when it was given up, even while its outcome waited for its turn
+                finally:  # also when it was cancelled, even while its outcome waited for its turn
                     await handing.durable(call, seq)
             raise self._scope.ended()
         finally:
@@ -332,28 +332,28 @@ class IoProvider(ABC):
             flight.done.set()
 
     async def end(self) -> None:
-        """Give up what a handler that has ended left in flight. Each such call is recorded as cancelled."""
+        """Cancel the calls that a handler left in flight, and record each as cancelled."""
         await self._handing.end()
 
     async def _refused_to_repeat(self, call: Call, refusal: OtherIoError) -> FactRecorded:
-        """Return the fact of an effect that may not be made again; it is in the log when this returns."""
+        """Return the fact of an effect that must not be made again; it is in the log when this returns."""
         del refusal
         return await self._obtain(call)
 
     def _before(self, call: Call) -> FactRecorded | OtherIoError | None:
-        """Return the fact that already answers a call: the same explicit key, or what an earlier attempt left.
+        """Return the fact that already answers a call: the same explicit key, or a fact of an earlier attempt.
 
-        It is an error where the call is an effect that was made, or may have been, and must not be made again.
+        It is an error when the call is an effect that was made, or may have been, and must not be made again.
         """
         scope = self._scope
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             return named_answer(scope, call)
-        if scope.reads_only:  # how the world stood before the crash is not what it is asked
+        if scope.reads_only:  # the question is not about the world before the crash
             return None
         return self._earlier(call)
 
     def _earlier(self, call: Call) -> FactRecorded | OtherIoError | None:
-        """Return what an earlier attempt left as the answer; an error for an effect not to be repeated."""
+        """Return an earlier attempt's answer, or an error for an effect that must not be repeated."""
         return earlier_answer(self._scope, call)
 
     def _result(self, fact: FactRecorded) -> IoResult:
@@ -361,11 +361,11 @@ class IoProvider(ABC):
             case FactError(kind, info):
                 raise IoError.from_fact(kind, info)
             case FactValue(payload_id):
-                # of the recorded bytes, live as in replay: a live value equals its replayed value
+                # of the recorded bytes, so that a live value equals its replayed value
                 log = self._scope.log
                 if fact.key in log.history.sealed.lost:
                     raise unopened(fact)
-                value = unprofiled(self._scope.vault.value, fact, log.load(payload_id), log)
+                value = unprofiled(self._scope.secrets.value, fact, log.load(payload_id), log)
                 return IoResult(value, fact.key, payload_id)
 
     def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:
@@ -391,6 +391,6 @@ class IoProvider(ABC):
         )
 
     async def _intend(self, call: Call) -> None:
-        """Put the intent of an effect into the log, durable before the effect may leave the process."""
+        """Record the intent of an effect, durably before the effect may leave the process."""
         await self._scope.log.emit([self._intent_of(call)], call.payloads())
         await self._scope.log.durable()

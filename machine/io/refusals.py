@@ -15,7 +15,7 @@ __all__ = ["ambiguous", "lost_answer", "reserved", "second_effect", "secret_key"
 
 
 def undeclared(scope: AttemptScope, namespace: str) -> OtherIoError:
-    """Return the refusal of a call that changes the outside when its state is not declared to do so."""
+    """Return the refusal of a call that changes the outside world without a declaration of its state."""
     state = scope.state
     if scope.reads_only:
         return OtherIoError(
@@ -50,7 +50,7 @@ def secret_key() -> OtherIoError:
 
 
 def reserved(scope: AttemptScope, namespace: str, request: Any) -> OtherIoError | None:
-    """Return the refusal of a call that asks for the key of the store or hands it on, None for any other call."""
+    """Return the refusal of a call that asks for the key of the store or passes it on, None for any other call."""
     asks = namespace in {"env", SECRET}
     if not isinstance(request, Mapping):
         return None
@@ -65,7 +65,7 @@ def reserved(scope: AttemptScope, namespace: str, request: Any) -> OtherIoError 
                     hint="keep a key that a handler needs under a name of its own, and read it with io.secret",
                 )
     path = request.get("path") if namespace in {"file.read", "file.write"} else None
-    if isinstance(path, str) and scope.vault.run.reserved.is_file(path):
+    if isinstance(path, str) and scope.secrets.run.reserved.is_file(path):
         return OtherIoError(
             f"{path} is the file of the key that the secrets of this store are under",
             code=Code.SECRET_RESERVED,
@@ -85,7 +85,7 @@ def lost_answer(call: Call) -> OtherIoError:
 
 
 def ambiguous(call: Call) -> OtherIoError:
-    """Return the error of an effect that differs from another one of its state in its secrets only."""
+    """Return the error of an effect that differs from another one of its state only in its secrets."""
     return OtherIoError(
         f"two effects of {call.namespace} in this state differ in their secrets only",
         code=Code.AMBIGUOUS_SECRET,

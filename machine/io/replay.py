@@ -1,7 +1,7 @@
-"""Replay IO: never do it, look it up.
+"""Replay IO: look up a call, never perform it.
 
-It hands recorded outcomes out in the recorded order. It never touches the outside, never sleeps, and never
-falls through to live.
+It delivers recorded outcomes in the recorded order. It never touches the outside world, never sleeps, and never
+falls through to live IO.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Recording", "ReplayIo"]
 
 
 class Recording(Log, Protocol):
-    """A log that compares what is emitted with what was recorded, and holds an emission back until its turn."""
+    """A log that compares emitted events with the recorded ones, and delays an emission until its turn."""
 
     def fact(self, key: str) -> FactRecorded | None:
         """Return the fact the open attempt recorded under a key."""
@@ -39,50 +39,50 @@ class Recording(Log, Protocol):
         ...
 
     def reused(self, key: str) -> str | None:
-        """Return the key of the earlier fact that answered a call, where the recording says which."""
+        """Return the key of the earlier fact that answered a call, if the recording names it."""
         ...
 
     def not_given_up(self, fact: FactRecorded) -> NoReturn:
-        """Raise: the handler waits for a call that it had cancelled when it was recorded."""
+        """Raise a divergence: the handler waits for a call that it had cancelled in the recording."""
         ...
 
     def failed_as(self, exc: MachineError) -> MachineError | None:
-        """Return an error as it was recorded, where it is what the open attempt failed with."""
+        """Return an error as it was recorded, if the open attempt failed with it."""
         ...
 
     def secret_needed(self, fact: FactRecorded, source: str) -> NoReturn:
-        """Raise: an answer cannot be made without the true value of a secret, which this replay does not have."""
+        """Raise an error: an answer needs the true value of a secret, which this replay does not have."""
         ...
 
     def compare_sealed(self, fact: FactRecorded, mac: str) -> None:
-        """Raise if the request of a fact was another one, by the keyed hash of it."""
+        """Raise a divergence if the request of a fact differs, by its keyed hash."""
         ...
 
     @property
     def stall_seconds(self) -> float:
-        """How long to wait for a handler before calling it stuck."""
+        """The seconds to wait for a handler before it counts as stuck."""
         ...
 
     def unrecorded(self, call: Call) -> NoReturn:
-        """Raise: the handler made a call that was never recorded."""
+        """Raise a divergence: the handler made a call that was never recorded."""
         ...
 
 
 class ReplayIo(IoProvider):
-    """Answers every call from the recording, or raises the divergence."""
+    """The `io` of a replay, which answers every call from the recording or raises the divergence."""
 
     def __init__(
         self, scope: AttemptScope, recording: Recording, like: Callable[[str, bytes, bytes], bytes]
     ) -> None:
-        """`like` returns the recorded request that a request stands for, given it also without its secrets."""
+        """Take `like`, which returns the recorded request for a request, given also in its form without secrets."""
         super().__init__(scope)
         self._recording = recording
         self._like = like
         self._reused: dict[tuple[str, str], int] = {}
 
     def _asked(self, namespace: str, raw: bytes) -> Asked:
-        asked = unprofiled(self._scope.vault.asked, namespace, raw)
-        # what was refused has an error as its fact; nothing leaves that would be refused now
+        asked = unprofiled(self._scope.secrets.asked, namespace, raw)
+        # a refused call has an error as its fact; nothing leaves the process that would be refused now
         return attrs.evolve(asked, data=self._like(namespace, raw, asked.data), refusal=None)
 
     def _is_secret(self, key: str) -> bool:
@@ -93,17 +93,20 @@ class ReplayIo(IoProvider):
         """Refuse nothing: a call that was refused has an error as its fact."""
 
     def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
-        del namespace, request  # it is one that was one when it was recorded, whatever a transport says today
+        del (
+            namespace,
+            request,
+        )  # a call is an effect if it was recorded as one, whatever a transport says today
         return self._recording.intended(key) is not None
 
     def _check_declared(self, namespace: str, request: Any) -> None:
-        """Let every call through: of one that has no outcome, `_refuse` says whether it was refused."""
+        """Let every call through: for one without an outcome, `_refuse` determines whether it was refused."""
 
     def _check_one_effect(self, call: Call) -> None:
-        """Do the same."""
+        """Let every call through, for the same reason."""
 
     def _refuse(self, call: Call) -> None:
-        """Raise what a call was refused with when it was recorded, for such a call leaves no fact."""
+        """Raise the recorded refusal of a call, which leaves no fact."""
         transport = self._scope.transport(call.namespace)
         if transport is None or isinstance(transport, AbsentTransport):
             for refusal in (undeclared(self._scope, call.namespace), second_effect(self._scope)):
@@ -117,14 +120,14 @@ class ReplayIo(IoProvider):
 
     def _intended_through(self, call: Call) -> str | None:
         intent = self._recording.intended(call.key)
-        # an intent as old as the format names none
+        # an intent of the oldest format names no namespace
         return call.namespace if intent is None or intent.namespace is not None else None
 
     def _earlier(self, call: Call) -> FactRecorded | OtherIoError | None:
         if call.data == call.raw and not call.asked.stands_in and b"secret" not in call.data:
             return super()._earlier(call)
         if self._recording.fact(call.key) is not None:
-            return None  # which the recording did not find among earlier ones, by what only the key can tell
+            return None  # the recording did not find it among earlier ones, by a difference that only the key shows
         found, history = super()._earlier(call), self._scope.log.history
         if (reused := self._recording.reused(call.key)) is not None:
             return history.facts.get(reused)
@@ -133,7 +136,7 @@ class ReplayIo(IoProvider):
         macs = [history.sealed.macs.get(fact.key, "") for fact in earlier]
         if found is not None or any(comparable(call.mac or "", mac) for mac in macs if call.mac is not None):
             return found
-        # without the key those that were made again are left out by the recording alone
+        # without the key only the recording shows which of them were made again
         at = self._reused.get(place, 0)
         self._reused[place] = at + 1
         return earlier[at] if at < len(earlier) else None
@@ -144,7 +147,7 @@ class ReplayIo(IoProvider):
             self._refuse(call)
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
             self._recording.unrecorded(call)
-        if call.asked.hides and call.mac is not None and not self._scope.vault.run.shown:
+        if call.asked.hides and call.mac is not None and not self._scope.secrets.run.shown:
             self._recording.compare_sealed(fact, call.mac)
         if call.effect:
             await self._intend(call)
@@ -152,11 +155,11 @@ class ReplayIo(IoProvider):
             await self._be_cancelled(fact)
         await self._recording.emit([fact])
         if call.taught:
-            self._scope.vault.taught(fact, call.taught)
+            self._scope.secrets.taught(fact, call.taught)
         return fact
 
     async def _be_cancelled(self, fact: FactRecorded) -> NoReturn:
-        """Wait to be cancelled: the recording's handler gave this call up, and only today's can do so again."""
+        """Wait to be cancelled: the recorded handler abandoned this call, and only the handler can do so again."""
         try:
             with anyio.move_on_after(self._recording.stall_seconds):
                 await anyio.sleep_forever()

@@ -34,7 +34,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 def secret_request(name: str) -> dict[str, Any]:
     """Return the request for one secret (`secret`); its response is recorded as a placeholder.
 
-    Raises `OtherIoError(io_invalid_request)` for a name that is not of letters, digits, `_`, `.` and `-`.
+    Raises `OtherIoError(io_invalid_request)` for a name with other characters than letters, digits, `_`, `.` and
+    `-`.
     """
     name = checked_text(name, "the name of a secret", empty=False)
     if not _NAME.fullmatch(name):
@@ -43,9 +44,10 @@ def secret_request(name: str) -> dict[str, Any]:
 
 
 class SecretTransport(BaseTransport):
-    """Serves `secret` from this process's environment.
+    """The transport of `secret`, from this process's environment.
 
-    One of your own, registered under `secret`, answers from elsewhere: `{"value": text}`, null when there is none.
+    A transport of your own, registered under `secret`, may use another source: `{"value": text}`, null when there
+    is none.
     """
 
     __slots__ = ()
@@ -58,26 +60,27 @@ class SecretTransport(BaseTransport):
 
 
 def secret_of(name: str, response: Any) -> str:
-    """Return the value that `io.secret` gives for the response of its call; in format 1 the text of a handle."""
+    """Return the value of `io.secret` for the response of its call; in format 1 the text of a placeholder."""
     if MARK in response:
         return Handle(handle_text(response[MARK], response["mac"]))
     return Secret.of(name, response["value"])
 
 
 def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: Any) -> Answer:
-    """Return the answer of a transport as it is stored; `draft` is its fact without the outcome.
+    """Return the stored form of a transport's answer; `draft` is its fact without the outcome.
 
-    Raises `OtherIoError`: `secret_not_set` when there is no such secret, `io_transport_failed` when it is no text.
+    Raises `OtherIoError`: `secret_not_set` when the secret does not exist, `io_transport_failed` when it is no
+    text.
     """
     if draft.namespace != SECRET:
-        return unprofiled(scope.vault.answer, draft, request, response)
+        return unprofiled(scope.secrets.answer, draft, request, response)
     name = request["name"]
     value = _checked(scope, name, response)
-    return unprofiled(scope.vault.answer, draft, request, {"value": value}, sure=name)
+    return unprofiled(scope.secrets.answer, draft, request, {"value": value}, sure=name)
 
 
 def _checked(scope: AttemptScope, name: str, response: Any) -> str:
-    """Return the value of a secret that a transport answered with."""
+    """Return the value of a secret from the answer of a transport."""
     value = response.get("value") if isinstance(response, dict) else None
     if not value:
         text = f"the transport of secrets has no {name}"
@@ -96,37 +99,37 @@ def _checked(scope: AttemptScope, name: str, response: Any) -> str:
 
 
 async def sendable(scope: AttemptScope, call: Call) -> Any:
-    """Return a request as it is sent.
+    """Return the sent form of a request.
 
-    In format 1 handles are replaced by their values; those that an earlier process has read are read again.
-    Raises `OtherIoError` (`secret_unavailable`) for a handle whose value is gone with the process that knew it.
+    In format 1 placeholders are replaced by their values; those that an earlier process has read are read again.
+    Raises `OtherIoError` (`secret_unavailable`) for a placeholder whose value was lost with its process.
     """
-    vault = scope.vault
-    if not isinstance(vault, Vault):
+    known = scope.secrets
+    if not isinstance(known, Vault):
         return canonical.decode(call.asked.sent)
-    for name, mac in vault.unknown(call.data):
-        if not await _read_again(scope, vault, name, mac):
+    for name, mac in known.unknown(call.data):
+        if not await _read_again(scope, known, name, mac):
             raise OtherIoError(
                 f"the value of the secret {name!r} is not known to this process",
                 code=Code.SECRET_UNAVAILABLE,
                 details={"name": name},
                 hint="ask for it again in the state that uses it, or start a new run",
             )
-    return vault.restored(call.data)
+    return known.restored(call.data)
 
 
-async def _read_again(scope: AttemptScope, vault: Vault, name: str, mac: str) -> bool:
-    """Read again a secret of this run that an earlier process has read; return False if none has that handle."""
+async def _read_again(scope: AttemptScope, known: Vault, name: str, mac: str) -> bool:
+    """Read a secret of an earlier process of this run again; return False if none has that placeholder."""
     transport = scope.transport(SECRET)
     for fact in scope.log.history.facts.values() if transport is not None else ():
         if fact.namespace != SECRET or not isinstance(fact.outcome, FactValue):
             continue
-        # only a name that this run has read: a handle from outside must not make us read the environment
+        # only a name that this run has read: a foreign placeholder must not make us read the environment
         payload_id = fact.outcome.payload_id
         if canonical.decode_stored(payload_id, scope.log.load(payload_id)) == {MARK: name, "mac": mac}:
             assert transport is not None
             request = secret_request(name)
-            vault.read(name, _checked(scope, name, await transport.perform(SECRET, request)), mac)
+            known.read(name, _checked(scope, name, await transport.perform(SECRET, request)), mac)
             return True
     return False
 
@@ -134,7 +137,7 @@ async def _read_again(scope: AttemptScope, vault: Vault, name: str, mac: str) ->
 @contextmanager
 def naming(scope: AttemptScope, call: Call) -> Iterator[None]:
     """Tell the transport, while it performs a call, which parts of the request hold a secret."""
-    stand_ins = scope.vault.run.stand_ins.values()
+    stand_ins = scope.secrets.run.stand_ins.values()
     if call.namespace != "http" or (call.data == call.raw and not stand_ins):
         yield
         return

@@ -34,7 +34,7 @@ class Sensitive:
 
 
 sensitive: ContextVar[Sensitive] = ContextVar("sensitive", default=Sensitive())  # noqa: B039 - it is frozen
-"""The parts of the request being performed, besides `names.HEADERS`; set around `TransportError.perform`."""
+"""The parts of the request being performed, besides `names.HEADERS`; set around `Transport.perform`."""
 
 
 class _Url(Protocol):
@@ -47,21 +47,21 @@ class _Url(Protocol):
 
 
 def origin_of(url: _Url) -> tuple[str, str, int | None]:
-    """Return the origin of a URL (RFC 6454 section 4), equal for equal ones."""
+    """Return the origin of a URL (RFC 6454 section 4), in a form that is equal for equal origins."""
     scheme = url.scheme.lower()
     return scheme, url.host.lower(), url.port or _PORTS.get(scheme)
 
 
 def by_name(request: Mapping[str, Any]) -> Sensitive:
-    """Return the headers of an `http` request that are made for a secret, by their names alone."""
+    """Return the headers of an `http` request that are meant for secrets, by their names alone."""
     return Sensitive(HEADERS & request.get("headers", {}).keys())
 
 
 def parts(stored: Mapping[str, Any], stand_ins: Iterable[str] = ()) -> Sensitive:
     """Return the parts of an `http` request that hold a secret: those with a placeholder or a stand-in as stored.
 
-    They are found in the stored request so that a replay without the key, whose handler has placeholders, finds the
-    same. A stand-in is stored as it is, but the true value replaces it in what is sent.
+    They are found in the stored request, so that a replay without the key, whose handler has placeholders, finds
+    the same. A stand-in is stored unchanged, but the sent request holds the true value instead.
     """
     swap = Swap({text: text for text in stand_ins})
 

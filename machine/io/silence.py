@@ -1,4 +1,4 @@
-"""Silencing httpx during recorded calls: its log messages have URLs and headers, with the secrets in them."""
+"""Silencing of httpx during recorded calls, because its log messages have URLs and headers with secrets in them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _calling: ContextVar[bool] = ContextVar("calling", default=False)
 
 
 class _NotOurs(logging.Filter):
-    """Drops log messages of recorded calls; other calls of the process are logged as ever."""
+    """A filter that drops log messages of recorded calls; other calls of the process are logged as usual."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False during a recorded call."""
@@ -39,7 +39,7 @@ def _installed() -> None:
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Drop what httpx logs meanwhile; the call is recorded anyway."""
+    """Drop the log messages of httpx in this context; the call is recorded anyway."""
     _installed()
     token = _calling.set(True)
     try:

@@ -1,7 +1,7 @@
-"""The contract of a transport, the code that really goes outside for one namespace, and a base class for one.
+"""The contract of a transport, which performs the calls of one namespace, and a base class for one.
 
-A transport never records, never looks a fact up and never decides whether it may be called; `io.live` does
-that. It turns a canonical request into a canonical response, or raises `IoError`.
+A transport never records, never looks a fact up and never decides whether it may be called; `io.live` does that. It
+turns a canonical request into a canonical response, or raises `IoError`.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ __all__ = ["AbsentTransport", "BaseTransport", "Transport", "Transports"]
 
 @runtime_checkable
 class Transport(Protocol):
-    """Goes outside for the namespaces it is registered under. Requests and responses are JSON values."""
+    """The code that performs calls of its namespaces. Requests and responses are JSON values."""
 
     def is_effect(self, namespace: str, request: Any) -> bool:
         """Say whether performing this request may change the outside world. Pure."""
         ...
 
     one_effect_per_key: bool
-    """True when the receiver would take two different effects with one idempotency key for the same."""
+    """True when the receiver would treat two different effects with one idempotency key as the same."""
 
     def is_final(self, namespace: str, response: Any) -> bool:
-        """Say whether a response stands, so that a later attempt may reuse it instead of calling again. Pure."""
+        """Say whether a response is final, so that a later attempt may reuse it instead of calling again. Pure."""
         ...
 
     def is_certain_effect(self, namespace: str, request: Any) -> bool:
-        """Say whether the request cannot but change the outside, so that a state must declare it. Pure."""
+        """Say whether the request always changes the outside world, so that a state must declare it. Pure."""
         ...
 
     def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:
-        """Return the request as it is sent when a state's idempotency key goes with it. Pure."""
+        """Return the request as it is sent together with a state's idempotency key. Pure."""
         ...
 
     async def perform(self, namespace: str, request: Any) -> Any:
-        """Do it. Raises `IoError` for every failure of the outside; must be safe to cancel."""
+        """Perform the request. Raises `IoError` for every failure outside; must be safe to cancel."""
         ...
 
     async def aclose(self) -> None:
-        """Release what was opened; called once when the driver stops that had it made by a function."""
+        """Release resources; called once, when the driver stops that made the transport by a function."""
         ...
 
 
 Transports: TypeAlias = Mapping[str, Transport | Callable[[], Transport | Awaitable[Transport]]]
-"""Transports by namespace: each as it is, or as a function that makes one for each driver."""
+"""Transports by namespace: each an object, or a function that makes one for each driver."""
 
 
 class BaseTransport:
@@ -65,7 +65,7 @@ class BaseTransport:
         return False
 
     def is_final(self, namespace: str, response: Any) -> bool:  # noqa: ARG002 - the same
-        """Return True: a response is one."""
+        """Return True: every response is final."""
         return True
 
     def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:  # noqa: ARG002 - the same
@@ -84,7 +84,7 @@ class BaseTransport:
 
 
 class AbsentTransport(BaseTransport):
-    """Stands, in a replay, for a transport that the run had and that is not given: it says nothing of requests."""
+    """A substitute, in a replay, for a transport that is not given: it makes no statement about requests."""
 
     __slots__ = ()
 

@@ -1,1 +1,1 @@
-"""The pure kernel: `fold` says what a log means, `decide` says what comes next. No IO, no clock, no randomness."""
+"""The pure kernel: `fold` interprets a log and `decide` chooses the next step. No IO, no clock, no randomness."""

@@ -1,4 +1,4 @@
-"""Closing the attempts that a crash or a cancellation left open."""
+"""Close the attempts that a crash or a cancellation left open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["close_open_attempts"]
 def close_open_attempts(
     history: History, busy: AbstractSet[str] = frozenset()
 ) -> RecoverOrphan | AwaitAttempts | CompleteRun | Done:
-    """Return the next decision for a run that has ended or is to end cancelled. It needs no plan."""
+    """Return the next decision for a run that has ended or is being cancelled; no plan is needed."""
     if history.final:
         return Done(history.status)
     for state_id in history.open:
@@ -27,4 +27,4 @@ def close_open_attempts(
             return RecoverOrphan(state_id)
     if busy:
         return AwaitAttempts()
-    return CompleteRun(RunStatus.CANCELLED, history.checkpoint if history.side_by_side is None else None)
+    return CompleteRun(RunStatus.CANCELLED, history.checkpoint if history.max_concurrency is None else None)

@@ -1,8 +1,8 @@
-"""The context a state sees: its base snapshot, with the state's own writes staged over it.
+"""The context of one attempt: its base snapshot, overlaid with the attempt's own writes.
 
-Writes become visible to others only when the attempt completes. What is handed out is the reader's own copy, what
-is written is kept as it is at that moment. A value that was changed in place since, and not written again, is an
-error when the attempt ends, never a silent loss.
+Writes become visible to other states only when the attempt completes. Reads return a copy, and writes store the
+value as it is at that moment. A value that is changed in place later and not written again is an error when the
+attempt ends, never a silent loss.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MAX_VALUE_BYTES: Final = 128 * 1024 * 1024
 T = TypeVar("T")
 
 _IMMUTABLE: Final = frozenset({str, int, float, bool, type(None), bytes})
-"""Types of which no value can change after it was written."""
+"""Immutable types, whose values cannot change after they were written."""
 
 
 class _Written(NamedTuple):
-    """A value as the handler gave it, the bytes it had then, and how to see whether it still has them."""
+    """A written value: the object from the handler, its bytes at that time, and a function to encode it again."""
 
     value: Any
     data: bytes
@@ -37,7 +37,10 @@ class _Written(NamedTuple):
 
 
 class Context(MutableMapping[str, Any]):
-    """A run's key-value data as one attempt sees it. Keys are strings, values JSON; iteration is in key order."""
+    """The key-value data of a run as one attempt sees it.
+
+    Keys are strings, values are JSON, and iteration is in key order.
+    """
 
     def __init__(self, base: Snapshot) -> None:
         self._base = base
@@ -73,7 +76,7 @@ class Context(MutableMapping[str, Any]):
         encode_again: Callable[[Any], bytes],
         remedy: str,
     ) -> None:
-        """Stage the bytes of a value; `encode_again` gives the same as long as it is the same."""
+        """Stage the bytes of a value; `encode_again` returns equal bytes as long as the value is unchanged."""
         if type(key) is not str or not 1 <= len(key) <= ContextKey.longest or not key.isprintable():
             key = str(ContextKey(key))
         try:
@@ -118,11 +121,11 @@ class Context(MutableMapping[str, Any]):
         return count
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return a key's value, or `default` when the key is not there."""
+        """Return a key's value, or `default` when the key is missing."""
         return self[key] if key in self else default  # noqa: SIM401 - this is that method
 
     def pop(self, key: str, *default: Any) -> Any:
-        """Remove a key and return its value, or `default` when the key is not there."""
+        """Remove a key and return its value, or `default` when the key is missing."""
         if default and key not in self:
             return default[0]
         value = self[key]
@@ -130,17 +133,17 @@ class Context(MutableMapping[str, Any]):
         return value
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return a key's value, written as `default` first when the key is not there."""
+        """Return a key's value, first writing `default` when the key is missing."""
         if key not in self:
             self[key] = default
         return self[key]
 
     def write_typed(self, key: str, value: Any, kind: Any = None) -> None:
-        """Write an attrs or dataclass instance, a pydantic model, a datetime, Decimal, tuple or a nest of them.
+        """Write a typed value: an attrs, dataclass or pydantic instance, a datetime, Decimal or tuple.
 
-        `kind` is the type to write it as, its own by default; a container of anything but JSON needs it, with the
-        types of its items. Read it back with `read_typed` and the same type: it comes back equal and of equal types
-        all the way down. Raises `CanonicalError` for what would not.
+        Values may be nested. `kind` is the type to encode the value as, by default its own; a container needs it,
+        with the types of its items, unless it is plain JSON. `read_typed` with the same type returns an equal value
+        with equal types at every level. Raises `CanonicalError` for a value that would not survive this.
         """
         self._write(
             key,
@@ -151,7 +154,7 @@ class Context(MutableMapping[str, Any]):
         )
 
     def read_typed(self, key: str, kind: type[T]) -> T:
-        """Return a key's value as an instance of `kind`. Raises `CodecError` when it is not one."""
+        """Return a key's value as an instance of `kind`. Raises `CodecError` when it does not fit the type."""
         data = self._data(key)
         if data is None:
             raise self._missing(key)
@@ -182,7 +185,7 @@ class Context(MutableMapping[str, Any]):
                 )
 
     def _data(self, key: object) -> bytes | None:
-        # what no write accepts is not there; asking the base for it would only find that out the hard way
+        # a key that no write accepts cannot exist, so the base need not be searched for it
         if not isinstance(key, str) or not key.isprintable():
             return None
         if key in self._staged:

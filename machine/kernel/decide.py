@@ -1,6 +1,6 @@
-"""`decide`: what comes next, as a pure function of the plan, the configuration and the history.
+"""`decide`: the next step of a run, as a pure function of its plan, configuration and history.
 
-It knows nothing of handlers, clocks or stores; the engine performs what it decides and nothing else.
+It knows nothing of handlers, clocks or stores; the engine performs exactly what it decides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from machine.kernel.decisions import (
     StartRun,
 )
 from machine.kernel.history import History
-from machine.kernel.retry_and_skip import given_up, passed_over, tried_again
+from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
 from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
 from machine.kernel.status import RunStatus
@@ -41,13 +41,12 @@ def decide(
     secrets_lost: bool = False,
     schedule: Schedule | None = None,
 ) -> Decision:
-    """Return the next decision for a run; `cancel` when it has been asked to end cancelled.
+    """Return the next decision for a run; `cancel` is true when the run has been asked to end cancelled.
 
-    `failed` says why it cannot go on, where that is no attempt's failure: it ends when no attempt is being made.
-    `secrets_lost` says that the driver cannot open the true values of some of its facts.
-    `limited` is false where limits are not looked at: a replay does what the recording did.
-    A run whose states run side by side needs a `schedule`. Constant time, whatever the number of states, unless the
-    plan has changed under the run.
+    `failed` says why the run cannot continue, for a reason other than a failed attempt: the run then ends once no
+    attempt is open. `secrets_lost` is true when the driver cannot open the true values of some facts. `limited` is
+    false when limits are ignored: a replay does what the recording did. A run with concurrent states needs a
+    `schedule`. Takes constant time, whatever the number of states, unless the plan has changed during the run.
     """
     if history.started is None or history.checkpoint is None:
         return StartRun()
@@ -75,19 +74,19 @@ def decide(
     state_id = _next(plan, history)
     state = history.states.get(state_id)
     if state is None:
-        return passed_over(plan, config, history, state_id) or EnterState(state_id, 0, history.checkpoint)
+        return skip_decision(plan, config, history, state_id) or EnterState(state_id, 0, history.checkpoint)
     if state.status not in {StateStatus.WAITING, StateStatus.FAILED}:
         raise RunError(
             f"state {state_id} was {state.status} before its turn: the log is not one of this plan"
         )
-    error = given_up(config, history, state_id) if limited else None
-    again = tried_again(plan, config, history, state_id) if error is None else None
+    error = recovery_error(config, history, state_id) if limited else None
+    again = retry_decision(plan, config, history, state_id) if error is None else None
     return again or CompleteRun(RunStatus.FAILED, history.checkpoint, error)
 
 
 def _next(plan: Graph, history: History) -> str:
     if not history.replanned:
-        # one state at a time in a fixed order: as many as have settled have been passed
+        # one state after another in a fixed order: the number of settled states is the position in the plan
         return plan.order[len(history.settled)]
     return next(
         state_id

@@ -1,4 +1,4 @@
-"""What `decide` can decide. Values only; the engine performs them."""
+"""The possible results of `decide`, as values that the engine performs."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = [
 
 @attrs.frozen
 class StartRun:
-    """The log is empty: begin it."""
+    """Begin the run, whose log is empty."""
 
 
 @attrs.frozen
 class RecoverOrphan:
-    """An attempt was left open by a crash: close it explicitly, before anything else."""
+    """Close an attempt that a crash left open, before anything else."""
 
     state_id: str
 
 
 @attrs.frozen
 class SkipState:
-    """The state will not run."""
+    """Skip the state."""
 
     state_id: str
     reason: str
@@ -51,8 +51,8 @@ class SkipState:
 class EnterState:
     """Run attempt `attempt` of the state on `base_snapshot_id`.
 
-    `delay_ms` is what the scheduled retry has still to wait, counted from `since_ms` (milliseconds since the
-    epoch); 0 for a first attempt.
+    `delay_ms` is the rest of the retry delay, counted from `since_ms` (milliseconds since the epoch); 0 for a first
+    attempt.
     """
 
     state_id: str
@@ -73,19 +73,19 @@ class ScheduleRetry:
 
 @attrs.frozen
 class SuspendRun:
-    """Wait until somebody outside has said what is waited for."""
+    """Suspend the run until its external input has arrived."""
 
     waits: tuple[Wait, ...]
 
 
 @attrs.frozen
 class ResumeRun:
-    """Everything that was waited for has been said: go on."""
+    """Resume the run: all the external input that it waited for has arrived."""
 
 
 @attrs.frozen
 class ChangePlan:
-    """Go on with another plan than so far, which the caller allows."""
+    """Continue with another plan, which the caller allows."""
 
     plan_id: str
     suspended: bool
@@ -93,16 +93,16 @@ class ChangePlan:
 
 @attrs.frozen
 class LoseSecrets:
-    """Go on without the true values of what was sealed so far, which the driver cannot open."""
+    """Continue without the sealed true values that the driver cannot open."""
 
     suspended: bool
 
 
 @attrs.frozen
 class AwaitAttempts:
-    """Nothing can be begun before one of the attempts that are being made has ended.
+    """Wait for an open attempt to end: no other attempt can begin before.
 
-    `cancel` says that they are to be cancelled: a state has failed for good.
+    `cancel` says that open attempts are to be cancelled, because a state has failed for good.
     """
 
     cancel: bool = False
@@ -110,7 +110,7 @@ class AwaitAttempts:
 
 @attrs.frozen
 class CompleteRun:
-    """End the run; `error` says why it failed where it was no state that did."""
+    """End the run; `error` is the reason when the run failed and no state did."""
 
     status: RunStatus
     final_snapshot_id: str | None

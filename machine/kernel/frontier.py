@@ -1,7 +1,8 @@
-"""The frontier of a run whose states run side by side: which may begin, on what, and which got in each other's way.
+"""The frontier of a run with concurrent states: the states that may begin, their contexts, and conflicts.
 
 A state's base is the merge of what its ancestors in the plan wrote. It is computed from the plan and the log alone,
-so it cannot depend on the order in which states ended. Pure: what is not at hand is asked for through `load`.
+so it cannot depend on the order in which states ended. The module is pure: missing data is requested through
+`load`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from machine.plan import Graph
 __all__ = ["Conflict", "Frontier"]
 
 _MOST_KEPT_BYTES: Final = 32 * 1024 * 1024
-"""How much of the larger values is kept at hand."""
+"""The number of bytes of larger values held in memory."""
 
 
 class Conflict(Exception):  # noqa: N818 - what it carries is the error
@@ -31,7 +32,7 @@ class Conflict(Exception):  # noqa: N818 - what it carries is the error
 
 
 class _Users:
-    """By key, the states that used it: of one its place, of several a set."""
+    """Index from a context key to its users: a plan index for one state, a bitmask for several."""
 
     __slots__ = ("_first", "_several")
 
@@ -40,13 +41,13 @@ class _Users:
         self._several: dict[str, int] = {}
 
     def add(self, key: str, place: int) -> None:
-        """Note that a state used a key."""
+        """Record that a state used a key."""
         first = self._first.setdefault(key, place)
         if first != place:
             self._several[key] = self._several.get(key, 1 << first) | 1 << place
 
     def of(self, key: str) -> int:
-        """Return the set of the states that used a key."""
+        """Return the states that used a key, as a bitmask."""
         several = self._several.get(key)
         if several is not None:
             return several
@@ -55,7 +56,7 @@ class _Users:
 
 
 class Frontier:
-    """What is known of the order of a plan's states, and of the context, as far as a history goes.
+    """The order of a plan's states and their contexts, as far as a history determines them.
 
     Sets of states are integers with a bit for each, in the order of the plan.
     """
@@ -82,16 +83,17 @@ class Frontier:
         self._lacking: tuple[int, int, str] | None = None
         self._clashing: int | None = None
         self.last: Snapshot | None = None
-        """What all states wrote, once that was asked for."""
+        """The merged writes of all states, once computed."""
         self.error: ErrorInfo | None = None
-        """Why the run cannot be completed: states wrote different values to one key, or an edge is missing."""
+        """The reason why the run cannot complete: states wrote different values to one key, or an edge is
+        missing."""
 
     def know(self, snapshot: Snapshot) -> None:
-        """Take in a snapshot that is at hand, so that it need not be loaded."""
+        """Add a snapshot that is in memory, so that it need not be loaded."""
         self._snapshots[snapshot.id] = snapshot
 
     def follow(self, history: History) -> None:
-        """Take in the states that have settled since the last time."""
+        """Process the states that have settled since the last call."""
         if self._initial is None and history.started is not None:
             self._initial = history.started.initial_snapshot_id
         for state_id in history.settled[self._seen :]:
@@ -99,7 +101,7 @@ class Frontier:
         self._seen = len(history.settled)
 
     def fresh(self, history: History, busy: Container[str] = ()) -> str | None:
-        """Return the first state, in the order of the plan, that may begin and never has."""
+        """Return the first state, in plan order, that may begin and has not begun before."""
         while self._fresh:
             state_id = self._graph.order[self._fresh[0]]
             if state_id not in history.states and state_id not in busy:
@@ -108,29 +110,29 @@ class Frontier:
         return None
 
     def clash(self, state_id: str, error: ErrorInfo) -> None:
-        """Note that a state has no context to begin on. Of several the first in the order of the plan is told."""
+        """Record that a state has no context to begin on; the first such state in plan order is reported."""
         place = self._place[state_id]
         if self._clashing is None or place < self._clashing:
             self._clashing, self.error = place, error
 
     def take_ready(self) -> list[str]:
-        """Return the states that may begin and could not the last time."""
+        """Return the states that may begin now and could not at the last call."""
         ready, self._ready = self._ready, []
         return ready
 
     def may_begin(self, state_id: str | None) -> bool:
-        """Say whether all that a state follows has settled."""
+        """Say whether all predecessors of a state have settled."""
         place = self._place.get(state_id or "")
         return place is not None and not self._unsettled[place]
 
     def followed(self, state_id: str, among: Collection[str]) -> list[str]:
-        """Return those of some states that a state follows, in the order of the plan."""
+        """Return those of the given states that a state follows, in plan order."""
         ancestors = self._ancestors[self._place[state_id]]
         places = sorted(self._place[other] for other in among if other in self._place)
         return [self._graph.order[place] for place in places if ancestors >> place & 1]
 
     def base(self, state_id: str) -> Snapshot:
-        """Return what the ancestors of a state wrote. Raises `Conflict`."""
+        """Return the merged writes of a state's ancestors. Raises `Conflict`."""
         place = self._place[state_id]
         base = self._bases.get(place)
         if base is None:
@@ -138,7 +140,7 @@ class Frontier:
         return base
 
     def final(self) -> Snapshot:
-        """Return what all states wrote that have settled. Raises `Conflict`."""
+        """Return the merged writes of all settled states. Raises `Conflict`."""
         ends = [
             state_id
             for place, state_id in enumerate(self._graph.order)
@@ -149,21 +151,21 @@ class Frontier:
         return self.last
 
     def take_made(self) -> dict[str, bytes]:
-        """Return the nodes of merged snapshots that were made since the last time, by id."""
+        """Return the nodes of merged snapshots that were made since the last call, by id."""
         made, self._made = self._made, {}
         return made
 
     def missing_edge(self, state_id: str, state: StateHistory) -> ErrorInfo | None:
-        """Say which edge is missing when a state read what another wrote that it does not follow, if one did."""
+        """Return the missing edge if a state read a key that a state it does not follow wrote, otherwise None."""
         place = self._place[state_id]
         for key in _keys(state.read):
-            writer = self._beside(self._writers, key, place)
+            writer = self._unordered(self._writers, key, place)
             if writer is not None:
                 return self._no_edge(place, writer, key)
         return None
 
-    def _beside(self, users: _Users, key: str, place: int) -> int | None:
-        """Return the first of the users of a key that a state does not follow, None when it follows them all."""
+    def _unordered(self, users: _Users, key: str, place: int) -> int | None:
+        """Return the first user of a key that a state does not follow, or None when it follows them all."""
         used = users.of(key)
         return next(_bits(used & ~(self._ancestors[place] | 1 << place)), None) if used else None
 
@@ -180,7 +182,7 @@ class Frontier:
         for parent in self._graph.parents[state_id]:
             above = self._place[parent]
             self._needed[above] -= 1
-            if not self._needed[above]:  # nobody will look at what it left any more
+            if not self._needed[above]:  # no remaining state will read what it wrote
                 self._snapshots.pop(self._after.get(above) or "", None)
                 self._bases.pop(above, None)
         for child in self._graph.children[state_id]:
@@ -192,10 +194,10 @@ class Frontier:
                 self._ready.append(child)
 
     def _note(self, place: int, state: StateHistory) -> None:
-        """Note what a state wrote and read, and whether it should have followed another, or another it."""
+        """Record what a state wrote and read, and any edge that is missing between it and another state."""
         keys = _keys(state.read)
         for key in keys:
-            writer = self._beside(self._writers, key, place)
+            writer = self._unordered(self._writers, key, place)
             if writer is not None:
                 self._lacks(place, writer, key)
         if state.wrote:
@@ -203,7 +205,7 @@ class Frontier:
             held = {key: after.value(key) for key in state.wrote}
             self._writes[place] = {key: self._kept(value) for key, value in held.items()}
         for key in state.wrote:
-            reader = self._beside(self._readers, key, place)
+            reader = self._unordered(self._readers, key, place)
             if reader is not None:
                 self._lacks(reader, place, key)
             self._writers.add(key, place)
@@ -211,14 +213,14 @@ class Frontier:
             self._readers.add(key, place)
 
     def _kept(self, value: Value | None) -> Value | None:
-        """Return a value, or only its id when a good deal is kept already: it can be loaded again."""
+        """Return a value, or only its id when the memory limit is reached: it can be loaded again."""
         if value is None or value.ref is None or value.data is None:
             return value
         self._kept_bytes += len(value.data)
         return value if self._kept_bytes <= _MOST_KEPT_BYTES else Value.at(value.ref)
 
     def _lacks(self, reader: int, writer: int, key: str) -> None:
-        """Note a missing edge. Of several the first in the order of the plan is told, not the first found."""
+        """Record a missing edge. The first one in plan order is reported, not the first one found."""
         lacking = (reader, writer, key)
         if self._lacking is None or lacking < self._lacking:
             self._lacking = lacking
@@ -226,7 +228,7 @@ class Frontier:
                 self.error = self._no_edge(reader, writer, key)
 
     def _merged(self, parents: Sequence[str]) -> Snapshot:
-        """Return the context after some states and all that they followed."""
+        """Return the context after some states and all their ancestors."""
         if not parents:
             return self._snapshot(self._initial or "")
         places = [self._place[state_id] for state_id in parents]
@@ -250,7 +252,7 @@ class Frontier:
         return self.base(self._graph.order[place]) if snapshot_id is None else self._snapshot(snapshot_id)
 
     def _agreed(self, key: str, ancestors: int) -> Value | None:
-        """Return the value of a key after some states: that of the last to write it, who must all agree."""
+        """Return the value of a key after some states: the last writers must all have written the same one."""
         writers = self._writers.of(key) & ancestors
         last = writers.bit_length() - 1
         value = self._writes[last][key]
@@ -297,7 +299,7 @@ def _error(message: str, hint: str, code: Code, details: Mapping[str, Any]) -> E
 
 
 def _keys(read: object) -> list[str]:
-    """Return the keys that a log says were read. It is informational: where it cannot be read, there are none."""
+    """Return the recorded read keys; one that cannot be parsed counts as empty: it is only informational."""
     try:
         keys = canonical.decode(read.encode()) if isinstance(read, str) else []
     except CodecError:

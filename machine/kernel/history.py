@@ -1,8 +1,7 @@
-"""`fold`: the only reader of a log's meaning.
+"""`fold`: the only interpreter of a log.
 
-It is a pure function of the entries: it keeps every envelope rule, each with its own error code, and is total
-(any sequence of entries gives a `History` or a `LogError`). A `History` may be folded further in place, which is
-the same as folding the longer log.
+It is a pure function of the entries. It checks every envelope rule, each with its own error code, and is total: any
+entries give a `History` or a `LogError`. Folding a `History` further in place equals folding the longer log.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ __all__ = [
 ]
 
 COPIED: Final = "copied"
-"""Where the info of a cut attempt says that a fork copied it: it is its parent's driver that died."""
+"""Marker in the info of an interrupted attempt that a fork copied: the driver that died was the parent's."""
 
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
@@ -60,7 +59,7 @@ _WHILE_SUSPENDED: Final = (FactRecorded, RunResumed, RunCompleted)
 
 @attrs.define
 class History:
-    """What the fold of a log says about a run. Only `fold` and `advance` write it."""
+    """The state of a run after folding its log. Only `fold` and `advance` write it."""
 
     run_id: str | None = None
     status: RunStatus = RunStatus.PENDING
@@ -72,31 +71,31 @@ class History:
     settled: list[str] = attrs.field(factory=list)
     """The states that have completed or been skipped, in that order."""
     stopped: dict[str, None] = attrs.field(factory=dict)
-    """The states whose last attempt did not complete: they failed, or wait to be tried again."""
+    """The states whose last attempt did not complete: they failed, or wait for a retry."""
     branched: bool = False
-    """True when a state has chosen not to go on to another."""
+    """True when a state has chosen not to continue to a successor."""
     open: dict[str, OpenAttempt] = attrs.field(factory=dict)
-    """The attempts that have begun and not ended, by state; in sequential mode at most one."""
+    """The attempts that have begun and not ended, by state; at most one in sequential mode."""
     facts: dict[str, FactRecorded] = attrs.field(factory=dict)
     successes: dict[tuple[str, str, str], list[FactRecorded]] = attrs.field(factory=dict)
     """Final outcomes in order, by state, namespace and request digest."""
     sealed: SealedFacts = attrs.field(factory=SealedFacts)
-    uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # intended, without outcome, by key
+    uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
     """The request digest of the first effect intended, by state, namespace and idempotency key."""
-    plan_id: str | None = None  # the plan the run goes on with
+    plan_id: str | None = None  # the plan the run continues with
     replanned: bool = False
-    """True when that is another one than it was started with."""
+    """True when the current plan differs from the one the run was started with."""
     waits: tuple[Wait, ...] = ()
-    """What a suspended run waits for."""
-    waited_for: frozenset[str] = frozenset()  # the keys of the effects among that
+    """The external input that a suspended run waits for."""
+    waited_for: frozenset[str] = frozenset()  # the keys of the effects among them
     cancelling: bool = False
-    """True when an attempt was cut because the run is to end cancelled."""
+    """True when an attempt was interrupted because the run is being cancelled."""
     final_snapshot_id: str | None = None
     error: ErrorInfo | None = None
-    """Why the run failed, where it was no state that did."""
+    """The reason why the run failed when no state did."""
     in_seq: bool = True
-    """False for a recording whose attempts were put one after the other, so that seqs are out of order."""
+    """False for a recording whose attempts were linearized, so that seqs are out of order."""
     lanes: dict[str, bytes] = attrs.field(factory=dict)
 
     @property
@@ -105,26 +104,26 @@ class History:
         return self.status in FINAL_STATUSES
 
     @property
-    def side_by_side(self) -> int | None:
-        """How many attempts may be open at a time; None in sequential mode."""
+    def max_concurrency(self) -> int | None:
+        """The maximum number of open attempts; None in sequential mode."""
         return self.started.max_concurrency if self.started is not None else None
 
     @property
     def unanswered(self) -> tuple[Wait, ...]:
-        """What a suspended run waits for and has not been told yet."""
+        """The external input that a suspended run still waits for."""
         return tuple(
             wait for wait in self.waits if not isinstance(wait, EffectWait) or wait.key in self.uncertain
         )
 
     def uncertain_of(self, state_id: str) -> list[EffectIntended]:
-        """Return the effects of a state whose outcome nobody knows, in the order they were intended."""
+        """Return the effects of a state whose outcome is unknown, in the order they were intended."""
         return [intent for intent in self.uncertain.values() if intent.state_id == state_id]
 
     def digest(self, order: Iterable[str]) -> str:
         """Return the digest: one BLAKE3 over the run's own lane, then each state's in the order given.
 
         A lane is itself a BLAKE3 chain over the canonical bodies of its events, so the interleaving of lanes and
-        everything informational are left out. 64 lowercase hex digits.
+        all informational data are left out. The digest is 64 lowercase hex digits.
         """
         whole = blake3(self.lanes.get(_RUN_LANE, _EMPTY_LANE))
         for state_id in order:
@@ -144,7 +143,7 @@ class History:
         self.head_seq = seq if self.in_seq else self.head_seq + 1
 
     def _check_place(self, entry: Entry) -> None:
-        """Refuse an event that does not belong where the log has come to; all may belong to a running run."""
+        """Reject an event that is not allowed at this point of the log; any event may belong to a running run."""
         event, seq = entry.event, entry.seq
         if isinstance(event, RunStarted):
             return  # which says by itself that it is the first
@@ -164,7 +163,7 @@ class History:
             raise LogError(entry.seq, "run_started again", code=Code.LOG_SECOND_START)
         most = event.max_concurrency
         if most is not None and not 1 <= most <= MOST_CONCURRENT:
-            text = f"at most {most} attempts at a time is no number of attempts, 1 to {MOST_CONCURRENT}"
+            text = f"max_concurrency is {most}, not a number from 1 to {MOST_CONCURRENT}"
             raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
         self.run_id, self.started, self.started_ms = entry.run_id, event, entry.ts_millis
         self.checkpoint, self.plan_id = event.initial_snapshot_id, event.plan_id
@@ -172,8 +171,7 @@ class History:
 
     def _enter(self, entry: Entry, event: StateEntered) -> None:
         seq = entry.seq
-        side_by_side = self.side_by_side
-        if len(self.open) >= (side_by_side or 1) or event.state_id in self.open:
+        if len(self.open) >= (self.max_concurrency or 1) or event.state_id in self.open:
             text = f"{event.state_id} begins while {self._open_one} is open"
             raise LogError(seq, text, code=Code.LOG_ATTEMPT_OPEN)
         state = self.states.get(event.state_id)
@@ -191,8 +189,8 @@ class History:
                 f"attempt {event.attempt} of {event.state_id} begins where {state.attempts} is due",
                 code=Code.LOG_ATTEMPT_NUMBER,
             )
-        # side by side, it is what the states before it wrote: the same for each attempt
-        due = self.checkpoint if side_by_side is None else state.base_snapshot_id
+        # of a concurrent state, it is what the states before it wrote: the same for each attempt
+        due = self.checkpoint if self.max_concurrency is None else state.base_snapshot_id
         if due is not None and due != event.base_snapshot_id:
             raise LogError(
                 seq,
@@ -217,7 +215,7 @@ class History:
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
         if event.not_taken is not None:
             state.not_taken, self.branched = event.not_taken, True
-        if self.side_by_side is None:
+        if self.max_concurrency is None:
             self.checkpoint = event.context_snapshot_id
         self.settled.append(event.state_id)
 
@@ -241,8 +239,8 @@ class History:
 
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
         seq = entry.seq
-        if self.side_by_side is None:
-            self._no_open_attempt(seq, "passes over a state")
+        if self.max_concurrency is None:
+            self._no_open_attempt(seq, "skips a state")
         if event.state_id in self.states:
             raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
         self.states[event.state_id] = StateHistory(StateStatus.SKIPPED, reason=event.reason)
@@ -291,10 +289,10 @@ class History:
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
-        # an error is no progress, unless somebody outside has said it: each attempt would meet it again
+        # an error is no progress unless an operator supplied it: each attempt would meet it again
         if event.outcome.final or self.status is RunStatus.SUSPENDED:
             self.states[event.state_id].recoveries = 0
-        # a call that was given up may have happened all the same
+        # a call that was abandoned may have happened all the same
         if not event.given_up:
             self.uncertain.pop(event.key, None)
 
@@ -314,7 +312,7 @@ class History:
         self.sent.setdefault((event.state_id, event.namespace, event.idempotency_key), event.request_digest)
 
     def _answer(self, seq: int, event: FactRecorded) -> None:
-        """Check what an operator says of an effect: it must be one that the run waits for."""
+        """Check an operator's answer about an effect: the run must be waiting for it."""
         intent = self.uncertain.get(event.key)
         fits = intent is not None and (intent.state_id, intent.attempt, intent.request_digest) == (
             event.state_id,
@@ -333,13 +331,13 @@ class History:
         self.waits = event.waits
         self.waited_for = frozenset(wait.key for wait in self.waits if isinstance(wait, EffectWait))
         if not self.waits or not self.waited_for <= self.uncertain.keys():
-            raise LogError(seq, "the run waits for something that is known", code=Code.LOG_SUSPENDED)
+            raise LogError(seq, "the run waits for an effect whose outcome is known", code=Code.LOG_SUSPENDED)
 
     def _resume(self, entry: Entry, event: RunResumed) -> None:
         seq = entry.seq
         said = SecretWait() if event.secrets_lost else PlanWait(event.plan_id or "")
         if [wait for wait in self.unanswered if wait != said]:
-            text = "the run goes on before it was told what it waits for"
+            text = "the run resumes before the external input that it waits for has arrived"
             raise LogError(seq, text, code=Code.LOG_SUSPENDED)
         self._become(seq, RunStatus.RUNNING)
         self.waits = ()
@@ -347,7 +345,7 @@ class History:
             self.sealed.lose()
         if event.plan_id is not None:
             self.plan_id, self.replanned = event.plan_id, True
-            for state_id in self.stopped:  # another plan may have them follow others
+            for state_id in self.stopped:  # another plan may place states after them
                 self.states[state_id].base_snapshot_id = None
 
     def _become(self, seq: int, status: RunStatus) -> None:
@@ -369,9 +367,9 @@ class History:
         seq = entry.seq
         self._no_open_attempt(seq, "ends")
         if event.status not in FINAL_STATUSES:
-            raise LogError(seq, f"{event.status!r} is no end of a run", code=Code.INVALID_TRANSITION)
+            raise LogError(seq, f"{event.status!r} is not a final status", code=Code.INVALID_TRANSITION)
         self._become(seq, RunStatus(event.status))
-        if self.side_by_side is None and event.final_snapshot_id not in {None, self.checkpoint}:
+        if self.max_concurrency is None and event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
         self.final_snapshot_id, self.waits = event.final_snapshot_id, ()
         self.checkpoint, self.error = event.final_snapshot_id or self.checkpoint, event.error
@@ -393,7 +391,7 @@ class History:
 
 
 def fold(entries: Iterable[Entry], history: History | None = None) -> History:
-    """Return what `entries` say, continuing `history` (in place) when one is given. Raises `LogError`."""
+    """Return the history of `entries`, continuing `history` (in place) when one is given. Raises `LogError`."""
     history = History() if history is None else history
     for entry in entries:
         history.advance(entry)

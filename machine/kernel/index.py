@@ -13,16 +13,17 @@ import orjson
 __all__ = ["RunRow", "advance"]
 
 _RUN_LEVEL: Final = b'"type":"run_'
-"""Bytes that every run-level event holds: canonical JSON has one spelling. Others are not even parsed."""
+"""Bytes that every run-level event contains, because canonical JSON has one spelling; other events are not
+parsed."""
 
 _MAX_MS: Final = 2**63 - 1
 """The largest integer a store's column holds."""
 
 
 class RunRow(NamedTuple):
-    """One run's line in the index. `created_ms` and `updated_ms` are milliseconds since the epoch.
+    """One run's row in the index. `created_ms` and `updated_ms` are milliseconds since the epoch.
 
-    `invocation_key` is what the first event's info holds under that name: no two runs of a store share one.
+    `invocation_key` is the value of that name in the first event's info: no two runs of a store share one.
     """
 
     run_id: str
@@ -39,9 +40,9 @@ def advance(
 ) -> RunRow:
     """Return the row after `events`; `row` is None for a run's first append.
 
-    An event is its seq and its envelope bytes; what else it has does not count.
+    An event is given as its seq and its envelope bytes.
 
-    Total: bytes that are no envelope leave op and status as they were. It is `fold` that judges a log.
+    Total: bytes that are no envelope leave op and status unchanged. `fold` is what judges a log.
     """
     if row is None:
         op_id, status, created_ms, updated_ms, head_seq = "", "pending", 0, 0, 0

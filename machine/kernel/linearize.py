@@ -1,7 +1,7 @@
-"""Putting the attempts of a recording one after the other, where they were made side by side.
+"""Reorder a recording of concurrent attempts so that they follow one another.
 
-No attempt sees another that runs beside it, so a replay need not interleave them: it makes them one by one, each on
-the same base and the same facts, and the digest, taken state by state, is the same. Seqs keep their numbers.
+No attempt sees a concurrent one, so a replay need not interleave them: it makes them one by one, each on the same
+base and the same facts, and the digest, taken state by state, is the same. Seqs keep their numbers.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def one_after_another(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Return a run's entries in blocks: one for each state, and one for each entry that is of none.
+    """Return a run's entries in blocks: one for each state, and one for each entry that belongs to no state.
 
-    The attempts of a state stand where it settled, after all that it follows; those of one that did not settle
-    stand before what next concerns the run as a whole, when nothing is open.
+    The attempts of a state stand where it settled, after everything it follows. The attempts of a state that did
+    not settle stand before the next run-level event at which no attempt is open.
     """
     blocks: list[list[Entry]] = []
     unsettled: dict[str, list[Entry]] = {}

@@ -1,4 +1,4 @@
-"""What follows for one state, whatever else the run does: passed over, tried again, or given up."""
+"""The rules for one state, independent of the rest of the run: skip it, retry it, or give it up."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from machine.kernel.state_history import NOT_TAKEN, UNREACHABLE, StateStatus
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, OnUncertain
 
-__all__ = ["SKIP_REASON", "fork_point", "given_up", "passed_over", "tried_again"]
+__all__ = ["SKIP_REASON", "fork_point", "recovery_error", "retry_decision", "skip_decision"]
 
 SKIP_REASON: Final = "skip_tag:"
-"""A state skipped by configuration has this and the tag as its reason."""
+"""Reason of a skip by configuration, followed by the tag."""
 
 
-def passed_over(plan: Graph, config: RunConfig, history: History, state_id: str) -> SkipState | None:
-    """Return why a state that has never begun will not run, None when it will."""
+def skip_decision(plan: Graph, config: RunConfig, history: History, state_id: str) -> SkipState | None:
+    """Return why a state that has never begun is skipped, or None when it will run."""
     if history.branched and (parents := plan.parents[state_id]):
         before = [(parent, history.states[parent]) for parent in parents]
         if not any(state.leads_to(state_id) for _, state in before):
@@ -32,8 +32,8 @@ def passed_over(plan: Graph, config: RunConfig, history: History, state_id: str)
     return None
 
 
-def given_up(config: RunConfig, history: History, state_id: str) -> ErrorInfo | None:
-    """Return why a state is not begun again although only its driver died, None when it may be."""
+def recovery_error(config: RunConfig, history: History, state_id: str) -> ErrorInfo | None:
+    """Return why a state is not begun again after its driver died, or None when it may be."""
     state = history.states[state_id]
     died = state.error is not None and state.error.code == Code.ORPHAN_ATTEMPT_RECOVERED
     if not died or state.recoveries < config.recoveries:
@@ -50,10 +50,10 @@ def given_up(config: RunConfig, history: History, state_id: str) -> ErrorInfo | 
     )
 
 
-def tried_again(
+def retry_decision(
     plan: Graph, config: RunConfig, history: History, state_id: str
 ) -> EnterState | ScheduleRetry | SuspendRun | None:
-    """Return what follows an attempt of a state that did not complete, None when it has failed for good."""
+    """Return the decision that follows a failed attempt of a state, or None when the state has failed for good."""
     state = history.states[state_id]
     meta, error, checkpoint = plan.states[state_id].meta, state.error, history.checkpoint or ""
     policy = meta.retry or config.retry_policy
@@ -72,10 +72,11 @@ def tried_again(
 
 
 def fork_point(history: History) -> int | None:
-    """Return the last event that a fork shares which goes on from a state that failed, None where none did.
+    """Return the last event that a fork shares to retry the failed state, or None when no state failed.
 
-    An attempt is open there, and all effects of its state lie before: it is made again, on the facts it had. Where
-    a call is what failed, and there are no effects, nothing of the state is shared: its calls are made again too.
+    An attempt is open at that event, and all effects of its state lie before it: the fork makes the attempt again
+    on the recorded facts. When a call is what failed and the state has no effects, nothing of the state is shared,
+    so its calls are made again too.
     """
     if history.status is not RunStatus.FAILED:
         return None

@@ -1,4 +1,4 @@
-"""Which recorded facts a later attempt of a state is given again."""
+"""Selection of the recorded facts that a later attempt of a state reuses."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["answers", "comparable", "sent_alike"]
 def answers(
     history: History, state_id: str, namespace: str, digest: str, *, keeps_all: bool
 ) -> Sequence[FactRecorded]:
-    """Return the facts of earlier attempts that answer the calls of the open attempt with a request, in order.
+    """Return the facts of earlier attempts that answer one request of the open attempt, in order.
 
-    The n-th call with a request is answered by the n-th success there was: what failed before it is no
-    reason to do it again. `keeps_all` is true for a state that applies side effects: it reuses the facts of
-    every earlier attempt.
+    The n-th call with a request is answered by its n-th recorded success: an earlier failure is no reason to make a
+    successful call again. `keeps_all` is true for a state that applies side effects: it reuses the facts of every
+    earlier attempt.
     """
     state = history.states[state_id]
     first = 0 if keeps_all else state.fresh_from
     if first == state.attempts - 1:
-        return ()  # there is no earlier attempt to look into, however many calls this one has made
+        return ()  # there is no earlier attempt to search, however many calls this one has made
     return [
         fact
         for fact in history.successes.get((state_id, namespace, digest), ())
@@ -33,9 +33,10 @@ def answers(
 def sent_alike(
     history: History, facts: Sequence[FactRecorded], mac: str, *, effect: bool
 ) -> Sequence[FactRecorded]:
-    """Return those of some facts whose request was the same in its secrets too, by the keyed hash of it.
+    """Return those of some facts whose requests also had the same secrets, compared by keyed hash.
 
-    Hashes of another key tell nothing, so a read is made again; effects that could be one are taken to be.
+    Hashes made with another key cannot be compared, so a read is made again; effects that may be the same are
+    assumed to be.
     """
     macs = [history.sealed.macs.get(fact.key, "") for fact in facts]
     if effect and len(set(macs)) == 1 and not comparable(mac, macs[0]):
@@ -44,5 +45,5 @@ def sent_alike(
 
 
 def comparable(mac: str, other: str) -> bool:
-    """Say whether two keyed hashes are of the same key."""
+    """Say whether two keyed hashes were made with the same key."""
     return mac.partition(":")[0] == other.partition(":")[0]

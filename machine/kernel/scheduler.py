@@ -1,7 +1,7 @@
-"""What comes next in a run whose states run side by side.
+"""The scheduler of a run with concurrent states.
 
-Which of several states begins first is the schedule's business and changes nothing that any of them sees; so a
-replay may begin them in another order than the one they were recorded in.
+The order in which it begins states changes nothing that any of them sees, so a replay may begin them in another
+order than the recorded one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from machine.kernel.decisions import (
 )
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
-from machine.kernel.retry_and_skip import given_up, passed_over, tried_again
+from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
 from machine.kernel.status import RunStatus
 from machine.plan import Graph
 
@@ -32,20 +32,21 @@ __all__ = ["Schedule"]
 
 @attrs.define
 class Schedule:
-    """How far a run whose states run side by side has come, and who is at work on it.
+    """The progress of a run with concurrent states, and the states that are being attempted.
 
-    `busy` are the states whose attempts are being made. `prefer` is one to begin before others if it may, even when
-    the run has failed: it was begun before that, where one attempt is replayed after another.
+    `busy` are the states with an attempt in progress. `prefer` is a state to begin before others if it may, even
+    when the run has failed: a replay that makes one attempt after another uses it for a state that had begun before
+    the failure.
     """
 
     frontier: Frontier
     busy: set[str] = attrs.field(factory=set)
     prefer: str | None = None
     failing: bool = False
-    """True when no further state is begun: one has failed for good, or two got in each other's way."""
+    """True when no further state is begun: a state has failed for good, or two states conflict."""
 
     def preferred(self, history: History) -> str | None:
-        """Return the state to begin before others, for the first time or again, None when none may."""
+        """Return the preferred state when it may begin, for the first time or again, otherwise None."""
         self.frontier.follow(history)
         if self.prefer is None:
             return None
@@ -53,11 +54,11 @@ class Schedule:
         return self.prefer if fresh or self.prefer in history.stopped else None
 
     def next(self, plan: Graph, config: RunConfig, history: History, *, limited: bool = True) -> Decision:
-        """Return the next decision; `limited` as `decide` has it."""
+        """Return the next decision; `limited` has the meaning it has in `decide`."""
         preferred = self.preferred(history)
         for state_id in self.frontier.take_ready():
-            if state_id not in history.states and passed_over(plan, config, history, state_id) is None:
-                self._base(state_id)  # so that a conflict is known as soon as it is one
+            if state_id not in history.states and skip_decision(plan, config, history, state_id) is None:
+                self._base(state_id)  # so that a conflict is known as soon as it arises
         stopped: dict[str, EnterState | ScheduleRetry] = {}
         waits: list[Wait] = []
         lost: str | None = None
@@ -66,10 +67,10 @@ class Schedule:
         for state_id in known:
             if state_id is None or state_id in self.busy:
                 continue
-            if limited and (error := given_up(config, history, state_id)) is not None:
+            if limited and (error := recovery_error(config, history, state_id)) is not None:
                 spent[state_id] = error
                 continue
-            decision = tried_again(plan, config, history, state_id)
+            decision = retry_decision(plan, config, history, state_id)
             if decision is None:
                 lost = lost or state_id
             elif isinstance(decision, SuspendRun):
@@ -85,7 +86,7 @@ class Schedule:
             return begun or self.awaiting(config)
         if waits and not self.failing:
             return SuspendRun(tuple(waits))
-        # of several the first in the order of the plan: a replay comes to them in another than they ended in
+        # the first one in plan order, because in a replay they may end in another order
         error = (
             next((spent[state_id] for state_id in plan.order if state_id in spent), None) if spent else None
         )
@@ -98,7 +99,7 @@ class Schedule:
         return AwaitAttempts(cancel=self.failing and cancels)
 
     def _base(self, state_id: str) -> str | None:
-        """Return the id of the context a state begins on, None and noted when those it follows left it none."""
+        """Return the id of the context a state begins on; record a conflict and return None when there is none."""
         try:
             return self.frontier.base(state_id).id
         except Conflict as exc:
@@ -113,13 +114,13 @@ class Schedule:
         first: str,
         stopped: Mapping[str, EnterState | ScheduleRetry],
     ) -> Decision | None:
-        """Return how a state is begun, None when enough attempts are being made or it has no context."""
+        """Return the decision that begins a state, or None when the limit is reached or it has no context."""
         again = stopped.get(first)
         if isinstance(again, ScheduleRetry):
             return again
-        if len(self.busy) >= (history.side_by_side or 1):
+        if len(self.busy) >= (history.max_concurrency or 1):
             return next((other for other in stopped.values() if isinstance(other, ScheduleRetry)), None)
-        if again is None and (passed := passed_over(plan, config, history, first)) is not None:
+        if again is None and (passed := skip_decision(plan, config, history, first)) is not None:
             return passed
         base = self._base(first)
         if base is None:

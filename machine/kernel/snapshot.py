@@ -1,9 +1,9 @@
 """Snapshots: the context at one moment, as an immutable tree of content-addressed nodes.
 
-The tree's shape is a function of the content alone (a hash trie over the keys, split where more than
-`LEAF_MAX` entries meet), so equal contexts have equal ids however they came about, and a changed key costs the
-nodes on its path. Small values stand in the node; larger ones are artifacts of their own. Pure: bytes that are
-not at hand are asked for through `load`.
+The tree's shape is a function of the content alone (a hash trie over the keys, split where more than `LEAF_MAX`
+entries meet), so equal contexts have equal ids whatever their past, and a changed key costs only the nodes on its
+path. Small values are stored in the node; larger ones are artifacts of their own. The module is pure: missing bytes
+are requested through `load`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 __all__ = ["INLINE_MAX", "LEAF_MAX", "Load", "Snapshot", "Value"]
 
 LEAF_MAX: Final = 16
-"""The most entries a leaf holds; a subtree with no more is always one leaf."""
+"""The largest number of entries in a leaf; a subtree with no more entries is always one leaf."""
 
 _LONGEST_PATH: Final = 64
-"""As many branches lead to a leaf at most: one for each hex digit of the hash of a key."""
+"""The largest number of branches on the path to a leaf: one for each hex digit of the hash of a key."""
 
 INLINE_MAX: Final = 128
-"""A value of more canonical bytes than this is an artifact of its own."""
+"""The largest number of canonical bytes of a value that is stored in the node; a larger value is an artifact of its
+own."""
 
 _NIBBLES: Final = {f"{nibble:x}": nibble for nibble in range(16)}
 
@@ -39,7 +40,7 @@ Load: TypeAlias = Callable[[str], bytes]
 class Value:
     """One value: its canonical bytes, or, until they are needed, the id of the artifact that holds them.
 
-    `held` is what stands for it in a node.
+    `held` is its representation in a node.
     """
 
     data: bytes | None
@@ -47,22 +48,22 @@ class Value:
     held: bytes
 
     def equals(self, other: Value | None) -> bool:
-        """Say whether two values are the same, without loading either."""
+        """Say whether two values are equal, without loading either."""
         return other is not None and self.held == other.held
 
     @staticmethod
     def of(data: bytes) -> Value:
-        """Return the value of canonical bytes."""
+        """Return the value with these canonical bytes."""
         return Value.inline(data) if len(data) <= INLINE_MAX else Value.at(canonical.artifact_id(data), data)
 
     @staticmethod
     def inline(data: bytes) -> Value:
-        """Return the value that stands in the node itself."""
+        """Return the value of an inline entry of a node."""
         return Value(data, None, b'{"value":%b}' % data)
 
     @staticmethod
     def at(ref: str, data: bytes | None = None) -> Value:
-        """Return the value that an artifact of its own holds."""
+        """Return the value that is stored as an artifact of its own."""
         return Value(data, ref, b'{"ref":"%b"}' % ref.encode())
 
 
@@ -82,7 +83,7 @@ class _Leaf:
     def data(self) -> bytes:
         if self._data is None:
             entries = self.entries
-            # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units, which shows beyond ASCII only
+            # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units, which differs only beyond ASCII
             order = sorted(entries, key=None if "".join(entries).isascii() else _utf16)
             parts = b",".join([orjson.dumps(key) + b":" + entries[key].held for key in order])
             self._data = b'{"entries":{%b},"type":"leaf"}' % parts
@@ -99,7 +100,7 @@ class _Branch:
     __slots__ = ("_data", "children", "count", "known")
 
     def __init__(self, children: dict[int, _Node | str], count: int) -> None:
-        self.children = children  # a child not yet loaded is its id
+        self.children = children  # a child that is not loaded is represented by its id
         self.count = count
         self._data: bytes | None = None
         self.known: str | None = None
@@ -126,7 +127,7 @@ _Writes: TypeAlias = list[tuple[str, bytes, Value | None]]
 
 @functools.lru_cache(maxsize=4096)
 def _spelled(nibbles: tuple[int, ...]) -> str:
-    """Return a branch with children at some nibbles, without their ids and its count."""
+    """Return the encoding of a branch with children at some nibbles, without their ids and its count."""
     links = ",".join(f'"{nibble:x}":"%s"' for nibble in nibbles)
     return f'{{"children":{{{links}}},"count":%d,"type":"branch"}}'
 
@@ -146,7 +147,7 @@ def _path(key: str) -> bytes:
 
 
 class Snapshot:
-    """An immutable context. `id` names it and, through it, everything in it."""
+    """An immutable context, identified by `id` together with everything in it."""
 
     __slots__ = ("_load", "_root")
 
@@ -156,12 +157,12 @@ class Snapshot:
 
     @classmethod
     def empty(cls, load: Load) -> Snapshot:
-        """Return the snapshot of no keys."""
+        """Return the empty snapshot."""
         return cls(_Leaf({}), load)
 
     @classmethod
     def open(cls, snapshot_id: str, load: Load) -> Snapshot:
-        """Return the snapshot with an id; its nodes are loaded as they are needed. Raises what `load` raises."""
+        """Return the snapshot with an id; its nodes are loaded as needed. Raises what `load` raises."""
         return cls(_parse(snapshot_id, load, ""), load)
 
     @property
@@ -173,25 +174,28 @@ class Snapshot:
         return self._root.count
 
     def get(self, key: str) -> bytes | None:
-        """Return the canonical bytes of a key's value, or None when the key is not there."""
+        """Return the canonical bytes of a key's value, or None when the key is missing."""
         value = self.value(key)
         return None if value is None else self._bytes(value)
 
     def value(self, key: str) -> Value | None:
-        """Return a key's value, which may not have been loaded, or None when the key is not there."""
+        """Return a key's value, which may not be loaded yet, or None when the key is missing."""
         node, path, depth = self._root, _path(key), 0
         while isinstance(node, _Branch):
             nibble = _nibble(path, depth)
             child = node.children.get(nibble)
             if child is None:
                 return None
-            if isinstance(child, str):  # the node is what its id says, so knowing it changes nothing
+            if isinstance(child, str):  # the node is determined by its id, so caching it changes nothing
                 child = node.children[nibble] = self._loaded(child, path.hex()[: depth + 1])
             node, depth = child, depth + 1
         return node.entries.get(key)
 
     def decoded(self, key: str) -> Any:
-        """Return a key's value as JSON; the key must be there. Raises `CorruptionError` when its bytes are none."""
+        """Return a key's value as JSON; the key must exist.
+
+        Raises `CorruptionError` when its bytes are not JSON.
+        """
         value = self.value(key)
         assert value is not None
         return canonical.decode_stored(value.ref or self.id, self._bytes(value))
@@ -202,7 +206,7 @@ class Snapshot:
             yield from leaf.entries
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the whole context, decoded, keys sorted."""
+        """Return the whole context, decoded, with sorted keys."""
         values = {
             key: canonical.decode_stored(value.ref or self.id, self._bytes(value))
             for leaf in self._leaves(self._root, "")
@@ -211,18 +215,18 @@ class Snapshot:
         return dict(sorted(values.items()))
 
     def parts(self, walked: dict[tuple[str, str], int] | None = None) -> Iterator[tuple[str, bool]]:
-        """Yield the id of every artifact the snapshot is made of, and whether it is a node: else a larger value.
+        """Yield the id of every artifact of the snapshot, and whether it is a node or else a larger value.
 
-        A node comes before what it holds, and that in the order of its children or keys. `walked` are the nodes
-        that were walked before, by place and id, with how many keys each holds: they are passed over, and it
-        grows. Raises `CorruptionError` for a tree that is not the one its keys make, and what `load` raises.
+        A node comes before its contents, which follow in the order of its children or keys. `walked` maps the place
+        and id of each node walked before to its number of keys: those nodes are skipped, and new ones are added.
+        Raises `CorruptionError` for a tree that its keys would not produce, and what `load` raises.
         """
         yield from self._parts(self._root.id, "", {} if walked is None else walked)
 
     def _parts(
         self, node_id: str, prefix: str, walked: dict[tuple[str, str], int]
     ) -> Generator[tuple[str, bool], None, int]:
-        """Yield the parts of a subtree, and return how many keys it holds."""
+        """Yield the parts of a subtree, and return its number of keys."""
         known = walked.get((prefix, node_id))
         if known is not None:
             return known
@@ -246,10 +250,10 @@ class Snapshot:
     def update(
         self, writes: Mapping[str, bytes | None]
     ) -> tuple[Snapshot, dict[str, bytes], dict[str, bytes]]:
-        """Return the snapshot after writes (canonical bytes by key; None removes it), and what is new in it.
+        """Return the snapshot after writes (canonical bytes by key; None removes it), and the new bytes.
 
-        The second and third parts are the bytes of the nodes and of the larger values that this update made,
-        by artifact id.
+        The second and third parts are the bytes of the nodes and of the larger values that this update made, by
+        artifact id.
         """
         changes = {key: None if data is None else Value.of(data) for key, data in writes.items()}
         snapshot, nodes = self.changed(changes)
@@ -257,7 +261,7 @@ class Snapshot:
         return snapshot, nodes, values
 
     def changed(self, changes: Mapping[str, Value | None]) -> tuple[Snapshot, dict[str, bytes]]:
-        """Return the snapshot with other values (None removes a key), and the nodes new in it, bytes by id."""
+        """Return the snapshot with changed values (None removes a key), and the bytes of its new nodes by id."""
         nodes: dict[str, bytes] = {}
         writes: _Writes = [(key, _path(key), value) for key, value in changes.items()]
         root = self._merge(self._root, 0, writes) or _Leaf({})
@@ -266,7 +270,7 @@ class Snapshot:
         return Snapshot(root, self._load), nodes
 
     def _merge(self, node: _Node, depth: int, changes: _Writes) -> _Node | None:
-        """Return the node after changes, None when nothing is left of it. Shape depends on content alone."""
+        """Return the node after changes, or None when it is empty. The shape depends on the content alone."""
         if isinstance(node, _Leaf):
             entries = dict(node.entries)
             for key, _, value in changes:
@@ -309,7 +313,7 @@ class Snapshot:
             yield from self._leaves(self._loaded(child, under), under)
 
     def _loaded(self, node: _Node | str, prefix: str) -> _Node:
-        """Return a node that stands where the paths of keys begin with `prefix`, in hex."""
+        """Return a node whose keys have paths that begin with `prefix`, in hex."""
         return _parse(node, self._load, prefix) if isinstance(node, str) else node
 
     def _bytes(self, value: Value) -> bytes:
@@ -333,7 +337,7 @@ def _build(entries: Mapping[str, Value], depth: int) -> _Node | None:
 
 
 def _collect(node: _Node, into: dict[str, bytes]) -> None:
-    """Add the bytes of nodes made since the last time; a node that has its id has been collected with it."""
+    """Add the bytes of nodes made since the last call; a node that has its id was collected with it."""
     if isinstance(node, _Branch):
         for child in node.children.values():
             if not isinstance(child, str) and child.known is None:
@@ -342,9 +346,9 @@ def _collect(node: _Node, into: dict[str, bytes]) -> None:
 
 
 def _parse(node_id: str, load: Load, prefix: str) -> _Node:
-    """Return the node of an artifact, which stands where the paths of keys begin with `prefix`.
+    """Return the node of an artifact whose keys have paths that begin with `prefix`.
 
-    Raises `CorruptionError` unless its bytes are the canonical ones of a node that belongs there.
+    Raises `CorruptionError` unless the bytes are the canonical encoding of a node that belongs there.
     """
     data = load(node_id)
     try:

@@ -1,4 +1,4 @@
-"""What a log says about one state, as `fold` keeps it."""
+"""The history of one state, as `fold` collects it from a log."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from machine.errors import ErrorInfo
 __all__ = ["NOT_TAKEN", "UNREACHABLE", "OpenAttempt", "StateHistory", "StateStatus"]
 
 NOT_TAKEN: Final = "not_taken:"
-"""How the reason begins of a state that a state before it, named after this, chose not to go on to."""
+"""Prefix of the skip reason of a state that its predecessor, named after it, chose not to continue to."""
 
 UNREACHABLE: Final = "unreachable:"
-"""How the reason begins of a state that comes only after states that were passed over; one of them is named."""
+"""Prefix of the skip reason of a state that has only skipped predecessors; one of them is named."""
 
 
 class StateStatus(StrEnum):
-    """Where a state stands, as far as the log says."""
+    """The status of a state according to the log."""
 
     OPEN = "open"
     WAITING = "waiting"
@@ -29,20 +29,20 @@ class StateStatus(StrEnum):
 
     @property
     def settled(self) -> bool:
-        """True when the state is passed for good."""
+        """True when the state has completed or been skipped."""
         return self in {StateStatus.COMPLETED, StateStatus.SKIPPED}
 
 
 @attrs.define
 class StateHistory:
-    """What a log says about one state.
+    """The history of one state according to the log.
 
     `attempts` counts those begun; `failures` those that use up the retry budget (not those recovered after a
-    crash); `recoveries` those in a row that the death of their driver ended, nothing having been learned since that
-    a later attempt could use; `fresh_from` is the first attempt whose facts a later one of a read-only state may
-    still reuse; `began_seq` is the event with which its first attempt began, `failed_seq` that with which the first
-    one failed since its last effect; `retry_delay_ms` is set while a retry waits, `retry_ts_millis` being when it
-    was scheduled. `base_snapshot_id` is what its attempts began on; `wrote` and `not_taken` are as in
+    crash); `recoveries` those in a row that ended with the death of their driver without any new fact that a later
+    attempt could reuse; `fresh_from` is the first attempt whose facts a later one of a read-only state may still
+    reuse; `began_seq` is the event that began its first attempt, `failed_seq` the one that began the first failed
+    attempt since its last effect; `retry_delay_ms` is set while a retry waits, `retry_ts_millis` being when it was
+    scheduled. `base_snapshot_id` is the context its attempts began on; `wrote` and `not_taken` are as in
     `state_completed`; `read` lists the context keys that its last attempt is known to have read.
     """
 
@@ -54,11 +54,11 @@ class StateHistory:
     error: ErrorInfo | None = None
     cut: bool = False
     orphans: tuple[int, ...] = ()
-    """The attempts that the death of their driver ended."""
+    """The number of attempts that ended with the death of their driver."""
     began_seq: int | None = None
     failed_seq: int | None = None
     retry_after_ms: int = 0
-    """How long the outside asked to wait, when its last attempt failed."""
+    """The delay that the external service asked for when the last attempt failed."""
     retry_delay_ms: int | None = None
     retry_ts_millis: int | None = None
     reason: str | None = None
@@ -66,11 +66,11 @@ class StateHistory:
     base_snapshot_id: str | None = None
     wrote: tuple[str, ...] = ()
     read: str | None = None
-    """A JSON array, as the log has it."""
+    """The recorded keys, as a JSON array."""
     not_taken: tuple[str, ...] = ()
 
     def leads_to(self, state_id: str) -> bool:
-        """Say whether the edge to a state that follows this one is live."""
+        """Say whether the edge to a successor is live."""
         by_passed = self.reason is not None and self.reason.startswith((NOT_TAKEN, UNREACHABLE))
         return not by_passed and state_id not in self.not_taken
 

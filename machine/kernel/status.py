@@ -1,4 +1,4 @@
-"""The run's status machine: the one place that says which status may follow which."""
+"""The transitions of a run's status; no other module says which status may follow which."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FINAL_STATUSES", "INTERRUPTED", "RunStatus", "may_follow", "require"
 
 
 class RunStatus(StrEnum):
-    """Where a run stands."""
+    """The status of a run."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -24,7 +24,7 @@ class RunStatus(StrEnum):
 
 
 INTERRUPTED: Final = "interrupted"
-"""How a run is told of that is running, as its log says, and that nobody drives. No status of a log."""
+"""The status shown for a run whose log says that it is running, and that nobody drives. No log holds it."""
 
 FINAL_STATUSES: Final = frozenset(
     {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.LIMIT_EXCEEDED}

@@ -147,7 +147,7 @@ async def fork(
         lost = recalled(history, secrets, source.get)
         watched.provided.check(first, history, source.get, "fork", lost.keys())
         replaced = overridden(
-            entries, at, set_facts or {}, load=source.get, vault=secrets.attempt(), payloads=payloads
+            entries, at, set_facts or {}, load=source.get, secrets=secrets.attempt(), payloads=payloads
         )
     prefix, past = _parted(shared, replaced, plan.graph, store)
     if past is not None and isinstance(secrets, RunSecrets):
@@ -239,7 +239,7 @@ def _parted(
     """Return what is copied without a question, and the past from the first state on that has another fact."""
     if not replaced:
         return shared, None
-    if fold(shared[:1]).side_by_side is not None:
+    if fold(shared[:1]).max_concurrency is not None:
         shared = one_after_another(shared)
     states = {getattr(entry.event, "state_id", None) for entry in replaced.values()}
     begin = next(

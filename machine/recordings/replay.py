@@ -251,7 +251,7 @@ async def reproduce(
             catalogue=provided.catalogue,
             reporter=reporter,
             live=False,
-            vault=secrets or secrets_for(recording, log),
+            secrets=secrets or secrets_for(recording, log),
             opening=opening_of(graph, recording.manifest),
             refuse=None if recording.touches else log.refused,
         ).drive()

@@ -346,7 +346,7 @@ class ReplayLog:
                     self._stuck(event)
 
     def _alone(self) -> bool:
-        return self._scope is None or self._scope.quiet.alone
+        return self._scope is None or self._scope.barrier.alone
 
     def _raise_if_over(self) -> None:
         reason = self.abort()
@@ -379,7 +379,7 @@ class ReplayLog:
         if left := self._facts.get(fact.key):
             left.pop(0)
         if (learn := self.learn) is not None:
-            for seal_id, of_request in self.history.sealed.beside(fact.key):
+            for seal_id, of_request in self.history.sealed.seals_of(fact.key):
                 learn(stored_seal(self._load, seal_id), fact, asked=of_request)
 
     def _diverge(self, divergence: Divergence) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Watching what a handler does to the outside, or learns from it, without `io`.
+"""Watching of handlers: whatever they do to the outside world, or learn from it, without `io`.
 
 This package needs nothing else of `machine`.
 """

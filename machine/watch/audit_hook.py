@@ -1,9 +1,9 @@
-"""The guard: an audit hook (PEP 578) that finds what a handler does to the outside without `io`.
+"""The guard: an audit hook (PEP 578) that detects acts of a handler on the outside world without `io`.
 
-The hook is installed at the first use and stays, as Python has no way to take one out; it minds events only where
-somebody watches. It sees what the interpreter announces: not what a C extension does by itself, not a write to a
-file or a database that was open before, and not what nothing leads to from a handler (a thread of before, a
-task that is given an empty context). Nothing here may reach the outside itself.
+The hook is installed at the first use and stays, as Python has no way to remove one; it acts on events only while
+somebody watches. It sees only events that the interpreter announces. It misses acts of C extensions, writes to a
+file or a database that was open before, and code that no path leads to from a handler (a thread started before, a
+task with an empty context). Nothing here may reach the outside world itself.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ __all__ = ["ACTS", "Act", "By", "install"]
 
 
 class By(Enum):
-    """Whose doing it must be."""
+    """The code that must commit an act for it to count."""
 
     ANYONE = "anyone"
-    """Done in the handler's context by whatever code: it reaches or changes the outside."""
+    """Any code in the handler's context: the act reaches or changes the outside world."""
     OWN = "own code"
-    """Done by the user's own code, by way of the standard library at most: libraries read files of their own."""
+    """The user's own code, at most through the standard library: libraries read files of their own."""
 
 
 @attrs.frozen
 class Act:
-    """What an audit event says is about to be done.
+    """The meaning of an audit event.
 
-    `does` says it in words, `target` is which argument of the event says to what, `instead` is the call of `io` to
-    make, None when there is none. `paths` are the arguments that are paths of what is changed or looked at.
+    `does` describes the act in words, `target` is the index of the event's argument that names its object,
+    `instead` is the `io` call to make, None when there is none. `paths` are the arguments that are paths of changed
+    or inspected files.
     """
 
     does: str
@@ -54,7 +55,7 @@ class Act:
 
     @property
     def effect(self) -> bool:
-        """Whether it reaches or changes the outside; else it is learned from the outside."""
+        """True when the act reaches or changes the outside world; otherwise it only reads it."""
         return self.by is By.ANYONE
 
 
@@ -143,7 +144,7 @@ ACTS: Final[dict[str, Act]] = {
     "os.unsetenv": Act("deletes the environment variable", None, by=By.OWN),
     "builtins.input": Act("asks on the terminal", None, None, By.OWN),
 }
-"""What reaches the outside or changes it, by audit event."""
+"""The acts that reach the outside world or change it, by audit event."""
 
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _LONGEST: Final = 200
@@ -156,7 +157,7 @@ _installing: Final = threading.Lock()
 
 
 def install(*, following: bool) -> None:
-    """Install the hook, the first time, and where some watch will be `following` threads, what leads it there."""
+    """Install the hook at the first call, and the hooks for threads if some watch will be `following` them."""
     with _installing:
         _install_once()
         if following:
@@ -173,7 +174,7 @@ _follow_once: Final = functools.cache(follow)
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
-    # called for every audit event of the process: the look into the table decides nearly all of them
+    # called for every audit event of the process: the table lookup settles nearly all of them
     act = ACTS.get(event)
     if act is None:
         if event == "import" and (importing := watching()) is not None:
@@ -189,7 +190,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 @never_raises(None)
 def _that_counts(event: str, act: Act, args: tuple[Any, ...], frame: FrameType, watch: Watch) -> Act | None:
-    """Return what is about to be done, None when it is nothing to be told of."""
+    """Return the act that is about to happen, or None when it need not be reported."""
     if event == "open":
         if is_a(args[0], int) or (type(args[0]) is str and args[0] == os.devnull):
             return None  # a number is a descriptor, which was opened before
@@ -213,7 +214,7 @@ def _that_counts(event: str, act: Act, args: tuple[Any, ...], frame: FrameType, 
 
 
 def _leading(frame: FrameType, watch: Watch) -> Origin | None:
-    """Return whose code led to something by way of the standard library at most."""
+    """Return whose code led to an act, ignoring frames of the standard library."""
     through = (origin_of(at, watch.own) for at in above(frame))
     return next((origin for origin in through if origin not in {Origin.STANDARD, Origin.MADE}), None)
 
@@ -222,7 +223,7 @@ def _leading(frame: FrameType, watch: Watch) -> Origin | None:
 def _in_words(
     event: str, act: Act, args: tuple[Any, ...], frame: FrameType, watch: Watch
 ) -> tuple[str, str | None]:
-    """Return what is about to be done in words, and what to do instead where that is no call of `io`."""
+    """Return a description of the act, and the remedy where that is no call of `io`."""
     target = args[act.target] if act.target is not None and act.target < len(args) else None
     does = act.does if target is None else f"{act.does} {_shown(target)}"
     by_client = event in _CALLS_OF_HTTP and _leading(frame, watch) is Origin.LIBRARY
@@ -231,16 +232,16 @@ def _in_words(
 
 @never_raises(False)  # noqa: FBT003 - whether it is one
 def _is_of_time_zones(path: Any) -> bool:
-    """Say whether a file is one of those that `zoneinfo`, which is written in C, reads for itself."""
+    """Say whether a file is one of those that `zoneinfo`, which is written in C, reads by itself."""
     places = static_name("zoneinfo._tzpath", "TZPATH")
     return isinstance(path, str) and is_a(places, tuple) and path.startswith(places)
 
 
 @never_raises(False)  # noqa: FBT003 - whether it did
 def _came_with_a_package(path: Any) -> bool:
-    """Say whether a file is in the folder of a package that is loaded, as what `importlib.resources` gives.
+    """Say whether a file is in the folder of a loaded package, such as a resource of `importlib.resources`.
 
-    It changes with the code, and like the code.
+    Those files change only together with the code.
     """
     text = os.fsdecode(path)
     folders = tuple(f"{folder}{os.sep}" for folder in _package_folders())
@@ -248,7 +249,7 @@ def _came_with_a_package(path: Any) -> bool:
 
 
 def _package_folders() -> Iterator[str]:
-    """Yield the folders of the packages that are loaded, of namespaces not."""
+    """Yield the folders of the loaded packages, except namespace packages."""
     for module in list(sys.modules.values()):
         inside = module_dict(module) if is_a(module, ModuleType) else {}
         if is_a(inside.get("__file__"), str) and is_a(paths := inside.get("__path__"), list):
@@ -256,7 +257,7 @@ def _package_folders() -> Iterator[str]:
 
 
 def _is_in_memory(database: Any) -> bool:
-    """Say whether a database of sqlite is this connection's alone: nothing outside knows of it."""
+    """Say whether an SQLite database belongs to this connection alone and so is not visible outside."""
     text = os.fsdecode(database) if isinstance(database, bytes | os.PathLike) else database
     if not isinstance(text, str):
         return False
@@ -267,7 +268,7 @@ def _is_in_memory(database: Any) -> bool:
 
 
 def _shown(target: Any) -> str:
-    """Return a target in words, without running code of its own."""
+    """Return a description of a target, without running its own code."""
     if is_a(target, PurePath, bytes):
         target = os.fsdecode(target)
     if is_a(target, list) and target:

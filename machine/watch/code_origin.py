@@ -1,4 +1,4 @@
-"""Whose code a frame is: the user's own, a library's, the standard library's or this package's."""
+"""The origin of a frame's code: the user, a library, the standard library or this package."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Origin", "above", "is_harmless", "is_made", "is_own", "name_of", "or
 
 
 class Origin(Enum):
-    """Whose code it is."""
+    """The origin of code."""
 
     OWN = "own"
-    """The user's: the handler, and what it uses of modules that are not installed as a library."""
+    """The user's code: the handler, and the modules it uses that are not installed as a library."""
     LIBRARY = "library"
     STANDARD = "standard"
     ENGINE = "engine"
-    """This package's."""
+    """This package's code."""
     MADE = "made"
-    """Made at run time for some module, an `__init__` for instance: it belongs to whoever called it."""
+    """Code made at run time for some module, such as an `__init__`: it belongs to its caller."""
 
 
 _BOTTOMS: Final = frozenset(
@@ -37,7 +37,7 @@ _BOTTOMS: Final = frozenset(
         "trio._core._run",
     }
 )
-"""Modules below which a stack is no longer the handler's: what calls a handler, and what runs its tasks."""
+"""Modules below which a stack is no longer the handler's: they call a handler, or run its tasks."""
 
 
 _GO_ON: Final = frozenset(
@@ -46,10 +46,10 @@ _GO_ON: Final = frozenset(
         *("pdb", "bdb", "debugpy", "pydevd", "_pydevd_bundle", "coverage"),
     }
 )
-"""Packages that may do anything, by whatever code: modules that are loaded, loggers, those who watch a program."""
+"""Packages whose acts never count, by whatever code: loading of modules, loggers, monitoring tools."""
 
 _ACT: Final = frozenset({"platform", "uuid", "ctypes"})
-"""Packages that start programs to look around for needs of their own."""
+"""Packages that start programs to inspect the system for needs of their own."""
 
 _HARMLESS: Final = frozenset(
     {
@@ -59,13 +59,13 @@ _HARMLESS: Final = frozenset(
         *("warnings", "traceback", "linecache", "inspect", "tokenize", "tracemalloc"),
     }
 )
-"""Packages that look around for the interpreter's own needs, or for those who watch a program."""
+"""Packages that inspect the system for the interpreter's own needs, or for monitoring tools."""
 
 
 def is_harmless(frame: FrameType | None, *, effect: bool = False) -> bool:
-    """Say whether what a frame does, the handler does only to import, to log, to tell of an error or the like.
+    """Say whether a frame acts only on behalf of an import, a log message, an error report or the like.
 
-    An effect is harmless only where those may do anything, or where it is the standard library's alone.
+    An effect is harmless only in packages that may do anything, or by the standard library alone.
     """
     standard = True
     for at in above(frame):
@@ -79,7 +79,7 @@ def is_harmless(frame: FrameType | None, *, effect: bool = False) -> bool:
 
 
 def _is_finaliser(frame: FrameType, package: str) -> bool:
-    """Say whether `weakref.finalize` calls something as an object is gone, whoever made that, and nobody asked."""
+    """Say whether `weakref.finalize` calls something because an object is gone, so that nobody requested it."""
     return package == "weakref" and frame.f_code.co_name == "__call__" and frame.f_locals.get("_") is not None
 
 
@@ -97,12 +97,12 @@ def name_of(namespace: dict[str, Any]) -> str:
 
 
 def own_frame(frame: FrameType | None, own: frozenset[str]) -> FrameType | None:
-    """Return the innermost frame that is the user's own, None when there is none."""
+    """Return the innermost frame of the user's own code, or None."""
     return next((at for at in above(frame) if origin_of(at, own) is Origin.OWN), None)
 
 
 def origin_of(frame: FrameType, own: frozenset[str]) -> Origin:
-    """Return whose code a frame runs; that of the packages `own` is the user's wherever it is installed."""
+    """Return the origin of a frame's code; the packages `own` are the user's even if installed."""
     return _origin(frame.f_code.co_filename, frame.f_globals, own)
 
 

@@ -1,6 +1,7 @@
-"""Sees the default factories of pydantic models that ask for the time or for randomness.
+"""Detection of default factories of pydantic models that read the time or randomness.
 
-Compiled code calls them, so no call is to be seen: what was made tells which of its fields nobody gave.
+Compiled code calls them, so the calls are invisible: the finished object shows which of its fields had no given
+value.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ _MAKERS: Final = {
 }
 _DATACLASSES: Final = "pydantic._internal._dataclasses"
 _MOST: Final = 500
-"""How many values of one that was made are looked at."""
+"""The largest number of values of one object to inspect."""
 
 _GIVEN: Final = ("data", "obj", "object", "root", "values")
-"""The variables in which makers have what a caller gave."""
+"""The variables in which makers hold the values that a caller gave."""
 
 _made_codes: Final[dict[int, CodeType]] = {}
 _looked_at: Final = [0]
-"""How many modules were loaded when that was found."""
+"""The number of loaded modules when the result was computed."""
 
 
 @never_raises(None)
 def load_makers() -> None:
-    """Load what pydantic itself would load later, without a word to anybody. Called before a handler begins."""
+    """Load, without warnings, the code that pydantic would load later. Called before a handler begins."""
     if static_name("pydantic.main", "BaseModel") is not None:
         for module, _ in _MAKERS:
             if module not in sys.modules:
@@ -46,7 +47,7 @@ def load_makers() -> None:
 
 
 def makers() -> dict[int, CodeType]:
-    """Return the code that makes models, by id, as far as pydantic is loaded."""
+    """Return the code that makes models, by id, for the loaded parts of pydantic."""
     if _looked_at[0] != len(sys.modules):
         _looked_at[0] = len(sys.modules)
         if "pydantic" in sys.modules:
@@ -69,7 +70,7 @@ def _maker_codes() -> Iterator[CodeType]:
 
 @never_raises({})
 def factories_of(cls: type) -> dict[str, Any]:
-    """Return the default factories of a pydantic model by field, those of what it keeps private too."""
+    """Return the default factories of a pydantic model by field, including private attributes."""
     inside = class_dict(cls)
     fields = {**(inside.get("__pydantic_fields__") or {}), **(inside.get("__private_attributes__") or {})}
     return {name: f for name, field in fields.items() if (f := getattr(field, "default_factory", None))}
@@ -77,7 +78,7 @@ def factories_of(cls: type) -> dict[str, Any]:
 
 @never_raises(None)
 def _ambient(factory: Any) -> Ambient | None:
-    """Return what a factory asks for, None for one that always answers the same."""
+    """Return the nondeterministic call of a factory, or None if there is none."""
     while is_a(factory, partial):
         factory = factory.func
     if is_a(factory, BuiltinFunctionType):
@@ -93,18 +94,18 @@ def _ambient(factory: Any) -> Ambient | None:
 
 
 def asks(cls: type) -> bool:
-    """Say whether a default factory of a model asks for what differs every time."""
+    """Say whether a default factory of a model has a nondeterministic result."""
     return any(_ambient(factory) is not None for factory in factories_of(cls).values())
 
 
 def first_asked(cls: type, given: Container[str]) -> Ambient | None:
-    """Return what the first default of a model asks for that was needed beside the fields that were given."""
+    """Return the call of the first nondeterministic default used for a field of a model that was not given."""
     asked = (_ambient(factory) for name, factory in factories_of(cls).items() if name not in given)
     return next((ambient for ambient in asked if ambient is not None), None)
 
 
 def made_in(frame: FrameType, returned: Any) -> Iterator[tuple[type, Container[str]]]:
-    """Yield the class of each model that the code of a maker has made, and the fields that were given to it."""
+    """Yield the class of each model that the code of a maker has made, and its given fields."""
     local = frame.f_locals
     made = local.get("__dataclass_self__")
     if made is None:
@@ -118,7 +119,7 @@ def made_in(frame: FrameType, returned: Any) -> Iterator[tuple[type, Container[s
 
 
 def _models(made: Any) -> Iterator[Any]:
-    """Yield the models that something consists of, so many of its values as are looked at."""
+    """Yield the models contained in an object, up to the limit of inspected values."""
     pending, left = [made], _MOST
     while pending and left:
         value, left = pending.pop(), left - 1
@@ -130,6 +131,6 @@ def _models(made: Any) -> Iterator[Any]:
             value, "__pydantic_fields_set__"
         ):
             yield value
-            # a default that is no factory was made with its class, and is copied
+            # a plain default was made with its class, and is copied
             made = value.__pydantic_fields_set__ | factories_of(type(value)).keys()
             pending += [inner for name, inner in value.__dict__.items() if name in made]

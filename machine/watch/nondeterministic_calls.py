@@ -1,7 +1,7 @@
-"""What the standard library answers differently every time: clocks, randomness, the environment, the file system.
+"""The nondeterministic calls of the standard library: clocks, randomness, the environment, the file system.
 
-A table, and nothing is called here. A call counts when code of the handler's own makes it directly; which code that
-is, and how its calls are seen, is in `watch.user_calls`.
+This is a table, and nothing is called here. A call counts when the handler's own code makes it directly;
+`watch.user_calls` determines which code that is, and how its calls are detected.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ __all__ = ["AMBIENT", "Ambient", "Found", "resolved"]
 
 @attrs.frozen
 class Ambient:
-    """One call: the dotted `name` it goes by, what it `does` in words, the call of `io` to make `instead`."""
+    """One nondeterministic call: its dotted `name`, a description `does`, and the `io` call to make `instead`."""
 
     name: str
     does: str
     instead: str | None
     counts: Callable[[FrameType], bool] | None = None
-    """Says whether this very call counts: of a builtin given the calling frame, else the frame of the callee."""
+    """Predicate for a call that counts, given the calling frame for a builtin, else the callee's frame."""
     shows: bool = False
-    """Whether the first argument after self says of what."""
+    """True when the description includes the first argument after self."""
 
     @property
     def word(self) -> str:
-        """The name by which a program that has not renamed it makes this call."""
+        """The name under which a program that has not renamed it makes this call."""
         last = self.name.rpartition(".")[2]
         return {"random.Random": "Random", "os._Environ": "environ"}.get(self.name.rpartition(".")[0], last)
 
     def told(self, callee: FrameType | None) -> str:
-        """Return in words what a call does."""
+        """Return a description of the call."""
         if not self.shows or callee is None:
             return f"{self.does} ({self.name})"
         value = _argument(callee, 1)
@@ -54,7 +54,7 @@ def _argument(callee: FrameType, position: int) -> Any:
 
 
 def _at_most(count: int) -> Callable[[FrameType], bool]:
-    """Return whether the call that a frame is making has so few arguments that a builtin takes the time now."""
+    """Say whether a frame's call has so few arguments that a builtin uses the present time."""
 
     def counts(caller: FrameType) -> bool:
         code, at = caller.f_code.co_code, caller.f_lasti
@@ -65,7 +65,7 @@ def _at_most(count: int) -> Callable[[FrameType], bool]:
 
 
 def _is_shared(callee: FrameType) -> bool:
-    """Say whether a method of a generator is called on the one that all share, or on the system's."""
+    """Say whether a method is called on the shared random generator, or on the system's."""
     generator = _argument(callee, 0)
     return generator is _SHARED or is_a(generator, random.SystemRandom)
 
@@ -146,25 +146,25 @@ AMBIENT: Final[tuple[Ambient, ...]] = (
         _READ,
     ),
 )
-"""What is looked for. Randomness that a generator with a seed gives is no such thing."""
+"""The calls to detect. Randomness of a seeded generator is not among them."""
 
 
 @attrs.frozen
 class Found:
-    """The table as this interpreter has it: what is written in C by the function, what is not by its code."""
+    """The table for this interpreter: builtins are keyed by the function, others by their code."""
 
     builtins: Mapping[Any, Ambient]
     codes: Mapping[int, Ambient]
     functions: tuple[CodeType, ...]
     words: Mapping[str, frozenset[int]]
-    """For each word, the ids of the modules and classes that lead to what it names."""
+    """The ids of the modules and classes that lead to each name."""
     targets: frozenset[int]
-    """The ids of what is looked for, and of the classes and objects whose every use is."""
+    """The ids of the functions to detect, and of the classes and objects whose every use counts."""
 
 
 @functools.cache
 def resolved() -> Found:
-    """Return the table of this interpreter. What an older or newer one has not got is left out."""
+    """Return the table for this interpreter, without the entries that it lacks."""
     builtins: dict[Any, Ambient] = {}
     codes: dict[int, Ambient] = {}
     functions: list[CodeType] = []
@@ -172,7 +172,7 @@ def resolved() -> Found:
     targets = {id(os.environ), id(random.SystemRandom), id(random.Random)}
     for ambient in AMBIENT:
         *parents, thing = _path(ambient.name)
-        if thing is None:  # this interpreter or platform has not got it
+        if thing is None:  # this interpreter or platform lacks it
             continue
         words.setdefault(ambient.word, set()).update(map(id, parents))
         targets.add(id(thing))
@@ -188,18 +188,18 @@ def resolved() -> Found:
 
 
 def _of_builtin(ambient: Ambient) -> Callable[[FrameType], bool] | None:
-    # the builtins of the shared generator are bound to it, so they are never another one's
+    # the builtins of the shared generator are bound to it, so they never belong to another one
     return None if ambient.counts is _is_shared else ambient.counts
 
 
 def _path(name: str) -> list[Any]:
-    """Return what leads to a thing, the module first, and the thing itself last."""
+    """Return the chain of objects that leads to an entry, the module first, and the entry itself last."""
     module, *path = name.split(".")
     try:
         things: list[Any] = [importlib.import_module(module)]
         if module == "concurrent":
             things.append(importlib.import_module(f"{module}.{path.pop(0)}"))
-    except ImportError:  # a module that this platform has not got
+    except ImportError:  # a module that this platform lacks
         return [None]
     for part in path:
         things.append(getattr(things[-1], part, None))

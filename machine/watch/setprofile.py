@@ -1,7 +1,7 @@
-"""Own calls seen by a profile function, before Python 3.12: a thread has it only while it runs a handler's code.
+"""Detection of user calls by a profile function, before Python 3.12, only while a thread runs a handler's code.
 
-And only where the handler's code has a name by which it could make such a call: a profile function slows down all
-code it sees. A profiler that is there already is left alone, and then nothing is seen.
+It is used only where the handler's code has a name by which it could make a call to detect, because a profile
+function slows down all code it sees. An existing profiler is left alone, and then nothing is detected.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from machine.watch.watch import Watch, watching
 __all__ = ["ProfiledWatch"]
 
 _shared: Final[Counter[int]] = Counter()
-"""By thread, how many handlers it runs whose steps are not all there is to see: it is profiled between them too."""
+"""The number of handlers of each thread that run outside visible steps, so that it is profiled between steps
+too."""
 
 
 class ProfiledWatch(Watch):
-    """A watch that turns the profile function on where the handler's own code runs."""
+    """A watch that turns the profile function on while the handler's own code runs."""
 
     _needed = _is_shared = False
     _thread = 0
 
     def reach(self, function: Callable[..., Any]) -> None:
-        """Find out whether the code of what will be called could make such a call at all."""
+        """Determine whether the code to be called could make a call to detect at all."""
         own = own_code(function)
         self.own = own.own
         load_makers()
@@ -42,14 +43,14 @@ class ProfiledWatch(Watch):
         self._needed = own.suspected
 
     def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Awaitable[Any]:
-        """Call a handler, each of its steps profiled if need be, and return what to await."""
+        """Call a handler, with its steps profiled if necessary, and return its awaitable."""
         if self._needed:
             return _Steps(self, function, args)
         self._thread = threading.get_ident()
         return function(*args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a handler that is a plain function, in its thread, profiled."""
+        """Call a plain-function handler in its thread, profiled."""
         self.step_begins()
         try:
             return function(*args)
@@ -57,36 +58,36 @@ class ProfiledWatch(Watch):
             self._off()
 
     def imports(self) -> None:
-        """Profile from here on: nobody knows what the module has."""
+        """Profile from here on, because the contents of the module are unknown."""
         if not self._needed:
             self._needed = True
-            self._share()  # nobody tells where the steps of the handler begin and end
+            self._share()  # nothing marks where the steps of the handler begin and end
         self.resume()
 
     def step_begins(self) -> None:
-        """Note that code of the handler is about to run in this thread."""
+        """Start profiling, because code of the handler is about to run in this thread."""
         self._thread = threading.get_ident()
         if watching() is self:
             self._on()
 
     def step_ends(self) -> None:
-        """Note that the event loop is about to go on with something else."""
+        """Stop profiling, because the event loop is about to continue with other code."""
         if self._needed and not self._is_shared and not self.alone():
             self._share()
         self._off()
 
     def pause(self) -> None:
-        """Do not profile what is done behind `io`."""
+        """Stop profiling during work behind `io`."""
         if threading.get_ident() == self._thread:
             self._off()
 
     def resume(self) -> None:
-        """Profile again."""
+        """Resume profiling."""
         if threading.get_ident() == self._thread:
             self._on()
 
     def end(self) -> None:
-        """Profile no more."""
+        """End profiling."""
         super().end()
         if self._is_shared:
             self._is_shared = False
@@ -107,7 +108,7 @@ class ProfiledWatch(Watch):
 
 
 class _Steps:
-    """Awaits a handler, and tells its watch where each step begins and ends."""
+    """An awaitable of a handler that reports to its watch where each step begins and ends."""
 
     def __init__(self, watch: ProfiledWatch, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._watch = watch
@@ -116,7 +117,7 @@ class _Steps:
         self._inner: Any = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self  # it has what `await` uses of a generator
+        return self  # it has all that `await` needs of a generator
 
     def __iter__(self) -> Self:
         return self
@@ -125,7 +126,7 @@ class _Steps:
         return self.send(None)
 
     def send(self, value: Any) -> Any:
-        """Go on with the handler."""
+        """Resume the handler with a value."""
         self._watch.step_begins()
         try:
             if self._inner is None:
@@ -139,7 +140,7 @@ class _Steps:
         return awaited
 
     def throw(self, *exc: Any) -> Any:
-        """Go on with the handler, where it awaits, with an exception."""
+        """Resume the handler with an exception."""
         self._watch.step_begins()
         try:
             awaited = self._inner.throw(*exc)
@@ -171,7 +172,7 @@ def _profile(frame: FrameType, event: str, arg: Any) -> None:
 
 @never_raises(True)  # noqa: FBT003 - then it is looked at
 def _is_suspect(own: OwnCode) -> bool:
-    """Say whether the code has a name of what is looked for, and of what leads there; or an alias of it."""
+    """Say whether code has names of a call to detect and of its module, or an alias of it."""
     found = resolved()
     values = [value for module in own.modules for value in list(module_dict(module).values())]
     values += own.held.values()

@@ -1,8 +1,8 @@
-"""Looks at objects of other people's without running any code of theirs.
+"""Inspection of foreign objects without running any of their code.
 
-A module may be half imported, load itself at the first touch or answer every name by raising; an object may say
-that it is of another class, or raise when it is asked for it. What is looked at here is what the interpreter itself
-has: the true type, and the dictionary as it stands.
+A module may be half imported, load itself at the first access or answer every name by raising; an object may claim
+another class, or raise when asked for it. These functions use only the data of the interpreter itself: the true
+type, and the dictionary as it is.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 module_dict: Final[Callable[[ModuleType], dict[str, Any]]] = vars(ModuleType)["__dict__"].__get__
-"""Returns what stands in a module, whatever its class makes of `vars`."""
+"""Return the names of a module, whatever its class makes of `vars`."""
 
 class_dict: Final[Callable[[type], Any]] = vars(type)["__dict__"].__get__
-"""Returns what stands in a class, whatever its metaclass makes of `vars`."""
+"""Return the names of a class, whatever its metaclass makes of `vars`."""
 
 
 _bases_of: Final[Callable[[type], tuple[type, ...]]] = vars(type)["__mro__"].__get__
 
 
 def is_a(value: Any, *types: type) -> bool:
-    """Say whether an object is of one of these types, whatever it says of itself."""
+    """Say whether an object truly is of one of these types."""
     return issubclass(type(value), types)
 
 
 def static_name(module: str, name: str) -> Any:
-    """Return what stands under a name in a module, None where the module or the name is not there yet."""
+    """Return the value of a name in a module, or None where the module or the name does not exist yet."""
     found = sys.modules.get(module)
     return module_dict(found).get(name) if found is not None and is_a(found, ModuleType) else None
 
 
 def held_by(value: Any, name: str) -> Any:
-    """Return what an object itself holds under a name, None where it holds nothing there."""
+    """Return the value of a name in an object's own dictionary, or None."""
     for cls in _bases_of(type(value)):
         found = class_dict(cls).get("__dict__")
         if found is not None:
@@ -49,22 +49,22 @@ def held_by(value: Any, name: str) -> Any:
 
 
 def module_of(cls: type) -> str:
-    """Return the name of the module that a class was made in, empty when it does not say."""
+    """Return the name of the module that a class was made in, empty when it is unknown."""
     name = vars(type)["__module__"].__get__(cls)
     return name if type(name) is str else ""
 
 
 def never_raises(default: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator: what goes wrong in the function is nobody's affair, and `default` is returned."""
+    """Return a decorator that suppresses errors of a function and returns `default` instead."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
-        def quiet(*args: P.args, **kwargs: P.kwargs) -> R:
+        def unwatched(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 return function(*args, **kwargs)
             except Exception:  # noqa: BLE001 - a hook that raises breaks the code it is called in
                 return default  # type: ignore[no-any-return]
 
-        return quiet
+        return unwatched
 
     return decorate

@@ -1,7 +1,7 @@
-"""Own calls seen by `sys.monitoring`, from Python 3.12: events on the handlers' own code, and on no other.
+"""Detection of user calls by `sys.monitoring`, from Python 3.12, with events on the handlers' own code only.
 
-The events are local to the code they are set on, and while no run is driven nobody listens to them. The tools of a
-debugger, of coverage and of a profiler have numbers of their own and are left alone.
+The events are local to that code, and are off while no run is driven. Debuggers, coverage and profilers have tool
+numbers of their own and are left alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["MonitoredWatch"]
 
 _monitoring: Final[Any] = getattr(sys, "monitoring", None)
 _NUMBERS: Final = (4, 3)
-"""Tool numbers that Python gives to nobody."""
+"""Tool numbers that Python assigns to nobody."""
 
 
 class _Tool:
@@ -58,7 +58,7 @@ def _claimed() -> bool:
 
 
 def _cover(own: OwnCode) -> None:
-    if _tool.number is None:  # all numbers are taken: nothing can be seen
+    if _tool.number is None:  # all numbers are taken: nothing can be detected
         return
     for code in own.codes:
         if id(code) not in _tool.set_on:
@@ -71,11 +71,11 @@ def _cover(own: OwnCode) -> None:
 
 
 class MonitoredWatch(Watch):
-    """A watch that is told of own calls by the events set on the handler's code."""
+    """A watch that receives user calls from the events set on the handler's code."""
 
     @classmethod
     def listen(cls) -> None:
-        """Begin to listen to what own code calls, for one more run."""
+        """Begin to listen to calls of user code, for one more run."""
         with _tool.lock:
             _tool.listeners += 1
             if _tool.listeners == 1 and _claimed():
@@ -83,14 +83,14 @@ class MonitoredWatch(Watch):
 
     @classmethod
     def unlisten(cls) -> None:
-        """Listen no more, for one run."""
+        """Stop listening, for one run."""
         with _tool.lock:
             _tool.listeners -= 1
             if _tool.listeners == 0 and _tool.number is not None:
                 _heard(None, None, None)
 
     def reach(self, function: Callable[..., Any]) -> None:
-        """See to it that the code of what will be called is covered, and what that can reach."""
+        """Set events on the code to be called and all code that it can reach."""
         own = own_code(function)
         self.own = own.own
         load_makers()
@@ -101,7 +101,7 @@ class MonitoredWatch(Watch):
                 _cover(own)
 
     def imports(self) -> None:
-        """Look at what was loaded before the next call is made."""
+        """Inspect newly loaded modules before the next call is made."""
         _tool.stale = True
 
 
@@ -128,7 +128,7 @@ def _on_call(code: CodeType, offset: int, called: Any, argument: Any) -> Any:
             return None
     elif kind is not MethodDescriptorType and kind is not type:
         return None
-    # called by its own name, so it is this one that is meant here: the place need not be looked at again
+    # called by its own name, so it is meant here: the place need not be inspected again
     return _monitoring.DISABLE if called.__name__ in code.co_names else None
 
 

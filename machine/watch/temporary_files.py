@@ -1,4 +1,4 @@
-"""The temporary files of an attempt: what it made with `tempfile` is its own, and reaches nobody else."""
+"""The temporary files of an attempt: files made with `tempfile` are its own, and no other code sees them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAKES: Final = frozenset({"tempfile.mkstemp", "tempfile.mkdtemp"})
 def is_temporary(
     event: str, args: Sequence[Any], paths: Sequence[int], frame: FrameType, watch: Watch
 ) -> bool:
-    """Say whether an act concerns nothing but temporary files that the code which is watched has made itself."""
+    """Say whether an act concerns only temporary files that the watched code has made itself."""
     caller = name_of(frame.f_globals)
     if caller == "tempfile" and _makes(event, args[0], frame, watch):
         return True
@@ -31,7 +31,7 @@ def is_temporary(
 
 
 def _makes(event: str, path: Any, frame: FrameType, watch: Watch) -> bool:
-    """Say whether `tempfile` is about to make something where temporary files are, and note what."""
+    """Say whether `tempfile` is about to make something in a temporary folder, and record its path."""
     if frame.f_code.co_name == "_get_default_tempdir":
         return True  # it looks where it can write
     home = static_name("tempfile", "tempdir")
@@ -42,11 +42,11 @@ def _makes(event: str, path: Any, frame: FrameType, watch: Watch) -> bool:
     if event in _MAKES and os.path.dirname(real) == within:  # noqa: PTH120 - as the rest, on text
         watch.temporary.add(real)
         return True
-    return event == "open" and real == within  # of a file without a name, the directory is opened
+    return event == "open" and real == within  # for a file without a name, the directory is opened
 
 
 def _removed(frame: FrameType) -> Any:
-    """Return the directory that is being removed with all that is in it, None when none is."""
+    """Return the directory that is being removed with all its contents, or None."""
     for at in above(frame):
         if name_of(at.f_globals) != "shutil":
             return None
@@ -65,7 +65,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _real(path: Any) -> str | None:
-    """Return where a path leads, links followed; None for what is no path."""
+    """Return the real path, with links followed; None for anything that is not a path."""
     if not isinstance(path, str | bytes | os.PathLike):
         return None
     return os.path.realpath(os.fsdecode(path))

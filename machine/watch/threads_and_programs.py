@@ -1,8 +1,8 @@
-"""Where a handler's doing goes that no context variable follows, and what the interpreter does not announce.
+"""Acts that no context variable follows, and acts that the interpreter does not announce.
 
-A watch that `follows`, as one over a replay does, goes into the threads that are started and into the work that is
-handed to a pool, and sees what is sent on connections that were open before. What is changed here of the standard
-library hands on what it is given, and stays, as the audit hook does.
+A watch that `follows`, as one over a replay does, continues into started threads and into work that is given to a
+pool, and sees data sent on connections that were open before. The changes to the standard library here pass calls
+on, and stay in place as the audit hook does.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from machine.watch.watch import Watch, guarded, in_step, watching
 __all__ = ["FORK_EXEC", "PIDFD_SIGNAL", "SEND", "announce_programs", "follow"]
 
 FORK_EXEC: Final = "_posixsubprocess.fork_exec"
-"""The audit event of a program that `multiprocessing` starts: Python itself raises none."""
+"""The audit event for a program that `multiprocessing` starts: Python itself raises none."""
 
 
 SEND: Final = "socket.send"
-"""The audit event of what is sent on a connection: Python itself announces only that one is made."""
+"""The audit event for data sent on a connection: Python itself announces only the connection."""
 
 PIDFD_SIGNAL: Final = "signal.pidfd_send_signal"
 """The audit event of a signal that is sent by a descriptor: Python itself announces only those sent by a pid."""
@@ -43,7 +43,7 @@ def _watched(watch: Watch, function: Callable[..., Any], /, *args: Any, **kwargs
 
 
 def _led(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that another thread will call, watched as what runs now if that is followed."""
+    """Return a function for another thread, watched like the current code if the watch follows threads."""
     watch = watching()
     if watch is None or not watch.follows:
         return function
@@ -51,7 +51,7 @@ def _led(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def follow() -> None:
-    """Have a watch follow into threads and what is handed to pools of them, and see what is not announced."""
+    """Install the hooks that follow threads, work given to thread pools, and what Python does not announce."""
     import ssl  # noqa: PLC0415 - only who replays needs it
 
     _follow_threads()
@@ -75,7 +75,7 @@ def _follow_threads() -> None:
             if (led := _led(self.run)) != self.run:
                 self.run = led
         elif len(args := of_thread.get("_args", ())) == _OF_WORKER and callable(args[2]):
-            # it works for whoever hands it something: that is followed, piece by piece
+            # the pool works for all its callers: each piece of work is followed separately
             self._args = (*args[:2], _led(args[2]), *args[3:])
         start(self)
 
@@ -95,7 +95,7 @@ def _follow_threads() -> None:
 
 
 _OF_WORKER: Final = 4
-"""How many arguments the worker of a pool has, the third of which is its initializer."""
+"""The number of arguments of a pool's worker, the third of which is its initializer."""
 
 
 def _announce_sending(kind: type, *names: str) -> None:
@@ -124,7 +124,7 @@ def _announce(owner: Any, name: str, event: str, leads_outside: Callable[[Any], 
 
 
 def _leads_outside(one: socket.socket) -> bool:
-    """Say whether a connection is not one half of a pair, such as wakes an event loop."""
+    """Say whether a connection leads outside, unlike one half of a pair that wakes an event loop."""
     try:
         return one.family != socket.AF_UNIX or bool(one.getpeername())
     except OSError:  # it is not connected
@@ -137,7 +137,7 @@ def _is_socket(descriptor: int) -> bool:
 
 
 def announce_programs() -> None:
-    """Have an audit event raised for programs that are started without one."""
+    """Make an audit event be raised for programs that are started without one."""
     start = _posixsubprocess.fork_exec
 
     @functools.wraps(start)

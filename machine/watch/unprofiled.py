@@ -1,4 +1,4 @@
-"""Work of machine's own at full speed, where a thread is profiled to see what a handler calls."""
+"""Calls of machine's own functions at full speed, in a thread that is profiled for a handler."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["unprofiled"]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _WATCH: Final = "machine.watch.setprofile"
-"""Not imported for it: most runs have no use for it."""
+"""The name of the watch module, which is not imported for this: most runs do not need it."""
 
 
 def unprofiled(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-    """Call a plain function in which nothing is to be seen; a profiler of the user's sees it all the same."""
+    """Call a plain function in which nothing need be detected; a profiler of the user's sees it all the same."""
     profile = sys.getprofile()
     if getattr(profile, "__module__", None) != _WATCH:
         return function(*args, **kwargs)

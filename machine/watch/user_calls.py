@@ -1,6 +1,6 @@
-"""Sees the calls of `watch.nondeterministic_calls` that a handler's own code makes.
+"""Reports of `watch.nondeterministic_calls` that a handler's own code makes.
 
-What is the same however they are seen: `watch.sys_monitoring` (from Python 3.12) or `watch.setprofile`.
+This is the part that `watch.sys_monitoring` (from Python 3.12) and `watch.setprofile` share.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _THROUGH: Final = {
     ),
     "concurrent.": frozenset({"concurrent.futures._base", "machine.watch.threads_and_programs"}),
 }
-"""Modules that may stand between own code and what it calls, by the beginning of its name."""
+"""Modules that may stand between own code and the callee, by the beginning of the name."""
 
 _kept: Final[dict[tuple[int, int], tuple[Any, OwnCode]]] = {}
-"""By id: the codes of a module that was loaded twice are equal, and it is one of them that is listened to."""
+"""The code found so far, by id: codes of a module loaded twice are equal, but only one of them has events."""
 
 
 def own_code(function: Any) -> OwnCode:
-    """Return the code of a handler and of what it can reach of the modules that are loaded now.
+    """Return the code of a handler and of all it can reach in the modules that are loaded now.
 
-    The functions that one `def` makes have theirs in common, and only what each holds is looked at again.
+    The functions that one `def` makes share their code, so only their held values are inspected again.
     """
     if not is_a(function, *_CALLED):
         function = type(function)
@@ -61,26 +61,26 @@ def own_code(function: Any) -> OwnCode:
 
 
 def _code_of(function: Any) -> Any:
-    """Return what the code of a bound method is known by, of anything else the thing itself."""
+    """Return the code of a bound method, or else the object itself."""
     inner = function.__func__ if is_a(function, MethodType) else function
     return inner.__code__ if is_a(inner, FunctionType) else inner
 
 
 def seen_builtin(ambient: Ambient, caller: FrameType, watch: Watch) -> None:
-    """Tell a watch that the code of a frame is about to call a builtin, if that counts."""
+    """Report to a watch that the code of a frame is about to call a builtin, if that counts."""
     if _counts(ambient, caller, caller):
         watch.note(ambient.name, ambient.told(None), ambient.instead, caller)
 
 
 def seen_function(ambient: Ambient, callee: FrameType, watch: Watch) -> None:
-    """Tell a watch of a function that has just been entered, if the user's own code called it."""
+    """Report to a watch that a function has just been entered, if the user's own code called it."""
     caller = _own_caller(ambient, callee, watch)
     if caller is not None and _counts(ambient, callee, caller):
         watch.note(ambient.name, ambient.told(callee), ambient.instead, caller)
 
 
 def seen_made(frame: FrameType, returned: Any, watch: Watch) -> None:
-    """Tell a watch of a model that the code of a frame has made, if a default of its own asked for what counts."""
+    """Report to a watch a model that a frame has made, if one of its used defaults is nondeterministic."""
     found = _asked_by_default(frame, returned, watch)
     if found is not None:
         ambient, caller = found
@@ -110,7 +110,7 @@ def _counts(ambient: Ambient, frame: FrameType, caller: FrameType) -> bool:
 
 @never_raises(None)
 def _own_caller(ambient: Ambient, callee: FrameType, watch: Watch) -> FrameType | None:
-    """Return the frame of the user's own that called a function, None where another did."""
+    """Return the user's own frame that called a function, or None if another did."""
     caller = callee.f_back
     through = next((names for prefix, names in _THROUGH.items() if ambient.name.startswith(prefix)), ())
     while caller is not None and name_of(caller.f_globals) in through:
@@ -119,7 +119,7 @@ def _own_caller(ambient: Ambient, callee: FrameType, watch: Watch) -> FrameType 
 
 
 def own_caller(frame: FrameType | None, watch: Watch) -> FrameType | None:
-    """Return the frame of the user's own that a call is made in, or in what was made for it, None for others."""
+    """Return the user's own frame that makes a call, directly or in code made for it; None for others."""
     while frame is not None and origin_of(frame, watch.own) is Origin.MADE:
         frame = frame.f_back
     return frame if frame is not None and origin_of(frame, watch.own) is Origin.OWN else None

@@ -1,6 +1,6 @@
-"""Which code is the handler's own: its functions, and those of the user's modules that it can reach.
+"""The handler's own code: its functions, and the user's modules that it can reach.
 
-Found by looking at modules that are loaded. Nothing here imports a module or runs what it finds.
+It is found by inspecting loaded modules. Nothing here imports a module or runs the code it finds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def packages_of(function: Any) -> frozenset[str]:
 
 
 class OwnCode:
-    """The code reached so far. Code of the packages `own` is the user's own although it is installed."""
+    """The code reached so far. Packages `own` are the user's own although they are installed."""
 
     def __init__(self, own: frozenset[str] = frozenset()) -> None:
         self.own = own
@@ -38,19 +38,19 @@ class OwnCode:
         self._pending: list[ModuleType] = []
         self._seen: dict[int, Any] = {}
         self.held: dict[int, Any] = {}
-        """The modules, builtins and things looked for that functions hold in closures and as defaults, by id."""
+        """The modules, builtins and targets held in closures and defaults of functions, by id."""
         self.suspected: bool | None = None
-        """Whether any of it could make a call that is looked for; None until somebody has found out."""
+        """True when any of it could make a call to detect; None until determined."""
         self.covered = False
-        """Whether somebody listens to what it calls."""
+        """True when its calls are being detected."""
 
     def reach(self, function: Any) -> None:
-        """Take in a function, or an object that is called like one, and all that it can reach."""
+        """Add a function, or a callable object, and all that it can reach."""
         self._thing(function)
         self._follow()
 
     def reach_held(self, function: FunctionType) -> None:
-        """Take in what another function of the same code holds: its closure and its defaults."""
+        """Add the values held by another function of the same code: its closure and its defaults."""
         before = len(self._codes), len(self.held)
         self._holds(function)
         self._follow()
@@ -58,7 +58,7 @@ class OwnCode:
             self.suspected, self.covered = None, False
 
     def reach_new(self, names: Iterable[str]) -> None:
-        """Take in modules of the user's that were loaded since."""
+        """Add modules of the user's that were loaded since."""
         for name in names:
             self._module(sys.modules.get(name))
         self._follow()
@@ -90,7 +90,7 @@ class OwnCode:
         if not is_own(file if type(file) is str else "", inside, self.own):
             return
         if file is None and name != "__main__":
-            return  # built in, or a namespace with nothing in it
+            return  # built in, or a namespace package without contents
         self._modules[name] = module
         self._pending.append(module)
 
@@ -122,7 +122,7 @@ class OwnCode:
             self._class(type(value))
 
     def _class(self, cls: type[Any]) -> None:
-        # one made in a function is not among what its module holds
+        # one made in a function is not in its module
         module: Any = sys.modules.get(module_of(cls))
         if not is_a(module, ModuleType):
             return
@@ -155,7 +155,7 @@ class OwnCode:
         self._holds(function)
 
     def _made(self, function: FunctionType) -> None:
-        """Take in what was made for a class of the user's, if it holds what is looked for: a `default_factory`."""
+        """Add code generated for a class of the user's, if it holds a target: a `default_factory`."""
         code, before = function.__code__, len(self.held)
         if not is_made(code.co_filename, function.__globals__):
             return
@@ -169,7 +169,7 @@ class OwnCode:
         for cell in function.__closure__ or ():
             try:
                 self._hold(cell.cell_contents)
-            except ValueError:  # a name that has no value yet
+            except ValueError:  # a name without a value yet
                 continue
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self._hold(value)
@@ -182,7 +182,7 @@ class OwnCode:
         self._thing(value)
 
     def _named(self, code: CodeType, namespace: dict[str, Any]) -> None:
-        """Take in modules that a function imports itself, where they are loaded already."""
+        """Add modules that a function imports itself, where they are loaded already."""
         package = namespace.get("__package__")
         for name in code.co_names:
             self._module(sys.modules.get(name))
@@ -191,7 +191,7 @@ class OwnCode:
 
 
 _PLAIN: Final = frozenset({int, str, float, bool, bytes, list, dict, tuple, set, frozenset, type(None)})
-"""Types of what leads to no code."""
+"""Types of objects that lead to no code."""
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:

@@ -1,9 +1,9 @@
-"""Undeclared IO: what a handler does to the outside, or learns from it, without `io`; and who is told of it.
+"""Undeclared IO: acts of a handler on the outside world, or reads of it, without `io`, and their reports.
 
-A watch is kept in a context variable, so that it goes wherever the handler's context goes: into its tasks, and with
-`asyncio.to_thread` into threads. Code that runs in another context while a handler has its thread is the handler's
-too: `in_step`. Everything behind `io` runs `unguarded`. Nothing here finds anything: that is `watch.audit_hook` and
-`watch.user_calls`.
+A watch is held in a context variable, so that it follows the handler's context into its tasks, and with
+`asyncio.to_thread` into threads. Code that runs in another context while a handler has its thread belongs to the
+handler too: `in_step`. Everything behind `io` runs `unguarded`. Nothing is detected here: `watch.audit_hook` and
+`watch.user_calls` do that.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ NO_CALL: Final = f"make it a transport of the run's own{SETTING}"
 
 @attrs.frozen
 class Undeclared:
-    """One thing that a handler was about to do by itself.
+    """An undeclared act that a handler was about to perform.
 
-    `event` names it as Python does (`time.time`, or the audit event `socket.connect`), `does` says it in words,
-    `file` and `line` are where the handler's code led to it, and `remedy` is what to write instead. `effect` says
-    whether it reaches or changes the outside, which no replay does; else it is learned from the outside.
+    `event` is its name in Python (`time.time`, or the audit event `socket.connect`), `does` a description, `file`
+    and `line` the place in the handler's code that led to it, and `remedy` the replacement. `effect` is true when
+    it reaches or changes the outside world, which no replay does; otherwise it only reads it.
     """
 
     event: str
@@ -64,12 +64,12 @@ class Undeclared:
 
 
 class Watch:
-    """Who is told of what one call of a handler does by itself.
+    """The watch over one call of a handler, which reports undeclared acts.
 
-    `found` is called in place, before the thing is done; what it raises is raised there, and then it is not done.
-    `function` is what will be called, `remedy` what to do instead where that is no call of `io`; `alone` says
-    whether it has started no task of its own. One that `follows` goes into the threads that are started, where it
-    has `effects_only`: it is told of nothing but what reaches or changes the outside.
+    `found` is called in place, before the act; an exception it raises prevents the act. `function` is the function
+    to be called, `remedy` the replacement where that is no call of `io`; `alone` says whether it has started no
+    task of its own. A watch that `follows` continues into started threads, where it has `effects_only`: it reports
+    only acts that reach or change the outside world.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Watch:
         effects_only: bool = False,
     ) -> None:
         self.own: frozenset[str] = frozenset()
-        """The packages whose code is the handler's own although it is installed like a library."""
+        """The packages whose code is the handler's own although they are installed like a library."""
         self.alone = alone
         self.follows = follows
         self.effects_only = effects_only
         self.ended = False
         self.temporary: set[str] = set()
-        """What the handler has made with `tempfile`: what is done there, nobody else can see."""
+        """The files that the handler has made with `tempfile`, which no other code can see."""
         self._function = function
         self._found = found
         self._plain = plain
@@ -99,18 +99,18 @@ class Watch:
 
     @classmethod
     def listen(cls) -> None:
-        """Begin to listen to what own code calls, for one more run."""
+        """Begin to listen to calls of user code, for one more run."""
 
     @classmethod
     def unlisten(cls) -> None:
-        """Listen no more, for one run."""
+        """Stop listening, for one run."""
 
     def reach(self, function: Callable[..., Any]) -> None:
-        """See to it that the code of what will be called is looked at, and what that can reach."""
+        """Prepare the code to be called, and all code that it can reach."""
         self.own = packages_of(function)
 
     def in_thread(self) -> Watch:
-        """Return the watch over a thread that the code which is watched starts."""
+        """Return the watch over a thread that the watched code starts."""
         watch = Watch(
             self._found,
             self._function,
@@ -132,10 +132,10 @@ class Watch:
         remedy: str | None = None,
         effect: bool = False,
     ) -> None:
-        """Tell of what the code of `frame` is about to do.
+        """Report what the code of `frame` is about to do.
 
-        `instead` is the call of `io` to make, `remedy` what to do where that is none; `effect` says whether it
-        reaches or changes the outside.
+        `instead` is the call of `io` to make, `remedy` the replacement where that is none; `effect` says whether
+        the act reaches or changes the outside world.
         """
         if self.effects_only and not effect:
             return
@@ -143,52 +143,52 @@ class Watch:
         file, line = (at.f_code.co_filename, at.f_lineno) if at is not None else _home(self._function)
         call = instead if self._plain else f"await {instead}"
         remedy = self._remedy or remedy or (f'use "{call}"' if instead else NO_CALL)
-        token = _watching.set(False)  # whatever is made of it may write to a log of its own
+        token = _watching.set(False)  # the reporter may write to a log of its own
         try:
             self._found(Undeclared(event, does, file, line, remedy, effect))
         finally:
             _watching.reset(token)
 
     def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Awaitable[Any]:
-        """Call a handler, watched, and return what to await. To be entered `guarded` by this watch."""
+        """Call a handler, watched, and return its awaitable. Call it while `guarded` by this watch."""
         return function(*args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a handler that is a plain function, watched, in the thread it is to run in."""
+        """Call a plain-function handler, watched, in the thread it is to run in."""
         return function(*args)
 
     def imports(self) -> None:
-        """Note that a module is about to be loaded by the code that is watched."""
+        """Handle the import of a module by the watched code."""
 
     def pause(self) -> None:
-        """Look away: what follows is done behind `io`."""
+        """Suspend the watch for work behind `io`."""
 
     def resume(self) -> None:
-        """Look again."""
+        """Resume the watch."""
 
     def end(self) -> None:
-        """Note that the handler has come to its end, one way or another."""
+        """Handle the end of the handler."""
         self.ended = True
 
 
 _Watching: TypeAlias = Watch | Literal[False] | None
 
 _watching: Final[ContextVar[_Watching]] = ContextVar("machine_watching", default=None)
-"""The watch over the code that runs in this context, False where it may do as it likes, None where nobody said."""
+"""The watch over the code of this context: False where everything is allowed, None where it is unset."""
 
 
 class _Here(threading.local):
     context: Context | None = None
-    """The context of the handler that has this thread now."""
+    """The context of the handler that this thread runs now."""
 
 
 _here: Final = _Here()
 
 
 def in_step(context: Context, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call what has this thread for a handler whose context is `context`, and return what it returns.
+    """Call a function for a handler whose context is `context`, and return its result.
 
-    What it runs in a context that knows of no watch is watched as the handler is then.
+    Code that it runs in a context without a watch is watched as the handler is meanwhile.
     """
     outer = _here.context
     _here.context = context
@@ -199,27 +199,27 @@ def in_step(context: Context, step: Callable[..., Any], *args: Any, **kwargs: An
 
 
 def watching() -> Watch | None:
-    """Return the watch over the code that runs now, None where nobody watches."""
+    """Return the watch over the code that runs now, or None."""
     watch = _watching.get()
-    # a context that knows of none, or was kept by a handler that has ended: then it is whose step this is
+    # the context has no watch, or one of a handler that has ended: the current step determines it
     if (watch is None or (watch and watch.ended)) and (context := _here.context) is not None:
         watch = context.get(_watching, False)
     return watch or None
 
 
 ALLOWED: Final[ContextVar[frozenset[str]]] = ContextVar("machine_allowed", default=frozenset())
-"""The events that runs and replays driven in this context let through: a golden test may name some."""
+"""The events that runs and replays driven in this context allow: a golden test may name some."""
 
 
 @never_raises(("<unknown>", 0))
 def _home(function: Any) -> tuple[str, int]:
-    """Return where a handler stands, for what no line of the user's own led to."""
+    """Return the place of a handler, for an act that no line of the user's own led to."""
     code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
     return (code.co_filename, code.co_firstlineno) if code is not None else (type(function).__qualname__, 0)
 
 
 class guarded:  # noqa: N801 - a context manager, used like a function
-    """Have a watch told of what the code in this context does, and its tasks, and what they do `to_thread`."""
+    """Watch the code in this context, its tasks, and their work in `to_thread`."""
 
     __slots__ = ("_token", "_watch")
 
@@ -234,9 +234,9 @@ class guarded:  # noqa: N801 - a context manager, used like a function
 
 
 class unguarded:  # noqa: N801 - a context manager, used like a function
-    """Let this context do as it likes: what `io` and the engine do on behalf of a handler.
+    """A context without a watch, for work of `io` and the engine on behalf of a handler.
 
-    Entered at every call of `io`, so no generator.
+    Entered at every call of `io`, so it is no generator.
     """
 
     __slots__ = ("_token", "_watch")
@@ -256,12 +256,12 @@ class unguarded:  # noqa: N801 - a context manager, used like a function
 def _reset(token: Token[_Watching]) -> None:
     try:
         _watching.reset(token)
-    except ValueError:  # closed by another context than it was begun in: that one is not ours to change
+    except ValueError:  # closed in another context than it was begun in, which must not be changed here
         return
 
 
 def behind_io(function: Callable[[str], bytes]) -> Callable[[str], bytes]:
-    """Return a function that loads what a handler reads of its context: the engine's doing, not the handler's."""
+    """Return a function that loads data for a handler's context outside its watch, because the engine reads it."""
 
     def load(artifact_id: str) -> bytes:
         with unguarded():
