@@ -29,7 +29,7 @@ __all__ = [
 
 @attrs.define
 class StateTimes:
-    """What a log says about one state beyond its history: how long its attempts took, and their facts."""
+    """The attempt durations and facts of one state, which its history does not have."""
 
     ms: int = 0
     facts: int = 0
@@ -38,7 +38,7 @@ class StateTimes:
 
 @attrs.frozen
 class RunLog:
-    """A run as its log tells it. `order` is that of the recorded plan; `times` is by state id."""
+    """A run as read from its log; `order` is that of the recorded plan, and `times` is by state id."""
 
     entries: Sequence[Entry]
     history: History
@@ -52,7 +52,7 @@ class RunLog:
         return self.history.started
 
     def state_ids(self, name: str | None) -> frozenset[str]:
-        """Return the ids that a state's name means: full or `step.state`; all of them for None."""
+        """Return the ids for a state's name, full or `step.state`; all of them for None."""
         if name is None:
             return frozenset(self.order)
         ids = frozenset(state_id for state_id in self.order if name in {state_id, short_state(state_id)})
@@ -65,7 +65,7 @@ class RunLog:
 
 
 def read(store: Store, run_id: str) -> RunLog:
-    """Return a run's log, folded. Raises `LogError` or `CorruptionError` when it cannot be trusted."""
+    """Return a run's log, folded. Raises `LogError` or `CorruptionError` when it is damaged."""
     check = LogCheck(store.get)
     entries: list[Entry] = []
     times: dict[str, StateTimes] = {}
@@ -81,7 +81,7 @@ def read(store: Store, run_id: str) -> RunLog:
         elif isinstance(event, StateCompleted | StateFailed):
             state = times[event.state_id]
             if not isinstance(event, StateFailed) or event.error.code != Code.ORPHAN_ATTEMPT_RECOVERED:
-                # of one recovered, nobody knows how long it ran
+                # the duration of a recovered attempt is unknown
                 state.ms += max(entry.ts_millis - since[event.state_id], 0)
             trace = entry.info.get("trace")
             state.trace = trace if isinstance(trace, str) else None
@@ -89,18 +89,18 @@ def read(store: Store, run_id: str) -> RunLog:
 
 
 def short_state(state_id: str) -> str:
-    """Return a state's id without its op: what a plan's author writes."""
+    """Return a state's id without its op, as in the source of a plan."""
     return clean(state_id.partition(".")[2] or state_id)
 
 
 def status_of(history: History, state_id: str) -> str:
-    """Return where a state stands, `pending` when nothing is known of it."""
+    """Return the status of a state, `pending` when it has none."""
     state = history.states.get(state_id)
     return "pending" if state is None else StateStatus(state.status).value
 
 
 def not_taken_text(not_taken: Sequence[str]) -> str:
-    """Return in words which of the states that follow it a state did not go on to."""
+    """Return in words which successors a state did not continue with."""
     return f"did not go on to {', '.join(map(short_state, not_taken))}" if not_taken else ""
 
 
@@ -113,6 +113,6 @@ def skipped_text(reason: str) -> str:
         case state_history.NOT_TAKEN:
             return f"{short_state(name)} did not go on to it"
         case state_history.UNREACHABLE:
-            return f"it follows {short_state(name)}, which was passed over"
+            return f"it follows {short_state(name)}, which was skipped"
         case _:
             return clean(reason)
