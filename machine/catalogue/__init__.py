@@ -1,7 +1,7 @@
-"""The typed catalogue of domain events: the kinds with a known name, and the check of their payloads.
+"""The typed catalogue of domain events: known names, and validation of their payloads.
 
-Names of domain events are open; a name found here has a payload class, and its payload is checked against
-it. The payload classes are loaded when first asked for: a program that emits nothing does not pay for them.
+Names of domain events are open. A name in the catalogue has a payload class, and its payload is validated
+against it. The payload classes are loaded on first use, so a program that emits no event does not pay for them.
 
 This package must never make a payload fit: nothing is coerced, dropped or guessed. It knows nothing of logs,
 stores or secrets, and does no IO.
@@ -134,7 +134,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # not at the top: making 45 attrs classes takes longer than importing everything else of this package
+    # not at the top: making 45 attrs classes takes longer than importing the rest of this package
     from machine.catalogue.standard import STANDARD  # noqa: PLC0415
 
     globals().update({kind.payload.__name__: kind.payload for kind in STANDARD}, STANDARD=STANDARD)

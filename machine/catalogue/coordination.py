@@ -1,4 +1,4 @@
-"""Kinds about coordination: who is chosen for a task, and agents used as tools. Turns are counted from 0."""
+"""Kinds about coordination: choosing an agent for a task, and agents used as tools. Turns count from 0."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a field of a payload may be: the types JSON can hold exactly, and how each is said in words.
+"""Types of payload fields: those that JSON represents exactly, and their names in words.
 
-Money is an integer of millionths of a US dollar (`..._usd_micros`) and time one of milliseconds (`..._ms`).
-A payload must never hold a float where it means either.
+Money is an integer in millionths of a US dollar (`..._usd_micros`) and time an integer in milliseconds
+(`..._ms`). A payload must never hold a float for either.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WORDS: Mapping[Any, str] = {
 
 
 def in_words(hint: Any, *, _within: frozenset[type] = frozenset()) -> str:
-    """Return what a field's type is on the wire, in words; raises `TypeError` for a type JSON cannot hold.
+    """Return the wire type of a field in words; raises `TypeError` for a type JSON cannot hold.
 
     Allowed are str, int, float, bool, Any (any JSON), `Count`, `Ratio`, identifiers and other subclasses of
     str (StrEnum too), literals of strings, attrs classes of such fields, and of all these `X | None`,
@@ -67,6 +67,6 @@ def in_words(hint: Any, *, _within: frozenset[type] = frozenset()) -> str:
 
 
 def field_types(payload: type[Any]) -> dict[str, Any]:
-    """Return the fields of a payload class with their types, in order (those its caller gives)."""
+    """Return the init fields of a payload class with their types, in order."""
     hints = typing.get_type_hints(payload, include_extras=True)
     return {field.name: hints[field.name] for field in attrs.fields(payload) if field.init}

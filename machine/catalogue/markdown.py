@@ -1,6 +1,6 @@
-"""The catalogue as a page to read: `docs/domain-events.md` is what this renders, and a test holds it to that.
+"""The catalogue as a page: `docs/domain-events.md` is its output, and a test keeps them equal.
 
-It must never say more than the classes do: a sentence that belongs to a kind belongs in its docstring.
+It must never say more than the classes do: a sentence about a kind belongs in its docstring.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one converter between payload classes and JSON.
+"""The only converter between payload classes and JSON.
 
 Reading is strict: nothing is coerced, unknown fields are refused, and all problems of a payload are reported
 at once, each with its path. What is read may hold instances of payload classes, which are checked like
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def typed(payload: Any, kind: type[T], what: str) -> T:
-    """Return the instance of `kind` that a payload stands for; `what` says what was read.
+    """Return the instance of `kind` for a payload; `what` names the payload in errors.
 
     Raises `CodecError` with every problem and its path.
     """
@@ -50,7 +50,7 @@ def plain_json(payload: Any, what: str) -> dict[str, Any]:
 
 
 def unchecked(payload: Any) -> dict[str, Any] | None:
-    """Return the object that a payload is, unchecked; None for what is neither a mapping nor of a payload class."""
+    """Return the object of a payload without validation; None if it is neither a mapping nor a payload class."""
     if isinstance(payload, Mapping):
         payload = dict(payload)
     elif not attrs.has(type(payload)):
@@ -59,7 +59,7 @@ def unchecked(payload: Any) -> dict[str, Any] | None:
 
 
 def without_null(value: Any) -> Any:
-    """Return a JSON value with no member that is null, at any depth."""
+    """Return a JSON value without null members, at any depth."""
     match value:
         case dict():
             return {key: without_null(item) for key, item in value.items() if item is not None}
@@ -139,7 +139,7 @@ def _choice(value: Any, kind: Any) -> Any:
     return str.__str__(value)
 
 
-# cattrs takes the items of a list[Any] as they are; those of a list of this it hands to `_json`
+# cattrs does not convert the items of a list[Any]; it passes those of a list of this type to `_json`
 _ANY_JSON: TypeAlias = Annotated[Any, "any JSON"]
 
 _PLAIN: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
@@ -205,7 +205,7 @@ def _instance(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], An
 
 
 def _without_absent(kind: Any, converter: cattrs.Converter) -> Callable[[Any], dict[str, Any]]:
-    # only None is left out: another default may change one day, and an old log must not change with it
+    # only None is omitted: another default may change one day, and an old log must not change with it
     absent: Any = {
         field.name: override(omit_if_default=True) for field in attrs.fields(kind) if field.default is None
     }

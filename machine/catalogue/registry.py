@@ -1,6 +1,6 @@
 """Kinds of domain events by name and version, as an immutable value.
 
-A catalogue only looks names up and hands payloads to the check; it must never change once made.
+A catalogue only looks names up and passes payloads on for validation; it must never change once made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAME: Final = re.compile("[a-z][a-z0-9_]{0,62}")
 
 
 class Level(StrEnum):
-    """How optional a kind is: a minimal profile keeps what is essential, a normal one all but the verbose."""
+    """The importance of a kind: a minimal profile has the essential ones, a normal one all but the verbose."""
 
     ESSENTIAL = "essential"
     NORMAL = "normal"
@@ -31,7 +31,7 @@ class Level(StrEnum):
 
 @attrs.frozen
 class Custom:
-    """An event of a type that is nobody's but the caller's own."""
+    """An event of a type that only the caller knows."""
 
     event_type: str
     data: Any
@@ -39,7 +39,7 @@ class Custom:
 
 @attrs.frozen
 class Kind:
-    """One version of one known event: its name, the attrs class of its payload, and how optional it is."""
+    """One version of one known event: its name, the attrs class of its payload, and its level."""
 
     name: str
     payload: type[Any]
@@ -51,8 +51,8 @@ class Kind:
 class Catalogue:
     """The known kinds of domain events, in the order in which they were registered.
 
-    Raises `UsageError` (`invalid_domain_event`) for a name that is invalid or a kernel event's, for a version
-    below 1, and for a name with version, or a payload class, that is there twice.
+    Raises `UsageError` (`invalid_domain_event`) for a name that is invalid or belongs to a kernel event, for a
+    version below 1, and for a duplicate name and version, or a duplicate payload class.
     """
 
     kinds: tuple[Kind, ...] = ()
@@ -94,10 +94,10 @@ class Catalogue:
     def register(
         self, name: str, payload: type[Any], *, version: int = 1, level: Level = Level.NORMAL
     ) -> Catalogue:
-        """Return a catalogue that knows one kind more.
+        """Return a catalogue with one more kind.
 
         `payload` is an attrs class whose fields JSON can hold exactly. Raises `UsageError`
-        (`invalid_domain_event`) when it is not, and for what a catalogue refuses.
+        (`invalid_domain_event`) when it is not, and in the cases where a catalogue does.
         """
         if not attrs.has(payload):
             raise _refuse(f"the payload of {name!r} must be an attrs class, not {payload!r}")
@@ -124,7 +124,7 @@ class Catalogue:
         return payloads.plain(payload, kind.payload, what)
 
     def structure(self, name: str, payload: Mapping[str, Any], version: int | None = None) -> Any:
-        """Return the typed instance a payload stands for; for an unknown name a `Custom` that holds it.
+        """Return the typed instance of a payload; for an unknown name a `Custom` that holds it.
 
         Raises as `validate` does.
         """
@@ -137,7 +137,7 @@ class Catalogue:
         return payloads.typed(payload, kind.payload, what)
 
     def level(self, name: str) -> Level:
-        """Return how optional events of this name are; unknown names are normal."""
+        """Return the level of events of this name; unknown names are normal."""
         kind = self._latest.get(name)
         return kind.level if kind else Level.NORMAL
 

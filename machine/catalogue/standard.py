@@ -1,4 +1,4 @@
-"""The catalogue this library comes with: every group of kinds, in order."""
+"""The catalogue that this library includes: every group of kinds, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds about waiting for people, clocks and the outside."""
+"""Kinds about waiting for people, clocks and external events."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The command line: parses, calls the library, and says what came of it. It decides nothing itself.
+"""The command line: it parses arguments, calls the library and prints the result. It decides nothing itself.
 
-One file per command group: `run` (run, resume), `replay` (replay, verify), `runs` (runs, show), `log`
-(events, facts), `data` (context, artifact), `plan`. Each is imported when its command is called, so that
-`--help` is quick.
+One file per command group: `run` (run, resume), `replay` (replay, verify), `runs` (runs, show), `log` (events,
+facts), `context` (context, artifact), `plan`. Each is imported when its command is called, so that `--help` is
+quick.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. `argv` is without the program's name; `sys.argv` by default.
+    """Run one command and return its exit code; `argv` excludes the program's name, and is `sys.argv` by default.
 
     Nothing is raised for what a user can cause: every failure is a line on stderr and an exit code.
     """
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             abandon(sys.stdout)
             return BROKEN_PIPE
-        except OSError:  # reported already where it first failed, or there is nobody left to tell
+        except OSError:  # already reported where it first failed, or nobody is left to tell
             abandon(sys.stdout)
             return code or 1
     return code

@@ -1,4 +1,4 @@
-"""The commands, by name, and the way from an argument list to one of them."""
+"""The commands by name, and the path from an argument list to one of them."""
 
 from __future__ import annotations
 
@@ -30,20 +30,26 @@ BROKEN_PIPE: Final = int(failures.Exit.BROKEN_PIPE)
 
 COMMANDS: Final = {
     "run": ("machine.cli.run:run", "Start a new run of a plan."),
-    "resume": ("machine.cli.run:resume", "Continue a run that was left open."),
-    "fork": ("machine.cli.fork:fork", "Start a run that shares the past of another, and goes on from there."),
+    "resume": ("machine.cli.run:resume", "Continue a run that was interrupted or suspended."),
+    "fork": (
+        "machine.cli.fork:fork",
+        "Start a run that shares the first events of another, and continue it live.",
+    ),
     "cancel": ("machine.cli.operator:cancel", "End a run cancelled."),
-    "resolve": ("machine.cli.operator:resolve", "Tell a suspended run what became of an effect."),
+    "resolve": ("machine.cli.operator:resolve", "Tell a suspended run the outcome of an effect."),
     "replay": ("machine.cli.replay:replay", "Run the handlers again on the recorded facts, and compare."),
     "compare": ("machine.cli.replay:compare", "List every state that no longer does what was recorded."),
     "verify": ("machine.cli.replay:verify", "Check that a run is what was recorded; no user code runs."),
-    "diff": ("machine.cli.diff:diff", "Say how two recorded runs differ."),
-    "blame": ("machine.cli.blame:blame", "Say who wrote a value of the context, and from what."),
+    "diff": ("machine.cli.diff:diff", "Show how two recorded runs differ."),
+    "blame": (
+        "machine.cli.blame:blame",
+        "Show the writer of a context value, and the sources it may have used.",
+    ),
     "doctor": ("machine.cli.doctor:doctor", "Find what would make a replay differ."),
     "runs": ("machine.cli.runs:runs", "List runs, newest first."),
-    "show": ("machine.cli.runs:show", "Show one run: states, attempts, errors, where it came from."),
+    "show": ("machine.cli.runs:show", "Show one run: states, attempts, errors, origin."),
     "events": ("machine.cli.log:events", "List the events of a run."),
-    "facts": ("machine.cli.log:facts", "List what a run learned from outside."),
+    "facts": ("machine.cli.log:facts", "List the external inputs of a run."),
     "context": ("machine.cli.context:context", "Print the context of a run as JSON."),
     "artifact": ("machine.cli.context:artifact", "Print the bytes of an artifact."),
     "export": ("machine.cli.bundle:export", "Write a run as a bundle: one portable file."),
@@ -57,10 +63,10 @@ COMMANDS: Final = {
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
     "torture": (
         "machine.cli.torture:torture",
-        "Crash a run everywhere, in every way, and see that it recovers.",
+        "Crash a run at every boundary, with every fault, and check that it recovers.",
     ),
 }
-"""Where each command is, and its summary: the first line of its docstring, so that --help imports none."""
+"""Module and summary of each command; the summary repeats the docstring, so that --help imports none."""
 
 GROUPS: Final = {"secrets": "Replace or delete the keys that secrets are stored under."}
 """Summary of each group of commands, by the first of their two words."""
@@ -117,7 +123,7 @@ def build(start: Callable[..., int]) -> App:
         (app[group] if group else app).command(path, name=word, help=summary, sort_key=position)
     app.register_install_completion_command(help="Install tab completion for the shell in use.")
     app.meta.default(start)
-    app.meta.suppress_keyboard_interrupt = False  # reported as every other end is
+    app.meta.suppress_keyboard_interrupt = False  # reported as every other exit is
     return app
 
 
@@ -129,7 +135,7 @@ def named(app: App, name: str) -> App:
 
 
 def full_help(app: App, name: str) -> App:
-    """Return a command with its whole docstring as its help, in place of the summary."""
+    """Return a command with its whole docstring as its help, instead of the summary."""
     command = named(app, name)
     text = inspect.getdoc(command.default_command) or ""
     paragraphs = text.partition("\n\nParameters\n")[0].split("\n\n")

@@ -1,6 +1,6 @@
-"""Many runs at once: which they are, what is shown while they are looked at, and what is said of them in the end.
+"""Commands on many runs: the list of runs, the progress display, and the report at the end.
 
-The report is in the order in which the runs were named, and is the same for every number of processes.
+The report is in the order in which the runs were named, and is the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ Every: TypeAlias = Annotated[
 
 
 def is_one(names: Sequence[str], *, every: bool) -> bool:
-    """Say whether one run is asked for, and not a list of runs that may happen to have one."""
+    """Return whether a single run is meant, and not a list that may contain only one."""
     return len(names) == 1 and not every and not names_directory(names[0])
 
 
 def items_of(session: Session, names: Sequence[str], *, every: bool) -> list[Item]:
-    """Return what the names mean, each once, in their order; a directory means the bundles in it and below.
+    """Return the items that the names mean, each once, in order; a directory means all bundles below it.
 
-    Raises `UsageError` when there is no name, and `NotFoundError` or `BundleError` for a name that means nothing: a
-    slip of the pen shows before the work begins.
+    Raises `UsageError` when there is no name, and `NotFoundError` or `BundleError` for a name that means
+    nothing, so that a typo is reported before the work begins.
     """
     if not names and not every:
         raise UsageError(
@@ -112,7 +112,7 @@ def _bundles_in(directory: str) -> list[str]:
 
 @attrs.frozen
 class Report:
-    """How one command tells of many runs: the word for a run that is as it should be, and the rest in full."""
+    """The report of one command on many runs: the word for a good run, and the others in full."""
 
     session: Session
     good: str
@@ -125,9 +125,9 @@ class Report:
     def of(
         self, look: Look, items: Sequence[Item], jobs: int | None, tests: Mapping[int, Golden] | None = None
     ) -> int:
-        """Look at all items, print what is found, and return the highest of their exit codes.
+        """Process all items, print the findings, and return the highest of their exit codes.
 
-        Those in `tests`, by their place, are replayed by the tests that made them.
+        Those in `tests`, by position, are replayed by the tests that recorded them.
         """
         began = time.monotonic()
         jobs = min(jobs or pool.cores(), len(items))
@@ -153,7 +153,7 @@ class Report:
                 if news or self._is_told(outcome):
                     with bar.aside():
                         self._print(item, outcome, news)
-                    warned.update(news)  # what all runs of a plan do is worth one line
+                    warned.update(news)  # a line shared by all runs of a plan
         if self.session.as_json:
             self.session.json(self._json(items, told, counts))
         else:
@@ -163,7 +163,7 @@ class Report:
     def _json(
         self, items: Sequence[Item], told: list[dict[str, Any]], counts: Counter[str]
     ) -> dict[str, Any]:
-        """Return the whole report; what it says of no time and of no process makes it the same each time."""
+        """Return the whole report, without times and processes, so that it is the same each time."""
         runs = [one for item, one in zip(items, told, strict=True) if not item.is_store]
         store = [one for item, one in zip(items, told, strict=True) if item.is_store]
         return {
@@ -180,7 +180,7 @@ class Report:
             self._tell_one(item, outcome)
 
     def _is_told(self, outcome: Outcome) -> bool:
-        """Say whether a run is worth more than to be counted."""
+        """Return whether a run is reported individually, and not only counted."""
         return outcome.verdict != self.good
 
     def _tell_one(self, item: Item, outcome: Outcome) -> None:
@@ -227,7 +227,7 @@ def _in_order(
     came: Generator[tuple[int, Outcome], None, None],
     note: Callable[[Item, Outcome], None],
 ) -> Iterator[tuple[Item, Outcome]]:
-    """Yield what came of each item in their order, as soon as it is its turn; `note` all as they come."""
+    """Yield the outcome of each item in their order, as soon as possible; `note` each as it comes."""
     early: dict[int, Outcome] = {}
     due = 0
     for index, outcome in came:
@@ -253,7 +253,7 @@ def _as_json(item: Item, outcome: Outcome) -> dict[str, Any]:
 
 
 class _Bar:
-    """The line on a terminal that says how far it is; where stderr is none, nothing."""
+    """The progress line on a terminal; nothing when stderr is no terminal."""
 
     def __init__(self, total: int, good: str, *, silent: bool) -> None:
         self._total = total
@@ -278,7 +278,7 @@ class _Bar:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Take the line off the terminal while something else is printed."""
+        """Remove the progress line while something else is printed."""
         self._write("\r\x1b[K")
         yield
         sys.stdout.flush()
@@ -300,5 +300,5 @@ class _Bar:
         try:
             sys.stderr.write(text)
             sys.stderr.flush()
-        except OSError:  # nobody is looking any more, which must not stop the work
+        except OSError:  # nobody reads the output any more, which must not stop the work
             self._shown = False

@@ -1,7 +1,7 @@
-"""What is done with one of many runs, in this process or in a worker: replay it or verify it.
+"""Work on one of many runs, in this process or in a worker: replay, verify or resume it.
 
-Nothing is printed here, and nothing is raised for what is wrong with one run. What comes back can be sent from one
-process to another.
+Nothing is printed here, and nothing is raised for a fault of one run. The outcome can be sent from one process
+to another.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _GOOD: Final = {ReplayResult: "identical", VerifyResult: "sound"}
 
 @attrs.frozen
 class Item:
-    """One thing to look at: a run of the store, or the bundle at a path, or with neither the store itself."""
+    """One item: a run of the store, the bundle at a path, or, with neither, the store itself."""
 
     name: str
     run_id: str | None = None
@@ -62,18 +62,18 @@ class Item:
 
 
 class Result(Protocol):
-    """What was found out about a run."""
+    """The result of work on one run."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
+        """Return the result as a JSON object."""
         ...
 
 
 @attrs.frozen
 class Outcome:
-    """What came of one item: `verdict` in a word, the exit code it would have had alone, and what was found.
+    """The outcome of one item: a one-word `verdict`, its own exit code, and its result.
 
-    `result` is None when it was not got, and `error` says why. `place` is where the plan came from, None when
+    `result` is None when there is none, and `error` says why. `place` is where the plan came from, None when
     none was loaded.
     """
 
@@ -87,7 +87,7 @@ class Outcome:
 
     @classmethod
     def failed(cls, exc: BaseException, place: str | None = None) -> Outcome:
-        """Return what came of an item that could not be looked at to the end."""
+        """Return the outcome of an item that could not be processed completely."""
         code = failures.exit_of(exc)
         verdict = DAMAGED if code is Exit.INTEGRITY else ERROR
         return cls(verdict, int(code), error=failures.as_json(exc), place=place)
@@ -95,9 +95,9 @@ class Outcome:
 
 @attrs.frozen
 class Elsewhere:
-    """The item's plan comes from another place than the plans of this process, and needs a process of its own.
+    """Raised when the item's plan is from another place than this process's plans, and needs its own process.
 
-    Two places may each have a module of one name, and one process holds one module of a name.
+    Two places may each have a module of the same name, and a process can load only one module of a name.
     """
 
     place: str
@@ -105,7 +105,7 @@ class Elsewhere:
 
 @attrs.define
 class Look(abc.ABC):
-    """One way to look at items, one after the other. It is sent to a worker before its first item."""
+    """An operation on items, one after another; it is sent to a worker before its first item."""
 
     drives: ClassVar[bool] = False
     """True when runs are driven on: in a worker each, which is asked to stop before it is killed."""
@@ -115,7 +115,7 @@ class Look(abc.ABC):
 
     @abc.abstractmethod
     def at(self, item: Item) -> Outcome | Elsewhere:
-        """Look at one item. Raises nothing but `KeyboardInterrupt`."""
+        """Process one item. Raises nothing but `KeyboardInterrupt`."""
 
     def close(self) -> None:
         """Release what was opened."""
@@ -136,14 +136,14 @@ class Look(abc.ABC):
 
 @attrs.define
 class WithPlan(Look):
-    """Does something with runs and their plans. A plan is loaded once; one that cannot be is not tried again."""
+    """An operation on runs and their plans; a plan is loaded once, and not tried again if that fails."""
 
     target: str | None = None
     _place: str | None = attrs.field(default=None, init=False)
     _plans: dict[Target, Plan | Exception] = attrs.field(factory=dict, init=False)
 
     def at(self, item: Item) -> Outcome | Elsewhere:
-        """Take one run in hand."""
+        """Process one run."""
         place = None
         try:
             with self._reading(item) as (store, run_id):
@@ -159,7 +159,7 @@ class WithPlan(Look):
                     verdict, code, result = self.done(store, run_id, plan, reporter)
         except (KeyboardInterrupt, Terminated):
             raise
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, the other runs are looked at
+        except BaseException as exc:  # noqa: BLE001 - any failure must leave the other runs unaffected
             return self.failed(exc, place)
         warnings = tuple(f"{at[0]} {what}" for at, what in reporter.undeclared_io.items())
         return Outcome(verdict, int(code), result, None, tuple(reporter.undeclared_json()), warnings, place)
@@ -168,17 +168,17 @@ class WithPlan(Look):
     def done(
         self, store: Store, run_id: str, plan: Plan, reporter: progress.Progress
     ) -> tuple[str, Exit, Result]:
-        """Do it to one run, and return the verdict, the exit code and what came of it."""
+        """Perform the operation on a run, and return the verdict, the exit code and the result."""
 
     def failed(self, exc: BaseException, place: str | None) -> Outcome:
-        """Return what came of a run where it could not be done."""
+        """Return the outcome of a run on which the operation failed."""
         return Outcome.failed(exc, place)
 
     def _plan(self, target: Target) -> Plan:
         if target not in self._plans:
             try:
                 self._plans[target] = self.session.load(target.spec, target.directory or None).plan
-            except Exception as exc:  # noqa: BLE001 - kept, to be raised for each run of this plan
+            except Exception as exc:  # noqa: BLE001 - stored, to be raised for each run of this plan
                 self._plans[target] = exc
         plan = self._plans[target]
         if isinstance(plan, Exception):
@@ -213,7 +213,7 @@ class Verifying(Look):
             result = self._store_itself() if item.is_store else self._run(item)
         except KeyboardInterrupt:
             raise
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, the other runs are looked at
+        except BaseException as exc:  # noqa: BLE001 - any failure must leave the other runs unaffected
             return Outcome.failed(exc)
         return Outcome("sound" if result.ok else DAMAGED, int(exit_for(result)), result)
 
@@ -241,7 +241,7 @@ def replayed(
     reporter: progress.Progress,
     undeclared_io: UndeclaredIo | None,
 ) -> ReplayResult:
-    """Replay a run. A handler that leaves the program ends its replay, and no more."""
+    """Replay a run; a handler that exits the program ends only its own replay."""
     with session.user_code():
         try:
             return machine.replay(
@@ -255,7 +255,7 @@ def replayed(
 
 
 def of_bundle(exc: BundleError) -> VerifyResult:
-    """Return what is wrong with a bundle that cannot be read as what is wrong with a run.
+    """Return the fault of a bundle that cannot be read as a fault of a run.
 
     Raises the error again when there is no bundle.
     """
@@ -266,7 +266,7 @@ def of_bundle(exc: BundleError) -> VerifyResult:
 
 
 def exit_for(result: ReplayResult | VerifyResult) -> Exit:
-    """Return the exit code that a result has by itself."""
+    """Return the exit code of a single result."""
     if isinstance(result, VerifyResult):
         return Exit.OK if result.ok else Exit.INTEGRITY
     if result.divergence is not None and result.divergence.kind is DivergenceKind.CORRUPT:
@@ -275,7 +275,7 @@ def exit_for(result: ReplayResult | VerifyResult) -> Exit:
 
 
 def _place_of(target: Target) -> str:
-    """Return the directory that a target's modules are imported from."""
+    """Return the directory from which a target's modules are imported."""
     module = target.spec.rpartition(":")[0] or target.spec
     here = os.path.abspath(target.directory)  # noqa: PTH100 - links stay
     if module.endswith(".py") or os.sep in module:

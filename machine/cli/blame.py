@@ -1,4 +1,4 @@
-"""`blame`: who wrote a value of the context, and from what."""
+"""`blame`: the writers and the sources of a context value."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _HOW: Final = {"equal": "", "text": "  (as text)", "part": "  (within a text)"}
 
 
 def blame(run: str, pointer: str, /, *, at: int | None = None, session: Injected) -> int:
-    """Say who wrote a value of the context, and from what.
+    """Show the writer of a context value, and the sources it may have used.
 
-    The state, attempt and event that last set it, who set it before, and the way back: where the same value
-    stands in a fact that the state had, or under a key that it could read, and who wrote that. A log does not
-    record what a handler read. That two values are equal is likely to be why, and is no proof; a value that
-    stands nowhere was computed, and all that it may have been computed from is listed.
+    Prints the state, attempt and event that last set the value, the earlier writers, and where the same value
+    occurs in a fact that the state had or under a key that it could read, with the writer of that key in turn.
+    A log does not record what a handler read: an equal value is a likely source, not a proof. A value that
+    occurs nowhere was computed, and everything it may have been computed from is listed.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def blame(run: str, pointer: str, /, *, at: int | None = None, session: Injected
     pointer
         The value, as a JSON Pointer (RFC 6901) into the context: /total, /orders/3/price.
     at
-        The context as it was at this event of the log, instead of the last one.
+        Use the context as of this event of the log, instead of the last one.
     """
     with session.reading(run) as (store, run_id):
         found = machine.blame(run_id, pointer, store=store, at=at)
@@ -64,7 +64,7 @@ def _print(session: Session, step: Step) -> None:
     if step.write.state_id is None:
         return
     if step.computed:
-        out.line("  ", ("its value stands in nothing that the state had; it may come of", "yellow"))
+        out.line("  ", ("its value occurs in nothing that the state had; possible sources", "yellow"))
     facts = [fact for fact in step.facts if fact.found or step.computed]
     keys = [key for key in step.keys if key.found or step.computed]
     for fact in facts[:_MOST]:

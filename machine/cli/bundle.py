@@ -1,4 +1,4 @@
-"""`export` and `import`: a run out of a store into one file, and back."""
+"""`export` and `import`: write a run of a store to one file, and read it back."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ def export(
 ) -> int:
     """Write a run as a bundle: one portable file.
 
-    It holds every event and everything they lead to, one JSON object a line, so that the run can be read, verified
-    and replayed anywhere. The same run always gives the same bytes. A run that has not ended is written as far as
-    it went. No message or lease of the store is in it, and no secret, not even as ciphertext, unless it is asked
-    for.
+    It holds every event and everything the events reference, one JSON object a line, so that the run can be
+    read, verified and replayed anywhere. The same run always gives the same bytes. An unfinished run is written
+    as far as it went. The bundle has no message or lease of the store, and no secrets, not even encrypted,
+    unless --with-secrets is given.
 
     Parameters
     ----------
     run
         The run: its id, the beginning of it, @last, or the path of a bundle.
     output
-        The file to write, or - for stdout. It is replaced at once, or not at all.
+        The file to write, or - for stdout. It is replaced atomically.
     gzip
-        Compress it. A file whose name ends in .gz is compressed without being asked.
+        Compress the bundle. A file whose name ends in .gz is always compressed.
     force
-        Replace the file if it is there.
+        Replace an existing file.
     with_secrets
-        Carry the sealed secrets of the run too. Whoever has the file, and its passphrase or key, can read them. The
-        passphrase is $MACHINE_BUNDLE_PASSPHRASE, or is asked for on a terminal.
+        Include the sealed secrets of the run. Whoever has the file, and its passphrase or key, can read them.
+        The passphrase is $MACHINE_BUNDLE_PASSPHRASE, or is asked for on a terminal.
     recipient_key
-        Lock the secrets with the key in this file (64 hex digits, or 32 bytes in base64 or as they are; mode 0600),
-        which the recipient has too, and not with a passphrase.
+        Lock the secrets with the key in this file instead of a passphrase (64 hex digits, or 32 bytes in base64
+        or raw; mode 0600). The recipient needs the same key.
     """
     if recipient_key is not None and not with_secrets:
         raise UsageError(
@@ -73,7 +73,7 @@ def export(
         )
     if not force and os.path.lexists(output):
         raise BundleError(
-            "it is there already", path=output, code=Code.BUNDLE_NOT_WRITTEN, hint="--force replaces it"
+            "it already exists", path=output, code=Code.BUNDLE_NOT_WRITTEN, hint="--force replaces it"
         )
     with session.reading(run) as (store, run_id):
         lock = _lock(store, run_id, recipient_key, session) if with_secrets else None
@@ -92,7 +92,7 @@ def export(
 
 
 def _lock(store: Store, run_id: str, recipient_key: str | None, session: Session) -> BundleKey | None:
-    """Return what the secrets of a run are locked with, None when it has none; say what that means."""
+    """Return the lock for a run's secrets and report its use, or return None when the run has no secrets."""
     if not has_secrets(store, run_id):
         session.note("note", "the run has no secrets here: the bundle carries none")
         return None
@@ -109,7 +109,7 @@ def _to_stdout(
     if session.as_json:
         raise UsageError("--json and the bundle cannot both have stdout", hint="name a file: -o FILE")
     if gzip and on_terminal(sys.stdout):
-        raise UsageError("a compressed bundle is nothing for a terminal", hint="name a file: -o FILE")
+        raise UsageError("a compressed bundle cannot be printed on a terminal", hint="name a file: -o FILE")
     with session.reading(run) as (store, run_id):
         lock = _lock(store, run_id, recipient_key, session) if with_secrets else None
         data = machine.export_run(run_id, store=store, gzip=gzip, secrets=lock)
@@ -120,9 +120,9 @@ def _to_stdout(
 def import_runs(*files: str, recipient_key: str | None = None, session: Injected) -> int:
     """Store the runs of bundles.
 
-    Each is checked to its end before anything of it is stored; nothing is executed. A run keeps its id, and one
-    that is there already is left as it is. Prints the ids. The store is made if it is not there. The secrets that a
-    bundle carries are kept under the key of this store; their passphrase is $MACHINE_BUNDLE_PASSPHRASE, or is asked
+    Each is checked to its end before any of it is stored; nothing is executed. A run keeps its id, and an
+    existing run is left as it is. Prints the ids. The store is created if it does not exist. Secrets in a
+    bundle are stored under the key of this store; their passphrase is $MACHINE_BUNDLE_PASSPHRASE, or is asked
     for on a terminal.
 
     Parameters
@@ -130,12 +130,14 @@ def import_runs(*files: str, recipient_key: str | None = None, session: Injected
     files
         The bundles, plain or compressed.
     recipient_key
-        The file with the key that the secrets of the bundles are locked with.
+        The file with the key with which the secrets of the bundles were locked.
     """
     if not files:
         raise UsageError("name the bundles to import", hint="machine export RUN -o FILE makes one")
     if session.store_url.startswith("memory:"):
-        raise UsageError("a store in memory ends with this command", hint="leave --store out, or name a file")
+        raise UsageError(
+            "a store in memory is lost at the end of this command", hint="leave --store out, or name a file"
+        )
     recordings = [(file, read_bundle(file)) for file in files]
     known = given(recipient_key)
     keys = [unlocked_key(recording, _opener(recording, known, file), file) for file, recording in recordings]
@@ -165,7 +167,7 @@ def import_runs(*files: str, recipient_key: str | None = None, session: Injected
 
 
 def _opener(recording: Recording, known: BundleKey | None, file: str) -> BundleKey | None:
-    """Return what is to open the secrets of a bundle: what was given, or what is typed where that can help."""
+    """Return what opens a bundle's secrets: the given key or passphrase, or the answer to a prompt."""
     lock = recording.lock
     if known is not None or lock is None or "recipient" in lock or not on_terminal(sys.stdin):
         return known

@@ -1,4 +1,4 @@
-"""`context` and `artifact`: the data of a run itself, for people and for the next program in a pipe."""
+"""`context` and `artifact`: print the data of a run, for people or for another program."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ def context(
 ) -> int:
     """Print the context of a run as JSON.
 
-    Without --at it is the last one that a state completed with; a state's writes are there once it has
-    completed.
+    Without --at it is the last context; the writes of a state are in it once the state has completed.
 
     Parameters
     ----------
     run
         The run: its id, the beginning of it, @last, or the path of a bundle.
     at
-        The context as it was at this event of the log: that of the last checkpoint at or before it.
+        Use the context as of this event of the log: that of the last checkpoint at or before it.
     """
     with session.reading(run) as (store, run_id):
         head = store.latest_seq(run_id)
@@ -59,8 +58,8 @@ def context(
 def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
     """Print the bytes of an artifact.
 
-    As they are, when stdout is not a terminal. On a terminal JSON is indented, and bytes that are not text
-    are refused.
+    They are printed unchanged when stdout is not a terminal. On a terminal JSON is indented, and bytes that are
+    not text are refused.
 
     Parameters
     ----------

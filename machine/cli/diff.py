@@ -1,4 +1,4 @@
-"""`diff`: how two recorded runs differ."""
+"""`diff`: the differences of two recorded runs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ __all__ = ["diff"]
 
 
 def diff(a: str, b: str, /, *, state: str | None = None, session: Injected) -> int:
-    """Say how two recorded runs differ.
+    """Show how two recorded runs differ.
 
-    They are aligned by state and attempt: what they were asked to do, the first event that differs, then state
-    by state the attempts, the facts, the domain events and what was written, and the last contexts. Times, ids
-    and machines are no difference. No user code runs. The exit code is 0 for identical runs, 1 for others.
+    They are aligned by state and attempt. Prints the differences of what the runs were asked to do, the first
+    event that differs, then for each state its attempts, facts, domain events and writes, and the last
+    contexts. Times, ids and machines are no difference. No user code runs. The exit code is 0 for identical
+    runs, 1 for others.
 
     Parameters
     ----------
     a
         The first run: its id, the beginning of it, @last, or the path of a bundle.
     b
-        The other run, named the same ways.
+        The other run, named in the same way.
     state
-        Look at this state alone: its full id, or without the op.
+        Compare only this state: its full id, or without the op.
     """
     with session.reading(a) as (store, run_a), session.reading(b) as (other_store, run_b):
         found = machine.diff_runs(run_a, run_b, store=store, other_store=other_store, state=state)

@@ -1,4 +1,4 @@
-"""`doctor`: the command that finds what would make a replay differ."""
+"""`doctor`: find what would make a replay differ."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def doctor(
 ) -> int:
     """Find what would make a replay differ.
 
-    What handlers do without io, and what depends on where they run: a plan is run once for real, effects
-    included, for each input. The recording, or that of a run, is then replayed in other processes, each with
-    another PYTHONHASHSEED, time zone, language and working directory. Lists everything that a handler did without
-    io, with its place and what to do instead, and the first difference (exit code 1), or says that there is
-    nothing (exit code 0). Nothing is kept.
+    Looks for I/O of handlers that bypasses io, and for dependence on the environment. A plan is run once for
+    real, effects included, for each input. The recording, or a given one, is then replayed in other processes,
+    each with another PYTHONHASHSEED, time zone, language and working directory. Lists every use of I/O without
+    io, with its source line and what to do instead, and the first difference (exit code 1), or says that there
+    is none (exit code 0). Nothing is stored.
 
     Parameters
     ----------
@@ -61,13 +61,13 @@ def doctor(
         The run's input, a JSON object: as it is, in a file (@FILE), or on stdin (-). May be given more than once;
         then each is run.
     skip_tag
-        Skip the states that carry this tag. May be given more than once.
+        Skip the states that have this tag. May be given more than once.
     config
         A JSON file with the fields of RunConfig.
     target
         The plan of a recording, when it is not the one the run was started from.
     replays
-        How often to replay each recording.
+        How many times to replay each recording.
     timeout
         How many seconds a process may take.
     quiet

@@ -1,4 +1,4 @@
-"""The report of `run --dry-run`: what ran, what was skipped and why, and what was not done."""
+"""The report of `run --dry-run`: states that ran, states that were skipped and why, and effects not applied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DryReport"]
 
 @attrs.frozen
 class DryReport:
-    """A dry run, as `run --dry-run` tells of it."""
+    """The report of a dry run."""
 
     dry: DryRun
 
@@ -27,7 +27,7 @@ class DryReport:
         }
 
     def show(self, out: Output) -> None:
-        """Print the report for people. Long requests are cut; `--json` has them whole."""
+        """Print the report for people; long requests are shortened, and `--json` has them whole."""
         dry = self.dry
         out.line("")
         out.table(

@@ -1,4 +1,4 @@
-"""From an exception to what a user sees of it: an exit code, `error[code]: message`, a hint; or JSON."""
+"""The report of an exception: an exit code, and `error[code]: message` with a hint, or JSON."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ __all__ = ["RUN_EXITS", "Cancelled", "Exit", "NotHereError", "as_json", "exit_of
 
 
 class Exit(IntEnum):
-    """The exit codes, and what each says to a script."""
+    """The exit codes, each with its meaning."""
 
     OK = 0, "done; the run completed, the replay is identical, the run is sound"
     FAILED = (
         1,
         "the run failed, the replay diverged, a boundary is unsafe, or a store or file refused (full, read-only)",
     )
-    USAGE = 2, "this cannot work as it was given: arguments, target, plan, input or configuration"
-    INTEGRITY = 3, "what is stored is not what was recorded, or is no store or bundle of this version"
-    SUSPENDED = 4, "the run waits for an answer from outside"
+    USAGE = 2, "the arguments, target, plan, input or configuration are invalid"
+    INTEGRITY = 3, "the stored data is damaged, or is no store or bundle of this version"
+    SUSPENDED = 4, "the run waits for an external answer"
     NOT_FOUND = 5, "there is no such run, artifact, store or bundle"
     HUNG_UP = 129, "SIGHUP: its terminal is gone; nothing durable is lost"
     CANCELLED = 130, "Ctrl-C; nothing durable is lost"
-    BROKEN_PIPE = 141, "whoever read the output stopped reading"
+    BROKEN_PIPE = 141, "the reader of the output is gone"
     TERMINATED = 143, "SIGTERM; nothing durable is lost"
 
     meaning: str
 
     def __new__(cls, value: int, meaning: str) -> Self:
-        """Make one of a number and its meaning."""
+        """Create one from a number and its meaning."""
         self = int.__new__(cls, value)
         self._value_ = value
         self.meaning = meaning
@@ -72,11 +72,11 @@ RUN_EXITS: Mapping[str, Exit] = {
 
 
 class NotHereError(NotFoundError):
-    """What the user asked for by name is not there, as opposed to what a log names."""
+    """Raised when a name that the user gave does not exist, as opposed to a name in a log."""
 
 
 class Cancelled(MachineError):  # noqa: N818 - no error: the user asked for it
-    """The user pressed Ctrl-C, or the process was asked to end by another signal."""
+    """Raised when the user pressed Ctrl-C, or another signal asked the process to end."""
 
     default_code = "cancelled"
     exit: Exit = Exit.CANCELLED
@@ -107,7 +107,7 @@ def exit_of(exc: BaseException) -> Exit:
             return exc.exit
         case NotHereError():
             return Exit.NOT_FOUND
-        case NotFoundError() if exc.code == Code.ARTIFACT_NOT_FOUND:  # a log names what its store has lost
+        case NotFoundError() if exc.code == Code.ARTIFACT_NOT_FOUND:  # a log names what its store lost
             return Exit.INTEGRITY
         case NotFoundError():
             return Exit.NOT_FOUND
@@ -128,7 +128,7 @@ def exit_of(exc: BaseException) -> Exit:
 
 
 def report(exc: BaseException, session: Session) -> int:
-    """Say what went wrong, in the form that was asked for, and return the exit code."""
+    """Report an error in the requested form, and return the exit code."""
     if session.debug:
         traceback.print_exception(exc, file=sys.stderr)
     code, message, hint, details = _told(exc)
@@ -142,7 +142,7 @@ def report(exc: BaseException, session: Session) -> int:
 
 
 def as_json(exc: BaseException) -> dict[str, Any]:
-    """Return what went wrong as a JSON object."""
+    """Return an error as a JSON object."""
     return dict(zip(("code", "message", "hint", "details"), _told(exc), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""`fork`: a new run that shares the past of another, and goes on live from there."""
+"""`fork`: a new run that shares the events of another up to a point, and continues live."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def fork(
     quiet: Flag = False,
     session: Injected,
 ) -> int:
-    """Start a run that shares the past of another, and goes on from there.
+    """Start a run that shares the first events of another, and continue it live.
 
-    The first events are copied; what came after them is not shared and goes out live, effects included. An
-    attempt that was open there is cut and made again, with the facts it had. With --set-fact the states that had
-    the fact run again, and so does every state whose inputs come out otherwise; their calls are answered by the
-    facts of the shared past as far as those fit, and effects of the shared past are never sent again. The new run
-    stands on its own: it is resumed, replayed and verified like any other.
+    The first events are copied; what came after them is not shared and is done again live, effects included. An
+    attempt that was open at that point is interrupted and made again, with the facts it had. With --set-fact,
+    the states that had the fact run again, and so does every state whose inputs differ as a result; their calls
+    are answered by the shared facts that match, and shared effects are never sent again. The new run is
+    independent: it is resumed, replayed and verified like any other.
 
     Parameters
     ----------
@@ -54,11 +54,11 @@ def fork(
     at
         The last event to share; `machine events RUN` lists them.
     set_fact
-        KEY=JSON: let this have been the response. KEY is a fact's key as `machine facts` shows it, a beginning of
-        it, or the number of its event; JSON is as `machine facts --json` shows it under outcome.value, or in a
-        file (@FILE). For HTTP an object with any of status, json, text and headers. May be given more than once.
+        KEY=JSON: replace a response. KEY is a fact's key as `machine facts` shows it, a prefix of it, or the
+        number of its event; JSON is as `machine facts --json` shows it under outcome.value, or in a file
+        (@FILE). For HTTP an object with any of status, json, text and headers. May be given more than once.
     target
-        The plan to go on with, when it is not the one the run was started from.
+        The plan to continue with, when it is not the one the run was started from.
     quiet
         Do not show progress.
     """
@@ -87,7 +87,7 @@ def fork(
 
 @contextlib.contextmanager
 def _stores(session: Session, run: str) -> Iterator[tuple[Store, str, Store]]:
-    """Give where the run is, its id, and where the fork is to be: of a bundle, the store that is in use."""
+    """Yield the store of the run, its id, and the store of the fork: for a bundle, the store in use."""
     if names_bundle(run):
         with session.reading(run) as (source, run_id), session.open_store(create=True) as store:
             yield source, run_id, store
@@ -97,7 +97,7 @@ def _stores(session: Session, run: str) -> Iterator[tuple[Store, str, Store]]:
 
 
 def _facts(given: tuple[str, ...]) -> Mapping[str, Any]:
-    """Return the responses by key. Raises `UsageError` or `CanonicalError`."""
+    """Return the new responses by key. Raises `UsageError` or `CanonicalError`."""
     found: dict[str, Any] = {}
     for text in given:
         key, value = _parted(text)
@@ -108,7 +108,7 @@ def _facts(given: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """Part KEY=JSON where JSON begins: a key may have equals signs in it, and so may a JSON string."""
+    """Split KEY=JSON where the JSON begins: both a key and a JSON string may contain equals signs."""
     places = [at for at, char in enumerate(text) if char == "=" and at > 0]
     if not places:
         raise UsageError(f"--set-fact takes KEY=JSON, not {text!r}", hint="machine facts RUN lists the keys")
@@ -128,7 +128,7 @@ def _is_json(text: str) -> bool:
 
 @attrs.frozen
 class _ForkReport:
-    """A fork, as the command tells of it."""
+    """The report of a fork."""
 
     found: ForkResult
 
@@ -137,7 +137,7 @@ class _ForkReport:
         return self.found.to_json()
 
     def show(self, out: Output) -> None:
-        """Print it for people."""
+        """Print the report for people."""
         found = self.found
         counted = dict.fromkeys(("copied", "reused", "overridden", "new"), 0)
         for fact in found.facts:

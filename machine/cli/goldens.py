@@ -1,6 +1,6 @@
-"""Goldens of tests: their plans are in tests, so pytest replays them, a session for each folder of tests.
+"""Goldens of tests, which pytest replays with the plans in their tests, one session for each folder of tests.
 
-It runs the tests that made them and no others, each check on its golden, and nothing goes outside.
+It runs only the tests that recorded them, each check on its golden, and no external call is made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEAST_SECONDS = 120.0
 
 @attrs.frozen
 class Golden:
-    """A golden, and the test that made it: as it is typed here, and its file."""
+    """A golden, and the test that recorded it: its name on the command line here, and its file."""
 
     golden: str
     test: str
@@ -36,7 +36,7 @@ class Golden:
 
 
 def of_tests(items: Sequence[Item]) -> dict[int, Golden]:
-    """Return which of some items are goldens of tests, by their place."""
+    """Return which of some items are goldens of tests, by position."""
     found = {}
     for index, item in enumerate(items):
         made_by = test_of(item.path) if item.path is not None else None
@@ -51,7 +51,7 @@ def of_tests(items: Sequence[Item]) -> dict[int, Golden]:
 
 
 def outcomes(goldens: Mapping[int, Golden], jobs: int) -> Generator[tuple[int, Outcome], None, None]:
-    """Yield what came of each golden, by its place; `jobs` sessions of pytest replay them."""
+    """Yield the outcome of each golden, by position; `jobs` sessions of pytest replay them."""
     folders: dict[str, dict[int, Golden]] = {}
     for index, golden in goldens.items():
         folders.setdefault(str(Path(golden.path).parent), {})[index] = golden
@@ -79,7 +79,7 @@ def _of_folders(folders: Sequence[Mapping[int, Golden]]) -> Iterator[tuple[int, 
     for goldens in folders:
         for index, golden in goldens.items():
             if golden.golden not in said:
-                yield index, _lost(golden, "its file is not there any more")
+                yield index, _lost(golden, "its file no longer exists")
                 continue
             check = said[golden.golden].checks.get(golden.golden)
             if check is None:

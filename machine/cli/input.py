@@ -1,4 +1,4 @@
-"""JSON that a user gives with a command: as it is, in a file, or on stdin."""
+"""JSON arguments of a command: literal, in a file, or on stdin."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["json_input", "json_object", "regular_bytes"]
 
 
 def regular_bytes(path: str | Path) -> bytes:
-    """Return the bytes of a file. Raises `OSError`, also for a pipe or device, which is not opened: it may hang."""
+    """Return the bytes of a regular file. Raises `OSError`; a pipe or device is not opened, since it may hang."""
     if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
         raise OSError(errno.EINVAL, "it is not a regular file")
     return Path(path).read_bytes()
 
 
 def json_input(text: str, what: str, code: Code) -> Any:
-    """Return the JSON value that `text` is, or names by @FILE or -. Raises `UsageError` or `CanonicalError`."""
+    """Return the JSON value in `text`, or in its @FILE or -. Raises `UsageError` or `CanonicalError`."""
     return _parsed(text, what, code)[1]
 
 
 def json_object(text: str, what: str, code: Code) -> dict[str, Any]:
-    """Return the JSON object that `text` is or names; as `json_input`, and nothing but an object."""
+    """Return a JSON object in the same way as `json_input`; any other value is refused."""
     source, value = _parsed(text, what, code)
     if not isinstance(value, dict):
         kind = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(

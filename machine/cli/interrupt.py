@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one cuts what goes on and leaves a run that can be resumed, the second kills."""
+"""Ctrl-C: the first interrupts the run, which can be resumed, and the second kills the process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["arm", "disarmed_after"]
 
 
 def arm() -> None:
-    """Put the second Ctrl-C behind the first, at which the event loop that runs here cancels its task."""
+    """Make a second Ctrl-C kill the process; the first lets the running event loop cancel its task."""
     first = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(first):
         return
@@ -24,7 +24,7 @@ def arm() -> None:
     def interrupted(signum: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if on_terminal(sys.stderr):
-            # no lock, no buffer: this may stand between any two steps of whatever is printing
+            # no lock, no buffer: this may run between any two steps of code that is printing
             os.write(sys.stderr.fileno(), b"\nstopping; Ctrl-C again kills\n")
         first(signum, frame)
 
@@ -33,7 +33,7 @@ def arm() -> None:
 
 @contextlib.contextmanager
 def disarmed_after() -> Iterator[None]:
-    """Give Ctrl-C back what it meant before."""
+    """Restore the previous meaning of Ctrl-C on exit."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield

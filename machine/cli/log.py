@@ -1,4 +1,4 @@
-"""`events` and `facts`: what a run's log holds, entry by entry."""
+"""`events` and `facts`: the entries of a run's log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = ["events", "facts", "request_text", "short_key"]
 def events(run: str, /, *, state: str | None = None, type: str | None = None, session: Injected) -> int:  # noqa: A002
     """List the events of a run.
 
-    One line each: its seq, the time since the run began, its type, the state, and what is particular to it.
+    One line each: its seq, the time since the run began, its type, the state, and its details.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def _detail(event: Event) -> str:
 
 
 def wait_text(wait: Wait) -> str:
-    """Return what a suspended run waits for, in words."""
+    """Return the open waits of a suspended run in words."""
     match wait:
         case PlanWait():
             return f"plan {short(wait.plan_id)}"
@@ -136,10 +136,10 @@ def wait_text(wait: Wait) -> str:
 
 
 def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
-    """List what a run learned from outside.
+    """List the external inputs of a run.
 
-    One line each: the fact's key (shortened where it was made from the state and the request), its
-    namespace, what was asked and what came of it. --json has the whole requests and outcomes.
+    One line each: the fact's key (shortened if it was made from the state and the request), its namespace, the
+    request and the outcome. --json has the whole requests and outcomes.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def _outcome(store: Store, fact: FactRecorded) -> dict[str, Any]:
 
 
 def short_key(key: str) -> str:
-    """Return a key as people tell it from others: one the library made without op, namespace and digest."""
+    """Return a key in a short form: a generated one loses the op, namespace and digest."""
     parts = key.split("/")
     if key.startswith("@") and len(parts) >= 4:  # noqa: PLR2004 - state, attempt, namespace, digest, occurrence
         return f"{short_state(parts[0][1:])}/{parts[1]}"
@@ -212,7 +212,7 @@ def short_key(key: str) -> str:
 
 
 def request_text(request: Any) -> str:
-    """Return a request in the words people use for it."""
+    """Return a request in words."""
     match request:
         case {"method": str(method), "url": str(url)}:
             return clean(f"{method} {url}")

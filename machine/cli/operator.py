@@ -1,4 +1,4 @@
-"""`cancel` and `resolve`: what a person says to a run from outside."""
+"""`cancel` and `resolve`: commands of an operator to a run."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def resolve(
     not_done: Flag = False,
     session: Injected,
 ) -> int:
-    """Tell a suspended run what became of an effect.
+    """Tell a suspended run the outcome of an effect.
 
-    A run is suspended when it crashed after an effect may have left, and the state says on_uncertain="ask".
-    Look at the receiver, then give either the outcome or --not-done. Your word becomes a fact of the run: a
-    replay is given it like any other. `machine resume` goes on from there.
+    A run is suspended when it crashed after an effect may have been sent, and the state has on_uncertain="ask".
+    Look at the receiver, then give either the outcome or --not-done. Your answer becomes a fact of the run, and
+    a replay is given it like any other. `machine resume` continues the run.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def resolve(
         The effect did not happen: the run sends it when it is resumed.
     """
     if (outcome is None) != not_done:
-        raise UsageError("say what became of the effect: either --outcome JSON or --not-done")
+        raise UsageError("give the outcome of the effect: either --outcome JSON or --not-done")
     with session.writing(run) as (store, run_id):
         word = {"not_done": True}
         if outcome is not None:
@@ -69,12 +69,12 @@ def resolve(
 
 
 def tell_waits(session: Session, run_id: str, waits: tuple[Wait, ...]) -> None:
-    """Say on stderr what a suspended run waits for, and the commands that tell it."""
+    """Print on stderr what a suspended run waits for, and the commands that answer it."""
     for wait in waits:
         if isinstance(wait, EffectWait):
             session.out.line(
                 ("waits", "yellow"),
-                f": a crash hid what became of an effect of {clean(wait.state_id)}: {wait_text(wait)}",
+                f": a crash left an effect of {clean(wait.state_id)} without an outcome: {wait_text(wait)}",
                 err=True,
             )
             words = ("resolve", run_id, _prefix(wait.key, waits))
@@ -83,7 +83,7 @@ def tell_waits(session: Session, run_id: str, waits: tuple[Wait, ...]) -> None:
 
 
 def _prefix(key: str, waits: tuple[Wait, ...]) -> str:
-    """Return as much of a key as it takes to tell it from the others."""
+    """Return a prefix of a key that is long enough to distinguish it from the others."""
     state_and_attempt = "/".join(key.split("/")[:2])
     alike = [
         wait for wait in waits if isinstance(wait, EffectWait) and wait.key.startswith(state_and_attempt)
@@ -100,9 +100,9 @@ def cancel(
 ) -> int:
     """End a run cancelled.
 
-    Whichever process drives it cuts what it is doing, kills the programs it started and ends the run; a run
-    that nobody drives is ended here. A cancelled run cannot be resumed. Ctrl-C in the process itself leaves a
-    run that can.
+    The process that drives it interrupts its attempts, kills the programs it started and ends the run; a run
+    that nobody drives is ended here. A cancelled run cannot be resumed, unlike one that was stopped with
+    Ctrl-C.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""What commands print with: aligned lines, tables and JSON; data on stdout, the rest on stderr.
+"""Output of commands: aligned lines, tables and JSON; data goes to stdout, the rest to stderr.
 
-Colour only on a terminal. Nothing from a log reaches a terminal unescaped: a recorded response may hold
-control sequences.
+Colour is used only on a terminal. Nothing from a log reaches a terminal unescaped: a recorded response may
+contain control sequences.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SHORT: Final = 12
 
 
 def on_terminal(stream: IO[str]) -> bool:
-    """Say whether a stream is a terminal that understands colour and cursor movement."""
+    """Return whether a stream is a terminal that understands colour and cursor movement."""
     try:
         return stream.isatty() and os.environ.get("TERM") != "dumb"
     except ValueError:  # closed
@@ -56,7 +56,7 @@ def clean(text: str) -> str:
 
 
 def compact(value: Any, most: int = 200) -> str:
-    """Return a value as one line of JSON, cut where it gets long."""
+    """Return a value as one line of JSON, shortened if it is long."""
     text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
     return clean(text if len(text) <= most else f"{text[:most]}...")
 
@@ -67,7 +67,7 @@ def short(identifier: str) -> str:
 
 
 def duration(ms: float) -> str:
-    """Return milliseconds as people read them."""
+    """Return milliseconds in a readable form."""
     if ms < 60_000:  # noqa: PLR2004 - a minute
         return f"{ms / 1000:.2f}s"
     minutes, seconds = divmod(round(ms / 1000), 60)
@@ -79,12 +79,12 @@ def moment(ms: int, *, seconds: bool = False) -> str:
     """Return milliseconds since the epoch as local time."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M", time.localtime(ms / 1000))
-    except (OverflowError, ValueError, OSError):  # a log may say anything
+    except (OverflowError, ValueError, OSError):  # a log may contain any number
         return str(ms)
 
 
 class Output:
-    """Where one command prints. Streams are looked up when used, so that a caller may redirect them."""
+    """The output of one command; streams are looked up when used, so that a caller may redirect them."""
 
     def line(self, *cells: Cell, err: bool = False) -> None:
         """Print one line made of pieces, to stdout or (`err`) to stderr."""
@@ -104,7 +104,7 @@ class Output:
             self.line((f"{name:<{width}}  ", "dim"), value, err=err)
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, err: bool = False) -> None:
-        """Print aligned columns; on a terminal the last is cut where the line ends."""
+        """Print aligned columns; on a terminal the last is clipped to the width."""
         stream = sys.stderr if err else sys.stdout
         lines = [tuple((header, "dim") for header in headers), *rows]
         widths = [max(cell_len(_text(line[i])) for line in lines) for i in range(len(headers))]
@@ -124,16 +124,16 @@ class Output:
         sys.stdout.write(json.dumps(value, indent=2 if on_terminal(sys.stdout) else None) + "\n")
 
     def data(self, data: bytes) -> None:
-        """Write bytes to stdout as they are."""
+        """Write bytes to stdout unchanged."""
         buffer = getattr(sys.stdout, "buffer", None)
-        if buffer is None:  # stdout was replaced by something that takes text only
+        if buffer is None:  # stdout was replaced by a text-only stream
             sys.stdout.write(data.decode("utf-8", "backslashreplace"))
         else:
             sys.stdout.flush()
             buffer.write(data)
 
     def document(self, value: Any) -> None:
-        """Print a JSON value as a document for people, indented."""
+        """Print an indented JSON document for people."""
         text = json.dumps(value, indent=2, ensure_ascii=False)
         if on_terminal(sys.stdout):
             text = "\n".join(clean(line) for line in text.split("\n"))

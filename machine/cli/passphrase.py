@@ -30,7 +30,7 @@ def key_to_lock(recipient_key: str | None) -> BundleKey:
 
 
 def given(recipient_key: str | None) -> BundleKey | None:
-    """Return the key or passphrase that was given, None when none was; a key takes precedence."""
+    """Return the given key or passphrase, or None; a key takes precedence."""
     if recipient_key is not None:
         return BundleKey(recipient=key_given(recipient_key))
     text = os.environ.get(PASSPHRASE_VARIABLE)

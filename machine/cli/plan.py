@@ -1,4 +1,4 @@
-"""`plan`: the validated graph of a plan, as a table, a picture or JSON."""
+"""`plan`: the validated graph of a plan as a table, a picture or JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plan(
 ) -> int:
     """Show a plan's validated graph.
 
-    States stand in the order they run in. Nothing is run and no store is needed.
+    States are in the order in which they run. Nothing is run and no store is needed.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Worker processes: many items looked at on several cores, and a worker that dies is an error of one item.
+"""Worker processes: many items processed on several cores; a worker that dies fails a single item.
 
-A worker is given a few items at a time and answers each by itself, so it is known which one it was at. Ctrl-C is
-for this process alone, which kills its workers: they write nothing, so nothing can be left half done. Those that
-drive runs are told of it, and have time to stop.
+A worker is given a few items at a time and answers each separately, so the item it was processing is known.
+Only this process receives Ctrl-C and kills its workers: they write nothing, so nothing is left half done.
+Workers that drive runs are told of it instead, and have time to stop.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _MOST_AT_ONCE: Final = 32
 _SECONDS_TO_LEAVE: Final = 2.0
 _SECONDS_TO_STOP: Final = 20.0
 _READY: Final = None
-_ENDED: Final = "what its handlers do, or the modules they import, ends the process that they run in"
-_SPARED: Final = "it can be resumed until so many in a row have died in one state as its `recoveries` allow"
+_ENDED: Final = "its handlers, or the modules they import, end their process"
+_SPARED: Final = "it can be resumed as often as the `recoveries` of its state allow"
 
 
 def cores() -> int:
-    """Return on how many cores this process may run."""
+    """Return the number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
@@ -44,7 +44,7 @@ def cores() -> int:
 
 
 def in_this_process(look: Look, items: Sequence[Item]) -> Generator[tuple[int, Outcome], None, None]:
-    """Yield what came of each item, by its index; those that need a process of their own get one, at the end."""
+    """Yield the outcome of each item with its index; those that need another process get one, at the end."""
     elsewhere: dict[str | None, deque[int]] = {}
     try:
         for index, item in enumerate(items):
@@ -60,7 +60,7 @@ def in_this_process(look: Look, items: Sequence[Item]) -> Generator[tuple[int, O
 
 
 def in_processes(look: Look, items: Sequence[Item], jobs: int) -> Generator[tuple[int, Outcome], None, None]:
-    """Yield what came of each item, by its index, as it comes; `jobs` processes look at them."""
+    """Yield the outcome of each item with its index as it comes; `jobs` processes work on them."""
     longest_first = sorted(range(len(items)), key=lambda index: not items[index].is_store)
     return _Pool(look, items, jobs, {None: deque(longest_first)}).outcomes()
 
@@ -83,7 +83,7 @@ class _Pool:
         self.look = look
         self.items = items
         self.jobs = jobs
-        self.waiting = waiting  # by place; None is for those of which it is not known
+        self.waiting = waiting  # by place; the key None is for items of unknown place
         self.workers: list[_Worker] = []
 
     def outcomes(self) -> Generator[tuple[int, Outcome], None, None]:
@@ -97,7 +97,7 @@ class _Pool:
             self.stop()
 
     def stop(self) -> None:
-        """End all workers that there still are; those that drive runs are asked to stop first."""
+        """End all remaining workers; those that drive runs are asked to stop first."""
         try:
             if self.look.drives:
                 for worker in self.workers:
@@ -114,7 +114,7 @@ class _Pool:
                 self.end(worker)
 
     def heard(self) -> list[_Worker]:
-        """Wait until a worker says something or is dead, and return those."""
+        """Wait until a worker answers or dies, and return those that did."""
         found = set(wait([end for one in self.workers for end in (one.connection, one.process.sentinel)]))
         return [one for one in self.workers if {one.connection, one.process.sentinel} & found]
 
@@ -132,12 +132,12 @@ class _Pool:
             self.waiting.setdefault(answer.place, deque()).append(index)
             return
         worker.place = worker.place or answer.place
-        if worker not in self.workers:  # it died, and leaves the rest to another
+        if worker not in self.workers:  # it died, and leaves its remaining items to another
             self.waiting.setdefault(worker.place, deque()).extendleft(reversed(worker.given))
         yield index, answer
 
     def dead(self, worker: _Worker) -> Outcome:
-        """Return what is to be said of the item that a worker was at when it died."""
+        """Return the outcome of the item that a worker was processing when it died."""
         self.workers.remove(worker)
         self.end(worker)
         code = worker.process.exitcode
@@ -147,7 +147,7 @@ class _Pool:
             raise RunError(
                 f"a worker process {how} before it began",
                 code=Code.WORKER_DIED,
-                hint="a script that calls the command line does so under `if __name__ == '__main__':`",
+                hint="a script that calls the command line must do so under `if __name__ == '__main__':`",
             )
         name = self.items[worker.given[0]].name
         did, hint = (
@@ -166,7 +166,7 @@ class _Pool:
         )
 
     def hand_out(self) -> None:
-        """Give those who wait for work some, let go whom there is none for, and hire for what is left."""
+        """Give work to idle workers, stop those without work, and start new ones up to `jobs`."""
         for worker in [one for one in self.workers if not one.given]:
             if not self.give(worker):
                 self.workers.remove(worker)
@@ -184,7 +184,7 @@ class _Pool:
         alone = self.look.drives or self.items[queue[0]].is_store  # which takes long
         few = 1 if alone else max(1, min(_MOST_AT_ONCE, len(queue) // (4 * self.jobs)))
         worker.given = deque(queue.popleft() for _ in range(few))
-        with contextlib.suppress(OSError):  # it is dead, which is heard next
+        with contextlib.suppress(OSError):  # it is dead, which is noticed next
             worker.connection.send([self.items[index] for index in worker.given])
         return True
 
@@ -192,21 +192,21 @@ class _Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self.look))
-        # A worker does not hear of Ctrl-C, and one that has not come so far as to say so would die of it with a
-        # traceback: it inherits the mask. The tracker that comes with the first worker would take the mask off.
+        # Workers ignore Ctrl-C. A new worker inherits the signal mask, since one that is still starting would die
+        # of Ctrl-C with a traceback. The resource tracker, started with the first worker, would clear the mask.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
             worker = _Worker(process, ours, place)
-            self.workers.append(worker)  # a Ctrl-C that came meanwhile is heard after this, and kills it too
+            self.workers.append(worker)  # a Ctrl-C in the meantime is delivered after this, and kills it too
         finally:
             theirs.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return worker
 
     def end(self, worker: _Worker) -> None:
-        """Wait for the end of a worker that has nothing to do; one whose threads do not end is killed."""
+        """Wait for an idle worker to end; one whose threads do not end is killed."""
         worker.connection.close()
         worker.process.join(_SECONDS_TO_LEAVE)
         worker.process.kill()
@@ -214,11 +214,11 @@ class _Pool:
 
 
 def _work(connection: Connection, look: Look) -> None:
-    """Do what a worker does until there is nothing more to do, or nobody to do it for."""
+    """Process items until there are no more, or the parent is gone."""
     threading.Thread(target=_end_with_parent, name="machine worker's parent", daemon=True).start()
     try:
         if look.drives:
-            os.setpgid(0, 0)  # Ctrl-C of the terminal comes by way of the process above, and once
+            os.setpgid(0, 0)  # the terminal's Ctrl-C reaches a worker through its parent, once
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         else:
@@ -234,7 +234,7 @@ def _work(connection: Connection, look: Look) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when that which gives it work has died, whatever a handler is at."""
+    """End this process when its parent dies, whatever a handler is doing."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,7 +1,6 @@
-"""What a run tells while it goes on: a line for each attempt that ended and, on a terminal, one that moves.
+"""Progress of a run: a line for each attempt that ended and, on a terminal, a live status display.
 
-All of it on stderr. A reader of it who goes away must not stop the run, so a failure to print ends the
-printing.
+All of it goes to stderr. A reader who goes away must not stop the run, so a failure to print ends the printing.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _MOST_SHOWN = 6
 
 @attrs.define
 class _UnderWay:
-    """What is known of a state while something is done about it: an attempt, or a wait before the next one."""
+    """The status of a state that has an attempt, or waits before the next one."""
 
     attempt: int = 0
     since_ms: int = 0
@@ -56,7 +55,7 @@ class _UnderWay:
 
 
 class Progress(Reporter):
-    """Keeps count, and prints nothing."""
+    """Counts entries, and prints nothing."""
 
     def __init__(self) -> None:
         self.run_id: str | None = None
@@ -70,14 +69,14 @@ class Progress(Reporter):
         """What handlers did without `io`, once for each state and place."""
 
     def starting(self, run_id: str, graph: Graph) -> None:
-        """Note which run it is and in which order its states stand."""
+        """Note the run's id and the order of its states."""
         interrupt.arm()
         self.run_id = run_id
         self._position = {state_id: index for index, state_id in enumerate(graph.order, 1)}
         self.say("run", ((run_id, ""), (f"  {graph.op_id} version {graph.version}", "dim")))
 
     def leased(self, why: ConcurrencyError, seconds: float) -> None:
-        """Say that a lease has to be waited out, and why."""
+        """Report that the run waits for a lease to expire, and why."""
         self.warn(f"{why.message}; waiting {duration(seconds * 1000)} for that")
 
     def waiting(self, state_id: str, seconds: float) -> None:
@@ -88,25 +87,25 @@ class Progress(Reporter):
             self.attempt_ended(state_id, "waiting", took, ("before the next attempt",))
 
     def undeclared(self, state_id: str, what: Undeclared) -> None:
-        """Note what a handler does without `io`, and warn of it the first time."""
+        """Note I/O that bypasses `io`, and warn of it the first time."""
         place = (state_id, what.file, what.line, what.remedy)
         if place not in self.undeclared_io:
             self.undeclared_io[place] = what
             self.warn(f"{state_id} {what}")
 
     def held(self, state_id: str, seconds: float) -> None:
-        """Warn of a handler that kept the event loop from everything else."""
+        """Warn of a handler that blocked the event loop."""
         self.warn(held_text(state_id, seconds))
 
     def undeclared_json(self) -> list[dict[str, Any]]:
-        """Return what handlers did without `io` as JSON."""
+        """Return the I/O that bypassed `io` as JSON."""
         return [{"state_id": place[0], **attrs.asdict(what)} for place, what in self.undeclared_io.items()]
 
     def warn(self, text: str) -> None:
-        """Print a warning. This class does not."""
+        """Print a warning; this class prints none."""
 
     def entry(self, entry: Entry) -> None:
-        """Count an entry, and tell of it when it ends an attempt."""
+        """Count an entry, and report it when it ends an attempt."""
         self.recorded += 1
         match entry.event:
             case StateEntered(state_id, attempt):
@@ -119,9 +118,9 @@ class Progress(Reporter):
                 trace = entry.info.get("trace")
                 self._failures[state_id] = error, trace if isinstance(trace, str) else ""
                 if error.code in {Code.ATTEMPT_INTERRUPTED, Code.RUN_CANCELLED}:
-                    self._tell(state_id, "cut", *self._ended(state_id, entry), error.message)
+                    self._tell(state_id, "interrupted", *self._ended(state_id, entry), error.message)
                 elif error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
-                    why = "the fork begins within" if self.forks else "a crash had cut"
+                    why = "the fork begins within" if self.forks else "a crash interrupted"
                     self._tell(
                         state_id, "made again" if self.forks else "recovered", "-", f"{why} its last attempt"
                     )
@@ -135,14 +134,14 @@ class Progress(Reporter):
                 return
 
     def trace_of(self, error: ErrorInfo) -> str:
-        """Return where the attempt raised that failed with an error, empty when it is that of no attempt."""
+        """Return the source location of an attempt's error, empty when no attempt has it."""
         return next((trace for failed, trace in self._failures.values() if failed == error), "")
 
     def say(self, name: str, cells: tuple[Cell, ...]) -> None:
-        """Print a line that is not about a state. This class does not."""
+        """Print a line that is not about a state; this class prints none."""
 
     def attempt_ended(self, state_id: str, status: str, took: str, notes: tuple[str, ...]) -> None:
-        """Print the line of an attempt that ended. This class does not."""
+        """Print the line of an attempt that ended; this class prints none."""
 
     def _ended(self, state_id: str, entry: Entry) -> tuple[str, ...]:
         attempt = self._under_way.get(state_id) or _UnderWay(since_ms=entry.ts_millis)
@@ -192,7 +191,7 @@ class Lines(Progress):
         )
 
     def print(self, *cells: Cell) -> None:
-        """Print one line on stderr, as long as there is somebody to read it."""
+        """Print one line on stderr, as long as it has a reader."""
         if not self._silent:
             try:
                 Output().line(*cells, err=True)
@@ -201,7 +200,7 @@ class Lines(Progress):
 
 
 class Moving(Lines):
-    """The same lines and, below them, what goes on at this moment: a line for each state that is under way."""
+    """Prints the same lines and, below them, a live line for each state in progress."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -217,18 +216,18 @@ class Moving(Lines):
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Keep the moving line on the terminal for the duration of the context."""
+        """Show the live line for the duration of the context."""
         with self._live:
             yield
 
     def print(self, *cells: Cell) -> None:
-        """Print one line above the moving one."""
+        """Print one line above the live one."""
         text = Text.assemble(*cells)
         text.rstrip()
         self._console.print(text, soft_wrap=True)
 
     def _now(self) -> Table | Text:
-        # what is shown is asked for by a thread of its own
+        # the display is refreshed by a thread of its own
         under_way = list(self._under_way.items())
         if not under_way:
             return Text("")
@@ -255,7 +254,7 @@ def _short_name(state_id: str) -> str:
 
 @contextlib.contextmanager
 def watching(*, quiet: bool) -> Iterator[Progress]:
-    """Give the reporter that fits where stderr goes, shown for the duration of the context."""
+    """Yield the reporter that suits stderr, shown for the duration of the context."""
     with interrupt.disarmed_after():
         if quiet:
             yield Progress()
@@ -269,7 +268,7 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def watching_quietly(*, quiet: bool) -> Iterator[Progress]:
-    """Give a reporter that shows warnings and, on a terminal, the moving line: a replay is soon over."""
+    """Yield a reporter that shows warnings and, on a terminal, the live line: a replay is soon over."""
     with interrupt.disarmed_after():
         if quiet:
             yield Progress()
@@ -283,7 +282,7 @@ def watching_quietly(*, quiet: bool) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def doing(what: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Tell on a moving line, on a terminal, what is being done; give what changes that."""
+    """Show the current activity in a live line, on a terminal; yield a function that changes it."""
     if quiet or not on_terminal(sys.stderr):
         yield lambda _: None
     else:
@@ -294,12 +293,12 @@ def doing(what: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def counting(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], object]]:
-    """Show on a terminal how much of `total` is done; give what is told of each further part."""
+    """Show on a terminal how much of `total` is done; yield a function that reports progress."""
     if quiet or not on_terminal(sys.stderr):
         yield lambda _: None
         return
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - as below
-    from rich.progress import Progress as Bars  # noqa: PLC0415 - only who waits at a terminal pays for it
+    from rich.progress import Progress as Bars  # noqa: PLC0415 - only a user at a terminal pays for it
 
     console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn()
@@ -310,7 +309,7 @@ def counting(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], 
 
 class _Warnings(Lines):
     def say(self, name: str, cells: tuple[Cell, ...]) -> None:
-        """Print nothing: only what handlers do without `io` is worth a line."""
+        """Print nothing: only I/O that bypasses `io` deserves a line."""
 
     def attempt_ended(self, state_id: str, status: str, took: str, notes: tuple[str, ...]) -> None:
         """Print nothing, for the same reason."""
@@ -318,8 +317,8 @@ class _Warnings(Lines):
 
 class _Passing(Moving):
     def print(self, *cells: Cell) -> None:
-        """Print nothing: the moving line is enough."""
+        """Print nothing: the live line is enough."""
 
     def warn(self, text: str) -> None:
-        """Print a warning above the moving line."""
+        """Print a warning above the live line."""
         Moving.print(self, ("warning: ", "yellow"), clean(text))

@@ -1,6 +1,6 @@
-"""The reference of the command line, made from the commands themselves: `python -m machine.cli.reference`.
+"""The reference of the command line, generated from the commands: `python -m machine.cli.reference`.
 
-A test holds `docs/cli.md` against it.
+A test compares `docs/cli.md` with it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`replay`, `compare` and `verify`: the commands that hold a run against itself."""
+"""`replay`, `compare` and `verify`: the commands that check a recorded run."""
 
 from __future__ import annotations
 
@@ -42,41 +42,40 @@ def replay(
 ) -> int:
     """Run the handlers again on the recorded facts, and compare.
 
-    Every event and every snapshot is compared byte for byte. Nothing is written, nothing goes outside,
-    nothing is waited for; what a handler would do to the outside without io is refused. The result is
-    identical (exit code 0), or the first divergence with its likely cause (exit code 1; 3 when the
-    recording is damaged).
+    Every event and every snapshot is compared byte for byte. Nothing is written, no external call is made, and
+    nothing is waited for; changes of external state without io are refused. The result is identical (exit code
+    0), or the first divergence with its likely cause (exit code 1; 3 when the recording is damaged).
 
-    Of many runs, those that are not identical are told in full, in the order given, and then how many there are
-    of each kind. The exit code is the highest of those that the runs would have alone.
+    Of many runs, those that are not identical are reported in full, in the order given, followed by the number
+    of runs with each result. The exit code is the highest exit code of any of the runs.
 
-    A golden of a test is replayed by that test, which pytest runs with it: the plan may be made there. The test
-    goes on with what was recorded, and so nothing goes outside.
+    A golden of a test is replayed by that test, which pytest runs: its plan may be built in the test. The test
+    continues with the recorded result, so no external call is made.
 
-    With --schedules, a run whose states ran side by side is replayed under other schedules as well: its states
-    in other orders that the plan allows, each in a copy of a process that has just loaded the plan. They come to
-    one digest (exit code 0), or two states are named that share something beside the context, and where it shows
-    (exit code 1).
+    With --schedules, a run whose states ran concurrently is replayed under other schedules as well: its states
+    in other orders that the plan allows, each in a copy of a process that has just loaded the plan. Either all
+    give one digest (exit code 0), or two states are named that share something besides the context, and where
+    the difference shows (exit code 1).
 
     Parameters
     ----------
     target
         The plan to replay against, when it is not the one the run was started from.
     undeclared_io
-        What becomes of what handlers do without io, when it is not to be as the run was configured: error, warn
-        or allow. What reaches or changes the outside is refused but with allow, which does it again.
+        How to treat I/O of handlers without io, when not as the run was configured: error, warn or allow.
+        Anything that reaches or changes external state is refused, except with allow, which does it again.
     schedules
-        How many other schedules to replay one run under.
+        How many other schedules to replay the run under.
     seed
-        Which schedules are drawn: a whole number, 0 unless given.
+        The random seed that selects the schedules: a whole number, 0 by default.
     quiet
         Do not show progress.
     """
     if schedules is None and seed is not None:
-        raise UsageError("--seed says which schedules are drawn, and none are", hint="add --schedules N")
+        raise UsageError("--seed selects the schedules, and none are requested", hint="add --schedules N")
     one = batch.is_one(runs, every=every)
     if not one and schedules is not None:
-        raise UsageError("--schedules is for one run at a time", hint="name that run alone")
+        raise UsageError("--schedules takes a single run", hint="name that run alone")
     items = [] if one and not names_bundle(runs[0]) else batch.items_of(session, runs, every=every)
     tests = goldens.of_tests(items) if target is None and schedules is None else {}
     if tests and undeclared_io is not None:
@@ -116,7 +115,7 @@ def replay(
 
 
 def _unopened(store: Store, run_id: str) -> str:
-    """Return why the secrets of a run were not opened."""
+    """Return the reason why a run's secrets were not opened."""
     keys = open_keys(store)
     if keys.data_key(run_id) is None and (problem := keys.problem):
         return "; ".join(filter(None, (problem.message, problem.hint)))
@@ -136,7 +135,7 @@ def _tell_replay(session: Session, result: machine.ReplayResult) -> None:
 
 
 def _secrets_text(secrets: str | None) -> str:
-    """Return what became of a recording's secrets, empty where there were none."""
+    """Return a sentence about a recording's secrets, empty when it has none."""
     match secrets:
         case None:
             return ""
@@ -158,9 +157,9 @@ def compare(
 ) -> int:
     """List every state that no longer does what was recorded.
 
-    Each state is replayed by itself, on the context and the facts that were recorded for it, against changed
-    code or a changed plan; so a state that differs does so by its own doing. Nothing is written and nothing goes
-    outside. Exit code 0 when nothing differs, 1 when something does.
+    Each state is replayed separately, on the context and the facts that were recorded for it, against changed
+    code or a changed plan; so a state differs only because of itself. Nothing is written and no external call
+    is made. Exit code 0 when nothing differs, 1 when something does.
 
     Parameters
     ----------
@@ -208,12 +207,12 @@ def verify(
 ) -> int:
     """Check that a run is what was recorded; no user code runs.
 
-    The hash chain, the rules of the log, every artifact and its hash, the index, and the store's own file.
-    What is wrong is named by event, artifact or store (exit code 3).
+    Checks the hash chain, the rules of the log, every artifact and its hash, the index, and the store's own
+    file. Every fault is named by event, artifact or store (exit code 3).
 
-    Of many runs, those that are damaged are told in full, in the order given, and then how many there are of each
-    kind; the store's own file is checked once. The exit code is the highest of those that the runs would have
-    alone.
+    Of many runs, those that are damaged are reported in full, in the order given, followed by the number of
+    runs with each result; the store's own file is checked once. The exit code is the highest exit code of any
+    of the runs.
 
     Parameters
     ----------
@@ -246,7 +245,7 @@ def verify(
 
 
 def _tell_verify(session: Session, result: machine.results.VerifyResult) -> None:
-    # of the store itself, and of a bundle that cannot be read, there is nothing to count
+    # the store itself, and a bundle that cannot be read, have nothing to count
     counted = f"  {result.events} events  {result.artifacts} artifacts" if result.events else ""
     if result.ok:
         session.out.line(("sound", "green"), f"{counted}  digest {short(result.digest or '')}")

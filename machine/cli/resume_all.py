@@ -1,4 +1,4 @@
-"""`resume --all`: every run that nobody drives goes on, each in a worker process, and none stops the others."""
+"""`resume --all`: resume every run that nobody drives, each in a worker process, independently of the others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def resume_all(
     jobs: int | None,
     quiet: bool,
 ) -> int:
-    """Resume every run that nobody drives, tell of each in a line, and return the highest exit code."""
+    """Resume every run that nobody drives, print a line for each, and return the highest exit code."""
     with session.open_to_write() as store:
         items = [Item(run_id, run_id) for run_id in reversed(list(_undriven(store)))]
     report = _Lines(session, "completed", _OTHERS, lambda _, __: None, quiet)
@@ -66,13 +66,13 @@ def resume_all(
 
 
 def _terminated(signum: int, frame: object) -> None:
-    """Stop as for Ctrl-C: the workers that drive are asked to."""
+    """Stop as for Ctrl-C: workers that drive runs are asked to stop."""
     del frame
     raise Terminated(signum)
 
 
 def _undriven(store: Store) -> Iterator[str]:
-    """Yield the runs that can go on and that nobody drives, the newest first."""
+    """Yield the runs that can continue and that nobody drives, the newest first."""
     cursor = None
     while True:
         page = store.list_runs(limit=_PAGE, cursor=cursor)
@@ -86,7 +86,7 @@ def _undriven(store: Store) -> Iterator[str]:
 
 
 def _is_answered(store: Store, run_id: str) -> bool:
-    """Say whether a suspended run has been told all it waits for; one that cannot be read is told of."""
+    """Return whether a suspended run has all its answers; true for one that cannot be read, to report it."""
     try:
         return not run_reader.folded(store, run_id)[0].unanswered
     except MachineError:
@@ -95,12 +95,12 @@ def _is_answered(store: Store, run_id: str) -> bool:
 
 @attrs.frozen
 class _Resumed:
-    """A run as it stands when its driver has returned, without its context."""
+    """A run after its driver has returned, without its context."""
 
     result: RunResult
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
+        """Return the run as a JSON object."""
         result = self.result
         told: dict[str, Any] = {
             "run_id": result.run_id,
@@ -146,7 +146,7 @@ class Resuming(WithPlan):
         return result.status, exit_code, _Resumed(attrs.evolve(result, context={}))
 
     def failed(self, exc: BaseException, place: str | None) -> Outcome:
-        """Return what came of a run that could not go on; skipped where nothing was done to it."""
+        """Return the outcome of a run that could not continue: skipped if nothing was done to it."""
         outcome = Outcome.failed(exc, place)
         leased = isinstance(exc, MachineError) and exc.code == Code.RUN_LEASED
         if leased or isinstance(exc, PlanError | UsageError | ConfigError):

@@ -62,9 +62,9 @@ def run(
 ) -> int:
     """Start a new run of a plan.
 
-    The run is recorded in the store, which is made if it is not there. Everything it learns from outside
-    becomes a fact of the run, so that `machine replay` can do it again with the network unplugged. Ctrl-C
-    stops it without losing anything; `machine resume` continues it. What handlers print goes to stderr.
+    The run is recorded in the store, which is created if it does not exist. Every external input becomes a fact
+    of the run, so that `machine replay` can repeat the run with the network unplugged. Ctrl-C stops it without
+    losing anything; `machine resume` continues it. What handlers print goes to stderr.
 
     Parameters
     ----------
@@ -73,27 +73,27 @@ def run(
     input
         The run's input, a JSON object: as it is, in a file (@FILE), or on stdin (-). It becomes the context.
     skip_tag
-        Skip the states that carry this tag. May be given more than once.
+        Skip the states that have this tag. May be given more than once.
     config
         A JSON file with the fields of RunConfig.
     undeclared_io
-        What becomes of what handlers do without io: error refuses it and fails the attempt, warn (the default)
-        reports it on stderr, allow does not look.
+        How to treat I/O of handlers without io: error refuses it and fails the attempt, warn (the default)
+        reports it on stderr, allow ignores it.
     concurrency
-        Run states side by side, at most so many at a time. What each of them sees does not depend on it.
+        Run up to this many states concurrently. The inputs of each state do not depend on it.
     on_failure
-        What becomes of the states that are running when another has failed for good: finish (the default) lets
-        them, cancel cuts them. No further one is begun.
+        What happens to running states when another has failed finally: finish (the default) lets them end,
+        cancel interrupts them. No further state begins.
     invocation_key
-        Start at most one run with this key: a command repeated with it waits for that run, continues it if its
-        process is gone, and prints its result.
+        Start at most one run with this key: a repeated command with the same key waits for that run, continues
+        it if its process is gone, and prints its result.
     lease
-        For how many seconds the run stays this process's where nobody can see whether it is alive: on another
-        machine, or in another container. Longer than a handler may hold the interpreter.
+        How many seconds the lease of this process lasts for drivers on other machines or in other containers,
+        which cannot see whether it is alive. Longer than any handler blocks the interpreter.
     dry_run
-        Apply no effect: skip the states tagged apply_side_effect, and tell what they would have done.
+        Apply no effect: skip the states tagged apply_side_effect, and report what they would have done.
     paranoid
-        Run each state twice, live and at once again from what it has just recorded, and fail it where the two
+        Run each state live and immediately again on the facts it has just recorded, and fail it if the two
         differ: such a state would not replay. Nothing is sent twice.
     quiet
         Do not show progress.
@@ -109,7 +109,7 @@ def run(
     run_id = str(new_run_id())
     if session.store_url.startswith("memory:"):
         raise UsageError(
-            "a run in memory ends with this command and could not be replayed",
+            "a run in memory is lost at the end of this command and could not be replayed",
             hint="leave --store out, or name a file",
         )
 
@@ -135,14 +135,14 @@ def run(
 def _mode(
     mode: Sequential | FanOutJoin, concurrency: int | None, on_failure: OnFailure | None
 ) -> Sequential | FanOutJoin:
-    """Return how states are to run, given what the configuration says and the options. Raises `ConfigError`."""
+    """Return how states are to run, from the configuration and the options. Raises `ConfigError`."""
     if concurrency is not None:
         kept = mode.on_failure if isinstance(mode, FanOutJoin) else OnFailure.FINISH
         mode = FanOutJoin(concurrency, kept)
     if on_failure is not None:
         if not isinstance(mode, FanOutJoin):
             raise UsageError(
-                "--on-failure is for states that run side by side, and these run one at a time",
+                "--on-failure is for concurrent states, and these run one after another",
                 hint="add --concurrency N",
             )
         mode = attrs.evolve(mode, on_failure=on_failure)
@@ -161,34 +161,35 @@ def resume(
     quiet: Flag = False,
     session: Injected,
 ) -> int:
-    """Continue a run that was left open.
+    """Continue a run that was interrupted or suspended.
 
-    By a crash, by Ctrl-C, by a power cut: the run goes on from its last durable event, under the
-    configuration it was started with. No recorded fact is fetched again, no effect repeated. A run that has
-    ended is left as it is. One whose last process was on another machine, or in another container, is taken over
-    when nobody has renewed its lease for as long as it lasts: this waits for that, and says so.
+    After a crash, Ctrl-C or a power cut, the run continues from its last durable event, under the configuration
+    it was started with. No recorded fact is fetched again, no effect repeated. A run that has ended is left as
+    it is. A run whose last process was on another machine, or in another container, is taken over when nobody
+    has renewed its lease for the duration of the lease: this command waits for that, and says so.
 
-    With --all, every run that nobody drives goes on, each in a worker process: those that are interrupted, and
-    those that were suspended and have been told what they waited for. Each is told in a line, the oldest first, and
-    none stops the others. One whose plan cannot be had, or that somebody else has begun to drive, is skipped. The
-    exit code is the highest of those that the runs would have alone: 0 when all of them completed.
+    With --all, every run that nobody drives is resumed, each in a worker process: those that were interrupted,
+    and those that were suspended and have been given the answers they waited for. Each is reported in a line,
+    the oldest first, and none stops the others. A run whose plan is not available, or that somebody else has
+    begun to drive, is skipped. The exit code is the highest exit code of any of the runs: 0 when all of them
+    completed.
 
     Parameters
     ----------
     run
         The run: its id, the beginning of it, or @last. Left out with --all.
     target
-        The plan to go on with, when it is not where it was.
+        The plan to continue with, when it is no longer where it was.
     allow_plan_change
-        Go on although the plan has changed, where that is safe: every state that has run is still there, and
-        none of them would have to follow one that has not.
+        Continue although the plan has changed, if that is safe: every state that has run still exists, and none
+        of them would have to follow one that has not run.
     lease
-        For how many seconds the run stays this process's where nobody can see whether it is alive.
+        How many seconds the lease of this process lasts for drivers that cannot see whether it is alive.
     quiet
         Do not show progress.
     """
     if (run is None) is not every:
-        raise UsageError("name a run, or every one that nobody drives with --all", hint="one of the two")
+        raise UsageError("name a run, or give --all for every run that nobody drives", hint="one of the two")
     if run is None:
         from machine.cli.resume_all import resume_all  # noqa: PLC0415 - one run needs no worker processes
 
@@ -218,7 +219,7 @@ def resume(
 
 
 class Report(Protocol):
-    """What a command tells of a run besides how it stands."""
+    """The part of a command's report besides the status of the run."""
 
     def as_json(self) -> Mapping[str, Any]:
         """Return what is added to the JSON object of the run."""
@@ -238,9 +239,9 @@ def driven(
     *,
     target: str | None = None,
 ) -> int:
-    """Drive a run with progress on stderr, print how it stands and what `drive` reports, and return the exit code.
+    """Drive a run with progress on stderr, print its status and the report of `drive`, and return the exit code.
 
-    `run_id` is the run that an exception is about, `target` the plan where it is not the recorded one.
+    `run_id` is the run that an exception is about, `target` the plan if it is not the recorded one.
     """
     began = time.monotonic()
     try:
@@ -253,7 +254,7 @@ def driven(
         raise _cancelled(session, store, run_id, code) from None
     except StoreError as exc:
         if isinstance(exc, ConcurrencyError):
-            if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:  # these say by themselves what to do
+            if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:  # these already say what to do
                 exc.hint = f"another process drives the run; {session.command('show', run_id)} tells of it"
         else:
             exc.hint = _with_resume(session, store, run_id, exc.hint)
@@ -264,7 +265,7 @@ def driven(
             code=Code.HANDLER_ERROR,
             hint=f"nothing durable is lost. Continue with: {session.command('resume', run_id)}",
         ) from exc
-    run_id = result.run_id  # another one than was to be made, when the invocation key had been used
+    run_id = result.run_id  # another run than the requested one, if the invocation key was already used
     code = RUN_EXITS.get(result.status, Exit.FAILED)
     if session.as_json:
         session.json(
@@ -307,7 +308,7 @@ def driven(
         if not store.url.startswith("memory:"):
             session.go_on(run_id, result.fork_at, target)
     word = "replay" if result.status == "completed" else "show"
-    if not store.url.startswith("memory:"):  # which nobody finds again
+    if not store.url.startswith("memory:"):  # which nobody would find again
         session.note("next", session.command(word, "@last" if _is_last(store, run_id) else run_id))
     return code
 
@@ -318,7 +319,7 @@ def _is_last(store: Store, run_id: str) -> bool:
 
 
 def _with_resume(session: Session, store: Store, run_id: str, hint: str | None) -> str | None:
-    """Return a hint that also says how to continue a run whose store gave way, if anything of it was kept."""
+    """Return a hint that also says how to resume a run after its store failed, if any of it was stored."""
     with contextlib.suppress(StoreError):
         if store.run_exists(run_id):
             return f"{f'{hint}, ' if hint else ''}then continue with: {session.command('resume', run_id)}"
@@ -347,7 +348,7 @@ def input_of(text: str) -> dict[str, Any]:
 
 
 def config_of(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
-    """Return the configuration. Raises `ConfigError` with all problems of the file, `IdError` for a tag."""
+    """Return the configuration. Raises `ConfigError` with all faults of the file, and `IdError` for a tag."""
     config = RunConfig()
     if path is not None:
         what = f"the configuration {path}"

@@ -1,4 +1,4 @@
-"""`runs` and `show`: which runs there are, and how one of them stands."""
+"""`runs` and `show`: the list of runs, and the status of one of them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def runs(
 ) -> int:
     """List runs, newest first.
 
-    What is shown of a run's id can be given for RUN, as long as no other begins the same.
+    The part of a run's id that is shown can be given for RUN, as long as no other id begins with it.
 
     Parameters
     ----------
     status
-        Only runs of this status: running, interrupted, suspended, completed, failed, cancelled or limit_exceeded.
-        One that was left open and that nobody drives is interrupted.
+        Only runs of this status: running, interrupted, suspended, completed, failed, cancelled or
+        limit_exceeded. An unfinished run that nobody drives is interrupted.
     op
         Only runs of this op.
     limit
@@ -59,7 +59,7 @@ def runs(
         session.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
         return 0
     if not page.rows:
-        session.note("note", "there is no such run" if status or op else "there is no run yet")
+        session.note("note", "there is no such run" if status or op else "there are no runs yet")
         return 0
     session.out.table(
         ["RUN", "STATUS", "EVENTS", "STARTED", "OP"],
@@ -80,9 +80,9 @@ def runs(
 
 
 def show(run: str, /, *, session: Injected) -> int:
-    """Show one run: states, attempts, errors, where it came from.
+    """Show one run: states, attempts, errors, origin.
 
-    Times are those of the attempts themselves; waiting between them is left out.
+    Times are those of the attempts themselves; the waits between them are not included.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def _print(
             out.line(f"  {clean(line)}")
     if history.uncertain:
         out.line()
-        out.line(("effects that were begun and have no outcome:", "yellow"))
+        out.line(("effects that were sent and have no outcome:", "yellow"))
         for key, event in history.uncertain.items():
             out.line(f"  event {_seq_of(log, key)}  {short_state(event.state_id)}  {clean(key)}")
 

@@ -1,4 +1,4 @@
-"""`scan`: looking for secrets in runs, bundles and other files."""
+"""`scan`: search for secrets in runs, bundles and other files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STORE_KEY: Final = "store_key"
 
 
 _ADVICE: Final = {
-    "key": "keep key files out of all that is shared, and replace one that was with `machine secrets rotate-key`",
+    "key": "never share a key file, and replace one that was shared with `machine secrets rotate-key`",
     "run": "rotate what is a credential where it was issued, for a recording keeps it; in new runs "
     "SecretPolicy(names=[...]) hides it, and allow=[...] says that it is none",
     "file": "rotate what is a credential where it was issued, and take it out of its file",
@@ -44,18 +44,18 @@ _ADVICE: Final = {
 def scan(*what: str, every: Every = False, quiet: Flag = False, session: Injected) -> int:
     """Find what looks like a secret in runs, bundles and other files.
 
-    Of a run, the events and everything they name are looked through, by the rules of its own configuration; of any
-    other file, its bytes. What stands in the place of a secret is none, and what was sealed is not opened. A secret
-    itself is never printed: only where it stands, by which rule it was found and how long it is.
+    In a run, the events and everything they name are searched, by the rules of its own configuration; in any
+    other file, its bytes. Placeholders are not secrets, and sealed secrets are not opened. A secret itself is
+    never printed: only its location, the rule that found it and its length.
 
-    Exit code 1 says that something was found, 3 that a run or a bundle is damaged; all others are looked through
+    Exit code 1 means that something was found, 3 that a run or a bundle is damaged; all others are searched
     nevertheless. The key file of a store is found too, and the last line says what to do next.
 
     Parameters
     ----------
     what
-        The runs, each by its id, the beginning of it, @last, or the path of a bundle; the path of any other file;
-        or a directory: every file in it and below, those of git left out.
+        The runs, each by its id, the beginning of it, @last, or the path of a bundle; the path of any other
+        file; or a directory: every file in it and below, except those of git.
     quiet
         Do not show progress.
     """
@@ -82,7 +82,7 @@ _Step = Callable[[int], object]
 
 @attrs.frozen
 class _Item:
-    """One thing to look through: a run of the store, a bundle, or another file."""
+    """One item to search: a run of the store, a bundle, or another file."""
 
     name: str
     size: int
@@ -113,7 +113,7 @@ class _Item:
 def _items(
     session: Session, names: Sequence[str], store: Callable[[], Store], *, every: bool
 ) -> Iterator[_Item]:
-    """Yield the items that the names stand for. Raises `UsageError`, `NotFoundError` or `BundleError`."""
+    """Yield the items that the names mean. Raises `UsageError`, `NotFoundError` or `BundleError`."""
     for name in names:
         if names_directory(name):
             yield from map(_file, _files_in(name))
@@ -165,7 +165,7 @@ class _Report:
     failed: list[tuple[_Item, MachineError]] = attrs.field(factory=list)
 
     def add(self, item: _Item, leaks: Iterator[Leak]) -> None:
-        """Add the leaks of an item. An error in it is noted, or raised if it is the only item."""
+        """Add the leaks of an item; an error in it is noted, or raised if it is the only item."""
         try:
             for leak in leaks:
                 if len(self.found) < _MOST_TOLD:
@@ -179,7 +179,7 @@ class _Report:
         self.scanned += 1
 
     def told(self) -> int:
-        """Print it all, and return the exit code."""
+        """Print the report, and return the exit code."""
         if self.session.as_json:
             self.session.json(self._json())
         else:
@@ -188,7 +188,7 @@ class _Report:
         return max([Exit.FAILED if self.found else Exit.OK, *codes])
 
     def _next(self) -> str | None:
-        """Return what to do about the findings, None without any."""
+        """Return the next step for the findings, or None without any."""
         kinds = [
             "key" if leak.rule == STORE_KEY else "file" if item.is_file else "run"
             for item, leak in self.found

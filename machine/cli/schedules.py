@@ -1,4 +1,4 @@
-"""`replay --schedules`: a run under other schedules, and who raced where it is not the same under all."""
+"""`replay --schedules`: a run under other schedules, and the states that race when the results differ."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def permuted(
     undeclared_io: UndeclaredIo | None,
     quiet: bool,
 ) -> int:
-    """Replay a run under other schedules, print what came of it and return the exit code."""
+    """Replay a run under other schedules, print the result and return the exit code."""
     with progress.doing("replays under other schedules", quiet=quiet or session.as_json):
         result = machine.schedules(
             run_id,
@@ -71,10 +71,10 @@ def permuted(
     elif result.race is not None:
         _show_race(session, result.race)
     elif result.unsteady:
-        session.out.line(("unsteady", "bold red"), "  one schedule came out otherwise the second time")
+        session.out.line(("unsteady", "bold red"), "  one schedule gave another result the second time")
         show_divergence(session, result.divergence)
     else:
-        session.out.line(("diverged", "bold red"), "  under the recorded schedule already")
+        session.out.line(("diverged", "bold red"), "  already under the recorded schedule")
         show_divergence(session, result.divergence)
     return Exit.OK if result.identical else Exit.FAILED
 

@@ -1,4 +1,4 @@
-"""`secrets rotate-key` and `secrets forget`: replacing and deleting the keys of stored secrets."""
+"""`secrets rotate-key` and `secrets forget`: replace and delete the keys of stored secrets."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ def rotate(
 ) -> int:
     """Put the secrets of a store under a new key.
 
-    Each run has a data key that seals its secrets, and the store's key wraps them all. They are wrapped anew in one
-    transaction: no log, no artifact and no digest changes, and runs that are being driven go on. The store's key is
-    in the file beside the store (runs.db.key), unless MACHINE_SECRET_KEY is set. The file is replaced; where the
-    process dies in between, the store opens with the old key or the new one, and nothing is lost. Copies of the
-    store that were made before still need the old key.
+    Each run has a data key that seals its secrets, and the store's key wraps all data keys. They are wrapped
+    again in one transaction: no log, no artifact and no digest changes, and runs that are being driven
+    continue. The store's key is in the file next to the store (runs.db.key), unless MACHINE_SECRET_KEY is set.
+    The file is replaced; if the process dies in between, the store opens with the old key or the new one, and
+    nothing is lost. Copies of the store that were made before still need the old key.
 
     Parameters
     ----------
     new_key
-        The file that the new key is in (64 hex digits, or 32 bytes in base64; mode 0600), or env: it is in
-        MACHINE_SECRET_KEY from now on, the present key being in the key file, which is deleted. A key is made by
-        default.
+        The file with the new key (64 hex digits, or 32 bytes in base64; mode 0600), or env: the new key is in
+        MACHINE_SECRET_KEY, and the key file with the present key is deleted. By default a new key is generated.
     """
     with session.open_to_write() as store:
         done = rotate_key(store, new_key)
@@ -66,7 +65,7 @@ def rotate(
         ]
     )
     if done.key_file is None and new_key != "env":
-        session.note("next", f"set {KEY_VARIABLE} to the new key: the old one opens nothing here any more")
+        session.note("next", f"set {KEY_VARIABLE} to the new key: the old one no longer opens anything here")
     return Exit.OK
 
 
@@ -80,17 +79,17 @@ def forget(
 ) -> int:
     """Delete the key of a run's secrets.
 
-    What it sealed cannot be opened again by anybody, but with a copy of the store and its key. The run stays: it
-    can be read, verified, exported and replayed without its secrets, as a bundle of it can. A fork has the key of
-    the run that its past is of, and keeps it: the command names the runs that do. On a terminal it asks first.
-    With the last of them the store forgets which key it had: one that was lost is replaced so.
+    Nobody can open what it sealed again, except with a copy of the store and its key. The run stays: it can be
+    read, verified, exported and replayed without its secrets, as a bundle of it can. A fork has the key of the
+    run that it was forked from, and keeps it: the command names such forks. On a terminal it asks first. With
+    the last data key the store also forgets its own key: a lost key is replaced this way.
 
     Parameters
     ----------
     run
         The run: its id, the beginning of it, or @last.
     all_runs
-        Every run of the store that has sealed something.
+        Every run of the store with sealed secrets.
     yes
         Do not ask.
     """
@@ -116,7 +115,7 @@ def _forget_all(session: Session, *, yes: bool) -> int:
     with session.open_to_write() as store:
         runs = [run_id for run_id, _ in store.data_keys()]
         if runs and not yes and on_terminal(sys.stdin):
-            _ask(session, f"all {len(runs)} runs that have sealed something")
+            _ask(session, f"all {len(runs)} runs with sealed secrets")
         for run_id in runs:
             _forgotten(store, run_id)
     if session.as_json:
@@ -127,7 +126,7 @@ def _forget_all(session: Session, *, yes: bool) -> int:
 
 
 def _forgotten(store: Store, run_id: str) -> Forgotten:
-    """Delete the data key of a run under its lease: a driver would go on sealing with the key it has read."""
+    """Delete the data key of a run under its lease: a driver would continue to seal with the key it has read."""
     lease = store.acquire(run_id, owner_here(), _LEASE_MS)
     try:
         return forget_run(store, run_id)
@@ -136,7 +135,7 @@ def _forgotten(store: Store, run_id: str) -> Forgotten:
 
 
 def _ask(session: Session, whose: str) -> None:
-    text = f"The secrets of {whose} cannot be opened any more after this. Delete the key? [y/N] "
+    text = f"The secrets of {whose} can never be opened again after this. Delete the key? [y/N] "
     session.out.line((text, "bold red"), err=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise Cancelled("nothing was deleted")

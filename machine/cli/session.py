@@ -1,4 +1,4 @@
-"""What every command is given: the options they share, and the ways to the store, the run and the plan."""
+"""The common part of every command: shared options, and access to the store, the run and the plan."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _BUNDLE_ENDINGS: Final = (".run", ".run.gz", ".jsonl")
 
 @attrs.frozen
 class Session:
-    """One invocation: what was asked of all commands alike."""
+    """One invocation, with the options that all commands share."""
 
     store: str | None = None
     as_json: bool = False
@@ -55,7 +55,7 @@ class Session:
         return self.store or default_url()
 
     def open_store(self, *, create: bool = False) -> Store:
-        """Return the store; only a command that starts or imports a run makes one. A bundle is one to read from."""
+        """Return the store; only a command that starts or imports a run creates it. A bundle is read-only."""
         from machine.recordings.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
         from machine.stores import open_store  # noqa: PLC0415 - the same
 
@@ -67,7 +67,7 @@ class Session:
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[tuple[Store, str]]:
-        """Give the run that `name` means and where to read it: the store, or for the path of a bundle memory.
+        """Yield the run that `name` means and a store to read it from, in memory for the path of a bundle.
 
         Raises what `run_id` raises, and `BundleError`.
         """
@@ -80,7 +80,7 @@ class Session:
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[tuple[Store, str]]:
-        """Give the run that `name` means and the store to change it in.
+        """Yield the run that `name` means and the store to change it in.
 
         Raises what `run_id` raises, and `BundleError` (`bundle_read_only`) for a bundle.
         """
@@ -90,7 +90,7 @@ class Session:
             yield store, self.run_id(store, name)
 
     def open_to_write(self) -> Store:
-        """Return the store to change runs in. Raises `BundleError` (`bundle_read_only`) when it is a bundle."""
+        """Return a store to change runs in. Raises `BundleError` (`bundle_read_only`) for a bundle."""
         from machine.recordings.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
 
         if is_bundle(self.store_url):
@@ -128,26 +128,26 @@ class Session:
                 f"more than one run begins with {name!r}: {few}",
                 code=Code.RUN_AMBIGUOUS,
                 details={"run": name, "candidates": found},
-                hint="give more of it, or @last for the newest",
+                hint="give a longer prefix, or @last for the newest",
             )
         return found[0]
 
     def load(self, spec: str, directory: str | None = None) -> Loaded:
-        """Return the plan a target names; what its module prints goes to stderr."""
+        """Return the plan that a target names; what its module prints goes to stderr."""
         from machine.target import load  # noqa: PLC0415 - --help must not pay for it
 
         with self.user_code():
             return load(spec, directory)
 
     def load_recorded(self, store: Store, run_id: str, override: str | None) -> Loaded:
-        """Return the plan of a run: the target recorded with it, or `override`."""
+        """Return the plan of a run: `override`, else the target recorded with it."""
         if override is not None:
             return self.load(override)
         target = self.recorded_target(store, run_id)
         return self.load(target.spec, target.directory)
 
     def recorded_target(self, store: Store, run_id: str) -> Target:
-        """Return where the plan of a run came from. Raises `UsageError` when the run does not say."""
+        """Return the origin of a run's plan. Raises `UsageError` when the run has none."""
         from machine.engine import run_reader  # noqa: PLC0415 - --help must not pay for it
         from machine.recordings.made_by import is_test  # noqa: PLC0415 - the same
 
@@ -167,7 +167,7 @@ class Session:
 
     @contextlib.contextmanager
     def user_code(self) -> Iterator[None]:
-        """Send to stderr what the code of others prints: stdout holds this command's data alone."""
+        """Redirect what user code prints to stderr: stdout holds only this command's data."""
         with contextlib.redirect_stdout(sys.stderr):
             yield
 
@@ -177,10 +177,10 @@ class Session:
         return shlex.join(["machine", *words, *store])
 
     def go_on(self, run: str, fork_at: int | None, target: str | None = None) -> None:
-        """Print the command that goes on from a state that failed, if one did."""
+        """Print the command that continues from a failed state, if there is one."""
         if fork_at is not None:
             named = ["--target", target] if target else []
-            self.note("when it is mended", self.command("fork", run, "--at", str(fork_at), *named))
+            self.note("once it is repaired", self.command("fork", run, "--at", str(fork_at), *named))
 
     def note(self, name: str, text: str) -> None:
         """Print one remark on stderr, unless the output is for a program."""
@@ -193,7 +193,7 @@ class Session:
 
 
 def names_bundle(name: str) -> bool:
-    """Say whether what stands for a run is the path of a bundle: by its look, or because such a file is there."""
+    """Return whether a run's name is the path of a bundle: by its form, or because such a file exists."""
     if name == _LAST or _RUN_ID.fullmatch(name):
         return False
     looks_so = os.sep in name or "/" in name or name.endswith(_BUNDLE_ENDINGS)
@@ -201,7 +201,7 @@ def names_bundle(name: str) -> bool:
 
 
 def names_directory(name: str) -> bool:
-    """Say whether what stands for a run is a directory, which means the bundles in it."""
+    """Return whether a run's name is a directory, which means the bundles in it."""
     if name == _LAST or _RUN_ID.fullmatch(name):
         return False
     return os.path.isdir(name)  # noqa: PTH112 - False for what cannot be a path
@@ -215,10 +215,10 @@ def _opened(path: str) -> Bundle:
 
 def _read_only(path: str) -> BundleError:
     return BundleError(
-        "a bundle is only read: what this command does to the run would be lost",
+        "a bundle is read-only: the changes of this command would be lost",
         path=path,
         code=Code.BUNDLE_READ_ONLY,
-        hint=f"{shlex.join(['machine', 'import', path])} puts it into a store; then give the run's id",
+        hint=f"{shlex.join(['machine', 'import', path])} puts it into a store; then name the run by its id",
     )
 
 

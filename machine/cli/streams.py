@@ -1,4 +1,4 @@
-"""Standard streams that are there, whatever the caller closed, and a stderr whose failure stops no run."""
+"""Standard streams that always exist, whatever the caller closed, and a stderr whose failure stops no run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _STREAMS: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 @contextlib.contextmanager
 def standing() -> Iterator[None]:
-    """See that all three streams can be used within.
+    """Provide all three streams for the duration of the context.
 
-    One that was closed leads nowhere, and what is said on a stderr that takes no more is lost: the work goes on.
+    A closed stream becomes a null device, and output to a stderr that fails is dropped: the work continues.
     """
     _occupy()
     for name, mode in _STREAMS:
@@ -28,13 +28,13 @@ def standing() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(ValueError, OSError):
-                stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
+                stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character
     with contextlib.redirect_stderr(cast("TextIO", _Lossy(sys.stderr))):
         yield
 
 
 def _occupy() -> None:
-    """Open what is closed of the first three descriptors: no other file may get their numbers."""
+    """Occupy closed ones of the first three descriptors, so that no other file gets their numbers."""
     for descriptor in range(len(_STREAMS)):
         try:
             os.fstat(descriptor)
@@ -47,7 +47,7 @@ def _occupy() -> None:
 
 
 def abandon(stream: TextIO) -> None:
-    """Make sure that the interpreter does not try to flush, at exit, what nobody takes any more."""
+    """Prevent the interpreter from flushing, at exit, output that nobody reads any more."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, stream.fileno())
@@ -55,13 +55,13 @@ def abandon(stream: TextIO) -> None:
 
 
 class _Lossy:
-    """A stream of text that loses what cannot be written."""
+    """A text stream that drops what cannot be written."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text, or lose it."""
+        """Write text, or drop it."""
         try:
             return self._stream.write(text)
         except (OSError, ValueError):
@@ -69,7 +69,7 @@ class _Lossy:
             return len(text)
 
     def flush(self) -> None:
-        """Pass on what was written, or lose it."""
+        """Pass on what was written, or drop it."""
         try:
             self._stream.flush()
         except (OSError, ValueError):

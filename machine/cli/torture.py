@@ -1,4 +1,4 @@
-"""`torture`: the command that crashes a run everywhere."""
+"""`torture`: crash a run at every boundary."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def torture(
     quiet: Flag = False,
     session: Injected,
 ) -> int:
-    """Crash a run everywhere, in every way, and see that it recovers.
+    """Crash a run at every boundary, with every fault, and check that it recovers.
 
-    The plan is run once for real, in a temporary store, effects included. Then it is run again on what that
-    run learned, once for every append and every fault (killed before and after the append, and when a call has
-    returned, torn write, lost fsync, disk full, IO error, duplicate append, store locked), resumed, and held to
-    the same end: nothing durable lost, nothing fetched or done again that the log knows. Prints the unsafe
-    boundaries (exit code 1), or that there are none (exit code 0).
+    The plan is run once for real, in a temporary store, effects included. Then it is run again on the recorded
+    responses, once for every append and every fault (killed before and after the append, and when a call has
+    returned, torn write, lost fsync, disk full, IO error, duplicate append, store locked), resumed, and
+    compared with the first run: nothing durable may be lost, and nothing in the log may be fetched or done
+    again. Prints the unsafe boundaries (exit code 1), or that there are none (exit code 0).
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ def torture(
     input
         The run's input, a JSON object: as it is, in a file (@FILE), or on stdin (-). It becomes the context.
     skip_tag
-        Skip the states that carry this tag. May be given more than once.
+        Skip the states that have this tag. May be given more than once.
     config
         A JSON file with the fields of RunConfig.
     fault
-        Try this fault only, for instance torn_write or enospc. May be given more than once.
+        Try only this fault, for instance torn_write or enospc. May be given more than once.
     idempotent
-        Take effects of this namespace as the same done twice as done once. May be given more than once.
+        Treat effects of this namespace as idempotent. May be given more than once.
     stop_at_first
         Stop at the first unsafe cell.
     quiet
@@ -75,7 +75,7 @@ def torture(
         session.json(matrix.to_json())
         return Exit.OK if matrix.safe else Exit.FAILED
     if matrix.status != "completed":
-        session.note("note", f"the run itself has {matrix.status}; what was tortured is that")
+        session.note("note", f"the run itself ended {matrix.status}; the matrix is of that run")
     session.out.line((matrix.summary(), "green" if matrix.safe else "bold red"))
     if not matrix.safe:
         session.out.table(
@@ -87,7 +87,7 @@ def torture(
 
 @contextlib.contextmanager
 def _counting(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give what counts the cells on a moving line, on a terminal."""
+    """Yield a function that counts the cells in a live line, on a terminal."""
     text = Text("")
 
     def count(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""The doctor: finds what makes a plan answer differently in another process, at another place and another time."""
+"""The doctor: finds what makes a plan behave differently in another process, place or time."""
 
 from __future__ import annotations
 

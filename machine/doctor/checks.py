@@ -1,6 +1,6 @@
-"""Examining a plan: it is run once, and the recording is replayed in processes with other surroundings.
+"""Checks of a plan: it runs once, and processes in other environments replay the recording.
 
-The world is asked once only, by the run that is recorded. Every process has a deadline, and is killed with all its
+External calls are made only by the recorded run. Every process has a deadline, and is killed with all its
 children and reaped before anything else is done.
 """
 
@@ -42,9 +42,9 @@ def examine_plan(
     timeout: float = 300.0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Diagnosis:
-    """Run the plan of `target` for real, once for each input, and examine what was recorded.
+    """Run the plan of `target` for real, once for each input, and check the recordings.
 
-    `timeout` is in seconds and holds for each process. `progress` is told what is being done.
+    `timeout` is in seconds and applies to each process. `progress` is called with a description of each step.
     """
     config = attrs.evolve(config or RunConfig(), undeclared_io=UndeclaredIo.WARN)
     with tempfile.TemporaryDirectory(prefix="machine-doctor-") as place:
@@ -65,7 +65,7 @@ def examine_recording(
     timeout: float = 300.0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Diagnosis:
-    """Examine the run that a bundle holds against the plan of `target`. Nothing is asked of the world."""
+    """Check the run in a bundle against the plan of `target`, without making any external call."""
     with tempfile.TemporaryDirectory(prefix="machine-doctor-") as place:
         examination = _Examination(target, Path(place), timeout, progress)
         examination.replays(bundle, replays)
@@ -73,7 +73,7 @@ def examine_recording(
 
 
 class _Examination:
-    """One examination under way: what was found so far."""
+    """One examination in progress, with its findings so far."""
 
     def __init__(self, target: Target, place: Path, timeout: float, progress: Callable[[str], None]) -> None:
         self._target = {"spec": target.spec, "directory": target.directory}
@@ -87,7 +87,7 @@ class _Examination:
         self._problems: list[str] = []
 
     def diagnosis(self) -> Diagnosis:
-        """Return what was found."""
+        """Return the findings."""
         return Diagnosis(
             self._runs,
             self._replays,
@@ -97,7 +97,7 @@ class _Examination:
         )
 
     def records(self, number: int, job: Mapping[str, Any]) -> bool:
-        """Run the plan on one input, and say whether there is a recording."""
+        """Run the plan on one input, and return whether there is a recording."""
         self._progress(f"runs input {number}")
         end = self._examined(
             job, Environment({"PYTHONHASHSEED": "1"}, elsewhere=False), f"the run of input {number}"
@@ -107,7 +107,7 @@ class _Examination:
         return end is not None
 
     def replays(self, bundle: Path, times: int) -> None:
-        """Replay a recording as often, each time in other surroundings, until one differs."""
+        """Replay a recording so many times, each time in another environment, until one differs."""
         for number in range(times):
             environment = Environment(
                 {
@@ -130,7 +130,7 @@ class _Examination:
                 return
 
     def _examined(self, job: Mapping[str, Any], environment: Environment, what: str) -> dict[str, Any] | None:
-        """Have a process do a job, take in what it found, and return what it ended with; None when it did not."""
+        """Have a process do a job, add its findings, and return its final answer, or None when it failed."""
         data = canonical.encode({**job, "target": self._target})
         finished = anyio.run(self._process, data, environment)
         end: dict[str, Any] | None = None
@@ -174,7 +174,7 @@ def _said(output: bytes) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             value = canonical.decode(line)
-        except CodecError:  # a process that was killed did not come to the end of its line
+        except CodecError:  # a killed process may leave its last line incomplete
             continue
         if isinstance(value, dict):
             yield value

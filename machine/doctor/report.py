@@ -1,4 +1,4 @@
-"""What an examination found. Values only: nothing here runs anything."""
+"""The findings of an examination, as plain values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Diagnosis", "Difference", "Environment", "Finding"]
 
 @attrs.frozen
 class Environment:
-    """What surrounds a process: `variables` of its environment, and whether it is in a directory of its own."""
+    """The environment of a process: its variables, and whether it has a working directory of its own."""
 
     variables: Mapping[str, str]
     elsewhere: bool
@@ -28,7 +28,7 @@ class Environment:
 
 @attrs.frozen
 class Finding:
-    """Something a state does without `io`: what, at which line, and what to do instead."""
+    """I/O that bypasses `io`: the call, its source line, and what to do instead."""
 
     state_id: str
     event: str
@@ -41,7 +41,7 @@ class Finding:
 
 @attrs.frozen
 class Difference:
-    """A replay that differs from its recording: where it ran, the divergence as JSON, and as lines of text."""
+    """A replay that differs from its recording: its environment, and the divergence as JSON and as text."""
 
     run_id: str
     environment: Environment
@@ -59,10 +59,10 @@ class Difference:
 
 @attrs.frozen
 class Diagnosis:
-    """What was found in all runs together.
+    """The findings of all runs together.
 
-    `runs` maps the id of each run that was examined to how it stands, `replays` counts how often they were
-    replayed, `problems` are sentences on what could not be examined.
+    `runs` maps the id of each examined run to its status, `replays` counts the replays, and `problems` are
+    sentences about what could not be examined.
     """
 
     runs: Mapping[str, str]
@@ -73,11 +73,11 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """True when nothing at all was found, and everything could be examined."""
+        """True when nothing was found and everything could be examined."""
         return not (self.findings or self.differences or self.problems)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the diagnosis as a JSON object."""
+        """Return the findings as a JSON object."""
         return {
             "healthy": self.healthy,
             "runs": [{"run_id": run_id, "status": status} for run_id, status in self.runs.items()],

@@ -1,6 +1,6 @@
-"""The process that the doctor looks at: it runs or replays one plan, and says what it finds, a line of JSON each.
+"""The process that the doctor examines: it runs or replays one plan, and prints each finding as a line of JSON.
 
-It is told what to do on stdin. What the plan prints goes to stderr: stdout holds what was found alone.
+It reads its job from stdin. What the plan prints goes to stderr: stdout holds only findings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from machine.watch.watch import Undeclared
 
 
 class _Telling(Reporter):
-    """Says at once what a handler does without `io`: its process may not live to the end."""
+    """Reports I/O that bypasses `io` immediately, because the process may not live to the end."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -38,7 +38,7 @@ class _Telling(Reporter):
 
 
 def main() -> None:
-    """Do the job that stands on stdin."""
+    """Do the job read from stdin."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
         telling = _Telling(out)

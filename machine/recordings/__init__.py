@@ -1,1 +1,1 @@
-"""What is done with a recording: replay it, say where it diverges, verify it."""
+"""Operations on recorded runs: replay, compare, diff, blame, fork, bundles, verify and schedules."""

@@ -1,4 +1,4 @@
-"""Which fact, effect and domain event of one run is which of another. Pure: it compares, and judges nothing."""
+"""Pairs of facts, effects and domain events that correspond in two runs; a pure comparison."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _POSITION: Final = frozenset({"/attempt", "/key", "/request_digest"})
 class ItemDiff:
     """A fact, an effect or a domain event that two runs do not share.
 
-    `what` is fact, effect or event; `name` its namespace or its own name. A side that has nothing is None.
-    `same_request` says that a fact differs in its outcome alone.
+    `what` is fact, effect or event; `name` is its namespace or its own name. A side on which it is absent is
+    None. `same_request` is true when a fact differs only in its outcome.
     """
 
     what: str
@@ -58,7 +58,7 @@ class ItemDiff:
 
 @attrs.frozen(eq=False)
 class _One:
-    """An event of one of the runs. `event` is of the kind that was asked for."""
+    """An event of one of the runs, of the kind that was asked for."""
 
     run: PastRun
     seq: int
@@ -89,13 +89,13 @@ def _facts(in_a: list[_One], in_b: list[_One]) -> list[ItemDiff]:
             found.append(_item("fact", a, b))
         elif (
             a.event.outcome != b.event.outcome
-        ):  # else at most its attempt differs, which is said of the state
+        ):  # else at most its attempt differs, which is reported for the state
             found.append(_item("fact", a, b, same_request=True))
     return found
 
 
 def _effects(in_a: list[_One], in_b: list[_One]) -> list[ItemDiff]:
-    """Return what else is to say of effects: another idempotency key, or none that was told of as a fact."""
+    """Return the remaining differences of effects: another idempotency key, or an effect without a fact."""
     found: list[ItemDiff] = []
     pairs, left_a, left_b = _paired(in_a, in_b, (_key_and_request, _key, _request))
     for a, b in (*pairs, *_alone(left_a, left_b)):
@@ -137,7 +137,7 @@ def _item(what: str, a: _One | None, b: _One | None, *, same_request: bool = Fal
     )
 
 
-# -- which is which ------------------------------------------------------------------------------------------
+# -- pairs ---------------------------------------------------------------------------------------------------
 
 
 def _key(one: _One) -> Hashable:
@@ -163,7 +163,7 @@ def _payload(one: _One) -> Hashable:
 def _paired(
     left_a: list[_One], left_b: list[_One], likeness: Sequence[Callable[[_One], Hashable]]
 ) -> tuple[list[_Pair], list[_One], list[_One]]:
-    """Pair the n-th of A with the n-th of B that is like it, by each likeness in turn; return what is left too."""
+    """Pair the n-th item of A with the n-th alike item of B, by each likeness in turn; return the unpaired too."""
     pairs: list[_Pair] = []
     for like in likeness:
         waiting: dict[Hashable, list[_One]] = defaultdict(list)
@@ -184,7 +184,7 @@ def _alone(left_a: list[_One], left_b: list[_One]) -> list[_Pair]:
 
 
 def _nearest(left_a: list[_One], left_b: list[_One]) -> list[_Pair]:
-    """Pair calls of one namespace whose requests are nearest to each other; what is left stands alone."""
+    """Pair calls of one namespace whose requests are most similar; the others stay unpaired."""
     pairs: list[_Pair] = []
     left = list(left_b)
     measured = len(left_a) * len(left_b) <= _MOST_COMPARED

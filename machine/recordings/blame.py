@@ -1,8 +1,8 @@
-"""Who wrote a value of the context, and from what: a chain from a leaf back to facts and to the input.
+"""The origin of a context value: a chain from a leaf back to the facts and the input it may come from.
 
-A log knows which state changed what, and which facts the state had. It does not know what a handler read: a state's
-possible inputs are its facts and the keys of its base. What is certain (the writer) and what is likely (an equal
-value stands in one of them) are told apart, and a value that stands nowhere is said to be computed.
+A log knows which state changed what, and which facts the state had. It does not know what a handler read: the
+possible inputs of a state are its facts and the keys of its base context. The writer is certain; a source is
+only likely, because an equal value occurs in it. A value that occurs in no source is reported as computed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_STEPS: Final = 200
 
 @attrs.frozen
 class Write:
-    """A change of a value: by which state at which event; by the input when `state_id` is None.
+    """One change of a value: the state and event that made it, or the input when `state_id` is None.
 
     `kind` is set or removed.
     """
@@ -60,7 +60,7 @@ class Write:
 
 @attrs.frozen
 class FactSource:
-    """A fact that the writer had. `found` says where in its response the value stands, empty when it does not."""
+    """A fact that the writer had; `found` lists where the value occurs in its response, and may be empty."""
 
     seq: int
     key: str
@@ -75,9 +75,9 @@ class FactSource:
 
 @attrs.frozen
 class KeySource:
-    """A context key that the writer could read: `pointer` is followed in the step of index `step`, when it is.
+    """A context key that the writer could read; `pointer` leads to the step of index `step`, if it is followed.
 
-    `seq` and `state_id` say who had written it (the input: `state_id` None).
+    `seq` and `state_id` name the last writer of the key (`state_id` None: the input).
     """
 
     pointer: str
@@ -93,9 +93,9 @@ class KeySource:
 
 @attrs.frozen
 class Step:
-    """One value of the chain: who set it last, who before, and what that state had.
+    """One value of the chain: its last writer, its earlier writers, and the sources the last writer had.
 
-    `computed` is true when a state wrote it and the value stands in nothing that the state had.
+    `computed` is true when a state wrote the value and it occurs in no source that the state had.
     """
 
     pointer: str
@@ -107,7 +107,7 @@ class Step:
 
     @property
     def computed(self) -> bool:
-        """True when the value stands in nothing that its writer had."""
+        """True when the value occurs in no source that its writer had."""
         found = any(fact.found for fact in self.facts) or any(key.found for key in self.keys)
         return self.write.state_id is not None and not found
 
@@ -128,7 +128,7 @@ class Step:
 class Blame:
     """The chain of a value: `steps[0]` is the value itself, and `KeySource.step` leads on.
 
-    `seq` is the checkpoint that was looked at.
+    `seq` is the checkpoint that was examined.
     """
 
     run_id: str
@@ -148,10 +148,11 @@ class Blame:
 
 @with_default_store()
 def blame(run_id: str, pointer: str, *, store: Store = DEFAULT_STORE, at: int | None = None) -> Blame:
-    """Say who wrote the value at a JSON Pointer of the context, and from what; `at` is a seq, the last by default.
+    """Find the writer of the value at a JSON Pointer of the context, and its sources; `at` is a seq.
 
-    Raises `NotFoundError`, `LogError` or `CorruptionError` for the run, and `UsageError`: `pointer_not_found` when
-    nothing is there, naming the nearest keys, and `usage` for what is no pointer to a key or no seq of the run.
+    Without `at` the last checkpoint is used. Raises `NotFoundError`, `LogError` or `CorruptionError` for the
+    run, and `UsageError`: `pointer_not_found` when nothing is at the pointer, with the nearest keys, and
+    `usage` for an invalid pointer or a seq that the run does not have.
     """
     run = PastRun.read(run_id, store)
     head = run.history.head_seq
@@ -173,7 +174,7 @@ def blame(run_id: str, pointer: str, *, store: Store = DEFAULT_STORE, at: int | 
 
 @attrs.frozen(eq=False)
 class _Checkpoint:
-    """The context after an event, and the one that the attempt which made it began on."""
+    """The context after an event, and the base context of the attempt that made it."""
 
     seq: int
     state_id: str | None
@@ -206,22 +207,22 @@ class _Chain:
         self.known: dict[tuple[str, int], int] = {}
 
     def _after(self, event: StateCompleted) -> Snapshot:
-        """Return the context once a state has completed, with what others had written by then beside it."""
+        """Return the context after a state completed, including what concurrent states had written by then."""
         after = self.run.snapshot(event.context_snapshot_id)
         if event.wrote is None:
             return after
         return self.checkpoints[-1].snapshot.changed({key: after.value(key) for key in event.wrote})[0]
 
-    # -- what is there -----------------------------------------------------------------------------------
+    # -- lookup ------------------------------------------------------------------------------------------
 
     def keys(self) -> str:
-        """Return the keys there are, as a hint."""
+        """Return the existing keys as a hint."""
         names = sorted(self.checkpoints[-1].snapshot.keys())
         more = ", ..." if len(names) > MOST_FOLLOWED else ""
         return f"its keys are {', '.join(pointer_of([name]) for name in names[:MOST_FOLLOWED])}{more}"
 
     def require(self, tokens: Sequence[str]) -> None:
-        """Raise `UsageError` (`pointer_not_found`) when nothing stands there, naming what stands nearest."""
+        """Raise `UsageError` (`pointer_not_found`), with the nearest keys, when nothing is at the pointer."""
         last = len(self.checkpoints) - 1
         if self.value(tokens, last) is not ABSENT:
             return
@@ -245,7 +246,7 @@ class _Chain:
         )
 
     def value(self, tokens: Sequence[str], index: int) -> Any:
-        """Return what stands at a pointer after a checkpoint."""
+        """Return the value at a pointer after a checkpoint."""
         snapshot = self.checkpoints[index].snapshot
         if not tokens:
             return snapshot.to_dict()
@@ -253,7 +254,7 @@ class _Chain:
         return ABSENT if data is None else value_at(snapshot.decoded(tokens[0]), tokens[1:])
 
     def writes(self, tokens: Sequence[str], last: int) -> Iterator[Write]:
-        """Yield the changes of a value up to a checkpoint, in order. Writing the same again is not seen."""
+        """Yield the changes of a value up to a checkpoint, in order; writing an equal value is no change."""
         before: Any = ABSENT
         for index, data in self._versions(tokens[0]):
             if index > last:
@@ -267,7 +268,7 @@ class _Chain:
             before = value
 
     def _versions(self, key: str) -> list[tuple[int, bytes | None]]:
-        """Return what a key held, from the checkpoint on that changed it."""
+        """Return the values of a key, each with the checkpoint that changed it."""
         if key not in self.versions:
             found: list[tuple[int, bytes | None]] = []
             for index, point in enumerate(self.checkpoints):
@@ -277,7 +278,7 @@ class _Chain:
             self.versions[key] = found
         return self.versions[key]
 
-    # -- the way back ------------------------------------------------------------------------------------
+    # -- backwards ---------------------------------------------------------------------------------------
 
     def follow(self, tokens: Sequence[str]) -> list[Step]:
         """Return the chain of a value as of the last checkpoint."""
@@ -303,7 +304,7 @@ class _Chain:
         return Step(pointer, write.value, write, earlier, facts, keys)
 
     def _led_on(self, source: KeySource, base: int) -> KeySource:
-        """Have a source followed: each version of a value once, however many lead to it."""
+        """Schedule a source to be followed; each version of a value is followed once."""
         version = source.pointer, source.seq
         if version not in self.known:
             if len(self.waiting) >= MOST_STEPS:
@@ -321,7 +322,7 @@ class _Chain:
             yield KeySource(pointer_of(tokens), write.seq, write.state_id, found)
 
     def _facts(self, write: Write, wanted: dict[str, Any]) -> Iterator[FactSource]:
-        """Yield the facts that the attempt had: its own, those it may reuse, and explicit ones that fit."""
+        """Yield the facts available to the attempt: its own, those it may reuse, and matching explicit facts."""
         state_id, attempt = write.state_id or "", write.attempt or 0
         first = self._reuses_from(state_id, attempt)
         for entry in self.run.entries[: write.seq]:
@@ -338,7 +339,7 @@ class _Chain:
                     yield FactSource(entry.seq, fact.key, fact.namespace, call["request"], found)
 
     def _reuses_from(self, state_id: str, attempt: int) -> int:
-        """Return the first attempt whose successes an attempt of the state may draw on."""
+        """Return the first attempt whose successes an attempt of the state may reuse."""
         plan, _ = parts_of(recorded_shape(self.run.store, self.run.history.plan_id or ""))
         if plan.get(state_id, {}).get("side_effects") == SideEffects.APPLY_SIDE_EFFECT:
             return 0

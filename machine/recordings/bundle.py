@@ -1,7 +1,7 @@
-"""Bundles: a whole run in one portable file, out of a store and into one.
+"""Bundles: export a whole run from a store into one portable file, and import it.
 
-A bundle is checked to its end before anything of it is stored, and then stored in one append: all of it or nothing.
-Reading one executes nothing, and writes nowhere.
+A bundle is checked to its end before any of it is stored, and is then stored in one append, completely or not
+at all. Reading a bundle executes nothing and writes nothing.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ __all__ = [
 
 @attrs.frozen
 class Bundle:
-    """A run read from a bundle: `store` is in memory and holds just that run."""
+    """A run read from a bundle; `store` is in memory and holds only that run."""
 
     run_id: str
     store: Store
 
     def close(self) -> None:
-        """Release the store; twice is harmless."""
+        """Release the store; closing twice is harmless."""
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -52,7 +52,7 @@ class Bundle:
         self.close()
 
 
-# -- out of a store ------------------------------------------------------------------------------------------
+# -- export --------------------------------------------------------------------------------------------------
 
 
 @with_default_store()
@@ -64,16 +64,15 @@ def export_run(
     gzip: bool = False,
     secrets: BundleKey | None = None,
 ) -> bytes:
-    """Return a run as the bytes of a bundle and, given a path, make them the whole content of that file.
+    """Return a run as the bytes of a bundle and, given a path, write them to that file.
 
-    The same run gives the same bytes, whichever store it is in; `gzip` compresses them. A run that has not ended is
-    exported as far as it went. A file that was there is replaced at once, or after an error left as it was.
-    Its secrets are left out, unless there is a key for them: then whoever has it can read them.
+    The same run gives the same bytes, whichever store it is in; `gzip` compresses them. An unfinished run is
+    exported as far as it went. An existing file is replaced atomically; after an error it is unchanged. Secrets
+    are omitted unless a key for them is given: then whoever has that key can read them.
 
-    Raises `NotFoundError`; `LogError`, `CorruptionError` or `PlanError` for a run that is damaged; and
-    `BundleError` with
-    `bundle_too_large` or `bundle_not_written`. With `secrets`, `SecretKeyError` besides; `UsageError` when the key
-    that sealed them is gone; and `SealError`.
+    Raises `NotFoundError`; `LogError`, `CorruptionError` or `PlanError` for a damaged run; and `BundleError`
+    with `bundle_too_large` or `bundle_not_written`. With `secrets` it also raises `SecretKeyError`;
+    `UsageError` when the key that sealed them is gone; and `SealError`.
     """
     run_reader.require_run(store, run_id)
     recording = gather(run_reader.entries(store, run_id), store.get)
@@ -87,11 +86,11 @@ def export_run(
     return data
 
 
-# -- out of a file -------------------------------------------------------------------------------------------
+# -- import --------------------------------------------------------------------------------------------------
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Return the run of a bundle, plain or compressed, checked to its end, in a store of its own in memory.
+    """Return the run of a bundle, plain or compressed, after a full check, in an in-memory store of its own.
 
     Raises `BundleError` with `bundle_not_found`, `bundle_invalid`, `bundle_truncated`, `bundle_newer_format` or
     `bundle_too_large`.
@@ -109,12 +108,12 @@ def import_bundle(
 ) -> str:
     """Check a bundle to its end, store its run in one append under its own id, and return that id.
 
-    `secrets` opens those that the bundle carries, which are then kept under the key of this store. Importing a run
-    that is there already changes nothing, but that it has its secrets then.
+    `secrets` opens the sealed secrets of the bundle, which are then stored under the key of this store.
+    Importing a run that already exists changes nothing, except that its secrets are added.
 
-    Raises what `open_bundle` raises; `BundleError` with `bundle_key_needed`, `bundle_key_wrong`, or with
-    `bundle_conflict` when the store has another log under that id, or the run's invocation key under another; and
-    what `Store.append` raises.
+    Raises what `open_bundle` raises; `BundleError` with `bundle_key_needed` or `bundle_key_wrong`, or with
+    `bundle_conflict` when the store has another log under that id, or the run's invocation key under another
+    id; and what `Store.append` raises.
     """
     recording = read_bundle(path)
     data_key = unlocked_key(recording, secrets, os.fspath(path))
@@ -125,9 +124,9 @@ def import_bundle(
 def store_recording(
     recording: Recording, *, store: Store, path: str, data_key: DataKey | None = None
 ) -> bool:
-    """Append a whole run that was read from `path`, and its secrets if there is a key for them.
+    """Append a whole run that was read from `path`, with its secrets if there is a key for them.
 
-    Returns False when the run is there already.
+    Returns False when the store already has the run.
     """
     seals = [] if data_key is None else list(recording.seals.values())
     if _is_there(recording, store, path):

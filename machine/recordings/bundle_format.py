@@ -1,7 +1,7 @@
-"""The lines of a bundle, encoded and parsed one at a time: each has exactly one valid spelling.
+"""Encoding and parsing of single bundle lines: each line has exactly one valid spelling.
 
-Any other spelling raises a `ValueError` that says what is wrong. Files are read in `bundle_lines`, and whether the
-lines make a run is checked in `bundle_reader`.
+Any other spelling raises a `ValueError` that names the fault. Files are read in `bundle_lines`, and
+`bundle_reader` checks that the lines form a run.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ _PATTERNS: Final = {form: re.compile(text % (_ID, _KIND), re.DOTALL) for form, t
 
 @attrs.frozen
 class Header:
-    """The first line: the run's id, and the canonical bytes of its plan and, where there is one, its provenance.
+    """The first line: the run's id and the canonical bytes of its plan and, if present, its provenance.
 
-    `secrets` are the canonical bytes of the locked key of its sealed secrets, if it carries these.
+    `secrets` is the locked key of the sealed secrets as canonical bytes, if the bundle has them.
     """
 
     run_id: str
@@ -91,11 +91,11 @@ class Header:
     secrets: bytes | None = None
 
 
-# -- from values to lines ------------------------------------------------------------------------------------
+# -- encode --------------------------------------------------------------------------------------------------
 
 
 def _summed(*parts: bytes) -> bytes:
-    """Return a line: `parts`, which are an object without its closing brace, with their checksum added."""
+    """Return a line: `parts`, an object without its closing brace, and their checksum."""
     digest = blake3()
     for part in parts:
         digest.update(part)
@@ -104,7 +104,7 @@ def _summed(*parts: bytes) -> bytes:
 
 
 def header_line(header: Header) -> bytes:
-    """Return the header as a line, without a line end, as all these functions do."""
+    """Return the header as a line; like all these functions, without a line end."""
     built = b"" if header.provenance is None else b'"provenance":%b,' % header.provenance
     lock = b"" if header.secrets is None else b',"secrets":%b' % header.secrets
     version = _PLAIN if header.secrets is None else _WITH_SECRETS
@@ -151,22 +151,22 @@ def end_line(*, artifacts: int, chain: bytes, digest: str, events: int) -> bytes
     )
 
 
-# -- from lines to values ------------------------------------------------------------------------------------
+# -- parse ---------------------------------------------------------------------------------------------------
 
 
 def starts_as_bundle(head: bytes) -> bool:
-    """Say whether a file that begins with `head` may be a bundle, of whatever version."""
+    """Return whether a file that begins with `head` may be a bundle of any version."""
     return head.startswith(_START) or _START.startswith(head)
 
 
 def version_of(head: bytes) -> int | None:
-    """Return the version that the beginning of a first line claims, None when it claims none."""
+    """Return the version given at the beginning of a first line, or None."""
     found = _VERSION.match(head)
     return None if found is None else int(found[1])
 
 
 def check_sum(line: bytes) -> None:
-    """Raise `ValueError` unless the line ends in the checksum of its beginning."""
+    """Raise `ValueError` unless the line ends in the checksum of everything before it."""
     found = _SUM.fullmatch(line, max(len(line) - SUM_BYTES, 0))
     if found is None:
         raise ValueError("it does not end in a checksum: it was changed")
@@ -175,7 +175,7 @@ def check_sum(line: bytes) -> None:
 
 
 def fits(hashed: blake3, ending: bytes) -> bool:
-    """Say whether the last `SUM_BYTES` of a line are the checksum of what was hashed before them."""
+    """Return whether the last `SUM_BYTES` of a line are the checksum of the bytes hashed before them."""
     found = _SUM.fullmatch(ending)
     hashed.update(b"}")
     return found is not None and hashed.hexdigest()[:16].encode() == found[1]
@@ -206,7 +206,7 @@ def _same(line: bytes, spelled: bytes) -> None:
 
 
 def parse_header(line: bytes) -> Header:
-    """Return the header of a line of this version whose checksum fits."""
+    """Return the header of a line of this version whose checksum is valid."""
     value = _decoded(line)
     _fields(value, {"bundle", "hash", "plan", "run_id", "sum"}, frozenset({"provenance", "secrets"}))
     if value["hash"] != "blake3":
@@ -225,7 +225,7 @@ def parse_header(line: bytes) -> Header:
 
 
 def parse_artifact(line: bytes) -> Artifact:
-    """Return the artifact of a line whose checksum fits; its bytes hash to its id."""
+    """Return the artifact of a line whose checksum is valid; its bytes hash to its id."""
     form, found = _matched(line)
     data = _carried(form, found["content"])
     if len(data) > MAX_ARTIFACT_BYTES:
@@ -245,14 +245,14 @@ def _matched(line: bytes) -> tuple[str, re.Match[bytes]]:
 
 
 def _carried(form: str, content: bytes) -> bytes:
-    """Return the bytes of an artifact from its line. Raises `ValueError` if another form is due for them."""
+    """Return the bytes of an artifact from its line. Raises `ValueError` if they must have another form."""
     if form == "json":
         if len(content) > MAX_JSON:
             raise ValueError(f"more than {MAX_JSON} bytes are carried as text or base64, not as json")
         _same(content, _encoded(_decoded(content)))
         return content
     if form == "text":
-        text = _decoded(content)  # one string and nothing after it: nothing larger is made of it
+        text = _decoded(content)  # a single string: nothing larger is built from it
         _same(content, _encoded(text))
         data = str(text).encode()
         if _is_canonical(data):
@@ -271,9 +271,9 @@ def _carried(form: str, content: bytes) -> bytes:
 
 
 def parse_event(line: bytes, run_id: str) -> tuple[Entry, bytes]:
-    """Return the entry of a line whose checksum fits, and the envelope as a store keeps it.
+    """Return the entry of a line whose checksum is valid, and the envelope as a store holds it.
 
-    Raises `LogError` too, for an event that the codec does not know.
+    Also raises `LogError` for an event that the codec does not know.
     """
     value = _decoded(line)
     _fields(value, {"event", "info", "seq", "sum"})

@@ -1,7 +1,7 @@
-"""Reading the file of a bundle line by line, with bounds on memory: a few bytes of gzip may inflate to gigabytes.
+"""Reading a bundle file line by line with bounded memory: a few bytes of gzip may inflate to gigabytes.
 
-One line is in memory at a time, and a file that is no bundle is refused at its first bytes. Only the kind of a line
-is known here, not its meaning: the kind bounds its length.
+One line is in memory at a time, and a file that is not a bundle is refused at its first bytes. This module
+knows only the kind of a line, which bounds its length, and not its meaning.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NOT_FOUND: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file exists and begins like a bundle of any version."""
+    """Return whether a file exists and begins like a bundle of any version."""
     try:
         _check_regular(str(path))
         with Path(path).open("rb") as file:
@@ -50,13 +50,13 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 
 
 def read_lines(path: str) -> Iterator[bytes]:
-    """Yield the lines of a bundle without their line ends, after a check that its version can be read.
+    """Yield the lines of a bundle without their line ends, after checking that its version can be read.
 
     Raises `BundleError`: `bundle_not_found`, `bundle_not_a_file`, `bundle_truncated` for a file that does not end
     in a line end, `bundle_newer_format`, `bundle_too_large`, or `bundle_invalid` for any other file.
     """
     if not path:
-        raise BundleError("it is the name of no file", path="''", code=Code.BUNDLE_NOT_FOUND)
+        raise BundleError("no file can have this name", path="''", code=Code.BUNDLE_NOT_FOUND)
     try:
         _check_regular(path)
         with Path(path).open("rb") as file:
@@ -66,12 +66,12 @@ def read_lines(path: str) -> Iterator[bytes]:
             raise BundleError("it is a directory, not a bundle", path=path) from None
         text = "there is no such file" if exc.errno in _NOT_FOUND else f"it cannot be read: {exc.strerror}"
         raise BundleError(text, path=path, code=Code.BUNDLE_NOT_FOUND) from None
-    except ValueError as exc:  # NUL in it
+    except ValueError as exc:  # the path contains NUL
         raise BundleError(f"it is no path: {exc}", path=path, code=Code.BUNDLE_NOT_FOUND) from None
 
 
 def _check_regular(path: str) -> None:
-    """Refuse anything but a file or directory before it is opened: opening a pipe would wait for a writer."""
+    """Refuse anything but a file or directory before it is opened: opening a pipe would block."""
     mode = os.stat(path).st_mode  # noqa: PTH116 - the path exactly as given
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise BundleError(
@@ -112,9 +112,10 @@ def _lines(file: IO[bytes], path: str) -> Iterator[bytes]:
 
 
 def _look_ahead(file: IO[bytes], path: str) -> None:
-    """Refuse a file with a long line whose checksum does not fit, with only a piece of it in memory.
+    """Refuse a long line with a wrong checksum while holding only a piece of it in memory.
 
-    A few bytes of gzip may inflate to a line of hundreds of megabytes; it is read whole only if it is a valid one.
+    A few bytes of gzip may inflate to a line of hundreds of megabytes; the line is read whole only if it is
+    valid.
     """
     number, total, length = 1, 0, 0
     hashed, tail = blake3(), b""
@@ -179,7 +180,7 @@ def _too_long(most: int, path: str, number: int) -> BundleError:
 
 
 def _content(file: IO[bytes], path: str) -> Iterator[bytes]:
-    """Yield the content of a file in pieces that are not empty, decompressed if it is gzip."""
+    """Yield the content of a file in non-empty pieces, decompressed if it is gzip."""
     chunk = file.read(_CHUNK)
     if chunk.startswith(_GZIP):
         yield from _inflated(file, path, chunk)
@@ -201,7 +202,7 @@ def _inflated(file: IO[bytes], path: str, chunk: bytes) -> Iterator[bytes]:
         chunk = stream.unconsumed_tail
         if (
             not chunk and len(content) < _CHUNK and not stream.eof
-        ):  # else there is more to come of what it has
+        ):  # else more output is pending from the input it already has
             chunk = file.read(_CHUNK)
             if not chunk:
                 raise BundleError(

@@ -1,4 +1,4 @@
-"""Reading and checking a whole bundle; the error of a bad one names its first wrong line."""
+"""Reading and checking a whole bundle; the error of an invalid one names its first wrong line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def read_bundle(path: str | os.PathLike[str]) -> Recording:
-    """Return the run of a bundle, checked to its end. Raises what `open_bundle` raises."""
+    """Return the run of a bundle after a full check. Raises what `open_bundle` raises."""
     return _Reader(os.fspath(path)).read()
 
 
@@ -106,7 +106,7 @@ class _Reader:
         self.lines[artifact.id] = self.line
 
     def _gathered(self, header: form.Header, log: list[tuple[Entry, StoredEvent]]) -> Recording:
-        """Return the run, after a check that the artifacts are exactly those its events lead to, in that order."""
+        """Return the run, after checking that its artifacts are exactly those its events reference, in order."""
         held = {artifact.id: artifact.data for artifact in self.artifacts.values()}
         self.line = self.first_event
         for role, data, artifact_id in _said(header, log):
@@ -172,7 +172,7 @@ class _Reader:
 def _said(
     header: form.Header, log: list[tuple[Entry, StoredEvent]]
 ) -> Iterator[tuple[str, bytes | None, str | None]]:
-    """Yield plan and provenance: role, bytes from the header, and the id that the first event names."""
+    """Yield plan and provenance: role, bytes from the header, and the id given by the first event."""
     if isinstance(log[0][0].event, RunStarted):  # else the fold of the log raises the better error
         yield ArtifactKind.PLAN, header.plan, log[0][0].event.plan_id
         yield ArtifactKind.PROVENANCE, header.provenance, provenance_id(log[0][0])

@@ -1,4 +1,4 @@
-"""Sealed secrets in bundles: exported under the key of the bundle, and imported under that of a store."""
+"""Sealed secrets in bundles: exported under the bundle's key and imported under a store's key."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ __all__ = ["adding_key", "has_secrets", "unlocked_key", "with_secrets"]
 def with_secrets(recording: Recording, store: Store, key: BundleKey) -> Recording:
     """Return a run together with its sealed secrets from the store, and their data key locked by `key`.
 
-    A run without sealed secrets is returned as it is. Raises `SecretKeyError` when the data key cannot be opened,
-    `UsageError` (`secret_unavailable`) when it is gone, and `SealError` for a sealed secret that was changed.
+    A run without sealed secrets is returned unchanged. Raises `SecretKeyError` when the data key cannot be
+    opened, `UsageError` (`secret_unavailable`) when it is gone, and `SealError` for a sealed secret that was
+    changed.
     """
     seals = dict(_present(seals_of(recording), store))
     if not seals:
@@ -41,7 +42,7 @@ def with_secrets(recording: Recording, store: Store, key: BundleKey) -> Recordin
 
 
 def has_secrets(store: Store, run_id: str) -> bool:
-    """Say whether the store has sealed secrets of a run."""
+    """Return whether the store has sealed secrets of a run."""
     return any(_present(seals_of(gather(run_reader.entries(store, run_id), store.get)), store))
 
 
@@ -61,7 +62,7 @@ def _present(seal_ids: list[str], store: Store) -> Iterator[tuple[str, Artifact]
 
 
 def unlocked_key(recording: Recording, key: BundleKey | None, path: str) -> DataKey | None:
-    """Return the data key of a run from a bundle, None when the bundle has none.
+    """Return the data key of a run from a bundle, or None when the bundle has none.
 
     Raises `BundleError` with `bundle_key_needed` or `bundle_key_wrong`.
     """
@@ -89,7 +90,7 @@ def unlocked_key(recording: Recording, key: BundleKey | None, path: str) -> Data
 
 @contextlib.contextmanager
 def adding_key(store: Store, run_id: str, data_key: DataKey | None) -> Iterator[None]:
-    """Give a run its data key before its log is stored, and take it back if that fails."""
+    """Give a run its data key before its log is stored, and remove it if that fails."""
     had_one = data_key is None or store.data_key(run_id) is not None
     if data_key is not None:
         open_keys(store).adopt(run_id, data_key)

@@ -1,4 +1,4 @@
-"""Writing a run as a bundle: to bytes, and to a file."""
+"""Writing a run as a bundle, to bytes or to a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GZIP_HEADER: Final = b"\x1f\x8b\x08" + bytes(5) + b"\x02\xff"
 
 
 def joined(recording: Recording) -> bytes:
-    """Return a run as a bundle. Raises `BundleError` (`bundle_too_large`), or `CorruptionError`."""
+    """Return the bytes of a run's bundle. Raises `BundleError` (`bundle_too_large`), or `CorruptionError`."""
     lines: list[bytes] = []
     total = 0
     for line, most in _lines(recording):
@@ -40,7 +40,7 @@ def joined(recording: Recording) -> bytes:
 
 
 def _lines(recording: Recording) -> Iterator[tuple[bytes, int]]:
-    """Yield each line of a bundle, and its greatest length."""
+    """Yield each line of a bundle with its maximum length."""
     header = _header_of(recording)
     yield form.header_line(header), form.MAX_JSON_LINE
     for artifact in (*carried(recording), *recording.seals.values()):
@@ -71,7 +71,7 @@ def _json_of(recording: Recording, artifact_id: str) -> bytes:
 
 
 def carried(recording: Recording) -> list[Artifact]:
-    """Return the artifacts that have their own line: all but plan and provenance, which are in the header."""
+    """Return the artifacts with a line of their own: all but plan and provenance, which are in the header."""
     in_header = {recording.plan_id, recording.provenance_id}
     return [artifact for artifact in recording.artifacts.values() if artifact.id not in in_header]
 

@@ -1,4 +1,4 @@
-"""Why a replay diverges, as far as the code then and now can tell: it explains, it never decides."""
+"""The likely cause of a divergence, from the code then and now; it explains and never decides."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def explained(
 ) -> Divergence:
     """Return a divergence with its likely cause.
 
-    `then` is the build of the recording, None when it is not known; `placeholders` says that handlers were given
-    such in the places of secrets. What a state is given has been compared by the time it diverges, so the walk back
-    begins with its own code and goes on to what ran before it.
+    `then` is the build of the recording, None when it is unknown; `placeholders` is true when handlers were
+    given placeholders instead of secrets. The inputs of a state have been compared by the time it diverges, so
+    the search begins with its own code and goes back to what ran before it.
     """
     if divergence.kind is DivergenceKind.CORRUPT:
         cause, text = Cause.RECORDING_DAMAGED, "what is stored is not what was recorded; no code is to blame"
@@ -79,7 +79,7 @@ def explained(
 
 
 def _other_builds(then: BuildProvenance, now: BuildProvenance) -> list[str]:
-    """Return what differs between two builds beside the code of the states."""
+    """Return what differs between two builds apart from the code of the states."""
     found = [
         f"{name} was {was}, is {is_now}"
         for name, was, is_now in (
@@ -99,7 +99,7 @@ def _other_builds(then: BuildProvenance, now: BuildProvenance) -> list[str]:
 
 
 def _lines(state_id: str, then: BuildProvenance, now: Mapping[str, HandlerCode]) -> list[str]:
-    """Return the lines of a state's source that differ, as a unified diff without its head."""
+    """Return the changed lines of a state's source as a unified diff without its header."""
     before = then.source.get(then.code.get(state_id, ""))
     if before is None or state_id not in now:
         return []

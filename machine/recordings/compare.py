@@ -1,7 +1,7 @@
-"""Compare: replay against changed code or a changed plan, state by state, and list every state that differs.
+"""Compare: replay a run against changed code or a changed plan, and list every state that differs.
 
-Each state is given what it was given when it was recorded, so a state differs by its own doing: what an earlier
-state does otherwise now is told once, of that state. Nothing is written and nothing goes outside.
+Each state is given the inputs recorded for it, so a state differs only because of itself: a change in an
+earlier state is reported once, for that state. Nothing is written and no external call is made.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _NEVER_THE_SAME: Final = frozenset({"clock", "random"})
 
 
 def other_answer(recorded: PastRun, now: PastRun) -> Divergence | None:
-    """Return the first recorded call that `now` has another answer to, or has not made; None when there is none.
+    """Return the first recorded call that `now` answers differently or has not made, or None.
 
-    The clock and randomness answer otherwise every time, which is no news of the outside.
+    The clock and randomness always answer differently, so they are ignored.
     """
     for entry in recorded.entries:
         fact = entry.event
@@ -78,7 +78,7 @@ def other_answer(recorded: PastRun, now: PastRun) -> Divergence | None:
 
 
 class Verdict(StrEnum):
-    """How a state compares with what was recorded of it."""
+    """The result of comparing a state with its recording."""
 
     IDENTICAL = "identical"
     DIFFERS = "differs"
@@ -89,7 +89,7 @@ class Verdict(StrEnum):
 
 @attrs.frozen
 class ComparedState:
-    """One state: how it compares, whether its code has changed (None: not known), and where it diverges first."""
+    """One compared state: its verdict, whether its code changed (None: unknown), and its first divergence."""
 
     state_id: str
     verdict: Verdict
@@ -108,7 +108,7 @@ class ComparedState:
 
 @attrs.frozen
 class CompareResult:
-    """Every state of the recording and of the plan, in order, and what differs between the two plans."""
+    """Every state of the recording and of the plan, in order, and the differences of the two plans."""
 
     run_id: str
     states: Sequence[ComparedState]
@@ -144,12 +144,12 @@ async def compare(
     reporter: Reporter | None = None,
     undeclared_io: UndeclaredIo | str | None = None,
 ) -> CompareResult:
-    """Replay every state of a run by itself against `plan`, and list how each compares.
+    """Replay every state of a run separately against `plan`, and list the result of each.
 
-    A state is given the context and the facts that were recorded for it, whatever the others do now. A plan that
-    has changed is compared as far as its states are still there. `undeclared_io` is that of `replay`. Raises
-    `NotFoundError`, `PlanError` (`op_id_mismatch`) for the plan of another op, and `LogError` or `CorruptionError`
-    for a damaged recording.
+    A state is given the context and the facts that were recorded for it, whatever the other states do now. With
+    a changed plan, those states are compared that still exist. `undeclared_io` is as in `replay`. Raises
+    `NotFoundError`, `PlanError` (`op_id_mismatch`) for the plan of another op, and `LogError` or
+    `CorruptionError` for a damaged recording.
     """
     graph = plan.graph
     reporter = reporter or Reporter()
@@ -168,7 +168,7 @@ async def compare(
             await reproduce(recording, first, log, provided=provided, reporter=reporter)
             break
         except Diverged as exc:
-            if not differing:  # a state differs only from what was recorded
+            if not differing:  # a state can only differ from a recording of it
                 check_run(run_reader.entries(store, run_id), store.get)
             divergence = explained(exc.divergence, graph, recording.built)
         if divergence.state_id is None or not log.leave_attempt():
@@ -183,7 +183,7 @@ async def compare(
 
 
 def _plans(recording: Recorded) -> list[str]:
-    """Return the ids of the plans that the run went by, in that order."""
+    """Return the ids of the plans that the run used, in order."""
     events = (entry.event for entry in recording.entries)
     return list(
         dict.fromkeys(
@@ -221,7 +221,7 @@ def _states(
 
 
 class _ByState(ReplayLog):
-    """A log that can leave an attempt which differs, and go on from where the recording had it end."""
+    """A log that can leave an attempt that differs, and continue where the recording ended it."""
 
     def __init__(self, *args: Any, gone: frozenset[str] | set[str]) -> None:
         super().__init__(*args)
@@ -236,7 +236,7 @@ class _ByState(ReplayLog):
         return False
 
     def leave_attempt(self) -> bool:
-        """Take over the rest of the open attempt as it was recorded, and say whether there is one."""
+        """Accept the rest of the open attempt as recorded, and return whether there is one."""
         if not self.history.open:
             return False
         self.divergence = self._early = self._scope = None

@@ -1,6 +1,6 @@
-"""How two recorded runs differ: aligned by state and attempt, never by seq.
+"""Differences of two recorded runs, aligned by state and attempt, never by seq.
 
-What is merely informational (times, ids, machines) is no difference. Nothing is run and nothing is written.
+Informational values (times, ids, machines) are no difference. Nothing is run and nothing is written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["First", "Reason", "RunDiff", "RunSide", "StateDiff", "StateSide", "d
 
 @attrs.frozen
 class RunSide:
-    """One of the two runs: how it stands."""
+    """One of the two runs, and its status."""
 
     run_id: str
     op_id: str
@@ -37,9 +37,9 @@ class RunSide:
 
 @attrs.frozen
 class Reason:
-    """Something that differs between the runs from the beginning, and may be why the rest does.
+    """An initial difference of the runs, which may explain the others.
 
-    `kind` is op, input, config, plan or code; the last stands outside the digest, and alone is no difference.
+    `kind` is op, input, config, plan or code; code is outside the digest, and alone is no difference.
     """
 
     kind: str
@@ -57,9 +57,9 @@ class Reason:
 
 @attrs.frozen
 class First:
-    """The first event, in A's order, that B does not have in the same place of the same state.
+    """The first event, in A's order, that B does not have at the same position of the same state.
 
-    `type_a` and `type_b` are the types of the two events, None on a side that has nothing there.
+    `type_a` and `type_b` are the types of the two events; a side without an event has None.
     """
 
     state_id: str | None
@@ -83,7 +83,7 @@ class First:
 
 @attrs.frozen
 class StateSide:
-    """How a state stands in one run: `errors` are those of its attempts, `delays_ms` what its retries waited."""
+    """A state in one run: `errors` are those of its attempts, `delays_ms` the waits before its retries."""
 
     status: str
     attempts: int
@@ -98,9 +98,10 @@ class StateSide:
 
 @attrs.frozen
 class StateDiff:
-    """How one state differs: its attempts and errors, what it learned and said, and what it wrote.
+    """Differences of one state: its attempts and errors, its facts and domain events, and its writes.
 
-    A side is None when the run never came to the state. `same_base` is true when both began on one context.
+    A side is None when the run never reached the state. `same_base` is true when both began with the same
+    context.
     """
 
     state_id: str
@@ -114,7 +115,7 @@ class StateDiff:
 
     @property
     def unexplained(self) -> bool:
-        """True when nothing that the state was given differs, and its result does."""
+        """True when the inputs of the state are the same in both runs and its result is not."""
         facts = any(item.what == "fact" for item in self.items)
         both = self.a is not None and self.b is not None and self.a.attempts == self.b.attempts
         return both and self.same_base and not facts and bool(self.writes or self.changes)
@@ -136,9 +137,9 @@ class StateDiff:
 
 @attrs.frozen(kw_only=True)
 class RunDiff:
-    """How two runs differ. `identical` means the same digest: whatever differs then is informational.
+    """Differences of two runs; `identical` means the same digest, so any others are informational.
 
-    `state` is set when one state alone was looked at, which is then what `identical` is about. `context` is the
+    `state` is set when a single state was compared; `identical` is then about that state. `context` is the
     difference of the last contexts. In every `Change`, `recorded` is A's side and `now` is B's.
     """
 
@@ -174,11 +175,11 @@ def diff_runs(
     other_store: Store | None = None,
     state: str | None = None,
 ) -> RunDiff:
-    """Compare two runs, however they stand; run `b` is in `other_store` when that is given.
+    """Compare two runs of any status; run `b` is in `other_store` when that is given.
 
-    `state` (a full id, or `step.state`) looks at one state alone. Raises `NotFoundError` for a run that is not
-    there,
-    `LogError` or `CorruptionError` for one that cannot be trusted, and `UsageError` for a state that neither has.
+    `state` (a full id, or `step.state`) restricts the comparison to a single state. Raises `NotFoundError` for
+    an unknown run, `LogError` or `CorruptionError` for a damaged one, and `UsageError` for a state that neither
+    run has.
     """
     one, other = PastRun.read(a, store), PastRun.read(b, other_store or store)
     order = list(dict.fromkeys((*one.order, *other.order)))
@@ -211,7 +212,7 @@ def _state_named(name: str, order: Sequence[str], run: PastRun) -> str:
     return named
 
 
-# -- what differs from the beginning -------------------------------------------------------------------------
+# -- initial differences -------------------------------------------------------------------------------------
 
 
 def _reasons(a: PastRun, b: PastRun) -> list[Reason]:
@@ -226,14 +227,14 @@ def _reasons(a: PastRun, b: PastRun) -> list[Reason]:
         found.append(Reason("config", "the configuration differs", changes))
     plans = [(run.started.plan_id, run.history.plan_id or "") for run in (a, b)]
     if plans[0] != plans[1]:
-        at = 0 if plans[0][0] != plans[1][0] else 1  # the one they began with, or the one they went on with
+        at = 0 if plans[0][0] != plans[1][0] else 1  # the one they began with, or the latest one
         shapes = [_shape(run.store, plan[at]) for run, plan in zip((a, b), plans, strict=True)]
         found.append(Reason("plan", "the plans differ", diff(*shapes, most=ALL)))
     return [*found, *_code(a, b)]
 
 
 def _shape(store: Store, plan_id: str) -> dict[str, Any]:
-    """Return a plan in a form in which states and edges stand under their names."""
+    """Return a plan with its states and edges under their names."""
     states, edges = parts_of(recorded_shape(store, plan_id))
     return {"edges": {f"{earlier} -> {later}": True for earlier, later in edges}, "states": states}
 
@@ -250,7 +251,7 @@ def _code(a: PastRun, b: PastRun) -> list[Reason]:
     ]
 
 
-# -- the first event that differs ----------------------------------------------------------------------------
+# -- first different event -----------------------------------------------------------------------------------
 
 
 def _first(a: PastRun, b: PastRun, state: str | None) -> First | None:
@@ -295,11 +296,11 @@ def _attempt_of(run: PastRun, entry: Entry) -> int | None:
     return begun[-1] if begun else None
 
 
-# -- state by state ------------------------------------------------------------------------------------------
+# -- states --------------------------------------------------------------------------------------------------
 
 
 def _state(state_id: str, a: PastRun, b: PastRun) -> StateDiff | None:
-    """Return how a state differs, None when neither run came to it."""
+    """Return the differences of a state, or None when neither run reached it."""
     one, other = a.lanes.get(state_id, ()), b.lanes.get(state_id, ())
     if not one and not other:
         return None
@@ -337,7 +338,7 @@ def _base(lane: Sequence[Entry]) -> str | None:
 
 
 def _writes(a: PastRun, b: PastRun, one: Sequence[Entry], other: Sequence[Entry]) -> list[Change]:
-    """Return how that differs what the state left in the context, among the keys that it changed."""
+    """Return the differences in what the state wrote, among the keys that it changed."""
     in_a, in_b = _written(a, one), _written(b, other)
     return [] if in_a is None or in_b is None else diff(in_a, in_b, most=ALL)
 

@@ -1,4 +1,4 @@
-"""The difference of two runs as text that fits 80 columns: A above B, long values from where they differ."""
+"""The difference of two runs as text of 80 columns: A above B, long values from where they differ."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Lines = Iterator[tuple[Mark, str]]
 
 
 def marked(found: RunDiff) -> list[tuple[Mark, str]]:
-    """Return the difference as lines, each with what it is; none has a control character."""
+    """Return the difference as lines, each with its mark; none contains a control character."""
     return list(_lines(found))
 
 
@@ -59,7 +59,7 @@ def _runs(found: RunDiff) -> Lines:
 
 def _reason(reason: Reason, word: str) -> Lines:
     yield from _folded(Mark.CAUSE, word, reason.summary)
-    if reason.kind != "code":  # the fingerprints themselves say nothing to a person
+    if reason.kind != "code":  # fingerprints mean nothing to a reader
         yield from _changes(reason.changes, "  ")
 
 
@@ -132,7 +132,7 @@ def _item(item: ItemDiff) -> Lines:
 
 
 def _asked(value: Any) -> Any:
-    """Return of an item what tells a person which it is."""
+    """Return the part of an item by which a reader recognizes it."""
     return value.get("request", value.get("payload", value))
 
 
@@ -148,7 +148,7 @@ def _changes(changes: Sequence[Change], indent: str) -> Lines:
 
 
 def sides(change: Change, width: int) -> tuple[str, str]:
-    """Return both values of a change in at most `width` characters each, cut around where they begin to differ."""
+    """Return both values of a change in at most `width` characters each, around where they begin to differ."""
     if change.kind != "changed":
         value = _cut(_json(change.now if change.kind == "added" else change.recorded), width)
         return (_NOTHING, value) if change.kind == "added" else (value, _NOTHING)

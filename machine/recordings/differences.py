@@ -1,6 +1,6 @@
-"""What differs: from what a replay comes upon to a `Divergence`.
+"""Making a `Divergence` from what a replay finds.
 
-Nothing is decided here: that there is a difference, and where, is for the log of the replay to say.
+Nothing is decided here: the log of the replay decides whether and where there is a divergence.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ Load = Callable[[str], bytes]
 
 @attrs.frozen
 class Differences:
-    """Says what differs between a recording and now. Each side loads its own artifacts.
+    """Describes differences between a recording and its replay; each side loads its own artifacts.
 
-    The divergences name no state: where they are is for the log to say.
+    The divergences name no state: the log adds it.
     """
 
     recorded: Load
     now: Load
 
     def unrecorded(self, call: Call, left: Sequence[Entry], seq: int) -> Divergence:
-        """Return the divergence of a call that was never recorded; `left` is what the attempt has not used."""
+        """Return the divergence of a call that was never recorded; `left` are the unused calls of the attempt."""
         call = attrs.evolve(call, request=canonical.decode(call.data))  # in JSON 30.0 is 30
         facts = [(entry, entry.event) for entry in left if isinstance(entry.event, FactRecorded)]
         facts.sort(key=lambda item: self._distance(item[1], call))
@@ -80,7 +80,7 @@ class Differences:
         )
 
     def sealed(self, entry: Entry, fact: FactRecorded, recorded: str, now: str) -> Divergence:
-        """Return the divergence of a request that differs in what is sealed, by the keyed hashes of both."""
+        """Return the divergence of a request that differs in a sealed secret, by the keyed hashes of both."""
         sides = [{**self._call(fact), REQUEST_MAC: mac} for mac in (recorded, now)]
         return Divergence(
             kind=DivergenceKind.REQUEST_CHANGED,
@@ -93,7 +93,7 @@ class Differences:
         )
 
     def reordered(self, entry: Entry, early: Event) -> Divergence:
-        """Return the divergence of another order: `early` comes before what `entry` has."""
+        """Return the divergence of a changed order: `early` comes before the recorded `entry`."""
         is_call = isinstance(entry.event, FactRecorded | EffectIntended)
         return Divergence(
             kind=DivergenceKind.CALL_REORDERED if is_call else DivergenceKind.EVENT_DIFFERS,
@@ -104,7 +104,7 @@ class Differences:
         )
 
     def not_given_up(self, entry: Entry, fact: FactRecorded) -> Divergence:
-        """Return the divergence of a handler that waits for a call which it had cancelled when recorded."""
+        """Return the divergence of a handler that waits for a call which it cancelled in the recording."""
         return Divergence(
             kind=DivergenceKind.EVENT_DIFFERS,
             seq=entry.seq,
@@ -114,7 +114,7 @@ class Differences:
         )
 
     def secret_needed(self, entry: Entry, fact: FactRecorded, source: str) -> Divergence:
-        """Return the divergence of an answer that cannot be made without the true value of a secret."""
+        """Return the divergence of a response that cannot be rebuilt without the true value of a secret."""
         return Divergence(
             kind=DivergenceKind.SECRET_NEEDED,
             seq=entry.seq,
@@ -124,7 +124,7 @@ class Differences:
         )
 
     def undeclared(self, what: Undeclared, seq: int) -> Divergence:
-        """Return the divergence of a handler that was about to reach or change the outside without `io`."""
+        """Return the divergence of a handler that tried to reach or change external state without `io`."""
         remedy = what.remedy.removesuffix(SETTING)
         return Divergence(
             kind=DivergenceKind.UNDECLARED_IO,
@@ -134,7 +134,7 @@ class Differences:
         )
 
     def missing(self, entry: Entry, summary: str, event: Event | None = None) -> Divergence:
-        """Return the divergence of what was recorded and does not come; `event` is what comes in its place."""
+        """Return the divergence of a recorded event that does not come; `event` comes in its place."""
         is_call = isinstance(entry.event, FactRecorded | EffectIntended)
         return Divergence(
             kind=DivergenceKind.CALL_MISSING if is_call else DivergenceKind.EVENT_DIFFERS,
@@ -145,7 +145,7 @@ class Differences:
         )
 
     def between(self, entry: Entry, event: Event) -> Divergence:
-        """Return the divergence of an event that is not the recorded one."""
+        """Return the divergence of an event that differs from the recorded one."""
         recorded = entry.event
         if _code_of(event) == Code.UNDECLARED_IO != _code_of(recorded):
             assert isinstance(event, StateFailed)
@@ -267,7 +267,7 @@ def _code_of(event: Event) -> str | None:
 
 
 def _by_name(shape: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plan in a form in which states and edges are found by their names."""
+    """Return a plan with its states and edges by name."""
     states, edges = parts_of(shape)
     return {"edges": {f"{earlier} -> {later}": True for earlier, later in edges}, "states": states}
 
@@ -278,7 +278,7 @@ def key_of(change: Change) -> str:
 
 
 def corrupt(exc: MachineError, seq: int) -> Divergence:
-    """Return the divergence of a recording that is not what was written."""
+    """Return the divergence of a damaged recording."""
     return Divergence(
         kind=DivergenceKind.CORRUPT,
         seq=getattr(exc, "seq", None) or seq,

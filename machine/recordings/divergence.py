@@ -1,4 +1,4 @@
-"""The first point where a replay differs from its recording: one object, rendered by everybody."""
+"""The first point where a replay differs from its recording: one object, rendered in one way everywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 class DivergenceKind(StrEnum):
-    """What differs."""
+    """The kind of difference."""
 
     REQUEST_CHANGED = "request_changed"
     CALL_ADDED = "call_added"
@@ -38,7 +38,7 @@ class DivergenceKind(StrEnum):
 
 
 class Cause(StrEnum):
-    """What most likely made the difference."""
+    """The most likely cause of the difference."""
 
     STATE_CODE_CHANGED = "state_code_changed"
     UPSTREAM_CODE_CHANGED = "upstream_code_changed"
@@ -53,7 +53,7 @@ class Cause(StrEnum):
 
 @attrs.frozen
 class NearCall:
-    """A recorded call that was not used, and why it does not fit."""
+    """A recorded call that was not used, and why it does not match."""
 
     seq: int
     namespace: str
@@ -69,10 +69,10 @@ class NearCall:
 class Divergence:
     """The first difference between a recording and its replay.
 
-    `seq` is the event of the recording where it shows. `recorded` and `now` are the two sides as JSON (None
-    when a side has nothing there), `changes` their difference. `cause` is the likely one, `cause_text` says it in a
-    sentence, and `code` shows the lines of source that changed, where that is the cause and the source was kept.
-    `raised` says where, and from what, the attempt failed that now fails as it did not.
+    `seq` is the event of the recording at which it occurs. `recorded` and `now` are the two sides as JSON (None
+    for an absent side), and `changes` is their difference. `cause` is the likely cause, `cause_text` states it
+    in a sentence, and `code` shows the changed source lines, if that is the cause and the source was stored.
+    `raised` gives the traceback of an attempt that failed otherwise than recorded.
     """
 
     kind: DivergenceKind
@@ -115,7 +115,7 @@ class Divergence:
 
 
 class Diverged(BaseException):
-    """Carries a divergence out of a handler. Not an `Exception`, so that no handler takes it for a failed call."""
+    """Carries a divergence out of a handler; not an `Exception`, so that handlers do not take it for a failure."""
 
     def __init__(self, divergence: Divergence) -> None:
         super().__init__(str(divergence))
@@ -123,4 +123,4 @@ class Diverged(BaseException):
 
 
 class RecordingEnds(BaseException):
-    """The recording ends here, without the run having ended."""
+    """Raised where the recording ends before its run has ended."""

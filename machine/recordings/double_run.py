@@ -1,7 +1,7 @@
 """Paranoid mode: a live run followed by a replay of itself, one attempt behind.
 
-Every attempt is run again at once, in fresh memory and on the facts it has just recorded. Nothing here may write to
-the store or go outside: it is a replay like any other, of a log that is still being written.
+Every attempt is run again immediately, in fresh memory and on the facts it has just recorded. This must never
+write to the store or make an external call: it is an ordinary replay of a log that is still being written.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CAUSE: Final = (
 
 
 class SecondRun:
-    """The second run of one live run; it knows what the log says and is one attempt behind."""
+    """The second run of a live run: it receives every log entry and is one attempt behind."""
 
     def __init__(self, earlier: Iterable[Entry]) -> None:
         self._entries = list(earlier)
@@ -55,13 +55,13 @@ class SecondRun:
         self._inside = False
 
     def note(self, entry: Entry) -> None:
-        """Take in an entry of the live run. What belongs to no attempt is taken over as it is."""
+        """Add an entry of the live run; an entry outside attempts is accepted unchanged."""
         if isinstance(entry.event, StateEntered):
             self._inside = True
         elif isinstance(entry.event, StateCompleted | StateFailed):
             self._inside = False
         if entry.seq <= self._log.history.head_seq:
-            return  # it was compared when it was about to be written
+            return  # it was compared before it was written
         self._entries.append(entry)
         if not self._inside:
             self._log.pass_over()
@@ -69,12 +69,12 @@ class SecondRun:
     async def differs(
         self, run: FirstRun, decision: EnterState, ending: Event, payloads: Payloads
     ) -> ErrorInfo | None:
-        """Run an attempt again that is about to end with `ending`; return how it differs, None when it does not."""
+        """Run an attempt again that is about to end with `ending`; return the divergence, or None."""
         self._live, self._pending = run, payloads
         head = self._entries[-1]
-        now = time.time_ns() // 1_000_000  # informational: how long a handler may wait for something
+        now = time.time_ns() // 1_000_000  # informational: how long a handler may wait
         self._entries.append(Entry(head.seq + 1, ending, codec.encode_event(ending), head.run_id, now, {}))
-        # it knows the secrets that the live run knows, so that none gets into what is said of a difference
+        # share the live run's known secrets, so that none appears in the description of a difference
         again = run.again(
             log=self._log,
             provider=provider_of(self._log),
@@ -87,9 +87,7 @@ class SecondRun:
         except Diverged as exc:
             return _difference(decision.state_id, exc.divergence)
         finally:
-            if (
-                self._log.history.head_seq <= head.seq
-            ):  # it did not come to that end, or was stopped on the way
+            if self._log.history.head_seq <= head.seq:  # it did not reach that end, or was stopped before
                 self._entries.pop()
         return None
 
@@ -102,7 +100,7 @@ class SecondRun:
 
 
 def seconded(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Return `run`, `resume` or `dry_run` of the engine with what a paranoid run needs."""
+    """Return `run`, `resume` or `dry_run` of the engine with the second run added."""
 
     @functools.wraps(function)
     async def with_second(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -113,7 +111,7 @@ def seconded(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corou
 
 
 class _Unheard(Reporter):
-    """Tells nobody: the live run has told of the same, or is about to."""
+    """Reports nothing: the live run already reports the same."""
 
     def undeclared(self, state_id: str, what: Undeclared) -> None:
         """Do nothing."""

@@ -1,7 +1,7 @@
-"""Fork: a new run that shares the past of another up to an event, and goes on live from there.
+"""Fork: a new run that shares the events of another up to a point, and continues live from there.
 
-Whatever it shares is copied into its own log: nobody who replays, verifies or resumes it needs the other run. Where
-it comes from is informational, so a fork has the digest of any run with the same plan, input and facts.
+Shared events are copied into the log of the fork, so replaying, verifying or resuming it never needs the other
+run. Its origin is informational: a fork has the digest of any run with the same plan, input and facts.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ __all__ = ["ForkResult", "ForkedFact", "fork"]
 
 @attrs.frozen
 class ForkedFact:
-    """A fact of a fork: `how` is copied, reused, overridden or new; `parent_seq` is where it comes from.
+    """A fact of a fork: `how` is copied, reused, overridden or new; `parent_seq` is its origin.
 
-    A copied one belongs to a state that was not run again; a reused one answered a call of a state that was.
+    A copied fact belongs to a state that did not run again; a reused one answered a call of a state that did.
     """
 
     how: str
@@ -70,9 +70,10 @@ class ForkedFact:
 
 @attrs.frozen(kw_only=True)
 class ForkResult:
-    """A fork and how it stands. `copied` and `ran` are the states that were copied, and those that ran.
+    """A fork and its status; `copied` lists the states that were copied and `ran` those that ran.
 
-    `code_changed` are the copied ones whose code is not what it was: a replay of the fork will find that.
+    `code_changed` lists the copied states whose code has changed since: a replay of the fork will diverge
+    there.
     """
 
     run_id: str
@@ -111,14 +112,14 @@ async def fork(
     target: Target | None = None,
     lease: float = LEASE_SECONDS,
 ) -> ForkResult:
-    """Start a new run that shares the first `at` events of another, and drive it on from there.
+    """Start a new run that shares the first `at` events of another, and drive it from there.
 
-    `set_facts` replaces responses among the shared facts: by key (the whole, a beginning of it, or the seq), with
-    the JSON that is to have been the response. The states that had them run again, and so does every state whose
-    inputs come out otherwise; their calls are answered by the shared facts as far as those fit, and go outside
-    where they do not. All others are copied. `plan` may differ from the recorded one where `resume` allows it, and
-    holds from the fork on. `source` is the store that the run is in, when the fork is to be in another; whatever it
-    shares is copied then. `fork_id` gives an id made by `new_run_id` beforehand. `lease` is that of
+    `set_facts` overrides responses among the shared facts: it maps a key (the whole key, a prefix of it, or the
+    seq) to the JSON of the new response. States that had such a fact run again, and so does every state whose
+    inputs differ as a result; their calls are answered by matching shared facts, and made live where none
+    matches. All other states are copied. `plan` may differ from the recorded one where `resume` allows it, and
+    applies from the fork on. `source` is the store of the run, when the fork is to be in another store;
+    everything shared is then copied. `fork_id` sets the id, made by `new_run_id` beforehand. `lease` is as in
     `run`.
 
     Raises `NotFoundError`, `LogError`, `PlanError`, and `UsageError` (`invalid_fork_point`, `fact_not_found`,
@@ -139,7 +140,7 @@ async def fork(
     secrets = secrets_of(store, chosen, manifest)
     walked: Walked = {}
     known: set[tuple[str, str]] = set()
-    for entry in shared:  # before anything is written: the fork is not to begin damaged
+    for entry in shared:  # before anything is written: a fork must not begin damaged
         for _ in sound_parts(entry, source.get, walked, known):
             pass
     refuse_used(store, chosen)
@@ -151,7 +152,7 @@ async def fork(
         )
     prefix, past = _parted(shared, replaced, plan.graph, store)
     if past is not None and isinstance(secrets, RunSecrets):
-        secrets.learned = Learned()  # what the others have learned is made again, in its turn
+        secrets.learned = Learned()  # other external inputs are made again, in their turn
         recalled(fold(prefix, History(in_seq=False)), secrets, source.get)
     if source is not store:
         _bring(shared, source, store, payloads)
@@ -205,7 +206,7 @@ async def fork(
 
 
 def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry], History]:
-    """Return the events that are shared, and what they say. Raises `UsageError` (`invalid_fork_point`)."""
+    """Return the shared events and what they contain. Raises `UsageError` (`invalid_fork_point`)."""
 
     def refuse(problem: str, hint: str) -> UsageError:
         details = {"run_id": run_id, "at": at, "head_seq": len(entries)}
@@ -216,7 +217,7 @@ def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry]
             f"run {run_id} cannot be forked at event {at!r}: it has the events 1 to {len(entries)}",
             f"machine events {run_id} lists them",
         )
-    # how a run ended is not shared: the fork comes to its own end
+    # the end of the run is not shared: the fork reaches its own end
     shared = [entry for entry in entries[:at] if not isinstance(entry.event, RunCompleted)]
     history = fold(shared)
     if history.status is RunStatus.SUSPENDED:
@@ -236,7 +237,7 @@ def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry]
 def _parted(
     shared: list[Entry], replaced: Mapping[int, Entry], graph: Graph, store: Store
 ) -> tuple[list[Entry], SharedPast | None]:
-    """Return what is copied without a question, and the past from the first state on that has another fact."""
+    """Return what is copied unconditionally, and the prefix from the first state that has another fact."""
     if not replaced:
         return shared, None
     if fold(shared[:1]).max_concurrency is not None:
@@ -252,7 +253,7 @@ def _parted(
 
 
 def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Payloads) -> None:
-    """Add to `payloads` what the shared events lead to and the store does not have."""
+    """Add to `payloads` the artifacts of the shared events that the store does not have."""
     walked: Walked = {}
     for entry in shared:
         for seal_id in filter(source.exists, seals_beside(entry)):
@@ -265,7 +266,7 @@ def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Paylo
 def _provenance(
     built: BuildProvenance, then: BuildProvenance | None, prefix: Sequence[Entry]
 ) -> BuildProvenance:
-    """Return what the fork is built from: of the states that are copied, the code that they ran."""
+    """Return the provenance of the fork, with the recorded code of the states that are copied."""
     if then is None:
         return built
     passed = {entry.event.state_id for entry in prefix if isinstance(entry.event, StateCompleted)}
@@ -275,7 +276,7 @@ def _provenance(
 
 
 def _states(own: Sequence[Entry], copied: Mapping[int, int]) -> dict[str, bool]:
-    """Return the states that began, and whether each was copied to its end."""
+    """Return the states that began, and whether each was copied completely."""
     return {
         entry.event.state_id: entry.seq in copied
         for entry in own

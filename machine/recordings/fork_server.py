@@ -1,6 +1,6 @@
-"""Replaying in copies of one process: it loads the plan, and each replay begins where that left off.
+"""Replays in forked copies of one process that has already loaded the plan.
 
-So no replay sees what another has left in modules. The process is killed with all its copies, and reaped, before
+No replay sees what another has left in modules. The process is killed with all its copies, and reaped, before
 anything else is done.
 """
 
@@ -40,7 +40,7 @@ _LAST_LINES = 5
 async def in_copies(
     run_id: str, store: Store, target: Target, undeclared_io: UndeclaredIo | str | None
 ) -> AsyncIterator[Copies]:
-    """Give what replays a run in copies of a process that has loaded the plan of `target`."""
+    """Return a context in which replays run in copies of a process that has loaded the plan of `target`."""
     with tempfile.TemporaryDirectory(prefix="machine-schedules-") as place:
         bundle = Path(place, "bundle.run")
         export_run(run_id, bundle, store=store)
@@ -58,7 +58,7 @@ async def in_copies(
 
 @attrs.define
 class Copies:
-    """A process that replays the run of a job, each time in a copy of itself. It is started when it is needed."""
+    """A process that runs each replay of a job in a copy of itself; it is started on first use."""
 
     job: dict[str, Any]
     stderr: Path
@@ -67,7 +67,7 @@ class Copies:
     _answers: BufferedByteReceiveStream | None = None
 
     async def replayed(self, order: Order) -> ReplayResult:
-        """Replay in an order. Raises `RunError` when the process ends without an answer."""
+        """Replay in one order. Raises `RunError` when the process ends without an answer."""
         answer = await self._asked({"order": list(order)})
         if answer is None:
             told = self.stderr.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:]
@@ -106,7 +106,7 @@ class Copies:
 
     async def _start(self) -> None:
         with self.stderr.open("wb") as stderr, anyio.CancelScope(shield=True):
-            # shielded: a process must not be lost between its start and the one who will kill it
+            # shielded: the process must not be lost between its start and whoever will kill it
             started = self._noted.enter_context(noted())
             process = self._process = await anyio.open_process(
                 [sys.executable, "-m", "machine.recordings.fork_server_child"],
@@ -121,12 +121,12 @@ class Copies:
     async def _say(self, value: dict[str, Any]) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        with suppress(anyio.BrokenResourceError):  # the answer, which does not come, says so
+        with suppress(anyio.BrokenResourceError):  # the missing answer says so
             await self._process.stdin.send(canonical.encode(value) + b"\n")
 
 
 def where_this_package_is() -> dict[str, str]:
-    """Return the variables by which another process finds this package, whatever directory it is in."""
+    """Return the variables by which another process finds this package in any working directory."""
     root = str(Path(__file__).parents[2])
     if root in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         return {}

@@ -1,6 +1,6 @@
-"""The process that is copied: it loads a plan and has a copy of itself replay in each order that is asked for.
+"""The process that is copied: it loads a plan, and a copy of it replays each requested order.
 
-What the plan prints goes to stderr: stdout holds the answers alone.
+What the plan prints goes to stderr: stdout holds only the answers.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _THREADS = Path("/proc/self/task")
 
 
 def main() -> None:
-    """Read the job and then one order after the other from stdin, and answer each with a line."""
+    """Read the job and then one order after another from stdin, and answer each with a line."""
     with os.fdopen(os.dup(0), "rb") as questions, os.fdopen(os.dup(1), "wb") as answers:
-        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - no file of anybody's
+        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - not a user's file
             os.dup2(nothing.fileno(), 0)
         os.dup2(2, 1)
         try:
@@ -39,7 +39,7 @@ def main() -> None:
         except MachineError as exc:
             _say(answers, {"problem": exc.message})
             return
-        # a copy has but one thread: where the plan has begun others, it is this process that replays, and once
+        # a copy has a single thread: if the plan started others, this process itself replays, and only once
         copied = _threads() == 1
         for line in questions:
             order = tuple(canonical.decode(line)["order"])
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _threads() -> int:
-    """Return how many threads there are, those that Python does not know of included where that can be told."""
+    """Return the number of threads, including those unknown to Python where the system counts them."""
     return len(list(_THREADS.iterdir())) if _THREADS.exists() else threading.active_count()
 
 
@@ -71,7 +71,7 @@ def _copy(
         _say(answers, {**_replayed(plan, bundle, job, order), "last": False})
         code = 0
     finally:
-        os._exit(code)  # nothing of the process that was copied is to be ended here
+        os._exit(code)  # clean-up of the copied process must not run here
 
 
 def _replayed(

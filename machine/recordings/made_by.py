@@ -1,7 +1,7 @@
-"""Which test a golden was made by: what its bundle says, found in the first line alone.
+"""The test that recorded a golden, read from the first line of its bundle.
 
-A plan of a test may be made in the test, so the target of such a run is the test: its file, relative to the golden,
-and its name, as pytest writes them: `../test_prices.py::test_prices`.
+A plan of a test may be built in the test, so the target of such a run is the test: its file, relative to the
+golden, and its name as pytest writes them, `../test_prices.py::test_prices`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["is_test", "test_of"]
 
 
 def is_test(spec: str) -> bool:
-    """Say whether a target is a test, and no plan."""
+    """Return whether a target is a test rather than a plan."""
     return "::" in spec
 
 
 def test_of(golden: str | os.PathLike[str]) -> tuple[Path, str] | None:
-    """Return the test that a golden was made by, its file and its name there; None when it does not say."""
+    """Return the file and the name of the test that recorded a golden, or None when the golden has neither."""
     try:
         header = parse_header(next(read_lines(os.fspath(golden))))
         built = canonical.decode(header.provenance or b"{}")

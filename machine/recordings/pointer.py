@@ -19,7 +19,7 @@ _INDEX: Final = re.compile(r"0|[1-9][0-9]*")
 
 @attrs.frozen
 class Change:
-    """One leaf or subtree that differs: `pointer` names it; an absent side is None with `kind` saying so."""
+    """One leaf or subtree that differs: `pointer` names it; `kind` says which side is absent and None."""
 
     pointer: str
     kind: Literal["changed", "added", "removed"]
@@ -70,7 +70,7 @@ def _escape(key: str) -> str:
 
 
 def tokens_of(pointer: str) -> list[str]:
-    """Return the reference tokens of a JSON Pointer (RFC 6901 section 3). Raises `ValueError` for what is none."""
+    """Return the reference tokens of a JSON Pointer (RFC 6901 section 3). Raises `ValueError` if it is invalid."""
     if pointer and not pointer.startswith("/"):
         raise ValueError("a JSON Pointer begins with /")
     if _BAD_ESCAPE.search(pointer):
@@ -84,7 +84,7 @@ def pointer_of(tokens: Iterable[str | int]) -> str:
 
 
 def value_at(value: Any, tokens: Iterable[str]) -> Any:
-    """Return what tokens point at within a JSON value, `ABSENT` when nothing is there (RFC 6901 section 4)."""
+    """Return the value at reference tokens within a JSON value, or `ABSENT` (RFC 6901 section 4)."""
     for token in tokens:
         if isinstance(value, dict):
             value = value.get(token, ABSENT)

@@ -1,4 +1,4 @@
-"""What was asked of a run from outside, read off the event that came of it."""
+"""Commands given to a run by an operator or a driver, inferred from the events they led to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["asked", "graphs_of"]
 
 
 class Asked(NamedTuple):
-    """The plan that a run was to go on with, and whether it was to end cancelled, or had lost its secrets."""
+    """The plan that a run continues with, and whether it was to be cancelled or had lost its secrets."""
 
     plan_id: str | None = None
     cancel: bool = False
@@ -31,7 +31,7 @@ class Asked(NamedTuple):
 
 
 def asked(event: Event | None) -> Asked:
-    """Return what had been asked of a run when `event` came next."""
+    """Return the commands that preceded `event`."""
     match event:
         case RunSuspended(waits):
             plan_id = next((wait.plan_id for wait in waits if isinstance(wait, PlanWait)), None)
@@ -45,16 +45,16 @@ def asked(event: Event | None) -> Asked:
 
 
 def graphs_of(graph: Graph, recorded: Sequence[Entry], store: Store) -> tuple[Graph, Mapping[str, Graph]]:
-    """Return the plan that a recording begins with and, where it changed underway, all that it went by.
+    """Return the plan that a recording begins with, and all plans that it used if it changed.
 
-    A recording whose last plan is not `graph` is not rebuilt: that the plan has changed is what a replay finds.
+    A recording whose last plan is not `graph` is not rebuilt: a replay reports the changed plan.
     """
     ids = [
         event.plan_id
         for entry in recorded
         if isinstance(event := entry.event, RunStarted | RunResumed) and event.plan_id is not None
     ]
-    if len(ids) < 2 or ids[-1] != graph.plan_id:  # noqa: PLR2004 - one to begin with, and another
+    if len(ids) < 2 or ids[-1] != graph.plan_id:  # noqa: PLR2004 - the first one and a change
         return graph, {}
     graphs = {plan_id: earlier_graph(graph, store.get(plan_id)) for plan_id in ids[:-1]}
     graphs[graph.plan_id] = graph

@@ -1,6 +1,6 @@
 """A divergence as text: the same words on a terminal, in a test report and in a log.
 
-`lines` is plain; `marked` says besides what each line is, for those who have colours.
+`lines` returns plain text; `marked` adds what each line is, for colours.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _NEXT: Final[Mapping[Cause, str]] = {
 
 
 class Mark(StrEnum):
-    """What a line of a rendered divergence is."""
+    """The role of a line in a rendered divergence."""
 
     TITLE = "title"
     TEXT = "text"
@@ -63,13 +63,13 @@ class Mark(StrEnum):
 def lines(divergence: Divergence, *, whole: bool = False) -> list[str]:
     """Return a divergence as lines of plain text, none with a line break or a control character.
 
-    Long values and long lists of changes are cut short, unless the `whole` is asked for.
+    Long values and long lists of changes are shortened unless `whole` is set.
     """
     return [line for _, line in marked(divergence, whole=whole)]
 
 
 def marked(divergence: Divergence, *, whole: bool = False) -> list[tuple[Mark, str]]:
-    """Return a divergence as lines, each with what it is; see `lines`."""
+    """Return a divergence as lines, each with its mark; see `lines`."""
     found = [(Mark.TITLE, _title(divergence))]
     found.extend((Mark.TEXT, line) for line in folded("  ", divergence.summary))
     found.append((Mark.TEXT, ""))
@@ -111,7 +111,7 @@ def _code(changed: Sequence[str]) -> Iterator[tuple[Mark, str]]:
 
 
 def changed(changes: Sequence[Change], *, whole: bool = False) -> Iterator[tuple[Mark, str]]:
-    """Yield the lines of some changes: the pointer of each, and its two sides; see `lines`."""
+    """Yield the lines of some changes: the pointer and the two sides of each; see `lines`."""
     most = len(changes) if whole else MOST_CHANGES
     for change in changes[:most]:
         before, after = _pair(change, whole=whole)
@@ -123,7 +123,7 @@ def changed(changes: Sequence[Change], *, whole: bool = False) -> Iterator[tuple
 
 
 def folded(label: str, text: str) -> list[str]:
-    """Return a text as lines of at most 80 columns, the first after its label and the others below it."""
+    """Return a text as lines of at most 80 columns, the first after its label and the others indented."""
     return textwrap.wrap(
         _printable(text),
         _COLUMNS,

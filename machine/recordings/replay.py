@@ -42,10 +42,10 @@ __all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "re
 
 @attrs.frozen
 class ReplayResult:
-    """What a replay found: `identical`, or the one `divergence`.
+    """The result of a replay: `identical`, or the first `divergence`.
 
-    `events` counts the events that agreed; `digest` is the digest over them, which is the run's own when the
-    replay is identical; `status` is how the run stands after them.
+    `events` counts the events that agreed; `digest` is the digest of these, which is the run's own when the
+    replay is identical; `status` is the status of the run after them.
     """
 
     run_id: str
@@ -72,9 +72,10 @@ class ReplayResult:
 
 @attrs.frozen
 class Recorded:
-    """A run as it was recorded, read and checked.
+    """A recorded run, read and checked.
 
-    `blocks` are those of states that ran side by side, as they settled, whatever the order of `entries`.
+    `blocks` are those of states that ran concurrently, in the order in which they settled, whatever the order
+    of `entries`.
     """
 
     run_id: str
@@ -98,11 +99,11 @@ class Recorded:
         undeclared_io: UndeclaredIo | str | None,
         order: Sequence[int] | None = None,
     ) -> Recorded:
-        """Read a run that is to be replayed against `graph`, under its own configuration but for `undeclared_io`.
+        """Read a run to replay against `graph`, under its own configuration except for `undeclared_io`.
 
-        `order` is that of the states, where they ran side by side; None: the one they settled in.
-        Raises `NotFoundError` for an unknown run, `PlanError` (`op_id_mismatch`) for the plan of another op, and
-        `LogError` or `CorruptionError` when what was recorded is damaged.
+        `order` is that of concurrent states; None: the order in which they settled. Raises `NotFoundError` for
+        an unknown run, `PlanError` (`op_id_mismatch`) for the plan of another op, and `LogError` or
+        `CorruptionError` for a damaged recording.
         """
         first, started = run_reader.first_entry(store, run_id)
         if started.op_id != graph.op_id:
@@ -136,15 +137,15 @@ async def replay(
     reporter: Reporter | None = None,
     undeclared_io: UndeclaredIo | str | None = None,
 ) -> ReplayResult:
-    """Replay a run against `plan`, byte for byte. Nothing is written, nothing goes outside, nothing is waited for.
+    """Replay a run against `plan`, byte for byte, without writing, waiting or making an external call.
 
-    A recording that was left open is replayed as far as it goes; one that is damaged diverges where that shows
-    (`corrupt`). It needs neither the transports nor the catalogue that the run was given: none is performed, and
-    what was recorded is not checked again. Where the handler now does what was not recorded, they say what live
-    calls and events would be refused.
-    `undeclared_io` says what becomes of what handlers do without `io`, None: as the run was configured. What
-    reaches or changes the outside is refused whatever the run allowed, and done again only if this is `allow`.
-    Raises `NotFoundError`, and `PlanError` (`op_id_mismatch`) for the plan of another op.
+    An unfinished recording is replayed as far as it goes; a damaged one diverges at the damage (`corrupt`).
+    Neither transports nor catalogue are needed: no call is performed, and recorded events are not validated
+    again. They are used to say whether a live run would refuse a call or event that was not recorded.
+    `undeclared_io` overrides the run's configuration of what happens to I/O that bypasses `io`; None: as
+    configured. Anything that reaches or changes external state is refused whatever the run allowed, and is done
+    again only if this is `allow`. Raises `NotFoundError`, and `PlanError` (`op_id_mismatch`) for the plan of
+    another op.
     """
     return await replay_in(
         None,
@@ -169,7 +170,7 @@ async def replay_in(
     reporter: Reporter | None = None,
     undeclared_io: UndeclaredIo | str | None = None,
 ) -> ReplayResult:
-    """Replay a run, its states in another order than the one they settled in; see `replay` and `Orders`."""
+    """Replay a run with its states in another order than the recorded one; see `replay` and `Orders`."""
     graph = plan.graph
     reporter = reporter or Reporter()
     provided = Provided.of(plan, transports, catalogue)
@@ -185,7 +186,7 @@ async def replay_in(
         reporter.starting(run_id, graph)
         secrets = secrets_for(recording, log)
         await reproduce(recording, first_graph, log, provided=provided, reporter=reporter, secrets=secrets)
-        divergence = log.divergence  # of what a handler left behind, which nobody waits for
+        divergence = log.divergence  # of work that a handler left behind and nobody awaits
     except Diverged as exc:
         divergence = _damage(store, run_id) or exc.divergence
     except MachineError as exc:
@@ -207,9 +208,9 @@ async def replay_in(
 
 
 def _damage(store: Store, run_id: str) -> Divergence | None:
-    """Return the damage of a recording that differs, None when it is sound.
+    """Return the damage of a recording that differs, or None when it is sound.
 
-    Where a replay is identical nothing need be looked at: it has made every event and every context itself.
+    An identical replay needs no such check: it has rebuilt every event and every context itself.
     """
     try:
         check_run(run_reader.entries(store, run_id), store.get)
@@ -221,7 +222,7 @@ def _damage(store: Store, run_id: str) -> Divergence | None:
 
 
 def is_damage(exc: MachineError) -> bool:
-    """Say whether an error means that a recording is not what was recorded."""
+    """Return whether an error means that a recording is damaged."""
     missing = isinstance(exc, NotFoundError) and exc.code == Code.ARTIFACT_NOT_FOUND
     return missing or isinstance(exc, LogError | CorruptionError)
 
@@ -237,7 +238,7 @@ async def reproduce(
 ) -> None:
     """Drive a run over its recording from where `log` stands. Raises `Diverged` where it differs.
 
-    `secrets` is what is known of those of the recording, None to find that out.
+    `secrets` is what is known about the recording's secrets; None: find that out.
     """
     config, first = recording.config, recording.entries[0]
     try:
@@ -260,7 +261,7 @@ async def reproduce(
 
 
 def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
-    """Return what a replay knows of secrets, by the rules of the format of its recording."""
+    """Return what a replay knows about secrets, by the rules of the recording's format."""
     policy = recording.config.secrets
     if recording.manifest.secret_format == 1:
         return HandleSecrets(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
@@ -278,7 +279,7 @@ def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
 
 
 def provider_of(log: ReplayLog) -> Callable[[AttemptScope], ReplayIo]:
-    """Return what gives a handler its `io` when it is run on a recording."""
+    """Return the provider of a handler's `io` for a replay."""
 
     def provider(scope: AttemptScope) -> ReplayIo:
         log.attach(scope)

@@ -1,7 +1,8 @@
-"""The log of a replay: everything emitted is compared with the recording, byte for byte, in its order.
+"""The log of a replay, which compares every emission with the recording, byte for byte and in order.
 
 It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so a
-handler that races calls sees the same winner; one that can never have its turn is a divergence, not a hang.
+handler that races calls sees the same winner. An emission whose turn can never come is a divergence, not a
+hang.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _NOT_AGAIN: Final = frozenset({str(Code.NOT_DETERMINISTIC), str(Code.TASK_LEFT_B
 
 
 class ReplayLog:
-    """The recording of a run, and how far a replay has come in it."""
+    """The recording of a run, and the position of a replay in it."""
 
     def __init__(
         self,
@@ -66,8 +67,8 @@ class ReplayLog:
         on_entry: Callable[[Entry], None],
         graphs: Mapping[str, Graph] | None = None,
     ) -> None:
-        """`graphs` are the plans that the run went by, by id, where there was more than one."""
-        # what was recorded side by side is replayed one after the other: its seqs have another order then
+        """Start at the beginning; `graphs` maps plan ids to plans, when the run used more than one."""
+        # concurrent states are replayed one after another, so their seqs are in another order
         started = recorded[0].event if recorded else None
         self.timers: Timers | None = None
         self.learn: Callable[..., object] | None = None
@@ -97,10 +98,10 @@ class ReplayLog:
         self._info: Mapping[str, str] = {}
         """What is informational about the events that are compared."""
 
-    # -- what the driver asks ----------------------------------------------------------------------------
+    # -- for the driver ----------------------------------------------------------------------------------
 
     def outside(self, graph: Graph) -> Outside:
-        """Take over what an operator said, and what was asked of the run at this point of the recording."""
+        """Accept the recorded operator's events and commands at this position."""
         while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
             self._take_to(self._at + 1)
         event = self._next()
@@ -117,9 +118,10 @@ class ReplayLog:
         return self._recorded[self._at].event if self._at < len(self._recorded) else None
 
     def carry(self, decision: EnterState) -> bool:
-        """Take over the attempt that is next in the recording when it was cut, or is still open.
+        """Accept the next recorded attempt if it was interrupted or is still open.
 
-        What cut it came from outside and is not in any handler to reproduce; its facts are inputs like others.
+        The interruption came from outside the handler, which cannot reproduce it; the facts of the attempt are
+        inputs like any others.
         """
         self._begin = self._end = min(self._at, len(self._recorded) - 1)
         self._facts, self._intents, self._left, self._reused = {}, {}, {}, {}
@@ -155,11 +157,11 @@ class ReplayLog:
         return True
 
     def pass_over(self) -> None:
-        """Take over the rest of the recording as it is, without comparing anything."""
+        """Accept the rest of the recording without comparing it."""
         self._consume_to(len(self._recorded))
 
     def abort(self) -> BaseException | None:
-        """Return why the replay cannot go on, whatever a handler made of the exception."""
+        """Return why the replay cannot continue, whatever a handler made of the exception."""
         if self.divergence is not None:
             return Diverged(self.divergence)
         if self._damage is not None:
@@ -167,12 +169,12 @@ class ReplayLog:
         return RecordingEnds() if self._ended else None
 
     def limit(self, timeout: float | None) -> float | None:
-        """Return how long an attempt may take: replay never sleeps, so far less than this is enough."""
+        """Return the time limit of an attempt: replay never sleeps, so a short one is enough."""
         del timeout
         return PATIENCE_SECONDS + PATIENCE * (self.stall_seconds - STALL_SECONDS)
 
     def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
-        """Return the divergence of an attempt that was recorded to its end and does not come to one."""
+        """Return the divergence of an attempt that ended in the recording and does not end now."""
         del state, timeout
         with contextlib.suppress(Diverged):
             if self.divergence is None:
@@ -182,10 +184,10 @@ class ReplayLog:
         return self.abort() or RecordingEnds()
 
     def attach(self, scope: AttemptScope) -> None:
-        """Note the attempt that is about to be replayed."""
+        """Set the attempt that is about to be replayed."""
         self._scope = scope
 
-    # -- what io asks ------------------------------------------------------------------------------------
+    # -- for io ------------------------------------------------------------------------------------------
 
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -199,7 +201,7 @@ class ReplayLog:
 
     @property
     def waited(self) -> float:
-        """0: a replay waits for no store."""
+        """Return 0: a replay waits for no store."""
         return 0.0
 
     async def durable(self, seq: int | None = None) -> None:
@@ -209,43 +211,43 @@ class ReplayLog:
         """Do nothing: a replay writes nothing."""
 
     def load(self, artifact_id: str) -> bytes:
-        """Return an artifact of the recording, or one this replay has just made."""
+        """Return an artifact of the recording, or one made by this replay."""
         made = self._payloads.get(artifact_id)
         if made is not None:
             return made[1]
         try:
             return self._load(artifact_id)
-        except StoreError as exc:  # no fault of the handler that happened to read: the recording is damaged
+        except StoreError as exc:  # damage of the recording is not the fault of the handler that read it
             self._damage = exc
             raise
 
     def seal(self, key: str) -> bytes | None:
-        """Return what was sealed beside the fact of a key, None where nothing was; empty where it is not there."""
+        """Return the seal stored with a fact: None when it has none, empty when the seal is not available."""
         artifact_id = self.history.sealed.payloads.get(key)
         return None if artifact_id is None else stored_seal(self._load, artifact_id)
 
     def fact(self, key: str) -> FactRecorded | None:
-        """Return the fact the open attempt recorded under a key."""
+        """Return the fact that the open attempt recorded under a key."""
         left = self._facts.get(key)
         return left[0] if left else None
 
     def intended(self, key: str) -> EffectIntended | None:
-        """Return the intent of an effect that the open attempt recorded under a key."""
+        """Return the effect intent that the open attempt recorded under a key."""
         return self._intents.get(key)
 
     def reused(self, key: str) -> str | None:
-        """Return the key of the earlier fact that answered a call, where the recording says which."""
+        """Return the key of the earlier fact that answered a call, if the recording has one."""
         return self._reused.get(key)
 
     def has(self, event: Event) -> bool:
-        """Say whether the open attempt recorded an event that is still to come."""
+        """Return whether the open attempt recorded an event that is still to come."""
         body = codec.encode_event(event)
         return bool(self._left.get(body)) or any(
             count and self.requests.same(recorded, body) for recorded, count in self._left.items()
         )
 
     def failed_as(self, exc: MachineError) -> MachineError | None:
-        """Return an error as it was recorded, where it is what the open attempt failed with."""
+        """Return an error as recorded, if the open attempt failed with it."""
         return self.requests.failed_as(exc)
 
     def unrecorded(self, call: Call) -> NoReturn:
@@ -256,9 +258,9 @@ class ReplayLog:
         self._diverge(self._differences.unrecorded(call, left, self._seq()))
 
     def refused(self, scope: AttemptScope, what: Undeclared) -> Diverged:
-        """Note that a handler was about to reach or change the outside by itself, and return what to raise there.
+        """Record that a handler tried external I/O without `io`, and return the exception to raise there.
 
-        It may be called in any thread, and after the attempt: the replay has diverged whatever becomes of that.
+        It may be called in any thread, and after the attempt: the replay has diverged in any case.
         """
         if self.divergence is None:
             found = self._differences.undeclared(what, self._seq())
@@ -266,17 +268,17 @@ class ReplayLog:
         return Diverged(self.divergence)
 
     def not_given_up(self, fact: FactRecorded) -> NoReturn:
-        """Raise: the handler waits for a call that it had cancelled when it was recorded."""
+        """Raise: the handler waits for a call that it cancelled in the recording."""
         entry = next(entry for entry in self._recorded[self._at : self._end] if entry.event == fact)
         self._diverge(self._differences.not_given_up(entry, fact))
 
     def secret_needed(self, fact: FactRecorded, source: str) -> NoReturn:
-        """Raise: an answer cannot be made without the true value of a secret, which this replay does not have."""
+        """Raise: a response needs the true value of a secret, which this replay does not have."""
         entry = next(entry for entry in reversed(self._recorded[: self._at]) if entry.event == fact)
         self._diverge(self._differences.secret_needed(entry, fact, source))
 
     def compare_sealed(self, fact: FactRecorded, mac: str) -> None:
-        """Raise if the request of a fact was another one, by the keyed hash of it."""
+        """Raise if the keyed hash of a fact's request differs from the recorded one."""
         entry = next(entry for entry in self._recorded[self._at : self._end] if entry.event == fact)
         recorded = entry.info.get(REQUEST_MAC)
         if isinstance(recorded, str) and comparable(recorded, mac) and recorded != mac:
@@ -284,11 +286,11 @@ class ReplayLog:
 
     @property
     def stall_seconds(self) -> float:
-        """How long to wait for a handler that races tasks before calling it stuck."""
+        """Return how long a handler that races tasks may make no progress."""
         span = self._recorded[self._end].ts_millis - self._recorded[self._begin].ts_millis
         return STALL_SECONDS + max(span, 0) / 1000
 
-    # -- comparing ---------------------------------------------------------------------------------------
+    # -- comparison --------------------------------------------------------------------------------------
 
     async def _match(self, event: Event, body: bytes) -> None:
         inside = self._scope is not None and not self._scope.closed and not isinstance(event, StateEntered)
@@ -310,15 +312,15 @@ class ReplayLog:
                 await self._turn(event, body)
 
     def _stuck(self, early: Event) -> None:
-        """Note that `early` is asked for although the recording has something else next, which does not come.
+        """Record that `early` is emitted while the recording has another event next, which does not come.
 
-        That is a divergence. The handler is let go on to see which: does it come to the other thing later?
+        That is a divergence. The handler continues so that its kind is known: does the other event come later?
         """
         self._early = early
         self._turns.wake()
 
     def _probed(self, entry: Entry, event: Event, body: bytes, *, same: bool) -> None:
-        """Let an emission pass, out of its turn, unless it says which divergence this is."""
+        """Let an emission pass out of turn, unless it tells which divergence this is."""
         assert self._early is not None
         if same:
             self._diverge(self._differences.reordered(entry, self._early))
@@ -336,7 +338,7 @@ class ReplayLog:
         self._diverge(self._differences.missing(entry, summary, event))
 
     async def _turn(self, event: Event, body: bytes) -> None:
-        """Wait until the recording has come to `body`, or nothing comes any nearer."""
+        """Wait until the recording reaches `body`, or nothing makes progress."""
         with self._turns.waiting(body) as come:
             while not come.is_set():
                 at = self._at
@@ -357,7 +359,7 @@ class ReplayLog:
             raise reason
 
     def _take_to(self, end: int) -> None:
-        """Take over entries that are compared with nothing, and check what they lead to instead."""
+        """Accept entries that are not compared, and check the artifacts they reference instead."""
         for entry in self._recorded[self._at : end]:
             for _ in sound_parts(entry, self._load, self._walked, self._known):
                 pass
@@ -388,9 +390,9 @@ class ReplayLog:
         if raised := raised_text(self._info):
             divergence = attrs.evolve(divergence, raised=raised)
         self.divergence = divergence
-        self._turns.wake()  # who waits will find that its turn never comes
+        self._turns.wake()  # so that waiters learn that their turn never comes
         if self._scope is not None and self._scope.limit is not None:
-            self._scope.limit.cancel()  # a handler may swallow what is raised here, and go on
+            self._scope.limit.cancel()  # a handler may catch what is raised here, and continue
         raise Diverged(divergence)
 
     def _seq(self) -> int:

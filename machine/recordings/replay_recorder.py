@@ -1,6 +1,6 @@
-"""Domain events in a replay: held against what was recorded of them, and not checked by a catalogue again.
+"""Domain events in a replay: compared with the recording and not validated against a catalogue again.
 
-So neither a catalogue that has become stricter nor one that is missing makes an old recording diverge.
+A catalogue that has become stricter, or is missing, therefore makes no old recording diverge.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ReplayRecorder", "recorder_of"]
 
 
 class ReplayRecorder(Recorder):
-    """Emits domain events as they were recorded. `levels` are those of the kinds that the run had of its own."""
+    """Emits domain events as they were recorded; `levels` are those of the run's own kinds."""
 
     def __init__(self, scope: AttemptScope, log: ReplayLog, levels: Mapping[str, Level]) -> None:
         super().__init__(scope)
@@ -32,7 +32,7 @@ class ReplayRecorder(Recorder):
             made = Payloads()
             try:
                 recorded = self._as_event(name, form, made)
-            except MachineError:  # this form cannot be what was recorded
+            except MachineError:  # this form cannot be the recorded one
                 continue
             if self._log.has(recorded):
                 payloads.items.update(made.items)
@@ -45,13 +45,13 @@ class ReplayRecorder(Recorder):
     def _plain(self, name: str, payload: Any) -> dict[str, Any]:
         missing = name in self._levels and name not in self._scope.catalogue
         if missing and (refused := self._log.failed_as(CodecError(f"payload of {name}", []))) is not None:
-            raise refused  # nobody can say today whether it would be
+            raise refused  # it is unknown today whether it would be
         form = next(_forms(payload), None) if missing else None
         return super()._plain(name, payload) if form is None else form
 
 
 def _forms(payload: Any) -> Iterator[dict[str, Any]]:
-    """Yield what a payload may have been recorded as: the kind decides what became of members that are null."""
+    """Yield the forms in which a payload may have been recorded: its kind decides about null members."""
     from machine.catalogue.payloads import unchecked, without_null  # noqa: PLC0415 - it brings cattrs, which is slow
 
     plain = unchecked(payload)
@@ -63,5 +63,5 @@ def _forms(payload: Any) -> Iterator[dict[str, Any]]:
 
 
 def recorder_of(log: ReplayLog, levels: Mapping[str, Level]) -> Callable[[AttemptScope], ReplayRecorder]:
-    """Return what gives a handler its `rec` when it is run on a recording."""
+    """Return the provider of a handler's `rec` for a replay."""
     return lambda scope: ReplayRecorder(scope, log, levels)

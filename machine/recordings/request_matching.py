@@ -1,6 +1,6 @@
-"""Which recorded request a replayed one is, when both have secrets in them: the values are not there to compare.
+"""Matching replayed requests that contain secrets with recorded ones, whose values are not available.
 
-The hash in a handle needs a key that stays with the store, so a replay takes the hashes from the recording.
+The hash in a placeholder needs a key that stays with the store, so a replay uses the recorded hashes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Recorded:
 
 
 class RecordedRequests:
-    """The requests of a recording that hold secrets. `load` returns an artifact's bytes."""
+    """The requests of a recording that contain secrets; `load` returns an artifact's bytes."""
 
     def __init__(self, load: Callable[[str], bytes]) -> None:
         self._load = load
@@ -46,7 +46,7 @@ class RecordedRequests:
         self._failed: ErrorInfo | None = None
 
     def note(self, event: Event) -> None:
-        """Take in an event of the attempt that is about to be replayed, in the order recorded."""
+        """Add an event of the attempt that is about to be replayed, in recorded order."""
         if isinstance(event, StateFailed):
             self._failed = event.error
         elif not isinstance(event, FactRecorded):
@@ -55,21 +55,21 @@ class RecordedRequests:
             self._add(event)
 
     def failed_with(self, code: str) -> bool:
-        """Say whether the attempt that is replayed was recorded as failed with a code."""
+        """Return whether the replayed attempt was recorded as failed with a code."""
         return self._failed is not None and self._failed.code == code
 
     def failed_as(self, exc: MachineError) -> MachineError | None:
-        """Return an error as it was recorded, where it is what the attempt that is replayed failed with."""
+        """Return an error as recorded, if the replayed attempt failed with it."""
         failed = self._failed
         if failed is None or failed.code != exc.code or not failed.message.startswith(exc.message):
             return None
-        # with the words of the version that recorded it
+        # with the wording of the version that recorded it
         exc.info, exc.message, exc.hint = failed, failed.message, None
         return exc
 
     @staticmethod
     def same(recorded: bytes, now: bytes) -> bool:
-        """Say whether two events differ at most where the recorded one has a handle or a placeholder."""
+        """Return whether two events differ at most in the recorded placeholders."""
         if b"__secret_" in recorded:
             return _fits(recorded, now)
         return has_handle(recorded) and _shape(recorded).fullmatch(now) is not None
@@ -86,8 +86,8 @@ class RecordedRequests:
         if veiled is not data and canonical.artifact_id(veiled) in known:
             return veiled
         if canonical.artifact_id(data) in known:
-            return data  # recorded as it is: it holds no secret, or one that nobody knew to be one
-        if namespace == "http" and b'?"' in data:  # an empty query was once neither sent nor recorded
+            return data  # recorded in clear: it holds no secret, or none that was known to be one
+        if namespace == "http" and b'?"' in data:  # an empty query used to be neither sent nor recorded
             older = _EMPTY_QUERY.sub(rb"\1", data)
             if canonical.artifact_id(older) in known:
                 return older
@@ -100,14 +100,12 @@ class RecordedRequests:
             if recorded.shape.fullmatch(data) or recorded.shape.fullmatch(veiled):
                 return recorded.data
         for recorded in candidates:
-            if len(recorded.macs) == len(
-                now
-            ):  # what differs is something else: hashes would only be in the way
+            if len(recorded.macs) == len(now):  # the difference is elsewhere: hashes would only obscure it
                 return with_macs(veiled, recorded.macs)
         return veiled
 
     def _bind(self, now: list[str], then: tuple[str, ...]) -> bool:
-        """Take the hashes of today for those of the recording, unless one of them has another meaning already."""
+        """Map today's hashes to the recorded ones, unless one of them is already mapped otherwise."""
         taken = {mac: name for name, mac in self._bound.items()}
         pairs = dict(zip(now, then, strict=True))
         if any(
@@ -138,7 +136,7 @@ def _any_handle() -> re.Pattern[bytes]:
 
 
 def _shape(data: bytes) -> re.Pattern[bytes]:
-    """Return a pattern of the request with any text where it has a handle."""
+    """Return a pattern of the request that matches any text in the place of each placeholder."""
     parts, at = [], 0
     for found in _any_handle().finditer(data):
         parts.append(re.escape(data[at : found.start()]))
@@ -148,7 +146,7 @@ def _shape(data: bytes) -> re.Pattern[bytes]:
 
 
 def _fits(recorded: bytes, now: bytes) -> bool:
-    """Say whether bytes are those recorded, with any text in the places of placeholders; in linear time."""
+    """Return whether bytes match the recorded ones with any text for each placeholder, in linear time."""
     first, *parts = placeholder.TEXT.sub("\0", recorded.decode()).encode().split(b"\0")
     if not parts or not now.startswith(first) or not now.endswith(parts[-1]):
         return False

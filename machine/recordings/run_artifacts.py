@@ -1,4 +1,4 @@
-"""What belongs to a run: its events, and every artifact they lead to, in the order in which they first do.
+"""The contents of a run: its events and every artifact they reference, in order of first reference.
 
 Bytes come through `load`; this module must never open a store, and never judges a log (`fold` does).
 """
@@ -51,10 +51,10 @@ Walked: TypeAlias = dict[tuple[str, str], int]
 
 @attrs.frozen
 class Recording:
-    """A whole run, checked. `artifacts` stand in the order of first reference, each of the kind it has there.
+    """A whole run, checked; `artifacts` are in order of first reference, each with its kind there.
 
-    `seals` are sealed secrets, which are no part of the run: any may be absent. `lock` is what a bundle has of the
-    key that they are sealed with (`secrets.bundle_key`). Only a bundle that was asked to has them.
+    `seals` are sealed secrets, which are not part of the run: any may be absent. `lock` is the bundle's part of
+    the key that sealed them (`secrets.bundle_key`). Only bundles exported with secrets have them.
     """
 
     run_id: str
@@ -74,7 +74,7 @@ class Recording:
 
 
 def gather(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> Recording:
-    """Fold a log and return it with everything it leads to.
+    """Fold a log and return it with every artifact it references.
 
     Raises what `load` raises, `LogError` where a rule of logs is broken, and `CorruptionError` for an artifact that
     is not what it is named as.
@@ -111,7 +111,7 @@ def gather(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> Recording:
 
 
 def check_run(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> None:
-    """Check a log and everything it leads to, and keep nothing. Raises what `gather` raises."""
+    """Check a log and every artifact it references, without returning them. Raises what `gather` raises."""
     check = LogCheck(load)
     for _ in _checked(log, load, check):
         pass
@@ -121,7 +121,7 @@ def check_run(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> None:
 def _checked(
     log: Iterable[tuple[Entry, StoredEvent]], load: Load, check: LogCheck
 ) -> Iterator[tuple[Entry, StoredEvent, list[tuple[str, ArtifactKind]]]]:
-    """Yield each entry of a log with what it leads to, checked."""
+    """Yield each entry of a log with the artifacts it references, checked."""
     walked: Walked = {}
     known: set[tuple[str, str]] = set()
     for entry, stored in log:
@@ -132,17 +132,17 @@ def _checked(
 def sound_parts(
     entry: Entry, load: Load, walked: Walked, known: set[tuple[str, str]]
 ) -> Iterator[tuple[str, ArtifactKind]]:
-    """Yield what an entry leads to and is not in `known` or `walked`, which grow, its content checked."""
+    """Yield checked artifacts of an entry that are not in `known` or `walked`, which are both extended."""
     for part in led_to(entry, load, walked):
         if part not in known:
             known.add(part)
-            if part[1] is not ArtifactKind.CONTEXT_SNAPSHOT:  # which was read to be opened
+            if part[1] is not ArtifactKind.CONTEXT_SNAPSHOT:  # it was read to be opened
                 check_content(*part, load(part[0]))
             yield part
 
 
 def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, ArtifactKind]]:
-    """Yield every artifact that an entry leads to; of snapshots what is not in `walked`, which grows."""
+    """Yield every artifact that an entry references; of snapshots only what is not in `walked`, which grows."""
     yield from named(entry)
     for snapshot_id in snapshots(entry.event):
         yield from snapshot_parts(snapshot_id, load, walked)
@@ -151,13 +151,13 @@ def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, Arti
 
 
 def shared_entries(entry: Entry, load: Load) -> Sequence[Entry]:
-    """Return what a fork has been given to go through, as its first entry names it; empty for any other entry."""
+    """Return the entries a fork was given to go through, as its first entry names them; else nothing."""
     past_id = shared_past_id(entry)
     return () if past_id is None else SharedPast.from_bytes(load(past_id), load).entries
 
 
 def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
-    """Yield the artifacts that an entry names itself, snapshots left out, and what each is there."""
+    """Yield the artifacts that an entry names directly, except snapshots, with their kinds."""
     event = entry.event
     match event:
         case RunStarted():
@@ -184,7 +184,7 @@ def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
 
 
 def seals_of(recording: Recording) -> list[str]:
-    """Return what the facts of a run name as what was sealed beside them, in order, each once."""
+    """Return the ids of the seals of a run's facts, in order, each once."""
     entries = [
         each
         for entry in recording.entries
@@ -195,7 +195,7 @@ def seals_of(recording: Recording) -> list[str]:
 
 
 def seals_beside(entry: Entry) -> list[str]:
-    """Return the artifacts of what was sealed beside the fact of an entry; they may be absent."""
+    """Return the seals of an entry's fact; they may be absent."""
     if not isinstance(entry.event, FactRecorded):
         return []
     found = (entry.info.get(name) for name in (REQUEST_SECRETS, SECRET_PAYLOAD))
@@ -218,10 +218,10 @@ def snapshots(event: Event) -> Iterator[str]:
 def snapshot_parts(
     snapshot_id: str, load: Load, walked: Walked | None = None
 ) -> Iterator[tuple[str, ArtifactKind]]:
-    """Yield every artifact a snapshot is made of: each node before what it holds.
+    """Yield every artifact of a snapshot: each node before its children.
 
-    What is in `walked` is passed over, and it grows. Raises what `load` raises, and `CorruptionError` for bytes
-    that are no node.
+    Nodes in `walked` are skipped, and it is extended. Raises what `load` raises, and `CorruptionError` for
+    bytes that are not a node.
     """
     walked = {} if walked is None else walked
     if ("", snapshot_id) in walked:

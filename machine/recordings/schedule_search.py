@@ -1,7 +1,7 @@
-"""The orders in which states that ran side by side may be replayed one after the other.
+"""Orders in which concurrent states may be replayed one after another.
 
-An order is a permutation of the blocks of a recording. Nothing here runs anything, and what is drawn here follows
-from a seed.
+An order is a permutation of the blocks of a recording. Nothing is run here, and random choices follow from a
+seed.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _Block: TypeAlias = Sequence[Entry]
 
 @attrs.frozen
 class Orders:
-    """What orders a recording may be replayed in: `follows` has, for each block, those that must stand before it.
+    """The orders a recording may be replayed in; `follows` maps each block to its predecessors.
 
-    The events of the run as a whole are where every order comes together. In between, a state follows those it has
-    an edge from; one that did not complete follows all that ended before it, for which one was first to fail, and
-    what is waited for, is told in that order.
+    Events of the run as a whole are barriers for every order. Between them a state follows those it has an edge
+    from. A state that did not complete follows all that ended before it, because the first failure and the open
+    waits are recorded in that order.
     """
 
     follows: Sequence[Sequence[int]]
@@ -59,7 +59,7 @@ class Orders:
                 epoch.append(place)
                 continue
             follows += _within(blocks, epoch, graph, fixed=fixed)
-            # a barrier: all that stands before it, of which the one before that has seen the rest
+            # a barrier follows everything before it; the previous barrier already follows the rest
             follows.append([*epoch, *([min(epoch, default=place) - 1] if place else [])])
             epoch, fixed = [], isinstance(event, RunSuspended)
             if isinstance(event, RunStarted | RunResumed) and event.plan_id is not None:
@@ -73,11 +73,11 @@ class Orders:
         return tuple(range(len(self.follows)))
 
     def drawn(self, count: int, seed: int) -> list[Order]:
-        """Return as many orders as asked for, or as were found, none twice and the recorded one not among them.
+        """Return up to `count` distinct orders other than the recorded one.
 
-        The first is as far from the recorded one as the plan allows, the others are drawn.
+        The first is as far from the recorded one as the plan allows; the others are drawn at random.
         """
-        draw = random.Random(seed)  # noqa: S311 - which orders are tried is no secret
+        draw = random.Random(seed)  # noqa: S311 - the choice of orders is no secret
         found: dict[Order, None] = {self.recorded: None}
         keys: list[float] = [-place for place in self.recorded]
         for _ in range(_DRAWS * count):
@@ -88,7 +88,7 @@ class Orders:
         return list(found)[1:]
 
     def early(self, place: int) -> Order:
-        """Return the order in which nothing stands before a block but what it follows."""
+        """Return the order in which only its predecessors precede a block."""
         needed = {place}
         for other in range(place, -1, -1):
             if other in needed:
@@ -96,7 +96,7 @@ class Orders:
         return (*sorted(needed), *(other for other in self.recorded if other not in needed))
 
     def _by(self, keys: Sequence[float]) -> Order:
-        """Return the order in which, of those that may come next, the block with the least key does."""
+        """Return the order that picks, among the blocks that may come next, the one with the least key."""
         waiting = [len(before) for before in self.follows]
         after: list[list[int]] = [[] for _ in self.follows]
         for place, before in enumerate(self.follows):
@@ -118,7 +118,7 @@ class Orders:
 def _within(
     blocks: Sequence[_Block], epoch: Sequence[int], graph: Graph | None, *, fixed: bool
 ) -> Iterator[list[int]]:
-    """Yield, for each block between two events of the run, what must stand before it."""
+    """Yield the predecessors of each block between two events of the run."""
     if not epoch:
         return
     barrier = epoch[0] - 1
@@ -147,9 +147,9 @@ async def neighbours(
 ) -> tuple[Order, Order, int]:
     """Return two orders that differ in one swap, the first of which is the same and the second is not.
 
-    The last value is the place of the swap. `same` is one that is, `other` one that is not. Between the two there
-    is a path of swaps, each of neighbours that stand the other way round in `other`, so that every order on it is
-    allowed; it is searched by halves.
+    The last value is the position of the swap. `same` is an order with the same result, `other` one without. A
+    path of swaps of adjacent blocks leads from one to the other, and every order on it is allowed; it is
+    searched by bisection.
     """
 
     def moved(count: int) -> Order:
@@ -163,7 +163,7 @@ async def neighbours(
     came = start.index(other[count])
 
     def shifted(steps: int) -> Order:
-        """Return `start` with the next block of `other` so many places further to the front."""
+        """Return `start` with the next block of `other` moved forward by so many positions."""
         to = came - steps
         return (*start[:to], start[came], *start[to:came], *start[came + 1 :])
 
@@ -172,7 +172,7 @@ async def neighbours(
 
 
 async def _last(same: int, other: int, is_same: Callable[[int], Awaitable[bool]]) -> int:
-    """Return the last number before one that is not the same, given one that is and one above it that is not."""
+    """Return the last number below the first that is not the same, given bounds of both kinds."""
     while other - same > 1:
         middle = (same + other) // 2
         if await is_same(middle):

@@ -1,7 +1,7 @@
-"""Schedules: a run whose states ran side by side, replayed in other orders to one digest.
+"""Schedules: replay a run of concurrent states in other orders and compare the digests.
 
-Where an order differs, two are looked for that differ in one swap and in what comes of it: the two states that were
-swapped share something beside the context. Nothing here says how a replay is made.
+If an order differs, two orders are found that differ in one swap and in their result: the two swapped states
+share something besides the context. How a replay is made is not known here.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ MOST_SCHEDULES: Final = 100_000
 class Race:
     """Two states whose order matters although neither follows the other.
 
-    They share something beside the context: `states` are the two, in the order that comes out otherwise. It shows
-    in `state_id` as `divergence` says, first at `pointer`: where in the context, in the request of a call or in an
-    event, None where no one place says it.
+    They share something besides the context. `states` are the two, in the order that gives another result. The
+    difference occurs in `state_id`, as `divergence` describes, first at `pointer`: in the context, in the
+    request of a call or in an event; None when there is no single place.
     """
 
     states: tuple[str, str]
@@ -46,7 +46,7 @@ class Race:
 
     @property
     def state_id(self) -> str | None:
-        """The state in which it shows."""
+        """The state in which the difference occurs."""
         return self.divergence.state_id
 
     @property
@@ -57,7 +57,7 @@ class Race:
 
     @property
     def what(self) -> str:
-        """What the pointer points into: `context`, `call` or `event`."""
+        """The document that the pointer refers to: `context`, `call` or `event`."""
         match self.divergence.kind:
             case DivergenceKind.SNAPSHOT_DIFFERS:
                 return "context"
@@ -79,12 +79,12 @@ class Race:
 
 @attrs.frozen
 class SchedulesResult:
-    """What came of replaying a run under other schedules.
+    """The result of replaying a run under other schedules.
 
-    `schedules` counts those that were replayed to the same digest, besides the recorded one: as many as asked for,
-    or all that were found. Otherwise `race` names the two states that made the difference. A `divergence` without
-    a race was not made by the order: the recorded schedule itself does not replay, or a schedule came out otherwise
-    the second time (`unsteady`).
+    `schedules` counts those that were replayed to the same digest, besides the recorded one: as many as
+    requested, or all that exist. Otherwise `race` names the two states that made the difference. A `divergence`
+    without a race does not depend on the order: the recorded schedule itself does not replay, or a schedule
+    gave another result the second time (`unsteady`).
     """
 
     run_id: str
@@ -97,7 +97,7 @@ class SchedulesResult:
 
     @property
     def identical(self) -> bool:
-        """True when all came to one digest."""
+        """True when all gave one digest."""
         return self.divergence is None
 
     def to_json(self) -> dict[str, Any]:
@@ -128,13 +128,13 @@ async def schedules(
     reporter: Reporter | None = None,
     undeclared_io: UndeclaredIo | str | None = None,
 ) -> SchedulesResult:
-    """Replay a run under `count` other schedules, and prove that it comes to one digest, or name who raced.
+    """Replay a run under `count` other schedules, and confirm one digest or name the states that race.
 
-    A schedule is an order of the states that the plan allows; which are tried follows from `seed`. With a
-    `target`, the plan is loaded anew in another process and each schedule begins in a copy of that, so that none
-    sees what another left behind in modules; `transports`, `catalogue` and `reporter` are not taken there. Without
-    one all are replayed in this process: that handlers keep something in it is found, not always who raced. Raises
-    `UsageError` for a run that was recorded one state at a time, what `replay` raises, `LogError` or
+    A schedule is an order of the states that the plan allows; `seed` decides which are tried. With a `target`,
+    the plan is loaded in another process and each schedule begins in a copy of it, so none sees what another
+    left behind in modules; `transports`, `catalogue` and `reporter` are not available there. Without a target
+    all are replayed in this process: module state that handlers share is detected, but the states that race are
+    not always found. Raises `UsageError` for a run without concurrency, what `replay` raises, `LogError` or
     `CorruptionError` for a damaged recording, and `RunError` when a copy ends without an answer.
     """
     if type(count) is not int or not 1 <= count <= MOST_SCHEDULES:
@@ -190,7 +190,7 @@ class _Search:
             early = orders().early(place) if place is not None else recorded
             if early == recorded or _in(await self.replayed(early), first.divergence):
                 return self._result(0, first, first.divergence)
-            # the state that differs does not when it is made before others: it is one of these that it raced with
+            # swapping the pair changes whether the state differs, so it races with one of them
             return await self._raced(0, first, early, recorded, first.divergence)
         drawn = orders().drawn(count, self.seed)
         for same, order in enumerate(drawn):
@@ -202,7 +202,7 @@ class _Search:
     async def _raced(
         self, count: int, first: ReplayResult, same: Order, other: Order, divergence: Divergence
     ) -> SchedulesResult:
-        """Find the two states whose order decides. Replayed in `same` nothing differs, or nothing in that state."""
+        """Find the two states whose order decides; in `same` nothing differs, or nothing in that state."""
         known = divergence if not first.identical else None
 
         async def is_same(order: Order) -> bool:
@@ -224,7 +224,7 @@ class _Search:
         return self._result(count, first, again, Race((one, two), again))
 
     def _place(self, divergence: Divergence) -> int | None:
-        """Return the place of the attempt in which a replay differs, None when it is in none."""
+        """Return the position of the attempt in which a replay differs, or None outside attempts."""
         return next(
             (
                 place
@@ -249,7 +249,7 @@ class _Search:
 
 
 def _in(result: ReplayResult, known: Divergence | None) -> bool:
-    """Say whether a replay differs and, where a divergence is known, does so in the same attempt."""
+    """Return whether a replay differs and, if a divergence is known, does so in the same attempt."""
     found = result.divergence
     return found is not None and (
         known is None or (found.state_id, found.attempt) == (known.state_id, known.attempt)

@@ -1,4 +1,4 @@
-"""Events of a replay that wait until the recording has come to them."""
+"""Events of a replay that wait until the recording reaches them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """Who waits for the recording to come to an event, by the bytes of the event."""
+    """Waiters for positions of the recording, by the bytes of the event."""
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, list[anyio.Event]] = {}
@@ -21,7 +21,7 @@ class Turns:
 
     @contextmanager
     def waiting(self, body: bytes) -> Iterator[anyio.Event]:
-        """Stand in line for an event, and give what is set when its turn has come."""
+        """Join the queue for an event, and yield an object that is set when its turn comes."""
         come = anyio.Event()
         self._waiting.setdefault(body, []).append(come)
         try:
@@ -33,11 +33,11 @@ class Turns:
                 del self._waiting[body]
 
     def come(self, body: bytes) -> None:
-        """Let on the first who waits for an event that the recording has come to."""
+        """Release the first waiter for an event that the recording has reached."""
         for come in self._waiting.get(body, ())[:1]:
             come.set()
 
     def wake(self) -> None:
-        """Let on all who wait, whoever's turn it is."""
+        """Release all waiters, regardless of turn."""
         for come in [come for waiting in self._waiting.values() for come in waiting]:
             come.set()

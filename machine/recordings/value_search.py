@@ -1,7 +1,7 @@
-"""Where a value stands again: a deep search for equal leaves in a JSON document, and in JSON that is a text in it.
+"""Search for equal leaves in a JSON document, including JSON embedded in its strings.
 
-That two values are equal is no proof that one came from the other. Values that stand anywhere (true, 0, an empty
-string) are never looked for.
+Equal values do not prove that one came from the other. Values that occur everywhere (true, 0, an empty string)
+are ignored.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _HOWS: Final = ("equal", "text", "part")
 
 @attrs.frozen
 class Occurrence:
-    """One leaf found again. `leaf` points into the value, `pointer` into the document.
+    """One leaf that was found; `leaf` points into the value and `pointer` into the document.
 
-    `inside` points into the JSON that the text at `pointer` holds, None when that is the value itself. `how` is
-    `equal`, `text` (the same but for its type or the white space around it) or `part` (of a longer text).
+    `inside` points into the JSON in the string at `pointer`, None when the leaf is the value itself. `how` is
+    `equal`, `text` (equal except for type or surrounding white space) or `part` (of a longer string).
     """
 
     leaf: str
@@ -47,14 +47,14 @@ class Occurrence:
 
 
 def telling(value: Any) -> bool:
-    """Say whether a scalar is worth looking for."""
+    """Return whether a scalar is worth searching for."""
     if isinstance(value, bool) or value is None or isinstance(value, dict | list):
         return False
     return len(value.strip()) > 1 if isinstance(value, str) else abs(value) > 1
 
 
 def leaves(value: Any) -> dict[str, Any]:
-    """Return the leaves of a value that are worth looking for, by pointer, in document order."""
+    """Return the leaves of a value that are worth searching for, by pointer, in document order."""
     found: dict[str, Any] = {}
     for tokens, scalar in _scalars(value):
         if telling(scalar):
@@ -65,7 +65,7 @@ def leaves(value: Any) -> dict[str, Any]:
 
 
 def occurrences(wanted: Mapping[str, Any], document: Any) -> list[Occurrence]:
-    """Return where the leaves of `wanted` stand in a document: the best place of each, in the order of `wanted`."""
+    """Return the best match of each leaf of `wanted` in a document, in the order of `wanted`."""
     texts: dict[str, list[str]] = {}
     for leaf, value in wanted.items():
         texts.setdefault(_text(value), []).append(leaf)
@@ -99,7 +99,7 @@ def _text(scalar: Any) -> str:
 
 
 def _everywhere(document: Any) -> Iterator[tuple[tuple[str, str | None], Any]]:
-    """Yield every scalar with its place, those of JSON texts included."""
+    """Yield every scalar with its location, including those of embedded JSON."""
     for tokens, scalar in _scalars(document):
         pointer = pointer_of(tokens)
         yield (pointer, None), scalar

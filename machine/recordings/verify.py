@@ -1,6 +1,7 @@
-"""Verify: is a run what was recorded? No user code runs.
+"""Verify: check a run without running user code.
 
-Chain, envelope rules, every artifact present and hashing to its id, manifest, plan id, index.
+The checks cover the chain, the rules of envelopes, every artifact and its hash, the manifest, the plan id and
+the index.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["Problem", "VerifyResult", "verify"]
 
 @attrs.frozen
 class Problem:
-    """One thing that is wrong: an error code, where (`event 12`, `artifact 3f...`, `store`), and a sentence."""
+    """One fault: an error code, its location (`event 12`, `artifact 3f...`, `store`), and a sentence."""
 
     code: str
     where: str
@@ -37,7 +38,7 @@ class Problem:
 
 @attrs.frozen
 class VerifyResult:
-    """What was checked and what is wrong. `digest` is None when the log cannot be folded to its end."""
+    """The result of a verification; `digest` is None when the log cannot be folded to its end."""
 
     run_id: str
     events: int
@@ -70,11 +71,11 @@ def verify(
     progress: Callable[[int], None] | None = None,
     whole_store: bool = True,
 ) -> VerifyResult:
-    """Check one run and the store it is in, to the end, and return everything that is wrong.
+    """Check one run and its store completely, and return every fault.
 
-    `progress` is called with the number of events checked so far. The check of the store reads all its runs:
-    to verify many of them, leave it out (`whole_store=False`) and call `Store.integrity_problems` once.
-    Raises `NotFoundError` for an unknown run.
+    `progress` is called with the number of events checked so far. The check of the store reads all its runs: to
+    verify many runs, set `whole_store=False` and call `Store.integrity_problems` once. Raises `NotFoundError`
+    for an unknown run.
     """
     problems: list[Problem] = []
     check = _Check(store, run_id, problems)
@@ -85,7 +86,7 @@ def verify(
             check.entry(entry)
             if progress is not None:
                 progress(count)
-    except StoreError as exc:  # the medium gives way before the log ends
+    except StoreError as exc:  # the medium fails before the log ends
         problems.append(Problem(exc.code, "store", str(exc)))
     check.index()
     if whole_store:
@@ -107,7 +108,7 @@ class _Check:
         """None from the first broken rule on: what follows it has no meaning."""
 
     def entries(self) -> Iterator[Entry]:
-        """Yield what can be decoded; one event that cannot be trusted does not hide the next."""
+        """Yield the entries that can be decoded; an invalid event does not hide those after it."""
         chain = ZERO_CHAIN
         for stored in self.store.read_range(self.run_id):
             self.events += 1
@@ -128,7 +129,7 @@ class _Check:
             yield entry
 
     def entry(self, entry: Entry) -> None:
-        """Look at what an entry names, and at the rules it is to keep."""
+        """Check the artifacts that an entry names, and the rules of logs."""
         before = len(self.problems)
         self.named(entry, entry.seq)
         self.shared(entry)
@@ -140,11 +141,11 @@ class _Check:
             self._wrong(exc)
         except StoreError as exc:  # an artifact that the rules need
             self.rules = None
-            if len(self.problems) == before:  # else it is told of already
+            if len(self.problems) == before:  # else it is reported already
                 self.problems.append(Problem(exc.code, f"event {entry.seq}", str(exc)))
 
     def artifact(self, artifact_id: str, kind: str, where: str) -> None:
-        """Read an artifact, which re-hashes it; each is looked at once as what it is."""
+        """Read an artifact, which re-hashes it; each is checked once for each kind."""
         if (artifact_id, kind) in self.known:
             return
         self.known.add((artifact_id, kind))
@@ -155,7 +156,7 @@ class _Check:
             self.problems.append(Problem(exc.code, f"artifact {artifact_id}", f"{exc} (named by {where})"))
 
     def named(self, entry: Entry, seq: int) -> None:
-        """Look at everything that an entry names, which the event at `seq` has led to."""
+        """Check everything named by an entry that the event at `seq` led to."""
         for artifact_id, kind in run_artifacts.named(entry):
             self.artifact(artifact_id, kind, f"event {seq}")
         for snapshot_id in run_artifacts.snapshots(entry.event):
@@ -164,18 +165,18 @@ class _Check:
             self.seal(seal_id)
 
     def shared(self, entry: Entry) -> None:
-        """Look at what a fork was given to go through."""
+        """Check what a fork was given to go through."""
         try:
             for shared in run_artifacts.shared_entries(entry, self.store.get):
                 self.named(shared, entry.seq)
         except NotFoundError:
-            return  # named already, as an artifact that is missing
+            return  # reported already as a missing artifact
         except StoreError as exc:
             where = f"artifact {run_artifacts.shared_past_id(entry)}"
             self.problems.append(Problem(exc.code, where, str(exc)))
 
     def seal(self, seal_id: str) -> None:
-        """Look at a sealed secret, which may be absent. One that was changed is no damage to the run."""
+        """Check a sealed secret, which may be absent; a changed seal is no damage of the run."""
         try:
             self.store.get(seal_id)
         except NotFoundError:
@@ -188,7 +189,7 @@ class _Check:
         try:
             for artifact_id, kind in run_artifacts.snapshot_parts(snapshot_id, self.store.get, self.walked):
                 if kind is ArtifactKind.CONTEXT_SNAPSHOT:
-                    self.seen.add(artifact_id)  # which was read to be opened
+                    self.seen.add(artifact_id)  # it was read to be opened
                 else:
                     self.artifact(artifact_id, kind, where)
         except StoreError as exc:

@@ -1,7 +1,7 @@
-"""What users test with: golden runs in pytest, the crash matrix, and the kit that every store must pass.
+"""Tools for users' tests: golden runs in pytest, the crash matrix, and the conformance kit for stores.
 
-Each name is loaded when it is first used: the kit needs pytest and hypothesis, and the pytest plugin, which lives
-here, must cost a suite without golden tests nothing.
+Each name is loaded on first use: the kit needs pytest and hypothesis, and the pytest plugin, which is in this
+package, must cost a suite without golden tests nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fresh processes that run chosen tests once more: what surrounds them, what they are asked, and what they say.
+"""Fresh processes that run selected tests again: their environment, their jobs and their answers.
 
 Each has a deadline, and is killed with all its children and reaped before anything else is done.
 """
@@ -60,9 +60,9 @@ _NOT_THERE: Final[Mapping[str, Any]] = {
 
 @attrs.frozen(kw_only=True)
 class Surroundings:
-    """What is otherwise in a fresh process, and what it means when that alone makes the difference.
+    """The one property that differs in a fresh process, and its meaning when it alone causes a difference.
 
-    Unless the clock is moved, by `seconds`, it shows a replay the time at which it was recorded, or the real one.
+    Unless the clock is moved, by `seconds`, a replay sees the time at which it was recorded, or the real time.
     """
 
     real: bool = False
@@ -73,7 +73,7 @@ class Surroundings:
     remedy: str = ""
 
     def variables(self) -> dict[str, str]:
-        """Return what is to be set in the environment of the process."""
+        """Return the variables to set in the environment of the process."""
         said = os.environ.get("PYTHONHASHSEED", "")
         seed = (
             {"PYTHONHASHSEED": str((int(said) + 1) % 2**32 if said.isdecimal() else 1)} if self.seed else {}
@@ -87,15 +87,15 @@ AS_HERE: Final = Surroundings(real=True)
 
 
 class Check(Protocol):
-    """A check that is to be made."""
+    """A check to be made."""
 
     @property
     def test(self) -> str:
-        """The test, as it is typed here."""
+        """The test as it is named on the command line here."""
 
     @property
     def name(self) -> str | None:
-        """The name of the check in it."""
+        """The name of the check in the test."""
 
     @property
     def path(self) -> str:
@@ -103,12 +103,12 @@ class Check(Protocol):
 
     @property
     def golden(self) -> str:
-        """The bundle."""
+        """The path of the golden."""
 
 
 @attrs.frozen
 class Job:
-    """A session to be run in a fresh process: what it is given, and the directory it runs in."""
+    """A pytest session to run in a fresh process: its arguments and its working directory."""
 
     given: Mapping[str, Any]
     directory: str
@@ -116,7 +116,7 @@ class Job:
 
     @classmethod
     def of(cls, config: pytest.Config, worker: Mapping[str, Any]) -> Job:
-        """Return a session like that of `config`, or that of a worker of pytest-xdist."""
+        """Return a session like that of `config`, or that of a pytest-xdist worker."""
         options = {name: value for name, value in vars(config.option).items() if _is_plain(value)}
         options.pop("file_or_dir", None)
         plugins = list(config.option.plugins or ())
@@ -145,7 +145,7 @@ class Job:
 
     @classmethod
     def of_files(cls, files: Sequence[str]) -> Job:
-        """Return a session of its own, as `python -m pytest FILES` begins one here."""
+        """Return a session like one that `python -m pytest FILES` starts here."""
         here = os.getcwd()  # noqa: PTH109 - links stay
         given = {
             "options": dict(_NOT_THERE),
@@ -166,7 +166,7 @@ def _is_plain(value: Any) -> bool:
 
 @attrs.define
 class Said:
-    """What a fresh process said of the checks it was to make."""
+    """The answers of a fresh process about its checks."""
 
     checks: dict[str, Mapping[str, Any]] = attrs.field(factory=dict)
     """By the path of the golden."""
@@ -178,7 +178,7 @@ class Said:
     problem: str = ""
 
     def take(self, output: bytes) -> None:
-        """Take in what stands on stdout. A line may be cut off: its process was."""
+        """Parse what is on stdout; the last line may be incomplete if the process was killed."""
         for line in output.decode("utf-8", "replace").splitlines():
             try:
                 said = json.loads(line)
@@ -201,7 +201,7 @@ class Said:
                     self.problem = text
 
     def why_not(self, recorded: Check) -> list[str]:
-        """Return why a check was not made."""
+        """Return the reason why a check was not made."""
         test = recorded.test
         if test in self.failed:
             return ["its test did not come to the check there:", *indented(self.failed[test])]
@@ -217,16 +217,16 @@ class Said:
 
 
 def indented(lines: Iterable[str]) -> list[str]:
-    """Return lines as a part of a longer text."""
+    """Return lines indented as a part of a longer text."""
     return [f"  {line}" for line in lines]
 
 
 def asked_in_fresh_processes(
     jobs: Sequence[tuple[Job, Sequence[Check]]], surroundings: Surroundings, seconds: float
 ) -> dict[str, Said]:
-    """Run the sessions of some jobs, each in a fresh process, all at the same time. Returns what is said by golden.
+    """Run the sessions of some jobs concurrently, each in a fresh process; return the answers by golden.
 
-    A test that ends its process costs itself alone: the rest is asked of another.
+    If a test ends its process, only that test is lost: another process checks the rest.
     """
     answers: dict[str, Said] = {}
 
@@ -282,7 +282,7 @@ async def _session(job: Job, ones: Sequence[Check], surroundings: Surroundings, 
 
 
 def _files(ones: Sequence[Check]) -> list[str]:
-    """Return the files of some tests, none when one could be taken for a part of a node id."""
+    """Return the files of some tests, or none when a name could be mistaken for a part of a node id."""
     files = sorted({one.path for one in ones})
     return [] if any("[" in file or "::" in file for file in files) else files
 

@@ -1,7 +1,7 @@
-"""A pytest session in a fresh process: it runs chosen tests once more, and says how each of their checks replays.
+"""A pytest session in a fresh process, which runs selected tests again and replays each of their checks.
 
-It is set up as pytest-xdist sets up a worker, with the options of the session that asks. Plugins take it for one,
-so none of them writes a report, a cache or coverage over those of that session.
+It is set up as pytest-xdist sets up a worker, with the options of the calling session. Plugins treat it as a
+worker, so none of them overwrites a report, a cache or coverage of the calling session.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LINES: Final = 12
 
 
 def check(job: Mapping[str, Any], out: TextIO, set_date: Callable[[int], None] | None) -> None:
-    """Run the tests of a job, and write what is found as lines of JSON.
+    """Run the tests of a job, and write the findings as lines of JSON.
 
     With `set_date`, each replay begins at the instant at which its recording began.
     """
@@ -60,7 +60,7 @@ def check(job: Mapping[str, Any], out: TextIO, set_date: Callable[[int], None] |
 
 
 class _Found:
-    """The plugin that chooses the tests, answers their checks, and says what became of each."""
+    """The plugin that selects the tests, answers their checks, and reports the result of each."""
 
     def __init__(self, job: Mapping[str, Any], out: TextIO, set_date: Callable[[int], None] | None) -> None:
         self._chosen = {one["test"] for one in job["goldens"]}
@@ -71,11 +71,11 @@ class _Found:
         self._set_date = set_date
 
     def say(self, **what: Any) -> None:
-        """Write one line, at once: a test may end the process."""
+        """Write one line and flush it, since a test may end the process."""
         self._out.write(json.dumps(what) + "\n")
         self._out.flush()
 
-    # -- the session -------------------------------------------------------------------------------------
+    # -- session -----------------------------------------------------------------------------------------
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         session.config.stash[KEY].fresh = self.checked
@@ -106,12 +106,12 @@ class _Found:
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self.say(ended=self._tests[nodeid])
 
-    # -- a check -----------------------------------------------------------------------------------------
+    # -- checks ------------------------------------------------------------------------------------------
 
     async def checked(
         self, test: str, name: str | None, file: Path, wanted: Wanted, asked: Asked
     ) -> golden_run.Recording:
-        """Replay what a check has recorded, say how, and give the test what it was given then."""
+        """Replay what a check recorded, report the result, and give the test the recorded outcome."""
         chosen = self._files.get(str(file)) or self._recorded.get((test, name))
         with golden_run.opened(Path(chosen["golden"]) if chosen else file) as golden:
             if chosen is not None:

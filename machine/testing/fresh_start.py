@@ -1,7 +1,7 @@
-"""The first thing a fresh process runs: it moves the clock before anything else is imported, then starts a check.
+"""The entry point of a fresh process: it moves the clock before any other import, then starts a check.
 
-This is a script, and is started by its path: were it imported as a part of the package, that would come first. So a
-library that does `from time import time`, or `from datetime import datetime`, gets the clock that was moved.
+This script is started by its path, because importing it as a module would import its package first. A library
+that does `from time import time`, or `from datetime import datetime`, therefore gets the moved clock.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _moved_by: Final = {"dates": 0, "others": 0}
 
 
 class _Moved:
-    """A function of `time` that tells another time. No Python function, for as little as a builtin may it bind."""
+    """A function of `time` that tells another time; like a builtin, it does not bind as a method."""
 
     def __init__(self, real: Callable[..., Any], call: Callable[..., Any]) -> None:
         self.__name__ = self.__qualname__ = real.__name__
@@ -39,7 +39,7 @@ class _Moved:
 
 
 def move_clock(seconds: int) -> None:
-    """Move every clock that Python code can read by so many seconds, for this process and all it imports."""
+    """Move every clock that Python code can read by so many seconds, in this process."""
     _moved_by.update(dates=seconds * 10**9, others=seconds * 10**9)
     moved: dict[str, Any] = {}
     for name in _CLOCKS:
@@ -53,7 +53,8 @@ def move_clock(seconds: int) -> None:
     moved["asctime"] = _of_now(time.asctime, 0, here)
     moved["strftime"] = _of_now(time.strftime, 1, here)
     replaced = {id(getattr(time, name)): by for name, by in moved.items() if by is not None}
-    for module in list(sys.modules.values()):  # what a .pth file has imported had these names before
+    # a .pth file may have imported modules that already hold these functions
+    for module in list(sys.modules.values()):
         if isinstance(module, ModuleType):
             for name, value in list(vars(module).items()):
                 if id(value) in replaced:
@@ -62,7 +63,7 @@ def move_clock(seconds: int) -> None:
 
 
 def set_date(nanoseconds: int) -> None:
-    """Have the clocks that tell the date go on from an instant, once they were moved. The others stay monotonic."""
+    """Let the moved clocks that tell the date continue from an instant; the others stay monotonic."""
     _moved_by["dates"] += nanoseconds - time.time_ns()
 
 
@@ -83,9 +84,10 @@ def _of_now(real: Callable[..., Any], place: int, here: Any) -> _Moved:
 
 
 def _move_datetime(now: Any) -> None:
-    """Replace the two methods of `datetime` that ask the system and not `time`; `today` asks `time` already.
+    """Replace the two `datetime` methods that ask the system instead of `time`; `today` already uses `time`.
 
-    They are replaced in the class itself. A class in its place would be another type for whoever asks for the type.
+    They are replaced in the class itself: a replacement class would be another type for code that checks the
+    type.
     """
 
     def moved_now(cls: Any, tz: dt.tzinfo | None = None) -> dt.datetime:
@@ -102,9 +104,10 @@ def _move_datetime(now: Any) -> None:
 
 
 def _share_ports() -> None:
-    """Give a server of the tests another address where its own is taken by the session that recorded.
+    """Give a test server another port where its own is in use by the recording session.
 
-    A replay calls nobody, so no server is needed; but a module or a fixture that starts one must get past that.
+    A replay makes no external call, so no server is needed; but a module or a fixture that starts one must not
+    fail.
     """
     import socket  # noqa: PLC0415 - not before the clock was moved
 
@@ -118,11 +121,11 @@ def _share_ports() -> None:
                 raise
             real(self, (address[0], 0, *address[2:]) if isinstance(address, tuple) else "")
 
-    vars(socket)["socket"].bind = bind  # of this process, which ends with the check
+    vars(socket)["socket"].bind = bind  # of this process, which ends after the check
 
 
 def main() -> None:
-    """Do the job that stands on stdin. What is found goes to stdout; what anybody prints goes to stderr."""
+    """Do the job read from stdin; findings go to stdout, and everything printed goes to stderr."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
         job: dict[str, Any] = json.loads(sys.stdin.buffer.read())

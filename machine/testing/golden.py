@@ -1,7 +1,7 @@
-"""The `golden` fixture: a test's golden runs, each replayed, recorded or compared as the session asks.
+"""The `golden` fixture: each check of a test replays, records or compares its golden, as the session requires.
 
-What is decided here is which of the three, whether a failing golden is recorded again, and what a failing test
-says. A golden that is there and cannot be read is never recorded over, unless the session is asked to record.
+This module decides which of the three is done, whether a failing golden is recorded again, and what the failing
+test reports. An existing golden that cannot be read is never overwritten unless the session is asked to record.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Golden:
 
     @classmethod
     def of(cls, item: pytest.Item) -> Self:
-        """Return the golden runs of a test. Fails it when its marker is wrong or another test has its files."""
+        """Return the golden runs of a test; fail it when its marker is invalid or another test has its files."""
         session = item.config.stash[KEY]
         try:
             asked = asked_of(item)
@@ -75,7 +75,7 @@ class Golden:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Hand in what was recorded, if the test has passed: what a failing test saw is no golden."""
+        """Hand in the recordings if the test has passed: a failing test records no golden."""
         passed = self._item.stash[PASSED]
         for recorded in self._fresh:
             if passed:
@@ -98,11 +98,12 @@ class Golden:
         transports: Mapping[str, Transport] | None = None,
         name: str | None = None,
     ) -> RunResult:
-        """Hold a plan against its golden run, and return that run: its status, context and error.
+        """Check a plan against its golden run, and return that run with its status, context and error.
 
-        By default the golden is replayed: nothing goes outside, and the test fails at the first event that
-        differs. A missing golden fails too. `input`, `config` and `transports` are those of `machine.run`; input
-        and config must be what the golden was recorded with. `name` tells several checks of one test apart.
+        By default the golden is replayed: no external call is made, and the test fails at the first event that
+        differs. A missing golden fails too. `input`, `config` and `transports` are those of `machine.run`;
+        input and config must be those the golden was recorded with. `name` distinguishes several checks of one
+        test.
         """
         if _loop_runs():
             raise UsageError(
@@ -130,7 +131,7 @@ class Golden:
         transports: Mapping[str, Transport] | None,
         name: str | None,
     ) -> Callable[[], Coroutine[Any, Any, RunResult]]:
-        """Claim the file of a check now, and return what is left to do."""
+        """Claim the file of a check immediately, and return the remaining work."""
         wanted: Wanted | MachineError
         try:
             wanted = Wanted.of(plan, params, config, transports)
@@ -177,7 +178,7 @@ class Golden:
             pytest.fail(f"{shown(file, self._config)} is the golden of {other} already", pytrace=False)
         return file
 
-    # -- what is to be done ------------------------------------------------------------------------------
+    # -- the decision ------------------------------------------------------------------------------------
 
     async def _checked(self, file: Path, name: str | None, wanted: Wanted) -> RunResult | Unlike:
         mode, there = self._session.options.mode, _is_there(file)
@@ -230,7 +231,7 @@ class Golden:
         status: str | None = None,
         because: Unlike | None = None,
     ) -> RunResult | Unlike:
-        """Run for real, to be written when the test has passed; or say what was wrong already, and why not."""
+        """Run for real and hand the run in for when the test passes; or return why it was not recorded."""
         asked = self._asked.status
         statuses = [asked] if asked else ["completed", *([status] if status else [])]
         try:
@@ -248,10 +249,10 @@ class Golden:
             because, lines=[*because.lines, "", f"  not recorded again: {found.title}", *found.lines]
         )
 
-    # -- what is said ------------------------------------------------------------------------------------
+    # -- the report --------------------------------------------------------------------------------------
 
     def _failure(self, file: Path, unlike: Unlike) -> BaseException:
-        """Count how a check ended, and return what its test fails with."""
+        """Count how a check ended, and return the failure of its test."""
         options, where = self._session.options, shown(file, self._config)
         self._session.ended(unlike.ending, f"{unlike.ending} {where}" if options.writes else None)
         if unlike.ending in {Ending.DIVERGED, Ending.EXPIRED}:
@@ -262,7 +263,7 @@ class Golden:
 
 
 def _status_of(file: Path) -> str | None:
-    """Return how the run of a golden ended, None when there is none that can be read."""
+    """Return the status of a golden's run, or None when no golden can be read."""
     try:
         with golden_run.opened(file) as golden:
             return golden.result.status

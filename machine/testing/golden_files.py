@@ -1,6 +1,6 @@
-"""Where the golden of a test lies: a file of its own for every test, parameter set and named check.
+"""The location of goldens: a file of its own for every test, parameter set and named check.
 
-Names only; nothing here opens a file. Two tests must never be given one file without somebody noticing.
+This module only computes names and opens no file. Two tests must never share a file without an error.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _LONGEST: Final = 150
 
 
 def bases_of(item: pytest.Item, asked: Asked) -> tuple[Path, ...]:
-    """Return the paths that a test's goldens may have, without what tells its checks apart and without the suffix.
+    """Return the possible paths of a test's goldens, without the names of checks and the suffix.
 
-    There is one where the marker gives it. Else there are two, and the second, which names the file of the test
-    too, is for a test whose name another file of the folder has as well.
+    There is one path when the marker gives it. Otherwise there are two; the second also names the test file,
+    and is used when another file of the folder has a test of the same name.
     """
     if asked.path is not None:
         return (Path(os.path.normpath(item.path.parent / asked.path)).with_suffix(""),)
@@ -39,14 +39,14 @@ def bases_of(item: pytest.Item, asked: Asked) -> tuple[Path, ...]:
 
 
 def file_of(base: Path, name: str | None) -> Path:
-    """Return the file of one check. Raises `ValueError` for a name that cannot stand in a file's."""
+    """Return the file of one check. Raises `ValueError` for a name that cannot be part of a file name."""
     if name is not None and (not isinstance(name, str) or _NAME.fullmatch(name) is None):
         raise ValueError(f"the name of a check is of letters, digits, _ and -, at most 64: not {name!r}")
     return base.parent / f"{base.name}{f'.{name}' if name is not None else ''}{SUFFIX}"
 
 
 def belongs(file: Path, base: Path) -> bool:
-    """Say whether a file is that of a check of the test with this base."""
+    """Return whether a file belongs to a check of the test with this base."""
     if file.parent != base.parent or not file.name.startswith(base.name):
         return False
     rest = file.name[len(base.name) :].removesuffix(SUFFIX)
@@ -54,15 +54,15 @@ def belongs(file: Path, base: Path) -> bool:
 
 
 def claimant_of(item: pytest.Item) -> str:
-    """Return how a test is named on the command line, from where pytest was called.
+    """Return a test's name on the command line, from the directory where pytest was called.
 
-    It is the test's node id, but for what plugins append to one.
+    It is the test's node id, without what plugins append to it.
     """
     return "::".join((shown(item.path, item.config), *_chain(item)))
 
 
 def id_in(folder: Path, item: pytest.Item) -> str:
-    """Return how a test is named from a folder: what a golden in it says of the test that made it."""
+    """Return a test's name relative to a folder, as it is stored in a golden of that folder."""
     path = Path(os.path.relpath(item.path, folder)).as_posix()
     return "::".join((path, *_chain(item)))
 
@@ -78,7 +78,7 @@ def _chain(item: pytest.Item) -> list[str]:
 
 
 def _safe(name: str) -> str:
-    """Return a name as a file may have it. What is lost of it stands in a hash, so that no two become one."""
+    """Return a name that is safe in a file name; a hash of the lost characters keeps names distinct."""
     safe = _UNSAFE.sub("_", name)[:_LONGEST]
     if safe == name:
         return safe

@@ -1,7 +1,8 @@
-"""The check after recording: each test that recorded runs once more in a fresh process, with its bundle alone.
+"""The check after recording: each recorded test runs again in a fresh process with only its bundle.
 
-That process has another hash seed, its clock is a day and a second on, and it is in another time zone. What replays
-there becomes a golden. What does not is replayed again with one of these changed at a time, which names the cause.
+That process has another hash seed, another time zone, and a clock that is a day and a second ahead. A run that
+replays there becomes a golden. One that does not is replayed again with a single change each time, which names
+the cause.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _UNKNOWN: Final = "what was just recorded could not be replayed in a fresh proce
 
 ELSEWHERE: Final = Surroundings(seconds=DAY_AND_SECOND, seed=True, zone=True)
 _ANOTHER_PROCESS: Final = Surroundings(
-    seed="PYTHONHASHSEED" not in os.environ,  # else this session has one that nobody knows
+    seed="PYTHONHASHSEED" not in os.environ,  # else this session has a seed that cannot be known
     cause="it differs from process to process: an id, a counter, randomness, or what another test left behind",
     remedy="take ids and randomness from io (io.uuid(), io.random()), and keep nothing in modules",
 )
@@ -61,14 +62,14 @@ _ONE_BY_ONE: Final = (
 def replayed_afresh(
     config: pytest.Config, recorded: Sequence[Recorded], elapsed: float
 ) -> Iterator[tuple[Recorded, Unlike | None]]:
-    """Yield each of what was recorded with what is wrong with it, None when it replays.
+    """Yield each recording with its fault, or None when it replays.
 
-    `elapsed` is how long the session took so far, in seconds: a replay takes three times as long at most, but it is
-    given two minutes.
+    `elapsed` is the duration of the session so far, in seconds: a replay may take three times as long, and at
+    least two minutes.
     """
     until = max(_LEAST_SECONDS, _TIMES_AS_LONG * elapsed)
     jobs: dict[str, tuple[Job, list[Recorded]]] = {}
-    for one in recorded:  # those of a worker stay together, and have what was that worker's own
+    for one in recorded:  # those of one worker stay together, with that worker's settings
         worker = str(one.worker.get("workerid", "master"))
         jobs.setdefault(worker, (Job.of(config, one.worker), []))[1].append(one)
     answers = asked_in_fresh_processes(list(jobs.values()), ELSEWHERE, until)
@@ -88,7 +89,7 @@ def replayed_afresh(
 def _causes(
     jobs: Sequence[tuple[Job, list[Recorded]]], answers: Mapping[str, Said], until: float
 ) -> dict[str, Surroundings]:
-    """Return, by golden, the first thing that makes it diverge although nothing else is changed."""
+    """Return, by golden, the first single change that makes it diverge."""
 
     def differs(one: Recorded, said: Said) -> bool:
         return (said.checks.get(one.golden) or {}).get("unlike") is not None
@@ -109,9 +110,8 @@ def _causes(
             once_more = asked_in_fresh_processes(
                 [(job, ones) for job, ones in left if ones], surroundings, until
             )
-            for one in (
-                one for _, ones in left for one in ones
-            ):  # the same with this seed, so it is the seed
+            # a replay with this seed was the same, so the seed is the cause
+            for one in (one for _, ones in left for one in ones):
                 if again[one.golden].checks[one.golden] == once_more[one.golden].checks.get(one.golden):
                     found[one.golden] = _ANOTHER_SEED
     return found

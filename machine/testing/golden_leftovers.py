@@ -1,6 +1,6 @@
-"""What sessions leave when they are killed, and how it is told from what belongs to one that lives: by a lock.
+"""Leftovers of killed sessions, told from the files of live ones by a lock.
 
-The system takes a lock from a process that dies, however it dies. So what can be locked is nobody's.
+The system releases the locks of a process that dies in any way, so a file that can be locked has no owner.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOCK: Final = "lock"
 
 
 def own_folder() -> tuple[Path, Callable[[], None]]:
-    """Return a folder for what this session records, and what removes it. Removes those of dead sessions."""
+    """Return a folder for this session's recordings and its remover; remove those of dead sessions."""
     for other in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if _is_nobodys(other / _LOCK):
             shutil.rmtree(other, ignore_errors=True)
@@ -41,7 +41,7 @@ def own_folder() -> tuple[Path, Callable[[], None]]:
 
 
 def removed(files: Iterable[Path]) -> list[Path]:
-    """Remove those files that no living process is writing, and return them."""
+    """Remove those files that no live process is writing, and return them."""
     gone = []
     for file in files:
         if _is_nobodys(file):
@@ -54,7 +54,7 @@ def removed(files: Iterable[Path]) -> list[Path]:
 def _is_nobodys(file: Path) -> bool:
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:  # it is gone, or another user's
+    except OSError:  # it is gone, or belongs to another user
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""What a test session and a test ask of golden runs: the options of the command line and of the marker.
+"""Options of golden runs, from the command line and from the marker of a test.
 
-Light: it is loaded by every pytest session that has the plugin, so it imports nothing but pytest. Plain dataclasses
-stand where the rest of the package has attrs, which a suite without golden tests need not load.
+Every pytest session with the plugin loads this module, so it imports only pytest. It uses plain dataclasses
+where the rest of the package uses attrs, which a suite without golden tests need not load.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FALSE: Final = frozenset({"", "0", "false", "no"})
 
 
 class Mode(StrEnum):
-    """What is done with the golden of a check."""
+    """The action for the golden of a check."""
 
     REPLAY = "replay"
     RECORD_MISSING = "record-missing"
@@ -42,7 +42,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says, checked as a whole. `max_age` is in seconds."""
+    """The options of the command line, checked as a whole; `max_age` is in seconds."""
 
     mode: Mode
     update: bool
@@ -59,7 +59,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the marker of a test says. `max_age` is in seconds."""
+    """The options of a test's markers; `max_age` is in seconds."""
 
     path: str | None = None
     max_age: int | None = None
@@ -77,7 +77,7 @@ def parsed_age(text: str) -> int:
 
 
 def age_text(seconds: int) -> str:
-    """Return an age in the largest unit that it is at least one of, rounded down."""
+    """Return an age in the largest unit of which it has at least one, rounded down."""
     unit = next((unit for unit, size in _UNITS.items() if seconds >= size), "s")
     return f"{seconds // _UNITS[unit]}{unit}"
 
@@ -90,7 +90,7 @@ def _age(text: str) -> int:
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Add the options of golden runs to pytest's."""
+    """Add the options of golden runs to pytest."""
     group = parser.getgroup("golden", "golden runs (machine)")
     group.addoption(
         "--golden",
@@ -128,7 +128,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def options_of(config: pytest.Config) -> Options:
-    """Return what the command line says. Raises `pytest.UsageError` where it contradicts itself."""
+    """Return the options of the command line. Raises `pytest.UsageError` if they contradict each other."""
     get = config.getoption
     orphans = get("golden_orphans") or ("warn" if os.environ.get("CI", "").lower() in _FALSE else "fail")
     options = Options(
@@ -158,7 +158,7 @@ def _check_can_ask(config: pytest.Config) -> None:
         raise pytest.UsageError("--golden-review asks on the terminal, which workers do not have: add -n 0")
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None:
-        capture.suspend(in_=True)  # it is resumed by pytest itself, before anything is collected
+        capture.suspend(in_=True)  # pytest itself resumes it before anything is collected
     if not sys.stdin.isatty():
         raise pytest.UsageError(
             "--golden-review asks on the terminal, and stdin is none: use --golden-update, and look at the "
@@ -167,7 +167,7 @@ def _check_can_ask(config: pytest.Config) -> None:
 
 
 def asked_of(item: pytest.Item) -> Asked:
-    """Return what the markers of a test say, the nearest first. Raises `ValueError` for what none can say."""
+    """Return the options of a test's markers, the nearest first. Raises `ValueError` for an invalid one."""
     said: dict[str, Any] = {}
     for mark in item.iter_markers("golden"):
         unknown = sorted(set(mark.kwargs) - set(Asked.__dataclass_fields__))
@@ -194,7 +194,7 @@ def asked_of(item: pytest.Item) -> Asked:
         max_age=None if age is None else parsed_age(age),
         status=status,
         live_ignore=tuple(ignored or ()),
-        # who may connect may send what goes over that connection
+        # whoever may connect may send anything over that connection
         allow=(*allowed, *(("socket.send",) if "socket.connect" in allowed else ())),
     )
 

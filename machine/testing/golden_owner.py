@@ -1,7 +1,7 @@
-"""Which golden is whose: the test that it says it was made by, and the file of a check among those it may have.
+"""The owner of a golden: the test that recorded it, and the choice among the files a check may have.
 
-A golden is found by the name of its test, whatever the file of the test is called. Only where two files of one
-folder have a test of one name does it matter which of them made it.
+A golden is found by the name of its test, whatever the name of the test file. The recorded owner only matters
+where two files of one folder have a test of the same name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["file_for", "named_alike"]
 
 
 def named_alike(item: pytest.Item) -> bool:
-    """Say whether another test file of the folder has, by its text, a golden test of the same name."""
+    """Return whether another test file of the folder contains, by its text, a golden test of the same name."""
     name = re.escape(getattr(item, "originalname", None) or item.name)
     test = re.compile(rf"^\s*(?:async\s+)?def\s+{name}\s*\([^)]*\bgolden\b", re.MULTILINE)
     for file in item.path.parent.glob("*.py"):
@@ -39,7 +39,7 @@ def named_alike(item: pytest.Item) -> bool:
 
 
 def _is_collected(file: Path, item: pytest.Item) -> bool:
-    """Say whether pytest looks for tests in a file: one that matches `python_files`, or that it was given."""
+    """Return whether pytest collects a file: it matches `python_files` or was named on the command line."""
     patterns = [
         f"*{os.sep}{pattern}" if os.sep in pattern and not Path(pattern).is_absolute() else pattern
         for pattern in item.config.getini("python_files")
@@ -52,7 +52,7 @@ def _is_collected(file: Path, item: pytest.Item) -> bool:
 def file_for(
     bases: Sequence[Path], name: str | None, item: pytest.Item, wanted: Wanted | None, *, contested: bool
 ) -> Path:
-    """Return the file of a check: the one that is there and is its own, else the one to record.
+    """Return the file of a check: the existing one that it owns, else the one to record.
 
     Raises `ValueError` for a name that cannot stand in a file's.
     """
@@ -68,11 +68,11 @@ def file_for(
 
 def _is_own(golden: Path, item: pytest.Item, wanted: Wanted | None, *, contested: bool) -> bool:
     maker = test_of(golden)
-    if maker is not None:  # one whose file is gone was renamed
+    if maker is not None:  # the test file is gone, so it was renamed
         return maker[0] == item.path or maker[0].parent != item.path.parent or not maker[0].exists()
     if not (contested or named_alike(item)):
         return True
-    try:  # made before goldens said by whom: it is of the test that asks for the same
+    try:  # recorded before goldens named their test: it belongs to any test that asks for this name
         with opened(golden) as found:
             return wanted is not None and manifest_difference(found, wanted) is None
     except MachineError:

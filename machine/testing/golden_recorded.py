@@ -1,6 +1,6 @@
-"""What a test has recorded, while it waits to be replayed in a fresh process: a bundle, and a note beside it.
+"""Recordings of tests that wait to be replayed in a fresh process: a bundle and a note for each.
 
-Notes are files, and not in the memory of a worker of pytest-xdist: one that dies leaves what it recorded.
+Notes are files, not memory of a pytest-xdist worker, so the recordings of a worker that dies are not lost.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _numbers = itertools.count()
 
 @attrs.frozen(kw_only=True)
 class Recorded:
-    """A golden to be: the check that recorded it, and `file`, where it belongs.
+    """A future golden: the check that recorded it, and `file`, its final location.
 
-    `test`, `node`, `location` and `path` are the test as a person, pytest and a report name it, and its file;
-    `worker` is what pytest-xdist gave the worker it ran in, empty without; `cause` is why it was recorded again.
+    `test`, `node`, `location` and `path` name the test for a person, for pytest and for a report, and its file;
+    `worker` is the id of the pytest-xdist worker, empty without; `cause` is the reason for recording it again.
     """
 
     test: str
@@ -46,7 +46,7 @@ class Recorded:
 
     @classmethod
     def of(cls, item: pytest.Item, name: str | None, file: Path, fresh: Fresh, cause: str) -> Self:
-        """Return what a check of a test has recorded."""
+        """Return the recording of a test's check."""
         return cls(
             test=claimant_of(item),
             name=name,
@@ -72,7 +72,7 @@ class Recorded:
 
 
 def handed_in(folder: Path) -> list[Recorded]:
-    """Return what was handed in, of each check the last, in the order in which it was."""
+    """Return the recordings that were handed in, in order, the last of each check."""
     found: dict[tuple[str, str | None], Recorded] = {}
     for note in sorted(folder.glob("*.json")):
         said = json.loads(note.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a failing test says of its golden: what differs, where, and the command that does something about it."""
+"""The report of a failing golden: the difference, its place, and the command to act on it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _ADVICE: Final[Mapping[Ending, tuple[str, str]]] = {
 
 
 def failure(test: str, where: str, unlike: Unlike, options: Options) -> BaseException:
-    """Return what a test fails with whose golden is not as it should be.
+    """Return the exception with which a test fails whose golden does not match.
 
-    Its attribute `golden` is for the reports of a session, which tell one cause once.
+    Its attribute `golden` lets the session's reports tell one cause once.
     """
     does, option = _advice(unlike, options)
     command = f"\n  {does:<7} pytest {shlex.quote(test)} {option}" if does else ""
@@ -51,7 +51,7 @@ def _advice(unlike: Unlike, options: Options) -> tuple[str, str]:
 
 
 def text_of(test: str, where: str, unlike: Unlike) -> str:
-    """Return what is said of a golden that is not as it should be."""
+    """Return the report of a golden that does not match."""
     age = f", recorded {age_text(unlike.age)} ago" if unlike.age is not None else ""
     return "\n".join(
         (

@@ -1,6 +1,6 @@
-"""Asking on the terminal whether a change is meant.
+"""A question on the terminal whether a change is intended.
 
-One answer may serve for every later change of the same cause. Nothing is ever accepted without an answer.
+One answer may apply to every later change of the same cause. Nothing is ever accepted without an answer.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _QUESTION: Final = "record it again, for real? y(es), n(o), a(ll of this cause),
 
 
 def ask(session: Session, config: pytest.Config, text: str, unlike: Unlike) -> bool:
-    """Show a change, and return whether the user accepts it. After `q`, and at the end of stdin, nothing is."""
+    """Show a change, and return whether the user accepts it; after `q` or the end of stdin nothing is accepted."""
     if unlike.cause and unlike.cause in session.accepted:
         with _terminal(config):
-            print(f"\n{text}\n{_ACCEPTED}\n")  # noqa: T201 - to the person who said so
+            print(f"\n{text}\n{_ACCEPTED}\n")  # noqa: T201 - a notice to the person who answered
         return True
     if not session.asks:
         return False
@@ -51,7 +51,7 @@ def _answer() -> str:
 
 @contextlib.contextmanager
 def _terminal(config: pytest.Config) -> Iterator[None]:
-    """Let the test's output and input be the terminal's."""
+    """Connect the test's output and input to the terminal."""
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is None:
         yield

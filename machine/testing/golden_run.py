@@ -1,7 +1,7 @@
-"""What a golden is held against: the request of today, its replay, a live run, its age. Also how one is recorded.
+"""Comparing a golden with the request of today, its replay, a live run and its age; and recording one.
 
-Nothing here knows pytest. What becomes a golden is a run that ended as it should and replays identically, and
-nothing else.
+This module is independent of pytest. Only a run that ended as it should and replays identically becomes a
+golden.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ _REMEDIES: Final = (
 
 @attrs.frozen
 class Unlike:
-    """How a check ended when not well: a sentence, and what is shown below it.
+    """A failed check: a sentence, and the lines shown below it.
 
-    `cause` is the same for everything that has one cause; `age` is that of the golden, in seconds. `alike` is the
-    same for all that one telling serves, empty for what stands alone. `acceptable` is False where recording again
-    would come to the same. `whole` is everything that differs, which takes longer to find out.
+    `cause` is equal for all failures of one cause; `age` is that of the golden, in seconds. `alike` is equal
+    for all failures that one report covers, empty for one that needs its own. `acceptable` is False when
+    recording again would give the same. `whole` returns every difference, which takes longer to compute.
     """
 
     ending: Ending
@@ -101,7 +101,7 @@ class Unlike:
 
 @attrs.frozen(kw_only=True)
 class Wanted:
-    """What a check runs."""
+    """The arguments of a check's run."""
 
     plan: Plan
     input: Mapping[str, Any]
@@ -115,7 +115,7 @@ class Wanted:
         config: RunConfig | None,
         transports: Mapping[str, Transport] | None,
     ) -> Wanted:
-        """Return what is to run. Raises `UsageError`, `PlanError` or `CanonicalError` when it cannot."""
+        """Return valid arguments of a run. Raises `UsageError`, `PlanError` or `CanonicalError`."""
         if not isinstance(plan, Plan):
             raise UsageError(f"check takes a Plan first, not {type(plan).__name__}")
         if input is not None and not isinstance(input, Mapping):
@@ -126,7 +126,7 @@ class Wanted:
 
     @property
     def manifest(self) -> RunManifest:
-        """The manifest that a run of this has."""
+        """The manifest of a run with these arguments."""
         graph = self.plan.graph
         return RunManifest(
             op_id=OpId(graph.op_id),
@@ -139,26 +139,26 @@ class Wanted:
 
 @attrs.frozen
 class Recording:
-    """A run in a store, read to its end, and what it came to."""
+    """A run in a store, read to its end, with its result."""
 
     past: PastRun
     result: RunResult
 
     @staticmethod
     def of(store: Store, run_id: str) -> Recording:
-        """Read a run. Raises `LogError` or `CorruptionError` when it cannot be trusted."""
+        """Read a run. Raises `LogError` or `CorruptionError` when it is damaged."""
         past = PastRun.read(run_id, store)
         return Recording(past, result_of(store, past.order, past.history))
 
     @property
     def age(self) -> int:
-        """How long ago the run was started, in seconds; 0 for one from the future."""
+        """The time since the run was started, in seconds; 0 for one from the future."""
         return max(int(time.time() - (self.past.history.started_ms or 0) / 1000), 0)
 
 
 @attrs.frozen
 class Fresh:
-    """A run that was just made for real and replays. It is in memory only."""
+    """A run that was just made for real and that replays; it is in memory only."""
 
     result: RunResult
     store: Store
@@ -170,20 +170,20 @@ class Fresh:
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[Recording]:
-    """Open a golden. Raises `BundleError` when it is none."""
+    """Open a golden. Raises `BundleError` when it is invalid."""
     with open_bundle(file) as bundle:
         yield Recording.of(bundle.store, bundle.run_id)
 
 
 def unfinished(golden: Recording) -> Unlike | None:
-    """Return that the run of a golden has not ended, None when it has: nothing tells how it would go on."""
+    """Return that a golden's run has not ended, or None: an unfinished run cannot be compared."""
     if golden.past.history.final:
         return None
     return Unlike(Ending.BROKEN, f"its run has not ended: it is {golden.result.status}")
 
 
 async def replay_difference(golden: Recording, wanted: Wanted, asked: Asked) -> Unlike | None:
-    """Return what today's request or code does otherwise than the golden, None when nothing."""
+    """Return the difference between the golden and today's request or code, or None."""
     found = manifest_difference(golden, wanted)
     return found or difference_of(await replayed(golden, wanted), asked)
 
@@ -194,7 +194,7 @@ async def replayed(golden: Recording, wanted: Wanted) -> ReplayResult:
 
 
 def difference_of(again: ReplayResult, asked: Asked) -> Unlike | None:
-    """Return what a replay found otherwise, None when nothing."""
+    """Return the difference that a replay found, or None."""
     if again.divergence is not None:
         return _diverged(again.divergence)
     if asked.status is not None and again.status != asked.status:
@@ -210,7 +210,7 @@ async def _replayed(run_id: str, wanted: Wanted, store: Store) -> ReplayResult:
 
 
 def _strict(config: RunConfig) -> RunConfig:
-    """Return a configuration that refuses what goes round `io`: a golden must not depend on it."""
+    """Return a configuration that refuses I/O outside `io`: a golden must not depend on it."""
     return attrs.evolve(config, undeclared_io=UndeclaredIo.ERROR)
 
 
@@ -227,7 +227,7 @@ def _diverged(divergence: Divergence) -> Unlike:
 
 
 async def all_differences(golden: Recording, wanted: Wanted) -> list[str]:
-    """Return in full what differs, state by state: a replay stops at the first event, and a telling is short."""
+    """Return all differences state by state: a replay stops at the first, and a report is short."""
     changes = _manifest_changes(golden, wanted)
     found = [[line for _, line in render.changed(changes, whole=True)]]
     try:
@@ -238,7 +238,7 @@ async def all_differences(golden: Recording, wanted: Wanted) -> list[str]:
             transports=wanted.transports,
             undeclared_io=UndeclaredIo.ERROR,
         )
-    except MachineError:  # the plan of another op, which is said already
+    except MachineError:  # the plan of another op, which is reported already
         return found[0]
     found.append([f"the plan: {change}" for change in compared.plan_changes])
     divergences = [state.divergence for state in compared.states] + [compared.beyond]
@@ -247,7 +247,7 @@ async def all_differences(golden: Recording, wanted: Wanted) -> list[str]:
 
 
 def manifest_difference(golden: Recording, wanted: Wanted) -> Unlike | None:
-    """Return what a check asks for otherwise than its golden was recorded with, None when nothing."""
+    """Return the difference between a check's arguments and the golden's, or None."""
     changes = _manifest_changes(golden, wanted)
     if not changes:
         return None
@@ -258,7 +258,7 @@ def manifest_difference(golden: Recording, wanted: Wanted) -> Unlike | None:
 
 
 def _manifest_changes(golden: Recording, wanted: Wanted) -> list[Change]:
-    recorded = golden.past.manifest  # of any run: a bundle from elsewhere may serve
+    recorded = golden.past.manifest  # of any run: a bundle from another origin may serve
     recorded = attrs.evolve(recorded, run_config=_strict(recorded.run_config))
     wished = attrs.evolve(wanted.manifest, secret_format=recorded.secret_format)
     return list(diff(_named(recorded), _named(wished)))
@@ -273,7 +273,7 @@ def _shown(changes: Sequence[Change]) -> list[str]:
 
 
 def too_old(golden: Recording, max_age: int | None) -> Unlike | None:
-    """Return that a golden was recorded too long ago, None when it was not, or may be of any age."""
+    """Return that a golden is older than allowed, or None."""
     if max_age is None or golden.age <= max_age:
         return None
     title = f"it was recorded {age_text(golden.age)} ago, and may be {age_text(max_age)} old"
@@ -281,7 +281,7 @@ def too_old(golden: Recording, max_age: int | None) -> Unlike | None:
 
 
 async def record(wanted: Wanted, statuses: Sequence[str], target: Target) -> Fresh | Unlike:
-    """Run for real, and return the run if it ends with one of `statuses` and replays; else say why not."""
+    """Run for real, and return the run if it ends with one of `statuses` and replays; else the reason why not."""
     store = MemoryStore()
     result = await _live(wanted, store, target)
     if result.status not in statuses or (result.error and result.error.code in _NEVER_RECORDED):
@@ -296,7 +296,7 @@ async def record(wanted: Wanted, statuses: Sequence[str], target: Target) -> Fre
 
 
 async def _without_the_key(run_id: str, wanted: Wanted, store: Store) -> Unlike | None:
-    """Return how a run differs for whoever has its golden and not its secrets, None when it does not."""
+    """Return how a run differs for a reader of its golden who lacks its secrets, or None."""
     store.forget_data_key(run_id)
     divergence = (await _replayed(run_id, wanted, store)).divergence
     if divergence is None:
@@ -312,13 +312,13 @@ async def _without_the_key(run_id: str, wanted: Wanted, store: Store) -> Unlike 
 
 
 def keep(candidate: Path, file: Path) -> None:
-    """Make what was recorded the golden. Raises `BundleError` or `OSError`; what was there is there still."""
+    """Make a recording the golden. Raises `BundleError` or `OSError`, which leave the previous one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_bundle(file, candidate.read_bytes())
 
 
 def unwritable(file: Path) -> Unlike | None:
-    """Return that a file cannot be written, as far as can be told before a run for real is made in vain."""
+    """Return that a file cannot be written, if that can be known before a useless real run."""
     folder = next(path for path in file.parents if path.exists())
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         return None
@@ -353,10 +353,10 @@ def _ended_badly(result: RunResult, statuses: Sequence[str]) -> Unlike:
 
 
 async def live_difference(golden: Recording, wanted: Wanted, ignored: Sequence[str]) -> Unlike | None:
-    """Run for real, and return how the outcome differs from the golden's; None when it does not. Writes nothing.
+    """Run for real without recording, and return how the outcome differs from the golden's, or None.
 
-    The same digest is the same outcome. Else the outcome is the status, the error, the context and the domain
-    events: answers from outside that lead to the same are no difference (every HTTP response has a date).
+    The same digest is the same outcome. Otherwise the outcome is the status, the error, the context and the
+    domain events: different responses with the same result are no difference (every HTTP response has a date).
     """
     with MemoryStore() as store:
         live = Recording.of(store, (await _live(wanted, store)).run_id)
@@ -390,7 +390,7 @@ def _outcome(run: Recording) -> dict[str, Any]:
 
 
 def problem_of(exc: MachineError | OSError, ending: Ending = Ending.FAILED) -> Unlike:
-    """Return what is wrong when the library or the system refused something."""
+    """Return the fault that an error of the library or the system stands for."""
     if isinstance(exc, MachineError):
         return Unlike(
             ending, f"error[{exc.code}]: {exc.message}", [f"  hint: {exc.hint}"] if exc.hint else []

@@ -1,7 +1,7 @@
-"""What a pytest session knows of its golden runs: which test has which file, how checks ended, what is left over.
+"""The golden runs of a pytest session: the file of each test, the results of checks, and unused goldens.
 
-Under pytest-xdist every worker keeps a `Session`, and the controller adds them up; it alone looks for orphans.
-Light, and it never touches a golden: what is to be deleted, it only names.
+Under pytest-xdist every worker has a `Session`, and the controller adds them up; only it looks for unused
+goldens. This module is light and never touches a golden: it only names what is to be deleted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIRST: Final = "<the first test>"
 
 
 class Ending(StrEnum):
-    """How a check of a golden ended, or what became of a golden that no test uses."""
+    """The result of a golden's check, or the fate of a golden that no test uses."""
 
     IDENTICAL = "identical"
     UPDATED = "updated"
@@ -50,15 +50,17 @@ _GOOD = frozenset({Ending.IDENTICAL, Ending.UPDATED, Ending.NEW})
 class Session:
     """One session, or one worker's part of it.
 
-    `tests` gives the bases of every collected test that may have goldens, by how the test is named; those in
-    `golden` asked for the fixture, those in `done` passed, so that what they used is all they need. `used` gives
-    the test by the golden it used. `folders` are where goldens are looked for that no test uses, `partial` the
-    paths of which not every test was collected, and `whole` is False when a worker did not say how it ended.
-    `accepted` are the causes a user accepts in a review, and `asks` is False once they want no more questions.
-    `differing` are the tests whose goldens do, each with its cause, what it has in common with others of one cause,
-    and whether it can be accepted; `told` are the first tests of those causes.
-    `recordings` is where what was recorded waits to be replayed in a fresh process, None when nothing is recorded;
-    in such a process, `fresh` answers the checks.
+    `tests` maps every collected test that may have goldens to its bases; those in `golden` requested the
+    fixture, and those in `done` passed, so that they used all the goldens they need. `used` maps a golden to
+    its test. `folders` are searched for goldens that no test uses, `partial` are the paths of which not every
+    test was collected, and `whole` is False when a worker did not report. `accepted` are the causes the user
+    accepted in a review, and `asks` is False once the user wants no more questions.
+
+    `differing` are the tests with differing goldens, each with its cause, the key of related reports, and
+    whether it can be accepted; `told` are the first tests of those causes.
+
+    `recordings` is the folder of recordings that wait to be replayed in a fresh process, None when nothing is
+    recorded; in such a process, `fresh` answers the checks.
     """
 
     options: Options
@@ -79,10 +81,10 @@ class Session:
     recordings: Path | None = None
     fresh: Callable[..., Coroutine[Any, Any, Any]] | None = None
 
-    # -- what a worker hears -----------------------------------------------------------------------------
+    # -- events of a worker ------------------------------------------------------------------------------
 
     def collected(self, items: Iterable[pytest.Item]) -> None:
-        """Take in the tests that were found, before any of them is deselected."""
+        """Note the collected tests before any of them is deselected."""
         known: dict[Path, bool] = {}
         for item in items:
             is_golden = "golden" in getattr(item, "fixturenames", ())
@@ -91,7 +93,7 @@ class Session:
                 known[folder] = folder.is_dir()
             if not is_golden and not known[folder]:
                 continue
-            with contextlib.suppress(ValueError):  # the test itself says it, when it runs
+            with contextlib.suppress(ValueError):  # the test itself reports it when it runs
                 self._take(item, is_golden=is_golden)
 
     def _take(self, item: pytest.Item, *, is_golden: bool) -> None:
@@ -102,11 +104,11 @@ class Session:
             self.folders.add(str(item.path.parent / FOLDER))
 
     def others(self, test: str, bases: Sequence[Path]) -> list[str]:
-        """Return the other golden tests that have the same files, and were given them by their markers."""
+        """Return the other golden tests whose markers name the same files."""
         return [other for other in self._alike(test, bases) if 1 in {len(bases), len(self.tests[other])}]
 
     def contested(self, test: str, bases: Sequence[Path]) -> bool:
-        """Say whether another file of the folder has a golden test of the same name."""
+        """Return whether another file of the folder has a golden test of the same name."""
         return bool(self._alike(test, bases))
 
     def _alike(self, test: str, bases: Sequence[Path]) -> list[str]:
@@ -114,13 +116,13 @@ class Session:
         return sorted(other for other in self.golden if other != test and self.tests[other][0] == first)
 
     def uses(self, test: str, file: Path, folder: Path) -> str | None:
-        """Note that a test uses a golden, and return the test that already does, None when there is none."""
+        """Note that a test uses a golden; return the test that already uses it, or None."""
         self.folders.add(str(folder))
         other = self.used.setdefault(str(file), test)
         return other if other != test else None
 
     def ended(self, ending: Ending, note: str | None = None) -> None:
-        """Count how a check ended; `note` is its line at the end of the session."""
+        """Count the result of a check; `note` is its line at the end of the session."""
         self.counts[ending] += 1
         if note is not None:
             self.notes.append(note)
@@ -128,7 +130,7 @@ class Session:
     # -- between worker and controller -------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a worker tells the controller: of such values as can be sent there."""
+        """Return a worker's report to the controller, in values that can be sent."""
         return {
             "counts": {str(ending): number for ending, number in self.counts.items()},
             "notes": list(self.notes),
@@ -141,7 +143,7 @@ class Session:
         }
 
     def add(self, told: dict[str, Any] | None) -> None:
-        """Take in what a worker told, None when it ended without a word."""
+        """Add a worker's report, None when the worker ended without one."""
         if told is None:
             self.whole = False
             return
@@ -154,12 +156,12 @@ class Session:
         self.partial.update(told["partial"])
         self.differing.extend(told["differing"])
 
-    # -- what is left over -------------------------------------------------------------------------------
+    # -- unused goldens ----------------------------------------------------------------------------------
 
     def orphans(self, arguments: Iterable[Path]) -> list[Path]:
-        """Return the goldens that no test uses, in the folders whose tests were all collected.
+        """Return the unused goldens in folders whose tests were all collected.
 
-        `arguments` are the directories that were asked for.
+        `arguments` are the directories given on the command line.
         """
         asked, found = list(arguments), []
         for folder in map(Path, sorted(self.folders)):
@@ -172,7 +174,7 @@ class Session:
         return any(path.parent == folder or folder.is_relative_to(path) for path in map(Path, self.partial))
 
     def _is_claimed(self, file: Path) -> bool:
-        # a test that did not pass may not have come to all of its checks
+        # a test that did not pass may not have reached all of its checks
         return str(file) in self.used or any(
             belongs(file, Path(base))
             for test, bases in self.tests.items()
@@ -180,15 +182,15 @@ class Session:
             for base in bases
         )
 
-    # -- what is said at the end -------------------------------------------------------------------------
+    # -- the summary -------------------------------------------------------------------------------------
 
     def summary(self) -> str:
-        """Return the one line that says how the goldens did, empty when there were none."""
+        """Return a line about all goldens, empty when there were none."""
         said = ", ".join(f"{self.counts[ending]} {ending}" for ending in Ending if self.counts[ending])
         return f"golden: {said}" if said else ""
 
     def hints(self) -> Iterator[str]:
-        """Yield what can be done about what is wrong, and which tests have a cause in common."""
+        """Yield advice on what is wrong, and the tests that share a cause."""
         if not (self.options.update or self.options.review):
             if self.counts[Ending.MISSING]:
                 yield "to record what is missing: pytest --golden=record-missing"
@@ -203,7 +205,8 @@ class Session:
         tests = list(dict.fromkeys(test for test, _, _, acceptable in self.differing if acceptable))
         if not tests:
             return
-        if self.options.mode is Mode.VERIFY_LIVE:  # an update records what no longer replays, and this does
+        # an update records what no longer replays, and this replays
+        if self.options.mode is Mode.VERIFY_LIVE:
             yield f"to record what is otherwise now: pytest {shlex.join(tests)} --golden=record"
             return
         age = f" --golden-max-age={self.options.max_age}s" if self.options.max_age is not None else ""

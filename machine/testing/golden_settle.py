@@ -1,4 +1,4 @@
-"""The end of a session that recorded: what replays in a fresh process becomes a golden, and else its test fails."""
+"""The end of a recording session: a run that replays in a fresh process becomes a golden, else its test fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["settle"]
 
 
 def settle(config: pytest.Config, known: Session) -> None:
-    """Keep what was recorded where it replays in a fresh process. Fails the tests where it does not."""
+    """Store the recordings that replay in a fresh process, and fail the tests of the others."""
     assert known.recordings is not None
     recorded = handed_in(known.recordings)
     if not recorded:
@@ -34,7 +34,7 @@ def settle(config: pytest.Config, known: Session) -> None:
             if other is not one:
                 unlike = Unlike(Ending.FAILED, f"it is the golden of {other.test} already")  # noqa: PLW2901 - so it is
             if unlike is None:
-                unlike = _kept(one, config, known)  # noqa: PLW2901 - what is wrong may show here only
+                unlike = _kept(one, config, known)  # noqa: PLW2901 - a fault may show here only
             if unlike is not None:
                 _fail(one, unlike, config, known)
     finally:  # Ctrl-C
@@ -58,7 +58,7 @@ def _kept(one: Recorded, config: pytest.Config, known: Session) -> Unlike | None
 
 
 def _fail(one: Recorded, unlike: Unlike, config: pytest.Config, known: Session) -> None:
-    """Fail a test that has ended: with one more report, as of something that goes wrong when it is torn down."""
+    """Fail a test that has ended, with one more report, as if its teardown had failed."""
     where = shown(Path(one.file), config)
     known.ended(unlike.ending, f"{unlike.ending} {where}")
     known.done.discard(one.test)

@@ -1,7 +1,8 @@
-"""The pytest plugin: hooks, the `golden` fixture, and nothing else.
+"""The pytest plugin: hooks and the `golden` fixture.
 
-Every pytest session that can see this package loads this module, so it may import nothing heavy: what a golden run
-needs is imported when a test asks for `golden`. No state is kept here; it is in the stash of the config.
+Every pytest session that can see this package loads this module, so it may import nothing heavy: whatever a
+golden run needs is imported when a test requests `golden`. State is in the stash of the config, never in this
+module.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _NAMES: Final = ("machine", "machine.testing.plugin")
 
 
 def pytest_plugin_registered(plugin: object, plugin_name: str, manager: pytest.PytestPluginManager) -> None:
-    """Let this module be loaded once, although it is an entry point and was named by -p as well."""
+    """Accept this module once, although it is both an entry point and named by -p."""
     if plugin_name in _NAMES and getattr(plugin, "__name__", None) == __name__:
         for name in _NAMES:
             if name != plugin_name:
@@ -38,11 +39,11 @@ def pytest_plugin_registered(plugin: object, plugin_name: str, manager: pytest.P
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Add the options, and have this package imported as it is.
+    """Add the options, and exclude this package from assertion rewriting.
 
     Pytest rewrites every module of a distribution that has a plugin, so that failed asserts explain themselves.
-    Here that takes seconds in each session that keeps no bytecode, and only asserts of the kit for stores are meant
-    for users.
+    Here that takes seconds in each session without a bytecode cache, and only asserts of the conformance kit
+    for stores are meant for users.
     """
     add_options(parser)
     hook = pluginmanager.rewrite_hook
@@ -53,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and refuse options that contradict each other."""
+    """Register the marker, and refuse contradictory options."""
     config.addinivalue_line("markers", MARKER)
     options = options_of(config)
     config.stash[KEY] = session = Session(options)
@@ -73,7 +74,7 @@ def _folder_of(config: pytest.Config) -> Path:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say what is done with goldens, when it is more than to replay them."""
+    """Return what the session does with goldens, unless it only replays them."""
     options = config.stash[KEY].options
     if options.mode is not Mode.REPLAY:
         return f"golden: {options.mode}"
@@ -82,24 +83,24 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
-    """Return the golden runs of this test: `golden.check(plan, input=...)` fails where today's code differs."""
+    """Return the golden runs of this test; `golden.check(plan, input=...)` fails where today's code differs."""
     from machine.testing.golden import Golden  # noqa: PLC0415 - see the docstring of the module
 
     with Golden.of(request.node) as found:
         yield found
 
 
-# -- what was collected --------------------------------------------------------------------------------------
+# -- collection ----------------------------------------------------------------------------------------------
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Note the tests and their files, before any test is deselected."""
+    """Note the tests and their files before any test is deselected."""
     config.stash[KEY].collected(items)
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    """Note where not every test is run."""
+    """Note the paths with deselected tests."""
     for item in items:
         item.config.stash[KEY].partial.add(str(item.path))
 
@@ -108,7 +109,7 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 def pytest_ignore_collect(
     collection_path: Path, config: pytest.Config
 ) -> Generator[None, bool | None, bool | None]:
-    """Note where a file of tests is left out."""
+    """Note a test file that is ignored."""
     ignored = yield
     if ignored and collection_path.suffix == ".py":
         config.stash[KEY].partial.add(str(collection_path))
@@ -119,7 +120,7 @@ def pytest_ignore_collect(
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Note where a file could not be collected, or was skipped as a whole."""
+    """Note a file that could not be collected or was skipped as a whole."""
     report = yield
     if not report.passed:
         collector.config.stash[KEY].partial.add(str(collector.path))
@@ -130,12 +131,12 @@ def pytest_make_collect_report(
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note the tests that passed: what they did not use, they do not need."""
+    """Note the tests that passed: they need no goldens that they did not use."""
     report = yield
     session = item.config.stash[KEY]
     told = getattr(call.excinfo.value, "golden", None) if call.excinfo is not None else None
     if told is not None and report.failed:
-        vars(report)["golden"] = told  # it goes with the report, to the controller of pytest-xdist too
+        vars(report)["golden"] = told  # it goes with the report, also to the controller of pytest-xdist
     if call.when == "call" and report.passed and session.tests:
         session.done.add(claimant_of(item))
         item.stash[PASSED] = True
@@ -143,9 +144,10 @@ def pytest_runtest_makereport(
 
 
 class _Once:
-    """Tells what several tests have in common once, of the first; the others refer to it.
+    """Reports a cause that several tests share once, at the first; the others refer to it.
 
-    Only whoever hears of all tests can: without pytest-xdist this session, with it the controller.
+    Only the process that hears of all tests can do so: this session without pytest-xdist, the controller with
+    it.
     """
 
     def __init__(self, session: Session) -> None:
@@ -161,20 +163,21 @@ class _Once:
             report.longrepr = told["text"].replace(FIRST, first)
 
 
-# -- the end -------------------------------------------------------------------------------------------------
+# -- end of the session --------------------------------------------------------------------------------------
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist where to leave what it records."""
+    """Tell a pytest-xdist worker where to leave its recordings."""
     node.workerinput["golden"] = str(node.config.stash[KEY].recordings)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Replay in a fresh process what was recorded, and keep what is identical there.
+    """Replay the recordings in a fresh process, and store those that are identical there.
 
-    All that the session held is let go by now, the workers too; and what fails here counts among its failures.
+    The session's resources are released by now, including the workers; a failure here counts among its
+    failures.
     """
     known = session.config.stash[KEY]
     try:
@@ -188,13 +191,13 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Take in what a worker of pytest-xdist has to tell."""
+    """Add the report of a pytest-xdist worker."""
     del error
     node.config.stash[KEY].add(getattr(node, "workeroutput", {}).get("golden"))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Tell the controller, or look for goldens that no test uses."""
+    """Report to the controller, or look for goldens that no test uses."""
     config = session.config
     known = config.stash[KEY]
     if hasattr(config, "workeroutput"):
@@ -217,7 +220,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def _remove_leftovers(config: pytest.Config, known: Session) -> None:
-    """Remove what a session that was killed left half written beside the goldens."""
+    """Remove files that a killed session left half written next to the goldens."""
     found = [file for folder in sorted(known.folders) for file in Path(folder).glob(".machine-*.tmp")]
     if found:
         from machine.testing.golden_leftovers import removed  # noqa: PLC0415 - see the docstring of the module
@@ -235,7 +238,7 @@ def _directories(config: pytest.Config) -> Iterator[Path]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say how the goldens did."""
+    """Print the summary of the goldens."""
     known = config.stash[KEY]
     for note in known.notes:
         terminalreporter.write_line(f"golden: {note}")

@@ -1,12 +1,12 @@
-"""The tests that say what a store is: subclass `StoreConformance` for a store of your own.
+"""The conformance tests of stores: subclass `StoreConformance` for a store of your own.
 
     class TestMyStore(StoreConformance):
         @pytest.fixture
         def store_factory(self, tmp_path):
             return lambda: MyStore(tmp_path / "runs")
 
-It looks at a store through its contract alone, so what holds here holds for every store; what a medium does
-beside it (file modes, locks, damage) is that store's own to test. Needs the `test` extra.
+They use a store only through its contract, so they apply to every store; what a medium does besides (file
+modes, locks, damage) is for that store's own tests. They need the `test` extra.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def _oversized() -> Artifact:
 
 
 class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
-    """What every store must do; give it a `store_factory` fixture and pytest runs the rest."""
+    """The contract of every store as tests; give it a `store_factory` fixture and pytest runs them."""
 
     # the log
 
     def test_is_a_store(self, store: Store) -> None:
-        """It has every method of the contract."""
+        """Check that the store has every method of the contract."""
         assert isinstance(store, Store)
         assert isinstance(store.url, str)
         assert isinstance(store.write_behind, bool)
@@ -58,7 +58,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert store.clock() > 1_700_000_000_000  # noqa: PLR2004 - milliseconds, of these years
 
     def test_an_unknown_run_is_empty(self, store: Store) -> None:
-        """Reading a run that is not there is no error; asking for its row is."""
+        """Check that reading an unknown run is no error, while asking for its row is."""
         for run_id in (RUN, "", "nonsense", "\ud800"):
             assert store.head(run_id) == Head(0, ZERO_CHAIN)
             assert read_log(store, run_id) == []
@@ -69,7 +69,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
             assert caught.value.code == Code.RUN_NOT_FOUND
 
     def test_what_was_appended_is_read_back(self, store: Store) -> None:
-        """Bytes, order and chain values come back as they went in."""
+        """Check that bytes, order and chain values come back as they were written."""
         log = log_of(RUN, 5)
         store.append(RUN, 0, log[:1])
         store.append(RUN, 1, log[1:4])
@@ -81,7 +81,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert type(next(store.read_range(RUN)).data) is bytes
 
     def test_it_is_durable(self, store_factory: StoreFactory) -> None:
-        """A store opened again holds what was appended before it was closed."""
+        """Check that a store opened again holds what was appended before it was closed."""
         log = log_of(RUN, 3)
         with store_factory() as store:
             store.append(RUN, 0, log, [artifact_of(b"kept", "manifest")])
@@ -93,7 +93,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
             assert again.run_row(RUN) == row
 
     def test_another_handle_sees_it_at_once(self, store: Store, store_factory: StoreFactory) -> None:
-        """What `append` has returned from is there for whoever reads next."""
+        """Check that a completed `append` is visible to the next reader."""
         with store_factory() as other:
             store.append(RUN, 0, log_of(RUN, 2))
             assert other.latest_seq(RUN) == 2  # noqa: PLR2004 - what was appended
@@ -101,7 +101,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
             assert store.count_events(RUN) == 3  # noqa: PLR2004 - and one more
 
     def test_ranges_include_both_ends(self, store: Store) -> None:
-        """Bounds outside the log are the log's own; an empty range is empty."""
+        """Check that bounds outside the log are clipped to it, and that an empty range is empty."""
         log = log_of(RUN, 6)
         store.append(RUN, 0, log)
         assert list(store.read_range(RUN, 2, 4)) == log[1:4]
@@ -111,7 +111,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert list(store.read_range(RUN, 4, 3)) == list(store.read_range(RUN, 2**80)) == []
 
     def test_a_long_log_comes_back_whole(self, store: Store) -> None:
-        """Reading in pieces loses and doubles nothing at their seams."""
+        """Check that reading in pieces neither loses nor repeats an event between them."""
         log = log_of(RUN, LONG)
         store.append(RUN, 0, log)
         store.append(OTHER, 0, log_of(OTHER, 1))
@@ -119,18 +119,18 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert list(store.read_range(RUN, 2, LONG - 1)) == log[1:-1]
 
     def test_runs_are_apart(self, store: Store) -> None:
-        """Each run has seqs and events of its own."""
+        """Check that each run has seqs and events of its own."""
         ours, theirs = log_of(RUN, 3), log_of(OTHER, 2)
         store.append(RUN, 0, ours)
         store.append(OTHER, 0, theirs)
         assert read_log(store, RUN) == ours
         assert read_log(store, OTHER) == theirs
 
-    # what is refused, and that nothing of it is written
+    # refusals, which write nothing
 
     @pytest.mark.parametrize("expected", [0, 1, 3, 2**63 - 2])
     def test_a_stale_head_is_refused(self, store: Store, expected: int) -> None:
-        """`ConcurrencyError` says what was expected and what is there."""
+        """Check that `ConcurrencyError` names the expected and the actual head."""
         log = log_of(RUN, 2)
         store.append(RUN, 0, log)
         late = [StoredEvent(expected + 1, b"late", ZERO_CHAIN)]
@@ -141,14 +141,14 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert not store.exists(artifact_id(b"late"))
 
     def test_a_stale_head_is_refused_for_artifacts_alone(self, store: Store) -> None:
-        """The expected head is compared even when no event is appended."""
+        """Check that the expected head is compared even when no event is appended."""
         with pytest.raises(ConcurrencyError):
             store.append(RUN, 1, [], [artifact_of(b"late")])
         assert not store.exists(artifact_id(b"late"))
 
     @pytest.mark.parametrize("seqs", [(2,), (0,), (1, 3), (1, 1), (2, 1), (1, 2, 4), (-1, 0)])
     def test_a_gap_is_refused(self, store: Store, seqs: Sequence[int]) -> None:
-        """Seqs continue the head one by one, or nothing is written at all."""
+        """Check that seqs must continue the head one by one, or nothing is written at all."""
         events = [StoredEvent(seq, b"x", ZERO_CHAIN) for seq in seqs]
         with pytest.raises(UsageError):
             store.append(RUN, 0, events, [artifact_of(b"with it")])
@@ -164,21 +164,21 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         ],
     )
     def test_a_bad_event_is_refused(self, store: Store, event: StoredEvent) -> None:
-        """A good event before a bad one is not written either."""
+        """Check that a valid event before an invalid one is not written either."""
         with pytest.raises(UsageError):
             store.append(RUN, 0, [*log_of(RUN, 1), event], [artifact_of(b"with it")])
         self._nothing_written(store, b"with it")
 
     @pytest.mark.parametrize("run_id", ["", "run", RUN.upper(), RUN + "0", "\ud800"])
     def test_a_bad_run_id_is_refused(self, store: Store, run_id: str) -> None:
-        """Only a run id can have a log."""
+        """Check that only a run id can have a log."""
         with pytest.raises(IdError):
             store.append(run_id, 0, [StoredEvent(1, b"x", ZERO_CHAIN)])
         assert store.list_runs().rows == []
 
     @pytest.mark.parametrize("expected", [-1, 1.5, "0", None, 2**80])
     def test_a_bad_expected_seq_is_refused(self, store: Store, expected: int) -> None:
-        """It is the seq of an event, or 0."""
+        """Check that the expected seq must be the seq of an event, or 0."""
         with pytest.raises(UsageError):
             store.append(RUN, expected, [], [artifact_of(b"with it")])
         self._nothing_written(store, b"with it")
@@ -197,13 +197,13 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         ],
     )
     def test_a_bad_artifact_is_refused(self, store: Store, bad: Artifact, error: type[MachineError]) -> None:
-        """Neither the good artifact beside it nor the events are written."""
+        """Check that neither a valid artifact of the same append nor the events are written."""
         with pytest.raises(error):
             store.append(RUN, 0, log_of(RUN, 2), [artifact_of(b"with it"), bad])
         self._nothing_written(store, b"with it")
 
     def test_an_oversized_artifact_is_refused(self, store: Store) -> None:
-        """`artifact_too_large` comes before anything is written, from `append` and from `put`."""
+        """Check that `append` and `put` raise `artifact_too_large` before anything is written."""
         with pytest.raises(OtherStoreError) as caught:
             store.append(RUN, 0, log_of(RUN, 2), [artifact_of(b"with it"), _oversized()])
         assert caught.value.code == Code.ARTIFACT_TOO_LARGE
@@ -222,7 +222,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
 
     @pytest.mark.parametrize("data", [b"", b"text", bytes(range(256)), b"\0" * 9, b"x" * (1 << 20)])
     def test_artifacts_keep_their_bytes(self, store: Store, data: bytes) -> None:
-        """Empty, binary and large bytes come back the same, by `put` and by `append`."""
+        """Check that empty, binary and large bytes come back the same after `put` and `append`."""
         other = data + b"!"
         assert store.put("output", data) == artifact_id(data)
         store.append(RUN, 0, [], [artifact_of(other)])
@@ -232,7 +232,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert not store.run_exists(RUN)
 
     def test_artifacts_are_immutable(self, store: Store) -> None:
-        """The same bytes again change nothing, not even their kind; nor do other bytes under their id."""
+        """Check that neither the same nor other bytes under an existing id change the artifact or its kind."""
         known = store.put("manifest", b"first")
         assert store.put("output", b"first") == known
         store.append(RUN, 0, [], [Artifact(known, "output", b"forged"), Artifact(known, "x", b"twice")])
@@ -240,7 +240,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert store.kind(known) == "manifest"
 
     def test_artifacts_are_hashed_again_when_read(self, store: Store) -> None:
-        """Bytes that do not hash to their id are `CorruptionError`, never a value."""
+        """Check that bytes that do not hash to their id raise `CorruptionError` and are never returned."""
         store.append(RUN, 0, [], [Artifact("0" * 64, "output", b"not these")])
         assert store.exists("0" * 64)
         with pytest.raises(CorruptionError) as caught:
@@ -249,7 +249,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
 
     @pytest.mark.parametrize("missing", ["0" * 64, "", "nonsense", "A" * 64, "\ud800", " 0" * 32])
     def test_a_missing_artifact_is_not_found(self, store: Store, missing: str) -> None:
-        """What is no artifact id is simply not there."""
+        """Check that an invalid artifact id is reported as not found."""
         assert not store.exists(missing)
         for read in (store.get, store.kind):
             with pytest.raises(NotFoundError) as caught:
@@ -259,7 +259,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
     # the index
 
     def test_the_index_says_what_the_log_says(self, store: Store) -> None:
-        """A run's row is `advance` over its events, however they were grouped."""
+        """Check that a run's row is `advance` over its events, however they were grouped."""
         log = log_of(RUN, 4, op="billing", status="failed")
         store.append(RUN, 0, log[:1])
         assert store.run_row(RUN).status == "interrupted"
@@ -273,7 +273,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert store.integrity_problems() == []
 
     def test_bytes_that_are_no_envelope_are_kept(self, store: Store) -> None:
-        """A store never interprets a log; what an event means is not its business."""
+        """Check that a store accepts bytes that are no envelope, since it never interprets a log."""
         odd = [b"", b"\xff", b'{"type":"run_', b'{"event":{"type":"run_started"},"info":{"ts_millis":1e99}}']
         events = [StoredEvent(seq, data, ZERO_CHAIN) for seq, data in enumerate(odd, 1)]
         store.append(RUN, 0, events)
@@ -282,7 +282,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert store.integrity_problems() == []
 
     def test_runs_are_listed_newest_first_in_pages(self, store: Store) -> None:
-        """Pages follow one another by their cursor, without a hole and without an overlap."""
+        """Check that pages follow one another by their cursor without gap or overlap."""
         numbers = [5, 1, 9, 3, 7, 2, 8]
         for number in numbers:
             store.append(run_id_of(number), 0, log_of(run_id_of(number), 1))
@@ -300,7 +300,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
             assert seen == newest_first
 
     def test_the_newest_is_the_one_that_came_last(self, store: Store) -> None:
-        """Whatever its id, which a caller may have given, and whatever has been appended to others since."""
+        """Check that runs are listed by arrival, whatever their ids and later appends to other runs."""
         for number in (9, 3, 5):
             store.append(run_id_of(number), 0, log_of(run_id_of(number), 1))
         first = log_of(run_id_of(9), 1)[0]
@@ -308,13 +308,13 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert [row.run_id for row in store.list_runs().rows] == [run_id_of(number) for number in (5, 3, 9)]
         page = store.list_runs(limit=1)
         assert page.cursor is not None
-        store.append(run_id_of(4), 0, log_of(run_id_of(4), 1))  # which is no row of the next page
+        store.append(run_id_of(4), 0, log_of(run_id_of(4), 1))  # so it is no row of the next page
         rest = store.list_runs(cursor=page.cursor).rows
         assert [row.run_id for row in rest] == [run_id_of(3), run_id_of(9)]
         assert store.find_runs("", 2) == [run_id_of(4), run_id_of(5)]
 
     def test_a_run_that_nobody_drives_is_interrupted(self, store: Store) -> None:
-        """It is running only while its lease is held; one that has ended is what its end says."""
+        """Check that a run is running only while its lease is held; an ended run has the status of its end."""
         driven, left, ended, late = (run_id_of(number) for number in range(4))
         lease = store.acquire(driven, "somebody", 60_000)
         store.append(driven, 0, log_of(driven, 1), lease=lease)
@@ -337,7 +337,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert listed("running") == []
 
     def test_runs_are_filtered(self, store: Store) -> None:
-        """By status, by op, by both, and in pages."""
+        """Check the filters by status, by op, by both, and across pages."""
         made = [
             (1, "a", None),
             (2, "b", "failed"),
@@ -365,7 +365,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
 
     @pytest.mark.parametrize("limit", [0, -1, 1.5, None])
     def test_a_bad_limit_is_refused(self, store: Store, limit: int) -> None:
-        """A page holds at least one row."""
+        """Check that a page holds at least one row."""
         with pytest.raises(UsageError):
             store.list_runs(limit=limit)
         with pytest.raises(UsageError):
@@ -373,12 +373,12 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
 
     @pytest.mark.parametrize("cursor", ["", "nonsense", "%", RUN.upper(), OTHER])
     def test_a_bad_cursor_is_refused(self, store: Store, cursor: str) -> None:
-        """A cursor is what a page returned."""
+        """Check that only a cursor from a page is accepted."""
         with pytest.raises(UsageError):
             store.list_runs(cursor=cursor)
 
     def test_runs_are_found_by_prefix(self, store: Store) -> None:
-        """Prefixes are taken literally, whatever a pattern language makes of them."""
+        """Check that prefixes are matched literally, including wildcards of a pattern language."""
         ids = [run_id_of(number) for number in (0x10, 0x11, 0x1F, 0x20)]
         for run_id in ids:
             store.append(run_id, 0, log_of(run_id, 1))
@@ -392,5 +392,5 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
     # all together
 
     def test_it_behaves_as_a_dictionary_would(self, store_factory: StoreFactory) -> None:
-        """Random sequences of operations, each compared with a model of a few lines."""
+        """Compare random sequences of operations with a simple model."""
         check_against_model(store_factory)

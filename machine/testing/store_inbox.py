@@ -1,4 +1,4 @@
-"""What a store must do about what comes from outside a run: messages, invocation keys, the secret key."""
+"""Conformance tests of messages, invocation keys and the secret key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class InboxConformance(SharedStoreConformance):
     # the inbox
 
     def test_messages_are_kept_in_order(self, store_factory: StoreFactory) -> None:
-        """Numbered from 1 in each run, with the time they came, and there for whoever opens the store."""
+        """Check that messages are numbered from 1 in each run, have a time, and survive reopening."""
         with store_factory() as store:
             store.clock = clock = Clock()
             for run_id in (RUN, OTHER):
@@ -47,7 +47,7 @@ class InboxConformance(SharedStoreConformance):
             assert again.integrity_problems() == []
 
     def test_a_message_is_not_changed_by_its_readers(self, store: Store) -> None:
-        """Nor by who posted it."""
+        """Check that neither readers nor the sender can change a stored message."""
         store.append(RUN, 0, log_of(RUN, 1))
         data = {"list": [1]}
         store.post(RUN, "signal", data)
@@ -56,7 +56,7 @@ class InboxConformance(SharedStoreConformance):
         assert store.inbox(RUN)[0].data == {"list": [1]}
 
     def test_a_message_needs_a_run(self, store: Store) -> None:
-        """A lease alone is none."""
+        """Check that a message needs a run, and that a lease alone is none."""
         store.acquire(RUN, "one", 1_000)
         for run_id in (RUN, "", "nonsense", "\ud800"):
             for use in (store.inbox, lambda run_id: store.post(run_id, "signal", {})):
@@ -65,7 +65,7 @@ class InboxConformance(SharedStoreConformance):
                 assert caught.value.code == Code.RUN_NOT_FOUND
 
     def test_a_message_needs_no_lease(self, store: Store) -> None:
-        """Whoever drives the run, it can be told something."""
+        """Check that a message can be posted to a run whoever drives it."""
         lease = store.acquire(RUN, "one", 60_000)
         store.append(RUN, 0, log_of(RUN, 1), lease=lease)
         assert store.post(RUN, "signal", {}) == 1
@@ -73,7 +73,7 @@ class InboxConformance(SharedStoreConformance):
 
     @pytest.mark.parametrize("kind", ["", "two\nlines", "x" * 257, "\ud800", None])
     def test_a_bad_message_kind_is_refused(self, store: Store, kind: Any) -> None:
-        """1 to 256 printable characters."""
+        """Check that a message kind has 1 to 256 printable characters."""
         store.append(RUN, 0, log_of(RUN, 1))
         with pytest.raises(UsageError):
             store.post(RUN, kind, {})
@@ -81,14 +81,14 @@ class InboxConformance(SharedStoreConformance):
 
     @pytest.mark.parametrize("data", [object(), {1: 2}, float("nan"), "\ud800", b"bytes", 2**80])
     def test_a_message_that_is_not_json_is_refused(self, store: Store, data: Any) -> None:
-        """What cannot be read back the same is not taken."""
+        """Check that only a message that JSON can represent exactly is accepted."""
         store.append(RUN, 0, log_of(RUN, 1))
         with pytest.raises(CanonicalError):
             store.post(RUN, "signal", data)
         assert store.inbox(RUN) == []
 
     def test_no_message_is_lost_among_many(self, store: Store, store_factory: StoreFactory) -> None:
-        """Threads that post at once, over two handles, get a number each."""
+        """Check that threads that post concurrently over two handles each get a number of their own."""
         threads, each = 4, 10
         store.append(RUN, 0, log_of(RUN, 1))
         ready = threading.Barrier(threads)
@@ -108,7 +108,7 @@ class InboxConformance(SharedStoreConformance):
     # invocation keys
 
     def test_a_run_is_found_by_its_invocation_key(self, store_factory: StoreFactory) -> None:
-        """What the info of its first event says, in every handle and again after opening."""
+        """Check that the key in the info of the first event finds the run, in every handle and after reopening."""
         key = KEY["invocation_key"]
         with store_factory() as store:
             assert store.find_invocation(key) is None
@@ -128,7 +128,7 @@ class InboxConformance(SharedStoreConformance):
             assert again.integrity_problems() == []
 
     def test_a_taken_invocation_key_is_refused(self, store: Store) -> None:
-        """`invocation_taken` says which run has it, and nothing is written."""
+        """Check that `invocation_taken` names the run that has the key, and that nothing is written."""
         store.append(RUN, 0, log_of(RUN, 1, info=KEY))
         with pytest.raises(ConcurrencyError) as caught:
             store.append(OTHER, 0, log_of(OTHER, 2, info=KEY), [artifact_of(b"with it")])
@@ -141,7 +141,7 @@ class InboxConformance(SharedStoreConformance):
         store.append(OTHER, 0, log_of(OTHER, 1, info={"invocation_key": "another"}))
 
     def test_only_text_in_the_first_event_is_an_invocation_key(self, store: Store) -> None:
-        """A store never judges a log: anything else is kept, and is no key."""
+        """Check that any other value in the first event is stored and is not a key."""
         odd = (b'""', b"1", b"null", b"[1]", b'{"a":1}')
         for number, value in enumerate(odd, 1):
             for run_id in (run_id_of(number), run_id_of(100 + number)):
@@ -159,7 +159,7 @@ class InboxConformance(SharedStoreConformance):
         assert store.find_invocation("") is store.find_invocation("1") is None
 
     def test_one_of_many_starts_an_invocation(self, store: Store, store_factory: StoreFactory) -> None:
-        """Threads that start runs under one key at once make one run among them."""
+        """Check that threads that start runs concurrently under one key make one run."""
         threads = 4
         ready = threading.Barrier(threads)
 
@@ -181,7 +181,7 @@ class InboxConformance(SharedStoreConformance):
     # the secret key
 
     def test_the_secret_key_stays_the_same(self, store_factory: StoreFactory) -> None:
-        """32 bytes, the same for every handle, thread and opening of the store."""
+        """Check that the key has 32 bytes and is the same for every handle, thread and opening of the store."""
         threads = 4
         ready = threading.Barrier(threads)
 

@@ -1,4 +1,4 @@
-"""What a store must do with the wrapped data keys of its runs: keep the first, replace all at once, forget."""
+"""Conformance tests of wrapped data keys: the first one stays, all are replaced at once, any can be deleted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class KeyConformance(SharedStoreConformance):
     """The part of `StoreConformance` about data keys."""
 
     def test_a_store_has_no_data_key_at_first(self, store: Store) -> None:
-        """Nor is there one of what can be no run."""
+        """Check that a new store has no data key, not even for an invalid run id."""
         assert store.secret_key_id() is None
         assert store.data_keys() == []
         for run_id in (RUN, "", "nonsense", "\ud800"):
@@ -34,7 +34,7 @@ class KeyConformance(SharedStoreConformance):
         assert store.secret_key_id() is None
 
     def test_data_keys_are_kept(self, store: Store, store_factory: StoreFactory) -> None:
-        """A run need not have events; every handle and every opening sees it."""
+        """Check that every handle and every opening sees a data key, which needs no events of its run."""
         store.add_data_key(OTHER, "k1", b"\x00two\xff")
         store.add_data_key(RUN, "k1", b"one")
         with store_factory() as other:
@@ -48,13 +48,13 @@ class KeyConformance(SharedStoreConformance):
         assert store.integrity_problems() == []
 
     def test_the_first_data_key_stays(self, store: Store) -> None:
-        """A second for the same run is no error, and changes nothing."""
+        """Check that a second data key of a run is no error and changes nothing."""
         store.add_data_key(RUN, "k1", b"first")
         store.add_data_key(RUN, "k1", b"second")
         assert store.data_keys() == [(RUN, b"first")]
 
     def test_with_the_last_data_key_the_key_is_forgotten(self, store: Store) -> None:
-        """A store whose key was lost takes another one, once nothing is left that only the lost one opens."""
+        """Check that a store without data keys accepts another key, since nothing needs the lost one."""
         store.add_data_key(RUN, "k1", b"one")
         store.add_data_key(OTHER, "k1", b"two")
         assert store.forget_data_key(RUN)
@@ -65,7 +65,7 @@ class KeyConformance(SharedStoreConformance):
         assert store.secret_key_id() == "k2"
 
     def test_one_of_many_makes_the_first_data_key(self, store: Store, store_factory: StoreFactory) -> None:
-        """Threads that give one run a data key at once read back the same one, under its key."""
+        """Check that threads that concurrently give one run a data key read the same one back."""
         threads = 4
         ready = threading.Barrier(threads)
 
@@ -82,7 +82,7 @@ class KeyConformance(SharedStoreConformance):
         assert store.secret_key_id() == f"k{int(kept) % 2}"
 
     def test_another_key_is_refused(self, store: Store) -> None:
-        """The key that is noted with the first data key is that of all."""
+        """Check that all data keys must be under the key that is stored with the first."""
         store.add_data_key(RUN, "k1", b"one")
         uses: list[Callable[[], object]] = [
             lambda: store.add_data_key(OTHER, "k2", b"two"),
@@ -98,7 +98,7 @@ class KeyConformance(SharedStoreConformance):
         assert store.secret_key_id() == "k1"
 
     def test_data_keys_are_wrapped_anew_all_at_once(self, store: Store, store_factory: StoreFactory) -> None:
-        """And the new key is noted with them; no event is touched."""
+        """Check that a rewrap replaces all data keys and the stored key id, and touches no event."""
         log = log_of(RUN, 2)
         store.append(RUN, 0, log)
         store.add_data_key(RUN, "k1", b"one")
@@ -111,7 +111,7 @@ class KeyConformance(SharedStoreConformance):
             assert list(other.read_range(RUN)) == log
 
     def test_a_rewrap_that_fails_changes_nothing(self, store: Store) -> None:
-        """Whatever it raises comes out, after one key was wrapped anew or before."""
+        """Check that an error during a rewrap is raised and changes nothing, however far it went."""
         store.add_data_key(RUN, "k1", b"one")
         store.add_data_key(OTHER, "k1", b"two")
 
@@ -129,7 +129,7 @@ class KeyConformance(SharedStoreConformance):
         assert store.secret_key_id() == "k1"
 
     def test_a_data_key_can_be_forgotten(self, store: Store, store_factory: StoreFactory) -> None:
-        """The run and other data keys stay; a run can be given another."""
+        """Check that deleting a data key leaves the run and other keys, and that a run can be given another."""
         store.append(RUN, 0, log_of(RUN, 1))
         store.add_data_key(RUN, "k1", b"one")
         store.add_data_key(OTHER, "k1", b"two")
@@ -160,7 +160,7 @@ class KeyConformance(SharedStoreConformance):
     def test_a_bad_data_key_is_refused(
         self, store: Store, run_id: str, key_id: str, wrapped: bytes, error: type[MachineError]
     ) -> None:
-        """Nothing is noted of it."""
+        """Check that an invalid data key is not stored."""
         with pytest.raises(error):
             store.add_data_key(run_id, key_id, wrapped)
         assert store.secret_key_id() is None

@@ -1,6 +1,6 @@
-"""What a store must do about leases: one driver for each run, and no append of an older one, whatever the time.
+"""Conformance tests of leases: one driver for each run, and no append by an earlier one, whatever the clock.
 
-The clocks are the test's own; only what is said about dead and living owners looks at real processes.
+The tests have clocks of their own; only the tests of dead and live owners look at real processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _refused(code: Code, call: Any, *args: Any, **options: Any) -> ConcurrencyEr
 
 
 def _watch(store: Store, boot_clock: Clock, milliseconds: int) -> None:
-    """Look at the lease now, and at every second until so many milliseconds have passed."""
+    """Look at the lease now, and once a second until so many milliseconds have passed."""
     store.lease_of(RUN)
     end = boot_clock.now + milliseconds
     while boot_clock.now < end:
@@ -66,7 +66,7 @@ class LeaseConformance(SharedStoreConformance):
 
     @pytest.fixture
     def living(self) -> Iterator[subprocess.Popen[str]]:
-        """Start a process that says which owner it is, and lives until it is told to end."""
+        """Start a process that prints its owner name and lives until it is told to end."""
         process = subprocess.Popen(  # noqa: S603 - ours
             [sys.executable, "-c", _OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -74,10 +74,10 @@ class LeaseConformance(SharedStoreConformance):
         process.kill()
         process.communicate()
 
-    # who has it
+    # holding a lease
 
     def test_a_lease_keeps_others_out(self, store: Store, store_factory: StoreFactory, clock: Clock) -> None:
-        """Whoever else asks is told by whom the run is driven and how long to look on."""
+        """Check that another caller is told who drives the run and how long to keep watching."""
         lease = store.acquire(RUN, "one", TTL)
         assert lease == Lease(RUN, 1, "one", TTL)
         clock.now += 1_000
@@ -92,7 +92,7 @@ class LeaseConformance(SharedStoreConformance):
         assert store.acquire(OTHER, "another", TTL).epoch == 1
 
     def test_a_lease_makes_no_run(self, store: Store, clock: Clock) -> None:
-        """It is taken before the first event, and alone it is no run."""
+        """Check that a lease can be taken before the first event, and makes no run."""
         assert store.lease_of(RUN) is None
         lease = store.acquire(RUN, "one", TTL)
         assert not store.run_exists(RUN)
@@ -103,12 +103,12 @@ class LeaseConformance(SharedStoreConformance):
         assert clock.now < store.lease_of(RUN).expires_at_ms  # type: ignore[union-attr]
 
     def test_nothing_that_is_no_run_is_leased(self, store: Store) -> None:
-        """To ask who drives it is no error."""
+        """Check that an invalid run id gets no lease, while asking who drives it is no error."""
         for run_id in (RUN, "", "nonsense", "\ud800"):
             assert store.lease_of(run_id) is None
 
     def test_epochs_grow_by_one_and_never_come_again(self, store_factory: StoreFactory) -> None:
-        """Neither after a release nor after its time is over, nor in a store that was opened again."""
+        """Check that an epoch never repeats after a release, an expiry or reopening."""
         for epoch in (1, 2, 3, 4):
             with store_factory() as store:
                 store.boot_clock = Clock()
@@ -121,7 +121,7 @@ class LeaseConformance(SharedStoreConformance):
                     assert store.lease_of(RUN) is None
 
     def test_a_lease_outlives_the_handle(self, store_factory: StoreFactory) -> None:
-        """It is the run's until it ends, not the connection's."""
+        """Check that a lease belongs to the run until it ends, not to the connection."""
         with store_factory() as store:
             lease = store.acquire(RUN, "one", TTL)
         with store_factory() as again:
@@ -129,7 +129,7 @@ class LeaseConformance(SharedStoreConformance):
             again.append(RUN, 0, log_of(RUN, 1), lease=lease)
 
     def test_one_of_many_gets_it(self, store: Store, store_factory: StoreFactory) -> None:
-        """Threads that ask at once, over two handles, get one lease among them."""
+        """Check that threads that ask concurrently over two handles get one lease."""
         threads = 4
         ready = threading.Barrier(threads)
 
@@ -145,12 +145,12 @@ class LeaseConformance(SharedStoreConformance):
             (lease,) = [got for each in asked if (got := each.result(timeout=60))]
         assert lease.epoch == 1
 
-    # how it ends
+    # end of a lease
 
     def test_a_lease_is_over_when_it_was_seen_unrenewed_for_its_time(
         self, store: Store, boot_clock: Clock
     ) -> None:
-        """And a tenth of it: a millisecond before that it keeps others out."""
+        """Check that it keeps others out until its time and a tenth have passed without renewal."""
         store.acquire(RUN, "one", TTL)
         _watch(store, boot_clock, TTL + TENTH - 1)
         _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
@@ -161,7 +161,7 @@ class LeaseConformance(SharedStoreConformance):
     @pytest.mark.parametrize("step", [3_600_000, -3_600_000, TTL, 20_000, -20_000, 50, -50])
     @pytest.mark.usefixtures("boot_clock")
     def test_a_wall_clock_that_is_set_changes_nothing(self, store: Store, clock: Clock, step: int) -> None:
-        """Neither that of who holds the lease nor that of who wants it."""
+        """Check that setting the wall clock of the holder or of another caller changes nothing."""
         lease = store.acquire(RUN, "one", TTL)
         clock.now += step
         _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
@@ -173,7 +173,7 @@ class LeaseConformance(SharedStoreConformance):
     def test_a_clock_that_was_ahead_does_not_block_a_run(
         self, store: Store, clock: Clock, boot_clock: Clock
     ) -> None:
-        """A lease is over after its own time, whatever is written of its end."""
+        """Check that a lease ends after its own duration, whatever expiry time is stored."""
         store.acquire(RUN, "one", TTL)
         clock.now -= 3_600_000
         _watch(store, boot_clock, TTL + TENTH)
@@ -182,7 +182,7 @@ class LeaseConformance(SharedStoreConformance):
         _refused(Code.RUN_LEASED, store.acquire, RUN, "one", TTL)
 
     def test_only_time_in_which_somebody_looked_counts(self, store: Store, boot_clock: Clock) -> None:
-        """Who stood still may have stood still with the driver: of the gap a second counts."""
+        """Check that a gap without observation counts as one second, as the driver may have paused too."""
         store.acquire(RUN, "one", TTL)
         assert store.lease_of(RUN) is not None
         boot_clock.now += 10 * TTL
@@ -192,7 +192,7 @@ class LeaseConformance(SharedStoreConformance):
     def test_each_handle_looks_for_itself(
         self, store: Store, store_factory: StoreFactory, boot_clock: Clock
     ) -> None:
-        """Another has seen nothing yet."""
+        """Check that each handle must observe the lease itself."""
         store.acquire(RUN, "one", TTL)
         _watch(store, boot_clock, TTL + TENTH)
         with store_factory() as other:
@@ -202,7 +202,7 @@ class LeaseConformance(SharedStoreConformance):
     def test_a_run_whose_lease_was_not_renewed_is_shown_as_interrupted(
         self, store: Store, clock: Clock
     ) -> None:
-        """Also by a handle that has not watched it, for which it keeps others out still."""
+        """Check that every handle shows such a run as interrupted, even one for which the lease still holds."""
         lease = store.acquire(RUN, "one", TTL)
         store.append(RUN, 0, log_of(RUN, 1), lease=lease)
         assert store.run_row(RUN).status == "running"
@@ -215,7 +215,7 @@ class LeaseConformance(SharedStoreConformance):
     def test_renewing_gives_it_its_time_again(
         self, store: Store, clock: Clock, boot_clock: Clock, step: int
     ) -> None:
-        """From the moment of the renewal, under the same epoch, and though the wall clock stands still."""
+        """Check that a renewal keeps the epoch and restarts the duration, even if the wall clock does not move."""
         lease = store.acquire(RUN, "one", TTL)
         for _ in range(3):
             _watch(store, boot_clock, TTL + TENTH - 1)
@@ -228,14 +228,14 @@ class LeaseConformance(SharedStoreConformance):
         assert held.expires_at_ms - clock.now - TTL in {0, 1}
 
     def test_a_lease_that_is_over_and_nobody_took_is_renewed(self, store: Store, boot_clock: Clock) -> None:
-        """A driver that stood still goes on, if the run is still its own."""
+        """Check that a paused driver continues if nobody took the run over."""
         lease = store.acquire(RUN, "one", TTL)
         _watch(store, boot_clock, TTL + TENTH)
         store.renew(lease)
         _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
 
     def test_a_lost_lease_is_neither_renewed_nor_released(self, store: Store, boot_clock: Clock) -> None:
-        """To renew it is refused; to release it changes nothing for who has the run now."""
+        """Check that renewing a lost lease is refused, and that releasing it does not affect the new holder."""
         late = store.acquire(RUN, "one", TTL)
         _watch(store, boot_clock, TTL + TENTH)
         taken = store.acquire(RUN, "another", TTL)
@@ -248,7 +248,7 @@ class LeaseConformance(SharedStoreConformance):
         store.renew(taken)
 
     def test_a_release_is_immediate_for_everybody(self, store: Store, store_factory: StoreFactory) -> None:
-        """Nobody has to have looked."""
+        """Check that a release needs no observation by others."""
         lease = store.acquire(RUN, "one", TTL)
         with store_factory() as other:
             _refused(Code.RUN_LEASED, other.acquire, RUN, "another", TTL)
@@ -258,7 +258,7 @@ class LeaseConformance(SharedStoreConformance):
             assert other.acquire(RUN, "another", TTL).epoch == 2  # noqa: PLR2004 - the second
 
     def test_releasing_twice_is_harmless(self, store: Store) -> None:
-        """And a released lease is not brought back by renewing it."""
+        """Check that a second release is harmless, and that renewing does not restore a released lease."""
         lease = store.acquire(RUN, "one", TTL)
         store.release(lease)
         store.release(lease)
@@ -270,7 +270,7 @@ class LeaseConformance(SharedStoreConformance):
     def test_a_living_process_keeps_its_lease_and_a_dead_one_loses_it_at_once(
         self, store: Store, boot_clock: Clock, living: subprocess.Popen[str]
     ) -> None:
-        """Where the system tells, and however long nobody renewed it."""
+        """Check that the system's word on a process decides, however long ago the lease was renewed."""
         assert living.stdout is not None
         owner = living.stdout.readline().strip()
         if driver_of(owner) is Driver.UNKNOWN:
@@ -293,7 +293,7 @@ class LeaseConformance(SharedStoreConformance):
     # the fence
 
     def test_the_holder_appends(self, store: Store, clock: Clock, boot_clock: Clock) -> None:
-        """As often as it likes, and under a lease that is over too while nobody took the run over."""
+        """Check that the holder appends any number of times, even after expiry if nobody took over."""
         log = log_of(RUN, 3)
         lease = store.acquire(RUN, "one", TTL)
         store.append(RUN, 0, log[:1], lease=lease)
@@ -306,7 +306,7 @@ class LeaseConformance(SharedStoreConformance):
     def test_a_loser_appends_nothing(
         self, store: Store, store_factory: StoreFactory, boot_clock: Clock
     ) -> None:
-        """`lease_lost`, whether or not it knows the head, even when the winner has let go since."""
+        """Check `lease_lost` for a former holder, even with the right head and after the winner released."""
         late = store.acquire(RUN, "one", TTL)
         store.append(RUN, 0, log_of(RUN, 1), lease=late)
         with store_factory() as other:
@@ -321,7 +321,7 @@ class LeaseConformance(SharedStoreConformance):
 
     @pytest.mark.usefixtures("boot_clock")
     def test_a_released_lease_appends_nothing(self, store: Store) -> None:
-        """Nor does one that was never given."""
+        """Check that neither a released lease nor one that was never granted may append."""
         lease = store.acquire(RUN, "one", TTL)
         store.append(RUN, 0, log_of(RUN, 1), lease=lease)
         store.release(lease)
@@ -342,7 +342,7 @@ class LeaseConformance(SharedStoreConformance):
         assert not store.exists(artifact_id(b"with it"))
 
     def test_who_has_no_lease_waits_for_who_has(self, store: Store, boot_clock: Clock) -> None:
-        """Without a lease an append is refused while one keeps the run, and goes on when none does."""
+        """Check that an append without a lease is refused while another holds one, and accepted otherwise."""
         lease = store.acquire(RUN, "one", TTL)
         error = _refused(Code.RUN_LEASED, store.append, RUN, 0, log_of(RUN, 1), [artifact_of(b"with it")])
         assert error.info.details == {"run_id": RUN, "owner": "one", "expires_in_ms": TTL + TENTH}
@@ -357,15 +357,15 @@ class LeaseConformance(SharedStoreConformance):
         store.append(RUN, 1, log_of(RUN, 1, first=2))
 
     def test_a_lease_does_not_replace_the_expected_head(self, store: Store) -> None:
-        """The holder's append must continue the log as well."""
+        """Check that the holder's append must also continue the log."""
         lease = store.acquire(RUN, "one", TTL)
         store.append(RUN, 0, log_of(RUN, 2), lease=lease)
         _refused(Code.CONCURRENCY, store.append, RUN, 1, log_of(RUN, 1, first=2), lease=lease)
 
-    # what is refused
+    # refusals
 
     def test_a_lease_on_another_run_is_refused(self, store: Store) -> None:
-        """It is a mistake of the caller, not somebody else's turn."""
+        """Check that a lease on another run is reported as a usage error, not as a lost lease."""
         lease = store.acquire(OTHER, "one", TTL)
         with pytest.raises(UsageError):
             store.append(RUN, 0, log_of(RUN, 1), lease=lease)
@@ -373,20 +373,20 @@ class LeaseConformance(SharedStoreConformance):
 
     @pytest.mark.parametrize("ttl", [0, -1, 1.5, "30", None, True, MAX_TTL_MS + 1])
     def test_a_bad_time_is_refused(self, store: Store, ttl: Any) -> None:
-        """A lease lasts from a millisecond to a day."""
+        """Check that a lease lasts from a millisecond to a day."""
         with pytest.raises(UsageError):
             store.acquire(RUN, "one", ttl)
         assert store.lease_of(RUN) is None
 
     @pytest.mark.parametrize("owner", ["", "two\nlines", "x" * 513, "\ud800", None, b"bytes"])
     def test_a_bad_owner_is_refused(self, store: Store, owner: Any) -> None:
-        """It is printed in errors, and kept."""
+        """Check that an owner's name is printable, since errors show it and stores hold it."""
         with pytest.raises(UsageError):
             store.acquire(RUN, owner, TTL)
         assert store.lease_of(RUN) is None
 
     @pytest.mark.parametrize("run_id", ["", "run", RUN.upper(), "\ud800"])
     def test_only_a_run_id_is_leased(self, store: Store, run_id: str) -> None:
-        """As only a run id can have a log."""
+        """Check that only a run id can have a lease, as only a run id can have a log."""
         with pytest.raises(IdError):
             store.acquire(run_id, "one", TTL)

@@ -1,6 +1,6 @@
-"""A store as simple as one can be, and random operations that compare a real one with it.
+"""A minimal model of a store, and random operations that compare a real store with it.
 
-The model is dictionaries and `advance`; it must stay too simple to be wrong.
+The model consists of dictionaries and `advance`; it must stay too simple to be wrong.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ARTIFACTS = st.lists(st.tuples(_BYTES, _KINDS), max_size=3)
 
 
 def check_against_model(open_store: Callable[[], Store], *, examples: int = 25, steps: int = 25) -> None:
-    """Run random operations on the store that `open_store` opens, and on the model, and compare.
+    """Run random operations on the store that `open_store` opens and on the model, and compare.
 
     The store may hold other runs already: every example uses run ids and artifacts of its own.
     """
@@ -56,7 +56,7 @@ def check_against_model(open_store: Callable[[], Store], *, examples: int = 25, 
 
 
 class _Comparison(RuleBasedStateMachine):
-    """One example: a store and a model that are told the same."""
+    """One example: a store and a model that are given the same operations."""
 
     def __init__(self, open_store: Callable[[], Store], number: int) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class _Comparison(RuleBasedStateMachine):
         filters: dict[str, Any] = {"status": status, "op": op, "limit": limit}
         found: list[RunRow] = []
         page = self.store.list_runs(**filters)
-        # later examples come first; this one is the last, so what follows its rows is of others
+        # later examples come first; this one is the last, so what follows its rows belongs to others
         while page.rows and page.rows[0].run_id.startswith(self.prefix):
             found += [row for row in page.rows if row.run_id.startswith(self.prefix)]
             if page.cursor is None:

@@ -1,4 +1,4 @@
-"""Logs and artifacts to test stores with: real envelopes, real chains, and ids that sort as asked."""
+"""Logs and artifacts for tests of stores: real envelopes, real chains, and ids that sort as requested."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def log_of(
     status: str | None = None,
     info: Mapping[str, str] | None = None,
 ) -> list[StoredEvent]:
-    """Return `count` events from seq `first` on that continue `chain`; `status` ends the run.
+    """Return `count` events from seq `first` that continue `chain`; `status` ends the run.
 
     `info` is added to that of each envelope.
     """
@@ -67,7 +67,7 @@ def log_of(
 
 
 def artifact_of(data: bytes, kind: str = "output") -> Artifact:
-    """Return bytes under the id they hash to."""
+    """Return bytes under the id that they hash to."""
     return Artifact(artifact_id(data), kind, data)
 
 

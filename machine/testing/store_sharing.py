@@ -1,4 +1,4 @@
-"""What a store must do for several callers at once, and what it must do when it is closed."""
+"""Conformance tests of several callers of one store, and of closing it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class SharedStoreConformance:
         with store_factory() as store:
             yield store
 
-    # several at once
+    # several callers
 
     def test_one_appender_wins_each_seq(self, store: Store, store_factory: StoreFactory) -> None:
-        """Threads that fight for one run over two handles lose no event and double none."""
+        """Check that threads that contend for one run over two handles neither lose nor repeat an event."""
         threads, each = 4, 15
         ready = threading.Barrier(threads)
 
@@ -63,7 +63,7 @@ class SharedStoreConformance:
             assert [log[seq - 1].data for seq in seqs] == [b"%d:%d" % (name, n) for n in range(each)]
 
     def test_a_paused_reader_stops_nobody(self, store: Store, store_factory: StoreFactory) -> None:
-        """A reader reads the log as it stood at the call, however long it takes and whatever is appended."""
+        """Check that a reader reads the log as of the call, however long it takes and whatever is appended."""
         log = log_of(RUN, LONG)
         store.append(RUN, 0, log)
         paused = store.read_range(RUN)
@@ -74,16 +74,16 @@ class SharedStoreConformance:
         assert head + list(paused) == log
         assert store.count_events(RUN) == LONG + 2
 
-    # the end
+    # closing
 
     def test_closing_twice_is_harmless(self, store_factory: StoreFactory) -> None:
-        """And so is leaving the context of a closed store."""
+        """Check that closing twice, and leaving the context of a closed store, are harmless."""
         with store_factory() as store:
             store.close()
             store.close()
 
     def test_a_closed_store_says_so(self, store_factory: StoreFactory) -> None:
-        """Every method, and a reader that was paused, raises `store_closed`."""
+        """Check that every method, and a paused reader, raises `store_closed`."""
         with store_factory() as store:
             store.append(RUN, 0, log_of(RUN, LONG))
             lease = store.acquire(RUN, "one", 60_000)

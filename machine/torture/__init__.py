@@ -1,4 +1,4 @@
-"""Torture: a run killed at every boundary, in every way a store can fail, and held to its promises each time."""
+"""Torture: a run that is killed at every boundary, in every way a store can fail, and checked each time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a crash leaves on the disk: images of a store's files, and the write that was torn.
+"""The files that a crash leaves on the disk: copies of a store's files, and torn writes.
 
-It knows the layout of SQLite's write-ahead log (https://sqlite.org/fileformat2.html#walformat) and the table of
-events, and nothing of what an event says.
+This module knows the layout of SQLite's write-ahead log (https://sqlite.org/fileformat2.html#walformat) and the
+table of events, but not the meaning of an event.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def copy_image(path: Path, directory: Path) -> Path:
 
 
 def copy_log(path: Path, copy: Path) -> None:
-    """Copy the write-ahead log of one store beside another; the shared index of the log is made anew."""
+    """Copy the write-ahead log of a store to another; SQLite rebuilds the shared index of the log."""
     log = _log_of(path)
     if log.exists():
         shutil.copyfile(log, _log_of(copy))
 
 
 def tear(path: Path) -> bool:
-    """Spoil the second half of the last frame that was written to a store's log. False when it has none."""
+    """Corrupt the second half of the last frame written to a store's log. Returns False when there is none."""
     log = _log_of(path)
     data = bytearray(log.read_bytes()) if log.exists() else bytearray()
     if len(data) < _HEADER:
@@ -54,7 +54,7 @@ def tear(path: Path) -> bool:
         last, frame = frame, frame + _FRAME_HEADER + page
     if last is None:
         return False
-    # turned over, not blanked: half a page is often blank already, and then nothing would be torn
+    # inverted, not blanked: half a page is often blank already, and then nothing would be torn
     for at in range(last + _FRAME_HEADER + page // 2, frame):
         data[at] ^= 0xFF
     log.write_bytes(data)
@@ -62,7 +62,7 @@ def tear(path: Path) -> bool:
 
 
 def spoil(path: Path, run_id: str, seq: int) -> None:
-    """Change one byte of an event, so that neither the database nor the form of the event shows it."""
+    """Change one byte of an event in a way that neither the database nor the form of the event shows."""
     conn = sqlite3.connect(path, isolation_level=None)
     try:
         (guard,) = conn.execute("SELECT sql FROM sqlite_master WHERE name = 'events_never_change'").fetchone()

@@ -1,4 +1,4 @@
-"""The ways in which an append can go wrong, and what each must look like to whoever drives the run."""
+"""The ways in which an append can fail, and how the driver of the run must see each."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["FAULTS", "Blow", "Fault", "Pace", "PowerCut", "blows_of"]
 
 
 class PowerCut(BaseException):
-    """The process ends here. Not an `Exception`: nothing that runs in a process handles its own death."""
+    """Simulates the end of the process; not an `Exception`, since no code in a process handles its own death."""
 
 
 class Fault(StrEnum):
-    """What happens at a boundary."""
+    """The fault at a boundary."""
 
     KILLED_BEFORE_APPEND = "killed_before_append"
     KILLED_AFTER_APPEND = "killed_after_append"
@@ -31,12 +31,12 @@ class Fault(StrEnum):
 
     @property
     def label(self) -> str:
-        """The fault as people write it."""
+        """The fault as it is written on the command line."""
         return self.value.upper() if self.value.startswith("e") else self.value.replace("_", " ")
 
     @property
     def ends(self) -> str | None:
-        """The code of the error that the run must end with in this process; None when the process dies."""
+        """The code of the error that ends the run in this process, or None when the process dies."""
         return _ENDS.get(self)
 
 
@@ -52,7 +52,7 @@ FAULTS: Final = tuple(Fault)
 
 
 class Pace(StrEnum):
-    """How far a run is ahead of its store when the blow falls."""
+    """The number of events by which a run is ahead of its store when the fault occurs."""
 
     EACH = "each"
     """It waits for each append."""
@@ -66,7 +66,7 @@ class Pace(StrEnum):
 class Blow:
     """One fault at one boundary: the append of the events from `seq` to `last`.
 
-    `unnoticed` is a torn write that the store does not see by itself: a byte that is another, in a sound database.
+    `unnoticed` is a torn write that the store itself does not detect: a changed byte in a sound database.
     """
 
     fault: Fault
@@ -77,10 +77,10 @@ class Blow:
 
 
 def blows_of(fault: Fault, seq: int, last: int) -> list[Blow]:
-    """Return the ways in which a fault can strike a boundary.
+    """Return the variants of a fault at a boundary.
 
-    Where the append is kept, a run that had gone ahead is the same as one struck later; where it is torn, the same
-    as one that was killed before it.
+    If the append survives, a run that had gone ahead is the same as one that fails later; if it is torn, the
+    same as one that was killed before it.
     """
     if fault is Fault.KILLED_AFTER_RETURN:  # the disk is as far behind as it may be: that is the point
         return [Blow(fault, seq, last, Pace.AHEAD)]

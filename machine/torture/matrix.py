@@ -1,4 +1,4 @@
-"""The crash matrix: every boundary of a run, struck by every fault, each resumed to the end and judged."""
+"""The crash matrix: each fault at each boundary of a run, which is then resumed to its end and checked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a private directory is made
 
 @attrs.frozen
 class Boundary:
-    """One append of the run: its number (from 1), the seqs it wrote, and what its first event is."""
+    """One append of the run: its number (from 1), its seqs, and a description of its first event."""
 
     number: int
     first_seq: int
@@ -46,9 +46,9 @@ class Boundary:
 
 @attrs.frozen
 class Cell:
-    """One fault at one boundary. `reason` says what was wrong after it; None when the boundary is safe.
+    """One fault at one boundary; `reason` describes the violation, None when the boundary is safe.
 
-    `fault` is None for the rehearsal: the run once more, in the simulated outside, with no fault at all.
+    `fault` is None for the rehearsal: the run once more, with simulated I/O and no fault.
     """
 
     boundary: Boundary | None
@@ -57,7 +57,7 @@ class Cell:
 
     @property
     def safe(self) -> bool:
-        """True when the run came to the same end, lost nothing and repeated nothing."""
+        """True when the run reached the same end, lost nothing and repeated nothing."""
         return self.reason is None
 
     def to_json(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Cell:
 
 @attrs.frozen
 class CrashMatrix:
-    """What a crash matrix found. `digest` identifies what the run did, the attempts that were cut left out."""
+    """The result of a crash matrix; `digest` identifies the run's work without its interrupted attempts."""
 
     op_id: str
     status: str
@@ -83,12 +83,12 @@ class CrashMatrix:
 
     @property
     def unsafe(self) -> list[Cell]:
-        """The cells in which something was wrong."""
+        """The cells with a violation."""
         return [cell for cell in self.cells if not cell.safe]
 
     @property
     def safe(self) -> bool:
-        """True when nothing was wrong anywhere."""
+        """True when there is no violation."""
         return not self.unsafe
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
@@ -105,7 +105,7 @@ class CrashMatrix:
         ]
 
     def render(self) -> str:
-        """Return the table of unsafe boundaries, or one line that says there is none."""
+        """Return the table of unsafe boundaries, or a line that says there is none."""
         if self.safe:
             return self.summary()
         lines = [("SEQ", "EVENT", "STATE", "FAULT", "REASON"), *self.rows()]
@@ -117,7 +117,7 @@ class CrashMatrix:
         return "\n".join([self.summary(), *table])
 
     def summary(self) -> str:
-        """Return what was found, in one line."""
+        """Return the result in one line."""
         if self.boundaries and len(self.cells) == 1:
             return "no boundary was struck: the run itself does not repeat"
         found = "all safe" if self.safe else f"{len(self.unsafe)} unsafe"
@@ -150,13 +150,13 @@ def crash_matrix(
     stop_at_first: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> CrashMatrix:
-    """Run a plan once, then again for every boundary and every fault, resume, and say which are unsafe.
+    """Run a plan once, then again for every boundary and fault; resume each, and report the unsafe ones.
 
-    The first run goes outside, through `transports` as `machine.run` would; all others are given what it
-    learned. `idempotent` names namespaces whose effects are the same done twice as done once, besides
-    `file.write`. `stop_at_first` ends at the first unsafe cell. `progress` is called with the number of cells
-    judged so far, and of all of them. Raises `UsageError` for an unknown fault and for a run that does not end,
-    and what `machine.run` raises.
+    The first run makes external calls through `transports`, as `machine.run` does; all others are given its
+    recorded responses. `idempotent` names namespaces, besides `file.write`, in which a repeated effect is the
+    same as a single one. `stop_at_first` ends at the first unsafe cell. `progress` is called with the number of
+    cells checked so far and the number of all cells. Raises `UsageError` for an unknown fault and for a run
+    that does not end, and what `machine.run` raises.
     """
     chosen = _faults(faults)
     config = config or RunConfig()
@@ -207,7 +207,7 @@ def _first_run(
     idempotent: Collection[str],
     place: Path,
 ) -> tuple[Stage, Outcome, list[Entry]]:
-    """Run once for real, and return what all other runs are made of and held against."""
+    """Run once for real, and return what the other runs use and are compared with."""
     run_id = str(new_run_id())
     with SqliteStore(place / "first.db") as store:
         result = sync.run(
@@ -230,7 +230,7 @@ def _first_run(
 
 
 async def _doors(config: RunConfig, transports: Transports) -> Mapping[str, Transport]:
-    """Return the transports, for what they say of requests; none of them is performed."""
+    """Return the transports, for their answers about requests; none of them performs one."""
     async with opened(config, transports) as doors:
         return doors
 
@@ -238,11 +238,11 @@ async def _doors(config: RunConfig, transports: Transports) -> Mapping[str, Tran
 def _rehearsal(
     stage: Stage, first: Outcome, place: Path
 ) -> tuple[Outcome, list[tuple[int, int]], str | None]:
-    """Run once more on what the first run learned; a plan that differs by itself cannot be judged."""
+    """Run again on the recorded responses; a plan whose result differs cannot be checked."""
     place.mkdir()
     try:
         outcome, appends, problems = stage.rehearse(place / "runs.db")
-    except Exception as exc:  # noqa: BLE001 - whatever stops it is the finding
+    except Exception as exc:  # noqa: BLE001 - any exception is a finding
         return first, [], f"a second run on the same facts could not be made: {type(exc).__name__}: {exc}"
     if problems:
         return outcome, appends, problems[0]
@@ -261,13 +261,13 @@ def _boundaries(log: list[Entry], appends: list[tuple[int, int]]) -> list[Bounda
 
 
 def _struck(stage: Stage, boundary: Boundary, fault: Fault, wanted: Outcome, place: Path) -> str | None:
-    """Return what is wrong after a fault at a boundary, in whichever way it strikes."""
+    """Return the violation after a fault at a boundary, in any of its variants."""
     for blow in blows_of(fault, boundary.first_seq, boundary.last_seq):
         here = place / "trial"
         here.mkdir()
         try:
             problem = stage.strike(here / "runs.db", blow, wanted)
-        except (Exception, PowerCut) as exc:  # noqa: BLE001 - whatever stops a run that is resumed is the finding
+        except (Exception, PowerCut) as exc:  # noqa: BLE001 - any exception of a resumed run is a finding
             problem = f"the run could not go on: {type(exc).__name__}: {exc}"
         finally:
             shutil.rmtree(here)

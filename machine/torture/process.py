@@ -1,4 +1,4 @@
-"""One process's life of a run: an event loop of its own, in which the waits between attempts take no time."""
+"""A simulated process of a run: an event loop of its own, in which waits between attempts take no time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """An event loop whose clock can be put forward."""
+    """An event loop whose clock can be advanced."""
 
     ahead = 0.0
 
@@ -38,17 +38,17 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class Unheard(Reporter):
-    """Tells nobody what handlers do without `io`: the first run has, and the same is done in every cell."""
+    """Ignores I/O that bypasses `io`: the first run has reported it, and every cell repeats it."""
 
     def undeclared(self, state_id: str, what: Undeclared) -> None:
-        """Note nothing."""
+        """Ignore it."""
 
     def held(self, state_id: str, seconds: float) -> None:
-        """Note nothing."""
+        """Ignore it."""
 
 
 class Watch(Unheard):
-    """Tells the world what it must know of a run, and puts the clock forward where the run would wait."""
+    """Reports a run to the simulated I/O, and advances the clock where the run would wait."""
 
     def __init__(
         self, world: World, *, hear_after: int | None = None, fallen: threading.Event | None = None
@@ -59,13 +59,13 @@ class Watch(Unheard):
         self.limit: anyio.CancelScope | None = None
 
     def entry(self, entry: Entry) -> None:
-        """Note an entry. Wait for a blow that falls behind the run: it has then one event more than it should."""
+        """Record an entry; if a background fault is pending, first wait until it occurs."""
         if self._fallen is not None and self._hear_after is not None and entry.seq > self._hear_after:
             self._fallen.wait(_LONGEST_BLOW)
         self._world.entry(entry)
 
     def waiting(self, state_id: str, seconds: float) -> None:
-        """Let the wait be over as soon as it has begun."""
+        """End the wait immediately."""
         del state_id
         loop = asyncio.get_running_loop()
         if isinstance(loop, _Loop):
@@ -79,7 +79,7 @@ def _put_forward(loop: _Loop, seconds: float) -> None:
 
 
 def live(drive: Callable[[], Awaitable[_T]], watch: Watch | None = None) -> _T:
-    """Return what `drive` returns, in a loop of its own. Raises what it raises, or `RunError` when it hangs."""
+    """Return the result of `drive`, in a loop of its own. Raises what it raises, or `RunError` when it hangs."""
 
     async def bounded() -> _T:
         _silence(asyncio.get_running_loop())
@@ -93,7 +93,7 @@ def live(drive: Callable[[], Awaitable[_T]], watch: Watch | None = None) -> _T:
 
 
 def _silence(loop: asyncio.AbstractEventLoop) -> None:
-    """Keep quiet about what a dead process leaves undone."""
+    """Suppress reports of tasks that a dead process leaves unfinished."""
 
     def ignore(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         del loop, context

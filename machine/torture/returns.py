@@ -1,7 +1,8 @@
-"""A process that dies as soon as its run goes on after an entry of its log.
+"""A simulated process that dies when its run continues after a certain entry of its log.
 
-For the outcome of an effect that is when the call has returned. Nothing in the engine tells of that: a task that
-has made a call is not seen again before it has returned, and the task of a plain handler's call has ended by then.
+For the outcome of an effect, that is when the call has returned. The engine has no event for that, but a task
+that has made a call is not seen again before the call returns, and the task of a plain handler's call has ended
+by then.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["Returns"]
 
 
 class Returns:
-    """Kills a process after the entry `seq`. `lost` is true when that was an effect's outcome, and not durable."""
+    """Kills a process after entry `seq`; `lost` is true when that was an effect's outcome and not durable."""
 
     def __init__(self, store: TorturedStore, seq: int) -> None:
         self.lost = False
@@ -39,11 +40,11 @@ class Returns:
                 self._task = current_task()
 
     def seen(self) -> None:
-        """Note that the current task makes an entry or a call. Raises `PowerCut` when it should no longer live."""
+        """Note an entry or a call of the current task. Raises `PowerCut` when the process is dead."""
         effect = self._task is not None
         if not self._reached or (effect and self._task is not current_task() and not self._task.done()):
             return
-        if self._store.dead:  # and what is left of it comes by once more
+        if self._store.dead:  # a remaining task of the dead process
             raise PowerCut
         self.lost = effect and self._store.told < self._seq
         self._store.kill()

@@ -1,7 +1,7 @@
-"""What a run did, told without the attempts that a crash cut: the same however often it was cut, and where.
+"""The work of a run, described without its interrupted attempts: the same however often it crashed, and where.
 
-An attempt that was cut leaves behind only the successes that later attempts reuse. Outcomes that were failures
-show in what their attempts came to; intents are counted by the receiver of the effects.
+An interrupted attempt leaves behind only the successes that later attempts reuse. Failed outcomes show in the
+result of their attempts; intents are counted by the receiver of the effects.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["account", "digest_of", "ended_cut", "repeated_effects"]
 
 
 def ended_cut(entries: Iterable[Entry]) -> set[tuple[str, int]]:
-    """Return the attempts that a crash cut, by state and number; one that is still open is one of them."""
+    """Return the attempts that a crash interrupted, by state and number, including attempts that are still open."""
     cut: set[tuple[str, int]] = set()
     attempt: dict[str, int] = {}
     for entry in entries:
@@ -48,7 +48,7 @@ def ended_cut(entries: Iterable[Entry]) -> set[tuple[str, int]]:
 
 
 def account(entries: Iterable[Entry]) -> dict[str, Any]:
-    """Return what a run did as JSON: its beginning and end, and of each state its attempts and its facts."""
+    """Return the work of a run as JSON: its beginning and end, and the attempts and facts of each state."""
     known = list(entries)
     cut = ended_cut(known)
     run: dict[str, Any] = {}
@@ -82,19 +82,20 @@ def account(entries: Iterable[Entry]) -> dict[str, Any]:
             case _:
                 continue
     for state in states.values():
-        state["facts"].sort(key=canonical.encode)  # calls that race come in any order
+        state["facts"].sort(key=canonical.encode)  # concurrent calls come in any order
     return {"run": run, "states": states}
 
 
 def digest_of(told: Any) -> str:
-    """Return the digest of an account."""
+    """Return the digest of a summary."""
     return canonical.artifact_id(canonical.encode(told))
 
 
 def repeated_effects(entries: Iterable[Entry]) -> list[str]:
-    """Return the namespaces of effects that were intended again although their outcome was in the log.
+    """Return the namespaces of effects with a second intent although their outcome was in the log.
 
-    The n-th call of an attempt with one request is answered by the n-th success of the attempts before it.
+    The n-th call of an attempt with a certain request is answered by the n-th success of the attempts before
+    it.
     """
     wrong: list[str] = []
     successes: dict[tuple[str, str], list[int]] = {}

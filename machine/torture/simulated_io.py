@@ -1,7 +1,7 @@
-"""The outside, made of what a first run learned from it, so that a matrix goes outside once.
+"""Simulated I/O, made of the responses of a first run, so that a matrix makes external calls only once.
 
-It answers each request with the outcomes that were recorded for it, in order, and is the receiver of effects:
-one that takes a second arrival under one idempotency key for the same. What no receiver should see, it notes.
+It answers each request with the outcomes that were recorded for it, in order. As the receiver of effects, it
+treats a second arrival under one idempotency key as the same effect. It notes what no receiver should see.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _Call = tuple[str, str]
 
 @attrs.frozen
 class Answer:
-    """What a request was answered with."""
+    """The answer to a request."""
 
     value: Any = attrs.field(repr=False)
 
@@ -83,7 +83,7 @@ class Script:
 
 
 class World:
-    """The outside of one trial, over all the lives of its run. `problems` is what it saw that must not be."""
+    """The simulated I/O of one trial, over all processes of its run; `problems` lists violations it has seen."""
 
     def __init__(self, script: Script, graph: Graph, doors: Mapping[str, Transport]) -> None:
         self.problems: list[str] = []
@@ -107,9 +107,9 @@ class World:
     def live(
         self, store: TorturedStore, entries: Iterable[Entry] = (), *, dies_after: int | None = None
     ) -> None:
-        """Note that a process begins, on a store whose log says `entries`, to die when it goes on after a seq.
+        """Begin a process on a store with the log `entries`; with `dies_after`, it dies after that seq.
 
-        What the log has not kept is asked for again, and answered with the same.
+        A call whose outcome was not recorded is made again, and answered with the same.
         """
         self._returns = None if dies_after is None else Returns(store, dies_after)
         self._store, self._used, self._open = store, Counter(), set()
@@ -138,12 +138,12 @@ class World:
                 return
 
     def sent_as(self, request: Any, keyed: Any, key: str) -> None:
-        """Note the request that an effect becomes when its idempotency key goes with it."""
+        """Note the request that an effect becomes with its idempotency key."""
         name = self._name(request)
         self._sent[_digest(keyed)] = (name, key if keyed != request else name)
 
     async def answer(self, inner: Transport, namespace: str, request: Any) -> Any:
-        """Answer a request that has arrived. Raises the recorded `IoError` when that was the outcome."""
+        """Answer a request that has arrived. Raises the recorded `IoError` if that was the outcome."""
         await checkpoint()
         if self._returns is not None:
             self._seen(self._returns)
@@ -155,7 +155,7 @@ class World:
         if not self._begun and not store.told:
             self._wrong(f"{namespace} was called before the run itself was durable")
         if self._is_effect(inner, namespace, request):
-            # a key went with it, or it brought its own: then there was none to add
+            # it carries a key, added or its own
             keyed = receiver != name or inner.with_idempotency_key(namespace, request, "key") == request
             knows = namespace in self._script.idempotent or (inner.one_effect_per_key and keyed)
             self._effect(call, receiver, store, knows=knows)
@@ -170,7 +170,7 @@ class World:
         outcome = outcomes[min(number, len(outcomes) - 1)]
         if isinstance(outcome, FactError):
             if outcome.error.code == Code.CALL_CANCELLED:
-                await anyio.sleep_forever()  # the handler gives it up, as it did
+                await anyio.sleep_forever()  # the handler gave the call up, as it did in the first run
             raise IoError.from_fact(outcome.kind, outcome.error)
         return outcome.value
 
@@ -213,7 +213,7 @@ class World:
 
 
 class _Door:
-    """The transport of one prefix: what it says of requests is the real one's word; what it does is not."""
+    """The transport of one prefix: the real one answers questions about requests but performs none."""
 
     def __init__(self, world: World, inner: Transport) -> None:
         self._world = world
@@ -238,7 +238,7 @@ class _Door:
         return await self._world.answer(self._inner, namespace, request)
 
     async def aclose(self) -> None:
-        """Close nothing: the real transport belongs to whoever opened it."""
+        """Close nothing: the real transport belongs to its opener."""
 
 
 def _digest(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""A real SQLite store to which one fault happens at one append.
+"""A real SQLite store with a fault at one append.
 
-Everything but the fault is `SqliteStore` itself, its handling of errors included. It must never report as
-appended what it has not appended, but for the one lie that a fault consists of.
+Everything but the fault is `SqliteStore` itself, including its error handling. It must never report as appended
+what it has not appended, except for a fault that consists of just that.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _FAILURES: Final = {
 
 
 class TorturedStore(SqliteStore):
-    """The store of one process's life, until `blow` strikes it.
+    """The store of one simulated process, until `blow` strikes it.
 
-    Its `commit_limits` make the run append event by event, or as late as it may, and its writer at once.
+    Its `commit_limits` make the run append event by event, or as late as possible, and its writer immediately.
     `appended` is what is durable, and `appends` has the first and the last seq of each append.
     """
 
@@ -72,7 +72,7 @@ class TorturedStore(SqliteStore):
         artifacts: Sequence[Artifact] = (),
         **more: Any,
     ) -> None:
-        """Write as `SqliteStore.append` does, unless this is where the blow strikes."""
+        """Append as `SqliteStore.append` does, unless the fault is at this append."""
         if self.dead:
             raise PowerCut
         blow = self._blow
@@ -86,7 +86,7 @@ class TorturedStore(SqliteStore):
             if blow is not None and self._runs_ahead and events and events[-1].seq == blow.seq - 1:
                 self.commit_limits.max_pending = _UNBOUNDED
             return
-        if blow.fault is Fault.KILLED_AFTER_RETURN:  # which is the world's to see
+        if blow.fault is Fault.KILLED_AFTER_RETURN:  # which the simulated I/O detects
             take()
             self._note(events)
             return
@@ -120,7 +120,7 @@ class TorturedStore(SqliteStore):
             case Fault.TORN_WRITE:
                 image = self._copy()
                 take()
-                # the database as it was, the log as it is: a commit is on the disk in its log before anything else
+                # the old database with the new log: SQLite writes a commit to its log before anything else
                 copy_log(self._place, image)
                 tear(image)
                 self._die(image)
@@ -129,7 +129,7 @@ class TorturedStore(SqliteStore):
             case Fault.FSYNC_LOST:
                 self._image = self._copy()
                 take()
-                self._tell(events)  # and the run may act on it
+                self._tell(events)  # and the run may rely on it
                 self.commit_limits.max_pending = _UNBOUNDED
             case Fault.DUPLICATE_APPEND if not again:
                 take()
@@ -147,13 +147,13 @@ class TorturedStore(SqliteStore):
                 self._note(events)
 
     def leave(self) -> Path:
-        """End this life and return the path of the store as the disk has it now."""
+        """End this process and return the path of the store as it is on the disk now."""
         self.dead = True
         self.close()
         return self._image or self._place
 
     def kill(self) -> NoReturn:
-        """End the process here, the store as it is."""
+        """End the process here, with the store as it is."""
         self._die()
 
     def _note(self, events: Sequence[StoredEvent]) -> None:
@@ -185,7 +185,7 @@ class TorturedStore(SqliteStore):
 
     @contextmanager
     def _failing(self, code: int, name: str, text: str) -> Iterator[None]:
-        """Let every commit fail as SQLite's own would."""
+        """Make every commit fail as SQLite itself would."""
         conn = self._session.conn
         if conn is None:
             raise OtherStoreError("the store is closed")
@@ -197,7 +197,7 @@ class TorturedStore(SqliteStore):
 
 
 class _FailingCommit:
-    """A connection on which everything works but COMMIT."""
+    """A connection that works except for COMMIT."""
 
     def __init__(self, conn: sqlite3.Connection, code: int, name: str, text: str) -> None:
         self._conn = conn

@@ -1,6 +1,6 @@
-"""One trial: a run struck once, resumed to its end, and judged.
+"""One trial: a run with one fault, resumed to its end and checked.
 
-A trial asserts nothing by itself; it returns what is wrong, in words, or None.
+A trial asserts nothing itself; it returns a description of the violation, or None.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MOST_RESUMES = 3
 
 @attrs.frozen
 class Stage:
-    """What every trial of one matrix shares."""
+    """Data shared by all trials of one matrix."""
 
     plan: Plan
     input: Mapping[str, Any]
@@ -67,7 +67,7 @@ class Stage:
         )
 
     def go_on(self, store: TorturedStore, world: World) -> RunResult:
-        """Resume the run, or start it again under its id when nothing of it was kept."""
+        """Resume the run, or start it again under its id when none of it was stored."""
         known = entries_of(store, self.run_id)
         world.live(store, known)
         if not known:
@@ -89,7 +89,7 @@ class Stage:
         )
 
     def rehearse(self, place: Path) -> tuple[Outcome, list[tuple[int, int]], list[str]]:
-        """Run once in the simulated world, and return the outcome, the appends it took and what is wrong."""
+        """Run once with simulated I/O, and return the outcome, its appends and the violation."""
         world = World(self.script, self.plan.graph, self.doors)
         with TorturedStore(place) as store:
             world.live(store)
@@ -98,7 +98,7 @@ class Stage:
             return outcome, store.appends, list(_unsound(self, store, world, outcome=outcome))
 
     def strike(self, place: Path, blow: Blow, wanted: Outcome) -> str | None:
-        """Run until the blow, resume to the end, and return what is wrong, None when nothing is."""
+        """Run until the fault, resume to the end, and return the violation, or None."""
         world = World(self.script, self.plan.graph, self.doors)
         with TorturedStore(place, blow=blow) as store:
             dies_after = blow.last if blow.fault is Fault.KILLED_AFTER_RETURN else None
@@ -109,12 +109,12 @@ class Stage:
             return problem
         if blow.unnoticed:
             return self._refused(disk, world, blow)
-        durable = store.appended  # what the disk lied about is not among it, and not held against the run
+        durable = store.appended  # events that the disk lied about are not included, and may be missing
         with TorturedStore(disk) as store:
             survivors = list(store.read_range(self.run_id))
             if survivors[: len(durable)] != durable:
                 return f"{len(durable)} events were durable and {len(survivors)} are left"
-            # before anything is added: what is missing now might be put there again by what is done again
+            # checked before the resume, which could add missing events again
             found = verify(self.run_id, store=store).problems if survivors else ()
             if found:
                 return f"verify, before it was resumed: {found[0].where}: {found[0].message}"
@@ -129,7 +129,7 @@ class Stage:
         return f"the run came to be {result.status}, not {wanted.status}"
 
     def _refused(self, disk: Path, world: World, blow: Blow) -> str | None:
-        """Try to resume from an event that was spoilt, and return what is wrong unless it is refused by its seq."""
+        """Try to resume from a corrupted event; return the violation unless that is refused with its seq."""
         with TorturedStore(disk) as store:
             try:
                 world.live(store)
@@ -139,7 +139,7 @@ class Stage:
         return f"event {blow.last} is not what was appended, and nobody noticed"
 
     def _first_life(self, store: TorturedStore, world: World, blow: Blow) -> str | None:
-        """Drive the run into the blow, and return what is wrong with how it took it."""
+        """Drive the run into the fault, and return any violation in its reaction."""
         ended: str | None = None
         try:
             self.start(store, world, blow)
@@ -162,7 +162,7 @@ class Stage:
 
 @attrs.frozen
 class Outcome:
-    """How a run came out, as far as two runs of one plan must agree. `applied` is what the receivers took."""
+    """The outcome of a run, as far as two runs of one plan must agree; `applied` are the effects received."""
 
     status: str
     final_snapshot_id: str | None
@@ -172,13 +172,13 @@ class Outcome:
 
 
 def outcome_of(store: TorturedStore, result: RunResult, applied: set[tuple[str, str]]) -> Outcome:
-    """Return how a run came out that `result` says has ended."""
+    """Return the outcome of a run that has ended with `result`."""
     told = account(entries_of(store, result.run_id))
     return Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset(applied))
 
 
 def entries_of(store: Store, run_id: str) -> list[Entry]:
-    """Return a run's entries, its chain checked; none for a run that is not there."""
+    """Return a run's entries, with the chain checked; none for an unknown run."""
     return [entry for entry, _ in run_reader.entries(store, run_id)]
 
 
@@ -191,7 +191,7 @@ def _unsound(
     wanted: Outcome | None = None,
     survivors: list[StoredEvent] | None = None,
 ) -> Iterator[str]:
-    """Yield what is wrong with a run that has ended, the gravest first."""
+    """Yield the violations of a run that has ended, the most serious first."""
     log = list(store.read_range(stage.run_id))
     if survivors and log[: len(survivors)] != survivors:
         yield "what was durable when the run was resumed has changed"
@@ -225,6 +225,6 @@ def _unsound(
 
 
 def told_apart(wanted: Outcome, found: Outcome) -> str:
-    """Return where two accounts first differ."""
+    """Return the first difference of two summaries."""
     changes = diff(wanted.told, found.told, most=1)
     return f"{changes[0].pointer} is {changes[0].kind}" if changes else "nothing that can be named"

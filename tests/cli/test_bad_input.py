@@ -155,7 +155,7 @@ def test_last_of_an_empty_store_exits_with_5(machine):
     assert said.err.startswith("error[run_not_found]: there is no run in ")
     listed = machine("runs", "--store", "empty.db")
     assert listed.code == 0
-    assert listed.err == "note: there is no run yet\n"
+    assert listed.err == "note: there are no runs yet\n"
 
 
 @pytest.mark.parametrize("content", [b"hello\n" * 1000, b"SQLite format 3\0" + b"\0" * 4096])

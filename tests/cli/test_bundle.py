@@ -55,7 +55,7 @@ def test_a_file_that_is_there_is_replaced_only_with_force(machine, kept):
     Path("a.run").write_text("mine")
     said = machine("export", kept, "-o", "a.run")
     assert said.code == 1
-    assert said.err == "error[bundle_not_written]: a.run: it is there already\nhint: --force replaces it\n"
+    assert said.err == "error[bundle_not_written]: a.run: it already exists\nhint: --force replaces it\n"
     assert Path("a.run").read_text() == "mine"
     assert machine("export", kept, "-o", "a.run", "--force").code == 0
     assert machine("verify", "a.run").code == 0

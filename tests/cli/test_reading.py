@@ -152,7 +152,7 @@ def test_show_names_an_effect_whose_outcome_nobody_knows(machine, crashed):
     run_id = crashed(9)
     said = machine("show", run_id)
     assert said.code == 0
-    assert "effects that were begun and have no outcome:\n  event 9  report.render  " in said.out
+    assert "effects that were sent and have no outcome:\n  event 9  report.render  " in said.out
     assert said.err == f"next: machine resume {run_id}\n"
     shown = machine("show", run_id, "--json").json
     assert shown["status"] == "interrupted"

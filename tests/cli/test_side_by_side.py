@@ -141,7 +141,7 @@ def test_a_branch_is_told_in_words(fan, machine, options):
     told = {
         "a.choose": "did not go on to a.right",
         "a.right": "a.choose did not go on to it",
-        "a.beyond": "it follows a.right, which was passed over",
+        "a.beyond": "it follows a.right, which was skipped",
         "b.tagged": "it has the tag slow",
     }
     for name, words in told.items():
@@ -210,7 +210,7 @@ def test_code_that_has_changed_is_no_race(fan, machine, write):
     write("fan.py", BRANCHES.replace('ctx["left"] = 1', 'ctx["left"] = 2'))
     said = machine("replay", "@last", "--schedules", 2)
     assert said.code == 1
-    assert said.out.startswith("diverged  under the recorded schedule already")
+    assert said.out.startswith("diverged  already under the recorded schedule")
     assert "the code of fan.a.left has changed" in said.out
 
 
@@ -228,7 +228,7 @@ def test_where_the_plan_allows_fewer_schedules_it_says_so(fan, machine):
         (["--schedules", "-3"], "must be a whole number from 1"),
         (["--schedules", "many"], "--schedules"),
         (["--seed", "3"], "--schedules N"),
-        (["@last", "--schedules", "3"], "--schedules is for one run"),
+        (["@last", "--schedules", "3"], "--schedules takes a single run"),
     ],
 )
 def test_options_that_cannot_work_are_refused(fan, machine, options, words):

@@ -112,7 +112,7 @@ def test_a_run_that_fails_is_tortured_all_the_same(machine, write):
     write("failing.py", FAILING)
     said = machine("torture", "failing.py", "--fault", "killed_after_append")
     assert said.code == 0, said.out
-    assert "the run itself has failed" in said.err
+    assert "the run itself ended failed" in said.err
 
 
 def test_a_fault_there_is_not_is_a_mistake_in_the_command(machine, write):

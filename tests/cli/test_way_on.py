@@ -44,7 +44,7 @@ def broken(write):
 
 def pasted(text):
     """Return the words of the command that stands in a note."""
-    (command,) = re.findall(r"^when it is mended: machine (.*)$", text, re.MULTILINE)
+    (command,) = re.findall(r"^once it is repaired: machine (.*)$", text, re.MULTILINE)
     return shlex.split(command)
 
 
@@ -94,13 +94,13 @@ def test_what_did_not_fail_has_no_way_on(machine, plan_file):
     said = machine("run", "prices.py")
     assert said.code == 0
     for text in (said.err, machine("show", "@last").err, machine("resume", "@last").err):
-        assert "when it is mended" not in text
+        assert "once it is repaired" not in text
     assert machine("show", "@last", "--json").json["fork_at"] is None
 
 
 def test_a_program_is_given_the_event_and_no_note(machine, broken):
     said = machine("run", "pay.py", "--json")
-    assert "when it is mended" not in said.err
+    assert "once it is repaired" not in said.err
     shown = machine("show", "@last", "--json").json
     assert said.json["fork_at"] == shown["fork_at"] == shown["head_seq"] - 5
 
