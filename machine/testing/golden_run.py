@@ -66,7 +66,7 @@ _NAMES: Final = {
     "run_config": "config",
     "secret_format": "secret_format",
 }
-"""What the parts of a manifest are called where a check is given them."""
+"""Names of the manifest's parts in the arguments of a check."""
 
 
 _COMPUTED: Final = (
