@@ -107,7 +107,7 @@ class _Examination:
         return end is not None
 
     def replays(self, bundle: Path, times: int) -> None:
-        """Replay a recording so many times, each time in another environment, until one differs."""
+        """Replay a recording repeatedly, each time in another environment, until one replay differs."""
         for number in range(times):
             environment = Environment(
                 {

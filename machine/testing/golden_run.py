@@ -210,7 +210,7 @@ async def _replayed(run_id: str, wanted: Wanted, store: Store) -> ReplayResult:
 
 
 def _strict(config: RunConfig) -> RunConfig:
-    """Return a configuration that refuses I/O outside `io`: a golden must not depend on it."""
+    """Return a configuration that refuses I/O that bypasses `io`: a golden must not depend on it."""
     return attrs.evolve(config, undeclared_io=UndeclaredIo.ERROR)
 
 

@@ -176,7 +176,7 @@ class Outcome:
 
 
 def outcome_of(store: TorturedStore, result: RunResult, applied: set[tuple[str, str]]) -> Outcome:
-    """Return the outcome of a run that has ended with `result`."""
+    """Return the outcome of an ended run for comparison with other runs."""
     told = summary_of(entries_of(store, result.run_id))
     return Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset(applied))
 
