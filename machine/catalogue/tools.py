@@ -22,7 +22,7 @@ __all__ = [
 
 @attrs.frozen
 class ModelTelemetry:
-    """What one use of a model took: within the event of the call it served, or by itself."""
+    """Tokens and cost of one use of a model, in the event of the call it served or separately."""
 
     provider: str
     model: str
@@ -34,7 +34,7 @@ class ModelTelemetry:
 
 @attrs.frozen
 class Provenance:
-    """Where a result comes from and how far it can be trusted: within another event, or by itself."""
+    """Origin and trustworthiness of a result, in another event or separately."""
 
     model_id: str
     model_version: str | None = None

@@ -70,9 +70,9 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     place: str | None
-    """Where its plan came from; None as long as it has loaded none."""
+    """The place of its plan, or None before it has loaded one."""
     given: deque[int] = attrs.field(factory=deque)
-    """What it has not answered yet, in its order."""
+    """Its unanswered items, in order."""
     ready: bool = False
 
 

@@ -40,7 +40,7 @@ _WORTH_SAYING = 1.0
 """A wait of fewer seconds than this is not announced in plain lines."""
 
 _MOST_SHOWN = 6
-"""How many states are shown of those that are under way; the rest are counted."""
+"""The most states in progress that are shown; the rest are counted."""
 
 
 @attrs.define
@@ -61,12 +61,12 @@ class Progress(Reporter):
         self.run_id: str | None = None
         self.recorded = 0
         self.forks = False
-        """True where the run begins as another's fork: what is open then was cut by the fork, and by no crash."""
+        """True for a new fork: the fork, and no crash, interrupted the attempts that are open."""
         self._failures: dict[str, tuple[ErrorInfo, str]] = {}
         self._position: dict[str, int] = {}
         self._under_way: dict[str, _UnderWay] = {}
         self.undeclared_io: dict[tuple[str, str, int, str], Undeclared] = {}
-        """What handlers did without `io`, once for each state and place."""
+        """I/O that bypassed `io`, once for each state and source line."""
 
     def starting(self, run_id: str, graph: Graph) -> None:
         """Note the run's id and the order of its states."""

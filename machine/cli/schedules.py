@@ -30,7 +30,7 @@ STYLES: Final[Mapping[render.Mark, str]] = {
 
 
 def show_divergence(session: Session, divergence: Divergence) -> None:
-    """Print what differs."""
+    """Print a divergence."""
     for mark, line in render.marked(divergence):
         session.out.line((line, STYLES.get(mark, "")))
 

@@ -26,7 +26,7 @@ from machine.recordings.fork_server import where_this_package_is
 __all__ = ["REPLAYS", "examine_plan", "examine_recording"]
 
 REPLAYS: Final = 3
-"""How often a recording is replayed unless somebody says otherwise."""
+"""Default number of replays of a recording."""
 
 _ZONES: Final = ("AAA-13:45", "BBB+09:30", "UTC0")  # as POSIX writes them, for which no database is needed
 _MOST_OUTPUT: Final = 64 * 1024 * 1024
@@ -107,7 +107,7 @@ class _Examination:
         return end is not None
 
     def replays(self, bundle: Path, times: int) -> None:
-        """Replay a recording so many times, each time in another environment, until one differs."""
+        """Replay a recording repeatedly, each time in another environment, until one replay differs."""
         for number in range(times):
             environment = Environment(
                 {

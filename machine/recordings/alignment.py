@@ -17,13 +17,13 @@ from machine.recordings.pointer import Change, diff
 __all__ = ["ALL", "ItemDiff", "items_of"]
 
 ALL: Final = 1_000_000
-"""As many changes as there are."""
+"""No limit on the number of changes."""
 
 _MOST_COMPARED: Final = 400
 """Pairs of calls that are looked at to find which is nearest to which."""
 
 _POSITION: Final = frozenset({"/attempt", "/key", "/request_digest"})
-"""Where an event stands, as opposed to what it says."""
+"""Fields that locate an event, as opposed to its content."""
 
 
 @attrs.frozen

@@ -72,7 +72,7 @@ def other_answer(recorded: PastRun, now: PastRun) -> Divergence | None:
             state_id=fact.state_id,
             attempt=fact.attempt,
             cause=Cause.OUTSIDE_CHANGED,
-            cause_text="the code does what it did, and the outside does not",
+            cause_text="the code makes the same calls, and their responses have changed",
         )
     return None
 
@@ -114,7 +114,7 @@ class CompareResult:
     states: Sequence[ComparedState]
     plan_changes: Sequence[str]
     beyond: Divergence | None = None
-    """Where the run itself differs, outside of any state; nothing after it was compared."""
+    """A divergence of the run itself, outside any state; nothing after it was compared."""
 
     @property
     def identical(self) -> bool:

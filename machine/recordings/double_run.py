@@ -48,7 +48,7 @@ class SecondRun:
 
     def __init__(self, earlier: Iterable[Entry]) -> None:
         self._entries = list(earlier)
-        self._log = ReplayLog(self._entries, self._load, _Unheard().entry)
+        self._log = ReplayLog(self._entries, self._load, _SilentReporter().entry)
         self._log.pass_over()
         self._live: FirstRun | None = None
         self._pending = Payloads()
@@ -79,7 +79,7 @@ class SecondRun:
             log=self._log,
             provider=provider_of(self._log),
             recorder=recorder_of(self._log, {}),
-            reporter=_Unheard(),
+            reporter=_SilentReporter(),
             refuse=self._log.refused,
         )
         try:
@@ -110,7 +110,7 @@ def seconded(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corou
     return with_second
 
 
-class _Unheard(Reporter):
+class _SilentReporter(Reporter):
     """Reports nothing: the live run already reports the same."""
 
     def undeclared(self, state_id: str, what: Undeclared) -> None:

@@ -11,7 +11,7 @@ import attrs
 __all__ = ["ABSENT", "Change", "diff", "pointer_of", "tokens_of", "value_at"]
 
 ABSENT: Final = object()
-"""What stands where nothing does."""
+"""The value of an absent side."""
 
 _BAD_ESCAPE: Final = re.compile(r"~(?![01])")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]*")

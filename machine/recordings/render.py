@@ -40,7 +40,7 @@ _NEXT: Final[Mapping[Cause, str]] = {
     "--with-secrets` and `machine import` take the secrets elsewhere); in a golden, give the secret a stand-in "
     "(docs/secrets.md)",
     Cause.NOTHING_CHANGED: "take time, randomness and environment from io; sort what has no order",
-    Cause.OUTSIDE_CHANGED: "record a new run if that is how the outside is now",
+    Cause.OUTSIDE_CHANGED: "record a new run if the external responses have changed for good",
     Cause.STATES_RACED: "keep it in the context, or let one follow the other with after=[...]",
     Cause.RECORDING_DAMAGED: "restore the recording from version control or a backup",
     Cause.UNKNOWN: "compare the code with what it was when the run was recorded",

@@ -55,7 +55,7 @@ class ReplayResult:
     status: str
     divergence: Divergence | None = None
     secrets: str | None = None
-    """Whether its secrets were opened: `opened`, `placeholders`, `some_opened`; None where it asked for none."""
+    """State of its secrets: `opened`, `placeholders`, `some_opened`; None when it needed none."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
@@ -86,9 +86,9 @@ class Recorded:
     built: BuildProvenance | None
     blocks: list[list[Entry]]
     keys: StoreKeys | None = None
-    """What opens its secrets, where that is known."""
+    """The opener of its secrets, if known."""
     touches: bool = False
-    """Whether handlers may do to the outside again what they do without `io`: this very replay was told so."""
+    """True when this replay was told that handlers may repeat external changes without `io`."""
 
     @classmethod
     def of(

@@ -47,11 +47,11 @@ from machine.watch.watch import Undeclared
 __all__ = ["ReplayLog"]
 
 STALL_SECONDS: Final = 1.0
-"""How long a handler that races tasks may make no progress, beyond the time its attempt took when recorded."""
+"""Seconds without progress for a handler that races tasks, in addition to its recorded duration."""
 
 PATIENCE_SECONDS: Final = 30.0
 PATIENCE: Final = 10
-"""How long a whole attempt may take in replay: this many times as long as recorded, and the seconds besides."""
+"""Time limit of an attempt in replay: a multiple of its recorded duration, and additional seconds."""
 
 _NOT_AGAIN: Final = frozenset({str(Code.NOT_DETERMINISTIC), str(Code.TASK_LEFT_BEHIND)})
 """Error codes of failures that one run of a handler cannot find: they need two, or were a matter of time."""
@@ -72,7 +72,7 @@ class ReplayLog:
         started = recorded[0].event if recorded else None
         self.timers: Timers | None = None
         self.learn: Callable[..., object] | None = None
-        """What is told of everything sealed beside a fact, as the replay comes to it."""
+        """Callback for every seal of a fact, as the replay reaches it."""
         self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
         self.divergence: Divergence | None = None
         self._recorded = recorded
@@ -96,7 +96,7 @@ class ReplayLog:
         self._early: Event | None = None
         self._differences = Differences(load, self.load)
         self._info: Mapping[str, str] = {}
-        """What is informational about the events that are compared."""
+        """Informational values of the compared events."""
 
     # -- for the driver ----------------------------------------------------------------------------------
 

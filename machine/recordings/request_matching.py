@@ -80,29 +80,29 @@ class RecordedRequests:
             known.add(fact.request_digest)
             self._unread.setdefault(fact.namespace, []).append(fact.request_digest)
 
-    def like(self, namespace: str, data: bytes, veiled: bytes) -> bytes:
-        """Return the recorded request that `data` stands for; `veiled` (it without secrets) when there is none."""
+    def like(self, namespace: str, data: bytes, redacted: bytes) -> bytes:
+        """Return the recorded request of `data`; `redacted` (it without secrets) when there is none."""
         known = self._digests.get(namespace, ())
-        if veiled is not data and canonical.artifact_id(veiled) in known:
-            return veiled
+        if redacted is not data and canonical.artifact_id(redacted) in known:
+            return redacted
         if canonical.artifact_id(data) in known:
             return data  # recorded in clear: it holds no secret, or none that was known to be one
         if namespace == "http" and b'?"' in data:  # an empty query used to be neither sent nor recorded
             older = _EMPTY_QUERY.sub(rb"\1", data)
             if canonical.artifact_id(older) in known:
                 return older
-        bare, now = stripped(veiled), macs(veiled)
+        bare, now = stripped(redacted), macs(redacted)
         candidates = self._candidates(namespace)
         for recorded in candidates:
             if recorded.bare == bare and self._bind(now, recorded.macs):
                 return recorded.data
         for recorded in candidates:
-            if recorded.shape.fullmatch(data) or recorded.shape.fullmatch(veiled):
+            if recorded.shape.fullmatch(data) or recorded.shape.fullmatch(redacted):
                 return recorded.data
         for recorded in candidates:
             if len(recorded.macs) == len(now):  # the difference is elsewhere: hashes would only obscure it
-                return with_macs(veiled, recorded.macs)
-        return veiled
+                return with_macs(redacted, recorded.macs)
+        return redacted
 
     def _bind(self, now: list[str], then: tuple[str, ...]) -> bool:
         """Map today's hashes to the recorded ones, unless one of them is already mapped otherwise."""

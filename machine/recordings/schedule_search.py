@@ -27,10 +27,10 @@ from machine.plan import Graph
 __all__ = ["Order", "Orders", "neighbours"]
 
 Order: TypeAlias = tuple[int, ...]
-"""Places of blocks, as they stand in the recording."""
+"""Positions of blocks in the recording."""
 
 _DRAWS: Final = 8
-"""How often an order is drawn, for each that is asked for, before a plan is taken to allow no other."""
+"""Draws for each requested order before a plan is assumed to allow no other."""
 
 _Block: TypeAlias = Sequence[Entry]
 

@@ -145,7 +145,7 @@ async def schedules(
     recording = Recorded.of(store, run_id, plan.graph, undeclared_io)
     if recording.started.max_concurrency is None:
         raise UsageError(
-            f"run {run_id} was recorded one state at a time: it has one schedule",
+            f"run {run_id} was recorded in sequential mode: it has one schedule",
             code=Code.USAGE,
             hint="record one with execution_mode=FanOutJoin(...), or with machine run --concurrency N",
         )
@@ -218,7 +218,7 @@ class _Search:
             again,
             cause=Cause.STATES_RACED,
             cause_text=f"it depends on which of {one} and {two} is first: neither follows the other, and they "
-            "share something beside the context (a global, a cache, a file)",
+            "share something besides the context (a global, a cache, a file)",
             code=(),
         )
         return self._result(count, first, again, Race((one, two), again))

@@ -28,7 +28,7 @@ _WITHOUT: Final = ("terminal", "pytest_cov")
 """Plugins that have nothing to say there, and one that measures, whether it is in a worker or not."""
 
 _IMPORTED_BEFORE: Final = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
-"""What this module imports was imported before pytest could rewrite it, which a project may call an error."""
+"""A warning that projects may treat as an error: this module's imports precede pytest's rewriting."""
 
 _LINES: Final = 12
 

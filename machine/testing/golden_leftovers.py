@@ -23,7 +23,7 @@ _LOCK: Final = "lock"
 def own_folder() -> tuple[Path, Callable[[], None]]:
     """Return a folder for this session's recordings and its remover; remove those of dead sessions."""
     for other in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if _is_nobodys(other / _LOCK):
+        if _has_no_owner(other / _LOCK):
             shutil.rmtree(other, ignore_errors=True)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
@@ -44,14 +44,14 @@ def removed(files: Iterable[Path]) -> list[Path]:
     """Remove those files that no live process is writing, and return them."""
     gone = []
     for file in files:
-        if _is_nobodys(file):
+        if _has_no_owner(file):
             with suppress(OSError):
                 file.unlink()
                 gone.append(file)
     return gone
 
 
-def _is_nobodys(file: Path) -> bool:
+def _has_no_owner(file: Path) -> bool:
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     except OSError:  # it is gone, or belongs to another user

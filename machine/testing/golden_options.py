@@ -69,7 +69,7 @@ class Asked:
 
 
 def parsed_age(text: str) -> int:
-    """Return the seconds of an age: a whole number and one of s, m, h, d, w. Raises `ValueError`."""
+    """Return an age such as `30d` in seconds; the units are s, m, h, d and w. Raises `ValueError`."""
     found = _AGE.fullmatch(text) if isinstance(text, str) else None
     if found is None or not int(found[1]):
         raise ValueError(f"{text!r} is not an age: a whole number and one of s, m, h, d, w, as in 30d")

@@ -21,7 +21,7 @@ _ADVICE: Final[Mapping[Ending, tuple[str, str]]] = {
     Ending.MISSING: ("record", "--golden=record-missing"),
     Ending.BROKEN: ("replace", "--golden=record"),
 }
-"""What to call pytest with when a golden fails, and what that does."""
+"""Options of pytest for a failing golden, and their effects."""
 
 
 def failure(test: str, where: str, unlike: Unlike, options: Options) -> BaseException:

@@ -66,7 +66,7 @@ _NAMES: Final = {
     "run_config": "config",
     "secret_format": "secret_format",
 }
-"""What the parts of a manifest are called where a check is given them."""
+"""Names of the manifest's parts in the arguments of a check."""
 
 
 _COMPUTED: Final = (
@@ -210,7 +210,7 @@ async def _replayed(run_id: str, wanted: Wanted, store: Store) -> ReplayResult:
 
 
 def _strict(config: RunConfig) -> RunConfig:
-    """Return a configuration that refuses I/O outside `io`: a golden must not depend on it."""
+    """Return a configuration that refuses I/O that bypasses `io`: a golden must not depend on it."""
     return attrs.evolve(config, undeclared_io=UndeclaredIo.ERROR)
 
 

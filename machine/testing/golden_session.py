@@ -228,7 +228,7 @@ class Session:
 
 
 KEY = pytest.StashKey[Session]()
-"""Where a config keeps its session."""
+"""The stash key of a config's session."""
 
 PASSED = pytest.StashKey[bool]()
-"""Where a test keeps whether it has passed, before its fixtures are torn down."""
+"""The stash key of a test's success, set before its fixtures are torn down."""

@@ -27,7 +27,7 @@ _KIT: Final = [
     for part in ("conformance", "inbox", "keys", "leases", "model", "samples", "sharing")
 ]
 _NAMES: Final = ("machine", "machine.testing.plugin")
-"""Under which this module may be loaded: as an entry point, and by -p."""
+"""Names of this module: as an entry point, and for -p."""
 
 
 def pytest_plugin_registered(plugin: object, plugin_name: str, manager: pytest.PytestPluginManager) -> None:

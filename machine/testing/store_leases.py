@@ -27,7 +27,7 @@ __all__ = ["LeaseConformance"]
 TTL = 30_000
 TENTH = TTL // 10
 LOOK = 1_000
-"""How often somebody looks who waits for the end of a lease, in milliseconds."""
+"""Interval at which a waiter looks at a lease, in milliseconds."""
 
 _OWNER = "from machine.stores.lease import owner_here; print(owner_here(), flush=True); input()"
 

@@ -17,7 +17,7 @@ from machine.testing.store_samples import LONG, OTHER, RUN, log_of, read_log
 __all__ = ["SharedStoreConformance", "StoreFactory"]
 
 StoreFactory: TypeAlias = Callable[[], Store]
-"""Opens one and the same store again each time it is called."""
+"""A callable that opens the same store on each call."""
 
 
 class SharedStoreConformance:

@@ -48,18 +48,18 @@ _ENDS: Final = {
 }
 
 FAULTS: Final = tuple(Fault)
-"""Every fault there is, in the order of the table."""
+"""Every fault, in the order of the table."""
 
 
 class Pace(StrEnum):
     """The number of events by which a run is ahead of its store when the fault occurs."""
 
     EACH = "each"
-    """It waits for each append."""
+    """The run waits for each append."""
     AHEAD = "ahead"
-    """It goes on as far as it may: to the next thing that must be durable."""
+    """The run continues to the next event that must be durable."""
     BEHIND = "behind"
-    """A thread makes the append, and the run goes on until it hears of the failure."""
+    """A thread makes the append, and the run continues until it learns of the failure."""
 
 
 @attrs.frozen

@@ -24,9 +24,9 @@ from machine.kernel.status import FINAL_STATUSES
 from machine.plan import Plan
 from machine.stores.sqlite import SqliteStore
 from machine.torture.faults import FAULTS, Fault, PowerCut, blows_of
-from machine.torture.run_summary import account, digest_of
+from machine.torture.run_summary import digest_of, summary_of
 from machine.torture.simulated_io import Script
-from machine.torture.trial import Outcome, Stage, entries_of, told_apart
+from machine.torture.trial import Outcome, Stage, entries_of, first_difference
 
 __all__ = ["Boundary", "Cell", "CrashMatrix", "crash_matrix"]
 
@@ -223,16 +223,16 @@ def _first_run(
             raise UsageError(f"the run is {result.status}: a matrix needs a run that comes to its end")
         log = entries_of(store, run_id)
         script = Script.of(log, store, run_id, idempotent)
-    doors = anyio.run(_doors, config, provided.transports)
-    told = account(log)
+    real_transports = anyio.run(_real_transports, config, provided.transports)
+    told = summary_of(log)
     first = Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset())
-    return Stage(plan, given, config, provided.catalogue, run_id, script, doors), first, log
+    return Stage(plan, given, config, provided.catalogue, run_id, script, real_transports), first, log
 
 
-async def _doors(config: RunConfig, transports: Transports) -> Mapping[str, Transport]:
+async def _real_transports(config: RunConfig, transports: Transports) -> Mapping[str, Transport]:
     """Return the transports, for their answers about requests; none of them performs one."""
-    async with opened(config, transports) as doors:
-        return doors
+    async with opened(config, transports) as real_transports:
+        return real_transports
 
 
 def _rehearsal(
@@ -247,7 +247,7 @@ def _rehearsal(
     if problems:
         return outcome, appends, problems[0]
     if outcome != first:
-        return outcome, appends, f"a second run on the same facts differs: {told_apart(first, outcome)}"
+        return outcome, appends, f"a second run on the same facts differs: {first_difference(first, outcome)}"
     return outcome, appends, None
 
 

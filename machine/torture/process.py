@@ -13,13 +13,13 @@ import anyio
 from machine.engine.reporter import Reporter
 from machine.errors import RunError
 from machine.events import Entry
-from machine.torture.simulated_io import World
+from machine.torture.simulated_io import SimulatedIo
 from machine.watch.watch import Undeclared
 
-__all__ = ["Unheard", "Watch", "live"]
+__all__ = ["SilentReporter", "Watch", "live"]
 
 MOST_SECONDS: Final = 60.0
-"""How long one life may take, the waits between attempts left out."""
+"""Time limit of one process, without the waits between attempts."""
 
 _LONGEST_BLOW: Final = 1.0
 """Seconds to wait for a thread to be struck; a run that does not come to it is found out afterwards."""
@@ -37,7 +37,7 @@ class _Loop(asyncio.SelectorEventLoop):
         return super().time() + self.ahead
 
 
-class Unheard(Reporter):
+class SilentReporter(Reporter):
     """Ignores I/O that bypasses `io`: the first run has reported it, and every cell repeats it."""
 
     def undeclared(self, state_id: str, what: Undeclared) -> None:
@@ -47,22 +47,30 @@ class Unheard(Reporter):
         """Ignore it."""
 
 
-class Watch(Unheard):
+class Watch(SilentReporter):
     """Reports a run to the simulated I/O, and advances the clock where the run would wait."""
 
     def __init__(
-        self, world: World, *, hear_after: int | None = None, fallen: threading.Event | None = None
+        self,
+        simulated: SimulatedIo,
+        *,
+        pending_after: int | None = None,
+        fault_occurred: threading.Event | None = None,
     ) -> None:
-        self._world = world
-        self._hear_after = hear_after
-        self._fallen = fallen
+        self._simulated = simulated
+        self._pending_after = pending_after
+        self._fault_occurred = fault_occurred
         self.limit: anyio.CancelScope | None = None
 
     def entry(self, entry: Entry) -> None:
         """Record an entry; if a background fault is pending, first wait until it occurs."""
-        if self._fallen is not None and self._hear_after is not None and entry.seq > self._hear_after:
-            self._fallen.wait(_LONGEST_BLOW)
-        self._world.entry(entry)
+        if (
+            self._fault_occurred is not None
+            and self._pending_after is not None
+            and entry.seq > self._pending_after
+        ):
+            self._fault_occurred.wait(_LONGEST_BLOW)
+        self._simulated.entry(entry)
 
     def waiting(self, state_id: str, seconds: float) -> None:
         """End the wait immediately."""

@@ -26,31 +26,31 @@ from machine.events import (
 )
 from machine.ids import RESERVED_FACT_PREFIX
 
-__all__ = ["account", "digest_of", "ended_cut", "repeated_effects"]
+__all__ = ["digest_of", "interrupted_attempts", "repeated_effects", "summary_of"]
 
 
-def ended_cut(entries: Iterable[Entry]) -> set[tuple[str, int]]:
+def interrupted_attempts(entries: Iterable[Entry]) -> set[tuple[str, int]]:
     """Return the attempts that a crash interrupted, by state and number, including attempts that are still open."""
-    cut: set[tuple[str, int]] = set()
+    interrupted: set[tuple[str, int]] = set()
     attempt: dict[str, int] = {}
     for entry in entries:
         match entry.event:
             case StateEntered(state_id, number):
                 attempt[state_id] = number
-                cut.add((state_id, number))
+                interrupted.add((state_id, number))
             case StateFailed(state_id, error) if error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
                 continue
             case StateCompleted(state_id) | StateFailed(state_id):
-                cut.discard((state_id, attempt.get(state_id, 0)))
+                interrupted.discard((state_id, attempt.get(state_id, 0)))
             case _:
                 continue
-    return cut
+    return interrupted
 
 
-def account(entries: Iterable[Entry]) -> dict[str, Any]:
+def summary_of(entries: Iterable[Entry]) -> dict[str, Any]:
     """Return the work of a run as JSON: its beginning and end, and the attempts and facts of each state."""
     known = list(entries)
-    cut = ended_cut(known)
+    interrupted = interrupted_attempts(known)
     run: dict[str, Any] = {}
     states: dict[str, Any] = {}
     attempt: dict[str, int] = {}
@@ -63,7 +63,7 @@ def account(entries: Iterable[Entry]) -> dict[str, Any]:
                 _state(states, state_id)["skipped"] = reason
             case StateEntered(state_id, number, base):
                 attempt[state_id] = number
-                if (state_id, number) not in cut:
+                if (state_id, number) not in interrupted:
                     _state(states, state_id)["attempts"].append({"base": base, "events": []})
             case RetryScheduled(state_id, _, delay_ms):
                 _state(states, state_id)["attempts"].append({"after_ms": delay_ms})
@@ -74,7 +74,7 @@ def account(entries: Iterable[Entry]) -> dict[str, Any]:
                 )
             case DomainEventRecorded() | StateCompleted() | StateFailed():
                 state_id = event.state_id
-                if (state_id, attempt.get(state_id)) not in cut:
+                if (state_id, attempt.get(state_id)) not in interrupted:
                     told = {
                         key: value for key, value in codec.event_to_json(event).items() if key != "attempt"
                     }

@@ -29,14 +29,14 @@ from machine.plan import Graph, SideEffects
 from machine.stores.base import Store
 from machine.torture.faults import PowerCut
 from machine.torture.returns import Returns
-from machine.torture.run_summary import ended_cut
+from machine.torture.run_summary import interrupted_attempts
 from machine.torture.store import TorturedStore
 from machine.torture.true_values import TrueValues, asked_for
 
-__all__ = ["IDEMPOTENT", "Script", "World"]
+__all__ = ["IDEMPOTENT", "Script", "SimulatedIo"]
 
 IDEMPOTENT: Final = frozenset({"file.write"})
-"""Namespaces whose effects are the same done twice as done once, by the transports of this library."""
+"""Namespaces of this library's transports in which effects are idempotent."""
 
 _Call = tuple[str, str]
 
@@ -82,15 +82,15 @@ class Script:
         return hashed if hashed is not None and hashed in self.stored else canonical.artifact_id(request)
 
 
-class World:
+class SimulatedIo:
     """The simulated I/O of one trial, over all processes of its run; `problems` lists violations it has seen."""
 
-    def __init__(self, script: Script, graph: Graph, doors: Mapping[str, Transport]) -> None:
+    def __init__(self, script: Script, graph: Graph, real_transports: Mapping[str, Transport]) -> None:
         self.problems: list[str] = []
         self.applied: set[tuple[str, str]] = set()
-        """The effects that receivers took for different ones: namespace, and key (the request if it has none)."""
+        """Distinct effects by their receivers: namespace, and key (the request if it has none)."""
         self.transports: dict[str, Transport] = {
-            prefix: _Door(self, inner) for prefix, inner in doors.items()
+            prefix: _SimulatedTransport(self, inner) for prefix, inner in real_transports.items()
         }
         self._script = script
         self._graph = graph
@@ -115,14 +115,14 @@ class World:
         self._store, self._used, self._open = store, Counter(), set()
         known = list(entries)
         self._begun = bool(known)
-        cut = ended_cut(known)
+        interrupted = interrupted_attempts(known)
         secrets = TrueValues(store, self._script.run_id)  # this store has a key of its own
         names = {secrets.hashed(request): name for request, name in self._asked.items()}
         self._dealt = Counter(
             (entry.event.namespace, names.get(asked_for(entry, entry.event), entry.event.request_digest))
             for entry in known
             if isinstance(entry.event, FactRecorded)
-            and (entry.event.outcome.final or (entry.event.state_id, entry.event.attempt) not in cut)
+            and (entry.event.outcome.final or (entry.event.state_id, entry.event.attempt) not in interrupted)
         )
 
     def entry(self, entry: Entry) -> None:
@@ -212,11 +212,11 @@ class World:
             self.problems.append(problem)
 
 
-class _Door:
+class _SimulatedTransport:
     """The transport of one prefix: the real one answers questions about requests but performs none."""
 
-    def __init__(self, world: World, inner: Transport) -> None:
-        self._world = world
+    def __init__(self, simulated: SimulatedIo, inner: Transport) -> None:
+        self._simulated = simulated
         self._inner = inner
         self.one_effect_per_key = inner.one_effect_per_key
 
@@ -231,11 +231,11 @@ class _Door:
 
     def with_idempotency_key(self, namespace: str, request: Any, key: str) -> Any:
         keyed = self._inner.with_idempotency_key(namespace, request, key)
-        self._world.sent_as(request, keyed, key)
+        self._simulated.sent_as(request, keyed, key)
         return keyed
 
     async def perform(self, namespace: str, request: Any) -> Any:
-        return await self._world.answer(self._inner, namespace, request)
+        return await self._simulated.answer(self._inner, namespace, request)
 
     async def aclose(self) -> None:
         """Close nothing: the real transport belongs to its opener."""

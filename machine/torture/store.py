@@ -52,12 +52,12 @@ class TorturedStore(SqliteStore):
         self.appended: list[StoredEvent] = []
         self.appends: list[tuple[int, int]] = []
         self.told = 0
-        """How many events this life was told are durable: those in `appended`, and those a disk lied about."""
+        """Number of events reported as durable: those in `appended`, and those a disk lied about."""
         self.intents: Counter[str] = Counter()
-        """How many intents of effects are among them, by request digest."""
+        """Number of effect intents among them, by request digest."""
         self.struck = False
-        self.fallen: Final = threading.Event()
-        """Set when the blow has fallen, for a run that does not hear of it at once."""
+        self.fault_occurred: Final = threading.Event()
+        """Set when the fault has occurred, for a run that learns of it later."""
         self.dead = False
         self.accepted_twice = False
         self._place: Final = Path(path)
@@ -94,7 +94,7 @@ class TorturedStore(SqliteStore):
         try:
             self._strike(blow, run_id, events, take, again=again)
         finally:
-            self.fallen.set()
+            self.fault_occurred.set()
 
     def _strike(
         self,

@@ -25,15 +25,15 @@ from machine.recordings.replay import replay
 from machine.recordings.verify import verify
 from machine.stores.base import Store, StoredEvent
 from machine.torture.faults import Blow, Fault, Pace, PowerCut
-from machine.torture.process import Unheard, Watch, live
-from machine.torture.run_summary import account, digest_of, repeated_effects
-from machine.torture.simulated_io import Script, World
+from machine.torture.process import SilentReporter, Watch, live
+from machine.torture.run_summary import digest_of, repeated_effects, summary_of
+from machine.torture.simulated_io import Script, SimulatedIo
 from machine.torture.store import TorturedStore
 
 __all__ = ["Outcome", "Stage", "entries_of", "outcome_of"]
 
 MOST_RESUMES = 3
-"""How often a run may be resumed until it has ended: once is enough for one fault."""
+"""Maximum number of resumes of a run: one is enough for one fault."""
 
 
 @attrs.frozen
@@ -46,12 +46,16 @@ class Stage:
     catalogue: Catalogue
     run_id: str
     script: Script
-    doors: Mapping[str, Transport]
+    real_transports: Mapping[str, Transport]
 
-    def start(self, store: TorturedStore, world: World, blow: Blow | None = None) -> RunResult:
+    def start(self, store: TorturedStore, simulated: SimulatedIo, blow: Blow | None = None) -> RunResult:
         """Drive the run from its beginning."""
         behind = blow is not None and blow.pace is Pace.BEHIND
-        watch = Watch(world, hear_after=blow.last, fallen=store.fallen) if blow and behind else Watch(world)
+        watch = (
+            Watch(simulated, pending_after=blow.last, fault_occurred=store.fault_occurred)
+            if blow and behind
+            else Watch(simulated)
+        )
         return live(
             lambda: run(
                 self.plan,
@@ -59,29 +63,29 @@ class Stage:
                 input=self.input,
                 config=self.config,
                 run_id=self.run_id,
-                transports=world.transports,
+                transports=simulated.transports,
                 catalogue=self.catalogue,
                 reporter=watch,
             ),
             watch,
         )
 
-    def go_on(self, store: TorturedStore, world: World) -> RunResult:
+    def go_on(self, store: TorturedStore, simulated: SimulatedIo) -> RunResult:
         """Resume the run, or start it again under its id when none of it was stored."""
         known = entries_of(store, self.run_id)
-        world.live(store, known)
+        simulated.live(store, known)
         if not known:
-            return self.start(store, world)
-        return self._resume(store, world)
+            return self.start(store, simulated)
+        return self._resume(store, simulated)
 
-    def _resume(self, store: TorturedStore, world: World) -> RunResult:
-        watch = Watch(world)
+    def _resume(self, store: TorturedStore, simulated: SimulatedIo) -> RunResult:
+        watch = Watch(simulated)
         return live(
             lambda: resume(
                 self.run_id,
                 plan=self.plan,
                 store=store,
-                transports=world.transports,
+                transports=simulated.transports,
                 catalogue=self.catalogue,
                 reporter=watch,
             ),
@@ -90,25 +94,25 @@ class Stage:
 
     def rehearse(self, place: Path) -> tuple[Outcome, list[tuple[int, int]], list[str]]:
         """Run once with simulated I/O, and return the outcome, its appends and the violation."""
-        world = World(self.script, self.plan.graph, self.doors)
+        simulated = SimulatedIo(self.script, self.plan.graph, self.real_transports)
         with TorturedStore(place) as store:
-            world.live(store)
-            result = self.start(store, world)
-            outcome = outcome_of(store, result, world.applied)
-            return outcome, store.appends, list(_unsound(self, store, world, outcome=outcome))
+            simulated.live(store)
+            result = self.start(store, simulated)
+            outcome = outcome_of(store, result, simulated.applied)
+            return outcome, store.appends, list(_unsound(self, store, simulated, outcome=outcome))
 
     def strike(self, place: Path, blow: Blow, wanted: Outcome) -> str | None:
         """Run until the fault, resume to the end, and return the violation, or None."""
-        world = World(self.script, self.plan.graph, self.doors)
+        simulated = SimulatedIo(self.script, self.plan.graph, self.real_transports)
         with TorturedStore(place, blow=blow) as store:
             dies_after = blow.last if blow.fault is Fault.KILLED_AFTER_RETURN else None
-            world.live(store, dies_after=dies_after)
-            problem = self._first_life(store, world, blow)
+            simulated.live(store, dies_after=dies_after)
+            problem = self._first_process(store, simulated, blow)
             disk = store.leave()
         if problem is not None:
             return problem
         if blow.unnoticed:
-            return self._refused(disk, world, blow)
+            return self._refused(disk, simulated, blow)
         durable = store.appended  # events that the disk lied about are not included, and may be missing
         with TorturedStore(disk) as store:
             survivors = list(store.read_range(self.run_id))
@@ -119,30 +123,30 @@ class Stage:
             if found:
                 return f"verify, before it was resumed: {found[0].where}: {found[0].message}"
             for _ in range(MOST_RESUMES):
-                result = self.go_on(store, world)
+                result = self.go_on(store, simulated)
                 if result.status == wanted.status:
-                    outcome = outcome_of(store, result, world.applied)
+                    outcome = outcome_of(store, result, simulated.applied)
                     return next(
-                        _unsound(self, store, world, outcome=outcome, wanted=wanted, survivors=survivors),
+                        _unsound(self, store, simulated, outcome=outcome, wanted=wanted, survivors=survivors),
                         None,
                     )
         return f"the run came to be {result.status}, not {wanted.status}"
 
-    def _refused(self, disk: Path, world: World, blow: Blow) -> str | None:
+    def _refused(self, disk: Path, simulated: SimulatedIo, blow: Blow) -> str | None:
         """Try to resume from a corrupted event; return the violation unless that is refused with its seq."""
         with TorturedStore(disk) as store:
             try:
-                world.live(store)
-                self._resume(store, world)
+                simulated.live(store)
+                self._resume(store, simulated)
             except LogError as exc:
                 return None if exc.seq == blow.last else f"event {blow.last} is spoilt, {exc.seq} was blamed"
         return f"event {blow.last} is not what was appended, and nobody noticed"
 
-    def _first_life(self, store: TorturedStore, world: World, blow: Blow) -> str | None:
+    def _first_process(self, store: TorturedStore, simulated: SimulatedIo, blow: Blow) -> str | None:
         """Drive the run into the fault, and return any violation in its reaction."""
         ended: str | None = None
         try:
-            self.start(store, world, blow)
+            self.start(store, simulated, blow)
         except PowerCut:
             ended = "dead"
         except MachineError as exc:
@@ -172,8 +176,8 @@ class Outcome:
 
 
 def outcome_of(store: TorturedStore, result: RunResult, applied: set[tuple[str, str]]) -> Outcome:
-    """Return the outcome of a run that has ended with `result`."""
-    told = account(entries_of(store, result.run_id))
+    """Return the outcome of an ended run for comparison with other runs."""
+    told = summary_of(entries_of(store, result.run_id))
     return Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset(applied))
 
 
@@ -185,7 +189,7 @@ def entries_of(store: Store, run_id: str) -> list[Entry]:
 def _unsound(
     stage: Stage,
     store: TorturedStore,
-    world: World,
+    simulated: SimulatedIo,
     *,
     outcome: Outcome,
     wanted: Outcome | None = None,
@@ -195,7 +199,7 @@ def _unsound(
     log = list(store.read_range(stage.run_id))
     if survivors and log[: len(survivors)] != survivors:
         yield "what was durable when the run was resumed has changed"
-    yield from world.problems
+    yield from simulated.problems
     yield from (
         f"{state_id} sent an effect again although its outcome was known"
         for state_id in repeated_effects(entries_of(store, stage.run_id))
@@ -207,7 +211,7 @@ def _unsound(
         if outcome.final_snapshot_id != wanted.final_snapshot_id:
             yield "the final context is another"
         if outcome.digest != wanted.digest:
-            yield f"the digest is another: {told_apart(wanted, outcome)}"
+            yield f"the digest is another: {first_difference(wanted, outcome)}"
     found = verify(stage.run_id, store=store)
     yield from (f"verify: {problem.where}: {problem.message}" for problem in found.problems)
     again = live(
@@ -215,16 +219,16 @@ def _unsound(
             stage.run_id,
             plan=stage.plan,
             store=store,
-            transports=world.transports,
+            transports=simulated.transports,
             catalogue=stage.catalogue,
-            reporter=Unheard(),
+            reporter=SilentReporter(),
         )
     )
     if again.divergence is not None:
         yield f"replay: {again.divergence.summary}"
 
 
-def told_apart(wanted: Outcome, found: Outcome) -> str:
+def first_difference(wanted: Outcome, found: Outcome) -> str:
     """Return the first difference of two summaries."""
     changes = diff(wanted.told, found.told, most=1)
     return f"{changes[0].pointer} is {changes[0].kind}" if changes else "nothing that can be named"

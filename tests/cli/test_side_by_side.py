@@ -242,5 +242,5 @@ def test_a_run_of_one_state_at_a_time_has_one_schedule(fan, machine):
     assert fan(BRANCHES).code == 0
     said = machine("replay", "@last", "--schedules", 3)
     assert said.code == 2
-    assert "was recorded one state at a time" in said.err
+    assert "was recorded in sequential mode" in said.err
     assert "--concurrency N" in said.err

@@ -278,7 +278,7 @@ def test_a_count_that_is_none_is_refused(store, count):
 def test_a_run_of_one_state_at_a_time_is_refused(store):
     plan = fan(2)
     run_id = machine.run(plan, store=store).run_id
-    with pytest.raises(UsageError, match="one state at a time") as refused:
+    with pytest.raises(UsageError, match="in sequential mode") as refused:
         machine.schedules(run_id, plan=plan, store=store)
     assert "--concurrency" in refused.value.hint
 

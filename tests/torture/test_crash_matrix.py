@@ -19,7 +19,7 @@ from machine.errors import UsageError
 from machine.testing import crash_matrix
 from machine.torture import FAULTS, Fault
 from machine.torture.process import Watch, live
-from machine.torture.simulated_io import Script, World
+from machine.torture.simulated_io import Script, SimulatedIo
 from machine.torture.store import TorturedStore
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -307,7 +307,7 @@ def test_a_fault_that_is_none_is_refused(small):
 def test_the_waits_between_attempts_take_no_time(small):
     import anyio
 
-    watch = Watch(World(Script({}, {}), small.graph, {}))
+    watch = Watch(SimulatedIo(Script({}, {}), small.graph, {}))
 
     async def wait():
         watch.waiting("small.read.flaky", 86_400.0)
