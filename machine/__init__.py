@@ -108,7 +108,7 @@ _MOVED: Final = {
         "SchedulesResult Undeclared VerifyResult"
     ),
 }
-"""The names that were here before, by the module that has them now."""
+"""The former names of this module, each with the module that has it now."""
 
 _RENAMED: Final = {
     "Concurrency": "machine.errors.ConcurrencyError",

@@ -1,4 +1,4 @@
-"""The coroutine face: the same names as the package itself, to be awaited."""
+"""The coroutine interface: the same names as the package itself, to be awaited."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ resume = seconded(runs.resume)
 
 @with_default_store()
 async def verify(run_id: str, *, store: Store = DEFAULT_STORE) -> VerifyResult:
-    """Check one run and the store it is in; see `machine.verify`."""
+    """Check one run and its store; see `machine.verify`."""
     return _verify(run_id, store=store)

@@ -1,4 +1,4 @@
-"""Reading large arrays and objects in parts, so that what is wrong with them costs no more than they do."""
+"""Reading of large arrays and objects in parts, which bounds the cost of reporting their problems."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Final
 __all__ = ["in_parts"]
 
 _MOST_ITEMS: Final = 1000
-"""A larger array or object is read in parts of so many items, up to the first in which something is wrong:
-to tell every problem of millions of items would cost a thousand times what they take."""
+"""The size of the parts in which a larger array or object is read, up to the first part with a problem: reporting
+every problem of millions of items would cost a thousand times as much as reading them."""
 
 
 def in_parts(
     problems: Callable[[BaseException], list[str]], inner: Callable[[Any, Any], Any]
 ) -> Callable[[Any, Any], Any]:
-    """Return `inner`, which reads a container, with a bound on how many problems it tells through `problems`."""
+    """Return `inner`, a reader of containers, with a bound on the problems it reports through `problems`."""
 
     def structure(value: Any, kind: Any) -> Any:
         if len(value) <= _MOST_ITEMS:

@@ -1,10 +1,10 @@
-"""Canonical JSON (RFC 8785) and BLAKE3 ids: the bytes everything that is hashed is made of.
+"""Canonical JSON (RFC 8785) and BLAKE3 ids: the bytes of everything that is hashed.
 
-`rfc8785` defines what is right. `encode` lets orjson write the text and corrects the few spellings in which
-the two differ; whatever it cannot vouch for it writes again, value by value, and then knows the path of what
-must be refused.
+`rfc8785` defines the correct result. `encode` lets orjson write the text and corrects the few spellings in which
+the two differ. A text it cannot correct is written again, value by value, which also yields the path of a value
+that must be refused.
 
-This module must never guess: what JSON cannot hold is refused, not converted, and no input is changed. It
+Nothing is guessed: a value that JSON cannot hold is refused, not converted, and no input is changed. This module
 knows nothing of events or types, and does no IO.
 """
 
@@ -26,7 +26,7 @@ from machine.remedies import known_remedy
 __all__ = ["MAX_DEPTH", "artifact_id", "decode", "decode_stored", "encode", "path_of"]
 
 MAX_DEPTH: Final = 900
-"""This many containers within each other have canonical bytes, however deep the caller's own stack is."""
+"""The number of nested containers that have canonical bytes, whatever the depth of the caller's own stack."""
 
 _MAX_INT: Final = 2**53 - 1
 
@@ -40,9 +40,10 @@ _MAX_INT: Final = 2**53 - 1
 
 
 def _options() -> int:
-    """Return how orjson is called, or what it refuses if it is not one whose spellings of floats are known.
+    """Return the options for orjson, or raise if its spellings of floats are unknown.
 
-    Before 3.12 it wrote `1e21` for `1e+21`. Refused, every value is written the exact way: slower, and right.
+    Before 3.12 it wrote `1e21` for `1e+21`. After a refusal every value is written the exact way: slower, and
+    right.
     """
     known = (
         b"[1.0,-0.0,1e+16,1.5e+20,1e+21,0.00001,0.000015,1e-6,1.25e-6,1e-7,5e-324,1.7976931348623157e+308]"
@@ -105,7 +106,7 @@ def encode(value: Any) -> bytes:
 
 
 def _is_simple(value: Any, floats: list[float], tuples: int) -> bool:
-    """Tell whether a value is of exact JSON types, with no more tuples within each other, and list its floats."""
+    """Say whether a value has exact JSON types and no more nested tuples than allowed, and list its floats."""
     kind = type(value)
     if kind is dict:
         value = value.values()  # orjson itself refuses keys that are not exactly str
@@ -141,7 +142,7 @@ def _respell(text: bytes, floats: list[float]) -> bytes:
 
 
 def _without_point_zero(text: bytes) -> bytes:
-    """Return JSON text with `1` for each `1.0` and `0` for each `-0.0`; strings stay as they are."""
+    """Return JSON text with `1` for each `1.0` and `0` for each `-0.0`; strings are unchanged."""
     pieces = _POINT_ZERO.split(text)
     if len(pieces) == 1:
         return text
@@ -174,12 +175,12 @@ def _without_exponents(text: bytes) -> bytes:
 
 
 def _without_escapes(text: bytes) -> bytes:
-    r"""Return JSON text of the same length in which every `"` begins or ends a string."""
+    r"""Return JSON text of the same length without escapes, so that every `"` begins or ends a string."""
     return text.replace(rb"\\", b"__").replace(rb"\"", b"__")
 
 
 def _keys_are_in_order(text: bytes) -> bool:
-    """Tell whether keys sorted by code point are surely also sorted by UTF-16 (RFC 8785 section 3.2.3)."""
+    """Say whether keys sorted by code point are surely also sorted by UTF-16 (RFC 8785 section 3.2.3)."""
     if not _mixes_planes(text):
         return True
     return not _mixes_planes(b"".join(_KEY.findall(_without_escapes(text))))
@@ -193,7 +194,7 @@ def _mixes_planes(text: bytes) -> bool:
 
 
 class _Place(NamedTuple):
-    """Where a container is: the step that leads to it from the one around, and how deep that is."""
+    """The place of a container: the step to it from its parent, and its depth."""
 
     around: _Place | None
     step: str | int
@@ -202,11 +203,11 @@ class _Place(NamedTuple):
 
 
 _Step = tuple[Any, str | int, _Place | None]
-_WRITTEN: Final = _Place(None, "", None, 0)  # stands beside bytes that only wait for their turn
+_WRITTEN: Final = _Place(None, "", None, 0)  # is stacked with bytes that only wait to be written
 
 
 def _encode_exactly(value: Any) -> bytes:
-    """Return the canonical bytes by the book: a walk without recursion, each scalar written by `rfc8785`."""
+    """Return the canonical bytes the exact way: a walk without recursion, each scalar written by `rfc8785`."""
     parts: list[bytes] = []
     todo: list[_Step] = [(value, "", None)]
     while todo:
@@ -242,7 +243,7 @@ def _enter(container: Any, step: str | int, around: _Place | None) -> _Place:
 
 
 def _members(container: Any, place: _Place) -> list[_Step]:
-    """Return what a container consists of: its members, and the bytes around and between them."""
+    """Return the contents of a container: its members, and the bytes around and between them."""
     steps: list[_Step] = []
     if not isinstance(container, dict):
         for index, item in enumerate(list(container)):
@@ -264,7 +265,7 @@ def path_of(key: str) -> str:
 
 
 def _path(step: str | int, around: _Place | None) -> str:
-    """Return the JSONPath-like name of the member that a step leads to."""
+    """Return the JSONPath-like name of the member at a step."""
     steps: list[str] = []
     while around:
         if isinstance(step, int):
@@ -281,7 +282,7 @@ def _path(step: str | int, around: _Place | None) -> str:
 
 
 def _problem(value: Any, exc: Exception) -> str:
-    """Return what is wrong with a value that cannot be written, by the name of its type, and the remedy."""
+    """Return the problem of a value that cannot be written, by the name of its type, and the remedy."""
     name = type(value).__name__
     if isinstance(exc, UnicodeEncodeError):
         return f"key {exc.object!a} holds a lone surrogate, which UTF-8 cannot; use well-formed text"
@@ -306,11 +307,11 @@ def _problem(value: Any, exc: Exception) -> str:
 
 
 def decode(data: bytes) -> Any:
-    """Return the value of JSON bytes (RFC 8259); of the canonical bytes of a value, an equal value.
+    """Return the value of JSON bytes (RFC 8259); for canonical bytes, a value equal to the original.
 
-    Numbers are doubles, as in RFC 8785: one without fraction or exponent comes back as an int within
-    +-(2**53 - 1) and as a float beyond, so that `encode(decode(data)) == data` for all canonical bytes. Of
-    equal keys in one object the last counts.
+    Numbers are doubles, as in RFC 8785: one without fraction or exponent becomes an int within +-(2**53 - 1) and a
+    float beyond, so that `encode(decode(data)) == data` for all canonical bytes. The last of equal keys in one
+    object counts.
 
     Raises `CodecError` if the bytes are not JSON or not UTF-8, or hold a number beyond the range of doubles.
     """
@@ -339,7 +340,7 @@ def _with_large_ints_as_floats(value: Any) -> Any:
 
 
 def decode_stored(artifact_id: str, data: bytes) -> Any:
-    """Return the JSON value of an artifact. Raises `CorruptionError` (`artifact_corrupt`) when it holds none."""
+    """Return the JSON value of an artifact. Raises `CorruptionError` (`artifact_corrupt`) when it is not JSON."""
     try:
         return decode(data)
     except CodecError as exc:

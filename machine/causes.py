@@ -1,7 +1,7 @@
-"""The account of an exception: its causes, its notes and the members of its group, for people to read.
+"""The causes of an exception, its notes and the members of its group, for people to read.
 
-It is informational: recorded beside the event that says how an attempt failed, outside its body, so that neither
-the digest nor a replay depends on it. Bounded in depth, number and size, whatever an exception links to.
+They are informational: recorded with the event that ends the attempt but outside its body, so that neither the
+digest nor a replay depends on them. Depth, number and size are bounded, whatever an exception links to.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _WORDS: Final = {"cause": "caused by ", "context": "while handling ", "member": 
 
 
 def causes_of(exc: BaseException, veil: Callable[[str], str] = str) -> tuple[ErrorCause, ...]:
-    """Return what stands behind an exception, nearest first; `veil` takes secrets out of each text."""
+    """Return the causes of an exception, nearest first; `veil` redacts secrets in each text."""
     found: list[ErrorCause] = []
     alone = [exc]
     while (only := sole_member(alone[-1])) is not None:
-        alone.append(only)  # the error is that one, and what was said of the group is said of it
+        alone.append(only)  # the error is that member, and notes of the group apply to it
     notes = (ErrorCause("note", note) for group in alone[:-1] for note in _notes(group))
     for cause in itertools.chain(notes, _walk(alone[-1], 0, set(map(id, alone)))):
         if len(found) == _MOST:
@@ -66,7 +66,7 @@ def _behind(exc: BaseException) -> Iterator[tuple[str, BaseException]]:
 
 
 def _notes(exc: BaseException) -> Iterator[str]:
-    """Yield the notes of an exception, whatever stands where they belong; text in place of a list is one note."""
+    """Yield the notes of an exception, whatever its attribute holds; text in place of a list is one note."""
     try:
         notes = getattr(exc, "__notes__", ())
     except Exception:  # noqa: BLE001 - anybody may have put anything there
@@ -78,20 +78,20 @@ def _notes(exc: BaseException) -> Iterator[str]:
 
 
 def error_json(error: ErrorInfo) -> dict[str, Any]:
-    """Return an error as JSON, with what stands behind it."""
+    """Return an error as JSON, with its causes."""
     behind = [attrs.asdict(cause) for cause in error.causes]
     return {**codec.to_json(error), **({"causes": behind} if behind else {})}
 
 
 def raised_text(info: Mapping[str, Any]) -> list[str]:
-    """Return where and why an attempt failed, as the `info` of its end says, as lines to print."""
+    """Return the recorded place and causes of a failed attempt, from the `info` of its end, as lines to print."""
     trace = info.get("trace")
     where = [f"  raised at {trace.rpartition(chr(10))[2]}"] if isinstance(trace, str) and trace else []
     return [*where, *causes_text(read_causes(info))]
 
 
 def causes_text(causes: tuple[ErrorCause, ...]) -> list[str]:
-    """Return causes as lines to print below the error they stand behind."""
+    """Return causes as lines to print below their error."""
     lines: list[str] = []
     for cause in causes:
         first, *more = cause.text.splitlines() or [""]

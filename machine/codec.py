@@ -1,7 +1,7 @@
-"""The one converter between this library's types and JSON, and the one for values a handler types itself.
+"""The converter between this library's types and JSON, and the one for values that a handler gives a type.
 
-Models know nothing of JSON; every rule about it is here. Reading is strict: nothing is coerced, unknown fields
-are refused, and all problems of a document are reported at once, each with its path.
+Models know nothing of JSON; every rule about it is here. Reading is strict: nothing is coerced, unknown fields are
+refused, and all problems of a document are reported at once, each with its path.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ T = TypeVar("T")
 
 
 def _tagged(converter: cattrs.Converter, union: Any, variants: tuple[type[Any], ...]) -> None:
-    """Carry a union as objects with a `type` field that names the variant."""
+    """Encode a union as objects with a `type` field that names the variant."""
     by_tag = {variant.type: variant for variant in variants}
 
     def unstructure(value: Any) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
     _tagged(converter, EffectWait | PlanWait | SecretWait, (EffectWait, PlanWait, SecretWait))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
-    aside: dict[str, Any] = {"causes": override(omit=True)}  # which stands in the info of an event
+    aside: dict[str, Any] = {"causes": override(omit=True)}  # it is in the info of an event
     converter.register_structure_hook(
         ErrorInfo, make_dict_structure_fn(ErrorInfo, converter, _cattrs_forbid_extra_keys=True, **aside)
     )
@@ -123,7 +123,7 @@ def _converter() -> cattrs.Converter:
     )
     policy = converter.get_structure_hook(SecretPolicy)
     converter.register_structure_hook(SecretPolicy, functools.partial(_recorded_policy, policy))
-    # absent when nothing was said, so that the configurations of before keep their bytes
+    # absent when unset, so that older configurations keep their bytes
     unsaid: dict[str, Any] = dict.fromkeys(
         ("secrets", "undeclared_io", "paranoid", "recoveries"), override(omit_if_default=True)
     )
@@ -136,7 +136,7 @@ def _converter() -> cattrs.Converter:
 
 
 def _recorded_policy(structure: Any, value: Any, kind: Any) -> SecretPolicy:
-    """Return a policy with its patterns and paths as they are: an old run has them in the syntax of its day."""
+    """Return a policy with its patterns and paths unchanged: an old run has them in the syntax of its time."""
     fields = dict(value) if isinstance(value, Mapping) else value
     old = {name: fields.pop(name, ()) for name in ("patterns", "allow")} if isinstance(fields, dict) else {}
     said = attrs.asdict(structure(fields, kind), filter=lambda field, _: field.name not in old)
@@ -144,7 +144,7 @@ def _recorded_policy(structure: Any, value: Any, kind: Any) -> SecretPolicy:
 
 
 def _alone(converter: cattrs.Converter, cls: type[Any]) -> None:
-    """Carry a variant that has no sibling yet with its tag, so that siblings can join it."""
+    """Encode a variant that has no sibling yet with its tag, so that siblings can join it."""
     carried = {"type": cls.type}
 
     def structure(value: Any, _: Any) -> Any:
@@ -162,7 +162,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any, kind: type[T], *, what: str | None = None) -> T:
-    """Return the value of type `kind` that a JSON object stands for.
+    """Return the value of type `kind` that a JSON object represents.
 
     Raises `CodecError` naming every problem with its path; `what` says what was being read.
     """
@@ -181,7 +181,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
 
 def encode_event(event: Event) -> bytes:
     """Return the canonical body of an event."""
-    # the two of every step, spelled as `_STEP` reads them
+    # the two of every step, in the spelling that `_STEP` reads
     if type(event) is StateEntered:
         if event.state_id.isascii() and event.base_snapshot_id.isascii():
             ids = orjson.dumps(event.base_snapshot_id), orjson.dumps(event.state_id)
@@ -202,7 +202,7 @@ def encode_event(event: Event) -> bytes:
 
 
 def event_from_json(value: Mapping[str, Any], *, what: str = "event") -> Event:
-    """Return the event a tagged JSON object stands for. Raises `CodecError`."""
+    """Return the event that a tagged JSON object represents. Raises `CodecError`."""
     if not isinstance(value, Mapping):
         raise CodecError(what, [f"expected object, got {type(value).__name__} @ $"])
     tag = value.get("type")
@@ -220,11 +220,11 @@ _STEP: Final = re.compile(
     rb',"info":\{"run_id":"([0-9a-f-]+)","ts_millis":%b\},"seq":%b\}'
     % (_NUMBER, _HASH, _HASH, _NUMBER, _NUMBER)
 )
-"""The two envelopes of every step, in their one canonical spelling: what fits needs no decoding to be checked."""
+"""The two envelopes of every step, in their one canonical spelling: a match needs no decoding to be checked."""
 
 
 def decode_entry(seq: int, data: bytes) -> Entry:
-    """Return the entry kept at `seq`. Raises `LogError` (`log_bad_event`) for anything that is not one."""
+    """Return the stored entry at `seq`. Raises `LogError` (`log_bad_event`) for anything that is not one."""
     step = _STEP.fullmatch(data)
     if step is not None and int(step[9]) == seq:
         body, attempt, base, entered, after, completed, run, ts, _ = step.groups()
@@ -252,9 +252,9 @@ def unstructure_typed(value: Any, kind: Any = None) -> Any:
 
 
 def typed_bytes(value: Any, kind: Any = None) -> bytes:
-    """Return the canonical bytes of a typed value, of which `structure_typed` makes an equal one, of equal types.
+    """Return the canonical bytes of a typed value, from which `structure_typed` makes an equal one of equal types.
 
-    Raises `CanonicalError` with the path of what would not come back so, and the remedy.
+    Raises `CanonicalError` with the path of a part that would not survive, and the remedy.
     """
     try:
         return _bytes_that_come_back(value, kind)
@@ -270,7 +270,7 @@ def typed_bytes(value: Any, kind: Any = None) -> bytes:
 
 
 def _kind_that_keeps(value: Any) -> Any:
-    """Return a type that a container without a declared one can be written as, None when there is none."""
+    """Return a type with which a container without a declared type can be written, or None."""
     if type(value) not in {list, tuple, dict}:
         return None
     try:
@@ -302,7 +302,7 @@ def _bytes_that_come_back(value: Any, kind: Any) -> bytes:
 
 
 def _not_kept(plain: Any, exc: CanonicalError) -> CanonicalError:
-    """Return the error for what has no JSON form although its type was told, with a remedy that helps."""
+    """Return the error for a value without a JSON form for its declared type, with a remedy."""
     if "ctx.write_typed" not in exc.problem:
         return exc
     todo: list[tuple[str, Any]] = [("$", plain)]
@@ -322,7 +322,7 @@ def _not_kept(plain: Any, exc: CanonicalError) -> CanonicalError:
 
 
 def _check_comes_back(value: Any, kind: Any, plain: Any) -> None:
-    """Raise `CanonicalError` unless the JSON `plain` is read back as `value`."""
+    """Raise `CanonicalError` unless reading the JSON `plain` returns `value`."""
     if kind is None and value is None:
         return
     try:

@@ -8,7 +8,7 @@ __all__ = ["Code"]
 
 
 class Code(StrEnum):
-    """The codes; handlers and transports may use their own besides. `docs/errors.md` has a section for each."""
+    """The codes; handlers and transports may add their own. `docs/errors.md` has a section for each."""
 
     # identifiers, values, configuration
     INVALID_ID = "invalid_id"

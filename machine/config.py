@@ -1,4 +1,4 @@
-"""What a run was asked to do: its configuration, its manifest, and the provenance kept beside them.
+"""The request for a run: its configuration, its manifest, and the provenance stored with them.
 
 Values only. Nothing here reads the environment, a clock or a file.
 """
@@ -43,15 +43,13 @@ SECRET_FORMAT: Final = 2
 SECRET_FORMATS: Final = (1, SECRET_FORMAT)
 
 MOST_CONCURRENT: Final = 10_000
-"""The most states that may run at a time."""
+"""The largest number of concurrent states."""
 
 LONGEST_SECONDS: Final = 365 * 24 * 3600.0
-"""No delay or timeout is longer: one year."""
+"""The largest delay or timeout: one year."""
 
 _E = TypeVar("_E", bound=StrEnum)
-_hints = functools.cache(
-    typing.get_type_hints
-)  # which takes longer than all else there is to a configuration
+_hints = functools.cache(typing.get_type_hints)  # the slowest part of loading a configuration
 
 
 def _refuse(name: str, problem: str) -> ConfigError:
@@ -82,34 +80,34 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 class IoMode(StrEnum):
-    """Whether a run may go to the outside at all."""
+    """The permission of a run to reach the outside world."""
 
     LIVE = "live"
-    """Calls go out and are recorded."""
+    """Calls are performed and recorded."""
     REPLAY = "replay"
-    """Only facts the run already has are handed out. Read in runs of earlier versions; starts no new one."""
+    """Only existing facts of the run are returned. Read in runs of earlier versions; no new run uses it."""
 
 
 class Durability(StrEnum):
-    """When a run waits for the disk. `EventStore.append` is durable in each; this says who waits for it."""
+    """The moments at which a run waits for the disk. An append is durable in each; this says who waits for it."""
 
     EFFECTS = "effects"
     """Before an effect leaves the process and before the result is returned."""
     STATES = "states"
-    """At every state boundary besides."""
+    """Also at every state boundary."""
     FACTS = "facts"
-    """At every fact besides, for reads that cost money."""
+    """Also at every fact, for reads that cost money."""
 
 
 class UndeclaredIo(StrEnum):
-    """What becomes of what a handler does to the outside, or learns from it, without `io`."""
+    """The reaction to an act of a handler on the outside world, or a read of it, without `io`."""
 
     ERROR = "error"
-    """It is refused before it is done, and the attempt fails with `undeclared_io`."""
+    """The act is refused before it happens, and the attempt fails with `undeclared_io`."""
     WARN = "warn"
-    """It is done and reported."""
+    """The act happens and is reported."""
     ALLOW = "allow"
-    """Nobody looks."""
+    """Acts are not watched."""
 
 
 @attrs.frozen
@@ -143,7 +141,7 @@ class ExponentialBackoff:
 
 @attrs.frozen
 class RetryPolicy:
-    """How often a state is tried (the first attempt included) and how long to wait in between."""
+    """The number of attempts of a state (the first included) and the delays between them."""
 
     max_attempts: int = attrs.field(default=1, validator=_count)
     backoff: FixedBackoff | ExponentialBackoff = attrs.field(
@@ -158,10 +156,10 @@ class RetryPolicy:
 
 @attrs.frozen
 class EventProfile:
-    """Which optional domain events are kept. Kernel events are always written.
+    """The optional domain events to record. Kernel events are always written.
 
-    `minimal` keeps what the catalogue calls essential, `normal` drops only the verbose kinds, `verbose` keeps
-    everything, and `custom` (with a `name` of its own) keeps exactly the names in `keep`.
+    `minimal` records what the catalogue calls essential, `normal` drops only the verbose kinds, `verbose` records
+    everything, and `custom` (with a `name` of its own) records exactly the names in `keep`.
     """
 
     type: Literal["minimal", "normal", "verbose", "custom"] = "normal"
@@ -177,19 +175,19 @@ class EventProfile:
 
 @attrs.frozen
 class Sequential:
-    """Run one ready state at a time, in topological order, ties broken by declaration."""
+    """Run one ready state after another, in topological order, ties broken by declaration."""
 
     type: ClassVar[str] = "sequential"
     max_concurrency: ClassVar[None] = None
 
 
 class OnFailure(StrEnum):
-    """What becomes of the states that are running when another has failed for good. No further one is begun."""
+    """The treatment of running states when another has failed for good. No further one is begun."""
 
     FINISH = "finish"
-    """They are let run to their end."""
+    """They run to their end."""
     CANCEL = "cancel"
-    """They are cancelled, and their attempts are cut."""
+    """They are cancelled, and their attempts are interrupted."""
 
 
 def _on_failure(value: str) -> OnFailure:
@@ -198,9 +196,9 @@ def _on_failure(value: str) -> OnFailure:
 
 @attrs.frozen
 class FanOutJoin:
-    """Run states as soon as all they follow has ended, at most `max_concurrency` at a time.
+    """Run states as soon as all their predecessors have ended, with at most `max_concurrency` concurrent ones.
 
-    A state sees what its ancestors in the plan wrote, and nothing else, so what it does cannot depend on timing.
+    A state sees what its ancestors in the plan wrote, and nothing else, so its results cannot depend on timing.
     """
 
     type: ClassVar[str] = "fan_out_join"
@@ -256,14 +254,14 @@ def _undeclared_io(value: str) -> UndeclaredIo:
 
 @attrs.frozen(kw_only=True)
 class RunConfig:
-    """How one run is executed. Part of the manifest, so two runs with different configs have different digests.
+    """The configuration of one run. Part of the manifest, so different configurations give different digests.
 
-    `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them.
-    `secrets` says what may never be recorded. `undeclared_io` says what becomes of what handlers do without `io`.
-    `io_mode` and `replay_missing_fact_retryable` are read in recorded runs; a new run takes only their defaults.
-    `paranoid` runs each state a second time, at once and from its own facts, and fails it where the two differ.
-    `recoveries` is how many attempts of one state in a row may be ended by the death of their driver, nothing new
-    being learned between them, before the run ends failed with `recovery_limit`.
+    `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them. `secrets` says
+    what must never be recorded. `undeclared_io` selects the reaction to acts of handlers without `io`. `io_mode`
+    and `replay_missing_fact_retryable` are read in recorded runs; a new run takes only their defaults. `paranoid`
+    runs each state a second time, at once and from its own facts, and fails it where the two differ. `recoveries`
+    is the number of attempts of one state in a row that may end with the death of their driver, without any new
+    fact, before the run ends failed with `recovery_limit`.
     """
 
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
@@ -288,7 +286,7 @@ class RunConfig:
 
 
 def check_startable(config: RunConfig) -> None:
-    """Raise `ConfigError` for a configuration that is read in recorded runs and starts no new one."""
+    """Raise `ConfigError` for a configuration that is only read in recorded runs."""
     if config.io_mode is not IoMode.LIVE:
         raise ConfigError(
             f'io_mode must be "live", not "{config.io_mode}": a new run has no facts to answer its calls from',
@@ -316,19 +314,20 @@ def _format(_: Any, field: attrs.Attribute[Any], value: Any) -> None:
 
 @attrs.frozen(kw_only=True)
 class RunManifest:
-    """What a run is of: op, version, input and configuration. An artifact; its id is the hash of its bytes."""
+    """The request for a run: op, version, input and configuration. An artifact; its id is the hash of its bytes."""
 
     op_id: OpId
     op_version: str
     input_params: Mapping[str, Any]
     run_config: RunConfig
     secret_format: int = attrs.field(default=1, validator=_format)
-    """Number of the rules by which secrets are stored (`machine.secrets`), for the life of a run and its forks."""
+    """The number of the rules by which secrets are stored (`machine.secrets`), for the life of a run and its
+    forks."""
 
 
 @attrs.frozen
 class Target:
-    """Where a plan was loaded from: what was typed, and the directory it was typed in."""
+    """The origin of a plan: the text that was typed, and the current directory at that time."""
 
     spec: str
     directory: str
@@ -339,8 +338,8 @@ class BuildProvenance:
     """The build a run was made by. It explains a divergence; it is outside the digest and never causes one.
 
     `code` maps each state id to a fingerprint of its handler's source (comments and layout ignored), `source` those
-    fingerprints to the source itself, its texts replaced by short hashes;
-    `env_names` lists which variables of a fixed, harmless list were set (names, never values).
+    fingerprints to the source itself, with short hashes for its texts; `env_names` lists the variables of a fixed,
+    harmless list that were set (names, never values).
     """
 
     python_version: str

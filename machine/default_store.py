@@ -1,4 +1,4 @@
-"""The store that is used where none is named."""
+"""The default store, for calls that name none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULT_STORE: Final = cast("Store", _DefaultStore())
 
 
 def default_url() -> str:
-    """Return the URL of the store that is used where none is named: `$MACHINE_STORE`, else `DEFAULT_URL`."""
+    """Return the URL of the default store: `$MACHINE_STORE`, else `DEFAULT_URL`."""
     return os.environ.get("MACHINE_STORE") or DEFAULT_URL
 
 

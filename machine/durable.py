@@ -1,4 +1,4 @@
-"""Durable names: a file that was made or renamed is there after a power cut."""
+"""Durable names: a created or renamed file still exists after a power cut."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["sync_directory"]
 
 
 def sync_directory(directory: str | os.PathLike[str]) -> None:
-    """Make the names in a directory durable: they are entries of it, and it has a sync of its own."""
+    """Make the names in a directory durable: they are its entries, and it needs a sync of its own."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems do not have it, and say so this way
+        if error.errno != errno.EINVAL:  # some file systems lack it, and say so with these errors
             raise
     finally:
         os.close(descriptor)

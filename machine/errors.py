@@ -1,7 +1,7 @@
 """Every error the library raises: one tree, each with a stable code.
 
-An exception carries data (an `ErrorInfo`); the sentence a person reads is built from it late. A code, once
-released, keeps its meaning; `docs/errors.md` has a section for each, with cause and remedy.
+An exception has data (an `ErrorInfo`); the sentence for a person is built late. A code, once released, keeps its
+meaning; `docs/errors.md` has a section for each, with cause and remedy.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 
 class ErrorCategory(StrEnum):
-    """Where an error comes from, for those who route alerts by it."""
+    """The origin of an error, for routing of alerts."""
 
     PARSING_INPUT = "parsing_input"
     ON_CHAIN = "on_chain"
@@ -62,11 +62,11 @@ class ErrorCategory(StrEnum):
 
 @attrs.frozen
 class ErrorCause:
-    """One thing that stands behind an error.
+    """One cause behind an error.
 
     `relation` is `cause` (raised from it), `context` (raised while it was handled), `member` (of an exception
-    group) or `note` (added to it); `text` says what; `depth` is 0 for the error itself, 1 for what stands behind
-    its cause, and so on.
+    group) or `note` (added to it); `text` is its description; `depth` is 0 for the error itself, 1 for its direct
+    causes, and so on.
     """
 
     relation: str
@@ -76,11 +76,11 @@ class ErrorCause:
 
 @attrs.frozen
 class ErrorInfo:
-    """What is known about an error, in a form that can be stored and replayed.
+    """The known data of an error, in a form that can be stored and replayed.
 
-    `code` is stable and lowercase (`ErrorCode` rule); `message` is one sentence for a person; `retryable`
-    says whether trying again may help; `details` is any JSON object with more. `causes` says what stood behind an
-    exception of a handler, for people: it is no part of what is compared.
+    `code` is stable and lowercase (`ErrorCode` rule); `message` is one sentence for a person; `retryable` says
+    whether a retry may help; `details` is any JSON object with more. `causes` are the causes of an exception of a
+    handler, for people: they are never compared.
     """
 
     code: str
@@ -92,7 +92,7 @@ class ErrorInfo:
 
 
 class MachineError(Exception):
-    """The root of every error this library raises on purpose.
+    """The root of every error that this library raises on purpose.
 
     `message` says what happened and to what; `hint`, when given, says what to do next.
     """
@@ -121,7 +121,7 @@ class MachineError(Exception):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # the constructors take more than `args`, which is all that pickle would give them
+        # the constructors take more than `args`, which is all that pickle passes to them
         return _restored, (type(self), self.args, self.__dict__)
 
     @property
@@ -145,7 +145,7 @@ class UsageError(MachineError, ValueError):
 
 
 class IdError(MachineError, ValueError):
-    """An identifier breaks the rule of its kind."""
+    """An identifier that breaks the rule of its kind."""
 
     default_code = Code.INVALID_ID
     category = ErrorCategory.PARSING_INPUT
@@ -206,13 +206,13 @@ class RunError(MachineError):
 
 
 class StateError(MachineError):
-    """An attempt failed for a reason the engine found, not the handler."""
+    """An attempt failed for a reason that the engine found, not the handler."""
 
     default_code = Code.HANDLER_ERROR
 
 
 class Failure(MachineError):  # noqa: N818 - what a handler raises, not what this library reports
-    """Raise it in a handler to fail the attempt with a code of your own, retryable or not.
+    """Raise this in a handler to fail the attempt with a code of your own, retryable or not.
 
     Any other exception fails the attempt too, as `handler_error` and retryable.
     """
@@ -221,7 +221,7 @@ class Failure(MachineError):  # noqa: N818 - what a handler raises, not what thi
 
 
 class ContextError(MachineError, KeyError):
-    """A handler used the context in a way it does not allow."""
+    """A handler used the context in a forbidden way."""
 
     default_code = Code.CONTEXT_KEY_MISSING
     category = ErrorCategory.CONTEXT
@@ -230,19 +230,19 @@ class ContextError(MachineError, KeyError):
 
 
 class IoError(MachineError):
-    """A call to the outside failed. It is recorded as a fact, so a replay fails the same way."""
+    """A failed call to the outside world. It is recorded as a fact, so a replay fails the same way."""
 
     default_code = Code.IO_TRANSPORT_FAILED
     category = ErrorCategory.OFF_CHAIN
     kind: ClassVar[str] = "other"
     retry_after: float | None = None
-    """How many seconds the outside asked to wait before another try, None when it did not say it as a number."""
+    """The seconds that a service asked to wait before a retry, or None when it gave no number."""
     response_headers: Mapping[str, str] | None = None
     """The headers of an HTTP answer that asked to wait, as `retry-after` may name a date."""
 
     @staticmethod
     def from_fact(kind: str, info: ErrorInfo) -> IoError:
-        """Return the exception a recorded error outcome stands for, of the class it was raised as."""
+        """Return the exception that a recorded error outcome represents, of its original class."""
         cls = _IO_KINDS.get(kind, OtherIoError)
         exc = cls.__new__(cls, info.message)
         MachineError.__init__(exc, info.message)
@@ -259,14 +259,14 @@ class MissingFactKeyError(IoError):
 
 
 class MissingFactError(IoError):
-    """There is no recorded fact for a call, and the run may not go to the outside."""
+    """There is no recorded fact for a call, and the run must not reach the outside world."""
 
     default_code = Code.MISSING_FACT
     kind = "missing_fact"
 
 
 class TransportError(IoError):
-    """The outside could not be reached or did not answer properly; `retry_after` as for `RateLimitedError`."""
+    """A service could not be reached or did not answer properly; `retry_after` as for `RateLimitedError`."""
 
     kind = "transport"
 
@@ -285,7 +285,7 @@ class TransportError(IoError):
 
 
 class RateLimitedError(IoError):
-    """The outside asked to slow down; `retry_after` is in seconds, or None when it did not say."""
+    """A service asked to slow down; `retry_after` is in seconds, or None when it gave none."""
 
     default_code = Code.RATE_LIMITED
     kind = "rate_limited"
@@ -319,7 +319,7 @@ class StoreError(MachineError):
 
 
 class ConcurrencyError(StoreError):
-    """Somebody else was first: at the run's next event, its lease or its invocation key. Nothing was written."""
+    """Another process was first: at the run's next event, its lease or its invocation key. Nothing was written."""
 
     default_code = Code.CONCURRENCY
 
@@ -337,25 +337,25 @@ class CorruptionError(StoreError):
 
 
 class OtherStoreError(StoreError):
-    """Any other failure of a store: full, busy, read-only, not a store."""
+    """Any other failure of a store: it is full, busy, read-only, or a file that is not a store."""
 
 
 class SecretKeyError(MachineError):
-    """The key of a store's secrets is missing, wrong, readable by others or no key; `code` says which."""
+    """The key of a store's secrets is missing, wrong, readable by others or invalid; `code` says which."""
 
     default_code = Code.SECRET_KEY_MISSING
     category = ErrorCategory.STORAGE
 
 
 class SealError(MachineError):
-    """Sealed bytes do not open: they were changed or moved, or another key sealed them. Nobody has the value."""
+    """Sealed bytes do not open: they were changed or moved, or another key sealed them. The value is lost."""
 
     default_code = Code.SEAL_NOT_OPENED
     category = ErrorCategory.STORAGE
 
 
 class BundleError(MachineError):
-    """A bundle cannot be read, stored or written; `line` is where, counted from 1, None for the file as a whole."""
+    """A bundle cannot be read, stored or written; `line` is the place, counted from 1, None for the whole file."""
 
     default_code = Code.BUNDLE_INVALID
     category = ErrorCategory.STORAGE

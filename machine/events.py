@@ -1,8 +1,8 @@
-"""What a log is made of: the closed set of kernel events, domain events, the envelope and its chain.
+"""The contents of a log: the closed set of kernel events, domain events, the envelope and its chain.
 
-An event's body is its canonical JSON; the envelope adds `seq` and, apart under `info`, all that is merely
-informational (run id, wall-clock time, provenance, traceback). The chain covers the whole envelope; the digest
-covers bodies alone. This module never interprets a log: `kernel.fold` does.
+An event's body is its canonical JSON; the envelope adds `seq` and, separately under `info`, all informational data
+(run id, wall-clock time, provenance, traceback). The chain covers the whole envelope; the digest covers bodies
+alone. This module never interprets a log: `kernel.fold` does.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.A
 """Error codes of attempts whose driver stopped: they use up no retry, and the next attempt follows at once."""
 
 CUT_CODES: Final = STOPPED_CODES | {str(Code.STATE_TIMEOUT), str(Code.RUN_CANCELLED)}
-"""Error codes of attempts that were ended from outside: cut, as opposed to failed."""
+"""Error codes of interrupted attempts, as opposed to failed ones."""
 
 MAX_INLINE_PAYLOAD: Final = 16 * 1024
-"""A domain event's payload of more canonical bytes than this becomes an artifact of its own."""
+"""The largest number of canonical bytes of a domain event's inline payload; a larger one becomes an artifact."""
 
 
 class ArtifactKind(StrEnum):
-    """What an artifact is, for people and for garbage collection; any other name may be used besides."""
+    """The kind of an artifact, for people and for garbage collection; any other name may be used too."""
 
     MANIFEST = "manifest"
     PLAN = "plan"
@@ -81,9 +81,9 @@ class ArtifactKind(StrEnum):
 
 @attrs.frozen
 class RunStarted:
-    """The first event: which op, manifest and plan, and the snapshot of the input.
+    """The first event: the op, manifest and plan, and the snapshot of the input.
 
-    `max_concurrency` is how many states may run at a time; None in sequential mode.
+    `max_concurrency` is the largest number of concurrent states; None in sequential mode.
     """
 
     type: ClassVar[str] = "run_started"
@@ -108,8 +108,8 @@ class StateEntered:
 class StateCompleted:
     """The open attempt completed; its writes are visible from `context_snapshot_id` on.
 
-    `wrote` lists the keys it wrote, where states run side by side, None where nothing else could have written
-    meanwhile; `not_taken` lists the states after it that it chose not to go on to, None when it made no choice.
+    `wrote` lists the keys it wrote, in a run with concurrent states, None where nothing else could have written
+    meanwhile; `not_taken` lists the states after it that it chose not to continue to, None when it made no choice.
     """
 
     type: ClassVar[str] = "state_completed"
@@ -130,7 +130,7 @@ class StateSkipped:
 
 @attrs.frozen
 class StateFailed:
-    """The open attempt failed or was cut. `failure_snapshot_id` is diagnostic, never a resume boundary."""
+    """The open attempt failed or was interrupted. `failure_snapshot_id` is diagnostic, never a resume boundary."""
 
     type: ClassVar[str] = "state_failed"
     state_id: str
@@ -139,7 +139,7 @@ class StateFailed:
 
     @property
     def cut(self) -> bool:
-        """True when the attempt was ended from outside it (crash, Ctrl-C, cancel, timeout)."""
+        """True when the attempt was interrupted (crash, Ctrl-C, cancel, timeout)."""
         return self.error.code in CUT_CODES
 
 
@@ -157,7 +157,7 @@ class RetryScheduled:
 class FactValue:
     """An outcome that is a value: the artifact of its canonical JSON.
 
-    `again` is true for an answer that asks to try again (HTTP 429 and 5xx): a later attempt does not reuse it.
+    `again` is true for an answer that asks for a retry (HTTP 429 and 5xx): a later attempt does not reuse it.
     """
 
     type: ClassVar[str] = "value"
@@ -166,7 +166,7 @@ class FactValue:
 
     @property
     def final(self) -> bool:
-        """True when the outcome stands for the rest of the run."""
+        """True when the outcome is valid for the rest of the run."""
         return not self.again
 
 
@@ -174,7 +174,7 @@ class FactValue:
 class FactError:
     """An outcome that is an error, with everything a replay needs to raise it again.
 
-    `kind` is the class of `IoError` it was: missing_fact_key, missing_fact, transport, rate_limited or other.
+    `kind` is the class of its `IoError`: missing_fact_key, missing_fact, transport, rate_limited or other.
     """
 
     type: ClassVar[str] = "error"
@@ -183,7 +183,7 @@ class FactError:
 
     @property
     def final(self) -> bool:
-        """False: a later attempt may try again."""
+        """False: a later attempt may make the call again."""
         return False
 
 
@@ -192,7 +192,7 @@ FactOutcome: TypeAlias = FactValue | FactError
 
 @attrs.frozen
 class FactRecorded:
-    """One outcome from outside. `request_digest` is also the id of the artifact that holds the request."""
+    """One recorded outcome. `request_digest` is also the id of the artifact that holds the request."""
 
     type: ClassVar[str] = "fact_recorded"
     key: str
@@ -204,21 +204,21 @@ class FactRecorded:
 
     @property
     def given_up(self) -> bool:
-        """True when the handler cancelled the call: what it asked for is still open."""
+        """True when the handler cancelled the call, so that its outcome is still open."""
         return isinstance(self.outcome, FactError) and self.outcome.error.code == Code.CALL_CANCELLED
 
     @property
     def may_repeat(self) -> bool:
-        """True when the same attempt may make the call again: it was given up, or is known not to have happened."""
+        """True when the same attempt may make the call again: it was cancelled, or certainly did not happen."""
         return self.given_up or (
             isinstance(self.outcome, FactError) and self.outcome.error.code == Code.EFFECT_NOT_DONE
         )
 
     @property
     def made_in(self) -> int | None:
-        """The attempt whose handler made the call; None under an explicit key and for what a reconcile asked.
+        """The attempt whose handler made the call; None under an explicit key and in a reconcile function.
 
-        It is not `attempt` when what became of an effect was found out later.
+        It differs from `attempt` when the outcome of an effect was found out later.
         """
         found = CALL_KEY.fullmatch(self.key)
         return None if found is None else int(found[1])
@@ -242,7 +242,7 @@ class EffectIntended:
 
 @attrs.frozen
 class RunSuspended:
-    """The run goes on only when somebody outside has said what it waits for."""
+    """The run waits for external input and continues only with it."""
 
     type: ClassVar[str] = "run_suspended"
     waits: tuple[Wait, ...]
@@ -250,7 +250,7 @@ class RunSuspended:
 
 @attrs.frozen
 class RunResumed:
-    """The run goes on: `by` an operator's answers, or with the plan `plan_id` from here on.
+    """The run continues: `by` an operator's answers, or with the plan `plan_id` from here on.
 
     `secrets_lost` is true where its driver cannot open what was sealed so far: such facts answer no call any more.
     """
@@ -265,7 +265,7 @@ class RunResumed:
 class RunCompleted:
     """The last event. `status` is completed, failed, cancelled or limit_exceeded.
 
-    `error` says why, where it was no state that failed: two states that wrote one key, or a missing edge.
+    `error` is the reason when no state failed: two states that wrote one key, or a missing edge.
     """
 
     type: ClassVar[str] = "run_completed"
@@ -288,7 +288,7 @@ class DomainEvent:
 
 @attrs.frozen
 class DomainEventRecorded:
-    """A domain event as the log keeps it; a large payload is an artifact, named by `payload_ref`."""
+    """A domain event in its recorded form; a large payload is an artifact, named by `payload_ref`."""
 
     type: ClassVar[str] = "domain_event"
     name: str
@@ -316,11 +316,11 @@ Event: TypeAlias = KernelEvent | DomainEventRecorded
 EVENT_TYPES: Final[Mapping[str, type[Event]]] = {cls.type: cls for cls in typing.get_args(Event)}
 
 KERNEL_EVENTS: Final = frozenset(name for name in EVENT_TYPES if name != DomainEventRecorded.type)
-"""Names a domain event can never carry."""
+"""Names that a domain event can never have."""
 
 
 class Entry(NamedTuple):
-    """One event of a log, decoded: `body` is the canonical JSON of `event`, `info` what the digest leaves out."""
+    """One event of a log, decoded: `body` is the canonical JSON of `event`, `info` the data outside the digest."""
 
     seq: int
     event: Event
@@ -338,8 +338,8 @@ def chain_next(previous: bytes, data: bytes) -> bytes:
 def seal(seq: int, body: bytes, run_id: str, ts_millis: int, info: Mapping[str, str] | None = None) -> bytes:
     """Return the canonical envelope bytes of an event body.
 
-    They are joined, not encoded: the keys of an envelope are fixed and already in order (RFC 8785 section
-    3.2.3), so the body is encoded once in its life. `info` adds informational strings.
+    They are joined, not encoded: the keys of an envelope are fixed and already in order (RFC 8785 section 3.2.3),
+    so the body is encoded only once. `info` adds informational strings.
     """
     if not info:
         return b'{"event":%b,"info":{"run_id":"%b","ts_millis":%d},"seq":%d}' % (
@@ -353,7 +353,7 @@ def seal(seq: int, body: bytes, run_id: str, ts_millis: int, info: Mapping[str, 
 
 
 def split_envelope(seq: int, data: bytes) -> tuple[dict[str, Any], bytes, dict[str, Any]]:
-    """Return the event object, the bytes of the body, and the info object of envelope bytes kept at `seq`.
+    """Return the event object, the bytes of the body, and the info object of stored envelope bytes at `seq`.
 
     Raises `LogError` (`log_bad_event`, or `log_seq_gap` when the envelope claims another seq).
     """

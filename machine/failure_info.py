@@ -1,6 +1,6 @@
-"""What the `info` of a failed attempt says besides where it was raised: what stood behind it, and how long to wait.
+"""The `info` of a failed attempt besides its traceback: its causes, and how long to wait.
 
-Written when an attempt fails, read when its log is folded; whatever cannot be read counts as not said.
+It is written when an attempt fails and read when its log is folded; unreadable parts count as absent.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from machine.errors import CodecError, ErrorCause
 __all__ = ["CAUSES", "LONGEST_WAIT", "RETRY_AFTER", "read_causes", "read_wait", "write_causes"]
 
 CAUSES: Final = "causes"
-"""The name under which causes stand in the `info` of an event."""
+"""The name of the causes in the `info` of an event."""
 
 LONGEST_WAIT: Final = 6 * 3600
-"""The most seconds that are waited because the outside asked to, whatever it says."""
+"""The longest wait in seconds that a service can demand."""
 
 RETRY_AFTER: Final = "retry_after_ms"
-"""The name under which that stands in the `info` of an event."""
+"""The name of that wait in the `info` of an event."""
 
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,9}")
 
 
 def write_causes(causes: tuple[ErrorCause, ...]) -> str:
-    """Return causes as they stand in the `info` of an event."""
+    """Return causes in their form for the `info` of an event."""
     found = [{"relation": cause.relation, "text": cause.text, "depth": cause.depth} for cause in causes]
     return canonical.encode(found).decode()
 
 
 def read_causes(info: Mapping[str, Any]) -> tuple[ErrorCause, ...]:
-    """Return the causes in the `info` of an event, none when it has none that can be read."""
+    """Return the causes in the `info` of an event, or none when they are absent or unreadable."""
     written = info.get(CAUSES)
     if not isinstance(written, str):
         return ()
@@ -45,7 +45,7 @@ def read_causes(info: Mapping[str, Any]) -> tuple[ErrorCause, ...]:
 
 
 def read_wait(info: Mapping[str, Any]) -> int:
-    """Return the milliseconds in the `info` of an event, 0 when it has none that can be read."""
+    """Return the milliseconds to wait in the `info` of an event, 0 when absent or unreadable."""
     said = info.get(RETRY_AFTER)
     if not isinstance(said, str) or not _MILLISECONDS.fullmatch(said):
         return 0

@@ -1,4 +1,4 @@
-"""From an exception to what a log says of it: the same words for the same failure, on every machine."""
+"""Conversion of an exception into its recorded form: the same words for the same failure, on every machine."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def describe(exc: BaseException, *, hint: bool = True, veil: Callable[[str], str
 
     Errors of this library keep their own code and words; any other is `handler_error`, retryable, with its type
     under details; a group of several is retryable only if every one of them is. Memory addresses in the message are
-    blanked and what no JSON string can hold is escaped, so that a replay says the same. `hint` adds what to do next
-    to the words of an error of this library; `veil` takes secrets out of them before they are cut to their length.
+    blanked and characters that no JSON string can hold are escaped, so that a replay produces the same text. `hint`
+    adds what to do next to the message of an error of this library; `veil` redacts secrets in messages before they
+    are shortened.
     """
     while (only := sole_member(exc)) is not None:
         exc = only
@@ -84,7 +85,7 @@ def _retryable(exc: BaseException) -> bool:
 
 
 def said(exc: BaseException) -> str:
-    """Return an exception's type and text, as far as they can be had."""
+    """Return an exception's type and text, as far as they are available."""
     text = _text(exc)
     name = type(exc).__qualname__
     return f"{name}: {text}" if text else name
@@ -96,7 +97,7 @@ def place(exc: BaseException) -> str:
 
 
 def _honest(code: str, exc: MachineError) -> str:
-    """Return an error's code, unless it is none or claims what only the engine can know."""
+    """Return an error's code, unless it is invalid or claims a fact that only the engine can know."""
     try:
         valid = str(ErrorCode(code))
     except IdError:
@@ -118,16 +119,16 @@ def orphaned(state_id: str) -> ErrorInfo:
 
 
 def interrupted(state_id: str, *, cancelled: bool) -> ErrorInfo:
-    """Return the error of an attempt that was ended from outside: by a cancel of its run, or for now."""
+    """Return the error of an interrupted attempt: by a cancel of its run, or by a stop of its driver."""
     if cancelled:
         return refused(f"the run was cancelled in {state_id}", Code.RUN_CANCELLED)
     return refused(f"the attempt of {state_id} was interrupted", Code.ATTEMPT_INTERRUPTED, retryable=True)
 
 
 def trace(exc: BaseException) -> str:
-    """Return where an exception was raised: file, line and function of the user's innermost frames, one a line.
+    """Return where an exception was raised: file, line and function of the user's inner frames, one a line.
 
-    Empty for what this library refused of itself, after the handler had returned: the message says it all.
+    Empty for an error of this library after the handler had returned: the message is sufficient.
     """
     raised = traceback.extract_tb(exc.__traceback__)
     own = [frame for frame in raised if not frame.filename.startswith(_HERE)]
@@ -153,7 +154,7 @@ def _shown(value: Any) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text without memory addresses, cut to its length, with what no JSON string can hold escaped."""
+    """Return a text without memory addresses, shortened, with characters that no JSON string can hold escaped."""
     text = _ADDRESS.sub("at 0x...", text)
     if len(text) > _MESSAGE_MAX:
         text = f"{text[:_MESSAGE_MAX]}... ({len(text)} characters)"

@@ -36,7 +36,7 @@ CALL_KEY: Final = re.compile(
 STANDARD_TAGS: Final = frozenset(
     {"config", "fetch_data", "compute", "execute", "report", "apply_side_effect", "impure"}
 )
-"""Tags with an agreed meaning; any other valid tag may be used beside them."""
+"""Tags with an agreed meaning; any other valid tag may be used too."""
 
 
 class _Id(str):

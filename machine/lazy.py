@@ -1,4 +1,4 @@
-"""Names of a module that are loaded when they are first used, and old names that still work, with a warning."""
+"""Lazily loaded names of a module, and old names that still work, with a warning."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def topological(ids: Sequence[str], edges: tuple[tuple[str, str], ...]) -> tuple
 def _cycle(left: set[str], later: Mapping[str, list[str]]) -> list[str]:
     """Return one cycle among `left`, its first state repeated at the end.
 
-    Every state left over waits for another one left over, so walking backwards must meet itself.
+    Every remaining state waits for another remaining one, so a walk backwards must meet itself.
     """
     earlier = {follower: state_id for state_id in sorted(left, reverse=True) for follower in later[state_id]}
     seen: dict[str, None] = {}

@@ -97,12 +97,12 @@ class Graph:
 class Plan:
     """A graph of states that implements one op. Add states, then run it; the first use validates and seals it.
 
-    `op_id` follows the `OpId` rule, `version` is any non-empty string. `states` and `edges` give a whole graph
-    at once; edges are pairs of names, from the earlier state to the later.
+    `op_id` follows the `OpId` rule, `version` is any non-empty string. `states` and `edges` give a whole graph at
+    once; edges are pairs of names, from the earlier state to the later.
 
-    `transports` are those of the user's own, by namespace, each as it is or as a function that makes one for each
-    run; `catalogue` has the kinds of domain events. Whoever has the plan has them: they are no part of its
-    fingerprint, and what a caller gives to `run` and the like comes in their place.
+    `transports` are those of the user's own, by namespace, each an object or a function that makes one for each
+    run; `catalogue` has the kinds of domain events. They are no part of the plan's fingerprint, and a caller may
+    replace them in `run` and similar functions.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Plan:
         return f"<Plan {self.op_id} version {self.version}, {len(self._states)} states>"
 
     def state_id(self, name: str | PlanState) -> str:
-        """Return the full id of a state named `step.state`, or in full, or by what the decorator returned."""
+        """Return the full id of a state named by `step.state`, its full id, or the result of the decorator."""
         if isinstance(name, PlanState):
             return name.id
         full = name if isinstance(name, str) and name.count(".") == 2 else f"{self.op_id}.{name}"  # noqa: PLR2004 - three segments
@@ -260,7 +260,7 @@ class Plan:
 
     @property
     def graph(self) -> Graph:
-        """The validated, immutable graph. Raises `PlanError` naming the first rule that is broken."""
+        """The validated, immutable graph. Raises `PlanError` naming the first broken rule."""
         if self._graph is None:
             for call in self._unused.values():
                 text = f"plan {self.op_id!r}: plan.state({call}) decorates no function, so it makes no state"
@@ -338,9 +338,9 @@ def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
 
 
 def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:
-    """Return the graph that a plan had when its shape was recorded, with the functions it has today.
+    """Return the graph that a plan had when its shape was recorded, with the present functions.
 
-    A state that the plan no longer has cannot be run. Raises `CorruptionError` when the shape is none.
+    A state that the plan no longer has cannot be run. Raises `CorruptionError` when the shape is invalid.
     """
     then = recorded_graph(shape_bytes)
     metas, _ = parts_of(then.shape())
@@ -351,7 +351,10 @@ def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:
 
 
 def recorded_graph(shape_bytes: bytes) -> Graph:
-    """Return the graph of a recorded shape, without functions. Raises `CorruptionError` when the shape is none."""
+    """Return the graph of a recorded shape, without functions.
+
+    Raises `CorruptionError` when the shape is invalid.
+    """
     plan_id = canonical.artifact_id(shape_bytes)
     shape = shape_of(plan_id, shape_bytes)
     _, edges = parts_of(shape)
@@ -359,7 +362,7 @@ def recorded_graph(shape_bytes: bytes) -> Graph:
 
 
 def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None) -> PlanState:
-    if now is None:  # it never ran: a plan without a state that did is refused
+    if now is None:  # it never ran: a plan without a state that has run is refused
         return PlanState(state_id, StateMeta(), _gone, (), blocking=True)
     return attrs.evolve(now, meta=now.meta.as_recorded(meta))
 

@@ -1,7 +1,7 @@
-"""The identity of processes and threads, as the kernel of this machine tells it, and the time since its boot.
+"""The identity of processes and threads, from the kernel of this machine, and the time since its boot.
 
-A pid alone is no identity: it is used again, and each pid namespace counts by itself. Only what the system says
-for certain counts here; where it does not tell, the answer is None or UNKNOWN, never a guess.
+A pid alone is no identity: it is reused, and each pid namespace counts separately. Only certain knowledge of the
+system counts here; otherwise the answer is None or UNKNOWN, never a guess.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 UNKNOWN: Final = "-"
-"""What stands for a part that the system does not tell."""
+"""The value of a part that the system does not provide."""
 
 _PROC: Final = Path("/proc")
 
@@ -41,12 +41,12 @@ def boot_clock() -> int:
 
 
 def boot_id() -> str:
-    """Return what tells this start of this machine from every other."""
+    """Return an id that distinguishes this boot of this machine from every other."""
     return read(_PROC / "sys/kernel/random/boot_id") or UNKNOWN
 
 
 def namespaces() -> str:
-    """Return what tells the namespaces apart that a pid and a start time are counted in."""
+    """Return an id of the namespaces in which a pid and a start time are counted."""
     try:
         pids = (_PROC / "self/ns/pid").stat().st_ino
     except OSError:
@@ -68,30 +68,30 @@ def sees_itself() -> bool:
 
 
 class Stat(NamedTuple):
-    """What the kernel tells of a process or a thread: `start` is in its ticks since boot."""
+    """The kernel's data of a process or a thread: `start` is in its ticks since boot."""
 
     parent: int
     group: int
     session: int
     start: str
     ended: bool
-    """True of a process that waits to be reaped."""
+    """True for a process that waits to be reaped."""
 
 
 def stat_of(pid: int, thread: int | None = None) -> Stat | None:
-    """Return what the kernel tells of a process, or of one thread of it; None when it tells nothing."""
+    """Return the kernel's data of a process, or of one of its threads; None when there is none."""
     return _parsed(read(_stat_path(pid, thread)), alone=thread is not None)
 
 
 def start_of(pid: int, thread: int | None = None) -> str | None:
-    """Return when a process, or one thread of it, began, in the kernel's ticks since boot."""
+    """Return the start time of a process, or of one of its threads, in the kernel's ticks since boot."""
     stat = stat_of(pid, thread)
     return stat.start if stat is not None else None
 
 
 def has_ended(pid: int, start: str) -> bool | None:
     """Say whether the process that began at `start` has ended; None when that cannot be known."""
-    # /proc may hide the processes of others, so only the kernel's word that there is none is proof
+    # /proc may hide the processes of others, so only an explicit answer of the kernel is proof
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -132,7 +132,7 @@ def _parsed(text: str, *, alone: bool) -> Stat | None:
 
 
 def read(path: Path) -> str:
-    """Return the text of a small file without the blanks around it, empty when it cannot be read."""
+    """Return the stripped text of a small file, empty when it cannot be read."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace").strip()
     return ""

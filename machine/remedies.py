@@ -1,4 +1,4 @@
-"""Values that can be kept neither as JSON nor with their type, and what to write in their place."""
+"""Values that can be stored neither as JSON nor with their type, and their replacements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["known_remedy"]
 
 
 def known_remedy(value: Any) -> str | None:
-    """Return what to write in place of a value of a well-known type that cannot be kept, None for any other."""
+    """Return the replacement for a value of a well-known type that cannot be stored, or None."""
     library, name = type(value).__module__.partition(".")[0], type(value).__name__
     if name in {"DataFrame", "LazyFrame", "Series", "Table", "RecordBatch", "ndarray", "Index", "Tensor"}:
         return _OF_TABLES.get((library, name)) or _OF_TABLES.get((library, "")) or _OF_TABLES["", ""]

@@ -1,4 +1,4 @@
-"""What the functions of `machine` return and what calls of `io` answer, besides the names of `machine` itself.
+"""Results of the functions of `machine` and of calls of `io`, in addition to the names of `machine` itself.
 
 Each name is loaded when it is first used.
 """

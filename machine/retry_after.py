@@ -1,7 +1,7 @@
-"""How long the outside asked to wait before another try: `Retry-After` (RFC 9110 section 10.2.3).
+"""The wait that a service asks for before a retry: `Retry-After` (RFC 9110 section 10.2.3).
 
-What was asked is recorded in milliseconds beside the failure, outside its body, so a replay waits for nothing and
-needs no clock. A state then waits the longer of that and its own backoff.
+The wait is recorded in milliseconds with the failure, outside its body, so a replay waits for nothing and needs no
+clock. A state then waits the longer of that and its own backoff.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["ASKING", "seconds_asked", "wait_asked"]
 
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 ASKING: Final = frozenset({429, 503})
-"""The statuses of HTTP by which a server asks to wait (RFC 6585 section 4, RFC 9110 section 15.6.4)."""
+"""The HTTP statuses with which a server asks to wait (RFC 6585 section 4, RFC 9110 section 15.6.4)."""
 
 
 def seconds_asked(said: str, date: str, now: float) -> float | None:
-    """Return the seconds that a `Retry-After` asks for, None when it cannot be understood.
+    """Return the seconds that a `Retry-After` asks for, or None when it is unreadable.
 
-    One that names a date is counted from the `Date` of the answer, so that it does not matter how the clocks of
-    client and server differ, or from `now` (seconds since the epoch) when there is none.
+    A date is counted from the `Date` of the answer, so that differing clocks of client and server do not matter, or
+    from `now` (seconds since the epoch) when there is none.
     """
     said = said.strip()
     if said.isascii() and _NUMBER.fullmatch(said):
@@ -49,13 +49,13 @@ def _instant(text: str) -> float | None:
 
 
 def wait_asked(exc: BaseException, now: float) -> int:
-    """Return the milliseconds that a failure, or any part of it, asks to wait at most; 0 when none does."""
+    """Return the longest wait in milliseconds that a failure or a part of it asks for; 0 when none does."""
     asked = (_asked(part, now) for part in _parts(exc))
     return math.ceil(max((seconds for seconds in asked if seconds is not None), default=0.0) * 1000)
 
 
 def _parts(exc: BaseException) -> Iterator[BaseException]:
-    """Yield an exception, what it was raised from, and all of that of the members of groups."""
+    """Yield an exception, its causes, and those of the members of groups."""
     todo, seen = [exc], {id(exc)}
     while todo:
         part = todo.pop()
@@ -75,7 +75,7 @@ def _asked(exc: BaseException, now: float) -> float | None:
             return _within(float(given))
         headers = exc.response_headers
     else:
-        # what clients of HTTP raise, those of httpx and requests and all that are built on them
+        # the exceptions of HTTP clients: httpx, requests and everything built on them
         response = getattr(exc, "response", None)
         headers = getattr(response, "headers", None)
         if getattr(response, "status_code", None) not in ASKING:

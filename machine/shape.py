@@ -27,7 +27,7 @@ def order_of(shape: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def shape_of(plan_id: str, data: bytes) -> dict[str, Any]:
-    """Return the `Graph.shape()` that an artifact holds. Raises `CorruptionError` when it holds none."""
+    """Return the `Graph.shape()` that an artifact holds. Raises `CorruptionError` when it is invalid."""
     try:
         shape = canonical.decode(data)
         metas, edges = parts_of(shape)

@@ -1,4 +1,4 @@
-"""A state: what is declared about it, what runs it, and what it may return.
+"""A state: its declaration, the code that runs it, and its possible results.
 
 Values only: nothing here runs a handler, and a state does not know its plan.
 """
@@ -37,46 +37,46 @@ __all__ = [
 ]
 
 Handler: TypeAlias = Callable[..., Any]
-"""A function of what it names of `ctx`, `io` and `rec`; that of `reconcile` is one of `ctx`, `io` and `effect`."""
+"""A function with any of the parameters `ctx`, `io` and `rec`; for `reconcile`, of `ctx`, `io` and `effect`."""
 IdempotencyKey: TypeAlias = str | Callable[[Any], str]
 
 
 _E = TypeVar("_E", bound=StrEnum)
 EFFECT_TAG: Final = Tag("apply_side_effect")
-"""The tag that every state with effects carries."""
+"""The tag of every state with effects."""
 
 
 class SideEffects(StrEnum):
-    """What a state may do to the outside."""
+    """The permission of a state to act on the outside world."""
 
     PURE = "pure"
-    """No call at all: it only computes from the context."""
+    """No call at all: the state only computes from the context."""
     READ_ONLY_IO = "read_only_io"
-    """Calls that read. All are recorded; none may change the outside."""
+    """Calls that read. All are recorded; none may change the outside world."""
     APPLY_SIDE_EFFECT = "apply_side_effect"
-    """Calls that change the outside. An idempotency key is required."""
+    """Calls that change the outside world. An idempotency key is required."""
 
 
 class DependsOnStrategy(StrEnum):
-    """Which of the states declared before this one a tag in `depends_on` means."""
+    """The choice among the states declared before this one for a tag in `depends_on`."""
 
     LATEST = "latest"
-    """The one declared last."""
+    """The state declared last."""
     EARLIEST = "earliest"
-    """The one declared first."""
+    """The state declared first."""
     LATEST_SUCCESSFUL = "latest_successful"
-    """All of them: which one succeeds last is not known before, so each must have ended."""
+    """All of them: the last to succeed is not known in advance, so each must have ended."""
 
 
 class OnUncertain(StrEnum):
-    """What happens to an effect whose outcome a crash has hidden."""
+    """The treatment of an effect whose outcome a crash has hidden."""
 
     RETRY = "retry"
     """It is sent again with the same idempotency key; the receiver deduplicates."""
     RECONCILE = "reconcile"
-    """The state's `reconcile` function asks the outside, only reading, and says what became of it."""
+    """The state's `reconcile` function finds out the outcome, only by reading."""
     ASK = "ask"
-    """The run is suspended until an operator says what became of it."""
+    """The run is suspended until an operator supplies the outcome."""
 
 
 def _names(chosen: Any) -> tuple[str, ...] | None:
@@ -93,15 +93,15 @@ def _names(chosen: Any) -> tuple[str, ...] | None:
 
 @attrs.frozen
 class StateOutcome:
-    """What a handler may return instead of None.
+    """The result that a handler may return instead of None.
 
-    `error` fails the attempt by the handler's decision (a code, or an exception). `snapshot` is `on_success`
-    (the default), `always` (a failing attempt also keeps a diagnostic snapshot of what it had staged), or
-    `never` (the state promises to write nothing; a staged write fails it).
+    `error` fails the attempt by the handler's decision (a code, or an exception). `snapshot` is `on_success` (the
+    default), `always` (a failing attempt also keeps a diagnostic snapshot of what it had staged), or `never` (the
+    state promises to write nothing; a staged write fails it).
 
-    A state that others follow may choose among them: `goto` names those to go on to, and no other edge leads on;
-    `skip` names those not to go on to. A name is `step.state`, the full id, or what the decorator returned. A state
-    that no edge leads to any more is skipped, and so is what comes after it alone.
+    A state with successors may choose among them: `goto` names those to continue to, and no other edge leads on;
+    `skip` names those not to continue to. A name is `step.state`, the full id, or the result of the decorator. A
+    state that no edge leads to any more is skipped, and so are the states that follow only it.
     """
 
     snapshot: Literal["never", "on_success", "always"] = attrs.field(
@@ -145,11 +145,11 @@ def _on_uncertain(value: str) -> OnUncertain:
 
 @attrs.frozen(kw_only=True)
 class StateMeta:
-    """What is declared about a state. All of it but functions is part of the plan's fingerprint.
+    """The declaration of a state. All of it but functions is part of the plan's fingerprint.
 
-    `timeout` is in seconds and covers one attempt; `retry` overrides the run's policy; `idempotency` is the key
-    an effect is sent with, or a function that computes it from the context; `on_uncertain` says what happens to
-    an effect whose outcome a crash has hidden, and `reconcile` is its function `(ctx, io, effect)`, which returns
+    `timeout` is in seconds and covers one attempt; `retry` overrides the run's policy; `idempotency` is the key an
+    effect is sent with, or a function that computes it from the context; `on_uncertain` selects the treatment of an
+    effect whose outcome a crash has hidden, and `reconcile` is its function `(ctx, io, effect)`, which returns
     `effect.happened(response)` or `effect.not_done()`.
     """
 
@@ -202,9 +202,9 @@ class StateMeta:
             object.__setattr__(self, "tags", (*self.tags, EFFECT_TAG))
 
     def as_recorded(self, meta: Mapping[str, Any]) -> StateMeta:
-        """Return what `meta`, JSON that `to_json` gave, says of a state that has this metadata today.
+        """Return the recorded declaration of a state that has this metadata now; `meta` is its `to_json`.
 
-        Functions, which JSON cannot hold, are those of today.
+        Functions, which JSON cannot hold, are the present ones.
         """
         on_uncertain = meta["on_uncertain"] if self.reconcile else OnUncertain.RETRY
         reconciles = meta["on_uncertain"] == OnUncertain.RECONCILE
@@ -247,17 +247,17 @@ class State(Protocol):
     """One node of a plan. `handle` may also be a plain function; it then runs in a worker thread."""
 
     def meta(self) -> StateMeta:
-        """Return what is declared about the state; the same every time."""
+        """Return the declaration of the state; the same every time."""
         ...
 
     async def handle(self, ctx: Any, io: Any, rec: Any) -> StateOutcome | None:
-        """Do the state's work: read and write `ctx`, go outside through `io`, emit through `rec`."""
+        """Do the state's work: read and write `ctx`, make calls through `io`, emit through `rec`."""
         ...
 
 
 @attrs.frozen
 class PlanState:
-    """A state as a plan holds it: with its id and the states it was declared to follow.
+    """A state of a plan, with its id and the states it was declared to follow.
 
     It can be called like the handler it came from, so a unit test needs no engine.
     """
@@ -276,7 +276,7 @@ class PlanState:
             lambda self: callee_of(f"the handler of {self.id}", self.handler), takes_self=True
         ),
     )
-    """The handler, with what it takes."""
+    """The handler, with the parameters that it takes."""
 
     @property
     def source(self) -> Any:
@@ -292,7 +292,7 @@ class PlanState:
 
 
 def name_of(handler: Handler) -> str:
-    """Return the name of a state that was given none. Raises `PlanError` when the handler has no usable one."""
+    """Return the name of a state that was given none. Raises `PlanError` when the handler has no usable name."""
     name = getattr(handler, "__name__", None)
     try:
         if not isinstance(handler, type):
@@ -318,7 +318,7 @@ def is_plain(handler: Handler) -> bool:
 
 @attrs.frozen
 class Callee:
-    """A function, and which of three offered values it takes, by their places."""
+    """A function, and the positions of its parameters among three offered values."""
 
     function: Callable[..., Any]
     positional: tuple[int, ...] = (0, 1, 2)
@@ -335,10 +335,9 @@ class Callee:
 def callee_of(
     what: str, function: Callable[..., Any], offered: Sequence[str] = ("ctx", "io", "rec")
 ) -> Callee:
-    """Return a function with what it takes of three offered values: those that it names, in its own order.
+    """Return a function with its choice of three offered values: those that it names, in its own order.
 
-    One that asks for something else takes all three as they come. Raises `PlanError` when it can be called in
-    neither way.
+    A function with other parameters takes all three in order. Raises `PlanError` when neither call is possible.
     """
     try:
         signature = _own_signature(function)
@@ -372,12 +371,15 @@ def callee_of(
 
 
 def reconcile_callee(function: Callable[..., Any]) -> Callee:
-    """Return a reconcile function with what it takes. Raises `PlanError` when it cannot be called."""
+    """Return a reconcile function with the parameters that it takes.
+
+    Raises `PlanError` when it cannot be called.
+    """
     return callee_of("the reconcile function", function, ("ctx", "io", "effect"))
 
 
 def _own_signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Return a function's signature; of a decorator's wrapper that passes all on, that of what it wraps."""
+    """Return a function's signature; for a wrapper that passes everything on, that of the wrapped function."""
     signature = inspect.signature(function, follow_wrapped=False)
     passes_on = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values())
     return inspect.signature(function) if passes_on else signature

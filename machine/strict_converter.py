@@ -1,4 +1,4 @@
-"""The converter that all others are made of: it reads strictly, and coerces nothing."""
+"""The converter that all others are derived from: it reads strictly, and coerces nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _string_enum(value: Any, kind: Any) -> Any:
 
 
 def json_only(container: type, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return `inner` for a JSON array or object only: cattrs by itself makes the best of any iterable."""
+    """Return `inner` for a JSON array or object only: cattrs itself accepts any iterable."""
     kinds, name = ({dict}, "object") if container is dict else ({list, tuple}, "array")
 
     def structure(value: Any, kind: Any) -> Any:
@@ -90,7 +90,7 @@ def _strict_containers(converter: cattrs.Converter) -> None:
 
 
 def strict_converter() -> cattrs.Converter:
-    """Return a converter that reads JSON as the types asked for, or refuses it."""
+    """Return a converter that reads JSON as the requested types, or refuses it."""
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _strict(kind))
@@ -105,7 +105,7 @@ def strict_converter() -> cattrs.Converter:
 
 
 def problems_of(exc: BaseException) -> list[str]:
-    """Return what was wrong with a JSON value, each problem with its path."""
+    """Return the problems of a JSON value, each with its path."""
 
     def describe(error: BaseException, _: Any) -> str:
         if isinstance(error, KeyError) and not isinstance(error, MachineError):
@@ -114,7 +114,7 @@ def problems_of(exc: BaseException) -> list[str]:
             unknown = sorted(error.extra_fields)
             more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
             return f"unknown fields: {', '.join(unknown[:_MOST_NAMED])}{more}"
-        if isinstance(error, cattrs.StructureHandlerNotFoundError):  # it says what to do in its own terms
+        if isinstance(error, cattrs.StructureHandlerNotFoundError):  # its message already says what to do
             return f"{getattr(error.type_, '__name__', error.type_)} is no type that can be read"
         return str(error)
 

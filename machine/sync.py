@@ -1,4 +1,4 @@
-"""The plain face: runs the coroutine face on an event loop of its own. Nothing is written twice."""
+"""The plain interface: it runs the coroutine interface on an event loop of its own, without code of its own."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _loop_runs() -> bool:
 
 
 def _plain(function: Callable[P, Coroutine[Any, Any, R]], *, drives: bool = False) -> Callable[P, R]:
-    """Return the plain form of a coroutine function; one that `drives` a run heeds the signals to end."""
+    """Return the plain form of a coroutine function; one that `drives` a run obeys the signals to end."""
 
     @functools.wraps(function)
     def plain(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -61,7 +61,7 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]], *, drives: bool = Fals
 
         async def main() -> None:
             termination.watch()
-            # not returned: asyncio writes out what its main task returned, only to throw that text away
+            # not returned: asyncio formats the result of its main task, only to discard that text
             results.append(await function(*args, **kwargs))
 
         with terminable() if drives else contextlib.nullcontext(Termination()) as termination:
@@ -70,7 +70,7 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]], *, drives: bool = Fals
             except asyncio.CancelledError:
                 if termination.signum is not None:
                     raise
-                # the loop is this call's own: nobody but a handler knows the task
+                # the loop belongs to this call: nobody but a handler knows the task
                 raise RunError(
                     f"machine.{function.__name__} stopped: a handler cancelled the task that drives the run",
                     code=Code.ATTEMPT_INTERRUPTED,

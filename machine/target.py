@@ -1,6 +1,6 @@
-"""From what a user writes to the plan it names: `package.module:plan` or `path/file.py:plan`.
+"""Loading of the plan that a user names: `package.module:plan` or `path/file.py:plan`.
 
-This runs the user's module, and nothing else of this library does. It never runs a handler.
+This is the only code of this library that runs the user's module. It never runs a handler.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FIX_IT: Final = "fix the module and try again; --debug shows the whole tracebac
 
 @attrs.frozen
 class Loaded:
-    """A validated plan and where it came from, in a form that finds it again from any directory."""
+    """A validated plan and its origin, in a form that finds it again from any directory."""
 
     plan: Plan
     target: Target
@@ -82,7 +82,7 @@ def _to_front(directory: str) -> None:
 
 
 class _FreshSource(importlib.machinery.SourceFileLoader):
-    """Compiles the source every time: a cache that looks at whole seconds would miss an edit within one."""
+    """A loader that compiles the source every time: a cache with whole seconds would miss an edit within one."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
@@ -102,7 +102,7 @@ def _file_module(spec: str, path: str) -> ModuleType:
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # before it runs, as inspect, typing and attrs look there
+    sys.modules[name] = module  # before it runs, because inspect, typing and attrs look there
     try:
         found.loader.exec_module(module)
     except BaseException:
@@ -138,7 +138,7 @@ def _named_module(spec: str, place: str, directory: str) -> ModuleType:
 
 
 def _guarded(place: str, path: str | None, load_it: Any) -> ModuleType:
-    """Run an import; whatever the module raises becomes one error that says what, and where in its source."""
+    """Run an import; any exception of the module becomes one error with the message and the place in its source."""
     try:
         module: ModuleType = load_it()
     except PlanError as exc:
@@ -173,7 +173,7 @@ def _own(exc: MachineError, path: str | None) -> PlanError:
 
 
 def _location(exc: BaseException, path: str | None) -> str | None:
-    """Return `file:line` of the innermost frame that is the user's own, or of the line that is no Python."""
+    """Return `file:line` of the innermost frame that is the user's own, or of the line with a syntax error."""
     if isinstance(exc, SyntaxError) and exc.filename:
         return f"{_shown(exc.filename)}:{exc.lineno}"
     frames = [

@@ -1,6 +1,6 @@
-"""SIGTERM and SIGHUP: the first one cuts a run as Ctrl-C does, so that it can be resumed; the second one kills.
+"""SIGTERM and SIGHUP: the first interrupts a run as Ctrl-C does, so that it can be resumed; the second kills.
 
-Only in the main thread, and only where the program has not said itself what becomes of the signal.
+Only in the main thread, and only where the program has not installed a handler of its own.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["Terminated", "Termination", "terminable"]
 
 _SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
-)  # Windows has not both
+)  # Windows lacks one of them
 
 
 class Terminated(SystemExit):
-    """The process was asked to end by a signal. What is durable of the run can be resumed.
+    """The process was asked to end by a signal. The run can be resumed from what is durable.
 
     It ends the process with the exit code that shells give to a process which the signal killed.
     """
@@ -32,11 +32,11 @@ class Terminated(SystemExit):
 
 
 class Termination:
-    """What has come of the signals so far."""
+    """The signals received so far."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        """The signal that came, None as long as none did."""
+        """The signal that was received, or None."""
         self._signals: list[int] = []
         self._task: asyncio.Task[Any] | None = None
 
@@ -47,14 +47,14 @@ class Termination:
             self._task.cancel()
 
     def begin(self) -> None:
-        """Take the signals that nobody else has taken."""
+        """Install handlers for the signals that have none."""
         if threading.current_thread() is threading.main_thread():
             self._signals = [each for each in _SIGNALS if signal.getsignal(each) is signal.SIG_DFL]
             for each in self._signals:
                 signal.signal(each, self._received)
 
     def end(self) -> None:
-        """Give the signals back, unless somebody else has taken them meanwhile."""
+        """Restore the signals, unless other code has taken them meanwhile."""
         for each in self._signals:
             if signal.getsignal(each) == self._received:
                 signal.signal(each, signal.SIG_DFL)
@@ -71,7 +71,7 @@ class Termination:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[Termination]:
-    """Give what a signal cancels a task through. Raises `Terminated` at the end when one came."""
+    """Yield an object through which a signal cancels a task. Raises `Terminated` at the end if one arrived."""
     termination = Termination()
     termination.begin()
     try:

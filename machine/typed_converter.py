@@ -1,4 +1,4 @@
-"""The converter for values a handler types itself; it writes as `Unkept` what it cannot keep."""
+"""The converter for values that a handler gives a type; it writes `Unkept` for values it cannot store."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def typed_converter() -> cattrs.Converter:
     _unions(converter)
     _named_tuples(converter)
     _int_keys(converter)
-    # by the JSON of its value: that may be a Decimal or a tuple, which cattrs would not carry
+    # by the JSON of its value: that may be a Decimal or a tuple, which cattrs would not convert
     converter.register_unstructure_hook(enum.Enum, lambda member: converter.unstructure(member.value))
     converter.register_structure_hook(enum.Enum, _member)
     converter.register_unstructure_hook(
@@ -109,7 +109,7 @@ def _member(value: Any, kind: Any) -> Any:
 
 
 def _members_of(kind: Any) -> tuple[Any, ...]:
-    """Return the members of a union, none for any other type."""
+    """Return the members of a union, empty for any other type."""
     return typing.get_args(kind) if typing.get_origin(kind) in {types.UnionType, typing.Union} else ()
 
 
@@ -155,7 +155,7 @@ def _unions(converter: cattrs.Converter) -> None:
 
     configure_union_passthrough(str | bool | int | float | None, converter)
     converter.register_structure_hook_func(whole_as_float, number)
-    # a whole float is written as an int, and where both may stand it is read as one
+    # a whole float is written as an int, and where both are possible it is read as one
     converter.register_unstructure_hook_func(
         lambda kind: kind is int,
         lambda value: _float_for(int, value) if isinstance(value, float) else value,
@@ -172,7 +172,7 @@ def _unions(converter: cattrs.Converter) -> None:
 
 
 def _float_for(kind: Any, value: float) -> Unkept:
-    """Return the problem of a float where it would be read as an int, or not at all."""
+    """Return the problem of a float that would be read as an int, or not at all."""
     name, expected = type(value).__name__, kind_text(kind)
     if float in _members_of(kind):
         return Unkept(
@@ -191,7 +191,7 @@ def _not_told_apart(kind: Any) -> str:
 
 
 def _named_tuples(converter: cattrs.Converter) -> None:
-    """Carry named tuples by their annotations, which may be text."""
+    """Convert named tuples by their annotations, which may be text."""
 
     def is_named(kind: Any) -> bool:
         return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
@@ -212,7 +212,7 @@ def _named_tuples(converter: cattrs.Converter) -> None:
 
 
 def _int_keys(converter: cattrs.Converter) -> None:
-    """Carry dictionaries whose keys are declared as int by the text of the keys."""
+    """Convert dictionaries whose keys are declared as int by the text of the keys."""
 
     def has_int_keys(kind: Any) -> bool:
         mapping = typing.get_origin(kind) in {dict, collections.abc.Mapping}

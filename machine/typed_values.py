@@ -1,7 +1,7 @@
-"""Typed values: what `ctx.write_typed` keeps comes back equal and of equal types all the way down, or is refused.
+"""Typed values: a value of `ctx.write_typed` returns equal and with equal types at every level, or is refused.
 
-Times with the name of their zone and models of pydantic have a JSON form of their own here; `difference` says
-what a value has lost on its way through JSON and back. Neither pydantic nor any other library is imported for it.
+Times with the name of their zone and models of pydantic have a JSON form of their own here; `difference` finds what
+a value has lost on its way through JSON and back. Neither pydantic nor any other library is imported for it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 
 @attrs.frozen
 class Unkept:
-    """A stand-in for what cannot be written: no JSON, so that its problem is told with its path."""
+    """A substitute for a value that cannot be written: it is not JSON, so its problem is reported with its path."""
 
     problem: str
 
@@ -57,12 +57,12 @@ _TIME: Final = re.compile(r"(?P<time>[^\[]*)(\[(?P<zone>[A-Za-z0-9._+/-]+)\])?(?
 
 
 def _zone_class() -> Any:
-    """Return the class of zones that have a name, as far as anybody has imported it."""
+    """Return the class of zones that have a name, if any code has imported it."""
     return getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None)
 
 
 def time_text(value: Any) -> str:
-    """Return the text of a time: ISO 8601, and behind it its zone by name, as in RFC 9557, and its fold."""
+    """Return the text of a time: ISO 8601, followed by its zone by name, as in RFC 9557, and its fold."""
     if not isinstance(value, dt.datetime | dt.time):
         return str(value.isoformat())  # a date, which is read as another type and so refused
     zone = value.tzinfo
@@ -71,7 +71,7 @@ def time_text(value: Any) -> str:
 
 
 def time_from(text: Any, kind: Any) -> Any:
-    """Return the time of class `kind` that a text stands for. Raises `ValueError` and `TypeError`."""
+    """Return the time of class `kind` that a text represents. Raises `ValueError` and `TypeError`."""
     if not isinstance(text, str) or "[" not in text:
         return kind.fromisoformat(text)
     found = _TIME.fullmatch(text)
@@ -118,7 +118,7 @@ _IN_BASE64: Final = (
 
 
 def excluded(value: Any) -> str | None:
-    """Return the problem of a model with a field that is required and excluded, None when there is none."""
+    """Return the problem of a model with a field that is required and excluded, or None."""
     if isinstance(value, list | tuple | dict):
         parts = list(value.values() if isinstance(value, dict) else value)
     elif is_model(type(value)):
@@ -139,7 +139,7 @@ def _excluded(value: Any, name: str) -> str:
 
 
 def load_model(value: Any, kind: Any) -> Any:
-    """Return the model of class `kind` that it makes of its JSON. Raises `ValueError` without the values in it."""
+    """Return the model of class `kind` from its JSON. Raises `ValueError` without the values in it."""
     try:
         return kind.model_validate_json(canonical.encode(value))
     except ValueError as exc:
@@ -150,18 +150,18 @@ def load_model(value: Any, kind: Any) -> Any:
         raise ValueError("; ".join(said)) from None
 
 
-# -- what was lost -------------------------------------------------------------------------------------------
+# -- losses ----------------------------------------------------------------------------------------------------
 
 
 class Difference(NamedTuple):
-    """Where a value that came back differs, and how, with the remedy."""
+    """The place of a difference in a value that was read back, its description, and the remedy."""
 
     path: str
     problem: str
 
 
 def difference(value: Any, back: Any, path: str = "$") -> Difference | None:
-    """Return the first thing that a value has lost on its way through JSON and back, None when it is the same."""
+    """Return the first loss of a value on its way through JSON and back, or None when it is unchanged."""
     if value is back:
         return None
     numbers = type(value) in {int, float} and type(back) in {int, float}
@@ -191,7 +191,7 @@ def _equal(value: Any, back: Any) -> bool:
 
 
 def _lost(value: Any, back: Any) -> str | None:
-    """Return what a value of the same type has lost that its parts do not show."""
+    """Return the loss of a value of the same type that its parts do not show."""
     name = _name(value)
     match value:
         case dt.datetime() | dt.time():
@@ -221,7 +221,7 @@ def _lost(value: Any, back: Any) -> str | None:
 
 
 def _lost_attribute(value: Any, back: Any) -> str | None:
-    """Return what is lost of that which an instance holds beside its fields."""
+    """Return the lost attribute of an instance that is none of its fields."""
     if isinstance(value, enum.Enum | type):
         return None
     own = getattr(value, "__dict__", {})
@@ -234,7 +234,7 @@ def _lost_attribute(value: Any, back: Any) -> str | None:
 
 
 def _is_computed(value: Any, name: str) -> bool:
-    """Say whether an attribute is what a `cached_property` has found, which it finds again."""
+    """Say whether an attribute is the result of a `cached_property`, which is computed again."""
     found = inspect.getattr_static(type(value), name, None)
     return isinstance(getattr(found, "wrapped", found), functools.cached_property)
 
@@ -261,7 +261,7 @@ def _same_zone(zone: dt.tzinfo | None, back: dt.tzinfo | None) -> bool:
 
 
 def _parts(value: Any, back: Any) -> Iterator[tuple[str, Any, Any]] | None:
-    """Return the parts of a container, each with the step to it and what came back; None when it is none."""
+    """Return the parts of a container, each with its step and its counterpart; None when it is no container."""
     if isinstance(value, list | tuple | collections.deque):
         return ((f"[{at}]", one, other) for at, (one, other) in enumerate(zip(value, back, strict=True)))
     if isinstance(value, dict):
@@ -274,7 +274,7 @@ def _parts(value: Any, back: Any) -> Iterator[tuple[str, Any, Any]] | None:
 
 
 def _fields(value: Any) -> list[tuple[str, bool]] | None:
-    """Return the fields of an instance, each with whether it must come back; None where its class has none."""
+    """Return the fields of an instance, each with whether it must be restored; None where its class has none."""
     if attrs.has(type(value)):
         return [(field.name, field.init or bool(field.eq)) for field in attrs.fields(type(value))]
     if dataclasses.is_dataclass(value):
@@ -300,7 +300,7 @@ def _step(key: Any) -> str:
 
 
 def part_at(value: Any, path: str) -> Any:
-    """Return the part of a value that a path leads to, or as far as it leads."""
+    """Return the part of a value at a path, or the last part before the path ends."""
     for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
         try:
             if index:
@@ -312,7 +312,7 @@ def part_at(value: Any, path: str) -> Any:
     return value
 
 
-# -- what to do ----------------------------------------------------------------------------------------------
+# -- remedies --------------------------------------------------------------------------------------------------
 
 
 def _name(value: Any) -> str:
@@ -339,12 +339,12 @@ def _other_type(value: Any, back: Any) -> str:
 
 
 def remedy_declared(value: Any) -> str:
-    """Return what to do about a value that is not of the type that is declared where it stands."""
+    """Return the remedy for a value that is not of the declared type."""
     return known_remedy(value) or "declare the type it has, or write a value of the declared one"
 
 
 def _remedy_unequal(value: Any) -> str:
-    if type(value) is bytes:  # only a model writes them otherwise than they are read
+    if type(value) is bytes:  # only a model writes its values in another form than it reads
         return _IN_BASE64
     return known_remedy(value) or (
         "let what holds it write it and read it as it is: a field of its __init__, with no converter or serializer"
@@ -352,7 +352,7 @@ def _remedy_unequal(value: Any) -> str:
 
 
 def kind_of(value: Any) -> Any:
-    """Return the type of a value with the types of its items, as far as it is a plain container."""
+    """Return the type of a value with the types of its items, for plain containers."""
     if value is None or type(value) not in {list, tuple, dict} or not value:
         return None if value is None else type(value)
     if type(value) is tuple:
@@ -368,14 +368,14 @@ def _any_of(items: Iterable[Any]) -> Any:
 
 
 def kind_text(kind: Any) -> str:
-    """Return a type as it is spelled in a program that imported its names."""
+    """Return a type as it is written in a program that imported its names."""
     if isinstance(kind, type) and not typing.get_args(kind):
         return kind.__name__
     return re.sub(r"(?:[\w<>]+\.)+(?=\w)", "", str(kind))
 
 
 def remedy(value: Any) -> str:
-    """Return what to write in place of a value that cannot be kept."""
+    """Return the replacement for a value that cannot be stored."""
     known = known_remedy(value)
     if known is not None:
         return known

@@ -1,4 +1,4 @@
-"""What a suspended run waits for."""
+"""The external input that a suspended run waits for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["EffectWait", "PlanWait", "SecretWait", "Wait"]
 
 @attrs.frozen
 class EffectWait:
-    """A run waits to be told what became of an effect that was intended and has no outcome."""
+    """A wait for the outcome of an effect that was intended and has none."""
 
     type: ClassVar[str] = "effect_outcome"
     key: str
@@ -20,7 +20,7 @@ class EffectWait:
 
 @attrs.frozen
 class PlanWait:
-    """A run waits to go on with another plan than so far."""
+    """A wait for permission to continue with another plan."""
 
     type: ClassVar[str] = "plan_change"
     plan_id: str
@@ -28,7 +28,7 @@ class PlanWait:
 
 @attrs.frozen
 class SecretWait:
-    """A run waits to go on without the true values of its secrets, which its driver cannot open."""
+    """A wait for permission to continue without the true values of secrets that the driver cannot open."""
 
     type: ClassVar[str] = "secrets_lost"
 

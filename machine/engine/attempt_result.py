@@ -88,7 +88,7 @@ class Ending:
         return StateFailed(self.state.id, error, failure), self.info(**info)
 
     def info(self, **info: str) -> Mapping[str, str]:
-        """Return the informational data of the end; for concurrent states also the keys that were read."""
+        """Return the informational data of an attempt's end; for concurrent states also the keys that were read."""
         if self.concurrent and self.ctx.read:
             info["read"] = self.secrets.run.text(canonical.encode(sorted(self.ctx.read)).decode())
         if self.secrets.reused:

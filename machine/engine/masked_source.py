@@ -39,7 +39,7 @@ def kept_source(source: str) -> str:
 
 
 def literals(source: str) -> dict[str, str]:
-    """Return the literals of source by their hashes."""
+    """Return a mapping from hashes to the literals of some source."""
     return {_hash(text): text for start, end in _spans(source) if (text := source[start:end])[0] != "#"}
 
 

@@ -35,7 +35,7 @@ def check_skip_tags(graph: Graph, config: RunConfig) -> None:
 
 
 def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
-    """Return the opening of a run of `manifest` without provenance, as a replay needs it."""
+    """Return the opening of a run with a manifest, without provenance, which a replay does not need."""
     payloads = Payloads()
     manifest_id = payloads.add(ArtifactKind.MANIFEST, canonical.encode(codec.to_json(manifest)))
     payloads.add(ArtifactKind.PLAN, graph.shape_bytes)

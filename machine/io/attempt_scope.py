@@ -110,7 +110,7 @@ def running_tasks() -> set[Any]:
 
 
 def current_task() -> Any:
-    """Return the current task, in the form that `running_tasks` returns."""
+    """Return the current task, comparable with those of `running_tasks`."""
     try:
         return asyncio.current_task()
     except RuntimeError:

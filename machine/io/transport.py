@@ -89,5 +89,5 @@ class AbsentTransport(BaseTransport):
     __slots__ = ()
 
     async def perform(self, namespace: str, request: Any) -> Any:  # noqa: ARG002 - the protocol's signature
-        """Refuse: a replay performs nothing."""
+        """Refuse the call, because a replay performs nothing."""
         raise self._unknown(namespace)

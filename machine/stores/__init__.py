@@ -1,4 +1,4 @@
-"""Where runs live: the contract of a store, the stores that keep it, and how to open one by its URL."""
+"""Storage of runs: the contract of a store, the stores that implement it, and opening one by its URL."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The contract every store keeps, and nothing of how one keeps it.
+"""The contract of every store, without any implementation.
 
 Promises, held by `machine.testing.StoreConformance` for every backend: **durability** (durable when `append`
-returns), **ordering** (strict per run), **immutability** (never modified, never deleted), **authority**
-(everything else, the index included, can be rebuilt from the log).
+returns), **ordering** (strict per run), **immutability** (never modified, never deleted), **authority** (everything
+else, the index included, can be rebuilt from the log).
 
-A store never interprets a log. The one thing it keeps beside it, the index, is computed by `kernel.index`.
+A store never interprets a log. The index, which it stores in addition, is computed by `kernel.index`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ZERO_CHAIN: Final = bytes(32)
 
 
 class StoredEvent(NamedTuple):
-    """One entry of a log as it is kept: canonical envelope bytes, and the chain value over all up to here."""
+    """One stored entry of a log: canonical envelope bytes, and the chain value over all entries up to here."""
 
     seq: int
     data: bytes
@@ -62,7 +62,7 @@ class Artifact(NamedTuple):
 
 @attrs.frozen
 class Head:
-    """Where a log ends: the last seq (0 when empty) and its chain value (`ZERO_CHAIN` when empty)."""
+    """The end of a log: the last seq (0 when empty) and its chain value (`ZERO_CHAIN` when empty)."""
 
     seq: int
     chain: bytes
@@ -78,7 +78,7 @@ class RunPage:
 
 @attrs.frozen
 class Message:
-    """Something sent to a run from outside: `number` counts from 1 within the run, `data` is JSON."""
+    """A message to a run from another process: `number` counts from 1 within the run, `data` is JSON."""
 
     number: int
     kind: str
@@ -88,10 +88,10 @@ class Message:
 
 @attrs.define
 class CommitLimits:
-    """Bounds of what a run has emitted and its store does not have yet.
+    """Bounds of the events that a run has emitted and its store does not have yet.
 
-    `max_pending` events at most wait, and none for longer than `max_delay` seconds where the store has
-    `write_behind`. A run that is fast fills the first before the second, and commits by itself.
+    At most `max_pending` events wait, and none for longer than `max_delay` seconds where the store has
+    `write_behind`. A fast run reaches the first bound before the second, and commits by itself.
     """
 
     max_pending: int = 2000
@@ -100,38 +100,39 @@ class CommitLimits:
 
 @runtime_checkable
 class Store(Protocol):
-    """An event store, an artifact store and a run index behind one handle; safe to use from several threads.
+    """An event store, an artifact store and a run index in one object; safe to use from several threads.
 
     Every method may raise `StoreError`; a closed store raises `OtherStoreError` with code `store_closed`.
     """
 
     url: str
-    """What `open_store` was given, normalised."""
+    """The URL given to `open_store`, normalised."""
 
     write_behind: bool
-    """True when a commit takes long enough that a run gains by going on while it happens."""
+    """True when a commit takes long enough that a run gains by continuing meanwhile."""
 
     commit_limits: CommitLimits
     """Bounds of how much of a run may wait for this store, and for how long."""
 
     clock: Callable[[], int]
-    """The wall clock, in milliseconds since the epoch: of what is stored. A test puts another here."""
+    """The wall clock for stored times, in milliseconds since the epoch. A test may replace it."""
 
     boot_clock: Callable[[], int]
-    """A clock in milliseconds that nobody can set: of how long a lease was seen. A test puts another here."""
+    """A clock in milliseconds that nobody can set, for the age of leases. A test may replace it."""
 
     secret_key_file: Path | None
-    """Where the key of this store's secrets lies; None for a store that lives as long as its process.
+    """The path of the key of this store's secrets; None for a store that lives as long as its process.
 
-    Such a store's key is its `secret_key()`. Every other's is kept outside it (`secrets.store_key`).
+    The key of a store without a path is its `secret_key()`. Every other key is stored outside the store
+    (`secrets.store_key`).
     """
 
     def head(self, run_id: str) -> Head:
-        """Return where the run's log ends; `Head(0, ZERO_CHAIN)` for a run that has no events."""
+        """Return the end of the run's log; `Head(0, ZERO_CHAIN)` for a run without events."""
         ...
 
     def head_seq(self, run_id: str) -> int:
-        """Return the seq of the run's last event; 0 for a run that has no events."""
+        """Return the seq of the run's last event; 0 for a run without events."""
         ...
 
     def append(
@@ -146,39 +147,42 @@ class Store(Protocol):
         """Write artifacts and events, all or none, durable on return. Either may be empty.
 
         Raises `ConcurrencyError` (nothing is written) when the head is not `expected_seq`; with code `lease_lost`
-        when `lease` is not the run's current one, or was released (one that is merely over still appends);
-        with `run_leased` when no lease is given while one keeps the run; and with `invocation_taken` when
-        another run has the invocation key of the first event. Raises `OtherStoreError` with code
-        `store_full`, `store_busy` or `store_failed` when the medium refuses (nothing is written), and
-        `UsageError` or `IdError` when the seqs do not continue `expected_seq` without a gap, or an id or a
-        type is wrong. An artifact already there is left as it is; the ids of new ones are trusted.
+        when `lease` is not the run's current one, or was released (one that has only expired still appends); with
+        `run_leased` when no lease is given while the run has a valid one; and with `invocation_taken` when another
+        run has the invocation key of the first event. Raises `OtherStoreError` with code `store_full`, `store_busy`
+        or `store_failed` when the medium refuses (nothing is written), and `UsageError` or `IdError` when the seqs
+        do not continue `expected_seq` without a gap, or an id or a type is wrong. An existing artifact is left
+        unchanged; the ids of new ones are trusted.
         """
         ...
 
     def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
         """Take the run's lease for `ttl_ms` milliseconds; the run need not have events yet.
 
-        The epoch grows with each lease on the run and is never given twice. A lease keeps others out until it
-        is released. One whose owner is known to be dead does not, and one whose owner is known to live does for
-        as long as it lives (`lease.driver_of`). Where neither is known, it is over when this handle has seen it
-        unrenewed for its time (`lease.LeaseWatch`): ask again, or `lease_of`, more than once a second until
+        The epoch grows with each lease on the run and is never given twice. A lease keeps others out until it is
+        released. Two exceptions: it ends with an owner that is known to be dead, and lasts as long as an owner that
+        is known to live (`lease.driver_of`). If neither is known, it expires when this object has seen it without a
+        heartbeat for its time (`lease.LeaseWatch`): call this again, or `lease_of`, more than once a second until
         then. It outlives the process, but a power cut may take it back.
 
-        Raises `ConcurrencyError` with code `run_leased` while another lease keeps the run, and `UsageError` or
-        `IdError` for arguments that cannot be.
+        Raises `ConcurrencyError` with code `run_leased` while another lease is valid, and `UsageError` or `IdError`
+        for invalid arguments.
         """
         ...
 
     def renew(self, lease: Lease) -> None:
-        """Let the lease last its time from now on. Raises `ConcurrencyError` (`lease_lost`) when it is not held."""
+        """Renew the lease for its time from now on.
+
+        Raises `ConcurrencyError` (`lease_lost`) when it is not held.
+        """
         ...
 
     def release(self, lease: Lease) -> None:
-        """Give the lease back; no error when it is lost already."""
+        """Release the lease; no error when it is lost already."""
         ...
 
     def lease_of(self, run_id: str) -> HeldLease | None:
-        """Return the lease that keeps others out of the run, None when it is free."""
+        """Return the lease that keeps others out of the run, or None."""
         ...
 
     def post(self, run_id: str, kind: str, data: Any) -> int:
@@ -194,11 +198,11 @@ class Store(Protocol):
         ...
 
     def find_invocation(self, key: str) -> str | None:
-        """Return the id of the run whose first event has this invocation key, None when there is none."""
+        """Return the id of the run whose first event has this invocation key, or None."""
         ...
 
     def secret_key(self) -> bytes:
-        """Return the 32 random bytes of this store: made once, kept in it, the same for every process."""
+        """Return the 32 random bytes of this store: made once, stored in it, the same for every process."""
         ...
 
     def secret_key_id(self) -> str | None:
@@ -206,7 +210,7 @@ class Store(Protocol):
         ...
 
     def data_key(self, run_id: str) -> bytes | None:
-        """Return the run's data key as it was wrapped; None when it has none, or no more."""
+        """Return the run's wrapped data key; None when it has none, or no longer."""
         ...
 
     def data_keys(self) -> list[tuple[str, bytes]]:
@@ -214,33 +218,33 @@ class Store(Protocol):
         ...
 
     def add_data_key(self, run_id: str, key_id: str, wrapped: bytes) -> None:
-        """Give the run a data key, durable on return; one that it has already stays. It need not have events.
+        """Give the run a data key, durable on return; an existing one stays. The run need not have events.
 
-        `key_id` is of the key that wrapped it, and is noted with the first. Raises `SecretKeyError`
-        (`secret_key_wrong`) when another is noted, and `IdError` or `UsageError`; nothing is written then.
+        `key_id` identifies the wrapping key, and is stored with the first data key. Raises `SecretKeyError`
+        (`secret_key_wrong`) when another id is stored, and `IdError` or `UsageError`; nothing is written then.
         """
         ...
 
     def forget_data_key(self, run_id: str) -> bool:
         """Delete the run's data key, durable on return, and say whether it had one.
 
-        With the last one goes the id of the key that wrapped it: a key that was lost can be replaced then.
+        The id of the wrapping key is deleted with the last one, so that a lost key can then be replaced.
         """
         ...
 
     def rewrap_data_keys(self, old_id: str, new_id: str, rewrapped: Callable[[bytes], bytes]) -> int:
-        """Replace every wrapped data key by what `rewrapped` makes of it, and note `new_id`: all or nothing.
+        """Replace every wrapped data key by the result of `rewrapped` for it, and store `new_id`: all or nothing.
 
-        Returns how many there are. Raises `SecretKeyError` (`secret_key_wrong`) when another id than `old_id`
-        is noted, and whatever `rewrapped` raises. It must not use the store.
+        Returns their number. Raises `SecretKeyError` (`secret_key_wrong`) when another id than `old_id` is stored,
+        and whatever `rewrapped` raises. It must not use the store.
         """
         ...
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
         """Yield the events from `from_seq` to `to_seq`, both included, in order.
 
-        The log is read as it stood at the call, whatever is appended meanwhile; no lock is held in between,
-        so a reader that pauses stops nobody.
+        The log is read as it was at the call, whatever is appended meanwhile; no lock is held between events, so a
+        slow reader stops nobody.
         """
         ...
 
@@ -257,7 +261,7 @@ class Store(Protocol):
         ...
 
     def exists(self, artifact_id: str) -> bool:
-        """Say whether the artifact is there; its bytes are not looked at."""
+        """Say whether the artifact exists; its bytes are not checked."""
         ...
 
     def list_runs(
@@ -270,14 +274,14 @@ class Store(Protocol):
     ) -> RunPage:
         """Return rows of the index, newest first, filtered by status and op id.
 
-        The newest run is the one that came into the store last, whatever its id and the clocks say. One that is
-        running as its log says and that nobody drives has the status `interrupted`, and is found by it alone.
-        `cursor` is that of the page before. Raises `UsageError` for a limit below 1 or another cursor.
+        The newest run is the one that entered the store last, whatever its id and the clocks say. A run that is
+        running according to its log and that nobody drives has the status `interrupted`, and only that filter finds
+        it. `cursor` is that of the previous page. Raises `UsageError` for a limit below 1 or another cursor.
         """
         ...
 
     def run_row(self, run_id: str) -> RunRow:
-        """Return one run's row of the index, its status as `list_runs` tells it. Raises `NotFoundError`."""
+        """Return one run's row of the index, with the status that `list_runs` reports. Raises `NotFoundError`."""
         ...
 
     def run_exists(self, run_id: str) -> bool:
@@ -300,7 +304,7 @@ class Store(Protocol):
         ...
 
     def integrity_problems(self) -> list[str]:
-        """Check the medium below the log (file structure, index) and say what is wrong; empty when sound."""
+        """Check the medium below the log (file structure, index) and return the problems; empty when sound."""
         ...
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""What every store refuses before it touches its medium, so that all of them are equally strict.
+"""Checks of arguments that every store makes before it touches its medium, so that all are equally strict.
 
-Nothing here looks at what is stored, and nothing here is durable: these are rules about arguments alone.
+Nothing here reads stored data, and nothing here is durable: these are rules about arguments alone.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 MAX_SEQ: Final = 2**63 - 1
-"""The largest seq there can be: what a signed 64-bit column holds."""
+"""The largest possible seq: the maximum of a signed 64-bit column."""
 
 _CHAIN_BYTES: Final = 32
 _ID_DIGITS: Final = 64
@@ -68,7 +68,7 @@ def check_append(
     artifacts: Sequence[Artifact],
     lease: Lease | None = None,
 ) -> None:
-    """Refuse an append that no store could take, whatever it holds.
+    """Refuse an append that no store could accept, whatever it holds.
 
     Raises `IdError` (run id, artifact id), `UsageError` (seqs, types) or `OtherStoreError` (`artifact_too_large`).
     """
@@ -131,7 +131,7 @@ def check_message(kind: str, data: Any) -> bytes:
 
 
 def check_data_key(run_id: str, key_id: str, wrapped: bytes) -> str:
-    """Return the id of a run that is given a data key. Raises `IdError` or `UsageError`."""
+    """Return the id of a run that receives a data key. Raises `IdError` or `UsageError`."""
     check_key_id(key_id)
     check_wrapped(wrapped)
     return str(RunId(run_id))
@@ -144,14 +144,14 @@ def check_key_id(key_id: str) -> None:
 
 
 def check_wrapped(wrapped: bytes) -> bytes:
-    """Return a wrapped data key as it is. Raises `UsageError` when it cannot be one."""
+    """Return a wrapped data key unchanged. Raises `UsageError` when it is invalid."""
     if type(wrapped) is not bytes or not 1 <= len(wrapped) <= _MAX_WRAPPED:
         raise UsageError(f"a wrapped data key is 1 to {_MAX_WRAPPED} bytes")
     return wrapped
 
 
 def other_key(url: str, noted: str | None, given: str) -> SecretKeyError:
-    """Return the error for a key that is not the one a store notes."""
+    """Return the error for a key whose id is not the stored one."""
     return SecretKeyError(
         f"the store {url} keeps its secrets under the key {noted or '(none yet)'}, not under {given}",
         code=Code.SECRET_KEY_WRONG,
@@ -161,14 +161,14 @@ def other_key(url: str, noted: str | None, given: str) -> SecretKeyError:
 
 
 def check_limit(limit: int) -> int:
-    """Return a page's row limit, at most what a store can count to. Raises `UsageError` below 1."""
+    """Return a page's row limit, reduced to what a store can count. Raises `UsageError` below 1."""
     if not _is_whole(limit, 1):
         raise UsageError(f"limit is {limit!r}: it must be a whole number from 1 up")
     return min(limit, 2**31)
 
 
 def check_cursor(cursor: str | None) -> str | None:
-    """Return a page's cursor as it is. Raises `UsageError` when no page can have returned it."""
+    """Return a page's cursor unchanged. Raises `UsageError` when no page can have returned it."""
     if cursor is None:
         return None
     try:
@@ -183,14 +183,14 @@ def unknown_cursor(cursor: str) -> UsageError:
 
 
 def as_told(row: RunRow, held: Callable[[], HeldLease | None], clock: Callable[[], int]) -> RunRow:
-    """Return an index row as it is told: a running run is interrupted when nobody seems to hold its lease."""
+    """Return an index row as reported: a running run is interrupted when nobody seems to hold its lease."""
     if row.status == RunStatus.RUNNING and not lease_is_held(held(), clock()):
         return row._replace(status=INTERRUPTED)
     return row
 
 
 def indexed_status(status: str | None) -> str | None:
-    """Return the status that the index has of runs that are told to be of a status."""
+    """Return the status in the index of runs that are reported with a status."""
     return RunStatus.RUNNING.value if status == INTERRUPTED else status
 
 
@@ -208,13 +208,13 @@ def _is_text(value: object) -> bool:
 
 
 def is_run_prefix(prefix: str) -> bool:
-    """Say whether a run id could begin so."""
+    """Say whether a run id could begin like this."""
     return _RUN_ID_CHARACTERS.issuperset(prefix)
 
 
 def artifact_key(artifact_id: str) -> bytes | None:
-    """Return the 32 bytes an artifact id spells, None when it is no artifact id."""
-    # the same rule as ArtifactId, at a third of its cost: this is on the path of every append
+    """Return the 32 bytes of an artifact id, or None when it is invalid."""
+    # the rule of ArtifactId at a third of its cost, because every append calls this
     try:
         key = bytes.fromhex(artifact_id)
     except (TypeError, ValueError):
@@ -228,7 +228,7 @@ def closed(url: str) -> OtherStoreError:
 
 
 def stale(run_id: str, expected: int, actual: int) -> ConcurrencyError:
-    """Return the error for an append whose expected head is not the head."""
+    """Return the error for an append whose expected head is not the actual one."""
     return ConcurrencyError(
         f"run {run_id} is at event {actual}, not {expected} as expected",
         details={"run_id": str(run_id), "expected": expected, "actual": actual},
@@ -247,10 +247,10 @@ def invocation_taken(key: str, run_id: str, other: str) -> ConcurrencyError:
 
 
 def no_run(run_id: str) -> NotFoundError:
-    """Return the error for a run that is not there."""
+    """Return the error for a run that does not exist."""
     return NotFoundError(f"there is no run {run_id!r} in this store", code=Code.RUN_NOT_FOUND)
 
 
 def no_artifact(artifact_id: str) -> NotFoundError:
-    """Return the error for an artifact that is not there."""
+    """Return the error for an artifact that does not exist."""
     return NotFoundError(f"there is no artifact {artifact_id!r} in this store", code=Code.ARTIFACT_NOT_FOUND)

@@ -1,8 +1,8 @@
-"""Who drives a run: a lease of limited time, fenced by an epoch, and the text that names its owner.
+"""The right to drive a run: a lease of limited time, fenced by an epoch, and the text that names its owner.
 
-The epoch is what keeps two drivers apart: a store refuses the append of an older one, whatever the clocks
-say. When somebody else may take over is decided by what is known of the owner, and where nothing is known, by
-having watched for as long as the lease lasts that nobody renews it. No wall clock takes part in either.
+The epoch is what keeps two drivers apart: a store refuses the append of an older one, whatever the clocks say. The
+time of a takeover depends on what is known of the owner; if nothing is known, a lease must have been observed
+without a heartbeat for its whole time. No wall clock is involved in either.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 MAX_TTL_MS: Final = 24 * 60 * 60 * 1000
-"""The longest time a lease may be taken for at once: a day."""
+"""The longest time for which a lease may be taken: a day."""
 
 _MAX_OWNER: Final = 512
 _PARTS: Final = 6
@@ -60,7 +60,7 @@ class Lease:
 
 @attrs.frozen
 class HeldLease:
-    """What a store tells about a lease that is held; `expires_at_ms` is of the wall clock."""
+    """A valid lease as a store reports it; `expires_at_ms` is of the wall clock."""
 
     run_id: str
     epoch: int
@@ -69,7 +69,7 @@ class HeldLease:
     ttl_ms: int
 
     def renewed(self, now_ms: int) -> HeldLease:
-        """Return the lease as it stands when it was renewed now: never as it stood before, whatever the clock."""
+        """Return the lease after a renewal now: it never expires earlier than before, whatever the clock says."""
         expires_at_ms = now_ms + self.ttl_ms
         return attrs.evolve(self, expires_at_ms=expires_at_ms + (expires_at_ms == self.expires_at_ms))
 
@@ -79,11 +79,11 @@ def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-# rules every store keeps
+# rules of every store
 
 
 def check_acquire(run_id: str, owner: str, ttl_ms: int) -> str:
-    """Return the run id of a lease that may be asked for. Raises `IdError` or `UsageError`."""
+    """Check the arguments of `acquire` and return the run id. Raises `IdError` or `UsageError`."""
     if not isinstance(owner, str) or not 1 <= len(owner) <= _MAX_OWNER or not owner.isprintable():
         raise UsageError(
             f"the owner of a lease is {owner!r}: it must be 1 to {_MAX_OWNER} printable characters"
@@ -94,11 +94,11 @@ def check_acquire(run_id: str, owner: str, ttl_ms: int) -> str:
 
 
 class LeaseWatch:
-    """What one handle on a store has seen of leases that nothing else is known about.
+    """The observation, by one store object, of leases whose owners are out of sight.
 
-    A lease is over when it was seen unrenewed for its time and a tenth of it, by a clock that nobody sets. Only
-    time in which this handle looked counts: of a longer gap between two looks, in which this process or the
-    whole machine may have stood still like the driver it looks for, no more than a second does.
+    A lease expires when it was observed without a heartbeat for its time and a tenth of it, by a clock that nobody
+    sets. Only time in which this object looked counts: of a longer gap between two looks, at most a second counts,
+    because this process or the whole machine may have stood still like the driver it looks for.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class LeaseWatch:
         self._seen: dict[str, tuple[HeldLease, int]] = {}
 
     def left_ms(self, held: HeldLease, now_ms: int) -> int | None:
-        """Return for how long a lease keeps others out unless it is renewed; `now_ms` is of the boot clock.
+        """Return for how long a lease keeps others out without a heartbeat; `now_ms` is of the boot clock.
 
         0 when it does not, None for as long as its driver lives.
         """
@@ -121,7 +121,7 @@ class LeaseWatch:
         return max(held.ttl_ms + held.ttl_ms // 10 - seen_ms, 0)
 
     def seen(self, held: HeldLease, now_ms: int) -> int:
-        """Note a lease as it stands, and return for how many milliseconds it was seen as it is."""
+        """Record the present lease, and return for how many milliseconds it was observed unchanged."""
         with self._lock:
             if self._looked_at_ms is not None:
                 self._watched_ms += min(max(now_ms - self._looked_at_ms, 0), _LONGEST_LOOK_MS)
@@ -133,10 +133,10 @@ class LeaseWatch:
 
 
 def lease_is_held(held: HeldLease | None, now_ms: int | None = None) -> bool:
-    """Say whether somebody drives a run, as far as that can be told at a glance: to show it, not to act on it.
+    """Say whether somebody seems to drive a run: good enough to display, not to act on.
 
-    `held` is what `Store.lease_of` returned, `now_ms` the wall clock's time. Of a driver that cannot be seen from
-    here the wall clocks of two machines have to do, with a lease's time between them to spare.
+    `held` is the result of `Store.lease_of`, `now_ms` the wall clock's time. For a driver on another machine the
+    wall clocks of both are compared, with the time of the lease as a margin.
     """
     if held is None:
         return False
@@ -148,7 +148,7 @@ def lease_is_held(held: HeldLease | None, now_ms: int | None = None) -> bool:
 
 
 def leased(held: HeldLease, left_ms: int | None) -> ConcurrencyError:
-    """Return the error for a run that another lease keeps; `left_ms` is what `LeaseWatch` says of it."""
+    """Return the error for a run that has another valid lease; `left_ms` is the result of `LeaseWatch`."""
     name = _name_of(held.owner)
     if left_ms is None:
         problem = f"run {held.run_id} is driven by {name}, which is alive"
@@ -171,7 +171,7 @@ def leased(held: HeldLease, left_ms: int | None) -> ConcurrencyError:
 
 
 def lost(lease: Lease, epoch: int) -> ConcurrencyError:
-    """Return the error for the use of a lease that is not the run's any more; `epoch` is the run's current."""
+    """Return the error for the use of a lease that the run has lost; `epoch` is the run's current one."""
     why = "somebody else took the run over" if epoch > lease.epoch else "it was released"
     return ConcurrencyError(
         f"the lease {lease.epoch} on run {lease.run_id} is lost: {why}",
@@ -181,25 +181,25 @@ def lost(lease: Lease, epoch: int) -> ConcurrencyError:
     )
 
 
-# who an owner is
+# the owner
 
 
 class Driver(StrEnum):
-    """What is known here about the owner of a lease."""
+    """The knowledge about the owner of a lease."""
 
     ALIVE = "alive"
     DEAD = "dead"
     UNKNOWN = "unknown"
-    """On another machine, in another container, or of a system that does not tell."""
+    """On another machine, in another container, or on a system that does not say."""
 
 
 def owner_here() -> str:
-    """Return a text that names this thread, and one use of it: no two calls return the same.
+    """Return a text that names this thread and one use of it: no two calls return the same.
 
-    The owner is the thread and not its process: a driver that ends without giving its lease back does not
-    keep its run for as long as the process lives. The parts are host, boot, namespaces, pid, start of the
-    process, and thread, its start and something random with a dot between; "-" is one that the system does
-    not tell.
+    The owner is the thread and not its process: a driver that ends without releasing its lease does not block its
+    run for as long as the process lives. The parts are host, boot, namespaces, pid, start of the process, and
+    thread, its start and something random with a dot between; "-" stands for a part that the system does not
+    provide.
     """
     pid, thread = os.getpid(), threading.get_native_id()
     seen = process_identity.sees_itself()
@@ -212,11 +212,10 @@ def owner_here() -> str:
 
 
 def driver_of(owner: str) -> Driver:
-    """Return what is known about an owner. Dead and alive are proofs; no clock takes part.
+    """Return what is known about an owner. Dead and alive are proofs; no clock is involved.
 
-    They are given only where our /proc is that which the owner's pid is counted in: on this boot of this
-    machine, in this pid namespace. Two containers of one machine share a boot, and two machines may share
-    everything else.
+    They are given only where our /proc counts the owner's pid: on this boot of this machine, in this pid namespace.
+    Two containers of one machine share a boot, and two machines may share everything else.
     """
     parts = owner.split("/")
     if len(parts) != _PARTS or _UNKNOWN in parts:

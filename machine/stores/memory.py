@@ -1,6 +1,6 @@
 """A store in memory: for tests, dry runs and programs that do not need their runs after they end.
 
-It keeps the whole contract but durability, which ends with the process; it must never be laxer than a store
+It implements the whole contract except durability, which ends with the process; it must never be laxer than a store
 on disk, or a test that passes on it would mean nothing.
 """
 
@@ -49,7 +49,7 @@ __all__ = ["MemoryStore"]
 
 @attrs.define
 class _Contents:
-    """What the handles on one store share."""
+    """The contents that all objects on one store share."""
 
     lock: threading.Lock = attrs.field(factory=threading.Lock)
     logs: dict[str, list[StoredEvent]] = attrs.field(factory=dict)
@@ -67,8 +67,8 @@ class _Contents:
 class MemoryStore:
     """A `Store` in this process's memory.
 
-    `shared_with` makes this a second handle on another's contents, as two connections to one file are: each
-    is closed by itself, and the contents live as long as one handle does.
+    `shared_with` makes this a second object on another's contents, like two connections to one file: each is closed
+    by itself, and the contents live as long as either.
     """
 
     url: str = "memory://"
@@ -91,7 +91,7 @@ class MemoryStore:
         return self._contents
 
     def head(self, run_id: str) -> Head:
-        """Return where the run's log ends; `Head(0, ZERO_CHAIN)` for a run that has no events."""
+        """Return the end of the run's log; `Head(0, ZERO_CHAIN)` for a run without events."""
         log = self._open().logs.get(run_id)
         return Head(log[-1].seq, log[-1].chain) if log else Head(0, ZERO_CHAIN)
 
@@ -150,7 +150,10 @@ class MemoryStore:
         return Lease(run_id, epoch, owner, ttl_ms)
 
     def renew(self, lease: Lease) -> None:
-        """Let the lease last its time from now on. Raises `ConcurrencyError` (`lease_lost`) when it is not held."""
+        """Renew the lease for its time from now on.
+
+        Raises `ConcurrencyError` (`lease_lost`) when it is not held.
+        """
         contents = self._open()
         with contents.lock:
             self._check_lease(contents, lease.run_id, lease)
@@ -158,7 +161,7 @@ class MemoryStore:
             contents.leases[lease.run_id] = held.renewed(self.clock())
 
     def release(self, lease: Lease) -> None:
-        """Give the lease back; no error when it is lost already."""
+        """Release the lease; no error when it is lost already."""
         contents = self._open()
         with contents.lock:
             held = contents.leases.get(lease.run_id)
@@ -166,7 +169,7 @@ class MemoryStore:
                 del contents.leases[lease.run_id]
 
     def lease_of(self, run_id: str) -> HeldLease | None:
-        """Return the lease that keeps others out of the run, None when it is free."""
+        """Return the lease that keeps others out of the run, or None."""
         held = self._open().leases.get(run_id)
         return held if held is not None and self._watch.left_ms(held, self.boot_clock()) != 0 else None
 
@@ -195,11 +198,11 @@ class MemoryStore:
         ]
 
     def find_invocation(self, key: str) -> str | None:
-        """Return the id of the run whose first event has this invocation key, None when there is none."""
+        """Return the id of the run whose first event has this invocation key, or None."""
         return self._open().invocations.get(key)
 
     def secret_key(self) -> bytes:
-        """Return the 32 random bytes of this store, the same for every handle on it."""
+        """Return the 32 random bytes of this store, the same for every object on it."""
         return self._open().secret_key
 
     def secret_key_id(self) -> str | None:
@@ -207,7 +210,7 @@ class MemoryStore:
         return self._open().secret_key_id
 
     def data_key(self, run_id: str) -> bytes | None:
-        """Return the run's data key as it was wrapped; None when it has none, or no more."""
+        """Return the run's wrapped data key; None when it has none, or no longer."""
         return self._open().data_keys.get(run_id)
 
     def data_keys(self) -> list[tuple[str, bytes]]:
@@ -217,7 +220,7 @@ class MemoryStore:
             return sorted(contents.data_keys.items())
 
     def add_data_key(self, run_id: str, key_id: str, wrapped: bytes) -> None:
-        """Give the run a data key; one that it has already stays (see `Store.add_data_key`)."""
+        """Give the run a data key; an existing one stays (see `Store.add_data_key`)."""
         contents = self._open()
         run_id = check_data_key(run_id, key_id, wrapped)
         with contents.lock:
@@ -236,7 +239,7 @@ class MemoryStore:
         return had_one
 
     def rewrap_data_keys(self, old_id: str, new_id: str, rewrapped: Callable[[bytes], bytes]) -> int:
-        """Replace every wrapped data key and note `new_id`: all or nothing (see `Store.rewrap_data_keys`)."""
+        """Replace every wrapped data key and store `new_id`: all or nothing (see `Store.rewrap_data_keys`)."""
         contents = self._open()
         check_key_id(new_id)
         with contents.lock:
@@ -247,7 +250,7 @@ class MemoryStore:
             return len(new)
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
-        """Yield events in order, of the log as it stood at the call (see `Store.read_range`)."""
+        """Yield events in order, of the log as it was at the call (see `Store.read_range`)."""
         log = self._open().logs.get(run_id, [])
         first, last = check_range(from_seq, to_seq, len(log))
         return self._read(log, first, last)
@@ -287,7 +290,7 @@ class MemoryStore:
         return self._artifact(artifact_id)[0]
 
     def exists(self, artifact_id: str) -> bool:
-        """Say whether the artifact is there; its bytes are not looked at."""
+        """Say whether the artifact exists; its bytes are not checked."""
         return artifact_id in self._open().artifacts
 
     def list_runs(
@@ -302,7 +305,9 @@ class MemoryStore:
         contents = self._open()
         limit, cursor = check_limit(limit), check_cursor(cursor)
         with contents.lock:
-            newest_first = list(reversed(contents.rows.values()))  # a run keeps the place that it came in at
+            newest_first = list(
+                reversed(contents.rows.values())
+            )  # a run retains its place in the order of arrival
             if cursor is not None:
                 if cursor not in contents.rows:
                     raise unknown_cursor(cursor)
@@ -315,7 +320,7 @@ class MemoryStore:
         return as_told(row, lambda: self.lease_of(row.run_id), self.clock)
 
     def run_row(self, run_id: str) -> RunRow:
-        """Return one run's row of the index, as `list_runs` tells it. Raises `NotFoundError`."""
+        """Return one run's row of the index, as `list_runs` reports it. Raises `NotFoundError`."""
         contents = self._open()
         row = contents.rows.get(run_id)
         if row is None:
@@ -349,7 +354,7 @@ class MemoryStore:
         return found[:limit]
 
     def integrity_problems(self) -> list[str]:
-        """Say which rows of the index are not what their logs say; memory has no structure to check."""
+        """Return the rows of the index that contradict their logs; memory has no structure to check."""
         contents = self._open()
         with contents.lock:
             logs = {run_id: list(log) for run_id, log in contents.logs.items()}

@@ -1,7 +1,7 @@
-"""A store in one SQLite file: durable, for many processes at once, and append-only by its own triggers.
+"""A store in one SQLite file: durable, for many concurrent processes, and append-only by its own triggers.
 
-One connection behind one lock serves every thread; no lock and no statement is held while a caller has
-control. It must never acknowledge what a crash could take back, and never let a `sqlite3.Error` out.
+One connection behind one lock serves every thread; no lock and no statement is held while a caller has control. It
+must never acknowledge what a crash could take back, and never let a `sqlite3.Error` escape.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ from machine.stores.sqlite_session import Session, url_of
 __all__ = ["SqliteStore"]
 
 _HEAD_SEQ: Final = 7
-"""Where the head of the index stands among the columns of `_FIND_RUN`."""
+"""The index of the head's column in `_FIND_RUN`."""
 
 _CHUNK: Final = 500
-"""How many events a reader fetches at a time."""
+"""The number of events that a reader fetches at once."""
 
 _RUN: Final = "(SELECT key FROM runs WHERE run_id = ?)"
 _FIND_RUN: Final = (
@@ -66,7 +66,9 @@ _READ: Final = (
 )
 _NEW_RUN: Final = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _NEW_EVENT: Final = "INSERT INTO events (run, seq, data, chain) VALUES (?, ?, ?, ?)"
-_NEW_ARTIFACT: Final = "INSERT INTO artifacts (id, kind, data) VALUES (?, ?, ?)"  # there already: not written
+_NEW_ARTIFACT: Final = (
+    "INSERT INTO artifacts (id, kind, data) VALUES (?, ?, ?)"  # exists already: not written
+)
 _MOVE_HEAD: Final = "UPDATE runs SET head_seq = ? WHERE key = ?"
 _MOVE_RUN: Final = (
     "UPDATE runs SET op_id = ?, status = ?, created_ms = ?, updated_ms = ?, head_seq = ? WHERE key = ?"
@@ -76,9 +78,9 @@ _MOVE_RUN: Final = (
 class SqliteStore(SqliteKeys):
     """A `Store` in the file at `path`.
 
-    `synchronous` is "full" (a commit is on the disk when `append` returns) or "normal" (it survives the
-    death of the process, but a power cut may take the last commits back). `create` makes the file, and the
-    directories above it, when missing. `busy_timeout` is how many seconds to wait for another process.
+    `synchronous` is "full" (a commit is on the disk when `append` returns) or "normal" (it survives the death of
+    the process, but a power cut may take the last commits back). `create` makes the file, and its missing parent
+    directories. `busy_timeout` is how many seconds to wait for another process.
     """
 
     write_behind: bool = True
@@ -103,7 +105,7 @@ class SqliteStore(SqliteKeys):
         self._synchronous: Final = synchronous
         self._busy_timeout: Final = busy_timeout
         self.url: str = url_of(self._path, synchronous)
-        # where SQLite has the -wal too: beside the file itself, not beside a link to it
+        # where SQLite has the -wal too: next to the file itself, not next to a link to it
         self.secret_key_file: Path | None = Path(f"{self._path.resolve()}.key")
         conn = open_database(
             self._path,
@@ -114,7 +116,7 @@ class SqliteStore(SqliteKeys):
         self._session = Session(conn, self._path, self.url)
 
     def head(self, run_id: str) -> Head:
-        """Return where the run's log ends; `Head(0, ZERO_CHAIN)` for a run that has no events."""
+        """Return the end of the run's log; `Head(0, ZERO_CHAIN)` for a run without events."""
         with self._session as conn:
             found = conn.execute(_HEAD, (text(run_id),)).fetchone()
         if found is None:
@@ -134,7 +136,7 @@ class SqliteStore(SqliteKeys):
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
         check_append(run_id, expected_seq, events, artifacts, lease)
         run_id = str(run_id)
-        # in the order of their ids, so that what is near in their index is written together
+        # in the order of their ids, so that neighbours in their index are written together
         blobs = sorted(
             [(bytes.fromhex(new.id), str(new.kind), new.data) for new in artifacts], key=itemgetter(0)
         )
@@ -152,7 +154,7 @@ class SqliteStore(SqliteKeys):
     def _check_head(self, run_id: str, expected_seq: int, found: tuple[Any, ...] | None) -> None:
         head_seq, indexed = (found[1] or 0, found[_HEAD_SEQ]) if found else (0, 0)
         if head_seq != indexed:
-            # Events that were there are gone. To go on would be to do again what they say was done.
+            # Stored events have disappeared. Continuing would repeat the work that they record as done.
             raise CorruptionError(
                 f"run {run_id} has {head_seq} events but the index says {indexed}: the store is damaged",
                 details={"run_id": run_id, "events": head_seq, "indexed": indexed},
@@ -167,7 +169,7 @@ class SqliteStore(SqliteKeys):
         found: tuple[Any, ...] | None,
         events: Sequence[StoredEvent],
     ) -> int:
-        """Bring the run's index row up to `events` and return its key."""
+        """Update the run's index row with `events` and return its key."""
         before = row_of(found[2:]) if found else None
         row = advance(before, run_id, events)
         values = (row.op_id, row.status, row.created_ms, row.updated_ms, row.head_seq)
@@ -180,7 +182,7 @@ class SqliteStore(SqliteKeys):
             assert key is not None
             return key
         key = int(found[0])
-        # nearly every append moves the head alone; to name the other columns would rewrite their indexes
+        # nearly every append moves the head alone; naming the other columns would rewrite their indexes
         if (before.op_id, before.status, before.created_ms, before.updated_ms) == values[:-1]:
             conn.execute(_MOVE_HEAD, (row.head_seq, key))
         else:
@@ -196,17 +198,20 @@ class SqliteStore(SqliteKeys):
             )
 
     def renew(self, lease: Lease) -> None:
-        """Let the lease last its time from now on. Raises `ConcurrencyError` (`lease_lost`) when it is not held."""
+        """Renew the lease for its time from now on.
+
+        Raises `ConcurrencyError` (`lease_lost`) when it is not held.
+        """
         with self._session.writing("normal") as conn:
             sqlite_lease.renew(conn, self._name, lease, self.clock())
 
     def release(self, lease: Lease) -> None:
-        """Give the lease back; no error when it is lost already."""
+        """Release the lease; no error when it is lost already."""
         with self._session.writing("normal") as conn:
             sqlite_lease.release(conn, self._name, lease)
 
     def lease_of(self, run_id: str) -> HeldLease | None:
-        """Return the lease that keeps others out of the run, None when it is free."""
+        """Return the lease that keeps others out of the run, or None."""
         with self._session as conn:
             return sqlite_lease.lease_of(conn, self._name, text(run_id), self._left_ms)
 
@@ -225,13 +230,13 @@ class SqliteStore(SqliteKeys):
             return sqlite_inbox.messages(conn, text(run_id), after)
 
     def find_invocation(self, key: str) -> str | None:
-        """Return the id of the run whose first event has this invocation key, None when there is none."""
+        """Return the id of the run whose first event has this invocation key, or None."""
         with self._session as conn:
             found = conn.execute(_FIND_INVOCATION, (text(key),)).fetchone()
         return None if found is None else str(found[0])
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
-        """Yield events in order, of the log as it stood at the call (see `Store.read_range`)."""
+        """Yield events in order, of the log as it was at the call (see `Store.read_range`)."""
         with self._session as conn:
             found = conn.execute(_FIND_RUN, (text(run_id),)).fetchone()
         key, head_seq = found[:2] if found else (0, 0)
@@ -287,7 +292,7 @@ class SqliteStore(SqliteKeys):
         return kind
 
     def exists(self, artifact_id: str) -> bool:
-        """Say whether the artifact is there; its bytes are not looked at."""
+        """Say whether the artifact exists; its bytes are not checked."""
         key = artifact_key(artifact_id)
         with self._session as conn:
             return conn.execute("SELECT 1 FROM artifacts WHERE id = ?", (key,)).fetchone() is not None
@@ -302,7 +307,7 @@ class SqliteStore(SqliteKeys):
     ) -> RunPage:
         """Return rows of the index, newest first, filtered by status and op id."""
         limit, cursor = check_limit(limit), check_cursor(cursor)
-        # by key, in which rows come in; the + keeps SQLite from sorting all that an index finds
+        # by key, the order of arrival; the + prevents SQLite from sorting all that an index finds
         terms = [("+status = ?", indexed_status(status)), ("+op_id = ?", op)]
         given = [(term, text(value)) for term, value in terms if value is not None]
         where = " AND ".join(["key < ?", *(term for term, _ in given)])
@@ -330,7 +335,7 @@ class SqliteStore(SqliteKeys):
         return as_told(row, held, self.clock)
 
     def run_row(self, run_id: str) -> RunRow:
-        """Return one run's row of the index, as `list_runs` tells it. Raises `NotFoundError`."""
+        """Return one run's row of the index, as `list_runs` reports it. Raises `NotFoundError`."""
         with self._session as conn:
             found = conn.execute(_FIND_RUN, (text(run_id),)).fetchone()
             if found is None:
@@ -363,7 +368,7 @@ class SqliteStore(SqliteKeys):
         with self._session as conn:
             if not possible:
                 return []
-            # "g" comes after every character a run id can go on with
+            # "g" comes after every character that may follow in a run id
             found = conn.execute(query, (prefix, f"{prefix}g", limit)).fetchall()
         return [run_id for (run_id,) in found]
 

@@ -1,7 +1,7 @@
-"""What can be said about the soundness of a store file below the meaning of its logs.
+"""The soundness of a store file below the meaning of its logs.
 
-It reads one snapshot of the file on a connection of its own, writes nothing, and reports damage rather than
-failing on it.
+It reads one snapshot of the file on a connection of its own, writes nothing, and reports damage rather than failing
+on it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["problems_of"]
 
 
 def problems_of(connected: Callable[[], sqlite3.Connection], path: Path, name: str) -> list[str]:
-    """Return one sentence for each thing that is wrong; empty when the file is sound.
+    """Return one sentence for each problem; empty when the file is sound.
 
-    `connected` opens it, and `name` is what the store is called in a sentence.
+    `connected` opens the file, and `name` is the name of the store in a sentence.
     """
     try:
         with contextlib.closing(connected()) as conn:
@@ -46,11 +46,11 @@ def _problems(conn: sqlite3.Connection, path: Path) -> list[str]:
 
 
 def _size(conn: sqlite3.Connection, path: Path) -> Iterator[str]:
-    # SQLite reads a last page that was cut as if zeros followed, and sees nothing where there were zeros
+    # SQLite reads a truncated last page as if zeros followed, and sees nothing where there were zeros
     try:
         size = path.stat().st_size
     except OSError:
-        return  # moved since the store looked: its next write will say so
+        return  # moved since the store checked: its next write will report it
     if size % int(conn.execute("PRAGMA page_size").fetchone()[0]):
         yield "file structure: the last page is cut off"
 
@@ -64,7 +64,7 @@ def _structure(conn: sqlite3.Connection) -> Iterator[str]:
 def _schema(conn: sqlite3.Connection) -> Iterator[str]:
     blank = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        # one that could not be migrated is judged as what it is
+        # a schema that could not be migrated is judged by its own version
         for step in MIGRATIONS[: version_of(conn)]:
             for statement in step:
                 blank.execute(statement)

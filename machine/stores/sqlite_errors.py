@@ -1,4 +1,4 @@
-"""What each SQLite and operating system error means to a user of a store.
+"""The meaning of SQLite and operating system errors for a user of a store.
 
 No `sqlite3.Error` and no `OSError` leaves a store: each becomes a `StoreError` that says what to do next.
 """
@@ -15,7 +15,7 @@ from machine.errors import Code, CorruptionError, OtherStoreError, StoreError
 __all__ = ["SQLITE_FAILURES", "has_no_wal", "is_busy", "moved", "os_error", "sqlite_code", "store_error"]
 
 SQLITE_FAILURES: Final = (sqlite3.Error, UnicodeDecodeError)
-"""What the `sqlite3` module raises: the second for a message that quotes damaged text."""
+"""The exceptions of the `sqlite3` module: the second for a message that quotes damaged text."""
 
 _PRIMARY: Final = 0xFF
 """The mask that leaves the primary of an extended result code (https://sqlite.org/rescode.html)."""
@@ -23,7 +23,7 @@ _PRIMARY: Final = 0xFF
 _GREW: Final = frozenset(
     {
         sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR_WRITE,  # what SQLite makes of EDQUOT and EFBIG; only ENOSPC becomes SQLITE_FULL
+        sqlite3.SQLITE_IOERR_WRITE,  # SQLite's code for EDQUOT and EFBIG; only ENOSPC becomes SQLITE_FULL
         sqlite3.SQLITE_IOERR_SHMSIZE,
     }
 )
@@ -49,8 +49,8 @@ _DAMAGED: Final = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_ERROR,  # our statements are fixed: this is a schema that is not ours any more
-        sqlite3.SQLITE_CONSTRAINT,  # what we write breaks no rule unless what is there already does
+        sqlite3.SQLITE_ERROR,  # our statements are fixed: the schema is no longer ours
+        sqlite3.SQLITE_CONSTRAINT,  # our data breaks no rule unless the existing data does
         sqlite3.SQLITE_MISMATCH,
         sqlite3.SQLITE_RANGE,
     }
@@ -72,12 +72,12 @@ def sqlite_code(exc: BaseException) -> int:
 
 
 def is_busy(exc: BaseException) -> bool:
-    """Say whether another connection holds the lock that was needed."""
+    """Say whether another connection holds the required lock."""
     return sqlite_code(exc) & _PRIMARY in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def has_no_wal(exc: BaseException) -> bool:
-    """Say whether an error may mean that there is no shared memory for a write-ahead log where the file is."""
+    """Say whether an error may mean that the file's place has no shared memory for a write-ahead log."""
     code = sqlite_code(exc)
     return code in _NO_SHARED_MEMORY or code & _PRIMARY in {sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN}
 

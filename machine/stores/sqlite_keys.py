@@ -1,7 +1,7 @@
 """The keys in a store file: the random bytes of the store, and the wrapped data key of each run.
 
-A key that was used must survive a power cut, even where the store accepts that its last events may not. A key that
-was deleted or replaced must not remain in a free page or in the write-ahead log.
+A used key must survive a power cut, even where the store accepts that its last events may not. A deleted or
+replaced key must not remain in a free page or in the write-ahead log.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _DATA_KEYS: Final = "SELECT run_id, wrapped FROM data_keys ORDER BY run_id"
 
 
 class SqliteKeys:
-    """The methods of `SqliteStore` that are about keys."""
+    """The key methods of `SqliteStore`."""
 
     url: str
     _session: Session
 
     def secret_key(self) -> bytes:
-        """Return the 32 random bytes of this store: made once, kept in it, the same for every process."""
+        """Return the 32 random bytes of this store: made once, stored in it, the same for every process."""
         with self._session as conn:
             key = _secret_of(conn)
         if key is None:
@@ -44,7 +44,7 @@ class SqliteKeys:
             return _key_id(conn)
 
     def data_key(self, run_id: str) -> bytes | None:
-        """Return the run's data key as it was wrapped; None when it has none, or no more."""
+        """Return the run's wrapped data key; None when it has none, or no longer."""
         with self._session as conn:
             found = conn.execute("SELECT wrapped FROM data_keys WHERE run_id = ?", (text(run_id),)).fetchone()
         return None if found is None else _bytes_of(run_id, found[0])
@@ -55,7 +55,7 @@ class SqliteKeys:
             return _data_keys(conn)
 
     def add_data_key(self, run_id: str, key_id: str, wrapped: bytes) -> None:
-        """Give the run a data key, durable on return; one that it has stays (see `Store.add_data_key`)."""
+        """Give the run a data key, durable on return; an existing one stays (see `Store.add_data_key`)."""
         run_id = check_data_key(run_id, key_id, wrapped)
         with self._session.writing("full") as conn:
             noted = _key_id(conn)
@@ -69,7 +69,7 @@ class SqliteKeys:
     def forget_data_key(self, run_id: str) -> bool:
         """Delete the run's data key, durable on return, and say whether it had one.
 
-        With the last one goes the id of the key that wrapped it.
+        The id of the wrapping key is deleted with the last one.
         """
         with self._wiping() as conn:
             had_one = conn.execute("DELETE FROM data_keys WHERE run_id = ?", (text(run_id),)).rowcount > 0
@@ -78,7 +78,7 @@ class SqliteKeys:
         return had_one
 
     def rewrap_data_keys(self, old_id: str, new_id: str, rewrapped: Callable[[bytes], bytes]) -> int:
-        """Replace every wrapped data key and note `new_id`: all or nothing (see `Store.rewrap_data_keys`)."""
+        """Replace every wrapped data key and store `new_id`: all or nothing (see `Store.rewrap_data_keys`)."""
         check_key_id(new_id)
         with self._wiping() as conn:
             if (noted := _key_id(conn)) != old_id:
@@ -90,7 +90,7 @@ class SqliteKeys:
 
     @contextmanager
     def _wiping(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection within a transaction, and empty the write-ahead log after it.
+        """Provide the connection within a transaction, and empty the write-ahead log after it.
 
         Deleted rows are overwritten in the file itself, since every connection sets `secure_delete`.
         """

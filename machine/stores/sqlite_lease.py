@@ -1,7 +1,7 @@
 """The leases of a store file: one row for each run that was ever driven, and its epoch only grows.
 
-The commit of a lease is not waited for: it outlives the process, and who held one that a power cut took back
-is gone with it. An epoch under which something was appended is as durable as the event, being before it.
+Nobody waits for the commit of a lease: it outlives the process, and a power cut that takes it back ends its holder
+too. An epoch under which an event was appended is as durable as the event, because it was committed before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from machine.stores.sqlite_schema import schema_of
 
 __all__ = ["acquire", "check_lease", "lease_of", "release", "renew"]
 
-# epoch, owner, when it expires, its time; a row without an owner is a lease that was released: the epoch stays
+# epoch, owner, expiry, its time; a row without an owner is a released lease: the epoch stays
 _FIND: Final = "SELECT epoch, owner, expires_ms, ttl_ms FROM leases WHERE run_id = ?"
 _NEW: Final = "INSERT INTO leases (epoch, owner, expires_ms, ttl_ms, run_id) VALUES (?, ?, ?, ?, ?)"
 _TAKE: Final = "UPDATE leases SET epoch = ?, owner = ?, expires_ms = ?, ttl_ms = ? WHERE run_id = ?"
@@ -28,7 +28,7 @@ _Row: TypeAlias = tuple[int, str | None, int, int]
 
 
 LeftMs: TypeAlias = Callable[[HeldLease], int | None]
-"""Says for how long a lease keeps others out (`LeaseWatch.left_ms`)."""
+"""Function that returns for how long a lease keeps others out (`LeaseWatch.left_ms`)."""
 
 
 def acquire(
@@ -41,20 +41,20 @@ def acquire(
     try:
         conn.execute(_TAKE if row else _NEW, (epoch, owner, now + ttl_ms, ttl_ms, run_id))
     except sqlite3.IntegrityError as exc:
-        # another column, that must have a value
+        # another column, which must have a value
         raise _not_understood(path) from exc
     return Lease(run_id, epoch, owner, ttl_ms)
 
 
 def renew(conn: sqlite3.Connection, path: str, lease: Lease, now: int) -> None:
-    """Let the lease last its time from `now` on. Raises `ConcurrencyError` (`lease_lost`)."""
+    """Renew the lease for its time from `now` on. Raises `ConcurrencyError` (`lease_lost`)."""
     _, owner, expires_ms, ttl_ms = _current(conn, path, lease)
     held = HeldLease(lease.run_id, lease.epoch, owner or "", expires_ms, ttl_ms)
     conn.execute(_RENEW, (held.renewed(now).expires_at_ms, lease.run_id))
 
 
 def release(conn: sqlite3.Connection, path: str, lease: Lease) -> None:
-    """Give the lease back, if it is still the run's."""
+    """Release the lease, if it is still the run's."""
     row = _find(conn, path, lease.run_id)
     if row is not None and row[0] == lease.epoch:
         conn.execute(_RELEASE, (lease.run_id,))
@@ -90,11 +90,11 @@ def _current(conn: sqlite3.Connection, path: str, lease: Lease) -> _Row:
 
 
 def _find(conn: sqlite3.Connection, path: str, run_id: str) -> _Row | None:
-    """Return the row of the run's last lease, None before the first."""
+    """Return the row of the run's last lease, or None."""
     try:
         row: _Row | None = conn.execute(_FIND, (run_id,)).fetchone()
     except sqlite3.OperationalError as exc:
-        # a column that is not there is another version; a table that is not there is damage
+        # a missing column means another version; a missing table is damage
         if sqlite_code(exc) != sqlite3.SQLITE_ERROR or "leases" not in schema_of(conn):
             raise
         raise _not_understood(path) from exc

@@ -1,6 +1,6 @@
-"""How a store file is made and opened: modes, settings, the ladder down to read-only.
+"""Creation and opening of a store file: modes, settings, and the fallbacks down to read-only.
 
-It must never change a file that is not a store, and never make one when it was not asked to.
+It must never change a file that is not a store, and never create one unless asked to.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from machine.stores.sqlite_schema import identify, migrate, not_a_store
 __all__ = ["connect", "open_database"]
 
 _DEFAULT_FOLDER: Final = ".machine"
-"""The folder of the default store, which git is told to leave out where it is made here."""
+"""The folder of the default store, which git ignores when it is made here."""
 
 _WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
-"""How much of a write-ahead log that once grew large is kept for the next time."""
+"""The size to which a large write-ahead log is truncated for reuse."""
 
 _SETTINGS: Final = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA recursive_triggers = ON",
-    "PRAGMA cell_size_check = ON",  # finds more of a damaged page before it is used
-    "PRAGMA trusted_schema = OFF",  # a file from elsewhere does not get to run functions
-    "PRAGMA secure_delete = ON",  # what little is ever deleted, a run's data key, is not to be found again
+    "PRAGMA cell_size_check = ON",  # finds more damage in a page before it is used
+    "PRAGMA trusted_schema = OFF",  # a foreign file must not run functions
+    "PRAGMA secure_delete = ON",  # rare deletions, of a run's data key, must not be recoverable
     f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}",
 )
 
 
 def open_database(path: Path, *, create: bool, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
-    """Return a connection to the store at `path`, made or migrated as needed.
+    """Return a connection to the store at `path`, created or migrated as needed.
 
     Raises `StoreError` with the code that says what is wrong; then nothing is left behind.
     """
@@ -86,7 +86,7 @@ def connect(path: Path, *, synchronous: str, busy_timeout: float) -> sqlite3.Con
     except sqlite3.OperationalError as exc:
         # A WAL database needs a place for its -shm file even to be read. Where there is none, nobody can be
         # writing either (they would have needed it too), so the file may be read as if it never changed -
-        # unless commits are still waiting in a -wal, which would then be passed over.
+        # unless commits are still waiting in a -wal, which would then be skipped.
         fell = sqlite_code(exc) & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
         if not fell or _writable(path) or _has_wal(path):
             raise
@@ -139,9 +139,9 @@ def _opened(
 
 
 def _use_wal(conn: sqlite3.Connection) -> None:
-    """Ask for the write-ahead log: one sync for a commit, and readers that do not stop a writer.
+    """Use the write-ahead log: one sync for a commit, and readers that do not block a writer.
 
-    The mode is kept in the file. A read-only copy keeps the one it has.
+    The mode is stored in the file. A read-only copy retains the one it has.
     """
     try:
         conn.execute("PRAGMA journal_mode = WAL")
@@ -152,16 +152,16 @@ def _use_wal(conn: sqlite3.Connection) -> None:
 
 
 def _wait_in_full(conn: sqlite3.Connection) -> None:
-    """Wait for the disk at every commit on the rollback journal: so it is as durable as the write-ahead log."""
+    """Wait for the disk at every commit on the rollback journal, which is as durable as the write-ahead log."""
     if conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         conn.execute("PRAGMA synchronous = FULL")
 
 
 def _leave_wal(path: Path, busy_timeout: float) -> None:
-    """Put a file on the rollback journal where the write-ahead log cannot be had, as in a network folder.
+    """Switch a file to the rollback journal where the write-ahead log is impossible, as in a network folder.
 
-    Alone with the file, SQLite needs no shared memory to read what a write-ahead log still holds
-    (https://sqlite.org/wal.html section 8). Nothing that was committed is lost.
+    With exclusive access, SQLite needs no shared memory to read the contents of a write-ahead log
+    (https://sqlite.org/wal.html section 8). No commit is lost.
     """
     conn = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=busy_timeout, isolation_level=None
@@ -175,7 +175,7 @@ def _leave_wal(path: Path, busy_timeout: float) -> None:
 
 
 def _make(path: Path) -> None:
-    """Make the file and the directories above it, for the owner's eyes alone; what is there is left alone."""
+    """Create the file and the directories above it, readable by the owner alone; existing ones are unchanged."""
     missing = []
     directory = path.absolute().parent
     while not directory.exists():

@@ -1,7 +1,7 @@
-"""Between values and rows of a store file, with the one check that SQLite leaves to us.
+"""Conversion between values and rows of a store file, with the one check that SQLite leaves to us.
 
-A column holds whatever type a row's header says it does, so a damaged header turns bytes into text; none of
-that may reach a caller as if it had been stored.
+A column holds whatever type a row's header says it does, so a damaged header turns bytes into text; such a value
+must not reach a caller as if it had been stored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ROW_TYPES: Final = (str, str, str, int, int, int)
 
 
 def event_of(columns: tuple[Any, Any, Any]) -> StoredEvent:
-    """Return the event of a row's seq, data and chain. Raises `CorruptionError` when they cannot be."""
+    """Return the event of a row's seq, data and chain. Raises `CorruptionError` when they are invalid."""
     seq, data, chain = columns
     if type(data) is not bytes or type(chain) is not bytes or type(seq) is not int:
         raise CorruptionError(f"the stored row of event {seq!r} is damaged: it does not hold bytes")
@@ -30,7 +30,7 @@ def event_of(columns: tuple[Any, Any, Any]) -> StoredEvent:
 
 
 def row_of(columns: Sequence[Any]) -> RunRow:
-    """Return the index row of its columns. Raises `CorruptionError` when they cannot be."""
+    """Return the index row of its columns. Raises `CorruptionError` when they are invalid."""
     *most, key = columns
     if tuple(map(type, most)) != _ROW_TYPES or not (key is None or type(key) is str):
         raise CorruptionError(
@@ -40,5 +40,5 @@ def row_of(columns: Sequence[Any]) -> RunRow:
 
 
 def text(value: str) -> str:
-    """Return text as SQLite takes it: what cannot be UTF-8 is no value of ours and matches nothing."""
+    """Return text in the form SQLite accepts: text that cannot be UTF-8 is no value of ours and matches nothing."""
     return value if value.isascii() else value.encode(errors="replace").decode()

@@ -1,7 +1,6 @@
-"""The tables of a store file, and the steps from each version of them to the next.
+"""The tables of a store file, and the migration from each version to the next.
 
-A released step is never edited: what changes later is a step more. Nothing here may make a file that is not
-ours into one.
+A released step is never edited: a later change is a new step. Nothing here may turn a foreign file into a store.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from machine.stores.sqlite_errors import sqlite_code
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "identify", "migrate", "read_as_newest", "schema_of", "version_of"]
 
 APPLICATION_ID: Final = 0x4D41_4348
-"""What marks an SQLite file as a store of this library ("MACH")."""
+"""The mark of an SQLite file that is a store of this library ("MACH")."""
 
 _VERSION_1: Final = (
     # The index. All of it but the key can be computed from the log by `kernel.index`.
@@ -225,11 +224,11 @@ _READ_AS_3: Final = (
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
-"""`MIGRATIONS[n]` is the statements that make version n + 1 of version n; version 0 is an empty database."""
+"""The migrations: `MIGRATIONS[n]` are the statements from version n to n + 1; version 0 is an empty database."""
 
 
 READ_AS: tuple[tuple[str, ...], ...] = (_READ_AS_2, _READ_AS_3)
-"""`READ_AS[n]` lets version n + 1 be read as n + 2 where it cannot be migrated, on one connection."""
+"""Views that let version n + 1 be read as n + 2 where it cannot be migrated, in `READ_AS[n]`, on one connection."""
 
 
 def _number(conn: sqlite3.Connection, pragma: str) -> int:
@@ -260,9 +259,9 @@ def identify(conn: sqlite3.Connection, path: str) -> int:
 
 
 def _at_once(conn: sqlite3.Connection) -> tuple[int, int, bool]:
-    """Return application id, version and whether nothing is there, of one state of the file.
+    """Return application id, version and whether the file is empty, all from one state of the file.
 
-    Another process may be making the store, and between two looks it would have made half of it.
+    Another process may be creating the store, and between two reads it could have made half of it.
     """
     alone = not conn.in_transaction
     if alone:
@@ -276,7 +275,7 @@ def _at_once(conn: sqlite3.Connection) -> tuple[int, int, bool]:
 
 
 def migrate(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
-    """Bring the schema to the newest version, in one transaction; an empty database only if `create`."""
+    """Migrate the schema to the newest version, in one transaction; an empty database only if `create`."""
     known = identify(conn, path)
     if known == len(MIGRATIONS):
         return
@@ -291,7 +290,7 @@ def migrate(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
 def _upgrade(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
     conn.execute("BEGIN IMMEDIATE")
     try:
-        version = identify(conn, path)  # another process may have been here while we waited
+        version = identify(conn, path)  # another process may have migrated it while we waited
         if version == 0 and not create:
             raise NotFoundError(
                 f"there is no store at {path}: the file is empty",
@@ -315,7 +314,7 @@ def read_as_newest(conn: sqlite3.Connection, version: int) -> None:
     for stand_ins in READ_AS[version - 1 :]:
         for statement in stand_ins:
             conn.execute(statement)
-    # or a write would go into the stand-ins; every BEGIN IMMEDIATE says "read-only" from here on
+    # or a write would go into the stand-ins; every BEGIN IMMEDIATE reports "read-only" from here on
     conn.execute("PRAGMA query_only = ON")
 
 
@@ -325,7 +324,7 @@ def version_of(conn: sqlite3.Connection) -> int:
 
 
 def schema_of(conn: sqlite3.Connection) -> dict[str, str]:
-    """Return the statement that made each table, index and trigger; SQLite's own are left out."""
+    """Return the statement that made each table, index and trigger, without SQLite's own."""
     # the casts: in a damaged file a name may be of any type
     rows = conn.execute(
         "SELECT CAST(name AS TEXT), CAST(sql AS TEXT) FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'"

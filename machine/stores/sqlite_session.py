@@ -1,4 +1,4 @@
-"""The one connection of an open store: whose turn it is, and what its errors mean.
+"""The one connection of an open store: exclusive access to it, and the meaning of its errors.
 
 No lock is held longer than a `with` block, and no error of SQLite leaves one.
 """
@@ -22,7 +22,7 @@ __all__ = ["Session", "url_of"]
 
 
 class Session:
-    """A connection for one caller at a time: `with session as conn`. Raises `store_closed` after `close`."""
+    """A connection for one caller after another: `with session as conn`. Raises `store_closed` after `close`."""
 
     __slots__ = ("_file", "_lock", "_path", "_url", "conn")
 
@@ -46,22 +46,22 @@ class Session:
             raise store_error(exc, self._path) from exc
 
     def out_of_place(self) -> OtherStoreError | None:
-        """Return the error for a file that is not at its path any more, None when it is.
+        """Return the error for a file that is no longer at its path, or None.
 
-        SQLite would go on writing to one that nobody can open again, and call it durable.
+        SQLite would continue to write to a file that nobody can open again, and call it durable.
         """
         return None if _file_at(self._path) == self._file else moved(self._path)
 
     def check_place(self) -> None:
-        """Refuse to write to a file that is not at its path any more."""
+        """Refuse to write to a file that is no longer at its path."""
         if wrong := self.out_of_place():
             raise wrong
 
     @contextmanager
     def writing(self, synchronous: Literal["full", "normal"] | None = None) -> Iterator[sqlite3.Connection]:
-        """Give the connection within a transaction that may write: all of it or, on an error, none.
+        """Provide the connection within a transaction that may write: all of it or, on an error, nothing.
 
-        `synchronous` is how its commit is to be waited for, when not as the store's others are.
+        `synchronous` overrides how the store waits for the commit.
         """
         with self as conn:
             self.check_place()
@@ -77,7 +77,7 @@ class Session:
                     conn.execute(f"PRAGMA synchronous = {usual}")
 
     def close(self) -> None:
-        """Close the connection when nobody is using it; twice is harmless."""
+        """Close the connection once it is not in use; twice is harmless."""
         with self._lock:
             conn, self.conn = self.conn, None
         if conn is not None:
@@ -88,7 +88,7 @@ class Session:
 
 
 def _set_synchronous(conn: sqlite3.Connection, wanted: str) -> int | None:
-    """Set how commits are waited for, and return how they were; None when that was left alone."""
+    """Set how commits are waited for, and return the previous setting; None when it was unchanged."""
     # without the write-ahead log, anything less than FULL may damage the file
     if wanted != "full" and conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         return None

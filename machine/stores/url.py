@@ -1,4 +1,4 @@
-"""From what a user writes to the store it names."""
+"""Opening of a store from the URL or path that a user writes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
     """Return the store that `url` names; close it when done, or use it as a context manager.
 
     `memory://` is a new store in memory. `sqlite:///runs.db` and `sqlite:////var/lib/runs.db` are files,
-    percent-decoded, with `?synchronous=full` (the default) or `normal`; a path that ends in .db or .sqlite
-    and any `os.PathLike` are files too, taken literally. `create=False` never makes a file.
+    percent-decoded, with `?synchronous=full` (the default) or `normal`; a path that ends in .db or .sqlite and any
+    `os.PathLike` are files too, taken literally. `create=False` never makes a file.
 
-    Raises `OtherStoreError` with code `store_unknown_url`, `NotFoundError` with code `store_not_found`, or whatever
-    else is wrong with the file as a `StoreError`.
+    Raises `OtherStoreError` with code `store_unknown_url`, `NotFoundError` with code `store_not_found`, or another
+    `StoreError` about the file.
     """
     if isinstance(url, os.PathLike):
         return SqliteStore(url, create=create)

@@ -236,7 +236,7 @@ class guarded:  # noqa: N801 - a context manager, used like a function
 class unguarded:  # noqa: N801 - a context manager, used like a function
     """A context without a watch, for work of `io` and the engine on behalf of a handler.
 
-    Entered at every call of `io`, so it is no generator.
+    It is a class and not a generator for speed, because it is entered at every call of `io`.
     """
 
     __slots__ = ("_token", "_watch")

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-DONE = ("kernel", "engine", "io", "watch")
+DONE = ("", "kernel", "engine", "io", "watch", "stores")
 """Packages of `machine` that keep these rules; "" is its top level, and "docs" the documents, with the help of
 the command line (`docs/cli.md`)."""
 
@@ -29,7 +29,7 @@ FORBIDDEN = {
 }
 """By pattern, the word to use in its place; `docs/architecture.md` says what each word means."""
 
-EXCEPTIONS: dict[str, str] = {}
+EXCEPTIONS = {"power cut": "a loss of electricity, which no attempt has"}
 """Phrases that hold a forbidden word and stay, each with the reason."""
 
 FENCED = re.compile(r"^( *)(```|~~~).*?^\1\2", re.DOTALL | re.MULTILINE)
