@@ -9,11 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import cattrs
-from cattrs.cols import (
-    homogenous_tuple_structure_factory,
-    list_structure_factory,
-    mapping_structure_factory,
-)
+from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory, mapping_structure_factory
 
 from machine.bounded import in_parts
 from machine.errors import MachineError

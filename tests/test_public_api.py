@@ -344,6 +344,14 @@ def test_no_module_imports_itself_in_a_circle():
     assert circle({name_of(path): set(imports_of(path, at_the_top=True)) for path in MODULES}) == []
 
 
+def test_no_module_needs_itself_even_in_functions_and_for_type_checkers():
+    lazy = {
+        name_of(path) for path in MODULES if path.name == "__init__.py"
+    }  # a package loads what is asked of it
+    graph = {name_of(path): set(imports_of(path)) - lazy for path in MODULES}
+    assert circle({name: needs for name, needs in graph.items() if name not in lazy}) == []
+
+
 def test_no_two_parts_of_the_house_import_each_other():
     graph: dict[str, set[str]] = {}
     for path in MODULES:

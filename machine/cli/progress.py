@@ -23,14 +23,7 @@ from machine.cli.output import STYLES, Cell, Output, clean, duration, on_termina
 from machine.cli.state_text import skipped_text
 from machine.engine.reporter import Reporter, held_text
 from machine.errors import Code, ConcurrencyError, ErrorInfo
-from machine.events import (
-    Entry,
-    FactRecorded,
-    StateCompleted,
-    StateEntered,
-    StateFailed,
-    StateSkipped,
-)
+from machine.events import Entry, FactRecorded, StateCompleted, StateEntered, StateFailed, StateSkipped
 from machine.plan import Graph
 from machine.watch.watch import Undeclared
 

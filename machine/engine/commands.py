@@ -22,10 +22,7 @@ from machine.failures import orphaned
 from machine.io.effect_resolution import Happened, NotDone, resolution
 from machine.io.programs import end_left
 from machine.kernel.close_open_attempts import close_open_attempts
-from machine.kernel.decisions import (
-    CompleteRun,
-    RecoverOrphan,
-)
+from machine.kernel.decisions import CompleteRun, RecoverOrphan
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus, require
 from machine.plan import order_of

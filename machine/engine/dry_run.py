@@ -37,9 +37,8 @@ from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, PlanState, SideEffects
-from machine.secrets.knowing import OfAttempt
+from machine.secrets.knowing import OfAttempt, RunSecrets
 from machine.secrets.reserved import Reserved
-from machine.secrets.run_secrets import RunSecrets
 from machine.secrets.store_key import open_keys
 from machine.state import EFFECT_TAG
 from machine.stores.base import Store

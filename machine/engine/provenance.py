@@ -23,7 +23,7 @@ from machine.config import BuildProvenance, Target
 from machine.engine.masked_source import kept_source
 from machine.plan import Graph
 
-__all__ = ["HandlerCode", "code_fingerprint", "code_of_states", "provenance"]
+__all__ = ["HandlerCode", "code_of", "code_of_states", "provenance"]
 
 ENV_NAMES: Final = (
     "CI",
@@ -87,11 +87,6 @@ def code_of_states(graph: Graph) -> Mapping[str, HandlerCode]:
         if code not in known:
             known[code] = code_of(state.source)
     return {state.id: known[_code_of(state.source)] for state in graph.states.values()}
-
-
-def code_fingerprint(source: Any) -> str:
-    """Return the fingerprint of a handler's code; see `code_of`."""
-    return code_of(source).fingerprint
 
 
 def code_of(source: Any) -> HandlerCode:

@@ -12,9 +12,8 @@ from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import stored_seal
 from machine.kernel.history import History
 from machine.secrets.handles.run_secrets import Vault
-from machine.secrets.knowing import HandleSecrets, OfRun
+from machine.secrets.knowing import HandleSecrets, OfRun, RunSecrets
 from machine.secrets.reserved import Reserved
-from machine.secrets.run_secrets import RunSecrets
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
 

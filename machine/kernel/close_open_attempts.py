@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from machine.kernel.decisions import (
-    AwaitAttempts,
-    CompleteRun,
-    Done,
-    RecoverOrphan,
-)
+from machine.kernel.decisions import AwaitAttempts, CompleteRun, Done, RecoverOrphan
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus
 

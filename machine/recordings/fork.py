@@ -47,8 +47,8 @@ from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
 from machine.recordings.double_run import SecondRun
 from machine.recordings.run_artifacts import Walked, led_to, seals_beside, sound_parts
+from machine.secrets.knowing import RunSecrets
 from machine.secrets.learned import Learned
-from machine.secrets.run_secrets import RunSecrets
 from machine.stores.base import Store
 
 __all__ = ["ForkResult", "ForkedFact", "fork"]

@@ -31,9 +31,8 @@ from machine.recordings.recorded_commands import graphs_of
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of
 from machine.recordings.run_artifacts import check_run
-from machine.secrets.knowing import HandleSecrets, OfRun
+from machine.secrets.knowing import HandleSecrets, OfRun, RunSecrets
 from machine.secrets.reserved import Reserved
-from machine.secrets.run_secrets import RunSecrets
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
 

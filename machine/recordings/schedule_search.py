@@ -14,14 +14,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from machine.engine.run_reader import lane_of
-from machine.events import (
-    Entry,
-    RunResumed,
-    RunStarted,
-    RunSuspended,
-    StateCompleted,
-    StateSkipped,
-)
+from machine.events import Entry, RunResumed, RunStarted, RunSuspended, StateCompleted, StateSkipped
 from machine.plan import Graph
 
 __all__ = ["Order", "Orders", "neighbours"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, ContextError, ErrorInfo, OtherIoError, StateError
@@ -16,6 +16,7 @@ from machine.secrets.pieces import stored_pieces
 from machine.secrets.policy import path_text
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
 from machine.secrets.reserved import key_inside
+from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
 from machine.secrets.stored import (
     Answer,
@@ -27,9 +28,6 @@ from machine.secrets.stored import (
     variable_asked,
 )
 from machine.secrets.substitute import opened, shown
-
-if TYPE_CHECKING:
-    from machine.secrets.run_secrets import RunSecrets
 
 __all__ = ["AttemptSecrets"]
 
@@ -44,7 +42,7 @@ _KEYS: Final = "make it of something else: keys are stored and compared as they 
 class AttemptSecrets:
     """The secrets of one attempt; `past` is what the states that it follows have learned, and those before it."""
 
-    def __init__(self, run: RunSecrets, past: Known, state_id: str | None) -> None:
+    def __init__(self, run: SharedSecrets, past: Known, state_id: str | None) -> None:
         self.run = run
         self._past = past
         self._state_id = state_id

@@ -11,12 +11,23 @@ from machine.secrets.attempt_secrets import AttemptSecrets
 from machine.secrets.handles.run_secrets import Vault
 from machine.secrets.learned import Followed
 from machine.secrets.reserved import Reserved
-from machine.secrets.run_secrets import RunSecrets
+from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.stored import Answer
 
-__all__ = ["HandleSecrets", "OfAttempt", "OfRun"]
+__all__ = ["HandleSecrets", "OfAttempt", "OfRun", "RunSecrets"]
 
 _NONE: Final[Mapping[str, str]] = {}
+
+
+class RunSecrets(SharedSecrets):
+    """The secrets of a run of format 2, and what its attempts know of them."""
+
+    def attempt(
+        self, state_id: str | None = None, followed: Followed | None = None, *, but: Collection[int] = ()
+    ) -> AttemptSecrets:
+        """Return what a new attempt of a state knows, as `Learned.before` says; without one, what the run knows."""
+        past = self.known if state_id is None else self.learned.before(state_id, followed, but=but)
+        return AttemptSecrets(self, past, state_id)
 
 
 class HandleSecrets(Vault):

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.alternation import any_of
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.marks import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, at_most
 from machine.secrets.names import HEADERS, Strength
+from machine.secrets.needles import any_of
 from machine.secrets.quoted import closing, decoded
 from machine.secrets.rules import Rules
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["searcher"]
+__all__ = ["any_of", "searcher"]
 
 
 @functools.lru_cache(maxsize=16)
@@ -20,3 +21,14 @@ def searcher(patterns: tuple[str, ...]) -> Any:
         found.Add(pattern)
     found.Compile()
     return found
+
+
+def any_of(words: Iterable[str]) -> str:
+    """Return an expression for any of these, each of which begins with two letters that stand for themselves.
+
+    Those of one first letter are one alternative: a letter that begins none is told by one look at each letter.
+    """
+    by_first: dict[str, list[str]] = {}
+    for word in words:
+        by_first.setdefault(word[0], []).append(word[1:])
+    return "|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in by_first.items())

@@ -13,29 +13,27 @@ secret that the run knows by then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from machine.errors import ErrorInfo, SecretKeyError
 from machine.events import FactRecorded
 from machine.secrets import sealing
-from machine.secrets.attempt_secrets import AttemptSecrets
 from machine.secrets.fact_seals import ASKED, Keys, open_beside, payload_id
-from machine.secrets.learned import Followed, Learned
+from machine.secrets.learned import Learned
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, say, say_text
 from machine.secrets.reserved import Reserved
 from machine.secrets.rules import rules_of
-from machine.secrets.stored import (
-    said_error,
-)
+from machine.secrets.stored import said_error
 
-__all__ = ["RunSecrets"]
+__all__ = ["SharedSecrets"]
 
 
-class RunSecrets:
-    """The secrets of one run. Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
+class SharedSecrets:
+    """The secrets that the attempts of one run share.
 
+    Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
     `reserved` is the key of the store as text, which may be nowhere.
     `live` is false when nothing is written, as in a replay, where `refuses` says whether the recording has a
     refusal of this code. `opened` counts the facts that gave true values, `shown` those that gave placeholders.
@@ -69,13 +67,6 @@ class RunSecrets:
         if self.shown:
             return "some_opened" if self.opened else "placeholders"
         return "opened" if self.opened else None
-
-    def attempt(
-        self, state_id: str | None = None, followed: Followed | None = None, *, but: Collection[int] = ()
-    ) -> AttemptSecrets:
-        """Return what a new attempt of a state knows, as `Learned.before` says; without one, what the run knows."""
-        past = self.known if state_id is None else self.learned.before(state_id, followed, but=but)
-        return AttemptSecrets(self, past, state_id)
 
     def learn(self, fact: FactRecorded, learned: Iterable[Sequence[Any]]) -> None:
         """Replace the values that a fact has taught in what is stored from now on."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from machine.secrets.alternation import any_of
 from machine.secrets.finding import Finding, decides
 from machine.secrets.formats import Format, shapes, signs_of
 from machine.secrets.header_names import WEAK_PARAMETERS
@@ -19,16 +18,8 @@ from machine.secrets.logins import SIGNS_OF_LOGINS, logins
 from machine.secrets.looks import is_constant, is_masked
 from machine.secrets.marks import MOST_NAMES, at_most
 from machine.secrets.named_values import named_values
-from machine.secrets.names import (
-    EXACT,
-    PARAMETERS,
-    PLURAL,
-    SPELLINGS,
-    WEAK,
-    Strength,
-    words_of,
-)
-from machine.secrets.needles import searcher
+from machine.secrets.names import EXACT, PARAMETERS, PLURAL, SPELLINGS, WEAK, Strength, words_of
+from machine.secrets.needles import any_of, searcher
 from machine.secrets.packed_json import MAY_PACK
 from machine.secrets.rules import Rules
 from machine.secrets.tables import in_tables, may_have_table

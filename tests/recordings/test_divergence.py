@@ -278,7 +278,7 @@ def test_a_run_that_failed_replays_to_the_same_failure_or_says_so(store):
 
 
 def test_comments_names_and_layout_do_not_move_a_fingerprint():
-    from machine.engine.provenance import code_fingerprint
+    from machine.engine.provenance import code_of
 
     async def one(ctx, io, rec):
         """Say something."""
@@ -292,15 +292,15 @@ def test_comments_names_and_layout_do_not_move_a_fingerprint():
     def third(ctx, io, rec):
         ctx["k"] = 1 + 3
 
-    assert code_fingerprint(one) == code_fingerprint(other)
-    assert code_fingerprint(other) != code_fingerprint(third)
-    assert code_fingerprint(eval("lambda: 1")) != code_fingerprint(eval("lambda: 2"))
+    assert code_of(one).fingerprint == code_of(other).fingerprint
+    assert code_of(other).fingerprint != code_of(third).fingerprint
+    assert code_of(eval("lambda: 1")).fingerprint != code_of(eval("lambda: 2")).fingerprint
 
 
 def test_a_changed_helper_of_the_same_module_moves_the_fingerprint_of_what_names_it(tmp_path):
     import importlib.util
 
-    from machine.engine.provenance import code_fingerprint
+    from machine.engine.provenance import code_of
 
     def loaded(number, constant):
         path = tmp_path / f"helpers_{number}.py"
@@ -316,9 +316,9 @@ def test_a_changed_helper_of_the_same_module_moves_the_fingerprint_of_what_names
         return module
 
     before, same, after = loaded(1, 5), loaded(2, 5), loaded(3, 6)
-    assert code_fingerprint(before.handler) == code_fingerprint(same.handler)
-    assert code_fingerprint(before.handler) != code_fingerprint(after.handler)
-    assert code_fingerprint(before.other) == code_fingerprint(after.other)
+    assert code_of(before.handler).fingerprint == code_of(same.handler).fingerprint
+    assert code_of(before.handler).fingerprint != code_of(after.handler).fingerprint
+    assert code_of(before.other).fingerprint == code_of(after.other).fingerprint
 
 
 def test_two_runs_fed_the_same_facts_have_the_same_digest_whatever_their_order():
