@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from machine.engine.runs import RunResult as RunResult
     from machine.engine.scan import scan as scan
     from machine.errors import Failure as Failure
+    from machine.errors import IoError as IoError
     from machine.errors import MachineError as MachineError
     from machine.events import DomainEvent as DomainEvent
     from machine.io.effect_resolution import UncertainEffect as UncertainEffect
@@ -73,7 +74,7 @@ _HOMES: Final = {
     "new_run_id": "machine.engine.run_id",
     "RunResult": "machine.engine.runs",
     "scan": "machine.engine.scan",
-    **dict.fromkeys(("Failure", "MachineError"), "machine.errors"),
+    **dict.fromkeys(("Failure", "IoError", "MachineError"), "machine.errors"),
     "DomainEvent": "machine.events",
     "UncertainEffect": "machine.io.effect_resolution",
     "HttpResponse": "machine.io.http",
@@ -99,7 +100,7 @@ _MOVED: Final = {
     "config": "BuildProvenance Durability EventProfile FanOutJoin IoMode RunManifest UndeclaredIo",
     "errors": (
         "BundleError CanonicalError Code CodecError ConfigError ContextError ErrorCategory ErrorInfo IdError "
-        "IoError LogError PlanError RunError SealError SecretKeyError StateError StoreError UsageError"
+        "LogError PlanError RunError SealError SecretKeyError StateError StoreError UsageError"
     ),
     "results": (
         "Blame Bundle CompareResult ComparedState Divergence DryEffect DryRun DryState EffectWait ExecResult "

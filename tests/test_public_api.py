@@ -107,7 +107,7 @@ MOVED = {
         BuildProvenance Durability EventProfile FanOutJoin IoMode RunManifest UndeclaredIo
     """,
     "errors": """
-        BundleError CanonicalError Code CodecError ConfigError ContextError ErrorCategory ErrorInfo IdError IoError
+        BundleError CanonicalError Code CodecError ConfigError ContextError ErrorCategory ErrorInfo IdError
         LogError PlanError RunError SealError SecretKeyError StateError StoreError UsageError
     """,
     "results": """
