@@ -46,6 +46,7 @@ _PROGRAMS: Final = {
     **_programs("redis-cli valkey-cli keydb-cli", "-a --pass AUTH auth requirepass masterauth"),
     **_programs("docker podman nerdctl buildah skopeo crane helm oras regctl", "-p", "-p", needs="login"),
     **_programs("az oc cf doctl ibmcloud flyctl rosa", "-p", needs="login"),
+    **_programs("conan", "-p", needs="user"),
     **_programs("sshpass", "-p", "-p"),
     **_programs("twine mongosh mongo mongodump mongorestore mongoexport mongoimport cqlsh arangosh", "-p"),
     **_programs("rabbitmqadmin cypher-shell influx argocd kaggle xfreerdp2 rdesktop snowsql vncdo", "-p"),

@@ -12,7 +12,7 @@ from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.marks import MOST_CANDIDATES, MOST_FINDINGS, TooManyPlacesError, at_most
 from machine.secrets.multipart import may_have_parts, parts
-from machine.secrets.names import Strength
+from machine.secrets.names import HEADERS, Strength
 from machine.secrets.packed_json import packed_json
 from machine.secrets.places import ROOT, Place
 from machine.secrets.rules import Rules
@@ -26,6 +26,10 @@ _DEEPEST: Final = 12
 _SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
 _FORM: Final = re.compile(r"[\w.%+\[\]~*-]{1,200}+=[^&\s]*+(?:&[\w.%+\[\]~*-]{1,200}+=[^&\s]*+)*+")
 _OPTION: Final = re.compile(r"(--?[A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
+_FIELD: Final = re.compile(r"([A-Za-z]\w{0,60}(?:-\w{1,60}){0,8}):[ \t]{1,8}([^\r\n]+)")
+"""A header field among the arguments of a program."""
+
+_DECIDING: Final = frozenset((Strength.EXACT, Strength.OWN))
 _LOGIN: Final = re.compile(r"[^:]+:(?![0-9]+\Z)(.+)", re.DOTALL)
 
 
@@ -41,8 +45,13 @@ def findings(
     sure = place.strength is Strength.OWN
     if place.header and place.strength in {Strength.EXACT, Strength.OWN}:
         found = list(_header(place.name, text, sure=sure))
-        return found if request else [one for one in found if sure or not is_masked(one.value)]
-    if decides(place.strength, text[place.begin :], alone=request):
+        listed = place.name in HEADERS
+        return [
+            one
+            for one in found
+            if request or sure or (not is_masked(one.value) if listed else looks_like_credential(one.value))
+        ]
+    if decides(place.strength, text[place.begin :], alone=request, name=place.name):
         return [Finding(place.begin, len(text), place.name, text[place.begin :], sure)]
     if place.strength is Strength.WEAK and (found := _as_header(place.name.lower(), text)):
         return found
@@ -91,8 +100,12 @@ def _in_text(
         yield Finding(*login.span(1), "password", login[1])
     if place.argv and (option := _OPTION.fullmatch(text)):
         strength = rules.field(option[1])
-        if decides(strength, option[2], alone=request):
+        if decides(strength, option[2], alone=request, name=option[1]):
             yield Finding(*option.span(2), option[1], option[2], strength is Strength.OWN)
+    if place.argv and (line := _FIELD.fullmatch(text)) and rules.header(line[1]) in _DECIDING:
+        for one in _header(line[1].lower(), line[2], sure=False):
+            if request or looks_like_credential(one.value):
+                yield one._replace(begin=one.begin + line.start(2), end=one.end + line.start(2))
     if look.parameters and look.names and _FORM.fullmatch(text):
         yield from fields(rules, IN_FORM, rules.field, text, alone=request)
     if look.names and depth < _DEEPEST and may_have_parts(text):
@@ -108,7 +121,7 @@ def _in_text(
 def _multipart(rules: Rules, text: str, *, request: bool, depth: int) -> Iterator[Finding]:
     for part in at_most(MOST_CANDIDATES, parts(text)):
         place, value = ROOT.field(rules, part.names), text[part.begin : part.end]
-        if value and (decides(place.strength, value, alone=request) or value[0] in "{["):
+        if value and (decides(place.strength, value, alone=request, name=place.name) or value[0] in "{["):
             for one in findings(rules, place, value, request=request, depth=depth + 1):
                 yield one._replace(begin=one.begin + part.begin, end=one.end + part.begin)
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from machine.secrets.looks import looks_like_credential, looks_strong
+from machine.secrets.looks import looks_chosen, looks_like_credential, looks_strong
 from machine.secrets.marks import MOST_CANDIDATES, at_most
-from machine.secrets.names import Strength
+from machine.secrets.names import Strength, is_of_password
 
 __all__ = ["Finding", "cookies", "decides"]
 
@@ -25,19 +25,23 @@ class Finding(NamedTuple):
     """True where it hides more than a secret."""
 
 
-def decides(strength: Strength, value: str, *, alone: bool) -> bool:
+def decides(strength: Strength, value: str, *, alone: bool, name: str = "") -> bool:
     """Tell whether a name of this strength makes its value a secret; an exact one does so `alone` in requests."""
     match strength:
         case Strength.OWN:
             return True
         case Strength.EXACT:
-            return alone or looks_like_credential(value)
+            return alone or _looks_under(name, value)
         case Strength.SEVERAL | Strength.LIKELY:
-            return looks_like_credential(value)
+            return _looks_under(name, value)
         case Strength.WEAK:
             return looks_strong(value)
         case _:
             return False
+
+
+def _looks_under(name: str, value: str) -> bool:
+    return looks_like_credential(value) or (is_of_password(name) and looks_chosen(value))
 
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*+([^\s=;]{1,256}+)=([^;\r\n]*+)")

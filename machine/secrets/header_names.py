@@ -1,10 +1,11 @@
-"""The exact names of header fields and query parameters whose values are credentials."""
+"""The names of header fields and query parameters whose values are credentials, and their last words."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-__all__ = ["HEADERS", "PARAMETERS", "WEAK_PARAMETERS"]
+__all__ = ["HEADERS", "NO_CREDENTIALS", "OF_LISTS", "PARAMETERS", "WEAK_PARAMETERS", "is_of_header"]
 
 HEADERS: Final = frozenset(
     (
@@ -131,7 +132,14 @@ HEADERS: Final = frozenset(
             "x-trackertoken",
         ),
         *("helicone-auth", "x-hasura-admin-secret", "x-coinapi-key", "cf-access-jwt-assertion"),
-        *("x-paystack-signature", "x-discourse-api-key", "api-token", "x-cloud-trace-token", "x-nf-sign"),
+        *(
+            "x-paystack-signature",
+            "x-discourse-api-key",
+            "api-token",
+            "plaid-verification",
+            "x-cloud-trace-token",
+            "x-nf-sign",
+        ),
         *("x-anthropic-api-key", "x-openai-api-key", "xi-api-key", "x-deepl-auth-key", "x-pinecone-api-key"),
     )
 )
@@ -156,4 +164,154 @@ PARAMETERS: Final = frozenset(
 )
 """Query parameters whose value is a credential, in lower case."""
 
-WEAK_PARAMETERS: Final = frozenset(("key", "token", "code", "auth", "session", "sid", "jwt"))
+WEAK_PARAMETERS: Final = frozenset(("key", "token", "ticket", "code", "auth", "session", "sid", "jwt"))
+
+
+def is_of_header(words: tuple[str, ...]) -> bool:
+    """Tell whether the words of a header field are those of a credential, whoever the vendor is."""
+    if len(words) > _LEAST_VENDOR and words[-1] in _HASHES and words[-2] in _SIGNATURES:
+        words = words[:-1]  # `x-signature-sha256`
+    if len(words) < _LEAST_VENDOR:  # of a name that was in capitals, `CSRFPreventionToken`
+        return bool(words) and words[0].endswith(_JOINED_HEADERS) and not _JOINED_LISTS.search(words[0])
+    if words[-1] in _SIGNATURES:
+        return True
+    if words[-1] == "key":
+        return OF_LISTS.isdisjoint(words) and _OF_DATA.isdisjoint(words)
+    says = words[-1] in _OF_HEADERS or words[-1].endswith(_JOINED_HEADERS) or words[-2:] == ("session", "id")
+    return says and OF_LISTS.isdisjoint(words) and not _JOINED_LISTS.search(words[-1])
+
+
+_LEAST_VENDOR: Final = 2
+_SIGNATURES: Final = frozenset(("signature", "sign", "sig", "hmac", "mac"))
+_HASHES: Final = frozenset(("sha", "md", "ed", "rsa", "ecdsa"))
+_OF_HEADERS: Final = frozenset(
+    (
+        "token",
+        "assertion",
+        "apikey",
+        "session",
+        "auth",
+        "authorization",
+        "authentication",
+        "authtoken",
+        "jwt",
+        "passhash",
+    )
+)
+_JOINED_HEADERS: Final = ("token", "apikey", "secret", "signature", "authorization", "sessionid")
+_JOINED_LISTS: Final = re.compile("page|next|continuation|pagination|cursor|sync|scroll")
+NO_CREDENTIALS: Final = frozenset({"x-ms-session-token"})
+"""Header fields that have the last words of a credential and say how fresh an answer must be."""
+
+OF_LISTS: Final = frozenset(
+    (
+        "page",
+        "continuation",
+        "next",
+        "previous",
+        "prev",
+        "cursor",
+        "sync",
+        "scroll",
+        "delta",
+        "resume",
+        "list",
+        "count",
+        "pagination",
+        *("offset", "checkpoint", "iterator", "marker", "forward", "backward", "start", "position", "search"),
+        *(
+            "view",
+            "version",
+            "change",
+            "stream",
+            "read",
+            "idempotency",
+            "request",
+            "symbol",
+            "in",
+            "out",
+            "from",
+            "to",
+        ),
+        "cancellation",
+        "fencing",
+        "lock",
+        "consistency",
+        "snapshot",
+        "watch",
+        "skip",
+        "no",
+        "requires",
+        "allow",
+    )
+)
+"""Tokens with one of these words say where a list goes on, or in which order something happens."""
+
+_OF_DATA: Final = frozenset(
+    (
+        *(
+            "cache",
+            "surrogate",
+            "partition",
+            "partitioning",
+            "sort",
+            "routing",
+            "route",
+            "idempotency",
+            "dedup",
+        ),
+        *("deduplication", "dedupe", "foreign", "public", "row", "object", "message", "ordering", "group"),
+        *(
+            "grouping",
+            "shard",
+            "sharding",
+            "bucket",
+            "host",
+            "lookup",
+            "index",
+            "correlation",
+            "trace",
+            "range",
+        ),
+        *(
+            "start",
+            "last",
+            "hash",
+            "name",
+            "vary",
+            "experiment",
+            "feature",
+            "flag",
+            "record",
+            "kafka",
+            "limit",
+        ),
+        *(
+            "ratelimit",
+            "unique",
+            "project",
+            "issue",
+            "order",
+            "resource",
+            "entity",
+            "item",
+            "config",
+            "topic",
+        ),
+        *(
+            "queue",
+            "job",
+            "task",
+            "event",
+            "sequence",
+            "meta",
+            "metadata",
+            "label",
+            "tag",
+            "request",
+            "search",
+        ),
+        *("translation", "primary", "session", "device", "throttle", "batch", "tracking", "aggregation"),
+    )
+)
+"""A key with one of these words says where something is found, not who may."""

@@ -27,6 +27,7 @@ _OF_COMMANDS: Final = (
     " config ",
     "sqlplus ",
     " AUTH ",
+    " login ",
 )
 """One of these is in every command with a password that has no name."""
 
@@ -59,6 +60,18 @@ _LINES: Final = {
     ("]:",): r"\]:[0-9]{1,5}[ \t]{1,8}+[^\s:]{1,100}+:(\S{6,200}+)",
     ('"AUTH"',): r"\"AUTH\"\r?\n[ \t]{0,8}+[0-9]{1,2}\) \"([^\"\r\n]{4,512}+)\"(?!\r?\n[ \t]{0,8}+[0-9])",
     ("WIFI:",): r"WIFI:[^\r\n]{0,100}?P:([^\s;]{6,200}+);",
+    (":\n\n", ":\r\n\r\n"): (
+        r"(?i:password|passphrase|token|api key|secret)\b[^\r\n:]{0,60}+:\r?\n\r?\n"
+        r"[ \t]{0,8}+(\S{12,512}+)(?=[ \t]{0,8}[\r\n]|\Z)"
+    ),
+    ("uth(", "uth=(", "uth = (", "edential(", "edentials(", "login("): (
+        r"(?:[Aa]uth|[Cc]redentials?|login)(?: ?= ?)?\([ \t]{0,4}+[\"'][^\"'\r\n]{1,100}+[\"'],"
+        r"[ \t]{0,4}+[\"']([^\"'\r\n]{4,256}+)[\"']"
+    ),
+    ("word 0 ", "word 5 ", "word 7 ", "ecret 0 ", "ecret 5 ", "ecret 8 ", "ecret 9 "): (
+        rf"(?:password|secret) [05789] (\S{{4,256}}+){_END}"
+    ),
+    ("ConvertTo-SecureString",): r"ConvertTo-SecureString(?: -String)? [\"']([^\"'\r\n]{4,256}+)[\"']",
     ("auth-user-pass",): r"auth-user-pass>?\r?\n\S{1,100}+\r?\n(\S{6,200}+)",
 }
 """Each with pieces one of which is in every text that has it: a text is searched quickly for these."""

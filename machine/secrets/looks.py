@@ -9,9 +9,9 @@ from math import log2
 from typing import Final
 
 from machine.secrets.encodings import is_plain
-from machine.secrets.terms import is_term, is_word_with_digits
+from machine.secrets.terms import is_technical, is_term, is_word_with_digits
 
-__all__ = ["is_constant", "is_masked", "looks_like_credential", "looks_strong"]
+__all__ = ["is_constant", "is_masked", "looks_chosen", "looks_like_credential", "looks_strong"]
 
 _LONGEST: Final = 4096
 _SHORTEST: Final = 6
@@ -26,22 +26,25 @@ _INNOCENT: Final = re.compile(
     r"""
       (?P<date>\d{4}-\d\d?-\d\d?(?:[T ]\d\d:\d\d.*)? | (?:19|20)\d\d[-_/. ][A-Za-z]{1,2}\d{0,2}(?:[-_/. ]\w{1,3})?)
     | (?P<number>[-+]?[0-9][0-9.,_ ]*(?:[eE][-+]?[0-9]+)?\s?%?)
-    | (?P<url>[A-Za-z][A-Za-z0-9+.-]*://[^\s@]*)
+    | (?P<url>[A-Za-z0-9][A-Za-z0-9+.-]*://[^\s@]*)
     | (?P<path>(?:[~.]{0,2}/|[A-Za-z]:\\)[\w.@:/\\ -]*)
     | (?P<email>[\w.+-]+@[\w-]+(?:\.[A-Za-z]{2,})+)
     | (?P<version>v?\d+(?:\.\d+)+(?:[-+][\w.]+)?)
     | (?P<title>-{3,}BEGIN[ A-Z.]*)
-    | (?P<variable>[$#%@]\{[^{}]*\} | \$\([^()]*\) | \$\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\} | <[^<>]*>
+    | (?P<variable>[$#%@]\{[^{}]*\} | \$\([^()]*\) | \${1,2}\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\}
+        | <[^<>]*>
         | \[[^\[\]]*\] | \([^()]*\) | %\([\w.-]+\)[sdr] | %-?\d*\$?[sdvq@] | @[\w.]+@
         | \$\{[\w.]+:[?+=-]\w* | \$\(\w+ | \$[\w:]+\[\w*\]?
         | :{1,2}'?[a-z][\w-]*'?(?:\{.*)? | (?:[a-z][\w.:/-]*)?\{{1,2}[a-z_.]{2,}\}{1,2}[\w.:/-]*
         | (?:[$#%]?\{{1,2}[A-Za-z_][^{}\s]*+\}{1,2}[.:/_-]?)++)
-    | (?P<masked>[*•.xX#?_-]+\w{0,4} | \S{0,40}?(?:\*{3,}|•{3,}|\.{3}|…)\S{0,40} | _{2,}[A-Za-z_]+_{2,})
-    | (?P<entity>&\w+; | @[A-Za-z_]+ | %\w+\([\w.:]+\)% | \$\{[\w.]+:[^\s]* | \$\([\w.]+ | \$[a-z]+:[\w./:-]+)
+    | (?P<masked>[*•.xX#?_-]+\w{0,4} | \w{1,12}[._-][xX]{3,}
+        | \S{0,40}?(?:\*{3,}|•{3,}|\.{3}|…)\S{0,40} | _{2,}[A-Za-z_]+_{2,})
+    | (?P<entity>&\w+; | @[A-Za-z_]+\d? | @[A-Za-z.]+\(.*\)
+        | %\w+\([\w.:]+\)% | \$\{[\w.]+:[^\s]* | \$\([\w.]+ | \$[a-z]+:[\w./:-]+)
     | (?P<duration>(?:[a-z]+:)?P(?:\d+[YMWDT])+(?:\d+[HMS])*)
     | (?P<call>[A-Za-z_][\w.]*(?:\(.*|\[.*))
     | (?P<arn>arn:[\w:/.*!-]+)
-    | (?P<rules>(?:[a-z_]+(?::[^|]*)?\|)+[a-z_]+(?::.*)?)
+    | (?P<rules>(?:[a-z_]+(?::[^|]*)?\|)+[a-z_]+(?::.*)? | [a-z_]{1,16}[<>]=?\d{1,4})
     | (?P<class>\[[^\]]*\][{+*].*)
     | (?P<pattern>/?\^.*\$/?\w* | .*\(\?[=!:<].* | \.[*+].* | \\[SsdwWDb].* | regex:.* )
     | (?P<array>[A-Z][a-z]+\d{1,3}[A-Z][a-z]+)
@@ -99,6 +102,23 @@ def is_masked(value: str) -> bool:
 def is_constant(value: str) -> bool:
     """Tell whether a value is spelled like what is to be put in its place: `YOUR_TOKEN_1`."""
     return _CONSTANT.fullmatch(value) is not None
+
+
+def looks_chosen(value: str) -> bool:
+    """Tell whether a value of words is like a password that somebody chose: `River.2578`, `copper-window-805`."""
+    if not _SHORTEST_CHOSEN <= len(value) <= _LONGEST_CHOSEN or not _CHOSEN.fullmatch(value):
+        return False
+    if _YEAR.search(value) and not value[:2].istitle():  # `tbd-2026`
+        return False
+    return not (is_technical(_PIECES.findall(value)) or is_term(value) or _INNOCENT.fullmatch(value))
+
+
+_SHORTEST_CHOSEN: Final = 8
+_LONGEST_CHOSEN: Final = 64
+_CHOSEN: Final = re.compile(
+    r"[A-Za-z]{3,}+(?:[._+!#-][A-Za-z]{3,}+)*+[._+!#-][0-9]{2,4}+(?:[._+!#-][A-Za-z]{3,}+)*+[!?#]{0,3}"
+)
+_YEAR: Final = re.compile(r"(?:19|20)[0-9]{2}")
 
 
 def looks_strong(value: str) -> bool:

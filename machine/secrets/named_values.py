@@ -36,13 +36,15 @@ _SEPARATOR: Final = (
     r"(?P<sep>[: \t]{0,4}+(?:</?(?:b|strong|i|em|td|th|dt|dd|code|span|tt|kbd|label)(?: [^<>]{0,100})?>"
     r"[: \t]{0,4}+){1,4}+(?=[^\s<])"
     r"|(?:\*\*|__)?+"
+    r"(?:[ \t](?:is|was)[ \t][a-z]{2,20}(?=[ \t]))?"
     r"(?:[ \t](?:for|of|to|on|in|at)(?:[ \t][\w.@/-]{1,40}+){1,2}+)?(?:[ \t]{0,16}+|[ \t]{1,4}+is)"
     r"(?:=>|:=|->|\u2192|:[ \t]?(?:&?str|string|bytes)[ \t]?=|[:=](?:(?:\*{1,2}|_{1,2})(?=[ \t]))?+)"
     r"[ \t]{0,32}+(?:<<(?=\"))?+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]|string\())?+"
-    r"(?:string\([0-9]{1,6}\)[ \t])?+(?:(?:&[\w.-]{1,60}+|!![a-z]{1,20}+)[ \t]{1,4}+){0,2}+"
+    r"(?:string\([0-9]{1,6}\)[ \t]|(?:some|just|str|secret|secretstr|quote)\((?=[\"']))?+"
+    r"(?:(?:&[\w.-]{1,60}+|!![a-z]{1,20}+)[ \t]{1,4}+){0,2}+"
     r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?"
-    r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,4}+(?=\\{0,15}+[\"'])"
-    r"|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22|\((?=[\"'])|</key>\s{0,20}+<string>"
+    r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,16}+(?=b?\\{0,15}+[\"'])"
+    r"|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22|\((?=[\"'])|</(?:key|name|param-name)>\s{0,40}+<(?:string|value|param-value)>"
     r"|[ \t]{1,4}+(?:\(|-{1,2}[ \t])(?=[A-Za-z0-9])"
     r"|[ \t]{1,4}+(?:is|was)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,8}+(?=[\"']?[A-Za-z0-9+/]))"
 )
@@ -69,11 +71,14 @@ _BEFORE: Final = re.compile(r"[\w.$-]{0,100}+")
 _BLANK: Final = frozenset(("", "is", "was", "(", "-", "--"))
 _MIXED: Final = re.compile(r"[a-z][!@#$%^&*~][A-Za-z]")
 """A sign between letters, as no word has it."""
-_PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|-|#|//|;|\$|[|])\s{0,4}){0,2}")
+_PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|[<>]|-|#|//|;|\$|[|])\s{0,4}){0,2}")
 _OPEN: Final = re.compile(r"[bBuUrRfFnN@]{0,2}(\\{0,15}+)([\"'`])")
 _BARE: Final = re.compile(r"[^\s\"'`<>]++")
 _ENDS_BARE: Final = re.compile(r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']|%22")
 _LINE: Final = re.compile(r"[^\r\n\"'`]{0,8192}+")
+_WHOLE_LINE: Final = re.compile(r"[^\r\n]{0,8192}+")
+_ITEMS: Final = re.compile(r"(?:[ \t]{0,8}+\r?\n[ \t]{0,64}+-[ \t]{1,8}+[^\r\n]{1,512}+){1,100}+")
+_ITEM: Final = re.compile(r"-[ \t]{1,8}+([\"']?+)([^\s\"']++)\1[ \t]{0,8}+$", re.MULTILINE)
 _BRACES: Final = re.compile(r"\{([^{}\r\n]{1,512}+)\}")
 _BRACKETS: Final = re.compile(r"[\[\]{}()]|(\\{0,15}+)([\"'])")
 _BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
@@ -185,7 +190,7 @@ class _Reader:
             at += len(_CDATA)
         quoted = self._quoted(at)
         if header:
-            start, end, levels = quoted or self._line(at)
+            start, end, levels = quoted or self._line(at, whole=self._begins_line(begin))
             if sep.strip() == "," and self.text[start:end].lower() == "value":
                 return  # of `"name": NAME, "value": ...`, whose value is behind it
             yield from self._credentials(name.lower(), start, end, levels, sure=sure)
@@ -195,7 +200,9 @@ class _Reader:
         if quoted is not None:
             start, end, levels = quoted
             value = decoded(self.text[start:end], levels)
-            if value and (decides(strength, value, alone=False) or _is_phrase(strength, sep, value)):
+            if value and (
+                decides(strength, value, alone=False, name=name) or _is_phrase(strength, sep, value)
+            ):
                 yield Finding(start, end, name, value, sure)
                 self.done = end
         elif self.text[at : at + 1] in {"[", "{", "("}:
@@ -219,7 +226,7 @@ class _Reader:
         if name.startswith("-") or strength is Strength.OWN:
             return True
         if strength not in {Strength.EXACT, Strength.LIKELY}:
-            return False
+            return strength is Strength.WEAK
         value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'")
         value = value[:_LONGEST_PHRASE]
         return len(value) >= _LEAST_CREDENTIAL and (
@@ -265,7 +272,7 @@ class _Reader:
         """Yield the texts of a list or of an object that stands under a name."""
         braces = _BRACES.match(self.text, at)
         if braces and ("=" in sep or sep.endswith(">")) and ":" not in braces[1]:  # of ODBC
-            if decides(strength, braces[1], alone=False):
+            if decides(strength, braces[1], alone=False, name=name):
                 yield Finding(*braces.span(1), name, braces[1], sure)
             return
         begin, depth = at, 0
@@ -287,7 +294,7 @@ class _Reader:
             if depth == 1 and not is_key:
                 levels = (len(token[1]) + 1).bit_length() if token[2] == '"' else -1
                 value = decoded(self.text[start:end], levels)
-                if value and decides(member, value, alone=False):
+                if value and decides(member, value, alone=False, name=name):
                     yield Finding(start, end, name, value, sure)
         self.budget -= at - begin
 
@@ -296,6 +303,13 @@ class _Reader:
     def _bare(
         self, name: str, strength: Strength, begin: int, at: int, sep: str, *, sure: bool
     ) -> Iterator[Finding]:
+        items = _ITEMS.match(self.text, at) if strength is Strength.SEVERAL else None
+        if items is not None:
+            for item in _ITEM.finditer(self.text, *items.span()):
+                if decides(strength, item[2], alone=False):
+                    yield Finding(*item.span(2), name, item[2], sure)
+            self.done = items.end()
+            return
         block = _BLOCK.match(self.text, at)
         if block is not None:
             at = block.end()
@@ -317,7 +331,7 @@ class _Reader:
             value = value[:-2]
         value = value.rstrip(",;" if own_line else ",;.:)]}")
         alone = self.request and own_line and sep == "=" and name.isupper()
-        if value and decides(strength, value, alone=alone):
+        if value and decides(strength, value, alone=alone, name=name):
             yield Finding(at, at + len(value), name, value, sure)
             self.done = at + len(value)
 
@@ -333,8 +347,8 @@ class _Reader:
 
     # -- headers ---------------------------------------------------------------------------------------------
 
-    def _line(self, at: int) -> tuple[int, int, int]:
-        line = _LINE.match(self.text, at)
+    def _line(self, at: int, *, whole: bool) -> tuple[int, int, int]:
+        line = (_WHOLE_LINE if whole else _LINE).match(self.text, at)
         return at, line.end() if line else at, 0
 
     def _credentials(self, name: str, begin: int, end: int, levels: int, *, sure: bool) -> Iterator[Finding]:

@@ -11,7 +11,14 @@ import re
 from enum import Enum
 from typing import Final
 
-from machine.secrets.header_names import HEADERS, PARAMETERS, WEAK_PARAMETERS
+from machine.secrets.header_names import (
+    HEADERS,
+    NO_CREDENTIALS,
+    OF_LISTS,
+    PARAMETERS,
+    WEAK_PARAMETERS,
+    is_of_header,
+)
 
 __all__ = [
     "HEADERS",
@@ -20,6 +27,7 @@ __all__ = [
     "field_strength",
     "header_strength",
     "is_name",
+    "is_of_password",
     "parameter_strength",
 ]
 
@@ -132,6 +140,10 @@ EXACT: Final = (
     *(f"{of} token" for of in ("identity", "authorization", "runners", "runner", "registration", "instance")),
     *(f"{of} token" for of in ("cluster", "join", "bootstrap", "management", "tenant", "sso", "ingest")),
     "token value",
+    "license key",
+    *(f"{of} pass" for of in ("default", "client", "keystore", "truststore", "web", "ssl", "cert", "master")),
+    *(f"{of} pass" for of in ("sudo", "become", "app", "sql", "remote", "basic", "service", "jdbc")),
+    *("verification token", "confirmation token", "invite token", "activation token"),
     *(
         f"{of} token"
         for of in (
@@ -190,7 +202,12 @@ _LONGEST_END: Final = max(map(len, _EXACT | _PLURAL))
 
 _WEAK_HEADERS: Final = frozenset({("token",), ("key",), ("signature",), ("auth",), ("authtoken",)})
 
-_JOINED: Final = ("password", "passwd", "passphrase")
+_OF_PASSWORDS: Final = ("password", "passwd", "passphrase", "bindpw", "userpw", "dbpw", "adminpw")
+_JOINED: Final = (
+    *_OF_PASSWORDS,
+    *("apikey", "secretkey", "accesskey", "privatekey", "accesstoken", "authtoken", "clientsecret"),
+    *("apisecret", "appsecret", "sharedsecret", "consumersecret"),
+)
 """What a name written as one word may end with: `PGPASSWORD`."""
 
 
@@ -226,6 +243,13 @@ _OF_JAVA: Final = re.compile(r"^-?D(?=[a-z]+\.)")
 
 
 @functools.lru_cache(maxsize=16384)
+def is_of_password(name: str) -> bool:
+    """Tell whether a name is that of a password, which people choose and a program does not make."""
+    words = words_of(name)
+    return bool(words) and (words[-1].endswith(_OF_PASSWORDS) or words[-1] in {"pwd", "pw", "pass"})
+
+
+@functools.lru_cache(maxsize=16384)
 def field_strength(name: str) -> Strength:
     """Return how much the name of a field, a variable or an option says."""
     if len(name) > LONGEST or name == "PWD" or "__secret_" in name:  # the shell's folder; a placeholder
@@ -240,7 +264,9 @@ def field_strength(name: str) -> Strength:
         return Strength.SEVERAL
     if words == ("pass",) or (words[-1] in {"token", "pass"} and (name.isupper() or name.startswith("--"))):
         return Strength.LIKELY
-    return Strength.WEAK if words in _WEAK else Strength.NONE
+    if words in _WEAK or (words[-1] == "token" and OF_LISTS.isdisjoint(words)):
+        return Strength.WEAK
+    return Strength.NONE
 
 
 _NAME: Final = re.compile(r"[A-Za-z_$:@-][A-Za-z_.$ -]*+(?:[0-9]{1,4}+[A-Za-z_.$ -]++){0,4}+[0-9]{0,4}")
@@ -253,40 +279,15 @@ def is_name(text: str) -> bool:
 
 def header_strength(name: str) -> Strength:
     """Return how much the name of a header field says: it may be of the list, or have the last words of a field."""
-    if name.lower() in HEADERS:
+    low = name.lower()
+    if low in HEADERS:
         return Strength.EXACT
-    strength = field_strength(name)
     words = words_of(name)
-    if strength is Strength.EXACT or _is_of_header(words):
+    if low in NO_CREDENTIALS or low.startswith("sec-"):  # `sec-websocket-key`
+        return Strength.NONE
+    if field_strength(name) is Strength.EXACT or is_of_header(words):
         return Strength.EXACT
-    return Strength.WEAK if words[-1:] in _WEAK_HEADERS else Strength.NONE
-
-
-def _is_of_header(words: tuple[str, ...]) -> bool:
-    """Tell whether the words of a header field are those of a credential, whoever the vendor is."""
-    if len(words) < _LEAST_VENDOR or not _OF_LISTS.isdisjoint(words):
-        return False
-    return words[-1] in {"signature", "token", "hmac", "assertion"}
-
-
-_LEAST_VENDOR: Final = 2
-_OF_LISTS: Final = frozenset(
-    (
-        "page",
-        "continuation",
-        "next",
-        "previous",
-        "prev",
-        "cursor",
-        "sync",
-        "scroll",
-        "delta",
-        "resume",
-        "list",
-        "count",
-    )
-)
-"""Tokens with one of these words say where a list goes on."""
+    return Strength.WEAK if words in _WEAK_HEADERS else Strength.NONE
 
 
 def parameter_strength(name: str) -> Strength:

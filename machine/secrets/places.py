@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +14,7 @@ from machine.secrets.rules import Rules
 __all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name"]
 
 NAMING: Final = frozenset(
-    ("name", "key", "Name", "Key", "header", "field", "variable", "keyName", "label", "type")
+    ("name", "key", "Name", "Key", "header", "field", "variable", "keyName", "label", "type", "id")
 )
 """Members of an object that may hold the name of its value."""
 
@@ -24,6 +25,11 @@ _TYPES: Final = frozenset(
 
 _VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
 """Members that hold the value of what the object is about."""
+
+
+_VERSION: Final = "secret_version"
+_IN_VAULT: Final = re.compile(r"projects/[^/\s]{1,100}/secrets/[^/\s]{1,256}/versions/[^/\s]{1,20}")
+"""What the vault of Google calls a version of a secret, which it gives in the member `payload`."""
 
 
 class Place(NamedTuple):
@@ -60,6 +66,8 @@ class Place(NamedTuple):
             return Place(self, key, self.name, Strength.OWN)
         if self.around is None and self.name and low == "value":  # what the whole document is about
             return Place(self, key, self.name, self.strength)
+        if low == "payload" and said == _VERSION:
+            return Place(self, key, said, Strength.SEVERAL)
         strength = rules.field(key)
         if strength is Strength.WEAK and self.strength in {Strength.EXACT, Strength.SEVERAL}:
             return Place(self, key, self.name, Strength.EXACT)  # `{"access_token": {"token": ...}}`
@@ -147,7 +155,7 @@ def _pointers(steps: list[str | int]) -> list[str]:
 
 def said_name(members: dict[str, Any]) -> str | None:
     """Return the name that an object with a name and a value gives its value."""
-    if _VALUES.isdisjoint(members):
+    if _VALUES.isdisjoint(members) and "payload" not in members:
         return None
     said = (said_by(key, members[key]) for key in sorted(NAMING) if isinstance(members.get(key), str))
     return next(filter(None, said), None)
@@ -157,6 +165,10 @@ def said_by(key: str, value: str) -> str | None:
     """Return the name that one member gives the value of an object; of a path, its last part says most."""
     if key == "keyName":
         return "account_key"
+    if key == "id":  # of a vault in Azure
+        return "secret_value" if "://" in value and "/secrets/" in value else None
+    if key == "name" and _IN_VAULT.fullmatch(value):
+        return _VERSION
     if key == "type":
         return "secret" if value.lower() in _TYPES else None
     name = value if is_name(value) else value.rpartition("/")[2]

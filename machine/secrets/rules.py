@@ -17,7 +17,8 @@ __all__ = ["Rules", "rules_of"]
 _LEADS: Final = (
     r"(?i:ke[yn]|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid="
     r"|sas=|ser ?=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|-[ub]|--us| -[pawxk]|fied by|wifi:"
-    r"|webhook|qlplus|:[0-9]{4,5}:[a-z_*]|:\*:|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|\]:[0-9]{2,3} )|(?s:@.*/|/.*@)"
+    r"|webhook|/secrets/|lt login |login\(|qlplus"
+    r"|:[0-9]{4,5}:[a-z_*]|:\*:|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|\]:[0-9]{2,3} )|(?s:@.*/|/.*@)"
 )
 """One of these pieces is in every text with a name that says something, or with the user-info of a URL."""
 

@@ -187,5 +187,5 @@ def fields(
         strength = judge(name)
         if strength is not Strength.NONE:
             true = unquote_plus(value[0])
-            if decides(strength, true, alone=alone):
+            if decides(strength, true, alone=alone, name=name):
                 yield Finding(*value.span(), name, true, strength is Strength.OWN)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["is_term", "is_word_with_digits"]
+__all__ = ["is_technical", "is_term", "is_word_with_digits"]
 
 _PIECES: Final = re.compile(r"[A-Z](?![A-Za-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
@@ -174,7 +175,7 @@ _META: Final = frozenset(
     )
 )
 _NUMBERED: Final = re.compile(
-    r"[A-Za-z]\d{1,2}|\d{1,3}[A-Za-z]{1,2}|[vV]\d{1,3}(?:(?:alpha|beta|rc)\d{1,2})?|k8s|i18n|l10n|a11y|oauth2|b64|h264"
+    r"[A-Za-z]\d{1,2}|\d{1,3}[A-Za-z]{1,2}|[vV]\d{1,3}(?:(?:alpha|beta|rc)\d{1,2})?|k8s|1password|i18n|l10n|a11y|oauth2|b64|h264"
 )
 _IDENTIFIER: Final = re.compile(
     r"[a-z]{2,12}(?:[A-Z][a-z]{2,12}){1,3}\d{1,2}|(?:[A-Z][a-z]{2,12}){2,4}V\d{1,2}"
@@ -182,6 +183,10 @@ _IDENTIFIER: Final = re.compile(
 """A name in code with a number: `oldPassword1`, `ApiKeyV2`."""
 
 _ENDS_WITH_NUMBER: Final = re.compile(r"([A-Za-z]{2,})\d{1,2}")
+
+
+_GENERATED: Final = re.compile(r"[bcdfghjklmnpqrstvwxz2456789]{4,5}")
+"""What Kubernetes adds to a name: `shop-tls-k2x9`."""
 
 
 def is_term(value: str) -> bool:
@@ -199,14 +204,25 @@ def is_term(value: str) -> bool:
 
 
 _MONTGOMERY: Final = re.compile(r"[xX](?:25519|448)")
-_LONGEST_SIZE: Final = 5
+_LONGEST_SIZE: Final = 7
 _MOST_DIGITS: Final = 10
 """No term without signs in it has more: `mlkem768x25519`."""
+
+
+def is_technical(words: Iterable[str]) -> bool:
+    """Tell whether one of these is a word for what programs and their settings are about."""
+    return not _META.isdisjoint(map(str.lower, words))
 
 
 def is_word_with_digits(piece: str, words: frozenset[str]) -> bool:
     """Tell whether a part with digits is one beside words: `v2`, `q1`, `30d`; `password2` beside such a word."""
     if _NUMBERED.fullmatch(piece):
+        return True
+    parts = [part.lower() for part in _PIECES.findall(piece) if not part.isdecimal()]
+    parts = parts[:-1] if parts[-1:] == ["v"] else parts  # `TokenV2`
+    if parts and _META.issuperset(parts):  # `min8max64`, `YourPassword1`
+        return True
+    if _GENERATED.fullmatch(piece) and not (_META | _ALGORITHMS).isdisjoint(words):
         return True
     ends = _ENDS_WITH_NUMBER.fullmatch(piece)
     if _IDENTIFIER.fullmatch(piece) and not _META.isdisjoint(map(str.lower, _PIECES.findall(piece))):

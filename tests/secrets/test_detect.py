@@ -12,7 +12,16 @@ from machine.canonical import encode
 from machine.errors import ConfigError
 from machine.secrets.formats import FORMATS, format_of
 from machine.secrets.looks import looks_like_credential, looks_strong
-from machine.secrets.names import EXACT, HEADERS, PARAMETERS, PLURAL, WEAK, Strength, field_strength
+from machine.secrets.names import (
+    EXACT,
+    HEADERS,
+    PARAMETERS,
+    PLURAL,
+    WEAK,
+    Strength,
+    field_strength,
+    header_strength,
+)
 from machine.secrets.redact import Known, redact, say_text
 from machine.secrets.rules import rules_of
 
@@ -190,6 +199,68 @@ def test_an_innocent_value_stays_in(kind, value):
 )
 def test_an_innocent_text_stays(text):
     assert said(text) == text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "X-Acme-Integration-Key",
+            "acme-signature-sha256",
+            "kc-api-sign",
+            "x-internal-auth",
+            "csrfpreventiontoken",
+        ),
+        *("x-emby-authorization", "x-binance-apikey", "vendor-session-id", "x-line-channeltoken"),
+    ],
+)
+def test_a_header_of_any_vendor_is_one_by_its_last_words(name):
+    assert header_strength(name) is Strength.EXACT
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x-next-token", "x-ms-continuationtoken", "idempotency-key", "x-cache-key", "sec-websocket-key"),
+        *("x-signature-version", "x-key-id", "x-amz-content-sha256", "x-ms-session-token", "x-lock-token"),
+    ],
+)
+def test_a_header_that_says_where_data_is_found_is_none(name):
+    assert header_strength(name) is Strength.NONE
+
+
+def test_of_headers_without_a_list_the_look_decides_in_answers():
+    given = {"headers": [["x-cart-token", "empty"], ["x-cart-key", "Zk3PqW8tXn2Lr7Vd"]]}
+    assert stored(given, request=False) == {
+        "headers": [["x-cart-token", "empty"], ["x-cart-key", {"$secret": "x-cart-key"}]]
+    }
+
+
+def test_a_header_among_arguments_is_decided_by_its_name():
+    assert stored({"argv": ["curl", "-H", "X-Acme-Key: maple", "-H", "Accept: a"]}, request=True) == {
+        "argv": ["curl", "-H", "X-Acme-Key: __secret_x-2Dacme-2Dkey__", "-H", "Accept: a"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("password", "River.2578", True),
+        ("password", "last-changed-2026-02", False),
+        ("password", "prod-db-042", False),
+        ("secret", "copper-window-805", False),
+    ],
+)
+def test_a_password_of_words_has_a_number(name, value, secret):
+    assert (stored({name: value}, request=False) != {name: value}) is secret
+
+
+def test_a_version_in_a_vault_is_secret():
+    name = "projects/shop/secrets/db/versions/3"
+    given = {"name": name, "payload": {"data": "Zk3PqW8tXn2Lr7Vd", "size": 3}}
+    assert stored(given, request=False)["payload"]["data"] != "Zk3PqW8tXn2Lr7Vd"
+    at = "https://shop.vault.azure.example/secrets/db/1"
+    assert stored({"id": at, "value": "Zk3PqW8tXn2Lr7Vd"}, request=False)["value"] != "Zk3PqW8tXn2Lr7Vd"
 
 
 def test_in_a_request_the_exact_name_alone_decides():
