@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections import Counter
@@ -10,6 +11,11 @@ from collections import Counter
 from machine import Plan, RetryPolicy, StateOutcome
 from machine.errors import TransportError
 from machine.io.transport import BaseTransport
+
+VARIABLE = "MACHINE_TEST_KEY"
+"""The secret that the states read."""
+
+os.environ.setdefault(VARIABLE, "k-4f9a8e7d6c5b4a39")
 
 
 class Slow(BaseTransport):
@@ -25,6 +31,13 @@ class Slow(BaseTransport):
 
     async def perform(self, namespace, request):
         number = request["n"]
+        if "authorization" in request:
+            key, token = (
+                f"Bearer {text}" for text in (os.environ[VARIABLE], f"tok-{number:04}-9f8e7d6c5b4a")
+            )
+            if request["authorization"] == key:
+                return {"access_token": token.partition(" ")[2]}
+            assert request["authorization"] == token
         await asyncio.sleep(self.pace.random() * 0.002)
         self.asked[number] += 1
         if self.asked[number] <= random.Random(f"{self.shape} {number}").choice([0, 0, 0, 1, 2]):
@@ -32,11 +45,12 @@ class Slow(BaseTransport):
         return {"value": number * 7}
 
 
-def random_plan(shape, size, pace, *, plain=True, dawdles=True):
+def random_plan(shape, size, pace, *, plain=True, dawdles=True, secrets=False):
     """Return a plan: `shape` seeds what it is, `pace` how long each part of it takes.
 
     Every state reads what its parents wrote, and writes a key of its own and one that all write alike. One that is
     `plain` may block a thread; one that `dawdles` takes its time by itself, in a replay too.
+    With `secrets` some states ask with a token that they get for a secret of the environment.
     """
     draw = random.Random(shape)
     plan = Plan("fan", version=str(shape))
@@ -58,14 +72,24 @@ def random_plan(shape, size, pace, *, plain=True, dawdles=True):
 
         async def handler(ctx, io, rec, number=number, parents=parents, branches=branches):
             await asyncio.sleep(pace.random() * 0.002 * dawdles)
-            answer = (await io.call("world", {"n": number})).response["value"]
+            asked = {"n": number}
+            if secrets and number % 4 == 3:
+                asked["authorization"] = f"Bearer {await io.secret(VARIABLE)}"
+                token = (await io.call("world", asked)).response["access_token"]
+                asked["authorization"] = f"Bearer {token}"
+            answer = (await io.call("world", asked)).response["value"]
             await asyncio.sleep(pace.random() * 0.001 * dawdles)
             value(ctx, number, parents, answer)
             return StateOutcome(skip=later(number)[:1]) if branches else None
 
         def blocks(ctx, io, rec, number=number, parents=parents):
             time.sleep(pace.random() * 0.001)
-            value(ctx, number, parents, io.call("world", {"n": number}).response["value"])
+            asked = {"n": number}
+            if secrets and number % 4 == 3:
+                asked["authorization"] = f"Bearer {io.secret(VARIABLE)}"
+                token = io.call("world", asked).response["access_token"]
+                asked["authorization"] = f"Bearer {token}"
+            value(ctx, number, parents, io.call("world", asked).response["value"])
 
         states.append(
             plan.state(f"s.n{number}", after=[states[parent] for parent in parents], retry=RetryPolicy(5))(

@@ -18,10 +18,18 @@ from machine.errors import Code, ConcurrencyError, OtherStoreError, RunError, St
 from machine.events import EffectWait
 from machine.io.transport import BaseTransport
 from machine.kernel.status import FINAL_STATUSES, RunStatus
+from machine.recordings.bundle import store_recording
+from machine.recordings.run_artifacts import gather
 from machine.stores import MemoryStore
 from machine.stores.lease import owner_here
 
+KEY, TOKEN = "k-4f9a8e7d6c5b4a39", "tok-9f8e7d6c5b4a"
 CONTEXT = {"read": 1, "retry": {"sent": "retry"}, "reconcile": {"sent": "reconcile"}, "ask": {"sent": "ask"}}
+
+
+@pytest.fixture(autouse=True)
+def order_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDER_KEY", KEY)
 
 
 class PowerCut(KeyboardInterrupt):
@@ -79,6 +87,11 @@ class World(BaseTransport):
             self.store.die()
         if fault == "error":
             raise machine.errors.OtherIoError("no answer", retryable=True)
+        if "login" in request:
+            assert request["login"] == KEY
+            return {"access_token": TOKEN}
+        if "headers" in request:
+            assert request["headers"] == {"authorization": f"Bearer {TOKEN}"}
         if "send" not in request:
             return (
                 1
@@ -95,8 +108,14 @@ class World(BaseTransport):
         return {"sent": request["send"]}
 
 
+async def authorized(io: Any) -> dict[str, str]:
+    answer = (await io.call("world", {"login": await io.secret("ORDER_KEY")})).response
+    return {"authorization": f"Bearer {answer['access_token']}"}
+
+
 async def look(ctx: Any, io: Any, effect: machine.UncertainEffect) -> Any:
-    there = (await io.call("world", {"ask": effect.idempotency_key})).response
+    asked = {"ask": effect.idempotency_key, "headers": await authorized(io)}
+    there = (await io.call("world", asked)).response
     return effect.happened({"sent": effect.request["send"]}) if there else effect.not_done()
 
 
@@ -107,13 +126,14 @@ def story(*, timeout: float | None = None) -> Plan:
     @plan.state("step.read", retry=retry, timeout=timeout)
     async def read(ctx: Any, io: Any, rec: Any) -> None:
         await io.now()
-        ctx["read"] = (await io.call("world", {})).response
+        ctx["read"] = (await io.call("world", {"headers": await authorized(io)})).response
 
     before: Any = read
     for how in ("retry", "reconcile", "ask"):
 
         async def send(ctx: Any, io: Any, rec: Any, how: str = how) -> None:
-            ctx[how] = (await io.call("world", {"send": how})).response
+            sent = {"send": how, "headers": await authorized(io)}
+            ctx[how] = (await io.call("world", sent)).response
 
         before = plan.state(
             f"step.{how}",
@@ -278,7 +298,15 @@ class AnyOrder(RuleBasedStateMachine):
             replayed = machine.replay(row.run_id, plan=self.plan, store=self.store, transports=self.doors)
             assert replayed.divergence is None
             assert self.world.applied == sent
+            recording = gather(run_reader.entries(self.store, row.run_id), self.store.get)
+            data = b"".join(each.data for each in (*recording.log, *recording.artifacts.values()))
+            assert KEY.encode() not in data
+            assert TOKEN.encode() not in data
             if history.status is RunStatus.COMPLETED:
+                with MemoryStore() as elsewhere:
+                    store_recording(recording, store=elsewhere, path="there")
+                    replayed = machine.replay(row.run_id, plan=self.plan, store=elsewhere)
+                assert (replayed.divergence, replayed.secrets) == (None, "placeholders")
                 result = machine.resume(row.run_id, plan=self.plan, store=self.store)
                 assert result.context == CONTEXT
                 assert all((row.run_id, key) in self.world.applied for key in ("retry", "reconcile", "ask"))
@@ -286,7 +314,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(
     deadline=None,
-    max_examples=120 if FULL else 40,
+    max_examples=120 if FULL else 30,
     stateful_step_count=25,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

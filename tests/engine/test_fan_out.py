@@ -62,7 +62,7 @@ def writer(plan, name, writes, *, after=(), wait=0.0, **options):
 def test_what_a_run_does_is_the_same_for_every_interleaving(shape):
     seen = set()
     for pace in map(random.Random, range(4)):
-        plan = random_plan(shape, 40, pace)
+        plan = random_plan(shape, 40, pace, secrets=True)
         with MemoryStore() as store:
             world = {"world": Slow(shape, pace)}
             result = run(plan, store=store, config=side_by_side(undeclared_io="allow"), transports=world)
