@@ -82,7 +82,7 @@ if __name__ == "__main__":
 """
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -129,7 +129,7 @@ def stand_still(driver, folder):
 
 
 def said(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, (process.returncode, err)
     return out.strip()
 
