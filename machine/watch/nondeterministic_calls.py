@@ -177,6 +177,9 @@ def resolved() -> Found:
         words.setdefault(ambient.word, set()).update(map(id, parents))
         targets.add(id(thing))
         function = getattr(thing, "__func__", thing)
+        wrapped = getattr(function, "__wrapped__", None)
+        if isinstance(wrapped, BuiltinFunctionType):  # by `follow`, after a program may have imported it
+            builtins.setdefault(wrapped, ambient)
         if isinstance(function, FunctionType):
             code = function.__code__
             codes.setdefault(id(code), ambient)

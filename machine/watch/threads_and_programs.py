@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, thread
 from contextvars import copy_context
 from typing import Any, Final
 
+from machine.watch.nondeterministic_calls import resolved
 from machine.watch.static import never_raises
 from machine.watch.watch import Watch, guarded, in_step, watching
 
@@ -92,6 +93,7 @@ def _follow_threads() -> None:
     threading.Thread.start = started  # type: ignore[method-assign]
     ThreadPoolExecutor.submit = submitted  # type: ignore[assignment,method-assign]
     _thread.start_new_thread = started_bare
+    resolved.cache_clear()  # it may have the functions of before
 
 
 _OF_WORKER: Final = 4

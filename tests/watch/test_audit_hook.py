@@ -211,6 +211,9 @@ ELSEWHERE = {
     "nntplib.connect",
     "telnetlib.Telnet.open",
     "socket.send",
+    "signal.pidfd_send_signal",
+    "os.mkfifo",
+    "os.mknod",
 }
 """What this system or a version of Python has not got, and what only a replay looks for."""
 EACH = [(event, act) for event, acts in BY_EVENT.items() for act in acts]
