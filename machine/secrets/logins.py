@@ -58,7 +58,7 @@ _LINES: Final = {
     ("PWD={",): r"PWD=\{([^{}\r\n]{6,200}+)\}",
     ("]:",): r"\]:[0-9]{1,5}[ \t]{1,8}+[^\s:]{1,100}+:(\S{6,200}+)",
     ('"AUTH"',): r"\"AUTH\"\r?\n[ \t]{0,8}+[0-9]{1,2}\) \"([^\"\r\n]{4,512}+)\"(?!\r?\n[ \t]{0,8}+[0-9])",
-    ("WIFI:",): r"WIFI:[^\r\n]{0,100}?P:([^\s;]{6,200}+);",
+    ("WIFI:",): r"WIFI:(?:(?!WIFI:)[^\r\n]){0,100}?P:([^\s;]{6,200}+);",
     ("auth-user-pass",): r"auth-user-pass>?\r?\n\S{1,100}+\r?\n(\S{6,200}+)",
 }
 """Each with pieces one of which is in every text that has it: a text is searched quickly for these."""
