@@ -1,8 +1,8 @@
 """Worker processes: many items processed on several cores; a worker that dies fails a single item.
 
-A worker is given a few items at a time and answers each separately, so the item it was processing is known.
+A worker is given a few items and answers each separately, so the item it was processing is known.
 Only this process receives Ctrl-C and kills its workers: they write nothing, so nothing is left half done.
-Workers that drive runs are told of it instead, and have time to stop.
+Workers that drive runs are notified instead, and have time to stop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the commands name a run's states, and say where each of them stands."""
+"""Names and status texts of a run's states, as the commands print them."""
 
 from __future__ import annotations
 

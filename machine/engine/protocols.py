@@ -21,7 +21,7 @@ __all__ = ["DrivenLog", "FirstRun", "Opening", "Outside", "Second", "SecondOf", 
 
 
 class FirstRun(Protocol):
-    """What a second run needs of the driver whose attempts it runs again."""
+    """The driver of a run, as far as a second run of its attempts needs it."""
 
     log: DrivenLog
 

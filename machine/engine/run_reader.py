@@ -143,7 +143,7 @@ def lane_of(entry: Entry) -> str:
 
 @attrs.define
 class StateTimes:
-    """How long a state's attempts took, how many facts they recorded, and the trace of the last one."""
+    """The seconds that a state's attempts took, the number of their facts, and the trace of the last one."""
 
     ms: int = 0
     facts: int = 0
@@ -184,7 +184,7 @@ class PastRun:
 
     @cached_property
     def times(self) -> Mapping[str, StateTimes]:
-        """What the log says of each state that was entered beyond its history."""
+        """Details of each state that was entered, which the history does not have."""
         times: dict[str, StateTimes] = {}
         since: dict[str, int] = {}
         for entry in self.entries:

@@ -1,6 +1,6 @@
 """Reading a bundle file line by line with bounded memory: a few bytes of gzip may inflate to gigabytes.
 
-One line is in memory at a time, and a file that is not a bundle is refused at its first bytes. This module
+Only one line is in memory, and a file that is not a bundle is refused at its first bytes. This module
 knows only the kind of a line, which bounds its length, and not its meaning.
 """
 

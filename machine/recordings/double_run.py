@@ -35,7 +35,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MOST_DETAILS: Final = 16 * 1024
-"""Bytes of a divergence that an error carries whole; of a larger one it has the text."""
+"""The largest divergence, in bytes, that an error holds whole; of a larger one it has the text."""
 
 _CAUSE: Final = (
     "the same code, run twice on the same facts: it keeps something from one run to the next (a global, a cache, "

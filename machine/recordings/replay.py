@@ -87,7 +87,7 @@ class Recorded:
     keys: StoreKeys | None = None
     """The opener of its secrets, if known."""
     touches: bool = False
-    """True when this replay was told that handlers may repeat external changes without `io`."""
+    """True when the caller allowed handlers to repeat external changes without `io`."""
 
     @classmethod
     def of(

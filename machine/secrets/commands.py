@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from machine.secrets.marks import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, at_most
+from machine.secrets.needles import any_of, begun_in, parts_with
 
 __all__ = ["Argument", "arguments_of", "in_commands"]
 
@@ -174,10 +175,10 @@ _LOGIN: Final = re.compile(r"[\w$.]{1,60}+/(?=[^/\s]+@)")
 """Before a password for Oracle: `scott/PASSWORD@db`."""
 
 
-_COMMAND: Final = re.compile(
-    rf"(?:{'|'.join(sorted(map(re.escape, (*_PROGRAMS, *_SETTERS)), key=len, reverse=True))})(?=[ \t])"
-    r"[^\r\n|;&]{1,1000}+"
-)
+_NAMES: Final = any_of(sorted(map(re.escape, (*_PROGRAMS, *_SETTERS)), key=len, reverse=True))
+_COMMAND: Final = re.compile(rf"(?:{_NAMES})(?=[ \t])[^\r\n|;&]{{1,1000}}+")
+_SIGN: Final = rf"(?:{_NAMES})[ \t]"
+_LONGEST: Final = 1100
 _WORD: Final = re.compile(r"(?:[^\s'\"]++|'[^'\r\n]*+'|\"[^\"\r\n]*+\")++|['\"]")
 _JOINS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _REDIRECTED: Final = frozenset("<>(`$")
@@ -186,7 +187,8 @@ _REDIRECTED: Final = frozenset("<>(`$")
 def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where secrets stand among the arguments of commands in a text, and what they are called."""
     words = 0
-    for command in at_most(MOST_CANDIDATES, _COMMAND.finditer(text)):
+    commands = begun_in(parts_with(_SIGN, text), _COMMAND, text, _LONGEST)
+    for command in at_most(MOST_CANDIDATES, commands):
         if text[command.start() - 1 : command.start()] in _JOINS:
             continue
         spans = [

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from machine.secrets.marks import MOST_CANDIDATES, at_most
+from machine.secrets.marks import MOST_CANDIDATES, TooManyPlacesError, at_most
+from machine.secrets.needles import PIECE, SHORT, begun_in, pieces
 
 __all__ = ["FORMATS", "Format", "format_of", "shapes", "signs_of"]
 
@@ -24,6 +25,8 @@ class Format(NamedTuple):
     check: Callable[[str], bool] | None = None
     back: int = 0
     """So many characters before the match belong to the credential."""
+    lead: str = ""
+    """What a match begins with, where none is sure to end soon."""
 
 
 # A match begins with a literal, for which a text is searched quickly, and only where no character of its kind
@@ -87,7 +90,9 @@ FORMATS: Final = (
         _has_armour,
     ),
     _format("private_key", "LS0tLS1CRUdJTi", r"[A-Za-z0-9+/]{24,}+={0,2}", _is_armoured),
-    _format("jwt", "eyJ", r"[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{2,}+\.[A-Za-z0-9_.-]*+", _is_jwt),
+    _format("jwt", "eyJ", r"[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{2,}+\.[A-Za-z0-9_.-]*+", _is_jwt)._replace(
+        lead=_apart("eyJ") + "[A-Za-z0-9_-]{8}"
+    ),
     _prefixed("aws_access_key_id", r"[0-9A-Z]{16}(?![0-9A-Za-z])", "AKIA", "ASIA"),
     _prefixed("github_token", r"[A-Za-z0-9]{36,255}+", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
     _prefixed("github_token", r"[A-Za-z0-9_]{22,255}+", "github_pat_"),
@@ -203,13 +208,41 @@ def _compiled(source: str) -> re.Pattern[str]:
 
 def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where credentials of these formats stand in a text, and the names of the formats."""
-    for name, source, _, check, back in formats:
-        regex = _compiled(source)
+    formats = tuple(formats)
+    for form, parts in _parts(formats, text) if len(text) > SHORT else ((one, None) for one in formats):
+        regex = _compiled(form.regex)
         group = regex.groups
-        for found in at_most(MOST_CANDIDATES, regex.finditer(text)):
-            if check is None or check(found[group]):
+        lead = _compiled(form.lead) if form.lead else None
+        matches = regex.finditer(text) if parts is None else begun_in(parts, regex, text, _LEAST_MATCH, lead)
+        for found in at_most(MOST_CANDIDATES, matches):
+            if form.check is None or form.check(found[group]):
                 begin, end = found.span(group)
-                yield begin - back, end, name
+                yield begin - form.back, end, form.name
+
+
+# A long text may have what each of the formats begins with. So it is searched for all of them at once, piece by
+# piece, and then for each format only in those pieces that may have it.
+
+_BEFORE_SIGN: Final = 64
+_LEAST_MATCH: Final = 1 << 9
+"""No credential without a `lead` needs more characters to be one."""
+
+
+def _parts(formats: tuple[Format, ...], text: str) -> list[tuple[Format, list[tuple[int, int]]]]:
+    """Return for each format the parts of a text that it may begin in."""
+    parts: list[list[tuple[int, int]]] = [[] for _ in formats]
+    count, most = 0, MOST_CANDIDATES + 2 * (len(text) // PIECE)
+    for begin, there in pieces(signs_of(formats), text):
+        count += len(there)
+        if count > most:
+            raise TooManyPlacesError
+        for at in there:
+            known, start = parts[at], max(begin - _BEFORE_SIGN, 0)
+            if known and known[-1][1] >= start:
+                known[-1] = known[-1][0], begin + PIECE
+            else:
+                known.append((start, begin + PIECE))
+    return list(zip(formats, parts, strict=True))
 
 
 def format_of(text: str) -> str | None:

@@ -11,10 +11,18 @@ from typing import Final
 from machine.secrets.encodings import is_plain
 from machine.secrets.terms import is_technical, is_term, is_word_with_digits
 
-__all__ = ["is_constant", "is_masked", "looks_chosen", "looks_like_credential", "looks_strong"]
+__all__ = [
+    "SHORTEST",
+    "is_constant",
+    "is_masked",
+    "looks_chosen",
+    "looks_like_credential",
+    "looks_strong",
+    "may_look_strong",
+]
 
 _LONGEST: Final = 4096
-_SHORTEST: Final = 6
+SHORTEST: Final = 6
 _SHORTEST_STRONG: Final = 20
 _LONGER_STRONG: Final = 24
 _LEAST_BITS: Final = 2.0
@@ -81,9 +89,9 @@ def looks_like_credential(value: str) -> bool:
 
 @functools.lru_cache(maxsize=8192)
 def _looks(value: str) -> bool:
-    if len(value) < _SHORTEST or is_plain(value) or any(map(str.isspace, value)):
+    if len(value) < SHORTEST or is_plain(value) or any(map(str.isspace, value)):
         return False
-    if sum(char.isascii() and char.isalnum() for char in value) < _SHORTEST - 1:
+    if sum(char.isascii() and char.isalnum() for char in value) < SHORTEST - 1:
         return False
     if _INNOCENT.fullmatch(value) or is_term(value) or _is_wordy(value):
         return False
@@ -126,7 +134,7 @@ def looks_strong(value: str) -> bool:
 
     Long, of many characters, letters and digits mixed as no words, numbers or hashes have them.
     """
-    if not _SHORTEST_STRONG <= len(value) <= _LONGEST or _UUID.fullmatch(value) or _HEX.fullmatch(value):
+    if not may_look_strong(value):
         return False
     if not _TOKEN.fullmatch(value) or not _looks(value) or _bits(value) < _LEAST_BITS_STRONG:
         return False
@@ -134,10 +142,19 @@ def looks_strong(value: str) -> bool:
     if any(map(_is_random, pieces)):
         return True
     if len(value) < _LONGER_STRONG or any(
-        len(piece) > _SHORTEST and _HEX.fullmatch(piece) for piece in pieces
+        len(piece) > SHORTEST and _HEX.fullmatch(piece) for piece in pieces
     ):
         return False
     return len(_TURN.findall(value)) * 4 >= len(value)  # with signs within
+
+
+def may_look_strong(value: str) -> bool:
+    """Tell whether a value has to be looked at closely: it has the length of a credential, and is no hash."""
+    return (
+        _SHORTEST_STRONG <= len(value) <= _LONGEST
+        and not _UUID.fullmatch(value)
+        and not _HEX.fullmatch(value)
+    )
 
 
 def _is_random(piece: str) -> bool:

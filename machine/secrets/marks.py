@@ -14,6 +14,7 @@ __all__ = [
     "Span",
     "TooManyPlacesError",
     "at_most",
+    "names_in",
 ]
 
 
@@ -26,7 +27,9 @@ MOST_CANDIDATES: Final = 10_000
 
 
 MOST_NAMES: Final = 100_000
-"""So is one with more names that end as those of secrets do."""
+"""So is one with more names that end as those of secrets do, but for one in so many characters of a long text."""
+
+_APART: Final = 64
 
 
 class TooManyPlacesError(Exception):
@@ -46,6 +49,11 @@ def at_most(most: int, items: Iterable[_Item]) -> Iterator[_Item]:
         if count >= most:
             raise TooManyPlacesError
         yield item
+
+
+def names_in(text: str) -> int:
+    """Return how many names that end as those of secrets do may be judged in a text."""
+    return MOST_NAMES + len(text) // _APART
 
 
 class Span(NamedTuple):

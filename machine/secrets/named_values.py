@@ -12,46 +12,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from machine.secrets.finding import Finding, cookies, decides
-from machine.secrets.looks import is_masked, looks_like_credential
-from machine.secrets.marks import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, at_most
+from machine.secrets.looks import SHORTEST, is_masked, looks_like_credential, may_look_strong
+from machine.secrets.marks import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
+from machine.secrets.name_ends import name_ends
 from machine.secrets.names import HEADERS, Strength
-from machine.secrets.needles import any_of
 from machine.secrets.quoted import closing, decoded
 from machine.secrets.rules import Rules
 
 __all__ = ["named_values"]
 
-# Each begins with a literal, for which a text is searched quickly.
-_LAST_WORDS: Final = any_of(
-    (
-        *("passwords?", "passwds?", "passphrases?", "passcodes?", "pass", "pwd", "pw", "psk"),
-        *("secrets?", "tokens?", "keys?", r"key[_-]?base", r"key[_-]?data", "credentials?"),
-        *("authorization", "authentication", "auth"),
-        *("cookies?", "signature", "sig", "hmac", "jwt", "sessid", r"session[_-]?id", "session", "bearer"),
-        *(r"secret[_-]?id", r"recovery[_-]?codes?", r"backup[_-]?codes?", "assertion", "verifier", "crumb"),
-        *("csrfmiddlewaretoken", "passwd"),
-    )
-)
-_SEPARATOR: Final = (
-    r"(?P<sep>[: \t]{0,4}+(?:</?(?:b|strong|i|em|td|th|dt|dd|code|span|tt|kbd|label)(?: [^<>]{0,100})?>"
-    r"[: \t]{0,4}+){1,4}+(?=[^\s<])"
-    r"|(?:\*\*|__)?+"
-    r"(?:[ \t](?:is|was)[ \t][a-z]{2,20}(?=[ \t]))?"
-    r"(?:[ \t](?:for|of|to|on|in|at)(?:[ \t][\w.@/-]{1,40}+){1,2}+)?(?:[ \t]{0,16}+|[ \t]{1,4}+is)"
-    r"(?:=>|:=|->|\u2192|:[ \t]?(?:&?str|string|bytes)[ \t]?=|[:=](?:(?:\*{1,2}|_{1,2})(?=[ \t]))?+)"
-    r"[ \t]{0,32}+(?:<<(?=\"))?+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]|string\())?+"
-    r"(?:string\([0-9]{1,6}\)[ \t]|(?:some|just|str|secret|secretstr|quote)\((?=[\"']))?+"
-    r"(?:(?:&[\w.-]{1,60}+|!![a-z]{1,20}+)[ \t]{1,4}+){0,2}+"
-    r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?"
-    r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,16}+(?=b?\\{0,15}+[\"'])"
-    r"|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22|\((?=[\"'])|</(?:key|name|param-name)>\s{0,40}+<(?:string|value|param-value)>"
-    r"|[ \t]{1,4}+(?:\(|-{1,2}[ \t])(?=[A-Za-z0-9])"
-    r"|[ \t]{1,4}+(?:is|was)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,8}+(?=[\"']?[A-Za-z0-9+/]))"
-)
-_NAME: Final = re.compile(
-    rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+"
-    rf"(?::(?:protected|[\w\\\":]{{0,80}}private)(?=\]))?+\]?+{_SEPARATOR}"
-)
 _OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
 _PAIR: Final = re.compile(
     r"\b(?:name|key)[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+[\"']?([\w.-]{2,80}+)[\"']?"
@@ -92,7 +61,16 @@ _LONGEST_CONTAINERS: Final = 500_000
 _LONGEST_PHRASE: Final = 200
 _LEAST_CREDENTIAL: Final = 8
 _CDATA: Final = "<![CDATA["
+_CHEAP: Final = 2
+"""So many names that say nothing take the time of one that has to be judged."""
+
+_WHOLE: Final = frozenset("\"'`</>(,;&?{[:=\n")
+"""Before a name that nothing else is a part of."""
+
 _BOUNDS: Final = frozenset(("", *"\"' \t\n,;&?{[(<"))
+_OPENING: Final = frozenset("|>[{(")
+"""Of values that are more than a word."""
+
 _OF_A_WORD: Final = frozenset(":/#")
 _QUOTES: Final = frozenset("\"'`]")
 
@@ -123,10 +101,16 @@ class _Reader:
 
     def found(self, low: str) -> Iterator[Finding]:
         """Yield what is found, in a pass for each way to write a name before its value."""
-        for match in at_most(MOST_NAMES, _NAME.finditer(low)):
+        most, judged = names_in(low), 0
+        silent: set[str] = set()
+        for match in at_most(most * _CHEAP, name_ends(low)):
             begin, end = match.start(), match.start("sep")
-            if begin < self.done:
+            whole = self.text[begin - 1 : begin] in _WHOLE and self.text[begin:end]
+            if begin < self.done or whole in silent:
                 continue
+            judged += 1
+            if judged > most:
+                raise TooManyPlacesError
             if self.text[begin - 1 : begin] not in _BOUNDS:
                 before = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
                 begin -= before.end() if before else 0
@@ -134,13 +118,15 @@ class _Reader:
             name = _NO_NAME.sub("", self.text[begin:end])
             if self.text[begin - 1 : begin] == " " and self._strengths(name)[0] in _HALF:
                 begin, name = self._of_two_words(begin, name)
+            if whole and self._strengths(name) == (Strength.NONE, False):
+                silent.add(whole)
             yield from self._behind(name, begin, match.end(), match["sep"])
         if "--" in low:
-            for match in at_most(MOST_NAMES, _OPTION.finditer(low)):
+            for match in at_most(most, _OPTION.finditer(low)):
                 name = self.text[match.start() : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), " ")
         if "value" in low:
-            for match in at_most(MOST_NAMES, _PAIR.finditer(low)):
+            for match in at_most(most, _PAIR.finditer(low)):
                 name = self.text[match.start(1) : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), ": ")
         for match in at_most(MOST_CANDIDATES, _AFTER_LOGIN.finditer(low)):
@@ -172,9 +158,6 @@ class _Reader:
             header = False  # of YAML: the value stands below
         if not header and strength is Strength.NONE:
             return
-        self.places += 1
-        if self.places > MOST_CANDIDATES:
-            raise TooManyPlacesError
         sure = strength is Strength.OWN
         if self._is_tag(sep) and not self._is_element(begin):
             return
@@ -189,6 +172,11 @@ class _Reader:
         if self.text.startswith(_CDATA, at):
             at += len(_CDATA)
         quoted = self._quoted(at)
+        if not header and not self._could_count(strength, at, quoted):
+            return
+        self.places += 1
+        if self.places > MOST_CANDIDATES:
+            raise TooManyPlacesError
         if header:
             start, end, levels = quoted or self._line(at, whole=self._begins_line(begin))
             if sep.strip() == "," and self.text[start:end].lower() == "value":
@@ -209,6 +197,17 @@ class _Reader:
             yield from self._members(name, strength, at, sep, sure=sure)
         else:
             yield from self._bare(name, strength, begin, at, sep, sure=sure)
+
+    def _could_count(self, strength: Strength, at: int, quoted: tuple[int, int, int] | None) -> bool:
+        """Tell whether the value under a name of this strength is to be looked at closely."""
+        if strength is Strength.OWN or (
+            quoted is None and (self.request or self.text[at : at + 1] in _OPENING)
+        ):
+            return True
+        start, end, levels = quoted or (at, self._bare_end(at), 0)
+        if strength is Strength.WEAK:
+            return end - start >= SHORTEST and may_look_strong(decoded(self.text[start:end], levels))
+        return end - start >= SHORTEST
 
     @staticmethod
     def _is_tag(sep: str) -> bool:

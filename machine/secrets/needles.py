@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
-__all__ = ["any_of", "searcher"]
+__all__ = ["PIECE", "SHORT", "any_of", "begun_in", "parts_with", "pieces", "searcher"]
+
+SHORT: Final = 1 << 16
+"""A text that is no longer is not looked at in pieces."""
+
+PIECE: Final = 1 << 11
+_LONGEST_SIGN: Final = 32
 
 
 @functools.lru_cache(maxsize=16)
@@ -32,3 +39,48 @@ def any_of(words: Iterable[str]) -> str:
     for word in words:
         by_first.setdefault(word[0], []).append(word[1:])
     return "|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in by_first.items())
+
+
+def pieces(patterns: tuple[str, ...], text: str) -> Iterator[tuple[int, list[int]]]:
+    """Yield where each piece of a text begins, and the numbers of the patterns, of ASCII, that begin in it."""
+    data = text.encode("ascii", "replace")  # a byte for each character
+    signs = searcher(patterns)
+    for begin in range(0, len(data), PIECE):
+        yield begin, signs.Match(data[begin : begin + PIECE + _LONGEST_SIGN]) or []
+
+
+def begun_in(
+    parts: Iterable[tuple[int, int]],
+    regex: re.Pattern[str],
+    text: str,
+    longest: int,
+    lead: re.Pattern[str] | None = None,
+) -> Iterator[re.Match[str]]:
+    """Yield the matches that begin in these parts of a text.
+
+    Each can be told by its first `longest` characters, or by its `lead`.
+    """
+    last = 0
+    for begin, end in parts:
+        for near in (lead or regex).finditer(text, max(begin, last), end + longest):
+            if last <= near.start() < end:
+                found = near if lead is None and near.end() < end else regex.match(text, near.start())
+                if found is not None:
+                    last = found.end()
+                    yield found
+
+
+def parts_with(pattern: str, text: str, *, before: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield the parts of a text that hold what begins so many characters before a pattern of ASCII, or at it."""
+    if len(text) <= SHORT:
+        yield 0, len(text)
+        return
+    start = None
+    for begin, there in pieces((pattern,), text):
+        if there and start is None:
+            start = max(begin - before, 0)
+        elif not there and start is not None:
+            yield start, begin
+            start = None
+    if start is not None:
+        yield start, len(text)

@@ -16,7 +16,8 @@ from machine.secrets.formats import Format, shapes, signs_of
 from machine.secrets.header_names import WEAK_PARAMETERS
 from machine.secrets.logins import SIGNS_OF_LOGINS, logins
 from machine.secrets.looks import is_constant, is_masked
-from machine.secrets.marks import MOST_NAMES, at_most
+from machine.secrets.marks import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, at_most, names_in
+from machine.secrets.name_ends import SIGN_OF_NAMES
 from machine.secrets.named_values import named_values
 from machine.secrets.names import EXACT, PARAMETERS, PLURAL, SPELLINGS, WEAK, Strength, words_of
 from machine.secrets.needles import any_of, searcher
@@ -28,7 +29,7 @@ __all__ = ["IN_FORM", "Look", "fields", "folded", "look_at", "running", "urls"]
 
 
 _SIGNS: Final = (
-    r"(?i:pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk|hmac|assert|verif|crumb|reco|back|fied)",
+    SIGN_OF_NAMES,
     r"(?i:bearer[ \t])",
     r"(?s::\\?/\\?/.*@)",
     MAY_PACK,
@@ -163,11 +164,15 @@ IN_QUERY: Final = _Written(
 IN_FORM: Final = _Written(re.compile(r"([\w.%+\[\]~*-]{1,200}+)(?:&|\Z)"), re.compile(r"[^&]++"))
 
 _LAST_WORDS: Final = {words_of(name)[-1] for name in (*EXACT, *PLURAL, *WEAK, *PARAMETERS, *WEAK_PARAMETERS)}
+_BACKWARDS: Final = any_of(sorted(word[::-1] for word in _LAST_WORDS))
 _ENDS: Final = re.compile(
-    rf"(?:{any_of(sorted(_LAST_WORDS, reverse=True))})"
-    rf"(?:[_-]?(?:{'|'.join(SPELLINGS)}))?[0-9]{{0,4}}+(?:[\[\]]|%5[bd]){{0,4}}+="
+    r"=(?:[\[\]]|[bd]5%){0,4}+[0-9]{0,4}+"
+    rf"(?:(?:{_BACKWARDS})|(?:{'|'.join(word[::-1] for word in SPELLINGS)})[_-]?(?:{_BACKWARDS}))"
 )
-"""The ends of names that say something: of the many in a text, only these need be judged one by one."""
+"""The ends of names that say something, read backwards from their signs, which are found at once.
+
+Of the many names in a text only these need be judged one by one.
+"""
 _ANY_END: Final = re.compile("=")
 _LONGEST: Final = 201
 
@@ -177,15 +182,22 @@ def fields(
 ) -> Iterator[Finding]:
     """Yield the secret values of percent-encoded pairs."""
     ends = _ANY_END if rules.names else _ENDS
-    for match in at_most(MOST_NAMES, ends.finditer(folded(text))):
-        end = match.end() - 1
+    judged: dict[str, Strength] = {}
+    for match in at_most(names_in(text), ends.finditer(folded(text)[::-1])):
+        end = len(text) - 1 - match.start()
         before = written.before.match(text[max(end - _LONGEST, 0) : end][::-1])
         value = written.value.match(text, end + 1) if before else None
         if before is None or value is None:
             continue
         name = unquote_plus(before[1][::-1])
-        strength = judge(name)
+        strength = judged.get(name)
+        if strength is None:
+            if len(judged) >= MOST_CANDIDATES:
+                raise TooManyPlacesError
+            strength = judged[name] = judge(name)
         if strength is not Strength.NONE:
+            if value[0].count("%") > MOST_NAMES:  # each is decoded by itself
+                raise TooManyPlacesError
             true = unquote_plus(value[0])
             if decides(strength, true, alone=alone, name=name):
                 yield Finding(*value.span(), name, true, strength is Strength.OWN)

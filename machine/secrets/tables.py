@@ -6,12 +6,13 @@ see whether it is the head of one.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from machine.secrets.looks import looks_like_credential
-from machine.secrets.marks import MOST_CANDIDATES, TooManyPlacesError, at_most
+from machine.secrets.marks import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
@@ -35,6 +36,12 @@ _ITEM: Final = re.compile(r"(?:[^,']++|'[^']*+')++")
 _LONGEST_LINE: Final = 4096
 _MOST_COLUMNS: Final = 64
 _LEAST: Final = 2
+_PLAIN: Final = frozenset("\t,;")
+_MANY: Final = 1000
+"""Behind so many rows it pays to look for plain ones at once."""
+
+_MOST_BARS: Final = 3
+"""Of a row of a name and a value, with those around it."""
 
 
 class _Cell(NamedTuple):
@@ -59,19 +66,26 @@ def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str
     `low` is the text in lower case.
     """
     table: _Table | None = None
-    at = heads = 0
+    at = heads = rows = 0
+    most = names_in(text) // 2
     while at < len(text):
         if table is None:  # only a line with such a name is a head
             near = _NEAR.search(low, at)
             if near is None:
                 break
             at = max(at, text.rfind("\n", at, near.start()) + 1)
+        elif rows > _MANY and table.delimiter in _PLAIN:
+            plain = _plain_rows(table.delimiter, table.columns, tuple(table.secret)).match(text, at)
+            at = plain.end() if plain else at
         begin, end = at, text.find("\n", at)
         end = len(text) if end < 0 else end
         at = end + 1
         line = text[begin:end].rstrip("\r") if end - begin <= _LONGEST_LINE else ""
         if line and _RULE.fullmatch(line):
             continue
+        rows += table is not None or "|" in line
+        if rows > most:
+            raise TooManyPlacesError
         cells = _cells(line, table.delimiter) if table else []
         if table is not None and len(cells) == table.columns:
             for column, name in table.secret.items():
@@ -83,10 +97,19 @@ def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str
             if heads > MOST_CANDIDATES:
                 raise TooManyPlacesError
             table = _head(rules, line)
-        if table is None and "|" in line:
+        if table is None and 0 < line.count("|") <= _MOST_BARS:
             yield from _row(rules, text, begin, line)
     for insert in at_most(MOST_CANDIDATES, _INSERT.finditer(text)) if "into" in low else ():
         yield from _inserted(rules, text, insert)
+
+
+@functools.lru_cache(maxsize=64)
+def _plain_rows(delimiter: str, columns: int, secret: tuple[int, ...]) -> re.Pattern[str]:
+    """Return a pattern for rows of a table with nothing but short texts and plain words where secrets could be."""
+    other = rf"[^{delimiter}\"\r\n]"
+    plain = rf"(?:[a-z]{{0,15}}+(?!{other})|{other}{{0,5}}+)"
+    cells = (plain if at in secret else f"{other}*+" for at in range(columns))
+    return re.compile(rf"(?:{delimiter.join(cells)}\r?\n)*+")
 
 
 def _cells(line: str, delimiter: str) -> list[_Cell]:

@@ -66,7 +66,7 @@ class LeaseConformance(SharedStoreConformance):
 
     @pytest.fixture
     def living(self) -> Iterator[subprocess.Popen[str]]:
-        """Start a process that prints its owner name and lives until it is told to end."""
+        """Start a process that prints its owner name and lives until it is asked to end."""
         process = subprocess.Popen(  # noqa: S603 - ours
             [sys.executable, "-c", _OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -77,7 +77,7 @@ class LeaseConformance(SharedStoreConformance):
     # holding a lease
 
     def test_a_lease_keeps_others_out(self, store: Store, store_factory: StoreFactory, clock: Clock) -> None:
-        """Check that another caller is told who drives the run and how long to keep watching."""
+        """Check that another caller learns who drives the run and how long to keep watching."""
         lease = store.acquire(RUN, "one", TTL)
         assert lease == Lease(RUN, 1, "one", TTL)
         clock.now += 1_000
@@ -192,7 +192,7 @@ class LeaseConformance(SharedStoreConformance):
     def test_each_handle_looks_for_itself(
         self, store: Store, store_factory: StoreFactory, boot_clock: Clock
     ) -> None:
-        """Check that each handle must observe the lease itself."""
+        """Check that each store object must observe the lease itself."""
         store.acquire(RUN, "one", TTL)
         _watch(store, boot_clock, TTL + TENTH)
         with store_factory() as other:

@@ -16,7 +16,7 @@ __all__ = ["LONG", "OTHER", "RUN", "Clock", "artifact_of", "log_of", "read_log",
 RUN: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
 OTHER: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3d"
 LONG: Final = 1200
-"""More events than a store is likely to fetch at a time."""
+"""More events than a store is likely to fetch in one query."""
 
 _STARTED: Final = (
     b'{"initial_snapshot_id":"s","manifest_id":"m","op_id":"%b","plan_id":"p","type":"run_started"}'

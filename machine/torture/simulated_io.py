@@ -50,7 +50,7 @@ class Answer:
 
 @attrs.frozen
 class Script:
-    """What a first run learned: the outcomes of each request, by namespace and what names it as it is sent."""
+    """The outcomes of a first run, for each request by its namespace and its name as it is sent."""
 
     outcomes: Mapping[_Call, list[Answer | FactError]]
     stored: Mapping[str, str]

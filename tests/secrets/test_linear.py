@@ -7,6 +7,8 @@ from time import thread_time
 import pytest
 
 from machine import SecretPolicy
+from machine.secrets.formats import FORMATS
+from machine.secrets.marks import MOST_CANDIDATES
 from machine.secrets.redact import Known, redact, refused, say_text
 from machine.secrets.rules import rules_of
 
@@ -15,6 +17,16 @@ SMALL, TIMES = 1 << 14, 16
 MOST, TRIES = 20, 40
 """So many times the work are right; a clock is no counter, so one of some tries has to tell it."""
 
+TOO_MANY = 300_000
+"""So many short names, close to each other, are too many."""
+
+SECRETS = [
+    "ghp_" + "aB3dE5fG7h" * 4,
+    "0123456789abcdef" * 2 + "-us12",
+    "eyJhbGciOiJIUzI1NiJ9." + "e30a" * 2000 + ".x",
+    "csrfmiddlewaretoken: aB3dE5fG7haB3",
+    "mysql -u root -paB3dE5fG7h",
+]
 UNITS = [
     *(
         "sk-",
@@ -135,6 +147,8 @@ UNITS = [
         "curl -su a: ",
         "a***",
     ),
+    *(" --user ", "WIFI:$", " set ", "passwd|\n", "token;;", "eyJaaaaaaaa.", "pw a,pw\n", '{"session":1}'),
+    " ".join(f"{needle}aaaa" for form in FORMATS for needle in form.needles),
 ]
 TEXTS = {
     **{repr(unit): lambda size, unit=unit: unit * (size // len(unit)) for unit in UNITS},
@@ -148,6 +162,7 @@ TEXTS = {
     "a form": lambda size: "password=aB3dE5fG7h&" * (size // 20) + "a=b",
     "a long value": lambda size: "password=" + "aB3" * (size // 3),
     "a string that nothing ends": lambda size: "password='" + "a" * size,
+    "a string of signs": lambda size: "password='" + "%" * size,
     "one name at the end": lambda size: "a" * size + " key=x",
     "different parameters": lambda size: "?" + "".join(f"a{at:06}key=x&" for at in range(size // 15)),
     "different names": lambda size: "".join(f"a{at:06}key=x\n" for at in range(size // 15)),
@@ -217,9 +232,37 @@ def test_what_is_said_and_what_is_refused_are_looked_at_as_fast(kind, work):
 
 @pytest.mark.parametrize("unit", ["</key>", "&a1key=x"])
 def test_a_text_with_too_many_names_to_judge_is_sealed_whole(unit):
-    few, many = stored(unit * 50_000).document, stored(unit * 100_001).document
+    few, many = stored(unit * 50_000).document, stored(unit * TOO_MANY).document
     assert few["body"] == {"text": unit * 50_000}
     assert many["body"] == {"text": {"$secret": "field-1"}}
+
+
+LINES = {
+    "with names that say nothing": '{"key":"item-17","token_count":%d,"session":"monday","author":"ann"}\n',
+    "with hashes": '{"key":"cpu","session":"%032x","author":"ann"}\n',
+    "with numbers": '{"session":%d,"author":"ann","token":null}\n',
+}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_a_long_innocent_text_is_left_as_it_is(kind):
+    text = "".join(LINES[kind] % at for at in range(MOST_CANDIDATES * 2))
+    assert stored(text).document == {"body": {"text": text}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LINES)
+def test_so_is_one_of_eight_million_characters(kind):
+    text = "".join(LINES[kind] % at for at in range((8 << 20) // len(LINES[kind])))
+    assert stored(text).document == {"body": {"text": text}}
+
+
+@pytest.mark.parametrize("at", [0, 2041, 2048, 2049, 70_000, 99_990])
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_is_found_wherever_in_a_long_text_it_begins(secret, at):
+    text = "lorem ipsum " * 10_000
+    text = f"{text[:at]} {secret}\n{text[at:]}"
+    assert "__secret_" in str(stored(text).document)
 
 
 def test_what_is_known_costs_nothing_where_it_is_not():

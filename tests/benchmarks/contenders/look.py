@@ -9,6 +9,7 @@ from stage import main
 
 from machine import SecretPolicy
 from machine.canonical import encode
+from machine.secrets.formats import FORMATS
 from machine.secrets.redact import Known, redact
 from machine.secrets.rules import rules_of
 
@@ -27,10 +28,15 @@ UNITS = {
     "settings": "aws set password ",
     "options": "--token ",
     "a table": "user,password\n",
+    "rows": "passwd|\n",
+    "users": " --user",
+    "programs": " set ",
+    "formats": " ".join(f"{needle}aaaa" for form in FORMATS for needle in form.needles),
 }
 TEXTS = {
     **{name: "http://" + unit * (SIZE // len(unit)) + " see me@x" for name, unit in UNITS.items()},
     "a string that nothing ends": "password='" + "a" * SIZE,
+    "a string of signs": "password='" + "%" * SIZE,
     "one name at the end": "a" * SIZE + " key=x",
     "different parameters": "?" + "".join(f"a{at:07}key=x&" for at in range(SIZE // 14)),
 }
