@@ -5,7 +5,7 @@ from __future__ import annotations
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import dry_run as dry
 from machine.engine import runs
-from machine.engine.commands import cancel, resolve
+from machine.engine.cancel_and_resolve import cancel, resolve
 from machine.recordings.compare import compare
 from machine.recordings.double_run import seconded
 from machine.recordings.fork import fork

@@ -21,7 +21,7 @@ import rfc8785
 from blake3 import blake3
 
 from machine.errors import CanonicalError, Code, CodecError, CorruptionError
-from machine.remedies import known_remedy
+from machine.unstorable_values import known_remedy
 
 __all__ = ["MAX_DEPTH", "artifact_id", "decode", "decode_stored", "encode", "path_of"]
 

@@ -2,7 +2,7 @@
 
 An event's body is its canonical JSON; the envelope adds `seq` and, separately under `info`, all informational data
 (run id, wall-clock time, provenance, traceback). The chain covers the whole envelope; the digest covers bodies
-alone. This module never interprets a log: `kernel.fold` does.
+alone. This module never interprets a log: `fold` of `kernel.history` does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from blake3 import blake3
 from machine import canonical
 from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
 from machine.ids import CALL_KEY
-from machine.waits import EffectWait, PlanWait, SecretWait, Wait
+from machine.suspension import EffectWait, PlanWait, SecretWait, Wait
 
 __all__ = [
     "CUT_CODES",

@@ -18,9 +18,9 @@ from machine.catalogue import Catalogue
 from machine.config import RetryPolicy
 from machine.did_you_mean import did_you_mean
 from machine.errors import Code, IdError, PlanError
+from machine.graph_order import topological
 from machine.ids import OpId, OpPath, StateId
-from machine.ordering import topological
-from machine.shape import order_of, parts_of, shape_of
+from machine.plan_shape import order_of, parts_of, shape_of
 from machine.state import (
     DependsOnStrategy,
     Handler,

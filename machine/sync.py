@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import anyio
 
-from machine.engine import commands, runs
+from machine.engine import cancel_and_resolve, runs
 from machine.engine import dry_run as dry
 from machine.errors import Code, RunError, UsageError
 from machine.recordings import compare as comparison
@@ -88,5 +88,5 @@ fork = _plain(forking.fork, drives=True)
 replay = _plain(reproduce.replay)
 schedules = _plain(scheduling.schedules)
 compare = _plain(comparison.compare)
-resolve = _plain(commands.resolve)
-cancel = _plain(commands.cancel)
+resolve = _plain(cancel_and_resolve.resolve)
+cancel = _plain(cancel_and_resolve.cancel)

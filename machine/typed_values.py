@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from machine import canonical
-from machine.remedies import known_remedy
+from machine.unstorable_values import known_remedy
 
 __all__ = [
     "Difference",

@@ -27,13 +27,23 @@ RANKS = {
     **dict.fromkeys(
         (
             *("bounded", "canonical", "codes", "did_you_mean", "durable", "errors", "ids", "lazy"),
-            *("process_identity", "remedies", "termination", "waits"),
+            *("process_identity", "unstorable_values", "termination", "suspension"),
         ),
         0,
     ),
     **dict.fromkeys(
         (
-            *("config", "plan", "shape", "state", "ordering", "events", "codec", "catalogue", "secrets"),
+            *(
+                "config",
+                "plan",
+                "plan_shape",
+                "state",
+                "graph_order",
+                "events",
+                "codec",
+                "catalogue",
+                "secrets",
+            ),
             *("causes", "failure_info", "failures", "retry_after", "strict_converter"),
             *("typed_converter", "typed_values"),
         ),

@@ -1,8 +1,6 @@
 """The command line: it parses arguments, calls the library and prints the result. It decides nothing itself.
 
-One file per command group: `run` (run, resume), `replay` (replay, verify), `runs` (runs, show), `log` (events,
-facts), `context` (context, artifact), `plan`. Each is imported when its command is called, so that `--help` is
-quick.
+`app.COMMANDS` says in which file each command is. It is imported when its command is called, so that `--help` is quick.
 """
 
 from __future__ import annotations

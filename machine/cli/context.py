@@ -14,7 +14,7 @@ from machine.cli.failures import NotHereError
 from machine.cli.output import clean, on_terminal
 from machine.cli.session import Injected
 from machine.engine import run_reader
-from machine.engine.checking import LogCheck
+from machine.engine.log_check import LogCheck
 from machine.errors import Code, CodecError, IdError, UsageError
 from machine.events import RunStarted, StateCompleted
 from machine.ids import ArtifactId

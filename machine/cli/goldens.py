@@ -16,7 +16,7 @@ from machine.cli import batch_item
 from machine.cli.batch_item import DAMAGED, Item, Outcome
 from machine.cli.failures import Exit
 from machine.errors import Code, PlanError
-from machine.recordings.made_by import test_of
+from machine.recordings.golden_origin import test_of
 from machine.recordings.replay import ReplayResult
 
 __all__ = ["Golden", "of_tests", "outcomes"]

@@ -16,10 +16,10 @@ import machine
 from machine import canonical, codec
 from machine.causes import causes_text, error_json
 from machine.cli import progress
+from machine.cli.cancel_and_resolve import tell_waits
 from machine.cli.dry_run import DryReport
 from machine.cli.failures import RUN_EXITS, Cancelled, Exit
 from machine.cli.input import json_object, regular_bytes
-from machine.cli.operator import tell_waits
 from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.cli.session import Flag, Injected, Jobs, JsonText, Repeated, Session
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable

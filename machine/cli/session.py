@@ -149,7 +149,7 @@ class Session:
     def recorded_target(self, store: Store, run_id: str) -> Target:
         """Return the origin of a run's plan. Raises `UsageError` when the run has none."""
         from machine.engine import run_reader  # noqa: PLC0415 - --help must not pay for it
-        from machine.recordings.made_by import is_test  # noqa: PLC0415 - the same
+        from machine.recordings.golden_origin import is_test  # noqa: PLC0415 - the same
 
         entry, _ = run_reader.first_entry(store, run_id)
         built = run_reader.provenance_of(store, entry)

@@ -27,7 +27,7 @@ from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
 from machine.plan import PlanState
-from machine.secrets.knowing import OfAttempt
+from machine.secrets.both_formats import OfAttempt
 
 __all__ = ["Attempts"]
 

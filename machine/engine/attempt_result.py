@@ -21,7 +21,7 @@ from machine.kernel.sealed_facts import REUSED
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState, StateOutcome
 from machine.retry_after import wait_asked
-from machine.secrets.knowing import OfAttempt
+from machine.secrets.both_formats import OfAttempt
 
 __all__ = ["Ending", "behind"]
 

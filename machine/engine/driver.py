@@ -68,7 +68,7 @@ from machine.kernel.frontier import Frontier
 from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, PlanState
-from machine.secrets.knowing import OfRun
+from machine.secrets.both_formats import OfRun
 from machine.watch.watch import behind_io
 
 __all__ = ["Run"]

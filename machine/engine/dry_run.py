@@ -37,8 +37,8 @@ from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History, StateStatus
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, PlanState, SideEffects
-from machine.secrets.knowing import OfAttempt, RunSecrets
-from machine.secrets.reserved import Reserved
+from machine.secrets.both_formats import OfAttempt, RunSecrets
+from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import open_keys
 from machine.state import EFFECT_TAG
 from machine.stores.base import Store

@@ -19,7 +19,7 @@ from machine.io.effect_resolution import add_answer, response_of
 from machine.io.files import FileContent
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.snapshot import Load
-from machine.secrets.knowing import OfAttempt
+from machine.secrets.both_formats import OfAttempt
 from machine.secrets.secret import SECRET
 from machine.secrets.stored import Answer
 

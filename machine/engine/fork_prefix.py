@@ -39,7 +39,7 @@ from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
-from machine.secrets.handles.handle import has_handle, stripped
+from machine.secrets.format_1.handle import has_handle, stripped
 
 __all__ = ["SHARED_PAST_ID", "Segment", "SharedPast", "shared_past_id"]
 

@@ -1,6 +1,6 @@
 """The live log: it seals events, folds them, and stores them as the durability requires.
 
-Nothing here interprets an event; `kernel.fold` does. `durable` is the barrier: when it returns, all events emitted
+Nothing here interprets an event; `fold` of `kernel.history` does. `durable` is the barrier: when it returns, all events emitted
 before are in the store (`commit_queue`).
 """
 
@@ -23,8 +23,8 @@ from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
-from machine.secrets.handles.run_secrets import Vault
-from machine.secrets.knowing import OfRun
+from machine.secrets.both_formats import OfRun
+from machine.secrets.format_1.run_secrets import Vault
 from machine.stores.base import Artifact, Store, StoredEvent
 from machine.stores.lease import Lease
 

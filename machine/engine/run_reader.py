@@ -14,7 +14,7 @@ import attrs
 
 from machine import canonical, codec
 from machine.config import BuildProvenance, RunManifest
-from machine.engine.checking import LogCheck, provenance_id
+from machine.engine.log_check import LogCheck, provenance_id
 from machine.errors import Code, CodecError, CorruptionError, LogError, NotFoundError
 from machine.events import (
     DomainEventRecorded,

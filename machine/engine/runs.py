@@ -40,7 +40,7 @@ from machine.kernel.history import History, StateStatus
 from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, Plan, order_of
-from machine.secrets.knowing import OfRun
+from machine.secrets.both_formats import OfRun
 from machine.stores.base import ZERO_CHAIN, Store
 
 __all__ = [

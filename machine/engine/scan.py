@@ -16,7 +16,7 @@ import attrs
 from machine import canonical
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
-from machine.engine.checking import LogCheck
+from machine.engine.log_check import LogCheck
 from machine.engine.scan_file import Leak, in_file
 from machine.errors import CodecError, ConfigError
 from machine.events import ArtifactKind

@@ -14,7 +14,7 @@ from typing import IO, Final
 import attrs
 
 from machine.secrets.find import Found, found_in_text
-from machine.secrets.marks import TooManyPlacesError
+from machine.secrets.marked_text import TooManyPlacesError
 from machine.secrets.rules import Rules
 
 __all__ = ["Leak", "in_file"]

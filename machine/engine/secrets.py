@@ -11,9 +11,9 @@ from machine.errors import Code, MachineError, UsageError
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import stored_seal
 from machine.kernel.history import History
-from machine.secrets.handles.run_secrets import Vault
-from machine.secrets.knowing import HandleSecrets, OfRun, RunSecrets
-from machine.secrets.reserved import Reserved
+from machine.secrets.both_formats import HandleSecrets, OfRun, RunSecrets
+from machine.secrets.format_1.run_secrets import Vault
+from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
 

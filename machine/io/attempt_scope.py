@@ -22,7 +22,7 @@ from machine.io.begun_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.plan import PlanState, SideEffects
-from machine.secrets.knowing import OfAttempt
+from machine.secrets.both_formats import OfAttempt
 
 __all__ = ["AttemptScope", "Log", "Payloads", "SettleBarrier", "Timers", "stored_seal"]
 

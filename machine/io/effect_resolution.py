@@ -20,7 +20,7 @@ from machine.io.exec import KEY_VARIABLE, ExecResult
 from machine.io.fields import pack
 from machine.io.http_message import HttpResponse
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.secrets.knowing import OfAttempt
+from machine.secrets.both_formats import OfAttempt
 from machine.secrets.stored import Answer
 
 __all__ = ["Happened", "NotDone", "UncertainEffect", "resolution", "response_of", "sent_key"]

@@ -23,7 +23,7 @@ from machine.errors import Code, ConfigError, OtherIoError
 from machine.io.fields import checked_count, checked_seconds, checked_text, field, pack, refusal, unpack
 from machine.io.process import Finished, run_process
 from machine.io.transport import BaseTransport
-from machine.secrets.reserved import RESERVED_NAMES
+from machine.secrets.reserved_key import RESERVED_NAMES
 
 __all__ = ["ExecResult", "ExecTransport", "exec_request"]
 

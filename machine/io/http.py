@@ -28,8 +28,8 @@ from machine.io.http_message import (
     public_url,
     usual_reason,
 )
-from machine.io.sensitive import origin_of, refused_redirect, sensitive
-from machine.io.silence import unlogged
+from machine.io.httpx_logs import unlogged
+from machine.io.redirect_secrets import origin_of, refused_redirect, sensitive
 from machine.io.transport import BaseTransport
 from machine.secrets.names import HEADERS
 

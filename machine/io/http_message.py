@@ -22,7 +22,7 @@ from machine.canonical import decode, encode
 from machine.errors import CanonicalError, Code, OtherIoError, RateLimitedError, TransportError
 from machine.io.fields import checked_count, checked_seconds, checked_text, pack, refusal, unpack
 from machine.retry_after import ASKING
-from machine.secrets.handles.handle import HANDLE
+from machine.secrets.format_1.handle import HANDLE
 from machine.secrets.placeholder import TEXT
 
 __all__ = [

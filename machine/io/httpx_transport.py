@@ -25,7 +25,7 @@ from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
 from machine.io.decompress import CODINGS
 from machine.io.http_message import HttpResponse, checked_header, http_request, public_url
-from machine.io.sensitive import Sensitive, by_name, origin_of, refused_redirect
+from machine.io.redirect_secrets import Sensitive, by_name, origin_of, refused_redirect
 from machine.secrets.multipart import settled
 
 __all__ = ["LEFT_OUT", "HttpxTransport", "Options"]

@@ -25,9 +25,9 @@ from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A
 from machine.io.attempt_scope import AttemptScope, is_namespace
 from machine.io.call import Call, path_key
 from machine.io.earlier import earlier_answer, named_answer
-from machine.io.hand_out import Flight, HandOut
+from machine.io.outcome_turns import Flight, HandOut
+from machine.io.redirect_secrets import Sensitive, parts
 from machine.io.refusals import reserved, second_effect, secret_key, undeclared
-from machine.io.sensitive import Sensitive, parts
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
 from machine.secrets.secret import SECRET

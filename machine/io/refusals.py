@@ -8,7 +8,7 @@ from typing import Any
 from machine.errors import Code, OtherIoError, StateError
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call import Call
-from machine.secrets.reserved import RESERVED_NAMES
+from machine.secrets.reserved_key import RESERVED_NAMES
 from machine.secrets.secret import SECRET
 
 __all__ = ["ambiguous", "lost_answer", "reserved", "second_effect", "secret_key", "undeclared"]

@@ -18,10 +18,10 @@ from machine.events import FactRecorded, FactValue
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call import Call
 from machine.io.fields import checked_text, field, refusal
-from machine.io.sensitive import parts, sensitive
+from machine.io.redirect_secrets import parts, sensitive
 from machine.io.transport import BaseTransport
-from machine.secrets.handles.handle import MARK, Handle, handle_text
-from machine.secrets.handles.run_secrets import Vault
+from machine.secrets.format_1.handle import MARK, Handle, handle_text
+from machine.secrets.format_1.run_secrets import Vault
 from machine.secrets.secret import SECRET, Secret
 from machine.secrets.stored import Answer
 from machine.watch.unprofiled import unprofiled

@@ -28,7 +28,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Recording:
 
 
 class _Reader:
-    """A reading of a bundle from its first line to its last; `line` is the number of the current line, for errors."""
+    """A reading of a bundle from first to last line; `line` is the number of the current one, for errors."""
 
     def __init__(self, path: str) -> None:
         self.path = path

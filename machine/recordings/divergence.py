@@ -115,7 +115,7 @@ class Divergence:
 
 
 class Diverged(BaseException):
-    """Exception that takes a divergence out of a handler; not an `Exception`, so that handlers do not take it for a failure."""
+    """Exception that takes a divergence out of a handler; no `Exception`, so that handlers do not catch it."""
 
     def __init__(self, divergence: Divergence) -> None:
         super().__init__(str(divergence))

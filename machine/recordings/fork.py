@@ -16,11 +16,11 @@ from machine.catalogue import Catalogue
 from machine.config import BuildProvenance, Target
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
-from machine.engine.checking import LogCheck
 from machine.engine.fork_overrides import overridden
 from machine.engine.fork_prefix import SHARED_PAST_ID, SharedPast
 from machine.engine.lease_keeper import LEASE_SECONDS, Keeper, lease_ms_of
 from machine.engine.log import LiveLog
+from machine.engine.log_check import LogCheck
 from machine.engine.plan_change import check_plan
 from machine.engine.provenance import provenance
 from machine.engine.provided import Provided
@@ -47,8 +47,8 @@ from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
 from machine.recordings.double_run import SecondRun
 from machine.recordings.run_artifacts import Walked, led_to, seals_beside, sound_parts
-from machine.secrets.knowing import RunSecrets
-from machine.secrets.learned import Learned
+from machine.secrets.both_formats import RunSecrets
+from machine.secrets.learned_by_states import Learned
 from machine.stores.base import Store
 
 __all__ = ["ForkResult", "ForkedFact", "fork"]

@@ -11,8 +11,8 @@ from machine.catalogue import Catalogue
 from machine.config import BuildProvenance, RunConfig, RunManifest, UndeclaredIo
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
-from machine.engine.checking import LogCheck
 from machine.engine.driver import Run
+from machine.engine.log_check import LogCheck
 from machine.engine.opening import opening_of
 from machine.engine.provided import Provided, recorded_levels, recorded_transports
 from machine.engine.reporter import Reporter
@@ -31,8 +31,8 @@ from machine.recordings.recorded_commands import graphs_of
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of
 from machine.recordings.run_artifacts import check_run
-from machine.secrets.knowing import HandleSecrets, OfRun, RunSecrets
-from machine.secrets.reserved import Reserved
+from machine.secrets.both_formats import HandleSecrets, OfRun, RunSecrets
+from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
 

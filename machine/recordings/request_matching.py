@@ -16,7 +16,7 @@ from machine import canonical
 from machine.errors import ErrorInfo, MachineError
 from machine.events import Event, FactRecorded, StateFailed
 from machine.secrets import placeholder
-from machine.secrets.handles.handle import has_handle, macs, stripped, with_macs
+from machine.secrets.format_1.handle import has_handle, macs, stripped, with_macs
 
 __all__ = ["RecordedRequests"]
 

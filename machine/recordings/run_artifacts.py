@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from machine.engine.checking import LogCheck, check_content, provenance_id
 from machine.engine.fork_prefix import SharedPast, shared_past_id
+from machine.engine.log_check import LogCheck, check_content, provenance_id
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,

@@ -13,7 +13,7 @@ import attrs
 
 from machine import codec
 from machine.default_store import DEFAULT_STORE, with_default_store
-from machine.engine.checking import LogCheck, check_content
+from machine.engine.log_check import LogCheck, check_content
 from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
 from machine.events import Entry, chain_next
 from machine.recordings import run_artifacts

@@ -9,13 +9,13 @@ from machine import canonical
 from machine.errors import Code, ContextError, ErrorInfo, OtherIoError, StateError
 from machine.events import FactRecorded
 from machine.secrets import placeholder
-from machine.secrets.answer_names import AnswerNames
 from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_beside
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
+from machine.secrets.placeholder_names import AnswerNames
 from machine.secrets.policy import path_text
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
-from machine.secrets.reserved import key_inside
+from machine.secrets.reserved_key import key_inside
 from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
 from machine.secrets.stored import (

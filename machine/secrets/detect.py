@@ -10,13 +10,13 @@ from typing import Final
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.looks import is_masked, looks_like_credential
-from machine.secrets.marks import MOST_CANDIDATES, MOST_FINDINGS, TooManyPlacesError, at_most
+from machine.secrets.marked_text import MOST_CANDIDATES, MOST_FINDINGS, TooManyPlacesError, at_most
 from machine.secrets.multipart import may_have_parts, parts
 from machine.secrets.names import HEADERS, Strength
 from machine.secrets.packed_json import packed_json
-from machine.secrets.places import ROOT, Place
 from machine.secrets.rules import Rules
-from machine.secrets.running import IN_FORM, Look, fields, look_at, running
+from machine.secrets.running_text import IN_FORM, Look, fields, look_at, running
+from machine.secrets.value_places import ROOT, Place
 
 __all__ = ["findings"]
 

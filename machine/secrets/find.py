@@ -13,12 +13,12 @@ from machine import canonical
 from machine.secrets.detect import findings
 from machine.secrets.packed_bytes import as_text
 from machine.secrets.placeholder import MARK, TEXT, source_of
-from machine.secrets.places import ROOT
 from machine.secrets.policy import path_text
 from machine.secrets.redact import Known, redact
 from machine.secrets.rules import Rules
 from machine.secrets.secret import SECRET
 from machine.secrets.substitute import keys_in_order
+from machine.secrets.value_places import ROOT
 
 __all__ = ["Found", "found", "found_in_text"]
 

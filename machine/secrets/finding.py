@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from machine.secrets.looks import looks_chosen, looks_like_credential, looks_strong
-from machine.secrets.marks import MOST_CANDIDATES, at_most
+from machine.secrets.marked_text import MOST_CANDIDATES, at_most
 from machine.secrets.names import Strength, is_of_password
 
 __all__ = ["Finding", "cookies", "decides"]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from machine.secrets.marks import MOST_CANDIDATES, TooManyPlacesError, at_most
+from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most
 from machine.secrets.needles import PIECE, SHORT, begun_in, pieces
 
 __all__ = ["FORMATS", "Format", "format_of", "shapes", "signs_of"]

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from machine.secrets.finding import Finding
 from machine.secrets.names import Strength
-from machine.secrets.places import NAMING, ROOT, Place, said_by
 from machine.secrets.rules import Rules
+from machine.secrets.value_places import NAMING, ROOT, Place, said_by
 
 __all__ = ["MOST_JSON", "String", "located", "strings_of"]
 

@@ -9,7 +9,7 @@ from typing import Final
 from machine.secrets.commands import in_commands
 from machine.secrets.finding import Finding, cookies
 from machine.secrets.looks import looks_like_credential
-from machine.secrets.marks import MOST_CANDIDATES, at_most
+from machine.secrets.marked_text import MOST_CANDIDATES, at_most
 
 __all__ = ["SIGNS_OF_LOGINS", "logins"]
 

@@ -9,7 +9,7 @@ from math import log2
 from typing import Final
 
 from machine.secrets.encodings import is_plain
-from machine.secrets.terms import is_technical, is_term, is_word_with_digits
+from machine.secrets.technical_terms import is_technical, is_term, is_word_with_digits
 
 __all__ = [
     "SHORTEST",

@@ -13,7 +13,7 @@ from typing import Final
 
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.looks import SHORTEST, is_masked, looks_like_credential, may_look_strong
-from machine.secrets.marks import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
+from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
 from machine.secrets.name_ends import name_ends
 from machine.secrets.names import HEADERS, Strength
 from machine.secrets.quoted import closing, decoded

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from machine.secrets.marks import Marked
+from machine.secrets.marked_text import Marked
 from machine.secrets.multipart import Part, may_have_parts, parts
 from machine.secrets.placeholder import source_of
 

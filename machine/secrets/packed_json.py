@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.marks import MOST_CANDIDATES, at_most
+from machine.secrets.marked_text import MOST_CANDIDATES, at_most
 
 __all__ = ["MAY_PACK", "packed_json"]
 

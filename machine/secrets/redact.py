@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from machine import canonical
 from machine.secrets.encodings import SEARCHED_ANYWHERE, is_plain
 from machine.secrets.formats import shapes
-from machine.secrets.known import Known
-from machine.secrets.marks import MOST_FINDINGS, Marked, Span, TooManyPlacesError
+from machine.secrets.known_values import Known
+from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.names import Strength, is_name
 from machine.secrets.packed_bytes import MarkedBytes, Packed, packed_bytes
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
-from machine.secrets.places import ROOT, Place, said_name
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 from machine.secrets.secret import SECRET
 from machine.secrets.substitute import keys_in_order
+from machine.secrets.value_places import ROOT, Place, said_name
 
 if TYPE_CHECKING:
     from machine.secrets.finding import Finding

@@ -20,10 +20,10 @@ from machine.errors import ErrorInfo, SecretKeyError
 from machine.events import FactRecorded
 from machine.secrets import sealing
 from machine.secrets.fact_seals import ASKED, Keys, open_beside, payload_id
-from machine.secrets.learned import Learned
+from machine.secrets.learned_by_states import Learned
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, say, say_text
-from machine.secrets.reserved import Reserved
+from machine.secrets.reserved_key import Reserved
 from machine.secrets.rules import rules_of
 from machine.secrets.stored import said_error
 

@@ -15,7 +15,7 @@ from machine.secrets.encodings import forms_of, is_plain
 from machine.secrets.names import Strength
 from machine.secrets.policy import SecretPolicy, joined
 from machine.secrets.rules import rules_of
-from machine.secrets.swap import Swap
+from machine.secrets.text_swap import Swap
 
 __all__ = ["StandIns", "put_in", "refuse_revealing", "refuse_stand_ins"]
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 import attrs
 
 from machine.events import ArtifactKind
-from machine.kernel.index import RunRow
+from machine.kernel.run_index import RunRow
 from machine.stores.lease import HeldLease, Lease
 
 __all__ = [

@@ -19,7 +19,7 @@ from machine.errors import (
     UsageError,
 )
 from machine.ids import ArtifactId, RunId
-from machine.kernel.index import RunRow
+from machine.kernel.run_index import RunRow
 from machine.kernel.status import INTERRUPTED, RunStatus
 from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact, ArtifactKind, StoredEvent
 from machine.stores.lease import HeldLease, Lease, lease_is_held

@@ -18,7 +18,7 @@ import attrs
 from machine import canonical
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError
-from machine.kernel.index import RunRow, advance
+from machine.kernel.run_index import RunRow, advance
 from machine.process_identity import boot_clock
 from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, StoredEvent
 from machine.stores.checks import (

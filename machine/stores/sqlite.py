@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Self
 
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError, UsageError
-from machine.kernel.index import RunRow, advance
+from machine.kernel.run_index import RunRow, advance
 from machine.process_identity import boot_clock
 from machine.stores import sqlite_inbox, sqlite_lease
 from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, StoredEvent

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from machine.errors import CorruptionError
-from machine.kernel.index import advance
+from machine.kernel.run_index import advance
 from machine.stores.sqlite_errors import SQLITE_FAILURES, store_error
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
 from machine.stores.sqlite_schema import MIGRATIONS, read_as_newest, schema_of, version_of

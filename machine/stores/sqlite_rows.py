@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from machine.errors import CorruptionError
-from machine.kernel.index import RunRow
+from machine.kernel.run_index import RunRow
 from machine.stores.base import StoredEvent
 
 __all__ = ["RUN_COLUMNS", "event_of", "row_of", "text"]

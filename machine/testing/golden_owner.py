@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from machine.errors import MachineError
-from machine.recordings.made_by import test_of
+from machine.recordings.golden_origin import test_of
 from machine.testing.golden_files import file_of
 from machine.testing.golden_run import Wanted, manifest_difference, opened
 

@@ -66,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _folder_of(config: pytest.Config) -> Path:
-    from machine.testing.golden_leftovers import own_folder  # noqa: PLC0415 - see the docstring of the module
+    from machine.testing.golden_dead_sessions import own_folder  # noqa: PLC0415 - see the docstring of the module
 
     folder, release = own_folder()
     config.add_cleanup(release)
@@ -223,7 +223,7 @@ def _remove_leftovers(config: pytest.Config, known: Session) -> None:
     """Remove files that a killed session left half written next to the goldens."""
     found = [file for folder in sorted(known.folders) for file in Path(folder).glob(".machine-*.tmp")]
     if found:
-        from machine.testing.golden_leftovers import removed  # noqa: PLC0415 - see the docstring of the module
+        from machine.testing.golden_dead_sessions import removed  # noqa: PLC0415 - see the docstring of the module
 
         known.notes += [
             f"removed {shown(file, config)}: left by a session that was killed" for file in removed(found)

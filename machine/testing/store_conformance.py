@@ -27,7 +27,7 @@ from machine.errors import (
     OtherStoreError,
     UsageError,
 )
-from machine.kernel.index import RunRow, advance
+from machine.kernel.run_index import RunRow, advance
 from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Artifact, Head, Store, StoredEvent
 from machine.testing.store_inbox import InboxConformance
 from machine.testing.store_keys import KeyConformance

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from machine.canonical import artifact_id
 from machine.errors import ConcurrencyError, NotFoundError
 from machine.events import chain_next, seal
-from machine.kernel.index import RunRow, advance
+from machine.kernel.run_index import RunRow, advance
 from machine.stores.base import ZERO_CHAIN, Artifact, Head, Store, StoredEvent
 
 __all__ = ["check_against_model"]

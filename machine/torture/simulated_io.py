@@ -27,8 +27,8 @@ from machine.events import (
 from machine.io.transport import Transport
 from machine.plan import Graph, SideEffects
 from machine.stores.base import Store
+from machine.torture.death_after_entry import Returns
 from machine.torture.faults import PowerCut
-from machine.torture.returns import Returns
 from machine.torture.run_summary import interrupted_attempts
 from machine.torture.store import TorturedStore
 from machine.torture.true_values import TrueValues, asked_for

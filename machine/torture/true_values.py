@@ -11,7 +11,7 @@ from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
 from machine.secrets.fact_seals import hashed, open_beside, payload_id
 from machine.secrets.store_key import open_keys
 from machine.secrets.substitute import opened
-from machine.secrets.swap import Swap
+from machine.secrets.text_swap import Swap
 from machine.stores.base import Store
 
 __all__ = ["TrueValues", "asked_for"]

@@ -15,7 +15,7 @@ from machine.errors import Code, TransportError
 from machine.events import FactRecorded
 from machine.io.http import HttpTransport, http_request
 from machine.io.httpx_transport import HttpxTransport
-from machine.io.sensitive import Sensitive, by_name, origin_of, sensitive
+from machine.io.redirect_secrets import Sensitive, by_name, origin_of, sensitive
 from machine.secrets.names import HEADERS
 
 LIBRARIES = pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])

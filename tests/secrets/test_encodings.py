@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from strategies import FAST
 
 from machine.secrets.encodings import is_plain
-from machine.secrets.known import Known
+from machine.secrets.known_values import Known
 
 VALUE = 'pa$s/w+örd="1"\\2 z'
 HOLDER = "__secret_K__"

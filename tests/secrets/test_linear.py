@@ -8,7 +8,7 @@ import pytest
 
 from machine import SecretPolicy
 from machine.secrets.formats import FORMATS
-from machine.secrets.marks import MOST_CANDIDATES
+from machine.secrets.marked_text import MOST_CANDIDATES
 from machine.secrets.redact import Known, redact, refused, say_text
 from machine.secrets.rules import rules_of
 

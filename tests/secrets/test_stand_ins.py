@@ -11,7 +11,7 @@ import pytest
 from machine import Plan, SecretPolicy, canonical, fork, open_store, resume, run
 from machine.config import RunConfig
 from machine.errors import UsageError
-from machine.io.sensitive import Sensitive, parts
+from machine.io.redirect_secrets import Sensitive, parts
 from machine.secrets.stand_ins import StandIns
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from machine.secrets.encodings import is_plain
-from machine.secrets.swap import Swap
+from machine.secrets.text_swap import Swap
 
 # text before and after that no format takes for its own, so that what a form means is never in question
 AROUND = st.text("abcXYZ 0189", max_size=7)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machine.events import seal
-from machine.kernel.index import RunRow, advance
+from machine.kernel.run_index import RunRow, advance
 from machine.testing.store_samples import log_of, run_id_of
 
 RUN = run_id_of(1)

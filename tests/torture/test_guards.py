@@ -14,8 +14,8 @@ from machine.engine.handler_runner import HandlerRunner
 from machine.errors import ConcurrencyError, StoreError
 from machine.events import EffectIntended, FactRecorded
 from machine.io import earlier
-from machine.io.hand_out import HandOut
 from machine.io.live import LiveIo
+from machine.io.outcome_turns import HandOut
 from machine.io.provider import IoProvider
 from machine.kernel import decide as deciding
 from machine.kernel.decisions import EnterState, RecoverOrphan, ScheduleRetry

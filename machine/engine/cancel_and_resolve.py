@@ -26,7 +26,7 @@ from machine.kernel.decisions import CompleteRun, RecoverOrphan
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus, require
 from machine.plan import order_of
-from machine.secrets.knowing import OfRun
+from machine.secrets.both_formats import OfRun
 from machine.stores.base import Store
 
 __all__ = ["cancel", "resolve"]

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote, quote_plus
 
-from machine.secrets.handles.encodings import escaped
-from machine.secrets.handles.handle import EITHER_HANDLE, MARK, is_handle
+from machine.secrets.format_1.encodings import escaped
+from machine.secrets.format_1.handle import EITHER_HANDLE, MARK, is_handle
 
 __all__ = ["Find", "Value", "restored"]
 

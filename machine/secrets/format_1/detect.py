@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
-from machine.secrets.handles.handle import handle_text, safe_name
-from machine.secrets.handles.redact import Hide, Veil
-from machine.secrets.handles.rules import Rules
+from machine.secrets.format_1.handle import handle_text, safe_name
+from machine.secrets.format_1.redact import Hide, Veil
+from machine.secrets.format_1.rules import Rules
 from machine.secrets.policy import path_text
 
 __all__ = ["Found", "found"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from machine.secrets.looks import looks_like_credential
-from machine.secrets.marks import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
+from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 

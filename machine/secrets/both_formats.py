@@ -8,9 +8,9 @@ from typing import Any, Final, TypeAlias
 from machine import canonical
 from machine.events import FactRecorded
 from machine.secrets.attempt_secrets import AttemptSecrets
-from machine.secrets.handles.run_secrets import Vault
-from machine.secrets.learned import Followed
-from machine.secrets.reserved import Reserved
+from machine.secrets.format_1.run_secrets import Vault
+from machine.secrets.learned_by_states import Followed
+from machine.secrets.reserved_key import Reserved
 from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.stored import Answer
 

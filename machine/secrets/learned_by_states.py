@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
-from machine.secrets.known import Known
+from machine.secrets.known_values import Known
 
 __all__ = ["Followed", "Learned"]
 

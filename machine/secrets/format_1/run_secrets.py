@@ -15,12 +15,12 @@ from blake3 import blake3
 from machine import canonical
 from machine.errors import Code, CodecError, ContextError, ErrorInfo, StateError
 from machine.events import FactRecorded
-from machine.secrets.handles.detect import found
-from machine.secrets.handles.encodings import cores, encoded, spans
-from machine.secrets.handles.handle import handle_text, has_handle, safe_name
-from machine.secrets.handles.redact import Hide, Veil
-from machine.secrets.handles.rules import rules_of
-from machine.secrets.handles.substitute import Value, restored
+from machine.secrets.format_1.detect import found
+from machine.secrets.format_1.encodings import cores, encoded, spans
+from machine.secrets.format_1.handle import handle_text, has_handle, safe_name
+from machine.secrets.format_1.redact import Hide, Veil
+from machine.secrets.format_1.rules import rules_of
+from machine.secrets.format_1.substitute import Value, restored
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.stored import Answer, Asked, said_error
 

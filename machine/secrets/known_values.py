@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from machine.secrets.encodings import Forms, forms_of, is_plain
-from machine.secrets.marks import MOST_FINDINGS, Marked, Span, TooManyPlacesError
+from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.placeholder import text_of
 
 __all__ = ["Known"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from machine import canonical
 from machine.errors import Code, CodecError, CorruptionError
+from machine.graph_order import topological
 from machine.ids import StateId
-from machine.ordering import topological
 from machine.state import StateMeta
 
 __all__ = ["order_of", "parts_of", "shape_of"]

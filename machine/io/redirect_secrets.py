@@ -17,7 +17,7 @@ from machine.errors import Code, TransportError
 from machine.io.http_message import bare_url, public_url
 from machine.secrets.names import HEADERS
 from machine.secrets.placeholder import MARK, TEXT
-from machine.secrets.swap import Swap
+from machine.secrets.text_swap import Swap
 
 __all__ = ["Sensitive", "by_name", "origin_of", "parts", "refused_redirect", "sensitive"]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from machine import RunConfig, SecretPolicy, canonical, codec
 from machine.errors import ConfigError
-from machine.secrets.handles.rules import rules_of
-from machine.secrets.handles.run_secrets import Vault
+from machine.secrets.format_1.rules import rules_of
+from machine.secrets.format_1.run_secrets import Vault
 
 from .conftest import forms_of
 

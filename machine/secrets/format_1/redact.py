@@ -16,9 +16,9 @@ from urllib.parse import quote_plus, unquote, unquote_plus
 
 import attrs
 
-from machine.secrets.handles.encodings import escaped
-from machine.secrets.handles.handle import EITHER_HANDLE, MARK, as_object, handle_text, is_handle
-from machine.secrets.handles.rules import Rules
+from machine.secrets.format_1.encodings import escaped
+from machine.secrets.format_1.handle import EITHER_HANDLE, MARK, as_object, handle_text, is_handle
+from machine.secrets.format_1.rules import Rules
 from machine.secrets.policy import joined, path_text
 
 __all__ = ["Hide", "Veil"]
