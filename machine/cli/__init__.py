@@ -1,6 +1,7 @@
 """The command line: it parses arguments, calls the library and prints the result. It decides nothing itself.
 
-`app.COMMANDS` says in which file each command is. It is imported when its command is called, so that `--help` is quick.
+`app.COMMANDS` says in which file each command is. It is imported when its command is called, so that `--help` is
+quick.
 """
 
 from __future__ import annotations

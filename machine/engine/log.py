@@ -1,7 +1,7 @@
 """The live log: it seals events, folds them, and stores them as the durability requires.
 
-Nothing here interprets an event; `fold` of `kernel.history` does. `durable` is the barrier: when it returns, all events emitted
-before are in the store (`commit_queue`).
+Nothing here interprets an event; `fold` of `kernel.history` does. `durable` is the barrier: when it returns, all
+events emitted before are in the store (`commit_queue`).
 """
 
 from __future__ import annotations
