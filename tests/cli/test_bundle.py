@@ -127,7 +127,7 @@ def test_a_bundle_is_imported_into_a_store_that_is_made(machine, kept, bundle, h
     run_id = again.out.strip()
     assert again.err == (
         "note: golden.run: the store has this run already, and its log stays as it is\n"
-        f"next: machine show {run_id} or machine verify {run_id}\n"
+        f"next: machine show {run_id} --store new/runs.db or machine verify {run_id} --store new/runs.db\n"
     )
 
 
