@@ -51,6 +51,6 @@ def skipped_text(reason: str) -> str:
         case state_history.NOT_TAKEN:
             return f"{short_state(name)} did not go on to it"
         case state_history.UNREACHABLE:
-            return f"it follows {short_state(name)}, which was passed over"
+            return f"it follows {short_state(name)}, which was skipped"
         case _:
             return clean(reason)

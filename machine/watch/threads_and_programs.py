@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from machine.watch.nondeterministic_calls import resolved
 from machine.watch.static import never_raises
+from machine.watch.user_calls import seen_function
 from machine.watch.watch import Watch, guarded, in_step, watching
 
 __all__ = ["FORK_EXEC", "PIDFD_SIGNAL", "SEND", "announce_programs", "follow"]
@@ -68,6 +69,7 @@ def _follow_threads() -> None:
     start = threading.Thread.start
     submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
     start_bare = _thread.start_new_thread
+    bare = resolved().builtins.get(start_bare)
 
     @functools.wraps(start)
     def started(self: Any) -> None:
@@ -88,12 +90,13 @@ def _follow_threads() -> None:
 
     @functools.wraps(start_bare)
     def started_bare(function: Callable[..., Any], /, *args: Any) -> int:
+        if (watch := watching()) is not None and bare is not None:  # which no watch takes for the builtin
+            seen_function(bare, sys._getframe(), watch)  # noqa: SLF001 - of this call
         return start_bare(_led(function), *args)
 
     threading.Thread.start = started  # type: ignore[method-assign]
     ThreadPoolExecutor.submit = submitted  # type: ignore[assignment,method-assign]
     _thread.start_new_thread = started_bare
-    resolved.cache_clear()  # it may have the functions of before
 
 
 _OF_WORKER: Final = 4

@@ -99,7 +99,7 @@ COMMANDS = {
 CHANGES = [
     (r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "<run>"),
     (r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}", "<run>"),
-    (r"Python \d\S+, \S+ \S+", "Python <version>, <platform>"),
+    (r"Python \d\S+, \S+ \S+( git \S+)?", "Python <version>, <platform>"),
     (r"\b[0-9a-f]{64}\b", "<hash>"),
     (r"\b[0-9a-f]{12,63}\b…?", "<hash>"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?", "<time>"),

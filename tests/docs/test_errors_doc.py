@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import machine
 from machine.errors import Code
 
-PAGE = Path(machine.__file__).parent.parent / "docs" / "errors.md"
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 
 
 @pytest.fixture(scope="module")

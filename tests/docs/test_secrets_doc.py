@@ -5,10 +5,9 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-import machine
 from machine.secrets import formats, names
 
-PAGE = Path(machine.__file__).parent.parent / "docs" / "secrets.md"
+PAGE = Path(__file__).parents[2] / "docs" / "secrets.md"
 BEGIN = "<!-- the lists of tests/docs/test_secrets_doc.py -->\n"
 END = "<!-- the end of the lists -->\n"
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import machine
 from machine.watch.audit_hook import ACTS, By
 from machine.watch.nondeterministic_calls import AMBIENT
 
-PAGE = Path(machine.__file__).parent.parent / "docs" / "undeclared-io.md"
+PAGE = Path(__file__).parents[2] / "docs" / "undeclared-io.md"
 BEGIN = "<!-- the table of tests/docs/test_undeclared_io_doc.py -->\n"
 END = "<!-- the end of the table -->"
 WRITTEN = {"random.Random.__init__": "random.Random()"}

@@ -251,7 +251,7 @@ def test_a_long_innocent_text_is_left_as_it_is(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", LINES)
+@pytest.mark.parametrize("kind", [kind for kind in LINES if kind != "with numbers"])  # denser than the limit
 def test_so_is_one_of_eight_million_characters(kind):
     text = "".join(LINES[kind] % at for at in range((8 << 20) // len(LINES[kind])))
     assert stored(text).document == {"body": {"text": text}}

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from campaign import FULL
 
-from machine import DomainEvent, Plan, RetryPolicy, RunConfig, SecretPolicy
+from machine import DomainEvent, Plan, RetryPolicy, RunConfig, SecretPolicy, new_run_id
 from machine.errors import UsageError
 from machine.testing import crash_matrix
 from machine.torture import FAULTS, Fault
@@ -307,7 +307,7 @@ def test_a_fault_that_is_none_is_refused(small):
 def test_the_waits_between_attempts_take_no_time(small):
     import anyio
 
-    watch = Watch(SimulatedIo(Script({}, {}), small.graph, {}))
+    watch = Watch(SimulatedIo(Script({}, {}, str(new_run_id()), None), small.graph, {}))
 
     async def wait():
         watch.waiting("small.read.flaky", 86_400.0)

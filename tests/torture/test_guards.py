@@ -9,6 +9,7 @@ import pytest
 
 from machine.codec import decode_entry
 from machine.engine import driver, log, run_reader, runs
+from machine.engine.attempt import Attempts
 from machine.engine.commit_queue import CommitQueue
 from machine.engine.handler_runner import HandlerRunner
 from machine.errors import ConcurrencyError, StoreError
@@ -78,6 +79,8 @@ def the_run_is_durable_before_its_first_handler(patch):
             return await begin(*args)
 
     patch.setattr(driver, "begin", hasty)
+    patch.setattr(runs, "_CAREFUL_AT_FIRST", 0)  # what the first attempts wait for would hide it
+    patch.setattr(runs, "_CAREFUL", 0)
 
 
 @guard(Fault.DUPLICATE_APPEND, where="stopped with store_corrupt, not with concurrency")
@@ -194,7 +197,7 @@ def an_attempt_left_open_is_closed_first(patch):
 
 @guard(Fault.KILLED_AFTER_APPEND, where="the digest is another")
 def a_cut_attempt_uses_up_no_retry(patch):
-    after = deciding.tried_again
+    after = deciding.retry_decision
 
     def strict(plan, config, history, state_id):
         decision, state = after(plan, config, history, state_id), history.states[state_id]
@@ -202,7 +205,7 @@ def a_cut_attempt_uses_up_no_retry(patch):
             return ScheduleRetry(state_id, state.attempts, 0)
         return decision
 
-    patch.setattr(deciding, "tried_again", strict)
+    patch.setattr(deciding, "retry_decision", strict)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="asked again for what the run had learned already")
@@ -251,13 +254,13 @@ def an_effect_is_sent_again_under_the_same_key(patch):
 
     fickle.asked = 0
     # the first run, the rehearsal and the beginning of each trial ask as often; what is asked after a cut is new
-    attempt = driver.Run._attempt
+    make = Attempts.make
 
     async def counted(self, state, number, *given):
         fickle.asked = number
-        return await attempt(self, state, number, *given)
+        return await make(self, state, number, *given)
 
-    patch.setattr(driver.Run, "_attempt", counted)
+    patch.setattr(Attempts, "make", counted)
     patch.setattr(HandlerRunner, "idempotency_key", fickle)
 
 
