@@ -99,6 +99,8 @@ CAMPAIGNS = [  # what looks at MACHINE_CAMPAIGN
     "tests/campaigns",
     "tests/engine/test_any_order.py",
     "tests/engine/test_kill.py",
+    "tests/secrets/test_concurrent.py",
+    "tests/secrets/test_corpora_in_runs.py",
     "tests/test_canonical.py",
     "tests/testing/test_golden_session.py",
     "tests/torture/test_crash_matrix.py",
