@@ -149,6 +149,12 @@ def test_an_old_name_works_and_warns(old):
     assert warned[0].filename == __file__
 
 
+def test_the_former_home_of_base_transport_still_has_it():
+    module = importlib.import_module("machine.io.base_transport")
+    with pytest.warns(DeprecationWarning, match="use machine.io.transport.BaseTransport"):
+        assert module.BaseTransport is machine.BaseTransport
+
+
 def test_the_face_is_small_and_every_error_says_that_it_is_one():
     assert len(machine.__all__) <= 45
     every = [

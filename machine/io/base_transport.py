@@ -1,0 +1,7 @@
+"""Former home of `machine.BaseTransport`, whose old import still works for one release, with a warning."""
+
+from __future__ import annotations
+
+from machine.lazy import lazy_names
+
+__getattr__, __dir__ = lazy_names(__name__, {}, {"BaseTransport": "machine.io.transport.BaseTransport"})
