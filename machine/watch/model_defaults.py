@@ -33,8 +33,8 @@ _GIVEN: Final = ("data", "obj", "object", "root", "values")
 """The variables in which makers hold the values that a caller gave."""
 
 _made_codes: Final[dict[int, CodeType]] = {}
-_looked_at: Final[list[tuple[int, ...]]] = [()]
-"""The number of loaded modules when the result was computed, and which parts of pydantic were among them."""
+_looked_at: Final = [0]
+"""The number of loaded modules when the result was computed."""
 
 
 @never_raises(None)
@@ -44,16 +44,20 @@ def load_makers() -> None:
         for module, _ in _MAKERS:
             if module not in sys.modules:
                 importlib.import_module(module)
+        _look()  # whatever the number of modules says, for others may have been unloaded
 
 
 def makers() -> dict[int, CodeType]:
     """Return the code that makes models, by id, for the loaded parts of pydantic."""
-    loaded = (len(sys.modules), *(module in sys.modules for module, _ in _MAKERS))
-    if _looked_at[0] != loaded:
-        _looked_at[0] = loaded
-        if "pydantic" in sys.modules:
-            _made_codes.update((id(code), code) for code in _maker_codes())
+    if _looked_at[0] != len(sys.modules):
+        _look()
     return _made_codes
+
+
+def _look() -> None:
+    _looked_at[0] = len(sys.modules)
+    if "pydantic" in sys.modules:
+        _made_codes.update((id(code), code) for code in _maker_codes())
 
 
 def _maker_codes() -> Iterator[CodeType]:
