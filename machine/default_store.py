@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -33,10 +34,16 @@ def default_url() -> str:
     return os.environ.get("MACHINE_STORE") or DEFAULT_URL
 
 
-def _opened(*, create: bool) -> Store:
+@contextmanager
+def _with_store(kwargs: dict[str, Any], *, create: bool) -> Iterator[dict[str, Any]]:
+    """Give the arguments with a store: the one that is among them, or the default, open meanwhile."""
+    if kwargs.get("store", DEFAULT_STORE) is not DEFAULT_STORE:
+        yield kwargs
+        return
     from machine.stores.url import open_store  # noqa: PLC0415 - `machine --help` reads the default's name alone
 
-    return open_store(default_url(), create=create)
+    with open_store(default_url(), create=create) as store:
+        yield {**kwargs, "store": store}
 
 
 def with_default_store(*, create: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -45,22 +52,15 @@ def with_default_store(*, create: bool = False) -> Callable[[Callable[P, R]], Ca
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         called: Any = function
 
-        def is_given(kwargs: dict[str, Any]) -> bool:
-            return kwargs.get("store", DEFAULT_STORE) is not DEFAULT_STORE
-
         @functools.wraps(function)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            if is_given(kwargs):
-                return await called(*args, **kwargs)
-            with _opened(create=create) as store:
-                return await called(*args, **{**kwargs, "store": store})
+            with _with_store(kwargs, create=create) as complete:
+                return await called(*args, **complete)
 
         @functools.wraps(function)
         def plain(*args: Any, **kwargs: Any) -> Any:
-            if is_given(kwargs):
-                return called(*args, **kwargs)
-            with _opened(create=create) as store:
-                return called(*args, **{**kwargs, "store": store})
+            with _with_store(kwargs, create=create) as complete:
+                return called(*args, **complete)
 
         return cast("Callable[P, R]", awaited if inspect.iscoroutinefunction(function) else plain)
 

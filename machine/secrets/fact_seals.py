@@ -13,7 +13,7 @@ from machine.secrets import sealing
 __all__ = ["ASKED", "Keys", "Seals", "hashed", "open_beside", "payload_id", "seal_beside"]
 
 ASKED: Final = "request"
-"""What stands for a payload where it is the request that a seal belongs to."""
+"""The name used in place of a payload id when a seal belongs to the request."""
 
 _FORMAT: Final = "2"
 _TENANT: Final = ""

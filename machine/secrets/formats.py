@@ -26,7 +26,7 @@ class Format(NamedTuple):
     back: int = 0
     """So many characters before the match belong to the credential."""
     lead: str = ""
-    """What a match begins with, where none is sure to end soon."""
+    """The beginning of a match, for formats whose matches may be long."""
 
 
 # A match begins with a literal, for which a text is searched quickly, and only where no character of its kind

@@ -1,4 +1,4 @@
-"""What the states of a run have learned of secrets from their facts, and what one that follows them knows of it.
+"""Secrets that the states of a run have learned from their facts, and those that a later state knows.
 
 It follows from the log and the plan alone, whichever of concurrent states was first: so it is the same live, after
 a crash and in a replay.

@@ -94,7 +94,7 @@ SIGNS_OF_LOGINS: Final = (
     r":(?:[0-9]{1,5}|\*):[\w.*-]",
     *("|".join(map(re.escape, needles)) for needles in (*_LINES, ("-b",), _OF_COMMANDS)),
 )
-"""Of each kind of login what is in every text with it, in the syntax of RE2."""
+"""A sign of each kind of login, present in every text that has one, in the syntax of RE2."""
 
 
 def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ SIGN_OF_NAMES: Final = (
     r"(?i:pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk"
     r"|hmac|assert|verif|crumb|reco|back|fied)"
 )
-"""What is in every name that says something, in the syntax of RE2."""
+"""Pieces of which every name that says something has one, in the syntax of RE2."""
 
 _LAST_WORDS: Final = any_of(
     (

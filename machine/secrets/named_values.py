@@ -69,7 +69,7 @@ _WHOLE: Final = frozenset("\"'`</>(,;&?{[:=\n")
 
 _BOUNDS: Final = frozenset(("", *"\"' \t\n,;&?{[(<"))
 _OPENING: Final = frozenset("|>[{(")
-"""Of values that are more than a word."""
+"""A pattern of values that are more than a word."""
 
 _OF_A_WORD: Final = frozenset(":/#")
 _QUOTES: Final = frozenset("\"'`]")

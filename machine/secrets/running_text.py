@@ -35,8 +35,8 @@ _SIGNS: Final = (
     MAY_PACK,
     *SIGNS_OF_LOGINS,
 )
-"""What is in every text with a name that says something, a bearer token, the user-info of a URL, packed JSON, and
-each kind of login.
+"""Signs present in every text with a name that says something, a bearer token, the user-info of a URL, packed JSON,
+and each kind of login.
 """
 
 _NAMES, _BEARERS, _USERS, _PACKED, _LOGINS = range(5)
@@ -152,7 +152,7 @@ def urls(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
 
 
 class _Written(NamedTuple):
-    """How pairs of a name and a value are written; `before` is the name and what is before it, read backwards."""
+    """A written form of pairs of a name and a value; `before` is the name and what precedes it, read backwards."""
 
     before: re.Pattern[str]
     value: re.Pattern[str]
