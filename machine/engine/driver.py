@@ -216,7 +216,7 @@ class Run:
         if self.schedule is None:
             return None
         payloads = Payloads()
-        payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, self.schedule.frontier.take_made())
+        payloads.items.update(self.schedule.frontier.take_made())
         return payloads
 
     async def _emit(

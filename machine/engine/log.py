@@ -25,7 +25,7 @@ from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
 from machine.secrets.both_formats import OfRun
 from machine.secrets.format_1.run_secrets import Vault
-from machine.stores.base import Artifact, Store, StoredEvent
+from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
 
 __all__ = ["Draft", "LiveLog"]
@@ -112,11 +112,8 @@ class LiveLog:
         except BaseException as exc:  # half folded: nothing may follow it
             self._failure = exc
             raise
-        artifacts: list[Artifact] = []
-        if payloads is not None:
-            artifacts += (Artifact(name, kind, data) for name, (kind, data) in payloads.items.items())
         behind = self._behind and (self._boundaries or isinstance(drafts[0][0], FactRecorded))
-        self._queue.add(sealed, artifacts, behind=behind)
+        self._queue.add(sealed, payloads.items if payloads is not None else {}, behind=behind)
 
     def _sealed(
         self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool
@@ -126,7 +123,7 @@ class LiveLog:
             names = [event.type for event, _, _ in drafts]
             self._secret_check.refuse_in_log(zip(names, bodies, strict=True))
             if payloads is not None:
-                self._secret_check.refuse_in_log(payloads.items.values())
+                self._secret_check.refuse_in_log((kind, data) for _, kind, data in payloads.items.values())
         sealed: list[StoredEvent] = []
         run_id, history = self._run_id, self.history
         for (event, now, info), body in zip(drafts, bodies, strict=True):
