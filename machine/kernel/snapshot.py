@@ -33,6 +33,9 @@ own."""
 
 _NIBBLES: Final = {f"{nibble:x}": nibble for nibble in range(16)}
 
+_NODE: Final = ArtifactKind.CONTEXT_SNAPSHOT
+_VALUE: Final = ArtifactKind.CONTEXT_VALUE
+
 Load: TypeAlias = Callable[[str], bytes]
 
 
@@ -53,7 +56,10 @@ class Value(NamedTuple):
     @staticmethod
     def of(data: bytes) -> Value:
         """Return the value with these canonical bytes."""
-        return Value.inline(data) if len(data) <= INLINE_MAX else Value.at(blake3(data).hexdigest(), data)
+        if len(data) <= INLINE_MAX:
+            return Value.inline(data)
+        ref = blake3(data).hexdigest()
+        return Value(data, ref, b'{"ref":"%b"}' % ref.encode())
 
     @staticmethod
     def inline(data: bytes) -> Value:
@@ -61,9 +67,9 @@ class Value(NamedTuple):
         return Value(data, None, b'{"value":%b}' % data)
 
     @staticmethod
-    def at(ref: str, data: bytes | None = None) -> Value:
-        """Return the value that is stored as an artifact of its own."""
-        return Value(data, ref, b'{"ref":"%b"}' % ref.encode())
+    def at(ref: str) -> Value:
+        """Return the value that is stored as an artifact of its own, without its bytes."""
+        return Value(None, ref, b'{"ref":"%b"}' % ref.encode())
 
 
 class _Leaf:
@@ -81,10 +87,12 @@ class _Leaf:
     @property
     def data(self) -> bytes:
         if self._data is None:
-            entries = self.entries
-            # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units, which differs only beyond ASCII
-            order = sorted(entries, key=None if "".join(entries).isascii() else _utf16)
-            parts = b",".join([orjson.dumps(key) + b":" + entries[key].held for key in order])
+            entries: Mapping[str, Value] = self.entries
+            if len(entries) > 1:
+                # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units, which differ beyond ASCII
+                order = sorted(entries, key=None if "".join(entries).isascii() else _utf16)
+                entries = {key: entries[key] for key in order}
+            parts = b",".join([orjson.dumps(key) + b":" + value.held for key, value in entries.items()])
             self._data = b'{"entries":{%b},"type":"leaf"}' % parts
         return self._data
 
@@ -255,7 +263,7 @@ class Snapshot:
         snapshot, made = self.changed(changes)
         for value in changes.values():
             if value is not None and value.ref is not None and value.data is not None:
-                made[value.ref] = Artifact(value.ref, ArtifactKind.CONTEXT_VALUE, value.data)
+                made[value.ref] = Artifact(value.ref, _VALUE, value.data)
         return snapshot, made
 
     def changed(self, changes: Mapping[str, Value | None]) -> tuple[Snapshot, dict[str, Artifact]]:
@@ -348,7 +356,9 @@ def _collect(node: _Node, into: dict[str, Artifact]) -> None:
         for child in node.children.values():
             if not isinstance(child, str) and child.known is None:
                 _collect(child, into)
-    into[node.id] = Artifact(node.id, ArtifactKind.CONTEXT_SNAPSHOT, node.data)
+    data = node.data
+    node_id = node.known = blake3(data).hexdigest()
+    into[node_id] = Artifact(node_id, _NODE, data)
 
 
 def _parse(node_id: str, load: Load, prefix: str) -> _Node:

@@ -67,6 +67,8 @@ class Reserved:
         if begin < 0:
             return False
         self._look()
+        if not self._needles:
+            return False
         while begin >= 0:
             end = runs.find(b" ", begin)
             end = len(runs) if end < 0 else end
