@@ -31,7 +31,7 @@ _Ended: TypeAlias = tuple[Event, Mapping[str, str] | None]
 """The event that ends an attempt, with its informational data."""
 
 
-@attrs.frozen
+@attrs.define
 class Ending:
     """An attempt that is about to end, with the context it worked on."""
 

@@ -6,6 +6,7 @@ chooses the next step; `io` determines what a handler receives from the outside 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -112,7 +113,7 @@ class Run:
     """True when the run must be durable at state boundaries."""
 
     def __attrs_post_init__(self) -> None:
-        waited = (lambda: self.log.waited) if self.live else None
+        waited = functools.partial(getattr, self.log, "waited") if self.live else None
         self._runner = HandlerRunner(
             self.config.undeclared_io, self.reporter, waited=waited, refuse=self.refuse
         )
