@@ -75,6 +75,9 @@ class Joins:
 
 T = TypeVar("T")
 
+_BEGINS: Final = (StateEntered, StateSkipped)
+_ENDS: Final = (StateCompleted, StateFailed)
+
 _JSON: Final = frozenset({ArtifactKind.FACT_REQUEST, ArtifactKind.FACT_PAYLOAD, ArtifactKind.CONTEXT_VALUE})
 """The kinds of artifacts that hold one arbitrary JSON value."""
 
@@ -100,10 +103,10 @@ class LogCheck:
         that is missing or does not match its id.
         """
         event = entry.event
-        if isinstance(event, StateEntered | StateSkipped) and self._graph is not None:
+        if isinstance(event, _BEGINS) and self._graph is not None:
             if event.state_id not in self.history.states:  # otherwise its turn was checked when it began
                 self._check_turn(entry.seq, event.state_id, self._graph)
-        elif isinstance(event, StateCompleted | StateFailed) and "read" in entry.info:
+        elif "read" in entry.info and isinstance(event, _ENDS):
             _check_read(entry)
         if self._joins is not None:
             self._joins.check(self.history, entry)
