@@ -33,12 +33,12 @@ __all__ = [
 
 
 class Strength(Enum):
-    """How much a name says: `EXACT` names decide alone in requests, `WEAK` ones never without a strong look."""
+    """The strength of a name: `EXACT` ones decide alone in requests, `WEAK` ones need a value that looks strong."""
 
     NONE = 0
     WEAK = 1
     LIKELY = 5
-    """Of a variable or an option: decides with the look of the value, in requests too."""
+    """A name of a variable or an option: it decides together with the look of the value, in requests too."""
     EXACT = 2
     SEVERAL = 3
     """An exact name in the plural: each member of its list or object is secret."""
@@ -188,7 +188,7 @@ WEAK: Final = (
     *("token", "session", "cookie", "cookies", "authorization", "auth", "bearer", "jwt", "tokens"),
     *("session id", "set cookie", "assertion", "auth data", "device token", "client token"),
 )
-"""Whole names that say something only beside a value that looks like a credential beyond doubt."""
+"""Whole names that count only with a value that surely looks like a credential (`looks_strong`)."""
 
 
 def _forms(names: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
@@ -208,7 +208,7 @@ _JOINED: Final = (
     *("apikey", "secretkey", "accesskey", "privatekey", "accesstoken", "authtoken", "clientsecret"),
     *("apisecret", "appsecret", "sharedsecret", "consumersecret"),
 )
-"""What a name written as one word may end with: `PGPASSWORD`."""
+"""Endings of secret names that are written as one word: `PGPASSWORD`."""
 
 
 def words_of(name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The key of a store as text, and what leads to it: neither may get into a run of that store."""
+"""The key of a store, its file and its environment variable: a run of that store may use none of them."""
 
 # Paths exactly as they are given, and few system calls, are the point: not pathlib.
 # ruff: noqa: PTH114, PTH119, PTH121
@@ -32,7 +32,7 @@ _RUNS: Final = bytes(
     for code in range(256)
 )
 _RUN: Final = b"a" * _SHORTEST
-"""Every form of a key has so many of these characters in a row; few other texts do."""
+"""A run of characters that every form of a key has, and few other texts."""
 
 
 def key_inside(what: str) -> OtherIoError:
@@ -90,7 +90,7 @@ class Reserved:
         return canonical.encode(canonical.decode(data))  # keys have their order by what they are now
 
     def is_file(self, path: str) -> bool:
-        """Tell whether a path leads to the key file, or to one that a change of the key leaves beside it."""
+        """Tell whether a path leads to the key file, or to a file that a change of the key leaves next to it."""
         if self._file is None:
             return False
         try:

@@ -35,9 +35,9 @@ class Rules:
     stand_ins: frozenset[str]
     formats: tuple[Format, ...]
     patterns: tuple[Any, ...]
-    """Of the user's own, of the engine whose time is linear."""
+    """The user's patterns, compiled by an engine that takes linear time (RE2)."""
     looks_always: bool
-    """True when what the user names could be anywhere, so that nothing can be passed over unseen."""
+    """True when the user's rules could match anywhere, so that no text can be skipped without a search."""
 
     def field(self, name: str) -> Strength:
         """Return how much the name of a field, a variable or an option says."""
@@ -62,7 +62,7 @@ class Rules:
     def may_hold(self, data: bytes) -> bool:
         """Tell whether encoded JSON could hold anything that these rules call secret.
 
-        Cheap, for nearly everything holds none; it may say yes for nothing.
+        It is a cheap test before the search, and may say yes where the search finds nothing.
         """
         if self.looks_always:
             return True

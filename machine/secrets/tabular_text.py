@@ -24,7 +24,7 @@ _RULE: Final = re.compile(r"[-+|:= \u2500-\u257f]++")
 _TITLE: Final = re.compile(r"[A-Za-z_][\w. -]{0,39}")
 _ALIGNED: Final = re.compile(r"(?:[^ \t]++[ ]?)++")
 _HEAD: Final = re.compile(r"(?:[\w \t.,;|\u2502\"'`*-]++|COPY [^()]++\([^()]++\)[^()]*+)", re.IGNORECASE)
-"""What a line of titles may be made of."""
+"""A line that may be the titles of a table's columns."""
 
 _COPY: Final = re.compile(r"COPY [\w.\"]{1,100} \(([^()]{1,1000})\) FROM std", re.IGNORECASE)
 _INSERT: Final = re.compile(
@@ -38,10 +38,10 @@ _MOST_COLUMNS: Final = 64
 _LEAST: Final = 2
 _PLAIN: Final = frozenset("\t,;")
 _MANY: Final = 1000
-"""Behind so many rows it pays to look for plain ones at once."""
+"""The number of rows after which it is faster to skip plain rows by one expression."""
 
 _MOST_BARS: Final = 3
-"""Of a row of a name and a value, with those around it."""
+"""The most vertical bars in a row of a name and a value, those around it included."""
 
 
 class _Cell(NamedTuple):

@@ -24,12 +24,12 @@ _TYPES: Final = frozenset(
 """Types whose values are secret, whatever they are called."""
 
 _VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
-"""Members that hold the value of what the object is about."""
+"""Members that hold the value that an object describes."""
 
 
 _VERSION: Final = "secret_version"
 _IN_VAULT: Final = re.compile(r"projects/[^/\s]{1,100}/secrets/[^/\s]{1,256}/versions/[^/\s]{1,20}")
-"""What the vault of Google calls a version of a secret, which it gives in the member `payload`."""
+"""A name of a secret's version in Google Secret Manager, which has the value in the member `payload`."""
 
 
 class Place(NamedTuple):
@@ -48,7 +48,7 @@ class Place(NamedTuple):
     login: bool = False
     """True where a user stands with a password behind a colon."""
     begin: int = 0
-    """So many characters of the text are no part of the secret: `-p` of `-pPASSWORD`."""
+    """The number of characters before the secret: 2 in `-pPASSWORD`."""
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
         """Return the place of a member of an object; `said` is the name that another member gives it."""
