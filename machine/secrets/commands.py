@@ -13,7 +13,7 @@ __all__ = ["Argument", "arguments_of", "in_commands"]
 
 
 class Argument(NamedTuple):
-    """A secret among arguments: its word, where in the word it begins, and what it is called."""
+    """A secret among arguments: the index of its word, its offset in the word, and its name."""
 
     at: int
     begin: int
@@ -100,7 +100,7 @@ _NAMED: Final = re.compile(
     r"(?i:[\w./:@-]*(?:_auth|password|token|secret|secret_access_key|api_key|http-basic|extraheader)[\w.-]*)"
 )
 _VALUES: Final = frozenset(("--value", "--body"))
-"""Options before what is kept in a store of secrets: `az keyvault secret set --value x`."""
+"""Options before a value for a store of secrets: `az keyvault secret set --value x`."""
 
 _STORES: Final = frozenset(("secret", "secrets", "put-parameter"))
 
@@ -185,7 +185,7 @@ _REDIRECTED: Final = frozenset("<>(`$")
 
 
 def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where secrets stand among the arguments of commands in a text, and what they are called."""
+    """Yield the offsets and the names of secrets among the arguments of commands in a text."""
     words = 0
     commands = begun_in(parts_with(_SIGN, text), _COMMAND, text, _LONGEST)
     for command in at_most(MOST_CANDIDATES, commands):
@@ -207,6 +207,6 @@ def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _unquoted(text: str, begin: int, end: int) -> tuple[int, int]:
-    """Return where a part of a text stands without the quotes around it."""
+    """Return the offsets of a part of a text without the quotes around it."""
     quoted = end - begin > 1 and text[begin] in "'\"" and text[end - 1] == text[begin]
     return (begin + 1, end - 1) if quoted else (begin, end)

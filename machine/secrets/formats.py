@@ -65,13 +65,13 @@ def _is_jwt(text: str) -> bool:
 
 
 def _has_armour(text: str) -> bool:
-    """Tell whether something stands between the lines that begin and end a key."""
+    """Tell whether there is any text between the first and the last line of a key in PEM."""
     least = _LEAST_CLOSED if "-----END " in text else _LEAST_ARMOUR
     return len(re.sub(r"-----[A-Z ]*-----|\\+[nr]|[\s.]", "", text)) >= least
 
 
 def _is_armoured(text: str) -> bool:
-    """Tell whether base64 is that of a private key in its armour."""
+    """Tell whether base64 encodes a private key in PEM."""
     return b"PRIVATE KEY" in base64.b64decode(text[: min(len(text) // 4 * 4, _LONGEST_TITLE)])
 
 

@@ -268,7 +268,7 @@ class _Reader:
         return ended.end() - 1 if not slashes else ended.start()
 
     def _members(self, name: str, strength: Strength, at: int, sep: str, *, sure: bool) -> Iterator[Finding]:
-        """Yield the texts of a list or of an object that stands under a name."""
+        """Yield the strings in the list or the object that is the value of a name."""
         braces = _BRACES.match(self.text, at)
         if braces and ("=" in sep or sep.endswith(">")) and ":" not in braces[1]:  # of ODBC
             if decides(strength, braces[1], alone=False, name=name):

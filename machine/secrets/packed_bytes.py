@@ -59,7 +59,7 @@ class MarkedBytes:
         self.data += marked.text[at:].encode(codec)
 
     def whole(self) -> bool:
-        """Tell whether the bytes are one placeholder and nothing besides."""
+        """Tell whether the bytes are exactly one placeholder."""
         return len(self.cuts) == 1 and self.cuts[0][:2] == (0, len(self.data))
 
     def first(self) -> str:

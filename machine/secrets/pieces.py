@@ -1,4 +1,4 @@
-"""The pieces of a streamed body, split where its stored text can be: a handler without the key gets as many."""
+"""The sizes of the pieces of a streamed body for a handler without the key, which gets the stored body."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ def key_inside(what: str) -> OtherIoError:
 class Reserved:
     """The keys that a store's runs were driven under, in all forms in which they could be written.
 
-    They are those in the key file and in `MACHINE_SECRET_KEY`, read when a text could hold one and read again when
-    they change. `file` is the key file, None for a store without one.
+    They are in the key file and in `MACHINE_SECRET_KEY`, and are read when a text could hold one, and again
+    when they change. `file` is the key file, None for a store without one.
     """
 
     def __init__(self, file: Path | None = None) -> None:

@@ -35,8 +35,8 @@ _SIGNS: Final = (
     MAY_PACK,
     *SIGNS_OF_LOGINS,
 )
-"""Signs present in every text with a name that says something, a bearer token, the user-info of a URL, packed JSON,
-and each kind of login.
+"""Signs that are present in every text with a secret name, a bearer token, the user-info of a URL, packed JSON, and
+each kind of login.
 """
 
 _NAMES, _BEARERS, _USERS, _PACKED, _LOGINS = range(5)
@@ -169,9 +169,9 @@ _ENDS: Final = re.compile(
     r"=(?:[\[\]]|[bd]5%){0,4}+[0-9]{0,4}+"
     rf"(?:(?:{_BACKWARDS})|(?:{'|'.join(word[::-1] for word in SPELLINGS)})[_-]?(?:{_BACKWARDS}))"
 )
-"""The ends of names that say something, read backwards from their signs, which are found at once.
+"""The ends of secret names, read backwards from the signs that a search has found.
 
-Of the many names in a text only these need be judged one by one.
+Only the names that match are checked one by one.
 """
 _ANY_END: Final = re.compile("=")
 _LONGEST: Final = 201

@@ -55,7 +55,7 @@ _EXPOSED: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class KeyStore(Protocol):
-    """The part of a store that is used here; `machine.stores.Store` has it."""
+    """The methods of a store that are used here; `machine.stores.Store` has them."""
 
     url: str
     secret_key_file: Path | None

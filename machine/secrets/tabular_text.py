@@ -61,7 +61,7 @@ def may_have_table(text: str) -> bool:
 
 
 def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where values that look like credentials stand under the names of secrets, and these names.
+    """Yield the offsets of values that look like credentials under secret names, and these names.
 
     `low` is the text in lower case.
     """
@@ -105,7 +105,7 @@ def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str
 
 @functools.lru_cache(maxsize=64)
 def _plain_rows(delimiter: str, columns: int, secret: tuple[int, ...]) -> re.Pattern[str]:
-    """Return a pattern for rows of a table with nothing but short texts and plain words where secrets could be."""
+    """Return a pattern for rows of a table that have only short texts and plain words in the secret columns."""
     other = rf"[^{delimiter}\"\r\n]"
     plain = rf"(?:[a-z]{{0,15}}+(?!{other})|{other}{{0,5}}+)"
     cells = (plain if at in secret else f"{other}*+" for at in range(columns))
@@ -113,7 +113,7 @@ def _plain_rows(delimiter: str, columns: int, secret: tuple[int, ...]) -> re.Pat
 
 
 def _cells(line: str, delimiter: str) -> list[_Cell]:
-    """Return where the cells of a line stand, without quotes and blanks around them."""
+    """Return the offsets of the cells of a line, without quotes and blanks around them."""
     if delimiter == "  ":
         found = [_Cell(*cell.span()) for cell in _ALIGNED.finditer(line)]
     else:
