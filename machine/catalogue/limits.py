@@ -22,7 +22,7 @@ __all__ = [
 
 @attrs.frozen
 class BudgetExceeded:
-    """More was used of something countable than its budget allows."""
+    """More of a resource was used than its budget allows."""
 
     budget: str
     limit: Count
@@ -52,7 +52,7 @@ class CostBudgetExceeded:
 
 @attrs.frozen
 class AutonomyLimitReached:
-    """As much was done without a person as is allowed."""
+    """The limit of what may be done without a person was reached."""
 
     limit: Count
     used: Count

@@ -22,7 +22,7 @@ __all__ = [
 
 @attrs.frozen
 class InterruptRaised:
-    """The run stopped for an answer from outside."""
+    """The run stopped to wait for an answer from a person or a program."""
 
     interrupt_id: str
     reason: str
@@ -43,7 +43,7 @@ class ApprovalReceived:
 
 @attrs.frozen
 class TimerCreated:
-    """A timer was set, to fire at a time in milliseconds since 1970 (UTC)."""
+    """A timer was set. Times are in milliseconds since 1970 (UTC)."""
 
     timer_id: str
     fires_at_ms: Count
@@ -52,7 +52,7 @@ class TimerCreated:
 
 @attrs.frozen
 class TimerFired:
-    """A timer fired, at a time in milliseconds since 1970 (UTC)."""
+    """A timer fired. Times are in milliseconds since 1970 (UTC)."""
 
     timer_id: str
     fired_at_ms: Count | None = None
@@ -60,7 +60,7 @@ class TimerFired:
 
 @attrs.frozen
 class ExternalEventReceived:
-    """Something from outside arrived for this run."""
+    """An external event arrived for this run."""
 
     correlation_key: str
     event_type: str | None = None
@@ -71,7 +71,7 @@ class ExternalEventReceived:
 
 @attrs.frozen
 class NodeParked:
-    """A node was set aside until what it waits for is there, or a time in milliseconds since 1970 (UTC)."""
+    """A node waits for something, at most until a time in milliseconds since 1970 (UTC)."""
 
     node_id: str
     reason: str

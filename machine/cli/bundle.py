@@ -19,7 +19,7 @@ from machine.recordings.bundle import export_to, read_bundle, store_recording
 from machine.recordings.bundle_secrets import has_secrets, unlocked_key
 from machine.recordings.run_artifacts import Recording, seals_of
 from machine.secrets.bundle_key import BundleKey
-from machine.secrets.format_1.handle import MARK
+from machine.secrets.format_1.placeholder import MARK
 from machine.stores.base import Store
 
 __all__ = ["export", "import_runs"]

@@ -24,7 +24,7 @@ from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
 from machine.secrets.both_formats import OfRun
-from machine.secrets.format_1.run_secrets import Vault
+from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
 
@@ -52,7 +52,7 @@ class LiveLog:
         behind: bool,
         boundaries: bool,
         on_entry: Callable[[Entry], None],
-        secret_check: Vault | None = None,
+        secret_check: Format1RunSecrets | None = None,
         secrets: OfRun | None = None,
         lost: Mapping[str, str] = MappingProxyType({}),
         lease: Lease | None = None,

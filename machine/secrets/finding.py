@@ -14,7 +14,7 @@ __all__ = ["Finding", "cookies", "decides"]
 
 
 class Finding(NamedTuple):
-    """A secret in a text: where it stands, what its place is called, and its value as a program would use it."""
+    """A secret in a text: its offsets, the name of its place, and its value as a program would use it."""
 
     begin: int
     end: int
@@ -48,7 +48,7 @@ _COOKIE: Final = re.compile(r"(?:^|;)\s*+([^\s=;]{1,256}+)=([^;\r\n]*+)")
 
 
 def cookies(text: str, *, first: bool) -> Iterator[tuple[int, int, str]]:
-    """Yield where the values of cookies stand, and their names; of `set-cookie` only the `first` is one."""
+    """Yield the offsets and the names of the values of cookies; of `set-cookie` only the `first` value."""
     for match in at_most(MOST_CANDIDATES, _COOKIE.finditer(text)):
         begin, end = match.span(2)
         end = begin + len(match[2].rstrip())

@@ -33,7 +33,7 @@ class String(NamedTuple):
 
 
 class _Frame:
-    """A container that is open."""
+    """A container whose end was not read yet."""
 
     __slots__ = ("before", "index", "key", "members", "place", "said")
 
@@ -52,7 +52,7 @@ class _Frame:
         return self.place.item(rules, self.index, self.before)
 
     def step(self, value: str | None) -> None:
-        """Step over a value."""
+        """Move on to the place after a value."""
         if self.members:
             if self.key in NAMING and value is not None and not (self.said and self.key == "type"):
                 self.said = said_by(self.key, value) or self.said
@@ -63,7 +63,7 @@ class _Frame:
 
 
 def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | None:
-    """Return the strings of a text of JSON, keys included, and the numbers that a name makes secret.
+    """Return the strings of a text of JSON, keys included, and the numbers under secret names.
 
     Returns None for a text that is not JSON.
     """

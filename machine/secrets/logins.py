@@ -1,4 +1,4 @@
-"""Passwords in what has no names: options of programs, files of users, and the lines in which protocols log in."""
+"""Passwords without a name: in options of programs, in files of users, and in the logins of protocols."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OF_COMMANDS: Final = (
     " AUTH ",
     " login ",
 )
-"""One of these is in every command with a password that has no name."""
+"""Texts of which every command with a password without a name has one."""
 
 _END: Final = r"(?=[\r\n]|\\[rn]|\Z)"
 _HASH: Final = r"\$(?:apr1|[0-9][abxy]?|y|gy|argon2i?d?|scrypt|sha1|md5)\$[^\s:\"']{8,512}+"
@@ -74,17 +74,17 @@ _LINES: Final = {
     ("ConvertTo-SecureString",): r"ConvertTo-SecureString(?: -String)? [\"']([^\"'\r\n]{4,256}+)[\"']",
     ("auth-user-pass",): r"auth-user-pass>?\r?\n\S{1,100}+\r?\n(\S{6,200}+)",
 }
-"""Each with pieces one of which is in every text that has it: a text is searched quickly for these."""
+"""The patterns of lines with a password, each with texts of which every match has one, for a quick search."""
 
 _PATTERNS: Final = (_PGPASS, *(re.compile(regex, re.MULTILINE) for regex in _LINES.values()))
 _HASHES: Final = tuple(
     f"${kind}$" for kind in ("apr1", "1", "2a", "2b", "2x", "2y", "5", "6", "y", "7", "argon2id")
 )
-"""Beginnings of hashes of passwords, so that a `$` is not taken for a variable."""
+"""Prefixes of hashes of passwords, so that their `$` is not read as a variable."""
 
 
 def _is_hash(text: str) -> bool:
-    """Tell whether a text is the hash of a password, and none of what documents write for one."""
+    """Tell whether a text is the hash of a password, and not an example of one."""
     return text.startswith(_HASHES) and any(
         char.isdigit() or char.isupper() for char in text.rpartition("$")[2]
     )
@@ -98,7 +98,7 @@ SIGNS_OF_LOGINS: Final = (
 
 
 def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
-    """Yield passwords that stand behind a user, an option or a command, as far as they look like credentials.
+    """Yield passwords after a user, an option or a command that look like credentials.
 
     `kinds` are the numbers of the `SIGNS_OF_LOGINS` that are in the text.
     """

@@ -1,4 +1,4 @@
-"""Names that end as those of secrets do, in running text, with what is between them and their values."""
+"""Names with the ending of a secret name in running text, and the text between them and their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIGN_OF_NAMES: Final = (
     r"(?i:pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk"
     r"|hmac|assert|verif|crumb|reco|back|fied)"
 )
-"""Pieces of which every name that says something has one, in the syntax of RE2."""
+"""Pieces of which every secret name has one, in the syntax of RE2."""
 
 _LAST_WORDS: Final = any_of(
     (
@@ -54,5 +54,5 @@ _LONGEST_SEPARATOR: Final = 2000
 
 
 def name_ends(low: str) -> Iterator[re.Match[str]]:
-    """Yield the names that end as those of secrets do, with what is between them and their values."""
+    """Yield the names with the ending of a secret name, and the text between each and its value."""
     return begun_in(parts_with(SIGN_OF_NAMES, low, before=_LONGEST_WORD), _NAME, low, _LONGEST_SEPARATOR)

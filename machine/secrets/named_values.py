@@ -1,8 +1,8 @@
 """Findings in running text by the names of settings: `password: x`, `DB_PASS=x`, `{'token': 'x'}`, `<key>x</key>`.
 
-Names are found by their last words, in one pass over the text; behind each its value is read. A string ends at the
-next quote of its kind, which is where the next such string could begin: so what is read for one name is not read
-again for another, and the work is linear.
+Names are found by their last words while the text is read once; after each name its value is read. A string ends at
+the next quote of its kind, which is where the next such string could begin: no character is read for two names, so
+the work is linear.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ _LONGEST_PHRASE: Final = 200
 _LEAST_CREDENTIAL: Final = 8
 _CDATA: Final = "<![CDATA["
 _CHEAP: Final = 2
-"""So many names that say nothing take the time of one that has to be judged."""
+"""The number of meaningless names that take as long as one that has to be judged."""
 
 _WHOLE: Final = frozenset("\"'`</>(,;&?{[:=\n")
-"""Before a name that nothing else is a part of."""
+"""The end of the text before a name that is not the rest of a longer word."""
 
 _BOUNDS: Final = frozenset(("", *"\"' \t\n,;&?{[(<"))
 _OPENING: Final = frozenset("|>[{(")
@@ -92,15 +92,15 @@ class _Reader:
         self.request = request
         self.places = 0
         self.done = 0
-        """So far names are not looked for again: what stands there was read as a value."""
+        """The offset up to which text was read as a value, so that no name is looked for in it."""
         self.unclosed: set[tuple[int, str]] = set()
         self.bare = (0, 0)
         self.judged: dict[str, tuple[Strength, bool]] = {}
         self.budget = _LONGEST_CONTAINERS
-        """So many characters of lists and objects are looked at."""
+        """The number of characters of lists and objects that may still be read."""
 
     def found(self, low: str) -> Iterator[Finding]:
-        """Yield what is found, in a pass for each way to write a name before its value."""
+        """Yield what is found: the text is read once for each way to write a name before its value."""
         most, judged = names_in(low), 0
         silent: set[str] = set()
         for match in at_most(most * _CHEAP, name_ends(low)):
@@ -268,7 +268,7 @@ class _Reader:
         return ended.end() - 1 if not slashes else ended.start()
 
     def _members(self, name: str, strength: Strength, at: int, sep: str, *, sure: bool) -> Iterator[Finding]:
-        """Yield the texts of a list or of an object that stands under a name."""
+        """Yield the strings in the list or the object that is the value of a name."""
         braces = _BRACES.match(self.text, at)
         if braces and ("=" in sep or sep.endswith(">")) and ":" not in braces[1]:  # of ODBC
             if decides(strength, braces[1], alone=False, name=name):

@@ -24,16 +24,16 @@ _TYPES: Final = frozenset(
 """Types whose values are secret, whatever they are called."""
 
 _VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
-"""Members that hold the value of what the object is about."""
+"""Members that hold the value that an object describes."""
 
 
 _VERSION: Final = "secret_version"
 _IN_VAULT: Final = re.compile(r"projects/[^/\s]{1,100}/secrets/[^/\s]{1,256}/versions/[^/\s]{1,20}")
-"""What the vault of Google calls a version of a secret, which it gives in the member `payload`."""
+"""A name of a secret's version in Google Secret Manager, which has the value in the member `payload`."""
 
 
 class Place(NamedTuple):
-    """A step into a document; `name` says something about the value there, and `strength` how much."""
+    """A step into a document; `name` is the name of the value there, and `strength` how much it says."""
 
     around: Place | None = None
     step: str | int = ""
@@ -48,10 +48,10 @@ class Place(NamedTuple):
     login: bool = False
     """True where a user stands with a password behind a colon."""
     begin: int = 0
-    """So many characters of the text are no part of the secret: `-p` of `-pPASSWORD`."""
+    """The number of characters before the secret: 2 in `-pPASSWORD`."""
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
-        """Return the place of a member of an object; `said` is the name that another member gives it."""
+        """Return the place of a member of an object; `said` is the name that another member gives its value."""
         return _pointed_at(rules, self._member(rules, key, said))
 
     def _member(self, rules: Rules, key: str, said: str | None) -> Place:
@@ -115,7 +115,7 @@ class Place(NamedTuple):
         return Place(self, index, self.name, strength, header=self.header)
 
     def is_allowed(self, rules: Rules) -> bool:
-        """Tell whether the policy says of this very place that nothing is secret there."""
+        """Tell whether the policy exempts exactly this place."""
         if not rules.allowed_paths or self.around is None:
             return False
         steps = self.path()
@@ -141,7 +141,7 @@ def _strongest(rules: Rules, name: str) -> Strength:
 
 
 def _pointed_at(rules: Rules, place: Place) -> Place:
-    """Return a place, secret where a pointer of the policy leads to it."""
+    """Return a place, marked as secret if a pointer of the policy leads to it."""
     if rules.pointers and not rules.pointers.isdisjoint(_pointers(place.path())):
         return place._replace(name=place.name or str(place.step), strength=Strength.OWN)
     return place
@@ -154,7 +154,7 @@ def _pointers(steps: list[str | int]) -> list[str]:
 
 
 def said_name(members: dict[str, Any]) -> str | None:
-    """Return the name that an object with a name and a value gives its value."""
+    """Return the name in an object like `{"name": ..., "value": ...}`, which names its value."""
     if _VALUES.isdisjoint(members) and "payload" not in members:
         return None
     said = (said_by(key, members[key]) for key in sorted(NAMING) if isinstance(members.get(key), str))
