@@ -63,13 +63,13 @@ def verify(
     *,
     store: Store = DEFAULT_STORE,
     progress: Callable[[int], None] | None = None,
-    whole_store: bool = True,
+    whole_store: bool = False,
 ) -> VerifyResult:
-    """Check one run and its store completely, and return every fault.
+    """Check one run completely, and return every fault.
 
-    `progress` is called with the number of events checked so far. The check of the store reads all its runs: to
-    verify many runs, set `whole_store=False` and call `Store.integrity_problems` once. Raises `NotFoundError`
-    for an unknown run.
+    `progress` is called with the number of events checked so far. `whole_store` also checks what lies below all
+    runs, as `Store.integrity_problems` does, and takes as long as the store is large. Raises `NotFoundError` for an
+    unknown run.
     """
     problems: list[Problem] = []
     check = _Check(store, run_id, problems)
