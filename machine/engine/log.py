@@ -139,7 +139,7 @@ class LiveLog:
         return sealed
 
     @staticmethod
-    def _refuse_secrets(check: Vault, drafts: Sequence[Draft], payloads: Payloads | None) -> None:
+    def _refuse_secrets(check: Format1RunSecrets, drafts: Sequence[Draft], payloads: Payloads | None) -> None:
         check.refuse_in_log((event.type, codec.encode_event(event)) for event, _, _ in drafts)
         if payloads is not None:
             check.refuse_in_log((kind, data) for _, kind, data in payloads.items.values())
