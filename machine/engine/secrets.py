@@ -38,7 +38,7 @@ def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
 def refuse_key_in(opening: Opening, secrets: OfRun) -> None:
     """Raise `UsageError` (`secret_reserved`) when the opening of a new run holds the key of the store."""
     texts = (text.encode("utf-8", "surrogatepass") for text in opening.info.values())
-    if any(map(secrets.reserved.holds, (*texts, *(data for _, data in opening.payloads.items.values())))):
+    if any(map(secrets.reserved.holds, (*texts, *(made.data for made in opening.payloads.items.values())))):
         raise UsageError(
             "the input or the configuration of the run holds the key that the secrets of the store are under",
             code=Code.SECRET_RESERVED,

@@ -17,6 +17,7 @@ from machine.engine.log_check import LogCheck, check_content
 from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
 from machine.events import Entry, chain_next
 from machine.recordings import run_artifacts
+from machine.recordings.result_json import fields_json
 from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
 from machine.stores.checks import indexed_status
 
@@ -33,7 +34,7 @@ class Problem:
 
     def to_json(self) -> dict[str, str]:
         """Return the problem as a JSON object."""
-        return attrs.asdict(self)
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -53,14 +54,7 @@ class VerifyResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return {
-            "run_id": self.run_id,
-            "ok": self.ok,
-            "events": self.events,
-            "artifacts": self.artifacts,
-            "digest": self.digest,
-            "problems": [problem.to_json() for problem in self.problems],
-        }
+        return {"run_id": self.run_id, "ok": self.ok, **fields_json(self)}
 
 
 @with_default_store()

@@ -15,7 +15,7 @@ from machine.secrets.pieces import stored_pieces
 from machine.secrets.placeholder_names import AnswerNames
 from machine.secrets.policy import path_text
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
-from machine.secrets.reserved_key import key_inside
+from machine.secrets.reserved_key import RUN, RUNS, key_inside
 from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
 from machine.secrets.stored import (
@@ -275,25 +275,32 @@ class AttemptSecrets:
 
         They are `secret_in_context` and `secret_reserved`.
         """
-        rules, known = self.run.rules, self._known
+        look, anything = self.run.rules.look, bool(self._known)
         for key, data in staged.items():
-            written = key.encode() if data is None else key.encode() + data
-            if self.run.reserved.holds(written) and self.run.refuses(Code.SECRET_RESERVED):
-                raise ContextError(
-                    f"the context may not hold the key of the store, and {path_text([key])} holds it",
-                    code=Code.SECRET_RESERVED,
-                    details={"path": path_text([key])},
-                )
-            if not known and not rules.may_hold(written):
-                continue
-            path = refused(rules, known, key, None if data is None else canonical.decode(data))
-            if path is not None and self.run.refuses(Code.SECRET_IN_CONTEXT):
-                raise ContextError(
-                    f"the context may hold no secret, and {path} is one",
-                    code=Code.SECRET_IN_CONTEXT,
-                    details={"path": path},
-                    hint="leave it out, read it where it is used, or list its path in SecretPolicy(allow=[...])",
-                )
+            written = key.encode() + (data or b"")
+            # nearly every write is done with here
+            found = anything or look(written)
+            if found or RUN in written.translate(RUNS):
+                self._refuse_written(key, data, written, secret=bool(found))
+
+    def _refuse_written(self, key: str, data: bytes | None, written: bytes, *, secret: bool) -> None:
+        """Raise `ContextError` when a write that may hold the key of the store, or a `secret`, holds it."""
+        if self.run.reserved.holds(written) and self.run.refuses(Code.SECRET_RESERVED):
+            raise ContextError(
+                f"the context may not hold the key of the store, and {path_text([key])} holds it",
+                code=Code.SECRET_RESERVED,
+                details={"path": path_text([key])},
+            )
+        if not secret:
+            return
+        path = refused(self.run.rules, self._known, key, None if data is None else canonical.decode(data))
+        if path is not None and self.run.refuses(Code.SECRET_IN_CONTEXT):
+            raise ContextError(
+                f"the context may hold no secret, and {path} is one",
+                code=Code.SECRET_IN_CONTEXT,
+                details={"path": path},
+                hint="leave it out, read it where it is used, or list its path in SecretPolicy(allow=[...])",
+            )
 
     def in_key(self, key: str) -> bool:
         """Say whether a key that would be stored holds a secret."""

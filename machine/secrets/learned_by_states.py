@@ -42,6 +42,8 @@ class Learned:
         Without `followed` it follows all others: they run one after the other. `but` are attempts to leave
         out: their process died, and everything that they could have left to another with it.
         """
+        if not self._states:
+            return self._earlier
         known = self._before(state_id) if followed is None else self._after(state_id, followed)
         own = self._states.get(state_id, {})
         return _together(known, *(learned for attempt, learned in own.items() if attempt not in but))
