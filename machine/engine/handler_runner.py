@@ -56,7 +56,7 @@ HELD_SECONDS: Final = 1.0
 class HandlerCall:
     """An awaitable call of a function for an attempt, with each step run in a context of its own.
 
-    `cancellations` records exceptions thrown into it where it waits. `runner` is told of each step that holds the
+    `cancellations` records exceptions thrown into it where it waits. `runner` hears of each step that holds the
     event loop for long; the seconds in which the loop has waited for the engine are not the handler's fault.
     """
 

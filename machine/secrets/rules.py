@@ -77,7 +77,7 @@ class Rules:
 
     @functools.cached_property
     def look(self) -> Callable[[bytes], object]:
-        """What `may_hold` calls: a true value for data that could hold anything secret."""
+        """Function that `may_hold` calls: its result is true for data that could hold anything secret."""
         if self.looks_always:
             return lambda _: True
         return cast(
