@@ -81,7 +81,7 @@ class RecordedRequests:
             self._unread.setdefault(fact.namespace, []).append(fact.request_digest)
 
     def like(self, namespace: str, data: bytes, redacted: bytes) -> bytes:
-        """Return the recorded request of `data`; `redacted` (it without secrets) when there is none."""
+        """Return the recorded request that matches `data`; else `redacted`, which is `data` without its secrets."""
         known = self._digests.get(namespace, ())
         if redacted is not data and canonical.artifact_id(redacted) in known:
             return redacted

@@ -143,7 +143,7 @@ def sound_parts(
 
 
 def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, ArtifactKind]]:
-    """Yield every artifact that an entry references; of snapshots only what is not in `walked`, which grows."""
+    """Yield every artifact that an entry references; nodes of snapshots only once: `walked` has those before."""
     yield from named(entry)
     for snapshot_id in snapshots(entry.event):
         yield from snapshot_parts(snapshot_id, load, walked)
@@ -152,7 +152,7 @@ def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, Arti
 
 
 def shared_entries(entry: Entry, load: Load) -> Sequence[Entry]:
-    """Return the entries a fork was given to go through, as its first entry names them; else nothing."""
+    """Return the entries of the shared past that a fork's first entry names, an empty sequence for any other."""
     past_id = shared_past_id(entry)
     return () if past_id is None else SharedPast.from_bytes(load(past_id), load).entries
 

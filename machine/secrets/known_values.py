@@ -1,4 +1,4 @@
-"""The secrets that an attempt knows, and where they stand in a text in any form."""
+"""The secrets that an attempt knows, and the search for them in a text, in any encoding."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Value(NamedTuple):
 class Known:
     """The secret values that an attempt has seen, each under the name of its source.
 
-    A value may be its own placeholder: a replay without the key learns these, and finds with them what was found
-    with the true values.
+    A value may be its own placeholder: a replay without the key learns these, and finds the same places with
+    them as the live run with the true values.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ def _at_most(spans: Iterator[Span]) -> list[Span]:
 
 
 def _occurrences(text: str, form: str, *, word: bool) -> Iterator[int]:
-    """Yield where a form stands in a text, without overlaps; as a whole word only if `word`."""
+    """Yield the offsets of a form in a text, without overlaps; only whole words if `word`."""
     at = text.find(form)
     while at >= 0:
         end = at + len(form)

@@ -76,7 +76,7 @@ _QUOTES: Final = frozenset("\"'`]")
 
 
 def named_values(rules: Rules, text: str, low: str, *, request: bool) -> Iterator[Finding]:
-    """Yield the values of secret names in a text, as far as they look like credentials.
+    """Yield the values of secret names in a text that look like credentials.
 
     `low` is the text in lower case; in a `request` a variable that is set on a line of its own decides by its name.
     """
@@ -151,7 +151,7 @@ class _Reader:
         return login >= 0 and _AFTER_NAME.fullmatch(before, login) is not None
 
     def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
-        """Yield what is secret in the value that begins at a place, behind a name."""
+        """Yield the secrets in the value that begins at an offset, after a name."""
         strength, of_header = self._strengths(name)
         header = of_header and sep.strip() in {":", ","}
         if header and _is_field(strength) and _BLOCK.match(self.text, at):
@@ -211,7 +211,7 @@ class _Reader:
 
     @staticmethod
     def _is_tag(sep: str) -> bool:
-        """Tell whether what stands behind a name ends the tag that the name begins."""
+        """Tell whether the text after a name ends the tag that begins with the name."""
         return sep.endswith(">") and "<" not in sep and sep.strip() not in {"=>", "->"}
 
     def _is_element(self, begin: int) -> bool:
@@ -245,7 +245,7 @@ class _Reader:
     # -- strings ---------------------------------------------------------------------------------------------
 
     def _quoted(self, at: int) -> tuple[int, int, int] | None:
-        """Return where the string that begins at a place has its text, and how often that is escaped."""
+        """Return the offsets of the text of the string that begins at `at`, and how many times it is escaped."""
         opening = _OPEN.match(self.text, at)
         if opening is None:
             return None
@@ -257,7 +257,7 @@ class _Reader:
         return opening.end(), end, levels
 
     def _end_of(self, at: int, slashes: int, quote: str) -> int | None:
-        """Return where the text of a string ends, None when nothing closes it."""
+        """Return the offset at which the text of a string ends, None when no quote closes it."""
         if (slashes, quote) in self.unclosed:
             return None
         find = closing(slashes, quote)
@@ -351,7 +351,7 @@ class _Reader:
         return at, line.end() if line else at, 0
 
     def _credentials(self, name: str, begin: int, end: int, levels: int, *, sure: bool) -> Iterator[Finding]:
-        """Yield the credentials of a header field in running text, as far as they look like some."""
+        """Yield the values of a header field in running text that look like credentials."""
         value = self.text[begin:end]
         if name in {"cookie", "set-cookie"}:
             for start, stop, key in cookies(value, first=name == "set-cookie"):

@@ -49,7 +49,7 @@ def redact(
     name: Callable[[str], str],
     under: str | None = None,
 ) -> Redacted:
-    """Return what is stored for the request or the answer of a call; the document is not changed.
+    """Return the stored form of the request or the answer of a call; the document is not changed.
 
     `name` gives the source of a value that is not known, from the name of its place; `under` is the name that the
     whole document stands under, where there is one (of `env`, the variable).

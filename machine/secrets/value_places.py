@@ -1,4 +1,4 @@
-"""The place of a value in a document: the name that it stands under, and what that says about it."""
+"""The place of a value in a document: its name, and how strongly the name marks it as secret."""
 
 from __future__ import annotations
 
