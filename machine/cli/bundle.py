@@ -12,7 +12,7 @@ from cyclopts import Parameter
 import machine
 from machine.cli.output import clean, on_terminal
 from machine.cli.passphrase import asked_for, given, key_to_lock
-from machine.cli.session import Flag, Injected, Session
+from machine.cli.session import Flag, Injected, RunOrBundle, Session
 from machine.errors import BundleError, Code, UsageError
 from machine.kernel.status import FINAL_STATUSES
 from machine.recordings.bundle import export_to, read_bundle, store_recording
@@ -29,7 +29,7 @@ _HANDLE = MARK.encode()
 
 
 def export(
-    run: str,
+    run: RunOrBundle,
     /,
     *,
     output: Annotated[str, Parameter(name=("--output", "-o"), allow_leading_hyphen=True)],
@@ -48,8 +48,6 @@ def export(
 
     Parameters
     ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     output
         The file to write, or - for stdout. It is replaced atomically.
     gzip

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most
 from machine.secrets.needles import PIECE, SHORT, begun_in, pieces
+from machine.secrets.references import is_example
 
 __all__ = ["FORMATS", "Format", "format_of", "shapes", "signs_of"]
 
@@ -103,7 +104,7 @@ FORMATS: Final = (
     ),
     _prefixed(
         "slack_token",
-        r"[A-Za-z0-9-]{10,255}+",
+        r"(?=[A-Za-z-]{0,255}+[0-9])[A-Za-z0-9-]{10,255}+",
         *(
             "xoxa-",
             "xoxb-",
@@ -215,7 +216,7 @@ def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str
         lead = _compiled(form.lead) if form.lead else None
         matches = regex.finditer(text) if parts is None else begun_in(parts, regex, text, _LEAST_MATCH, lead)
         for found in at_most(MOST_CANDIDATES, matches):
-            if form.check is None or form.check(found[group]):
+            if (form.check is None or form.check(found[group])) and not is_example(found[group]):
                 begin, end = found.span(group)
                 yield begin - form.back, end, form.name
 

@@ -164,7 +164,9 @@ PARAMETERS: Final = frozenset(
 )
 """Query parameters whose value is a credential, in lower case."""
 
-WEAK_PARAMETERS: Final = frozenset(("key", "token", "ticket", "code", "auth", "session", "sid", "jwt"))
+WEAK_PARAMETERS: Final = frozenset(
+    ("key", "token", "ticket", "code", "auth", "session", "sid", "jwt", "appid")
+)
 
 
 def is_of_header(words: tuple[str, ...]) -> bool:

@@ -9,6 +9,7 @@ from math import log2
 from typing import Final
 
 from machine.secrets.encodings import is_plain
+from machine.secrets.references import is_example, without_templates
 from machine.secrets.technical_terms import is_technical, is_term, is_word_with_digits
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "is_constant",
     "is_masked",
     "looks_chosen",
+    "looks_issued",
     "looks_like_credential",
     "looks_strong",
     "may_look_strong",
@@ -74,6 +76,7 @@ _REFERENCE: Final = re.compile(
 _CONSTANT: Final = re.compile(r"[A-Z]{2,}(?:_(?:[A-Z]+|[0-9]{1,2}))++")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _HEX: Final = re.compile(r"(?:sha\d+[:=-]|0x)?(?:[0-9a-f]+|[0-9A-F]+)|0x[0-9a-fA-F]{40}")
+_ISSUED: Final = re.compile(r"(?:[0-9a-f]{32,128}|[0-9A-F]{32,128})")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=|:-]+")
 _PIECES: Final = re.compile(r"[^\W_]+")
 _CAMEL: Final = re.compile(r"[A-Z]?[a-z]{2,}+(?:[A-Z][a-z]++|[A-Z]{2,4}+)*+|[A-Z]{2,}|[A-Z]?[a-z]|[A-Z]")
@@ -93,7 +96,10 @@ def _looks(value: str) -> bool:
         return False
     if sum(char.isascii() and char.isalnum() for char in value) < SHORTEST - 1:
         return False
-    if _INNOCENT.fullmatch(value) or is_term(value) or _is_wordy(value):
+    if _INNOCENT.fullmatch(value) or is_term(value) or _is_wordy(value) or is_example(value):
+        return False
+    rest = without_templates(value)
+    if rest != value and not _looks(rest):
         return False
     refers = _REFERENCE.match(value)
     if refers is not None and not _looks(value[refers.end() :]):
@@ -146,6 +152,13 @@ def looks_strong(value: str) -> bool:
     ):
         return False
     return len(_TURN.findall(value)) * 4 >= len(value)  # with signs within
+
+
+def looks_issued(value: str) -> bool:
+    """Tell whether a value looks like what programs issue as a token: hexadecimal as long as a hash, or a UUID."""
+    if _UUID.fullmatch(value):
+        return True
+    return _ISSUED.fullmatch(value) is not None and _bits(value) >= _LEAST_BITS and not value.isdecimal()
 
 
 def may_look_strong(value: str) -> bool:

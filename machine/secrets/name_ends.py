@@ -18,7 +18,16 @@ SIGN_OF_NAMES: Final = (
 
 _LAST_WORDS: Final = any_of(
     (
-        *("passwords?", "passwds?", "passphrases?", "passcodes?", "pass", "pwd", "pw", "psk"),
+        *(
+            r"passwords?(?:[_-]?(?:confirm(?:ed)?|again|repeat(?:ed)?|retyped?|verify|new|old|current))?",
+            "passwds?",
+            "passphrases?",
+            "passcodes?",
+            "pass",
+            "pwd",
+            "pw",
+            "psk",
+        ),
         *("secrets?", "tokens?", "keys?", r"key[_-]?base", r"key[_-]?data", "credentials?"),
         *("authorization", "authentication", "auth"),
         *("cookies?", "signature", "sig", "hmac", "jwt", "sessid", r"session[_-]?id", "session", "bearer"),
@@ -40,7 +49,8 @@ _SEPARATOR: Final = (
     r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,16}+(?=b?\\{0,15}+[\"'])"
     r"|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22|\((?=[\"'])|</(?:key|name|param-name)>\s{0,40}+<(?:string|value|param-value)>"
     r"|[ \t]{1,4}+(?:\(|-{1,2}[ \t])(?=[A-Za-z0-9])"
-    r"|[ \t]{1,4}+(?:is|was)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,8}+(?=[\"']?[A-Za-z0-9+/]))"
+    r"|[ \t]{1,4}+(?:(?:for|of|to|on|in|at)(?:[ \t](?!(?:is|was)[ \t])[\w.@/-]{1,40}+){1,3}+[ \t])?+"
+    r"(?:is|was)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,8}+(?=[\"']?[A-Za-z0-9+/]))"
 )
 _NAME: Final = re.compile(
     rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+"

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.finding import Finding, cookies, decides
-from machine.secrets.looks import SHORTEST, is_masked, looks_like_credential, may_look_strong
+from machine.secrets.finding import ISSUED, Finding, cookies, decides
+from machine.secrets.looks import SHORTEST, is_masked, looks_issued, looks_like_credential, may_look_strong
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
 from machine.secrets.name_ends import name_ends
 from machine.secrets.names import HEADERS, Strength
@@ -71,6 +71,8 @@ _BOUNDS: Final = frozenset(("", *"\"' \t\n,;&?{[(<"))
 _OPENING: Final = frozenset("|>[{(")
 """A pattern of values that are more than a word."""
 
+_SIGNS_OF_SETTINGS: Final = frozenset((":", "="))
+_ENDS_OF_LINE: Final = frozenset("\r\n")
 _OF_A_WORD: Final = frozenset(":/#")
 _QUOTES: Final = frozenset("\"'`]")
 
@@ -161,7 +163,7 @@ class _Reader:
         sure = strength is Strength.OWN
         if self._is_tag(sep) and not self._is_element(begin):
             return
-        if sep.strip() in _BLANK and not self._is_set(name, strength, at):
+        if _is_blank(sep) and not self._is_set(name, strength, at):
             return
         if (
             sep == ":"
@@ -204,9 +206,11 @@ class _Reader:
             quoted is None and (self.request or self.text[at : at + 1] in _OPENING)
         ):
             return True
+        if strength is Strength.SEVERAL and self.text[at : at + 1] in _ENDS_OF_LINE:
+            return True  # a list may stand below
         start, end, levels = quoted or (at, self._bare_end(at), 0)
         if strength is Strength.WEAK:
-            return end - start >= SHORTEST and may_look_strong(decoded(self.text[start:end], levels))
+            return end - start >= SHORTEST and _may_count(decoded(self.text[start:end], levels))
         return end - start >= SHORTEST
 
     @staticmethod
@@ -330,7 +334,8 @@ class _Reader:
             value = value[:-2]
         value = value.rstrip(",;" if own_line else ",;.:)]}")
         alone = self.request and own_line and sep == "=" and name.isupper()
-        if value and decides(strength, value, alone=alone, name=name):
+        issued = own_line and name == "token" and sep.strip() in _SIGNS_OF_SETTINGS and "-" not in value
+        if value and decides(strength, value, alone=alone, name=ISSUED if issued else name):
             yield Finding(at, at + len(value), name, value, sure)
             self.done = at + len(value)
 
@@ -380,6 +385,15 @@ def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
     ):
         return False
     return " " in value and any(map(looks_like_credential, value.split()))
+
+
+def _is_blank(sep: str) -> bool:
+    """Tell whether no sign parts a name and a value: `password x`, `the key of the shop is x`."""
+    return sep.strip() in _BLANK or sep.rstrip().endswith((" is", " was"))
+
+
+def _may_count(value: str) -> bool:
+    return may_look_strong(value) or looks_issued(value)
 
 
 def _is_field(strength: Strength) -> bool:

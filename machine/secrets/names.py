@@ -214,7 +214,11 @@ _JOINED: Final = (
 def words_of(name: str) -> tuple[str, ...]:
     """Return the words of a name in lower case, without numbers and a last word for the encoding (`_b64`)."""
     words = [word.lower() for word in _WORDS.findall(name)]
-    while words and (words[-1].isdigit() or (len(words) > 1 and words[-1] in SPELLINGS)):
+    while words and (
+        words[-1].isdigit()
+        or (len(words) > 1 and words[-1] in SPELLINGS)
+        or (words[-1] in REPEATED and words[-2:-1] and words[-2].endswith(_OF_PASSWORDS))
+    ):
         words.pop()
     return tuple(words)
 
@@ -236,6 +240,24 @@ SPELLINGS: Final = frozenset(
     )
 )
 """Last words of names that give the encoding of a value, or its number: `unseal_keys_b64`, `key_pem`."""
+
+
+REPEATED: Final = frozenset(
+    (
+        "confirm",
+        "confirmed",
+        "again",
+        "repeat",
+        "repeated",
+        "retype",
+        "retyped",
+        "verify",
+        "new",
+        "old",
+        "current",
+    )
+)
+"""Last words of names that say which of several passwords one is: `new_password_confirm`."""
 
 
 _OF_JAVA: Final = re.compile(r"^-?D(?=[a-z]+\.)")

@@ -33,6 +33,13 @@ _INSERT: Final = re.compile(
 )
 _TUPLE: Final = re.compile(r"[,\s]{0,20}+\(((?:[^()']++|'[^']*+'|\([^()']{0,100}+\))*+)\)")
 _ITEM: Final = re.compile(r"(?:[^,']++|'[^']*+')++")
+_PAIR: Final = re.compile(
+    r"(?:[\w.-]{0,40}+[,;\t])?[ \"']{0,2}+([A-Za-z][\w. -]{1,60}+)[\"']?[,;\t][ \"']{0,2}+"
+    r"([^\s,;\"']{1,2048}+)[\"']?"
+    r"(?:[,;\t][^,;\t\r\n]{0,200}+)?"
+)
+"""A row of a name and its value, with one more cell before or behind them: `7,api_key,x`."""
+
 _LONGEST_LINE: Final = 4096
 _MOST_COLUMNS: Final = 64
 _LEAST: Final = 2
@@ -99,6 +106,8 @@ def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str
             table = _head(rules, line)
         if table is None and 0 < line.count("|") <= _MOST_BARS:
             yield from _row(rules, text, begin, line)
+        elif table is None and (pair := _PAIR.fullmatch(line)) and _is_secret(rules, pair[1]):
+            yield from _credential(text, begin, _Cell(*pair.span(2)), pair[1])
     for insert in at_most(MOST_CANDIDATES, _INSERT.finditer(text)) if "into" in low else ():
         yield from _inserted(rules, text, insert)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 from machine.secrets.commands import arguments_of
+from machine.secrets.finding import ISSUED
 from machine.secrets.names import Strength, is_name
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
@@ -14,7 +15,7 @@ from machine.secrets.rules import Rules
 __all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name"]
 
 NAMING: Final = frozenset(
-    ("name", "key", "Name", "Key", "header", "field", "variable", "keyName", "label", "type", "id")
+    ("name", "key", "Name", "Key", "header", "field", "variable", "keyName", "label", "type", "id", "kind")
 )
 """Members of an object that may hold the name of its value."""
 
@@ -30,6 +31,33 @@ _VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
 _VERSION: Final = "secret_version"
 _IN_VAULT: Final = re.compile(r"projects/[^/\s]{1,100}/secrets/[^/\s]{1,256}/versions/[^/\s]{1,20}")
 """A name of a secret's version in Google Secret Manager, which has the value in the member `payload`."""
+
+
+_MANIFEST: Final = "secret_data"
+_OF_MANIFEST: Final = frozenset(("data", "stringdata"))
+"""Members of a secret of Kubernetes whose members are secret, whatever they are called."""
+
+_OF_ISSUED: Final = frozenset(
+    (
+        *(
+            "expires",
+            "expires_in",
+            "expires_at",
+            "expiresin",
+            "expiresat",
+            "expiry",
+            "expiration",
+            "token_type",
+        ),
+        *("user", "username", "user_id", "userid", "email", "refresh_token", "refreshtoken"),
+    )
+)
+_OF_ANSWER: Final = frozenset(("id", "status", "success", "ok", "message", "detail", "code", "error"))
+"""Members beside a token that was issued to somebody, and beside any."""
+
+_MOST_OF_ISSUED: Final = 8
+
+_VALUED: Final = _VALUES | {"payload", "data", "stringData"}
 
 
 class Place(NamedTuple):
@@ -66,11 +94,15 @@ class Place(NamedTuple):
             return Place(self, key, self.name, Strength.OWN)
         if self.around is None and self.name and low == "value":  # what the whole document is about
             return Place(self, key, self.name, self.strength)
-        if low == "payload" and said == _VERSION:
+        if (low == "payload" and said == _VERSION) or (low in _OF_MANIFEST and said == _MANIFEST):
             return Place(self, key, said, Strength.SEVERAL)
         strength = rules.field(key)
         if strength is Strength.WEAK and self.strength in {Strength.EXACT, Strength.SEVERAL}:
             return Place(self, key, self.name, Strength.EXACT)  # `{"access_token": {"token": ...}}`
+        if low == "token" and said == ISSUED:
+            return Place(self, key, ISSUED, strength)
+        if strength is Strength.WEAK and self.name == "auth" and low.endswith("token"):
+            return Place(self, key, key, Strength.LIKELY)
         if strength is Strength.NONE:
             if said is not None and low in _VALUES:
                 return Place(self, key, said, _strongest(rules, said))
@@ -155,16 +187,26 @@ def _pointers(steps: list[str | int]) -> list[str]:
 
 def said_name(members: dict[str, Any]) -> str | None:
     """Return the name in an object like `{"name": ..., "value": ...}`, which names its value."""
-    if _VALUES.isdisjoint(members) and "payload" not in members:
-        return None
+    if _VALUED.isdisjoint(members):
+        return ISSUED if is_of_issued(members) else None
     said = (said_by(key, members[key]) for key in sorted(NAMING) if isinstance(members.get(key), str))
     return next(filter(None, said), None)
+
+
+def is_of_issued(members: Collection[str]) -> bool:
+    """Tell whether an object with these members is about a token that was issued to somebody."""
+    if "token" not in members or len(members) > _MOST_OF_ISSUED:
+        return False
+    beside = {key.lower() for key in members} - {"token"}
+    return not _OF_ISSUED.isdisjoint(beside) or beside <= _OF_ANSWER
 
 
 def said_by(key: str, value: str) -> str | None:
     """Return the name that one member gives the value of an object; of a path, its last part says most."""
     if key == "keyName":
         return "account_key"
+    if key == "kind":
+        return _MANIFEST if value == "Secret" else None
     if key == "id":  # of a vault in Azure
         return "secret_value" if "://" in value and "/secrets/" in value else None
     if key == "name" and _IN_VAULT.fullmatch(value):
