@@ -270,7 +270,7 @@ def typed_bytes(value: Any, kind: Any = None) -> bytes:
 
 
 def _kind_that_keeps(value: Any) -> Any:
-    """Return a type with which a container without a declared type can be written, or None."""
+    """Return the inferred type with which a container can be written and read back equal, or None."""
     if type(value) not in {list, tuple, dict}:
         return None
     try:

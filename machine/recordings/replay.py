@@ -32,7 +32,7 @@ from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of
 from machine.recordings.result_json import fields_json
 from machine.recordings.run_artifacts import check_run
-from machine.secrets.both_formats import HandleSecrets, OfRun, RunSecrets
+from machine.secrets.both_formats import Format1Adapter, OfRun, RunSecrets
 from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
@@ -247,7 +247,7 @@ def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
     """Return what a replay knows about secrets, by the rules of the recording's format."""
     policy = recording.config.secrets
     if recording.manifest.secret_format == 1:
-        return HandleSecrets(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
+        return Format1Adapter(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
     keys = recording.keys
     secrets = RunSecrets(
         policy,

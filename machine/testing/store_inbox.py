@@ -54,7 +54,7 @@ class InboxConformance(SharedStoreConformance):
         assert store.inbox(RUN)[0].data == {"list": [1]}
 
     def test_a_message_needs_a_run(self, store: Store) -> None:
-        """Check that a message needs a run, and that a lease alone is none."""
+        """Check that a message needs a run, and that a lease alone does not make a run."""
         store.acquire(RUN, "one", 1_000)
         for run_id in (RUN, "", "nonsense", "\ud800"):
             for use in (store.inbox, lambda run_id: store.post(run_id, "signal", {})):

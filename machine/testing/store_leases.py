@@ -39,7 +39,7 @@ def _refused(code: Code, call: Any, *args: Any, **options: Any) -> ConcurrencyEr
 
 
 def _watch(store: Store, boot_clock: Clock, milliseconds: int) -> None:
-    """Look at the lease now, and once a second until so many milliseconds have passed."""
+    """Observe the lease now, and once a second until a number of milliseconds have passed."""
     store.lease_of(RUN)
     end = boot_clock.now + milliseconds
     while boot_clock.now < end:
@@ -143,7 +143,7 @@ class LeaseConformance(SharedStoreConformance):
     def test_a_lease_is_over_when_it_was_seen_unrenewed_for_its_time(
         self, store: Store, boot_clock: Clock
     ) -> None:
-        """Check that it keeps others out until its time and a tenth have passed without renewal."""
+        """Check that it excludes others until 1.1 times its duration has passed without renewal."""
         store.acquire(RUN, "one", TTL)
         _watch(store, boot_clock, TTL + TENTH - 1)
         _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)
