@@ -7,8 +7,8 @@ sealed beside their fact: a driver with the key of the store gives them to the h
 placeholders.
 
 What a replay makes again (events, errors) is stored without these and without what the states before it have
-learned (`learned`), so that it is the same whichever state was first. An answer is recorded once: without any
-secret that the run knows by then.
+learned (`learned`), so that it is the same whichever state was first. An answer is recorded once: the secrets in it
+have the names that its state could know, and what only other states know is replaced in it if it is sure.
 """
 
 from __future__ import annotations
