@@ -9,10 +9,11 @@ from typing import Any, Final, NamedTuple
 from machine.secrets.commands import arguments_of
 from machine.secrets.finding import ISSUED
 from machine.secrets.names import Strength, is_name
+from machine.secrets.placeholder import source_from
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 
-__all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name"]
+__all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name", "source_name"]
 
 NAMING: Final = frozenset(
     ("name", "key", "Name", "Key", "header", "field", "variable", "keyName", "label", "type", "id", "kind")
@@ -215,3 +216,11 @@ def said_by(key: str, value: str) -> str | None:
         return "secret" if value.lower() in _TYPES else None
     name = value if is_name(value) else value.rpartition("/")[2]
     return name if is_name(name) else None
+
+
+def source_name(place: str) -> str:
+    """Return what is said of a place in a source: its name, if that is shaped like one."""
+    kind, _, name = place.rpartition(".")
+    if kind == "cookie":
+        return source_from(place) if is_name(name) else kind
+    return source_from(place) if is_name(place) else "field"
