@@ -26,6 +26,7 @@ __all__ = [
     "KERNEL_EVENTS",
     "MAX_INLINE_PAYLOAD",
     "STOPPED_CODES",
+    "Artifact",
     "ArtifactKind",
     "DomainEvent",
     "DomainEventRecorded",
@@ -77,6 +78,17 @@ class ArtifactKind(StrEnum):
     DOMAIN_PAYLOAD = "domain_payload"
     SHARED_PAST = "shared_past"
     SECRET_PAYLOAD = "secret_payload"  # noqa: S105 - the name of a kind
+
+
+class Artifact(NamedTuple):
+    """Immutable bytes on their way into a store. `id` is the BLAKE3-256 of `data`, `kind` an `ArtifactKind`.
+
+    `append` trusts the id it is given; `get` does not.
+    """
+
+    id: str
+    kind: str
+    data: bytes
 
 
 @attrs.frozen

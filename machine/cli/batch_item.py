@@ -220,7 +220,7 @@ class Verifying(Look):
     def _run(self, item: Item) -> VerifyResult:
         try:
             with self._reading(item) as (store, run_id):
-                return machine.verify(run_id, store=store, whole_store=item.path is not None)
+                return machine.verify(run_id, store=store)
         except BundleError as exc:
             return of_bundle(exc)
 

@@ -20,7 +20,7 @@ from machine.cli.state_text import short_state
 from machine.doctor import Diagnosis, examine_plan, examine_recording
 from machine.doctor.checks import REPLAYS
 from machine.errors import UsageError
-from machine.recordings.bundle import export_run
+from machine.recordings.bundle import export_to
 from machine.recordings.bundle_lines import is_bundle
 
 __all__ = ["doctor"]
@@ -83,7 +83,7 @@ def doctor(
             with session.reading(what) as (store, run_id), tempfile.TemporaryDirectory() as place:
                 found = session.load_recorded(store, run_id, target).target
                 bundle = Path(place, "bundle.run")
-                export_run(run_id, bundle, store=store)
+                export_to(run_id, bundle, store=store)
                 diagnosis = examine_recording(
                     bundle, found, replays=replays, timeout=timeout, progress=progress
                 )

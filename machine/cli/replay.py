@@ -207,12 +207,12 @@ def verify(
 ) -> int:
     """Check that a run is what was recorded; no user code runs.
 
-    Checks the hash chain, the rules of the log, every artifact and its hash, the index, and the store's own
-    file. Every fault is named by event, artifact or store (exit code 3).
+    Checks the hash chain, the rules of the log, every artifact and its hash, and the run's row in the index.
+    Every fault is named by event, artifact or store (exit code 3). --all also checks the store's own file, from its
+    first byte to its last.
 
     Of many runs, those that are damaged are reported in full, in the order given, followed by the number of
-    runs with each result; the store's own file is checked once. The exit code is the highest exit code of any
-    of the runs.
+    runs with each result. The exit code is the highest exit code of any of the runs.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def verify(
     """
     if not batch.is_one(runs, every=every):
         items = batch.items_of(session, runs, every=every)
-        if any(item.run_id for item in items):
+        if every:
             items.append(batch_item.Item(session.store_url))
         report = batch.Report(session, "sound", ("damaged", "error"), _tell_verify, quiet)
         return report.of(batch_item.Verifying(session), items, jobs)

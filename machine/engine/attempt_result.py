@@ -12,7 +12,7 @@ from machine import canonical
 from machine.causes import causes_of
 from machine.did_you_mean import did_you_mean
 from machine.errors import Code, Failure, StateError
-from machine.events import ArtifactKind, Event, StateCompleted, StateFailed
+from machine.events import Event, StateCompleted, StateFailed
 from machine.failure_info import CAUSES, RETRY_AFTER, write_causes
 from machine.failures import describe, trace
 from machine.io.attempt_scope import Payloads
@@ -31,7 +31,7 @@ _Ended: TypeAlias = tuple[Event, Mapping[str, str] | None]
 """The event that ends an attempt, with its informational data."""
 
 
-@attrs.frozen
+@attrs.define
 class Ending:
     """An attempt that is about to end, with the context it worked on."""
 
@@ -78,7 +78,7 @@ class Ending:
 
     def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
         """Return the end of an attempt that failed; `failure` is the snapshot to look at."""
-        error = self.secrets.error(describe(exc, veil=self.secrets.text))
+        error = self.secrets.error(describe(exc, redact=self.secrets.text))
         info: dict[str, str] = {}
         if where := trace(exc):
             info["trace"] = self.secrets.run.text(where)
@@ -105,9 +105,8 @@ def behind(exc: BaseException, secrets: OfAttempt) -> dict[str, str]:
 def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:
     if not ctx.staged:
         return base
-    snapshot, nodes, values = base.update(ctx.staged)
-    payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
-    payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
+    snapshot, made = base.update(ctx.staged)
+    payloads.items.update(made)
     return snapshot
 
 

@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import anyio
 
@@ -51,7 +51,7 @@ class CommitQueue:
         self._resting = self._stopping = False
         self._thread: threading.Thread | None = None
 
-    def add(self, events: Sequence[StoredEvent], artifacts: Iterable[Artifact], *, behind: bool) -> None:
+    def add(self, events: Sequence[StoredEvent], artifacts: Mapping[str, Artifact], *, behind: bool) -> None:
         """Queue events with the artifacts they name; `behind` lets the writer thread commit them after a delay.
 
         Commits immediately once `max_pending` events wait: a run that emits that fast commits them itself, because
@@ -61,8 +61,7 @@ class CommitQueue:
         with self._pending:
             self._events += events
             self._queued = events[-1].seq
-            for artifact in artifacts:
-                self._artifacts[artifact.id] = artifact
+            self._artifacts.update(artifacts)
             pending = len(self._events)
             if behind and self._due == math.inf:
                 self._wake(time.monotonic() + limits.max_delay)

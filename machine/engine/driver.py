@@ -6,6 +6,7 @@ chooses the next step; `io` determines what a handler receives from the outside 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -112,7 +113,7 @@ class Run:
     """True when the run must be durable at state boundaries."""
 
     def __attrs_post_init__(self) -> None:
-        waited = (lambda: self.log.waited) if self.live else None
+        waited = functools.partial(getattr, self.log, "waited") if self.live else None
         self._runner = HandlerRunner(
             self.config.undeclared_io, self.reporter, waited=waited, refuse=self.refuse
         )
@@ -216,7 +217,7 @@ class Run:
         if self.schedule is None:
             return None
         payloads = Payloads()
-        payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, self.schedule.frontier.take_made())
+        payloads.items.update(self.schedule.frontier.take_made())
         return payloads
 
     async def _emit(

@@ -163,7 +163,7 @@ class LogCheck:
         """Check what the first event names: a matching manifest, the provenance, the shared past of a fork."""
         manifest = self._value(started.manifest_id, RunManifest)
         writes = {key: canonical.encode(value) for key, value in manifest.input_params.items()}
-        snapshot, _, _ = Snapshot.empty(self._load).update(writes)
+        snapshot, _ = Snapshot.empty(self._load).update(writes)
         said = manifest.op_id, snapshot.id, manifest.run_config.execution_mode.max_concurrency
         if said != (started.op_id, started.initial_snapshot_id, started.max_concurrency):
             text = "it does not say what its manifest says"

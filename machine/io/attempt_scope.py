@@ -17,7 +17,7 @@ from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.errors import Code, CorruptionError, NotFoundError, StateError
-from machine.events import Event
+from machine.events import Artifact, Event
 from machine.io.begun_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
@@ -31,23 +31,18 @@ QUIET_ROUNDS = 16
 
 
 class Payloads:
-    """Artifacts on their way into the log, by id: bytes and kind."""
+    """Artifacts on their way into the log, by id."""
 
     __slots__ = ("items",)
 
     def __init__(self) -> None:
-        self.items: dict[str, tuple[str, bytes]] = {}
+        self.items: dict[str, Artifact] = {}
 
     def add(self, kind: str, data: bytes) -> str:
         """Add bytes and return their id."""
         artifact_id = canonical.artifact_id(data)
-        self.items[artifact_id] = (kind, data)
+        self.items[artifact_id] = Artifact(artifact_id, kind, data)
         return artifact_id
-
-    def add_all(self, kind: str, items: Mapping[str, bytes]) -> None:
-        """Add bytes whose ids are known."""
-        for artifact_id, data in items.items():
-            self.items[artifact_id] = (kind, data)
 
 
 class Timers(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -75,8 +75,7 @@ class StateHistory:
         return not by_passed and state_id not in self.not_taken
 
 
-@attrs.frozen
-class OpenAttempt:
+class OpenAttempt(NamedTuple):
     """An attempt that has begun and not ended, and the seq it began at."""
 
     state_id: str

@@ -30,6 +30,7 @@ from machine.recordings.divergence import Cause, Diverged, Divergence, Divergenc
 from machine.recordings.pointer import diff
 from machine.recordings.replay import Recorded, reproduce
 from machine.recordings.replay_log import ReplayLog
+from machine.recordings.result_json import fields_json
 from machine.recordings.run_artifacts import check_run
 from machine.stores.base import Store
 
@@ -98,12 +99,7 @@ class ComparedState:
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as a JSON object."""
-        return {
-            "state_id": self.state_id,
-            "verdict": self.verdict.value,
-            "code_changed": self.code_changed,
-            "divergence": self.divergence.to_json() if self.divergence else None,
-        }
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -124,13 +120,7 @@ class CompareResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return {
-            "run_id": self.run_id,
-            "identical": self.identical,
-            "plan_changes": list(self.plan_changes),
-            "states": [state.to_json() for state in self.states],
-            "beyond": self.beyond.to_json() if self.beyond else None,
-        }
+        return fields_json(self, "run_id", "identical", "plan_changes", "states", "beyond")
 
 
 @with_default_store()

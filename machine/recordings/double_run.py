@@ -94,7 +94,7 @@ class SecondRun:
     def _load(self, artifact_id: str) -> bytes:
         pending = self._pending.items.get(artifact_id)
         if pending is not None:
-            return pending[1]
+            return pending.data
         assert self._live is not None
         return self._live.log.load(artifact_id)
 

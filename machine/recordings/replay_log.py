@@ -19,6 +19,7 @@ from machine.causes import raised_text
 from machine.engine.protocols import Outside
 from machine.errors import Code, MachineError, StoreError
 from machine.events import (
+    Artifact,
     EffectIntended,
     Entry,
     Event,
@@ -79,7 +80,7 @@ class ReplayLog:
         self._load = load
         self._on_entry = on_entry
         self._graphs = graphs or {}
-        self._payloads: Mapping[str, tuple[str, bytes]] = {}
+        self._payloads: Mapping[str, Artifact] = {}
         self._at = 0
         self._walked: Walked = {}
         self._known: set[tuple[str, str]] = set()
@@ -214,7 +215,7 @@ class ReplayLog:
         """Return an artifact of the recording, or one made by this replay."""
         made = self._payloads.get(artifact_id)
         if made is not None:
-            return made[1]
+            return made.data
         try:
             return self._load(artifact_id)
         except StoreError as exc:  # damage of the recording is not the fault of the handler that read it

@@ -33,7 +33,7 @@ class String(NamedTuple):
 
 
 class _Frame:
-    """A container that is open."""
+    """A container whose end was not read yet."""
 
     __slots__ = ("before", "early", "index", "issued", "key", "members", "place", "said")
 
@@ -56,7 +56,7 @@ class _Frame:
         return self.place.item(rules, self.index, self.before)
 
     def step(self, value: str | None) -> None:
-        """Step over a value."""
+        """Move on to the place after a value."""
         if self.members:
             if self.key in NAMING and value is not None and not (self.said and self.key == "type"):
                 self.said = said_by(self.key, value) or self.said
@@ -67,7 +67,7 @@ class _Frame:
 
 
 def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | None:
-    """Return the strings of a text of JSON, keys included, and the numbers that a name makes secret.
+    """Return the strings of a text of JSON, keys included, and the numbers under secret names.
 
     Returns None for a text that is not JSON.
     """
@@ -78,7 +78,7 @@ def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | 
     return _strings(rules, text, _said_later(text), request=request)
 
 
-_LATER: Final = re.compile(r'"(?:[vV]alue|default_?value|payload|data|stringData|token)"')
+_LATER: Final = re.compile(r'"(?:[vV]alue|default_?value|payload|data|stringData|token|[dkpq]|d[pq]|qi)"')
 """Members of which those behind them say what they are."""
 
 

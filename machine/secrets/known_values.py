@@ -55,7 +55,7 @@ class Known:
 
     @property
     def sources(self) -> Collection[str]:
-        """The names of what is known."""
+        """The names of the sources of known values."""
         return self._sources
 
     def name(self, source: str) -> None:
@@ -63,7 +63,7 @@ class Known:
         self._sources.add(source)
 
     def copy(self) -> Known:
-        """Return a `Known` of its own that knows the same."""
+        """Return an independent copy."""
         known = Known(dict(self._values), dict(self._plain), set(self._sources))
         known.stand_ins |= self.stand_ins
         return known
@@ -95,7 +95,7 @@ class Known:
             self._values[value] = before._replace(sure=True)
 
     def add(self, other: Known) -> None:
-        """Remember what another one knows."""
+        """Add the values that another one knows."""
         for value, known in other._values.items():
             self.learn(known.source, value, sure=known.sure)
         for value, source in other._plain.items():
@@ -116,13 +116,13 @@ class Known:
         return found + [(text, True) for text, plain in self._plain.items() if plain == source]
 
     def items(self) -> Iterable[tuple[str, _Value]]:
-        """Return the values that are not plain, each with what is known of it."""
+        """Return the values that are not plain, each with its source and whether it is sure."""
         return self._values.items()
 
     def near(self, texts: Iterable[str]) -> Known:
-        """Return what is known of these texts: of many values nearly none stands in a document.
+        """Return the known values that may be in these texts; few of many are in any one document.
 
-        Its cost is that of one pass over the texts, however much is known.
+        It reads the texts once, however many values are known.
         """
         if len(self._values) <= _FEW:
             return self

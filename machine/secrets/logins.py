@@ -1,4 +1,4 @@
-"""Passwords in what has no names: options of programs, files of users, and the lines in which protocols log in."""
+"""Passwords without a name: in options of programs, in files of users, and in the logins of protocols."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OF_COMMANDS: Final = (
     " AUTH ",
     " login ",
 )
-"""One of these is in every command with a password that has no name."""
+"""Texts of which every command with a password without a name has one."""
 
 _END: Final = r"(?=[\r\n]|\\[rn]|\Z)"
 _HASH: Final = r"\$(?:apr1|[0-9][abxy]?|y|gy|argon2i?d?|scrypt|sha1|md5)\$[^\s:\"']{8,512}+"
@@ -60,6 +60,14 @@ _LINES: Final = {
     ("SETUSER",): r"SETUSER[ \t][^\r\n>]{1,200}+>([^\s\"']{4,200}+)",
     ("AUTH\r\n",): r"AUTH\r\n(?:\$[0-9]{1,4}\r\n\S{1,100}+\r\n)?\$[0-9]{1,4}\r\n(\S{4,512}+)(?=\r\n|\Z)",
     ("@tcp(", "@unix("): r"(?<![\w.-])[\w.-]{1,60}+:([^\s:@/\"']{4,200}+)@(?:tcp|unix)\(",
+    (" on >",): r"(?<![\w-])user[ \t]{1,4}+\S{1,60}+[ \t]{1,4}+on[ \t]{1,4}+>([^\s\"']{4,200}+)",
+    ('" "md5', '" "SCRAM-'): r"^\"[^\"\r\n]{1,64}+\" \"(md5[0-9a-f]{32}|SCRAM-SHA-256\$[^\"\s]{20,400}+)\"",
+    ("snmp-server community ",): r"snmp-server community (\S{4,200}+)",
+    ("login(",): r"login\([\"']([^\"'\s]{20,256}+)[\"']\)",
+    (
+        "UID",
+        "uid",
+    ): r"(?i:uid[ \t]{0,8}+=[ \t]{0,8}+[^\s;]{1,60}+\s{1,8}+pwd)[ \t]{0,8}+=[ \t]{0,8}+(\S{4,200}+)",
     ("PWD={",): r"PWD=\{([^{}\r\n]{6,200}+)\}",
     ("]:",): r"\]:[0-9]{1,5}[ \t]{1,8}+[^\s:]{1,100}+:(\S{6,200}+)",
     ('"AUTH"',): r"\"AUTH\"\r?\n[ \t]{0,8}+[0-9]{1,2}\) \"([^\"\r\n]{4,512}+)\"(?!\r?\n[ \t]{0,8}+[0-9])",
@@ -68,27 +76,27 @@ _LINES: Final = {
         r"(?i:password|passphrase|token|api key|secret)\b[^\r\n:]{0,60}+:\r?\n\r?\n"
         r"[ \t]{0,8}+(\S{12,512}+)(?=[ \t]{0,8}[\r\n]|\Z)"
     ),
-    ("uth(", "uth=(", "uth = (", "edential(", "edentials(", "login("): (
-        r"(?:[Aa]uth|[Cc]redentials?|login)(?: ?= ?)?\([ \t]{0,4}+[\"'][^\"'\r\n]{1,100}+[\"'],"
+    (".begin(", "uth(", "uth=(", "uth = (", "edential(", "edentials(", "login("): (
+        r"(?:[Aa]uth|[Cc]redentials?|login|WiFi\.begin)(?: ?= ?)?\([ \t]{0,4}+[\"'][^\"'\r\n]{1,100}+[\"'],"
         r"[ \t]{0,4}+[\"']([^\"'\r\n]{4,256}+)[\"']"
     ),
-    ("word 0 ", "word 5 ", "word 7 ", "ecret 0 ", "ecret 5 ", "ecret 8 ", "ecret 9 "): (
-        rf"(?:password|secret) [05789] (\S{{4,256}}+){_END}"
+    ("word 0 ", "word 5 ", "word 7 ", "ecret 0 ", "ecret 5 ", "ecret 8 ", "ecret 9 ", "key 0 ", "key 7 "): (
+        rf"(?:password|secret|key) [05789] (\S{{4,256}}+){_END}"
     ),
     ("ConvertTo-SecureString",): r"ConvertTo-SecureString(?: -String)? [\"']([^\"'\r\n]{4,256}+)[\"']",
-    ("ogin:", "ogin for", "redentials:", "redentials for", "reds:", "reds for"): (
-        r"(?:[Ll]ogin|[Cc]red(?:ential)?s)(?: for [\w. -]{1,40})?:[ \t]{1,4}+[\w.@+-]{2,60}+[ \t]{0,2}+"
-        r"[/|][ \t]{0,2}+([^\s/|]{6,200}+)"
+    ("ogin:", "/pass", "ogin for", "redentials:", "redentials for", "reds:", "reds for"): (
+        r"(?:[Ll]ogin|[Cc]red(?:ential)?s|[Uu]ser(?:name)?/pass(?:word)?)"
+        r"(?: for [\w. -]{1,40})?:[ \t]{1,4}+[\w.@+-]{2,60}+[ \t]{0,2}+[/|][ \t]{0,2}+([^\s/|]{6,200}+)"
     ),
     ("auth-user-pass",): r"auth-user-pass>?\r?\n\S{1,100}+\r?\n(\S{6,200}+)",
 }
-"""Each with pieces one of which is in every text that has it: a text is searched quickly for these."""
+"""The patterns of lines with a password, each with texts of which every match has one, for a quick search."""
 
 _PATTERNS: Final = (_PGPASS, _HTDIGEST, *(re.compile(regex, re.MULTILINE) for regex in _LINES.values()))
 _HASHES: Final = tuple(
     f"${kind}$" for kind in ("apr1", "1", "2a", "2b", "2x", "2y", "5", "6", "y", "7", "argon2id")
 )
-"""Beginnings of hashes of passwords, so that a `$` is not taken for a variable."""
+"""Prefixes of hashes of passwords, so that their `$` is not read as a variable."""
 
 
 def _looks(text: str) -> bool:
@@ -97,7 +105,7 @@ def _looks(text: str) -> bool:
 
 
 def _is_hash(text: str) -> bool:
-    """Tell whether a text is the hash of a password, and none of what documents write for one."""
+    """Tell whether a text is the hash of a password, and not an example of one."""
     return text.startswith(_HASHES) and any(
         char.isdigit() or char.isupper() for char in text.rpartition("$")[2]
     )
@@ -115,7 +123,7 @@ SIGNS_OF_LOGINS: Final = (
 
 
 def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
-    """Yield passwords that stand behind a user, an option or a command, as far as they look like credentials.
+    """Yield passwords after a user, an option or a command that look like credentials.
 
     `kinds` are the numbers of the `SIGNS_OF_LOGINS` that are in the text.
     """

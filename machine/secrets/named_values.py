@@ -1,8 +1,8 @@
 """Findings in running text by the names of settings: `password: x`, `DB_PASS=x`, `{'token': 'x'}`, `<key>x</key>`.
 
-Names are found by their last words, in one pass over the text; behind each its value is read. A string ends at the
-next quote of its kind, which is where the next such string could begin: so what is read for one name is not read
-again for another, and the work is linear.
+Names are found by their last words while the text is read once; after each name its value is read. A string ends at
+the next quote of its kind, which is where the next such string could begin: no character is read for two names, so
+the work is linear.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.finding import ISSUED, Finding, cookies, decides
+from machine.secrets.finding import ISSUED, Finding, decides
+from machine.secrets.header_lines import credentials_in
 from machine.secrets.looks import SHORTEST, is_masked, looks_issued, looks_like_credential, may_look_strong
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
 from machine.secrets.name_ends import name_ends
@@ -25,6 +26,7 @@ _OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)"
 _PAIR: Final = re.compile(
     r"\b(?:name|key)[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+[\"']?([\w.-]{2,80}+)[\"']?"
     r"(?:,(?:[ \t]|\r?\n){0,40}+|(?:[ \t]|\r?\n){1,40}+)"
+    r"(?:(?!value)[\w:.-]{1,40}+=\"[^\"<>]{0,100}+\"[ \t]{1,8}+){0,3}+"
     r"[\"']?value[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+"
 )
 _AFTER_LOGIN: Final = re.compile(
@@ -51,7 +53,6 @@ _ITEM: Final = re.compile(r"-[ \t]{1,8}+([\"']?+)([^\s\"']++)\1[ \t]{0,8}+$", re
 _BRACES: Final = re.compile(r"\{([^{}\r\n]{1,512}+)\}")
 _BRACKETS: Final = re.compile(r"[\[\]{}()]|(\\{0,15}+)([\"'])")
 _BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
-_SCHEME: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
 
 _LONGEST_BARE: Final = 4096
 _LONGEST_NAME: Final = 100
@@ -62,10 +63,10 @@ _LONGEST_PHRASE: Final = 200
 _LEAST_CREDENTIAL: Final = 8
 _CDATA: Final = "<![CDATA["
 _CHEAP: Final = 2
-"""So many names that say nothing take the time of one that has to be judged."""
+"""The number of meaningless names that take as long as one that has to be judged."""
 
 _WHOLE: Final = frozenset("\"'`</>(,;&?{[:=\n")
-"""Before a name that nothing else is a part of."""
+"""The end of the text before a name that is not the rest of a longer word."""
 
 _BOUNDS: Final = frozenset(("", *"\"' \t\n,;&?{[(<"))
 _OPENING: Final = frozenset("|>[{(")
@@ -94,15 +95,15 @@ class _Reader:
         self.request = request
         self.places = 0
         self.done = 0
-        """So far names are not looked for again: what stands there was read as a value."""
+        """The offset up to which text was read as a value, so that no name is looked for in it."""
         self.unclosed: set[tuple[int, str]] = set()
         self.bare = (0, 0)
         self.judged: dict[str, tuple[Strength, bool]] = {}
         self.budget = _LONGEST_CONTAINERS
-        """So many characters of lists and objects are looked at."""
+        """The number of characters of lists and objects that may still be read."""
 
     def found(self, low: str) -> Iterator[Finding]:
-        """Yield what is found, in a pass for each way to write a name before its value."""
+        """Yield what is found: the text is read once for each way to write a name before its value."""
         most, judged = names_in(low), 0
         silent: set[str] = set()
         for match in at_most(most * _CHEAP, name_ends(low)):
@@ -272,7 +273,7 @@ class _Reader:
         return ended.end() - 1 if not slashes else ended.start()
 
     def _members(self, name: str, strength: Strength, at: int, sep: str, *, sure: bool) -> Iterator[Finding]:
-        """Yield the texts of a list or of an object that stands under a name."""
+        """Yield the strings in the list or the object that is the value of a name."""
         braces = _BRACES.match(self.text, at)
         if braces and ("=" in sep or sep.endswith(">")) and ":" not in braces[1]:  # of ODBC
             if decides(strength, braces[1], alone=False, name=name):
@@ -357,22 +358,8 @@ class _Reader:
 
     def _credentials(self, name: str, begin: int, end: int, levels: int, *, sure: bool) -> Iterator[Finding]:
         """Yield the credentials of a header field in running text, as far as they look like some."""
-        value = self.text[begin:end]
-        if name in {"cookie", "set-cookie"}:
-            for start, stop, key in cookies(value, first=name == "set-cookie"):
-                if sure or looks_like_credential(value[start:stop]):
-                    yield Finding(begin + start, begin + stop, f"cookie.{key}", value[start:stop], sure)
-            return
-        scheme = _SCHEME.match(value) if "auth" in name else None
-        start = scheme.end() if scheme else 0
-        credential = value[start:].rstrip()
-        if scheme is not None and (scheme[1] or "").lower() in _ONE_TOKEN:
-            credential = credential.split(None, 1)[0].rstrip(",;") if credential else ""
-        told = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
-        if sure or looks_like_credential(credential) or (told and _is_token(credential)):
-            yield Finding(
-                begin + start, begin + start + len(credential), name, decoded(credential, levels), sure
-            )
+        for one in credentials_in(name, self.text[begin:end], sure=sure):
+            yield one._replace(begin=begin + one.begin, end=begin + one.end, value=decoded(one.value, levels))
 
 
 def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
@@ -398,13 +385,3 @@ def _may_count(value: str) -> bool:
 
 def _is_field(strength: Strength) -> bool:
     return strength is not Strength.NONE
-
-
-_ONE_TOKEN: Final = frozenset(
-    ("basic", "bearer", "token", "bot", "apikey", "key", "negotiate", "geniekey", "ssws")
-)
-_TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])[\w.~+/=:-]+|[\w-]+=.*[0-9].*", re.DOTALL)
-
-
-def _is_token(text: str) -> bool:
-    return _TOKEN.fullmatch(text) is not None

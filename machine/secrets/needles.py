@@ -1,4 +1,4 @@
-"""Looks for many pieces of text at once, each in one pass whose time is linear, however many there are."""
+"""Search for many pieces of text at once, in linear time however many there are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def searcher(patterns: tuple[str, ...]) -> Any:
 def any_of(words: Iterable[str]) -> str:
     """Return an expression for any of these, each of which begins with two letters that stand for themselves.
 
-    Those of one first letter are one alternative: a letter that begins none is told by one look at each letter.
+    Those with the same first letter are one alternative, so that a letter that begins none is rejected at once.
     """
     by_first: dict[str, list[str]] = {}
     for word in words:
@@ -58,7 +58,7 @@ def begun_in(
 ) -> Iterator[re.Match[str]]:
     """Yield the matches that begin in these parts of a text.
 
-    Each can be told by its first `longest` characters, or by its `lead`.
+    Each is recognised by its first `longest` characters, or by its `lead`.
     """
     last = 0
     for begin, end in parts:

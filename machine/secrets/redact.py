@@ -1,4 +1,4 @@
-"""Replacing secrets by placeholders: in what is stored, with edits that lead back, and in what is only said."""
+"""Replacing secrets by placeholders: in stored documents, with edits that restore them, and in texts for people."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
 
 class Redacted(NamedTuple):
-    """What is stored for a document, how to get it back, and what was found in it."""
+    """The stored form of a document, the edits that restore it, and the secrets that were found in it."""
 
     document: Any
     edits: list[Any]
     learned: list[tuple[str, str, bool]]
     hides: bool = False
-    """True where a placeholder stands for more than a secret."""
+    """True when a placeholder replaces more than a secret, such as a whole text with too many."""
 
 
 def redact(
@@ -76,7 +76,7 @@ def redact(
 class _Redaction:
     """A walk over a document.
 
-    `near` is what is known of the texts of this document. What the first walk has found is given to the second.
+    `near` are the known values that may be in this document. What a first walk finds is known in the second.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class _Redaction:
         return self.root[0]
 
     def edits(self) -> list[Any]:
-        """Return the changes by the nodes of the stored document, in order."""
+        """Return the edits that restore the document, by the number of the stored node, in order."""
         if not self.changes:
             return []
         edits: list[Any] = []
@@ -171,7 +171,7 @@ class _Redaction:
         self.changes[id(into), step, False] = {"value": value}
 
     def _key(self, into: dict[str, Any], key: str) -> str:
-        """Return how a key is stored, and note it in its container so that no other takes its place."""
+        """Return the stored form of an object key, distinct from all others of its container."""
         marked = self.marked(key, ROOT)
         if not marked.cuts:
             stored = key_escaped(key)
@@ -303,7 +303,7 @@ class _Redaction:
 
 
 def _said(place: str) -> str:
-    """Return what is said of a place in a source: its name, if that is shaped like one."""
+    """Return the name of a place for use in a source, if it is shaped like a name."""
     kind, _, name = place.rpartition(".")
     if kind == "cookie":
         return source_from(place) if is_name(name) else kind
@@ -327,12 +327,12 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def say_text(rules: Rules, known: Known, text: str) -> str:
-    """Return a text that nobody reads back, with placeholders for its secrets."""
+    """Return a text for people, which nothing restores, with placeholders for its secrets."""
     return _Redaction(rules, known, known.near([text]), request=False, name=str).marked(text, ROOT).text
 
 
 def say(rules: Rules, known: Known, value: Any) -> Any:
-    """Return a value that nobody reads back, with placeholders as text for its secrets."""
+    """Return a value for people, which nothing restores, with placeholders as text for its secrets."""
     return _Saying(rules, known, known.near(texts_in(value)), request=False, name=str).document(value, ROOT)
 
 
@@ -361,7 +361,7 @@ class _Answer(_Redaction):
 
 
 def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:
-    """Return the path of what a context, an input or a key may not hold, None when there is no such thing."""
+    """Return the path of the first secret in a context, an input or a key, None when there is none."""
     near = known.near([key, *texts_in(value)])
     todo: list[tuple[Any, list[str | int]]] = [(value, [key]), (key, [key])]
     while todo:

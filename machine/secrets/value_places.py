@@ -8,14 +8,28 @@ from typing import Any, Final, NamedTuple
 
 from machine.secrets.commands import arguments_of
 from machine.secrets.finding import ISSUED
-from machine.secrets.names import Strength, is_name
+from machine.secrets.names import HEADERS, Strength, is_name
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 
 __all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name"]
 
 NAMING: Final = frozenset(
-    ("name", "key", "Name", "Key", "header", "field", "variable", "keyName", "label", "type", "id", "kind")
+    (
+        "name",
+        "key",
+        "Name",
+        "Key",
+        "header",
+        "field",
+        "variable",
+        "keyName",
+        "label",
+        "type",
+        "id",
+        "kind",
+        "kty",
+    )
 )
 """Members of an object that may hold the name of its value."""
 
@@ -25,17 +39,21 @@ _TYPES: Final = frozenset(
 """Types whose values are secret, whatever they are called."""
 
 _VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
-"""Members that hold the value of what the object is about."""
+"""Members that hold the value that an object describes."""
 
 
 _VERSION: Final = "secret_version"
 _IN_VAULT: Final = re.compile(r"projects/[^/\s]{1,100}/secrets/[^/\s]{1,256}/versions/[^/\s]{1,20}")
-"""What the vault of Google calls a version of a secret, which it gives in the member `payload`."""
+"""A name of a secret's version in Google Secret Manager, which has the value in the member `payload`."""
 
 
 _MANIFEST: Final = "secret_data"
 _OF_MANIFEST: Final = frozenset(("data", "stringdata"))
 """Members of a secret of Kubernetes whose members are secret, whatever they are called."""
+
+_JWK: Final = "private_jwk"
+_OF_JWK: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "k"))
+"""Members of a key in JSON that are private."""
 
 _OF_ISSUED: Final = frozenset(
     (
@@ -61,7 +79,7 @@ _VALUED: Final = _VALUES | {"payload", "data", "stringData"}
 
 
 class Place(NamedTuple):
-    """A step into a document; `name` says something about the value there, and `strength` how much."""
+    """A step into a document; `name` is the name of the value there, and `strength` how much it says."""
 
     around: Place | None = None
     step: str | int = ""
@@ -76,10 +94,10 @@ class Place(NamedTuple):
     login: bool = False
     """True where a user stands with a password behind a colon."""
     begin: int = 0
-    """So many characters of the text are no part of the secret: `-p` of `-pPASSWORD`."""
+    """The number of characters before the secret: 2 in `-pPASSWORD`."""
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
-        """Return the place of a member of an object; `said` is the name that another member gives it."""
+        """Return the place of a member of an object; `said` is the name that another member gives its value."""
         return _pointed_at(rules, self._member(rules, key, said))
 
     def _member(self, rules: Rules, key: str, said: str | None) -> Place:
@@ -96,6 +114,8 @@ class Place(NamedTuple):
             return Place(self, key, self.name, self.strength)
         if (low == "payload" and said == _VERSION) or (low in _OF_MANIFEST and said == _MANIFEST):
             return Place(self, key, said, Strength.SEVERAL)
+        if said == _JWK and key in _OF_JWK:
+            return Place(self, key, _JWK, Strength.EXACT)
         strength = rules.field(key)
         if strength is Strength.WEAK and self.strength in {Strength.EXACT, Strength.SEVERAL}:
             return Place(self, key, self.name, Strength.EXACT)  # `{"access_token": {"token": ...}}`
@@ -147,7 +167,7 @@ class Place(NamedTuple):
         return Place(self, index, self.name, strength, header=self.header)
 
     def is_allowed(self, rules: Rules) -> bool:
-        """Tell whether the policy says of this very place that nothing is secret there."""
+        """Tell whether the policy exempts exactly this place."""
         if not rules.allowed_paths or self.around is None:
             return False
         steps = self.path()
@@ -168,12 +188,12 @@ ROOT: Final = Place()
 
 
 def _strongest(rules: Rules, name: str) -> Strength:
-    header = rules.header(name)
+    header = rules.header(name) if "-" in name or name.lower() in HEADERS else Strength.NONE
     return header if header is not Strength.NONE else rules.field(name)
 
 
 def _pointed_at(rules: Rules, place: Place) -> Place:
-    """Return a place, secret where a pointer of the policy leads to it."""
+    """Return a place, marked as secret if a pointer of the policy leads to it."""
     if rules.pointers and not rules.pointers.isdisjoint(_pointers(place.path())):
         return place._replace(name=place.name or str(place.step), strength=Strength.OWN)
     return place
@@ -186,7 +206,9 @@ def _pointers(steps: list[str | int]) -> list[str]:
 
 
 def said_name(members: dict[str, Any]) -> str | None:
-    """Return the name that an object with a name and a value gives its value."""
+    """Return the name in an object like `{"name": ..., "value": ...}`, which names its value."""
+    if "kty" in members:
+        return _JWK
     if _VALUED.isdisjoint(members):
         return ISSUED if is_of_issued(members) else None
     said = (said_by(key, members[key]) for key in sorted(NAMING) if isinstance(members.get(key), str))
@@ -205,6 +227,8 @@ def said_by(key: str, value: str) -> str | None:
     """Return the name that one member gives the value of an object; of a path, its last part says most."""
     if key == "keyName":
         return "account_key"
+    if key == "kty":
+        return _JWK
     if key == "kind":
         return _MANIFEST if value == "Secret" else None
     if key == "id":  # of a vault in Azure

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 import attrs
 
-from machine.events import ArtifactKind
+from machine.events import Artifact, ArtifactKind
 from machine.kernel.run_index import RunRow
 from machine.stores.lease import HeldLease, Lease
 
@@ -47,17 +47,6 @@ class StoredEvent(NamedTuple):
     seq: int
     data: bytes
     chain: bytes
-
-
-class Artifact(NamedTuple):
-    """Immutable bytes on their way into a store. `id` is the BLAKE3-256 of `data`, `kind` an `ArtifactKind`.
-
-    `append` trusts the id it is given; `get` does not.
-    """
-
-    id: str
-    kind: str
-    data: bytes
 
 
 @attrs.frozen

@@ -382,13 +382,13 @@ def test_a_value_that_looks_like_a_node_and_a_node_that_was_a_value_are_both_car
     plan = Plan("op")
     many = {f"key {number}": number for number in range(40)}
     with MemoryStore() as other:
-        tree, nodes, _ = Snapshot.empty(other.get).update(
+        tree, made = Snapshot.empty(other.get).update(
             {key: canonical.encode(value) for key, value in many.items()}
         )
 
     @plan.state("step.value")
     def value(ctx, io, rec):
-        ctx["looks like a node"] = canonical.decode(nodes[tree.id])
+        ctx["looks like a node"] = canonical.decode(made[tree.id].data)
 
     @plan.state("step.node", after=[value])
     def node(ctx, io, rec):
