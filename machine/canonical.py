@@ -243,7 +243,7 @@ def _enter(container: Any, step: str | int, around: _Place | None) -> _Place:
 
 
 def _members(container: Any, place: _Place) -> list[_Step]:
-    """Return the contents of a container: its members, and the bytes around and between them."""
+    """Return the steps that encode a container, in order: its members, and the bytes around and between them."""
     steps: list[_Step] = []
     if not isinstance(container, dict):
         for index, item in enumerate(list(container)):

@@ -25,8 +25,8 @@ _LONGEST: Final = 1024
 _WORDS: Final = {"cause": "caused by ", "context": "while handling ", "member": "one of them: ", "note": ""}
 
 
-def causes_of(exc: BaseException, veil: Callable[[str], str] = str) -> tuple[ErrorCause, ...]:
-    """Return the causes of an exception, nearest first; `veil` redacts secrets in each text."""
+def causes_of(exc: BaseException, redact: Callable[[str], str] = str) -> tuple[ErrorCause, ...]:
+    """Return the causes of an exception, nearest first; `redact` redacts secrets in each text."""
     found: list[ErrorCause] = []
     alone = [exc]
     while (only := sole_member(alone[-1])) is not None:
@@ -36,7 +36,7 @@ def causes_of(exc: BaseException, veil: Callable[[str], str] = str) -> tuple[Err
         if len(found) == _MOST:
             found.append(ErrorCause("note", "there is more behind it, which was left out"))
             break
-        text = clean(veil(cause.text))
+        text = clean(redact(cause.text))
         if len(text) > _LONGEST:
             text = f"{text[:_LONGEST]}... ({len(text)} characters)"
         found.append(ErrorCause(cause.relation, text, cause.depth))

@@ -203,15 +203,15 @@ def encode_event(event: Event) -> bytes:
     return canonical.encode(event_to_json(event))
 
 
-def event_from_json(value: Mapping[str, Any], *, what: str = "event") -> Event:
+def event_from_json(value: Mapping[str, Any]) -> Event:
     """Return the event that a tagged JSON object represents. Raises `CodecError`."""
     if not isinstance(value, Mapping):
-        raise CodecError(what, [f"expected object, got {type(value).__name__} @ $"])
+        raise CodecError("event", [f"expected object, got {type(value).__name__} @ $"])
     tag = value.get("type")
     cls = EVENT_TYPES.get(tag) if isinstance(tag, str) else None
     if cls is None:
-        raise CodecError(what, [f"unknown event type {tag!r} @ $.type"])
-    return from_json({key: item for key, item in value.items() if key != "type"}, cls, what=what)
+        raise CodecError("event", [f"unknown event type {tag!r} @ $.type"])
+    return from_json({key: item for key, item in value.items() if key != "type"}, cls, what="event")
 
 
 _NUMBER: Final = rb"(0|[1-9][0-9]{0,14})"
@@ -272,7 +272,7 @@ def typed_bytes(value: Any, kind: Any = None) -> bytes:
 
 
 def _kind_that_keeps(value: Any) -> Any:
-    """Return a type with which a container without a declared type can be written, or None."""
+    """Return the inferred type with which a container can be written and read back equal, or None."""
     if type(value) not in {list, tuple, dict}:
         return None
     try:

@@ -162,7 +162,7 @@ def _guarded(place: str, path: str | None, load_it: Any) -> ModuleType:
 
 
 def _own(exc: MachineError, path: str | None) -> PlanError:
-    """Return an error of this library that a module ran into while it built its plan, with the line."""
+    """Return the error for an exception of this library that a module raised at import, with its `file:line`."""
     where = _location(exc, path)
     return PlanError(
         f"{exc.message} ({where})" if where else exc.message,

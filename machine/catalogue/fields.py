@@ -22,7 +22,7 @@ Ratio: TypeAlias = Annotated[float, "0 to 1"]
 """A number from 0 to 1, both included."""
 
 MAX_INTEGER = 2**53 - 1
-"""The largest integer that JSON carries exactly (RFC 7493 section 2.2, which RFC 8785 builds on)."""
+"""The largest integer that JSON represents exactly (RFC 7493 section 2.2, which RFC 8785 builds on)."""
 
 _WORDS: Mapping[Any, str] = {
     str: "string",

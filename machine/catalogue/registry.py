@@ -113,7 +113,7 @@ class Catalogue:
         `payload` is an instance of the kind's class or a mapping. Without `version` an instance is checked
         against the version it is made of, a mapping against the latest one. An unknown name takes any JSON
         object. Raises `CodecError` (`malformed`) with every problem and its path, and `UsageError`
-        (`invalid_domain_event`) for a name that no domain event may carry.
+        (`invalid_domain_event`) for a name that no domain event may have.
         """
         from machine.catalogue import payloads  # noqa: PLC0415 - it brings cattrs, which is slow to import
 

@@ -26,7 +26,6 @@ from machine.errors import BundleError, Code, NotFoundError, UsageError
 from machine.recordings.bundle_lines import is_bundle
 from machine.recordings.replay import ReplayResult
 from machine.recordings.verify import VerifyResult
-from machine.stores.base import Store
 
 __all__ = ["Every", "Jobs", "Name", "Report", "is_one", "items_of"]
 
@@ -71,14 +70,7 @@ def items_of(session: Session, names: Sequence[str], *, every: bool) -> list[Ite
             "name a run, a bundle or a directory of bundles", hint="--all takes every run of the store"
         )
     found: dict[str, Item] = {}  # the first of each, however it was written
-    with contextlib.ExitStack() as stack:
-        stores: list[Store] = []
-
-        def store() -> Store:
-            if not stores:
-                stores.append(stack.enter_context(session.open_store()))
-            return stores[0]
-
+    with session.store_when_needed() as store:
         for name in names:
             if names_directory(name):
                 for path in _bundles_in(name):

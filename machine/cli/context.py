@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 from machine import canonical
 from machine.cli.failures import NotHereError
 from machine.cli.output import clean, on_terminal
-from machine.cli.session import Injected
+from machine.cli.session import Injected, RunOrBundle
 from machine.engine import run_reader
 from machine.engine.log_check import LogCheck
 from machine.errors import Code, CodecError, IdError, UsageError
@@ -24,7 +24,11 @@ __all__ = ["artifact", "context"]
 
 
 def context(
-    run: str, /, *, at: Annotated[int | None, Parameter(validator=Number(gte=1))] = None, session: Injected
+    run: RunOrBundle,
+    /,
+    *,
+    at: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    session: Injected,
 ) -> int:
     """Print the context of a run as JSON.
 
@@ -32,8 +36,6 @@ def context(
 
     Parameters
     ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     at
         Use the context as of this event of the log: that of the last checkpoint at or before it.
     """

@@ -15,7 +15,7 @@ from machine.cli.input import json_input
 from machine.cli.log import short_key
 from machine.cli.output import Output, clean
 from machine.cli.run import Report, driven
-from machine.cli.session import Flag, Injected, Repeated, Session, names_bundle
+from machine.cli.session import Injected, Quiet, Repeated, Session, names_bundle
 from machine.cli.state_text import short_state
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
@@ -36,7 +36,7 @@ def fork(
     at: int,
     set_fact: Repeated = (),
     target: str | None = None,
-    quiet: Flag = False,
+    quiet: Quiet = False,
     session: Injected,
 ) -> int:
     """Start a run that shares the first events of another, and continue it live.
@@ -59,8 +59,6 @@ def fork(
         (@FILE). For HTTP an object with any of status, json, text and headers. May be given more than once.
     target
         The plan to continue with, when it is not the one the run was started from.
-    quiet
-        Do not show progress.
     """
     facts = _facts(set_fact)
     fork_id = str(new_run_id())

@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 from machine import codec
 from machine.causes import causes_text, error_json
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
-from machine.cli.session import Injected, Session, names_bundle
+from machine.cli.session import Injected, RunOrBundle, Session, names_bundle
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.run_reader import PastRun, parent_of
@@ -79,15 +79,10 @@ def runs(
     return 0
 
 
-def show(run: str, /, *, session: Injected) -> int:
+def show(run: RunOrBundle, /, *, session: Injected) -> int:
     """Show one run: states, attempts, errors, origin.
 
     Times are those of the attempts themselves; the waits between them are not included.
-
-    Parameters
-    ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     """
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)

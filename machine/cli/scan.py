@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from machine.cli.batch import Every
 from machine.cli.failures import Exit
 from machine.cli.output import clean
 from machine.cli.progress import counting
-from machine.cli.session import Flag, Injected, Session, names_bundle, names_directory
+from machine.cli.session import Injected, Quiet, Session, names_bundle, names_directory
 from machine.engine.scan import Leak, Seen, leaks_in_file, leaks_in_run
 from machine.errors import Code, MachineError, NotFoundError, UsageError
 from machine.recordings.bundle import open_bundle
@@ -41,7 +40,7 @@ _ADVICE: Final = {
 }
 
 
-def scan(*what: str, every: Every = False, quiet: Flag = False, session: Injected) -> int:
+def scan(*what: str, every: Every = False, quiet: Quiet = False, session: Injected) -> int:
     """Find what looks like a secret in runs, bundles and other files.
 
     In a run, the events and everything they name are searched, by the rules of its own configuration; in any
@@ -56,19 +55,10 @@ def scan(*what: str, every: Every = False, quiet: Flag = False, session: Injecte
     what
         The runs, each by its id, the beginning of it, @last, or the path of a bundle; the path of any other
         file; or a directory: every file in it and below, except those of git.
-    quiet
-        Do not show progress.
     """
     if not what and not every:
         raise UsageError("name a run, a file or a directory", hint="--all takes every run of the store")
-    with ExitStack() as stack:
-        stores: list[Store] = []
-
-        def store() -> Store:
-            if not stores:
-                stores.append(stack.enter_context(session.open_store()))
-            return stores[0]
-
+    with session.store_when_needed() as store:
         items = list(dict.fromkeys(_items(session, what, store, every=every)))
         report = _Report(session, many=len(items) != 1)
         with counting("scanning", sum(item.size for item in items), quiet=quiet or session.as_json) as step:

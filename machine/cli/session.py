@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import attrs
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
     from machine.target import Loaded
 
 __all__ = [
+    "ConfigFile",
     "Flag",
     "Injected",
     "Jobs",
     "JsonText",
+    "Quiet",
     "Repeated",
+    "RunOrBundle",
     "Session",
     "names_bundle",
     "names_directory",
@@ -64,6 +69,12 @@ class Session:
                 raise _read_only(self.store_url)
             return _opened(self.store_url).store
         return open_store(self.store_url, create=create)
+
+    @contextlib.contextmanager
+    def store_when_needed(self) -> Iterator[Callable[[], Store]]:
+        """Yield a function that returns the store, which is opened when it is first called."""
+        with contextlib.ExitStack() as stack:
+            yield functools.cache(lambda: stack.enter_context(self.open_store()))
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[tuple[Store, str]]:
@@ -227,6 +238,17 @@ Injected: TypeAlias = Annotated[Session, Parameter(parse=False)]
 
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 """The annotation of an option without a value."""
+
+ConfigFile: TypeAlias = Annotated[Path | None, Parameter(help="A JSON file with the fields of RunConfig.")]
+"""The annotation of the option for a configuration."""
+
+Quiet: TypeAlias = Annotated[Flag, Parameter(help="Do not show progress.")]
+"""The annotation of the option for less output."""
+
+RunOrBundle: TypeAlias = Annotated[
+    str, Parameter(help="The run: its id, the beginning of it, @last, or the path of a bundle.")
+]
+"""The annotation of a run that is only read."""
 
 Jobs: TypeAlias = Annotated[
     int | None,

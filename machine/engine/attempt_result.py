@@ -79,7 +79,7 @@ class Ending:
 
     def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
         """Return the end of an attempt that failed; `failure` is the snapshot to look at."""
-        error = self.secrets.error(describe(exc, veil=self.secrets.text))
+        error = self.secrets.error(describe(exc, redact=self.secrets.text))
         info: dict[str, str] = {}
         if where := trace(exc):
             info["trace"] = self.secrets.run.text(where)

@@ -71,7 +71,7 @@ class Cancellations:
 
 
 async def told_by_scope(exc: BaseException, *, cut: bool) -> BaseException:
-    """Return the cancellation of the engine's scope that was `cut`, for an attempt that ended with another one.
+    """Return, if `cut` (the engine cancelled the attempt), the cancellation of its own scope in place of `exc`.
 
     From Python 3.13 on, a task group that fails while its task is being cancelled requests the cancellation again.
     That request does not name the scope, so the scope would take it for a foreign cancellation.

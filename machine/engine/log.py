@@ -24,7 +24,7 @@ from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
 from machine.secrets.both_formats import OfRun
-from machine.secrets.format_1.run_secrets import Vault
+from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
 
@@ -52,7 +52,7 @@ class LiveLog:
         behind: bool,
         boundaries: bool,
         on_entry: Callable[[Entry], None],
-        secret_check: Vault | None = None,
+        secret_check: Format1RunSecrets | None = None,
         secrets: OfRun | None = None,
         lost: Mapping[str, str] = MappingProxyType({}),
         lease: Lease | None = None,
@@ -139,7 +139,7 @@ class LiveLog:
         return sealed
 
     @staticmethod
-    def _refuse_secrets(check: Vault, drafts: Sequence[Draft], payloads: Payloads | None) -> None:
+    def _refuse_secrets(check: Format1RunSecrets, drafts: Sequence[Draft], payloads: Payloads | None) -> None:
         check.refuse_in_log((event.type, codec.encode_event(event)) for event, _, _ in drafts)
         if payloads is not None:
             check.refuse_in_log((kind, data) for _, kind, data in payloads.items.values())

@@ -134,7 +134,7 @@ _Writes: TypeAlias = list[tuple[str, bytes, Value | None]]
 
 @functools.lru_cache(maxsize=4096)
 def _spelled(nibbles: tuple[int, ...]) -> str:
-    """Return the encoding of a branch with children at some nibbles, without their ids and its count."""
+    """Return a format string for the JSON of a branch with children at `nibbles`: their ids, then its count."""
     links = ",".join(f'"{nibble:x}":"%s"' for nibble in nibbles)
     return f'{{"children":{{{links}}},"count":%d,"type":"branch"}}'
 
@@ -351,7 +351,7 @@ def _build(entries: Mapping[str, Value], depth: int) -> _Node | None:
 
 
 def _collect(node: _Node, into: dict[str, Artifact]) -> None:
-    """Add the nodes made since the last call; a node that has its id was collected with it."""
+    """Add the nodes, by id, that were made since the last call; a node with an id was added before."""
     if isinstance(node, _Branch):
         for child in node.children.values():
             if not isinstance(child, str) and child.known is None:
@@ -382,7 +382,7 @@ def _no_snapshot(node_id: str) -> CorruptionError:
 
 
 def _belongs(node: _Node, prefix: str) -> bool:
-    """Say whether a node may stand where the paths of keys begin with `prefix`: the shape follows from the keys."""
+    """Say whether a node is valid where the paths of keys begin with `prefix`: the keys determine the shape."""
     if isinstance(node, _Branch):
         return len(prefix) < _LONGEST_PATH and node.count > LEAF_MAX
     if not prefix:

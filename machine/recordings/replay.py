@@ -31,8 +31,9 @@ from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
 from machine.recordings.recorded_commands import graphs_of
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of
+from machine.recordings.result_json import fields_json
 from machine.recordings.run_artifacts import check_run
-from machine.secrets.both_formats import HandleSecrets, OfRun, RunSecrets
+from machine.secrets.both_formats import Format1Adapter, OfRun, RunSecrets
 from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
@@ -59,15 +60,7 @@ class ReplayResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return {
-            "run_id": self.run_id,
-            "identical": self.identical,
-            "digest": self.digest,
-            "events": self.events,
-            "status": self.status,
-            "divergence": self.divergence.to_json() if self.divergence else None,
-            "secrets": self.secrets,
-        }
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -147,33 +140,24 @@ async def replay(
     again only if this is `allow`. Raises `NotFoundError`, and `PlanError` (`op_id_mismatch`) for the plan of
     another op.
     """
+    provided = Provided.of(plan, transports, catalogue)
     return await replay_in(
-        None,
-        run_id,
-        plan=plan,
-        store=store,
-        transports=transports,
-        catalogue=catalogue,
-        reporter=reporter,
-        undeclared_io=undeclared_io,
+        None, run_id, plan.graph, store, provided=provided, undeclared_io=undeclared_io, reporter=reporter
     )
 
 
 async def replay_in(
     order: Sequence[int] | None,
     run_id: str,
-    *,
-    plan: Plan,
+    graph: Graph,
     store: Store,
-    transports: Transports | None = None,
-    catalogue: Catalogue | None = None,
+    *,
+    provided: Provided,
+    undeclared_io: UndeclaredIo | str | None,
     reporter: Reporter | None = None,
-    undeclared_io: UndeclaredIo | str | None = None,
 ) -> ReplayResult:
     """Replay a run with its states in another order than the recorded one; see `replay` and `Orders`."""
-    graph = plan.graph
     reporter = reporter or Reporter()
-    provided = Provided.of(plan, transports, catalogue)
     log = ReplayLog([], store.get, reporter.entry)
     divergence: Divergence | None = None
     built: BuildProvenance | None = None
@@ -264,7 +248,7 @@ def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
     """Return what a replay knows about secrets, by the rules of the recording's format."""
     policy = recording.config.secrets
     if recording.manifest.secret_format == 1:
-        return HandleSecrets(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
+        return Format1Adapter(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
     keys = recording.keys
     secrets = RunSecrets(
         policy,

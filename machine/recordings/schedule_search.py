@@ -156,7 +156,7 @@ async def neighbours(
     came = start.index(other[count])
 
     def shifted(steps: int) -> Order:
-        """Return `start` with the next block of `other` moved forward by so many positions."""
+        """Return `start` with the next block of `other` moved forward by that many positions."""
         to = came - steps
         return (*start[:to], start[came], *start[to:came], *start[came + 1 :])
 

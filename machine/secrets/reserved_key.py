@@ -1,4 +1,4 @@
-"""The key of a store as text, and what leads to it: neither may get into a run of that store."""
+"""The key of a store, its file and its environment variable: a run of that store may use none of them."""
 
 # Paths exactly as they are given, and few system calls, are the point: not pathlib.
 # ruff: noqa: PTH114, PTH116, PTH119, PTH121
@@ -33,7 +33,7 @@ RUNS: Final = bytes(
 )
 """The table with which `bytes.translate` writes `a` for each character that a form of a key may have."""
 RUN: Final = b"a" * _SHORTEST
-"""Every form of a key has so many of these characters in a row; only a text that has them need be asked for one."""
+"""Every form of a key has this run of characters, and few other texts have it."""
 
 
 def key_inside(what: str) -> OtherIoError:
@@ -48,8 +48,8 @@ def key_inside(what: str) -> OtherIoError:
 class Reserved:
     """The keys that a store's runs were driven under, in all forms in which they could be written.
 
-    They are those in the key file and in `MACHINE_SECRET_KEY`, read when a text could hold one and read again when
-    they change. `file` is the key file, None for a store without one.
+    They are in the key file and in `MACHINE_SECRET_KEY`, and are read when a text could hold one, and again
+    when they change. `file` is the key file, None for a store without one.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -94,7 +94,7 @@ class Reserved:
         return canonical.encode(canonical.decode(data))  # keys have their order by what they are now
 
     def is_file(self, path: str) -> bool:
-        """Tell whether a path leads to the key file, or to one that a change of the key leaves beside it."""
+        """Tell whether a path leads to the key file, or to a file that a change of the key leaves next to it."""
         if self._file is None:
             return False
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -54,7 +54,7 @@ class _Contents:
     lock: threading.Lock = attrs.field(factory=threading.Lock)
     logs: dict[str, list[StoredEvent]] = attrs.field(factory=dict)
     rows: dict[str, RunRow] = attrs.field(factory=dict)
-    artifacts: dict[str, tuple[str, bytes]] = attrs.field(factory=dict)
+    artifacts: MutableMapping[str, tuple[str, bytes]] = attrs.field(factory=dict)
     epochs: dict[str, int] = attrs.field(factory=dict)
     leases: dict[str, HeldLease] = attrs.field(factory=dict)
     inboxes: dict[str, list[tuple[str, bytes, int]]] = attrs.field(factory=dict)
@@ -68,7 +68,8 @@ class MemoryStore:
     """A `Store` in this process's memory.
 
     `shared_with` makes this a second object on another's contents, like two connections to one file: each is closed
-    by itself, and the contents live as long as either.
+    by itself, and the contents live as long as either. `artifacts` are there from the beginning, kind and bytes by
+    id, and are never copied.
     """
 
     url: str = "memory://"
@@ -76,13 +77,19 @@ class MemoryStore:
     secret_key_file: Path | None = None
 
     def __init__(
-        self, *, shared_with: MemoryStore | None = None, clock: Callable[[], int] = wall_clock
+        self,
+        *,
+        shared_with: MemoryStore | None = None,
+        clock: Callable[[], int] = wall_clock,
+        artifacts: MutableMapping[str, tuple[str, bytes]] | None = None,
     ) -> None:
         self.clock: Callable[[], int] = clock
         self.boot_clock: Callable[[], int] = boot_clock
         self.commit_limits: CommitLimits = CommitLimits()
         self._watch = LeaseWatch()
         self._contents: _Contents = shared_with._contents if shared_with else _Contents()  # noqa: SLF001
+        if artifacts is not None:
+            self._contents.artifacts = artifacts
         self._closed = False
 
     def _open(self) -> _Contents:

@@ -39,7 +39,7 @@ class _Moved:
 
 
 def move_clock(seconds: int) -> None:
-    """Move every clock that Python code can read by so many seconds, in this process."""
+    """Move every clock that Python code can read, in this process, by a number of seconds."""
     _moved_by.update(dates=seconds * 10**9, others=seconds * 10**9)
     moved: dict[str, Any] = {}
     for name in _CLOCKS:

@@ -1,4 +1,4 @@
-"""Leftovers of killed sessions, told from the files of live ones by a lock.
+"""Leftovers of killed sessions; a lock distinguishes them from the files of live sessions.
 
 The system releases the locks of a process that dies in any way, so a file that can be locked has no owner.
 """

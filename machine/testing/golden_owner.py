@@ -54,7 +54,7 @@ def file_for(
 ) -> Path:
     """Return the file of a check: the existing one that it owns, else the one to record.
 
-    Raises `ValueError` for a name that cannot stand in a file's.
+    Raises `ValueError` for a name that cannot be part of a file name.
     """
     short, *long = (file_of(base, name) for base in bases)
     if not long:

@@ -314,7 +314,7 @@ async def _without_the_key(run_id: str, wanted: Wanted, store: Store) -> Unlike 
 def keep(candidate: Path, file: Path) -> None:
     """Make a recording the golden. Raises `BundleError` or `OSError`, which leave the previous one."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_bundle(file, candidate.read_bytes())
+    write_bundle(file, [candidate.read_bytes()])
 
 
 def unwritable(file: Path) -> Unlike | None:

@@ -29,7 +29,7 @@ class Returns:
         self._task: Any = None
 
     def entry(self, entry: Entry) -> None:
-        """Note an entry that is about to follow the others."""
+        """Observe an entry before it is added to the log."""
         self.seen()
         event = entry.event
         if isinstance(event, EffectIntended):

@@ -43,5 +43,5 @@ class TrueValues:
 
 
 def asked_for(entry: Entry, fact: FactRecorded) -> str:
-    """Return what names the request of a fact as it was sent: its keyed hash, or its digest where it has none."""
+    """Return an identifier of the request of a fact as it was sent: its keyed hash, or its digest without one."""
     return str(entry.info.get(REQUEST_MAC, fact.request_digest))

@@ -23,8 +23,7 @@ from machine.watch.watch import Watch, watching
 __all__ = ["ProfiledWatch"]
 
 _shared: Final[Counter[int]] = Counter()
-"""The number of handlers of each thread that run outside visible steps, so that it is profiled between steps
-too."""
+"""By thread, the number of running handlers whose steps are not visible: it is profiled all the time meanwhile."""
 
 
 class ProfiledWatch(Watch):
