@@ -147,7 +147,7 @@ class Report:
                         self._print(item, outcome, news)
                     warned.update(news)  # a line shared by all runs of a plan
         if self.session.as_json:
-            self.session.json(self._json(items, told, counts))
+            self.session.out.json(self._json(items, told, counts))
         else:
             self._sum_up(counts, store, time.monotonic() - began)
         return code

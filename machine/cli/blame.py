@@ -41,7 +41,7 @@ def blame(run: RunOrBundle, pointer: str, /, *, at: int | None = None, session: 
     with session.reading(run) as (store, run_id):
         found = machine.blame(run_id, pointer, store=store, at=at)
     if session.as_json:
-        session.json(found.to_json())
+        session.out.json(found.to_json())
         return 0
     for index, step in enumerate(found.steps):
         if index:

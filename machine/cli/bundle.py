@@ -81,7 +81,7 @@ def export(
         events = store.head_seq(run_id)
     if session.as_json:
         told = {"run_id": run_id, "file": output, "events": events, "bytes": size}
-        session.json({**told, "secrets": lock is not None})
+        session.out.json({**told, "secrets": lock is not None})
     else:
         session.out.pairs(
             [("run", run_id), ("file", clean(output)), ("events", str(events)), ("bytes", str(size))]
@@ -160,7 +160,7 @@ def import_runs(*files: str, recipient_key: str | None = None, session: Injected
                 text = "it is open and holds secrets; resumed here, it may make calls with them again"
                 session.note("note", f"{clean(file)}: {text}")
     if session.as_json:
-        session.json({"imported": done})
+        session.out.json({"imported": done})
     return 0
 
 

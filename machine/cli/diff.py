@@ -31,7 +31,7 @@ def diff(a: str, b: str, /, *, state: str | None = None, session: Injected) -> i
     with session.reading(a) as (store, run_a), session.reading(b) as (other_store, run_b):
         found = machine.diff_runs(run_a, run_b, store=store, other_store=other_store, state=state)
     if session.as_json:
-        session.json(found.to_json())
+        session.out.json(found.to_json())
     else:
         for mark, line in diff_text.marked(found):
             session.out.line((line, STYLES.get(mark, "")))

@@ -96,7 +96,7 @@ def doctor(
                 progress=progress,
             )
     if session.as_json:
-        session.json(diagnosis.to_json())
+        session.out.json(diagnosis.to_json())
     else:
         _show(session, diagnosis)
     return Exit.OK if diagnosis.healthy else Exit.FAILED

@@ -133,7 +133,7 @@ def report(exc: BaseException, session: Session) -> int:
         traceback.print_exception(exc, file=sys.stderr)
     code, message, hint, details = _told(exc)
     if session.as_json:
-        session.json({"error": as_json(exc)})
+        session.out.json({"error": as_json(exc)})
     elif code == Cancelled.default_code:
         session.out.line((clean(message), "yellow"), err=True)
     else:

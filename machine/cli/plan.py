@@ -35,7 +35,7 @@ def plan(
     """
     graph = session.load(target).plan.graph
     if session.as_json or format == "json":
-        session.json(_as_json(graph))
+        session.out.json(_as_json(graph))
         return 0
     match format:
         case "mermaid":

@@ -104,7 +104,7 @@ def replay(
             )
         unopened = _unopened(store, run_id) if result.secrets == "placeholders" else ""
     if session.as_json:
-        session.json({**result.to_json(), "undeclared_io": reporter.undeclared_json()})
+        session.out.json({**result.to_json(), "undeclared_io": reporter.undeclared_json()})
     else:
         _tell_replay(session, result)
         if unopened:
@@ -169,7 +169,7 @@ def compare(
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter, session.user_code():
             result = machine.compare(run_id, plan=loaded.plan, store=store, reporter=reporter)
     if session.as_json:
-        session.json(result.to_json())
+        session.out.json(result.to_json())
         return Exit.OK if result.identical else Exit.FAILED
     for change in result.plan_changes:
         session.out.line(("plan  ", "bold"), clean(change))
@@ -221,7 +221,7 @@ def verify(
     except BundleError as exc:
         result = batch_item.of_bundle(exc)
     if session.as_json:
-        session.json(result.to_json())
+        session.out.json(result.to_json())
         return batch_item.exit_for(result)
     _tell_verify(session, result)
     if result.ok:

@@ -48,7 +48,7 @@ def resume_all(
     report = _Lines(session, "completed", _OTHERS, lambda _, __: None, quiet)
     if not items:
         if session.as_json:
-            session.json({"total": 0, "counts": dict.fromkeys(("completed", *_OTHERS), 0), "runs": []})
+            session.out.json({"total": 0, "counts": dict.fromkeys(("completed", *_OTHERS), 0), "runs": []})
         session.note("nothing to resume", "no run is interrupted")
         return Exit.OK
     before = signal.signal(signal.SIGTERM, _terminated)

@@ -262,7 +262,7 @@ def driven(
     run_id = result.run_id  # another run than the requested one, if the invocation key was already used
     code = RUN_EXITS.get(result.status, Exit.FAILED)
     if session.as_json:
-        session.json(
+        session.out.json(
             {
                 **attrs.asdict(result, recurse=False),
                 "error": result.error and error_json(result.error),

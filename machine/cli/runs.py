@@ -56,7 +56,7 @@ def runs(
     with session.open_store() as store:
         page = store.list_runs(status=status, op=op, limit=limit)
     if session.as_json:
-        session.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
+        session.out.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
         return 0
     if not page.rows:
         session.note("note", "there is no such run" if status or op else "there are no runs yet")
@@ -91,7 +91,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         )
         manifest, built = log.manifest, log.provenance
     if session.as_json:
-        session.json(_as_json(log, manifest, built, status))
+        session.out.json(_as_json(log, manifest, built, status))
     else:
         _print(session, log, manifest, built, status)
         if not log.history.final:

@@ -171,7 +171,7 @@ class _Report:
     def told(self) -> int:
         """Print the report, and return the exit code."""
         if self.session.as_json:
-            self.session.json(self._json())
+            self.session.out.json(self._json())
         else:
             self._print()
         codes = [failures.exit_of(exc) for _, exc in self.failed]

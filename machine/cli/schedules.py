@@ -58,7 +58,7 @@ def permuted(
             undeclared_io=undeclared_io,
         )
     if session.as_json:
-        session.json(result.to_json())
+        session.out.json(result.to_json())
     elif result.divergence is None:
         tried = result.schedules
         session.out.line(

@@ -8,9 +8,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import attrs
 from cyclopts import Parameter
@@ -197,10 +197,6 @@ class Session:
         """Print one remark on stderr, unless the output is for a program."""
         if not self.as_json:
             self.out.line((f"{name}: ", "dim"), text, err=True)
-
-    def json(self, value: Mapping[str, Any]) -> None:
-        """Print the command's one JSON object."""
-        self.out.json(value)
 
 
 def names_bundle(name: str) -> bool:

@@ -60,7 +60,7 @@ def torture(
             progress=lambda done, total: say(f"{done}/{total} cells"),
         )
     if session.as_json:
-        session.json(matrix.to_json())
+        session.out.json(matrix.to_json())
         return Exit.OK if matrix.safe else Exit.FAILED
     if matrix.status != "completed":
         session.note("note", f"the run itself ended {matrix.status}; the matrix is of that run")
