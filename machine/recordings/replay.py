@@ -107,7 +107,7 @@ class Recorded:
         config = manifest.run_config
         if undeclared_io is not None:
             config = attrs.evolve(config, undeclared_io=undeclared_io)
-        check = LogCheck(store.get, joins=False)
+        check = LogCheck(store.get, joins=False, plan=graph)
         entries = [entry for entry, _ in run_reader.checked(store, run_id, check)]
         blocks: list[list[Entry]] = []
         if started.max_concurrency is not None:

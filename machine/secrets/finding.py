@@ -41,13 +41,20 @@ def decides(strength: Strength, value: str, *, alone: bool, name: str = "") -> b
 
 
 def _looks_under(name: str, value: str) -> bool:
+    if name.lower().endswith(_OF_SIGNERS) and _KEY_ID.fullmatch(value):
+        return False
     return looks_like_credential(value) or (is_of_password(name) and looks_chosen(value))
+
+
+_OF_SIGNERS: Final = ("signingkey", "signing_key")
+_KEY_ID: Final = re.compile(r"(?:0x)?(?:[0-9A-F]{8}|[0-9A-F]{16}|[0-9A-F]{40})")
+"""What names a key of PGP: in the settings of git it stands where the key could."""
 
 
 ISSUED: Final = "issued_token"
 """The name of a token that stands beside its user, its type or when it expires."""
 
-_SENT: Final = frozenset(("token", "auth", "sid", "jwt", "ticket", "key", "appid", "code"))
+_SENT: Final = frozenset(("token", "auth", "sid", "jwt", "ticket", "key", "appid", "code", "sign"))
 """Names under which hexadecimal or a UUID is a credential in what is sent."""
 
 
