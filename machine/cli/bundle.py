@@ -15,7 +15,8 @@ from machine.cli.passphrase import asked_for, given, key_to_lock
 from machine.cli.session import Flag, Injected, RunOrBundle, Session
 from machine.errors import BundleError, Code, UsageError
 from machine.kernel.status import FINAL_STATUSES
-from machine.recordings.bundle import export_to, read_bundle, store_recording
+from machine.recordings.bundle import export_to, store_recording
+from machine.recordings.bundle_reader import read_bundle
 from machine.recordings.bundle_secrets import has_secrets, unlocked_key
 from machine.recordings.run_artifacts import Recording, seals_of
 from machine.secrets.bundle_key import BundleKey

@@ -10,7 +10,7 @@ from machine.cli import batch, batch_item, goldens, progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.schedules import permuted, show_divergence
-from machine.cli.session import Injected, Quiet, RunOrBundle, Session, names_bundle
+from machine.cli.session import Injected, Jobs, Quiet, RunOrBundle, Session, names_bundle
 from machine.cli.state_text import short_state
 from machine.config import UndeclaredIo
 from machine.errors import BundleError, UsageError
@@ -36,7 +36,7 @@ def replay(
     schedules: int | None = None,
     seed: int | None = None,
     every: batch.Every = False,
-    jobs: batch.Jobs = None,
+    jobs: Jobs = None,
     quiet: Quiet = False,
     session: Injected,
 ) -> int:
@@ -195,7 +195,7 @@ def compare(
 def verify(
     *runs: batch.Name,
     every: batch.Every = False,
-    jobs: batch.Jobs = None,
+    jobs: Jobs = None,
     quiet: Quiet = False,
     session: Injected,
 ) -> int:

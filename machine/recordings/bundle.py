@@ -33,9 +33,7 @@ __all__ = [
     "export_to",
     "import_bundle",
     "open_bundle",
-    "read_bundle",
     "store_recording",
-    "write_bundle",
 ]
 
 _BATCH: Final = 16 * 1024 * 1024

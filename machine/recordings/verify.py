@@ -13,6 +13,7 @@ import attrs
 
 from machine import codec
 from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine.fork_prefix import shared_past_id
 from machine.engine.log_check import LogCheck, check_content
 from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
 from machine.events import Entry, chain_next
@@ -166,7 +167,7 @@ class _Check:
         except NotFoundError:
             return  # reported already as a missing artifact
         except StoreError as exc:
-            where = f"artifact {run_artifacts.shared_past_id(entry)}"
+            where = f"artifact {shared_past_id(entry)}"
             self.problems.append(Problem(exc.code, where, str(exc)))
 
     def seal(self, seal_id: str) -> None:

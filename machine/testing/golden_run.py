@@ -26,7 +26,8 @@ from machine.ids import OpId
 from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.recordings import render
-from machine.recordings.bundle import export_run, open_bundle, write_bundle
+from machine.recordings.bundle import export_run, open_bundle
+from machine.recordings.bundle_writer import write_bundle
 from machine.recordings.compare import other_answer
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
 from machine.recordings.pointer import Change, diff
