@@ -27,8 +27,6 @@ from machine.recordings.bundle_lines import is_bundle
 from machine.recordings.replay import ReplayResult
 from machine.recordings.verify import VerifyResult
 
-__all__ = ["Every", "Name", "Report", "is_one", "items_of"]
-
 _ALL: Final = 2**31
 _REDRAWN_AFTER: Final = 0.1
 _BAR: Final = 24

@@ -14,8 +14,6 @@ from machine.cli.state_text import short_state
 from machine.recordings.blame import FactSource, KeySource, Step
 from machine.recordings.value_search import Occurrence
 
-__all__ = ["blame"]
-
 _COLUMNS: Final = 80
 _MOST: Final = 8
 """Sources and places that are shown; the rest are counted. All are in --json."""

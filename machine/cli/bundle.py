@@ -23,8 +23,6 @@ from machine.secrets.bundle_key import BundleKey
 from machine.secrets.format_1.placeholder import MARK
 from machine.stores.base import Store
 
-__all__ = ["export", "import_runs"]
-
 _STDOUT = "-"
 _HANDLE = MARK.encode()
 

@@ -17,8 +17,6 @@ from machine.codec import to_json
 from machine.errors import Code, UsageError
 from machine.events import EffectWait, Wait
 
-__all__ = ["cancel", "resolve", "tell_waits"]
-
 
 def resolve(
     run: str,

@@ -20,8 +20,6 @@ from machine.events import RunStarted, StateCompleted
 from machine.ids import ArtifactId
 from machine.kernel.snapshot import Snapshot
 
-__all__ = ["artifact", "context"]
-
 
 def context(
     run: RunOrBundle,

@@ -8,8 +8,6 @@ from machine.cli.schedules import STYLES
 from machine.cli.session import Injected
 from machine.recordings import diff_text
 
-__all__ = ["diff"]
-
 
 def diff(a: str, b: str, /, *, state: str | None = None, session: Injected) -> int:
     """Show how two recorded runs differ.

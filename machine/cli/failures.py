@@ -31,8 +31,6 @@ from machine.errors import (
     UsageError,
 )
 
-__all__ = ["RUN_EXITS", "Cancelled", "Exit", "NotHereError", "as_json", "exit_of", "report"]
-
 
 class Exit(IntEnum):
     """The exit codes, each with its meaning."""

@@ -34,8 +34,6 @@ from machine.events import (
 )
 from machine.stores.base import Store
 
-__all__ = ["cut", "events", "facts", "request_text", "short_key"]
-
 
 def events(
     run: RunOrBundle,

@@ -12,8 +12,6 @@ from machine.cli.session import Injected
 from machine.cli.state_text import short_state
 from machine.plan import Graph, PlanState
 
-__all__ = ["dot", "mermaid", "plan"]
-
 
 def plan(
     target: str,

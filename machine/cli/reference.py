@@ -16,8 +16,6 @@ from machine.cli import app as application
 from machine.cli.failures import Exit
 from machine.default_store import DEFAULT_URL
 
-__all__ = ["reference"]
-
 _HEAD: Final = f"""\
 # The command line
 

@@ -18,8 +18,6 @@ from machine.recordings.compare import Verdict
 from machine.secrets.store_key import open_keys
 from machine.stores.base import Store
 
-__all__ = ["compare", "replay", "verify"]
-
 _VERDICTS: Final[Mapping[Verdict, str]] = {
     Verdict.IDENTICAL: "green",
     Verdict.DIFFERS: "bold red",

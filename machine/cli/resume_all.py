@@ -26,8 +26,6 @@ from machine.stores.base import Store
 from machine.stores.lease import lease_is_held
 from machine.termination import Terminated
 
-__all__ = ["resume_all"]
-
 _PAGE = 1000
 _SKIPPED = "skipped"
 _OTHERS = ("failed", "limit_exceeded", "cancelled", "suspended", _SKIPPED, DAMAGED, ERROR)

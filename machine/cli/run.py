@@ -33,7 +33,6 @@ from machine.kernel.status import FINAL_STATUSES
 from machine.stores.base import Store
 from machine.termination import Terminated
 
-__all__ = ["Report", "config_of", "driven", "input_of", "resume", "run"]
 Undriven: TypeAlias = Annotated[
     bool,
     Parameter(

@@ -20,8 +20,6 @@ from machine.kernel.history import StateStatus
 from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.status import INTERRUPTED, RunStatus
 
-__all__ = ["runs", "show"]
-
 _FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
 _RUN_PREFIX = 18
 """Characters of a run id that are shown in a list: its milliseconds and its counter."""

@@ -22,8 +22,6 @@ from machine.recordings.bundle_lines import is_bundle
 from machine.secrets.store_key import MOST_BYTES, holds_key
 from machine.stores.base import Store
 
-__all__ = ["scan"]
-
 _MOST_TOLD: Final = 10_000
 """The most findings that are listed; further ones are counted."""
 

@@ -17,8 +17,6 @@ from machine.recordings.schedules import Race
 from machine.stores.base import Store
 from machine.target import Loaded
 
-__all__ = ["STYLES", "permuted", "show_divergence"]
-
 STYLES: Final[Mapping[render.Mark, str]] = {
     render.Mark.TITLE: "bold",
     render.Mark.POINTER: "cyan",

@@ -16,8 +16,6 @@ from machine.secrets.store_key import KEY_VARIABLE
 from machine.stores.base import Store
 from machine.stores.lease import owner_here
 
-__all__ = ["forget", "rotate"]
-
 _LEASE_MS: Final = 10_000
 
 

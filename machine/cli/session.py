@@ -26,20 +26,6 @@ if TYPE_CHECKING:
     from machine.stores.base import Store
     from machine.target import Loaded
 
-__all__ = [
-    "ConfigFile",
-    "Flag",
-    "Injected",
-    "Jobs",
-    "JsonText",
-    "Quiet",
-    "Repeated",
-    "RunOrBundle",
-    "Session",
-    "names_bundle",
-    "names_directory",
-]
-
 _LAST: Final = "@last"
 _RUN_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _BUNDLE_ENDINGS: Final = (".run", ".run.gz", ".jsonl")

@@ -9,8 +9,6 @@ from machine.cli.run import config_of, input_of
 from machine.cli.session import ConfigFile, Flag, Injected, JsonText, Quiet, Repeated
 from machine.torture import FAULTS, crash_matrix
 
-__all__ = ["torture"]
-
 
 def torture(
     target: str,

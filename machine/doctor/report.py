@@ -9,8 +9,6 @@ import attrs
 
 from machine.recordings.result_json import fields_json
 
-__all__ = ["Diagnosis", "Difference", "Environment", "Finding"]
-
 
 @attrs.frozen
 class Environment:

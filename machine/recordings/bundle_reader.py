@@ -19,8 +19,6 @@ from machine.recordings.bundle_writer import carried, end_of
 from machine.recordings.run_artifacts import Recording, gather, seals_of
 from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
 
-__all__ = ["read_bundle"]
-
 T = TypeVar("T")
 
 

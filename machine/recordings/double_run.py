@@ -29,8 +29,6 @@ from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of
 from machine.watch.watch import Undeclared
 
-__all__ = ["SecondRun", "SilentReporter", "seconded"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

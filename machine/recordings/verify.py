@@ -22,8 +22,6 @@ from machine.recordings.result_json import fields_json
 from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
 from machine.stores.checks import indexed_status
 
-__all__ = ["Problem", "VerifyResult", "verify"]
-
 
 @attrs.frozen
 class Problem:

@@ -44,8 +44,6 @@ from machine.stores.checks import (
 )
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, leased, lost, wall_clock
 
-__all__ = ["MemoryStore"]
-
 
 @attrs.define
 class _Contents:

@@ -46,8 +46,6 @@ from machine.stores.sqlite_open import connect, open_database
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of, text
 from machine.stores.sqlite_session import Session, url_of
 
-__all__ = ["SqliteStore"]
-
 _HEAD_SEQ: Final = 7
 """The index of the head's column in `_FIND_RUN`."""
 

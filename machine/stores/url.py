@@ -11,8 +11,6 @@ from machine.stores.base import Store
 from machine.stores.memory import MemoryStore
 from machine.stores.sqlite import SqliteStore
 
-__all__ = ["open_store"]
-
 _SUFFIXES = (".db", ".sqlite")
 _SUPPORTED = (
     "use memory://, sqlite:///relative/path.db, sqlite:////absolute/path.db (either with "

@@ -37,26 +37,6 @@ from machine.stores import MemoryStore, Store
 from machine.testing.golden_options import Asked, age_text
 from machine.testing.golden_session import Ending
 
-__all__ = [
-    "Fresh",
-    "Recording",
-    "Unlike",
-    "Wanted",
-    "all_differences",
-    "difference_of",
-    "keep",
-    "live_difference",
-    "manifest_difference",
-    "opened",
-    "problem_of",
-    "record",
-    "replay_difference",
-    "replayed",
-    "too_old",
-    "unfinished",
-    "unwritable",
-]
-
 _NEVER_RECORDED: Final = frozenset({Code.UNDECLARED_IO, Code.NOT_DETERMINISTIC})
 """Failures that say that a run cannot be replayed, or of which nobody knows whether it can."""
 

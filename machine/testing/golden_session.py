@@ -21,8 +21,6 @@ import pytest
 from machine.testing.golden_files import FOLDER, SUFFIX, bases_of, belongs, claimant_of
 from machine.testing.golden_options import Mode, Options, asked_of
 
-__all__ = ["FIRST", "KEY", "PASSED", "Ending", "Session"]
-
 FIRST: Final = "<the first test>"
 """Stands in a text for the first test of a cause, until it is known which that is."""
 

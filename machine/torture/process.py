@@ -15,8 +15,6 @@ from machine.events import Entry
 from machine.recordings.double_run import SilentReporter
 from machine.torture.simulated_io import SimulatedIo
 
-__all__ = ["Watch", "live"]
-
 MOST_SECONDS: Final = 60.0
 """Time limit of one process, without the waits between attempts."""
 

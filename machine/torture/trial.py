@@ -31,8 +31,6 @@ from machine.torture.run_summary import digest_of, repeated_effects, summary_of
 from machine.torture.simulated_io import Script, SimulatedIo
 from machine.torture.store import TorturedStore
 
-__all__ = ["Outcome", "Stage", "entries_of", "outcome_of"]
-
 MOST_RESUMES = 3
 """Maximum number of resumes of a run: one is enough for one fault."""
 
