@@ -15,8 +15,6 @@ from cattrs.cols import homogenous_tuple_structure_factory, list_structure_facto
 from machine.errors import MachineError
 from machine.ids import _Id
 
-__all__ = ["in_parts", "json_only", "problems_of", "strict_converter"]
-
 _MOST_NAMED: Final = 20
 _MOST_ITEMS: Final = 1000
 """The size of the parts in which a larger array or object is read, up to the first part with a problem: reporting

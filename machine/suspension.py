@@ -6,8 +6,6 @@ from typing import ClassVar, TypeAlias
 
 import attrs
 
-__all__ = ["EffectWait", "PlanWait", "SecretWait", "Wait"]
-
 
 @attrs.frozen
 class EffectWait:

@@ -14,8 +14,6 @@ from machine.cli.state_text import short_state
 from machine.recordings.blame import FactSource, KeySource, Step
 from machine.recordings.value_search import Occurrence
 
-__all__ = ["blame"]
-
 _COLUMNS: Final = 80
 _MOST: Final = 8
 """Sources and places that are shown; the rest are counted. All are in --json."""
@@ -41,7 +39,7 @@ def blame(run: RunOrBundle, pointer: str, /, *, at: int | None = None, session: 
     with session.reading(run) as (store, run_id):
         found = machine.blame(run_id, pointer, store=store, at=at)
     if session.as_json:
-        session.json(found.to_json())
+        session.out.json(found.to_json())
         return 0
     for index, step in enumerate(found.steps):
         if index:

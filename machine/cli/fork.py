@@ -23,8 +23,6 @@ from machine.errors import Code, UsageError
 from machine.recordings.fork import ForkResult
 from machine.stores.base import Store
 
-__all__ = ["fork"]
-
 _MOST: Final = 8
 """Facts of one kind that are shown; the rest are counted. All are in --json."""
 

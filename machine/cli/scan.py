@@ -22,8 +22,6 @@ from machine.recordings.bundle_lines import is_bundle
 from machine.secrets.store_key import MOST_BYTES, holds_key
 from machine.stores.base import Store
 
-__all__ = ["scan"]
-
 _MOST_TOLD: Final = 10_000
 """The most findings that are listed; further ones are counted."""
 
@@ -171,7 +169,7 @@ class _Report:
     def told(self) -> int:
         """Print the report, and return the exit code."""
         if self.session.as_json:
-            self.session.json(self._json())
+            self.session.out.json(self._json())
         else:
             self._print()
         codes = [failures.exit_of(exc) for _, exc in self.failed]

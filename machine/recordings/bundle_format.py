@@ -22,30 +22,6 @@ from machine.ids import RunId
 from machine.secrets.bundle_key import is_lock
 from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact
 
-__all__ = [
-    "ARTIFACT",
-    "END",
-    "EVENT",
-    "FORMAT",
-    "MAX_JSON",
-    "MAX_JSON_LINE",
-    "MAX_LINE",
-    "SUM_BYTES",
-    "VERSIONS",
-    "Header",
-    "artifact_line",
-    "check_sum",
-    "end_line",
-    "event_line",
-    "fits",
-    "header_line",
-    "parse_artifact",
-    "parse_event",
-    "parse_header",
-    "starts_as_bundle",
-    "version_of",
-]
-
 FORMAT: Final = "machine-bundle"
 _PLAIN, _WITH_SECRETS = 1, 3
 VERSIONS: Final = (_PLAIN, _WITH_SECRETS)

@@ -15,8 +15,6 @@ from machine.secrets.sealing import DataKey
 from machine.secrets.store_key import open_keys
 from machine.stores.base import Artifact, ArtifactKind, Store
 
-__all__ = ["adding_key", "has_secrets", "unlocked_key", "with_secrets"]
-
 
 def with_secrets(recording: Recording, store: Store, key: BundleKey) -> Recording:
     """Return a run together with its sealed secrets from the store, and their data key locked by `key`.

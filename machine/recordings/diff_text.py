@@ -12,8 +12,6 @@ from machine.recordings.diff import First, Reason, RunDiff, StateDiff, StateSide
 from machine.recordings.pointer import Change
 from machine.recordings.render import Mark
 
-__all__ = ["marked"]
-
 MOST_CHANGES: Final = 10
 """Changes that are shown in one place; the rest are counted. All are in `RunDiff.to_json()`."""
 

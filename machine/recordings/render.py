@@ -14,8 +14,6 @@ from typing import Any, Final
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
 from machine.recordings.pointer import Change
 
-__all__ = ["Mark", "changed", "folded", "lines", "marked"]
-
 MOST_CHANGES: Final = 10
 """Changes that are shown; the rest are counted. All are in `Divergence.to_json()`."""
 

@@ -13,8 +13,6 @@ from machine.testing.golden_options import Mode, Options, age_text
 from machine.testing.golden_run import Unlike
 from machine.testing.golden_session import FIRST, Ending
 
-__all__ = ["failure", "text_of"]
-
 _ADVICE: Final[Mapping[Ending, tuple[str, str]]] = {
     Ending.DIVERGED: ("accept", "--golden-update"),
     Ending.EXPIRED: ("accept", "--golden-update"),
