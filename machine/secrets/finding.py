@@ -45,7 +45,7 @@ def _looks_under(name: str, value: str) -> bool:
 
 
 ISSUED: Final = "issued_token"
-"""The name of a token that stands beside its user, its type or when it expires."""
+"""The name of a token in an object that also has its user, its type or its expiry."""
 
 _SENT: Final = frozenset(("token", "auth", "sid", "jwt", "ticket", "key", "appid", "code"))
 """Names under which hexadecimal or a UUID is a credential in what is sent."""

@@ -53,7 +53,7 @@ _OF_ISSUED: Final = frozenset(
     )
 )
 _OF_ANSWER: Final = frozenset(("id", "status", "success", "ok", "message", "detail", "code", "error"))
-"""Members beside a token that was issued to somebody, and beside any."""
+"""Members that do not count: a token with only these is alone in its object, and so was issued."""
 
 _MOST_OF_ISSUED: Final = 8
 
