@@ -191,13 +191,15 @@ def encode_event(event: Event) -> bytes:
             )
     elif (
         type(event) is StateCompleted
-        and event.wrote is None
         and event.not_taken is None
         and event.state_id.isascii()
         and event.context_snapshot_id.isascii()
     ):
         ids = orjson.dumps(event.context_snapshot_id), orjson.dumps(event.state_id)
-        return b'{"context_snapshot_id":%b,"state_id":%b,"type":"state_completed"}' % ids
+        if event.wrote is None:
+            return b'{"context_snapshot_id":%b,"state_id":%b,"type":"state_completed"}' % ids
+        wrote = canonical.encode(event.wrote)
+        return b'{"context_snapshot_id":%b,"state_id":%b,"type":"state_completed","wrote":%b}' % (*ids, wrote)
     return canonical.encode(event_to_json(event))
 
 

@@ -316,17 +316,22 @@ def is_plain(handler: Handler) -> bool:
     )
 
 
+_ALL: Final = (0, 1, 2)
+
+
 @attrs.frozen
 class Callee:
     """A function, and the positions of its parameters among three offered values."""
 
     function: Callable[..., Any]
-    positional: tuple[int, ...] = (0, 1, 2)
+    positional: tuple[int, ...] = _ALL
     keywords: tuple[tuple[str, int], ...] = ()
 
     def call(self, *offered: Any) -> tuple[Any, ...]:
         """Return the function, followed by the values to call it with."""
         function = self.function
+        if self.positional == _ALL:
+            return (function, *offered)
         if self.keywords:
             function = functools.partial(function, **{name: offered[place] for name, place in self.keywords})
         return (function, *(offered[place] for place in self.positional))

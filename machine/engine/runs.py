@@ -235,7 +235,7 @@ async def _resumed(
     graph: Graph, store: Store, run_id: str, watched: Watched, *, allow_plan_change: bool
 ) -> RunResult:
     def read() -> tuple[History, bytes, SharedPast | None, Mapping[str, str]]:
-        history, chain = run_reader.folded(store, run_id)
+        history, chain = run_reader.folded(store, run_id, graph)
         lost: Mapping[str, str] = {}
         past = None if history.final else past_of(store, run_id)
         if (

@@ -99,7 +99,7 @@ def running_tasks() -> set[Any]:
     The caller holds them, so that no later task can get the identity of one.
     """
     try:
-        return set(asyncio.all_tasks())
+        return asyncio.all_tasks()
     except RuntimeError:  # another kind of event loop: with a fresh object no task counts as alone
         return {object()}
 

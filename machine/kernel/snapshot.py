@@ -175,7 +175,7 @@ class Snapshot:
     @property
     def id(self) -> str:
         """The artifact id of the root node."""
-        return self._root.id
+        return self._root.known or self._root.id
 
     def __len__(self) -> int:
         return self._root.count

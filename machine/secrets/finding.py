@@ -41,13 +41,20 @@ def decides(strength: Strength, value: str, *, alone: bool, name: str = "") -> b
 
 
 def _looks_under(name: str, value: str) -> bool:
+    if name.lower().endswith(_OF_SIGNERS) and _KEY_ID.fullmatch(value):
+        return False
     return looks_like_credential(value) or (is_of_password(name) and looks_chosen(value))
+
+
+_OF_SIGNERS: Final = ("signingkey", "signing_key")
+_KEY_ID: Final = re.compile(r"(?:0x)?(?:[0-9A-F]{8}|[0-9A-F]{16}|[0-9A-F]{40})")
+"""An identifier of a PGP key, which the settings of git have in place of the key."""
 
 
 ISSUED: Final = "issued_token"
 """The name of a token in an object that also has its user, its type or its expiry."""
 
-_SENT: Final = frozenset(("token", "auth", "sid", "jwt", "ticket", "key", "appid", "code"))
+_SENT: Final = frozenset(("token", "auth", "sid", "jwt", "ticket", "key", "appid", "code", "sign"))
 """Names under which hexadecimal or a UUID is a credential in what is sent."""
 
 

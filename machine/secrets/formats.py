@@ -68,7 +68,7 @@ def _is_jwt(text: str) -> bool:
 def _has_armour(text: str) -> bool:
     """Tell whether there is any text between the first and the last line of a key in PEM."""
     least = _LEAST_CLOSED if "-----END " in text else _LEAST_ARMOUR
-    return len(re.sub(r"-----[A-Z ]*-----|\\+[nr]|[\s.]", "", text)) >= least
+    return len(re.sub(r"-----[A-Za-z0-9 ]*-----|\\+[nr]|[\s.]", "", text)) >= least
 
 
 def _is_armoured(text: str) -> bool:
@@ -85,10 +85,15 @@ _ARMOUR: Final = r"(?:[A-Za-z0-9+/=\s\\:,.()@<>]|-(?!----))*+"
 FORMATS: Final = (
     Format(
         "private_key",
-        r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
-        rf"{_ARMOUR}(?:-----END [A-Z0-9 ]{{1,64}}+-----)?",
+        r"-----BEGIN (?:(?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?|OpenVPN [A-Za-z0-9 -]{1,30})-----"
+        rf"{_ARMOUR}(?:-----END [A-Za-z0-9 -]{{1,64}}?-----)?",
         ("-----BEGIN ",),
         _has_armour,
+    ),
+    Format(
+        "private_key",
+        r"Private-Lines: [0-9]{1,3}+(?:\r?\n|\\n)((?:[A-Za-z0-9+/=]{4,100}+(?:\r?\n|\\n|\Z)){1,100}+)",
+        ("Private-Lines: ",),
     ),
     _format("private_key", "LS0tLS1CRUdJTi", r"[A-Za-z0-9+/]{24,}+={0,2}", _is_armoured),
     _format("jwt", "eyJ", r"[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{2,}+\.[A-Za-z0-9_.-]*+", _is_jwt)._replace(
@@ -198,7 +203,7 @@ def signs_of(formats: Iterable[Format]) -> tuple[str, ...]:
     )
 
 
-_ALONE: Final = frozenset(("-----BEGIN ", "-us"))
+_ALONE: Final = frozenset(("-----BEGIN ", "-us", "Private-Lines: "))
 
 
 @functools.cache

@@ -165,7 +165,7 @@ PARAMETERS: Final = frozenset(
 """Query parameters whose value is a credential, in lower case."""
 
 WEAK_PARAMETERS: Final = frozenset(
-    ("key", "token", "ticket", "code", "auth", "session", "sid", "jwt", "appid")
+    ("key", "token", "ticket", "code", "auth", "session", "sid", "jwt", "appid", "sign")
 )
 
 

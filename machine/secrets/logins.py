@@ -60,6 +60,14 @@ _LINES: Final = {
     ("SETUSER",): r"SETUSER[ \t][^\r\n>]{1,200}+>([^\s\"']{4,200}+)",
     ("AUTH\r\n",): r"AUTH\r\n(?:\$[0-9]{1,4}\r\n\S{1,100}+\r\n)?\$[0-9]{1,4}\r\n(\S{4,512}+)(?=\r\n|\Z)",
     ("@tcp(", "@unix("): r"(?<![\w.-])[\w.-]{1,60}+:([^\s:@/\"']{4,200}+)@(?:tcp|unix)\(",
+    (" on >",): r"(?<![\w-])user[ \t]{1,4}+\S{1,60}+[ \t]{1,4}+on[ \t]{1,4}+>([^\s\"']{4,200}+)",
+    ('" "md5', '" "SCRAM-'): r"^\"[^\"\r\n]{1,64}+\" \"(md5[0-9a-f]{32}|SCRAM-SHA-256\$[^\"\s]{20,400}+)\"",
+    ("snmp-server community ",): r"snmp-server community (\S{4,200}+)",
+    ("login(",): r"login\([\"']([^\"'\s]{20,256}+)[\"']\)",
+    (
+        "UID",
+        "uid",
+    ): r"(?i:uid[ \t]{0,8}+=[ \t]{0,8}+[^\s;]{1,60}+\s{1,8}+pwd)[ \t]{0,8}+=[ \t]{0,8}+(\S{4,200}+)",
     ("PWD={",): r"PWD=\{([^{}\r\n]{6,200}+)\}",
     ("]:",): r"\]:[0-9]{1,5}[ \t]{1,8}+[^\s:]{1,100}+:(\S{6,200}+)",
     ('"AUTH"',): r"\"AUTH\"\r?\n[ \t]{0,8}+[0-9]{1,2}\) \"([^\"\r\n]{4,512}+)\"(?!\r?\n[ \t]{0,8}+[0-9])",
@@ -68,17 +76,17 @@ _LINES: Final = {
         r"(?i:password|passphrase|token|api key|secret)\b[^\r\n:]{0,60}+:\r?\n\r?\n"
         r"[ \t]{0,8}+(\S{12,512}+)(?=[ \t]{0,8}[\r\n]|\Z)"
     ),
-    ("uth(", "uth=(", "uth = (", "edential(", "edentials(", "login("): (
-        r"(?:[Aa]uth|[Cc]redentials?|login)(?: ?= ?)?\([ \t]{0,4}+[\"'][^\"'\r\n]{1,100}+[\"'],"
+    (".begin(", "uth(", "uth=(", "uth = (", "edential(", "edentials(", "login("): (
+        r"(?:[Aa]uth|[Cc]redentials?|login|WiFi\.begin)(?: ?= ?)?\([ \t]{0,4}+[\"'][^\"'\r\n]{1,100}+[\"'],"
         r"[ \t]{0,4}+[\"']([^\"'\r\n]{4,256}+)[\"']"
     ),
-    ("word 0 ", "word 5 ", "word 7 ", "ecret 0 ", "ecret 5 ", "ecret 8 ", "ecret 9 "): (
-        rf"(?:password|secret) [05789] (\S{{4,256}}+){_END}"
+    ("word 0 ", "word 5 ", "word 7 ", "ecret 0 ", "ecret 5 ", "ecret 8 ", "ecret 9 ", "key 0 ", "key 7 "): (
+        rf"(?:password|secret|key) [05789] (\S{{4,256}}+){_END}"
     ),
     ("ConvertTo-SecureString",): r"ConvertTo-SecureString(?: -String)? [\"']([^\"'\r\n]{4,256}+)[\"']",
-    ("ogin:", "ogin for", "redentials:", "redentials for", "reds:", "reds for"): (
-        r"(?:[Ll]ogin|[Cc]red(?:ential)?s)(?: for [\w. -]{1,40})?:[ \t]{1,4}+[\w.@+-]{2,60}+[ \t]{0,2}+"
-        r"[/|][ \t]{0,2}+([^\s/|]{6,200}+)"
+    ("ogin:", "/pass", "ogin for", "redentials:", "redentials for", "reds:", "reds for"): (
+        r"(?:[Ll]ogin|[Cc]red(?:ential)?s|[Uu]ser(?:name)?/pass(?:word)?)"
+        r"(?: for [\w. -]{1,40})?:[ \t]{1,4}+[\w.@+-]{2,60}+[ \t]{0,2}+[/|][ \t]{0,2}+([^\s/|]{6,200}+)"
     ),
     ("auth-user-pass",): r"auth-user-pass>?\r?\n\S{1,100}+\r?\n(\S{6,200}+)",
 }

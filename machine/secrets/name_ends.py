@@ -12,7 +12,7 @@ __all__ = ["SIGN_OF_NAMES", "name_ends"]
 
 SIGN_OF_NAMES: Final = (
     r"(?i:pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk"
-    r"|hmac|assert|verif|crumb|reco|back|fied)"
+    r"|otp|hmac|assert|verif|crumb|reco|back|fied)"
 )
 """Pieces of which every secret name has one, in the syntax of RE2."""
 
@@ -32,7 +32,7 @@ _LAST_WORDS: Final = any_of(
         *("authorization", "authentication", "auth"),
         *("cookies?", "signature", "sig", "hmac", "jwt", "sessid", r"session[_-]?id", "session", "bearer"),
         *(r"secret[_-]?id", r"recovery[_-]?codes?", r"backup[_-]?codes?", "assertion", "verifier", "crumb"),
-        *("csrfmiddlewaretoken", "passwd"),
+        *("csrfmiddlewaretoken", "passwd", "otp"),
     )
 )
 _SEPARATOR: Final = (
@@ -48,9 +48,10 @@ _SEPARATOR: Final = (
     r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?"
     r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,16}+(?=b?\\{0,15}+[\"'])"
     r"|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22|\((?=[\"'])|</(?:key|name|param-name)>\s{0,40}+<(?:string|value|param-value)>"
+    r"(?:\s{0,40}+<string>)?+"
     r"|[ \t]{1,4}+(?:\(|-{1,2}[ \t])(?=[A-Za-z0-9])"
     r"|[ \t]{1,4}+(?:(?:for|of|to|on|in|at)(?:[ \t](?!(?:is|was)[ \t])[\w.@/-]{1,40}+){1,3}+[ \t])?+"
-    r"(?:is|was)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,8}+(?=[\"']?[A-Za-z0-9+/]))"
+    r"(?:is|was)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,8}+(?=[\"']?(?:[A-Za-z0-9+/]|\$[0-9]\$)))"
 )
 _NAME: Final = re.compile(
     rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+"

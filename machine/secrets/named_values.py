@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.finding import ISSUED, Finding, cookies, decides
+from machine.secrets.finding import ISSUED, Finding, decides
+from machine.secrets.header_lines import credentials_in
 from machine.secrets.looks import SHORTEST, is_masked, looks_issued, looks_like_credential, may_look_strong
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
 from machine.secrets.name_ends import name_ends
@@ -25,6 +26,7 @@ _OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)"
 _PAIR: Final = re.compile(
     r"\b(?:name|key)[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+[\"']?([\w.-]{2,80}+)[\"']?"
     r"(?:,(?:[ \t]|\r?\n){0,40}+|(?:[ \t]|\r?\n){1,40}+)"
+    r"(?:(?!value)[\w:.-]{1,40}+=\"[^\"<>]{0,100}+\"[ \t]{1,8}+){0,3}+"
     r"[\"']?value[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+"
 )
 _AFTER_LOGIN: Final = re.compile(
@@ -51,7 +53,6 @@ _ITEM: Final = re.compile(r"-[ \t]{1,8}+([\"']?+)([^\s\"']++)\1[ \t]{0,8}+$", re
 _BRACES: Final = re.compile(r"\{([^{}\r\n]{1,512}+)\}")
 _BRACKETS: Final = re.compile(r"[\[\]{}()]|(\\{0,15}+)([\"'])")
 _BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
-_SCHEME: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
 
 _LONGEST_BARE: Final = 4096
 _LONGEST_NAME: Final = 100
@@ -356,23 +357,9 @@ class _Reader:
         return at, line.end() if line else at, 0
 
     def _credentials(self, name: str, begin: int, end: int, levels: int, *, sure: bool) -> Iterator[Finding]:
-        """Yield the values of a header field in running text that look like credentials."""
-        value = self.text[begin:end]
-        if name in {"cookie", "set-cookie"}:
-            for start, stop, key in cookies(value, first=name == "set-cookie"):
-                if sure or looks_like_credential(value[start:stop]):
-                    yield Finding(begin + start, begin + stop, f"cookie.{key}", value[start:stop], sure)
-            return
-        scheme = _SCHEME.match(value) if "auth" in name else None
-        start = scheme.end() if scheme else 0
-        credential = value[start:].rstrip()
-        if scheme is not None and (scheme[1] or "").lower() in _ONE_TOKEN:
-            credential = credential.split(None, 1)[0].rstrip(",;") if credential else ""
-        told = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
-        if sure or looks_like_credential(credential) or (told and _is_token(credential)):
-            yield Finding(
-                begin + start, begin + start + len(credential), name, decoded(credential, levels), sure
-            )
+        """Yield the credentials of a header field in running text, where they look like credentials."""
+        for one in credentials_in(name, self.text[begin:end], sure=sure):
+            yield one._replace(begin=begin + one.begin, end=begin + one.end, value=decoded(one.value, levels))
 
 
 def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
@@ -398,13 +385,3 @@ def _may_count(value: str) -> bool:
 
 def _is_field(strength: Strength) -> bool:
     return strength is not Strength.NONE
-
-
-_ONE_TOKEN: Final = frozenset(
-    ("basic", "bearer", "token", "bot", "apikey", "key", "negotiate", "geniekey", "ssws")
-)
-_TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])[\w.~+/=:-]+|[\w-]+=.*[0-9].*", re.DOTALL)
-
-
-def _is_token(text: str) -> bool:
-    return _TOKEN.fullmatch(text) is not None

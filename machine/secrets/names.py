@@ -134,6 +134,8 @@ EXACT: Final = (
         "app key",
         "secret text",
         "preshared key",
+        "authentication key",
+        *("otp", "otp code", "totp code", "mfa code"),
     ),
     *("cosmos primary key", "cosmos key", "cipher key", "aes key", "crypt key"),
     *(f"{of} pass" for of in ("imap", "pop", "sftp", "ldap", "bind", "http", "rpc", "vnc", "wifi", "ad")),
@@ -180,13 +182,14 @@ PLURAL: Final = (
     *("passwords", "passwds", "passphrases", "passcodes", "secrets", "credentials", "api keys", "api tokens"),
     *("private keys", "secret keys", "access keys", "access tokens", "refresh tokens", "client secrets"),
     *("auth tokens", "session tokens", "bearer tokens", "recovery codes", "backup codes", "signing keys"),
-    *("encryption keys", "master keys", "unseal keys"),
+    *("encryption keys", "master keys", "unseal keys", "github oauth", "gitlab oauth"),
 )
 """Names of lists and objects whose members are secret."""
 
 WEAK: Final = (
     *("token", "session", "cookie", "cookies", "authorization", "auth", "bearer", "jwt", "tokens"),
     *("session id", "set cookie", "assertion", "auth data", "device token", "client token"),
+    *("primary key", "secondary key"),
 )
 """Whole names that count only with a value that surely looks like a credential (`looks_strong`)."""
 

@@ -9,7 +9,7 @@ __all__ = ["is_example", "without_templates"]
 
 _TEMPLATE: Final = re.compile(
     r"[$#@%]?\{{1,2}[A-Za-z_ ][\w .:/|'()-]{1,200}+\}{1,2}|\$\([\w. -]{1,100}+\)|%\([\w.-]{1,60}+\)[sdr]"
-    r"|<[A-Za-z][\w -]{1,60}+>|\[[A-Za-z][A-Za-z_ -]{1,60}+\]"
+    r"|</?[A-Za-z][\w -]{0,60}+>|\[[A-Za-z][A-Za-z_ -]{1,60}+\]"
 )
 _OF_EXAMPLES: Final = re.compile(
     r"(?<![a-z0-9])(?:placeholder|example|change[-_. ]?(?:me|this|it)|replace[-_. ]?(?:me|this|with)"

@@ -16,12 +16,12 @@ from machine.secrets.policy import SecretPolicy, compiled, joined, plain_path
 __all__ = ["Rules", "rules_of"]
 
 _LEADS: Final = (
-    r"(?i:ke[yn]|appid=|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid="
-    r"|sas=|ser ?=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|-[ub]|--us| -[pawxk]|fied by|wifi:"
-    r"|webhook|/secrets/|lt login |login\(|qlplus"
+    r"(?i:ke[yn]|appid=|sign=|ticket=|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig"
+    r"|login in |sess|sser|sid=|sas=|ser ?=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|-[ub]|--us"
+    r"| -[pawxk]|fied by|wifi:|otp|mfa|webhook|/secrets/|lt login |login\(|qlplus"
     r"|:[0-9]{4,5}:[a-z_*]|:\*:|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|\]:[0-9]{2,3} )|(?s:@.*/|/.*@)"
-    r"| LOGIN |kind: Secret|[A-Za-z]:[0-9a-f]{32}(?:[^0-9a-f]|$)"
-    r"|(?i:login[^:/]{0,40}: [^ /]{1,60} ?/ ?[^ /]{6})"
+    r"| LOGIN |kind: Secret|kty| on >|mmunity |OpenVPN |iFi\.begin|Private-Lines"
+    r"|[A-Za-z]:[0-9a-f]{32}(?:[^0-9a-f]|$)|(?i:login[^:/]{0,40}: [^ /]{1,60} ?/ ?[^ /]{6})"
 )
 """Pieces of which every text with a secret name, or with the user-info of a URL, has one."""
 

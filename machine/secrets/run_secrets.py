@@ -7,8 +7,9 @@ sealed for their fact: a driver with the key of the store gives them to the hand
 placeholders.
 
 Text that a replay produces again (events, errors) is stored without the secrets of its attempt and of the states
-before it (`learned`), so that it is the same whichever concurrent state was first. An answer is recorded once:
-without any secret that the run knows by then.
+before it (`learned`), so that it is the same whichever concurrent state was first. An answer is recorded once: the
+secrets in it have the names that its state could know, and a sure value that only other states know is replaced
+too.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from machine.secrets.finding import Finding, decides
+from machine.secrets.finding import ISSUED, Finding, decides
 from machine.secrets.formats import Format, shapes, signs_of
 from machine.secrets.header_names import WEAK_PARAMETERS
 from machine.secrets.logins import SIGNS_OF_LOGINS, logins
@@ -29,7 +29,7 @@ __all__ = ["IN_FORM", "Look", "fields", "folded", "look_at", "running", "urls"]
 
 
 _SIGNS: Final = (
-    SIGN_OF_NAMES,
+    SIGN_OF_NAMES + '|"kty',
     r"(?i:bearer[ \t])",
     r"(?s::\\?/\\?/.*@)",
     MAY_PACK,
@@ -173,6 +173,7 @@ _ENDS: Final = re.compile(
 
 Only the names that match are checked one by one.
 """
+_LINKED: Final = frozenset(("token", "ticket", "jwt", "auth"))
 _ANY_END: Final = re.compile("=")
 _LONGEST: Final = 201
 
@@ -195,6 +196,8 @@ def fields(
             if len(judged) >= MOST_CANDIDATES:
                 raise TooManyPlacesError
             strength = judged[name] = judge(name)
+        if strength is Strength.WEAK and written is IN_QUERY and name.lower() in _LINKED:
+            name = ISSUED  # of a link that lets whoever has it in
         if strength is not Strength.NONE:
             if value[0].count("%") > MOST_NAMES:  # each is decoded by itself
                 raise TooManyPlacesError

@@ -189,6 +189,10 @@ _GENERATED: Final = re.compile(r"[bcdfghjklmnpqrstvwxz2456789]{4,5}")
 """The suffix that Kubernetes adds to a name: `shop-tls-k2x9`."""
 
 
+_SUFFIX: Final = re.compile(r"[a-z0-9]{4,5}")
+"""The suffix that programs add to a name of several words: `app-token-2chah`."""
+
+
 def is_term(value: str) -> bool:
     """Tell whether a value names an algorithm, a curve, a kind of key: `EC_P384`, `rsa-sha2-512`, `secp256r1`."""
     letters = [word.lower() for word in re.findall(r"[A-Za-z]+", value)]
@@ -221,6 +225,8 @@ def is_word_with_digits(piece: str, words: frozenset[str]) -> bool:
     parts = [part.lower() for part in _PIECES.findall(piece) if not part.isdecimal()]
     parts = parts[:-1] if parts[-1:] == ["v"] else parts  # `TokenV2`
     if parts and _META.issuperset(parts):  # `min8max64`, `YourPassword1`
+        return True
+    if len(words) > 1 and _SUFFIX.fullmatch(piece) and not _META.isdisjoint(words):
         return True
     if _GENERATED.fullmatch(piece) and not (_META | _ALGORITHMS).isdisjoint(words):
         return True

@@ -8,14 +8,29 @@ from typing import Any, Final, NamedTuple
 
 from machine.secrets.commands import arguments_of
 from machine.secrets.finding import ISSUED
-from machine.secrets.names import Strength, is_name
+from machine.secrets.names import HEADERS, Strength, is_name
+from machine.secrets.placeholder import source_from
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 
-__all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name"]
+__all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name", "source_name"]
 
 NAMING: Final = frozenset(
-    ("name", "key", "Name", "Key", "header", "field", "variable", "keyName", "label", "type", "id", "kind")
+    (
+        "name",
+        "key",
+        "Name",
+        "Key",
+        "header",
+        "field",
+        "variable",
+        "keyName",
+        "label",
+        "type",
+        "id",
+        "kind",
+        "kty",
+    )
 )
 """Members of an object that may hold the name of its value."""
 
@@ -36,6 +51,10 @@ _IN_VAULT: Final = re.compile(r"projects/[^/\s]{1,100}/secrets/[^/\s]{1,256}/ver
 _MANIFEST: Final = "secret_data"
 _OF_MANIFEST: Final = frozenset(("data", "stringdata"))
 """Members of a secret of Kubernetes whose members are secret, whatever they are called."""
+
+_JWK: Final = "private_jwk"
+_OF_JWK: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "k"))
+"""Members of a key in JSON that are private."""
 
 _OF_ISSUED: Final = frozenset(
     (
@@ -96,6 +115,8 @@ class Place(NamedTuple):
             return Place(self, key, self.name, self.strength)
         if (low == "payload" and said == _VERSION) or (low in _OF_MANIFEST and said == _MANIFEST):
             return Place(self, key, said, Strength.SEVERAL)
+        if said == _JWK and key in _OF_JWK:
+            return Place(self, key, _JWK, Strength.EXACT)
         strength = rules.field(key)
         if strength is Strength.WEAK and self.strength in {Strength.EXACT, Strength.SEVERAL}:
             return Place(self, key, self.name, Strength.EXACT)  # `{"access_token": {"token": ...}}`
@@ -168,7 +189,7 @@ ROOT: Final = Place()
 
 
 def _strongest(rules: Rules, name: str) -> Strength:
-    header = rules.header(name)
+    header = rules.header(name) if "-" in name or name.lower() in HEADERS else Strength.NONE
     return header if header is not Strength.NONE else rules.field(name)
 
 
@@ -187,6 +208,8 @@ def _pointers(steps: list[str | int]) -> list[str]:
 
 def said_name(members: dict[str, Any]) -> str | None:
     """Return the name in an object like `{"name": ..., "value": ...}`, which names its value."""
+    if "kty" in members:
+        return _JWK
     if _VALUED.isdisjoint(members):
         return ISSUED if is_of_issued(members) else None
     said = (said_by(key, members[key]) for key in sorted(NAMING) if isinstance(members.get(key), str))
@@ -205,6 +228,8 @@ def said_by(key: str, value: str) -> str | None:
     """Return the name that one member gives the value of an object; of a path, its last part says most."""
     if key == "keyName":
         return "account_key"
+    if key == "kty":
+        return _JWK
     if key == "kind":
         return _MANIFEST if value == "Secret" else None
     if key == "id":  # of a vault in Azure
@@ -215,3 +240,11 @@ def said_by(key: str, value: str) -> str | None:
         return "secret" if value.lower() in _TYPES else None
     name = value if is_name(value) else value.rpartition("/")[2]
     return name if is_name(name) else None
+
+
+def source_name(place: str) -> str:
+    """Return what is said of a place in a source: its name, if that is shaped like one."""
+    kind, _, name = place.rpartition(".")
+    if kind == "cookie":
+        return source_from(place) if is_name(name) else kind
+    return source_from(place) if is_name(place) else "field"

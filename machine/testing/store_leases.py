@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import attrs
@@ -20,7 +18,7 @@ from machine.errors import Code, ConcurrencyError, IdError, UsageError
 from machine.stores.base import HeldLease, Lease, Store
 from machine.stores.lease import MAX_TTL_MS, Driver, driver_of, owner_here
 from machine.testing.store_samples import OTHER, RUN, Clock, artifact_of, log_of, read_log
-from machine.testing.store_sharing import SharedStoreConformance, StoreFactory
+from machine.testing.store_sharing import SharedStoreConformance, StoreFactory, contended
 
 __all__ = ["LeaseConformance"]
 
@@ -130,19 +128,14 @@ class LeaseConformance(SharedStoreConformance):
 
     def test_one_of_many_gets_it(self, store: Store, store_factory: StoreFactory) -> None:
         """Check that threads that ask concurrently over two handles get one lease."""
-        threads = 4
-        ready = threading.Barrier(threads)
 
         def ask(name: int, handle: Store) -> Lease | None:
-            ready.wait()
             try:
                 return handle.acquire(RUN, f"thread {name}", TTL)
             except ConcurrencyError:
                 return None
 
-        with store_factory() as other, ThreadPoolExecutor(threads) as pool:
-            asked = [pool.submit(ask, name, (store, other)[name % 2]) for name in range(threads)]
-            (lease,) = [got for each in asked if (got := each.result(timeout=60))]
+        (lease,) = filter(None, contended(store, store_factory, ask))
         assert lease.epoch == 1
 
     # end of a lease

@@ -87,11 +87,12 @@ class ProfiledWatch(Watch):
 
     def end(self) -> None:
         """End profiling."""
-        super().end()
+        self.ended = True
         if self._is_shared:
             self._is_shared = False
             _shared[self._thread] -= 1
-        self._off()
+        if self._needed:
+            self._off()
 
     def _share(self) -> None:
         self._is_shared = True
