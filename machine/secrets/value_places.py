@@ -72,7 +72,7 @@ _OF_ISSUED: Final = frozenset(
     )
 )
 _OF_ANSWER: Final = frozenset(("id", "status", "success", "ok", "message", "detail", "code", "error"))
-"""Members of an object with a token: those that say it was issued to somebody, and those of any answer."""
+"""Members that do not count: a token with only these is alone in its object, and so was issued."""
 
 _MOST_OF_ISSUED: Final = 8
 
