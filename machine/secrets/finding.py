@@ -48,11 +48,11 @@ def _looks_under(name: str, value: str) -> bool:
 
 _OF_SIGNERS: Final = ("signingkey", "signing_key")
 _KEY_ID: Final = re.compile(r"(?:0x)?(?:[0-9A-F]{8}|[0-9A-F]{16}|[0-9A-F]{40})")
-"""What names a key of PGP: in the settings of git it stands where the key could."""
+"""The id of a key of PGP; in the settings of git it may stand in the place of the key itself."""
 
 
 ISSUED: Final = "issued_token"
-"""The name of a token that stands beside its user, its type or when it expires."""
+"""The name of a token in an object that also gives its user, its type or its expiry."""
 
 _SENT: Final = frozenset(("token", "auth", "sid", "jwt", "ticket", "key", "appid", "code", "sign"))
 """Names under which hexadecimal or a UUID is a credential in what is sent."""

@@ -83,7 +83,7 @@ _LATER: Final = re.compile(r'"(?:[vV]alue|default_?value|payload|data|stringData
 
 
 class _Later(NamedTuple):
-    """What the members of an object that stand behind others say of these."""
+    """The meaning that later members of an object give the earlier ones."""
 
     said: str | None
     issued: bool

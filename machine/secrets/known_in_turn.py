@@ -1,4 +1,4 @@
-"""What an answer is searched for: what its state could know, under the same names at any pace, then all else."""
+"""The secrets an answer is searched for: those its state could know, named alike at any pace, then all others."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ _OF_ISSUED: Final = frozenset(
     )
 )
 _OF_ANSWER: Final = frozenset(("id", "status", "success", "ok", "message", "detail", "code", "error"))
-"""Members beside a token that was issued to somebody, and beside any."""
+"""Members of an object with a token: those that say it was issued to somebody, and those of any answer."""
 
 _MOST_OF_ISSUED: Final = 8
 
