@@ -55,18 +55,6 @@ from machine.typed_values import (
     remedy_declared,
 )
 
-__all__ = [
-    "decode_entry",
-    "encode_event",
-    "event_from_json",
-    "event_to_json",
-    "from_json",
-    "structure_typed",
-    "to_json",
-    "typed_bytes",
-    "unstructure_typed",
-]
-
 T = TypeVar("T")
 
 
