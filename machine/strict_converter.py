@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import enum
+import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -19,6 +20,11 @@ __all__ = ["json_only", "problems_of", "strict_converter"]
 
 _MOST_NAMED: Final = 20
 _ANY_JSON: Final = (Mapping[str, Any], Mapping[str, Any] | None)
+
+_NO_OBJECT: Final = re.compile(
+    r"'(\w+)' object has no attribute 'keys'|argument of type '(\w+)' is not (?:iterable|a container.*)"
+)
+"""What Python says where cattrs takes a value for an object that is none: to check before costs time at each."""
 
 
 def _strict(kind: type) -> Callable[[Any, Any], Any]:
@@ -110,6 +116,8 @@ def problems_of(exc: BaseException) -> list[str]:
             unknown = sorted(error.extra_fields)
             more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
             return f"unknown fields: {', '.join(unknown[:_MOST_NAMED])}{more}"
+        if isinstance(error, AttributeError | TypeError) and (found := _NO_OBJECT.fullmatch(str(error))):
+            return f"expected object, got {found[1] or found[2]}"
         if isinstance(error, cattrs.StructureHandlerNotFoundError):  # its message already says what to do
             return f"{getattr(error.type_, '__name__', error.type_)} is no type that can be read"
         return str(error)
