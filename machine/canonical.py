@@ -23,8 +23,6 @@ from blake3 import blake3
 from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 from machine.unstorable_values import known_remedy
 
-__all__ = ["MAX_DEPTH", "artifact_id", "decode", "decode_stored", "encode", "path_of"]
-
 MAX_DEPTH: Final = 900
 """The number of nested containers that have canonical bytes, whatever the depth of the caller's own stack."""
 

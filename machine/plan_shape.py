@@ -11,8 +11,6 @@ from machine.graph_order import topological
 from machine.ids import StateId
 from machine.state import StateMeta
 
-__all__ = ["by_name", "order_of", "parts_of", "shape_of"]
-
 
 def parts_of(shape: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Return the metadata of the states, by id, and the edges of a `Graph.shape()`."""

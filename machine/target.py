@@ -26,8 +26,6 @@ from machine.config import Target
 from machine.errors import Code, MachineError, PlanError
 from machine.plan import Plan
 
-__all__ = ["Loaded", "load"]
-
 _WRITE_IT: Final = "write package.module:plan or path/file.py:plan"
 _FIX_IT: Final = "fix the module and try again; --debug shows the whole traceback"
 

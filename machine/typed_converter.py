@@ -35,8 +35,6 @@ from machine.typed_values import (
     time_text,
 )
 
-__all__ = ["typed_converter"]
-
 _NATIVE: Final = {str, bool, int, float, type(None)}
 _INT_TEXT: Final = re.compile("0|-?[1-9][0-9]*")
 

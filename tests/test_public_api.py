@@ -27,7 +27,7 @@ RANKS = {
     **dict.fromkeys(
         (
             *("canonical", "codes", "did_you_mean", "durable", "errors", "ids", "lazy"),
-            *("process_identity", "unstorable_values", "termination", "suspension"),
+            *("process_identity", "unstorable_values", "termination"),
         ),
         0,
     ),

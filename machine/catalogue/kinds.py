@@ -17,8 +17,6 @@ from machine.catalogue.fields import Count, Ratio
 from machine.catalogue.registry import Catalogue, Custom, Kind, Level
 from machine.ids import ArtifactId, ContextKey, OpId, OpPath, RunId, StateId
 
-__all__ = ["ModelTelemetry", "Provenance", "standard"]
-
 
 @attrs.frozen
 class ModelTelemetry:

@@ -24,8 +24,6 @@ from machine.catalogue.fields import MAX_INTEGER, Count, Ratio, in_words
 from machine.errors import CodecError
 from machine.strict_converter import problems_of
 
-__all__ = ["plain", "plain_json", "typed", "unchecked", "without_null"]
-
 T = TypeVar("T")
 
 

@@ -28,21 +28,6 @@ from machine.recordings.verify import Problem, VerifyResult
 from machine.stores.base import Store
 from machine.termination import Terminated
 
-__all__ = [
-    "Elsewhere",
-    "Item",
-    "Look",
-    "Outcome",
-    "Replaying",
-    "Result",
-    "Verifying",
-    "WithPlan",
-    "exit_for",
-    "of_bundle",
-    "replayed",
-    "verdict_on",
-]
-
 DAMAGED: Final = "damaged"
 ERROR: Final = "error"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,9 +11,8 @@ from machine.cli.output import clean
 from machine.cli.session import Injected, RunOrBundle, Session
 from machine.cli.state_text import short_state
 from machine.recordings.blame import FactSource, KeySource, Step
+from machine.recordings.render import one_line
 from machine.recordings.value_search import Occurrence
-
-__all__ = ["blame"]
 
 _COLUMNS: Final = 80
 _MOST: Final = 8
@@ -41,7 +39,7 @@ def blame(run: RunOrBundle, pointer: str, /, *, at: int | None = None, session: 
     with session.reading(run) as (store, run_id):
         found = machine.blame(run_id, pointer, store=store, at=at)
     if session.as_json:
-        session.json(found.to_json())
+        session.out.json(found.to_json())
         return 0
     for index, step in enumerate(found.steps):
         if index:
@@ -53,11 +51,11 @@ def blame(run: RunOrBundle, pointer: str, /, *, at: int | None = None, session: 
 def _print(session: Session, step: Step) -> None:
     out = session.out
     out.line(
-        (clean(step.pointer), "bold cyan"), " = ", cut(_json(step.value), _COLUMNS - len(step.pointer) - 3)
+        (clean(step.pointer), "bold cyan"), " = ", cut(one_line(step.value), _COLUMNS - len(step.pointer) - 3)
     )
     out.line("  ", _by(step.write.state_id, step.write.attempt, step.write.seq))
     for write in reversed(step.earlier):
-        was = "removed" if write.kind == "removed" else _json(write.value)
+        was = "removed" if write.kind == "removed" else one_line(write.value)
         out.line((cut(f"  before: {_by(write.state_id, write.attempt, write.seq)}, {was}", _COLUMNS), "dim"))
     if step.write.state_id is None:
         return
@@ -105,7 +103,3 @@ def _by(state_id: str | None, attempt: int | None, seq: int) -> str:
     if state_id is None:
         return f"the input, event {seq}"
     return f"{short_state(state_id)}, attempt {attempt}, event {seq}"
-
-
-def _json(value: object) -> str:
-    return clean(json.dumps(value, ensure_ascii=False))

@@ -20,8 +20,6 @@ from machine.events import RunStarted, StateCompleted
 from machine.ids import ArtifactId
 from machine.kernel.snapshot import Snapshot
 
-__all__ = ["artifact", "context"]
-
 
 def context(
     run: RunOrBundle,
@@ -51,7 +49,7 @@ def context(
                 seq, snapshot_id = entry.seq, entry.event.context_snapshot_id
         value = Snapshot.open(snapshot_id, store.get).to_dict()
     if session.as_json:
-        session.json({"run_id": run_id, "seq": seq, "snapshot_id": snapshot_id, "context": value})
+        session.out.json({"run_id": run_id, "seq": seq, "snapshot_id": snapshot_id, "context": value})
     else:
         session.out.document(value)
     return 0
@@ -82,7 +80,7 @@ def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
             )
         data, kind = store.get(id), store.kind(id)
     if session.as_json:
-        session.json({"id": id, "kind": kind, "bytes": len(data), **_carried(data)})
+        session.out.json({"id": id, "kind": kind, "bytes": len(data), **_carried(data)})
     elif on_terminal(sys.stdout):
         _to_terminal(session.out.document, data)
     else:

@@ -23,8 +23,6 @@ from machine.errors import UsageError
 from machine.recordings.bundle import export_to
 from machine.recordings.bundle_lines import is_bundle
 
-__all__ = ["doctor"]
-
 _RUN: Final = re.compile(r"@last|[0-9a-fA-F]{6,8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{0,12}){1,4}")
 """Pattern of a run's name: `@last`, or an id long enough not to be a module's name by chance."""
 _COUNT: Final = Parameter(validator=Number(gte=1, lte=100))
@@ -96,7 +94,7 @@ def doctor(
                 progress=progress,
             )
     if session.as_json:
-        session.json(diagnosis.to_json())
+        session.out.json(diagnosis.to_json())
     else:
         _show(session, diagnosis)
     return Exit.OK if diagnosis.healthy else Exit.FAILED

@@ -19,8 +19,6 @@ from machine.errors import Code, PlanError
 from machine.recordings.golden_origin import test_of
 from machine.recordings.replay import ReplayResult
 
-__all__ = ["Golden", "of_tests", "outcomes"]
-
 _SECONDS_EACH = 10.0
 _LEAST_SECONDS = 120.0
 

@@ -34,8 +34,6 @@ from machine.events import (
 )
 from machine.stores.base import Store
 
-__all__ = ["cut", "events", "facts", "request_text", "short_key"]
-
 
 def events(
     run: RunOrBundle,
@@ -70,7 +68,7 @@ def events(
         and (type is None or type in {entry.event.type, getattr(entry.event, "name", None)})
     ]
     if session.as_json:
-        session.json({"run_id": log.run_id, "events": [_as_json(entry) for entry in chosen]})
+        session.out.json({"run_id": log.run_id, "events": [_as_json(entry) for entry in chosen]})
         return 0
     began = log.entries[0].ts_millis
     rows: list[tuple[Cell, ...]] = [
@@ -160,7 +158,7 @@ def facts(run: RunOrBundle, /, *, state: str | None = None, session: Injected) -
             if isinstance(entry.event, FactRecorded) and (state is None or entry.event.state_id in ids)
         ]
     if session.as_json:
-        session.json(
+        session.out.json(
             {
                 "run_id": log.run_id,
                 "facts": [

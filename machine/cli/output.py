@@ -17,8 +17,6 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Cell", "Output", "clean", "compact", "duration", "moment", "on_terminal", "short"]
-
 Cell: TypeAlias = str | tuple[str, str]
 """A piece of a line: text, or text and the style it has on a terminal."""
 

@@ -10,15 +10,13 @@ from machine.cli import batch, batch_item, goldens, progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.schedules import permuted, show_divergence
-from machine.cli.session import Injected, Quiet, RunOrBundle, Session, names_bundle
+from machine.cli.session import Injected, Jobs, Quiet, RunOrBundle, Session, names_bundle
 from machine.cli.state_text import short_state
 from machine.config import UndeclaredIo
 from machine.errors import BundleError, UsageError
 from machine.recordings.compare import Verdict
 from machine.secrets.store_key import open_keys
 from machine.stores.base import Store
-
-__all__ = ["compare", "replay", "verify"]
 
 _VERDICTS: Final[Mapping[Verdict, str]] = {
     Verdict.IDENTICAL: "green",
@@ -36,7 +34,7 @@ def replay(
     schedules: int | None = None,
     seed: int | None = None,
     every: batch.Every = False,
-    jobs: batch.Jobs = None,
+    jobs: Jobs = None,
     quiet: Quiet = False,
     session: Injected,
 ) -> int:
@@ -104,7 +102,7 @@ def replay(
             )
         unopened = _unopened(store, run_id) if result.secrets == "placeholders" else ""
     if session.as_json:
-        session.json({**result.to_json(), "undeclared_io": reporter.undeclared_json()})
+        session.out.json({**result.to_json(), "undeclared_io": reporter.undeclared_json()})
     else:
         _tell_replay(session, result)
         if unopened:
@@ -169,7 +167,7 @@ def compare(
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter, session.user_code():
             result = machine.compare(run_id, plan=loaded.plan, store=store, reporter=reporter)
     if session.as_json:
-        session.json(result.to_json())
+        session.out.json(result.to_json())
         return Exit.OK if result.identical else Exit.FAILED
     for change in result.plan_changes:
         session.out.line(("plan  ", "bold"), clean(change))
@@ -195,7 +193,7 @@ def compare(
 def verify(
     *runs: batch.Name,
     every: batch.Every = False,
-    jobs: batch.Jobs = None,
+    jobs: Jobs = None,
     quiet: Quiet = False,
     session: Injected,
 ) -> int:
@@ -221,7 +219,7 @@ def verify(
     except BundleError as exc:
         result = batch_item.of_bundle(exc)
     if session.as_json:
-        session.json(result.to_json())
+        session.out.json(result.to_json())
         return batch_item.exit_for(result)
     _tell_verify(session, result)
     if result.ok:

@@ -33,7 +33,6 @@ from machine.kernel.status import FINAL_STATUSES
 from machine.stores.base import Store
 from machine.termination import Terminated
 
-__all__ = ["Report", "config_of", "driven", "input_of", "resume", "run"]
 Undriven: TypeAlias = Annotated[
     bool,
     Parameter(
@@ -262,7 +261,7 @@ def driven(
     run_id = result.run_id  # another run than the requested one, if the invocation key was already used
     code = RUN_EXITS.get(result.status, Exit.FAILED)
     if session.as_json:
-        session.json(
+        session.out.json(
             {
                 **attrs.asdict(result, recurse=False),
                 "error": result.error and error_json(result.error),
@@ -362,5 +361,7 @@ def config_of(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
                 details={"problems": exc.problems},
                 hint=f"its fields are {', '.join(field.name for field in attrs.fields(RunConfig))}",
             ) from None
+        # strictly: of a recording, patterns and paths are read as they are
+        config = attrs.evolve(config, secrets=attrs.evolve(config.secrets))
         check_startable(config)
     return attrs.evolve(config, skip_tags=(*config.skip_tags, *skip_tags))

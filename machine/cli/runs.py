@@ -20,8 +20,6 @@ from machine.kernel.history import StateStatus
 from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.status import INTERRUPTED, RunStatus
 
-__all__ = ["runs", "show"]
-
 _FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
 _RUN_PREFIX = 18
 """Characters of a run id that are shown in a list: its milliseconds and its counter."""
@@ -56,7 +54,7 @@ def runs(
     with session.open_store() as store:
         page = store.list_runs(status=status, op=op, limit=limit)
     if session.as_json:
-        session.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
+        session.out.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
         return 0
     if not page.rows:
         session.note("note", "there is no such run" if status or op else "there are no runs yet")
@@ -91,7 +89,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         )
         manifest, built = log.manifest, log.provenance
     if session.as_json:
-        session.json(_as_json(log, manifest, built, status))
+        session.out.json(_as_json(log, manifest, built, status))
     else:
         _print(session, log, manifest, built, status)
         if not log.history.final:

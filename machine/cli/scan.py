@@ -22,8 +22,6 @@ from machine.recordings.bundle_lines import is_bundle
 from machine.secrets.store_key import MOST_BYTES, holds_key
 from machine.stores.base import Store
 
-__all__ = ["scan"]
-
 _MOST_TOLD: Final = 10_000
 """The most findings that are listed; further ones are counted."""
 
@@ -34,9 +32,9 @@ STORE_KEY: Final = "store_key"
 
 _ADVICE: Final = {
     "key": "never share a key file, and replace one that was shared with `machine secrets rotate-key`",
-    "run": "rotate what is a credential where it was issued, for a recording keeps it; in new runs "
-    "SecretPolicy(names=[...]) hides it, and allow=[...] says that it is none",
-    "file": "rotate what is a credential where it was issued, and take it out of its file",
+    "run": "replace each credential where it was issued, because the recording still has it; in new runs "
+    "SecretPolicy(names=[...]) redacts it, and allow=[...] declares that it is no secret",
+    "file": "replace each credential where it was issued, and remove it from its file",
 }
 
 
@@ -171,7 +169,7 @@ class _Report:
     def told(self) -> int:
         """Print the report, and return the exit code."""
         if self.session.as_json:
-            self.session.json(self._json())
+            self.session.out.json(self._json())
         else:
             self._print()
         codes = [failures.exit_of(exc) for _, exc in self.failed]

@@ -8,9 +8,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import attrs
 from cyclopts import Parameter
@@ -25,20 +25,6 @@ if TYPE_CHECKING:
     from machine.recordings.bundle import Bundle
     from machine.stores.base import Store
     from machine.target import Loaded
-
-__all__ = [
-    "ConfigFile",
-    "Flag",
-    "Injected",
-    "Jobs",
-    "JsonText",
-    "Quiet",
-    "Repeated",
-    "RunOrBundle",
-    "Session",
-    "names_bundle",
-    "names_directory",
-]
 
 _LAST: Final = "@last"
 _RUN_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -197,10 +183,6 @@ class Session:
         """Print one remark on stderr, unless the output is for a program."""
         if not self.as_json:
             self.out.line((f"{name}: ", "dim"), text, err=True)
-
-    def json(self, value: Mapping[str, Any]) -> None:
-        """Print the command's one JSON object."""
-        self.out.json(value)
 
 
 def names_bundle(name: str) -> bool:

@@ -9,8 +9,6 @@ from machine.cli.run import config_of, input_of
 from machine.cli.session import ConfigFile, Flag, Injected, JsonText, Quiet, Repeated
 from machine.torture import FAULTS, crash_matrix
 
-__all__ = ["torture"]
-
 
 def torture(
     target: str,
@@ -60,7 +58,7 @@ def torture(
             progress=lambda done, total: say(f"{done}/{total} cells"),
         )
     if session.as_json:
-        session.json(matrix.to_json())
+        session.out.json(matrix.to_json())
         return Exit.OK if matrix.safe else Exit.FAILED
     if matrix.status != "completed":
         session.note("note", f"the run itself ended {matrix.status}; the matrix is of that run")

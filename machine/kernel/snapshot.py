@@ -28,8 +28,7 @@ _LONGEST_PATH: Final = 64
 """The largest number of branches on the path to a leaf: one for each hex digit of the hash of a key."""
 
 INLINE_MAX: Final = 128
-"""The largest number of canonical bytes of a value that is stored in the node; a larger value is an artifact of its
-own."""
+"""The largest number of canonical bytes of a value within a node; a larger one is an artifact of its own."""
 
 _NIBBLES: Final = {f"{nibble:x}": nibble for nibble in range(16)}
 
@@ -40,10 +39,7 @@ Load: TypeAlias = Callable[[str], bytes]
 
 
 class Value(NamedTuple):
-    """One value: its canonical bytes, or, until they are needed, the id of the artifact that holds them.
-
-    `held` is its representation in a node.
-    """
+    """Canonical bytes or, until they are needed, the id of their artifact, and `held`, the spelling in a node."""
 
     data: bytes | None
     ref: str | None
@@ -90,7 +86,8 @@ class _Leaf:
             entries: Mapping[str, Value] = self.entries
             if len(entries) > 1:
                 # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units, which differ beyond ASCII
-                order = sorted(entries, key=None if "".join(entries).isascii() else _utf16)
+                ascii_only = "".join(entries).isascii()
+                order = sorted(entries, key=None if ascii_only else lambda key: key.encode("utf-16-be"))
                 entries = {key: entries[key] for key in order}
             parts = b",".join([orjson.dumps(key) + b":" + value.held for key, value in entries.items()])
             self._data = b'{"entries":{%b},"type":"leaf"}' % parts
@@ -137,10 +134,6 @@ def _spelled(nibbles: tuple[int, ...]) -> str:
     """Return a format string for the JSON of a branch with children at `nibbles`: their ids, then its count."""
     links = ",".join(f'"{nibble:x}":"%s"' for nibble in nibbles)
     return f'{{"children":{{{links}}},"count":%d,"type":"branch"}}'
-
-
-def _utf16(key: str) -> bytes:
-    return key.encode("utf-16-be")
 
 
 def _nibble(path: bytes, depth: int) -> int:
@@ -252,10 +245,7 @@ class Snapshot:
         return count
 
     def update(self, writes: Mapping[str, bytes | None]) -> tuple[Snapshot, dict[str, Artifact]]:
-        """Return the snapshot after writes (canonical bytes by key; None removes it), and its new artifacts by id.
-
-        They are the nodes and the larger values that this update made.
-        """
+        """Return the snapshot after writes (canonical bytes by key; None removes one), and new artifacts by id."""
         changes = {key: None if data is None else Value.of(data) for key, data in writes.items()}
         snapshot, made = self.changed(changes)
         for value in changes.values():

@@ -35,8 +35,6 @@ from machine.recordings.result_json import fields_json
 from machine.recordings.run_artifacts import check_run
 from machine.stores.base import Store
 
-__all__ = ["CompareResult", "ComparedState", "Verdict", "compare", "other_answer"]
-
 _NEVER_THE_SAME: Final = frozenset({"clock", "random"})
 
 

@@ -22,8 +22,6 @@ from machine.recordings.pointer import Change, diff
 from machine.recordings.result_json import fields_json
 from machine.stores.base import Store
 
-__all__ = ["First", "Reason", "RunDiff", "RunSide", "StateDiff", "StateSide", "diff_runs"]
-
 
 @attrs.frozen
 class RunSide:

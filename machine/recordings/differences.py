@@ -32,8 +32,6 @@ from machine.recordings.pointer import Change, diff
 from machine.recordings.recorded_commands import asked
 from machine.watch.watch import SETTING, Undeclared
 
-__all__ = ["Differences", "corrupt"]
-
 _NEAREST: Final = 3
 
 Load = Callable[[str], bytes]

@@ -22,8 +22,6 @@ from machine.recordings.bundle import Bundle, open_bundle
 from machine.recordings.replay import replay_in
 from machine.target import load
 
-__all__ = ["main"]
-
 _THREADS = Path("/proc/self/task")
 
 

@@ -19,8 +19,6 @@ from machine.kernel.status import RunStatus
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
 
-__all__ = ["asked", "graphs_of", "plan_ids"]
-
 
 class Asked(NamedTuple):
     """The plan that a run continues with, and whether it was to be cancelled or had lost its secrets."""

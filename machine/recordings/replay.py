@@ -38,8 +38,6 @@ from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
 
-__all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "replay_in", "reproduce"]
-
 
 @attrs.frozen
 class ReplayResult:

@@ -45,8 +45,6 @@ from machine.recordings.run_artifacts import Walked, sound_parts
 from machine.recordings.turns import Turns
 from machine.watch.watch import Undeclared
 
-__all__ = ["ReplayLog"]
-
 STALL_SECONDS: Final = 1.0
 """Seconds without progress for a handler that races tasks, in addition to its recorded duration."""
 

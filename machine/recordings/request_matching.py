@@ -18,8 +18,6 @@ from machine.events import Event, FactRecorded, StateFailed
 from machine.secrets import placeholder
 from machine.secrets.format_1.placeholder import has_placeholder, macs, stripped, with_macs
 
-__all__ = ["RecordedRequests"]
-
 _NAME: Final = rb"[A-Za-z0-9_.-]{1,128}"
 _EMPTY_QUERY: Final = re.compile(rb'("url":"[^"\\]*)\?(?=")')
 _QUOTE: Final = re.compile(rb'(?<!\\)"')

@@ -29,23 +29,6 @@ from machine.kernel.snapshot import Load, Snapshot
 from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
 from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
 
-__all__ = [
-    "Recording",
-    "Walked",
-    "check_run",
-    "gather",
-    "led_to",
-    "named",
-    "provenance_id",
-    "seals_beside",
-    "seals_of",
-    "shared_entries",
-    "shared_past_id",
-    "snapshot_parts",
-    "snapshots",
-    "sound_parts",
-]
-
 Walked: TypeAlias = dict[tuple[str, str], int]
 """The nodes of snapshots that were looked at, by place and id, with the number of keys of each."""
 

@@ -17,8 +17,6 @@ from machine.engine.run_reader import lane_of
 from machine.events import Entry, RunResumed, RunStarted, RunSuspended, StateCompleted, StateSkipped
 from machine.plan import Graph
 
-__all__ = ["Order", "Orders", "neighbours"]
-
 Order: TypeAlias = tuple[int, ...]
 """Positions of blocks in the recording."""
 

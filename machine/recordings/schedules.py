@@ -29,8 +29,6 @@ from machine.recordings.result_json import fields_json
 from machine.recordings.schedule_search import Order, Orders, neighbours
 from machine.stores.base import Store
 
-__all__ = ["Race", "SchedulesResult", "schedules"]
-
 MOST_SCHEDULES: Final = 100_000
 
 

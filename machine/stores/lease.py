@@ -23,21 +23,6 @@ from machine import process_identity
 from machine.errors import Code, ConcurrencyError, UsageError
 from machine.ids import RunId
 
-__all__ = [
-    "MAX_TTL_MS",
-    "Driver",
-    "HeldLease",
-    "Lease",
-    "LeaseWatch",
-    "check_acquire",
-    "driver_of",
-    "lease_is_held",
-    "leased",
-    "lost",
-    "owner_here",
-    "wall_clock",
-]
-
 MAX_TTL_MS: Final = 24 * 60 * 60 * 1000
 """The longest time for which a lease may be taken: a day."""
 

@@ -22,8 +22,6 @@ from machine.testing.golden_options import Asked
 from machine.testing.golden_run import Unlike, Wanted
 from machine.testing.golden_session import KEY
 
-__all__ = ["check"]
-
 _WITHOUT: Final = ("terminal", "pytest_cov")
 """Plugins that are disabled there: one only prints, and one would measure coverage even in a worker."""
 

@@ -18,8 +18,6 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["main", "move_clock", "set_date"]
-
 _CLOCKS: Final = ("time", "monotonic", "perf_counter", "process_time", "thread_time", "clock_gettime")
 _DATES: Final = ("time", "clock_gettime")
 _moved_by: Final = {"dates": 0, "others": 0}

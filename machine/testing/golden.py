@@ -31,8 +31,6 @@ from machine.testing.golden_run import Fresh, Recording, Unlike, Wanted
 from machine.testing.golden_session import KEY, PASSED, Ending, Session
 from machine.watch.watch import ALLOWED
 
-__all__ = ["Golden"]
-
 
 class Golden:
     """The golden runs of one test."""

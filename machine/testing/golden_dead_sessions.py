@@ -14,8 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["own_folder", "removed"]
-
 _PREFIX: Final = "machine-goldens-"
 _LOCK: Final = "lock"
 

@@ -19,8 +19,6 @@ from machine.recordings.golden_origin import test_of
 from machine.testing.golden_files import file_of
 from machine.testing.golden_run import Wanted, manifest_difference, opened
 
-__all__ = ["file_for", "named_alike"]
-
 
 def named_alike(item: pytest.Item) -> bool:
     """Return whether another test file of the folder contains, by its text, a golden test of the same name."""

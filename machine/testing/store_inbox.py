@@ -12,8 +12,6 @@ from machine.stores.base import ZERO_CHAIN, Message, Store, StoredEvent
 from machine.testing.store_samples import OTHER, RUN, Clock, artifact_of, log_of, read_log, run_id_of
 from machine.testing.store_sharing import THREADS, SharedStoreConformance, StoreFactory, contended
 
-__all__ = ["InboxConformance"]
-
 KEY = {"invocation_key": "order 7, täglich"}
 
 

@@ -12,8 +12,6 @@ from machine.stores.base import Store
 from machine.testing.store_samples import OTHER, RUN, log_of
 from machine.testing.store_sharing import SharedStoreConformance, StoreFactory, contended
 
-__all__ = ["KeyConformance"]
-
 
 def _reversed(wrapped: bytes) -> bytes:
     return wrapped[::-1]

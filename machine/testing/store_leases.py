@@ -20,8 +20,6 @@ from machine.stores.lease import MAX_TTL_MS, Driver, driver_of, owner_here
 from machine.testing.store_samples import OTHER, RUN, Clock, artifact_of, log_of, read_log
 from machine.testing.store_sharing import SharedStoreConformance, StoreFactory, contended
 
-__all__ = ["LeaseConformance"]
-
 TTL = 30_000
 TENTH = TTL // 10
 LOOK = 1_000

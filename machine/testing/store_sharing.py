@@ -14,8 +14,6 @@ from machine.errors import Code, ConcurrencyError, OtherStoreError
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
 from machine.testing.store_samples import LONG, OTHER, RUN, log_of, read_log
 
-__all__ = ["THREADS", "SharedStoreConformance", "StoreFactory", "contended"]
-
 T = TypeVar("T")
 
 THREADS: Final = 4

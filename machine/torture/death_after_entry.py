@@ -14,8 +14,6 @@ from machine.io.attempt_scope import current_task
 from machine.torture.faults import PowerCut
 from machine.torture.store import TorturedStore
 
-__all__ = ["Returns"]
-
 
 class Returns:
     """Kills a process after entry `seq`; `lost` is true when that was an effect's outcome and not durable."""

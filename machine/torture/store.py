@@ -22,8 +22,6 @@ from machine.stores.sqlite import SqliteStore
 from machine.torture.disk import copy_image, copy_log, spoil, tear
 from machine.torture.faults import Blow, Fault, Pace, PowerCut
 
-__all__ = ["TorturedStore"]
-
 _UNBOUNDED: Final = 2**62
 _PATIENCE: Final = 0.01
 """Seconds that this store waits for a lock: the one that holds it does not mean to let go."""

@@ -14,8 +14,6 @@ from machine.secrets.substitute import opened
 from machine.secrets.text_swap import Swap
 from machine.stores.base import Store
 
-__all__ = ["TrueValues", "asked_for"]
-
 
 class TrueValues:
     """Opens what a run has sealed. It needs the store only for answers."""

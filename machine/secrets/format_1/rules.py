@@ -15,8 +15,6 @@ import attrs
 
 from machine.secrets.policy import SecretPolicy, joined
 
-__all__ = ["Pattern", "Rules", "rules_of"]
-
 LONGEST_NAME: Final = 100
 """The length of the longest name that is considered: a longer one is a sentence."""
 

@@ -23,8 +23,6 @@ from machine.secrets.format_1.substitute import Value, restored
 from machine.secrets.policy import SecretPolicy, path_text
 from machine.secrets.stored import Answer, Asked, said_error
 
-__all__ = ["SECRET", "Format1RunSecrets"]
-
 SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
 """The namespace of `io.secret`."""
 
