@@ -12,15 +12,43 @@ from machine.secrets.names import Strength, field_strength, header_strength, par
 from machine.secrets.needles import searcher
 from machine.secrets.policy import SecretPolicy, compiled, joined, plain_path
 
-__all__ = ["Rules", "rules_of"]
+__all__ = ["KEY_CHARACTERS", "KEY_LENGTH", "Rules", "rules_of"]
+
+_WORDS: Final = (
+    r"ke[yn]|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid="
+    r"|ticket=|sas=|ser[ \\t]*=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|entified (?:by|as|with)"
+    r"|wifi:|webhook|/secrets/|login\(|securestr|[\"'](?:concealed|sensitive)"
+)
+_COMMANDS: Final = (
+    r"(?:\A|[^a-z0-9-]|\\(?:[nrtf]|u00..))-(?:[pawxktub]|[a-z]{1,5}u[^a-z0-9-])|--us|y-user|vault.*login|qlplus|expdp"
+    r"|impdp|rman |rabbitmqctl|obscure |from-literal|http-basic|extraheader|put-parameter"
+)
+"""Options and words of the programs that are given a password without a name."""
+
+_LINES: Final = (
+    r":\*:|:[0-9]{1,5}:(?:[^:\s\"\\/]|\\+u)+:(?:[^:\s\"\\/]|\\+u)+:[^\s:]|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|@tcp\(|@unix\("
+    r"|\]:[0-9]{1,5}(?: |\\+t)+[^ :]+:"
+)
+"""Parts of the lines of files with users, of addresses of databases, and of base64 that begins as a form does."""
+
+_ESCAPED: Final = r"\\u00(?:2[df]|3[0-9a]|4[0-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a])"
+"""A letter, a digit, or a sign of names and addresses, as only JSON within JSON has it."""
 
 _LEADS: Final = (
-    r"(?i:ke[yn]|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid="
-    r"|sas=|ser ?=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|-[ub]|--us| -[pawxk]|fied by|wifi:"
-    r"|webhook|/secrets/|lt login |login\(|qlplus"
-    r"|:[0-9]{4,5}:[a-z_*]|:\*:|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|\]:[0-9]{2,3} )|(?s:@.*/|/.*@)"
+    rf"(?i:{_WORDS}|{_COMMANDS}|{_LINES}|{_ESCAPED})|(?s:@.*/|/.*@)|LOGIN "
+    r"|(?:[Mm]ac|MAC)(?:[^A-Za-z ]| *\"|V|B|Hex|Pem|Raw|Plain|Clear|Enc|Prim|Sec)"  # of a header
+    r"|Ci0t|[AQgw]otL[Q-f]|KLS[0-3]"  # a line of `--` in base64
 )
-"""One of these pieces is in every text with a name that says something, or with the user-info of a URL."""
+"""One of these pieces is in every text with a name that says something, with the user-info of a URL, or with a
+placeholder."""
+
+KEY_LENGTH: Final = 40
+KEY_CHARACTERS: Final = "A-Za-z0-9+/%=_-"
+"""Every form of a key of a store has so many of these characters in a row; few other texts do."""
+
+_KEY: Final = f"[{KEY_CHARACTERS}]{{{KEY_LENGTH}}}"
+_NAMED: Final = 0
+"""The number of the first of the two expressions that a text is searched for at once."""
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -64,9 +92,11 @@ class Rules:
 
         Cheap, for nearly everything holds none; it may say yes for nothing.
         """
-        if self.looks_always:
-            return True
-        return bool(self._look.Match(data))
+        return self.looks_always or _NAMED in (self._look.Match(data) or ())
+
+    def is_clean(self, data: bytes) -> bool:
+        """Tell whether encoded JSON holds neither what `may_hold` looks for nor what may be a key of a store."""
+        return not (self.looks_always or self._look.Match(data))
 
     def formats_in(self, text: str) -> list[Format]:
         """Return the formats that a text may have."""
@@ -78,7 +108,7 @@ class Rules:
 
     @functools.cached_property
     def _look(self) -> Any:
-        return searcher(("|".join((_LEADS, *signs_of(self.formats))),))
+        return searcher(("|".join((_LEADS, *signs_of(self.formats))), _KEY))
 
 
 @functools.lru_cache(maxsize=64)
