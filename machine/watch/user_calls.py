@@ -14,7 +14,7 @@ from machine.watch.code_origin import Origin, is_harmless, is_own, name_of, orig
 from machine.watch.model_defaults import first_asked, made_in
 from machine.watch.nondeterministic_calls import Ambient
 from machine.watch.static import is_a, module_dict, module_of, never_raises
-from machine.watch.user_code import OwnCode, packages_of
+from machine.watch.user_code import OwnCode, holds_code, packages_of
 from machine.watch.watch import Watch
 
 __all__ = ["own_caller", "own_code", "seen_builtin", "seen_function", "seen_made"]
@@ -44,9 +44,10 @@ def own_code(function: Any) -> OwnCode:
 
     The functions that one `def` makes share their code, so only their held values are inspected again.
     """
-    if not is_a(function, *_CALLED):
+    is_plain = type(function) is FunctionType
+    if not is_plain and not is_a(function, *_CALLED):
         function = type(function)
-    code = function.__code__ if is_a(function, FunctionType) else _code_of(function)
+    code = function.__code__ if is_plain else _code_of(function)
     key = id(code), len(sys.modules)
     _, own = _kept.get(key, (None, None))
     if own is None:
@@ -55,7 +56,7 @@ def own_code(function: Any) -> OwnCode:
         own = OwnCode(packages_of(function))
         own.reach(function)
         _kept[key] = code, own
-    elif is_a(function, FunctionType) and (function.__closure__ or function.__defaults__):
+    elif is_plain and holds_code(function):
         own.reach_held(function)
     return own
 
