@@ -1,8 +1,7 @@
 """The log of a replay, which compares every emission with the recording, byte for byte and in order.
 
-It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so a
-handler that races calls sees the same winner. An emission whose turn can never come is a divergence, not a
-hang.
+It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so a handler
+that races calls sees the same winner. An emission whose turn can never come is a divergence, not a hang.
 """
 
 from __future__ import annotations
@@ -178,9 +177,8 @@ class ReplayLog:
         del state, timeout
         with contextlib.suppress(Diverged):
             if self.divergence is None:
-                entry = self._recorded[self._at]
                 text = "the handler waits for something that is no call of io"
-                self._diverge(self._differences.missing(entry, text))
+                self._diverge(self._differences.missing(self._recorded[self._at], text))
         return self.abort() or RecordingEnds()
 
     def attach(self, scope: AttemptScope) -> None:
@@ -230,6 +228,15 @@ class ReplayLog:
         """Return the fact that the open attempt recorded under a key."""
         left = self._facts.get(key)
         return left[0] if left else None
+
+    def takes(self, fact: FactRecorded) -> bool:
+        """Say whether a recorded fact that was not given up comes next; if it does, accept it."""
+        self._raise_if_over()
+        if self._early is not None or fact.given_up or self._recorded[self._at].event is not fact:
+            return False
+        self._info = {}
+        self._consume_to(self._at + 1)
+        return True
 
     def intended(self, key: str) -> EffectIntended | None:
         """Return the effect intent that the open attempt recorded under a key."""
@@ -306,7 +313,8 @@ class ReplayLog:
                 return
             if not inside or not self._left.get(body):
                 self._diverge(self._differences.between(entry, event))
-            if not self._turns and self._alone() and self._scope and not self._scope.state.blocking:
+            scope = self._scope
+            if not self._turns and scope and scope.barrier.alone and not scope.state.blocking:
                 self._stuck(event)
             else:
                 await self._turn(event, body)
@@ -331,11 +339,8 @@ class ReplayLog:
 
     def _missing(self, event: Event | None = None) -> NoReturn:
         entry = self._recorded[self._at]
-        if event is None:
-            summary = "a recorded call is not made"
-        else:
-            summary = f"the handler ended ({event.type}) without making a recorded call"
-        self._diverge(self._differences.missing(entry, summary, event))
+        ended = event and f"the handler ended ({event.type}) without making a recorded call"
+        self._diverge(self._differences.missing(entry, ended or "a recorded call is not made", event))
 
     async def _turn(self, event: Event, body: bytes) -> None:
         """Wait until the recording reaches `body`, or nothing makes progress."""
@@ -347,15 +352,9 @@ class ReplayLog:
                 if not come.is_set() and self._at == at and self._early is None:
                     self._stuck(event)
 
-    def _alone(self) -> bool:
-        return self._scope is None or self._scope.barrier.alone
-
     def _raise_if_over(self) -> None:
-        reason = self.abort()
-        if reason is None and self._at >= len(self._recorded):
-            self._ended = True
-            reason = RecordingEnds()
-        if reason is not None:
+        self._ended = self._ended or self._at >= len(self._recorded)
+        if (reason := self.abort()) is not None:
             raise reason
 
     def _take_to(self, end: int) -> None:
