@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from machine.io.fields import checked_text, refusal
-from machine.secrets.format_1.handle import HANDLE
+from machine.secrets.format_1.placeholder import PLACEHOLDER
 from machine.secrets.placeholder import TEXT
 
 __all__ = ["bare_url", "checked_url", "public_url"]
@@ -22,7 +22,7 @@ def checked_url(url: Any) -> str:
         return url
     text = checked_text(url, "url", empty=False)
     # the whole url is secret, as that of a webhook may be, and is replaced by a placeholder
-    if HANDLE.fullmatch(text) or TEXT.match(text):
+    if PLACEHOLDER.fullmatch(text) or TEXT.match(text):
         return text
     if re.search(r"[\x00-\x20\x7f\\]", text):
         raise refusal("the url holds a space, a backslash or a control character; percent-encode it")

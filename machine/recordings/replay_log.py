@@ -18,6 +18,7 @@ from machine.causes import raised_text
 from machine.engine.protocols import Outside
 from machine.errors import Code, MachineError, StoreError
 from machine.events import (
+    Artifact,
     EffectIntended,
     Entry,
     Event,
@@ -42,8 +43,6 @@ from machine.recordings.request_matching import RecordedRequests
 from machine.recordings.run_artifacts import Walked, sound_parts
 from machine.recordings.turns import Turns
 from machine.watch.watch import Undeclared
-
-__all__ = ["ReplayLog"]
 
 STALL_SECONDS: Final = 1.0
 """Seconds without progress for a handler that races tasks, in addition to its recorded duration."""
@@ -78,7 +77,7 @@ class ReplayLog:
         self._load = load
         self._on_entry = on_entry
         self._graphs = graphs or {}
-        self._payloads: Mapping[str, tuple[str, bytes]] = {}
+        self._payloads: Mapping[str, Artifact] = {}
         self._at = 0
         self._walked: Walked = {}
         self._known: set[tuple[str, str]] = set()
@@ -104,6 +103,8 @@ class ReplayLog:
         while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
             self._take_to(self._at + 1)
         event = self._next()
+        if type(event) is StateEntered:  # the most common, before which nothing was asked
+            return Outside(graph, False, event.state_id, limited=False)  # noqa: FBT003 - no cancellation
         said = asked(event)
         if said.plan_id:
             graph = self._graphs.get(said.plan_id, graph)
@@ -128,10 +129,7 @@ class ReplayLog:
             return False
         first = self._recorded[self._at].event
         due = decision.state_id, decision.attempt, decision.base_snapshot_id
-        if (
-            not isinstance(first, StateEntered)
-            or (first.state_id, first.attempt, first.base_snapshot_id) != due
-        ):
+        if type(first) is not StateEntered or (first.state_id, first.attempt, first.base_snapshot_id) != due:
             return False
         for index in range(self._at + 1, len(self._recorded)):
             entry = self._recorded[index]
@@ -139,17 +137,16 @@ class ReplayLog:
             self._end = index
             self._left[entry.body] = self._left.get(entry.body, 0) + 1
             self.requests.note(event)
-            if isinstance(event, StateCompleted | StateFailed):
-                self._reused = reused(entry)
             if isinstance(event, StateCompleted):
+                self._reused = reused(entry)
                 return False
             if isinstance(event, FactRecorded):
                 self._facts.setdefault(event.key, []).append(event)
             elif isinstance(event, EffectIntended):
                 self._intents[event.key] = event
             elif isinstance(event, StateFailed):
-                settled = event.cut or event.error.code in _NOT_AGAIN
-                if settled:
+                self._reused = reused(entry)
+                if settled := event.cut or event.error.code in _NOT_AGAIN:
                     self._take_to(index + 1)
                 return settled
         self._take_to(len(self._recorded))
@@ -163,9 +160,7 @@ class ReplayLog:
         """Return why the replay cannot continue, whatever a handler made of the exception."""
         if self.divergence is not None:
             return Diverged(self.divergence)
-        if self._damage is not None:
-            return self._damage
-        return RecordingEnds() if self._ended else None
+        return self._damage or (RecordingEnds() if self._ended else None)
 
     def limit(self, timeout: float | None) -> float | None:
         """Return the time limit of an attempt: replay never sleeps, so a short one is enough."""
@@ -195,7 +190,12 @@ class ReplayLog:
         if payloads is not None:
             self._payloads = payloads.items
         for event in events:
-            await self._match(event, codec.encode_event(event))
+            body, at = codec.encode_event(event), self._at
+            free = self._early is None and self.abort() is None and at < len(self._recorded)
+            if free and self._recorded[at].body == body:  # nearly always
+                self._consume_to(at + 1)
+            else:
+                await self._match(event, body)
 
     @property
     def waited(self) -> float:
@@ -212,7 +212,7 @@ class ReplayLog:
         """Return an artifact of the recording, or one made by this replay."""
         made = self._payloads.get(artifact_id)
         if made is not None:
-            return made[1]
+            return made.data
         try:
             return self._load(artifact_id)
         except StoreError as exc:  # damage of the recording is not the fault of the handler that read it
@@ -338,9 +338,9 @@ class ReplayLog:
             self._missing()
 
     def _missing(self, event: Event | None = None) -> NoReturn:
-        entry = self._recorded[self._at]
         ended = event and f"the handler ended ({event.type}) without making a recorded call"
-        self._diverge(self._differences.missing(entry, ended or "a recorded call is not made", event))
+        summary = ended or "a recorded call is not made"
+        self._diverge(self._differences.missing(self._recorded[self._at], summary, event))
 
     async def _turn(self, event: Event, body: bytes) -> None:
         """Wait until the recording reaches `body`, or nothing makes progress."""
@@ -365,11 +365,13 @@ class ReplayLog:
         self._consume_to(end)
 
     def _consume_to(self, end: int) -> None:
-        for entry in self._recorded[self._at : end]:
+        left = self._left
+        for at in range(self._at, end):
+            entry = self._recorded[at]
             self.history.advance(entry)
             self._on_entry(entry)
-            if entry.body in self._left:
-                self._left[entry.body] -= 1
+            if entry.body in left:
+                left[entry.body] -= 1
             if isinstance(entry.event, FactRecorded):
                 self._learned(entry.event)
         self._at = end

@@ -1,9 +1,10 @@
-"""A policy made ready to be asked: which names, places and formats are secret in one run."""
+"""A policy compiled for queries: the names, places and formats that are secret in one run."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import attrs
 
@@ -17,17 +18,17 @@ __all__ = ["KEY_CHARACTERS", "KEY_LENGTH", "Rules", "rules_of"]
 _WORDS: Final = (
     r"ke[yn]|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid="
     r"|ticket=|sas=|ser[ \\t]*=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|entified (?:by|as|with)"
-    r"|wifi:|webhook|/secrets/|login\(|securestr|[\"'](?:concealed|sensitive)"
+    r"|appid=|sign=|otp|mfa|ce.?code|ntrase|ennwort|htwoord|senha|wifi:|webhook|/secrets/|login\(|securestr|[\"'](?:concealed|sensitive)"
 )
 _COMMANDS: Final = (
     r"(?:\A|[^a-z0-9-]|\\(?:[nrtf]|u00..))-(?:[pawxktub]|[a-z]{1,5}u[^a-z0-9-])|--us|y-user|vault.*login|qlplus|expdp"
-    r"|impdp|rman |rabbitmqctl|obscure |from-literal|http-basic|extraheader|put-parameter"
+    r"|impdp|rman[ '\"\\]|sudo -|rabbitmqctl|obscure|from-literal|http-basic|extraheader|put-parameter"
 )
 """Options and words of the programs that are given a password without a name."""
 
 _LINES: Final = (
     r":\*:|:[0-9]{1,5}:(?:[^:\s\"\\/]|\\+u)+:(?:[^:\s\"\\/]|\\+u)+:[^\s:]|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|@tcp\(|@unix\("
-    r"|\]:[0-9]{1,5}(?: |\\+t)+[^ :]+:"
+    r"|\]:[0-9]{1,5}(?: |\\+t)+[^ :]+:|\" \\*\"(?:md5|scram-)"
 )
 """Parts of the lines of files with users, of addresses of databases, and of base64 that begins as a form does."""
 
@@ -38,22 +39,20 @@ _LEADS: Final = (
     rf"(?i:{_WORDS}|{_COMMANDS}|{_LINES}|{_ESCAPED})|(?s:@.*/|/.*@)|LOGIN "
     r"|(?:[Mm]ac|MAC)(?:[^A-Za-z ]| *\"|V|B|Hex|Pem|Raw|Plain|Clear|Enc|Prim|Sec)"  # of a header
     r"|Ci0t|[AQgw]otL[Q-f]|KLS[0-3]"  # a line of `--` in base64
+    r"|kind: Secret|kty| on >|mmunity |createUser|grub\.pbkdf2|getConn|UGFz"
+    r"|IDENTIFY|mysqli|DBI->|new PDO|assw|totp|\* \\|uot;|saml|SAML|OpenVPN |iFi\.begin|Private-Lines"
+    r"|[A-Za-z]:[0-9a-f]{32}(?:[^0-9a-f]|$)|[Ll]ogin(?: for [^:]+)?:(?: |\\+t)+[^/|]+[/|]"
 )
-"""One of these pieces is in every text with a name that says something, with the user-info of a URL, or with a
-placeholder."""
+"""Pieces of which every text with a secret name, with the user-info of a URL, or with a placeholder, has one."""
 
 KEY_LENGTH: Final = 40
 KEY_CHARACTERS: Final = "A-Za-z0-9+/%=_-"
 """Every form of a key of a store has so many of these characters in a row; few other texts do."""
 
-_KEY: Final = f"[{KEY_CHARACTERS}]{{{KEY_LENGTH}}}"
-_NAMED: Final = 0
-"""The number of the first of the two expressions that a text is searched for at once."""
-
 
 @attrs.frozen(slots=False, eq=False)
 class Rules:
-    """A policy, ready to be asked."""
+    """A policy, compiled for queries."""
 
     policy: SecretPolicy
     names: frozenset[str]
@@ -63,20 +62,20 @@ class Rules:
     stand_ins: frozenset[str]
     formats: tuple[Format, ...]
     patterns: tuple[Any, ...]
-    """Of the user's own, of the engine whose time is linear."""
+    """The user's patterns, compiled by an engine that takes linear time (RE2)."""
     looks_always: bool
-    """True when what the user names could be anywhere, so that nothing can be passed over unseen."""
+    """True when the user's rules could match anywhere, so that no text can be skipped without a search."""
 
     def field(self, name: str) -> Strength:
-        """Return how much the name of a field, a variable or an option says."""
+        """Return the strength of the name of a field, a variable or an option."""
         return self._own(name) or field_strength(name)
 
     def header(self, name: str) -> Strength:
-        """Return how much the name of a header field says."""
+        """Return the strength of the name of a header field."""
         return self._own(name) or header_strength(name)
 
     def parameter(self, name: str) -> Strength:
-        """Return how much the name of a query parameter says."""
+        """Return the strength of the name of a query parameter."""
         return self._own(name) or parameter_strength(name)
 
     def _own(self, name: str) -> Strength | None:
@@ -88,15 +87,15 @@ class Rules:
         return Strength.OWN if whole in self.names else None
 
     def may_hold(self, data: bytes) -> bool:
-        """Tell whether encoded JSON could hold anything that these rules call secret.
+        """Tell whether encoded JSON could hold a secret by these rules.
 
-        Cheap, for nearly everything holds none; it may say yes for nothing.
+        It is a cheap test before the search, and may say yes where the search finds nothing.
         """
-        return self.looks_always or _NAMED in (self._look.Match(data) or ())
+        return bool(self.look(data))
 
     def is_clean(self, data: bytes) -> bool:
         """Tell whether encoded JSON holds neither what `may_hold` looks for nor what may be a key of a store."""
-        return not (self.looks_always or self._look.Match(data))
+        return not (self.looks_always or self._looks.Match(data))
 
     def formats_in(self, text: str) -> list[Format]:
         """Return the formats that a text may have."""
@@ -107,8 +106,19 @@ class Rules:
         return searcher(signs_of(self.formats))
 
     @functools.cached_property
-    def _look(self) -> Any:
-        return searcher(("|".join((_LEADS, *signs_of(self.formats))), _KEY))
+    def look(self) -> Callable[[bytes], object]:
+        """The predicate behind `may_hold`: a true value for data that could hold a secret."""
+        if self.looks_always:
+            return lambda _: True
+        return cast("Callable[[bytes], object]", searcher((self._pieces,)).Match)
+
+    @functools.cached_property
+    def _looks(self) -> Any:
+        return searcher((f"{self._pieces}|[{KEY_CHARACTERS}]{{{KEY_LENGTH}}}",))
+
+    @property
+    def _pieces(self) -> str:
+        return "|".join((_LEADS, *signs_of(self.formats)))
 
 
 @functools.lru_cache(maxsize=64)
