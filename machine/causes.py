@@ -17,8 +17,6 @@ from machine.errors import ErrorCause, ErrorInfo
 from machine.failure_info import read_causes
 from machine.failures import clean, place, said, sole_member
 
-__all__ = ["causes_of", "causes_text", "error_json", "raised_text"]
-
 _MOST: Final = 32
 _DEEPEST: Final = 8
 _LONGEST: Final = 1024

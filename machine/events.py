@@ -19,41 +19,6 @@ from blake3 import blake3
 from machine import canonical
 from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
 from machine.ids import CALL_KEY
-from machine.suspension import EffectWait, PlanWait, SecretWait, Wait
-
-__all__ = [
-    "CUT_CODES",
-    "KERNEL_EVENTS",
-    "MAX_INLINE_PAYLOAD",
-    "STOPPED_CODES",
-    "Artifact",
-    "ArtifactKind",
-    "DomainEvent",
-    "DomainEventRecorded",
-    "EffectIntended",
-    "EffectWait",
-    "Entry",
-    "Event",
-    "FactError",
-    "FactOutcome",
-    "FactRecorded",
-    "FactValue",
-    "PlanWait",
-    "RetryScheduled",
-    "RunCompleted",
-    "RunResumed",
-    "RunStarted",
-    "RunSuspended",
-    "SecretWait",
-    "StateCompleted",
-    "StateEntered",
-    "StateFailed",
-    "StateSkipped",
-    "Wait",
-    "chain_next",
-    "seal",
-    "split_envelope",
-]
 
 STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.ATTEMPT_INTERRUPTED)})
 """Error codes of attempts whose driver stopped: they use up no retry, and the next attempt follows at once."""
@@ -250,6 +215,33 @@ class EffectIntended:
     state_id: str
     attempt: int
     namespace: str | None = None
+
+
+@attrs.frozen
+class EffectWait:
+    """A wait for the outcome of an effect that was intended and has none."""
+
+    type: ClassVar[str] = "effect_outcome"
+    key: str
+    state_id: str
+
+
+@attrs.frozen
+class PlanWait:
+    """A wait for permission to continue with another plan."""
+
+    type: ClassVar[str] = "plan_change"
+    plan_id: str
+
+
+@attrs.frozen
+class SecretWait:
+    """A wait for permission to continue without the true values of secrets that the driver cannot open."""
+
+    type: ClassVar[str] = "secrets_lost"
+
+
+Wait: TypeAlias = EffectWait | PlanWait | SecretWait
 
 
 @attrs.frozen

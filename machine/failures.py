@@ -22,8 +22,6 @@ from machine.errors import (
 from machine.events import CUT_CODES
 from machine.ids import ErrorCode
 
-__all__ = ["clean", "describe", "orphaned", "place", "refused", "said", "sole_member", "trace"]
-
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 _ENGINE_CODES = CUT_CODES | {Code.CALL_CANCELLED.value, Code.NOT_DETERMINISTIC.value}
 _CATEGORIES = frozenset(ErrorCategory)

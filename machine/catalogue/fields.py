@@ -13,8 +13,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import attrs
 
-__all__ = ["MAX_INTEGER", "Count", "Ratio", "field_types", "in_words"]
-
 Count: TypeAlias = Annotated[int, "0 or more"]
 """An integer that is not negative."""
 

@@ -17,8 +17,6 @@ from machine.catalogue.fields import Count, Ratio
 from machine.catalogue.registry import Catalogue, Custom, Kind, Level
 from machine.ids import ArtifactId, ContextKey, OpId, OpPath, RunId, StateId
 
-__all__ = ["ModelTelemetry", "Provenance", "standard"]
-
 
 @attrs.frozen
 class ModelTelemetry:
@@ -134,7 +132,7 @@ _ROWS: Final = (
     # waiting for people, clocks and external events
     _Row(
         "interrupt_raised",
-        "The run stopped for an answer from outside.",
+        "The run stopped to wait for an answer from a person or a program.",
         {"interrupt_id": str, "reason": str},
         {"node_id": str, "prompt": str, "data": Any},
         Level.ESSENTIAL,
@@ -148,33 +146,33 @@ _ROWS: Final = (
     ),
     _Row(
         "timer_created",
-        "A timer was set, to fire at a time in milliseconds since 1970 (UTC).",
+        "A timer was set. Times are in milliseconds since 1970 (UTC).",
         {"timer_id": str, "fires_at_ms": Count},
         {"label": str},
     ),
     _Row(
         "timer_fired",
-        "A timer fired, at a time in milliseconds since 1970 (UTC).",
+        "A timer fired. Times are in milliseconds since 1970 (UTC).",
         {"timer_id": str},
         {"fired_at_ms": Count},
     ),
     _Row(
         "external_event_received",
-        "Something from outside arrived for this run.",
+        "An external event arrived for this run.",
         {"correlation_key": str},
         {"event_type": str, "source": str, "data": Any, "payload_ref": str},
         Level.ESSENTIAL,
     ),
     _Row(
         "node_parked",
-        "A node was set aside until what it waits for is there, or a time in milliseconds since 1970 (UTC).",
+        "A node waits for something, at most until a time in milliseconds since 1970 (UTC).",
         {"node_id": str, "reason": str},
         {"waits_for": str, "until_ms": Count},
     ),
     # limits and policy
     _Row(
         "budget_exceeded",
-        "More was used of something countable than its budget allows.",
+        "More of a resource was used than its budget allows.",
         {"budget": str, "limit": Count, "used": Count},
         {"unit": str, "scope": str},
         Level.ESSENTIAL,
@@ -195,7 +193,7 @@ _ROWS: Final = (
     ),
     _Row(
         "autonomy_limit_reached",
-        "As much was done without a person as is allowed.",
+        "The limit of what may be done without a person was reached.",
         {"limit": Count, "used": Count},
         {"action": str, "scope": str},
         Level.ESSENTIAL,

@@ -16,8 +16,6 @@ from machine.catalogue.fields import in_words
 from machine.errors import Code, CodecError, UsageError
 from machine.events import KERNEL_EVENTS
 
-__all__ = ["Catalogue", "Custom", "Kind", "Level"]
-
 _NAME: Final = re.compile("[a-z][a-z0-9_]{0,62}")
 
 

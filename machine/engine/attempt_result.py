@@ -71,7 +71,8 @@ class Ending:
                 f"state {state.id} promised no snapshot and wrote {', '.join(map(repr, ctx.staged))}",
                 code=Code.INVALID_OUTCOME,
             )
-        not_taken = _not_taken(graph, state.id, outcome)
+        chooses = outcome.goto is not None or outcome.skip
+        not_taken = _not_taken(graph, state.id, outcome) if chooses else None
         snapshot = _staged(ctx, base, payloads)
         wrote = tuple(sorted(ctx.staged)) if self.concurrent else None
         return (StateCompleted(state.id, snapshot.id, wrote, not_taken), self.info()), snapshot
@@ -103,20 +104,19 @@ def behind(exc: BaseException, secrets: OfAttempt) -> dict[str, str]:
 
 
 def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:
-    if not ctx.staged:
+    staged = ctx.staged
+    if not staged:
         return base
-    snapshot, made = base.update(ctx.staged)
+    snapshot, made = base.update(staged)
     payloads.items.update(made)
     return snapshot
 
 
-def _not_taken(graph: Graph, state_id: str, outcome: StateOutcome) -> tuple[str, ...] | None:
-    """Return the successors that an outcome did not choose, in plan order, or None when it made no choice.
+def _not_taken(graph: Graph, state_id: str, outcome: StateOutcome) -> tuple[str, ...]:
+    """Return the successors that an outcome, which made a choice, did not choose, in plan order.
 
     Raises `StateError` (`unknown_branch`) when the outcome names a state that does not follow this one.
     """
-    if outcome.goto is None and not outcome.skip:
-        return None
     children = graph.children[state_id]
     named = [_child(graph, state_id, name) for name in outcome.goto or outcome.skip]
     return tuple(child for child in children if (child in named) is (outcome.goto is None))

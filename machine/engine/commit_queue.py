@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import anyio
 
@@ -137,14 +137,9 @@ class CommitQueue:
         if self.failure is None:
             self.flush()
 
-    @contextlib.contextmanager
-    def standing_still(self) -> Iterator[None]:
+    def standing_still(self) -> _StandingStill:
         """Count the time in this context as time in which the event loop waits for the store."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.waited += time.monotonic() - began
+        return _StandingStill(self)
 
     def _wake(self, due: float) -> None:
         """Have the writer commit at `due`. Called with the queue locked."""
@@ -169,6 +164,21 @@ class CommitQueue:
                 self._changed.wait(None if self._resting else left)
             self._resting = False
             return not self._stopping
+
+
+class _StandingStill:
+    """A context whose time counts as `waited`; a class and not a generator, for it is entered at every state."""
+
+    __slots__ = ("_began", "_queue")
+
+    def __init__(self, queue: CommitQueue) -> None:
+        self._queue = queue
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *exc: object) -> None:
+        self._queue.waited += time.monotonic() - self._began
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -161,7 +161,7 @@ class Run:
 
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
-            await self.perform(decision)
+            await (self.enter(decision) if type(decision) is EnterState else self.perform(decision))
 
     def decided(self) -> Decision:
         """Return the next decision."""
@@ -183,10 +183,8 @@ class Run:
         )
 
     async def perform(self, decision: Decision) -> None:
-        """Perform a decision and record its result."""
+        """Perform a decision other than to enter a state, and record its result."""
         match decision:
-            case EnterState():  # first, because it is by far the most common
-                await self.enter(decision)
             case StartRun():
                 assert self.opening is not None
                 max_concurrency = self.config.execution_mode.max_concurrency

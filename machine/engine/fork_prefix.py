@@ -246,7 +246,7 @@ class SharedPast:
         return found
 
     def _alike(self, call: Call, like: Sequence[_Found]) -> Sequence[_Found]:
-        """Return those facts whose requests also had the same secrets; see `sent_alike`."""
+        """Return the facts among `like` whose requests had the same secrets as the call; see `sent_alike`."""
         known, mac = self._info(REQUEST_MAC), call.mac or ""
         macs = {known.get(seq, "") for seq, _ in like}
         if call.effect and len(macs) == 1 and not comparable(mac, *macs):
@@ -292,7 +292,7 @@ class SharedPast:
         return None
 
     def _attempts(self, state_id: str) -> list[int]:
-        """Return the attempts of the round that the fork's own attempt repeats."""
+        """Return the shared attempts whose facts the fork's current attempt may reuse (see `rounds`)."""
         rounds = [attempts for segment in self._of.get(state_id, ()) for attempts in segment.rounds]
         number = self._rounds[state_id]
         return rounds[number] if number < len(rounds) else []

@@ -56,8 +56,8 @@ HELD_SECONDS: Final = 1.0
 class HandlerCall:
     """An awaitable call of a function for an attempt, with each step run in a context of its own.
 
-    `cancellations` records exceptions thrown into it where it waits. `runner` is told of each step that holds the
-    event loop for long; the seconds in which the loop has waited for the engine are not the handler's fault.
+    `cancellations` records exceptions thrown into it where it waits. `runner` gets each step that holds the event
+    loop for long; the seconds in which the loop waited for the engine do not count for the handler.
     """
 
     __slots__ = ("_cancellations", "_context", "_runner", "_scope", "_steps")

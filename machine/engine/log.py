@@ -68,7 +68,7 @@ class LiveLog:
         self._run_id = run_id
         self._chain = chain
         self._secret_check = secret_check
-        self._secrets = secrets
+        self._keys = secrets.keys if secrets is not None else None
         self._lost_seals = lost
         self._control = control or Control()
         self._on_entry = on_entry
@@ -164,7 +164,7 @@ class LiveLog:
 
     def abort(self) -> BaseException | None:
         """Return the reason why the log takes no more events, or None."""
-        unsealed = self._secrets.failure if self._secrets is not None else None
+        unsealed = self._keys.failure if self._keys is not None else None
         return self._failure or self._queue.failure or self._control.failure or unsealed
 
     async def durable(self, seq: int | None = None) -> None:

@@ -99,7 +99,7 @@ def running_tasks() -> set[Any]:
     The caller holds them, so that no later task can get the identity of one.
     """
     try:
-        return set(asyncio.all_tasks())
+        return asyncio.all_tasks()
     except RuntimeError:  # another kind of event loop: with a fresh object no task counts as alone
         return {object()}
 
@@ -170,11 +170,11 @@ class AttemptScope:
     returned: bool = False
     """True once the handler has returned in time: a later use of `io` or `rec` comes from a task it left behind."""
     left_behind: StateError | None = None
-    """The error for the first use of that kind."""
+    """The error for the first use of `io` or `rec` after the handler returned."""
     timers: Timers | None = None
     """The stored ends of sleeps, in a run that really sleeps."""
     overlooked: Callable[[StateError], None] | None = None
-    """The callback for a use of that kind after the attempt was recorded as completed."""
+    """The callback for a use of `io` or `rec` after the attempt was recorded as completed."""
     _thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)

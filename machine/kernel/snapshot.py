@@ -28,8 +28,7 @@ _LONGEST_PATH: Final = 64
 """The largest number of branches on the path to a leaf: one for each hex digit of the hash of a key."""
 
 INLINE_MAX: Final = 128
-"""The largest number of canonical bytes of a value that is stored in the node; a larger value is an artifact of its
-own."""
+"""The largest number of canonical bytes of a value within a node; a larger one is an artifact of its own."""
 
 _NIBBLES: Final = {f"{nibble:x}": nibble for nibble in range(16)}
 
@@ -40,10 +39,7 @@ Load: TypeAlias = Callable[[str], bytes]
 
 
 class Value(NamedTuple):
-    """One value: its canonical bytes, or, until they are needed, the id of the artifact that holds them.
-
-    `held` is its representation in a node.
-    """
+    """Canonical bytes or, until they are needed, the id of their artifact, and `held`, the spelling in a node."""
 
     data: bytes | None
     ref: str | None
@@ -90,7 +86,8 @@ class _Leaf:
             entries: Mapping[str, Value] = self.entries
             if len(entries) > 1:
                 # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units, which differ beyond ASCII
-                order = sorted(entries, key=None if "".join(entries).isascii() else _utf16)
+                ascii_only = "".join(entries).isascii()
+                order = sorted(entries, key=None if ascii_only else lambda key: key.encode("utf-16-be"))
                 entries = {key: entries[key] for key in order}
             parts = b",".join([orjson.dumps(key) + b":" + value.held for key, value in entries.items()])
             self._data = b'{"entries":{%b},"type":"leaf"}' % parts
@@ -134,13 +131,9 @@ _Writes: TypeAlias = list[tuple[str, bytes, Value | None]]
 
 @functools.lru_cache(maxsize=4096)
 def _spelled(nibbles: tuple[int, ...]) -> str:
-    """Return the encoding of a branch with children at some nibbles, without their ids and its count."""
+    """Return a format string for the JSON of a branch with children at `nibbles`: their ids, then its count."""
     links = ",".join(f'"{nibble:x}":"%s"' for nibble in nibbles)
     return f'{{"children":{{{links}}},"count":%d,"type":"branch"}}'
-
-
-def _utf16(key: str) -> bytes:
-    return key.encode("utf-16-be")
 
 
 def _nibble(path: bytes, depth: int) -> int:
@@ -175,7 +168,7 @@ class Snapshot:
     @property
     def id(self) -> str:
         """The artifact id of the root node."""
-        return self._root.id
+        return self._root.known or self._root.id
 
     def __len__(self) -> int:
         return self._root.count
@@ -255,10 +248,7 @@ class Snapshot:
         return count
 
     def update(self, writes: Mapping[str, bytes | None]) -> tuple[Snapshot, dict[str, Artifact]]:
-        """Return the snapshot after writes (canonical bytes by key; None removes it), and its new artifacts by id.
-
-        They are the nodes and the larger values that this update made.
-        """
+        """Return the snapshot after writes (canonical bytes by key; None removes one), and new artifacts by id."""
         changes = {key: None if data is None else Value.of(data) for key, data in writes.items()}
         snapshot, made = self.changed(changes)
         for value in changes.values():
@@ -351,7 +341,7 @@ def _build(entries: Mapping[str, Value], depth: int) -> _Node | None:
 
 
 def _collect(node: _Node, into: dict[str, Artifact]) -> None:
-    """Add the nodes made since the last call; a node that has its id was collected with it."""
+    """Add the nodes, by id, that were made since the last call; a node with an id was added before."""
     if isinstance(node, _Branch):
         for child in node.children.values():
             if not isinstance(child, str) and child.known is None:
@@ -382,7 +372,7 @@ def _no_snapshot(node_id: str) -> CorruptionError:
 
 
 def _belongs(node: _Node, prefix: str) -> bool:
-    """Say whether a node may stand where the paths of keys begin with `prefix`: the shape follows from the keys."""
+    """Say whether a node is valid where the paths of keys begin with `prefix`: the keys determine the shape."""
     if isinstance(node, _Branch):
         return len(prefix) < _LONGEST_PATH and node.count > LEAF_MAX
     if not prefix:

@@ -30,7 +30,7 @@ class StateStatus(StrEnum):
     @property
     def settled(self) -> bool:
         """True when the state has completed or been skipped."""
-        return self in {StateStatus.COMPLETED, StateStatus.SKIPPED}
+        return self is StateStatus.COMPLETED or self is StateStatus.SKIPPED
 
 
 @attrs.define

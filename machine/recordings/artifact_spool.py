@@ -13,8 +13,6 @@ import attrs
 from machine.errors import Code, OtherIoError
 from machine.stores.base import Artifact
 
-__all__ = ["ArtifactSpool", "SpooledArtifacts"]
-
 _IN_MEMORY: Final = 16 * 1024 * 1024
 """The most bytes of artifacts that are held in memory."""
 

@@ -29,8 +29,6 @@ from machine.recordings.result_json import fields_json
 from machine.recordings.value_search import Occurrence, leaves, occurrences
 from machine.stores.base import Store
 
-__all__ = ["Blame", "FactSource", "KeySource", "Step", "Write", "blame"]
-
 MOST_FOLLOWED: Final = 8
 """Keys that a computed value may have come from are followed further when there are no more than these."""
 

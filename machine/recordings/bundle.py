@@ -27,17 +27,6 @@ from machine.stores.base import Artifact, Store
 from machine.stores.checks import invocation_taken
 from machine.stores.memory import MemoryStore
 
-__all__ = [
-    "Bundle",
-    "export_run",
-    "export_to",
-    "import_bundle",
-    "open_bundle",
-    "read_bundle",
-    "store_recording",
-    "write_bundle",
-]
-
 _BATCH: Final = 16 * 1024 * 1024
 """The bytes of artifacts that are stored in one append; what a killed import leaves is named by no log."""
 

@@ -15,8 +15,6 @@ from machine.recordings import bundle_format as form
 from machine.recordings.bundle_lines import MAX_BUNDLE
 from machine.recordings.run_artifacts import Recording
 
-__all__ = ["carried", "end_of", "pieces", "write_bundle"]
-
 _GZIP_HEADER: Final = b"\x1f\x8b\x08" + bytes(5) + b"\x02\xff"
 """RFC 1952 section 2.3.1: no name and no time, so that the same run has the same bytes."""
 

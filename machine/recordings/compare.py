@@ -21,20 +21,19 @@ from machine.engine.provenance import code_of_states
 from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_reader import PastRun
-from machine.events import FactRecorded, RunResumed, RunStarted, StateEntered
+from machine.events import FactRecorded, StateEntered
 from machine.io.transport import Transports
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, Plan, earlier_graph
 from machine.recordings.cause import explained
 from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind
 from machine.recordings.pointer import diff
+from machine.recordings.recorded_commands import plan_ids
 from machine.recordings.replay import Recorded, reproduce
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.result_json import fields_json
 from machine.recordings.run_artifacts import check_run
 from machine.stores.base import Store
-
-__all__ = ["CompareResult", "ComparedState", "Verdict", "compare", "other_answer"]
 
 _NEVER_THE_SAME: Final = frozenset({"clock", "random"})
 
@@ -145,7 +144,7 @@ async def compare(
     reporter = reporter or Reporter()
     provided = Provided.of(plan, transports, catalogue)
     recording = Recorded.of(store, run_id, graph, undeclared_io)
-    graphs = {plan_id: earlier_graph(graph, store.get(plan_id)) for plan_id in _plans(recording)}
+    graphs = {plan_id: earlier_graph(graph, store.get(plan_id)) for plan_id in plan_ids(recording.entries)}
     first = graphs[recording.started.plan_id]
     log = _ByState(
         recording.entries, store.get, reporter.entry, graphs, gone=first.states.keys() - graph.states
@@ -170,18 +169,6 @@ async def compare(
     if last.plan_id != graph.plan_id:
         changes = [change.text for change in plan_changes(recorded_shape(store, last.plan_id), graph.shape())]
     return CompareResult(run_id, _states(recording, last, graph, differing), changes, beyond)
-
-
-def _plans(recording: Recorded) -> list[str]:
-    """Return the ids of the plans that the run used, in order."""
-    events = (entry.event for entry in recording.entries)
-    return list(
-        dict.fromkeys(
-            event.plan_id
-            for event in events
-            if isinstance(event, RunStarted | RunResumed) and event.plan_id is not None
-        )
-    )
 
 
 def _states(

@@ -16,13 +16,11 @@ from machine.engine.plan_change import recorded_shape
 from machine.engine.run_reader import PastRun, lane_of
 from machine.errors import Code, UsageError
 from machine.events import Entry, RetryScheduled, StateCompleted, StateEntered, StateFailed
-from machine.plan import parts_of
+from machine.plan_shape import by_name
 from machine.recordings.alignment import ALL, ItemDiff, items_of
 from machine.recordings.pointer import Change, diff
 from machine.recordings.result_json import fields_json
 from machine.stores.base import Store
-
-__all__ = ["First", "Reason", "RunDiff", "RunSide", "StateDiff", "StateSide", "diff_runs"]
 
 
 @attrs.frozen
@@ -211,15 +209,11 @@ def _reasons(a: PastRun, b: PastRun) -> list[Reason]:
     plans = [(run.started.plan_id, run.history.plan_id or "") for run in (a, b)]
     if plans[0] != plans[1]:
         at = 0 if plans[0][0] != plans[1][0] else 1  # the one they began with, or the latest one
-        shapes = [_shape(run.store, plan[at]) for run, plan in zip((a, b), plans, strict=True)]
+        shapes = [
+            by_name(recorded_shape(run.store, plan[at])) for run, plan in zip((a, b), plans, strict=True)
+        ]
         found.append(Reason("plan", "the plans differ", diff(*shapes, most=ALL)))
     return [*found, *_code(a, b)]
-
-
-def _shape(store: Store, plan_id: str) -> dict[str, Any]:
-    """Return a plan with its states and edges under their names."""
-    states, edges = parts_of(recorded_shape(store, plan_id))
-    return {"edges": {f"{earlier} -> {later}": True for earlier, later in edges}, "states": states}
 
 
 def _code(a: PastRun, b: PastRun) -> list[Reason]:

@@ -11,15 +11,6 @@ import attrs
 from machine.recordings.pointer import Change
 from machine.recordings.result_json import fields_json
 
-__all__ = [
-    "Cause",
-    "Diverged",
-    "Divergence",
-    "DivergenceKind",
-    "NearCall",
-    "RecordingEnds",
-]
-
 
 class DivergenceKind(StrEnum):
     """The kind of difference."""

@@ -52,8 +52,6 @@ from machine.secrets.both_formats import RunSecrets
 from machine.secrets.learned_by_states import Learned
 from machine.stores.base import Store
 
-__all__ = ["ForkResult", "ForkedFact", "fork"]
-
 
 @attrs.frozen
 class ForkedFact:

@@ -30,8 +30,6 @@ from machine.recordings.replay import ReplayResult
 from machine.recordings.schedule_search import Order
 from machine.stores.base import Store
 
-__all__ = ["Copies", "in_copies", "where_this_package_is"]
-
 _LONGEST_LINE = 1 << 30
 _LAST_LINES = 5
 

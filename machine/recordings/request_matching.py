@@ -18,8 +18,6 @@ from machine.events import Event, FactRecorded, StateFailed
 from machine.secrets import placeholder
 from machine.secrets.format_1.placeholder import has_placeholder, macs, stripped, with_macs
 
-__all__ = ["RecordedRequests"]
-
 _NAME: Final = rb"[A-Za-z0-9_.-]{1,128}"
 _EMPTY_QUERY: Final = re.compile(rb'("url":"[^"\\]*)\?(?=")')
 _QUOTE: Final = re.compile(rb'(?<!\\)"')
@@ -81,7 +79,7 @@ class RecordedRequests:
             self._unread.setdefault(fact.namespace, []).append(fact.request_digest)
 
     def like(self, namespace: str, data: bytes, redacted: bytes) -> bytes:
-        """Return the recorded request of `data`; `redacted` (it without secrets) when there is none."""
+        """Return the recorded request that matches `data`; else `redacted`, which is `data` without its secrets."""
         known = self._digests.get(namespace, ())
         if redacted is not data and canonical.artifact_id(redacted) in known:
             return redacted

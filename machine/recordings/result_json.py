@@ -7,8 +7,6 @@ from typing import Any
 
 import attrs
 
-__all__ = ["fields_json"]
-
 
 def fields_json(result: Any, *names: str) -> dict[str, Any]:
     """Return a result as a JSON object with these fields and properties; by default with all its fields."""

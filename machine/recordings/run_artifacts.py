@@ -29,23 +29,6 @@ from machine.kernel.snapshot import Load, Snapshot
 from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
 from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
 
-__all__ = [
-    "Recording",
-    "Walked",
-    "check_run",
-    "gather",
-    "led_to",
-    "named",
-    "provenance_id",
-    "seals_beside",
-    "seals_of",
-    "shared_entries",
-    "shared_past_id",
-    "snapshot_parts",
-    "snapshots",
-    "sound_parts",
-]
-
 Walked: TypeAlias = dict[tuple[str, str], int]
 """The nodes of snapshots that were looked at, by place and id, with the number of keys of each."""
 
@@ -143,7 +126,7 @@ def sound_parts(
 
 
 def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, ArtifactKind]]:
-    """Yield every artifact that an entry references; of snapshots only what is not in `walked`, which grows."""
+    """Yield every artifact that an entry references; nodes of snapshots only once: `walked` has those before."""
     yield from named(entry)
     for snapshot_id in snapshots(entry.event):
         yield from snapshot_parts(snapshot_id, load, walked)
@@ -152,7 +135,7 @@ def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, Arti
 
 
 def shared_entries(entry: Entry, load: Load) -> Sequence[Entry]:
-    """Return the entries a fork was given to go through, as its first entry names them; else nothing."""
+    """Return the entries of the shared past that a fork's first entry names, an empty sequence for any other."""
     past_id = shared_past_id(entry)
     return () if past_id is None else SharedPast.from_bytes(load(past_id), load).entries
 

@@ -14,6 +14,7 @@ import attrs
 from machine.catalogue import Catalogue
 from machine.config import Target, UndeclaredIo
 from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_reader import lane_of
 from machine.errors import Code, UsageError
@@ -27,8 +28,6 @@ from machine.recordings.replay import Recorded, ReplayResult, replay_in
 from machine.recordings.result_json import fields_json
 from machine.recordings.schedule_search import Order, Orders, neighbours
 from machine.stores.base import Store
-
-__all__ = ["Race", "SchedulesResult", "schedules"]
 
 MOST_SCHEDULES: Final = 100_000
 
@@ -137,15 +136,15 @@ async def schedules(
         )
 
     async def here(order: Order) -> ReplayResult:
+        provided = Provided.of(plan, transports, catalogue)
         return await replay_in(
             order,
             run_id,
-            plan=plan,
-            store=store,
-            transports=transports,
-            catalogue=catalogue,
-            reporter=reporter,
+            plan.graph,
+            store,
+            provided=provided,
             undeclared_io=undeclared_io,
+            reporter=reporter,
         )
 
     blocks = recording.blocks

@@ -15,8 +15,6 @@ import attrs
 from machine.recordings.pointer import pointer_of
 from machine.recordings.result_json import fields_json
 
-__all__ = ["Occurrence", "leaves", "occurrences", "telling"]
-
 MOST_LEAVES: Final = 500
 """Leaves of one value that are looked for."""
 

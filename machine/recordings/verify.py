@@ -13,6 +13,7 @@ import attrs
 
 from machine import codec
 from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine.fork_prefix import shared_past_id
 from machine.engine.log_check import LogCheck, check_content
 from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
 from machine.events import Entry, chain_next
@@ -20,8 +21,6 @@ from machine.recordings import run_artifacts
 from machine.recordings.result_json import fields_json
 from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
 from machine.stores.checks import indexed_status
-
-__all__ = ["Problem", "VerifyResult", "verify"]
 
 
 @attrs.frozen
@@ -166,7 +165,7 @@ class _Check:
         except NotFoundError:
             return  # reported already as a missing artifact
         except StoreError as exc:
-            where = f"artifact {run_artifacts.shared_past_id(entry)}"
+            where = f"artifact {shared_past_id(entry)}"
             self.problems.append(Problem(exc.code, where, str(exc)))
 
     def seal(self, seal_id: str) -> None:

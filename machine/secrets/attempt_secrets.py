@@ -10,6 +10,7 @@ from machine.errors import Code, ContextError, ErrorInfo, OtherIoError, StateErr
 from machine.events import FactRecorded
 from machine.secrets import placeholder
 from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_beside
+from machine.secrets.known_in_turn import KnownInTurn
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
 from machine.secrets.placeholder_names import AnswerNames
@@ -113,13 +114,13 @@ class AttemptSecrets:
         """
         stored = canonical.decode_stored(digest, data)
         for source in placeholder.sources_in(stored):
-            self.run.known.name(source)
+            self._known.name(source)
         return shown(stored, typed=True) if _MARK in data else stored
 
     def _placeholder_in(self, raw: bytes) -> OtherIoError | None:
         for text in placeholder.TEXT.finditer(raw.decode()) if _BEGIN in raw else ():
             source = placeholder.source_of(text[0])
-            if source in self._known.sources or source in self.run.known.sources:
+            if source in self._known.sources or source in self._past.sources:
                 return placeholder_sent()
         return None
 
@@ -132,23 +133,24 @@ class AttemptSecrets:
         response: Any,
         *,
         sure: str | None = None,
-        known: Known | None = None,
+        again: bool = False,
     ) -> Answer:
         """Return an answer as it is stored; `fact` is the one it will be recorded as, without its outcome.
 
-        `sure` is the name that `io.secret` read it under, `known` is what is searched for, all of the run if None.
+        `sure` is the name that `io.secret` read it under. One that a replay makes `again` is not searched for what
+        only other states know: in a replay these may come later.
         Raises `OtherIoError`, `secret_reserved` for one that holds the key of the store and `secret_stand_in` when
         a stand-in is the true value, and `SecretKeyError`.
         """
         run = self.run
-        known = run.known if known is None else known
         raw = canonical.encode(response)
         if run.reserved.holds(raw) and run.refuses(Code.SECRET_RESERVED):
             raise key_inside(f"the answer of {fact.namespace}")
         variable = variable_asked(fact.namespace, request)
         loud = sure is not None or variable is not None or run.stand_ins
-        if fact.namespace in _BLIND or not (loud or self._may_hold(raw, known)):
+        if fact.namespace in _BLIND or not (loud or self._may_hold(raw, run.known)):
             return Answer(raw)
+        known, beyond = self._could_know(), Known() if again else run.known
         document, stood_in = put_in(run.stand_ins, canonical.decode(raw), name=sure)
         refuse_revealing(stood_in, run.rules.stand_ins, None if sure is None else response["value"])
         if run.stand_ins:
@@ -164,7 +166,14 @@ class AttemptSecrets:
         else:
             names = AnswerNames(fact)
             found = redact(
-                run.rules, known, fact.namespace, document, request=False, name=names, under=variable
+                run.rules,
+                known,
+                fact.namespace,
+                document,
+                request=False,
+                name=names,
+                under=variable,
+                beyond=beyond,
             )
             stored, edits, learned = found.document, found.edits, [list(item) for item in found.learned]
             pieces = stored_pieces(document, stored, edits) if edits and fact.namespace == "http" else None
@@ -174,7 +183,8 @@ class AttemptSecrets:
         named = {source for source, _, _ in learned}
         for source in placeholder.sources_in(stored):  # a resumed run learns them when it opens this seal
             if source not in named:
-                learned += [[source, value, is_sure] for value, is_sure in known.values_of(source)]
+                values = known.values_of(source) or beyond.values_of(source)
+                learned += [[source, value, is_sure] for value, is_sure in values]
         run.learn(fact, learned)
         run.learn_stood_in(fact, stood_in)
         if not edits and not stood_in:
@@ -190,6 +200,11 @@ class AttemptSecrets:
         seal = seal_beside(data_key, fact, canonical.artifact_id(data), sealed)
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
 
+    def _could_know(self) -> KnownInTurn:
+        """Return what this state could know, whichever concurrent state was first."""
+        own = () if self._state_id is None else self.run.learned.by(self._state_id)
+        return KnownInTurn([self._past, self._known, *own])
+
     def taught(self, fact: FactRecorded, learned: Sequence[tuple[str, str, bool]]) -> bytes | None:
         """Learn the secrets of a fact's request, and return them sealed in a live run, for later drivers."""
         self.run.learn(fact, learned)
@@ -201,10 +216,7 @@ class AttemptSecrets:
 
         A replay calls the reconcile function of a state again.
         """
-        if self._state_id is None:
-            return self.answer(fact, request, response)
-        known = self.run.learned.also(self._past, self._state_id)
-        return self.answer(fact, request, response, known=known)
+        return self.answer(fact, request, response, again=self._state_id is not None)
 
     def given(self, fact: FactRecorded, data: bytes) -> Answer:
         """Return the stored form of an answer that the handler gives, redacted like one from outside."""

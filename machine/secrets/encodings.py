@@ -1,4 +1,4 @@
-"""Known values in all the forms in which a program may have written them, and where these stand in a text."""
+"""Known values in all the forms in which a program may write them, and the search for these in a text."""
 
 from __future__ import annotations
 

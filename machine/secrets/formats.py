@@ -1,4 +1,4 @@
-"""Credentials that are recognised by their shape alone, wherever they stand in a text."""
+"""Credentials that are recognised by their shape alone, anywhere in a text."""
 
 from __future__ import annotations
 
@@ -208,12 +208,12 @@ _ALONE: Final = frozenset(("-----BEGIN ", "-us", "Private-Lines: "))
 
 @functools.cache
 def _compiled(source: str) -> re.Pattern[str]:
-    """Return the pattern of a format, compiled when a text may have it first."""
+    """Return the pattern of a format, compiled at the first text that may have the format."""
     return re.compile(source)
 
 
 def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where credentials of these formats stand in a text, and the names of the formats."""
+    """Yield the offsets of credentials of these formats in a text, and the names of the formats."""
     formats = tuple(formats)
     for form, parts in _parts(formats, text) if len(text) > SHORT else ((one, None) for one in formats):
         regex = _compiled(form.regex)

@@ -81,18 +81,18 @@ def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | 
 _LATER: Final = re.compile(
     r'"(?:[vV]alue|values|default_?value|payload|data|stringData|token|[dkpq]|d[pq]|qi)"'
 )
-"""Members of which those behind them say what they are."""
+"""Members whose name may come from a later member of their object."""
 
 
 class _Later(NamedTuple):
-    """What the members of an object that stand behind others say of these."""
+    """The name that later members of an object give its value, and whether they show an issued token."""
 
     said: str | None
     issued: bool
 
 
 def _said_later(text: str) -> dict[int, _Later]:
-    """Return what members that stand behind others say, by the offsets of their objects."""
+    """Return what later members of objects say of earlier ones, by the offsets of the objects."""
     later: dict[int, _Later] = {}
     if _LATER.search(text) is None:
         return later

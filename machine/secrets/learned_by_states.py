@@ -48,9 +48,9 @@ class Learned:
         own = self._states.get(state_id, {})
         return _together(known, *(learned for attempt, learned in own.items() if attempt not in but))
 
-    def also(self, known: Known, state_id: str) -> Known:
-        """Return the known secrets together with those that all attempts of a state have learned."""
-        return _together(known, *self._states.get(state_id, {}).values())
+    def by(self, state_id: str) -> Collection[Known]:
+        """Return the secrets that each attempt of a state has learned."""
+        return self._states.get(state_id, {}).values()
 
     def _before(self, state_id: str) -> Known:
         for other in [each for each in self._latest if each != state_id]:

@@ -103,9 +103,10 @@ class Marked(NamedTuple):
         """Tell whether the text is exactly one placeholder."""
         return len(self.cuts) == 1 and self.cuts[0][:2] == (0, len(self.text))
 
-    def true(self) -> str:
-        """Return the text as it was before anything was replaced."""
-        return self._true(0, len(self.text), self.cuts)
+    def true(self, begin: int = 0, end: int | None = None) -> str:
+        """Return the text, or a part of it, as it was before anything was replaced."""
+        end = len(self.text) if end is None else end
+        return self._true(begin, end, [cut for cut in self.cuts if begin <= cut.begin and cut.end <= end])
 
     def _true(self, begin: int, end: int, cuts: Iterable[Cut]) -> str:
         parts: list[str] = []

@@ -102,7 +102,7 @@ def _ended(text: str, part: Part, end: int) -> Part:
 
 
 def _said(head: str) -> dict[str, list[str]]:
-    """Return the names and the boundaries in the head of a part; either may stand there more than once."""
+    """Return the names and the boundaries in the head of a part, which may have several of each."""
     found: dict[str, list[str]] = {"name": [], "boundary": []}
     for field, parameters in _FIELD.findall(head):
         wanted = _NAMES[field.lower()]

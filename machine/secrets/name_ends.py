@@ -61,7 +61,7 @@ _NAME: Final = re.compile(
     rf"(?=[ \t]*+[\w<>*=:\u2192,%(\"'`+/.&-])(?![ \t]++--?[a-z]){_SEPARATOR}"
 )
 _LONGEST_WORD: Final = 14
-"""Before what is in every such name stands no more of it: `csrfmiddlewaretoken`."""
+"""The most characters of a name before its sign: 14 in `csrfmiddlewaretoken`."""
 
 _LONGEST_SEPARATOR: Final = 2000
 

@@ -84,7 +84,7 @@ _QUOTES: Final = frozenset("\"'`]")
 
 
 def named_values(rules: Rules, text: str, low: str, *, request: bool) -> Iterator[Finding]:
-    """Yield the values of secret names in a text, as far as they look like credentials.
+    """Yield the values of secret names in a text that look like credentials.
 
     `low` is the text in lower case; in a `request` a variable that is set on a line of its own decides by its name.
     """
@@ -159,7 +159,7 @@ class _Reader:
         return login >= 0 and _AFTER_NAME.fullmatch(before, login) is not None
 
     def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
-        """Yield what is secret in the value that begins at a place, behind a name."""
+        """Yield the secrets in the value that begins at an offset, after a name."""
         strength, of_header = self._strengths(name)
         header = of_header and sep.strip() in {":", ","}
         if header and _is_field(strength) and _BLOCK.match(self.text, at):
@@ -223,7 +223,7 @@ class _Reader:
 
     @staticmethod
     def _is_tag(sep: str) -> bool:
-        """Tell whether what stands behind a name ends the tag that the name begins."""
+        """Tell whether the text after a name ends the tag that begins with the name."""
         return sep.endswith(">") and "<" not in sep and sep.strip() not in {"=>", "->"}
 
     def _is_element(self, begin: int) -> bool:
@@ -257,7 +257,7 @@ class _Reader:
     # -- strings ---------------------------------------------------------------------------------------------
 
     def _quoted(self, at: int) -> tuple[int, int, int] | None:
-        """Return where the string that begins at a place has its text, and how often that is escaped."""
+        """Return the offsets of the text of the string that begins at `at`, and how many times it is escaped."""
         opening = _OPEN.match(self.text, at)
         if opening is None:
             return None
@@ -269,7 +269,7 @@ class _Reader:
         return opening.end(), end, levels
 
     def _end_of(self, at: int, slashes: int, quote: str) -> int | None:
-        """Return where the text of a string ends, None when nothing closes it."""
+        """Return the offset at which the text of a string ends, None when no quote closes it."""
         if (slashes, quote) in self.unclosed:
             return None
         find = closing(slashes, quote)
@@ -369,7 +369,7 @@ class _Reader:
         return at, line.end() if line else at, 0
 
     def _credentials(self, name: str, begin: int, end: int, levels: int, *, sure: bool) -> Iterator[Finding]:
-        """Yield the credentials of a header field in running text, as far as they look like some."""
+        """Yield the credentials of a header field in running text, where they look like credentials."""
         for one in credentials_in(name, self.text[begin:end], sure=sure):
             yield one._replace(begin=begin + one.begin, end=begin + one.end, value=decoded(one.value, levels))
 

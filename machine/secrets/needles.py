@@ -10,7 +10,7 @@ from typing import Any, Final
 __all__ = ["PIECE", "SHORT", "any_of", "begun_in", "parts_with", "pieces", "searcher"]
 
 SHORT: Final = 1 << 16
-"""A text that is no longer is not looked at in pieces."""
+"""The length of the longest text that is searched as a whole, not in pieces."""
 
 PIECE: Final = 1 << 11
 _LONGEST_SIGN: Final = 32
@@ -71,7 +71,7 @@ def begun_in(
 
 
 def parts_with(pattern: str, text: str, *, before: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a text that hold what begins so many characters before a pattern of ASCII, or at it."""
+    """Yield the parts (begin, end) of a text around an ASCII pattern, with `before` more characters in front."""
     if len(text) <= SHORT:
         yield 0, len(text)
         return

@@ -161,7 +161,7 @@ def joined(name: str) -> str:
 
 
 def plain_path(path: str) -> str:
-    """Return a path as `path_text` spells it, whose names may stand in brackets where they need not."""
+    """Return a path as `path_text` spells it: without brackets around names that need none."""
     if not _PATH.fullmatch(path):
         return path
     return _BRACKETS.sub(lambda found: path_text([json.loads(found[1])])[1:], path)

@@ -1,4 +1,4 @@
-"""Strings in quotes: where they end, and what they mean."""
+"""Strings in quotes: finding their end, and decoding their escapes."""
 
 from __future__ import annotations
 

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from machine import canonical
 from machine.secrets.encodings import SEARCHED_ANYWHERE, is_plain
 from machine.secrets.formats import shapes
+from machine.secrets.known_in_turn import KnownInTurn
 from machine.secrets.known_values import Known
 from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
-from machine.secrets.names import Strength, is_name
+from machine.secrets.names import Strength
 from machine.secrets.packed_bytes import MarkedBytes, Packed, packed_bytes
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 from machine.secrets.secret import SECRET
 from machine.secrets.substitute import keys_in_order
-from machine.secrets.value_places import ROOT, Place, said_name
+from machine.secrets.value_places import ROOT, Place, said_name, source_name
 
 if TYPE_CHECKING:
     from machine.secrets.finding import Finding
@@ -41,18 +42,20 @@ class Redacted(NamedTuple):
 
 def redact(
     rules: Rules,
-    known: Known,
+    known: Known | KnownInTurn,
     namespace: str,
     document: Any,
     *,
     request: bool,
     name: Callable[[str], str],
     under: str | None = None,
+    beyond: Known | None = None,
 ) -> Redacted:
-    """Return what is stored for the request or the answer of a call; the document is not changed.
+    """Return the stored form of the request or the answer of a call; the document is not changed.
 
     `name` gives the source of a value that is not known, from the name of its place; `under` is the name that the
-    whole document stands under, where there is one (of `env`, the variable).
+    whole document stands under, where there is one (of `env`, the variable). The sure values of `beyond` are
+    replaced too, where nothing else is; they give no other value its name.
     """
     place = ROOT
     if namespace == SECRET and not request:
@@ -60,15 +63,16 @@ def redact(
     elif under is not None:
         place = Place(name=under, strength=rules.field(under))
     near = known.near(texts_in(document))
-    work: _Redaction = _Answer(rules, known, near, request=False, name=name)
-    if request:
-        work = _Redaction(rules, known, near, request=True, name=name)
+    walk = _Redaction if request else _Answer
+    work: _Redaction = walk(rules, known, near, request=request, name=name, beyond=beyond)
     stored = work.document(document, place)
-    if work.learned and not request:  # what was found in one place may stand in another
+    others = Known() if beyond is None else beyond.near(texts_in(document)).sure_beyond(near)
+    if (work.learned or others) and not request:  # what was found in one place may stand in another
         more = near.copy()
         for source, value, sure in work.learned:
             more.learn(source, value, sure=sure)
-        work = _Answer(rules, known, more, request=False, name=name, first=work)
+        more.add(others)
+        work = _Answer(rules, known, more, request=False, name=name, first=work, beyond=beyond)
         stored = work.document(document, place)
     return Redacted(stored, work.edits(), work.learned, work.hides)
 
@@ -82,15 +86,17 @@ class _Redaction:
     def __init__(
         self,
         rules: Rules,
-        known: Known,
+        known: Known | KnownInTurn,
         near: Known,
         *,
         request: bool,
         name: Callable[[str], str],
         first: _Redaction | None = None,
+        beyond: Known | None = None,
     ) -> None:
         self.rules = rules
         self.known = known
+        self.beyond = beyond or Known()
         self.near = near
         self.request = request
         self.name = name
@@ -228,7 +234,7 @@ class _Redaction:
             text = data.decode("latin-1")
         if head:
             return self.marked(text, place), "latin-1"
-        source = self.known.in_bytes(data)
+        source = self.known.in_bytes(data) or self.beyond.in_bytes(data)
         self.hides |= source is not None
         if self._is_strong(place):
             source = self._source(place.name, text, place.strength is Strength.OWN)
@@ -244,15 +250,13 @@ class _Redaction:
         if value is None or isinstance(value, bool) or not self._is_strong(place):
             into[step] = value
             return
-        self._seal(
-            into, step, value, self._source(place.name, str(value), place.strength is Strength.OWN), "number"
-        )
+        source = self._source(place.name, str(value), place.strength is Strength.OWN)
+        self._seal(into, step, value, source, "number")
 
     def marked(self, text: str, place: Place) -> Marked:
         """Return a text with its placeholders."""
         whole = self.sealed.get(text)
-        source = self.known.source_of(text) if self.request and whole is None else None
-        if source is not None:
+        if self.request and whole is None and (source := self.known.source_of(text)) is not None:
             whole = text_of(source)
         if whole is None:
             try:
@@ -281,33 +285,34 @@ class _Redaction:
             raise TooManyPlacesError(inner[0] if inner else None) from None
         if not found:
             return marked
-        return marked.with_spans([span for one in found if (span := self._span(marked.text, one))])
+        return marked.with_spans([span for one in found if (span := self._span(marked, one))])
 
-    def _span(self, text: str, found: Finding) -> Span | None:
+    def _span(self, marked: Marked, found: Finding) -> Span | None:
         """Return the part that a finding replaces, None when a placeholder is there already."""
-        inner = TEXT.search(text, found.begin, found.end)
+        begin, end, place, value, *_ = found
+        inner = TEXT.search(marked.text, begin, end)
         self.hides |= found.hides
-        if inner is None:
-            return Span(found.begin, found.end, text_of(self._source(found.place, found.value, found.sure)))
-        return None if inner.span() == (found.begin, found.end) else Span(found.begin, found.end, inner[0])
+        if inner is not None:
+            if inner.span() == (begin, end):
+                return None
+            true = None
+            if not self.request:  # all of it is a secret of its own, which a handler sends on
+                as_it_is = value == marked.text[begin:end]
+                true = marked.true(begin, end) if as_it_is else self.near.restored(value)
+            if true is None:
+                return Span(begin, end, inner[0])
+            value = true
+        return Span(begin, end, text_of(self._source(place, value, found.sure)))
 
     def _source(self, place: str, value: str, sure: bool) -> str:
         source = self.known.source_of(value, plain=self.request)
         if source is None and not self.request:  # there the place names it, whatever else has the same value
             source = self.names.get(value)
         if source is None:
-            source = self.names[value] = source_from(self.name(_said(place)))
+            source = self.names[value] = source_from(self.name(source_name(place)))
             if sure or not is_plain(value):
                 self.learned.append((source, value, sure))
         return source
-
-
-def _said(place: str) -> str:
-    """Return the name of a place for use in a source, if it is shaped like a name."""
-    kind, _, name = place.rpartition(".")
-    if kind == "cookie":
-        return source_from(place) if is_name(name) else kind
-    return source_from(place) if is_name(place) else "field"
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -356,8 +361,8 @@ class _Answer(_Redaction):
     They are not learned, so what a handler makes of one is stored as it is; without the key it must have the same.
     """
 
-    def _span(self, text: str, found: Finding) -> Span | None:
-        return super()._span(text, found) if found.sure or not is_plain(found.value) else None
+    def _span(self, marked: Marked, found: Finding) -> Span | None:
+        return super()._span(marked, found) if found.sure or not is_plain(found.value) else None
 
 
 def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:

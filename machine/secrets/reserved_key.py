@@ -1,7 +1,7 @@
 """The key of a store, its file and its environment variable: a run of that store may use none of them."""
 
 # Paths exactly as they are given, and few system calls, are the point: not pathlib.
-# ruff: noqa: PTH114, PTH119, PTH121
+# ruff: noqa: PTH114, PTH116, PTH119, PTH121
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ class Reserved:
 
     def __init__(self, file: Path | None = None) -> None:
         self._file: Final = file
+        self._path: Final = None if file is None else str(file)
         self._seen: object = None
         self._needles: tuple[bytes, ...] = ()
         self._parts: frozenset[bytes] = frozenset()
@@ -107,7 +108,7 @@ class Reserved:
             return False
 
     def _look(self) -> None:
-        given, written = os.environ.get(KEY_VARIABLE), _version_of(self._file)
+        given, written = os.environ.get(KEY_VARIABLE), _version_of(self._path)
         if (given, written) == self._seen:
             return
         self._seen = given, written
@@ -127,11 +128,11 @@ class Reserved:
         )
 
 
-def _version_of(file: Path | None) -> tuple[int, int, int] | None:
-    if file is None:
+def _version_of(path: str | None) -> tuple[int, int, int] | None:
+    if path is None:
         return None
     try:
-        found = file.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

@@ -81,7 +81,7 @@ class Rules:
 
     @functools.cached_property
     def look(self) -> Callable[[bytes], object]:
-        """What `may_hold` calls: a true value for data that could hold anything secret."""
+        """The predicate behind `may_hold`: a true value for data that could hold a secret."""
         if self.looks_always:
             return lambda _: True
         return cast(

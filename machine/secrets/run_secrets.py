@@ -7,8 +7,9 @@ sealed for their fact: a driver with the key of the store gives them to the hand
 placeholders.
 
 Text that a replay produces again (events, errors) is stored without the secrets of its attempt and of the states
-before it (`learned`), so that it is the same whichever concurrent state was first. An answer is recorded once:
-without any secret that the run knows by then.
+before it (`learned`), so that it is the same whichever concurrent state was first. An answer is recorded once: the
+secrets in it have the names that its state could know, and a sure value that only other states know is replaced
+too.
 """
 
 from __future__ import annotations
@@ -69,13 +70,13 @@ class SharedSecrets:
         return "opened" if self.opened else None
 
     def learn(self, fact: FactRecorded, learned: Iterable[Sequence[Any]]) -> None:
-        """Replace the values that a fact has taught in what is stored from now on."""
+        """Learn the secrets of a fact: everything stored from now on is redacted with them."""
         for source, value, sure in learned:
             self.known.learn(source, value, sure=sure)
             self.learned.learn(fact.state_id, fact.attempt, source, value, sure=sure)
 
     def learn_stood_in(self, fact: FactRecorded, stood_in: Mapping[str, str | list[str]]) -> None:
-        """Replace what stand-ins stand for in what is stored from now on."""
+        """Learn the true values of stand-ins: everything stored from now on is redacted with them."""
         for stand_in, true in stood_in.items():
             self.learned.of(fact.state_id, fact.attempt).stand_ins.add(stand_in)
             self.learn(

@@ -89,7 +89,7 @@ def look_at(rules: Rules, text: str) -> Look:
 
 
 def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[Finding]:
-    """Yield what is secret in a text, by its look and by the names in it."""
+    """Yield the secrets in a text that are recognised by their shape or by the names in it."""
     if look.formats:
         for begin, end, name in shapes(look.formats, text):
             yield Finding(begin, end, name, text[begin:end])

@@ -129,9 +129,9 @@ def put_in(
 
 
 def refuse_revealing(stood_in: Mapping[str, list[str]], stand_ins: Iterable[str], secret: str | None) -> None:
-    """Raise `OtherIoError` (`secret_stand_in`) when a stand-in tells something of what it stands for.
+    """Raise `OtherIoError` (`secret_stand_in`) when a stand-in reveals a part of its true value.
 
-    Or when one of `stand_ins` does of `secret`, for which there is none.
+    It is also raised when one of `stand_ins` reveals a part of `secret`, which has no stand-in.
     """
     pairs = [(stand_in, true, True) for stand_in, values in stood_in.items() for true in values]
     if secret is not None:
@@ -143,9 +143,9 @@ def refuse_revealing(stood_in: Mapping[str, list[str]], stand_ins: Iterable[str]
 
 
 def refuse_stand_ins(policy: SecretPolicy) -> None:
-    """Raise `UsageError` (`secret_stand_in`) when a stand-in tells something of a secret of the environment.
+    """Raise `UsageError` (`secret_stand_in`) when a stand-in reveals a part of a secret of the environment.
 
-    For the manifest of a run has its policy as it is.
+    The stand-ins are stored in clear, in the manifest of the run.
     """
     for name, stand_in in policy.stand_ins:
         for variable, true, own in _secrets_of_environment(policy, name):

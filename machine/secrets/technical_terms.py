@@ -191,7 +191,7 @@ _GENERATED: Final = re.compile(r"[bcdfghjklmnpqrstvwxz2456789]{4,5}")
 
 
 _SUFFIX: Final = re.compile(r"[a-z0-9]{4,5}")
-"""What programs add to a name of several words: `app-token-2chah`."""
+"""The suffix that programs add to a name of several words: `app-token-2chah`."""
 
 
 def is_term(value: str) -> bool:

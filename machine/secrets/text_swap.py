@@ -182,7 +182,12 @@ class Swap:
     def _part(self, part: str, depth: int) -> str:
         head, gap, content = part.partition("\r\n\r\n")
         body, end = (content[:-2], content[-2:]) if content.endswith("\r\n") else (content, "")
-        return f"{self._running(head, depth)}{gap}{self.text(body, depth=depth + 1)}{end}"
+        after = self.text(body, depth=depth + 1)
+        before, now = (len(text.encode("utf-8", "surrogateescape")) for text in (body, after))
+        head = self._running(head, depth)
+        if now != before:
+            head = re.sub(rf"(?im)^(content-length[ \t]*:[ \t]*){before}(?=[ \t]*\r?$)", rf"\g<1>{now}", head)
+        return f"{head}{gap}{after}{end}"
 
     def _running(self, text: str, depth: int) -> str:
         pieces: list[str] = []

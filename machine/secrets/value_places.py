@@ -1,4 +1,4 @@
-"""The place of a value in a document: the name that it stands under, and what that says about it."""
+"""The place of a value in a document: its name, and how strongly the name marks it as secret."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, Final, NamedTuple
 from machine.secrets.commands import arguments_of
 from machine.secrets.finding import ISSUED
 from machine.secrets.names import HEADERS, Strength, is_name
+from machine.secrets.placeholder import source_from
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 
-__all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name"]
+__all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name", "source_name"]
 
 NAMING: Final = frozenset(
     (
@@ -74,7 +75,7 @@ _OF_ISSUED: Final = frozenset(
     )
 )
 _OF_ANSWER: Final = frozenset(("id", "status", "success", "ok", "message", "detail", "code", "error"))
-"""Members beside a token that was issued to somebody, and beside any."""
+"""Members that do not count: a token with only these is alone in its object, and so was issued."""
 
 _MOST_OF_ISSUED: Final = 8
 
@@ -242,3 +243,11 @@ def said_by(key: str, value: str) -> str | None:
         return "secret" if value.lower() in _TYPES else None
     name = value if is_name(value) else value.rpartition("/")[2]
     return name if is_name(name) else None
+
+
+def source_name(place: str) -> str:
+    """Return what is said of a place in a source: its name, if that is shaped like one."""
+    kind, _, name = place.rpartition(".")
+    if kind == "cookie":
+        return source_from(place) if is_name(name) else kind
+    return source_from(place) if is_name(place) else "field"

@@ -29,8 +29,6 @@ from machine.torture.run_summary import digest_of, summary_of
 from machine.torture.simulated_io import Script
 from machine.torture.trial import Outcome, Stage, entries_of, first_difference
 
-__all__ = ["Boundary", "Cell", "CrashMatrix", "crash_matrix"]
-
 _IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
 
 

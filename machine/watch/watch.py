@@ -155,7 +155,7 @@ class Watch:
         return function(*args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a plain-function handler, watched, in the thread it is to run in."""
+        """Call a plain-function handler in the current thread, watched, and return its result."""
         return function(*args)
 
     def imports(self) -> None:
@@ -168,7 +168,7 @@ class Watch:
         """Resume the watch."""
 
     def end(self) -> None:
-        """Handle the end of the handler."""
+        """Stop watching: the handler has ended."""
         self.ended = True
 
 

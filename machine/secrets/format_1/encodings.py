@@ -11,8 +11,6 @@ import re
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-__all__ = ["cores", "encoded", "escaped", "spans"]
-
 SHORTEST_CORE: Final = 8
 """The shortest piece of base64 that is searched for: a shorter one could occur by chance."""
 

@@ -11,21 +11,6 @@ from typing import Any, Final
 
 from machine.secrets.secret import Secret
 
-__all__ = [
-    "EITHER_PLACEHOLDER",
-    "MARK",
-    "PLACEHOLDER",
-    "Placeholder",
-    "as_object",
-    "has_placeholder",
-    "is_placeholder",
-    "macs",
-    "placeholder_text",
-    "safe_name",
-    "stripped",
-    "with_macs",
-]
-
 MARK: Final = "$secret"
 """The member that makes an object a placeholder."""
 

@@ -27,8 +27,6 @@ from machine.secrets.format_1.placeholder import (
 from machine.secrets.format_1.rules import Rules
 from machine.secrets.policy import joined, path_text
 
-__all__ = ["Hide", "Redactor"]
-
 Hide: TypeAlias = Callable[[str, str], str]
 """Function from the name and the text of a secret to its replacement."""
 

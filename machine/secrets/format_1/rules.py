@@ -15,8 +15,6 @@ import attrs
 
 from machine.secrets.policy import SecretPolicy, joined
 
-__all__ = ["Pattern", "Rules", "rules_of"]
-
 LONGEST_NAME: Final = 100
 """The length of the longest name that is considered: a longer one is a sentence."""
 
@@ -141,7 +139,6 @@ def _words(name: str) -> list[str]:
 class Rules:
     """A policy, compiled for queries."""
 
-    policy: SecretPolicy
     names: frozenset[str]
     allowed: frozenset[str]
     allowed_paths: frozenset[str]
@@ -254,7 +251,6 @@ def rules_of(policy: SecretPolicy) -> Rules:
     own = tuple(Pattern("pattern", re.compile(regex), ()) for regex in policy.patterns)
     needles = [needle.encode() for pattern in patterns for needle in pattern.needles]
     return Rules(
-        policy=policy,
         names=frozenset(joined(name) for name in policy.names),
         allowed=allowed,
         allowed_paths=paths,

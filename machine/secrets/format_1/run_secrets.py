@@ -15,16 +15,13 @@ from blake3 import blake3
 from machine import canonical
 from machine.errors import Code, CodecError, ContextError, ErrorInfo, StateError
 from machine.events import FactRecorded
-from machine.secrets.format_1.detect import found
 from machine.secrets.format_1.encodings import cores, encoded, spans
 from machine.secrets.format_1.placeholder import has_placeholder, placeholder_text, safe_name
 from machine.secrets.format_1.redact import Hide, Redactor
 from machine.secrets.format_1.rules import rules_of
 from machine.secrets.format_1.substitute import Value, restored
-from machine.secrets.policy import SecretPolicy
+from machine.secrets.policy import SecretPolicy, path_text
 from machine.secrets.stored import Answer, Asked, said_error
-
-__all__ = ["SECRET", "Format1RunSecrets"]
 
 SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
 """The namespace of `io.secret`."""
@@ -66,10 +63,6 @@ class Format1RunSecrets:
         self._needles: tuple[bytes, ...] = ()
         self._captured = False
         self._clean: set[bytes] = set()
-
-    def attempt(self) -> Format1RunSecrets:
-        """Return the object itself: each attempt knows the same secrets as the run."""
-        return self
 
     def asked(self, namespace: str, raw: bytes) -> Asked:
         """Return the stored form of a request."""
@@ -195,11 +188,11 @@ class Format1RunSecrets:
         for key, data in staged.items():
             if data is None or not (self._may_hold_unseen(data) or self.rules.is_secret(key)):
                 continue
-            for item in found(self.rules, {key: canonical.decode(data)}, self._replace):
+            for path, _ in self._found({key: canonical.decode(data)}):
                 raise ContextError(
-                    f"the context may hold no secret, and {item.path} is one",
+                    f"the context may hold no secret, and {path} is one",
                     code=Code.SECRET_IN_CONTEXT,
-                    details={"path": item.path},
+                    details={"path": path},
                     hint="leave it out, read it where it is used, or list its name or path in secrets.allow",
                 )
 
@@ -227,8 +220,32 @@ class Format1RunSecrets:
             value = canonical.decode(data)
         except CodecError:
             value = data.decode("latin-1")
-        known = (item.path for item in found(self.rules, value, self._replace) if item.known)
-        return next(known, None)
+        return next((path for path, known in self._found(value) if known), None)
+
+    def _found(self, value: Any) -> list[tuple[str, bool]]:
+        """Return the paths of the secrets and placeholders in a JSON value, in the order of the walk.
+
+        The second is true for a value that is known to be secret, whatever its name. The value is modified.
+        """
+        seen: list[tuple[str, bool]] = []
+
+        def note(name: str, text: str, *, known: bool = False) -> str:
+            del text
+            seen.append((path_text(redactor.at), known))
+            return placeholder_text(safe_name(name), _NOBODY)
+
+        def known(text: str) -> str:
+            return self._replace(text, lambda name, item: note(name, item, known=True))
+
+        redactor = Redactor(
+            self.rules,
+            note,
+            known,
+            known_first=True,
+            met=lambda _: seen.append((path_text(redactor.at), False)),
+        )
+        redactor.value(value)
+        return seen
 
     # -- what is known -----------------------------------------------------------------------------------
 

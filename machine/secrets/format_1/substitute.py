@@ -16,8 +16,6 @@ from urllib.parse import quote, quote_plus
 from machine.secrets.format_1.encodings import escaped
 from machine.secrets.format_1.placeholder import EITHER_PLACEHOLDER, MARK, is_placeholder
 
-__all__ = ["Find", "Value", "restored"]
-
 MOST_NESTED: Final = 4
 """The depth to which a secret may contain others, such as a token in a header that is secret as a whole."""
 
