@@ -175,7 +175,7 @@ class StateMeta:
             raise PlanError(
                 'on_uncertain="reconcile" and reconcile=... go together',
                 code=Code.MISSING_RECONCILE,
-                hint="give reconcile a function that asks the outside what became of the effect",
+                hint="give reconcile a function that asks the receiver for the outcome of the effect",
             )
 
     def __attrs_post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import enum
 import itertools
+import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -21,6 +22,11 @@ _MOST_ITEMS: Final = 1000
 every problem of millions of items would cost a thousand times as much as reading them."""
 
 _ANY_JSON: Final = (Mapping[str, Any], Mapping[str, Any] | None)
+
+_NO_OBJECT: Final = re.compile(
+    r"'(\w+)' object has no attribute 'keys'|argument of type '(\w+)' is not (?:iterable|a container.*)"
+)
+"""Finds the error of Python where cattrs takes a value for an object; to check before would cost time at each."""
 
 
 def _strict(kind: type) -> Callable[[Any, Any], Any]:
@@ -134,6 +140,8 @@ def problems_of(exc: BaseException) -> list[str]:
             return f"unknown fields: {', '.join(unknown[:_MOST_NAMED])}{more}"
         if isinstance(error, RecursionError):
             return "nested too deeply"
+        if isinstance(error, AttributeError | TypeError) and (found := _NO_OBJECT.fullmatch(str(error))):
+            return f"expected object, got {found[1] or found[2]}"
         if isinstance(error, cattrs.StructureHandlerNotFoundError):  # its message already says what to do
             return f"{getattr(error.type_, '__name__', error.type_)} is no type that can be read"
         return str(error)

@@ -62,7 +62,7 @@ def export(
     """
     if recipient_key is not None and not with_secrets:
         raise UsageError(
-            "--recipient-key locks the secrets of a bundle, and it carries none",
+            "--recipient-key locks the secrets of a bundle, and this one will have none",
             hint="give --with-secrets too",
         )
     if output == _STDOUT:
@@ -91,11 +91,11 @@ def export(
 def _lock(store: Store, run_id: str, recipient_key: str | None, session: Session) -> BundleKey | None:
     """Return the lock for a run's secrets and report its use, or return None when the run has no secrets."""
     if not has_secrets(store, run_id):
-        session.note("note", "the run has no secrets here: the bundle carries none")
+        session.note("note", "the run has no secrets here, so the bundle has none")
         return None
     lock = key_to_lock(recipient_key)
     opener = "passphrase" if lock.recipient is None else f"key {lock.recipient.id}"
-    text = f"the bundle carries the secrets of run {run_id}: whoever has it and the {opener} can read them"
+    text = f"the bundle has the secrets of run {run_id}: with the {opener}, anybody can read them"
     session.out.line(("warning: ", "bold red"), (text, "red"), err=True)
     return lock
 

@@ -154,7 +154,7 @@ class _ForkReport:
                 out.line(f"  ... and {len(told) - _MOST} more that are {how}")
         if found.code_changed:
             names = _names(found.code_changed)
-            text = f": the code of {names} has changed since, and what was copied is what it did then"
+            text = f": the code of {names} has changed since, and the copied events are of the old code"
             out.line(("note", "dim"), clean(text), err=True)
 
 

@@ -32,9 +32,9 @@ STORE_KEY: Final = "store_key"
 
 _ADVICE: Final = {
     "key": "never share a key file, and replace one that was shared with `machine secrets rotate-key`",
-    "run": "rotate what is a credential where it was issued, for a recording keeps it; in new runs "
-    "SecretPolicy(names=[...]) hides it, and allow=[...] says that it is none",
-    "file": "rotate what is a credential where it was issued, and take it out of its file",
+    "run": "replace each credential where it was issued, because the recording still has it; in new runs "
+    "SecretPolicy(names=[...]) redacts it, and allow=[...] declares that it is no secret",
+    "file": "replace each credential where it was issued, and remove it from its file",
 }
 
 

@@ -31,7 +31,7 @@ def check_skip_tags(graph: Graph, config: RunConfig) -> None:
         if tag not in carried | STANDARD_TAGS:
             tags = f"its tags are {', '.join(sorted(carried)) or 'none'}"
             hint = did_you_mean(tag, sorted(carried | STANDARD_TAGS), tags, show=repr)
-            raise ConfigError(f"no state of {graph.op_id} carries the tag {str(tag)!r} to skip", hint=hint)
+            raise ConfigError(f"no state of {graph.op_id} has the tag {str(tag)!r} to skip", hint=hint)
 
 
 def opening_of(graph: Graph, manifest: RunManifest) -> Opening:

@@ -98,6 +98,8 @@ class History:
     """The reason why the run failed when no state did."""
     in_seq: bool = True
     """False for a recording whose attempts were linearized, so that seqs are out of order."""
+    digested: bool = True
+    """False for a reader that asks for no digest."""
     lanes: dict[str, bytes] = attrs.field(factory=dict)
 
     @property
@@ -122,6 +124,7 @@ class History:
         A lane is itself a BLAKE3 chain over the canonical bodies of its events, so the interleaving of lanes and
         all informational data are left out. The digest is 64 lowercase hex digits.
         """
+        assert self.digested
         whole = blake3(self.lanes.get(_RUN_LANE, _EMPTY_LANE))
         for state_id in order:
             whole.update(self.lanes.get(state_id, _EMPTY_LANE))
@@ -136,8 +139,9 @@ class History:
         if self.status is not RunStatus.RUNNING or run_id != self.run_id:
             self._check_place(entry)
         self._folded[type(event)](self, entry, event)
-        lane = getattr(event, "state_id", _RUN_LANE)
-        self.lanes[lane] = blake3(self.lanes.get(lane, _EMPTY_LANE) + body).digest()
+        if self.digested:
+            lane = getattr(event, "state_id", _RUN_LANE)
+            self.lanes[lane] = blake3(self.lanes.get(lane, _EMPTY_LANE) + body).digest()
         self.head_seq = due
 
     def _check_place(self, entry: Entry) -> None:

@@ -248,7 +248,7 @@ class Snapshot:
         return count
 
     def update(self, writes: Mapping[str, bytes | None]) -> tuple[Snapshot, dict[str, Artifact]]:
-        """Return the snapshot after writes (canonical bytes by key; None removes it), and its new artifacts by id."""
+        """Return the snapshot after writes (canonical bytes by key; None removes one), and new artifacts by id."""
         changes = {key: None if data is None else Value.of(data) for key, data in writes.items()}
         snapshot, made = self.changed(changes)
         for value in changes.values():

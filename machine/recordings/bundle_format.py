@@ -224,7 +224,7 @@ def _carried(form: str, content: bytes) -> bytes:
     """Return the bytes of an artifact from its line. Raises `ValueError` if they must have another form."""
     if form == "json":
         if len(content) > MAX_JSON:
-            raise ValueError(f"more than {MAX_JSON} bytes are carried as text or base64, not as json")
+            raise ValueError(f"more than {MAX_JSON} bytes must be written as text or base64, not as json")
         _same(content, _encoded(_decoded(content)))
         return content
     if form == "text":
@@ -232,7 +232,7 @@ def _carried(form: str, content: bytes) -> bytes:
         _same(content, _encoded(text))
         data = str(text).encode()
         if _is_canonical(data):
-            raise ValueError("canonical JSON is carried as json, not as text")
+            raise ValueError("canonical JSON must be written as json, not as text")
         return data
     try:
         data = base64.b64decode(content, validate=True)
@@ -243,7 +243,7 @@ def _carried(form: str, content: bytes) -> bytes:
         data.decode()
     except UnicodeDecodeError:
         return data
-    raise ValueError("UTF-8 is carried as json or text, not as base64")
+    raise ValueError("UTF-8 must be written as json or text, not as base64")
 
 
 def parse_event(line: bytes, run_id: str) -> tuple[Entry, bytes]:

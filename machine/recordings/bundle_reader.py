@@ -55,7 +55,7 @@ class _Reader:
             elif line.startswith(form.EVENT):
                 entry, data = self._parsed(lambda line: form.parse_event(line, header.run_id), line)
                 if entry.seq != len(log) + 1:
-                    raise self._wrong(f"event {entry.seq} stands where event {len(log) + 1} is due")
+                    raise self._wrong(f"event {entry.seq} is in the place of event {len(log) + 1}")
                 self.first_event = self.first_event or self.line
                 chain = chain_next(chain, data)
                 log.append((entry, StoredEvent(entry.seq, data, chain)))
@@ -97,7 +97,7 @@ class _Reader:
             raise self._wrong(f"artifact {artifact.id} is there already, in line {self.lines[artifact.id]}")
         if artifact.kind == ArtifactKind.SECRET_PAYLOAD:
             if header.secrets is None:
-                raise self._wrong("a sealed secret stands in a bundle without a key")
+                raise self._wrong("a sealed secret is in a bundle without a key")
             self.seals[artifact.id] = artifact
         elif self.seals:
             raise self._wrong("an artifact follows the sealed secrets")
@@ -116,7 +116,7 @@ class _Reader:
             if data is not None and found is not None:
                 if found in self.lines:
                     self.line = self.lines[found]
-                    raise self._wrong(f"the {role} is carried by the header alone")
+                    raise self._wrong(f"the {role} may be in the header only")
                 spool.add(found, data)
 
         def missing(artifact_id: str) -> bytes:
@@ -150,7 +150,7 @@ class _Reader:
         for here, due in zip(self.artifacts, needed, strict=True):
             self.line = self.lines[here]
             if here != due:
-                raise self._wrong(f"artifact {here} stands where {due} is due")
+                raise self._wrong(f"artifact {here} is in the place of {due}")
             said, used = self.artifacts.kinds[here], recording.artifacts.kinds[here]
             if said != used:
                 raise self._wrong(f"artifact {here} is of kind {used}, not {said}")

@@ -78,7 +78,7 @@ def unlocked_key(recording: Recording, key: BundleKey | None, path: str) -> Data
         ) from None
     if found is None:
         raise BundleError(
-            f"it carries secrets, and they need {needed}",
+            f"it has secrets, and they need {needed}",
             path=path,
             code=Code.BUNDLE_KEY_NEEDED,
             hint="nothing was written; set MACHINE_BUNDLE_PASSPHRASE, or give --recipient-key FILE",

@@ -22,6 +22,7 @@ from machine.events import Entry, RunStarted
 from machine.io.attempt_scope import AttemptScope
 from machine.io.replay import ReplayIo
 from machine.io.transport import Transports
+from machine.kernel.history import History
 from machine.kernel.linearize import blocks_of
 from machine.plan import Graph, Plan
 from machine.recordings.cause import explained
@@ -105,7 +106,7 @@ class Recorded:
         config = manifest.run_config
         if undeclared_io is not None:
             config = attrs.evolve(config, undeclared_io=undeclared_io)
-        check = LogCheck(store.get, joins=False, plan=graph)
+        check = LogCheck(store.get, joins=False, plan=graph, history=History(digested=False))
         entries = [entry for entry, _ in run_reader.checked(store, run_id, check)]
         blocks: list[list[Entry]] = []
         if started.max_concurrency is not None:

@@ -48,19 +48,25 @@ def _looks_under(name: str, value: str) -> bool:
 
 _OF_SIGNERS: Final = ("signingkey", "signing_key")
 _KEY_ID: Final = re.compile(r"(?:0x)?(?:[0-9A-F]{8}|[0-9A-F]{16}|[0-9A-F]{40})")
-"""The id of a key of PGP; in the settings of git it may stand in the place of the key itself."""
+"""An identifier of a PGP key, which the settings of git have in place of the key."""
 
 
 ISSUED: Final = "issued_token"
-"""The name of a token in an object that also gives its user, its type or its expiry."""
+"""The name of a token in an object that also has its user, its type or its expiry."""
 
 _SENT: Final = frozenset(("token", "auth", "sid", "jwt", "ticket", "key", "appid", "code", "sign"))
 """Names under which hexadecimal or a UUID is a credential in what is sent."""
 
 
 def _is_issued(name: str, value: str, *, sent: bool) -> bool:
+    if sent and name.lower() == "token" and len(value) >= _LEAST_SENT and not _ADDRESS.fullmatch(value):
+        return looks_like_credential(value)
     return (name == ISSUED or (sent and name.lower() in _SENT)) and looks_issued(value)
 
+
+_LEAST_SENT: Final = 12
+_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}|[A-Za-z0-9]{1,12}(?:[-_:/][A-Za-z0-9]{1,12}){0,4}")
+"""The address of a contract, or the name of a pair of tokens."""
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*+([^\s=;]{1,256}+)=([^;\r\n]*+)")
 

@@ -78,19 +78,21 @@ def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | 
     return _strings(rules, text, _said_later(text), request=request)
 
 
-_LATER: Final = re.compile(r'"(?:[vV]alue|default_?value|payload|data|stringData|token|[dkpq]|d[pq]|qi)"')
-"""Members of which those behind them say what they are."""
+_LATER: Final = re.compile(
+    r'"(?:[vV]alue|values|default_?value|payload|data|stringData|token|[dkpq]|d[pq]|qi)"'
+)
+"""Members whose name may come from a later member of their object."""
 
 
 class _Later(NamedTuple):
-    """The meaning that later members of an object give the earlier ones."""
+    """The name that later members of an object give its value, and whether they show an issued token."""
 
     said: str | None
     issued: bool
 
 
 def _said_later(text: str) -> dict[int, _Later]:
-    """Return what members that stand behind others say, by the offsets of their objects."""
+    """Return what later members of objects say of earlier ones, by the offsets of the objects."""
     later: dict[int, _Later] = {}
     if _LATER.search(text) is None:
         return later

@@ -1,4 +1,4 @@
-"""The secrets an answer is searched for: those its state could know, named alike at any pace, then all others."""
+"""The values that an answer is searched for: those its state can know, whatever the timing, then all others."""
 
 from __future__ import annotations
 

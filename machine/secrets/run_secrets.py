@@ -8,7 +8,8 @@ placeholders.
 
 Text that a replay produces again (events, errors) is stored without the secrets of its attempt and of the states
 before it (`learned`), so that it is the same whichever concurrent state was first. An answer is recorded once: the
-secrets in it have the names that its state could know; sure values that only other states know are replaced too.
+secrets in it have the names that its state could know, and a sure value that only other states know is replaced
+too.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _decrypt(key: bytes, sealed: bytes, bound_to: bytes) -> bytes:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - the same
 
     if len(sealed) < _NONCE_BYTES + _TAG_BYTES:
-        _refuse("it was cut")
+        _refuse("it was truncated")
     try:
         return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to)
     except InvalidTag:

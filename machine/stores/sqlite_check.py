@@ -50,7 +50,7 @@ def _size(conn: sqlite3.Connection, path: Path) -> Iterator[str]:
     except OSError:
         return  # moved since the store checked: its next write will report it
     if size % int(conn.execute("PRAGMA page_size").fetchone()[0]):
-        yield "file structure: the last page is cut off"
+        yield "file structure: the last page is truncated"
 
 
 def _structure(conn: sqlite3.Connection) -> Iterator[str]:

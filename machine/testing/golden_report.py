@@ -31,7 +31,7 @@ def failure(test: str, where: str, unlike: Unlike, options: Options) -> BaseExce
     command = f"\n  {does:<7} pytest {shlex.quote(test)} {option}" if does else ""
     found = pytest.fail.Exception(text_of(test, where, unlike) + command, pytrace=False)
     if unlike.alike:
-        short = attrs.evolve(unlike, lines=[f"  cause  {unlike.cause}", f"  it is told in full of {FIRST}"])
+        short = attrs.evolve(unlike, lines=[f"  cause  {unlike.cause}", f"  it is shown in full for {FIRST}"])
         text = text_of(test, where, short) + command
         vars(found)["golden"] = {"alike": unlike.alike, "test": test, "text": text}
     return found
