@@ -1,4 +1,4 @@
-"""What an answer is searched for: what its state could know, under the same names at any pace, then all else."""
+"""The values that an answer is searched for: those its state can know, whatever the timing, then all others."""
 
 from __future__ import annotations
 

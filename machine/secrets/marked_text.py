@@ -23,11 +23,11 @@ MOST_FINDINGS: Final = 1000
 
 
 MOST_CANDIDATES: Final = 10_000
-"""A text with more places of one kind that could be findings, and have to be judged one by one, is sealed whole."""
+"""A text with more candidates for findings of one kind, which are checked one by one, is sealed whole."""
 
 
 MOST_NAMES: Final = 100_000
-"""So is one with more names that end as those of secrets do, but for one in so many characters of a long text."""
+"""The most names with the ending of a secret name in a text; a long text may have one in `_APART` characters."""
 
 _APART: Final = 64
 
@@ -52,12 +52,12 @@ def at_most(most: int, items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def names_in(text: str) -> int:
-    """Return how many names that end as those of secrets do may be judged in a text."""
+    """Return how many names with the ending of a secret name a text may have before it is sealed whole."""
     return MOST_NAMES + len(text) // _APART
 
 
 class Span(NamedTuple):
-    """A part of a text and the placeholder that is to stand for it."""
+    """A part of a text, by its offsets, and the placeholder that replaces it."""
 
     begin: int
     end: int
@@ -73,7 +73,7 @@ class Cut(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """A text with placeholders; `cuts` say in order where they are and what they stand for."""
+    """A text with placeholders; `cuts` has these in order, with the true texts."""
 
     text: str
     cuts: tuple[Cut, ...] = ()
@@ -100,7 +100,7 @@ class Marked(NamedTuple):
         return Marked("".join((*parts, self.text[at:])), tuple(cuts))
 
     def whole(self) -> bool:
-        """Tell whether the text is one placeholder and nothing besides."""
+        """Tell whether the text is exactly one placeholder."""
         return len(self.cuts) == 1 and self.cuts[0][:2] == (0, len(self.text))
 
     def true(self, begin: int = 0, end: int | None = None) -> str:

@@ -1,8 +1,8 @@
 """Findings in running text by the names of settings: `password: x`, `DB_PASS=x`, `{'token': 'x'}`, `<key>x</key>`.
 
-Names are found by their last words, in one pass over the text; behind each its value is read. A string ends at the
-next quote of its kind, which is where the next such string could begin: so what is read for one name is not read
-again for another, and the work is linear.
+Names are found by their last words while the text is read once; after each name its value is read. A string ends at
+the next quote of its kind, which is where the next such string could begin: no character is read for two names, so
+the work is linear.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.finding import Finding, cookies, decides
-from machine.secrets.looks import SHORTEST, is_masked, looks_like_credential, may_look_strong
+from machine.secrets.finding import ISSUED, Finding, decides
+from machine.secrets.header_lines import credentials_in
+from machine.secrets.looks import SHORTEST, is_masked, looks_issued, looks_like_credential, may_look_strong
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
 from machine.secrets.name_ends import name_ends
-from machine.secrets.names import HEADERS, Strength
+from machine.secrets.names import HEADERS, Strength, is_of_password
 from machine.secrets.quoted import closing, decoded
 from machine.secrets.rules import Rules
 
@@ -25,6 +26,7 @@ _OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)"
 _PAIR: Final = re.compile(
     r"\b(?:name|key)[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+[\"']?([\w.-]{2,80}+)[\"']?"
     r"(?:,(?:[ \t]|\r?\n){0,40}+|(?:[ \t]|\r?\n){1,40}+)"
+    r"(?:(?!value)[\w:.-]{1,40}+=\"[^\"<>]{0,100}+\"[ \t]{1,8}+){0,3}+"
     r"[\"']?value[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+"
 )
 _AFTER_LOGIN: Final = re.compile(
@@ -43,15 +45,19 @@ _MIXED: Final = re.compile(r"[a-z][!@#$%^&*~][A-Za-z]")
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|[<>]|-|#|//|;|\$|[|])\s{0,4}){0,2}")
 _OPEN: Final = re.compile(r"[bBuUrRfFnN@]{0,2}(\\{0,15}+)([\"'`])")
 _BARE: Final = re.compile(r"[^\s\"'`<>]++")
-_ENDS_BARE: Final = re.compile(r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']|%22")
+_ENDS_BARE: Final = re.compile(
+    r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']|%22|&quot;|&#34;"
+)
 _LINE: Final = re.compile(r"[^\r\n\"'`]{0,8192}+")
 _WHOLE_LINE: Final = re.compile(r"[^\r\n]{0,8192}+")
 _ITEMS: Final = re.compile(r"(?:[ \t]{0,8}+\r?\n[ \t]{0,64}+-[ \t]{1,8}+[^\r\n]{1,512}+){1,100}+")
 _ITEM: Final = re.compile(r"-[ \t]{1,8}+([\"']?+)([^\s\"']++)\1[ \t]{0,8}+$", re.MULTILINE)
 _BRACES: Final = re.compile(r"\{([^{}\r\n]{1,512}+)\}")
 _BRACKETS: Final = re.compile(r"[\[\]{}()]|(\\{0,15}+)([\"'])")
+_HASHED: Final = re.compile(r"\{[A-Z0-9-]{2,16}\}(?=[A-Za-z0-9+/$])")
+"""Before the hash of a password in LDAP."""
+
 _BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
-_SCHEME: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
 
 _LONGEST_BARE: Final = 4096
 _LONGEST_NAME: Final = 100
@@ -62,21 +68,23 @@ _LONGEST_PHRASE: Final = 200
 _LEAST_CREDENTIAL: Final = 8
 _CDATA: Final = "<![CDATA["
 _CHEAP: Final = 2
-"""So many names that say nothing take the time of one that has to be judged."""
+"""The number of meaningless names that take as long as one that has to be judged."""
 
 _WHOLE: Final = frozenset("\"'`</>(,;&?{[:=\n")
-"""Before a name that nothing else is a part of."""
+"""The end of the text before a name that is not the rest of a longer word."""
 
 _BOUNDS: Final = frozenset(("", *"\"' \t\n,;&?{[(<"))
 _OPENING: Final = frozenset("|>[{(")
 """A pattern of values that are more than a word."""
 
+_SIGNS_OF_SETTINGS: Final = frozenset((":", "="))
+_ENDS_OF_LINE: Final = frozenset("\r\n")
 _OF_A_WORD: Final = frozenset(":/#")
 _QUOTES: Final = frozenset("\"'`]")
 
 
 def named_values(rules: Rules, text: str, low: str, *, request: bool) -> Iterator[Finding]:
-    """Yield the values of secret names in a text, as far as they look like credentials.
+    """Yield the values of secret names in a text that look like credentials.
 
     `low` is the text in lower case; in a `request` a variable that is set on a line of its own decides by its name.
     """
@@ -92,15 +100,15 @@ class _Reader:
         self.request = request
         self.places = 0
         self.done = 0
-        """So far names are not looked for again: what stands there was read as a value."""
+        """The offset up to which text was read as a value, so that no name is looked for in it."""
         self.unclosed: set[tuple[int, str]] = set()
         self.bare = (0, 0)
         self.judged: dict[str, tuple[Strength, bool]] = {}
         self.budget = _LONGEST_CONTAINERS
-        """So many characters of lists and objects are looked at."""
+        """The number of characters of lists and objects that may still be read."""
 
     def found(self, low: str) -> Iterator[Finding]:
-        """Yield what is found, in a pass for each way to write a name before its value."""
+        """Yield what is found: the text is read once for each way to write a name before its value."""
         most, judged = names_in(low), 0
         silent: set[str] = set()
         for match in at_most(most * _CHEAP, name_ends(low)):
@@ -151,7 +159,7 @@ class _Reader:
         return login >= 0 and _AFTER_NAME.fullmatch(before, login) is not None
 
     def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
-        """Yield what is secret in the value that begins at a place, behind a name."""
+        """Yield the secrets in the value that begins at an offset, after a name."""
         strength, of_header = self._strengths(name)
         header = of_header and sep.strip() in {":", ","}
         if header and _is_field(strength) and _BLOCK.match(self.text, at):
@@ -161,7 +169,9 @@ class _Reader:
         sure = strength is Strength.OWN
         if self._is_tag(sep) and not self._is_element(begin):
             return
-        if sep.strip() in _BLANK and not self._is_set(name, strength, at):
+        if _is_blank(sep) and not self._is_set(name, strength, at):
+            return
+        if sep.rstrip().endswith(" to") and not is_of_password(name):
             return
         if (
             sep == ":"
@@ -193,7 +203,7 @@ class _Reader:
             ):
                 yield Finding(start, end, name, value, sure)
                 self.done = end
-        elif self.text[at : at + 1] in {"[", "{", "("}:
+        elif self.text[at : at + 1] in {"[", "{", "("} and not _HASHED.match(self.text, at):
             yield from self._members(name, strength, at, sep, sure=sure)
         else:
             yield from self._bare(name, strength, begin, at, sep, sure=sure)
@@ -204,14 +214,16 @@ class _Reader:
             quoted is None and (self.request or self.text[at : at + 1] in _OPENING)
         ):
             return True
+        if strength is Strength.SEVERAL and self.text[at : at + 1] in _ENDS_OF_LINE:
+            return True  # a list may stand below
         start, end, levels = quoted or (at, self._bare_end(at), 0)
         if strength is Strength.WEAK:
-            return end - start >= SHORTEST and may_look_strong(decoded(self.text[start:end], levels))
+            return end - start >= SHORTEST and _may_count(decoded(self.text[start:end], levels))
         return end - start >= SHORTEST
 
     @staticmethod
     def _is_tag(sep: str) -> bool:
-        """Tell whether what stands behind a name ends the tag that the name begins."""
+        """Tell whether the text after a name ends the tag that begins with the name."""
         return sep.endswith(">") and "<" not in sep and sep.strip() not in {"=>", "->"}
 
     def _is_element(self, begin: int) -> bool:
@@ -226,7 +238,7 @@ class _Reader:
             return True
         if strength not in {Strength.EXACT, Strength.LIKELY}:
             return strength is Strength.WEAK
-        value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'")
+        value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'`")
         value = value[:_LONGEST_PHRASE]
         return len(value) >= _LEAST_CREDENTIAL and (
             any(map(str.isdigit, value)) or _MIXED.search(value) is not None
@@ -245,7 +257,7 @@ class _Reader:
     # -- strings ---------------------------------------------------------------------------------------------
 
     def _quoted(self, at: int) -> tuple[int, int, int] | None:
-        """Return where the string that begins at a place has its text, and how often that is escaped."""
+        """Return the offsets of the text of the string that begins at `at`, and how many times it is escaped."""
         opening = _OPEN.match(self.text, at)
         if opening is None:
             return None
@@ -257,7 +269,7 @@ class _Reader:
         return opening.end(), end, levels
 
     def _end_of(self, at: int, slashes: int, quote: str) -> int | None:
-        """Return where the text of a string ends, None when nothing closes it."""
+        """Return the offset at which the text of a string ends, None when no quote closes it."""
         if (slashes, quote) in self.unclosed:
             return None
         find = closing(slashes, quote)
@@ -268,7 +280,7 @@ class _Reader:
         return ended.end() - 1 if not slashes else ended.start()
 
     def _members(self, name: str, strength: Strength, at: int, sep: str, *, sure: bool) -> Iterator[Finding]:
-        """Yield the texts of a list or of an object that stands under a name."""
+        """Yield the strings in the list or the object that is the value of a name."""
         braces = _BRACES.match(self.text, at)
         if braces and ("=" in sep or sep.endswith(">")) and ":" not in braces[1]:  # of ODBC
             if decides(strength, braces[1], alone=False, name=name):
@@ -330,7 +342,13 @@ class _Reader:
             value = value[:-2]
         value = value.rstrip(",;" if own_line else ",;.:)]}")
         alone = self.request and own_line and sep == "=" and name.isupper()
-        if value and decides(strength, value, alone=alone, name=name):
+        issued = (
+            (own_line or "=" in sep)
+            and name.lower() == "token"
+            and sep.strip() in _SIGNS_OF_SETTINGS
+            and "-" not in value
+        )
+        if value and decides(strength, value, alone=alone, name=ISSUED if issued else name):
             yield Finding(at, at + len(value), name, value, sure)
             self.done = at + len(value)
 
@@ -351,23 +369,9 @@ class _Reader:
         return at, line.end() if line else at, 0
 
     def _credentials(self, name: str, begin: int, end: int, levels: int, *, sure: bool) -> Iterator[Finding]:
-        """Yield the credentials of a header field in running text, as far as they look like some."""
-        value = self.text[begin:end]
-        if name in {"cookie", "set-cookie"}:
-            for start, stop, key in cookies(value, first=name == "set-cookie"):
-                if sure or looks_like_credential(value[start:stop]):
-                    yield Finding(begin + start, begin + stop, f"cookie.{key}", value[start:stop], sure)
-            return
-        scheme = _SCHEME.match(value) if "auth" in name else None
-        start = scheme.end() if scheme else 0
-        credential = value[start:].rstrip()
-        if scheme is not None and (scheme[1] or "").lower() in _ONE_TOKEN:
-            credential = credential.split(None, 1)[0].rstrip(",;") if credential else ""
-        told = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
-        if sure or looks_like_credential(credential) or (told and _is_token(credential)):
-            yield Finding(
-                begin + start, begin + start + len(credential), name, decoded(credential, levels), sure
-            )
+        """Yield the credentials of a header field in running text, where they look like credentials."""
+        for one in credentials_in(name, self.text[begin:end], sure=sure):
+            yield one._replace(begin=begin + one.begin, end=begin + one.end, value=decoded(one.value, levels))
 
 
 def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
@@ -382,15 +386,14 @@ def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
     return " " in value and any(map(looks_like_credential, value.split()))
 
 
+def _is_blank(sep: str) -> bool:
+    """Tell whether no sign parts a name and a value: `password x`, `the key of the shop is x`."""
+    return sep.strip() in _BLANK or sep.rstrip().endswith((" is", " was", " to"))
+
+
+def _may_count(value: str) -> bool:
+    return may_look_strong(value) or looks_issued(value)
+
+
 def _is_field(strength: Strength) -> bool:
     return strength is not Strength.NONE
-
-
-_ONE_TOKEN: Final = frozenset(
-    ("basic", "bearer", "token", "bot", "apikey", "key", "negotiate", "geniekey", "ssws")
-)
-_TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])[\w.~+/=:-]+|[\w-]+=.*[0-9].*", re.DOTALL)
-
-
-def _is_token(text: str) -> bool:
-    return _TOKEN.fullmatch(text) is not None

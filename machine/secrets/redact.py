@@ -1,4 +1,4 @@
-"""Replacing secrets by placeholders: in what is stored, with edits that lead back, and in what is only said."""
+"""Replacing secrets by placeholders: in stored documents, with edits that restore them, and in texts for people."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
 
 class Redacted(NamedTuple):
-    """What is stored for a document, how to get it back, and what was found in it."""
+    """The stored form of a document, the edits that restore it, and the secrets that were found in it."""
 
     document: Any
     edits: list[Any]
     learned: list[tuple[str, str, bool]]
     hides: bool = False
-    """True where a placeholder stands for more than a secret."""
+    """True when a placeholder replaces more than a secret, such as a whole text with too many."""
 
 
 def redact(
@@ -51,7 +51,7 @@ def redact(
     under: str | None = None,
     beyond: Known | None = None,
 ) -> Redacted:
-    """Return what is stored for the request or the answer of a call; the document is not changed.
+    """Return the stored form of the request or the answer of a call; the document is not changed.
 
     `name` gives the source of a value that is not known, from the name of its place; `under` is the name that the
     whole document stands under, where there is one (of `env`, the variable). The sure values of `beyond` are
@@ -80,7 +80,7 @@ def redact(
 class _Redaction:
     """A walk over a document.
 
-    `near` is what is known of the texts of this document. What the first walk has found is given to the second.
+    `near` are the known values that may be in this document. What a first walk finds is known in the second.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class _Redaction:
         return self.root[0]
 
     def edits(self) -> list[Any]:
-        """Return the changes by the nodes of the stored document, in order."""
+        """Return the edits that restore the document, by the number of the stored node, in order."""
         if not self.changes:
             return []
         edits: list[Any] = []
@@ -177,7 +177,7 @@ class _Redaction:
         self.changes[id(into), step, False] = {"value": value}
 
     def _key(self, into: dict[str, Any], key: str) -> str:
-        """Return how a key is stored, and note it in its container so that no other takes its place."""
+        """Return the stored form of an object key, distinct from all others of its container."""
         marked = self.marked(key, ROOT)
         if not marked.cuts:
             stored = key_escaped(key)
@@ -332,12 +332,12 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def say_text(rules: Rules, known: Known, text: str) -> str:
-    """Return a text that nobody reads back, with placeholders for its secrets."""
+    """Return a text for people, which nothing restores, with placeholders for its secrets."""
     return _Redaction(rules, known, known.near([text]), request=False, name=str).marked(text, ROOT).text
 
 
 def say(rules: Rules, known: Known, value: Any) -> Any:
-    """Return a value that nobody reads back, with placeholders as text for its secrets."""
+    """Return a value for people, which nothing restores, with placeholders as text for its secrets."""
     return _Saying(rules, known, known.near(texts_in(value)), request=False, name=str).document(value, ROOT)
 
 
@@ -366,7 +366,7 @@ class _Answer(_Redaction):
 
 
 def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:
-    """Return the path of what a context, an input or a key may not hold, None when there is no such thing."""
+    """Return the path of the first secret in a context, an input or a key, None when there is none."""
     near = known.near([key, *texts_in(value)])
     todo: list[tuple[Any, list[str | int]]] = [(value, [key]), (key, [key])]
     while todo:
