@@ -26,11 +26,7 @@ _ANY_JSON: Final = (Mapping[str, Any], Mapping[str, Any] | None)
 _NO_OBJECT: Final = re.compile(
     r"'(\w+)' object has no attribute 'keys'|argument of type '(\w+)' is not (?:iterable|a container.*)"
 )
-<<<<<<< HEAD
-"""Finds the error of Python where cattrs takes a value for an object; to check before would cost time at each."""
-=======
-"""Python's error when cattrs reads a value that is no object as one; a check before would cost time for each."""
->>>>>>> words
+"""The error of Python for a value that cattrs reads as an object and that is none; a check before would cost time."""
 
 
 def _strict(kind: type) -> Callable[[Any, Any], Any]:
