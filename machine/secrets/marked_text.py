@@ -13,6 +13,7 @@ __all__ = [
     "Marked",
     "Span",
     "TooManyPlacesError",
+    "Work",
     "at_most",
     "names_in",
 ]
@@ -54,6 +55,29 @@ def at_most(most: int, items: Iterable[_Item]) -> Iterator[_Item]:
 def names_in(text: str) -> int:
     """Return how many names that end as those of secrets do may be judged in a text."""
     return MOST_NAMES + len(text) // _APART
+
+
+class Work:
+    """The work that may be spent on the names in a text: a unit is what it takes to pass over one."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, text: str) -> None:
+        self.left = 2 * names_in(text)
+
+    def each(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Yield items, a unit for each."""
+        for item in items:
+            self.left -= 1
+            if self.left < 0:
+                raise TooManyPlacesError
+            yield item
+
+    def spend(self, units: int) -> None:
+        """Take so many more units. Raises `TooManyPlacesError` when none is left."""
+        self.left -= units
+        if self.left < 0:
+            raise TooManyPlacesError
 
 
 class Span(NamedTuple):

@@ -42,10 +42,19 @@ _SEPARATOR: Final = (
     r"|[ \t]{1,4}+(?:\(|-{1,2}[ \t])(?=[A-Za-z0-9])"
     r"|[ \t]{1,4}+(?:is|was)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,8}+(?=[\"']?[A-Za-z0-9+/]))"
 )
+_VALUE: Final = (
+    r"(?:(?=(?P<closed>[burfn@]{0,2}+(?P<slashes>\\{0,15}+)(?P<quote>[\"'`])"
+    rf"(?![^\\\"'`]{{0,3}}(?:{_LAST_WORDS}))[^\\\"'`]{{0,5}}+(?P=slashes)(?P=quote)))"
+    r"|(?![burfn@]{0,2}+\\{0,15}+[\"'`]|[|>\[{(]|<!\[cdata\[)"
+    r"(?=(?P<short>[^\s\"'`<>]{0,5}+(?![^\s\"'`<>])))"
+    r"|(?![burfn@]{1,2}+\\{0,15}+[\"'`])(?=(?P<words>[\"'`]?+[a-z]{0,19}+(?![^\s\"'`<>]))))?"
+)
+"""What a quick look tells of a value: too short for a credential, as a string or a word, or a word of letters."""
+
 _NAME: Final = re.compile(
     rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+"
     rf"(?::(?:protected|[\w\\\":]{{0,80}}private)(?=\]))?+\]?+"
-    rf"(?=[ \t]*+[\w<>*=:\u2192,%(\"'+/.-])(?![ \t]++--?[a-z]){_SEPARATOR}"
+    rf"(?=[ \t]*+[\w<>*=:\u2192,%(\"'+/.-])(?![ \t]++--?[a-z]){_SEPARATOR}{_VALUE}"
 )
 _LONGEST_WORD: Final = 14
 """Before what is in every such name stands no more of it: `csrfmiddlewaretoken`."""
@@ -54,5 +63,8 @@ _LONGEST_SEPARATOR: Final = 2000
 
 
 def name_ends(low: str) -> Iterator[re.Match[str]]:
-    """Yield the names that end as those of secrets do, with what is between them and their values."""
+    """Yield the names that end as those of secrets do, with what is between them and their values.
+
+    The last group of a match is the kind of the value, `sep` where only a closer look tells.
+    """
     return begun_in(parts_with(SIGN_OF_NAMES, low, before=_LONGEST_WORD), _NAME, low, _LONGEST_SEPARATOR)

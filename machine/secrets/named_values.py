@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.finding import Finding, cookies, decides
+from machine.secrets.finding import Finding, decides
+from machine.secrets.header_lines import LEAST_CREDENTIAL, of_header
 from machine.secrets.looks import SHORTEST, is_masked, looks_like_credential, may_look_strong
-from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
+from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, Work, at_most
 from machine.secrets.name_ends import name_ends
 from machine.secrets.names import HEADERS, Strength
 from machine.secrets.quoted import closing, decoded
@@ -51,7 +52,12 @@ _ITEM: Final = re.compile(r"-[ \t]{1,8}+([\"']?+)([^\s\"']++)\1[ \t]{0,8}+$", re
 _BRACES: Final = re.compile(r"\{([^{}\r\n]{1,512}+)\}")
 _BRACKETS: Final = re.compile(r"[\[\]{}()]|(\\{0,15}+)([\"'])")
 _BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
-_SCHEME: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
+_MAY_BE_STRONG: Final = re.compile(
+    r"[|>\[{(]|<!\[CDATA\[|[bBuUrRfFnN@]{0,2}\\{0,15}+[\"'`]?+"
+    r"(?!(?:[0-9a-f-]++|[0-9A-F-]++)(?![\w.~+/=|:\\]))[A-Za-z0-9_.~+/=|:\\-]{20}"
+)
+"""The beginning of a value that a weak name makes a secret."""
+
 
 _LONGEST_BARE: Final = 4096
 _LONGEST_NAME: Final = 100
@@ -59,10 +65,15 @@ _LONGEST_LOGIN: Final = 300
 _LONGEST_WORD: Final = 14
 _LONGEST_CONTAINERS: Final = 500_000
 _LONGEST_PHRASE: Final = 200
-_LEAST_CREDENTIAL: Final = 8
 _CDATA: Final = "<![CDATA["
-_CHEAP: Final = 2
-"""So many names that say nothing take the time of one that has to be judged."""
+_CLOSE_LOOK: Final = 3
+"""So many names that are passed over take the time of one whose value is read."""
+
+_OF_HEADERS: Final = frozenset(":,")
+"""Between the name of a header field and its value."""
+
+_NO_LETTERS: Final = frozenset("-$.\"'`]\\")
+"""Of the signs that are no parts of a name, those that it may begin or end with."""
 
 _WHOLE: Final = frozenset("\"'`</>(,;&?{[:=\n")
 """Before a name that nothing else is a part of."""
@@ -90,6 +101,7 @@ class _Reader:
         self.rules = rules
         self.text = text
         self.request = request
+        self.work = Work(text)
         self.places = 0
         self.done = 0
         """So far names are not looked for again: what stands there was read as a value."""
@@ -101,37 +113,46 @@ class _Reader:
 
     def found(self, low: str) -> Iterator[Finding]:
         """Yield what is found, in a pass for each way to write a name before its value."""
-        most, judged = names_in(low), 0
         silent: set[str] = set()
-        for match in at_most(most * _CHEAP, name_ends(low)):
+        for match in self.work.each(name_ends(low)):
+            if match.lastgroup != "sep" and self._says_nothing(match.lastgroup, match["sep"].strip()):
+                continue
             begin, end = match.start(), match.start("sep")
-            whole = self.text[begin - 1 : begin] in _WHOLE and self.text[begin:end]
+            before = self.text[begin - 1 : begin]
+            whole = before in _WHOLE and self.text[begin:end]
             if begin < self.done or whole in silent:
                 continue
-            judged += 1
-            if judged > most:
-                raise TooManyPlacesError
-            if self.text[begin - 1 : begin] not in _BOUNDS:
-                before = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
-                begin -= before.end() if before else 0
+            if before not in _BOUNDS:
+                joined = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
+                begin -= joined.end() if joined else 0
             begin += 2 * (self.text[begin - 1 : begin] == "%")  # what is encoded before the name
-            name = _NO_NAME.sub("", self.text[begin:end])
+            name = self.text[begin:end]
+            if name[:1] in _NO_LETTERS or name[-1:] in _NO_LETTERS:
+                name = _NO_NAME.sub("", name)
             if self.text[begin - 1 : begin] == " " and self._strengths(name)[0] in _HALF:
                 begin, name = self._of_two_words(begin, name)
             if whole and self._strengths(name) == (Strength.NONE, False):
                 silent.add(whole)
             yield from self._behind(name, begin, match.end(), match["sep"])
         if "--" in low:
-            for match in at_most(most, _OPTION.finditer(low)):
+            for match in self.work.each(_OPTION.finditer(low)):
                 name = self.text[match.start() : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), " ")
         if "value" in low:
-            for match in at_most(most, _PAIR.finditer(low)):
+            for match in self.work.each(_PAIR.finditer(low)):
                 name = self.text[match.start(1) : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), ": ")
         for match in at_most(MOST_CANDIDATES, _AFTER_LOGIN.finditer(low)):
             if match[0].startswith(("identified", "password for")) or self._is_login(match.start()):
                 yield from self._behind("password", match.start(), match.end(), " ")
+
+    def _says_nothing(self, kind: str | None, sep: str) -> bool:
+        """Tell whether a value of this kind behind such a sign is no secret, under whatever name but the user's."""
+        if self.rules.names:
+            return False
+        if kind == "words":
+            return sep in _BLANK
+        return kind == "closed" or not (self.request or sep in _OF_HEADERS)
 
     def _of_two_words(self, begin: int, name: str) -> tuple[int, str]:
         """Return a name of prose with the word before it, where both say more: `API key`, `access token`."""
@@ -152,12 +173,15 @@ class _Reader:
 
     def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
         """Yield what is secret in the value that begins at a place, behind a name."""
-        strength, of_header = self._strengths(name)
-        header = of_header and sep.strip() in {":", ","}
+        strength, listed = self._strengths(name)
+        header = listed and sep.strip() in _OF_HEADERS
         if header and _is_field(strength) and _BLOCK.match(self.text, at):
             header = False  # of YAML: the value stands below
         if not header and strength is Strength.NONE:
             return
+        if not header and strength is Strength.WEAK and not _MAY_BE_STRONG.match(self.text, at):
+            return
+        self.work.spend(_CLOSE_LOOK)
         sure = strength is Strength.OWN
         if self._is_tag(sep) and not self._is_element(begin):
             return
@@ -181,7 +205,7 @@ class _Reader:
             start, end, levels = quoted or self._line(at, whole=self._begins_line(begin))
             if sep.strip() == "," and self.text[start:end].lower() == "value":
                 return  # of `"name": NAME, "value": ...`, whose value is behind it
-            yield from self._credentials(name.lower(), start, end, levels, sure=sure)
+            yield from of_header(name.lower(), self.text, start, end, levels, sure=sure)
             self.done = end
             if quoted is None or not _is_field(strength):
                 return
@@ -228,7 +252,7 @@ class _Reader:
             return strength is Strength.WEAK
         value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'")
         value = value[:_LONGEST_PHRASE]
-        return len(value) >= _LEAST_CREDENTIAL and (
+        return len(value) >= LEAST_CREDENTIAL and (
             any(map(str.isdigit, value)) or _MIXED.search(value) is not None
         )
 
@@ -238,8 +262,8 @@ class _Reader:
         if found is None:
             if len(self.judged) >= MOST_CANDIDATES:
                 raise TooManyPlacesError
-            of_header = name.lower() in HEADERS and self.rules.header(name) is not Strength.NONE
-            found = self.judged[name] = self.rules.field(name), of_header
+            listed = name.lower() in HEADERS and self.rules.header(name) is not Strength.NONE
+            found = self.judged[name] = self.rules.field(name), listed
         return found
 
     # -- strings ---------------------------------------------------------------------------------------------
@@ -350,25 +374,6 @@ class _Reader:
         line = (_WHOLE_LINE if whole else _LINE).match(self.text, at)
         return at, line.end() if line else at, 0
 
-    def _credentials(self, name: str, begin: int, end: int, levels: int, *, sure: bool) -> Iterator[Finding]:
-        """Yield the credentials of a header field in running text, as far as they look like some."""
-        value = self.text[begin:end]
-        if name in {"cookie", "set-cookie"}:
-            for start, stop, key in cookies(value, first=name == "set-cookie"):
-                if sure or looks_like_credential(value[start:stop]):
-                    yield Finding(begin + start, begin + stop, f"cookie.{key}", value[start:stop], sure)
-            return
-        scheme = _SCHEME.match(value) if "auth" in name else None
-        start = scheme.end() if scheme else 0
-        credential = value[start:].rstrip()
-        if scheme is not None and (scheme[1] or "").lower() in _ONE_TOKEN:
-            credential = credential.split(None, 1)[0].rstrip(",;") if credential else ""
-        told = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
-        if sure or looks_like_credential(credential) or (told and _is_token(credential)):
-            yield Finding(
-                begin + start, begin + start + len(credential), name, decoded(credential, levels), sure
-            )
-
 
 def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
     """Tell whether a value of several words has one that looks like a credential: `password='it is x'`."""
@@ -384,13 +389,3 @@ def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
 
 def _is_field(strength: Strength) -> bool:
     return strength is not Strength.NONE
-
-
-_ONE_TOKEN: Final = frozenset(
-    ("basic", "bearer", "token", "bot", "apikey", "key", "negotiate", "geniekey", "ssws")
-)
-_TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])[\w.~+/=:-]+|[\w-]+=.*[0-9].*", re.DOTALL)
-
-
-def _is_token(text: str) -> bool:
-    return _TOKEN.fullmatch(text) is not None
