@@ -31,6 +31,8 @@ MOST_NAMES: Final = 100_000
 """So is one with more names that end as those of secrets do, but for one in so many characters of a long text."""
 
 _APART: Final = 64
+_SHORT: Final = 64
+_A_FEW: Final = 4
 
 
 class TooManyPlacesError(Exception):
@@ -58,7 +60,7 @@ def names_in(text: str) -> int:
 
 
 class Work:
-    """The work that may be spent on the names in a text: a unit is what it takes to pass over one."""
+    """The work that may be spent on a text: a unit is what it takes to pass over a name."""
 
     __slots__ = ("left",)
 
@@ -78,6 +80,12 @@ class Work:
         self.left -= units
         if self.left < 0:
             raise TooManyPlacesError
+
+    def read(self, value: str) -> str:
+        """Return a value that is to be judged: a long one takes a unit for a few characters."""
+        if len(value) > _SHORT:
+            self.spend(len(value) // _A_FEW)
+        return value
 
 
 class Span(NamedTuple):

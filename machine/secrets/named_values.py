@@ -66,7 +66,7 @@ _LONGEST_WORD: Final = 14
 _LONGEST_CONTAINERS: Final = 500_000
 _LONGEST_PHRASE: Final = 200
 _CDATA: Final = "<![CDATA["
-_CLOSE_LOOK: Final = 3
+_CLOSE_LOOK: Final = 2
 """So many names that are passed over take the time of one whose value is read."""
 
 _OF_HEADERS: Final = frozenset(":,")
@@ -86,22 +86,22 @@ _OF_A_WORD: Final = frozenset(":/#")
 _QUOTES: Final = frozenset("\"'`]")
 
 
-def named_values(rules: Rules, text: str, low: str, *, request: bool) -> Iterator[Finding]:
+def named_values(rules: Rules, text: str, low: str, work: Work, *, request: bool) -> Iterator[Finding]:
     """Yield the values of secret names in a text, as far as they look like credentials.
 
     `low` is the text in lower case; in a `request` a variable that is set on a line of its own decides by its name.
     """
-    yield from _Reader(rules, text, request=request).found(low)
+    yield from _Reader(rules, text, work, request=request).found(low)
 
 
 class _Reader:
     """Reads the values behind the names of one text."""
 
-    def __init__(self, rules: Rules, text: str, *, request: bool) -> None:
+    def __init__(self, rules: Rules, text: str, work: Work, *, request: bool) -> None:
         self.rules = rules
         self.text = text
         self.request = request
-        self.work = Work(text)
+        self.work = work
         self.places = 0
         self.done = 0
         """So far names are not looked for again: what stands there was read as a value."""
@@ -122,6 +122,7 @@ class _Reader:
             whole = before in _WHOLE and self.text[begin:end]
             if begin < self.done or whole in silent:
                 continue
+            self.work.spend(1)
             if before not in _BOUNDS:
                 joined = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
                 begin -= joined.end() if joined else 0
@@ -211,7 +212,7 @@ class _Reader:
                 return
         if quoted is not None:
             start, end, levels = quoted
-            value = decoded(self.text[start:end], levels)
+            value = self.work.read(decoded(self.text[start:end], levels))
             if value and (
                 decides(strength, value, alone=False, name=name) or _is_phrase(strength, sep, value)
             ):
@@ -354,7 +355,7 @@ class _Reader:
             value = value[:-2]
         value = value.rstrip(",;" if own_line else ",;.:)]}")
         alone = self.request and own_line and sep == "=" and name.isupper()
-        if value and decides(strength, value, alone=alone, name=name):
+        if value and decides(strength, self.work.read(value), alone=alone, name=name):
             yield Finding(at, at + len(value), name, value, sure)
             self.done = at + len(value)
 

@@ -13,6 +13,7 @@ from machine.secrets.formats import shapes
 from machine.secrets.known_values import Known
 from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.names import Strength, is_name
+from machine.secrets.needles import SHORT
 from machine.secrets.packed_bytes import MarkedBytes, Packed, packed_bytes
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
 from machine.secrets.policy import path_text
@@ -94,10 +95,12 @@ class _Redaction:
         self.near = near
         self.request = request
         self.name = name
-        # sources by value, and the placeholders of texts that are sealed whole, which nobody need look at again
+        # sources by value, the placeholders of texts that are sealed whole, and each text in the order of the walk
         self.names: dict[str, str] = first.names if first else {}
         self.sealed: dict[str, str] = first.sealed if first else {}
         self.learned: list[tuple[str, str, bool]] = first.learned if first else []
+        self.told: list[Marked] = []
+        self.before = iter(first.told if first else ())
         self.hides = False
         # by container, step, and whether it is the key
         self.changes: dict[tuple[int, Any, bool], Any] = {}
@@ -250,21 +253,24 @@ class _Redaction:
 
     def marked(self, text: str, place: Place) -> Marked:
         """Return a text with its placeholders."""
+        self.told.append(found := self._told(text, place, next(self.before, None)))
+        return found
+
+    def _told(self, text: str, place: Place, before: Marked | None) -> Marked:
         whole = self.sealed.get(text)
         source = self.known.source_of(text) if self.request and whole is None else None
         if source is not None:
             whole = text_of(source)
         if whole is None:
             try:
-                return self._marked(text, place)
+                return self._marked(text, place, before)
             except TooManyPlacesError as error:
                 self.hides = True
-                whole = self.sealed[text] = error.placeholder or text_of(
-                    self._source("text", text, sure=False)
-                )
+                source = error.placeholder or text_of(self._source("text", text, sure=False))
+                whole = self.sealed[text] = source
         return Marked(text).with_spans([Span(0, len(text), whole)])
 
-    def _marked(self, text: str, place: Place) -> Marked:
+    def _marked(self, text: str, place: Place, before: Marked | None) -> Marked:
         from machine.secrets.detect import findings  # noqa: PLC0415 - its patterns: for what may hold a secret
 
         marked = Marked(text)
@@ -272,6 +278,9 @@ class _Redaction:
             verbatim = self.near.verbatim(text)
             marked = self.near.encoded(verbatim)
             self.hides |= marked is not verbatim
+        # all that was found is known now, and nothing else; beside placeholders more may look like a secret
+        if marked == before and (not marked.cuts or len(text) > SHORT):
+            return marked
         try:
             found = findings(self.rules, place, marked.text, request=self.request)
             if len(found) + len(marked.cuts) > MOST_FINDINGS:
