@@ -191,7 +191,7 @@ def fields(
 ) -> Iterator[Finding]:
     """Yield the secret values of percent-encoded pairs."""
     ends = _ANY_END if rules.names else _ENDS
-    judged: dict[str, Strength] = {}
+    judged: dict[str, tuple[Strength, str]] = {}
     last = close = len(text)  # what ends the value that begins last: from there the text is read only once
     for match in work.each(ends.finditer(low[::-1])):
         begin = len(text) - match.start()
@@ -203,13 +203,16 @@ def fields(
         end = min(close, begin + written.longest)
         if begin == end:
             continue
-        name = unquote_plus(before[1][::-1])
-        strength = judged.get(name)
-        if strength is None:
+        work.spend(1)
+        found = judged.get(before[1])
+        if found is None:
             if len(judged) >= MOST_CANDIDATES:
                 raise TooManyPlacesError
-            strength = judged[name] = judge(name)
+            name = unquote_plus(before[1][::-1])
+            found = judged[before[1]] = judge(name), name
+        strength, name = found
         if strength is not Strength.NONE:
+            work.spend(2)
             value = work.read(text[begin:end])
             if value.count("%") > MOST_NAMES:  # each is decoded by itself
                 raise TooManyPlacesError
