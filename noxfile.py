@@ -95,6 +95,9 @@ LONG = [
 ]
 
 
+PER_INTERPRETER = ["-m", "not slow", "tests/io", "tests/watch"]  # what is written for each interpreter
+
+
 CAMPAIGNS = [  # what looks at MACHINE_CAMPAIGN
     "tests/campaigns",
     "tests/engine/test_any_order.py",
@@ -167,6 +170,38 @@ def quick(session: nox.Session) -> None:
     """Run what does not take long of the test suite, on one interpreter: for while you work."""
     session.install("-q", ".[test]")
     pytest(session, "-m", "not slow", *session.posargs)
+
+
+UNMEASURABLE = {  # what fails while its processes are measured, and why
+    "tests/cli/test_process.py::test_help_is_quick_and_loads_no_engine": "sees the modules that coverage loads",
+}
+MEASURED = Path(__file__).parent / ".nox" / "measured"
+
+
+@nox.session(python=FOUND)
+def coverage(session: nox.Session) -> None:
+    """Measure which branches the tests run, on every interpreter and in all processes that they start."""
+    session.install("-q", ".[test]", *EXTRAS["coverage"])
+    data = MEASURED / str(session.python)
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    selected = session.posargs or (["-m", "not slow"] if session.python == FOUND[0] else PER_INTERPRETER)
+    left_out = [f"--deselect={test}" for test in UNMEASURABLE]
+    env = {"COVERAGE_FILE": str(data / "data"), "PYTHONDONTWRITEBYTECODE": "1"}
+    with session.chdir(outside(session)):
+        command = ["coverage", "run", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"]
+        session.run("python", "-m", *command, *left_out, *selected, env=env)
+    session.notify("coverage_report")
+
+
+@nox.session
+def coverage_report(session: nox.Session) -> None:
+    """Combine what `coverage` measured, print the table, and fail below `fail_under` of pyproject.toml."""
+    session.install("-q", *EXTRAS["coverage"])
+    env = {"COVERAGE_FILE": str(MEASURED / "data")}
+    folders = [str(data) for data in MEASURED.iterdir() if data.is_dir()]
+    session.run("coverage", "combine", "--quiet", *folders, env=env)
+    session.run("coverage", "report", "--sort=cover", env=env)
 
 
 @nox.session

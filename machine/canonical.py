@@ -23,8 +23,6 @@ from blake3 import blake3
 from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 from machine.unstorable_values import known_remedy
 
-__all__ = ["MAX_DEPTH", "artifact_id", "decode", "decode_stored", "encode", "path_of"]
-
 MAX_DEPTH: Final = 900
 """The number of nested containers that have canonical bytes, whatever the depth of the caller's own stack."""
 
@@ -243,7 +241,7 @@ def _enter(container: Any, step: str | int, around: _Place | None) -> _Place:
 
 
 def _members(container: Any, place: _Place) -> list[_Step]:
-    """Return the contents of a container: its members, and the bytes around and between them."""
+    """Return the steps that encode a container, in order: its members, and the bytes around and between them."""
     steps: list[_Step] = []
     if not isinstance(container, dict):
         for index, item in enumerate(list(container)):

@@ -17,16 +17,14 @@ from machine.errors import ErrorCause, ErrorInfo
 from machine.failure_info import read_causes
 from machine.failures import clean, place, said, sole_member
 
-__all__ = ["causes_of", "causes_text", "error_json", "raised_text"]
-
 _MOST: Final = 32
 _DEEPEST: Final = 8
 _LONGEST: Final = 1024
 _WORDS: Final = {"cause": "caused by ", "context": "while handling ", "member": "one of them: ", "note": ""}
 
 
-def causes_of(exc: BaseException, veil: Callable[[str], str] = str) -> tuple[ErrorCause, ...]:
-    """Return the causes of an exception, nearest first; `veil` redacts secrets in each text."""
+def causes_of(exc: BaseException, redact: Callable[[str], str] = str) -> tuple[ErrorCause, ...]:
+    """Return the causes of an exception, nearest first; `redact` redacts secrets in each text."""
     found: list[ErrorCause] = []
     alone = [exc]
     while (only := sole_member(alone[-1])) is not None:
@@ -36,7 +34,7 @@ def causes_of(exc: BaseException, veil: Callable[[str], str] = str) -> tuple[Err
         if len(found) == _MOST:
             found.append(ErrorCause("note", "there is more behind it, which was left out"))
             break
-        text = clean(veil(cause.text))
+        text = clean(redact(cause.text))
         if len(text) > _LONGEST:
             text = f"{text[:_LONGEST]}... ({len(text)} characters)"
         found.append(ErrorCause(cause.relation, text, cause.depth))

@@ -55,18 +55,6 @@ from machine.typed_values import (
     remedy_declared,
 )
 
-__all__ = [
-    "decode_entry",
-    "encode_event",
-    "event_from_json",
-    "event_to_json",
-    "from_json",
-    "structure_typed",
-    "to_json",
-    "typed_bytes",
-    "unstructure_typed",
-]
-
 T = TypeVar("T")
 
 
@@ -138,6 +126,10 @@ def _converter() -> cattrs.Converter:
 def _recorded_policy(structure: Any, value: Any, kind: Any) -> SecretPolicy:
     """Return a policy with its patterns and paths unchanged: an old run has them in the syntax of its time."""
     fields = dict(value) if isinstance(value, Mapping) else value
+    if isinstance(fields, dict) and isinstance(
+        pairs := fields.get("stand_ins"), Mapping
+    ):  # as a user writes it
+        fields["stand_ins"] = [[name, text] for name, text in pairs.items()]
     old = {name: fields.pop(name, ()) for name in ("patterns", "allow")} if isinstance(fields, dict) else {}
     said = attrs.asdict(structure(fields, kind), filter=lambda field, _: field.name not in old)
     return SecretPolicy.recorded(**old, **said)
@@ -191,25 +183,27 @@ def encode_event(event: Event) -> bytes:
             )
     elif (
         type(event) is StateCompleted
-        and event.wrote is None
         and event.not_taken is None
         and event.state_id.isascii()
         and event.context_snapshot_id.isascii()
     ):
         ids = orjson.dumps(event.context_snapshot_id), orjson.dumps(event.state_id)
-        return b'{"context_snapshot_id":%b,"state_id":%b,"type":"state_completed"}' % ids
+        if event.wrote is None:
+            return b'{"context_snapshot_id":%b,"state_id":%b,"type":"state_completed"}' % ids
+        wrote = canonical.encode(event.wrote)
+        return b'{"context_snapshot_id":%b,"state_id":%b,"type":"state_completed","wrote":%b}' % (*ids, wrote)
     return canonical.encode(event_to_json(event))
 
 
-def event_from_json(value: Mapping[str, Any], *, what: str = "event") -> Event:
+def event_from_json(value: Mapping[str, Any]) -> Event:
     """Return the event that a tagged JSON object represents. Raises `CodecError`."""
     if not isinstance(value, Mapping):
-        raise CodecError(what, [f"expected object, got {type(value).__name__} @ $"])
+        raise CodecError("event", [f"expected object, got {type(value).__name__} @ $"])
     tag = value.get("type")
     cls = EVENT_TYPES.get(tag) if isinstance(tag, str) else None
     if cls is None:
-        raise CodecError(what, [f"unknown event type {tag!r} @ $.type"])
-    return from_json({key: item for key, item in value.items() if key != "type"}, cls, what=what)
+        raise CodecError("event", [f"unknown event type {tag!r} @ $.type"])
+    return from_json({key: item for key, item in value.items() if key != "type"}, cls, what="event")
 
 
 _NUMBER: Final = rb"(0|[1-9][0-9]{0,14})"
@@ -270,7 +264,7 @@ def typed_bytes(value: Any, kind: Any = None) -> bytes:
 
 
 def _kind_that_keeps(value: Any) -> Any:
-    """Return a type with which a container without a declared type can be written, or None."""
+    """Return the inferred type with which a container can be written and read back equal, or None."""
     if type(value) not in {list, tuple, dict}:
         return None
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Code"]
-
 
 class Code(StrEnum):
     """The codes; handlers and transports may add their own. `docs/errors.md` has a section for each."""

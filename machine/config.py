@@ -182,12 +182,12 @@ class Sequential:
 
 
 class OnFailure(StrEnum):
-    """The treatment of running states when another has failed for good. No further one is begun."""
+    """The treatment of running states when another has failed for good. No further state begins."""
 
     FINISH = "finish"
-    """They run to their end."""
+    """Let the running states end."""
     CANCEL = "cancel"
-    """They are cancelled, and their attempts are interrupted."""
+    """Cancel the running states: their attempts are interrupted."""
 
 
 def _on_failure(value: str) -> OnFailure:

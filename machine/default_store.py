@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 if TYPE_CHECKING:
     from machine.stores.base import Store
 
-__all__ = ["DEFAULT_STORE", "DEFAULT_URL", "default_url", "with_default_store"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

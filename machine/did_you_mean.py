@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 
-__all__ = ["did_you_mean"]
-
 
 def did_you_mean(
     name: str, names: Iterable[str], otherwise: str | None = None, *, show: Callable[[str], str] = str

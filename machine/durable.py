@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 
-__all__ = ["sync_directory"]
-
 
 def sync_directory(directory: str | os.PathLike[str]) -> None:
     """Make the names in a directory durable: they are its entries, and it needs a sync of its own."""

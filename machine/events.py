@@ -19,40 +19,6 @@ from blake3 import blake3
 from machine import canonical
 from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
 from machine.ids import CALL_KEY
-from machine.suspension import EffectWait, PlanWait, SecretWait, Wait
-
-__all__ = [
-    "CUT_CODES",
-    "KERNEL_EVENTS",
-    "MAX_INLINE_PAYLOAD",
-    "STOPPED_CODES",
-    "ArtifactKind",
-    "DomainEvent",
-    "DomainEventRecorded",
-    "EffectIntended",
-    "EffectWait",
-    "Entry",
-    "Event",
-    "FactError",
-    "FactOutcome",
-    "FactRecorded",
-    "FactValue",
-    "PlanWait",
-    "RetryScheduled",
-    "RunCompleted",
-    "RunResumed",
-    "RunStarted",
-    "RunSuspended",
-    "SecretWait",
-    "StateCompleted",
-    "StateEntered",
-    "StateFailed",
-    "StateSkipped",
-    "Wait",
-    "chain_next",
-    "seal",
-    "split_envelope",
-]
 
 STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.ATTEMPT_INTERRUPTED)})
 """Error codes of attempts whose driver stopped: they use up no retry, and the next attempt follows at once."""
@@ -77,6 +43,17 @@ class ArtifactKind(StrEnum):
     DOMAIN_PAYLOAD = "domain_payload"
     SHARED_PAST = "shared_past"
     SECRET_PAYLOAD = "secret_payload"  # noqa: S105 - the name of a kind
+
+
+class Artifact(NamedTuple):
+    """Immutable bytes on their way into a store. `id` is the BLAKE3-256 of `data`, `kind` an `ArtifactKind`.
+
+    `append` trusts the id it is given; `get` does not.
+    """
+
+    id: str
+    kind: str
+    data: bytes
 
 
 @attrs.frozen
@@ -238,6 +215,33 @@ class EffectIntended:
     state_id: str
     attempt: int
     namespace: str | None = None
+
+
+@attrs.frozen
+class EffectWait:
+    """A wait for the outcome of an effect that was intended and has none."""
+
+    type: ClassVar[str] = "effect_outcome"
+    key: str
+    state_id: str
+
+
+@attrs.frozen
+class PlanWait:
+    """A wait for permission to continue with another plan."""
+
+    type: ClassVar[str] = "plan_change"
+    plan_id: str
+
+
+@attrs.frozen
+class SecretWait:
+    """A wait for permission to continue without the true values of secrets that the driver cannot open."""
+
+    type: ClassVar[str] = "secrets_lost"
+
+
+Wait: TypeAlias = EffectWait | PlanWait | SecretWait
 
 
 @attrs.frozen

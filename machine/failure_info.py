@@ -12,8 +12,6 @@ from typing import Any, Final
 from machine import canonical
 from machine.errors import CodecError, ErrorCause
 
-__all__ = ["CAUSES", "LONGEST_WAIT", "RETRY_AFTER", "read_causes", "read_wait", "write_causes"]
-
 CAUSES: Final = "causes"
 """The name of the causes in the `info` of an event."""
 

@@ -22,8 +22,6 @@ from machine.errors import (
 from machine.events import CUT_CODES
 from machine.ids import ErrorCode
 
-__all__ = ["clean", "describe", "orphaned", "place", "refused", "said", "sole_member", "trace"]
-
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 _ENGINE_CODES = CUT_CODES | {Code.CALL_CANCELLED.value, Code.NOT_DETERMINISTIC.value}
 _CATEGORIES = frozenset(ErrorCategory)
@@ -32,14 +30,14 @@ _HERE = str(Path(__file__).parent)
 _MESSAGE_MAX = 8192
 
 
-def describe(exc: BaseException, *, hint: bool = True, veil: Callable[[str], str] = str) -> ErrorInfo:
+def describe(exc: BaseException, *, hint: bool = True, redact: Callable[[str], str] = str) -> ErrorInfo:
     """Return the stored form of an exception that a handler or a transport raised.
 
     Errors of this library keep their own code and words; any other is `handler_error`, retryable, with its type
     under details; a group of several is retryable only if every one of them is. Memory addresses in the message are
     blanked and characters that no JSON string can hold are escaped, so that a replay produces the same text. `hint`
-    adds what to do next to the message of an error of this library; `veil` redacts secrets in messages before they
-    are shortened.
+    adds what to do next to the message of an error of this library; `redact` removes secrets from messages before
+    they are shortened.
     """
     while (only := sole_member(exc)) is not None:
         exc = only
@@ -50,7 +48,7 @@ def describe(exc: BaseException, *, hint: bool = True, veil: Callable[[str], str
             _honest(info.code, exc),
             ErrorCategory(category),
             bool(info.retryable),
-            clean(veil(_text(exc) if hint else str(info.message))),
+            clean(redact(_text(exc) if hint else str(info.message))),
             _json(info.details),
         )
     name = type(exc).__qualname__
@@ -58,13 +56,15 @@ def describe(exc: BaseException, *, hint: bool = True, veil: Callable[[str], str
         "exception": name
     }  # not its module, whose name depends on how the plan was loaded
     if isinstance(exc, BaseExceptionGroup):
-        details["inner"] = [clean(veil(f"{type(sub).__qualname__}: {_text(sub)}")) for sub in exc.exceptions]
+        details["inner"] = [
+            clean(redact(f"{type(sub).__qualname__}: {_text(sub)}")) for sub in exc.exceptions
+        ]
     text = _text(exc)
     return ErrorInfo(
         Code.HANDLER_ERROR.value,
         ErrorCategory.UNKNOWN,
         retryable=_retryable(exc),
-        message=clean(veil(f"{name}: {text}" if text else name)),
+        message=clean(redact(f"{name}: {text}" if text else name)),
         details=_json(details),
     )
 

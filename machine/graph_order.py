@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from machine.errors import Code, PlanError
 
-__all__ = ["topological"]
-
 
 def topological(ids: Sequence[str], edges: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """Return `ids` so that edges point forward; among those that are ready, the one declared first goes first.

@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["lazy_names"]
-
 
 def lazy_names(
     module: str, homes: Mapping[str, str], moved: Mapping[str, str] | None = None

@@ -324,7 +324,7 @@ def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
                 before.append(other.id)
         if not before:
             raise PlanError(
-                f"state {state.id} depends on tag {str(tag)!r}, which no state declared before it carries",
+                f"state {state.id} depends on tag {str(tag)!r}, which no state declared before it has",
                 code=Code.DANGLING_DEPENDENCY_TAG,
             )
         match state.meta.depends_on_strategy:

@@ -11,13 +11,17 @@ from machine.graph_order import topological
 from machine.ids import StateId
 from machine.state import StateMeta
 
-__all__ = ["order_of", "parts_of", "shape_of"]
-
 
 def parts_of(shape: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Return the metadata of the states, by id, and the edges of a `Graph.shape()`."""
     states = {str(state["id"]): dict(state["meta"]) for state in shape["states"]}
     return states, [(str(earlier), str(later)) for earlier, later in shape["edges"]]
+
+
+def by_name(shape: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `Graph.shape()` with its states and edges under their names, to be compared."""
+    states, edges = parts_of(shape)
+    return {"edges": {f"{earlier} -> {later}": True for earlier, later in edges}, "states": states}
 
 
 def order_of(shape: Mapping[str, Any]) -> tuple[str, ...]:

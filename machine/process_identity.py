@@ -13,20 +13,6 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = [
-    "UNKNOWN",
-    "Stat",
-    "boot_clock",
-    "boot_id",
-    "has_ended",
-    "namespaces",
-    "read",
-    "sees_itself",
-    "start_of",
-    "stat_of",
-    "thread_has_ended",
-]
-
 UNKNOWN: Final = "-"
 """The value of a part that the system does not provide."""
 

@@ -16,8 +16,6 @@ from typing import Any, Final
 from machine.errors import IoError
 from machine.failure_info import LONGEST_WAIT
 
-__all__ = ["ASKING", "seconds_asked", "wait_asked"]
-
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 ASKING: Final = frozenset({429, 503})
 """The HTTP statuses with which a server asks to wait (RFC 6585 section 4, RFC 9110 section 15.6.4)."""

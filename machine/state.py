@@ -18,24 +18,6 @@ from machine.config import LONGEST_SECONDS, RetryPolicy
 from machine.errors import Code, IdError, PlanError, StateError
 from machine.ids import OpId, StateId, Tag
 
-__all__ = [
-    "EFFECT_TAG",
-    "Callee",
-    "DependsOnStrategy",
-    "Handler",
-    "IdempotencyKey",
-    "OnUncertain",
-    "PlanState",
-    "SideEffects",
-    "State",
-    "StateMeta",
-    "StateOutcome",
-    "callee_of",
-    "is_plain",
-    "name_of",
-    "reconcile_callee",
-]
-
 Handler: TypeAlias = Callable[..., Any]
 """A function with any of the parameters `ctx`, `io` and `rec`; for `reconcile`, of `ctx`, `io` and `effect`."""
 IdempotencyKey: TypeAlias = str | Callable[[Any], str]
@@ -193,7 +175,7 @@ class StateMeta:
             raise PlanError(
                 'on_uncertain="reconcile" and reconcile=... go together',
                 code=Code.MISSING_RECONCILE,
-                hint="give reconcile a function that asks the outside what became of the effect",
+                hint="give reconcile a function that asks the receiver for the outcome of the effect",
             )
 
     def __attrs_post_init__(self) -> None:
@@ -316,17 +298,22 @@ def is_plain(handler: Handler) -> bool:
     )
 
 
+_ALL: Final = (0, 1, 2)
+
+
 @attrs.frozen
 class Callee:
     """A function, and the positions of its parameters among three offered values."""
 
     function: Callable[..., Any]
-    positional: tuple[int, ...] = (0, 1, 2)
+    positional: tuple[int, ...] = _ALL
     keywords: tuple[tuple[str, int], ...] = ()
 
     def call(self, *offered: Any) -> tuple[Any, ...]:
         """Return the function, followed by the values to call it with."""
         function = self.function
+        if self.positional == _ALL:
+            return (function, *offered)
         if self.keywords:
             function = functools.partial(function, **{name: offered[place] for name, place in self.keywords})
         return (function, *(offered[place] for place in self.positional))

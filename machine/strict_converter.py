@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections.abc
 import enum
+import itertools
+import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -11,14 +13,20 @@ from typing import Any, Final
 import cattrs
 from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory, mapping_structure_factory
 
-from machine.bounded import in_parts
 from machine.errors import MachineError
 from machine.ids import _Id
 
-__all__ = ["json_only", "problems_of", "strict_converter"]
-
 _MOST_NAMED: Final = 20
+_MOST_ITEMS: Final = 1000
+"""The size of the parts in which a larger array or object is read, up to the first part with a problem: reporting
+every problem of millions of items would cost a thousand times as much as reading them."""
+
 _ANY_JSON: Final = (Mapping[str, Any], Mapping[str, Any] | None)
+
+_NO_OBJECT: Final = re.compile(
+    r"'(\w+)' object has no attribute 'keys'|argument of type '(\w+)' is not (?:iterable|a container.*)"
+)
+"""Finds the error of Python where cattrs takes a value for an object; to check before would cost time at each."""
 
 
 def _strict(kind: type) -> Callable[[Any, Any], Any]:
@@ -62,12 +70,32 @@ def _origin(kind: Any) -> Any:
     return typing.get_origin(kind)
 
 
+def in_parts(inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return `inner`, a reader of containers, with a bound on the problems it reports."""
+
+    def structure(value: Any, kind: Any) -> Any:
+        if len(value) <= _MOST_ITEMS:
+            return inner(value, kind)
+        items = iter(value.items() if type(value) is dict else value)
+        parts: list[Any] = []
+        while part := type(value)(itertools.islice(items, _MOST_ITEMS)):
+            try:
+                read = inner(part, kind)
+            except Exception as exc:  # noqa: BLE001 - whatever a hook trips over, the JSON is what is wrong
+                text = f"of {len(value)} items, one after the first {len(parts)}: {problems_of(exc)[0]}"
+                raise ValueError(text) from None
+            parts += read.items() if type(read) is dict else read
+        return type(read)(parts)
+
+    return structure
+
+
 def _strict_containers(converter: cattrs.Converter) -> None:
     def array(kind: Any, _: Any = None) -> Callable[[Any, Any], Any]:
         if typing.get_origin(kind) is not tuple:
-            return json_only(list, in_parts(problems_of, list_structure_factory(kind, converter)))
+            return json_only(list, in_parts(list_structure_factory(kind, converter)))
         if typing.get_args(kind)[-1:] == (Ellipsis,):
-            return json_only(list, in_parts(problems_of, homogenous_tuple_structure_factory(kind, converter)))
+            return json_only(list, in_parts(homogenous_tuple_structure_factory(kind, converter)))
         return json_only(list, fixed_tuple)
 
     def fixed_tuple(value: Any, kind: Any) -> Any:
@@ -77,7 +105,7 @@ def _strict_containers(converter: cattrs.Converter) -> None:
         return tuple(converter.structure(item, asked) for item, asked in zip(value, kinds, strict=True))
 
     def mapping(kind: Any, _: Any = None) -> Callable[[Any, Any], Any]:
-        return json_only(dict, in_parts(problems_of, mapping_structure_factory(kind, converter)))
+        return json_only(dict, in_parts(mapping_structure_factory(kind, converter)))
 
     converter.register_structure_hook_factory(lambda kind: _origin(kind) in {list, tuple}, array)
     converter.register_structure_hook_factory(
@@ -107,9 +135,13 @@ def problems_of(exc: BaseException) -> list[str]:
         if isinstance(error, KeyError) and not isinstance(error, MachineError):
             return f"required field {error.args[0]!r} is missing"
         if isinstance(error, cattrs.ForbiddenExtraKeysError):
-            unknown = sorted(error.extra_fields)
+            unknown = sorted(map(str, error.extra_fields))
             more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
             return f"unknown fields: {', '.join(unknown[:_MOST_NAMED])}{more}"
+        if isinstance(error, RecursionError):
+            return "nested too deeply"
+        if isinstance(error, AttributeError | TypeError) and (found := _NO_OBJECT.fullmatch(str(error))):
+            return f"expected object, got {found[1] or found[2]}"
         if isinstance(error, cattrs.StructureHandlerNotFoundError):  # its message already says what to do
             return f"{getattr(error.type_, '__name__', error.type_)} is no type that can be read"
         return str(error)

@@ -26,8 +26,6 @@ from machine.config import Target
 from machine.errors import Code, MachineError, PlanError
 from machine.plan import Plan
 
-__all__ = ["Loaded", "load"]
-
 _WRITE_IT: Final = "write package.module:plan or path/file.py:plan"
 _FIX_IT: Final = "fix the module and try again; --debug shows the whole traceback"
 
@@ -162,7 +160,7 @@ def _guarded(place: str, path: str | None, load_it: Any) -> ModuleType:
 
 
 def _own(exc: MachineError, path: str | None) -> PlanError:
-    """Return an error of this library that a module ran into while it built its plan, with the line."""
+    """Return the error for an exception of this library that a module raised at import, with its `file:line`."""
     where = _location(exc, path)
     return PlanError(
         f"{exc.message} ({where})" if where else exc.message,

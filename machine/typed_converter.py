@@ -22,9 +22,8 @@ from cattrs.disambiguators import create_default_dis_func
 from cattrs.strategies import configure_union_passthrough
 
 from machine import canonical
-from machine.bounded import in_parts
 from machine.errors import CanonicalError
-from machine.strict_converter import json_only, problems_of, strict_converter
+from machine.strict_converter import in_parts, json_only, strict_converter
 from machine.typed_values import (
     Unkept,
     dump_model,
@@ -35,8 +34,6 @@ from machine.typed_values import (
     time_from,
     time_text,
 )
-
-__all__ = ["typed_converter"]
 
 _NATIVE: Final = {str, bool, int, float, type(None)}
 _INT_TEXT: Final = re.compile("0|-?[1-9][0-9]*")
@@ -230,7 +227,7 @@ def _int_keys(converter: cattrs.Converter) -> None:
     converter.register_structure_hook_factory(
         has_int_keys,
         lambda kind, _=None: json_only(
-            dict, in_parts(problems_of, mapping_structure_factory(kind, converter, key_type=_IntKey))
+            dict, in_parts(mapping_structure_factory(kind, converter, key_type=_IntKey))
         ),
     )
     converter.register_unstructure_hook_factory(

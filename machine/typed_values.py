@@ -26,23 +26,6 @@ import attrs
 from machine import canonical
 from machine.unstorable_values import known_remedy
 
-__all__ = [
-    "Difference",
-    "Unkept",
-    "difference",
-    "dump_model",
-    "excluded",
-    "is_model",
-    "kind_of",
-    "kind_text",
-    "load_model",
-    "part_at",
-    "remedy",
-    "remedy_declared",
-    "time_from",
-    "time_text",
-]
-
 
 @attrs.frozen
 class Unkept:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["known_remedy"]
-
 
 def known_remedy(value: Any) -> str | None:
     """Return the replacement for a value of a well-known type that cannot be stored, or None."""

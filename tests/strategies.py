@@ -114,7 +114,13 @@ OUTCOMES = st.builds(FactValue, HASHES) | st.builds(FactError, NAMES, ERRORS)
 EVENTS_BY_KIND = {
     RunStarted: st.builds(RunStarted, NAMES, HASHES, HASHES, HASHES),
     StateEntered: st.builds(StateEntered, STATE_IDS, SMALL, HASHES),
-    StateCompleted: st.builds(StateCompleted, STATE_IDS, HASHES),
+    StateCompleted: st.builds(
+        StateCompleted,
+        STATE_IDS,
+        HASHES,
+        st.none() | st.lists(TEXT, max_size=3).map(tuple),
+        st.none() | st.lists(STATE_IDS, max_size=2).map(tuple),
+    ),
     StateSkipped: st.builds(StateSkipped, STATE_IDS, TEXT),
     StateFailed: st.builds(StateFailed, STATE_IDS, ERRORS, st.none() | HASHES),
     RetryScheduled: st.builds(RetryScheduled, STATE_IDS, SMALL, SMALL),

@@ -123,7 +123,7 @@ def test_a_tag_that_no_earlier_state_carries_is_refused():
     plan.state("a.late", depends_on=["fetch_data"])(nothing)
     plan.state("a.fetch", tags=["fetch_data"])(nothing)
 
-    assert "'fetch_data', which no state declared before it carries" in str(
+    assert "'fetch_data', which no state declared before it has" in str(
         refusal(plan, "dangling_dependency_tag")
     )
 

@@ -26,8 +26,8 @@ RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(
         (
-            *("bounded", "canonical", "codes", "did_you_mean", "durable", "errors", "ids", "lazy"),
-            *("process_identity", "unstorable_values", "termination", "suspension"),
+            *("canonical", "codes", "did_you_mean", "durable", "errors", "ids", "lazy"),
+            *("process_identity", "unstorable_values", "termination"),
         ),
         0,
     ),

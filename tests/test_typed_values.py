@@ -192,9 +192,8 @@ def context_of():
 def after(ctx):
     """Return what the next state sees."""
     kept = {}
-    snapshot, nodes, values = Snapshot.empty(kept.__getitem__).update(ctx.staged)
-    kept.update(nodes)
-    kept.update(values)
+    snapshot, made = Snapshot.empty(kept.__getitem__).update(ctx.staged)
+    kept.update((new.id, new.data) for new in made.values())
     return Context(snapshot)
 
 

@@ -1,7 +1,7 @@
 """The typed catalogue of domain events: known names, and validation of their payloads.
 
 Names of domain events are open. A name in the catalogue has a payload class, and its payload is validated
-against it. The payload classes are loaded on first use, so a program that emits no event does not pay for them.
+against it. The payload classes are made on first use, so a program that emits no event does not pay for them.
 
 This package must never make a payload fit: nothing is coerced, dropped or guessed. It knows nothing of logs,
 stores or secrets, and does no IO.
@@ -9,133 +9,29 @@ stores or secrets, and does no IO.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from machine.catalogue.fields import Count, Ratio
-from machine.catalogue.markdown import render_markdown
-from machine.catalogue.registry import Catalogue, Kind, Level
+from machine.catalogue.fields import Count as Count
+from machine.catalogue.fields import Ratio as Ratio
+from machine.catalogue.markdown import render_markdown as render_markdown
+from machine.catalogue.registry import Catalogue as Catalogue
+from machine.catalogue.registry import Custom as Custom
+from machine.catalogue.registry import Kind as Kind
+from machine.catalogue.registry import Level as Level
 
-if TYPE_CHECKING:
-    from machine.catalogue.coordination import (
-        AgentToolCompleted,
-        AgentToolFailed,
-        AgentToolInvoked,
-        AgentToolProgress,
-        AgentToolTerminated,
-        AgentToolTurn,
-        CoordinatorDecision,
-        CoordinatorDiscovery,
-        CoordinatorScoring,
-    )
-    from machine.catalogue.limits import (
-        AutonomyLimitReached,
-        BudgetExceeded,
-        CircuitBreakerTripped,
-        CostBudgetExceeded,
-        EscalationRequired,
-        PolicyViolation,
-        TokenBudgetExceeded,
-        ToolApprovalRequired,
-    )
-    from machine.catalogue.runs import (
-        ArtifactWritten,
-        CheckpointSaved,
-        ChildRunCompleted,
-        ChildRunSpawned,
-        Custom,
-        OpBoundary,
-        StateUpdated,
-        StepDiscovered,
-    )
-    from machine.catalogue.standard import STANDARD
-    from machine.catalogue.strategies import (
-        CriticVerdict,
-        GoalEvaluated,
-        IterationCompleted,
-        IterationStarted,
-        PlanGenerated,
-        StrategyCompleted,
-        StrategyLimitHit,
-        StrategyStarted,
-        ToolCalled,
-    )
-    from machine.catalogue.tools import (
-        ModelTelemetry,
-        Provenance,
-        ToolCallCompleted,
-        ToolCallFailed,
-        ToolCallStarted,
-    )
-    from machine.catalogue.waiting import (
-        ApprovalReceived,
-        ExternalEventReceived,
-        InterruptRaised,
-        NodeParked,
-        TimerCreated,
-        TimerFired,
-    )
-
-__all__ = [
-    "STANDARD",
-    "AgentToolCompleted",
-    "AgentToolFailed",
-    "AgentToolInvoked",
-    "AgentToolProgress",
-    "AgentToolTerminated",
-    "AgentToolTurn",
-    "ApprovalReceived",
-    "ArtifactWritten",
-    "AutonomyLimitReached",
-    "BudgetExceeded",
-    "Catalogue",
-    "CheckpointSaved",
-    "ChildRunCompleted",
-    "ChildRunSpawned",
-    "CircuitBreakerTripped",
-    "CoordinatorDecision",
-    "CoordinatorDiscovery",
-    "CoordinatorScoring",
-    "CostBudgetExceeded",
-    "Count",
-    "CriticVerdict",
-    "Custom",
-    "EscalationRequired",
-    "ExternalEventReceived",
-    "GoalEvaluated",
-    "InterruptRaised",
-    "IterationCompleted",
-    "IterationStarted",
-    "Kind",
-    "Level",
-    "ModelTelemetry",
-    "NodeParked",
-    "OpBoundary",
-    "PlanGenerated",
-    "PolicyViolation",
-    "Provenance",
-    "Ratio",
-    "StateUpdated",
-    "StepDiscovered",
-    "StrategyCompleted",
-    "StrategyLimitHit",
-    "StrategyStarted",
-    "TimerCreated",
-    "TimerFired",
-    "TokenBudgetExceeded",
-    "ToolApprovalRequired",
-    "ToolCallCompleted",
-    "ToolCallFailed",
-    "ToolCallStarted",
-    "ToolCalled",
-    "render_markdown",
-]
+STANDARD: Catalogue
+"""Every kind this library knows."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Return `STANDARD`, a payload class, or `__all__`, which lists them too."""
     # not at the top: making 45 attrs classes takes longer than importing the rest of this package
-    from machine.catalogue.standard import STANDARD  # noqa: PLC0415
+    from machine.catalogue.kinds import standard  # noqa: PLC0415
 
-    globals().update({kind.payload.__name__: kind.payload for kind in STANDARD}, STANDARD=STANDARD)
-    return globals()[name]
+    late: dict[str, Any] = {kind.payload.__name__: kind.payload for kind in standard()}
+    late["STANDARD"] = standard()
+    late["__all__"] = sorted({*late, "Catalogue", "Count", "Kind", "Level", "Ratio", "render_markdown"})
+    if name not in late:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals().update(late)
+    return late[name]

@@ -13,8 +13,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import attrs
 
-__all__ = ["MAX_INTEGER", "Count", "Ratio", "field_types", "in_words"]
-
 Count: TypeAlias = Annotated[int, "0 or more"]
 """An integer that is not negative."""
 
@@ -22,7 +20,7 @@ Ratio: TypeAlias = Annotated[float, "0 to 1"]
 """A number from 0 to 1, both included."""
 
 MAX_INTEGER = 2**53 - 1
-"""The largest integer that JSON carries exactly (RFC 7493 section 2.2, which RFC 8785 builds on)."""
+"""The largest integer that JSON represents exactly (RFC 7493 section 2.2, which RFC 8785 builds on)."""
 
 _WORDS: Mapping[Any, str] = {
     str: "string",

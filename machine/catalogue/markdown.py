@@ -13,8 +13,6 @@ import attrs
 from machine.catalogue.fields import field_types, in_words
 from machine.catalogue.registry import Catalogue, Kind
 
-__all__ = ["render_markdown"]
-
 _INTRODUCTION = """\
 # Domain events
 

@@ -22,8 +22,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from machine.catalogue.fields import MAX_INTEGER, Count, Ratio, in_words
 from machine.errors import CodecError
-
-__all__ = ["plain", "plain_json", "typed", "unchecked", "without_null"]
+from machine.strict_converter import problems_of
 
 T = TypeVar("T")
 
@@ -36,7 +35,7 @@ def typed(payload: Any, kind: type[T], what: str) -> T:
     try:
         return _converter().structure(payload, kind)
     except (cattrs.BaseValidationError, TypeError, ValueError, RecursionError) as exc:
-        raise CodecError(what, cattrs.transform_error(exc, format_exception=_in_words)) from None
+        raise CodecError(what, problems_of(exc)) from None
 
 
 def plain(payload: Any, kind: type[Any], what: str) -> dict[str, Any]:
@@ -67,16 +66,6 @@ def without_null(value: Any) -> Any:
             return [without_null(item) for item in value]
         case _:
             return value
-
-
-def _in_words(error: BaseException, _: Any) -> str:
-    if isinstance(error, KeyError):
-        return f"required field {error.args[0]!r} is missing"
-    if isinstance(error, cattrs.ForbiddenExtraKeysError):
-        return f"unknown fields: {', '.join(sorted(map(str, error.extra_fields)))}"
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return str(error)
 
 
 def _expected(what: str, value: Any) -> TypeError:

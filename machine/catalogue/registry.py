@@ -16,8 +16,6 @@ from machine.catalogue.fields import in_words
 from machine.errors import Code, CodecError, UsageError
 from machine.events import KERNEL_EVENTS
 
-__all__ = ["Catalogue", "Custom", "Kind", "Level"]
-
 _NAME: Final = re.compile("[a-z][a-z0-9_]{0,62}")
 
 
@@ -113,7 +111,7 @@ class Catalogue:
         `payload` is an instance of the kind's class or a mapping. Without `version` an instance is checked
         against the version it is made of, a mapping against the latest one. An unknown name takes any JSON
         object. Raises `CodecError` (`malformed`) with every problem and its path, and `UsageError`
-        (`invalid_domain_event`) for a name that no domain event may carry.
+        (`invalid_domain_event`) for a name that no domain event may have.
         """
         from machine.catalogue import payloads  # noqa: PLC0415 - it brings cattrs, which is slow to import
 

@@ -13,19 +13,6 @@ from machine.cli import failures
 from machine.cli.session import Session
 from machine.default_store import DEFAULT_URL
 
-__all__ = [
-    "BROKEN_PIPE",
-    "COMMANDS",
-    "GROUPS",
-    "DebugOption",
-    "JsonOption",
-    "StoreOption",
-    "build",
-    "full_help",
-    "launch",
-    "named",
-]
-
 BROKEN_PIPE: Final = int(failures.Exit.BROKEN_PIPE)
 
 COMMANDS: Final = {

@@ -21,14 +21,11 @@ from machine.cli.batch_item import DAMAGED, ERROR, Item, Look, Outcome
 from machine.cli.failures import Exit
 from machine.cli.goldens import Golden
 from machine.cli.output import STYLES, Cell, clean, duration, on_terminal
-from machine.cli.session import Jobs, Session, names_bundle, names_directory
+from machine.cli.session import Session, names_bundle, names_directory
 from machine.errors import BundleError, Code, NotFoundError, UsageError
 from machine.recordings.bundle_lines import is_bundle
 from machine.recordings.replay import ReplayResult
 from machine.recordings.verify import VerifyResult
-from machine.stores.base import Store
-
-__all__ = ["Every", "Jobs", "Name", "Report", "is_one", "items_of"]
 
 _ALL: Final = 2**31
 _REDRAWN_AFTER: Final = 0.1
@@ -71,14 +68,7 @@ def items_of(session: Session, names: Sequence[str], *, every: bool) -> list[Ite
             "name a run, a bundle or a directory of bundles", hint="--all takes every run of the store"
         )
     found: dict[str, Item] = {}  # the first of each, however it was written
-    with contextlib.ExitStack() as stack:
-        stores: list[Store] = []
-
-        def store() -> Store:
-            if not stores:
-                stores.append(stack.enter_context(session.open_store()))
-            return stores[0]
-
+    with session.store_when_needed() as store:
         for name in names:
             if names_directory(name):
                 for path in _bundles_in(name):
@@ -155,7 +145,7 @@ class Report:
                         self._print(item, outcome, news)
                     warned.update(news)  # a line shared by all runs of a plan
         if self.session.as_json:
-            self.session.json(self._json(items, told, counts))
+            self.session.out.json(self._json(items, told, counts))
         else:
             self._sum_up(counts, store, time.monotonic() - began)
         return code

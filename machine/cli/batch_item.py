@@ -28,23 +28,8 @@ from machine.recordings.verify import Problem, VerifyResult
 from machine.stores.base import Store
 from machine.termination import Terminated
 
-__all__ = [
-    "Elsewhere",
-    "Item",
-    "Look",
-    "Outcome",
-    "Replaying",
-    "Result",
-    "Verifying",
-    "WithPlan",
-    "exit_for",
-    "of_bundle",
-    "replayed",
-]
-
 DAMAGED: Final = "damaged"
 ERROR: Final = "error"
-_GOOD: Final = {ReplayResult: "identical", VerifyResult: "sound"}
 
 
 @attrs.frozen
@@ -199,8 +184,7 @@ class Replaying(WithPlan):
         result = replayed(
             self.session, store, run_id, plan, reporter=reporter, undeclared_io=self.undeclared_io
         )
-        code = exit_for(result)
-        return {Exit.OK: "identical", Exit.INTEGRITY: DAMAGED}.get(code, "diverged"), code, result
+        return *verdict_on(result), result
 
 
 @attrs.define
@@ -220,7 +204,7 @@ class Verifying(Look):
     def _run(self, item: Item) -> VerifyResult:
         try:
             with self._reading(item) as (store, run_id):
-                return machine.verify(run_id, store=store, whole_store=item.path is not None)
+                return machine.verify(run_id, store=store)
         except BundleError as exc:
             return of_bundle(exc)
 
@@ -252,6 +236,12 @@ def replayed(
                 f"the replay of run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
                 code=Code.HANDLER_ERROR,
             ) from exc
+
+
+def verdict_on(result: ReplayResult) -> tuple[str, Exit]:
+    """Return the word for a replay, and its exit code."""
+    code = exit_for(result)
+    return {Exit.OK: "identical", Exit.INTEGRITY: DAMAGED}.get(code, "diverged"), code
 
 
 def of_bundle(exc: BundleError) -> VerifyResult:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Final
 
 import machine
-from machine.cli.log import request_text, short_key
+from machine.cli.log import cut, request_text, short_key
 from machine.cli.output import clean
-from machine.cli.session import Injected, Session
+from machine.cli.session import Injected, RunOrBundle, Session
 from machine.cli.state_text import short_state
 from machine.recordings.blame import FactSource, KeySource, Step
+from machine.recordings.render import one_line
 from machine.recordings.value_search import Occurrence
-
-__all__ = ["blame"]
 
 _COLUMNS: Final = 80
 _MOST: Final = 8
@@ -23,7 +21,7 @@ _MOST: Final = 8
 _HOW: Final = {"equal": "", "text": "  (as text)", "part": "  (within a text)"}
 
 
-def blame(run: str, pointer: str, /, *, at: int | None = None, session: Injected) -> int:
+def blame(run: RunOrBundle, pointer: str, /, *, at: int | None = None, session: Injected) -> int:
     """Show the writer of a context value, and the sources it may have used.
 
     Prints the state, attempt and event that last set the value, the earlier writers, and where the same value
@@ -33,8 +31,6 @@ def blame(run: str, pointer: str, /, *, at: int | None = None, session: Injected
 
     Parameters
     ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     pointer
         The value, as a JSON Pointer (RFC 6901) into the context: /total, /orders/3/price.
     at
@@ -43,7 +39,7 @@ def blame(run: str, pointer: str, /, *, at: int | None = None, session: Injected
     with session.reading(run) as (store, run_id):
         found = machine.blame(run_id, pointer, store=store, at=at)
     if session.as_json:
-        session.json(found.to_json())
+        session.out.json(found.to_json())
         return 0
     for index, step in enumerate(found.steps):
         if index:
@@ -55,12 +51,12 @@ def blame(run: str, pointer: str, /, *, at: int | None = None, session: Injected
 def _print(session: Session, step: Step) -> None:
     out = session.out
     out.line(
-        (clean(step.pointer), "bold cyan"), " = ", _cut(_json(step.value), _COLUMNS - len(step.pointer) - 3)
+        (clean(step.pointer), "bold cyan"), " = ", cut(one_line(step.value), _COLUMNS - len(step.pointer) - 3)
     )
     out.line("  ", _by(step.write.state_id, step.write.attempt, step.write.seq))
     for write in reversed(step.earlier):
-        was = "removed" if write.kind == "removed" else _json(write.value)
-        out.line((_cut(f"  before: {_by(write.state_id, write.attempt, write.seq)}, {was}", _COLUMNS), "dim"))
+        was = "removed" if write.kind == "removed" else one_line(write.value)
+        out.line((cut(f"  before: {_by(write.state_id, write.attempt, write.seq)}, {was}", _COLUMNS), "dim"))
     if step.write.state_id is None:
         return
     if step.computed:
@@ -82,13 +78,13 @@ def _print_fact(session: Session, fact: FactSource) -> None:
     text = f"    fact at event {fact.seq}  {fact.namespace}  {request_text(fact.request)}"
     if not fact.key.startswith("@"):
         text += f"  ({short_key(fact.key)})"
-    session.out.line(_cut(text, _COLUMNS))
+    session.out.line(cut(text, _COLUMNS))
     _print_places(session, fact.found)
 
 
 def _print_key(session: Session, key: KeySource) -> None:
     writer = "the input" if key.state_id is None else short_state(key.state_id)
-    session.out.line(_cut(f"    key {clean(key.pointer)}  {writer}, event {key.seq}", _COLUMNS))
+    session.out.line(cut(f"    key {clean(key.pointer)}  {writer}, event {key.seq}", _COLUMNS))
     if [item for item in key.found if (item.leaf, item.inside, item.how) != ("", None, "equal")]:
         _print_places(session, key.found)
 
@@ -98,7 +94,7 @@ def _print_places(session: Session, found: Sequence[Occurrence]) -> None:
         inside = f" then {item.inside}" if item.inside else ""
         leaf = f"{item.leaf} at " if item.leaf else "at "
         text = f"      {leaf}{item.pointer or 'the whole'}{inside}{_HOW[item.how]}"
-        session.out.line((_cut(clean(text), _COLUMNS), "green"))
+        session.out.line((cut(clean(text), _COLUMNS), "green"))
     if len(found) > _MOST:
         session.out.line(f"      ... and {len(found) - _MOST} more")
 
@@ -107,11 +103,3 @@ def _by(state_id: str | None, attempt: int | None, seq: int) -> str:
     if state_id is None:
         return f"the input, event {seq}"
     return f"{short_state(state_id)}, attempt {attempt}, event {seq}"
-
-
-def _json(value: object) -> str:
-    return clean(json.dumps(value, ensure_ascii=False))
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: max(most, 8) - 3]}..."

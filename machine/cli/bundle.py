@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -11,24 +12,23 @@ from cyclopts import Parameter
 import machine
 from machine.cli.output import clean, on_terminal
 from machine.cli.passphrase import asked_for, given, key_to_lock
-from machine.cli.session import Flag, Injected, Session
+from machine.cli.session import Flag, Injected, RunOrBundle, Session
 from machine.errors import BundleError, Code, UsageError
 from machine.kernel.status import FINAL_STATUSES
-from machine.recordings.bundle import read_bundle, store_recording
+from machine.recordings.bundle import export_to, store_recording
+from machine.recordings.bundle_reader import read_bundle
 from machine.recordings.bundle_secrets import has_secrets, unlocked_key
 from machine.recordings.run_artifacts import Recording, seals_of
 from machine.secrets.bundle_key import BundleKey
-from machine.secrets.format_1.handle import MARK
+from machine.secrets.format_1.placeholder import MARK
 from machine.stores.base import Store
-
-__all__ = ["export", "import_runs"]
 
 _STDOUT = "-"
 _HANDLE = MARK.encode()
 
 
 def export(
-    run: str,
+    run: RunOrBundle,
     /,
     *,
     output: Annotated[str, Parameter(name=("--output", "-o"), allow_leading_hyphen=True)],
@@ -47,8 +47,6 @@ def export(
 
     Parameters
     ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     output
         The file to write, or - for stdout. It is replaced atomically.
     gzip
@@ -64,7 +62,7 @@ def export(
     """
     if recipient_key is not None and not with_secrets:
         raise UsageError(
-            "--recipient-key locks the secrets of a bundle, and it carries none",
+            "--recipient-key locks the secrets of a bundle, and this one will have none",
             hint="give --with-secrets too",
         )
     if output == _STDOUT:
@@ -77,16 +75,15 @@ def export(
         )
     with session.reading(run) as (store, run_id):
         lock = _lock(store, run_id, recipient_key, session) if with_secrets else None
-        data = machine.export_run(
-            run_id, output, store=store, gzip=gzip or output.endswith(".gz"), secrets=lock
-        )
+        export_to(run_id, output, store=store, gzip=gzip or output.endswith(".gz"), secrets=lock)
+        size = Path(output).stat().st_size
         events = store.head_seq(run_id)
     if session.as_json:
-        told = {"run_id": run_id, "file": output, "events": events, "bytes": len(data)}
-        session.json({**told, "secrets": lock is not None})
+        told = {"run_id": run_id, "file": output, "events": events, "bytes": size}
+        session.out.json({**told, "secrets": lock is not None})
     else:
         session.out.pairs(
-            [("run", run_id), ("file", clean(output)), ("events", str(events)), ("bytes", str(len(data)))]
+            [("run", run_id), ("file", clean(output)), ("events", str(events)), ("bytes", str(size))]
         )
     return 0
 
@@ -94,11 +91,11 @@ def export(
 def _lock(store: Store, run_id: str, recipient_key: str | None, session: Session) -> BundleKey | None:
     """Return the lock for a run's secrets and report its use, or return None when the run has no secrets."""
     if not has_secrets(store, run_id):
-        session.note("note", "the run has no secrets here: the bundle carries none")
+        session.note("note", "the run has no secrets here, so the bundle has none")
         return None
     lock = key_to_lock(recipient_key)
     opener = "passphrase" if lock.recipient is None else f"key {lock.recipient.id}"
-    text = f"the bundle carries the secrets of run {run_id}: whoever has it and the {opener} can read them"
+    text = f"the bundle has the secrets of run {run_id}: with the {opener}, anybody can read them"
     session.out.line(("warning: ", "bold red"), (text, "red"), err=True)
     return lock
 
@@ -162,7 +159,7 @@ def import_runs(*files: str, recipient_key: str | None = None, session: Injected
                 text = "it is open and holds secrets; resumed here, it may make calls with them again"
                 session.note("note", f"{clean(file)}: {text}")
     if session.as_json:
-        session.json({"imported": done})
+        session.out.json({"imported": done})
     return 0
 
 
@@ -176,4 +173,4 @@ def _opener(recording: Recording, known: BundleKey | None, file: str) -> BundleK
 
 def _lacks_secrets(recording: Recording) -> bool:
     sealed = bool(seals_of(recording))
-    return sealed or any(_HANDLE in artifact.data for artifact in recording.artifacts.values())
+    return sealed or any(_HANDLE in data for _, data in recording.artifacts.values())

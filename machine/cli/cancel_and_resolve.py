@@ -17,8 +17,6 @@ from machine.codec import to_json
 from machine.errors import Code, UsageError
 from machine.events import EffectWait, Wait
 
-__all__ = ["cancel", "resolve", "tell_waits"]
-
 
 def resolve(
     run: str,
@@ -56,7 +54,7 @@ def resolve(
         with progress.watching_quietly(quiet=session.as_json) as reporter:
             waits = machine.resolve(run_id, key, store=store, reporter=reporter, **word)
         if session.as_json:
-            session.json({"run_id": run_id, "waits": [to_json(wait) for wait in waits]})
+            session.out.json({"run_id": run_id, "waits": [to_json(wait) for wait in waits]})
         else:
             session.out.pairs(
                 [("run", run_id), ("waits for", ", ".join(map(wait_text, waits)) or "nothing more")]
@@ -114,7 +112,7 @@ def cancel(
     with session.writing(run) as (store, run_id):
         result = machine.cancel(run_id, store=store, timeout=timeout)
     if session.as_json:
-        session.json({"run_id": run_id, "status": result.status, "digest": result.digest})
+        session.out.json({"run_id": run_id, "status": result.status, "digest": result.digest})
     else:
         session.out.pairs([("run", run_id), ("status", (result.status, STYLES.get(result.status, "")))])
     return Exit.OK if result.status == "cancelled" else Exit.FAILED

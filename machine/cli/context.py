@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 from machine import canonical
 from machine.cli.failures import NotHereError
 from machine.cli.output import clean, on_terminal
-from machine.cli.session import Injected
+from machine.cli.session import Injected, RunOrBundle
 from machine.engine import run_reader
 from machine.engine.log_check import LogCheck
 from machine.errors import Code, CodecError, IdError, UsageError
@@ -20,11 +20,13 @@ from machine.events import RunStarted, StateCompleted
 from machine.ids import ArtifactId
 from machine.kernel.snapshot import Snapshot
 
-__all__ = ["artifact", "context"]
-
 
 def context(
-    run: str, /, *, at: Annotated[int | None, Parameter(validator=Number(gte=1))] = None, session: Injected
+    run: RunOrBundle,
+    /,
+    *,
+    at: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    session: Injected,
 ) -> int:
     """Print the context of a run as JSON.
 
@@ -32,8 +34,6 @@ def context(
 
     Parameters
     ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     at
         Use the context as of this event of the log: that of the last checkpoint at or before it.
     """
@@ -49,7 +49,7 @@ def context(
                 seq, snapshot_id = entry.seq, entry.event.context_snapshot_id
         value = Snapshot.open(snapshot_id, store.get).to_dict()
     if session.as_json:
-        session.json({"run_id": run_id, "seq": seq, "snapshot_id": snapshot_id, "context": value})
+        session.out.json({"run_id": run_id, "seq": seq, "snapshot_id": snapshot_id, "context": value})
     else:
         session.out.document(value)
     return 0
@@ -80,7 +80,7 @@ def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
             )
         data, kind = store.get(id), store.kind(id)
     if session.as_json:
-        session.json({"id": id, "kind": kind, "bytes": len(data), **_carried(data)})
+        session.out.json({"id": id, "kind": kind, "bytes": len(data), **_carried(data)})
     elif on_terminal(sys.stdout):
         _to_terminal(session.out.document, data)
     else:

@@ -8,8 +8,6 @@ from machine.cli.schedules import STYLES
 from machine.cli.session import Injected
 from machine.recordings import diff_text
 
-__all__ = ["diff"]
-
 
 def diff(a: str, b: str, /, *, state: str | None = None, session: Injected) -> int:
     """Show how two recorded runs differ.
@@ -31,7 +29,7 @@ def diff(a: str, b: str, /, *, state: str | None = None, session: Injected) -> i
     with session.reading(a) as (store, run_a), session.reading(b) as (other_store, run_b):
         found = machine.diff_runs(run_a, run_b, store=store, other_store=other_store, state=state)
     if session.as_json:
-        session.json(found.to_json())
+        session.out.json(found.to_json())
     else:
         for mark, line in diff_text.marked(found):
             session.out.line((line, STYLES.get(mark, "")))

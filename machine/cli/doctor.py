@@ -15,15 +15,13 @@ from machine.cli.failures import Exit
 from machine.cli.output import clean
 from machine.cli.progress import doing
 from machine.cli.run import config_of, input_of
-from machine.cli.session import Flag, Injected, Repeated, Session
+from machine.cli.session import ConfigFile, Injected, Quiet, Repeated, Session
 from machine.cli.state_text import short_state
 from machine.doctor import Diagnosis, examine_plan, examine_recording
 from machine.doctor.checks import REPLAYS
 from machine.errors import UsageError
-from machine.recordings.bundle import export_run
+from machine.recordings.bundle import export_to
 from machine.recordings.bundle_lines import is_bundle
-
-__all__ = ["doctor"]
 
 _RUN: Final = re.compile(r"@last|[0-9a-fA-F]{6,8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{0,12}){1,4}")
 """Pattern of a run's name: `@last`, or an id long enough not to be a module's name by chance."""
@@ -37,11 +35,11 @@ def doctor(
     *,
     input: Repeated = (),  # noqa: A002 - the name of the option
     skip_tag: Repeated = (),
-    config: Path | None = None,
+    config: ConfigFile = None,
     target: str | None = None,
     replays: Annotated[int, _COUNT] = REPLAYS,
     timeout: Annotated[float, _SECONDS] = 300.0,
-    quiet: Flag = False,
+    quiet: Quiet = False,
     session: Injected,
 ) -> int:
     """Find what would make a replay differ.
@@ -62,16 +60,12 @@ def doctor(
         then each is run.
     skip_tag
         Skip the states that have this tag. May be given more than once.
-    config
-        A JSON file with the fields of RunConfig.
     target
         The plan of a recording, when it is not the one the run was started from.
     replays
         How many times to replay each recording.
     timeout
         How many seconds a process may take.
-    quiet
-        Do not show progress.
     """
     with doing("", quiet=quiet or session.as_json) as progress:
         if _RUN.fullmatch(what) or is_bundle(what):
@@ -83,7 +77,7 @@ def doctor(
             with session.reading(what) as (store, run_id), tempfile.TemporaryDirectory() as place:
                 found = session.load_recorded(store, run_id, target).target
                 bundle = Path(place, "bundle.run")
-                export_run(run_id, bundle, store=store)
+                export_to(run_id, bundle, store=store)
                 diagnosis = examine_recording(
                     bundle, found, replays=replays, timeout=timeout, progress=progress
                 )
@@ -100,7 +94,7 @@ def doctor(
                 progress=progress,
             )
     if session.as_json:
-        session.json(diagnosis.to_json())
+        session.out.json(diagnosis.to_json())
     else:
         _show(session, diagnosis)
     return Exit.OK if diagnosis.healthy else Exit.FAILED

@@ -9,8 +9,6 @@ import attrs
 from machine.cli.output import Output, clean, compact
 from machine.engine.dry_run import DryRun
 
-__all__ = ["DryReport"]
-
 
 @attrs.frozen
 class DryReport:

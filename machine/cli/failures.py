@@ -31,8 +31,6 @@ from machine.errors import (
     UsageError,
 )
 
-__all__ = ["RUN_EXITS", "Cancelled", "Exit", "NotHereError", "as_json", "exit_of", "report"]
-
 
 class Exit(IntEnum):
     """The exit codes, each with its meaning."""
@@ -133,7 +131,7 @@ def report(exc: BaseException, session: Session) -> int:
         traceback.print_exception(exc, file=sys.stderr)
     code, message, hint, details = _told(exc)
     if session.as_json:
-        session.json({"error": as_json(exc)})
+        session.out.json({"error": as_json(exc)})
     elif code == Cancelled.default_code:
         session.out.line((clean(message), "yellow"), err=True)
     else:

@@ -15,15 +15,13 @@ from machine.cli.input import json_input
 from machine.cli.log import short_key
 from machine.cli.output import Output, clean
 from machine.cli.run import Report, driven
-from machine.cli.session import Flag, Injected, Repeated, Session, names_bundle
+from machine.cli.session import Injected, Quiet, Repeated, Session, names_bundle
 from machine.cli.state_text import short_state
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
 from machine.errors import Code, UsageError
 from machine.recordings.fork import ForkResult
 from machine.stores.base import Store
-
-__all__ = ["fork"]
 
 _MOST: Final = 8
 """Facts of one kind that are shown; the rest are counted. All are in --json."""
@@ -36,7 +34,7 @@ def fork(
     at: int,
     set_fact: Repeated = (),
     target: str | None = None,
-    quiet: Flag = False,
+    quiet: Quiet = False,
     session: Injected,
 ) -> int:
     """Start a run that shares the first events of another, and continue it live.
@@ -59,8 +57,6 @@ def fork(
         (@FILE). For HTTP an object with any of status, json, text and headers. May be given more than once.
     target
         The plan to continue with, when it is not the one the run was started from.
-    quiet
-        Do not show progress.
     """
     facts = _facts(set_fact)
     fork_id = str(new_run_id())
@@ -158,7 +154,7 @@ class _ForkReport:
                 out.line(f"  ... and {len(told) - _MOST} more that are {how}")
         if found.code_changed:
             names = _names(found.code_changed)
-            text = f": the code of {names} has changed since, and what was copied is what it did then"
+            text = f": the code of {names} has changed since, and the copied events are of the old code"
             out.line(("note", "dim"), clean(text), err=True)
 
 

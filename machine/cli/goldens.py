@@ -13,13 +13,11 @@ import attrs
 
 from machine import codec
 from machine.cli import batch_item
-from machine.cli.batch_item import DAMAGED, Item, Outcome
+from machine.cli.batch_item import Item, Outcome
 from machine.cli.failures import Exit
 from machine.errors import Code, PlanError
 from machine.recordings.golden_origin import test_of
 from machine.recordings.replay import ReplayResult
-
-__all__ = ["Golden", "of_tests", "outcomes"]
 
 _SECONDS_EACH = 10.0
 _LEAST_SECONDS = 120.0
@@ -85,17 +83,13 @@ def _of_folders(folders: Sequence[Mapping[int, Golden]]) -> Iterator[tuple[int, 
             if check is None:
                 yield index, _lost(golden, " ".join(map(str.strip, said[golden.golden].why_not(golden))))
             elif check["result"] is not None:
-                yield index, _of_result(codec.from_json(check["result"], ReplayResult))
+                result = codec.from_json(check["result"], ReplayResult)
+                verdict, code = batch_item.verdict_on(result)
+                yield index, Outcome(verdict, int(code), result)
             elif check["unlike"] is not None:
                 text = ": ".join([check["unlike"]["title"], *map(str.strip, check["unlike"]["lines"])])
                 failed = Outcome.failed(PlanError(text, code=Code.PLAN_CHANGED))
                 yield index, attrs.evolve(failed, verdict="diverged", exit=int(Exit.FAILED))
-
-
-def _of_result(result: ReplayResult) -> Outcome:
-    code = batch_item.exit_for(result)
-    verdict = {Exit.OK: "identical", Exit.INTEGRITY: DAMAGED}.get(code, "diverged")
-    return Outcome(verdict, int(code), result)
 
 
 def _lost(golden: Golden, why: str) -> Outcome:

@@ -11,8 +11,6 @@ from typing import Any
 from machine import canonical
 from machine.errors import Code, UsageError
 
-__all__ = ["json_input", "json_object", "regular_bytes"]
-
 
 def regular_bytes(path: str | Path) -> bytes:
     """Return the bytes of a regular file. Raises `OSError`; a pipe or device is not opened, since it may hang."""

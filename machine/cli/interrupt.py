@@ -12,8 +12,6 @@ from types import FrameType
 
 from machine.cli.output import on_terminal
 
-__all__ = ["arm", "disarmed_after"]
-
 
 def arm() -> None:
     """Make a second Ctrl-C kill the process; the first lets the running event loop cancel its task."""

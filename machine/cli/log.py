@@ -7,7 +7,7 @@ from typing import Any
 
 from machine import canonical, codec
 from machine.cli.output import Cell, clean, compact, duration, short
-from machine.cli.session import Injected
+from machine.cli.session import Injected, RunOrBundle
 from machine.cli.state_text import ids_of, not_taken_text, short_state, skipped_text
 from machine.engine.run_reader import PastRun
 from machine.errors import Code, UsageError
@@ -34,18 +34,21 @@ from machine.events import (
 )
 from machine.stores.base import Store
 
-__all__ = ["events", "facts", "request_text", "short_key"]
 
-
-def events(run: str, /, *, state: str | None = None, type: str | None = None, session: Injected) -> int:  # noqa: A002
+def events(
+    run: RunOrBundle,
+    /,
+    *,
+    state: str | None = None,
+    type: str | None = None,  # noqa: A002 - the name of the option
+    session: Injected,
+) -> int:
     """List the events of a run.
 
     One line each: its seq, the time since the run began, its type, the state, and its details.
 
     Parameters
     ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     state
         Only events of this state: its full id, or without the op.
     type
@@ -65,7 +68,7 @@ def events(run: str, /, *, state: str | None = None, type: str | None = None, se
         and (type is None or type in {entry.event.type, getattr(entry.event, "name", None)})
     ]
     if session.as_json:
-        session.json({"run_id": log.run_id, "events": [_as_json(entry) for entry in chosen]})
+        session.out.json({"run_id": log.run_id, "events": [_as_json(entry) for entry in chosen]})
         return 0
     began = log.entries[0].ts_millis
     rows: list[tuple[Cell, ...]] = [
@@ -135,7 +138,7 @@ def wait_text(wait: Wait) -> str:
             return short_key(wait.key)
 
 
-def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
+def facts(run: RunOrBundle, /, *, state: str | None = None, session: Injected) -> int:
     """List the external inputs of a run.
 
     One line each: the fact's key (shortened if it was made from the state and the request), its namespace, the
@@ -143,8 +146,6 @@ def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
 
     Parameters
     ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     state
         Only facts of this state: its full id, or without the op.
     """
@@ -157,7 +158,7 @@ def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
             if isinstance(entry.event, FactRecorded) and (state is None or entry.event.state_id in ids)
         ]
     if session.as_json:
-        session.json(
+        session.out.json(
             {
                 "run_id": log.run_id,
                 "facts": [
@@ -181,9 +182,9 @@ def facts(run: str, /, *, state: str | None = None, session: Injected) -> int:
         [
             (
                 f"{seq:>3}",
-                _cut(short_key(fact.key), 24),
+                cut(short_key(fact.key), 24),
                 fact.namespace,
-                _cut(request_text(request), 30),
+                cut(request_text(request), 30),
                 _outcome_cell(outcome),
             )
             for seq, fact, request, outcome in found
@@ -242,5 +243,6 @@ def _outcome_cell(outcome: dict[str, Any]) -> Cell:
             return compact(value)
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+def cut(text: str, most: int) -> str:
+    """Return text of at most so many characters."""
+    return text if len(text) <= most else f"{text[: max(most, 8) - 3]}..."

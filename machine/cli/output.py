@@ -17,8 +17,6 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Cell", "Output", "clean", "compact", "duration", "moment", "on_terminal", "short"]
-
 Cell: TypeAlias = str | tuple[str, str]
 """A piece of a line: text, or text and the style it has on a terminal."""
 
@@ -96,19 +94,19 @@ class Output:
         text.rstrip()
         _console(stream).print(text, soft_wrap=True)
 
-    def pairs(self, rows: Iterable[tuple[str, Cell]], *, err: bool = False) -> None:
+    def pairs(self, rows: Iterable[tuple[str, Cell]]) -> None:
         """Print names and values in two columns."""
         items = list(rows)
         width = max((len(name) for name, _ in items), default=0)
         for name, value in items:
-            self.line((f"{name:<{width}}  ", "dim"), value, err=err)
+            self.line((f"{name:<{width}}  ", "dim"), value)
 
-    def table(self, headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, err: bool = False) -> None:
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """Print aligned columns; on a terminal the last is clipped to the width."""
-        stream = sys.stderr if err else sys.stdout
         lines = [tuple((header, "dim") for header in headers), *rows]
         widths = [max(cell_len(_text(line[i])) for line in lines) for i in range(len(headers))]
-        room = _width(stream) - sum(widths[:-1]) - 2 * (len(widths) - 1) if on_terminal(stream) else None
+        others = sum(widths[:-1]) + 2 * (len(widths) - 1)
+        room = _console(sys.stdout).width - others if on_terminal(sys.stdout) else None
         for line in lines:
             cells: list[Cell] = []
             for i, cell in enumerate(line):
@@ -117,7 +115,7 @@ class Output:
                 if last and room is not None and cell_len(text) > room:
                     text = set_cell_size(text, max(room - 1, 1)) + "\u2026"
                 cells.append((text if last else f"{text}{' ' * (widths[i] - cell_len(text) + 2)}", style))
-            self.line(*cells, err=err)
+            self.line(*cells)
 
     def json(self, value: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout: on one line, or indented for a person at a terminal."""
@@ -142,10 +140,6 @@ class Output:
 
 def _text(cell: Cell) -> str:
     return cell if isinstance(cell, str) else cell[0]
-
-
-def _width(stream: IO[str]) -> int:
-    return _console(stream).width
 
 
 def _console(stream: IO[str]) -> Console:

@@ -11,8 +11,6 @@ from machine.errors import UsageError
 from machine.secrets.bundle_key import PASSPHRASE_VARIABLE, BundleKey
 from machine.secrets.store_key import key_given
 
-__all__ = ["asked_for", "given", "key_to_lock"]
-
 
 def key_to_lock(recipient_key: str | None) -> BundleKey:
     """Return the key or passphrase for a new bundle; if none was given, ask twice on the terminal."""

@@ -12,8 +12,6 @@ from machine.cli.session import Injected
 from machine.cli.state_text import short_state
 from machine.plan import Graph, PlanState
 
-__all__ = ["dot", "mermaid", "plan"]
-
 
 def plan(
     target: str,
@@ -35,7 +33,7 @@ def plan(
     """
     graph = session.load(target).plan.graph
     if session.as_json or format == "json":
-        session.json(_as_json(graph))
+        session.out.json(_as_json(graph))
         return 0
     match format:
         case "mermaid":

@@ -25,8 +25,6 @@ import attrs
 from machine.cli.batch_item import Elsewhere, Item, Look, Outcome
 from machine.errors import Code, RunError
 
-__all__ = ["cores", "in_processes", "in_this_process"]
-
 _MOST_AT_ONCE: Final = 32
 _SECONDS_TO_LEAVE: Final = 2.0
 _SECONDS_TO_STOP: Final = 20.0

@@ -27,8 +27,6 @@ from machine.events import Entry, FactRecorded, StateCompleted, StateEntered, St
 from machine.plan import Graph
 from machine.watch.watch import Undeclared
 
-__all__ = ["Progress", "counting", "doing", "watching", "watching_quietly"]
-
 _WORTH_SAYING = 1.0
 """A wait of fewer seconds than this is not announced in plain lines."""
 

@@ -16,8 +16,6 @@ from machine.cli import app as application
 from machine.cli.failures import Exit
 from machine.default_store import DEFAULT_URL
 
-__all__ = ["reference"]
-
 _HEAD: Final = f"""\
 # The command line
 
@@ -51,7 +49,8 @@ Three codes are the command line's own: `cancelled` (Ctrl-C), `output_failed` (s
 def reference() -> str:
     """Return the whole reference as Markdown."""
     app = application.build(_nothing)
-    parts = [_HEAD, _exit_codes(), _options("Options of all commands", _arguments(app.meta))]
+    common = "\n".join(["## Options of all commands", "", *_table(_arguments(app.meta))])
+    parts = [_HEAD, _exit_codes(), common]
     parts.extend(_command(app, name) for name in application.COMMANDS)
     return "\n".join(parts)
 
@@ -80,10 +79,6 @@ def _command(app: App, name: str) -> str:
     return "\n".join([f"## {name}", "", f"`{usage}`", "", _wrapped(command.help), "", *_table(arguments)])
 
 
-def _options(title: str, arguments: list[tuple[str, str, bool]]) -> str:
-    return "\n".join([f"## {title}", "", *_table(arguments)])
-
-
 def _table(arguments: list[tuple[str, str, bool]]) -> list[str]:
     if not arguments:
         return []
@@ -98,7 +93,7 @@ def _arguments(command: App) -> list[tuple[str, str, bool]]:
         if not argument.show:
             continue
         names = [name for name in argument.names if name.startswith("-")]
-        text = _line(argument.parameter.help or "")
+        text = " ".join((argument.parameter.help or "").split())
         if names:
             choices = argument.get_choices()
             kind = "" if argument.hint is bool else f" {'|'.join(choices) if choices else _metavar(argument)}"
@@ -120,10 +115,6 @@ def _metavar(argument: Any) -> str:
 def _wrapped(text: str) -> str:
     paragraphs = (textwrap.wrap(part, 110, break_on_hyphens=False) for part in text.split("\n\n"))
     return "\n\n".join("\n".join(lines) for lines in paragraphs)
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -10,15 +10,13 @@ from machine.cli import batch, batch_item, goldens, progress
 from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.schedules import permuted, show_divergence
-from machine.cli.session import Flag, Injected, Session, names_bundle
+from machine.cli.session import Injected, Jobs, Quiet, RunOrBundle, Session, names_bundle
 from machine.cli.state_text import short_state
 from machine.config import UndeclaredIo
 from machine.errors import BundleError, UsageError
 from machine.recordings.compare import Verdict
 from machine.secrets.store_key import open_keys
 from machine.stores.base import Store
-
-__all__ = ["compare", "replay", "verify"]
 
 _VERDICTS: Final[Mapping[Verdict, str]] = {
     Verdict.IDENTICAL: "green",
@@ -36,8 +34,8 @@ def replay(
     schedules: int | None = None,
     seed: int | None = None,
     every: batch.Every = False,
-    jobs: batch.Jobs = None,
-    quiet: Flag = False,
+    jobs: Jobs = None,
+    quiet: Quiet = False,
     session: Injected,
 ) -> int:
     """Run the handlers again on the recorded facts, and compare.
@@ -68,8 +66,6 @@ def replay(
         How many other schedules to replay the run under.
     seed
         The random seed that selects the schedules: a whole number, 0 by default.
-    quiet
-        Do not show progress.
     """
     if schedules is None and seed is not None:
         raise UsageError("--seed selects the schedules, and none are requested", hint="add --schedules N")
@@ -106,7 +102,7 @@ def replay(
             )
         unopened = _unopened(store, run_id) if result.secrets == "placeholders" else ""
     if session.as_json:
-        session.json({**result.to_json(), "undeclared_io": reporter.undeclared_json()})
+        session.out.json({**result.to_json(), "undeclared_io": reporter.undeclared_json()})
     else:
         _tell_replay(session, result)
         if unopened:
@@ -148,11 +144,11 @@ def _secrets_text(secrets: str | None) -> str:
 
 
 def compare(
-    run: str,
+    run: RunOrBundle,
     /,
     *,
     target: str | None = None,
-    quiet: Flag = False,
+    quiet: Quiet = False,
     session: Injected,
 ) -> int:
     """List every state that no longer does what was recorded.
@@ -163,19 +159,15 @@ def compare(
 
     Parameters
     ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     target
         The plan to compare with, when it is not the one the run was started from.
-    quiet
-        Do not show progress.
     """
     with session.reading(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter, session.user_code():
             result = machine.compare(run_id, plan=loaded.plan, store=store, reporter=reporter)
     if session.as_json:
-        session.json(result.to_json())
+        session.out.json(result.to_json())
         return Exit.OK if result.identical else Exit.FAILED
     for change in result.plan_changes:
         session.out.line(("plan  ", "bold"), clean(change))
@@ -201,27 +193,22 @@ def compare(
 def verify(
     *runs: batch.Name,
     every: batch.Every = False,
-    jobs: batch.Jobs = None,
-    quiet: Flag = False,
+    jobs: Jobs = None,
+    quiet: Quiet = False,
     session: Injected,
 ) -> int:
     """Check that a run is what was recorded; no user code runs.
 
-    Checks the hash chain, the rules of the log, every artifact and its hash, the index, and the store's own
-    file. Every fault is named by event, artifact or store (exit code 3).
+    Checks the hash chain, the rules of the log, every artifact and its hash, and the run's row in the index.
+    Every fault is named by event, artifact or store (exit code 3). --all also checks the store's own file, from its
+    first byte to its last.
 
     Of many runs, those that are damaged are reported in full, in the order given, followed by the number of
-    runs with each result; the store's own file is checked once. The exit code is the highest exit code of any
-    of the runs.
-
-    Parameters
-    ----------
-    quiet
-        Do not show progress.
+    runs with each result. The exit code is the highest exit code of any of the runs.
     """
     if not batch.is_one(runs, every=every):
         items = batch.items_of(session, runs, every=every)
-        if any(item.run_id for item in items):
+        if every:
             items.append(batch_item.Item(session.store_url))
         report = batch.Report(session, "sound", ("damaged", "error"), _tell_verify, quiet)
         return report.of(batch_item.Verifying(session), items, jobs)
@@ -232,7 +219,7 @@ def verify(
     except BundleError as exc:
         result = batch_item.of_bundle(exc)
     if session.as_json:
-        session.json(result.to_json())
+        session.out.json(result.to_json())
         return batch_item.exit_for(result)
     _tell_verify(session, result)
     if result.ok:

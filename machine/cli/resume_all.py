@@ -26,8 +26,6 @@ from machine.stores.base import Store
 from machine.stores.lease import lease_is_held
 from machine.termination import Terminated
 
-__all__ = ["resume_all"]
-
 _PAGE = 1000
 _SKIPPED = "skipped"
 _OTHERS = ("failed", "limit_exceeded", "cancelled", "suspended", _SKIPPED, DAMAGED, ERROR)
@@ -48,7 +46,7 @@ def resume_all(
     report = _Lines(session, "completed", _OTHERS, lambda _, __: None, quiet)
     if not items:
         if session.as_json:
-            session.json({"total": 0, "counts": dict.fromkeys(("completed", *_OTHERS), 0), "runs": []})
+            session.out.json({"total": 0, "counts": dict.fromkeys(("completed", *_OTHERS), 0), "runs": []})
         session.note("nothing to resume", "no run is interrupted")
         return Exit.OK
     before = signal.signal(signal.SIGTERM, _terminated)

@@ -21,7 +21,7 @@ from machine.cli.dry_run import DryReport
 from machine.cli.failures import RUN_EXITS, Cancelled, Exit
 from machine.cli.input import json_object, regular_bytes
 from machine.cli.output import STYLES, Output, clean, duration, short
-from machine.cli.session import Flag, Injected, Jobs, JsonText, Repeated, Session
+from machine.cli.session import ConfigFile, Flag, Injected, Jobs, JsonText, Quiet, Repeated, Session
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
 from machine.engine.lease_keeper import LEASE_SECONDS
@@ -33,7 +33,6 @@ from machine.kernel.status import FINAL_STATUSES
 from machine.stores.base import Store
 from machine.termination import Terminated
 
-__all__ = ["Report", "config_of", "driven", "input_of", "resume", "run"]
 Undriven: TypeAlias = Annotated[
     bool,
     Parameter(
@@ -49,7 +48,7 @@ def run(
     *,
     input: JsonText = "{}",  # noqa: A002 - the name of the option
     skip_tag: Repeated = (),
-    config: Path | None = None,
+    config: ConfigFile = None,
     undeclared_io: UndeclaredIo | None = None,
     concurrency: int | None = None,
     on_failure: OnFailure | None = None,
@@ -57,7 +56,7 @@ def run(
     lease: float = LEASE_SECONDS,
     dry_run: Flag = False,
     paranoid: Flag = False,
-    quiet: Flag = False,
+    quiet: Quiet = False,
     session: Injected,
 ) -> int:
     """Start a new run of a plan.
@@ -74,8 +73,6 @@ def run(
         The run's input, a JSON object: as it is, in a file (@FILE), or on stdin (-). It becomes the context.
     skip_tag
         Skip the states that have this tag. May be given more than once.
-    config
-        A JSON file with the fields of RunConfig.
     undeclared_io
         How to treat I/O of handlers without io: error refuses it and fails the attempt, warn (the default)
         reports it on stderr, allow ignores it.
@@ -95,8 +92,6 @@ def run(
     paranoid
         Run each state live and immediately again on the facts it has just recorded, and fail it if the two
         differ: such a state would not replay. Nothing is sent twice.
-    quiet
-        Do not show progress.
     """
     loaded = session.load(target)
     chosen = config_of(config, skip_tag)
@@ -158,7 +153,7 @@ def resume(
     allow_plan_change: Flag = False,
     lease: float = LEASE_SECONDS,
     jobs: Jobs = None,
-    quiet: Flag = False,
+    quiet: Quiet = False,
     session: Injected,
 ) -> int:
     """Continue a run that was interrupted or suspended.
@@ -185,8 +180,6 @@ def resume(
         of them would have to follow one that has not run.
     lease
         How many seconds the lease of this process lasts for drivers that cannot see whether it is alive.
-    quiet
-        Do not show progress.
     """
     if (run is None) is not every:
         raise UsageError("name a run, or give --all for every run that nobody drives", hint="one of the two")
@@ -268,7 +261,7 @@ def driven(
     run_id = result.run_id  # another run than the requested one, if the invocation key was already used
     code = RUN_EXITS.get(result.status, Exit.FAILED)
     if session.as_json:
-        session.json(
+        session.out.json(
             {
                 **attrs.asdict(result, recurse=False),
                 "error": result.error and error_json(result.error),
@@ -368,5 +361,7 @@ def config_of(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
                 details={"problems": exc.problems},
                 hint=f"its fields are {', '.join(field.name for field in attrs.fields(RunConfig))}",
             ) from None
+        # strictly: of a recording, patterns and paths are read as they are
+        config = attrs.evolve(config, secrets=attrs.evolve(config.secrets))
         check_startable(config)
     return attrs.evolve(config, skip_tags=(*config.skip_tags, *skip_tags))

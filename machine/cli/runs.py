@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 from machine import codec
 from machine.causes import causes_text, error_json
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
-from machine.cli.session import Injected, Session, names_bundle
+from machine.cli.session import Injected, RunOrBundle, Session, names_bundle
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.run_reader import PastRun, parent_of
@@ -19,8 +19,6 @@ from machine.events import EffectIntended
 from machine.kernel.history import StateStatus
 from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.status import INTERRUPTED, RunStatus
-
-__all__ = ["runs", "show"]
 
 _FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
 _RUN_PREFIX = 18
@@ -56,7 +54,7 @@ def runs(
     with session.open_store() as store:
         page = store.list_runs(status=status, op=op, limit=limit)
     if session.as_json:
-        session.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
+        session.out.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
         return 0
     if not page.rows:
         session.note("note", "there is no such run" if status or op else "there are no runs yet")
@@ -79,15 +77,10 @@ def runs(
     return 0
 
 
-def show(run: str, /, *, session: Injected) -> int:
+def show(run: RunOrBundle, /, *, session: Injected) -> int:
     """Show one run: states, attempts, errors, origin.
 
     Times are those of the attempts themselves; the waits between them are not included.
-
-    Parameters
-    ----------
-    run
-        The run: its id, the beginning of it, @last, or the path of a bundle.
     """
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)
@@ -96,7 +89,7 @@ def show(run: str, /, *, session: Injected) -> int:
         )
         manifest, built = log.manifest, log.provenance
     if session.as_json:
-        session.json(_as_json(log, manifest, built, status))
+        session.out.json(_as_json(log, manifest, built, status))
     else:
         _print(session, log, manifest, built, status)
         if not log.history.final:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,15 +14,13 @@ from machine.cli.batch import Every
 from machine.cli.failures import Exit
 from machine.cli.output import clean
 from machine.cli.progress import counting
-from machine.cli.session import Flag, Injected, Session, names_bundle, names_directory
+from machine.cli.session import Injected, Quiet, Session, names_bundle, names_directory
 from machine.engine.scan import Leak, Seen, leaks_in_file, leaks_in_run
 from machine.errors import Code, MachineError, NotFoundError, UsageError
 from machine.recordings.bundle import open_bundle
 from machine.recordings.bundle_lines import is_bundle
 from machine.secrets.store_key import MOST_BYTES, holds_key
 from machine.stores.base import Store
-
-__all__ = ["scan"]
 
 _MOST_TOLD: Final = 10_000
 """The most findings that are listed; further ones are counted."""
@@ -35,13 +32,13 @@ STORE_KEY: Final = "store_key"
 
 _ADVICE: Final = {
     "key": "never share a key file, and replace one that was shared with `machine secrets rotate-key`",
-    "run": "rotate what is a credential where it was issued, for a recording keeps it; in new runs "
-    "SecretPolicy(names=[...]) hides it, and allow=[...] says that it is none",
-    "file": "rotate what is a credential where it was issued, and take it out of its file",
+    "run": "replace each credential where it was issued, because the recording still has it; in new runs "
+    "SecretPolicy(names=[...]) redacts it, and allow=[...] declares that it is no secret",
+    "file": "replace each credential where it was issued, and remove it from its file",
 }
 
 
-def scan(*what: str, every: Every = False, quiet: Flag = False, session: Injected) -> int:
+def scan(*what: str, every: Every = False, quiet: Quiet = False, session: Injected) -> int:
     """Find what looks like a secret in runs, bundles and other files.
 
     In a run, the events and everything they name are searched, by the rules of its own configuration; in any
@@ -56,19 +53,10 @@ def scan(*what: str, every: Every = False, quiet: Flag = False, session: Injecte
     what
         The runs, each by its id, the beginning of it, @last, or the path of a bundle; the path of any other
         file; or a directory: every file in it and below, except those of git.
-    quiet
-        Do not show progress.
     """
     if not what and not every:
         raise UsageError("name a run, a file or a directory", hint="--all takes every run of the store")
-    with ExitStack() as stack:
-        stores: list[Store] = []
-
-        def store() -> Store:
-            if not stores:
-                stores.append(stack.enter_context(session.open_store()))
-            return stores[0]
-
+    with session.store_when_needed() as store:
         items = list(dict.fromkeys(_items(session, what, store, every=every)))
         report = _Report(session, many=len(items) != 1)
         with counting("scanning", sum(item.size for item in items), quiet=quiet or session.as_json) as step:
@@ -181,7 +169,7 @@ class _Report:
     def told(self) -> int:
         """Print the report, and return the exit code."""
         if self.session.as_json:
-            self.session.json(self._json())
+            self.session.out.json(self._json())
         else:
             self._print()
         codes = [failures.exit_of(exc) for _, exc in self.failed]

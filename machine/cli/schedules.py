@@ -17,8 +17,6 @@ from machine.recordings.schedules import Race
 from machine.stores.base import Store
 from machine.target import Loaded
 
-__all__ = ["STYLES", "permuted", "show_divergence"]
-
 STYLES: Final[Mapping[render.Mark, str]] = {
     render.Mark.TITLE: "bold",
     render.Mark.POINTER: "cyan",
@@ -58,7 +56,7 @@ def permuted(
             undeclared_io=undeclared_io,
         )
     if session.as_json:
-        session.json(result.to_json())
+        session.out.json(result.to_json())
     elif result.divergence is None:
         tried = result.schedules
         session.out.line(

@@ -16,8 +16,6 @@ from machine.secrets.store_key import KEY_VARIABLE
 from machine.stores.base import Store
 from machine.stores.lease import owner_here
 
-__all__ = ["forget", "rotate"]
-
 _LEASE_MS: Final = 10_000
 
 
@@ -50,7 +48,7 @@ def rotate(
             "data_keys": done.data_keys,
             "key_file": where,
         }
-        session.json(told)
+        session.out.json(told)
         return Exit.OK
     if done.new_id is None:
         session.out.line("no run of this store has stored a secret: there is no key to replace")
@@ -103,7 +101,7 @@ def forget(
         done = _forgotten(store, run_id)
     if session.as_json:
         also = list(done.also_held_by)
-        session.json({"run_id": run_id, "forgotten": done.had_one, "also_held_by": also})
+        session.out.json({"run_id": run_id, "forgotten": done.had_one, "also_held_by": also})
         return Exit.OK
     session.out.pairs([("run", run_id), ("key", "deleted" if done.had_one else "it has none")])
     for other in done.also_held_by:
@@ -119,7 +117,7 @@ def _forget_all(session: Session, *, yes: bool) -> int:
         for run_id in runs:
             _forgotten(store, run_id)
     if session.as_json:
-        session.json({"forgotten": runs})
+        session.out.json({"forgotten": runs})
     else:
         session.out.pairs([("runs", str(len(runs))), ("keys", "deleted")])
     return Exit.OK

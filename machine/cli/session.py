@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import attrs
 from cyclopts import Parameter
@@ -23,17 +25,6 @@ if TYPE_CHECKING:
     from machine.recordings.bundle import Bundle
     from machine.stores.base import Store
     from machine.target import Loaded
-
-__all__ = [
-    "Flag",
-    "Injected",
-    "Jobs",
-    "JsonText",
-    "Repeated",
-    "Session",
-    "names_bundle",
-    "names_directory",
-]
 
 _LAST: Final = "@last"
 _RUN_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -64,6 +55,12 @@ class Session:
                 raise _read_only(self.store_url)
             return _opened(self.store_url).store
         return open_store(self.store_url, create=create)
+
+    @contextlib.contextmanager
+    def store_when_needed(self) -> Iterator[Callable[[], Store]]:
+        """Yield a function that returns the store, which is opened when it is first called."""
+        with contextlib.ExitStack() as stack:
+            yield functools.cache(lambda: stack.enter_context(self.open_store()))
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[tuple[Store, str]]:
@@ -187,10 +184,6 @@ class Session:
         if not self.as_json:
             self.out.line((f"{name}: ", "dim"), text, err=True)
 
-    def json(self, value: Mapping[str, Any]) -> None:
-        """Print the command's one JSON object."""
-        self.out.json(value)
-
 
 def names_bundle(name: str) -> bool:
     """Return whether a run's name is the path of a bundle: by its form, or because such a file exists."""
@@ -227,6 +220,17 @@ Injected: TypeAlias = Annotated[Session, Parameter(parse=False)]
 
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 """The annotation of an option without a value."""
+
+ConfigFile: TypeAlias = Annotated[Path | None, Parameter(help="A JSON file with the fields of RunConfig.")]
+"""The annotation of the option for a configuration."""
+
+Quiet: TypeAlias = Annotated[Flag, Parameter(help="Do not show progress.")]
+"""The annotation of the option for less output."""
+
+RunOrBundle: TypeAlias = Annotated[
+    str, Parameter(help="The run: its id, the beginning of it, @last, or the path of a bundle.")
+]
+"""The annotation of a run that is only read."""
 
 Jobs: TypeAlias = Annotated[
     int | None,

@@ -11,8 +11,6 @@ from machine.errors import Code, UsageError
 from machine.kernel import retry_and_skip, state_history
 from machine.kernel.history import History, StateStatus
 
-__all__ = ["ids_of", "not_taken_text", "short_state", "skipped_text", "status_of"]
-
 
 def ids_of(run: PastRun, name: str | None) -> frozenset[str]:
     """Return the ids that a state's name means: full or `step.state`; all of them for None."""

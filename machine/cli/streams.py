@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final, TextIO, cast
 
-__all__ = ["abandon", "standing"]
-
 _STREAMS: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
 from machine.cli.failures import Exit
-from machine.cli.output import clean, on_terminal
+from machine.cli.output import clean
+from machine.cli.progress import doing
 from machine.cli.run import config_of, input_of
-from machine.cli.session import Flag, Injected, JsonText, Repeated
+from machine.cli.session import ConfigFile, Flag, Injected, JsonText, Quiet, Repeated
 from machine.torture import FAULTS, crash_matrix
-
-__all__ = ["torture"]
 
 
 def torture(
@@ -26,11 +16,11 @@ def torture(
     *,
     input: JsonText = "{}",  # noqa: A002 - the name of the option
     skip_tag: Repeated = (),
-    config: Path | None = None,
+    config: ConfigFile = None,
     fault: Repeated = (),
     idempotent: Repeated = (),
     stop_at_first: Flag = False,
-    quiet: Flag = False,
+    quiet: Quiet = False,
     session: Injected,
 ) -> int:
     """Crash a run at every boundary, with every fault, and check that it recovers.
@@ -49,19 +39,15 @@ def torture(
         The run's input, a JSON object: as it is, in a file (@FILE), or on stdin (-). It becomes the context.
     skip_tag
         Skip the states that have this tag. May be given more than once.
-    config
-        A JSON file with the fields of RunConfig.
     fault
         Try only this fault, for instance torn_write or enospc. May be given more than once.
     idempotent
         Treat effects of this namespace as idempotent. May be given more than once.
     stop_at_first
         Stop at the first unsafe cell.
-    quiet
-        Do not show progress.
     """
     loaded = session.load(target)
-    with _counting(quiet=quiet or session.as_json) as progress, session.user_code():
+    with doing("", quiet=quiet or session.as_json) as say, session.user_code():
         matrix = crash_matrix(
             loaded.plan,
             input=input_of(input),
@@ -69,10 +55,10 @@ def torture(
             faults=fault or FAULTS,
             idempotent=idempotent,
             stop_at_first=stop_at_first,
-            progress=progress,
+            progress=lambda done, total: say(f"{done}/{total} cells"),
         )
     if session.as_json:
-        session.json(matrix.to_json())
+        session.out.json(matrix.to_json())
         return Exit.OK if matrix.safe else Exit.FAILED
     if matrix.status != "completed":
         session.note("note", f"the run itself ended {matrix.status}; the matrix is of that run")
@@ -83,19 +69,3 @@ def torture(
             [[*cells, (clean(reason), "red")] for *cells, reason in matrix.rows()],
         )
     return Exit.OK if matrix.safe else Exit.FAILED
-
-
-@contextlib.contextmanager
-def _counting(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that counts the cells in a live line, on a terminal."""
-    text = Text("")
-
-    def count(done: int, total: int) -> None:
-        text.plain = f"{done}/{total} cells"
-
-    if quiet or not on_terminal(sys.stderr):
-        yield count
-    else:
-        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
-        with Live(text, console=console, transient=True, redirect_stdout=False):
-            yield count

@@ -23,8 +23,6 @@ from machine.errors import CodecError
 from machine.io.process import Finished, run_process
 from machine.recordings.fork_server import where_this_package_is
 
-__all__ = ["REPLAYS", "examine_plan", "examine_recording"]
-
 REPLAYS: Final = 3
 """Default number of replays of a recording."""
 

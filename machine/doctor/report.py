@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-__all__ = ["Diagnosis", "Difference", "Environment", "Finding"]
+from machine.recordings.result_json import fields_json
 
 
 @attrs.frozen
@@ -23,7 +23,7 @@ class Environment:
 
     def to_json(self) -> dict[str, Any]:
         """Return the environment as a JSON object."""
-        return {"variables": dict(self.variables), "elsewhere": self.elsewhere}
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -50,11 +50,7 @@ class Difference:
 
     def to_json(self) -> dict[str, Any]:
         """Return the difference as a JSON object."""
-        return {
-            "run_id": self.run_id,
-            "environment": self.environment.to_json(),
-            "divergence": dict(self.divergence),
-        }
+        return fields_json(self, "run_id", "environment", "divergence")
 
 
 @attrs.frozen

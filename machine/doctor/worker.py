@@ -17,7 +17,7 @@ from machine.config import RunConfig
 from machine.engine.reporter import Reporter
 from machine.errors import MachineError
 from machine.recordings import render
-from machine.recordings.bundle import export_run, open_bundle
+from machine.recordings.bundle import export_to, open_bundle
 from machine.stores import open_store
 from machine.target import Loaded, load
 from machine.watch.watch import Undeclared
@@ -63,7 +63,7 @@ def _record(job: Mapping[str, Any], loaded: Loaded, telling: _Telling) -> Mappin
             reporter=telling,
             target=loaded.target,
         )
-        export_run(result.run_id, job["record"], store=store)
+        export_to(result.run_id, job["record"], store=store)
     return {"run_id": result.run_id, "status": result.status}
 
 

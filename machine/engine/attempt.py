@@ -145,5 +145,10 @@ class Attempts:
         )
 
     def _cut(self, scope: AttemptScope, cancellations: Cancellations) -> bool:
-        """Say whether the engine interrupted an attempt, even if its handler then returned or raised an error."""
-        return scope.late or (self.live and cancellations.swallowed(cut=scope.cut))
+        """Say whether the engine interrupted an attempt, even if its handler then returned or raised an error.
+
+        That one of the engine's scopes was cancelled counts once the cancellation has reached the handler.
+        """
+        if scope.limit is not None and scope.late:
+            return True
+        return self.live and ((cancellations.reached and scope.cut) or cancellations.requested)

@@ -12,7 +12,7 @@ from machine import canonical
 from machine.causes import causes_of
 from machine.did_you_mean import did_you_mean
 from machine.errors import Code, Failure, StateError
-from machine.events import ArtifactKind, Event, StateCompleted, StateFailed
+from machine.events import Event, StateCompleted, StateFailed
 from machine.failure_info import CAUSES, RETRY_AFTER, write_causes
 from machine.failures import describe, trace
 from machine.io.attempt_scope import Payloads
@@ -31,7 +31,7 @@ _Ended: TypeAlias = tuple[Event, Mapping[str, str] | None]
 """The event that ends an attempt, with its informational data."""
 
 
-@attrs.frozen
+@attrs.define
 class Ending:
     """An attempt that is about to end, with the context it worked on."""
 
@@ -71,14 +71,15 @@ class Ending:
                 f"state {state.id} promised no snapshot and wrote {', '.join(map(repr, ctx.staged))}",
                 code=Code.INVALID_OUTCOME,
             )
-        not_taken = _not_taken(graph, state.id, outcome)
+        chooses = outcome.goto is not None or outcome.skip
+        not_taken = _not_taken(graph, state.id, outcome) if chooses else None
         snapshot = _staged(ctx, base, payloads)
         wrote = tuple(sorted(ctx.staged)) if self.concurrent else None
         return (StateCompleted(state.id, snapshot.id, wrote, not_taken), self.info()), snapshot
 
     def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
         """Return the end of an attempt that failed; `failure` is the snapshot to look at."""
-        error = self.secrets.error(describe(exc, veil=self.secrets.text))
+        error = self.secrets.error(describe(exc, redact=self.secrets.text))
         info: dict[str, str] = {}
         if where := trace(exc):
             info["trace"] = self.secrets.run.text(where)
@@ -103,21 +104,19 @@ def behind(exc: BaseException, secrets: OfAttempt) -> dict[str, str]:
 
 
 def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:
-    if not ctx.staged:
+    staged = ctx.staged
+    if not staged:
         return base
-    snapshot, nodes, values = base.update(ctx.staged)
-    payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
-    payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
+    snapshot, made = base.update(staged)
+    payloads.items.update(made)
     return snapshot
 
 
-def _not_taken(graph: Graph, state_id: str, outcome: StateOutcome) -> tuple[str, ...] | None:
-    """Return the successors that an outcome did not choose, in plan order, or None when it made no choice.
+def _not_taken(graph: Graph, state_id: str, outcome: StateOutcome) -> tuple[str, ...]:
+    """Return the successors that an outcome, which made a choice, did not choose, in plan order.
 
     Raises `StateError` (`unknown_branch`) when the outcome names a state that does not follow this one.
     """
-    if outcome.goto is None and not outcome.skip:
-        return None
     children = graph.children[state_id]
     named = [_child(graph, state_id, name) for name in outcome.goto or outcome.skip]
     return tuple(child for child in children if (child in named) is (outcome.goto is None))

@@ -83,7 +83,7 @@ def _waited_for(history: History, key: str) -> str:
     elif history.status is not RunStatus.SUSPENDED:
         problem = f"run {history.run_id} is {history.status} and waits for nothing"
     else:
-        problem = f"run {history.run_id} does not wait to be told what became of {key!r}"
+        problem = f"run {history.run_id} does not wait for the outcome of {key!r}"
     raise RunError(
         problem,
         code=Code.EFFECT_NOT_UNCERTAIN,

@@ -27,10 +27,11 @@ class Stopped(BaseException):
 class Cancellations:
     """The cancellations of this task requested since the beginning of an attempt, as Ctrl-C requests one."""
 
-    __slots__ = ("_before", "_reached", "_task", "_unreturned")
+    __slots__ = ("_before", "_task", "_unreturned", "reached")
 
     def __init__(self) -> None:
-        self._reached = False
+        self.reached = False
+        """True once a cancellation has been thrown into the handler."""
         self._unreturned = 0
         try:
             self._task = asyncio.current_task()
@@ -51,29 +52,26 @@ class Cancellations:
         """Record an exception that is thrown into a handler where it waits."""
         kind = exc if isinstance(exc, type) else type(exc)
         if issubclass(kind, anyio.get_cancelled_exc_class()):
-            self._reached = True
+            self.reached = True
             begun = BEGUN.get()
             if begun is not None and begun.failing and _NEVER_TAKEN_BACK:
                 # anyio's task group withdraws its request; its message names the group
                 self._unreturned += not getattr(exc, "args", ())
                 begun.failing = False
 
-    def swallowed(self, *, cut: bool) -> bool:
-        """Say whether a handler that has ended ignored a cancellation or turned it into something else.
-
-        `cut` says that one of the engine's scopes was cancelled, which counts once the cancellation has reached the
-        handler. A request to cancel the task itself counts even before: the run would meet it where it waits next.
-        """
-        return (self._reached and cut) or self._times() - self._unreturned > self._before
+    @property
+    def requested(self) -> bool:
+        """True when a request to cancel the task itself is left, which the run would meet where it waits next."""
+        return self._task is not None and self._task.cancelling() - self._unreturned > self._before
 
     def forget(self) -> None:
         """Withdraw the requests that a handler leaves: before Python 3.13 a failed task group leaves one."""
-        while self._task is not None and self._times() > self._before:
+        while self._task is not None and self._task.cancelling() > self._before:
             self._task.uncancel()
 
 
 async def told_by_scope(exc: BaseException, *, cut: bool) -> BaseException:
-    """Return the cancellation of the engine's scope that was `cut`, for an attempt that ended with another one.
+    """Return, if `cut` (the engine cancelled the attempt), the cancellation of its own scope in place of `exc`.
 
     From Python 3.13 on, a task group that fails while its task is being cancelled requests the cancellation again.
     That request does not name the scope, so the scope would take it for a foreign cancellation.

@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import anyio
 
@@ -51,7 +51,7 @@ class CommitQueue:
         self._resting = self._stopping = False
         self._thread: threading.Thread | None = None
 
-    def add(self, events: Sequence[StoredEvent], artifacts: Iterable[Artifact], *, behind: bool) -> None:
+    def add(self, events: Sequence[StoredEvent], artifacts: Mapping[str, Artifact], *, behind: bool) -> None:
         """Queue events with the artifacts they name; `behind` lets the writer thread commit them after a delay.
 
         Commits immediately once `max_pending` events wait: a run that emits that fast commits them itself, because
@@ -61,8 +61,7 @@ class CommitQueue:
         with self._pending:
             self._events += events
             self._queued = events[-1].seq
-            for artifact in artifacts:
-                self._artifacts[artifact.id] = artifact
+            self._artifacts.update(artifacts)
             pending = len(self._events)
             if behind and self._due == math.inf:
                 self._wake(time.monotonic() + limits.max_delay)
@@ -138,14 +137,9 @@ class CommitQueue:
         if self.failure is None:
             self.flush()
 
-    @contextlib.contextmanager
-    def standing_still(self) -> Iterator[None]:
+    def standing_still(self) -> _StandingStill:
         """Count the time in this context as time in which the event loop waits for the store."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.waited += time.monotonic() - began
+        return _StandingStill(self)
 
     def _wake(self, due: float) -> None:
         """Have the writer commit at `due`. Called with the queue locked."""
@@ -170,6 +164,21 @@ class CommitQueue:
                 self._changed.wait(None if self._resting else left)
             self._resting = False
             return not self._stopping
+
+
+class _StandingStill:
+    """A context whose time counts as `waited`; a class and not a generator, for it is entered at every state."""
+
+    __slots__ = ("_began", "_queue")
+
+    def __init__(self, queue: CommitQueue) -> None:
+        self._queue = queue
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *exc: object) -> None:
+        self._queue.waited += time.monotonic() - self._began
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -31,7 +31,7 @@ class Driver(Protocol):
         ...
 
     async def perform(self, decision: Decision) -> None:
-        """Perform a decision and record its result."""
+        """Perform a decision other than to enter a state, and record its result."""
         ...
 
 

@@ -6,6 +6,7 @@ chooses the next step; `io` determines what a handler receives from the outside 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -112,7 +113,7 @@ class Run:
     """True when the run must be durable at state boundaries."""
 
     def __attrs_post_init__(self) -> None:
-        waited = (lambda: self.log.waited) if self.live else None
+        waited = functools.partial(getattr, self.log, "waited") if self.live else None
         self._runner = HandlerRunner(
             self.config.undeclared_io, self.reporter, waited=waited, refuse=self.refuse
         )
@@ -160,7 +161,7 @@ class Run:
 
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
-            await self.perform(decision)
+            await (self.enter(decision) if type(decision) is EnterState else self.perform(decision))
 
     def decided(self) -> Decision:
         """Return the next decision."""
@@ -182,10 +183,8 @@ class Run:
         )
 
     async def perform(self, decision: Decision) -> None:
-        """Perform a decision and record its result."""
+        """Perform a decision other than to enter a state, and record its result."""
         match decision:
-            case EnterState():  # first, because it is by far the most common
-                await self.enter(decision)
             case StartRun():
                 assert self.opening is not None
                 max_concurrency = self.config.execution_mode.max_concurrency
@@ -216,7 +215,7 @@ class Run:
         if self.schedule is None:
             return None
         payloads = Payloads()
-        payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, self.schedule.frontier.take_made())
+        payloads.items.update(self.schedule.frontier.take_made())
         return payloads
 
     async def _emit(

@@ -266,7 +266,7 @@ class _Previews:
 
 
 def _why(exc: BaseException, secrets: OfAttempt) -> str:
-    info = secrets.error(describe(exc, hint=False, veil=secrets.text))
+    info = secrets.error(describe(exc, hint=False, redact=secrets.text))
     if info.code == Code.CONTEXT_KEY_MISSING and info.details is not None and "key" in info.details:
         return f"it cannot be known: needs key {str(info.details['key'])!r}"
     return f"it cannot be known: {info.message}"

@@ -39,7 +39,7 @@ from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
-from machine.secrets.format_1.handle import has_handle, stripped
+from machine.secrets.format_1.placeholder import has_placeholder, stripped
 
 __all__ = ["SHARED_PAST_ID", "Segment", "SharedPast", "shared_past_id"]
 
@@ -237,7 +237,7 @@ class SharedPast:
         """Return the facts with the request of a call: under its explicit key, or of its state."""
         name = call.key if _is_explicit(call.key) else state_id
         found = self._by_request[name, call.namespace].get(call.digest, [])
-        if not found and has_handle(call.data):
+        if not found and has_placeholder(call.data):
             # the hash of a secret differs between stores, and after its value has been changed
             bare = stripped(call.data)
             for digest, facts in self._by_request[name, call.namespace].items():
@@ -246,7 +246,7 @@ class SharedPast:
         return found
 
     def _alike(self, call: Call, like: Sequence[_Found]) -> Sequence[_Found]:
-        """Return those facts whose requests also had the same secrets; see `sent_alike`."""
+        """Return the facts among `like` whose requests had the same secrets as the call; see `sent_alike`."""
         known, mac = self._info(REQUEST_MAC), call.mac or ""
         macs = {known.get(seq, "") for seq, _ in like}
         if call.effect and len(macs) == 1 and not comparable(mac, *macs):
@@ -292,7 +292,7 @@ class SharedPast:
         return None
 
     def _attempts(self, state_id: str) -> list[int]:
-        """Return the attempts of the round that the fork's own attempt repeats."""
+        """Return the shared attempts whose facts the fork's current attempt may reuse (see `rounds`)."""
         rounds = [attempts for segment in self._of.get(state_id, ()) for attempts in segment.rounds]
         number = self._rounds[state_id]
         return rounds[number] if number < len(rounds) else []
@@ -303,7 +303,7 @@ class SharedPast:
         return (
             isinstance(outcome, FactValue)
             and not outcome.final
-            and has_handle(self._load(outcome.payload_id))
+            and has_placeholder(self._load(outcome.payload_id))
         )
 
     def sealed(self, seq: int) -> tuple[str, bytes] | None:

@@ -8,6 +8,7 @@ which they ran.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
 import sys
@@ -35,7 +36,16 @@ from machine.state import Callee, reconcile_callee
 from machine.watch import audit_hook
 from machine.watch.setprofile import ProfiledWatch
 from machine.watch.sys_monitoring import MonitoredWatch
-from machine.watch.watch import ALLOWED, Undeclared, Watch, guarded, in_step, unguarded, watching
+from machine.watch.watch import (
+    ALLOWED,
+    Undeclared,
+    Watch,
+    guarded,
+    guarded_copy,
+    in_step,
+    unguarded,
+    watching,
+)
 
 __all__ = ["HandlerRunner", "Refuse"]
 
@@ -44,28 +54,28 @@ HELD_SECONDS: Final = 1.0
 
 
 class HandlerCall:
-    """An awaitable call of a function, with each step run in a copy of the current context.
+    """An awaitable call of a function for an attempt, with each step run in a context of its own.
 
-    `cancellations` records exceptions thrown into it where it waits. `held` is called for each step that holds the
-    event loop for long, with the seconds. `waited` returns the seconds that the loop has waited for the engine so
-    far, which are not the handler's fault; without it no step is timed.
+    `cancellations` records exceptions thrown into it where it waits. `runner` gets each step that holds the event
+    loop for long; the seconds in which the loop waited for the engine do not count for the handler.
     """
 
-    __slots__ = ("_cancellations", "_context", "_held", "_steps", "_waited")
+    __slots__ = ("_cancellations", "_context", "_runner", "_scope", "_steps")
 
     def __init__(
         self,
+        runner: HandlerRunner,
+        scope: AttemptScope,
         cancellations: Cancellations,
-        held: Callable[[float], None],
-        waited: Callable[[], float] | None,
+        context: contextvars.Context,
         function: Callable[..., Awaitable[Any]],
         *args: Any,
     ) -> None:
+        self._runner = runner
+        self._scope = scope
         self._cancellations = cancellations
-        self._context = copy_context()
+        self._context = context
         self._steps = _steps(function, args)
-        self._held = held
-        self._waited = waited
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # it has all that `await` needs of a generator
@@ -90,15 +100,16 @@ class HandlerCall:
         in_step(self._context, self._context.run, self._steps.close)
 
     def _step(self, step: Callable[..., Any], *args: Any) -> Any:
-        if self._waited is None:
+        waited = self._runner.waited
+        if waited is None:
             return in_step(self._context, self._context.run, step, *args)
-        began = monotonic() - self._waited()
+        began = monotonic() - waited()
         try:
             return in_step(self._context, self._context.run, step, *args)
         finally:
-            seconds = monotonic() - self._waited() - began
+            seconds = monotonic() - waited() - began
             if seconds >= HELD_SECONDS:
-                self._held(seconds)
+                self._runner.held(self._scope, seconds)
 
 
 async def _steps(function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
@@ -129,7 +140,8 @@ class HandlerRunner:
         """Take `waited`, which returns the seconds the event loop waited for the engine; None to ignore them."""
         self._undeclared_io = undeclared_io
         self._reporter = reporter
-        self._waited = waited
+        self.waited = waited
+        """Returns the seconds in which the event loop has waited for the engine; without it no step is timed."""
         self._refuse = refuse
         self._looks = undeclared_io is not UndeclaredIo.ALLOW or refuse is not None
         self._watches = Watch if undeclared_io is UndeclaredIo.ALLOW else _WATCH
@@ -183,24 +195,24 @@ class HandlerRunner:
         if not self._looks:
             if plain:
                 return await _in_thread(scope.state.id, callee, ctx, io, third)
-            return await self._called(scope, cancellations, *callee.call(ctx, io, third))
+            call = callee.call(ctx, io, third)
+            return await HandlerCall(self, scope, cancellations, copy_context(), *call)
         watch = self._watch(scope, callee.function, plain=plain)
-        with guarded(watch):
-            try:
-                if plain:
+        try:
+            if plain:
+                with guarded(watch):
                     returned = await _in_thread(scope.state.id, callee, ctx, io, third, watch=watch)
-                else:
-                    call = callee.call(ctx, io, third)
-                    returned = await self._called(scope, cancellations, watch.run, *call)
-            finally:
-                watch.end()
+            else:
+                call = callee.call(ctx, io, third)
+                context = guarded_copy(watch)
+                returned = await HandlerCall(self, scope, cancellations, context, watch.run, *call)
+        finally:
+            watch.end()
         scope.refuse_undeclared()
         return returned
 
-    def _called(self, scope: AttemptScope, cancellations: Cancellations, *call: Any) -> HandlerCall:
-        return HandlerCall(cancellations, functools.partial(self._held, scope), self._waited, *call)
-
-    def _held(self, scope: AttemptScope, seconds: float) -> None:
+    def held(self, scope: AttemptScope, seconds: float) -> None:
+        """Report an attempt whose handler has held the event loop for so long."""
         with self._told():
             self._reporter.held(scope.state.id, seconds)
 

@@ -27,7 +27,10 @@ class Leftovers:
 
     async def used(self, scope: AttemptScope) -> StateError | None:
         """Wait for the tasks that a handler left; return their first use of `io` or `rec`, or None."""
-        until, running = time.monotonic() + self._longest, scope.begun.running
+        running = scope.begun.running
+        if not running:
+            return scope.left_behind
+        until = time.monotonic() + self._longest
         try:
             while running and scope.left_behind is None and (rest := until - time.monotonic()) > 0:
                 await asyncio.wait(running, timeout=rest, return_when=asyncio.FIRST_COMPLETED)

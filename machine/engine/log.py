@@ -24,8 +24,8 @@ from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History
 from machine.plan import Graph, PlanState
 from machine.secrets.both_formats import OfRun
-from machine.secrets.format_1.run_secrets import Vault
-from machine.stores.base import Artifact, Store, StoredEvent
+from machine.secrets.format_1.run_secrets import Format1RunSecrets
+from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
 
 __all__ = ["Draft", "LiveLog"]
@@ -52,7 +52,7 @@ class LiveLog:
         behind: bool,
         boundaries: bool,
         on_entry: Callable[[Entry], None],
-        secret_check: Vault | None = None,
+        secret_check: Format1RunSecrets | None = None,
         secrets: OfRun | None = None,
         lost: Mapping[str, str] = MappingProxyType({}),
         lease: Lease | None = None,
@@ -68,7 +68,7 @@ class LiveLog:
         self._run_id = run_id
         self._chain = chain
         self._secret_check = secret_check
-        self._secrets = secrets
+        self._keys = secrets.keys if secrets is not None else None
         self._lost_seals = lost
         self._control = control or Control()
         self._on_entry = on_entry
@@ -87,7 +87,8 @@ class LiveLog:
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
         now = time.time_ns() // 1_000_000
-        self._put([(event, now, info) for event in events], payloads)
+        drafts = [(events[0], now, info)] if len(events) == 1 else [(event, now, info) for event in events]
+        self._put(drafts, payloads)
 
     def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
         """Queue events of another run unchanged, with their times shifted so that the last one is now.
@@ -112,35 +113,36 @@ class LiveLog:
         except BaseException as exc:  # half folded: nothing may follow it
             self._failure = exc
             raise
-        artifacts: list[Artifact] = []
-        if payloads is not None:
-            artifacts += (Artifact(name, kind, data) for name, (kind, data) in payloads.items.items())
         behind = self._behind and (self._boundaries or isinstance(drafts[0][0], FactRecorded))
-        self._queue.add(sealed, artifacts, behind=behind)
+        self._queue.add(sealed, payloads.items if payloads is not None else {}, behind=behind)
 
     def _sealed(
         self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool
     ) -> list[StoredEvent]:
-        bodies = [codec.encode_event(event) for event, _, _ in drafts]
         if self._secret_check is not None and self._secret_check.knows_some:
-            names = [event.type for event, _, _ in drafts]
-            self._secret_check.refuse_in_log(zip(names, bodies, strict=True))
-            if payloads is not None:
-                self._secret_check.refuse_in_log(payloads.items.values())
+            self._refuse_secrets(self._secret_check, drafts, payloads)
         sealed: list[StoredEvent] = []
         run_id, history = self._run_id, self.history
-        for (event, now, info), body in zip(drafts, bodies, strict=True):
+        for event, now, info in drafts:
             seq = history.head_seq + 1
+            body = codec.encode_event(event)
             data = seal(seq, body, run_id, now, info)
-            self._chain = chain_next(self._chain, data)
-            sealed.append(StoredEvent(seq, data, self._chain))
-            entry = Entry(seq, event, body, run_id, now, {**(info or {}), "run_id": run_id, "ts_millis": now})
+            self._chain = chain = chain_next(self._chain, data)
+            sealed.append(StoredEvent(seq, data, chain))
+            said = {"run_id": run_id, "ts_millis": now}
+            entry = Entry(seq, event, body, run_id, now, {**info, **said} if info else said)
             history.advance(entry)
             if self._second is not None:
                 self._second.note(entry)
             if notify:
                 self._on_entry(entry)
         return sealed
+
+    @staticmethod
+    def _refuse_secrets(check: Format1RunSecrets, drafts: Sequence[Draft], payloads: Payloads | None) -> None:
+        check.refuse_in_log((event.type, codec.encode_event(event)) for event, _, _ in drafts)
+        if payloads is not None:
+            check.refuse_in_log((kind, data) for _, kind, data in payloads.items.values())
 
     def outside(self, graph: Graph) -> Outside:
         """Return the given plan, and whether the run was cancelled."""
@@ -162,7 +164,7 @@ class LiveLog:
 
     def abort(self) -> BaseException | None:
         """Return the reason why the log takes no more events, or None."""
-        unsealed = self._secrets.failure if self._secrets is not None else None
+        unsealed = self._keys.failure if self._keys is not None else None
         return self._failure or self._queue.failure or self._control.failure or unsealed
 
     async def durable(self, seq: int | None = None) -> None:

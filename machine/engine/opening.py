@@ -31,7 +31,7 @@ def check_skip_tags(graph: Graph, config: RunConfig) -> None:
         if tag not in carried | STANDARD_TAGS:
             tags = f"its tags are {', '.join(sorted(carried)) or 'none'}"
             hint = did_you_mean(tag, sorted(carried | STANDARD_TAGS), tags, show=repr)
-            raise ConfigError(f"no state of {graph.op_id} carries the tag {str(tag)!r} to skip", hint=hint)
+            raise ConfigError(f"no state of {graph.op_id} has the tag {str(tag)!r} to skip", hint=hint)
 
 
 def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
@@ -85,9 +85,8 @@ def going_on(wait: Wait, resumed: RunResumed, *, suspended: bool) -> list[Event]
 
 async def begin(log: DrivenLog, graph: Graph, opening: Opening, max_concurrency: int | None) -> Snapshot:
     """Write the first event of a run, durable on return, and return its first context."""
-    snapshot, nodes, values = Snapshot.empty(behind_io(log.load)).update(opening.input_writes)
-    opening.payloads.add_all(ArtifactKind.CONTEXT_SNAPSHOT, nodes)
-    opening.payloads.add_all(ArtifactKind.CONTEXT_VALUE, values)
+    snapshot, made = Snapshot.empty(behind_io(log.load)).update(opening.input_writes)
+    opening.payloads.items.update(made)
     started = RunStarted(graph.op_id, opening.manifest_id, graph.plan_id, snapshot.id, max_concurrency)
     await log.emit([started], opening.payloads, opening.info)
     await log.durable()  # once anybody has seen a run id, the run can be resumed

@@ -30,6 +30,7 @@ from machine.events import (
 )
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
+from machine.plan import Graph
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
 
 __all__ = [
@@ -86,13 +87,13 @@ def checked(
         yield entry, stored
 
 
-def folded(store: Store, run_id: str) -> tuple[History, bytes]:
-    """Return the history of a run's whole log, and its last chain value.
+def folded(store: Store, run_id: str, plan: Graph | None = None) -> tuple[History, bytes]:
+    """Return the history of a run's whole log, and its last chain value; `plan` is as in `LogCheck`.
 
     Raises `NotFoundError`, and what `LogCheck` raises for a log that breaks a rule.
     """
     first_entry(store, run_id)
-    check, chain = LogCheck(store.get), ZERO_CHAIN
+    check, chain = LogCheck(store.get, plan=plan), ZERO_CHAIN
     for _, stored in checked(store, run_id, check):
         chain = stored.chain
     return check.history, chain

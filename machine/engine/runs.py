@@ -235,7 +235,7 @@ async def _resumed(
     graph: Graph, store: Store, run_id: str, watched: Watched, *, allow_plan_change: bool
 ) -> RunResult:
     def read() -> tuple[History, bytes, SharedPast | None, Mapping[str, str]]:
-        history, chain = run_reader.folded(store, run_id)
+        history, chain = run_reader.folded(store, run_id, graph)
         lost: Mapping[str, str] = {}
         past = None if history.final else past_of(store, run_id)
         if (
@@ -373,7 +373,7 @@ async def drive(
 def result_of(
     store: Store, order: Sequence[str], history: History, at_hand: Snapshot | None = None
 ) -> RunResult:
-    """Return the result of a run; `order` is that of the states in its digest, `at_hand` a snapshot in memory."""
+    """Return the result of a run; `order` is that of the states in its digest, `at_hand` a loaded snapshot."""
     snapshot_id, snapshot = history.final_snapshot_id, None
     if snapshot_id is not None:
         known = at_hand is not None and at_hand.id == snapshot_id

@@ -11,8 +11,8 @@ from machine.errors import Code, MachineError, UsageError
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import stored_seal
 from machine.kernel.history import History
-from machine.secrets.both_formats import HandleSecrets, OfRun, RunSecrets
-from machine.secrets.format_1.run_secrets import Vault
+from machine.secrets.both_formats import Format1Adapter, OfRun, RunSecrets
+from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
@@ -27,9 +27,9 @@ def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
     """
     policy, reserved = manifest.run_config.secrets, Reserved(store.secret_key_file)
     if manifest.secret_format == 1:
-        handles = HandleSecrets(policy, store.secret_key())
-        handles.reserved = reserved
-        return handles
+        secrets = Format1Adapter(policy, store.secret_key())
+        secrets.reserved = reserved
+        return secrets
     keys = open_keys(store)
     keys.check()
     return RunSecrets(policy, run_id, keys, live=True, reserved=reserved)
@@ -38,7 +38,7 @@ def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
 def refuse_key_in(opening: Opening, secrets: OfRun) -> None:
     """Raise `UsageError` (`secret_reserved`) when the opening of a new run holds the key of the store."""
     texts = (text.encode("utf-8", "surrogatepass") for text in opening.info.values())
-    if any(map(secrets.reserved.holds, (*texts, *(data for _, data in opening.payloads.items.values())))):
+    if any(map(secrets.reserved.holds, (*texts, *(made.data for made in opening.payloads.items.values())))):
         raise UsageError(
             "the input or the configuration of the run holds the key that the secrets of the store are under",
             code=Code.SECRET_RESERVED,
@@ -61,9 +61,9 @@ def inheriting(source: Store, run_id: str, store: Store, fork_id: str, history: 
         raise
 
 
-def looks_through(secrets: OfRun) -> Vault | None:
+def looks_through(secrets: OfRun) -> Format1RunSecrets | None:
     """Return the check of everything that is written, or None in a format that needs none."""
-    return secrets if isinstance(secrets, Vault) else None
+    return secrets if isinstance(secrets, Format1RunSecrets) else None
 
 
 def recalled(history: History, secrets: OfRun, load: Callable[[str], bytes]) -> dict[str, str]:
@@ -71,7 +71,7 @@ def recalled(history: History, secrets: OfRun, load: Callable[[str], bytes]) -> 
 
     Raises `SecretKeyError` when the key of the store is missing or another one, which the user can correct.
     """
-    if isinstance(secrets, Vault):
+    if isinstance(secrets, Format1RunSecrets):
         return {}
     keys = secrets.keys
     lost: dict[str, str] = {}

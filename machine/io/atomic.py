@@ -10,6 +10,7 @@ import fcntl
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 
 from machine.durable import sync_directory
@@ -18,8 +19,8 @@ from machine.errors import Code, OtherIoError
 __all__ = ["not_regular", "write_atomically"]
 
 
-def write_atomically(path: str, data: bytes) -> None:
-    """Make `data` the whole content of a file, durable on return; an error leaves the file unchanged.
+def write_atomically(path: str, data: Iterable[bytes]) -> None:
+    """Make the pieces of `data` the whole content of a file, durable on return; an error leaves it unchanged.
 
     Raises `OSError`, and `OtherIoError` (`file_failed`) for a path to something other than a regular file.
     """
@@ -41,7 +42,7 @@ def write_atomically(path: str, data: bytes) -> None:
         with open(descriptor, "wb") as file:
             if before is not None:
                 os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
-            file.write(data)
+            file.writelines(data)
             file.flush()
             os.fsync(descriptor)
         os.replace(temporary, target)

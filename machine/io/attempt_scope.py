@@ -17,7 +17,7 @@ from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.errors import Code, CorruptionError, NotFoundError, StateError
-from machine.events import Event
+from machine.events import Artifact, Event
 from machine.io.begun_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
@@ -31,23 +31,18 @@ QUIET_ROUNDS = 16
 
 
 class Payloads:
-    """Artifacts on their way into the log, by id: bytes and kind."""
+    """Artifacts on their way into the log, by id."""
 
     __slots__ = ("items",)
 
     def __init__(self) -> None:
-        self.items: dict[str, tuple[str, bytes]] = {}
+        self.items: dict[str, Artifact] = {}
 
     def add(self, kind: str, data: bytes) -> str:
         """Add bytes and return their id."""
         artifact_id = canonical.artifact_id(data)
-        self.items[artifact_id] = (kind, data)
+        self.items[artifact_id] = Artifact(artifact_id, kind, data)
         return artifact_id
-
-    def add_all(self, kind: str, items: Mapping[str, bytes]) -> None:
-        """Add bytes whose ids are known."""
-        for artifact_id, data in items.items():
-            self.items[artifact_id] = (kind, data)
 
 
 class Timers(Protocol):
@@ -104,7 +99,7 @@ def running_tasks() -> set[Any]:
     The caller holds them, so that no later task can get the identity of one.
     """
     try:
-        return set(asyncio.all_tasks())
+        return asyncio.all_tasks()
     except RuntimeError:  # another kind of event loop: with a fresh object no task counts as alone
         return {object()}
 
@@ -175,11 +170,11 @@ class AttemptScope:
     returned: bool = False
     """True once the handler has returned in time: a later use of `io` or `rec` comes from a task it left behind."""
     left_behind: StateError | None = None
-    """The error for the first use of that kind."""
+    """The error for the first use of `io` or `rec` after the handler returned."""
     timers: Timers | None = None
     """The stored ends of sleeps, in a run that really sleeps."""
     overlooked: Callable[[StateError], None] | None = None
-    """The callback for a use of that kind after the attempt was recorded as completed."""
+    """The callback for a use of `io` or `rec` after the attempt was recorded as completed."""
     _thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)

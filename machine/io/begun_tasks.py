@@ -44,7 +44,7 @@ class Begun:
 
 
 class _Noticing:
-    """A task factory that makes tasks with the factory before it."""
+    """A task factory that makes tasks with the previous factory and records those that handlers start."""
 
     def __init__(self, before: Any) -> None:
         self.before = before

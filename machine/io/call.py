@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from machine.errors import OtherIoError
-from machine.events import ArtifactKind
+from machine.events import Artifact, ArtifactKind
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import Payloads
 from machine.secrets.stored import Asked
@@ -46,7 +46,7 @@ class Call:
     def payloads(self) -> Payloads:
         """Return the artifact of the request, to which that of the response may be added."""
         payloads = Payloads()
-        payloads.items[self.digest] = (ArtifactKind.FACT_REQUEST, self.data)
+        payloads.items[self.digest] = Artifact(self.digest, ArtifactKind.FACT_REQUEST, self.data)
         return payloads
 
 

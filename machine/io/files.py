@@ -132,7 +132,7 @@ class FileTransport(BaseTransport):
                 case "file.write":
                     data = unpack(field(request, "data", dict))
                     # in a thread, because a disk may take seconds to confirm the bytes
-                    await anyio.to_thread.run_sync(write_atomically, path, data)
+                    await anyio.to_thread.run_sync(write_atomically, path, [data])
                     return {"bytes": len(data)}
                 case _:
                     raise self._unknown(namespace)

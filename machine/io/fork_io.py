@@ -44,7 +44,7 @@ class Past(Protocol):
         ...
 
     def sent(self, state_id: str, namespace: str, idempotency_key: str) -> str | None:
-        """Return the digest of the first request that a state sent under an idempotency key."""
+        """Return the digest of the first request that a state sent under an idempotency key, None without one."""
         ...
 
     def took(self, seq: int, own_seq: int) -> None:

@@ -22,7 +22,7 @@ from machine.canonical import decode, encode
 from machine.errors import CanonicalError, Code, OtherIoError, RateLimitedError, TransportError
 from machine.io.fields import checked_count, checked_seconds, checked_text, pack, refusal, unpack
 from machine.retry_after import ASKING
-from machine.secrets.format_1.handle import HANDLE
+from machine.secrets.format_1.placeholder import PLACEHOLDER
 from machine.secrets.placeholder import TEXT
 
 __all__ = [
@@ -107,7 +107,7 @@ def http_request(
 def _checked_url(url: Any) -> str:
     text = checked_text(url, "url", empty=False)
     # the whole url is secret, as that of a webhook may be, and is replaced by a placeholder
-    if HANDLE.fullmatch(text) or TEXT.match(text):
+    if PLACEHOLDER.fullmatch(text) or TEXT.match(text):
         return text
     if re.search(r"[\x00-\x20\x7f\\]", text):
         raise refusal("the url holds a space, a backslash or a control character; percent-encode it")

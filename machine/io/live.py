@@ -132,7 +132,7 @@ class LiveIo(IoProvider):
                 )
         except IoError as exc:
             run = scope.secrets.run
-            error = run.error(describe(exc, hint=False, veil=run.text))
+            error = run.error(describe(exc, hint=False, redact=run.text))
             return FactError(exc.kind, error), {}
         # a secret that only this process knows is lost with it: a resumed run has to read it again
         lasts = transport.is_final(call.namespace, response) and (call.effect or not answer.gone)

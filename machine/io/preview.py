@@ -71,7 +71,7 @@ class PreviewLog:
     def load(self, artifact_id: str) -> bytes:
         """Return an artifact of the preview or of the run."""
         held = self._payloads.items.get(artifact_id)
-        return held[1] if held is not None else self._load(artifact_id)
+        return held.data if held is not None else self._load(artifact_id)
 
     def seal(self, key: str) -> bytes | None:
         """Return the seal of a fact of the run: None without one, empty when it is missing."""

@@ -86,10 +86,10 @@ async def run_process(
 async def _start(
     argv: Sequence[str], env: Mapping[str, str], cwd: str | None, ours: ExitStack, *, feed: bool
 ) -> tuple[Process, Left, FileIO | None, tuple[FileIO, FileIO]]:
-    """Start the program and return it, what it is known by, and our ends of its pipes, which `ours` closes.
+    """Start the program; return its process, its note, and our ends of stdin and of (stdout, stderr).
 
-    The pipes are our own, not the event loop's: it would keep them, and the wait for the child, open for as
-    long as a grandchild holds the other end.
+    `ours` closes these ends. The pipes are our own, not the event loop's, which would keep them, and the wait
+    for the child, open for as long as a grandchild holds the other end.
     """
     with ExitStack() as theirs:
         stdout, child_stdout = _pipe(ours, theirs)

@@ -20,8 +20,8 @@ from machine.io.call import Call
 from machine.io.fields import checked_text, field, refusal
 from machine.io.redirect_secrets import parts, sensitive
 from machine.io.transport import BaseTransport
-from machine.secrets.format_1.handle import MARK, Handle, handle_text
-from machine.secrets.format_1.run_secrets import Vault
+from machine.secrets.format_1.placeholder import MARK, Placeholder, placeholder_text
+from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.secrets.secret import SECRET, Secret
 from machine.secrets.stored import Answer
 from machine.watch.unprofiled import unprofiled
@@ -62,7 +62,7 @@ class SecretTransport(BaseTransport):
 def secret_of(name: str, response: Any) -> str:
     """Return the value of `io.secret` for the response of its call; in format 1 the text of a placeholder."""
     if MARK in response:
-        return Handle(handle_text(response[MARK], response["mac"]))
+        return Placeholder(placeholder_text(response[MARK], response["mac"]))
     return Secret.of(name, response["value"])
 
 
@@ -105,7 +105,7 @@ async def sendable(scope: AttemptScope, call: Call) -> Any:
     Raises `OtherIoError` (`secret_unavailable`) for a placeholder whose value was lost with its process.
     """
     known = scope.secrets
-    if not isinstance(known, Vault):
+    if not isinstance(known, Format1RunSecrets):
         return canonical.decode(call.asked.sent)
     for name, mac in known.unknown(call.data):
         if not await _read_again(scope, known, name, mac):
@@ -118,7 +118,7 @@ async def sendable(scope: AttemptScope, call: Call) -> Any:
     return known.restored(call.data)
 
 
-async def _read_again(scope: AttemptScope, known: Vault, name: str, mac: str) -> bool:
+async def _read_again(scope: AttemptScope, known: Format1RunSecrets, name: str, mac: str) -> bool:
     """Read a secret of an earlier process of this run again; return False if none has that placeholder."""
     transport = scope.transport(SECRET)
     for fact in scope.log.history.facts.values() if transport is not None else ():

@@ -51,7 +51,7 @@ def decide(
     if history.started is None or history.checkpoint is None:
         return StartRun()
     busy: AbstractSet[str] = schedule.busy if schedule is not None else frozenset()
-    if history.final or cancel or history.open.keys() - busy:
+    if history.final or cancel or (history.open and history.open.keys() - busy):
         return close_open_attempts(history, busy)
     if history.cancelling and (schedule is None or not schedule.preferred(history)):
         return close_open_attempts(history, busy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import attrs
 
@@ -47,8 +47,7 @@ class SkipState:
     reason: str
 
 
-@attrs.frozen
-class EnterState:
+class EnterState(NamedTuple):
     """Run attempt `attempt` of the state on `base_snapshot_id`.
 
     `delay_ms` is the rest of the retry delay, counted from `since_ms` (milliseconds since the epoch); 0 for a first

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, CodecError, ErrorCategory, ErrorInfo
+from machine.events import Artifact
 from machine.kernel.history import History, StateHistory, StateStatus
 from machine.kernel.snapshot import Load, Snapshot, Value
 from machine.plan import Graph
@@ -75,7 +76,7 @@ class Frontier:
         self._after: dict[int, str | None] = {}
         self._bases: dict[int, Snapshot] = {}
         self._needed = [len(graph.children[state_id]) for state_id in graph.order]
-        self._made: dict[str, bytes] = {}
+        self._made: dict[str, Artifact] = {}
         self._writes: dict[int, dict[str, Value | None]] = {}
         self._writers = _Users()
         self._readers = _Users()
@@ -150,7 +151,7 @@ class Frontier:
         self.last = self._merged(ends)
         return self.last
 
-    def take_made(self) -> dict[str, bytes]:
+    def take_made(self) -> dict[str, Artifact]:
         """Return the nodes of merged snapshots that were made since the last call, by id."""
         made, self._made = self._made, {}
         return made

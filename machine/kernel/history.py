@@ -65,6 +65,8 @@ class History:
     status: RunStatus = RunStatus.PENDING
     started: RunStarted | None = None
     started_ms: int | None = None
+    max_concurrency: int | None = None
+    """The maximum number of open attempts; None in sequential mode."""
     head_seq: int = 0
     checkpoint: str | None = None  # snapshot id of the last state boundary
     states: dict[str, StateHistory] = attrs.field(factory=dict)
@@ -96,17 +98,14 @@ class History:
     """The reason why the run failed when no state did."""
     in_seq: bool = True
     """False for a recording whose attempts were linearized, so that seqs are out of order."""
+    digested: bool = True
+    """False for a reader that asks for no digest."""
     lanes: dict[str, bytes] = attrs.field(factory=dict)
 
     @property
     def final(self) -> bool:
         """True when the run has ended for good."""
         return self.status in FINAL_STATUSES
-
-    @property
-    def max_concurrency(self) -> int | None:
-        """The maximum number of open attempts; None in sequential mode."""
-        return self.started.max_concurrency if self.started is not None else None
 
     @property
     def unanswered(self) -> tuple[Wait, ...]:
@@ -125,6 +124,7 @@ class History:
         A lane is itself a BLAKE3 chain over the canonical bodies of its events, so the interleaving of lanes and
         all informational data are left out. The digest is 64 lowercase hex digits.
         """
+        assert self.digested
         whole = blake3(self.lanes.get(_RUN_LANE, _EMPTY_LANE))
         for state_id in order:
             whole.update(self.lanes.get(state_id, _EMPTY_LANE))
@@ -132,15 +132,17 @@ class History:
 
     def advance(self, entry: Entry) -> None:
         """Fold one more entry into this history. Raises `LogError`, leaving the history unusable."""
-        event, seq = entry.event, entry.seq
-        if seq != self.head_seq + 1 and self.in_seq:
+        seq, event, body, run_id, _, _ = entry
+        due = self.head_seq + 1
+        if seq != due and self.in_seq:
             raise LogError(seq, f"it follows event {self.head_seq}", code=Code.LOG_SEQ_GAP)
-        if self.status is not RunStatus.RUNNING or entry.run_id != self.run_id:
+        if self.status is not RunStatus.RUNNING or run_id != self.run_id:
             self._check_place(entry)
         self._folded[type(event)](self, entry, event)
-        lane = getattr(event, "state_id", _RUN_LANE)
-        self.lanes[lane] = blake3(self.lanes.get(lane, _EMPTY_LANE) + entry.body).digest()
-        self.head_seq = seq if self.in_seq else self.head_seq + 1
+        if self.digested:
+            lane = getattr(event, "state_id", _RUN_LANE)
+            self.lanes[lane] = blake3(self.lanes.get(lane, _EMPTY_LANE) + body).digest()
+        self.head_seq = due
 
     def _check_place(self, entry: Entry) -> None:
         """Reject an event that is not allowed at this point of the log; any event may belong to a running run."""
@@ -167,41 +169,41 @@ class History:
             raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
         self.run_id, self.started, self.started_ms = entry.run_id, event, entry.ts_millis
         self.checkpoint, self.plan_id = event.initial_snapshot_id, event.plan_id
+        self.max_concurrency = most
         self._become(entry.seq, RunStatus.RUNNING)
 
     def _enter(self, entry: Entry, event: StateEntered) -> None:
-        seq = entry.seq
-        if len(self.open) >= (self.max_concurrency or 1) or event.state_id in self.open:
-            text = f"{event.state_id} begins while {self._open_one} is open"
+        seq, state_id, base = entry.seq, event.state_id, event.base_snapshot_id
+        if (self.open and len(self.open) >= (self.max_concurrency or 1)) or state_id in self.open:
+            text = f"{state_id} begins while {self._open_one} is open"
             raise LogError(seq, text, code=Code.LOG_ATTEMPT_OPEN)
-        state = self.states.get(event.state_id)
-        if state is not None and state.status.settled:
-            raise LogError(
-                seq, f"{event.state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
-            )
+        state = self.states.get(state_id)
         if state is None:
-            state = self.states[event.state_id] = StateHistory(StateStatus.OPEN, began_seq=seq)
+            state = self.states[state_id] = StateHistory(StateStatus.OPEN, began_seq=seq)
+        elif state.status.settled:
+            raise LogError(
+                seq, f"{state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
+            )
         elif state.status is StateStatus.FAILED and not state.cut:
-            raise LogError(seq, f"{event.state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
+            raise LogError(seq, f"{state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
         if event.attempt != state.attempts:
             raise LogError(
                 seq,
-                f"attempt {event.attempt} of {event.state_id} begins where {state.attempts} is due",
+                f"attempt {event.attempt} of {state_id} begins where {state.attempts} is due",
                 code=Code.LOG_ATTEMPT_NUMBER,
             )
         # of a concurrent state, it is what the states before it wrote: the same for each attempt
         due = self.checkpoint if self.max_concurrency is None else state.base_snapshot_id
-        if due is not None and due != event.base_snapshot_id:
+        if due is not None and due != base:
             raise LogError(
-                seq,
-                f"{event.state_id} begins on a base that is not the checkpoint",
-                code=Code.LOG_BASE_SNAPSHOT,
+                seq, f"{state_id} begins on a base that is not the checkpoint", code=Code.LOG_BASE_SNAPSHOT
             )
-        state.status, state.retry_delay_ms, state.retry_ts_millis = StateStatus.OPEN, None, None
+        if state.attempts:
+            state.status, state.retry_delay_ms, state.retry_ts_millis = StateStatus.OPEN, None, None
+            self.stopped.pop(state_id, None)
         state.attempts += 1
-        state.base_snapshot_id = event.base_snapshot_id
-        self.stopped.pop(event.state_id, None)
-        self.open[event.state_id] = OpenAttempt(event.state_id, event.attempt, event.base_snapshot_id, seq)
+        state.base_snapshot_id = base
+        self.open[state_id] = OpenAttempt(state_id, event.attempt, base, seq)
 
     def _close(self, seq: int, kind: str, state_id: str) -> StateHistory:
         if self.open.pop(state_id, None) is None:

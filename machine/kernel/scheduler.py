@@ -125,7 +125,7 @@ class Schedule:
         base = self._base(first)
         if base is None:
             return None
-        return EnterState(first, 0, base) if again is None else attrs.evolve(again, base_snapshot_id=base)
+        return EnterState(first, 0, base) if again is None else again._replace(base_snapshot_id=base)
 
     def _ended(self, history: History, lost: str | None, spent: ErrorInfo | None) -> CompleteRun:
         error = self.frontier.error or spent

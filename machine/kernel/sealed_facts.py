@@ -32,8 +32,10 @@ replay cannot tell them apart.
 def reused(entry: Entry) -> dict[str, str]:
     """Return the reused facts that the end of an attempt names; none when malformed, as no digest covers them."""
     text = entry.info.get(REUSED)
+    if not isinstance(text, str):
+        return {}
     try:
-        said = canonical.decode(text.encode()) if isinstance(text, str) else {}
+        said = canonical.decode(text.encode())
     except (CodecError, UnicodeEncodeError):
         return {}
     found = said if isinstance(said, dict) else {}

@@ -9,15 +9,15 @@ are requested through `load`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
 
-import attrs
 import orjson
 from blake3 import blake3
 
 from machine import canonical
 from machine.errors import CanonicalError, Code, CodecError, CorruptionError
+from machine.events import Artifact, ArtifactKind
 
 __all__ = ["INLINE_MAX", "LEAF_MAX", "Load", "Snapshot", "Value"]
 
@@ -28,20 +28,18 @@ _LONGEST_PATH: Final = 64
 """The largest number of branches on the path to a leaf: one for each hex digit of the hash of a key."""
 
 INLINE_MAX: Final = 128
-"""The largest number of canonical bytes of a value that is stored in the node; a larger value is an artifact of its
-own."""
+"""The largest number of canonical bytes of a value within a node; a larger one is an artifact of its own."""
 
 _NIBBLES: Final = {f"{nibble:x}": nibble for nibble in range(16)}
+
+_NODE: Final = ArtifactKind.CONTEXT_SNAPSHOT
+_VALUE: Final = ArtifactKind.CONTEXT_VALUE
 
 Load: TypeAlias = Callable[[str], bytes]
 
 
-@attrs.frozen(eq=False)
-class Value:
-    """One value: its canonical bytes, or, until they are needed, the id of the artifact that holds them.
-
-    `held` is its representation in a node.
-    """
+class Value(NamedTuple):
+    """Canonical bytes or, until they are needed, the id of their artifact, and `held`, the spelling in a node."""
 
     data: bytes | None
     ref: str | None
@@ -54,7 +52,10 @@ class Value:
     @staticmethod
     def of(data: bytes) -> Value:
         """Return the value with these canonical bytes."""
-        return Value.inline(data) if len(data) <= INLINE_MAX else Value.at(canonical.artifact_id(data), data)
+        if len(data) <= INLINE_MAX:
+            return Value.inline(data)
+        ref = blake3(data).hexdigest()
+        return Value(data, ref, b'{"ref":"%b"}' % ref.encode())
 
     @staticmethod
     def inline(data: bytes) -> Value:
@@ -62,9 +63,9 @@ class Value:
         return Value(data, None, b'{"value":%b}' % data)
 
     @staticmethod
-    def at(ref: str, data: bytes | None = None) -> Value:
-        """Return the value that is stored as an artifact of its own."""
-        return Value(data, ref, b'{"ref":"%b"}' % ref.encode())
+    def at(ref: str) -> Value:
+        """Return the value that is stored as an artifact of its own, without its bytes."""
+        return Value(None, ref, b'{"ref":"%b"}' % ref.encode())
 
 
 class _Leaf:
@@ -82,10 +83,13 @@ class _Leaf:
     @property
     def data(self) -> bytes:
         if self._data is None:
-            entries = self.entries
-            # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units, which differs only beyond ASCII
-            order = sorted(entries, key=None if "".join(entries).isascii() else _utf16)
-            parts = b",".join([orjson.dumps(key) + b":" + entries[key].held for key in order])
+            entries: Mapping[str, Value] = self.entries
+            if len(entries) > 1:
+                # RFC 8785 section 3.2.3: keys are ordered by their UTF-16 code units, which differ beyond ASCII
+                ascii_only = "".join(entries).isascii()
+                order = sorted(entries, key=None if ascii_only else lambda key: key.encode("utf-16-be"))
+                entries = {key: entries[key] for key in order}
+            parts = b",".join([orjson.dumps(key) + b":" + value.held for key, value in entries.items()])
             self._data = b'{"entries":{%b},"type":"leaf"}' % parts
         return self._data
 
@@ -127,13 +131,9 @@ _Writes: TypeAlias = list[tuple[str, bytes, Value | None]]
 
 @functools.lru_cache(maxsize=4096)
 def _spelled(nibbles: tuple[int, ...]) -> str:
-    """Return the encoding of a branch with children at some nibbles, without their ids and its count."""
+    """Return a format string for the JSON of a branch with children at `nibbles`: their ids, then its count."""
     links = ",".join(f'"{nibble:x}":"%s"' for nibble in nibbles)
     return f'{{"children":{{{links}}},"count":%d,"type":"branch"}}'
-
-
-def _utf16(key: str) -> bytes:
-    return key.encode("utf-16-be")
 
 
 def _nibble(path: bytes, depth: int) -> int:
@@ -168,7 +168,7 @@ class Snapshot:
     @property
     def id(self) -> str:
         """The artifact id of the root node."""
-        return self._root.id
+        return self._root.known or self._root.id
 
     def __len__(self) -> int:
         return self._root.count
@@ -247,38 +247,31 @@ class Snapshot:
         walked[prefix, node_id] = count
         return count
 
-    def update(
-        self, writes: Mapping[str, bytes | None]
-    ) -> tuple[Snapshot, dict[str, bytes], dict[str, bytes]]:
-        """Return the snapshot after writes (canonical bytes by key; None removes it), and the new bytes.
-
-        The second and third parts are the bytes of the nodes and of the larger values that this update made, by
-        artifact id.
-        """
+    def update(self, writes: Mapping[str, bytes | None]) -> tuple[Snapshot, dict[str, Artifact]]:
+        """Return the snapshot after writes (canonical bytes by key; None removes one), and new artifacts by id."""
         changes = {key: None if data is None else Value.of(data) for key, data in writes.items()}
-        snapshot, nodes = self.changed(changes)
-        values = {value.ref: value.data for value in changes.values() if value and value.ref and value.data}
-        return snapshot, nodes, values
+        snapshot, made = self.changed(changes)
+        for value in changes.values():
+            if value is not None and value.ref is not None and value.data is not None:
+                made[value.ref] = Artifact(value.ref, _VALUE, value.data)
+        return snapshot, made
 
-    def changed(self, changes: Mapping[str, Value | None]) -> tuple[Snapshot, dict[str, bytes]]:
-        """Return the snapshot with changed values (None removes a key), and the bytes of its new nodes by id."""
-        nodes: dict[str, bytes] = {}
-        writes: _Writes = [(key, _path(key), value) for key, value in changes.items()]
-        root = self._merge(self._root, 0, writes) or _Leaf({})
+    def changed(self, changes: Mapping[str, Value | None]) -> tuple[Snapshot, dict[str, Artifact]]:
+        """Return the snapshot with changed values (None removes a key), and its new nodes by id."""
+        made: dict[str, Artifact] = {}
+        if type(self._root) is _Leaf:  # whose keys have no paths unless it becomes a branch
+            root = _build(_written(self._root, changes.items()), 0) or _Leaf({})
+        else:
+            writes: _Writes = [(key, _path(key), value) for key, value in changes.items()]
+            root = self._merge(self._root, 0, writes) or _Leaf({})
         if root.known is None:
-            _collect(root, nodes)
-        return Snapshot(root, self._load), nodes
+            _collect(root, made)
+        return Snapshot(root, self._load), made
 
     def _merge(self, node: _Node, depth: int, changes: _Writes) -> _Node | None:
         """Return the node after changes, or None when it is empty. The shape depends on the content alone."""
         if isinstance(node, _Leaf):
-            entries = dict(node.entries)
-            for key, _, value in changes:
-                if value is None:
-                    entries.pop(key, None)
-                else:
-                    entries[key] = value
-            return _build(entries, depth)
+            return _build(_written(node, ((key, value) for key, _, value in changes)), depth)
         children = dict(node.children)
         count = node.count
         groups: dict[int, _Writes] = {}
@@ -320,6 +313,17 @@ class Snapshot:
         return self._load(value.ref or "") if value.data is None else value.data
 
 
+def _written(leaf: _Leaf, changes: Iterable[tuple[str, Value | None]]) -> dict[str, Value]:
+    """Return the entries of a leaf after changes."""
+    entries = dict(leaf.entries)
+    for key, value in changes:
+        if value is None:
+            entries.pop(key, None)
+        else:
+            entries[key] = value
+    return entries
+
+
 def _build(entries: Mapping[str, Value], depth: int) -> _Node | None:
     if not entries:
         return None
@@ -336,13 +340,15 @@ def _build(entries: Mapping[str, Value], depth: int) -> _Node | None:
     return _Branch(children, len(entries))
 
 
-def _collect(node: _Node, into: dict[str, bytes]) -> None:
-    """Add the bytes of nodes made since the last call; a node that has its id was collected with it."""
+def _collect(node: _Node, into: dict[str, Artifact]) -> None:
+    """Add the nodes, by id, that were made since the last call; a node with an id was added before."""
     if isinstance(node, _Branch):
         for child in node.children.values():
             if not isinstance(child, str) and child.known is None:
                 _collect(child, into)
-    into[node.id] = node.data
+    data = node.data
+    node_id = node.known = blake3(data).hexdigest()
+    into[node_id] = Artifact(node_id, _NODE, data)
 
 
 def _parse(node_id: str, load: Load, prefix: str) -> _Node:
@@ -366,7 +372,7 @@ def _no_snapshot(node_id: str) -> CorruptionError:
 
 
 def _belongs(node: _Node, prefix: str) -> bool:
-    """Say whether a node may stand where the paths of keys begin with `prefix`: the shape follows from the keys."""
+    """Say whether a node is valid where the paths of keys begin with `prefix`: the keys determine the shape."""
     if isinstance(node, _Branch):
         return len(prefix) < _LONGEST_PATH and node.count > LEAF_MAX
     if not prefix:

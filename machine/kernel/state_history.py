@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -30,7 +30,7 @@ class StateStatus(StrEnum):
     @property
     def settled(self) -> bool:
         """True when the state has completed or been skipped."""
-        return self in {StateStatus.COMPLETED, StateStatus.SKIPPED}
+        return self is StateStatus.COMPLETED or self is StateStatus.SKIPPED
 
 
 @attrs.define
@@ -75,8 +75,7 @@ class StateHistory:
         return not by_passed and state_id not in self.not_taken
 
 
-@attrs.frozen
-class OpenAttempt:
+class OpenAttempt(NamedTuple):
     """An attempt that has begun and not ended, and the seq it began at."""
 
     state_id: str

@@ -44,7 +44,7 @@ def may_follow(current: RunStatus, status: RunStatus) -> bool:
 
 
 def require(run_id: str, current: RunStatus, status: RunStatus, wish: str) -> None:
-    """Raise `RunError` (`invalid_transition`) unless the run may become `status`; `wish` says who asks for it."""
+    """Raise `RunError` (`invalid_transition`) unless the run may become `status`; `wish` ends the error message."""
     if not may_follow(current, status):
         raise RunError(
             f"run {run_id} is {current}: {wish}",

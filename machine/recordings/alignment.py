@@ -14,8 +14,6 @@ from machine.engine.run_reader import PastRun
 from machine.events import DomainEventRecorded, EffectIntended, Entry, FactRecorded
 from machine.recordings.pointer import Change, diff
 
-__all__ = ["ALL", "ItemDiff", "items_of"]
-
 ALL: Final = 1_000_000
 """No limit on the number of changes."""
 

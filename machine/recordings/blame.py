@@ -25,10 +25,9 @@ from machine.kernel.linearize import one_after_another
 from machine.kernel.snapshot import Snapshot
 from machine.plan import SideEffects, parts_of
 from machine.recordings.pointer import ABSENT, pointer_of, tokens_of, value_at
+from machine.recordings.result_json import fields_json
 from machine.recordings.value_search import Occurrence, leaves, occurrences
 from machine.stores.base import Store
-
-__all__ = ["Blame", "FactSource", "KeySource", "Step", "Write", "blame"]
 
 MOST_FOLLOWED: Final = 8
 """Keys that a computed value may have come from are followed further when there are no more than these."""
@@ -70,7 +69,7 @@ class FactSource:
 
     def to_json(self) -> dict[str, Any]:
         """Return the source as a JSON object."""
-        return {**attrs.asdict(self, recurse=False), "found": [item.to_json() for item in self.found]}
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -88,7 +87,7 @@ class KeySource:
 
     def to_json(self) -> dict[str, Any]:
         """Return the source as a JSON object."""
-        return {**attrs.asdict(self, recurse=False), "found": [item.to_json() for item in self.found]}
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -113,15 +112,7 @@ class Step:
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as a JSON object."""
-        return {
-            "pointer": self.pointer,
-            "value": self.value,
-            "write": self.write.to_json(),
-            "earlier": [write.to_json() for write in self.earlier],
-            "computed": self.computed,
-            "facts": [fact.to_json() for fact in self.facts],
-            "keys": [key.to_json() for key in self.keys],
-        }
+        return fields_json(self, "pointer", "value", "write", "earlier", "computed", "facts", "keys")
 
 
 @attrs.frozen
@@ -138,12 +129,7 @@ class Blame:
 
     def to_json(self) -> dict[str, Any]:
         """Return the chain as a JSON object."""
-        return {
-            "run_id": self.run_id,
-            "pointer": self.pointer,
-            "seq": self.seq,
-            "steps": [step.to_json() for step in self.steps],
-        }
+        return fields_json(self)
 
 
 @with_default_store()

@@ -1,37 +1,34 @@
 """Bundles: export a whole run from a store into one portable file, and import it.
 
-A bundle is checked to its end before any of it is stored, and is then stored in one append, completely or not
-at all. Reading a bundle executes nothing and writes nothing.
+A bundle is checked to its end before any of it is stored, and then its log is stored in one append, completely or
+not at all. Reading a bundle executes nothing and writes nothing.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Self
+from collections import ChainMap
+from collections.abc import Iterator
+from typing import Final, Self
 
 import attrs
 
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.errors import BundleError, Code, ConcurrencyError
+from machine.kernel.run_index import advance
 from machine.recordings.bundle_reader import read_bundle
 from machine.recordings.bundle_secrets import adding_key, unlocked_key, with_secrets
-from machine.recordings.bundle_writer import compressed, joined, write_bundle
+from machine.recordings.bundle_writer import pieces, write_bundle
 from machine.recordings.run_artifacts import Recording, gather
 from machine.secrets.bundle_key import BundleKey
 from machine.secrets.sealing import DataKey
-from machine.stores.base import Store
+from machine.stores.base import Artifact, Store
+from machine.stores.checks import invocation_taken
 from machine.stores.memory import MemoryStore
 
-__all__ = [
-    "Bundle",
-    "export_run",
-    "import_bundle",
-    "open_bundle",
-    "read_bundle",
-    "store_recording",
-    "write_bundle",
-]
+_BATCH: Final = 16 * 1024 * 1024
+"""The bytes of artifacts that are stored in one append; what a killed import leaves is named by no log."""
 
 
 @attrs.frozen
@@ -74,16 +71,30 @@ def export_run(
     with `bundle_too_large` or `bundle_not_written`. With `secrets` it also raises `SecretKeyError`;
     `UsageError` when the key that sealed them is gone; and `SealError`.
     """
+    data = b"".join(_exported(run_id, store, gzip=gzip, secrets=secrets))
+    if path is not None:
+        write_bundle(path, [data])
+    return data
+
+
+def export_to(
+    run_id: str,
+    path: str | os.PathLike[str],
+    *,
+    store: Store,
+    gzip: bool = False,
+    secrets: BundleKey | None = None,
+) -> None:
+    """Write a run to a file as `export_run` does, without ever having the whole bundle in memory."""
+    write_bundle(path, _exported(run_id, store, gzip=gzip, secrets=secrets))
+
+
+def _exported(run_id: str, store: Store, *, gzip: bool, secrets: BundleKey | None) -> Iterator[bytes]:
     run_reader.require_run(store, run_id)
     recording = gather(run_reader.entries(store, run_id), store.get)
     if secrets is not None:
         recording = with_secrets(recording, store, secrets)
-    data = joined(recording)
-    if gzip:
-        data = compressed(data)
-    if path is not None:
-        write_bundle(path, data)
-    return data
+    return pieces(recording, gzip=gzip)
 
 
 # -- import --------------------------------------------------------------------------------------------------
@@ -96,7 +107,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     `bundle_too_large`.
     """
     recording = read_bundle(path)
-    store = MemoryStore()
+    store = MemoryStore(artifacts=ChainMap({}, recording.artifacts))  # type: ignore[arg-type]  # the first is written to
     store.url = os.fspath(path)
     store_recording(recording, store=store, path=store.url)
     return Bundle(recording.run_id, store)
@@ -106,7 +117,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
 def import_bundle(
     path: str | os.PathLike[str], *, store: Store = DEFAULT_STORE, secrets: BundleKey | None = None
 ) -> str:
-    """Check a bundle to its end, store its run in one append under its own id, and return that id.
+    """Check a bundle to its end, store its run under its own id, completely or not at all, and return that id.
 
     `secrets` opens the sealed secrets of the bundle, which are then stored under the key of this store.
     Importing a run that already exists changes nothing, except that its secrets are added.
@@ -135,7 +146,7 @@ def store_recording(
         return False
     try:
         with adding_key(store, recording.run_id, data_key):
-            store.append(recording.run_id, 0, recording.log, [*recording.artifacts.values(), *seals])
+            _append(recording, store, seals)
     except ConcurrencyError as exc:
         if exc.code == Code.INVOCATION_TAKEN:
             raise BundleError(
@@ -148,6 +159,23 @@ def store_recording(
             return False
         raise
     return True
+
+
+def _append(recording: Recording, store: Store, seals: list[Artifact]) -> None:
+    """Append a run. The artifacts of a large one go first, in several appends, so that memory stays bounded."""
+    key = advance(None, recording.run_id, recording.log[:1]).invocation_key
+    holder = None if key is None else store.find_invocation(key)
+    if key is not None and holder is not None:
+        raise invocation_taken(key, recording.run_id, holder)
+    batch: list[Artifact] = []
+    size = 0
+    for artifact_id in recording.artifacts:
+        batch.append(recording.artifacts.artifact(artifact_id))
+        size += len(batch[-1].data)
+        if size > _BATCH:
+            store.append(recording.run_id, 0, [], batch)
+            batch, size = [], 0
+    store.append(recording.run_id, 0, recording.log, [*batch, *seals])
 
 
 def _is_there(recording: Recording, store: Store, path: str) -> bool:

@@ -22,30 +22,6 @@ from machine.ids import RunId
 from machine.secrets.bundle_key import is_lock
 from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact
 
-__all__ = [
-    "ARTIFACT",
-    "END",
-    "EVENT",
-    "FORMAT",
-    "MAX_JSON",
-    "MAX_JSON_LINE",
-    "MAX_LINE",
-    "SUM_BYTES",
-    "VERSIONS",
-    "Header",
-    "artifact_line",
-    "check_sum",
-    "end_line",
-    "event_line",
-    "fits",
-    "header_line",
-    "parse_artifact",
-    "parse_event",
-    "parse_header",
-    "starts_as_bundle",
-    "version_of",
-]
-
 FORMAT: Final = "machine-bundle"
 _PLAIN, _WITH_SECRETS = 1, 3
 VERSIONS: Final = (_PLAIN, _WITH_SECRETS)
@@ -248,7 +224,7 @@ def _carried(form: str, content: bytes) -> bytes:
     """Return the bytes of an artifact from its line. Raises `ValueError` if they must have another form."""
     if form == "json":
         if len(content) > MAX_JSON:
-            raise ValueError(f"more than {MAX_JSON} bytes are carried as text or base64, not as json")
+            raise ValueError(f"more than {MAX_JSON} bytes must be written as text or base64, not as json")
         _same(content, _encoded(_decoded(content)))
         return content
     if form == "text":
@@ -256,7 +232,7 @@ def _carried(form: str, content: bytes) -> bytes:
         _same(content, _encoded(text))
         data = str(text).encode()
         if _is_canonical(data):
-            raise ValueError("canonical JSON is carried as json, not as text")
+            raise ValueError("canonical JSON must be written as json, not as text")
         return data
     try:
         data = base64.b64decode(content, validate=True)
@@ -267,7 +243,7 @@ def _carried(form: str, content: bytes) -> bytes:
         data.decode()
     except UnicodeDecodeError:
         return data
-    raise ValueError("UTF-8 is carried as json or text, not as base64")
+    raise ValueError("UTF-8 must be written as json or text, not as base64")
 
 
 def parse_event(line: bytes, run_id: str) -> tuple[Entry, bytes]:

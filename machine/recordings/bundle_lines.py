@@ -28,8 +28,6 @@ from machine.recordings.bundle_format import (
     version_of,
 )
 
-__all__ = ["MAX_BUNDLE", "is_bundle", "read_lines"]
-
 MAX_BUNDLE: Final = 1024 * 1024 * 1024
 """The most bytes of a bundle, decompressed."""
 

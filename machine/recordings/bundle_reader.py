@@ -9,15 +9,15 @@ from typing import TypeVar
 import attrs
 
 from machine import canonical
+from machine.engine.log_check import provenance_id
 from machine.errors import BundleError, Code, LogError, MachineError, NotFoundError
 from machine.events import Entry, RunStarted, chain_next
 from machine.recordings import bundle_format as form
+from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
 from machine.recordings.bundle_lines import read_lines
 from machine.recordings.bundle_writer import carried, end_of
-from machine.recordings.run_artifacts import Recording, gather, provenance_id, seals_of
+from machine.recordings.run_artifacts import Recording, gather, seals_of
 from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
-
-__all__ = ["read_bundle"]
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class _Reader:
     def __init__(self, path: str) -> None:
         self.path = path
         self.line = 0
-        self.artifacts: dict[str, Artifact] = {}
+        self.artifacts = SpooledArtifacts(ArtifactSpool())
         self.seals: dict[str, Artifact] = {}
         self.lines: dict[str, int] = {}  # of artifacts
         self.first_event = 0
@@ -55,7 +55,7 @@ class _Reader:
             elif line.startswith(form.EVENT):
                 entry, data = self._parsed(lambda line: form.parse_event(line, header.run_id), line)
                 if entry.seq != len(log) + 1:
-                    raise self._wrong(f"event {entry.seq} stands where event {len(log) + 1} is due")
+                    raise self._wrong(f"event {entry.seq} is in the place of event {len(log) + 1}")
                 self.first_event = self.first_event or self.line
                 chain = chain_next(chain, data)
                 log.append((entry, StoredEvent(entry.seq, data, chain)))
@@ -97,17 +97,17 @@ class _Reader:
             raise self._wrong(f"artifact {artifact.id} is there already, in line {self.lines[artifact.id]}")
         if artifact.kind == ArtifactKind.SECRET_PAYLOAD:
             if header.secrets is None:
-                raise self._wrong("a sealed secret stands in a bundle without a key")
+                raise self._wrong("a sealed secret is in a bundle without a key")
             self.seals[artifact.id] = artifact
         elif self.seals:
             raise self._wrong("an artifact follows the sealed secrets")
         else:
-            self.artifacts[artifact.id] = artifact
+            self.artifacts.add(artifact)
         self.lines[artifact.id] = self.line
 
     def _gathered(self, header: form.Header, log: list[tuple[Entry, StoredEvent]]) -> Recording:
         """Return the run, after checking that its artifacts are exactly those its events reference, in order."""
-        held = {artifact.id: artifact.data for artifact in self.artifacts.values()}
+        spool = self.artifacts.spool
         self.line = self.first_event
         for role, data, artifact_id in _said(header, log):
             found = None if data is None else canonical.artifact_id(data)
@@ -116,17 +116,14 @@ class _Reader:
             if data is not None and found is not None:
                 if found in self.lines:
                     self.line = self.lines[found]
-                    raise self._wrong(f"the {role} is carried by the header alone")
-                held[found] = data
+                    raise self._wrong(f"the {role} may be in the header only")
+                spool.add(found, data)
 
-        def load(artifact_id: str) -> bytes:
-            data = held.get(artifact_id)
-            if data is None:
-                raise NotFoundError(
-                    f"it leads to artifact {artifact_id}, which is not in the bundle",
-                    code=Code.ARTIFACT_NOT_FOUND,
-                )
-            return data
+        def missing(artifact_id: str) -> bytes:
+            raise NotFoundError(
+                f"it leads to artifact {artifact_id}, which is not in the bundle",
+                code=Code.ARTIFACT_NOT_FOUND,
+            )
 
         def stepping() -> Iterator[tuple[Entry, StoredEvent]]:
             for entry, stored in log:
@@ -134,27 +131,29 @@ class _Reader:
                 yield entry, stored
 
         try:
-            recording = gather(stepping(), load)
+            recording = gather(stepping(), missing, spool)
         except MachineError as exc:
             raise self._wrong(exc.message) from exc
-        self._compare(carried(recording))
+        self._compare(recording)
         if header.secrets is None:
             return recording
         self._compare_seals(seals_of(recording))
         return attrs.evolve(recording, seals=self.seals, lock=canonical.decode(header.secrets))
 
-    def _compare(self, needed: list[Artifact]) -> None:
-        unused = self.artifacts.keys() - {artifact.id for artifact in needed}
+    def _compare(self, recording: Recording) -> None:
+        needed = carried(recording)
+        unused = self.artifacts.keys() - set(needed)
         for artifact_id, line in self.lines.items():
             if artifact_id in unused:
                 self.line = line
                 raise self._wrong(f"no event leads to artifact {artifact_id}")
-        for here, due in zip(self.artifacts.values(), needed, strict=True):
-            self.line = self.lines[here.id]
-            if here.id != due.id:
-                raise self._wrong(f"artifact {here.id} stands where {due.id} is due")
-            if here.kind != due.kind:
-                raise self._wrong(f"artifact {here.id} is of kind {due.kind}, not {here.kind}")
+        for here, due in zip(self.artifacts, needed, strict=True):
+            self.line = self.lines[here]
+            if here != due:
+                raise self._wrong(f"artifact {here} is in the place of {due}")
+            said, used = self.artifacts.kinds[here], recording.artifacts.kinds[here]
+            if said != used:
+                raise self._wrong(f"artifact {here} is of kind {used}, not {said}")
 
     def _compare_seals(self, named: Iterable[str]) -> None:
         due = iter(named)

@@ -15,8 +15,6 @@ from machine.secrets.sealing import DataKey
 from machine.secrets.store_key import open_keys
 from machine.stores.base import Artifact, ArtifactKind, Store
 
-__all__ = ["adding_key", "has_secrets", "unlocked_key", "with_secrets"]
-
 
 def with_secrets(recording: Recording, store: Store, key: BundleKey) -> Recording:
     """Return a run together with its sealed secrets from the store, and their data key locked by `key`.
@@ -80,7 +78,7 @@ def unlocked_key(recording: Recording, key: BundleKey | None, path: str) -> Data
         ) from None
     if found is None:
         raise BundleError(
-            f"it carries secrets, and they need {needed}",
+            f"it has secrets, and they need {needed}",
             path=path,
             code=Code.BUNDLE_KEY_NEEDED,
             hint="nothing was written; set MACHINE_BUNDLE_PASSPHRASE, or give --recipient-key FILE",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from machine import canonical
@@ -14,37 +14,42 @@ from machine.io.atomic import write_atomically
 from machine.recordings import bundle_format as form
 from machine.recordings.bundle_lines import MAX_BUNDLE
 from machine.recordings.run_artifacts import Recording
-from machine.stores.base import Artifact
-
-__all__ = ["carried", "compressed", "end_of", "joined", "write_bundle"]
 
 _GZIP_HEADER: Final = b"\x1f\x8b\x08" + bytes(5) + b"\x02\xff"
 """RFC 1952 section 2.3.1: no name and no time, so that the same run has the same bytes."""
 
 
-def joined(recording: Recording) -> bytes:
-    """Return the bytes of a run's bundle. Raises `BundleError` (`bundle_too_large`), or `CorruptionError`."""
-    lines: list[bytes] = []
+def pieces(recording: Recording, *, gzip: bool = False) -> Iterator[bytes]:
+    """Yield the bytes of a run's bundle, line by line, or as a gzip file.
+
+    Raises `BundleError` (`bundle_too_large`), or `CorruptionError`.
+    """
+    return _compressed(_plain(recording)) if gzip else _plain(recording)
+
+
+def _plain(recording: Recording) -> Iterator[bytes]:
     total = 0
-    for line, most in _lines(recording):
+    for number, (line, most) in enumerate(_lines(recording), 1):
         total += len(line) + 1
         if len(line) > most or total > MAX_BUNDLE:
             raise BundleError(
                 f"a line may have {most} bytes, and the whole {MAX_BUNDLE}",
                 path=f"the bundle of run {recording.run_id}",
-                line=len(lines) + 1,
+                line=number,
                 code=Code.BUNDLE_TOO_LARGE,
             )
-        lines.append(line)
-    return b"\n".join((*lines, b""))
+        yield line
+        yield b"\n"
 
 
 def _lines(recording: Recording) -> Iterator[tuple[bytes, int]]:
     """Yield each line of a bundle with its maximum length."""
     header = _header_of(recording)
     yield form.header_line(header), form.MAX_JSON_LINE
-    for artifact in (*carried(recording), *recording.seals.values()):
-        yield form.artifact_line(artifact), form.MAX_LINE
+    for artifact_id in carried(recording):
+        yield form.artifact_line(recording.artifacts.artifact(artifact_id)), form.MAX_LINE
+    for seal in recording.seals.values():
+        yield form.artifact_line(seal), form.MAX_LINE
     for entry in recording.entries:
         yield form.event_line(entry.seq, entry.body, entry.info), form.MAX_JSON_LINE
     yield end_of(recording), form.MAX_JSON_LINE
@@ -61,7 +66,7 @@ def _header_of(recording: Recording) -> form.Header:
 
 
 def _json_of(recording: Recording, artifact_id: str) -> bytes:
-    data = recording.artifacts[artifact_id].data
+    _, data = recording.artifacts[artifact_id]
     try:
         if canonical.encode(canonical.decode(data)) == data:
             return data
@@ -70,10 +75,10 @@ def _json_of(recording: Recording, artifact_id: str) -> bytes:
     raise CorruptionError(f"artifact {artifact_id} is not canonical JSON", code=Code.ARTIFACT_CORRUPT)
 
 
-def carried(recording: Recording) -> list[Artifact]:
-    """Return the artifacts with a line of their own: all but plan and provenance, which are in the header."""
+def carried(recording: Recording) -> list[str]:
+    """Return the ids of artifacts with a line of their own: all but plan and provenance, which the header has."""
     in_header = {recording.plan_id, recording.provenance_id}
-    return [artifact for artifact in recording.artifacts.values() if artifact.id not in in_header]
+    return [artifact_id for artifact_id in recording.artifacts if artifact_id not in in_header]
 
 
 def end_of(recording: Recording) -> bytes:
@@ -86,15 +91,19 @@ def end_of(recording: Recording) -> bytes:
     )
 
 
-def compressed(data: bytes) -> bytes:
-    """Return the bytes of a bundle as a gzip file."""
+def _compressed(plain: Iterable[bytes]) -> Iterator[bytes]:
     stream = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    body = stream.compress(data) + stream.flush()
-    return _GZIP_HEADER + body + struct.pack("<LL", zlib.crc32(data), len(data) & 0xFFFFFFFF)
+    checksum = size = 0
+    yield _GZIP_HEADER
+    for data in plain:
+        checksum = zlib.crc32(data, checksum)
+        size += len(data)
+        yield stream.compress(data)
+    yield stream.flush() + struct.pack("<LL", checksum, size & 0xFFFFFFFF)
 
 
-def write_bundle(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a bundle to a file, atomically. Raises `BundleError` (`bundle_not_written`)."""
+def write_bundle(path: str | os.PathLike[str], data: Iterable[bytes]) -> None:
+    """Write the pieces of a bundle to a file, atomically. Raises `BundleError` (`bundle_not_written`)."""
     path = os.fspath(path)
     try:
         write_atomically(path, data)

@@ -14,8 +14,6 @@ from machine.engine.provenance import HandlerCode, code_of_states, provenance
 from machine.plan import Graph
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
 
-__all__ = ["UNDECLARED", "explained"]
-
 UNDECLARED: Final = "what a handler does without io is in no recording, and a replay does not do it again"
 
 

@@ -21,19 +21,19 @@ from machine.engine.provenance import code_of_states
 from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_reader import PastRun
-from machine.events import FactRecorded, RunResumed, RunStarted, StateEntered
+from machine.events import FactRecorded, StateEntered
 from machine.io.transport import Transports
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, Plan, earlier_graph
 from machine.recordings.cause import explained
 from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind
 from machine.recordings.pointer import diff
+from machine.recordings.recorded_commands import plan_ids
 from machine.recordings.replay import Recorded, reproduce
 from machine.recordings.replay_log import ReplayLog
+from machine.recordings.result_json import fields_json
 from machine.recordings.run_artifacts import check_run
 from machine.stores.base import Store
-
-__all__ = ["CompareResult", "ComparedState", "Verdict", "compare", "other_answer"]
 
 _NEVER_THE_SAME: Final = frozenset({"clock", "random"})
 
@@ -98,12 +98,7 @@ class ComparedState:
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as a JSON object."""
-        return {
-            "state_id": self.state_id,
-            "verdict": self.verdict.value,
-            "code_changed": self.code_changed,
-            "divergence": self.divergence.to_json() if self.divergence else None,
-        }
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -124,13 +119,7 @@ class CompareResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return {
-            "run_id": self.run_id,
-            "identical": self.identical,
-            "plan_changes": list(self.plan_changes),
-            "states": [state.to_json() for state in self.states],
-            "beyond": self.beyond.to_json() if self.beyond else None,
-        }
+        return fields_json(self, "run_id", "identical", "plan_changes", "states", "beyond")
 
 
 @with_default_store()
@@ -155,7 +144,7 @@ async def compare(
     reporter = reporter or Reporter()
     provided = Provided.of(plan, transports, catalogue)
     recording = Recorded.of(store, run_id, graph, undeclared_io)
-    graphs = {plan_id: earlier_graph(graph, store.get(plan_id)) for plan_id in _plans(recording)}
+    graphs = {plan_id: earlier_graph(graph, store.get(plan_id)) for plan_id in plan_ids(recording.entries)}
     first = graphs[recording.started.plan_id]
     log = _ByState(
         recording.entries, store.get, reporter.entry, graphs, gone=first.states.keys() - graph.states
@@ -180,18 +169,6 @@ async def compare(
     if last.plan_id != graph.plan_id:
         changes = [change.text for change in plan_changes(recorded_shape(store, last.plan_id), graph.shape())]
     return CompareResult(run_id, _states(recording, last, graph, differing), changes, beyond)
-
-
-def _plans(recording: Recorded) -> list[str]:
-    """Return the ids of the plans that the run used, in order."""
-    events = (entry.event for entry in recording.entries)
-    return list(
-        dict.fromkeys(
-            event.plan_id
-            for event in events
-            if isinstance(event, RunStarted | RunResumed) and event.plan_id is not None
-        )
-    )
 
 
 def _states(

@@ -16,12 +16,11 @@ from machine.engine.plan_change import recorded_shape
 from machine.engine.run_reader import PastRun, lane_of
 from machine.errors import Code, UsageError
 from machine.events import Entry, RetryScheduled, StateCompleted, StateEntered, StateFailed
-from machine.plan import parts_of
+from machine.plan_shape import by_name
 from machine.recordings.alignment import ALL, ItemDiff, items_of
 from machine.recordings.pointer import Change, diff
+from machine.recordings.result_json import fields_json
 from machine.stores.base import Store
-
-__all__ = ["First", "Reason", "RunDiff", "RunSide", "StateDiff", "StateSide", "diff_runs"]
 
 
 @attrs.frozen
@@ -33,6 +32,10 @@ class RunSide:
     status: str
     events: int
     digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the side as a JSON object."""
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -48,11 +51,7 @@ class Reason:
 
     def to_json(self) -> dict[str, Any]:
         """Return the reason as a JSON object."""
-        return {
-            "kind": self.kind,
-            "summary": self.summary,
-            "changes": [change.to_json() for change in self.changes],
-        }
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -93,7 +92,7 @@ class StateSide:
 
     def to_json(self) -> dict[str, Any]:
         """Return the side as a JSON object."""
-        return {**attrs.asdict(self), "errors": list(self.errors), "delays_ms": list(self.delays_ms)}
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -122,17 +121,8 @@ class StateDiff:
 
     def to_json(self) -> dict[str, Any]:
         """Return the difference as a JSON object."""
-        return {
-            "state_id": self.state_id,
-            "identical": self.identical,
-            "a": self.a.to_json() if self.a else None,
-            "b": self.b.to_json() if self.b else None,
-            "same_base": self.same_base,
-            "unexplained": self.unexplained,
-            "changes": [change.to_json() for change in self.changes],
-            "items": [item.to_json() for item in self.items],
-            "writes": [change.to_json() for change in self.writes],
-        }
+        about = ("state_id", "identical", "a", "b", "same_base", "unexplained")
+        return fields_json(self, *about, "changes", "items", "writes")
 
 
 @attrs.frozen(kw_only=True)
@@ -154,16 +144,7 @@ class RunDiff:
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole difference as a JSON object."""
-        return {
-            "a": attrs.asdict(self.a),
-            "b": attrs.asdict(self.b),
-            "identical": self.identical,
-            "state": self.state,
-            "reasons": [reason.to_json() for reason in self.reasons],
-            "first": self.first.to_json() if self.first else None,
-            "states": [state.to_json() for state in self.states],
-            "context": [change.to_json() for change in self.context],
-        }
+        return fields_json(self)
 
 
 @with_default_store()
@@ -228,15 +209,11 @@ def _reasons(a: PastRun, b: PastRun) -> list[Reason]:
     plans = [(run.started.plan_id, run.history.plan_id or "") for run in (a, b)]
     if plans[0] != plans[1]:
         at = 0 if plans[0][0] != plans[1][0] else 1  # the one they began with, or the latest one
-        shapes = [_shape(run.store, plan[at]) for run, plan in zip((a, b), plans, strict=True)]
+        shapes = [
+            by_name(recorded_shape(run.store, plan[at])) for run, plan in zip((a, b), plans, strict=True)
+        ]
         found.append(Reason("plan", "the plans differ", diff(*shapes, most=ALL)))
     return [*found, *_code(a, b)]
-
-
-def _shape(store: Store, plan_id: str) -> dict[str, Any]:
-    """Return a plan with its states and edges under their names."""
-    states, edges = parts_of(recorded_shape(store, plan_id))
-    return {"edges": {f"{earlier} -> {later}": True for earlier, later in edges}, "states": states}
 
 
 def _code(a: PastRun, b: PastRun) -> list[Reason]:

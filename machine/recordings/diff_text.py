@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -10,9 +9,7 @@ from typing import Any, Final
 from machine.recordings.alignment import ItemDiff
 from machine.recordings.diff import First, Reason, RunDiff, StateDiff, StateSide
 from machine.recordings.pointer import Change
-from machine.recordings.render import Mark
-
-__all__ = ["marked"]
+from machine.recordings.render import Mark, one_line, printable
 
 MOST_CHANGES: Final = 10
 """Changes that are shown in one place; the rest are counted. All are in `RunDiff.to_json()`."""
@@ -112,7 +109,7 @@ def _stands(side: StateSide | None) -> str:
     tries = "" if side.attempts == 0 else f", {side.attempts} attempt{'s' if side.attempts > 1 else ''}"
     error = f", {side.errors[-1]['code']}" if side.errors and side.status in {"failed", "waiting"} else ""
     reason = f", {side.reason}" if side.reason else ""
-    return _cut(_printable(f"{side.status}{tries}{error}{reason}"), _COLUMNS - 5)
+    return _cut(printable(f"{side.status}{tries}{error}{reason}"), _COLUMNS - 5)
 
 
 def _item(item: ItemDiff) -> Lines:
@@ -120,14 +117,14 @@ def _item(item: ItemDiff) -> Lines:
         side, value = ("A", item.a) if item.seq_a is not None else ("B", item.b)
         mark = Mark.RECORDED if side == "A" else Mark.NOW
         head = f"  {item.what} {item.name}, {side} event {item.seq_a or item.seq_b}: only in {side}"
-        yield mark, _cut(_printable(head), _COLUMNS)
-        yield mark, f"    {side}  {_cut(_json(_asked(value)), _COLUMNS - 7)}"
+        yield mark, _cut(printable(head), _COLUMNS)
+        yield mark, f"    {side}  {_cut(one_line(_asked(value)), _COLUMNS - 7)}"
         return
     how = ""
     if item.what == "fact":
         how = ": same request, another outcome" if item.same_request else ": another request"
     head = f"  {item.what} {item.name}, A event {item.seq_a}, B event {item.seq_b}{how}"
-    yield Mark.TEXT, _cut(_printable(head), _COLUMNS)
+    yield Mark.TEXT, _cut(printable(head), _COLUMNS)
     yield from _changes(item.changes, "    ")
 
 
@@ -140,7 +137,7 @@ def _changes(changes: Sequence[Change], indent: str) -> Lines:
     width = _COLUMNS - len(indent) - 5
     for change in changes[:MOST_CHANGES]:
         a, b = sides(change, width)
-        yield Mark.POINTER, indent + _cut(_printable(change.pointer or "(the whole)"), _COLUMNS - len(indent))
+        yield Mark.POINTER, indent + _cut(printable(change.pointer or "(the whole)"), _COLUMNS - len(indent))
         yield Mark.RECORDED, f"{indent}  A  {a}"
         yield Mark.NOW, f"{indent}  B  {b}"
     if len(changes) > MOST_CHANGES:
@@ -150,9 +147,9 @@ def _changes(changes: Sequence[Change], indent: str) -> Lines:
 def sides(change: Change, width: int) -> tuple[str, str]:
     """Return both values of a change in at most `width` characters each, around where they begin to differ."""
     if change.kind != "changed":
-        value = _cut(_json(change.now if change.kind == "added" else change.recorded), width)
+        value = _cut(one_line(change.now if change.kind == "added" else change.recorded), width)
         return (_NOTHING, value) if change.kind == "added" else (value, _NOTHING)
-    texts = _json(change.recorded), _json(change.now)
+    texts = one_line(change.recorded), one_line(change.now)
     if max(map(len, texts)) <= width:
         return texts
     common = 0
@@ -165,24 +162,14 @@ def sides(change: Change, width: int) -> tuple[str, str]:
 
 def short(state_id: str) -> str:
     """Return a state's id without its op."""
-    return _printable(state_id.partition(".")[2] or state_id)
+    return printable(state_id.partition(".")[2] or state_id)
 
 
 def _folded(mark: Mark, label: str, text: str) -> Lines:
-    folded = textwrap.wrap(_printable(text), _COLUMNS - len(label), break_on_hyphens=False)
+    folded = textwrap.wrap(printable(text), _COLUMNS - len(label), break_on_hyphens=False)
     for index, line in enumerate(folded):
         yield mark, (label if index == 0 else " " * len(label)) + line
 
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def _json(value: Any) -> str:
-    return _printable(json.dumps(value, ensure_ascii=False))
-
-
-def _printable(text: str) -> str:
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )

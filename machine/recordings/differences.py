@@ -5,7 +5,7 @@ Nothing is decided here: the log of the replay decides whether and where there i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -26,13 +26,11 @@ from machine.events import (
 from machine.io.call import Call
 from machine.kernel.sealed_facts import REQUEST_MAC
 from machine.kernel.snapshot import Snapshot
-from machine.plan import parts_of
+from machine.plan_shape import by_name
 from machine.recordings.divergence import Divergence, DivergenceKind, NearCall
 from machine.recordings.pointer import Change, diff
 from machine.recordings.recorded_commands import asked
 from machine.watch.watch import SETTING, Undeclared
-
-__all__ = ["Differences", "corrupt"]
 
 _NEAREST: Final = 3
 
@@ -206,7 +204,7 @@ class Differences:
         shapes = canonical.decode_stored(recorded, self.recorded(recorded)), canonical.decode(self.now(now))
         try:
             changes = plan_changes(*shapes)
-            sides = [_by_name(shape) for shape in shapes]
+            sides = [by_name(shape) for shape in shapes]
         except (LookupError, TypeError, ValueError):
             raise CorruptionError(f"artifact {recorded} is no plan", code=Code.ARTIFACT_CORRUPT) from None
         return Divergence(
@@ -264,12 +262,6 @@ class Differences:
 
 def _code_of(event: Event) -> str | None:
     return event.error.code if isinstance(event, StateFailed) else None
-
-
-def _by_name(shape: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plan with its states and edges by name."""
-    states, edges = parts_of(shape)
-    return {"edges": {f"{earlier} -> {later}": True for earlier, later in edges}, "states": states}
 
 
 def key_of(change: Change) -> str:

@@ -9,15 +9,7 @@ from typing import Any
 import attrs
 
 from machine.recordings.pointer import Change
-
-__all__ = [
-    "Cause",
-    "Diverged",
-    "Divergence",
-    "DivergenceKind",
-    "NearCall",
-    "RecordingEnds",
-]
+from machine.recordings.result_json import fields_json
 
 
 class DivergenceKind(StrEnum):
@@ -62,7 +54,7 @@ class NearCall:
 
     def to_json(self) -> dict[str, Any]:
         """Return the call as a JSON object."""
-        return {"seq": self.seq, "namespace": self.namespace, "request": self.request, "reason": self.reason}
+        return fields_json(self)
 
 
 @attrs.frozen(kw_only=True)
@@ -77,9 +69,9 @@ class Divergence:
 
     kind: DivergenceKind
     seq: int
-    summary: str
     state_id: str | None = None
     attempt: int | None = None
+    summary: str
     recorded: Any = None
     now: Any = None
     changes: Sequence[Change] = ()
@@ -97,21 +89,7 @@ class Divergence:
 
     def to_json(self) -> dict[str, Any]:
         """Return the divergence as a JSON object."""
-        return {
-            "kind": self.kind.value,
-            "seq": self.seq,
-            "state_id": self.state_id,
-            "attempt": self.attempt,
-            "summary": self.summary,
-            "recorded": self.recorded,
-            "now": self.now,
-            "changes": [change.to_json() for change in self.changes],
-            "nearest": [call.to_json() for call in self.nearest],
-            "cause": self.cause.value,
-            "cause_text": self.cause_text,
-            "code": list(self.code),
-            "raised": list(self.raised),
-        }
+        return fields_json(self)
 
 
 class Diverged(BaseException):

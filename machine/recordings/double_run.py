@@ -29,8 +29,6 @@ from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of
 from machine.watch.watch import Undeclared
 
-__all__ = ["SecondRun", "seconded"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -48,7 +46,7 @@ class SecondRun:
 
     def __init__(self, earlier: Iterable[Entry]) -> None:
         self._entries = list(earlier)
-        self._log = ReplayLog(self._entries, self._load, _SilentReporter().entry)
+        self._log = ReplayLog(self._entries, self._load, SilentReporter().entry)
         self._log.pass_over()
         self._live: FirstRun | None = None
         self._pending = Payloads()
@@ -79,7 +77,7 @@ class SecondRun:
             log=self._log,
             provider=provider_of(self._log),
             recorder=recorder_of(self._log, {}),
-            reporter=_SilentReporter(),
+            reporter=SilentReporter(),
             refuse=self._log.refused,
         )
         try:
@@ -94,7 +92,7 @@ class SecondRun:
     def _load(self, artifact_id: str) -> bytes:
         pending = self._pending.items.get(artifact_id)
         if pending is not None:
-            return pending[1]
+            return pending.data
         assert self._live is not None
         return self._live.log.load(artifact_id)
 
@@ -110,10 +108,13 @@ def seconded(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corou
     return with_second
 
 
-class _SilentReporter(Reporter):
-    """Reports nothing: the live run already reports the same."""
+class SilentReporter(Reporter):
+    """Reports nothing: another run reports the same."""
 
     def undeclared(self, state_id: str, what: Undeclared) -> None:
+        """Do nothing."""
+
+    def held(self, state_id: str, seconds: float) -> None:
         """Do nothing."""
 
 

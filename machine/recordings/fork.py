@@ -30,6 +30,7 @@ from machine.engine.runs import RunResult, Watched, check_store, drive, refuse_u
 from machine.engine.secrets import inheriting, recalled, secrets_of
 from machine.errors import Code, UsageError
 from machine.events import (
+    Artifact,
     ArtifactKind,
     Entry,
     FactRecorded,
@@ -50,8 +51,6 @@ from machine.recordings.run_artifacts import Walked, led_to, seals_beside, sound
 from machine.secrets.both_formats import RunSecrets
 from machine.secrets.learned_by_states import Learned
 from machine.stores.base import Store
-
-__all__ = ["ForkResult", "ForkedFact", "fork"]
 
 
 @attrs.frozen
@@ -257,10 +256,11 @@ def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Paylo
     walked: Walked = {}
     for entry in shared:
         for seal_id in filter(source.exists, seals_beside(entry)):
-            payloads.items[seal_id] = ArtifactKind.SECRET_PAYLOAD, source.get(seal_id)
+            sealed = Artifact(seal_id, ArtifactKind.SECRET_PAYLOAD, source.get(seal_id))
+            payloads.items[seal_id] = sealed
         for artifact_id, kind in led_to(entry, source.get, walked):
             if artifact_id not in payloads.items and not store.exists(artifact_id):
-                payloads.items[artifact_id] = kind, source.get(artifact_id)
+                payloads.items[artifact_id] = Artifact(artifact_id, kind, source.get(artifact_id))
 
 
 def _provenance(

@@ -25,12 +25,10 @@ from machine import canonical, codec
 from machine.config import Target, UndeclaredIo
 from machine.errors import Code, CodecError, RunError
 from machine.io.programs import noted
-from machine.recordings.bundle import export_run
+from machine.recordings.bundle import export_to
 from machine.recordings.replay import ReplayResult
 from machine.recordings.schedule_search import Order
 from machine.stores.base import Store
-
-__all__ = ["Copies", "in_copies", "where_this_package_is"]
 
 _LONGEST_LINE = 1 << 30
 _LAST_LINES = 5
@@ -43,7 +41,7 @@ async def in_copies(
     """Return a context in which replays run in copies of a process that has loaded the plan of `target`."""
     with tempfile.TemporaryDirectory(prefix="machine-schedules-") as place:
         bundle = Path(place, "bundle.run")
-        export_run(run_id, bundle, store=store)
+        export_to(run_id, bundle, store=store)
         job = {
             "bundle": str(bundle),
             "target": {"spec": target.spec, "directory": target.directory},

@@ -15,13 +15,12 @@ from typing import Any, BinaryIO
 import anyio
 
 from machine import canonical, codec
+from machine.engine.provided import Provided
 from machine.errors import MachineError
 from machine.plan import Plan
 from machine.recordings.bundle import Bundle, open_bundle
 from machine.recordings.replay import replay_in
 from machine.target import load
-
-__all__ = ["main"]
 
 _THREADS = Path("/proc/self/task")
 
@@ -79,7 +78,12 @@ def _replayed(
 ) -> Mapping[str, Any]:
     async def replayed() -> Any:
         return await replay_in(
-            order, bundle.run_id, plan=plan, store=bundle.store, undeclared_io=job["undeclared_io"]
+            order,
+            bundle.run_id,
+            plan.graph,
+            bundle.store,
+            provided=Provided.of(plan, None, None),
+            undeclared_io=job["undeclared_io"],
         )
 
     try:

@@ -14,8 +14,6 @@ from machine.errors import MachineError
 from machine.recordings.bundle_format import parse_header
 from machine.recordings.bundle_lines import read_lines
 
-__all__ = ["is_test", "test_of"]
-
 
 def is_test(spec: str) -> bool:
     """Return whether a target is a test rather than a plan."""

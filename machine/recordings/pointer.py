@@ -8,8 +8,6 @@ from typing import Any, Final, Literal
 
 import attrs
 
-__all__ = ["ABSENT", "Change", "diff", "pointer_of", "tokens_of", "value_at"]
-
 ABSENT: Final = object()
 """The value of an absent side."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from machine.events import (
@@ -18,8 +18,6 @@ from machine.events import (
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
-
-__all__ = ["asked", "graphs_of"]
 
 
 class Asked(NamedTuple):
@@ -44,16 +42,21 @@ def asked(event: Event | None) -> Asked:
             return Asked()
 
 
+def plan_ids(recorded: Iterable[Entry]) -> list[str]:
+    """Return the ids of the plans that a recording went by, in order."""
+    return [
+        event.plan_id
+        for entry in recorded
+        if isinstance(event := entry.event, RunStarted | RunResumed) and event.plan_id is not None
+    ]
+
+
 def graphs_of(graph: Graph, recorded: Sequence[Entry], store: Store) -> tuple[Graph, Mapping[str, Graph]]:
     """Return the plan that a recording begins with, and all plans that it used if it changed.
 
     A recording whose last plan is not `graph` is not rebuilt: a replay reports the changed plan.
     """
-    ids = [
-        event.plan_id
-        for entry in recorded
-        if isinstance(event := entry.event, RunStarted | RunResumed) and event.plan_id is not None
-    ]
+    ids = plan_ids(recorded)
     if len(ids) < 2 or ids[-1] != graph.plan_id:  # noqa: PLR2004 - the first one and a change
         return graph, {}
     graphs = {plan_id: earlier_graph(graph, store.get(plan_id)) for plan_id in ids[:-1]}

@@ -14,8 +14,6 @@ from typing import Any, Final
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
 from machine.recordings.pointer import Change
 
-__all__ = ["Mark", "changed", "folded", "lines", "marked"]
-
 MOST_CHANGES: Final = 10
 """Changes that are shown; the rest are counted. All are in `Divergence.to_json()`."""
 
@@ -75,7 +73,7 @@ def marked(divergence: Divergence, *, whole: bool = False) -> list[tuple[Mark, s
     found.append((Mark.TEXT, ""))
     found.extend(_sides(divergence, whole=whole))
     found.extend(
-        (Mark.TEXT, _cut(f"  {_printable(line)}", None if whole else _COLUMNS)) for line in divergence.raised
+        (Mark.TEXT, _cut(f"  {printable(line)}", None if whole else _COLUMNS)) for line in divergence.raised
     )
     found.append((Mark.TEXT, ""))
     if divergence.nearest:
@@ -105,7 +103,7 @@ def _next(divergence: Divergence) -> str:
 def _code(changed: Sequence[str]) -> Iterator[tuple[Mark, str]]:
     marks = {"-": Mark.RECORDED, "+": Mark.NOW}
     for line in changed[:MOST_LINES]:
-        yield marks.get(line[:1], Mark.TEXT), _cut(f"    {_printable(line)}", _COLUMNS - 3)
+        yield marks.get(line[:1], Mark.TEXT), _cut(f"    {printable(line)}", _COLUMNS - 3)
     if len(changed) > MOST_LINES:
         yield Mark.TEXT, f"    ... and {len(changed) - MOST_LINES} more lines"
 
@@ -115,7 +113,7 @@ def changed(changes: Sequence[Change], *, whole: bool = False) -> Iterator[tuple
     most = len(changes) if whole else MOST_CHANGES
     for change in changes[:most]:
         before, after = _pair(change, whole=whole)
-        yield Mark.POINTER, f"  {_printable(change.pointer)}"
+        yield Mark.POINTER, f"  {printable(change.pointer)}"
         yield Mark.RECORDED, f"    RECORDED  {before}"
         yield Mark.NOW, f"    NOW       {after}"
     if len(changes) > most:
@@ -125,7 +123,7 @@ def changed(changes: Sequence[Change], *, whole: bool = False) -> Iterator[tuple
 def folded(label: str, text: str) -> list[str]:
     """Return a text as lines of at most 80 columns, the first after its label and the others indented."""
     return textwrap.wrap(
-        _printable(text),
+        printable(text),
         _COLUMNS,
         initial_indent=label,
         subsequent_indent=" " * len(label),
@@ -158,9 +156,9 @@ def _side(value: Any, *, whole: bool) -> str:
         case {"namespace": str(namespace), "request": request, **rest} if not rest:
             return f"{namespace}  {_value(request, most)}"
         case {"type": "state_failed", "error": {"code": str(code), "message": str(message)}}:
-            return _cut(f"state_failed  {code}: {_printable(message)}", most)
+            return _cut(f"state_failed  {code}: {printable(message)}", most)
         case {"type": "damage", "message": str(message)}:
-            return _cut(_printable(message), most)
+            return _cut(printable(message), most)
         case {"type": str(kind)}:
             return _cut(f"{kind}  {value.get('status', '')}".rstrip(), most)
         case _:
@@ -173,7 +171,7 @@ def _pair(change: Change, *, whole: bool) -> tuple[str, str]:
         return _ABSENT, _value(change.now, most)
     if change.kind == "removed":
         return _value(change.recorded, most), _ABSENT
-    recorded, now = _json(change.recorded), _json(change.now)
+    recorded, now = one_line(change.recorded), one_line(change.now)
     if whole or max(len(recorded), len(now)) <= _WIDEST:
         return recorded, now
     same = next((i for i, (a, b) in enumerate(zip(recorded, now, strict=False)) if a != b), 0)
@@ -188,18 +186,20 @@ def _window(text: str, start: int) -> str:
 
 
 def _value(value: Any, most: int | None = _WIDEST) -> str:
-    return _cut(_json(value), most)
+    return _cut(one_line(value), most)
 
 
 def _cut(text: str, most: int | None) -> str:
     return text if most is None or len(text) <= most else f"{text[:most]}..."
 
 
-def _json(value: Any) -> str:
-    return _printable(json.dumps(value, ensure_ascii=False))
+def one_line(value: Any) -> str:
+    """Return a value as one line of JSON."""
+    return printable(json.dumps(value, ensure_ascii=False))
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
+    """Return text on one line, with everything that is not printable escaped."""
     if line.isprintable():
         return line
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)

@@ -22,6 +22,7 @@ from machine.events import Entry, RunStarted
 from machine.io.attempt_scope import AttemptScope
 from machine.io.replay import ReplayIo
 from machine.io.transport import Transports
+from machine.kernel.history import History
 from machine.kernel.linearize import blocks_of
 from machine.plan import Graph, Plan
 from machine.recordings.cause import explained
@@ -30,13 +31,12 @@ from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
 from machine.recordings.recorded_commands import graphs_of
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of
+from machine.recordings.result_json import fields_json
 from machine.recordings.run_artifacts import check_run
-from machine.secrets.both_formats import HandleSecrets, OfRun, RunSecrets
+from machine.secrets.both_formats import Format1Adapter, OfRun, RunSecrets
 from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
-
-__all__ = ["Recorded", "ReplayResult", "is_damage", "provider_of", "replay", "replay_in", "reproduce"]
 
 
 @attrs.frozen
@@ -58,15 +58,7 @@ class ReplayResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return {
-            "run_id": self.run_id,
-            "identical": self.identical,
-            "digest": self.digest,
-            "events": self.events,
-            "status": self.status,
-            "divergence": self.divergence.to_json() if self.divergence else None,
-            "secrets": self.secrets,
-        }
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -114,7 +106,7 @@ class Recorded:
         config = manifest.run_config
         if undeclared_io is not None:
             config = attrs.evolve(config, undeclared_io=undeclared_io)
-        check = LogCheck(store.get, joins=False)
+        check = LogCheck(store.get, joins=False, plan=graph, history=History(digested=False))
         entries = [entry for entry, _ in run_reader.checked(store, run_id, check)]
         blocks: list[list[Entry]] = []
         if started.max_concurrency is not None:
@@ -146,33 +138,24 @@ async def replay(
     again only if this is `allow`. Raises `NotFoundError`, and `PlanError` (`op_id_mismatch`) for the plan of
     another op.
     """
+    provided = Provided.of(plan, transports, catalogue)
     return await replay_in(
-        None,
-        run_id,
-        plan=plan,
-        store=store,
-        transports=transports,
-        catalogue=catalogue,
-        reporter=reporter,
-        undeclared_io=undeclared_io,
+        None, run_id, plan.graph, store, provided=provided, undeclared_io=undeclared_io, reporter=reporter
     )
 
 
 async def replay_in(
     order: Sequence[int] | None,
     run_id: str,
-    *,
-    plan: Plan,
+    graph: Graph,
     store: Store,
-    transports: Transports | None = None,
-    catalogue: Catalogue | None = None,
+    *,
+    provided: Provided,
+    undeclared_io: UndeclaredIo | str | None,
     reporter: Reporter | None = None,
-    undeclared_io: UndeclaredIo | str | None = None,
 ) -> ReplayResult:
     """Replay a run with its states in another order than the recorded one; see `replay` and `Orders`."""
-    graph = plan.graph
     reporter = reporter or Reporter()
-    provided = Provided.of(plan, transports, catalogue)
     log = ReplayLog([], store.get, reporter.entry)
     divergence: Divergence | None = None
     built: BuildProvenance | None = None
@@ -263,7 +246,7 @@ def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
     """Return what a replay knows about secrets, by the rules of the recording's format."""
     policy = recording.config.secrets
     if recording.manifest.secret_format == 1:
-        return HandleSecrets(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
+        return Format1Adapter(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))
     keys = recording.keys
     secrets = RunSecrets(
         policy,

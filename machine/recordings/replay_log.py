@@ -19,6 +19,7 @@ from machine.causes import raised_text
 from machine.engine.protocols import Outside
 from machine.errors import Code, MachineError, StoreError
 from machine.events import (
+    Artifact,
     EffectIntended,
     Entry,
     Event,
@@ -43,8 +44,6 @@ from machine.recordings.request_matching import RecordedRequests
 from machine.recordings.run_artifacts import Walked, sound_parts
 from machine.recordings.turns import Turns
 from machine.watch.watch import Undeclared
-
-__all__ = ["ReplayLog"]
 
 STALL_SECONDS: Final = 1.0
 """Seconds without progress for a handler that races tasks, in addition to its recorded duration."""
@@ -79,7 +78,7 @@ class ReplayLog:
         self._load = load
         self._on_entry = on_entry
         self._graphs = graphs or {}
-        self._payloads: Mapping[str, tuple[str, bytes]] = {}
+        self._payloads: Mapping[str, Artifact] = {}
         self._at = 0
         self._walked: Walked = {}
         self._known: set[tuple[str, str]] = set()
@@ -105,6 +104,8 @@ class ReplayLog:
         while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
             self._take_to(self._at + 1)
         event = self._next()
+        if type(event) is StateEntered:  # the most common, before which nothing was asked
+            return Outside(graph, False, event.state_id, limited=False)  # noqa: FBT003 - no cancellation
         said = asked(event)
         if said.plan_id:
             graph = self._graphs.get(said.plan_id, graph)
@@ -129,10 +130,7 @@ class ReplayLog:
             return False
         first = self._recorded[self._at].event
         due = decision.state_id, decision.attempt, decision.base_snapshot_id
-        if (
-            not isinstance(first, StateEntered)
-            or (first.state_id, first.attempt, first.base_snapshot_id) != due
-        ):
+        if type(first) is not StateEntered or (first.state_id, first.attempt, first.base_snapshot_id) != due:
             return False
         for index in range(self._at + 1, len(self._recorded)):
             entry = self._recorded[index]
@@ -140,17 +138,16 @@ class ReplayLog:
             self._end = index
             self._left[entry.body] = self._left.get(entry.body, 0) + 1
             self.requests.note(event)
-            if isinstance(event, StateCompleted | StateFailed):
-                self._reused = reused(entry)
             if isinstance(event, StateCompleted):
+                self._reused = reused(entry)
                 return False
             if isinstance(event, FactRecorded):
                 self._facts.setdefault(event.key, []).append(event)
             elif isinstance(event, EffectIntended):
                 self._intents[event.key] = event
             elif isinstance(event, StateFailed):
-                settled = event.cut or event.error.code in _NOT_AGAIN
-                if settled:
+                self._reused = reused(entry)
+                if settled := event.cut or event.error.code in _NOT_AGAIN:
                     self._take_to(index + 1)
                 return settled
         self._take_to(len(self._recorded))
@@ -178,9 +175,8 @@ class ReplayLog:
         del state, timeout
         with contextlib.suppress(Diverged):
             if self.divergence is None:
-                entry = self._recorded[self._at]
                 text = "the handler waits for something that is no call of io"
-                self._diverge(self._differences.missing(entry, text))
+                self._diverge(self._differences.missing(self._recorded[self._at], text))
         return self.abort() or RecordingEnds()
 
     def attach(self, scope: AttemptScope) -> None:
@@ -197,7 +193,12 @@ class ReplayLog:
         if payloads is not None:
             self._payloads = payloads.items
         for event in events:
-            await self._match(event, codec.encode_event(event))
+            body, at = codec.encode_event(event), self._at
+            free = self._early is None and self.abort() is None and at < len(self._recorded)
+            if free and self._recorded[at].body == body:  # nearly always
+                self._consume_to(at + 1)
+            else:
+                await self._match(event, body)
 
     @property
     def waited(self) -> float:
@@ -214,7 +215,7 @@ class ReplayLog:
         """Return an artifact of the recording, or one made by this replay."""
         made = self._payloads.get(artifact_id)
         if made is not None:
-            return made[1]
+            return made.data
         try:
             return self._load(artifact_id)
         except StoreError as exc:  # damage of the recording is not the fault of the handler that read it
@@ -306,7 +307,8 @@ class ReplayLog:
                 return
             if not inside or not self._left.get(body):
                 self._diverge(self._differences.between(entry, event))
-            if not self._turns and self._alone() and self._scope and not self._scope.state.blocking:
+            scope = self._scope
+            if not self._turns and scope and scope.barrier.alone and not scope.state.blocking:
                 self._stuck(event)
             else:
                 await self._turn(event, body)
@@ -330,12 +332,10 @@ class ReplayLog:
             self._missing()
 
     def _missing(self, event: Event | None = None) -> NoReturn:
-        entry = self._recorded[self._at]
-        if event is None:
-            summary = "a recorded call is not made"
-        else:
+        summary = "a recorded call is not made"
+        if event is not None:
             summary = f"the handler ended ({event.type}) without making a recorded call"
-        self._diverge(self._differences.missing(entry, summary, event))
+        self._diverge(self._differences.missing(self._recorded[self._at], summary, event))
 
     async def _turn(self, event: Event, body: bytes) -> None:
         """Wait until the recording reaches `body`, or nothing makes progress."""
@@ -346,9 +346,6 @@ class ReplayLog:
                     await come.wait()
                 if not come.is_set() and self._at == at and self._early is None:
                     self._stuck(event)
-
-    def _alone(self) -> bool:
-        return self._scope is None or self._scope.barrier.alone
 
     def _raise_if_over(self) -> None:
         reason = self.abort()
@@ -366,11 +363,13 @@ class ReplayLog:
         self._consume_to(end)
 
     def _consume_to(self, end: int) -> None:
-        for entry in self._recorded[self._at : end]:
+        left = self._left
+        for at in range(self._at, end):
+            entry = self._recorded[at]
             self.history.advance(entry)
             self._on_entry(entry)
-            if entry.body in self._left:
-                self._left[entry.body] -= 1
+            if entry.body in left:
+                left[entry.body] -= 1
             if isinstance(entry.event, FactRecorded):
                 self._learned(entry.event)
         self._at = end

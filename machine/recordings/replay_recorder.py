@@ -15,8 +15,6 @@ from machine.events import DomainEvent, DomainEventRecorded
 from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.recordings.replay_log import ReplayLog
 
-__all__ = ["ReplayRecorder", "recorder_of"]
-
 
 class ReplayRecorder(Recorder):
     """Emits domain events as they were recorded; `levels` are those of the run's own kinds."""

@@ -16,9 +16,7 @@ from machine import canonical
 from machine.errors import ErrorInfo, MachineError
 from machine.events import Event, FactRecorded, StateFailed
 from machine.secrets import placeholder
-from machine.secrets.format_1.handle import has_handle, macs, stripped, with_macs
-
-__all__ = ["RecordedRequests"]
+from machine.secrets.format_1.placeholder import has_placeholder, macs, stripped, with_macs
 
 _NAME: Final = rb"[A-Za-z0-9_.-]{1,128}"
 _EMPTY_QUERY: Final = re.compile(rb'("url":"[^"\\]*)\?(?=")')
@@ -72,7 +70,7 @@ class RecordedRequests:
         """Return whether two events differ at most in the recorded placeholders."""
         if b"__secret_" in recorded:
             return _fits(recorded, now)
-        return has_handle(recorded) and _shape(recorded).fullmatch(now) is not None
+        return has_placeholder(recorded) and _shape(recorded).fullmatch(now) is not None
 
     def _add(self, fact: FactRecorded) -> None:
         known = self._digests.setdefault(fact.namespace, set())
@@ -81,7 +79,7 @@ class RecordedRequests:
             self._unread.setdefault(fact.namespace, []).append(fact.request_digest)
 
     def like(self, namespace: str, data: bytes, redacted: bytes) -> bytes:
-        """Return the recorded request of `data`; `redacted` (it without secrets) when there is none."""
+        """Return the recorded request that matches `data`; else `redacted`, which is `data` without its secrets."""
         known = self._digests.get(namespace, ())
         if redacted is not data and canonical.artifact_id(redacted) in known:
             return redacted
@@ -120,7 +118,7 @@ class RecordedRequests:
         found = self._secret.setdefault(namespace, [])
         for digest in self._unread.pop(namespace, ()):
             data = self._load(digest)
-            if has_handle(data) and b'"mac' in data:
+            if has_placeholder(data) and b'"mac' in data:
                 found.append(_Recorded(data, stripped(data), tuple(macs(data)), _shape(data)))
         return found
 

@@ -26,24 +26,8 @@ from machine.events import (
 )
 from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Load, Snapshot
+from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
 from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
-
-__all__ = [
-    "Recording",
-    "Walked",
-    "check_run",
-    "gather",
-    "led_to",
-    "named",
-    "provenance_id",
-    "seals_beside",
-    "seals_of",
-    "shared_entries",
-    "shared_past_id",
-    "snapshot_parts",
-    "snapshots",
-    "sound_parts",
-]
 
 Walked: TypeAlias = dict[tuple[str, str], int]
 """The nodes of snapshots that were looked at, by place and id, with the number of keys of each."""
@@ -60,7 +44,7 @@ class Recording:
     run_id: str
     entries: Sequence[Entry]
     log: Sequence[StoredEvent]
-    artifacts: Mapping[str, Artifact]
+    artifacts: SpooledArtifacts
     plan_id: str
     provenance_id: str | None
     digest: str
@@ -73,30 +57,30 @@ class Recording:
         return self.log[-1].chain if self.log else ZERO_CHAIN
 
 
-def gather(log: Iterable[tuple[Entry, StoredEvent]], load: Load) -> Recording:
-    """Fold a log and return it with every artifact it references.
+def gather(
+    log: Iterable[tuple[Entry, StoredEvent]], load: Load, spool: ArtifactSpool | None = None
+) -> Recording:
+    """Fold a log and return it with every artifact it references; each that `spool` lacks is loaded once.
 
     Raises what `load` raises, `LogError` where a rule of logs is broken, and `CorruptionError` for an artifact that
     is not what it is named as.
     """
     entries: list[Entry] = []
     events: list[StoredEvent] = []
-    held: dict[str, bytes] = {}
-    artifacts: dict[str, Artifact] = {}
+    held = spool or ArtifactSpool()
+    artifacts = SpooledArtifacts(held)
 
     def get(artifact_id: str) -> bytes:
         data = held.get(artifact_id)
-        if data is None:
-            data = held[artifact_id] = load(artifact_id)
-        return data
+        return held.add(artifact_id, load(artifact_id)) if data is None else data
 
     check = LogCheck(get)
     for entry, stored, parts in _checked(log, get, check):
         entries.append(entry)
         events.append(stored)
         for artifact_id, kind in parts:
-            if artifact_id not in artifacts:
-                artifacts[artifact_id] = Artifact(artifact_id, kind, get(artifact_id))
+            get(artifact_id)
+            artifacts.kinds.setdefault(artifact_id, kind)
     order, history = check.end(), check.history
     assert history.started is not None
     return Recording(
@@ -142,7 +126,7 @@ def sound_parts(
 
 
 def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, ArtifactKind]]:
-    """Yield every artifact that an entry references; of snapshots only what is not in `walked`, which grows."""
+    """Yield every artifact that an entry references; nodes of snapshots only once: `walked` has those before."""
     yield from named(entry)
     for snapshot_id in snapshots(entry.event):
         yield from snapshot_parts(snapshot_id, load, walked)
@@ -151,7 +135,7 @@ def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, Arti
 
 
 def shared_entries(entry: Entry, load: Load) -> Sequence[Entry]:
-    """Return the entries a fork was given to go through, as its first entry names them; else nothing."""
+    """Return the entries of the shared past that a fork's first entry names, an empty sequence for any other."""
     past_id = shared_past_id(entry)
     return () if past_id is None else SharedPast.from_bytes(load(past_id), load).entries
 
@@ -188,7 +172,7 @@ def seals_of(recording: Recording) -> list[str]:
     entries = [
         each
         for entry in recording.entries
-        for each in (entry, *shared_entries(entry, lambda artifact_id: recording.artifacts[artifact_id].data))
+        for each in (entry, *shared_entries(entry, lambda artifact_id: recording.artifacts[artifact_id][1]))
     ]
     found = (seal for entry in entries for seal in seals_beside(entry))
     return list(dict.fromkeys(seal for seal in found if seal not in recording.artifacts))

@@ -17,8 +17,6 @@ from machine.engine.run_reader import lane_of
 from machine.events import Entry, RunResumed, RunStarted, RunSuspended, StateCompleted, StateSkipped
 from machine.plan import Graph
 
-__all__ = ["Order", "Orders", "neighbours"]
-
 Order: TypeAlias = tuple[int, ...]
 """Positions of blocks in the recording."""
 
@@ -156,7 +154,7 @@ async def neighbours(
     came = start.index(other[count])
 
     def shifted(steps: int) -> Order:
-        """Return `start` with the next block of `other` moved forward by so many positions."""
+        """Return `start` with the next block of `other` moved forward by that many positions."""
         to = came - steps
         return (*start[:to], start[came], *start[to:came], *start[came + 1 :])
 

@@ -14,6 +14,7 @@ import attrs
 from machine.catalogue import Catalogue
 from machine.config import Target, UndeclaredIo
 from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_reader import lane_of
 from machine.errors import Code, UsageError
@@ -24,10 +25,9 @@ from machine.recordings.divergence import Cause, Divergence, DivergenceKind
 from machine.recordings.fork_server import in_copies
 from machine.recordings.recorded_commands import graphs_of
 from machine.recordings.replay import Recorded, ReplayResult, replay_in
+from machine.recordings.result_json import fields_json
 from machine.recordings.schedule_search import Order, Orders, neighbours
 from machine.stores.base import Store
-
-__all__ = ["Race", "SchedulesResult", "schedules"]
 
 MOST_SCHEDULES: Final = 100_000
 
@@ -68,13 +68,7 @@ class Race:
 
     def to_json(self) -> dict[str, Any]:
         """Return the race as a JSON object."""
-        return {
-            "states": list(self.states),
-            "state_id": self.state_id,
-            "what": self.what,
-            "pointer": self.pointer,
-            "divergence": self.divergence.to_json(),
-        }
+        return fields_json(self, "states", "state_id", "what", "pointer", "divergence")
 
 
 @attrs.frozen
@@ -102,16 +96,7 @@ class SchedulesResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return {
-            "run_id": self.run_id,
-            "identical": self.identical,
-            "schedules": self.schedules,
-            "seed": self.seed,
-            "digest": self.digest,
-            "race": self.race.to_json() if self.race else None,
-            "divergence": self.divergence.to_json() if self.divergence else None,
-            "unsteady": self.unsteady,
-        }
+        return {"run_id": self.run_id, "identical": self.identical, **fields_json(self)}
 
 
 @with_default_store()
@@ -151,15 +136,15 @@ async def schedules(
         )
 
     async def here(order: Order) -> ReplayResult:
+        provided = Provided.of(plan, transports, catalogue)
         return await replay_in(
             order,
             run_id,
-            plan=plan,
-            store=store,
-            transports=transports,
-            catalogue=catalogue,
-            reporter=reporter,
+            plan.graph,
+            store,
+            provided=provided,
             undeclared_io=undeclared_io,
+            reporter=reporter,
         )
 
     blocks = recording.blocks

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 import anyio
 
-__all__ = ["Turns"]
-
 
 class Turns:
     """Waiters for positions of the recording, by the bytes of the event."""

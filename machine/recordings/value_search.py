@@ -13,8 +13,7 @@ from typing import Any, Final
 import attrs
 
 from machine.recordings.pointer import pointer_of
-
-__all__ = ["Occurrence", "leaves", "occurrences", "telling"]
+from machine.recordings.result_json import fields_json
 
 MOST_LEAVES: Final = 500
 """Leaves of one value that are looked for."""
@@ -43,7 +42,7 @@ class Occurrence:
 
     def to_json(self) -> dict[str, Any]:
         """Return the occurrence as a JSON object."""
-        return attrs.asdict(self)
+        return fields_json(self)
 
 
 def telling(value: Any) -> bool:

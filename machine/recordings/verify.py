@@ -13,14 +13,14 @@ import attrs
 
 from machine import codec
 from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine.fork_prefix import shared_past_id
 from machine.engine.log_check import LogCheck, check_content
 from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
 from machine.events import Entry, chain_next
 from machine.recordings import run_artifacts
+from machine.recordings.result_json import fields_json
 from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
 from machine.stores.checks import indexed_status
-
-__all__ = ["Problem", "VerifyResult", "verify"]
 
 
 @attrs.frozen
@@ -33,7 +33,7 @@ class Problem:
 
     def to_json(self) -> dict[str, str]:
         """Return the problem as a JSON object."""
-        return attrs.asdict(self)
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -53,14 +53,7 @@ class VerifyResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return {
-            "run_id": self.run_id,
-            "ok": self.ok,
-            "events": self.events,
-            "artifacts": self.artifacts,
-            "digest": self.digest,
-            "problems": [problem.to_json() for problem in self.problems],
-        }
+        return {"run_id": self.run_id, "ok": self.ok, **fields_json(self)}
 
 
 @with_default_store()
@@ -69,13 +62,13 @@ def verify(
     *,
     store: Store = DEFAULT_STORE,
     progress: Callable[[int], None] | None = None,
-    whole_store: bool = True,
+    whole_store: bool = False,
 ) -> VerifyResult:
-    """Check one run and its store completely, and return every fault.
+    """Check one run completely, and return every fault.
 
-    `progress` is called with the number of events checked so far. The check of the store reads all its runs: to
-    verify many runs, set `whole_store=False` and call `Store.integrity_problems` once. Raises `NotFoundError`
-    for an unknown run.
+    `progress` is called with the number of events checked so far. `whole_store` also checks what lies below all
+    runs, as `Store.integrity_problems` does, and takes as long as the store is large. Raises `NotFoundError` for an
+    unknown run.
     """
     problems: list[Problem] = []
     check = _Check(store, run_id, problems)
@@ -172,7 +165,7 @@ class _Check:
         except NotFoundError:
             return  # reported already as a missing artifact
         except StoreError as exc:
-            where = f"artifact {run_artifacts.shared_past_id(entry)}"
+            where = f"artifact {shared_past_id(entry)}"
             self.problems.append(Problem(exc.code, where, str(exc)))
 
     def seal(self, seal_id: str) -> None:

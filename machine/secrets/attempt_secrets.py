@@ -1,4 +1,4 @@
-"""The secrets that one attempt of a run knows: what it stores, is given and may send (see `run_secrets`)."""
+"""The secrets of one attempt: its requests and answers as they are stored, sent and handed out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from machine.errors import Code, ContextError, ErrorInfo, OtherIoError, StateErr
 from machine.events import FactRecorded
 from machine.secrets import placeholder
 from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_beside
+from machine.secrets.known_in_turn import KnownInTurn
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.pieces import stored_pieces
 from machine.secrets.placeholder_names import AnswerNames
 from machine.secrets.policy import path_text
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
-from machine.secrets.reserved_key import key_inside
+from machine.secrets.reserved_key import RUN, RUNS, key_inside
 from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
 from machine.secrets.stored import (
@@ -40,7 +41,7 @@ _KEYS: Final = "make it of something else: keys are stored and compared as they 
 
 
 class AttemptSecrets:
-    """The secrets of one attempt; `past` is what the states that it follows have learned, and those before it."""
+    """The secrets of one attempt; `past` are those that earlier attempts and the states it follows have learned."""
 
     def __init__(self, run: SharedSecrets, past: Known, state_id: str | None) -> None:
         self.run = run
@@ -50,12 +51,12 @@ class AttemptSecrets:
         self._at_hand: dict[str, Mapping[str, Any]] = {}
         self._stand_ins = StandIns()
         self.reused: dict[str, str] = {}
-        """The facts that answered calls, by the calls' keys, where only their secrets told which."""
+        """The facts that were reused, by the key of the call, where only secrets told the requests apart."""
 
     # -- what is asked -----------------------------------------------------------------------------------
 
     def asked(self, namespace: str, raw: bytes) -> Asked:
-        """Return a request as it is stored and as it is sent, given its canonical bytes as the handler made it.
+        """Return the stored and the sent form of a request, given its canonical bytes as the handler made them.
 
         `refusal` is set on one that may not be sent: `secret_reserved` when it holds the key of the store,
         `secret_unavailable` when it holds a placeholder, `secret_not_read` when it holds a secret that only a state
@@ -101,25 +102,25 @@ class AttemptSecrets:
         return self.run.rules.may_hold(raw) or _MARK in raw or _BEGIN in raw or known.may_be_in(raw)
 
     def stored(self, namespace: str, raw: bytes) -> Any:
-        """Return a request as it would be stored, and learn nothing of it."""
+        """Return the stored form of a request, without learning its secrets."""
         return redact(
             self.run.rules, self._known, namespace, canonical.decode(raw), request=True, name=str
         ).document
 
     def asked_before(self, digest: str, data: bytes) -> Any:
-        """Return a stored request as a reconcile function is given it: with the texts of its placeholders.
+        """Return a stored request for a reconcile function, with its placeholders as text.
 
-        None of these may be sent, whatever this process can open.
+        A request that holds such a text is refused, even where this process could open the placeholder.
         """
         stored = canonical.decode_stored(digest, data)
         for source in placeholder.sources_in(stored):
-            self.run.known.name(source)
+            self._known.name(source)
         return shown(stored, typed=True) if _MARK in data else stored
 
     def _placeholder_in(self, raw: bytes) -> OtherIoError | None:
         for text in placeholder.TEXT.finditer(raw.decode()) if _BEGIN in raw else ():
             source = placeholder.source_of(text[0])
-            if source in self._known.sources or source in self.run.known.sources:
+            if source in self._known.sources or source in self._past.sources:
                 return placeholder_sent()
         return None
 
@@ -132,23 +133,24 @@ class AttemptSecrets:
         response: Any,
         *,
         sure: str | None = None,
-        known: Known | None = None,
+        again: bool = False,
     ) -> Answer:
         """Return an answer as it is stored; `fact` is the one it will be recorded as, without its outcome.
 
-        `sure` is the name that `io.secret` read it under, `known` is what is searched for, all of the run if None.
+        `sure` is the name that `io.secret` read it under. One that a replay makes `again` is not searched for what
+        only other states know: in a replay these may come later.
         Raises `OtherIoError`, `secret_reserved` for one that holds the key of the store and `secret_stand_in` when
         a stand-in is the true value, and `SecretKeyError`.
         """
         run = self.run
-        known = run.known if known is None else known
         raw = canonical.encode(response)
         if run.reserved.holds(raw) and run.refuses(Code.SECRET_RESERVED):
             raise key_inside(f"the answer of {fact.namespace}")
         variable = variable_asked(fact.namespace, request)
         loud = sure is not None or variable is not None or run.stand_ins
-        if fact.namespace in _BLIND or not (loud or self._may_hold(raw, known)):
+        if fact.namespace in _BLIND or not (loud or self._may_hold(raw, run.known)):
             return Answer(raw)
+        known, beyond = self._could_know(), Known() if again else run.known
         document, stood_in = put_in(run.stand_ins, canonical.decode(raw), name=sure)
         refuse_revealing(stood_in, run.rules.stand_ins, None if sure is None else response["value"])
         if run.stand_ins:
@@ -164,7 +166,14 @@ class AttemptSecrets:
         else:
             names = AnswerNames(fact)
             found = redact(
-                run.rules, known, fact.namespace, document, request=False, name=names, under=variable
+                run.rules,
+                known,
+                fact.namespace,
+                document,
+                request=False,
+                name=names,
+                under=variable,
+                beyond=beyond,
             )
             stored, edits, learned = found.document, found.edits, [list(item) for item in found.learned]
             pieces = stored_pieces(document, stored, edits) if edits and fact.namespace == "http" else None
@@ -174,7 +183,8 @@ class AttemptSecrets:
         named = {source for source, _, _ in learned}
         for source in placeholder.sources_in(stored):  # a resumed run learns them when it opens this seal
             if source not in named:
-                learned += [[source, value, is_sure] for value, is_sure in known.values_of(source)]
+                values = known.values_of(source) or beyond.values_of(source)
+                learned += [[source, value, is_sure] for value, is_sure in values]
         run.learn(fact, learned)
         run.learn_stood_in(fact, stood_in)
         if not edits and not stood_in:
@@ -190,25 +200,30 @@ class AttemptSecrets:
         seal = seal_beside(data_key, fact, canonical.artifact_id(data), sealed)
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
 
+    def _could_know(self) -> KnownInTurn:
+        """Return what this state could know, whichever concurrent state was first."""
+        own = () if self._state_id is None else self.run.learned.by(self._state_id)
+        return KnownInTurn([self._past, self._known, *own])
+
     def taught(self, fact: FactRecorded, learned: Sequence[tuple[str, str, bool]]) -> bytes | None:
-        """Learn what the request of a fact has taught, and return it sealed in a live run, for later drivers."""
+        """Learn the secrets of a fact's request, and return them sealed in a live run, for later drivers."""
         self.run.learn(fact, learned)
         data_key = self.run.key(create=True) if self.run.live else None
         return None if data_key is None else seal_beside(data_key, fact, ASKED, {"learned": learned})
 
     def resolved(self, fact: FactRecorded, request: Any, response: Any) -> Answer:
-        """Return what is said to have been an answer, as it is stored; a replay makes that of a state again."""
-        if self._state_id is None:
-            return self.answer(fact, request, response)
-        known = self.run.learned.also(self._past, self._state_id)
-        return self.answer(fact, request, response, known=known)
+        """Return the stored form of an answer that a user or a reconcile function gives for an uncertain effect.
+
+        A replay calls the reconcile function of a state again.
+        """
+        return self.answer(fact, request, response, again=self._state_id is not None)
 
     def given(self, fact: FactRecorded, data: bytes) -> Answer:
-        """Return an answer that the handler itself gives, as it is stored: like one that comes from outside."""
+        """Return the stored form of an answer that the handler gives, redacted like one from outside."""
         return self.answer(fact, None, canonical.decode(data))
 
     def value(self, fact: FactRecorded, data: bytes, log: Seals) -> Any:
-        """Return the payload of a fact as the handler gets it: with true values, in a replay maybe placeholders.
+        """Return the payload of a fact for the handler: with true values, or in a replay maybe placeholders.
 
         Raises `OtherIoError` (`secret_unavailable`) in a live run when the true values cannot be opened, and
         `SecretNeeded` in a replay for a number, since a placeholder is text.
@@ -272,25 +287,32 @@ class AttemptSecrets:
 
         They are `secret_in_context` and `secret_reserved`.
         """
-        rules, known = self.run.rules, self._known
+        look, anything = self.run.rules.look, bool(self._known)
         for key, data in staged.items():
-            written = key.encode() if data is None else key.encode() + data
-            if self.run.reserved.holds(written) and self.run.refuses(Code.SECRET_RESERVED):
-                raise ContextError(
-                    f"the context may not hold the key of the store, and {path_text([key])} holds it",
-                    code=Code.SECRET_RESERVED,
-                    details={"path": path_text([key])},
-                )
-            if not known and not rules.may_hold(written):
-                continue
-            path = refused(rules, known, key, None if data is None else canonical.decode(data))
-            if path is not None and self.run.refuses(Code.SECRET_IN_CONTEXT):
-                raise ContextError(
-                    f"the context may hold no secret, and {path} is one",
-                    code=Code.SECRET_IN_CONTEXT,
-                    details={"path": path},
-                    hint="leave it out, read it where it is used, or list its path in SecretPolicy(allow=[...])",
-                )
+            written = key.encode() + (data or b"")
+            # nearly every write is done with here
+            found = anything or look(written)
+            if found or RUN in written.translate(RUNS):
+                self._refuse_written(key, data, written, secret=bool(found))
+
+    def _refuse_written(self, key: str, data: bytes | None, written: bytes, *, secret: bool) -> None:
+        """Raise `ContextError` when a write that may hold the key of the store, or a `secret`, holds it."""
+        if self.run.reserved.holds(written) and self.run.refuses(Code.SECRET_RESERVED):
+            raise ContextError(
+                f"the context may not hold the key of the store, and {path_text([key])} holds it",
+                code=Code.SECRET_RESERVED,
+                details={"path": path_text([key])},
+            )
+        if not secret:
+            return
+        path = refused(self.run.rules, self._known, key, None if data is None else canonical.decode(data))
+        if path is not None and self.run.refuses(Code.SECRET_IN_CONTEXT):
+            raise ContextError(
+                f"the context may hold no secret, and {path} is one",
+                code=Code.SECRET_IN_CONTEXT,
+                details={"path": path},
+                hint="leave it out, read it where it is used, or list its path in SecretPolicy(allow=[...])",
+            )
 
     def in_key(self, key: str) -> bool:
         """Say whether a key that would be stored holds a secret."""

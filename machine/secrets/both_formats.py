@@ -8,13 +8,13 @@ from typing import Any, Final, TypeAlias
 from machine import canonical
 from machine.events import FactRecorded
 from machine.secrets.attempt_secrets import AttemptSecrets
-from machine.secrets.format_1.run_secrets import Vault
+from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.secrets.learned_by_states import Followed
 from machine.secrets.reserved_key import Reserved
 from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.stored import Answer
 
-__all__ = ["HandleSecrets", "OfAttempt", "OfRun", "RunSecrets"]
+__all__ = ["Format1Adapter", "OfAttempt", "OfRun", "RunSecrets"]
 
 _NONE: Final[Mapping[str, str]] = {}
 
@@ -25,13 +25,13 @@ class RunSecrets(SharedSecrets):
     def attempt(
         self, state_id: str | None = None, followed: Followed | None = None, *, but: Collection[int] = ()
     ) -> AttemptSecrets:
-        """Return what a new attempt of a state knows, as `Learned.before` says; without one, what the run knows."""
+        """Return the secrets that a new attempt of a state knows (`Learned.before`); without a state, all."""
         past = self.known if state_id is None else self.learned.before(state_id, followed, but=but)
         return AttemptSecrets(self, past, state_id)
 
 
-class HandleSecrets(Vault):
-    """The secrets of a run of format 1, and of each of its attempts; nothing is sealed, so nothing is opened."""
+class Format1Adapter(Format1RunSecrets):
+    """The secrets of a run of format 1 and of each of its attempts, with the methods of format 2."""
 
     told: None = None
     keys: None = None
@@ -39,17 +39,17 @@ class HandleSecrets(Vault):
     shown: Final = 0
     stand_ins: Final = _NONE
     reserved: Reserved = Reserved()
-    """The key file of the store, which its calls may not reach; texts are not looked through for the key."""
+    """The key file of the store, which no call may reach; texts are not searched for the key."""
 
     @property
-    def run(self) -> HandleSecrets:
-        """These secrets: what an attempt knows, its run does."""
+    def run(self) -> Format1Adapter:
+        """The object itself: the run knows the same secrets as each attempt."""
         return self
 
     def attempt(
         self, state_id: str | None = None, followed: Followed | None = None, *, but: Collection[int] = ()
-    ) -> HandleSecrets:
-        """Return these secrets: what a run knows, each of its attempts does."""
+    ) -> Format1Adapter:
+        """Return the object itself: each attempt knows the same secrets as the run."""
         del state_id, followed, but
         return self
 
@@ -58,30 +58,30 @@ class HandleSecrets(Vault):
         del fact, learned
 
     def resolved(self, fact: FactRecorded, request: Any, response: Any) -> Answer:
-        """Return what is said to have been an answer, as it is stored."""
+        """Return the stored form of an answer that a user or a reconcile function gives for an uncertain effect."""
         return self.answer(fact, request, response)
 
     @property
     def reused(self) -> dict[str, str]:
-        """The facts that answered calls where only their secrets told which: none, there are no hashes of these."""
+        """Facts that were reused where only secrets told the requests apart: none in this format."""
         return {}
 
     def stored(self, namespace: str, raw: bytes) -> Any:
-        """Return nothing: clients of recordings of this format took all of a request along to another origin."""
+        """Return None: clients in recordings of this format sent the whole request to another origin."""
         del namespace, raw
         return {}
 
     def asked_before(self, digest: str, data: bytes) -> Any:
-        """Return a stored request as a reconcile function is given it: with handles."""
+        """Return a stored request for a reconcile function: with its placeholders."""
         return canonical.decode_stored(digest, data)
 
     def in_key(self, key: str) -> bool:
-        """Return False: a key is looked through with the event that it stands in."""
+        """Return False: a key is searched together with its event."""
         del key
         return False
 
     def given(self, fact: FactRecorded, data: bytes) -> Answer:
-        """Return an answer that the handler itself gives, as it is stored."""
+        """Return the stored form of an answer that the handler gives."""
         return Answer(self.response(fact.namespace, None, data, outside=False)[0])
 
     def opens(self, seal: bytes, fact: FactRecorded) -> None:
@@ -89,7 +89,7 @@ class HandleSecrets(Vault):
         del seal, fact
 
 
-OfRun: TypeAlias = RunSecrets | HandleSecrets
+OfRun: TypeAlias = RunSecrets | Format1Adapter
 """The secrets of a run; `attempt()` gives those of a new attempt."""
 
-OfAttempt: TypeAlias = AttemptSecrets | HandleSecrets
+OfAttempt: TypeAlias = AttemptSecrets | Format1Adapter

@@ -13,7 +13,7 @@ __all__ = ["Argument", "arguments_of", "in_commands"]
 
 
 class Argument(NamedTuple):
-    """A secret among arguments: its word, where in the word it begins, and what it is called."""
+    """A secret among arguments: the index of its word, its offset in the word, and its name."""
 
     at: int
     begin: int
@@ -21,7 +21,7 @@ class Argument(NamedTuple):
 
 
 class _Program(NamedTuple):
-    """The options of a program before a password (`-p x`), those it is joined to (`-px`), and a word it needs."""
+    """The options of a program that a password follows (`-p x`) or is joined to (`-px`), and a word it needs."""
 
     before: frozenset[str] = frozenset()
     joined: str = ""
@@ -100,7 +100,7 @@ _NAMED: Final = re.compile(
     r"(?i:[\w./:@-]*(?:_auth|password|token|secret|secret_access_key|api_key|http-basic|extraheader)[\w.-]*)"
 )
 _VALUES: Final = frozenset(("--value", "--body"))
-"""Options before what is kept in a store of secrets: `az keyvault secret set --value x`."""
+"""Options before a value for a store of secrets: `az keyvault secret set --value x`."""
 
 _STORES: Final = frozenset(("secret", "secrets", "put-parameter"))
 
@@ -135,7 +135,7 @@ def arguments_of(words: Sequence[str]) -> list[Argument]:
 
 
 def _is_set(program: str, words: Sequence[str], at: int) -> bool:
-    """Tell whether a word is a value that a program is told to keep under a name that says that it is secret."""
+    """Tell whether a word is the value that a command stores under a secret name: `configure set NAME VALUE`."""
     return (
         program in _SETTERS
         and at > 1
@@ -146,7 +146,7 @@ def _is_set(program: str, words: Sequence[str], at: int) -> bool:
 
 
 def _password_at(program: _Program, word: str, before: str, count: int) -> int | None:
-    """Return where in a word a password begins, None when there is none."""
+    """Return the offset at which a password begins in a word, None when there is none."""
     if before in program.before:
         return None if word.startswith(_ELSEWHERE) else len("pass:") * word.startswith("pass:")
     for option in program.pairs:
@@ -168,32 +168,37 @@ def _password_at(program: _Program, word: str, before: str, count: int) -> int |
 _SHORT: Final = len("-u")
 _CLUSTER: Final = re.compile(r"-[a-zA-Z]{1,5}u")
 _ELSEWHERE: Final = ("env:", "file:", "fd:", "stdin", "@")
-"""Before a place from where a program reads a password."""
+"""Prefixes of a place that a program reads a password from: then the argument is no password."""
 
 _PAIR: Final = re.compile(r"[^:%=,\s]{1,100}+[:%=,](?=.)")
 _LOGIN: Final = re.compile(r"[\w$.]{1,60}+/(?=[^/\s]+@)")
-"""Before a password for Oracle: `scott/PASSWORD@db`."""
+"""The user and the slash before a password for Oracle: `scott/PASSWORD@db`."""
 
 
 _NAMES: Final = any_of(sorted(map(re.escape, (*_PROGRAMS, *_SETTERS)), key=len, reverse=True))
-_COMMAND: Final = re.compile(rf"(?:{_NAMES})(?=[ \t])[^\r\n|;&]{{1,1000}}+")
-_SIGN: Final = rf"(?:{_NAMES})[ \t]"
+_COMMAND: Final = re.compile(rf"(?:{_NAMES})(?=[ \t]|['\"], ['\"])[^\r\n|;&]{{1,1000}}+")
+_SIGN: Final = rf"(?:{_NAMES})(?:[ \t]|['\"],)"
 _LONGEST: Final = 1100
 _WORD: Final = re.compile(r"(?:[^\s'\"]++|'[^'\r\n]*+'|\"[^\"\r\n]*+\")++|['\"]")
+_LISTED: Final = re.compile(r"[\w.-]{1,40}+['\"], ")
+_LISTED_WORD: Final = re.compile(r"[^'\",\[\] ][^'\"\r\n]{0,400}+(?=['\"])")
+"""In a list of arguments as Python writes it: `['mysql', '-uroot', '-px']`."""
+
 _JOINS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _REDIRECTED: Final = frozenset("<>(`$")
 
 
 def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where secrets stand among the arguments of commands in a text, and what they are called."""
+    """Yield the offsets and the names of secrets among the arguments of commands in a text."""
     words = 0
     commands = begun_in(parts_with(_SIGN, text), _COMMAND, text, _LONGEST)
     for command in at_most(MOST_CANDIDATES, commands):
         if text[command.start() - 1 : command.start()] in _JOINS:
             continue
+        quoted = _LISTED.match(command[0])
         spans = [
             _unquoted(text, command.start() + word.start(), command.start() + word.end())
-            for word in _WORD.finditer(command[0])
+            for word in (_LISTED_WORD.finditer(command[0]) if quoted else _WORD.finditer(command[0]))
         ]
         words += len(spans)
         if words > MOST_NAMES:
@@ -207,6 +212,6 @@ def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _unquoted(text: str, begin: int, end: int) -> tuple[int, int]:
-    """Return where a part of a text stands without the quotes around it."""
+    """Return the offsets of a part of a text without the quotes around it."""
     quoted = end - begin > 1 and text[begin] in "'\"" and text[end - 1] == text[begin]
     return (begin + 1, end - 1) if quoted else (begin, end)

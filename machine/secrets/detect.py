@@ -1,4 +1,4 @@
-"""Findings in one text: where a secret stands that nobody named before, and the name of its place."""
+"""Findings in one text: secrets that are not known yet, with their offsets and the name of their place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from machine.secrets.value_places import ROOT, Place
 __all__ = ["findings"]
 
 _DEEPEST: Final = 12
-"""So many texts of JSON within each other are read; each has twice the backslashes of the one around it."""
+"""The depth to which JSON texts within JSON texts are read; each level doubles the backslashes."""
 
 _SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
 _FORM: Final = re.compile(r"[\w.%+\[\]~*-]{1,200}+=[^&\s]*+(?:&[\w.%+\[\]~*-]{1,200}+=[^&\s]*+)*+")
@@ -36,9 +36,10 @@ _LOGIN: Final = re.compile(r"[^:]+:(?![0-9]+\Z)(.+)", re.DOTALL)
 def findings(
     rules: Rules, place: Place, text: str, *, request: bool, depth: int = 0, look: Look | None = None
 ) -> list[Finding]:
-    """Return what is secret in the text at a place of a document, in order and without overlaps.
+    """Return the secrets in the text at a place of a document, in order and without overlaps.
 
-    `look` is what the text around it may hold. Raises `TooManyPlacesError` for a text that is to be sealed whole.
+    `look` is the result of `look_at` for the text around it. Raises `TooManyPlacesError` for a text that is to be
+    sealed whole.
     """
     if not text or text in rules.stand_ins or place.is_allowed(rules):
         return []
@@ -49,7 +50,7 @@ def findings(
         return [
             one
             for one in found
-            if request or sure or (not is_masked(one.value) if listed else looks_like_credential(one.value))
+            if request or sure or (_is_listed(rules, one) if listed else looks_like_credential(one.value))
         ]
     if decides(place.strength, text[place.begin :], alone=request, name=place.name):
         return [Finding(place.begin, len(text), place.name, text[place.begin :], sure)]
@@ -60,6 +61,15 @@ def findings(
     if place.argv or not look.nothing():
         return _apart(_in_text(rules, place, text, look, request=request, depth=depth), rules.stand_ins)
     return []
+
+
+def _is_listed(rules: Rules, found: Finding) -> bool:
+    """Tell whether a value of a listed header is a credential in an answer: of a cookie `lang=de-DE` is none."""
+    if looks_like_credential(found.value):
+        return True
+    kind, _, name = found.place.partition(".")
+    settings = kind == "cookie" and rules.field(name) is Strength.NONE
+    return not settings and not is_masked(found.value)
 
 
 def _header(name: str, text: str, *, sure: bool) -> Iterator[Finding]:
@@ -75,7 +85,7 @@ def _header(name: str, text: str, *, sure: bool) -> Iterator[Finding]:
 
 
 def _as_header(name: str, text: str) -> list[Finding]:
-    """Return the credentials in a field that is called as a header field is, as far as they look like some."""
+    """Return the values of a field with the name of a header field that look like credentials."""
     if not name.endswith(("authorization", "auth", "cookie", "cookies")) or not (" " in text or "=" in text):
         return []
     found = _header(name.replace("cookies", "cookie"), text, sure=False)
@@ -127,7 +137,7 @@ def _multipart(rules: Rules, text: str, *, request: bool, depth: int) -> Iterato
 
 
 def _apart(found: Iterator[Finding], stand_ins: frozenset[str]) -> list[Finding]:
-    """Return findings in order, without those that stand within another and those of stand-ins."""
+    """Return findings in order, without those inside another one and those of stand-ins."""
     several = list(islice(found, MOST_FINDINGS + 1))
     if len(several) > MOST_FINDINGS:
         raise TooManyPlacesError

@@ -1,4 +1,4 @@
-"""Known values in all the forms in which a program may have written them, and where these stand in a text."""
+"""Known values in all the forms in which a program may write them, and the search for these in a text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from urllib.parse import quote, quote_plus
 __all__ = ["Forms", "base64_forms", "forms_of", "is_plain"]
 
 SEARCHED_ANYWHERE: Final = 8
-"""From this length a value is searched for in every form; a shorter one as it is, as a whole word."""
+"""The length from which a value is searched for in every form; a shorter one only unencoded, as a whole word."""
 
 _LEVELS: Final = 4
-"""So often within each other texts of JSON are looked through."""
+"""The depth to which JSON texts within JSON texts are searched."""
 
 _LONGEST_ENCODED: Final = 1 << 16
 _WORD: Final = 16
@@ -28,9 +28,9 @@ class Forms(NamedTuple):
     """The written forms of one value; each is searched for in its own way."""
 
     texts: tuple[str, ...]
-    """As it is, escaped and percent-encoded; the longest first."""
+    """Unencoded, escaped in JSON and percent-encoded; the longest first."""
     base64: tuple[str, ...]
-    """What is in any base64 text that has the value, wherever it begins in it."""
+    """Pieces of base64, one for each alignment: any base64 text with the value in it has one of them."""
     short: bool
     """True for a value that counts only as a whole word."""
 
@@ -50,7 +50,7 @@ def is_plain(value: str) -> bool:
 
 
 def forms_of(value: str) -> Forms:
-    """Return the forms of a value that is not plain; a very long one is passed on as it is or in JSON."""
+    """Return the forms of a value that is not plain; of a very long one, only unencoded and escaped in JSON."""
     if len(value) > _LONGEST_ENCODED:
         return Forms((json.dumps(value)[1:-1], value), (), short=False)
     return _forms_of(value)
@@ -92,7 +92,7 @@ def _small(quoted: str) -> str:
 
 
 def base64_forms(data: bytes) -> tuple[str, ...]:
-    """Return what is in any base64 text of bytes that hold these, wherever they begin in them."""
+    """Return pieces of base64, one for each alignment: any base64 of bytes that hold these has one of them."""
     forms: dict[str, None] = {}
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + data).decode()

@@ -1,4 +1,4 @@
-"""Seals of facts: JSON values encrypted so that they open beside their own fact only."""
+"""Seals of facts: JSON values encrypted so that each opens only with the fact it belongs to."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Seals(Protocol):
     """The seals of a run's facts, by the keys of the facts: a log has them."""
 
     def seal(self, key: str) -> bytes | None:
-        """Return the seal of a fact, None when it has none; empty bytes when its artifact is missing."""
+        """Return the ciphertext of a fact's seal: None when it has none, empty when its artifact is missing."""
         ...
 
 
@@ -52,12 +52,12 @@ def payload_id(fact: FactRecorded) -> str:
 def seal_beside(
     data_key: sealing.DataKey, fact: FactRecorded, payload: str, value: Mapping[str, Any]
 ) -> bytes:
-    """Return a value as ciphertext that opens beside a fact with this payload; forks carry facts over."""
+    """Return a value as ciphertext that opens only with a fact of this payload, in a fork of the run too."""
     return sealing.seal(data_key, canonical.encode(value), _place(fact, payload))
 
 
 def open_beside(data_key: sealing.DataKey, fact: FactRecorded, payload: str, seal: bytes) -> Any:
-    """Return what was sealed beside a fact, None when it does not open."""
+    """Return the value that was sealed for a fact, None when it does not open."""
     try:
         return canonical.decode(sealing.open_seal(data_key, seal, _place(fact, payload)))
     except SealError:
@@ -65,7 +65,7 @@ def open_beside(data_key: sealing.DataKey, fact: FactRecorded, payload: str, sea
 
 
 def hashed(data_key: sealing.DataKey, request: bytes) -> str:
-    """Return the keyed hash of a request as it is sent, and before it the id of the key."""
+    """Return the id of the data key, followed by the keyed hash of a request as it is sent."""
     return f"{data_key.id}:{sealing.mac(data_key, request)}"
 
 

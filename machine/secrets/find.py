@@ -1,6 +1,6 @@
 """Findings of a scan: where a secret is, the rule that found it and its length; never its value.
 
-Placeholders, and the handles of format 1, are not secrets.
+Placeholders of either format are not secrets.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _QUOTED: Final = re.compile(
     r"%7[Bb]%22(?:%24|\$)secret%22(?:%3[Aa]|:)%22[A-Za-z0-9_.-]{1,128}%22"
     r"(?:%2[Cc]|,)%22mac%22(?:%3[Aa]|:)%22[0-9a-f]{32}%22%7[Dd]"
 )
-"""The handle of format 1 in a query or a form."""
+"""A placeholder of format 1 in a query or a form."""
 
 _LONGEST: Final = 384
 
 
 class Found(NamedTuple):
-    """A secret that was found. `at` is where it stands in its text, `length` counts characters."""
+    """A secret that was found. `at` is its offset in its text and `length` its length, both in characters."""
 
     path: str
     rule: str

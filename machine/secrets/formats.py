@@ -1,4 +1,4 @@
-"""Credentials that can be told by their shape alone, wherever they stand in a text."""
+"""Credentials that are recognised by their shape alone, anywhere in a text."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most
 from machine.secrets.needles import PIECE, SHORT, begun_in, pieces
+from machine.secrets.references import is_example
 
 __all__ = ["FORMATS", "Format", "format_of", "shapes", "signs_of"]
 
@@ -24,7 +25,7 @@ class Format(NamedTuple):
     needles: tuple[str, ...]
     check: Callable[[str], bool] | None = None
     back: int = 0
-    """So many characters before the match belong to the credential."""
+    """The number of characters before the match that belong to the credential."""
     lead: str = ""
     """The beginning of a match, for formats whose matches may be long."""
 
@@ -34,7 +35,7 @@ class Format(NamedTuple):
 
 
 def _apart(prefix: str) -> str:
-    """Return an expression for a prefix that nothing joins from the left."""
+    """Return an expression for a prefix that no letter or digit precedes."""
     return f"{re.escape(prefix)}(?<![A-Za-z0-9_-]{re.escape(prefix)})"
 
 
@@ -65,13 +66,13 @@ def _is_jwt(text: str) -> bool:
 
 
 def _has_armour(text: str) -> bool:
-    """Tell whether something stands between the lines that begin and end a key."""
+    """Tell whether there is any text between the first and the last line of a key in PEM."""
     least = _LEAST_CLOSED if "-----END " in text else _LEAST_ARMOUR
-    return len(re.sub(r"-----[A-Z ]*-----|\\+[nr]|[\s.]", "", text)) >= least
+    return len(re.sub(r"-----[A-Za-z0-9 ]*-----|\\+[nr]|[\s.]", "", text)) >= least
 
 
 def _is_armoured(text: str) -> bool:
-    """Tell whether base64 is that of a private key in its armour."""
+    """Tell whether base64 encodes a private key in PEM."""
     return b"PRIVATE KEY" in base64.b64decode(text[: min(len(text) // 4 * 4, _LONGEST_TITLE)])
 
 
@@ -84,10 +85,15 @@ _ARMOUR: Final = r"(?:[A-Za-z0-9+/=\s\\:,.()@<>]|-(?!----))*+"
 FORMATS: Final = (
     Format(
         "private_key",
-        r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
-        rf"{_ARMOUR}(?:-----END [A-Z0-9 ]{{1,64}}+-----)?",
+        r"-----BEGIN (?:(?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?|OpenVPN [A-Za-z0-9 -]{1,30})-----"
+        rf"{_ARMOUR}(?:-----END [A-Za-z0-9 -]{{1,64}}?-----)?",
         ("-----BEGIN ",),
         _has_armour,
+    ),
+    Format(
+        "private_key",
+        r"Private-Lines: [0-9]{1,3}+(?:\r?\n|\\n)((?:[A-Za-z0-9+/=]{4,100}+(?:\r?\n|\\n|\Z)){1,100}+)",
+        ("Private-Lines: ",),
     ),
     _format("private_key", "LS0tLS1CRUdJTi", r"[A-Za-z0-9+/]{24,}+={0,2}", _is_armoured),
     _format("jwt", "eyJ", r"[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{2,}+\.[A-Za-z0-9_.-]*+", _is_jwt)._replace(
@@ -103,7 +109,7 @@ FORMATS: Final = (
     ),
     _prefixed(
         "slack_token",
-        r"[A-Za-z0-9-]{10,255}+",
+        r"(?=[A-Za-z-]{0,255}+[0-9])[A-Za-z0-9-]{10,255}+",
         *(
             "xoxa-",
             "xoxb-",
@@ -186,7 +192,7 @@ FORMATS: Final = (
 )
 
 _TAIL: Final = "[A-Za-z0-9_.=+/~-]{4}"
-"""Behind what a format begins with."""
+"""The rest of a credential after the prefix of its format."""
 
 
 def signs_of(formats: Iterable[Format]) -> tuple[str, ...]:
@@ -197,17 +203,17 @@ def signs_of(formats: Iterable[Format]) -> tuple[str, ...]:
     )
 
 
-_ALONE: Final = frozenset(("-----BEGIN ", "-us"))
+_ALONE: Final = frozenset(("-----BEGIN ", "-us", "Private-Lines: "))
 
 
 @functools.cache
 def _compiled(source: str) -> re.Pattern[str]:
-    """Return the pattern of a format, compiled when a text may have it first."""
+    """Return the pattern of a format, compiled at the first text that may have the format."""
     return re.compile(source)
 
 
 def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where credentials of these formats stand in a text, and the names of the formats."""
+    """Yield the offsets of credentials of these formats in a text, and the names of the formats."""
     formats = tuple(formats)
     for form, parts in _parts(formats, text) if len(text) > SHORT else ((one, None) for one in formats):
         regex = _compiled(form.regex)
@@ -215,7 +221,7 @@ def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str
         lead = _compiled(form.lead) if form.lead else None
         matches = regex.finditer(text) if parts is None else begun_in(parts, regex, text, _LEAST_MATCH, lead)
         for found in at_most(MOST_CANDIDATES, matches):
-            if form.check is None or form.check(found[group]):
+            if (form.check is None or form.check(found[group])) and not is_example(found[group]):
                 begin, end = found.span(group)
                 yield begin - form.back, end, form.name
 

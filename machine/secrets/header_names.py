@@ -164,11 +164,13 @@ PARAMETERS: Final = frozenset(
 )
 """Query parameters whose value is a credential, in lower case."""
 
-WEAK_PARAMETERS: Final = frozenset(("key", "token", "ticket", "code", "auth", "session", "sid", "jwt"))
+WEAK_PARAMETERS: Final = frozenset(
+    ("key", "token", "ticket", "code", "auth", "session", "sid", "jwt", "appid", "sign")
+)
 
 
 def is_of_header(words: tuple[str, ...]) -> bool:
-    """Tell whether the words of a header field are those of a credential, whoever the vendor is."""
+    """Tell whether the words of a header field are those of a credential, with any vendor prefix."""
     if len(words) > _LEAST_VENDOR and words[-1] in _HASHES and words[-2] in _SIGNATURES:
         words = words[:-1]  # `x-signature-sha256`
     if len(words) < _LEAST_VENDOR:  # of a name that was in capitals, `CSRFPreventionToken`
@@ -201,7 +203,7 @@ _OF_HEADERS: Final = frozenset(
 _JOINED_HEADERS: Final = ("token", "apikey", "secret", "signature", "authorization", "sessionid")
 _JOINED_LISTS: Final = re.compile("page|next|continuation|pagination|cursor|sync|scroll")
 NO_CREDENTIALS: Final = frozenset({"x-ms-session-token"})
-"""Header fields that have the last words of a credential and say how fresh an answer must be."""
+"""Header fields with the ending of a credential that are none: they say how fresh an answer must be."""
 
 OF_LISTS: Final = frozenset(
     (
@@ -233,6 +235,7 @@ OF_LISTS: Final = frozenset(
             "from",
             "to",
         ),
+        *("trace", "span", "correlation"),
         "cancellation",
         "fencing",
         "lock",
@@ -245,7 +248,7 @@ OF_LISTS: Final = frozenset(
         "allow",
     )
 )
-"""Tokens with one of these words say where a list goes on, or in which order something happens."""
+"""Words that make a token no credential: it is a position in a list, or in an order of events."""
 
 _OF_DATA: Final = frozenset(
     (
@@ -312,6 +315,7 @@ _OF_DATA: Final = frozenset(
             "search",
         ),
         *("translation", "primary", "session", "device", "throttle", "batch", "tracking", "aggregation"),
+        *("transaction", "operation", "activity", "workflow", "run", "build", "content", "document", "file"),
     )
 )
-"""A key with one of these words says where something is found, not who may."""
+"""Words that make a key no credential: it is the key of a record, not a permission."""

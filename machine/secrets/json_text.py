@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from machine.secrets.finding import Finding
+from machine.secrets.finding import ISSUED, Finding
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
-from machine.secrets.value_places import NAMING, ROOT, Place, said_by
+from machine.secrets.value_places import NAMING, ROOT, Place, is_of_issued, said_by
 
 __all__ = ["MOST_JSON", "String", "located", "strings_of"]
 
@@ -33,26 +33,30 @@ class String(NamedTuple):
 
 
 class _Frame:
-    """A container that is open."""
+    """A container whose end was not read yet."""
 
-    __slots__ = ("before", "index", "key", "members", "place", "said")
+    __slots__ = ("before", "early", "index", "issued", "key", "members", "place", "said")
 
-    def __init__(self, place: Place, *, members: bool) -> None:
+    def __init__(self, place: Place, *, members: bool, later: _Later | None = None) -> None:
         self.place = place
         self.members = members
         self.key: str | None = None
         self.index = 0
         self.before: str | None = None
-        self.said: str | None = None
+        self.said = later.said if later else None
+        self.issued = later is not None and later.issued
+        self.early = False
+        """True where a value stood before any name."""
 
     def next_place(self, rules: Rules) -> Place:
         """Return the place of the value that comes next."""
         if self.members:
-            return self.place.member(rules, self.key or "", self.said)
+            said = ISSUED if self.issued and self.key == "token" else self.said
+            return self.place.member(rules, self.key or "", said)
         return self.place.item(rules, self.index, self.before)
 
     def step(self, value: str | None) -> None:
-        """Step over a value."""
+        """Move on to the place after a value."""
         if self.members:
             if self.key in NAMING and value is not None and not (self.said and self.key == "type"):
                 self.said = said_by(self.key, value) or self.said
@@ -63,7 +67,7 @@ class _Frame:
 
 
 def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | None:
-    """Return the strings of a text of JSON, keys included, and the numbers that a name makes secret.
+    """Return the strings of a text of JSON, keys included, and the numbers under secret names.
 
     Returns None for a text that is not JSON.
     """
@@ -71,17 +75,56 @@ def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | 
         json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return _strings(rules, text, request=request)
+    return _strings(rules, text, _said_later(text), request=request)
 
 
-def _strings(rules: Rules, text: str, *, request: bool) -> Iterator[String]:
+_LATER: Final = re.compile(
+    r'"(?:[vV]alue|values|default_?value|payload|data|stringData|token|[dkpq]|d[pq]|qi)"'
+)
+"""Members whose name may come from a later member of their object."""
+
+
+class _Later(NamedTuple):
+    """The name that later members of an object give its value, and whether they show an issued token."""
+
+    said: str | None
+    issued: bool
+
+
+def _said_later(text: str) -> dict[int, _Later]:
+    """Return what later members of objects say of earlier ones, by the offsets of the objects."""
+    later: dict[int, _Later] = {}
+    if _LATER.search(text) is None:
+        return later
+    stack: list[tuple[int, _Frame, set[str]]] = []
+    for token in _TOKEN.finditer(text):
+        piece, raw = token[0], token[1]
+        _, frame, keys = stack[-1] if stack else (0, None, set())
+        if frame is not None and frame.members and frame.key is None and raw is not None:
+            frame.key = raw
+            keys.add(raw)
+            frame.early |= (not frame.said or raw == "token") and _LATER.fullmatch(token[0]) is not None
+        elif piece in "{[":
+            stack.append((token.start(), _Frame(ROOT, members=piece == "{"), set()))
+        elif piece in "}]":
+            begin, ended, keys = stack.pop()
+            if ended.early:
+                later[begin] = _Later(ended.said, is_of_issued(keys))
+            if stack:
+                stack[-1][1].step(None)
+        elif frame is not None:
+            frame.step(raw)
+    return later
+
+
+def _strings(rules: Rules, text: str, later: dict[int, _Later], *, request: bool) -> Iterator[String]:
     stack: list[_Frame] = []
     for token in _TOKEN.finditer(text):
         piece, raw = token[0], token[1]
         frame = stack[-1] if stack else None
         if piece in "{[":
             place = frame.next_place(rules) if frame else ROOT
-            stack.append(_Frame(place, members=piece == "{"))
+            stack.append(_Frame(place, members=piece == "{", later=later.get(token.start())))
         elif piece in "}]":
             stack.pop()
             if stack:

@@ -34,7 +34,7 @@ FROM_ENVIRONMENT: Final = "env"
 
 
 class ChangeableKeys(KeyStore, Protocol):
-    """The part of a store that is used here; `machine.stores.Store` has it."""
+    """The methods of a store that are used here; `machine.stores.Store` has them."""
 
     def data_keys(self) -> list[tuple[str, bytes]]:
         """Return each run that has a data key, and the wrapped key."""
@@ -75,12 +75,12 @@ def rotate_key(store: ChangeableKeys, new_key: str | None = None) -> Rotation:
     """Wrap every data key of a store with a new key; no log and no artifact changes.
 
     The new key is made, or read from the file `new_key`, or from `MACHINE_SECRET_KEY` when `new_key` is
-    `FROM_ENVIRONMENT`; the old one is in the key file then, which is deleted. If the process dies in between, the
-    key that the store notes is on the disk: the new one is written before anything is wrapped with it, and the old
-    one is deleted after nothing is.
+    `FROM_ENVIRONMENT`; the old one is in the key file then, which is deleted. If the process dies in between,
+    the key that the store needs is on the disk: the new one is written before any data key is wrapped with
+    it, and the old one is deleted when none is wrapped with it any more.
 
-    Raises `SecretKeyError` when either key cannot be used, and `UsageError` for a new key that makes no sense;
-    nothing was changed then.
+    Raises `SecretKeyError` when either key cannot be used, and `UsageError` for an unsuitable new key; nothing is
+    changed then.
     """
     path = store.secret_key_file
     if path is None:
@@ -161,13 +161,13 @@ def _to_environment(store: ChangeableKeys, path: Path, noted: str) -> Rotation:
 
 
 def _beside(path: Path, key_id: str) -> StoreKey | None:
-    """Return the key with this id, from the key file or the new file of an interrupted rotation."""
+    """Return the key with this id, from the key file or from the new file of an interrupted rotation."""
     found = (key_in(each) for each in (successor(path, key_id), path))
     return next((key for key in found if key is not None and key.id == key_id), None)
 
 
 def _to_file(store: ChangeableKeys, path: Path, old: StoreKey, new: StoreKey) -> int:
-    """Rewrap the data keys, then replace the key file: the old key is there until nothing is wrapped with it."""
+    """Rewrap the data keys, then replace the key file, so that the old key exists as long as it is needed."""
     _move(successor(path, old.id), path)  # the last step of an interrupted rotation
     left_over = _left_over(path)
     _check_data_keys(store, old)
@@ -186,9 +186,9 @@ def _to_file(store: ChangeableKeys, path: Path, old: StoreKey, new: StoreKey) ->
 
 
 def _left_over(path: Path) -> list[Path]:
-    """Return the files that interrupted rotations and interrupted makers of a key have left, to be deleted.
+    """Return the files that interrupted rotations and interrupted creations of a key have left, to be deleted.
 
-    A file that is there before a rotation is not in use after it: whoever made it replaces the same key or an
+    A file that exists before a rotation is not needed after it: its process would replace the same key or an
     older one, which the store refuses by then.
     """
     return [each for each in path.parent.iterdir() if each != path and is_key_file_name(path, each.name)]

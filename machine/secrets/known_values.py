@@ -1,4 +1,4 @@
-"""The secrets that an attempt knows, and where they stand in a text in any form."""
+"""The secrets that an attempt knows, and the search for them in a text, in any encoding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from machine.secrets.encodings import Forms, forms_of, is_plain
 from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
-from machine.secrets.placeholder import text_of
+from machine.secrets.placeholder import TEXT, source_of, text_of
 
 __all__ = ["Known"]
 
@@ -31,8 +31,8 @@ class _Value(NamedTuple):
 class Known:
     """The secret values that an attempt has seen, each under the name of its source.
 
-    A value may be its own placeholder: a replay without the key learns these, and finds with them what was found
-    with the true values.
+    A value may be its own placeholder: a replay without the key learns these, and finds the same places with
+    them as the live run with the true values.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Known:
 
     @property
     def sources(self) -> Collection[str]:
-        """The names of what is known."""
+        """The names of the sources of known values."""
         return self._sources
 
     def name(self, source: str) -> None:
@@ -63,7 +63,7 @@ class Known:
         self._sources.add(source)
 
     def copy(self) -> Known:
-        """Return a `Known` of its own that knows the same."""
+        """Return an independent copy."""
         known = Known(dict(self._values), dict(self._plain), set(self._sources))
         known.stand_ins |= self.stand_ins
         return known
@@ -95,7 +95,7 @@ class Known:
             self._values[value] = before._replace(sure=True)
 
     def add(self, other: Known) -> None:
-        """Remember what another one knows."""
+        """Add the values that another one knows."""
         for value, known in other._values.items():
             self.learn(known.source, value, sure=known.sure)
         for value, source in other._plain.items():
@@ -115,14 +115,26 @@ class Known:
         found = [(text, value.sure) for text, value in self._values.items() if value.source == source]
         return found + [(text, True) for text, plain in self._plain.items() if plain == source]
 
+    def restored(self, text: str) -> str | None:
+        """Return a text with values for its placeholders; None where one names no value, or several."""
+        parts: list[str] = []
+        at = 0
+        for found in TEXT.finditer(text):
+            values = self.values_of(source_of(found[0]) or "")
+            if len(values) != 1:
+                return None
+            parts += text[at : found.start()], values[0][0]
+            at = found.end()
+        return "".join((*parts, text[at:]))
+
     def items(self) -> Iterable[tuple[str, _Value]]:
-        """Return the values that are not plain, each with what is known of it."""
+        """Return the values that are not plain, each with its source and whether it is sure."""
         return self._values.items()
 
     def near(self, texts: Iterable[str]) -> Known:
-        """Return what is known of these texts: of many values nearly none stands in a document.
+        """Return the known values that may be in these texts; few of many are in any one document.
 
-        Its cost is that of one pass over the texts, however much is known.
+        It reads the texts once, however many values are known.
         """
         if len(self._values) <= _FEW:
             return self
@@ -209,7 +221,7 @@ def _at_most(spans: Iterator[Span]) -> list[Span]:
 
 
 def _occurrences(text: str, form: str, *, word: bool) -> Iterator[int]:
-    """Yield where a form stands in a text, without overlaps; as a whole word only if `word`."""
+    """Yield the offsets of a form in a text, without overlaps; only whole words if `word`."""
     at = text.find(form)
     while at >= 0:
         end = at + len(form)

@@ -14,7 +14,7 @@ from machine.secrets.known_values import Known
 __all__ = ["Followed", "Learned"]
 
 Followed: TypeAlias = Callable[[str, Collection[str]], Sequence[str]]
-"""Returns those of some states that a state follows, in the order of the plan."""
+"""Function from a state and candidates to those candidates that the state follows, in the order of the plan."""
 
 
 class Learned:
@@ -28,27 +28,29 @@ class Learned:
         self._latest: dict[str, None] = {}
 
     def learn(self, state_id: str, attempt: int, source: str, value: str, *, sure: bool) -> None:
-        """Note what a fact of an attempt has taught."""
+        """Add the secrets that an attempt has learned from a fact."""
         self.of(state_id, attempt).learn(source, value, sure=sure)
 
     def of(self, state_id: str, attempt: int) -> Known:
-        """Return what an attempt has learned, to be added to."""
+        """Return the secrets that an attempt has learned, as an object that may be modified."""
         self._latest[state_id] = None
         return self._states.setdefault(state_id, {}).setdefault(attempt, Known())
 
     def before(self, state_id: str, followed: Followed | None, *, but: Collection[int]) -> Known:
-        """Return what a new attempt of a state knows: what the states it follows and its earlier attempts learned.
+        """Return the secrets that a new attempt knows: those of the states it follows and of its earlier attempts.
 
-        Without `followed` it follows all others: they run one after the other. `but` are the attempts whose process
-        died, and with it all that they could have left to another.
+        Without `followed` it follows all others: they run one after the other. `but` are attempts to leave
+        out: their process died, and everything that they could have left to another with it.
         """
+        if not self._states:
+            return self._earlier
         known = self._before(state_id) if followed is None else self._after(state_id, followed)
         own = self._states.get(state_id, {})
         return _together(known, *(learned for attempt, learned in own.items() if attempt not in but))
 
-    def also(self, known: Known, state_id: str) -> Known:
-        """Return what is known and what all attempts of a state have learned."""
-        return _together(known, *self._states.get(state_id, {}).values())
+    def by(self, state_id: str) -> Collection[Known]:
+        """Return the secrets that each attempt of a state has learned."""
+        return self._states.get(state_id, {}).values()
 
     def _before(self, state_id: str) -> Known:
         for other in [each for each in self._latest if each != state_id]:

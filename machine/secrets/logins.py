@@ -1,4 +1,4 @@
-"""Passwords in what has no names: options of programs, files of users, and the lines in which protocols log in."""
+"""Passwords without a name: in options of programs, in files of users, and in the logins of protocols."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 
 from machine.secrets.commands import in_commands
 from machine.secrets.finding import Finding, cookies
-from machine.secrets.looks import looks_like_credential
+from machine.secrets.looks import looks_chosen, looks_like_credential
+from machine.secrets.manifests import SIGN_OF_MANIFESTS, in_manifests
 from machine.secrets.marked_text import MOST_CANDIDATES, at_most
 
 __all__ = ["SIGNS_OF_LOGINS", "logins"]
@@ -16,9 +17,13 @@ __all__ = ["SIGNS_OF_LOGINS", "logins"]
 _PGPASS: Final = re.compile(
     r":(?:[0-9]{1,5}+|\*):[\w.*-]{1,64}+:[\w.@*-]{1,64}+:([^\s:]{4,256}+)(?=[\r\n]|\Z)"
 )
+_HTDIGEST: Final = re.compile(
+    r"^[\w.@-]{1,64}+:[A-Z][\w.-]{1,30}+ [\w. -]{1,30}+:([0-9a-f]{32})(?=[\r\n]|\Z)", re.MULTILINE
+)
 _COOKIES: Final = re.compile(r"-(?<!\S-)b[ =]{1,4}+[\"']([^\"'\r\n]{1,4096}+)[\"']")
 _OF_COMMANDS: Final = (
     " -",
+    " '-",
     " set ",
     ":set ",
     "obscure ",
@@ -29,7 +34,7 @@ _OF_COMMANDS: Final = (
     " AUTH ",
     " login ",
 )
-"""One of these is in every command with a password that has no name."""
+"""Texts of which every command with a password without a name has one."""
 
 _END: Final = r"(?=[\r\n]|\\[rn]|\Z)"
 _HASH: Final = r"\$(?:apr1|[0-9][abxy]?|y|gy|argon2i?d?|scrypt|sha1|md5)\$[^\s:\"']{8,512}+"
@@ -56,25 +61,64 @@ _LINES: Final = {
     ("SETUSER",): r"SETUSER[ \t][^\r\n>]{1,200}+>([^\s\"']{4,200}+)",
     ("AUTH\r\n",): r"AUTH\r\n(?:\$[0-9]{1,4}\r\n\S{1,100}+\r\n)?\$[0-9]{1,4}\r\n(\S{4,512}+)(?=\r\n|\Z)",
     ("@tcp(", "@unix("): r"(?<![\w.-])[\w.-]{1,60}+:([^\s:@/\"']{4,200}+)@(?:tcp|unix)\(",
+    (" on >",): r"(?<![\w-])user[ \t]{1,4}+\S{1,60}+[ \t]{1,4}+on[ \t]{1,4}+>([^\s\"']{4,200}+)",
+    ('" "md5', '" "SCRAM-'): r"^\"[^\"\r\n]{1,64}+\" \"(md5[0-9a-f]{32}|SCRAM-SHA-256\$[^\"\s]{20,400}+)\"",
+    ("snmp-server community ",): r"snmp-server community (\S{4,200}+)",
+    ("login(",): r"login\([\"']([^\"'\s]{20,256}+)[\"']\)",
+    (
+        "UID",
+        "uid",
+    ): r"(?i:uid[ \t]{0,8}+=[ \t]{0,8}+[^\s;]{1,60}+\s{1,8}+pwd)[ \t]{0,8}+=[ \t]{0,8}+(\S{4,200}+)",
+    ("createUser ",): r"createUser \S{1,60}+ (?:MD5|SHA[0-9-]{0,4}) \"?([^\s\"]{6,200}+)",
+    ('" * "',): r"^\"[^\"\r\n]{1,60}\" \* \"([^\"\r\n]{4,200}+)\"",
+    ("grub.pbkdf2",): r"(grub\.pbkdf2\.sha512\.[0-9]{1,7}\.[0-9A-Fa-f.]{32,600}+)",
+    ("<Cookie ",): r"<Cookie [^=\s>]{1,100}+=([^\s>]{4,2048}+) for ",
+    ("--password-stdin", "sudo -S", "sudo -k"): (
+        r"echo (?:-n )?[\"']?([^\s\"'|]{4,200}+)[\"']? ?\| ?"
+        r"(?:[\w. -]{1,60}? login [^\r\n|]{0,200}?--password-stdin|sudo (?:-\w+ ){0,2}-\w{0,3}S)"
+    ),
+    ("PASSWORD ",): r"PASSWORD \w{2,30}+ = (\S{6,200}+)",
+    ("asswort", "ennwort", "de passe", "ontrase", "achtwoord", "enha:"): (
+        r"(?i:passwort|kennwort|mot de passe|contrase\u00f1a|wachtwoord|senha)(?: (?:lautet|ist|est|es|is))?"
+        r"[ \t\u00a0]{0,3}+[:=][ \t\u00a0]{0,4}+[\"'`]?([^\s\"'`,;]{6,200}+)"
+    ),
+    ("send ",): r"assword[^\r\n]{0,20}\r?\n[ \t]{0,8}+send(?: --)? \"([^\"\r\n\\]{4,100}+)",
+    ("new mysqli(", "new PDO(", "getConnection(", "DBI->connect(", "mysqli_connect("): (
+        r"(?:mysqli|PDO|getConnection|DBI->connect|mysqli_connect)\([^,()\r\n]{1,200},"
+        r"[ \t]{0,4}+[\"'][^\"'\r\n]{1,100}+[\"'],[ \t]{0,4}+[\"']([^\"'\r\n]{4,256}+)[\"']"
+    ),
+    ("hmac.new(", "jwt.sign(", "jwt.verify(", "jwt.encode(", "jwt.decode(", "createHmac("): (
+        r"(?:hmac\.new\(|(?:jwt\.(?:sign|verify|encode|decode)|createHmac)\([^,()\r\n]{1,60}+,[ \t]{0,4}+)"
+        r"b?[\"']([^\"'\s]{8,256}+)[\"']"
+    ),
+    ("UGFzc3dvcmQ6",): r"UGFzc3dvcmQ6\r?\n(?:C: )?([A-Za-z0-9+/=]{4,400}+)",
+    ("IDENTIFY ",): rf"IDENTIFY (?:[\w-]{{1,30}} )?(\S{{6,200}}+){_END}",
+    ("|| '", '|| "', "?? '", '?? "'): (
+        r"(?:SECRET|KEY|TOKEN|PASS|PASSWORD|PWD)[\"']?[\])]? ?(?:\|\||\?\?) ?[\"']([^\"'\s]{8,256}+)[\"']"
+    ),
     ("PWD={",): r"PWD=\{([^{}\r\n]{6,200}+)\}",
     ("]:",): r"\]:[0-9]{1,5}[ \t]{1,8}+[^\s:]{1,100}+:(\S{6,200}+)",
     ('"AUTH"',): r"\"AUTH\"\r?\n[ \t]{0,8}+[0-9]{1,2}\) \"([^\"\r\n]{4,512}+)\"(?!\r?\n[ \t]{0,8}+[0-9])",
     ("WIFI:",): r"WIFI:(?:(?!WIFI:)[^\r\n]){0,100}?P:([^\s;]{6,200}+);",
-    (":\n\n", ":\r\n\r\n"): (
-        r"[pPtTaAsS](?i:(?<=p)assword|(?<=p)assphrase|(?<=t)oken|(?<=a)pi key|(?<=s)ecret)\b"
-        r"[^\r\n:]{0,60}+:\r?\n\r?\n[ \t]{0,8}+(\S{12,512}+)(?=[ \t]{0,8}[\r\n]|\Z)"
+    (":\n", ":\r\n"): (
+        r"[pPtTaAsS](?i:(?<=p)assword|(?<=p)assphrase|(?<=t)oken|(?<=a)pi key|(?<=s)ecret(?: key)?)\b"
+        r"[^\r\n:]{0,60}+:\r?\n(?:\r?\n)?[ \t]{0,8}+(\S{12,512}+)(?=[ \t]{0,8}[\r\n]|\Z)"
     ),
-    ("uth(", "uth=(", "uth = (", "edential(", "edentials(", "login("): (
-        r"[AaCcl](?:(?<=[Aa])uth|(?<=[Cc])redentials?|(?<=l)ogin)(?: ?= ?)?\([ \t]{0,4}+"
-        r"[\"'][^\"'\r\n]{1,100}+[\"'],[ \t]{0,4}+[\"']([^\"'\r\n]{4,256}+)[\"']"
+    (".begin(", "uth(", "uth=(", "uth = (", "edential(", "edentials(", "login("): (
+        r"(?:[Aa]uth|[Cc]redentials?|login|WiFi\.begin)(?: ?= ?)?\([ \t]{0,4}+[\"'][^\"'\r\n]{1,100}+[\"'],"
+        r"[ \t]{0,4}+[\"']([^\"'\r\n]{4,256}+)[\"']"
     ),
-    ("word 0 ", "word 5 ", "word 7 ", "ecret 0 ", "ecret 5 ", "ecret 8 ", "ecret 9 "): (
-        rf"(?:password|secret) [05789] (\S{{4,256}}+){_END}"
+    ("word 0 ", "word 5 ", "word 7 ", "ecret 0 ", "ecret 5 ", "ecret 8 ", "ecret 9 ", "key 0 ", "key 7 "): (
+        rf"(?:password|secret|key) [05789] (\S{{4,256}}+){_END}"
     ),
     ("ConvertTo-SecureString",): r"ConvertTo-SecureString(?: -String)? [\"']([^\"'\r\n]{4,256}+)[\"']",
+    ("ogin:", "/pass", "ogin for", "redentials:", "redentials for", "reds:", "reds for"): (
+        r"(?:[Ll]ogin|[Cc]red(?:ential)?s|[Uu]ser(?:name)?/pass(?:word)?)"
+        r"(?: for [\w. -]{1,40})?:[ \t]{1,4}+[\w.@+-]{2,60}+[ \t]{0,2}+[/|][ \t]{0,2}+([^\s/|]{6,200}+)"
+    ),
     ("auth-user-pass",): r"auth-user-pass>?\r?\n\S{1,100}+\r?\n(\S{6,200}+)",
 }
-"""Each with pieces one of which is in every text that has it: a text is searched quickly for these."""
+"""The patterns of lines with a password, each with texts of which every match has one, for a quick search."""
 
 _BEHIND: Final = {
     _LINES[needles]: (re.compile(regex), reach)
@@ -85,15 +129,20 @@ _BEHIND: Final = {
 }
 """What stands behind a password in lines that could begin anywhere, and how far before it they begin."""
 
-_PATTERNS: Final = (_PGPASS, *(re.compile(regex, re.MULTILINE) for regex in _LINES.values()))
+_PATTERNS: Final = (_PGPASS, _HTDIGEST, *(re.compile(regex, re.MULTILINE) for regex in _LINES.values()))
 _HASHES: Final = tuple(
     f"${kind}$" for kind in ("apr1", "1", "2a", "2b", "2x", "2y", "5", "6", "y", "7", "argon2id")
 )
-"""Beginnings of hashes of passwords, so that a `$` is not taken for a variable."""
+"""Prefixes of hashes of passwords, so that their `$` is not read as a variable."""
+
+
+def _looks(text: str) -> bool:
+    """Tell whether a text could be a password, of those that people choose too."""
+    return looks_like_credential(text) or looks_chosen(text)
 
 
 def _is_hash(text: str) -> bool:
-    """Tell whether a text is the hash of a password, and none of what documents write for one."""
+    """Tell whether a text is the hash of a password, and not an example of one."""
     return text.startswith(_HASHES) and any(
         char.isdigit() or char.isupper() for char in text.rpartition("$")[2]
     )
@@ -101,7 +150,11 @@ def _is_hash(text: str) -> bool:
 
 SIGNS_OF_LOGINS: Final = (
     r":(?:[0-9]{1,5}|\*):[\w.*-]",
-    *("|".join(map(re.escape, needles)) for needles in (*_LINES, ("-b",), _OF_COMMANDS)),
+    r"[A-Za-z]:[0-9a-f]{32}",
+    *(
+        "|".join(map(re.escape, needles))
+        for needles in (*_LINES, ("-b",), _OF_COMMANDS, (SIGN_OF_MANIFESTS,))
+    ),
 )
 """A sign of each kind of login, present in every text that has one, in the syntax of RE2."""
 
@@ -119,14 +172,14 @@ def _found(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 
 
 def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
-    """Yield passwords that stand behind a user, an option or a command, as far as they look like credentials.
+    """Yield passwords after a user, an option or a command that look like credentials.
 
     `kinds` are the numbers of the `SIGNS_OF_LOGINS` that are in the text.
     """
     for kind in kinds:
         if kind < len(_PATTERNS):
             for match in _found(_PATTERNS[kind], text):
-                judge = _is_hash if match[1].startswith(_HASHES) else looks_like_credential
+                judge = _is_hash if match[1].startswith(_HASHES) else _looks
                 if judge(match[1]):
                     yield Finding(*match.span(1), "password", match[1])
         elif kind == len(_PATTERNS):
@@ -135,7 +188,10 @@ def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
                 for begin, end, name in cookies(match[1], first=False):
                     if looks_like_credential(match[1][begin:end]):
                         yield Finding(at + begin, at + end, f"cookie.{name}", match[1][begin:end])
+        elif kind == len(SIGNS_OF_LOGINS) - 1:
+            for begin, end, name in in_manifests(text):
+                yield Finding(begin, end, name, text[begin:end])
         else:
             for begin, end, name in in_commands(text):
-                if looks_like_credential(text[begin:end]):
+                if _looks(text[begin:end]):
                     yield Finding(begin, end, name, text[begin:end])

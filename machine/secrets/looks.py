@@ -9,6 +9,7 @@ from math import log2
 from typing import Final
 
 from machine.secrets.encodings import is_plain
+from machine.secrets.references import is_example, without_templates
 from machine.secrets.technical_terms import is_technical, is_term, is_word_with_digits
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "is_constant",
     "is_masked",
     "looks_chosen",
+    "looks_issued",
     "looks_like_credential",
     "looks_strong",
     "may_look_strong",
@@ -28,7 +30,7 @@ _LONGER_STRONG: Final = 24
 _LEAST_BITS: Final = 2.0
 _LEAST_BITS_STRONG: Final = 3.3
 _LONGEST_COUNT: Final = 4
-"""Digits that stand for themselves within words: `step-1`, `min:8`, `photo-2024`."""
+"""The most digits of a number among words: `step-1`, `min:8`, `photo-2024`."""
 
 _INNOCENT: Final = re.compile(
     r"""
@@ -42,14 +44,15 @@ _INNOCENT: Final = re.compile(
     | (?P<variable>[$#%@]\{[^{}]*\} | \$\([^()]*\) | \${1,2}\{?\{?[\w.: -]+\}{0,2} | %\w+% | \{\{?[^{}]*\}?\}
         | <[^<>]*>
         | \[[^\[\]]*\] | \([^()]*\) | %\([\w.-]+\)[sdr] | %-?\d*\$?[sdvq@] | @[\w.]+@
-        | \$\{[\w.]+:[?+=-]\w* | \$\(\w+ | \$[\w:]+\[\w*\]?
+        | \$\{[\w.]+:[?+=-]\w* | \$\([\w.-]+ | \$[\w:]+\[\w*\]?
         | :{1,2}'?[a-z][\w-]*'?(?:\{.*)? | (?:[a-z][\w.:/-]*)?\{{1,2}[a-z_.]{2,}\}{1,2}[\w.:/-]*
         | (?:[$#%]?\{{1,2}[A-Za-z_][^{}\s]*+\}{1,2}[.:/_-]?)++)
     | (?P<masked>[*•.xX#?_-]+\w{0,4} | \w{1,12}[._-][xX]{3,}
         | \S{0,40}?(?:\*{3,}|•{3,}|\.{3}|…)\S{0,40} | _{2,}[A-Za-z_]+_{2,})
     | (?P<entity>&\w+; | @[A-Za-z_]+\d? | @[A-Za-z.]+\(.*\)
         | %\w+\([\w.:]+\)% | \$\{[\w.]+:[^\s]* | \$\([\w.]+ | \$[a-z]+:[\w./:-]+)
-    | (?P<duration>(?:[a-z]+:)?P(?:\d+[YMWDT])+(?:\d+[HMS])*)
+    | (?P<duration>(?:[a-z]+:)?P(?:\d+[YMWDT])+(?:\d+[HMS])*
+        | (?:\d{1,6}[ ]?(?:ms|[smhdwyM]|secs?|seconds?|mins?|minutes?|hours?|days?|weeks?|months?|years?)[ ]?){1,6})
     | (?P<call>[A-Za-z_][\w.]*(?:\(.*|\[.*))
     | (?P<arn>arn:[\w:/.*!-]+)
     | (?P<rules>(?:[a-z_]+(?::[^|]*)?\|)+[a-z_]+(?::.*)? | [a-z_]{1,16}[<>]=?\d{1,4})
@@ -69,7 +72,7 @@ _REFERENCE: Final = re.compile(
     r"@?(?i:env|file|vault|ref|secrets?|secretref|ssm|op|bw|pass|keyring|kms|kv|sm|gcp|gsm|aws|azure|akv|k8s|config|s3|gs"
     r"|doppler|infisical|keychain|sops|ejson|credstash|lastpass|prompt|exec|cmd|id|key_id|field|header|type):(?=[\w./])"
 )
-"""Before what says where a secret is kept: `k8s:default/app#key`, `env:DB_PASSWORD`."""
+"""Prefixes of a reference to a secret: `k8s:default/app#key`, `env:DB_PASSWORD`."""
 
 _ALNUM: Final = re.compile(r"(?=\S*+\Z)(?:[^A-Za-z0-9]*+[A-Za-z0-9]){5}")
 """A word with letters and digits."""
@@ -77,6 +80,10 @@ _ALNUM: Final = re.compile(r"(?=\S*+\Z)(?:[^A-Za-z0-9]*+[A-Za-z0-9]){5}")
 _CONSTANT: Final = re.compile(r"[A-Z]{2,}(?:_(?:[A-Z]+|[0-9]{1,2}))++")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _HEX: Final = re.compile(r"(?:sha\d+[:=-]|0x)?(?:[0-9a-f]+|[0-9A-F]+)|0x[0-9a-fA-F]{40}")
+_ISSUED: Final = re.compile(r"(?:[0-9a-f]{32,128}|[0-9A-F]{32,128})")
+_ENCODED: Final = re.compile(r"/(?:[A-Za-z0-9+]+/?){1,4}+(?<=\A.{40})|/[A-Za-z0-9+/]{42,86}={1,2}")
+"""Base64 that begins with a slash, as a path does."""
+
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=|:-]+")
 _PIECES: Final = re.compile(r"[^\W_]+")
 _CAMEL: Final = re.compile(r"[A-Z]?[a-z]{2,}+(?:[A-Z][a-z]++|[A-Z]{2,4}+)*+|[A-Z]{2,}|[A-Z]?[a-z]|[A-Z]")
@@ -86,7 +93,7 @@ _TURN: Final = re.compile(
 
 
 def looks_like_credential(value: str) -> bool:
-    """Tell whether a value, under a name that says that it is secret, looks like one."""
+    """Tell whether a value under a secret name looks like a credential."""
     return " " not in value if len(value) > _LONGEST else _looks(value)
 
 
@@ -94,7 +101,13 @@ def looks_like_credential(value: str) -> bool:
 def _looks(value: str) -> bool:
     if len(value) < SHORTEST or is_plain(value) or not _ALNUM.match(value):
         return False
-    if _INNOCENT.fullmatch(value) or is_term(value) or _is_wordy(value):
+    innocent = _INNOCENT.fullmatch(value)
+    if innocent is not None and innocent.lastgroup == "path":
+        return _ENCODED.fullmatch(value) is not None and any(map(_is_random, _PIECES.findall(value)))
+    if innocent is not None or is_term(value) or _is_wordy(value) or is_example(value):
+        return False
+    rest = without_templates(value)
+    if rest != value and not _looks(rest):
         return False
     refers = _REFERENCE.match(value)
     if refers is not None and not _looks(value[refers.end() :]):
@@ -103,13 +116,13 @@ def _looks(value: str) -> bool:
 
 
 def is_masked(value: str) -> bool:
-    """Tell whether a value stands for one that is not shown: `***`, `xxxxx`, `<password>`, `${PASSWORD}`."""
+    """Tell whether a value replaces a hidden one: `***`, `xxxxx`, `<password>`, `${PASSWORD}`."""
     found = _INNOCENT.fullmatch(value)
     return found is not None and found.lastgroup in {"masked", "variable"}
 
 
 def is_constant(value: str) -> bool:
-    """Tell whether a value is spelled like what is to be put in its place: `YOUR_TOKEN_1`."""
+    """Tell whether a value is a template for another one: `YOUR_TOKEN_1`."""
     return _CONSTANT.fullmatch(value) is not None
 
 
@@ -131,9 +144,9 @@ _YEAR: Final = re.compile(r"(?:19|20)[0-9]{2}")
 
 
 def looks_strong(value: str) -> bool:
-    """Tell whether a value looks like a credential so much that its name need not say much.
+    """Tell whether a value looks like a credential even under a weak name.
 
-    Long, of many characters, letters and digits mixed as no words, numbers or hashes have them.
+    It is long, has many different characters, and mixes letters and digits as words, numbers and hashes do not.
     """
     if not may_look_strong(value):
         return False
@@ -149,8 +162,15 @@ def looks_strong(value: str) -> bool:
     return len(_TURN.findall(value)) * 4 >= len(value)  # with signs within
 
 
+def looks_issued(value: str) -> bool:
+    """Tell whether a value looks like what programs issue as a token: hexadecimal as long as a hash, or a UUID."""
+    if _UUID.fullmatch(value):
+        return True
+    return _ISSUED.fullmatch(value) is not None and _bits(value) >= _LEAST_BITS and not value.isdecimal()
+
+
 def may_look_strong(value: str) -> bool:
-    """Tell whether a value has to be looked at closely: it has the length of a credential, and is no hash."""
+    """Tell whether `looks_strong` has to be called: the value has the length of a credential and is not a hash."""
     return (
         _SHORTEST_STRONG <= len(value) <= _LONGEST
         and not _UUID.fullmatch(value)
@@ -159,7 +179,7 @@ def may_look_strong(value: str) -> bool:
 
 
 def _is_random(piece: str) -> bool:
-    """Tell whether letters and digits are mixed in a long piece as nobody writes them."""
+    """Tell whether a long piece mixes letters and digits as random text does."""
     return (
         len(piece) >= _SHORTEST_STRONG - 4
         and not _HEX.fullmatch(piece)
@@ -168,7 +188,7 @@ def _is_random(piece: str) -> bool:
 
 
 def _is_wordy(value: str) -> bool:
-    """Tell whether a value is of words: `required|min:8`, `change-me-1`, `PasswordField`, `access_token_v2`."""
+    """Tell whether a value consists of words: `required|min:8`, `change-me-1`, `PasswordField`."""
     if _SIGN_WITHIN.search(value):
         return False
     plain = _NO_ASCII.sub("a", value)
@@ -195,12 +215,12 @@ def _is_wordy(value: str) -> bool:
 
 _NO_ASCII: Final = re.compile(r"[^\W\x00-\x7f]")
 _SIGN_WITHIN: Final = re.compile(r"[A-Za-z0-9][!?][A-Za-z0-9]")
-"""No words have these within: `Raven!maple`."""
+"""Characters that do not occur within words: `Raven!maple`."""
 _SIGNS: Final = frozenset(" _./:|,;=-'?!()#+")
 _IN_PATHS: Final = _SIGNS | frozenset("@*")
 
 
 def _bits(value: str) -> float:
-    """Return the entropy of the characters of a value, in bits each."""
+    """Return the entropy of a value, in bits for each character."""
     total = len(value)
     return -sum(count / total * log2(count / total) for count in Counter(value).values())

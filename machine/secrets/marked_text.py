@@ -24,11 +24,11 @@ MOST_FINDINGS: Final = 1000
 
 
 MOST_CANDIDATES: Final = 10_000
-"""A text with more places of one kind that could be findings, and have to be judged one by one, is sealed whole."""
+"""A text with more candidates for findings of one kind, which are checked one by one, is sealed whole."""
 
 
 MOST_NAMES: Final = 100_000
-"""So is one with more names that end as those of secrets do, but for one in so many characters of a long text."""
+"""The most names with the ending of a secret name in a text; a long text may have one in `_APART` characters."""
 
 _APART: Final = 64
 _SHORT: Final = 64
@@ -55,7 +55,7 @@ def at_most(most: int, items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def names_in(text: str) -> int:
-    """Return how many names that end as those of secrets do may be judged in a text."""
+    """Return how many names with the ending of a secret name a text may have before it is sealed whole."""
     return MOST_NAMES + len(text) // _APART
 
 
@@ -89,7 +89,7 @@ class Work:
 
 
 class Span(NamedTuple):
-    """A part of a text and the placeholder that is to stand for it."""
+    """A part of a text, by its offsets, and the placeholder that replaces it."""
 
     begin: int
     end: int
@@ -105,7 +105,7 @@ class Cut(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """A text with placeholders; `cuts` say in order where they are and what they stand for."""
+    """A text with placeholders; `cuts` has these in order, with the true texts."""
 
     text: str
     cuts: tuple[Cut, ...] = ()
@@ -131,13 +131,19 @@ class Marked(NamedTuple):
             at = end
         return Marked("".join((*parts, self.text[at:])), tuple(cuts))
 
+    @classmethod
+    def sealed(cls, text: str, placeholder: str) -> Marked:
+        """Return a text that is replaced as a whole."""
+        return cls(text).with_spans([Span(0, len(text), placeholder)])
+
     def whole(self) -> bool:
-        """Tell whether the text is one placeholder and nothing besides."""
+        """Tell whether the text is exactly one placeholder."""
         return len(self.cuts) == 1 and self.cuts[0][:2] == (0, len(self.text))
 
-    def true(self) -> str:
-        """Return the text as it was before anything was replaced."""
-        return self._true(0, len(self.text), self.cuts)
+    def true(self, begin: int = 0, end: int | None = None) -> str:
+        """Return the text, or a part of it, as it was before anything was replaced."""
+        end = len(self.text) if end is None else end
+        return self._true(begin, end, [cut for cut in self.cuts if begin <= cut.begin and cut.end <= end])
 
     def _true(self, begin: int, end: int, cuts: Iterable[Cut]) -> str:
         parts: list[str] = []

@@ -19,7 +19,7 @@ from machine.secrets.placeholder import MARK, TEXT
 __all__ = ["Part", "boundary_of", "may_have_parts", "parts", "settled", "stored_boundary"]
 
 _DRAWN: Final = re.compile(r"""(?i)^multipart/[^;]+;.*?\bboundary=["']?([0-9a-f]{32})(?![\w'()+,./:=?-])""")
-"""A boundary of 32 hex digits: random, as httpx and most other libraries make them, or one that replaced such."""
+"""A boundary of 32 hex digits: a random one of httpx and most other libraries, or one that replaced it."""
 
 _SEALED: Final = "0" * 32
 """The stored boundary of a body that is sealed whole: there are no stored parts to hash."""
@@ -27,7 +27,7 @@ _SEALED: Final = "0" * 32
 _FIRST: Final = re.compile(r"--([^\r\n]{1,1024}+)(?:\r?\n|\Z)")
 _NEXT: Final = re.compile(r"\n--([^\r\n]{1,1024}+)(?=\r?\n|\Z)")
 _HEAD: Final = re.compile(r"(?:(?!--|\r?\n)[^\n]++\n)*+")
-"""The lines up to an empty one or to a delimiter, so that heads share no line and each is read once."""
+"""The lines of a part up to an empty line or a delimiter; no two matches overlap, so each line is read once."""
 
 _BEGUN: Final = re.compile(
     r"(?:\A|\n)--[^\r\n]{1,1024}+\r?\n(?:(?!--|\r?\n|(?i:content-[a-z]))[^\n]++\n)*+(?i:content-[a-z])"
@@ -108,7 +108,7 @@ def _ended(text: str, part: Part, end: int) -> Part:
 
 
 def _said(head: str) -> dict[str, list[str]]:
-    """Return the names and the boundaries in the head of a part; either may stand there more than once."""
+    """Return the names and the boundaries in the head of a part, which may have several of each."""
     found: dict[str, list[str]] = {"name": [], "boundary": []}
     for field, parameters in _FIELD.findall(head):
         wanted = _NAMES[field.lower()]

@@ -1,8 +1,8 @@
 """Findings in running text by the names of settings: `password: x`, `DB_PASS=x`, `{'token': 'x'}`, `<key>x</key>`.
 
-Names are found by their last words, in one pass over the text; behind each its value is read. A string ends at the
-next quote of its kind, which is where the next such string could begin: so what is read for one name is not read
-again for another, and the work is linear.
+Names are found by their last words while the text is read once; after each name its value is read. A string ends at
+the next quote of its kind, which is where the next such string could begin: no character is read for two names, so
+the work is linear.
 """
 
 from __future__ import annotations
@@ -11,14 +11,23 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.finding import Finding, decides
-from machine.secrets.header_lines import LEAST_CREDENTIAL, of_header
-from machine.secrets.looks import SHORTEST, is_masked, looks_like_credential, may_look_strong
+from machine.secrets.finding import ISSUED, Finding, decides
+from machine.secrets.header_lines import credentials_in
+from machine.secrets.looks import SHORTEST
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, Work, at_most
 from machine.secrets.name_ends import name_ends
-from machine.secrets.names import HEADERS, Strength
+from machine.secrets.names import HEADERS, Strength, is_of_password
 from machine.secrets.quoted import closing, decoded
 from machine.secrets.rules import Rules
+from machine.secrets.value_looks import (
+    LONGEST_PHRASE,
+    OF_HEADERS,
+    is_blank,
+    is_phrase,
+    may_be_strong,
+    may_count,
+    says_nothing,
+)
 
 __all__ = ["named_values"]
 
@@ -26,6 +35,7 @@ _OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)"
 _PAIR: Final = re.compile(
     r"\b(?:name|key)[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+[\"']?([\w.-]{2,80}+)[\"']?"
     r"(?:,(?:[ \t]|\r?\n){0,40}+|(?:[ \t]|\r?\n){1,40}+)"
+    r"(?:(?!value)[\w:.-]{1,40}+=\"[^\"<>]{0,100}+\"[ \t]{1,8}+){0,3}+"
     r"[\"']?value[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+"
 )
 _AFTER_LOGIN: Final = re.compile(
@@ -38,56 +48,53 @@ _WORD_BEFORE: Final = re.compile(r"(?<![\w-])([A-Za-z]{2,12}) \Z")
 _HALF: Final = frozenset((Strength.NONE, Strength.WEAK))
 """Strengths of a last word that the word before it may raise: `key` in `API key`."""
 _BEFORE: Final = re.compile(r"[\w.$-]{0,100}+")
-_BLANK: Final = frozenset(("", "is", "was", "(", "-", "--"))
+
 _MIXED: Final = re.compile(r"[a-z][!@#$%^&*~][A-Za-z]")
 """A sign between letters, as no word has it."""
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|[<>]|-|#|//|;|\$|[|])\s{0,4}){0,2}")
 _OPEN: Final = re.compile(r"[bBuUrRfFnN@]{0,2}(\\{0,15}+)([\"'`])")
 _BARE: Final = re.compile(r"[^\s\"'`<>]++")
-_ENDS_BARE: Final = re.compile(r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']|%22")
+_ENDS_BARE: Final = re.compile(
+    r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']|%22|&quot;|&#34;"
+)
 _LINE: Final = re.compile(r"[^\r\n\"'`]{0,8192}+")
 _WHOLE_LINE: Final = re.compile(r"[^\r\n]{0,8192}+")
 _ITEMS: Final = re.compile(r"(?:[ \t]{0,8}+\r?\n[ \t]{0,64}+-[ \t]{1,8}+[^\r\n]{1,512}+){1,100}+")
 _ITEM: Final = re.compile(r"-[ \t]{1,8}+([\"']?+)([^\s\"']++)\1[ \t]{0,8}+$", re.MULTILINE)
 _BRACES: Final = re.compile(r"\{([^{}\r\n]{1,512}+)\}")
 _BRACKETS: Final = re.compile(r"[\[\]{}()]|(\\{0,15}+)([\"'])")
+_HASHED: Final = re.compile(r"\{[A-Z0-9-]{2,16}\}(?=[A-Za-z0-9+/$])")
+"""Before the hash of a password in LDAP."""
+
 _BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
-_MAY_BE_STRONG: Final = re.compile(
-    r"[|>\[{(]|<!\[CDATA\[|[bBuUrRfFnN@]{0,2}\\{0,15}+[\"'`]?+"
-    r"(?!(?:[0-9a-f-]++|[0-9A-F-]++)(?![\w.~+/=|:\\]))[A-Za-z0-9_.~+/=|:\\-]{20}"
-)
-"""The beginning of a value that a weak name makes a secret."""
-
-
 _LONGEST_BARE: Final = 4096
 _LONGEST_NAME: Final = 100
 _LONGEST_LOGIN: Final = 300
 _LONGEST_WORD: Final = 14
 _LONGEST_CONTAINERS: Final = 500_000
-_LONGEST_PHRASE: Final = 200
 _CDATA: Final = "<![CDATA["
+_LEAST_CREDENTIAL: Final = 8
 _CLOSE_LOOK: Final = 2
 """So many names that are passed over take the time of one whose value is read."""
-
-_OF_HEADERS: Final = frozenset(":,")
-"""Between the name of a header field and its value."""
 
 _NO_LETTERS: Final = frozenset("-$.\"'`]\\")
 """Of the signs that are no parts of a name, those that it may begin or end with."""
 
 _WHOLE: Final = frozenset("\"'`</>(,;&?{[:=\n")
-"""Before a name that nothing else is a part of."""
+"""The end of the text before a name that is not the rest of a longer word."""
 
 _BOUNDS: Final = frozenset(("", *"\"' \t\n,;&?{[(<"))
 _OPENING: Final = frozenset("|>[{(")
 """A pattern of values that are more than a word."""
 
+_SIGNS_OF_SETTINGS: Final = frozenset((":", "="))
+_ENDS_OF_LINE: Final = frozenset("\r\n")
 _OF_A_WORD: Final = frozenset(":/#")
 _QUOTES: Final = frozenset("\"'`]")
 
 
 def named_values(rules: Rules, text: str, low: str, work: Work, *, request: bool) -> Iterator[Finding]:
-    """Yield the values of secret names in a text, as far as they look like credentials.
+    """Yield the values of secret names in a text that look like credentials.
 
     `low` is the text in lower case; in a `request` a variable that is set on a line of its own decides by its name.
     """
@@ -104,18 +111,19 @@ class _Reader:
         self.work = work
         self.places = 0
         self.done = 0
-        """So far names are not looked for again: what stands there was read as a value."""
+        """The offset up to which text was read as a value, so that no name is looked for in it."""
         self.unclosed: set[tuple[int, str]] = set()
         self.bare = (0, 0)
         self.judged: dict[str, tuple[Strength, bool]] = {}
         self.budget = _LONGEST_CONTAINERS
-        """So many characters of lists and objects are looked at."""
+        """The number of characters of lists and objects that may still be read."""
 
     def found(self, low: str) -> Iterator[Finding]:
-        """Yield what is found, in a pass for each way to write a name before its value."""
+        """Yield what is found: the text is read once for each way to write a name before its value."""
         silent: set[str] = set()
+        quick = not self.rules.names
         for match in self.work.each(name_ends(low)):
-            if match.lastgroup != "sep" and self._says_nothing(match.lastgroup, match["sep"].strip()):
+            if quick and says_nothing(match.lastgroup, match["sep"].strip(), request=self.request):
                 continue
             begin, end = match.start(), match.start("sep")
             before = self.text[begin - 1 : begin]
@@ -147,14 +155,6 @@ class _Reader:
             if match[0].startswith(("identified", "password for")) or self._is_login(match.start()):
                 yield from self._behind("password", match.start(), match.end(), " ")
 
-    def _says_nothing(self, kind: str | None, sep: str) -> bool:
-        """Tell whether a value of this kind behind such a sign is no secret, under whatever name but the user's."""
-        if self.rules.names:
-            return False
-        if kind == "words":
-            return sep in _BLANK
-        return kind == "closed" or not (self.request or sep in _OF_HEADERS)
-
     def _of_two_words(self, begin: int, name: str) -> tuple[int, str]:
         """Return a name of prose with the word before it, where both say more: `API key`, `access token`."""
         word = _WORD_BEFORE.search(self.text, max(begin - _LONGEST_WORD, 0), begin)
@@ -173,20 +173,26 @@ class _Reader:
         return login >= 0 and _AFTER_NAME.fullmatch(before, login) is not None
 
     def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
-        """Yield what is secret in the value that begins at a place, behind a name."""
+        """Yield the secrets in the value that begins at an offset, after a name."""
         strength, listed = self._strengths(name)
-        header = listed and sep.strip() in _OF_HEADERS
+        header = listed and sep.strip() in OF_HEADERS
         if header and _is_field(strength) and _BLOCK.match(self.text, at):
             header = False  # of YAML: the value stands below
         if not header and strength is Strength.NONE:
             return
-        if not header and strength is Strength.WEAK and not _MAY_BE_STRONG.match(self.text, at):
+        if (
+            not header
+            and strength is Strength.WEAK
+            and not (self.request or may_be_strong(name, self.text, at))
+        ):
             return
         self.work.spend(_CLOSE_LOOK)
         sure = strength is Strength.OWN
         if self._is_tag(sep) and not self._is_element(begin):
             return
-        if sep.strip() in _BLANK and not self._is_set(name, strength, at):
+        if is_blank(sep) and not self._is_set(name, strength, at):
+            return
+        if sep.rstrip().endswith(" to") and not is_of_password(name):
             return
         if (
             sep == ":"
@@ -206,7 +212,7 @@ class _Reader:
             start, end, levels = quoted or self._line(at, whole=self._begins_line(begin))
             if sep.strip() == "," and self.text[start:end].lower() == "value":
                 return  # of `"name": NAME, "value": ...`, whose value is behind it
-            yield from of_header(name.lower(), self.text, start, end, levels, sure=sure)
+            yield from self._credentials(name.lower(), start, end, levels, sure=sure)
             self.done = end
             if quoted is None or not _is_field(strength):
                 return
@@ -214,11 +220,11 @@ class _Reader:
             start, end, levels = quoted
             value = self.work.read(decoded(self.text[start:end], levels))
             if value and (
-                decides(strength, value, alone=False, name=name) or _is_phrase(strength, sep, value)
+                decides(strength, value, alone=False, name=name) or is_phrase(strength, sep, value)
             ):
                 yield Finding(start, end, name, value, sure)
                 self.done = end
-        elif self.text[at : at + 1] in {"[", "{", "("}:
+        elif self.text[at : at + 1] in {"[", "{", "("} and not _HASHED.match(self.text, at):
             yield from self._members(name, strength, at, sep, sure=sure)
         else:
             yield from self._bare(name, strength, begin, at, sep, sure=sure)
@@ -229,14 +235,16 @@ class _Reader:
             quoted is None and (self.request or self.text[at : at + 1] in _OPENING)
         ):
             return True
+        if strength is Strength.SEVERAL and self.text[at : at + 1] in _ENDS_OF_LINE:
+            return True  # a list may stand below
         start, end, levels = quoted or (at, self._bare_end(at), 0)
         if strength is Strength.WEAK:
-            return end - start >= SHORTEST and may_look_strong(decoded(self.text[start:end], levels))
+            return end - start >= SHORTEST and may_count(decoded(self.text[start:end], levels))
         return end - start >= SHORTEST
 
     @staticmethod
     def _is_tag(sep: str) -> bool:
-        """Tell whether what stands behind a name ends the tag that the name begins."""
+        """Tell whether the text after a name ends the tag that begins with the name."""
         return sep.endswith(">") and "<" not in sep and sep.strip() not in {"=>", "->"}
 
     def _is_element(self, begin: int) -> bool:
@@ -251,9 +259,9 @@ class _Reader:
             return True
         if strength not in {Strength.EXACT, Strength.LIKELY}:
             return strength is Strength.WEAK
-        value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'")
-        value = value[:_LONGEST_PHRASE]
-        return len(value) >= LEAST_CREDENTIAL and (
+        value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'`")
+        value = value[:LONGEST_PHRASE]
+        return len(value) >= _LEAST_CREDENTIAL and (
             any(map(str.isdigit, value)) or _MIXED.search(value) is not None
         )
 
@@ -270,7 +278,7 @@ class _Reader:
     # -- strings ---------------------------------------------------------------------------------------------
 
     def _quoted(self, at: int) -> tuple[int, int, int] | None:
-        """Return where the string that begins at a place has its text, and how often that is escaped."""
+        """Return the offsets of the text of the string that begins at `at`, and how many times it is escaped."""
         opening = _OPEN.match(self.text, at)
         if opening is None:
             return None
@@ -282,7 +290,7 @@ class _Reader:
         return opening.end(), end, levels
 
     def _end_of(self, at: int, slashes: int, quote: str) -> int | None:
-        """Return where the text of a string ends, None when nothing closes it."""
+        """Return the offset at which the text of a string ends, None when no quote closes it."""
         if (slashes, quote) in self.unclosed:
             return None
         find = closing(slashes, quote)
@@ -293,7 +301,7 @@ class _Reader:
         return ended.end() - 1 if not slashes else ended.start()
 
     def _members(self, name: str, strength: Strength, at: int, sep: str, *, sure: bool) -> Iterator[Finding]:
-        """Yield the texts of a list or of an object that stands under a name."""
+        """Yield the strings in the list or the object that is the value of a name."""
         braces = _BRACES.match(self.text, at)
         if braces and ("=" in sep or sep.endswith(">")) and ":" not in braces[1]:  # of ODBC
             if decides(strength, braces[1], alone=False, name=name):
@@ -355,7 +363,13 @@ class _Reader:
             value = value[:-2]
         value = value.rstrip(",;" if own_line else ",;.:)]}")
         alone = self.request and own_line and sep == "=" and name.isupper()
-        if value and decides(strength, self.work.read(value), alone=alone, name=name):
+        issued = (
+            (own_line or "=" in sep)
+            and name.lower() == "token"
+            and sep.strip() in _SIGNS_OF_SETTINGS
+            and "-" not in value
+        )
+        if value and decides(strength, self.work.read(value), alone=alone, name=ISSUED if issued else name):
             yield Finding(at, at + len(value), name, value, sure)
             self.done = at + len(value)
 
@@ -375,17 +389,10 @@ class _Reader:
         line = (_WHOLE_LINE if whole else _LINE).match(self.text, at)
         return at, line.end() if line else at, 0
 
-
-def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
-    """Tell whether a value of several words has one that looks like a credential: `password='it is x'`."""
-    if (
-        strength is not Strength.EXACT
-        or sep.strip() != "="
-        or len(value) > _LONGEST_PHRASE
-        or is_masked(value)
-    ):
-        return False
-    return " " in value and any(map(looks_like_credential, value.split()))
+    def _credentials(self, name: str, begin: int, end: int, levels: int, *, sure: bool) -> Iterator[Finding]:
+        """Yield the credentials of a header field in running text, where they look like credentials."""
+        for one in credentials_in(name, self.text[begin:end], sure=sure):
+            yield one._replace(begin=begin + one.begin, end=begin + one.end, value=decoded(one.value, levels))
 
 
 def _is_field(strength: Strength) -> bool:

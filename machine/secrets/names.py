@@ -33,12 +33,12 @@ __all__ = [
 
 
 class Strength(Enum):
-    """How much a name says: `EXACT` names decide alone in requests, `WEAK` ones never without a strong look."""
+    """The strength of a name: `EXACT` ones decide alone in requests, `WEAK` ones need a value that looks strong."""
 
     NONE = 0
     WEAK = 1
     LIKELY = 5
-    """Of a variable or an option: decides with the look of the value, in requests too."""
+    """A name of a variable or an option: it decides together with the look of the value, in requests too."""
     EXACT = 2
     SEVERAL = 3
     """An exact name in the plural: each member of its list or object is secret."""
@@ -49,7 +49,7 @@ class Strength(Enum):
 _LONGEST_SAID: Final = 64
 
 LONGEST: Final = 100
-"""No longer name is looked at: it is a sentence, not a name."""
+"""The length of the longest name that is considered: a longer one is a sentence."""
 
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
@@ -134,6 +134,18 @@ EXACT: Final = (
         "app key",
         "secret text",
         "preshared key",
+        "authentication key",
+        *(
+            "otp",
+            "otp code",
+            "totp code",
+            "mfa code",
+            "api sig",
+            "saml response",
+            "saml assertion",
+            "device code",
+        ),
+        *("password hash", "passwort", "kennwort", "motdepasse", "contrasena", "senha", "wachtwoord"),
     ),
     *("cosmos primary key", "cosmos key", "cipher key", "aes key", "crypt key"),
     *(f"{of} pass" for of in ("imap", "pop", "sftp", "ldap", "bind", "http", "rpc", "vnc", "wifi", "ad")),
@@ -180,15 +192,16 @@ PLURAL: Final = (
     *("passwords", "passwds", "passphrases", "passcodes", "secrets", "credentials", "api keys", "api tokens"),
     *("private keys", "secret keys", "access keys", "access tokens", "refresh tokens", "client secrets"),
     *("auth tokens", "session tokens", "bearer tokens", "recovery codes", "backup codes", "signing keys"),
-    *("encryption keys", "master keys", "unseal keys"),
+    *("encryption keys", "master keys", "unseal keys", "github oauth", "gitlab oauth"),
 )
 """Names of lists and objects whose members are secret."""
 
 WEAK: Final = (
     *("token", "session", "cookie", "cookies", "authorization", "auth", "bearer", "jwt", "tokens"),
     *("session id", "set cookie", "assertion", "auth data", "device token", "client token"),
+    *("primary key", "secondary key", "totp"),
 )
-"""Whole names that say something only beside a value that looks like a credential beyond doubt."""
+"""Whole names that count only with a value that surely looks like a credential (`looks_strong`)."""
 
 
 def _forms(names: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
@@ -206,15 +219,19 @@ _OF_PASSWORDS: Final = ("password", "passwd", "passphrase", "bindpw", "userpw", 
 _JOINED: Final = (
     *_OF_PASSWORDS,
     *("apikey", "secretkey", "accesskey", "privatekey", "accesstoken", "authtoken", "clientsecret"),
-    *("apisecret", "appsecret", "sharedsecret", "consumersecret"),
+    *("apisecret", "appsecret", "sharedsecret", "consumersecret", "corpsecret"),
 )
-"""What a name written as one word may end with: `PGPASSWORD`."""
+"""Endings of secret names that are written as one word: `PGPASSWORD`."""
 
 
 def words_of(name: str) -> tuple[str, ...]:
-    """Return the words of a name in lower case, without the numbers and the spelling that its end tells."""
+    """Return the words of a name in lower case, without numbers and a last word for the encoding (`_b64`)."""
     words = [word.lower() for word in _WORDS.findall(name)]
-    while words and (words[-1].isdigit() or (len(words) > 1 and words[-1] in SPELLINGS)):
+    while words and (
+        words[-1].isdigit()
+        or (len(words) > 1 and words[-1] in SPELLINGS)
+        or (words[-1] in REPEATED and words[-2:-1] and words[-2].endswith(_OF_PASSWORDS))
+    ):
         words.pop()
     return tuple(words)
 
@@ -235,23 +252,41 @@ SPELLINGS: Final = frozenset(
         "secondary",
     )
 )
-"""Last words of names that say how a value is written, or which of two it is: `unseal_keys_b64`, `key_pem`."""
+"""Last words of names that give the encoding of a value, or its number: `unseal_keys_b64`, `key_pem`."""
+
+
+REPEATED: Final = frozenset(
+    (
+        "confirm",
+        "confirmed",
+        "again",
+        "repeat",
+        "repeated",
+        "retype",
+        "retyped",
+        "verify",
+        "new",
+        "old",
+        "current",
+    )
+)
+"""Last words of names that say which of several passwords one is: `new_password_confirm`."""
 
 
 _OF_JAVA: Final = re.compile(r"^-?D(?=[a-z]+\.)")
-"""Before a property: `-Dapi.key=x`."""
+"""The prefix of a Java property on a command line: `-Dapi.key=x`."""
 
 
 @functools.lru_cache(maxsize=16384)
 def is_of_password(name: str) -> bool:
-    """Tell whether a name is that of a password, which people choose and a program does not make."""
+    """Tell whether a name is that of a password: a value that people choose, so it may look like words."""
     words = words_of(name)
     return bool(words) and (words[-1].endswith(_OF_PASSWORDS) or words[-1] in {"pwd", "pw", "pass"})
 
 
 @functools.lru_cache(maxsize=16384)
 def field_strength(name: str) -> Strength:
-    """Return how much the name of a field, a variable or an option says."""
+    """Return the strength of the name of a field, a variable or an option."""
     if len(name) > LONGEST or name == "PWD" or "__secret_" in name:  # the shell's folder; a placeholder
         return Strength.NONE
     words = words_of(_OF_JAVA.sub("", name))
@@ -273,12 +308,12 @@ _NAME: Final = re.compile(r"[A-Za-z_$:@-][A-Za-z_.$ -]*+(?:[0-9]{1,4}+[A-Za-z_.$
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a text is shaped like a name: what is taken from data and said in a placeholder is no secret."""
+    """Tell whether a text is shaped like a name, so that it may be shown in a placeholder and is no secret."""
     return len(text) <= _LONGEST_SAID and _NAME.fullmatch(text) is not None and "__secret_" not in text
 
 
 def header_strength(name: str) -> Strength:
-    """Return how much the name of a header field says: it may be of the list, or have the last words of a field."""
+    """Return the strength of the name of a header field: it is in the list, or ends like the name of a field."""
     low = name.lower()
     if low in HEADERS:
         return Strength.EXACT
@@ -291,7 +326,7 @@ def header_strength(name: str) -> Strength:
 
 
 def parameter_strength(name: str) -> Strength:
-    """Return how much the name of a query parameter says."""
+    """Return the strength of the name of a query parameter."""
     low = name.lower()
     if low in PARAMETERS:
         return Strength.EXACT

@@ -1,4 +1,4 @@
-"""Looks for many pieces of text at once, each in one pass whose time is linear, however many there are."""
+"""Search for many pieces of text at once, in linear time however many there are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 __all__ = ["PIECE", "SHORT", "any_of", "begun_in", "parts_with", "pieces", "searcher"]
 
 SHORT: Final = 1 << 16
-"""A text that is no longer is not looked at in pieces."""
+"""The length of the longest text that is searched as a whole, not in pieces."""
 
 PIECE: Final = 1 << 11
 _LONGEST_SIGN: Final = 32
@@ -33,7 +33,7 @@ def searcher(patterns: tuple[str, ...]) -> Any:
 def any_of(words: Iterable[str]) -> str:
     """Return an expression for any of these, each of which begins with two letters that stand for themselves.
 
-    Those of one first letter are one alternative: a letter that begins none is told by one look at each letter.
+    Those with the same first letter are one alternative, so that a letter that begins none is rejected at once.
     """
     by_first: dict[str, list[str]] = {}
     for word in words:
@@ -58,7 +58,7 @@ def begun_in(
 ) -> Iterator[re.Match[str]]:
     """Yield the matches that begin in these parts of a text.
 
-    Each can be told by its first `longest` characters, or by its `lead`.
+    Each is recognised by its first `longest` characters, or by its `lead`.
     """
     last = 0
     for begin, end in parts:
@@ -71,7 +71,7 @@ def begun_in(
 
 
 def parts_with(pattern: str, text: str, *, before: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a text that hold what begins so many characters before a pattern of ASCII, or at it."""
+    """Yield the parts (begin, end) of a text around an ASCII pattern, with `before` more characters in front."""
     if len(text) <= SHORT:
         yield 0, len(text)
         return

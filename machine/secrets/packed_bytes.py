@@ -22,7 +22,7 @@ class Packed(NamedTuple):
     parts: list[Part]
 
     def is_canonical(self) -> bool:
-        """Tell whether the bytes alone lead back to the base64."""
+        """Tell whether encoding the bytes gives the same base64 again."""
         return base64.b64encode(self.data).decode() == self.text
 
 
@@ -41,7 +41,7 @@ def packed_bytes(value: Mapping[str, Any]) -> Packed | None:
 
 
 class MarkedBytes:
-    """Bytes in which parts were replaced by placeholders; `cuts` say where, and what stood there as latin-1."""
+    """Bytes in which parts were replaced by placeholders; `cuts` has these, with the true bytes as latin-1."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -59,7 +59,7 @@ class MarkedBytes:
         self.data += marked.text[at:].encode(codec)
 
     def whole(self) -> bool:
-        """Tell whether the bytes are one placeholder and nothing besides."""
+        """Tell whether the bytes are exactly one placeholder."""
         return len(self.cuts) == 1 and self.cuts[0][:2] == (0, len(self.data))
 
     def first(self) -> str:
@@ -68,7 +68,7 @@ class MarkedBytes:
         return source_of(self.data[begin:end].decode()) or "value"
 
     def stored(self) -> tuple[str, str, dict[str, Any]]:
-        """Return under which key these bytes are stored, as what, and the edit that leads back."""
+        """Return the key and the text under which these bytes are stored, and the edit that restores them."""
         edit = {"bytes": [list(cut) for cut in self.cuts]}
         if _is_text(self.data):  # as text, which they are to who has no key
             return "text", self.data.decode(), {**edit, "text": True}
@@ -76,7 +76,7 @@ class MarkedBytes:
 
 
 def as_text(stored: str, edit: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
-    """Return stored bytes as latin-1, and the cuts in them, given the edit that leads back to what they were."""
+    """Return stored bytes as latin-1 and their placeholders in order, given the edit that restores them."""
     data = stored.encode() if edit.get("text") else base64.b64decode(stored)
     return data.decode("latin-1"), edit["bytes"]
 

@@ -1,4 +1,4 @@
-"""JSON that is packed as base64 in a text: what is secret in it is not seen from outside."""
+"""JSON that is base64-encoded within a text, so that secrets in it are not visible as text."""
 
 from __future__ import annotations
 

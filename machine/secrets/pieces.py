@@ -1,4 +1,4 @@
-"""The pieces of a streamed body, cut where its stored text can be cut: a handler without the key gets as many."""
+"""The sizes of the pieces of a streamed body for a handler without the key, which gets the stored body."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["stored_pieces"]
 
 
 def stored_pieces(true: Any, stored: Any, edits: Sequence[Any]) -> list[int] | None:
-    """Return the sizes in bytes of the pieces of a response's stored body; None where they are what they were.
+    """Return the sizes in bytes of the pieces of a response's stored body; None where storing changed none.
 
-    A cut within a secret is put behind its placeholder; a piece that has nothing left is left out.
+    A piece that ends within a secret ends after its placeholder; a piece without text left is dropped.
     """
     match true, stored:
         case {"chunks": list(sizes), "body": {"text": str(text)}}, {"body": {"text": str(kept)}}:

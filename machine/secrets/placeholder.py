@@ -1,4 +1,4 @@
-"""The spelling of a placeholder: what the store has where a secret was, and how it is told from other text.
+"""The spelling of a placeholder, which is stored in place of a secret, and how to recognise one in other text.
 
 A placeholder names the source of a secret, never its value. As a whole leaf of JSON it is an object
 (`{"$secret": "API_KEY"}`); within text it is a word (`__secret_API_KEY__`) of characters that no format escapes.
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 MARK: Final = "$secret"
-"""The only key of a placeholder object, or the first beside `type`."""
+"""The only key of a placeholder object, or the first of two with `type`."""
 
 BEGIN: Final = "__secret_"
 """The characters that every placeholder in running text begins with."""
@@ -104,10 +104,10 @@ def typed_source(value: Any) -> tuple[str, str | None] | None:
 
 
 def key_escaped(key: str) -> str:
-    """Return how a key from outside is stored, so that a stored `$secret` is always a placeholder."""
+    """Return the stored form of an object key, so that a stored `$secret` always marks a placeholder."""
     return f"${key}" if _ESCAPED_KEY.fullmatch(key) else key
 
 
 def key_unescaped(key: str) -> str:
-    """Return a stored key as it was outside."""
+    """Return an object key from its stored form."""
     return key[1:] if _ESCAPED_KEY.fullmatch(key) else key

@@ -1,4 +1,4 @@
-"""What a user says of secrets: what is one besides what is known to be, and what is none."""
+"""A user's policy about secrets: further values that are secret, and exceptions that are not."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
 
 @attrs.frozen(kw_only=True)
 class SecretPolicy:
-    """What is secret besides what is known to be, and what is not. Part of a run's configuration.
+    """The values that are secret besides those of the built-in rules, and those that are not.
+
+    It is a part of a run's configuration.
 
     `names` are further names of headers, fields and variables whose text is secret (`-`, `_` and case do not
     matter); `pointers` are JSON pointers (RFC 6901) to what is secret in a request, in a response or in a body of
@@ -66,7 +68,7 @@ class SecretPolicy:
 
     @classmethod
     def recorded(cls, *, patterns: Iterable[str] = (), allow: Iterable[str] = (), **fields: Any) -> Self:
-        """Return the policy of a recording, whose patterns and paths may be of the syntax of its day."""
+        """Return the policy of a recording, whose patterns and paths may have the syntax of an earlier version."""
         policy = cls(**fields)
         for field, value in ((attrs.fields(cls).patterns, patterns), (attrs.fields(cls).allow, allow)):
             strings = _strings(value)
@@ -138,9 +140,9 @@ class SecretPolicy:
 
 
 def compiled(pattern: str) -> Any:
-    """Return a pattern of a user's, of an engine whose time is linear.
+    """Return a user's pattern, compiled by an engine that takes linear time (RE2).
 
-    Raises `ConfigError` for one that is none.
+    Raises `ConfigError` for an invalid pattern.
     """
     import re2  # type: ignore[import-untyped]  # noqa: PLC0415 - only policies with patterns need it
 
@@ -154,12 +156,12 @@ def compiled(pattern: str) -> Any:
 
 
 def joined(name: str) -> str:
-    """Return a name without what does not matter: case, `-` and `_`."""
+    """Return a name in lower case without `-` and `_`, which do not matter."""
     return "".join(char for char in name.lower() if char.isalnum())
 
 
 def plain_path(path: str) -> str:
-    """Return a path as `path_text` spells it, whose names may stand in brackets where they need not."""
+    """Return a path as `path_text` spells it: without brackets around names that need none."""
     if not _PATH.fullmatch(path):
         return path
     return _BRACKETS.sub(lambda found: path_text([json.loads(found[1])])[1:], path)

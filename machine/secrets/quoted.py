@@ -1,4 +1,4 @@
-"""Strings in quotes: where they end, and what they mean."""
+"""Strings in quotes: finding their end, and decoding their escapes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["closing", "decoded"]
 
 
 def closing(slashes: int, quote: str) -> re.Pattern[str]:
-    """Return a pattern for what ends a string whose first quote has so many backslashes before it."""
+    """Return a pattern for the end of a string whose opening quote follows `slashes` backslashes."""
     if slashes:
         return re.compile(rf"(?<!\\)\\{{0,{slashes}}}+{quote}")  # `re` keeps what it compiled
     return re.compile(rf"(?:[^\\{quote}]++|\\.)*+{quote}", re.DOTALL)
 
 
 def decoded(raw: str, levels: int) -> str:
-    """Return a string without its escapes: of JSON, so many levels deep, or of Python."""
+    """Return a string without its escapes: `levels` times those of JSON, or those of Python if it is negative."""
     if "\\" not in raw:
         return raw
     if levels < 0:

@@ -1,4 +1,4 @@
-"""Replacing secrets by placeholders: in what is stored, with edits that lead back, and in what is only said."""
+"""Replacing secrets by placeholders: in stored documents, with edits that restore them, and in texts for people."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from machine import canonical
 from machine.secrets.encodings import SEARCHED_ANYWHERE, is_plain
 from machine.secrets.formats import shapes
+from machine.secrets.known_in_turn import KnownInTurn
 from machine.secrets.known_values import Known
 from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
-from machine.secrets.names import Strength, is_name
+from machine.secrets.names import Strength
 from machine.secrets.needles import SHORT
 from machine.secrets.packed_bytes import MarkedBytes, Packed, packed_bytes
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
@@ -20,7 +21,7 @@ from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 from machine.secrets.secret import SECRET
 from machine.secrets.substitute import keys_in_order
-from machine.secrets.value_places import ROOT, Place, said_name
+from machine.secrets.value_places import ROOT, Place, said_name, source_name
 
 if TYPE_CHECKING:
     from machine.secrets.finding import Finding
@@ -31,29 +32,31 @@ _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
 
 class Redacted(NamedTuple):
-    """What is stored for a document, how to get it back, and what was found in it."""
+    """The stored form of a document, the edits that restore it, and the secrets that were found in it."""
 
     document: Any
     edits: list[Any]
     learned: list[tuple[str, str, bool]]
     hides: bool = False
-    """True where a placeholder stands for more than a secret."""
+    """True when a placeholder replaces more than a secret, such as a whole text with too many."""
 
 
 def redact(
     rules: Rules,
-    known: Known,
+    known: Known | KnownInTurn,
     namespace: str,
     document: Any,
     *,
     request: bool,
     name: Callable[[str], str],
     under: str | None = None,
+    beyond: Known | None = None,
 ) -> Redacted:
-    """Return what is stored for the request or the answer of a call; the document is not changed.
+    """Return the stored form of the request or the answer of a call; the document is not changed.
 
     `name` gives the source of a value that is not known, from the name of its place; `under` is the name that the
-    whole document stands under, where there is one (of `env`, the variable).
+    whole document stands under, where there is one (of `env`, the variable). The sure values of `beyond` are
+    replaced too, where nothing else is; they give no other value its name.
     """
     place = ROOT
     if namespace == SECRET and not request:
@@ -61,15 +64,16 @@ def redact(
     elif under is not None:
         place = Place(name=under, strength=rules.field(under))
     near = known.near(texts_in(document))
-    work: _Redaction = _Answer(rules, known, near, request=False, name=name)
-    if request:
-        work = _Redaction(rules, known, near, request=True, name=name)
+    walk = _Redaction if request else _Answer
+    work: _Redaction = walk(rules, known, near, request=request, name=name, beyond=beyond)
     stored = work.document(document, place)
-    if work.learned and not request:  # what was found in one place may stand in another
+    others = Known() if beyond is None else beyond.near(texts_in(document)).sure_beyond(near)
+    if (work.learned or others) and not request:  # what was found in one place may stand in another
         more = near.copy()
         for source, value, sure in work.learned:
             more.learn(source, value, sure=sure)
-        work = _Answer(rules, known, more, request=False, name=name, first=work)
+        more.add(others)
+        work = _Answer(rules, known, more, request=False, name=name, first=work, beyond=beyond)
         stored = work.document(document, place)
     return Redacted(stored, work.edits(), work.learned, work.hides)
 
@@ -77,21 +81,23 @@ def redact(
 class _Redaction:
     """A walk over a document.
 
-    `near` is what is known of the texts of this document. What the first walk has found is given to the second.
+    `near` are the known values that may be in this document. What a first walk finds is known in the second.
     """
 
     def __init__(
         self,
         rules: Rules,
-        known: Known,
+        known: Known | KnownInTurn,
         near: Known,
         *,
         request: bool,
         name: Callable[[str], str],
         first: _Redaction | None = None,
+        beyond: Known | None = None,
     ) -> None:
         self.rules = rules
         self.known = known
+        self.beyond = beyond or Known()
         self.near = near
         self.request = request
         self.name = name
@@ -135,7 +141,7 @@ class _Redaction:
         return self.root[0]
 
     def edits(self) -> list[Any]:
-        """Return the changes by the nodes of the stored document, in order."""
+        """Return the edits that restore the document, by the number of the stored node, in order."""
         if not self.changes:
             return []
         edits: list[Any] = []
@@ -174,7 +180,7 @@ class _Redaction:
         self.changes[id(into), step, False] = {"value": value}
 
     def _key(self, into: dict[str, Any], key: str) -> str:
-        """Return how a key is stored, and note it in its container so that no other takes its place."""
+        """Return the stored form of an object key, distinct from all others of its container."""
         marked = self.marked(key, ROOT)
         if not marked.cuts:
             stored = key_escaped(key)
@@ -231,12 +237,11 @@ class _Redaction:
             text = data.decode("latin-1")
         if head:
             return self.marked(text, place), "latin-1"
-        source = self.known.in_bytes(data)
+        source = self.known.in_bytes(data) or self.beyond.in_bytes(data)
         self.hides |= source is not None
         if self._is_strong(place):
             source = self._source(place.name, text, place.strength is Strength.OWN)
-        whole = [] if source is None else [Span(0, len(text), text_of(source))]
-        return Marked(text).with_spans(whole), "latin-1"
+        return Marked(text) if source is None else Marked.sealed(text, text_of(source)), "latin-1"
 
     def _is_strong(self, place: Place) -> bool:
         """Tell whether all that stands at a place is secret, whatever it is."""
@@ -247,28 +252,22 @@ class _Redaction:
         if value is None or isinstance(value, bool) or not self._is_strong(place):
             into[step] = value
             return
-        self._seal(
-            into, step, value, self._source(place.name, str(value), place.strength is Strength.OWN), "number"
-        )
+        source = self._source(place.name, str(value), place.strength is Strength.OWN)
+        self._seal(into, step, value, source, "number")
 
     def marked(self, text: str, place: Place) -> Marked:
         """Return a text with its placeholders."""
-        self.told.append(found := self._told(text, place, next(self.before, None)))
-        return found
-
-    def _told(self, text: str, place: Place, before: Marked | None) -> Marked:
-        whole = self.sealed.get(text)
-        source = self.known.source_of(text) if self.request and whole is None else None
-        if source is not None:
+        before, whole = next(self.before, None), self.sealed.get(text)
+        if self.request and whole is None and (source := self.known.source_of(text)) is not None:
             whole = text_of(source)
-        if whole is None:
-            try:
-                return self._marked(text, place, before)
-            except TooManyPlacesError as error:
-                self.hides = True
-                source = error.placeholder or text_of(self._source("text", text, sure=False))
-                whole = self.sealed[text] = source
-        return Marked(text).with_spans([Span(0, len(text), whole)])
+        try:
+            found = self._marked(text, place, before) if whole is None else Marked.sealed(text, whole)
+        except TooManyPlacesError as error:
+            self.hides = True
+            self.sealed[text] = error.placeholder or text_of(self._source("text", text, sure=False))
+            found = Marked.sealed(text, self.sealed[text])
+        self.told.append(found)
+        return found
 
     def _marked(self, text: str, place: Place, before: Marked | None) -> Marked:
         from machine.secrets.detect import findings  # noqa: PLC0415 - its patterns: for what may hold a secret
@@ -286,37 +285,37 @@ class _Redaction:
             if len(found) + len(marked.cuts) > MOST_FINDINGS:
                 raise TooManyPlacesError  # noqa: TRY301 - as by what it calls
         except TooManyPlacesError:
-            inner = TEXT.search(marked.text)
-            raise TooManyPlacesError(inner[0] if inner else None) from None
+            raise TooManyPlacesError(inner[0] if (inner := TEXT.search(marked.text)) else None) from None
         if not found:
             return marked
-        return marked.with_spans([span for one in found if (span := self._span(marked.text, one))])
+        return marked.with_spans([span for one in found if (span := self._span(marked, one))])
 
-    def _span(self, text: str, found: Finding) -> Span | None:
+    def _span(self, marked: Marked, found: Finding) -> Span | None:
         """Return the part that a finding replaces, None when a placeholder is there already."""
-        inner = TEXT.search(text, found.begin, found.end)
+        begin, end, place, value, *_ = found
+        inner = TEXT.search(marked.text, begin, end)
         self.hides |= found.hides
-        if inner is None:
-            return Span(found.begin, found.end, text_of(self._source(found.place, found.value, found.sure)))
-        return None if inner.span() == (found.begin, found.end) else Span(found.begin, found.end, inner[0])
+        if inner is not None:
+            if inner.span() == (begin, end):
+                return None
+            true = None
+            if not self.request:  # all of it is a secret of its own, which a handler sends on
+                as_it_is = value == marked.text[begin:end]
+                true = marked.true(begin, end) if as_it_is else self.near.restored(value)
+            if true is None:
+                return Span(begin, end, inner[0])
+            value = true
+        return Span(begin, end, text_of(self._source(place, value, found.sure)))
 
     def _source(self, place: str, value: str, sure: bool) -> str:
         source = self.known.source_of(value, plain=self.request)
         if source is None and not self.request:  # there the place names it, whatever else has the same value
             source = self.names.get(value)
         if source is None:
-            source = self.names[value] = source_from(self.name(_said(place)))
+            source = self.names[value] = source_from(self.name(source_name(place)))
             if sure or not is_plain(value):
                 self.learned.append((source, value, sure))
         return source
-
-
-def _said(place: str) -> str:
-    """Return what is said of a place in a source: its name, if that is shaped like one."""
-    kind, _, name = place.rpartition(".")
-    if kind == "cookie":
-        return source_from(place) if is_name(name) else kind
-    return source_from(place) if is_name(place) else "field"
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -336,12 +335,12 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def say_text(rules: Rules, known: Known, text: str) -> str:
-    """Return a text that nobody reads back, with placeholders for its secrets."""
+    """Return a text for people, which nothing restores, with placeholders for its secrets."""
     return _Redaction(rules, known, known.near([text]), request=False, name=str).marked(text, ROOT).text
 
 
 def say(rules: Rules, known: Known, value: Any) -> Any:
-    """Return a value that nobody reads back, with placeholders as text for its secrets."""
+    """Return a value for people, which nothing restores, with placeholders as text for its secrets."""
     return _Saying(rules, known, known.near(texts_in(value)), request=False, name=str).document(value, ROOT)
 
 
@@ -365,12 +364,12 @@ class _Answer(_Redaction):
     They are not learned, so what a handler makes of one is stored as it is; without the key it must have the same.
     """
 
-    def _span(self, text: str, found: Finding) -> Span | None:
-        return super()._span(text, found) if found.sure or not is_plain(found.value) else None
+    def _span(self, marked: Marked, found: Finding) -> Span | None:
+        return super()._span(marked, found) if found.sure or not is_plain(found.value) else None
 
 
 def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:
-    """Return the path of what a context, an input or a key may not hold, None when there is no such thing."""
+    """Return the path of the first secret in a context, an input or a key, None when there is none."""
     near = known.near([key, *texts_in(value)])
     todo: list[tuple[Any, list[str | int]]] = [(value, [key]), (key, [key])]
     while todo:

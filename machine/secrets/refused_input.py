@@ -16,9 +16,9 @@ __all__ = ["refuse_in_input"]
 
 
 def refuse_in_input(policy: SecretPolicy, params: Mapping[str, Any]) -> None:
-    """Raise `UsageError` (`secret_in_manifest`) when a run's input holds a secret: its path, never its value.
+    """Raise `UsageError` (`secret_in_manifest`), with its path, when a run's input holds a secret.
 
-    Or (`secret_stand_in`) when a stand-in tells something of a secret of the environment.
+    Raises `UsageError` (`secret_stand_in`) when a stand-in reveals a part of a secret of the environment.
     """
     refuse_stand_ins(policy)
     rules = rules_of(policy)

@@ -1,7 +1,7 @@
-"""The key of a store as text, and what leads to it: neither may get into a run of that store."""
+"""The key of a store, its file and its environment variable: a run of that store may use none of them."""
 
 # Paths exactly as they are given, and few system calls, are the point: not pathlib.
-# ruff: noqa: PTH114, PTH119, PTH121
+# ruff: noqa: PTH114, PTH116, PTH119, PTH121
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from machine.secrets.redact import texts_in
 from machine.secrets.sealing import StoreKey
 from machine.secrets.store_key import KEY_VARIABLE, is_key_file_name, key_in, key_of
 
-__all__ = ["RESERVED_NAMES", "Reserved", "key_inside"]
+__all__ = ["RESERVED_NAMES", "RUN", "RUNS", "Reserved", "key_inside"]
 
 RESERVED_NAMES: Final = frozenset({KEY_VARIABLE, PASSPHRASE_VARIABLE})
 """Environment variables that no run may read and no program of a run is given."""
@@ -27,12 +27,13 @@ RESERVED_NAMES: Final = frozenset({KEY_VARIABLE, PASSPHRASE_VARIABLE})
 _SHORTEST: Final = 40
 _PART: Final = 8
 _JOINED: Final = b"+/%=_-"
-_RUNS: Final = bytes(
+RUNS: Final = bytes(
     ord("a") if chr(code).isascii() and (chr(code).isalnum() or code in _JOINED) else ord(" ")
     for code in range(256)
 )
-_RUN: Final = b"a" * _SHORTEST
-"""Every form of a key has so many of these characters in a row; few other texts do."""
+"""The table with which `bytes.translate` writes `a` for each character that a form of a key may have."""
+RUN: Final = b"a" * _SHORTEST
+"""Every form of a key has this run of characters, and few other texts have it."""
 
 
 def key_inside(what: str) -> OtherIoError:
@@ -47,12 +48,13 @@ def key_inside(what: str) -> OtherIoError:
 class Reserved:
     """The keys that a store's runs were driven under, in all forms in which they could be written.
 
-    They are those in the key file and in `MACHINE_SECRET_KEY`, read when a text could hold one and read again when
-    they change. `file` is the key file, None for a store without one.
+    They are in the key file and in `MACHINE_SECRET_KEY`, and are read when a text could hold one, and again
+    when they change. `file` is the key file, None for a store without one.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self._file: Final = file
+        self._path: Final = None if file is None else str(file)
         self._seen: object = None
         self._needles: tuple[bytes, ...] = ()
         self._parts: frozenset[bytes] = frozenset()
@@ -61,11 +63,13 @@ class Reserved:
         """Tell whether encoded JSON or another text holds a key."""
         if len(data) < _SHORTEST:
             return False
-        runs = data.translate(_RUNS)
-        begin = runs.find(_RUN)
+        runs = data.translate(RUNS)
+        begin = runs.find(RUN)
         if begin < 0:
             return False
         self._look()
+        if not self._needles:
+            return False
         while begin >= 0:
             end = runs.find(b" ", begin)
             end = len(runs) if end < 0 else end
@@ -74,7 +78,7 @@ class Reserved:
             parts = [run[at : at + _PART] for at in range(0, len(run), _SHORTEST - _PART + 1)]
             if not self._parts.isdisjoint(parts) and any(needle in run for needle in self._needles):
                 return True
-            begin = runs.find(_RUN, end)
+            begin = runs.find(RUN, end)
         return False
 
     def without(self, value: Any) -> Any:
@@ -90,7 +94,7 @@ class Reserved:
         return canonical.encode(canonical.decode(data))  # keys have their order by what they are now
 
     def is_file(self, path: str) -> bool:
-        """Tell whether a path leads to the key file, or to one that a change of the key leaves beside it."""
+        """Tell whether a path leads to the key file, or to a file that a change of the key leaves next to it."""
         if self._file is None:
             return False
         try:
@@ -104,7 +108,7 @@ class Reserved:
             return False
 
     def _look(self) -> None:
-        given, written = os.environ.get(KEY_VARIABLE), _version_of(self._file)
+        given, written = os.environ.get(KEY_VARIABLE), _version_of(self._path)
         if (given, written) == self._seen:
             return
         self._seen = given, written
@@ -124,11 +128,11 @@ class Reserved:
         )
 
 
-def _version_of(file: Path | None) -> tuple[int, int, int] | None:
-    if file is None:
+def _version_of(path: str | None) -> tuple[int, int, int] | None:
+    if path is None:
         return None
     try:
-        found = file.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,9 +1,10 @@
-"""A policy made ready to be asked: which names, places and formats are secret in one run."""
+"""A policy compiled for queries: the names, places and formats that are secret in one run."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import attrs
 
@@ -15,17 +16,21 @@ from machine.secrets.policy import SecretPolicy, compiled, joined, plain_path
 __all__ = ["Rules", "rules_of"]
 
 _LEADS: Final = (
-    r"(?i:ke[yn]|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid="
-    r"|sas=|ser ?=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|-[ub]|--us| -[pawxk]|fied by|wifi:"
-    r"|webhook|/secrets/|lt login |login\(|qlplus"
+    r"(?i:ke[yn]|appid=|sign=|ticket=|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig"
+    r"|login in |sess|sser|sid=|sas=|ser ?=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|-[ub]|--us"
+    r"| -[pawxk]|fied by|wifi:|otp|mfa|ce.?code|ntrase|ennwort|htwoord|senha|webhook|/secrets/"
+    r"|lt login |login\(|qlplus"
     r"|:[0-9]{4,5}:[a-z_*]|:\*:|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|\]:[0-9]{2,3} )|(?s:@.*/|/.*@)"
+    r"| LOGIN |kind: Secret|kty| on >|mmunity |createUser|grub\.pbkdf2|getConn|UGFz"
+    r"|IDENTIFY|mysqli|DBI->|new PDO|assw|totp|\* \\|uot;|saml|SAML|OpenVPN |iFi\.begin|Private-Lines"
+    r"|[A-Za-z]:[0-9a-f]{32}(?:[^0-9a-f]|$)|(?i:login[^:/]{0,40}: [^ /]{1,60} ?/ ?[^ /]{6})"
 )
-"""One of these pieces is in every text with a name that says something, or with the user-info of a URL."""
+"""Pieces of which every text with a secret name, or with the user-info of a URL, has one."""
 
 
 @attrs.frozen(slots=False, eq=False)
 class Rules:
-    """A policy, ready to be asked."""
+    """A policy, compiled for queries."""
 
     policy: SecretPolicy
     names: frozenset[str]
@@ -35,20 +40,20 @@ class Rules:
     stand_ins: frozenset[str]
     formats: tuple[Format, ...]
     patterns: tuple[Any, ...]
-    """Of the user's own, of the engine whose time is linear."""
+    """The user's patterns, compiled by an engine that takes linear time (RE2)."""
     looks_always: bool
-    """True when what the user names could be anywhere, so that nothing can be passed over unseen."""
+    """True when the user's rules could match anywhere, so that no text can be skipped without a search."""
 
     def field(self, name: str) -> Strength:
-        """Return how much the name of a field, a variable or an option says."""
+        """Return the strength of the name of a field, a variable or an option."""
         return self._own(name) or field_strength(name)
 
     def header(self, name: str) -> Strength:
-        """Return how much the name of a header field says."""
+        """Return the strength of the name of a header field."""
         return self._own(name) or header_strength(name)
 
     def parameter(self, name: str) -> Strength:
-        """Return how much the name of a query parameter says."""
+        """Return the strength of the name of a query parameter."""
         return self._own(name) or parameter_strength(name)
 
     def _own(self, name: str) -> Strength | None:
@@ -60,13 +65,11 @@ class Rules:
         return Strength.OWN if whole in self.names else None
 
     def may_hold(self, data: bytes) -> bool:
-        """Tell whether encoded JSON could hold anything that these rules call secret.
+        """Tell whether encoded JSON could hold a secret by these rules.
 
-        Cheap, for nearly everything holds none; it may say yes for nothing.
+        It is a cheap test before the search, and may say yes where the search finds nothing.
         """
-        if self.looks_always:
-            return True
-        return bool(self._look.Match(data))
+        return bool(self.look(data))
 
     def formats_in(self, text: str) -> list[Format]:
         """Return the formats that a text may have."""
@@ -77,8 +80,13 @@ class Rules:
         return searcher(signs_of(self.formats))
 
     @functools.cached_property
-    def _look(self) -> Any:
-        return searcher(("|".join((_LEADS, *signs_of(self.formats))),))
+    def look(self) -> Callable[[bytes], object]:
+        """The predicate behind `may_hold`: a true value for data that could hold a secret."""
+        if self.looks_always:
+            return lambda _: True
+        return cast(
+            "Callable[[bytes], object]", searcher(("|".join((_LEADS, *signs_of(self.formats))),)).Match
+        )
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,12 +3,13 @@
 Handlers get true values; the store holds placeholders. The digest of a request must not depend on what other
 attempts have learned, since a resumed run may not have made them. So an attempt knows only the secrets of its own
 facts, in the order it received them, and those that it has put into credential places itself. True values are
-sealed beside their fact: a driver with the key of the store gives them to the handler again, one without it gives
+sealed for their fact: a driver with the key of the store gives them to the handler again, one without it gives
 placeholders.
 
-What a replay makes again (events, errors) is stored without these and without what the states before it have
-learned (`learned`), so that it is the same whichever state was first. An answer is recorded once: without any
-secret that the run knows by then.
+Text that a replay produces again (events, errors) is stored without the secrets of its attempt and of the states
+before it (`learned`), so that it is the same whichever concurrent state was first. An answer is recorded once: the
+secrets in it have the names that its state could know, and a sure value that only other states know is replaced
+too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SharedSecrets:
     """The secrets that the attempts of one run share.
 
     Without `keys` nothing is sealed and nothing opened: a replay elsewhere, a preview.
-    `reserved` is the key of the store as text, which may be nowhere.
+    `reserved` is the key of the store as text, which no run may hold.
     `live` is false when nothing is written, as in a replay, where `refuses` says whether the recording has a
     refusal of this code. `opened` counts the facts that gave true values, `shown` those that gave placeholders.
     """
@@ -63,19 +64,19 @@ class SharedSecrets:
 
     @property
     def told(self) -> str | None:
-        """One word for whether true values were opened so far; None when no fact had any."""
+        """A word that says whether true values were opened so far, None when no fact had any."""
         if self.shown:
             return "some_opened" if self.opened else "placeholders"
         return "opened" if self.opened else None
 
     def learn(self, fact: FactRecorded, learned: Iterable[Sequence[Any]]) -> None:
-        """Replace the values that a fact has taught in what is stored from now on."""
+        """Learn the secrets of a fact: everything stored from now on is redacted with them."""
         for source, value, sure in learned:
             self.known.learn(source, value, sure=sure)
             self.learned.learn(fact.state_id, fact.attempt, source, value, sure=sure)
 
     def learn_stood_in(self, fact: FactRecorded, stood_in: Mapping[str, str | list[str]]) -> None:
-        """Replace what stand-ins stand for in what is stored from now on."""
+        """Learn the true values of stand-ins: everything stored from now on is redacted with them."""
         for stand_in, true in stood_in.items():
             self.learned.of(fact.state_id, fact.attempt).stand_ins.add(stand_in)
             self.learn(
@@ -88,11 +89,11 @@ class SharedSecrets:
 
     @property
     def failure(self) -> SecretKeyError | None:
-        """Why the run cannot go on, whatever a handler made of it: what is secret in it could not be sealed."""
+        """The error that ends the run whatever a handler catches: one of its secrets could not be sealed."""
         return None if self.keys is None else self.keys.failure
 
     def opens(self, seal: bytes, fact: FactRecorded) -> Mapping[str, Any] | None:
-        """Return what is sealed beside a fact, None when it cannot be opened."""
+        """Return the value that is sealed for a fact, None when it cannot be opened."""
         if self._last is not None and self._last[:2] == (seal, fact):  # learned, then given to the handler
             return self._last[2]
         data_key = self.key()
@@ -102,7 +103,7 @@ class SharedSecrets:
         return self._last[2]
 
     def recall(self, seal: bytes, fact: FactRecorded, *, asked: bool = False) -> bool:
-        """Learn what was sealed beside a fact, or of its request, and say whether it can be opened."""
+        """Learn the secrets that were sealed for a fact or its request, and say whether the seal can be opened."""
         if not asked:
             sealed = self.opens(seal, fact)
         else:
@@ -114,9 +115,9 @@ class SharedSecrets:
         return sealed is not None
 
     def text(self, text: str) -> str:
-        """Return a text without any secret of the run: no replay makes it again."""
+        """Return a text, which no replay produces again, without any secret of the run."""
         return str(self.reserved.without(say_text(self.rules, self.known, text)))
 
     def error(self, info: ErrorInfo) -> ErrorInfo:
-        """Return an error without any secret of the run: no replay makes it again."""
+        """Return an error, which no replay produces again, without any secret of the run."""
         return said_error(info, self.text, lambda value: say(self.rules, self.known, value))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from machine.secrets.finding import Finding, decides
+from machine.secrets.finding import ISSUED, Finding, decides
 from machine.secrets.formats import Format, shapes, signs_of
 from machine.secrets.header_names import WEAK_PARAMETERS
 from machine.secrets.logins import SIGNS_OF_LOGINS, logins
@@ -30,21 +30,21 @@ __all__ = ["IN_FORM", "Look", "fields", "folded", "look_at", "running", "urls"]
 
 
 _SIGNS: Final = (
-    SIGN_OF_NAMES,
+    SIGN_OF_NAMES + '|"kty',
     r"(?i:bearer[ \t])",
     r"(?s::\\?/\\?/.*@)",
     MAY_PACK,
     *SIGNS_OF_LOGINS,
 )
-"""Signs present in every text with a name that says something, a bearer token, the user-info of a URL, packed JSON,
-and each kind of login.
+"""Signs that are present in every text with a secret name, a bearer token, the user-info of a URL, packed JSON, and
+each kind of login.
 """
 
 _NAMES, _BEARERS, _USERS, _PACKED, _LOGINS = range(5)
 
 
 class Look(NamedTuple):
-    """What a text may hold, as a look for single words tells; what is in a part of it is no more."""
+    """The kinds of secrets that a text may hold, by a search for single words; a part of it holds no others."""
 
     formats: tuple[Format, ...] = ()
     bearer: bool = False
@@ -73,7 +73,7 @@ def _looks_of(rules: Rules) -> Any:
 
 
 def look_at(rules: Rules, text: str) -> Look:
-    """Return what a text may hold."""
+    """Return the kinds of secrets that a text may hold."""
     there = sorted(_looks_of(rules).Match(text.encode("utf-8", "replace")) or ())
     names = bool(rules.names or rules.pointers) or _NAMES in there
     return Look(
@@ -90,7 +90,7 @@ def look_at(rules: Rules, text: str) -> Look:
 
 
 def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[Finding]:
-    """Yield what is secret in a text, by its look and by the names in it."""
+    """Yield the secrets in a text that are recognised by their shape or by the names in it."""
     work, low = Work(text), folded(text)
     if look.formats:
         for begin, end, name in shapes(look.formats, text):
@@ -121,7 +121,7 @@ _BEARER: Final = re.compile(
 
 
 def _matches(rules: Rules, text: str) -> Iterator[Finding]:
-    """Yield what matches a pattern of the user's: its first group, where it has one."""
+    """Yield what matches one of the user's patterns: its first group, where it has one."""
     for regex in rules.patterns:
         for match in regex.finditer(text):
             begin, end = match.span(1 if regex.groups and match.group(1) else 0)
@@ -171,10 +171,11 @@ _ENDS: Final = re.compile(
     r"=(?:[\[\]]|[bd]5%){0,4}+[0-9]{0,4}+"
     rf"(?:(?:{_BACKWARDS})|(?:{'|'.join(word[::-1] for word in SPELLINGS)})[_-]?(?:{_BACKWARDS}))"
 )
-"""The ends of names that say something, read backwards from their signs, which are found at once.
+"""The ends of secret names, read backwards from the signs that a search has found.
 
-Of the many names in a text only these need be judged one by one.
+Only the names that match are checked one by one.
 """
+_LINKED: Final = frozenset(("token", "ticket", "jwt", "auth", "code"))
 _ANY_END: Final = re.compile("=")
 _LONGEST: Final = 201
 
@@ -211,6 +212,8 @@ def fields(
             name = unquote_plus(before[1][::-1])
             found = judged[before[1]] = judge(name), name
         strength, name = found
+        if not alone and strength is Strength.WEAK and written is IN_QUERY and name.lower() in _LINKED:
+            name = ISSUED  # of a link that lets whoever has it in
         if strength is not Strength.NONE:
             work.spend(2)
             value = work.read(text[begin:end])

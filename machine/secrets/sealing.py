@@ -1,7 +1,7 @@
 """Encryption of secret values: sealed under the data key of their run, which the key of the store wraps.
 
 The cipher is AES-256-GCM of `cryptography`, which is imported when the first value is sealed or opened. Bytes that
-cannot be decrypted raise `SealError`, never `CorruptionError`: a wrong key cannot be told from damage.
+cannot be decrypted raise `SealError`, never `CorruptionError`: a wrong key looks the same as damage.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TAG_BYTES: Final = 16
 _ID_BYTES: Final = 4
 _OWNER_BYTES: Final = 16
 _HEADS: Final = {_VERSION: 1 + _ID_BYTES, b"\x02": 1 + _ID_BYTES + _OWNER_BYTES}
-"""Lengths of what stands in clear before a wrapped data key; one of version 1 is not bound to its run."""
+"""Lengths of the clear bytes before a wrapped data key, by version; version 1 is not bound to its run."""
 _MAC_BYTES: Final = 16
 
 _WRAPPING: Final = b"machine: a wrapped data key"
@@ -85,7 +85,7 @@ def wrap(store_key: StoreKey, data_key: DataKey, run_id: str) -> bytes:
 
 
 def wrapped_anew(old: StoreKey, new: StoreKey, wrapped: bytes) -> bytes:
-    """Return a wrapped data key of whatever run under another key of the store. Raises `SealError`."""
+    """Return the wrapped data key of any run, wrapped with another key of the store. Raises `SealError`."""
     head, data_key = _unwrapped(old, wrapped)
     return head + _encrypt(new.key, data_key.key, _WRAPPING + head)
 
@@ -131,7 +131,7 @@ def seal(data_key: DataKey, plain: bytes, place: tuple[str, ...]) -> bytes:
 def open_seal(data_key: DataKey, sealed: bytes, place: tuple[str, ...]) -> bytes:
     """Return the bytes that were sealed for a place.
 
-    Raises `SealError` for bytes that were changed, cut, or sealed with another data key or for another place.
+    Raises `SealError` for bytes that were changed, truncated, or sealed with another data key or for another place.
     """
     if sealed[:1] != _VERSION:
         _refuse("it is no sealed value of this version")
@@ -164,7 +164,7 @@ def _decrypt(key: bytes, sealed: bytes, bound_to: bytes) -> bytes:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - the same
 
     if len(sealed) < _NONCE_BYTES + _TAG_BYTES:
-        _refuse("it was cut")
+        _refuse("it was truncated")
     try:
         return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to)
     except InvalidTag:

@@ -1,4 +1,4 @@
-"""Stand-ins: invented values that a handler is given, live as in a replay, in the place of secrets."""
+"""Stand-ins: invented values that a handler gets in place of secrets, live and in a replay."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StandIns:
         self._true: dict[str, list[str]] = {}
 
     def learn(self, stood_in: Mapping[str, str | list[str]]) -> None:
-        """Note what stand-ins stand for; seals of earlier versions have one text for each."""
+        """Remember the true values of stand-ins: a list of texts each, in seals of earlier versions one text."""
         for stand_in, true in stood_in.items():
             known = self._true.setdefault(stand_in, [])
             known += [text for text in ([true] if isinstance(true, str) else true) if text not in known]
@@ -38,9 +38,9 @@ class StandIns:
     def sent(
         self, texts: Iterable[str], elsewhere: Iterable[str], namespace: str, raw: bytes
     ) -> tuple[bytes, bool, OtherIoError | None]:
-        """Return a request as it leaves the process, whether it holds one of some stand-ins, and its refusal.
+        """Return the request that leaves the process, whether it holds one of `texts`, and its refusal or None.
 
-        `elsewhere` are the stand-ins that stand for something in the run, whoever was given them.
+        `elsewhere` are all stand-ins of the run, whichever attempt got them.
         """
         swap = Swap({text: self._true.get(text, [text])[0] for text in texts})
         sent = swap.request(namespace, canonical.decode(raw))
@@ -52,7 +52,7 @@ class StandIns:
         return (canonical.encode(sent) if swap.used else raw), bool(swap.used), refusal
 
     def echoed(self, document: Any, stood_in: Mapping[str, list[str]]) -> Any:
-        """Return an answer with stand-ins for the true values that it repeats, in whatever form it does."""
+        """Return an answer with stand-ins for the true values that it repeats, in any encoding."""
         texts = {
             true: stand_in
             for known in (self._true, stood_in)
@@ -129,9 +129,9 @@ def put_in(
 
 
 def refuse_revealing(stood_in: Mapping[str, list[str]], stand_ins: Iterable[str], secret: str | None) -> None:
-    """Raise `OtherIoError` (`secret_stand_in`) when a stand-in tells something of what it stands for.
+    """Raise `OtherIoError` (`secret_stand_in`) when a stand-in reveals a part of its true value.
 
-    Or when one of `stand_ins` does of `secret`, for which there is none.
+    It is also raised when one of `stand_ins` reveals a part of `secret`, which has no stand-in.
     """
     pairs = [(stand_in, true, True) for stand_in, values in stood_in.items() for true in values]
     if secret is not None:
@@ -143,9 +143,9 @@ def refuse_revealing(stood_in: Mapping[str, list[str]], stand_ins: Iterable[str]
 
 
 def refuse_stand_ins(policy: SecretPolicy) -> None:
-    """Raise `UsageError` (`secret_stand_in`) when a stand-in tells something of a secret of the environment.
+    """Raise `UsageError` (`secret_stand_in`) when a stand-in reveals a part of a secret of the environment.
 
-    For the manifest of a run has its policy as it is.
+    The stand-ins are stored in clear, in the manifest of the run.
     """
     for name, stand_in in policy.stand_ins:
         for variable, true, own in _secrets_of_environment(policy, name):

@@ -1,6 +1,6 @@
 """The key of a store's secrets, kept outside the store: finding it, making it, and opening data keys with it.
 
-It is the value of the environment variable `MACHINE_SECRET_KEY`, or else is in the file `<store>.key` beside the
+It is the value of the environment variable `MACHINE_SECRET_KEY`, or else is in the file `<store>.key` next to the
 store, which the first run that seals a secret makes. A store notes the id of its key, to tell a wrong key from
 damage.
 """
@@ -44,18 +44,18 @@ KEY_VARIABLE: Final = "MACHINE_SECRET_KEY"
 
 _FORMS: Final = "64 hex digits, or 32 bytes in base64"
 MOST_BYTES: Final = 4096
-"""A longer file is no key file."""
+"""The largest size of a key file, in bytes."""
 
 _IS_ID: Final = re.compile("[0-9a-f]{16}")
 _BESIDE: Final = re.compile(r"(?:\.[0-9a-f]{16})?(?:\.[0-9a-f]{8}\.tmp)?")
-"""The rest of the name of a key file that is not yet, or no more, in its place."""
+"""The rest of the name of a key file that is not yet moved into its place, or was moved out of it."""
 
 _KEY_FILE: Final = re.compile(rf".*\.key{_BESIDE.pattern}", re.DOTALL)
 _EXPOSED: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class KeyStore(Protocol):
-    """The part of a store that is used here; `machine.stores.Store` has it."""
+    """The methods of a store that are used here; `machine.stores.Store` has them."""
 
     url: str
     secret_key_file: Path | None
@@ -163,7 +163,7 @@ class StoreKeys:
 
 
 def changed_data_key(url: str, run_id: str, lets: str) -> SecretKeyError:
-    """Return the error of a damaged data key; `lets` ends its hint: what goes on once the key is forgotten."""
+    """Return the error of a damaged data key; `lets` ends its hint: what works again once the key is deleted."""
     return SecretKeyError(
         f"the data key of run {run_id} does not open with the key of {url}: it was changed or moved",
         code=Code.SECRET_KEY_WRONG,
@@ -236,7 +236,7 @@ def successor(path: Path, key_id: str) -> Path:
 
 
 def is_key_file_name(path: Path, name: str) -> bool:
-    """Tell whether a name is that of a key file, or of one that making or changing it may leave beside it."""
+    """Tell whether a name is that of a key file, or of a file that making or changing it may leave next to it."""
     return name.startswith(path.name) and _BESIDE.fullmatch(name, len(path.name)) is not None
 
 

@@ -17,8 +17,8 @@ __all__ = ["Answer", "Asked", "not_read", "placeholder_sent", "said_error", "uno
 class Asked:
     """A request as it is stored and as it is sent; `mac` is a keyed hash of the latter, if it holds a secret.
 
-    `refusal` is the error of a request that may not be sent. `stands_in` is true of one with a stand-in, `hides` of
-    one of which more than a secret is not stored. `taught` are the secrets that it is the first to hold.
+    `refusal` is the error of a request that may not be sent. `stands_in` is true if it has a stand-in,
+    `hides` if more than its secrets is not stored. `taught` are the secrets that the attempt learns from it.
     """
 
     data: bytes
@@ -34,7 +34,7 @@ class Asked:
 class Answer:
     """An answer as it is stored: canonical bytes, additions to the `info` of its event, and the sealed true values.
 
-    `gone` (format 1) means that it held a secret which is stored nowhere: only this process knows it.
+    `gone` (format 1) is true if it held a secret that is stored nowhere: only this process knows it.
     """
 
     data: bytes
@@ -63,7 +63,7 @@ def unopened(fact: FactRecorded) -> OtherIoError:
 
 
 def placeholder_sent() -> OtherIoError:
-    """Return the error of a request that holds what stands for a secret in the store."""
+    """Return the error of a request that holds the text of a placeholder."""
     return OtherIoError(
         "the request holds the placeholder of a secret and not its value",
         code=Code.SECRET_UNAVAILABLE,

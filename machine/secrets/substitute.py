@@ -16,7 +16,7 @@ _NO_TEXT: Final = b"\xff"
 
 
 class SecretNeeded(Exception):  # noqa: N818 - no failure of its own: the engine makes a divergence of it
-    """A secret number cannot be replaced by text; `source` names the secret whose key is needed."""
+    """A sealed number is needed and text cannot replace it; `source` is the name of the secret."""
 
     def __init__(self, source: str) -> None:
         super().__init__(f"the value of {source} is needed")
@@ -31,9 +31,9 @@ def keys_in_order(members: Mapping[str, Any]) -> list[str]:
 
 
 def opened(stored: Any, edits: Sequence[Any]) -> Any:
-    """Return the true document: what `redact` was given. Nothing is changed in place.
+    """Return the true document, the input of `redact`. Nothing is changed in place.
 
-    An edit is a pair: the number of a node, and what to put there: a value, or texts for parts of it.
+    An edit is a pair: the number of a node, and its new value or the texts for parts of it.
     Nodes are numbered in a preorder walk of the stored document in canonical order; each key and each value counts.
     """
     by_node = dict(edits)
@@ -82,7 +82,7 @@ def _with_true_texts(text: str, parts: Sequence[Sequence[Any]]) -> str:
 
 
 def _rebuilt(stored: Any, leaf: Callable[..., Any]) -> Any:
-    """Return a copy of a stored document in which `leaf` replaces keys and what is no container."""
+    """Return a copy of a stored document in which `leaf` replaces keys and leaves."""
     node = 0
     root: list[Any] = [None]
     todo: list[tuple[Any, Any, Any]] = [(root, 0, stored)]

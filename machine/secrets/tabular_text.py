@@ -24,10 +24,10 @@ _RULE: Final = re.compile(r"[-+|:= \u2500-\u257f]++")
 _TITLE: Final = re.compile(r"[A-Za-z_][\w. -]{0,39}")
 _ALIGNED: Final = re.compile(r"(?:[^ \t]++[ ]?)++")
 _HEAD: Final = re.compile(r"(?:[\w \t.,;|\u2502\"'`*-]++|COPY [^()]++\([^()]++\)[^()]*+)", re.IGNORECASE)
-"""What a line of titles may be made of."""
+"""A line that may be the titles of a table's columns."""
 
-_NO_HEADS: Final = re.compile(r"(?:(?!copy )[\w \t.,;\"'`*-]*+[^\w \t.,;\"'`*|\u2502\r\n-][^|\n]*+\n)*+")
-"""Lines, in lower case, that are made of something else and have no bar."""
+_NO_HEADS: Final = re.compile(r"(?:[^\w\s.\"'`*,;|\u2502-][^|\n]*+\n)*+")
+"""Lines that begin as no row of a table does, and have no bar."""
 
 _COPY: Final = re.compile(r"COPY [\w.\"]{1,100} \(([^()]{1,1000})\) FROM std", re.IGNORECASE)
 _INSERT: Final = re.compile(
@@ -36,19 +36,26 @@ _INSERT: Final = re.compile(
 )
 _TUPLE: Final = re.compile(r"[,\s]{0,20}+\(((?:[^()']++|'[^']*+'|\([^()']{0,100}+\))*+)\)")
 _ITEM: Final = re.compile(r"(?:[^,']++|'[^']*+')++")
+_PAIR: Final = re.compile(
+    r"(?:[\w.-]{0,40}+[,;\t])?[ \"']{0,2}+([A-Za-z][\w. -]{1,60}+)[\"']?[,;\t][ \"']{0,2}+"
+    r"([^\s,;\"']{1,2048}+)[\"']?"
+    r"(?:[,;\t][^,;\t\r\n]{0,200}+)?"
+)
+"""A row of a name and its value, with one more cell before or behind them: `7,api_key,x`."""
+
 _LONGEST_LINE: Final = 4096
 _MOST_COLUMNS: Final = 64
 _LEAST: Final = 2
 _PLAIN: Final = frozenset("\t,;")
 _MANY: Final = 1000
-"""Behind so many rows it pays to look for plain ones at once."""
+"""The number of rows after which it is faster to skip plain rows by one expression."""
 
 _ROW: Final = 4
 _JUDGED: Final = 6
 """So many names that are passed over take the time of one row, or of a cell that is judged."""
 
 _MOST_BARS: Final = 3
-"""Of a row of a name and a value, with those around it."""
+"""The most vertical bars in a row of a name and a value, those around it included."""
 
 
 class _Cell(NamedTuple):
@@ -68,7 +75,7 @@ def may_have_table(text: str) -> bool:
 
 
 def in_tables(rules: Rules, text: str, low: str, work: Work) -> Iterator[tuple[int, int, str]]:
-    """Yield where values that look like credentials stand under the names of secrets, and these names.
+    """Yield the offsets of values that look like credentials under secret names, and these names.
 
     `low` is the text in lower case.
     """
@@ -108,13 +115,15 @@ def in_tables(rules: Rules, text: str, low: str, work: Work) -> Iterator[tuple[i
             table = _head(rules, line)
         if table is None and 0 < line.count("|") <= _MOST_BARS:
             yield from _row(rules, text, begin, line, work)
+        elif table is None and (pair := _PAIR.fullmatch(line)) and _is_secret(rules, pair[1]):
+            yield from _credential(text, begin, _Cell(*pair.span(2)), pair[1], work)
     for insert in at_most(MOST_CANDIDATES, _INSERT.finditer(text)) if "into" in low else ():
         yield from _inserted(rules, text, insert, work)
 
 
 @functools.lru_cache(maxsize=64)
 def _plain_rows(delimiter: str, columns: int, secret: tuple[int, ...]) -> re.Pattern[str]:
-    """Return a pattern for rows of a table with nothing but short texts and plain words where secrets could be."""
+    """Return a pattern for rows of a table that have only short texts and plain words in the secret columns."""
     other = rf"[^{delimiter}\"\r\n]"
     plain = rf"(?:[a-z]{{0,15}}+(?!{other})|{other}{{0,5}}+)"
     cells = (plain if at in secret else f"{other}*+" for at in range(columns))
@@ -122,7 +131,7 @@ def _plain_rows(delimiter: str, columns: int, secret: tuple[int, ...]) -> re.Pat
 
 
 def _cells(line: str, delimiter: str) -> list[_Cell]:
-    """Return where the cells of a line stand, without quotes and blanks around them."""
+    """Return the offsets of the cells of a line, without quotes and blanks around them."""
     if delimiter == "  ":
         found = [_Cell(*cell.span()) for cell in _ALIGNED.finditer(line)]
     else:

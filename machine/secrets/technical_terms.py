@@ -174,6 +174,7 @@ _META: Final = frozenset(
             "value",
         ),
         *("var", "variable", "variant", "vault", "version", "webhook", "workspace", "your"),
+        *("primary", "secondary", "legacy", "readonly", "internal", "external", "main"),
     )
 )
 _NUMBERED: Final = re.compile(
@@ -188,7 +189,11 @@ _ENDS_WITH_NUMBER: Final = re.compile(r"([A-Za-z]{2,})\d{1,2}")
 
 
 _GENERATED: Final = re.compile(r"[bcdfghjklmnpqrstvwxz2456789]{4,5}")
-"""What Kubernetes adds to a name: `shop-tls-k2x9`."""
+"""The suffix that Kubernetes adds to a name: `shop-tls-k2x9`."""
+
+
+_SUFFIX: Final = re.compile(r"[a-z0-9]{4,5}")
+"""The suffix that programs add to a name of several words: `app-token-2chah`."""
 
 
 def is_term(value: str) -> bool:
@@ -210,21 +215,23 @@ def is_term(value: str) -> bool:
 _MONTGOMERY: Final = re.compile(r"[xX](?:25519|448)")
 _LONGEST_SIZE: Final = 7
 _MOST_DIGITS: Final = 10
-"""No term without signs in it has more: `mlkem768x25519`."""
+"""The most digits of a term that is written without separators: `mlkem768x25519`."""
 
 
 def is_technical(words: Iterable[str]) -> bool:
-    """Tell whether one of these is a word for what programs and their settings are about."""
+    """Tell whether one of these is a word about programs and their settings."""
     return not _META.isdisjoint(map(str.lower, words))
 
 
 def is_word_with_digits(piece: str, words: frozenset[str]) -> bool:
-    """Tell whether a part with digits is one beside words: `v2`, `q1`, `30d`; `password2` beside such a word."""
+    """Tell whether a part with digits is ordinary among words: `v2`, `30d`; `password2` next to such a word."""
     if _NUMBERED.fullmatch(piece):
         return True
     parts = [part.lower() for part in _PIECES.findall(piece) if not part.isdecimal()]
     parts = parts[:-1] if parts[-1:] == ["v"] else parts  # `TokenV2`
     if parts and _META.issuperset(parts):  # `min8max64`, `YourPassword1`
+        return True
+    if len(words) > 1 and _SUFFIX.fullmatch(piece) and not _META.isdisjoint(words):
         return True
     if _GENERATED.fullmatch(piece) and not (_META | _ALGORITHMS).isdisjoint(words):
         return True

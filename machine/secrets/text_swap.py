@@ -1,4 +1,4 @@
-"""Texts put in the place of others in a document, each written as the text that it replaces was."""
+"""Replacing texts in a document, where each new text is encoded like the one it replaces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from machine.secrets.encodings import SEARCHED_ANYWHERE, base64_forms, is_plain
 __all__ = ["Swap"]
 
 _DEEPEST: Final = 6
-"""So often within each other encodings are opened: base64 in JSON in a form is three."""
+"""The depth to which encodings within encodings are decoded: base64 in JSON in a form is three."""
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*?://)([^\s/?#]*)(\S*)")
@@ -33,11 +33,11 @@ _MOST_STARTS: Final = 16
 
 
 class Swap:
-    """Puts texts in the place of others, in whatever form these are written.
+    """Replaces texts by others, in whatever encoding they are written.
 
-    Texts of JSON, URLs, forms, multipart bodies and base64 are opened, and what is replaced within them is encoded
-    as it stood there. A text that is short or a plain word is replaced only where it stands alone. `used` are those
-    that were found so far.
+    JSON, URLs, forms, multipart bodies and base64 are decoded, and a new text is encoded like the one it
+    replaces. A text that is short or a plain word is replaced only where it is not part of another. `used`
+    are the texts that were found so far.
     """
 
     def __init__(self, texts: Mapping[str, str]) -> None:
@@ -61,7 +61,7 @@ class Swap:
         ]
 
     def request(self, namespace: str, request: Any) -> Any:
-        """Return the request of a call; of `http` the type of the content says how the body is written."""
+        """Return the request of a call with its texts replaced; in `http` the content type gives the encoding."""
         body = request.get("body") if namespace == "http" and isinstance(request, dict) else None
         if not isinstance(body, dict):
             return self.document(request)
@@ -71,7 +71,7 @@ class Swap:
         return {**rest, "body": self._packed(body, str(content_type))}
 
     def document(self, value: Any) -> Any:
-        """Return a JSON value; keys are replaced too."""
+        """Return a JSON value with its texts replaced, keys included."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
@@ -83,7 +83,7 @@ class Swap:
         return value
 
     def text(self, text: str, content_type: str = "", depth: int = 0) -> str:
-        """Return a text; `content_type` is its media type where that is known."""
+        """Return a text with its parts replaced; `content_type` is its media type, if known."""
         if len(text) < self._least:
             return text
         if depth >= _DEEPEST or text in self._spelled:
@@ -99,12 +99,12 @@ class Swap:
         return self._running(text, depth)
 
     def in_bytes(self, data: bytes, content_type: str = "", depth: int = 0) -> bytes:
-        """Return bytes, whatever else than text is in them."""
+        """Return bytes, which may be binary, with the texts in them replaced."""
         text = self.text(data.decode("utf-8", "surrogateescape"), content_type, depth)
         return text.encode("utf-8", "surrogateescape")
 
     def _packed(self, body: dict[str, Any], content_type: str) -> dict[str, Any]:
-        """Return the body of a message: text, or bytes in base64."""
+        """Return the body of a message, text or base64, with its texts replaced."""
         match body:
             case {"text": str(text)}:
                 return {**body, "text": self.text(text, content_type)}
@@ -140,7 +140,7 @@ class Swap:
         return f"{scheme}{user}{at}{self._verbatim(host)}{self._below(below, depth)}"
 
     def _below(self, text: str, depth: int) -> str:
-        """Return what follows the host of a URL."""
+        """Return the part of a URL after its host, with its texts replaced."""
         found = _BELOW.fullmatch(text)
         assert found is not None
         path, query, fragment = found.groups()
@@ -156,7 +156,7 @@ class Swap:
         )
 
     def _component(self, raw: str, depth: int, *, plus: bool = False) -> str:
-        """Return a percent-encoded part of a URL or a form; what stands around a replaced text stays as it is."""
+        """Return a percent-encoded part of a URL or a form; text around a replaced one is not encoded anew."""
         decoded = (unquote_plus if plus else unquote)(raw, errors="surrogateescape")
         after = self.text(decoded, depth=depth + 1)
         if after == decoded:
@@ -182,7 +182,12 @@ class Swap:
     def _part(self, part: str, depth: int) -> str:
         head, gap, content = part.partition("\r\n\r\n")
         body, end = (content[:-2], content[-2:]) if content.endswith("\r\n") else (content, "")
-        return f"{self._running(head, depth)}{gap}{self.text(body, depth=depth + 1)}{end}"
+        after = self.text(body, depth=depth + 1)
+        before, now = (len(text.encode("utf-8", "surrogateescape")) for text in (body, after))
+        head = self._running(head, depth)
+        if now != before:
+            head = re.sub(rf"(?im)^(content-length[ \t]*:[ \t]*){before}(?=[ \t]*\r?$)", rf"\g<1>{now}", head)
+        return f"{head}{gap}{after}{end}"
 
     def _running(self, text: str, depth: int) -> str:
         pieces: list[str] = []
@@ -204,10 +209,10 @@ class Swap:
         return self._pattern.sub(spelled, text)
 
     def _base64(self, run: str, depth: int, *, dotted: bool) -> str | None:
-        """Return a run of base64 that holds what is replaced, encoded as it was, and None for any other.
+        """Return a run of base64 with texts in it replaced and encoded the same way, None if it holds none.
 
-        Nobody can see where it begins and ends among `/` and `-`, which separate words as well: whatever comes to
-        text is tried.
+        The run does not show where base64 begins and ends, since `/` and `-` also separate words: each
+        candidate that decodes to text is tried.
         """
         body = run.rstrip("=")
         near = any(form in run for form in self._base64_forms)
@@ -230,7 +235,7 @@ class Swap:
     def _decoded(
         self, body: str, begin: int, ends: Iterable[int], depth: int
     ) -> tuple[int, bytes, bytes] | None:
-        """Return where base64 that holds what is replaced ends, what it means, and what it is to mean."""
+        """Return the end of base64 that holds a text to replace, its decoded text, and the new decoded text."""
         whole = None
         for end in ends:
             data = _from_base64(body[begin:end])
@@ -270,7 +275,7 @@ _SPELLINGS: Final[tuple[Callable[[str], str], ...]] = (
     _hex,
     lambda text: _hex(text).upper(),
 )
-"""The spellings of a text within other text; a hexadecimal one, the last two, only of a text found anywhere."""
+"""The spellings of a text within other text; the last two, hexadecimal, only for texts that are found anywhere."""
 
 
 def _is_json(text: str) -> bool:
@@ -293,7 +298,7 @@ def _meant(pieces: list[tuple[str, str]]) -> str:
 
 
 def _shared(pieces: list[tuple[str, str]], before: str, after: str) -> int:
-    """Return how many pieces, from the first on, mean what both texts begin with."""
+    """Return how many pieces at the beginning decode to a common prefix of both texts."""
     same = len(os.path.commonprefix([before, after]))  # noqa: RUF071 - of texts, not of paths
     count = length = 0
     for meant, _ in pieces:
@@ -305,7 +310,11 @@ def _shared(pieces: list[tuple[str, str]], before: str, after: str) -> int:
 
 
 def _starts(body: str) -> Iterator[int]:
-    """Yield where base64 may begin in a run: at its begin, after what may part words, within a word at last."""
+    """Yield the offsets at which base64 may begin in a run of its characters, the likeliest first.
+
+    They are the beginning, the places after `/`, `-` and `_`, which may separate words, and the next three
+    characters.
+    """
     found = [0]
     for separator in _SEPARATOR.finditer(body):
         found.append(separator.end())
@@ -315,14 +324,14 @@ def _starts(body: str) -> Iterator[int]:
 
 
 def _ends(body: str, begin: int) -> Iterator[int]:
-    """Yield where base64 may end: with the run, or else before what may part words."""
+    """Yield the offsets at which base64 may end: the end of the run, then places before `/`, `-` and `_`."""
     yield len(body)
     for separator in list(_SEPARATOR.finditer(body, begin + 1))[-_MOST_STARTS:]:
         yield separator.start()
 
 
 def _from_base64(body: str) -> bytes | None:
-    """Return the bytes of unpadded base64 of either alphabet, None for what is none."""
+    """Return the bytes of unpadded base64 in either alphabet, None for a text that is not base64."""
     if len(body) % 4 == 1:
         return None
     try:

@@ -1,20 +1,36 @@
-"""The place of a value in a document: the name that it stands under, and what that says about it."""
+"""The place of a value in a document: its name, and how strongly the name marks it as secret."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 from machine.secrets.commands import arguments_of
-from machine.secrets.names import Strength, is_name
+from machine.secrets.finding import ISSUED
+from machine.secrets.names import HEADERS, Strength, is_name
+from machine.secrets.placeholder import source_from
 from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 
-__all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name"]
+__all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name", "source_name"]
 
 NAMING: Final = frozenset(
-    ("name", "key", "Name", "Key", "header", "field", "variable", "keyName", "label", "type", "id")
+    (
+        "name",
+        "key",
+        "Name",
+        "Key",
+        "header",
+        "field",
+        "variable",
+        "keyName",
+        "label",
+        "type",
+        "id",
+        "kind",
+        "kty",
+    )
 )
 """Members of an object that may hold the name of its value."""
 
@@ -24,16 +40,50 @@ _TYPES: Final = frozenset(
 """Types whose values are secret, whatever they are called."""
 
 _VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
-"""Members that hold the value of what the object is about."""
+"""Members that hold the value that an object describes."""
 
+
+_SPELLED: Final = frozenset(("raw", "computed", "plain", "plaintext"))
+"""Members that hold the value of a secret whose name is that of the object."""
 
 _VERSION: Final = "secret_version"
 _IN_VAULT: Final = re.compile(r"projects/[^/\s]{1,100}/secrets/[^/\s]{1,256}/versions/[^/\s]{1,20}")
-"""What the vault of Google calls a version of a secret, which it gives in the member `payload`."""
+"""A name of a secret's version in Google Secret Manager, which has the value in the member `payload`."""
+
+
+_MANIFEST: Final = "secret_data"
+_OF_MANIFEST: Final = frozenset(("data", "stringdata"))
+"""Members of a secret of Kubernetes whose members are secret, whatever they are called."""
+
+_JWK: Final = "private_jwk"
+_OF_JWK: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "k"))
+"""Members of a key in JSON that are private."""
+
+_OF_ISSUED: Final = frozenset(
+    (
+        *(
+            "expires",
+            "expires_in",
+            "expires_at",
+            "expiresin",
+            "expiresat",
+            "expiry",
+            "expiration",
+            "token_type",
+        ),
+        *("user", "username", "user_id", "userid", "email", "refresh_token", "refreshtoken"),
+    )
+)
+_OF_ANSWER: Final = frozenset(("id", "status", "success", "ok", "message", "detail", "code", "error"))
+"""Members that do not count: a token with only these is alone in its object, and so was issued."""
+
+_MOST_OF_ISSUED: Final = 8
+
+_VALUED: Final = _VALUES | {"values", "payload", "data", "stringData"}
 
 
 class Place(NamedTuple):
-    """A step into a document; `name` says something about the value there, and `strength` how much."""
+    """A step into a document; `name` is the name of the value there, and `strength` how much it says."""
 
     around: Place | None = None
     step: str | int = ""
@@ -48,10 +98,10 @@ class Place(NamedTuple):
     login: bool = False
     """True where a user stands with a password behind a colon."""
     begin: int = 0
-    """So many characters of the text are no part of the secret: `-p` of `-pPASSWORD`."""
+    """The number of characters before the secret: 2 in `-pPASSWORD`."""
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
-        """Return the place of a member of an object; `said` is the name that another member gives it."""
+        """Return the place of a member of an object; `said` is the name that another member gives its value."""
         return _pointed_at(rules, self._member(rules, key, said))
 
     def _member(self, rules: Rules, key: str, said: str | None) -> Place:
@@ -66,15 +116,21 @@ class Place(NamedTuple):
             return Place(self, key, self.name, Strength.OWN)
         if self.around is None and self.name and low == "value":  # what the whole document is about
             return Place(self, key, self.name, self.strength)
-        if low == "payload" and said == _VERSION:
+        if (low == "payload" and said == _VERSION) or (low in _OF_MANIFEST and said == _MANIFEST):
             return Place(self, key, said, Strength.SEVERAL)
+        if said == _JWK and key in _OF_JWK:
+            return Place(self, key, _JWK, Strength.EXACT)
         strength = rules.field(key)
         if strength is Strength.WEAK and self.strength in {Strength.EXACT, Strength.SEVERAL}:
             return Place(self, key, self.name, Strength.EXACT)  # `{"access_token": {"token": ...}}`
+        if low == "token" and said == ISSUED:
+            return Place(self, key, ISSUED, strength)
+        if strength is Strength.WEAK and self.name == "auth" and low.endswith("token"):
+            return Place(self, key, key, Strength.LIKELY)
         if strength is Strength.NONE:
-            if said is not None and low in _VALUES:
+            if said is not None and (low in _VALUES or low == "values"):
                 return Place(self, key, said, _strongest(rules, said))
-            if self.strength is not Strength.NONE and low in _VALUES:
+            if self.strength is not Strength.NONE and (low in _VALUES or low in _SPELLED):
                 return Place(self, key, self.name, self.strength)
             if self.strength is Strength.SEVERAL:
                 return Place(self, key, self.name, Strength.EXACT)
@@ -115,7 +171,7 @@ class Place(NamedTuple):
         return Place(self, index, self.name, strength, header=self.header)
 
     def is_allowed(self, rules: Rules) -> bool:
-        """Tell whether the policy says of this very place that nothing is secret there."""
+        """Tell whether the policy exempts exactly this place."""
         if not rules.allowed_paths or self.around is None:
             return False
         steps = self.path()
@@ -136,12 +192,12 @@ ROOT: Final = Place()
 
 
 def _strongest(rules: Rules, name: str) -> Strength:
-    header = rules.header(name)
+    header = rules.header(name) if "-" in name or name.lower() in HEADERS else Strength.NONE
     return header if header is not Strength.NONE else rules.field(name)
 
 
 def _pointed_at(rules: Rules, place: Place) -> Place:
-    """Return a place, secret where a pointer of the policy leads to it."""
+    """Return a place, marked as secret if a pointer of the policy leads to it."""
     if rules.pointers and not rules.pointers.isdisjoint(_pointers(place.path())):
         return place._replace(name=place.name or str(place.step), strength=Strength.OWN)
     return place
@@ -154,17 +210,31 @@ def _pointers(steps: list[str | int]) -> list[str]:
 
 
 def said_name(members: dict[str, Any]) -> str | None:
-    """Return the name that an object with a name and a value gives its value."""
-    if _VALUES.isdisjoint(members) and "payload" not in members:
-        return None
+    """Return the name in an object like `{"name": ..., "value": ...}`, which names its value."""
+    if "kty" in members:
+        return _JWK
+    if _VALUED.isdisjoint(members):
+        return ISSUED if is_of_issued(members) else None
     said = (said_by(key, members[key]) for key in sorted(NAMING) if isinstance(members.get(key), str))
     return next(filter(None, said), None)
+
+
+def is_of_issued(members: Collection[str]) -> bool:
+    """Tell whether an object with these members is about a token that was issued to somebody."""
+    if "token" not in members or len(members) > _MOST_OF_ISSUED:
+        return False
+    beside = {key.lower() for key in members} - {"token"}
+    return not _OF_ISSUED.isdisjoint(beside) or beside <= _OF_ANSWER
 
 
 def said_by(key: str, value: str) -> str | None:
     """Return the name that one member gives the value of an object; of a path, its last part says most."""
     if key == "keyName":
         return "account_key"
+    if key == "kty":
+        return _JWK
+    if key == "kind":
+        return _MANIFEST if value == "Secret" else None
     if key == "id":  # of a vault in Azure
         return "secret_value" if "://" in value and "/secrets/" in value else None
     if key == "name" and _IN_VAULT.fullmatch(value):
@@ -173,3 +243,11 @@ def said_by(key: str, value: str) -> str | None:
         return "secret" if value.lower() in _TYPES else None
     name = value if is_name(value) else value.rpartition("/")[2]
     return name if is_name(name) else None
+
+
+def source_name(place: str) -> str:
+    """Return what is said of a place in a source: its name, if that is shaped like one."""
+    kind, _, name = place.rpartition(".")
+    if kind == "cookie":
+        return source_from(place) if is_name(name) else kind
+    return source_from(place) if is_name(place) else "field"

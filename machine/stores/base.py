@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 import attrs
 
-from machine.events import ArtifactKind
+from machine.events import Artifact, ArtifactKind
 from machine.kernel.run_index import RunRow
 from machine.stores.lease import HeldLease, Lease
 
@@ -47,17 +47,6 @@ class StoredEvent(NamedTuple):
     seq: int
     data: bytes
     chain: bytes
-
-
-class Artifact(NamedTuple):
-    """Immutable bytes on their way into a store. `id` is the BLAKE3-256 of `data`, `kind` an `ArtifactKind`.
-
-    `append` trusts the id it is given; `get` does not.
-    """
-
-    id: str
-    kind: str
-    data: bytes
 
 
 @attrs.frozen
@@ -102,6 +91,7 @@ class CommitLimits:
 class Store(Protocol):
     """An event store, an artifact store and a run index in one object; safe to use from several threads.
 
+    What follows from other methods is there already for a class that inherits this one, which none has to.
     Every method may raise `StoreError`; a closed store raises `OtherStoreError` with code `store_closed`.
     """
 
@@ -133,7 +123,7 @@ class Store(Protocol):
 
     def head_seq(self, run_id: str) -> int:
         """Return the seq of the run's last event; 0 for a run without events."""
-        ...
+        return self.head(run_id).seq
 
     def append(
         self,
@@ -286,7 +276,7 @@ class Store(Protocol):
 
     def run_exists(self, run_id: str) -> bool:
         """Say whether the run has any event."""
-        ...
+        return self.head_seq(run_id) > 0
 
     def count_events(self, run_id: str) -> int:
         """Count the run's events; 0 for an unknown run."""
@@ -294,7 +284,7 @@ class Store(Protocol):
 
     def latest_seq(self, run_id: str) -> int:
         """Return the run's head seq; 0 for an unknown run."""
-        ...
+        return self.head_seq(run_id)
 
     def find_runs(self, prefix: str, limit: int = 10) -> list[str]:
         """Return ids of runs that begin with `prefix`, newest first.
@@ -311,6 +301,8 @@ class Store(Protocol):
         """Release the store; twice is harmless."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exc: object) -> Any: ...
+    def __exit__(self, *exc: object) -> None:
+        self.close()

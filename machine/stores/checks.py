@@ -24,31 +24,6 @@ from machine.kernel.status import INTERRUPTED, RunStatus
 from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact, ArtifactKind, StoredEvent
 from machine.stores.lease import HeldLease, Lease, lease_is_held
 
-__all__ = [
-    "MAX_SEQ",
-    "artifact_key",
-    "as_told",
-    "check_append",
-    "check_cursor",
-    "check_data_key",
-    "check_key_id",
-    "check_kind",
-    "check_limit",
-    "check_message",
-    "check_range",
-    "check_size",
-    "check_wrapped",
-    "closed",
-    "indexed_status",
-    "invocation_taken",
-    "is_run_prefix",
-    "no_artifact",
-    "no_run",
-    "other_key",
-    "stale",
-    "unknown_cursor",
-]
-
 MAX_SEQ: Final = 2**63 - 1
 """The largest possible seq: the maximum of a signed 64-bit column."""
 

@@ -23,21 +23,6 @@ from machine import process_identity
 from machine.errors import Code, ConcurrencyError, UsageError
 from machine.ids import RunId
 
-__all__ = [
-    "MAX_TTL_MS",
-    "Driver",
-    "HeldLease",
-    "Lease",
-    "LeaseWatch",
-    "check_acquire",
-    "driver_of",
-    "lease_is_held",
-    "leased",
-    "lost",
-    "owner_here",
-    "wall_clock",
-]
-
 MAX_TTL_MS: Final = 24 * 60 * 60 * 1000
 """The longest time for which a lease may be taken: a day."""
 
@@ -94,11 +79,11 @@ def check_acquire(run_id: str, owner: str, ttl_ms: int) -> str:
 
 
 class LeaseWatch:
-    """The observation, by one store object, of leases whose owners are out of sight.
+    """The observation, by one store object, of leases whose owners may be dead or alive.
 
-    A lease expires when it was observed without a heartbeat for its time and a tenth of it, by a clock that nobody
-    sets. Only time in which this object looked counts: of a longer gap between two looks, at most a second counts,
-    because this process or the whole machine may have stood still like the driver it looks for.
+    A lease expires when no heartbeat was observed for 1.1 times its duration, by a clock that nobody can set.
+    Only time between observations counts, and of a longer gap between two of them at most a second, because
+    this process or the whole machine may have been suspended together with the driver.
     """
 
     def __init__(self) -> None:

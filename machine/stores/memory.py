@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
@@ -20,7 +20,7 @@ from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError
 from machine.kernel.run_index import RunRow, advance
 from machine.process_identity import boot_clock
-from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, StoredEvent
+from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, Store, StoredEvent
 from machine.stores.checks import (
     as_told,
     check_append,
@@ -44,8 +44,6 @@ from machine.stores.checks import (
 )
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, leased, lost, wall_clock
 
-__all__ = ["MemoryStore"]
-
 
 @attrs.define
 class _Contents:
@@ -54,7 +52,7 @@ class _Contents:
     lock: threading.Lock = attrs.field(factory=threading.Lock)
     logs: dict[str, list[StoredEvent]] = attrs.field(factory=dict)
     rows: dict[str, RunRow] = attrs.field(factory=dict)
-    artifacts: dict[str, tuple[str, bytes]] = attrs.field(factory=dict)
+    artifacts: MutableMapping[str, tuple[str, bytes]] = attrs.field(factory=dict)
     epochs: dict[str, int] = attrs.field(factory=dict)
     leases: dict[str, HeldLease] = attrs.field(factory=dict)
     inboxes: dict[str, list[tuple[str, bytes, int]]] = attrs.field(factory=dict)
@@ -64,11 +62,12 @@ class _Contents:
     data_keys: dict[str, bytes] = attrs.field(factory=dict)
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """A `Store` in this process's memory.
 
     `shared_with` makes this a second object on another's contents, like two connections to one file: each is closed
-    by itself, and the contents live as long as either.
+    by itself, and the contents live as long as either. `artifacts` are there from the beginning, kind and bytes by
+    id, and are never copied.
     """
 
     url: str = "memory://"
@@ -76,13 +75,19 @@ class MemoryStore:
     secret_key_file: Path | None = None
 
     def __init__(
-        self, *, shared_with: MemoryStore | None = None, clock: Callable[[], int] = wall_clock
+        self,
+        *,
+        shared_with: MemoryStore | None = None,
+        clock: Callable[[], int] = wall_clock,
+        artifacts: MutableMapping[str, tuple[str, bytes]] | None = None,
     ) -> None:
         self.clock: Callable[[], int] = clock
         self.boot_clock: Callable[[], int] = boot_clock
         self.commit_limits: CommitLimits = CommitLimits()
         self._watch = LeaseWatch()
         self._contents: _Contents = shared_with._contents if shared_with else _Contents()  # noqa: SLF001
+        if artifacts is not None:
+            self._contents.artifacts = artifacts
         self._closed = False
 
     def _open(self) -> _Contents:
@@ -327,21 +332,9 @@ class MemoryStore:
             raise no_run(run_id)
         return self._told(row)
 
-    def run_exists(self, run_id: str) -> bool:
-        """Say whether the run has any event."""
-        return run_id in self._open().logs
-
     def count_events(self, run_id: str) -> int:
         """Count the run's events; 0 for an unknown run."""
         return len(self._open().logs.get(run_id, ()))
-
-    def head_seq(self, run_id: str) -> int:
-        """Return the seq of the run's last event; 0 for an unknown run."""
-        return self.head(run_id).seq
-
-    def latest_seq(self, run_id: str) -> int:
-        """Return the run's head seq; 0 for an unknown run."""
-        return self.head(run_id).seq
 
     def find_runs(self, prefix: str, limit: int = 10) -> list[str]:
         """Return ids of runs that begin with `prefix`, newest first."""
@@ -368,9 +361,3 @@ class MemoryStore:
     def close(self) -> None:
         """Release the store; twice is harmless."""
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -12,14 +12,14 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError, UsageError
 from machine.kernel.run_index import RunRow, advance
 from machine.process_identity import boot_clock
 from machine.stores import sqlite_inbox, sqlite_lease
-from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, StoredEvent
+from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, Store, StoredEvent
 from machine.stores.checks import (
     MAX_SEQ,
     artifact_key,
@@ -45,8 +45,6 @@ from machine.stores.sqlite_keys import SqliteKeys
 from machine.stores.sqlite_open import connect, open_database
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of, text
 from machine.stores.sqlite_session import Session, url_of
-
-__all__ = ["SqliteStore"]
 
 _HEAD_SEQ: Final = 7
 """The index of the head's column in `_FIND_RUN`."""
@@ -75,7 +73,7 @@ _MOVE_RUN: Final = (
 )
 
 
-class SqliteStore(SqliteKeys):
+class SqliteStore(SqliteKeys, Store):
     """A `Store` in the file at `path`.
 
     `synchronous` is "full" (a commit is on the disk when `append` returns) or "normal" (it survives the death of
@@ -342,23 +340,11 @@ class SqliteStore(SqliteKeys):
                 raise no_run(run_id)
             return self._told(conn, row_of(found[2:]))
 
-    def run_exists(self, run_id: str) -> bool:
-        """Say whether the run has any event."""
-        return self.latest_seq(run_id) > 0
-
     def count_events(self, run_id: str) -> int:
         """Count the run's events; 0 for an unknown run."""
         query = f"SELECT count(*) FROM events WHERE run = {_RUN}"  # noqa: S608 - constants
         with self._session as conn:
             return int(conn.execute(query, (text(run_id),)).fetchone()[0])
-
-    def head_seq(self, run_id: str) -> int:
-        """Return the seq of the run's last event; 0 for an unknown run."""
-        return self.head(run_id).seq
-
-    def latest_seq(self, run_id: str) -> int:
-        """Return the run's head seq; 0 for an unknown run."""
-        return self.head(run_id).seq
 
     def find_runs(self, prefix: str, limit: int = 10) -> list[str]:
         """Return ids of runs that begin with `prefix`, newest first."""
@@ -386,9 +372,3 @@ class SqliteStore(SqliteKeys):
     def close(self) -> None:
         """Release the store; twice is harmless."""
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -17,8 +17,6 @@ from machine.stores.sqlite_errors import SQLITE_FAILURES, store_error
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
 from machine.stores.sqlite_schema import MIGRATIONS, read_as_newest, schema_of, version_of
 
-__all__ = ["problems_of"]
-
 
 def problems_of(connected: Callable[[], sqlite3.Connection], path: Path, name: str) -> list[str]:
     """Return one sentence for each problem; empty when the file is sound.
@@ -52,7 +50,7 @@ def _size(conn: sqlite3.Connection, path: Path) -> Iterator[str]:
     except OSError:
         return  # moved since the store checked: its next write will report it
     if size % int(conn.execute("PRAGMA page_size").fetchone()[0]):
-        yield "file structure: the last page is cut off"
+        yield "file structure: the last page is truncated"
 
 
 def _structure(conn: sqlite3.Connection) -> Iterator[str]:

@@ -12,8 +12,6 @@ from typing import Final
 
 from machine.errors import Code, CorruptionError, OtherStoreError, StoreError
 
-__all__ = ["SQLITE_FAILURES", "has_no_wal", "is_busy", "moved", "os_error", "sqlite_code", "store_error"]
-
 SQLITE_FAILURES: Final = (sqlite3.Error, UnicodeDecodeError)
 """The exceptions of the `sqlite3` module: the second for a message that quotes damaged text."""
 

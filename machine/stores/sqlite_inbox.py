@@ -10,8 +10,6 @@ from machine.errors import CorruptionError
 from machine.stores.base import Message
 from machine.stores.checks import MAX_SEQ, no_run
 
-__all__ = ["messages", "post"]
-
 _RUN: Final = "SELECT key FROM runs WHERE run_id = ?"
 _COUNT: Final = "SELECT coalesce(max(number), 0) FROM inbox WHERE run = ?"
 _POST: Final = "INSERT INTO inbox (run, number, kind, data, ts_ms) VALUES (?, ?, ?, ?, ?)"

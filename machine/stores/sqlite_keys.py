@@ -17,8 +17,6 @@ from machine.stores.checks import check_data_key, check_key_id, check_wrapped, o
 from machine.stores.sqlite_rows import text
 from machine.stores.sqlite_session import Session
 
-__all__ = ["SqliteKeys"]
-
 _KEY_BYTES: Final = 32
 _DATA_KEYS: Final = "SELECT run_id, wrapped FROM data_keys ORDER BY run_id"
 

@@ -15,8 +15,6 @@ from machine.stores.lease import HeldLease, Lease, leased, lost
 from machine.stores.sqlite_errors import sqlite_code
 from machine.stores.sqlite_schema import schema_of
 
-__all__ = ["acquire", "check_lease", "lease_of", "release", "renew"]
-
 # epoch, owner, expiry, its time; a row without an owner is a released lease: the epoch stays
 _FIND: Final = "SELECT epoch, owner, expires_ms, ttl_ms FROM leases WHERE run_id = ?"
 _NEW: Final = "INSERT INTO leases (epoch, owner, expires_ms, ttl_ms, run_id) VALUES (?, ?, ?, ?, ?)"

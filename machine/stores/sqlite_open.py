@@ -24,8 +24,6 @@ from machine.stores.sqlite_errors import (
 )
 from machine.stores.sqlite_schema import identify, migrate, not_a_store
 
-__all__ = ["connect", "open_database"]
-
 _DEFAULT_FOLDER: Final = ".machine"
 """The folder of the default store, which git ignores when it is made here."""
 

@@ -13,8 +13,6 @@ from machine.errors import CorruptionError
 from machine.kernel.run_index import RunRow
 from machine.stores.base import StoredEvent
 
-__all__ = ["RUN_COLUMNS", "event_of", "row_of", "text"]
-
 RUN_COLUMNS: Final = "run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key"
 """The columns of an index row, in the order of the fields of `RunRow`."""
 

@@ -11,8 +11,6 @@ from typing import Final
 from machine.errors import Code, CorruptionError, NotFoundError, OtherStoreError
 from machine.stores.sqlite_errors import sqlite_code
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "identify", "migrate", "read_as_newest", "schema_of", "version_of"]
-
 APPLICATION_ID: Final = 0x4D41_4348
 """The mark of an SQLite file that is a store of this library ("MACH")."""
 

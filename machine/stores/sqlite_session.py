@@ -18,8 +18,6 @@ from machine.errors import Code, OtherStoreError
 from machine.stores.checks import closed
 from machine.stores.sqlite_errors import SQLITE_FAILURES, moved, store_error
 
-__all__ = ["Session", "url_of"]
-
 
 class Session:
     """A connection for one caller after another: `with session as conn`. Raises `store_closed` after `close`."""

@@ -11,8 +11,6 @@ from machine.stores.base import Store
 from machine.stores.memory import MemoryStore
 from machine.stores.sqlite import SqliteStore
 
-__all__ = ["open_store"]
-
 _SUFFIXES = (".db", ".sqlite")
 _SUPPORTED = (
     "use memory://, sqlite:///relative/path.db, sqlite:////absolute/path.db (either with "
@@ -64,17 +62,13 @@ def _can_be_path(text: str) -> bool:
 
 
 def _synchronous(url: str, query: str) -> Literal["full", "normal"]:
-    synchronous: Literal["full", "normal"] = "full"
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    synchronous = "full"
+    for name, synchronous in parse_qsl(query, keep_blank_values=True):
         if name != "synchronous":
             raise _unknown(url, f"there is no option {name!r}")
-        if value == "normal":
-            synchronous = "normal"
-        elif value == "full":
-            synchronous = "full"
-        else:
-            raise _unknown(url, f"synchronous cannot be {value!r}")
-    return synchronous
+        if synchronous not in {"full", "normal"}:
+            raise _unknown(url, f"synchronous cannot be {synchronous!r}")
+    return "normal" if synchronous == "normal" else "full"
 
 
 def _unknown(url: str, why: str) -> OtherStoreError:

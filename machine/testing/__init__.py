@@ -6,8 +6,9 @@ package, must cost a suite without golden tests nothing.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from machine.lazy import lazy_names
 
 if TYPE_CHECKING:
     from machine.testing.golden import Golden
@@ -23,9 +24,4 @@ _HOMES: Final = {
     "crash_matrix": "machine.torture",
 }
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -22,8 +22,6 @@ import pytest
 from machine.io.process import Finished, run_process
 from machine.testing import fresh_start
 
-__all__ = ["AS_HERE", "Check", "Job", "Said", "Surroundings", "asked_in_fresh_processes", "indented"]
-
 _MOST_OUTPUT: Final = 64 * 1024 * 1024
 _LINES: Final = 12
 _ZONES: Final = {"AAA-13:45": 13.75, "BBB+09:30": -9.5}  # as POSIX writes them; no database is needed

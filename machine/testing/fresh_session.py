@@ -22,10 +22,8 @@ from machine.testing.golden_options import Asked
 from machine.testing.golden_run import Unlike, Wanted
 from machine.testing.golden_session import KEY
 
-__all__ = ["check"]
-
 _WITHOUT: Final = ("terminal", "pytest_cov")
-"""Plugins that have nothing to say there, and one that measures, whether it is in a worker or not."""
+"""Plugins that are disabled there: one only prints, and one would measure coverage even in a worker."""
 
 _IMPORTED_BEFORE: Final = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 """A warning that projects may treat as an error: this module's imports precede pytest's rewriting."""

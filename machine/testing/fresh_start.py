@@ -18,8 +18,6 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["main", "move_clock", "set_date"]
-
 _CLOCKS: Final = ("time", "monotonic", "perf_counter", "process_time", "thread_time", "clock_gettime")
 _DATES: Final = ("time", "clock_gettime")
 _moved_by: Final = {"dates": 0, "others": 0}
@@ -39,7 +37,7 @@ class _Moved:
 
 
 def move_clock(seconds: int) -> None:
-    """Move every clock that Python code can read by so many seconds, in this process."""
+    """Move every clock that Python code can read, in this process, by a number of seconds."""
     _moved_by.update(dates=seconds * 10**9, others=seconds * 10**9)
     moved: dict[str, Any] = {}
     for name in _CLOCKS:

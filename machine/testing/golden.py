@@ -31,8 +31,6 @@ from machine.testing.golden_run import Fresh, Recording, Unlike, Wanted
 from machine.testing.golden_session import KEY, PASSED, Ending, Session
 from machine.watch.watch import ALLOWED
 
-__all__ = ["Golden"]
-
 
 class Golden:
     """The golden runs of one test."""
@@ -231,7 +229,7 @@ class Golden:
         status: str | None = None,
         because: Unlike | None = None,
     ) -> RunResult | Unlike:
-        """Run for real and hand the run in for when the test passes; or return why it was not recorded."""
+        """Make a live run, to be stored as the golden once the test has passed; or return why it was not."""
         asked = self._asked.status
         statuses = [asked] if asked else ["completed", *([status] if status else [])]
         try:

@@ -1,4 +1,4 @@
-"""Leftovers of killed sessions, told from the files of live ones by a lock.
+"""Leftovers of killed sessions; a lock distinguishes them from the files of live sessions.
 
 The system releases the locks of a process that dies in any way, so a file that can be locked has no owner.
 """
@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
-
-__all__ = ["own_folder", "removed"]
 
 _PREFIX: Final = "machine-goldens-"
 _LOCK: Final = "lock"

@@ -15,8 +15,6 @@ import pytest
 
 from machine.testing.golden_options import Asked
 
-__all__ = ["FOLDER", "SUFFIX", "bases_of", "belongs", "claimant_of", "file_of", "id_in", "shown"]
-
 FOLDER: Final = "fixtures"
 SUFFIX: Final = ".run"
 

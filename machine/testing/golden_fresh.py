@@ -23,8 +23,6 @@ from machine.testing.golden_recorded import Recorded
 from machine.testing.golden_run import Unlike
 from machine.testing.golden_session import Ending
 
-__all__ = ["replayed_afresh"]
-
 DAY_AND_SECOND: Final = 24 * 3600 + 1
 _LEAST_SECONDS: Final = 120.0
 _TIMES_AS_LONG: Final = 3

@@ -16,8 +16,6 @@ from typing import Any, Final
 
 import pytest
 
-__all__ = ["MARKER", "Asked", "Mode", "Options", "add_options", "age_text", "asked_of", "options_of"]
-
 MARKER: Final = (
     "golden(path=None, max_age=None, status=None, live_ignore=(), allow=()): options of a golden run: its file, "
     "relative to the test's; the age at which it fails ('30d'); the status it ends with when that is not "

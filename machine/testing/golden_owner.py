@@ -19,8 +19,6 @@ from machine.recordings.golden_origin import test_of
 from machine.testing.golden_files import file_of
 from machine.testing.golden_run import Wanted, manifest_difference, opened
 
-__all__ = ["file_for", "named_alike"]
-
 
 def named_alike(item: pytest.Item) -> bool:
     """Return whether another test file of the folder contains, by its text, a golden test of the same name."""
@@ -54,7 +52,7 @@ def file_for(
 ) -> Path:
     """Return the file of a check: the existing one that it owns, else the one to record.
 
-    Raises `ValueError` for a name that cannot stand in a file's.
+    Raises `ValueError` for a name that cannot be part of a file name.
     """
     short, *long = (file_of(base, name) for base in bases)
     if not long:

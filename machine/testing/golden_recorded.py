@@ -19,8 +19,6 @@ from machine.testing.golden_files import claimant_of
 from machine.testing.golden_run import Fresh
 from machine.testing.golden_session import Session
 
-__all__ = ["Recorded", "handed_in"]
-
 _numbers = itertools.count()
 
 

@@ -13,8 +13,6 @@ from machine.testing.golden_options import Mode, Options, age_text
 from machine.testing.golden_run import Unlike
 from machine.testing.golden_session import FIRST, Ending
 
-__all__ = ["failure", "text_of"]
-
 _ADVICE: Final[Mapping[Ending, tuple[str, str]]] = {
     Ending.DIVERGED: ("accept", "--golden-update"),
     Ending.EXPIRED: ("accept", "--golden-update"),
@@ -33,7 +31,7 @@ def failure(test: str, where: str, unlike: Unlike, options: Options) -> BaseExce
     command = f"\n  {does:<7} pytest {shlex.quote(test)} {option}" if does else ""
     found = pytest.fail.Exception(text_of(test, where, unlike) + command, pytrace=False)
     if unlike.alike:
-        short = attrs.evolve(unlike, lines=[f"  cause  {unlike.cause}", f"  it is told in full of {FIRST}"])
+        short = attrs.evolve(unlike, lines=[f"  cause  {unlike.cause}", f"  it is shown in full for {FIRST}"])
         text = text_of(test, where, short) + command
         vars(found)["golden"] = {"alike": unlike.alike, "test": test, "text": text}
     return found

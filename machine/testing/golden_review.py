@@ -14,8 +14,6 @@ import pytest
 from machine.testing.golden_run import Unlike
 from machine.testing.golden_session import Session
 
-__all__ = ["ask"]
-
 _ACCEPTED: Final = "  accepted with all of this cause"
 
 _QUESTION: Final = "record it again, for real? y(es), n(o), a(ll of this cause), q(uit asking): "

@@ -26,7 +26,8 @@ from machine.ids import OpId
 from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.recordings import render
-from machine.recordings.bundle import export_run, open_bundle, write_bundle
+from machine.recordings.bundle import export_run, open_bundle
+from machine.recordings.bundle_writer import write_bundle
 from machine.recordings.compare import other_answer
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
 from machine.recordings.pointer import Change, diff
@@ -35,26 +36,6 @@ from machine.secrets.refused_input import refuse_in_input
 from machine.stores import MemoryStore, Store
 from machine.testing.golden_options import Asked, age_text
 from machine.testing.golden_session import Ending
-
-__all__ = [
-    "Fresh",
-    "Recording",
-    "Unlike",
-    "Wanted",
-    "all_differences",
-    "difference_of",
-    "keep",
-    "live_difference",
-    "manifest_difference",
-    "opened",
-    "problem_of",
-    "record",
-    "replay_difference",
-    "replayed",
-    "too_old",
-    "unfinished",
-    "unwritable",
-]
 
 _NEVER_RECORDED: Final = frozenset({Code.UNDECLARED_IO, Code.NOT_DETERMINISTIC})
 """Failures that say that a run cannot be replayed, or of which nobody knows whether it can."""
@@ -314,7 +295,7 @@ async def _without_the_key(run_id: str, wanted: Wanted, store: Store) -> Unlike 
 def keep(candidate: Path, file: Path) -> None:
     """Make a recording the golden. Raises `BundleError` or `OSError`, which leave the previous one."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_bundle(file, candidate.read_bytes())
+    write_bundle(file, [candidate.read_bytes()])
 
 
 def unwritable(file: Path) -> Unlike | None:

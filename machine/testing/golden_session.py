@@ -21,8 +21,6 @@ import pytest
 from machine.testing.golden_files import FOLDER, SUFFIX, bases_of, belongs, claimant_of
 from machine.testing.golden_options import Mode, Options, asked_of
 
-__all__ = ["FIRST", "KEY", "PASSED", "Ending", "Session"]
-
 FIRST: Final = "<the first test>"
 """Stands in a text for the first test of a cause, until it is known which that is."""
 
@@ -44,6 +42,16 @@ class Ending(StrEnum):
 
 
 _GOOD = frozenset({Ending.IDENTICAL, Ending.UPDATED, Ending.NEW})
+
+_REPORTED: Final = ("counts", "notes", "tests", "used", "done", "folders", "partial", "differing")
+"""The fields in which a worker reports to the controller."""
+
+
+def _sent(value: Any) -> Any:
+    """Return a collection in a form that can be sent."""
+    if isinstance(value, dict):
+        return {str(key): item for key, item in value.items()}
+    return sorted(value) if isinstance(value, set) else list(value)
 
 
 @dataclass
@@ -131,30 +139,16 @@ class Session:
 
     def to_json(self) -> dict[str, Any]:
         """Return a worker's report to the controller, in values that can be sent."""
-        return {
-            "counts": {str(ending): number for ending, number in self.counts.items()},
-            "notes": list(self.notes),
-            "tests": dict(self.tests),
-            "used": dict(self.used),
-            "done": sorted(self.done),
-            "folders": sorted(self.folders),
-            "partial": sorted(self.partial),
-            "differing": list(self.differing),
-        }
+        return {name: _sent(getattr(self, name)) for name in _REPORTED}
 
     def add(self, told: dict[str, Any] | None) -> None:
         """Add a worker's report, None when the worker ended without one."""
         if told is None:
             self.whole = False
             return
-        self.counts.update(told["counts"])
-        self.notes.extend(told["notes"])
-        self.tests.update(told["tests"])
-        self.used.update(told["used"])
-        self.done.update(told["done"])
-        self.folders.update(told["folders"])
-        self.partial.update(told["partial"])
-        self.differing.extend(told["differing"])
+        for name in _REPORTED:
+            known = getattr(self, name)
+            (known.extend if isinstance(known, list) else known.update)(told[name])
 
     # -- unused goldens ----------------------------------------------------------------------------------
 

@@ -16,8 +16,6 @@ from machine.testing.golden_recorded import Recorded, handed_in
 from machine.testing.golden_run import Unlike
 from machine.testing.golden_session import Ending, Session
 
-__all__ = ["settle"]
-
 
 def settle(config: pytest.Config, known: Session) -> None:
     """Store the recordings that replay in a fresh process, and fail the tests of the others."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,9 +10,7 @@ from machine.canonical import artifact_id
 from machine.errors import CanonicalError, Code, ConcurrencyError, NotFoundError, UsageError
 from machine.stores.base import ZERO_CHAIN, Message, Store, StoredEvent
 from machine.testing.store_samples import OTHER, RUN, Clock, artifact_of, log_of, read_log, run_id_of
-from machine.testing.store_sharing import SharedStoreConformance, StoreFactory
-
-__all__ = ["InboxConformance"]
+from machine.testing.store_sharing import THREADS, SharedStoreConformance, StoreFactory, contended
 
 KEY = {"invocation_key": "order 7, täglich"}
 
@@ -56,7 +52,7 @@ class InboxConformance(SharedStoreConformance):
         assert store.inbox(RUN)[0].data == {"list": [1]}
 
     def test_a_message_needs_a_run(self, store: Store) -> None:
-        """Check that a message needs a run, and that a lease alone is none."""
+        """Check that a message needs a run, and that a lease alone does not make a run."""
         store.acquire(RUN, "one", 1_000)
         for run_id in (RUN, "", "nonsense", "\ud800"):
             for use in (store.inbox, lambda run_id: store.post(run_id, "signal", {})):
@@ -89,18 +85,14 @@ class InboxConformance(SharedStoreConformance):
 
     def test_no_message_is_lost_among_many(self, store: Store, store_factory: StoreFactory) -> None:
         """Check that threads that post concurrently over two handles each get a number of their own."""
-        threads, each = 4, 10
+        each = 10
         store.append(RUN, 0, log_of(RUN, 1))
-        ready = threading.Barrier(threads)
 
         def post(name: int, handle: Store) -> list[int]:
-            ready.wait()
             return [handle.post(RUN, "signal", [name, number]) for number in range(each)]
 
-        with store_factory() as other, ThreadPoolExecutor(threads) as pool:
-            posts = [pool.submit(post, name, (store, other)[name % 2]) for name in range(threads)]
-            numbers = [done.result(timeout=60) for done in posts]
-        assert sorted(number for got in numbers for number in got) == list(range(1, threads * each + 1))
+        numbers = contended(store, store_factory, post)
+        assert sorted(number for got in numbers for number in got) == list(range(1, THREADS * each + 1))
         data = {message.number: message.data for message in store.inbox(RUN)}
         for name, got in enumerate(numbers):
             assert [data[number] for number in got] == [[name, number] for number in range(each)]
@@ -160,21 +152,16 @@ class InboxConformance(SharedStoreConformance):
 
     def test_one_of_many_starts_an_invocation(self, store: Store, store_factory: StoreFactory) -> None:
         """Check that threads that start runs concurrently under one key make one run."""
-        threads = 4
-        ready = threading.Barrier(threads)
 
         def start(name: int, handle: Store) -> str:
             run_id = run_id_of(name)
-            ready.wait()
             try:
                 handle.append(run_id, 0, log_of(run_id, 1, info=KEY))
             except ConcurrencyError as exc:
                 return str((exc.info.details or {})["run_id"])
             return run_id
 
-        with store_factory() as other, ThreadPoolExecutor(threads) as pool:
-            starts = [pool.submit(start, name, (store, other)[name % 2]) for name in range(threads)]
-            ran = {done.result(timeout=60) for done in starts}
+        ran = set(contended(store, store_factory, start))
         assert ran == {store.find_invocation(KEY["invocation_key"])}
         assert [row.run_id for row in store.list_runs().rows] == list(ran)
 
@@ -182,17 +169,8 @@ class InboxConformance(SharedStoreConformance):
 
     def test_the_secret_key_stays_the_same(self, store_factory: StoreFactory) -> None:
         """Check that the key has 32 bytes and is the same for every handle, thread and opening of the store."""
-        threads = 4
-        ready = threading.Barrier(threads)
-
-        def ask(handle: Store) -> bytes:
-            ready.wait()
-            return handle.secret_key()
-
         with store_factory() as store:
-            with store_factory() as other, ThreadPoolExecutor(threads) as pool:
-                asked = [pool.submit(ask, (store, other)[name % 2]) for name in range(threads)]
-                (key,) = {done.result(timeout=60) for done in asked}
+            (key,) = set(contended(store, store_factory, lambda _, handle: handle.secret_key()))
             assert type(key) is bytes
             assert len(key) == 32  # noqa: PLR2004 - as promised
             assert key != bytes(32)

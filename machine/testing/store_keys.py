@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from machine.errors import Code, IdError, MachineError, SecretKeyError, UsageError
 from machine.stores.base import Store
 from machine.testing.store_samples import OTHER, RUN, log_of
-from machine.testing.store_sharing import SharedStoreConformance, StoreFactory
-
-__all__ = ["KeyConformance"]
+from machine.testing.store_sharing import SharedStoreConformance, StoreFactory, contended
 
 
 def _reversed(wrapped: bytes) -> bytes:
@@ -66,18 +62,13 @@ class KeyConformance(SharedStoreConformance):
 
     def test_one_of_many_makes_the_first_data_key(self, store: Store, store_factory: StoreFactory) -> None:
         """Check that threads that concurrently give one run a data key read the same one back."""
-        threads = 4
-        ready = threading.Barrier(threads)
 
         def give(name: int, handle: Store) -> bytes | None:
-            ready.wait()
             with contextlib.suppress(SecretKeyError):
                 handle.add_data_key(RUN, f"k{name % 2}", b"%d" % name)
             return handle.data_key(RUN)
 
-        with store_factory() as other, ThreadPoolExecutor(threads) as pool:
-            given = [pool.submit(give, name, (store, other)[name % 2]) for name in range(threads)]
-            (kept,) = {done.result(timeout=60) for done in given}
+        (kept,) = set(contended(store, store_factory, give))
         assert kept is not None
         assert store.secret_key_id() == f"k{int(kept) % 2}"
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import attrs
@@ -20,9 +18,7 @@ from machine.errors import Code, ConcurrencyError, IdError, UsageError
 from machine.stores.base import HeldLease, Lease, Store
 from machine.stores.lease import MAX_TTL_MS, Driver, driver_of, owner_here
 from machine.testing.store_samples import OTHER, RUN, Clock, artifact_of, log_of, read_log
-from machine.testing.store_sharing import SharedStoreConformance, StoreFactory
-
-__all__ = ["LeaseConformance"]
+from machine.testing.store_sharing import SharedStoreConformance, StoreFactory, contended
 
 TTL = 30_000
 TENTH = TTL // 10
@@ -41,7 +37,7 @@ def _refused(code: Code, call: Any, *args: Any, **options: Any) -> ConcurrencyEr
 
 
 def _watch(store: Store, boot_clock: Clock, milliseconds: int) -> None:
-    """Look at the lease now, and once a second until so many milliseconds have passed."""
+    """Observe the lease now, and once a second until a number of milliseconds have passed."""
     store.lease_of(RUN)
     end = boot_clock.now + milliseconds
     while boot_clock.now < end:
@@ -130,19 +126,14 @@ class LeaseConformance(SharedStoreConformance):
 
     def test_one_of_many_gets_it(self, store: Store, store_factory: StoreFactory) -> None:
         """Check that threads that ask concurrently over two handles get one lease."""
-        threads = 4
-        ready = threading.Barrier(threads)
 
         def ask(name: int, handle: Store) -> Lease | None:
-            ready.wait()
             try:
                 return handle.acquire(RUN, f"thread {name}", TTL)
             except ConcurrencyError:
                 return None
 
-        with store_factory() as other, ThreadPoolExecutor(threads) as pool:
-            asked = [pool.submit(ask, name, (store, other)[name % 2]) for name in range(threads)]
-            (lease,) = [got for each in asked if (got := each.result(timeout=60))]
+        (lease,) = filter(None, contended(store, store_factory, ask))
         assert lease.epoch == 1
 
     # end of a lease
@@ -150,7 +141,7 @@ class LeaseConformance(SharedStoreConformance):
     def test_a_lease_is_over_when_it_was_seen_unrenewed_for_its_time(
         self, store: Store, boot_clock: Clock
     ) -> None:
-        """Check that it keeps others out until its time and a tenth have passed without renewal."""
+        """Check that it excludes others until 1.1 times its duration has passed without renewal."""
         store.acquire(RUN, "one", TTL)
         _watch(store, boot_clock, TTL + TENTH - 1)
         _refused(Code.RUN_LEASED, store.acquire, RUN, "another", TTL)

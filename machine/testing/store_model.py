@@ -20,8 +20,6 @@ from machine.events import chain_next, seal
 from machine.kernel.run_index import RunRow, advance
 from machine.stores.base import ZERO_CHAIN, Artifact, Head, Store, StoredEvent
 
-__all__ = ["check_against_model"]
-
 _BODIES = (
     b'{"op_id":"one","type":"run_started"}',
     b'{"op_id":"two","type":"run_started"}',

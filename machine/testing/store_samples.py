@@ -11,8 +11,6 @@ from machine.canonical import artifact_id
 from machine.events import chain_next, seal
 from machine.stores.base import ZERO_CHAIN, Artifact, Store, StoredEvent
 
-__all__ = ["LONG", "OTHER", "RUN", "Clock", "artifact_of", "log_of", "read_log", "run_id_of"]
-
 RUN: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
 OTHER: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3d"
 LONG: Final = 1200

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import pytest
 
@@ -14,10 +14,25 @@ from machine.errors import Code, ConcurrencyError, OtherStoreError
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
 from machine.testing.store_samples import LONG, OTHER, RUN, log_of, read_log
 
-__all__ = ["SharedStoreConformance", "StoreFactory"]
+T = TypeVar("T")
+
+THREADS: Final = 4
 
 StoreFactory: TypeAlias = Callable[[], Store]
 """A callable that opens the same store on each call."""
+
+
+def contended(store: Store, store_factory: StoreFactory, act: Callable[[int, Store], T]) -> list[T]:
+    """Return what `act` returns in each of some threads, which begin together, over two handles in turn."""
+    ready = threading.Barrier(THREADS)
+
+    def one(name: int, handle: Store) -> T:
+        ready.wait()
+        return act(name, handle)
+
+    with store_factory() as other, ThreadPoolExecutor(THREADS) as pool:
+        acts = [pool.submit(one, name, (store, other)[name % 2]) for name in range(THREADS)]
+        return [done.result(timeout=60) for done in acts]
 
 
 class SharedStoreConformance:
@@ -38,12 +53,10 @@ class SharedStoreConformance:
 
     def test_one_appender_wins_each_seq(self, store: Store, store_factory: StoreFactory) -> None:
         """Check that threads that contend for one run over two handles neither lose nor repeat an event."""
-        threads, each = 4, 15
-        ready = threading.Barrier(threads)
+        each = 15
 
         def fight(name: int, handle: Store) -> list[int]:
             won: list[int] = []
-            ready.wait()
             while len(won) < each:
                 seq = handle.latest_seq(RUN)
                 event = StoredEvent(seq + 1, b"%d:%d" % (name, len(won)), ZERO_CHAIN)
@@ -54,10 +67,8 @@ class SharedStoreConformance:
                 won.append(seq + 1)
             return won
 
-        with store_factory() as other, ThreadPoolExecutor(threads) as pool:
-            fights = [pool.submit(fight, name, (store, other)[name % 2]) for name in range(threads)]
-            won = [fight.result(timeout=60) for fight in fights]
-        assert sorted(seq for seqs in won for seq in seqs) == list(range(1, threads * each + 1))
+        won = contended(store, store_factory, fight)
+        assert sorted(seq for seqs in won for seq in seqs) == list(range(1, THREADS * each + 1))
         log = read_log(store, RUN)
         for name, seqs in enumerate(won):
             assert [log[seq - 1].data for seq in seqs] == [b"%d:%d" % (name, n) for n in range(each)]

@@ -14,8 +14,6 @@ from machine.io.attempt_scope import current_task
 from machine.torture.faults import PowerCut
 from machine.torture.store import TorturedStore
 
-__all__ = ["Returns"]
-
 
 class Returns:
     """Kills a process after entry `seq`; `lost` is true when that was an effect's outcome and not durable."""
@@ -29,7 +27,7 @@ class Returns:
         self._task: Any = None
 
     def entry(self, entry: Entry) -> None:
-        """Note an entry that is about to follow the others."""
+        """Observe an entry before it is added to the log."""
         self.seen()
         event = entry.event
         if isinstance(event, EffectIntended):

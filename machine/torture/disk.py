@@ -13,8 +13,6 @@ import struct
 from pathlib import Path
 from typing import Final
 
-__all__ = ["copy_image", "copy_log", "spoil", "tear"]
-
 _HEADER: Final = 32
 _FRAME_HEADER: Final = 24
 _PAGE_SIZE_AT: Final = 8

@@ -9,8 +9,6 @@ import attrs
 
 from machine.errors import Code
 
-__all__ = ["FAULTS", "Blow", "Fault", "Pace", "PowerCut", "blows_of"]
-
 
 class PowerCut(BaseException):
     """Simulates the end of the process; not an `Exception`, since no code in a process handles its own death."""

@@ -22,13 +22,12 @@ from machine.events import Entry
 from machine.io.transport import Transport, Transports
 from machine.kernel.status import FINAL_STATUSES
 from machine.plan import Plan
+from machine.recordings.result_json import fields_json
 from machine.stores.sqlite import SqliteStore
 from machine.torture.faults import FAULTS, Fault, PowerCut, blows_of
 from machine.torture.run_summary import digest_of, summary_of
 from machine.torture.simulated_io import Script
 from machine.torture.trial import Outcome, Stage, entries_of, first_difference
-
-__all__ = ["Boundary", "Cell", "CrashMatrix", "crash_matrix"]
 
 _IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
 
@@ -42,6 +41,10 @@ class Boundary:
     last_seq: int
     event: str
     state_id: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the boundary as a JSON object."""
+        return fields_json(self)
 
 
 @attrs.frozen
@@ -62,12 +65,7 @@ class Cell:
 
     def to_json(self) -> dict[str, Any]:
         """Return the cell as a JSON object."""
-        return {
-            "boundary": attrs.asdict(self.boundary) if self.boundary else None,
-            "fault": self.fault and self.fault.value,
-            "safe": self.safe,
-            "reason": self.reason,
-        }
+        return fields_json(self, "boundary", "fault", "safe", "reason")
 
 
 @attrs.frozen
@@ -127,15 +125,7 @@ class CrashMatrix:
 
     def to_json(self) -> dict[str, Any]:
         """Return the matrix as a JSON object."""
-        return {
-            "op_id": self.op_id,
-            "status": self.status,
-            "digest": self.digest,
-            "faults": [fault.value for fault in self.faults],
-            "boundaries": [attrs.asdict(boundary) for boundary in self.boundaries],
-            "safe": self.safe,
-            "cells": [cell.to_json() for cell in self.cells],
-        }
+        return fields_json(self, "op_id", "status", "digest", "faults", "boundaries", "safe", "cells")
 
 
 def crash_matrix(

@@ -10,13 +10,10 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from machine.engine.reporter import Reporter
 from machine.errors import RunError
 from machine.events import Entry
+from machine.recordings.double_run import SilentReporter
 from machine.torture.simulated_io import SimulatedIo
-from machine.watch.watch import Undeclared
-
-__all__ = ["SilentReporter", "Watch", "live"]
 
 MOST_SECONDS: Final = 60.0
 """Time limit of one process, without the waits between attempts."""
@@ -35,16 +32,6 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the time of the loop's own clock, in seconds."""
         return super().time() + self.ahead
-
-
-class SilentReporter(Reporter):
-    """Ignores I/O that bypasses `io`: the first run has reported it, and every cell repeats it."""
-
-    def undeclared(self, state_id: str, what: Undeclared) -> None:
-        """Ignore it."""
-
-    def held(self, state_id: str, seconds: float) -> None:
-        """Ignore it."""
 
 
 class Watch(SilentReporter):

@@ -26,8 +26,6 @@ from machine.events import (
 )
 from machine.ids import RESERVED_FACT_PREFIX
 
-__all__ = ["digest_of", "interrupted_attempts", "repeated_effects", "summary_of"]
-
 
 def interrupted_attempts(entries: Iterable[Entry]) -> set[tuple[str, int]]:
     """Return the attempts that a crash interrupted, by state and number, including attempts that are still open."""

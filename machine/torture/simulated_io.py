@@ -33,8 +33,6 @@ from machine.torture.run_summary import interrupted_attempts
 from machine.torture.store import TorturedStore
 from machine.torture.true_values import TrueValues, asked_for
 
-__all__ = ["IDEMPOTENT", "Script", "SimulatedIo"]
-
 IDEMPOTENT: Final = frozenset({"file.write"})
 """Namespaces of this library's transports in which effects are idempotent."""
 

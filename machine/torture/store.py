@@ -1,7 +1,7 @@
 """A real SQLite store with a fault at one append.
 
 Everything but the fault is `SqliteStore` itself, including its error handling. It must never report as appended
-what it has not appended, except for a fault that consists of just that.
+an event that it has not appended, except for a fault that consists of just that.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from machine.stores.sqlite import SqliteStore
 from machine.torture.disk import copy_image, copy_log, spoil, tear
 from machine.torture.faults import Blow, Fault, Pace, PowerCut
 
-__all__ = ["TorturedStore"]
-
 _UNBOUNDED: Final = 2**62
 _PATIENCE: Final = 0.01
 """Seconds that this store waits for a lock: the one that holds it does not mean to let go."""
@@ -35,10 +33,10 @@ _FAILURES: Final = {
 
 
 class TorturedStore(SqliteStore):
-    """The store of one simulated process, until `blow` strikes it.
+    """The store of one simulated process, which fails at the fault `blow`.
 
     Its `commit_limits` make the run append event by event, or as late as possible, and its writer immediately.
-    `appended` is what is durable, and `appends` has the first and the last seq of each append.
+    `appended` is the number of durable events, and `appends` has the first and the last seq of each append.
     """
 
     write_behind: bool = False
@@ -52,7 +50,7 @@ class TorturedStore(SqliteStore):
         self.appended: list[StoredEvent] = []
         self.appends: list[tuple[int, int]] = []
         self.told = 0
-        """Number of events reported as durable: those in `appended`, and those a disk lied about."""
+        """Number of events reported as durable, with those that the disk wrongly acknowledged."""
         self.intents: Counter[str] = Counter()
         """Number of effect intents among them, by request digest."""
         self.struck = False

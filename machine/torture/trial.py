@@ -20,17 +20,16 @@ from machine.errors import LogError, MachineError
 from machine.events import Entry
 from machine.io.transport import Transport
 from machine.plan import Plan
+from machine.recordings.double_run import SilentReporter
 from machine.recordings.pointer import diff
 from machine.recordings.replay import replay
 from machine.recordings.verify import verify
 from machine.stores.base import Store, StoredEvent
 from machine.torture.faults import Blow, Fault, Pace, PowerCut
-from machine.torture.process import SilentReporter, Watch, live
+from machine.torture.process import Watch, live
 from machine.torture.run_summary import digest_of, repeated_effects, summary_of
 from machine.torture.simulated_io import Script, SimulatedIo
 from machine.torture.store import TorturedStore
-
-__all__ = ["Outcome", "Stage", "entries_of", "outcome_of"]
 
 MOST_RESUMES = 3
 """Maximum number of resumes of a run: one is enough for one fault."""

@@ -14,8 +14,6 @@ from machine.secrets.substitute import opened
 from machine.secrets.text_swap import Swap
 from machine.stores.base import Store
 
-__all__ = ["TrueValues", "asked_for"]
-
 
 class TrueValues:
     """Opens what a run has sealed. It needs the store only for answers."""
@@ -43,5 +41,5 @@ class TrueValues:
 
 
 def asked_for(entry: Entry, fact: FactRecorded) -> str:
-    """Return what names the request of a fact as it was sent: its keyed hash, or its digest where it has none."""
+    """Return an identifier of the request of a fact as it was sent: its keyed hash, or its digest without one."""
     return str(entry.info.get(REQUEST_MAC, fact.request_digest))

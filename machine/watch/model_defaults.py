@@ -37,9 +37,14 @@ _looked_at: Final = [0]
 """The number of loaded modules when the result was computed."""
 
 
-@never_raises(None)
 def load_makers() -> None:
     """Load, without warnings, the code that pydantic would load later. Called before a handler begins."""
+    if "pydantic.main" in sys.modules:
+        _load()
+
+
+@never_raises(None)
+def _load() -> None:
     if static_name("pydantic.main", "BaseModel") is not None:
         for module, _ in _MAKERS:
             if module not in sys.modules:

@@ -23,8 +23,7 @@ from machine.watch.watch import Watch, watching
 __all__ = ["ProfiledWatch"]
 
 _shared: Final[Counter[int]] = Counter()
-"""The number of handlers of each thread that run outside visible steps, so that it is profiled between steps
-too."""
+"""By thread, the number of running handlers whose steps are not visible: it is profiled all the time meanwhile."""
 
 
 class ProfiledWatch(Watch):
@@ -88,11 +87,12 @@ class ProfiledWatch(Watch):
 
     def end(self) -> None:
         """End profiling."""
-        super().end()
+        self.ended = True
         if self._is_shared:
             self._is_shared = False
             _shared[self._thread] -= 1
-        self._off()
+        if self._needed:
+            self._off()
 
     def _share(self) -> None:
         self._is_shared = True

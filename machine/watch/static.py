@@ -29,7 +29,7 @@ _bases_of: Final[Callable[[type], tuple[type, ...]]] = vars(type)["__mro__"].__g
 
 
 def is_a(value: Any, *types: type) -> bool:
-    """Say whether an object truly is of one of these types."""
+    """Say whether the type of an object is one of these or a subclass, whatever its `__class__` claims."""
     return issubclass(type(value), types)
 
 

@@ -44,19 +44,22 @@ def own_code(function: Any) -> OwnCode:
 
     The functions that one `def` makes share their code, so only their held values are inspected again.
     """
-    if not is_a(function, *_CALLED):
+    is_function = type(function) is FunctionType
+    if not is_function and not is_a(function, *_CALLED):
         function = type(function)
-    code = function.__code__ if is_a(function, FunctionType) else _code_of(function)
+    code = function.__code__ if is_function else _code_of(function)
     key = id(code), len(sys.modules)
-    _, own = _kept.get(key, (None, None))
-    if own is None:
+    kept = _kept.get(key)
+    if kept is not None:
+        own = kept[1]
+        if is_function and (function.__closure__ or function.__defaults__):
+            own.reach_held(function)
+    else:
         while len(_kept) >= _MOST_KEPT:
             _kept.pop([*_kept][0], None)  # noqa: RUF015 - the oldest; in one step, for other threads do so too
         own = OwnCode(packages_of(function))
         own.reach(function)
         _kept[key] = code, own
-    elif is_a(function, FunctionType) and (function.__closure__ or function.__defaults__):
-        own.reach_held(function)
     return own
 
 

@@ -52,7 +52,8 @@ class OwnCode:
     def reach_held(self, function: FunctionType) -> None:
         """Add the values held by another function of the same code: its closure and its defaults."""
         before = len(self._codes), len(self.held)
-        self._holds(function)
+        if not self._holds(function):
+            return
         self._follow()
         if (len(self._codes), len(self.held)) != before:
             self.suspected, self.covered = None, False
@@ -161,22 +162,31 @@ class OwnCode:
             return
         self._holds(function)
         for name in code.co_names:
-            self._hold(function.__globals__.get(name))
+            value = function.__globals__.get(name)
+            if type(value) not in _PLAIN:
+                self._hold(value)
         if len(self.held) != before:
             self._codes[id(code)] = code
 
-    def _holds(self, function: FunctionType) -> None:
+    def _holds(self, function: FunctionType) -> bool:
+        """Add what a function holds, and say whether any of it may lead to code."""
+        found = False
         for cell in function.__closure__ or ():
             try:
-                self._hold(cell.cell_contents)
+                value = cell.cell_contents
             except ValueError:  # a name without a value yet
                 continue
-        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-            self._hold(value)
+            if type(value) not in _PLAIN:
+                found = True
+                self._hold(value)
+        for values in (function.__defaults__ or (), (function.__kwdefaults__ or {}).values()):
+            for value in values:
+                if type(value) not in _PLAIN:
+                    found = True
+                    self._hold(value)
+        return found
 
     def _hold(self, value: Any) -> None:
-        if type(value) in _PLAIN:
-            return
         if is_a(value, ModuleType, BuiltinFunctionType) or id(value) in resolved().targets:
             self.held[id(value)] = value
         self._thing(value)

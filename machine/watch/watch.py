@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
-from contextvars import Context, ContextVar, Token
+from contextvars import Context, ContextVar, Token, copy_context
 from pathlib import PurePath
 from types import FrameType
 from typing import Any, Final, Literal, TypeAlias
@@ -29,6 +29,7 @@ __all__ = [
     "Watch",
     "behind_io",
     "guarded",
+    "guarded_copy",
     "in_step",
     "unguarded",
     "watching",
@@ -150,11 +151,11 @@ class Watch:
             _watching.reset(token)
 
     def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Awaitable[Any]:
-        """Call a handler, watched, and return its awaitable. Call it while `guarded` by this watch."""
+        """Call a handler, watched, and return its awaitable. Call it in a context `guarded` by this watch."""
         return function(*args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a plain-function handler, watched, in the thread it is to run in."""
+        """Call a plain-function handler in the current thread, watched, and return its result."""
         return function(*args)
 
     def imports(self) -> None:
@@ -167,7 +168,7 @@ class Watch:
         """Resume the watch."""
 
     def end(self) -> None:
-        """Handle the end of the handler."""
+        """Stop watching: the handler has ended."""
         self.ended = True
 
 
@@ -231,6 +232,13 @@ class guarded:  # noqa: N801 - a context manager, used like a function
 
     def __exit__(self, *exc: object) -> None:
         _reset(self._token)
+
+
+def guarded_copy(watch: Watch) -> Context:
+    """Return a copy of this context in which the code, its tasks, and their work in `to_thread` are watched."""
+    context = copy_context()
+    context.run(_watching.set, watch)
+    return context
 
 
 class unguarded:  # noqa: N801 - a context manager, used like a function

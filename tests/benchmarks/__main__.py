@@ -1,4 +1,4 @@
-"""Measures every figure beside its peers, prints one table, and keeps it as JSON.
+"""Measure every figure and its peers, print one table, and write it as JSON.
 
     python tests/benchmarks [--only NAME ...] [--quick] [--json PATH]
 

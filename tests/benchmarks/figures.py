@@ -1,4 +1,4 @@
-"""The figures: who is measured beside whom, and what is to be reached. One function each, by its name."""
+"""The figures: the contenders of each and the goals. One function each, by its name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def live(rounds: int) -> Iterator[Row]:
 
 
 def boundaries(rounds: int) -> Iterator[Row]:
-    """Run the same under `durability="states"`, beside bare commits of the same bytes; a step."""
+    """Run the same under `durability="states"`, compared with bare commits of the same bytes; a step."""
     n = {"n": 1000, "durability": "states"}
     found = contest(
         {
@@ -97,7 +97,7 @@ def _counter(directory: Path) -> tuple[Path | None, str]:
 
 
 def replayed(rounds: int) -> Iterator[Row]:
-    """Replay 1,000 steps, compared byte for byte, beside the peers' walk over recorded steps; a step."""
+    """Replay 1,000 steps, compared byte for byte; the peers walk over recorded steps; a step."""
     n = {"n": 1000}
     found = contest(
         {
@@ -144,7 +144,7 @@ def context(rounds: int) -> Iterator[Row]:
 
 
 def fanout(rounds: int) -> Iterator[Row]:
-    """Fan out to 1,000 states, 100 at a time, SQLite FULL; a state."""
+    """Fan out to 1,000 states, 100 concurrent, SQLite FULL; a state."""
     n = {"n": 1000, "concurrency": 100}
     found = contest(
         {
@@ -175,7 +175,7 @@ def http(rounds: int) -> Iterator[Row]:
     few, many = "machine, 1,000 calls", "machine, 10,000 calls"
     yield row(found, few, "us", "µs", goal=at_most(150))
     yield row(found, many, "us", "µs", goal=at_most(150))
-    yield row(found, many, "us", "µs", over=few, goal=at_most(1.15), what="the same, beside 1,000")
+    yield row(found, many, "us", "µs", over=few, goal=at_most(1.15), what="the same, over 1,000")
     yield row(found, "vcrpy, 100 calls", "us", "µs", over=few)
     yield row(found, "vcrpy, 1,000 calls", "us", "µs", over=few)
     yield Row(what="vcrpy, 10,000 calls", absent="not measured: a call costs more the more there are")
@@ -274,11 +274,11 @@ def memory(rounds: int) -> Iterator[Row]:
     yield row(found, few, "peak", "MB")
     yield row(found, many, "planned", "MB", what=f"{many}, before the run")
     yield row(found, many, "peak", "MB", goal=at_most(120))
-    yield row(found, many, "peak", "MB", over=few, goal=at_most(1.15), what="the same, beside 10,000")
+    yield row(found, many, "peak", "MB", over=few, goal=at_most(1.15), what="the same, over 10,000")
 
 
 def canonical(rounds: int) -> Iterator[Row]:
-    """Encode canonical JSON, beside `rfc8785`, the reference."""
+    """Encode canonical JSON, compared with `rfc8785`, the reference."""
     goals = {
         "200 B flat": 15,
         "200 B": 15,

@@ -71,6 +71,15 @@ def test_every_problem_of_a_configuration_is_listed(machine, plan_file, write):
         ("[1", "is not JSON"),
         ("[]", "the configuration config.json"),
         ("3", "config.json"),
+        ('{"secrets": []}', "expected object, got list @ $.secrets"),
+        ('{"secrets": 5}', "expected object, got int @ $.secrets"),
+        ('{"secrets": null}', "expected object, got NoneType @ $.secrets"),
+        ('{"retry_policy": "x"}', "expected object, got str @ $.retry_policy"),
+        ('{"secrets": {"allow": ["$..x"]}}', "secrets.allow cannot hold '$..x'"),
+        ('{"secrets": {"patterns": ["x*"]}}', "secrets.patterns cannot hold 'x*': it matches the empty text"),
+        ('{"secrets": {"patterns": ["(?=x)"]}}', "which must be RE2 syntax"),
+        ('{"secrets": {"stand_ins": {"KEY": 1}}}', "$.secrets.stand_ins"),
+        ('{"secrets": {"stand_ins": {"KEY": ""}}}', "secrets.stand_ins must map names to texts"),
     ],
 )
 def test_a_configuration_that_is_none_is_refused(machine, plan_file, write, text, words):
@@ -80,6 +89,16 @@ def test_a_configuration_that_is_none_is_refused(machine, plan_file, write, text
     assert said.code == 2
     assert said.err.startswith("error[invalid_config]: ")
     assert words in said.err
+    assert not Path(".machine").exists()
+
+
+def test_a_policy_is_read_as_a_user_writes_it_and_its_patterns_in_linear_time(machine, plan_file, write):
+    secrets = {"patterns": ["(a|a)+$", "(a+)+b"], "stand_ins": {"SHOP_KEY": "an-invented-key"}}
+    write("config.json", json.dumps({"secrets": secrets}))
+    text = json.dumps({"text": "a" * 50_000 + "c"})
+    said = machine("run", "prices.py", "--config", "config.json", "--input", text)
+    assert (said.code, "error" in said.err) == (0, False)
+    assert "error" not in machine("replay", "@last").err
 
 
 def test_a_tag_that_is_none_is_refused(machine, plan_file):

@@ -289,7 +289,7 @@ def test_what_is_wrong_with_the_store_is_said_once(machine, few, jobs):
         file.write(b"x")
     said = machine("verify", "--all", "--jobs", jobs)
     assert said.code == 3
-    assert said.out.count("the last page is cut off") == 1
+    assert said.out.count("the last page is truncated") == 1
     assert without_time(said.out.splitlines()[-1]) == "6 runs: 6 sound, the store damaged"
     told = machine("verify", "--all", "--jobs", jobs, "--json").json
     assert told["store"]["url"] == f"sqlite:///{STORE}"

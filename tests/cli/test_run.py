@@ -103,7 +103,7 @@ def test_tags_to_skip_add_to_those_of_the_configuration(machine, plan_file, writ
 def test_a_mistyped_tag_is_refused_before_anything_runs(machine, plan_file):
     said = machine("run", "prices.py", "--skip-tag", "reprot")
     assert said.code == 2
-    assert "error[invalid_config]: no state of prices carries the tag 'reprot' to skip" in said.err
+    assert "error[invalid_config]: no state of prices has the tag 'reprot' to skip" in said.err
     assert "did you mean 'report'?" in said.err
     assert machine("runs", "--json").code in {0, 5}
     assert not Path("out.txt").exists()

@@ -235,7 +235,7 @@ def test_a_run_is_told_by_its_places_and_never_by_its_values(machine, leaky):
     said = machine("scan", leaky[1], *STORE)
     assert said.code == 1
     assert said.err.startswith(
-        "next: rotate what is a credential where it was issued, for a recording keeps it"
+        "next: replace each credential where it was issued, because the recording still has it"
     )
     header, line = said.out.splitlines()
     assert header.split() == ["WHERE", "RULE", "LENGTH", "PATH"]

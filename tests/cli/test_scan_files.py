@@ -16,7 +16,7 @@ from machine.engine import scan_file
 from machine.engine.scan import leaks_in_file
 from machine.engine.scan_file import OVERLAP, WHOLE, WINDOW
 
-FOR_FILES = "rotate what is a credential where it was issued, and take it out of its file"
+FOR_FILES = "replace each credential where it was issued, and remove it from its file"
 AWS = b"AKIAIOSFODNN7EXAMPLE"
 LINE = b"an innocent line of a log that goes on and on, 0123456789\n"
 PEM = b"-----BEGIN RSA PRIVATE KEY-----\n%b-----END RSA PRIVATE KEY-----\n" % (

@@ -264,7 +264,7 @@ def test_secrets_go_from_store_to_store_with_a_passphrase(machine, reads, word):
     said = machine("export", reads, "--with-secrets", "-o", "a.run")
     assert said.code == 0
     assert said.err == (
-        f"warning: the bundle carries the secrets of run {reads}: whoever has it and the passphrase can read them\n"
+        f"warning: the bundle has the secrets of run {reads}: with the passphrase, anybody can read them\n"
     )
     assert WORD not in said.out + said.err
     assert machine("export", reads, "--with-secrets", "-o", "b.run", "--json").json["secrets"] is True
@@ -331,7 +331,7 @@ def test_without_a_sound_key_nothing_is_exported(machine, reads, words, code):
 def test_a_run_without_secrets_is_exported_as_ever(machine, recorded):
     said = machine("export", recorded, "--with-secrets", "-o", "a.run")
     assert said.code == 0, said
-    assert "the bundle carries none" in said.err
+    assert "so the bundle has none" in said.err
     machine("export", recorded, "-o", "b.run")
     assert Path("a.run").read_bytes() == Path("b.run").read_bytes()
 

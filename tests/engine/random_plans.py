@@ -19,7 +19,10 @@ os.environ.setdefault(VARIABLE, "k-4f9a8e7d6c5b4a39")
 
 
 class Slow(BaseTransport):
-    """An outside that answers after a while, and fails the first times it is asked by some states."""
+    """An outside that answers after a while, and fails the first times it is asked by some states.
+
+    It gives several states the same token.
+    """
 
     def __init__(self, shape, pace):
         self.shape = shape
@@ -33,7 +36,7 @@ class Slow(BaseTransport):
         number = request["n"]
         if "authorization" in request:
             key, token = (
-                f"Bearer {text}" for text in (os.environ[VARIABLE], f"tok-{number:04}-9f8e7d6c5b4a")
+                f"Bearer {text}" for text in (os.environ[VARIABLE], f"tok-{number % 8:04}-9f8e7d6c5b4a")
             )
             if request["authorization"] == key:
                 return {"access_token": token.partition(" ")[2]}

@@ -119,7 +119,7 @@ def test_those_who_wait_at_the_same_time_share_a_commit():
     queue = queue_of(store)
 
     async def one(event):
-        queue.add([event], (), behind=False)
+        queue.add([event], {}, behind=False)
         await queue.durable()
 
     async def main():
@@ -141,7 +141,7 @@ def test_what_every_waiter_gets_is_the_failure_of_the_commit():
     queue, told = queue_of(Full()), []
 
     async def one(event):
-        queue.add([event], (), behind=False)
+        queue.add([event], {}, behind=False)
         with pytest.raises(machine.errors.OtherStoreError, match="no space left"):
             await queue.durable()
         told.append(event.seq)
@@ -170,10 +170,10 @@ def test_a_commit_made_in_the_loop_wakes_who_waits_for_the_writer():
 
     async def main():
         with anyio.fail_after(10):
-            queue.add(made[:1], (), behind=False)
+            queue.add(made[:1], {}, behind=False)
             waiting = [asyncio.create_task(wait()) for _ in range(3)]
             await asyncio.sleep(0)
-            queue.add(made[1:], (), behind=False)  # too many wait: it commits at once
+            queue.add(made[1:], {}, behind=False)  # too many wait: it commits at once
             await asyncio.gather(*waiting)
 
     asyncio.run(main())

@@ -100,8 +100,8 @@ def test_a_fact_goes_through_few_files(monkeypatch):
         await io.env("TRIP")
 
     files = trip_of(handle)
-    assert len(outside_secrets(files)) <= 10
-    assert len(files) <= 19
+    assert len(outside_secrets(files)) <= 7
+    assert len(files) <= 18
 
 
 def test_a_value_of_the_context_goes_through_few_files():
@@ -110,5 +110,5 @@ def test_a_value_of_the_context_goes_through_few_files():
         ctx["note"] = MARK
 
     files = trip_of(handle)
-    assert len(outside_secrets(files)) <= 7
-    assert len(files) <= 10
+    assert len(outside_secrets(files)) <= 5
+    assert len(files) <= 6

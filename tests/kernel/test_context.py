@@ -28,20 +28,18 @@ KEYS = st.integers(0, 30).map("key {}".format) | st.sampled_from(
 
 def context_of(**content):
     artifacts = {}
-    snapshot, nodes, values = Snapshot.empty(artifacts.__getitem__).update(
+    snapshot, made = Snapshot.empty(artifacts.__getitem__).update(
         {key: canonical.encode(value) for key, value in content.items()}
     )
-    artifacts.update(nodes)
-    artifacts.update(values)
+    artifacts.update((new.id, new.data) for new in made.values())
     return Context(snapshot)
 
 
 def after(ctx):
     """Return what the next state sees."""
     artifacts = {}
-    snapshot, nodes, values = ctx._base.update(ctx.staged)
-    artifacts.update(nodes)
-    artifacts.update(values)
+    snapshot, made = ctx._base.update(ctx.staged)
+    artifacts.update((new.id, new.data) for new in made.values())
     return Context(snapshot)
 
 

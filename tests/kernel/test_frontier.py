@@ -53,10 +53,12 @@ class World:
         self.note(RunStarted("op", "0" * 64, self.graph.plan_id, start.id, 50))
 
     def keep(self, made):
-        snapshot, nodes, values = made
-        self.artifacts.update(nodes)
-        self.artifacts.update(values)
+        snapshot, new = made
+        self.add(new)
         return snapshot
+
+    def add(self, made):
+        self.artifacts.update((new.id, new.data) for new in made.values())
 
     def note(self, event):
         self.history.advance(entry_of(self.history.head_seq + 1, event))
@@ -86,7 +88,7 @@ class World:
             self.note(StateSkipped(state_id, "skip_tag:x"))
             return
         base = frontier.base(state_id)
-        self.artifacts.update(frontier.take_made())
+        self.add(frontier.take_made())
         self.note(StateEntered(state_id, 0, base.id))
         writes = {
             key: None if value is None else canonical.encode(value)

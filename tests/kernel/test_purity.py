@@ -91,9 +91,8 @@ artifacts = {}
 
 
 def kept(update):
-    snapshot, nodes, values = update
-    artifacts.update(nodes)
-    artifacts.update(values)
+    snapshot, made = update
+    artifacts.update((new.id, new.data) for new in made.values())
     return snapshot
 
 

@@ -11,6 +11,7 @@ from strategies import FAST, JSON, TEXT
 
 from machine import canonical
 from machine.errors import CorruptionError, StoreError
+from machine.events import ArtifactKind
 from machine.kernel.snapshot import INLINE_MAX, LEAF_MAX, Snapshot
 
 KEYS = st.integers(0, 60).map("key{}".format) | TEXT
@@ -49,11 +50,10 @@ class Artifacts(dict):
 
     def keep(self, update):
         """Keep what an update made and return its snapshot."""
-        snapshot, nodes, values = update
-        for new in (nodes, values):
-            for artifact_id, data in new.items():
-                assert canonical.artifact_id(data) == artifact_id
-            self.update(new)
+        snapshot, made = update
+        for artifact_id, new in made.items():
+            assert canonical.artifact_id(new.data) == artifact_id == new.id
+            self[artifact_id] = new.data
         return snapshot
 
 
@@ -177,11 +177,13 @@ def test_an_update_leaves_the_snapshot_it_started_from_as_it_was(content, writes
 def test_a_larger_value_is_an_artifact_of_its_own_and_loaded_only_when_asked_for(size, stored_apart):
     data = canonical.encode("x" * (size - 2))
     store = Artifacts()
-    snapshot, nodes, values = Snapshot.empty(store.load).update({"big": data, "small": b"1"})
-    store.keep((snapshot, nodes, values))
+    snapshot, made = Snapshot.empty(store.load).update({"big": data, "small": b"1"})
+    store.keep((snapshot, made))
 
+    values = {new.id: new.data for new in made.values() if new.kind == ArtifactKind.CONTEXT_VALUE}
+    nodes = [new.data for new in made.values() if new.kind == ArtifactKind.CONTEXT_SNAPSHOT]
     assert values == ({canonical.artifact_id(data): data} if stored_apart else {})
-    assert (data in b"".join(nodes.values())) is not stored_apart
+    assert (data in b"".join(nodes)) is not stored_apart
 
     store.asked.clear()
     reopened = Snapshot.open(snapshot.id, store.load)
@@ -219,8 +221,8 @@ def test_changing_one_of_ten_thousand_keys_costs_the_path_to_it():
     content = {f"customer/{n:05}": canonical.encode("x" * 90 + f"{n:08}") for n in range(10_000)}
     snapshot = built(content, store)
     for key in random.Random(7).sample(sorted(content), 50):
-        _, nodes, values = snapshot.update({key: canonical.encode("y" * 98)})
-        assert 0 < sum(map(len, [*nodes.values(), *values.values()])) <= 8 * 1024
+        _, made = snapshot.update({key: canonical.encode("y" * 98)})
+        assert 0 < sum(len(new.data) for new in made.values()) <= 8 * 1024
 
     reopened = Snapshot.open(snapshot.id, store.load)
     store.asked.clear()

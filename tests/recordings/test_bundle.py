@@ -340,7 +340,7 @@ def test_bytes_of_every_kind_come_back_in_the_one_form_they_have(holding, tmp_pa
 @pytest.mark.parametrize(
     ("data", "carried", "words"),
     [
-        (b"[1]", b'"kind":"domain_payload","text":"[1]"', "canonical JSON is carried as json"),
+        (b"[1]", b'"kind":"domain_payload","text":"[1]"', "canonical JSON must be written as json"),
         (b"[1] ", b'"json":[1] ,"kind":"domain_payload"', "not canonical"),
         (b"[1]", b'"json":[1.0],"kind":"domain_payload"', "not canonical"),
         (b"[1]", b'"json":[1,],"kind":"domain_payload"', "not JSON"),
@@ -382,13 +382,13 @@ def test_a_value_that_looks_like_a_node_and_a_node_that_was_a_value_are_both_car
     plan = Plan("op")
     many = {f"key {number}": number for number in range(40)}
     with MemoryStore() as other:
-        tree, nodes, _ = Snapshot.empty(other.get).update(
+        tree, made = Snapshot.empty(other.get).update(
             {key: canonical.encode(value) for key, value in many.items()}
         )
 
     @plan.state("step.value")
     def value(ctx, io, rec):
-        ctx["looks like a node"] = canonical.decode(nodes[tree.id])
+        ctx["looks like a node"] = canonical.decode(made[tree.id].data)
 
     @plan.state("step.node", after=[value])
     def node(ctx, io, rec):
@@ -771,15 +771,15 @@ STRANGE_ID = "../../../../etc/passwd"
         (change_of("artifact", 2, lambda v: v["artifact"].update(json="x")), "artifact", "do not hash"),
         (change_of("artifact", 2, lambda v: v["artifact"].pop("json")), "artifact", "not an artifact"),
         (dropped("artifact", 2), "event", "which is not in the bundle"),
-        (swapped("artifact", 1, 2), 3, "stands where .* is due"),
+        (swapped("artifact", 1, 2), 3, "is in the place of"),
         (repeated("artifact", 2), 5, "is there already, in line 4"),
-        (with_the_plan_again, 2, "the plan is carried by the header alone"),
+        (with_the_plan_again, 2, "the plan may be in the header only"),
         (with_one_that_nothing_names, 3, "no event leads to artifact"),
         (lambda lines: [*lines[:-1], lines[1], lines[-1]], "end", "an artifact follows an event"),
-        (dropped("event", 0), "event", "event 2 stands where event 1 is due"),
-        (dropped("event", 2), "event", "event 4 stands where event 3 is due"),
-        (swapped("event", 1, 2), "event", "event 3 stands where event 2 is due"),
-        (repeated("event", 1), "event", "event 2 stands where event 3 is due"),
+        (dropped("event", 0), "event", "event 2 is in the place of event 1"),
+        (dropped("event", 2), "event", "event 4 is in the place of event 3"),
+        (swapped("event", 1, 2), "event", "event 3 is in the place of event 2"),
+        (repeated("event", 1), "event", "event 2 is in the place of event 3"),
         (change_of("event", 1, lambda v: v.update(seq=2.5)), "event", "seq is an integer"),
         (change_of("event", 1, lambda v: v.update(seq=True)), "event", "seq is an integer"),
         (change_of("event", 1, lambda v: v.update(more=1)), "event", "not an object of"),

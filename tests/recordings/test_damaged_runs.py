@@ -199,3 +199,34 @@ def test_whoever_reads_a_log_refuses_one_that_breaks_a_rule(runs, name):
                 read(store)
             assert (reader, failure.value.code) == (reader, code), state_id
             assert (list(store.read_range(run_id)), store.list_runs().rows) == before
+
+
+def one_step():
+    plan = machine.Plan("weak")
+
+    @plan.state("step.first")
+    async def first(ctx, io, rec):
+        ctx["a"] = 1
+
+    return plan
+
+
+def test_a_plan_that_the_program_has_is_not_made_again_from_its_recording(monkeypatch):
+    plan, made = one_step(), []
+    monkeypatch.setattr("machine.plan.shape_of", lambda *asked: made.append(asked))
+    with MemoryStore() as store:
+        run_id = machine.run(plan, store=store).run_id
+        assert machine.replay(run_id, plan=plan, store=store).identical
+        assert machine.resume(run_id, plan=plan, store=store).status == "completed"
+    assert not made
+
+
+def test_a_plan_that_the_store_has_lost_is_damage_though_the_program_has_it():
+    plan = one_step()
+    with MemoryStore() as store:
+        run_id = machine.run(plan, store=store).run_id
+        del store._contents.artifacts[plan.graph.plan_id]
+        assert machine.replay(run_id, plan=plan, store=store).divergence.kind == "corrupt"
+        with pytest.raises(MachineError) as failure:
+            machine.resume(run_id, plan=plan, store=store)
+        assert failure.value.code == "artifact_not_found"

@@ -467,11 +467,11 @@ def test_a_replay_takes_as_long_as_it_takes_whatever_the_timeout(store):
 
     async def handler(ctx, io, rec):
         if live:
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.6)
         live.append(1)
         ctx["kept"] = await io.env("A")
 
-    plan = plan_of(handler, timeout=0.1)
+    plan = plan_of(handler, timeout=0.5)
     result = run(plan, store=store)
     assert result.status == "completed"
     assert replay(result.run_id, plan=plan, store=store).divergence is None

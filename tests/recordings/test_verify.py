@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+
 import attrs
 import pytest
 
@@ -11,8 +14,7 @@ from machine.stores import MemoryStore
 from machine.stores.base import StoredEvent
 
 
-@pytest.fixture
-def recorded(store):
+def one_state():
     plan = Plan("op")
 
     @plan.state("step.only")
@@ -20,7 +22,12 @@ def recorded(store):
         ctx["now"] = await io.now()
         ctx["large"] = "x" * 1000
 
-    return run(plan, store=store).run_id
+    return plan
+
+
+@pytest.fixture
+def recorded(store):
+    return run(one_state(), store=store).run_id
 
 
 def rebuilt(store, run_id, change):
@@ -152,16 +159,9 @@ def test_a_run_whose_events_are_gone_is_a_problem_and_not_unknown(store, recorde
 
 @pytest.fixture
 def on_disk(tmp_path):
-    plan = Plan("op")
-
-    @plan.state("step.only")
-    async def only(ctx, io, rec):
-        ctx["now"] = await io.now()
-        ctx["large"] = "x" * 1000
-
     url = f"sqlite:///{tmp_path}/runs.db"
     with open_store(url) as store:
-        run_id = run(plan, store=store).run_id
+        run_id = run(one_state(), store=store).run_id
     with open_store(url) as store:
         yield url, tmp_path / "runs.db", run_id, store
 
@@ -205,10 +205,23 @@ def test_a_truncated_store_is_never_sound(on_disk, part):
     path.write_bytes(data[: int(len(data) * part)])
     try:
         with open_store(url) as store:
-            sound = verify(run_id, store=store).ok
+            sound = verify(run_id, store=store, whole_store=True).ok
     except machine.errors.StoreError:
         sound = False
     assert not sound
+
+
+def test_only_the_whole_store_looks_at_other_runs(on_disk):
+    url, path, run_id, store = on_disk
+    other = run(one_state(), store=store).run_id
+    store.close()
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.execute("UPDATE runs SET op_id = 'changed' WHERE run_id = ?", (other,))
+        raw.commit()
+    with open_store(url) as store:
+        assert verify(run_id, store=store).ok
+        (found,) = verify(run_id, store=store, whole_store=True).problems
+        assert (found.where, other in found.message) == ("store", True), found
 
 
 def test_an_event_that_cannot_be_read_hides_no_other(store, recorded):

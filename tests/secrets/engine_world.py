@@ -42,7 +42,7 @@ def elsewhere(store, run_id, tmp_path):
 def stored(store, run_id):
     """Return all that a store has of a run but for what is sealed."""
     run = gather(run_reader.entries(store, run_id), store.get)
-    return b"\n".join([*(event.data for event in run.log), *(each.data for each in run.artifacts.values())])
+    return b"\n".join([*(event.data for event in run.log), *(data for _, data in run.artifacts.values())])
 
 
 def told_alike(run_id, plan, store, tmp_path):

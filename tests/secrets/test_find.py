@@ -16,7 +16,7 @@ from machine.secrets.rules import rules_of
 
 RULES = rules_of(SecretPolicy())
 AWS = "AKIAIOSFODNN7EXAMPLE"
-HANDLE = '{"$secret":"API_KEY","mac":"0123456789abcdef0123456789abcdef"}'
+PLACEHOLDER = '{"$secret":"API_KEY","mac":"0123456789abcdef0123456789abcdef"}'
 QUOTED = "%7B%22%24secret%22%3A%22API_KEY%22%2C%22mac%22%3A%220123456789abcdef0123456789abcdef%22%7D"
 
 
@@ -29,7 +29,7 @@ def test_a_finding_has_its_path_and_where_it_stands_in_its_text():
 
 
 def test_offsets_are_those_of_the_text_as_it_stands_whatever_is_before():
-    text = f"{text_of('A')} {HANDLE} {AWS}"
+    text = f"{text_of('A')} {PLACEHOLDER} {AWS}"
     (one,) = found(RULES, encode({"a": text}))
     assert text[one.at : one.at + one.length] == AWS
     (one,) = found_in_text(RULES, text)
@@ -86,7 +86,7 @@ IN_TEXT = [
 
 @pytest.mark.parametrize("place", [*PLACES, *IN_TEXT])
 @pytest.mark.parametrize("request_", [False, True])
-@pytest.mark.parametrize("text", [text_of("API_KEY"), text_of("field-0123456789ab-1-2"), HANDLE, QUOTED])
+@pytest.mark.parametrize("text", [text_of("API_KEY"), text_of("field-0123456789ab-1-2"), PLACEHOLDER, QUOTED])
 def test_text_that_stands_for_a_secret_is_no_finding(place, text, request_):
     document = place(text)
     for nested in (document, {"body": {"text": json.dumps(document)}}, [json.dumps(json.dumps(document))]):
@@ -99,7 +99,7 @@ def test_text_that_stands_for_a_secret_is_no_finding(place, text, request_):
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("request_", [False, True])
 @pytest.mark.parametrize(
-    "leaf", [object_of("API_KEY"), object_of("field-0123456789ab-1-2", "number"), json.loads(HANDLE)]
+    "leaf", [object_of("API_KEY"), object_of("field-0123456789ab-1-2", "number"), json.loads(PLACEHOLDER)]
 )
 def test_an_object_that_stands_for_a_secret_is_no_finding(place, leaf, request_):
     document = place(leaf)
@@ -110,7 +110,7 @@ def test_an_object_that_stands_for_a_secret_is_no_finding(place, leaf, request_)
 
 
 def test_what_stands_beside_a_placeholder_is_found():
-    document = {"headers": {"authorization": text_of("A"), "x-api-key": AWS}, "text": f"{HANDLE} {AWS}"}
+    document = {"headers": {"authorization": text_of("A"), "x-api-key": AWS}, "text": f"{PLACEHOLDER} {AWS}"}
     assert [one.path for one in found(RULES, encode(document))] == [
         "$.headers['x-api-key']".replace("'", '"'),
         "$.text",

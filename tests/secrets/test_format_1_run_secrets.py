@@ -1,4 +1,4 @@
-"""The vault and its rules, on any JSON: nothing stays, everything comes back, nothing is hidden twice."""
+"""Secrets of format 1 in any JSON: nothing stays, everything comes back, nothing is hidden twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from machine import RunConfig, SecretPolicy, canonical, codec
 from machine.errors import ConfigError
 from machine.secrets.format_1.rules import rules_of
-from machine.secrets.format_1.run_secrets import Vault
+from machine.secrets.format_1.run_secrets import Format1RunSecrets
 
 from .conftest import forms_of
 
@@ -32,27 +32,27 @@ KEY = bytes(range(32))
 
 @given(TREES, NAMES, VALUES)
 def test_a_secret_field_is_hidden_and_comes_back(tree, name, value):
-    vault = Vault(SecretPolicy(), KEY)
+    secrets = Format1RunSecrets(SecretPolicy(), KEY)
     request = {"around": tree, "deep": [{name: value}], "text": f"<{value}>"}
     data = canonical.encode(request)
-    hidden = vault.request("http", data)
+    hidden = secrets.request("http", data)
     assert json.dumps(value, ensure_ascii=False).encode() not in hidden
-    assert canonical.encode(vault.restored(hidden)) == data
+    assert canonical.encode(secrets.restored(hidden)) == data
 
 
 @given(TREES, NAMES, VALUES)
 def test_hiding_twice_is_hiding_once(tree, name, value):
-    vault = Vault(SecretPolicy(), KEY)
-    once = vault.request(
+    secrets = Format1RunSecrets(SecretPolicy(), KEY)
+    once = secrets.request(
         "http", canonical.encode({"a": tree, name: value, "b": f"https://u:p4ssw0rd@h/?q={value}"})
     )
-    assert vault.request("http", once) == once
+    assert secrets.request("http", once) == once
 
 
 @given(NAMES, VALUES)
-def test_the_same_secret_has_the_same_handle_whatever_was_learned_before(name, value):
+def test_the_same_secret_has_the_same_placeholder_whatever_was_learned_before(name, value):
     data = canonical.encode({name: value, "b": value})
-    fresh, used = Vault(SecretPolicy(), KEY), Vault(SecretPolicy(), KEY)
+    fresh, used = Format1RunSecrets(SecretPolicy(), KEY), Format1RunSecrets(SecretPolicy(), KEY)
     used.request("http", canonical.encode({"password": "another-secret-value", "x": 1}))
     used.request("http", data)
     assert fresh.request("http", data) == used.request("http", data)
@@ -60,22 +60,22 @@ def test_the_same_secret_has_the_same_handle_whatever_was_learned_before(name, v
 
 @given(VALUES)
 def test_a_value_that_was_read_is_hidden_in_all_its_forms(value):
-    vault = Vault(SecretPolicy(), KEY)
-    vault.read("NAME", value)
+    secrets = Format1RunSecrets(SecretPolicy(), KEY)
+    secrets.read("NAME", value)
     packed = [base64.b64encode(b"x" * before + value.encode() + b"yz").decode() for before in range(3)]
     forms = (value, quote(value), quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1], *packed)
     for form in forms:
-        hidden, captured = vault.response("http", {}, canonical.encode({"text": f"<<{form}>>", "a": form}))
+        hidden, captured = secrets.response("http", {}, canonical.encode({"text": f"<<{form}>>", "a": form}))
         leaked = [known for known in forms_of(value) if known in hidden]
         assert (leaked, captured) == ([], False)
 
 
 @given(TREES)
 def test_what_holds_no_secret_is_left_as_it_is(tree):
-    vault = Vault(SecretPolicy(), KEY)
-    vault.read("NAME", "a value nobody writes by chance")
+    secrets = Format1RunSecrets(SecretPolicy(), KEY)
+    secrets.read("NAME", "a value nobody writes by chance")
     data = canonical.encode({"around": tree})
-    assert vault.request("http", data) == data
+    assert secrets.request("http", data) == data
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_a_name_that_only_looks_alike_is_not(name):
     ],
 )
 def test_a_secret_is_told_by_its_look(text):
-    vault = Vault(SecretPolicy(), KEY)
+    secrets = Format1RunSecrets(SecretPolicy(), KEY)
     data = canonical.encode({"note": f"see {text} there"})
-    hidden = vault.request("exec", data)
+    hidden = secrets.request("exec", data)
     assert text.encode()[:20] not in hidden
-    assert canonical.encode(vault.restored(hidden)) == data
+    assert canonical.encode(secrets.restored(hidden)) == data
 
 
 @pytest.mark.parametrize(

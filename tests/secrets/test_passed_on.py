@@ -15,7 +15,7 @@ from machine.secrets.encodings import is_plain
 from machine.secrets.looks import looks_like_credential
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
-from tests.secrets.engine_world import Outside, told_alike
+from tests.secrets.engine_world import KEY, Outside, stored, told_alike
 
 PLACES = {
     "set-cookie": lambda value: {"headers": {"set-cookie": f"theme={value}; Path=/"}},
@@ -84,3 +84,26 @@ def test_what_is_passed_on_is_stored_alike_by_who_has_the_key_and_who_has_not(
     again = resume(left, plan=plan, store=store, transports={"shop": outside})
     assert (again.error, dict(again.context)) == (None, dict(done.context))
     told_alike(left, plan, store, tmp_path_factory.mktemp("b"))
+
+
+@pytest.mark.parametrize("around", ["{}-9f8e7d6c", "pre-{}", "a1b2c3.{}.9f8e7d6c", "{}{}", "{}%20x1y2"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_secret_that_holds_another_one_is_passed_on_as_a_whole(tmp_path, monkeypatch, place, around):
+    monkeypatch.setenv("PASSED_ON", KEY)
+    plan = Plan("holds")
+
+    @plan.state("a.pass", side_effects="read_only_io")
+    async def pass_on(ctx, io, rec):
+        await io.secret("PASSED_ON")
+        before, rest = json.dumps(PLACES[place]("@@")).split("@@")
+        got = json.dumps((await io.call("shop", {"n": 1})).response)
+        shown = got.removeprefix(before).removesuffix(rest)
+        await io.call("shop", {"note": shown, "json": {"password": shown}, "text": f"say {shown}!"})
+
+    value = around.format(KEY, KEY)
+    outside = Outside(lambda request: PLACES[place](value) if "n" in request else {})
+    store = open_store("memory://")
+    done = run(plan, store=store, transports={"shop": outside})
+    assert (done.error, outside.asked[1]["note"]) == (None, value)
+    assert KEY.encode() not in stored(store, done.run_id)
+    told_alike(done.run_id, plan, store, tmp_path)

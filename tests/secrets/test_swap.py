@@ -135,8 +135,9 @@ def test_several_are_replaced_at_once_and_the_longest_counts():
 
 def test_a_part_of_a_multipart_body_is_written_as_it_stood_there():
     def body(text):
+        length = f"\r\nContent-Length: {len(text.encode())}\r\nX-Length: 19"
         return (
-            f'--b7\r\ncontent-disposition: form-data; name="t"\r\n\r\n{text}\r\n'
+            f'--b7\r\ncontent-disposition: form-data; name="t"{length}\r\n\r\n{text}\r\n'
             f'--b7\r\ncontent-disposition: form-data; name="j"\r\n\r\n{json.dumps({"t": text})}\r\n--b7--\r\n'
         )
 

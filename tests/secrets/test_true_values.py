@@ -391,14 +391,18 @@ def test_what_a_secret_stands_in_is_refused_in_the_context_and_the_run_goes_on(s
     assert KEY not in json.dumps([s.data.decode() for s in store.read_range(result.run_id)])
 
 
+SHAPED = "ghp_" + "x7Kq2mZ9Lp4RvT1c" * 2 + "w8Yd"
+
+
 @pytest.mark.parametrize("how", ["value after", "json in a string"])
-def test_a_secret_put_into_a_value_after_it_was_written_is_refused(server, monkeypatch, how):
+@pytest.mark.parametrize("read", [True, False], ids=["it was read", "it looks like one"])
+def test_a_secret_put_into_a_value_after_it_was_written_is_refused(monkeypatch, how, read):
     monkeypatch.setenv("EXCHANGE_KEY", KEY)
     plan = Plan("after")
 
     @plan.state("a.write", side_effects="read_only_io")
     async def write(ctx, io, rec):
-        key = await io.secret("EXCHANGE_KEY")
+        key = await io.secret("EXCHANGE_KEY") if read else SHAPED
         if how == "value after":
             value = []
             ctx["value"] = value
@@ -409,8 +413,12 @@ def test_a_secret_put_into_a_value_after_it_was_written_is_refused(server, monke
     store = open_store("memory://")
     result = run(plan, store=store)
     assert result.status == "failed"
-    assert result.error.code in {"secret_in_context", "context_value_mutated"}
-    assert KEY not in json.dumps([s.data.decode() for s in store.read_range(result.run_id)])
+    assert result.error.code == ("context_value_mutated" if how == "value after" else "secret_in_context")
+    held = [
+        *(s.data for s in store.read_range(result.run_id)),
+        *(d for _, d in store._contents.artifacts.values()),
+    ]
+    assert not any(text.encode() in data for text in (KEY, SHAPED) for data in held)
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))

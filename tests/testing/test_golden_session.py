@@ -68,7 +68,7 @@ def test_what_differs_for_one_cause_is_told_once_with_its_tests(many, workers):
     text = said(result)
     assert text.count("NOW       36") + text.count("NOW       37") <= 1
     assert text.count("RECORDED") == 1
-    assert text.count("it is told in full of test_prices.py::test_") == 6
+    assert text.count("it is shown in full for test_prices.py::test_") == 6
     assert "golden run diverged: fixtures/test_prices[5].run" in text
     names = ["test_other", *(f"test_prices[{n}]" for n in range(6))]
     listed = "\n".join(f"    test_prices.py::{name}" for name in names)

@@ -1,4 +1,4 @@
-"""The rules of recordings of secret format 1, in which handlers see handles in the place of secrets.
+"""The rules of secret format 1, in which handlers get placeholders in place of secrets.
 
-Runs that were started under it are resumed, forked and replayed by it, for ever. New runs have format 2.
+A run keeps them for life: it is resumed, forked and replayed by them. New runs have format 2.
 """

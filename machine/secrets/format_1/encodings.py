@@ -1,6 +1,6 @@
-"""The forms a value takes on its way: percent-encoded, escaped in JSON, in base64 among other bytes.
+"""The encoded forms of a value: percent-encoded, escaped in JSON, in base64 among other bytes.
 
-Pure. A form is found in text and in encoded bytes alike.
+Pure. A form can be found in text and in encoded bytes.
 """
 
 from __future__ import annotations
@@ -11,24 +11,22 @@ import re
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-__all__ = ["cores", "encoded", "escaped", "spans"]
-
 SHORTEST_CORE: Final = 8
-"""A piece of base64 that is shorter could stand there by chance."""
+"""The shortest piece of base64 that is searched for: a shorter one could occur by chance."""
 
 _OCTET: Final = re.compile(r"%[0-9A-F]{2}")
 _RUN: Final = re.compile(r"[A-Za-z0-9+/_-]*")
 
 
 def escaped(text: str, times: int, *, to_ascii: bool = False) -> str:
-    """Return a text as it stands in a JSON string, in JSON so many times within JSON."""
+    """Return a text escaped as in a JSON string, `times` times over."""
     for _ in range(times):
         text = json.dumps(text, ensure_ascii=to_ascii)[1:-1]
     return text
 
 
 def encoded(value: str) -> tuple[str, ...]:
-    """Return the texts that a value becomes, itself first: escaped once and twice in JSON, percent-encoded."""
+    """Return the forms of a value, the value first: escaped once and twice in JSON, percent-encoded."""
     raw = value.encode("utf-8", "surrogatepass")
     quoted = [quote(raw, safe=""), quote(raw), quote_plus(raw)]
     lower = [_OCTET.sub(lambda found: found[0].lower(), form) for form in quoted]
@@ -40,7 +38,7 @@ def encoded(value: str) -> tuple[str, ...]:
 
 
 def cores(value: str) -> tuple[str, ...]:
-    """Return what is in the base64 of any bytes that hold a value, whatever stands before and after it."""
+    """Return pieces of base64, one for each alignment: the base64 of any bytes with the value has one of them."""
     raw = value.encode("utf-8", "surrogatepass")
     found: list[str] = []
     for offset in range(3):
@@ -54,7 +52,7 @@ def cores(value: str) -> tuple[str, ...]:
 
 
 def spans(text: str, core: str) -> list[tuple[int, int]]:
-    """Return where the runs of base64 stand that hold a core."""
+    """Return the offsets (begin, end) of the runs of base64 in a text that hold a core."""
     found: list[tuple[int, int]] = []
     at = text.find(core)
     while at >= 0:

@@ -1,7 +1,7 @@
-"""Finding secrets in JSON and in text, and putting something else in their place.
+"""Finding secrets in JSON and in text, and replacing them.
 
-It says where a secret stands and what it is called; what stands there afterwards is decided by who asks (`hide`).
-Nothing here keeps a value.
+The caller's function `hide` is given the name and the text of each secret and returns the replacement. Nothing here
+stores a value.
 """
 
 from __future__ import annotations
@@ -17,23 +17,27 @@ from urllib.parse import quote_plus, unquote, unquote_plus
 import attrs
 
 from machine.secrets.format_1.encodings import escaped
-from machine.secrets.format_1.handle import EITHER_HANDLE, MARK, as_object, handle_text, is_handle
+from machine.secrets.format_1.placeholder import (
+    EITHER_PLACEHOLDER,
+    MARK,
+    as_object,
+    is_placeholder,
+    placeholder_text,
+)
 from machine.secrets.format_1.rules import Rules
 from machine.secrets.policy import joined, path_text
 
-__all__ = ["Hide", "Veil"]
-
 Hide: TypeAlias = Callable[[str, str], str]
-"""What stands for a secret: called with its name and its text."""
+"""Function from the name and the text of a secret to its replacement."""
 
 _OPENINGS: Final = ("{", "[", '"')
 _TOKEN: Final = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?|[{}\[\]]', re.DOTALL)
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9-]{2,30}) +(\S.*)", re.DOTALL)
 _BARE: Final = re.compile(r"(?i)[\s:;,]*(?:bearer|basic|token|apikey|key|bot|digest|negotiate)?[\s:;,]*")
-_ANY_HANDLE: Final = r"""\{"\$secret":"[\w.-]+","mac":"[0-9a-f]{32}"\}"""
+_ANY_PLACEHOLDER: Final = r"""\{"\$secret":"[\w.-]+","mac":"[0-9a-f]{32}"\}"""
 _URL: Final = re.compile(
-    rf"""(?P<before>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>(?:{_ANY_HANDLE}|[^\s/?#@:"'<>\\])*)(?P<colon>:?)"""
-    rf"""(?P<password>(?:{_ANY_HANDLE}|[^\s/?#@"'<>\\])*)@"""
+    rf"""(?P<before>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>(?:{_ANY_PLACEHOLDER}|[^\s/?#@:"'<>\\])*)(?P<colon>:?)"""
+    rf"""(?P<password>(?:{_ANY_PLACEHOLDER}|[^\s/?#@"'<>\\])*)@"""
 )
 _FORM: Final = re.compile(r"(?!-)[\w.%+\[\]~-]{1,100}=[^&\s]*(?:&[\w.%+\[\]~-]{1,100}=[^&\s]*)*")
 _FIELD: Final = re.compile(
@@ -60,22 +64,22 @@ _NO_PASSWORD: Final = frozenset({"", "x-oauth-basic"})
 
 
 def _outside(text: str, change: Callable[[str], str]) -> str:
-    """Apply a change to what stands between the handles of a text."""
+    """Apply a change to the parts of a text between its placeholders."""
     if "secret" not in text:
         return change(text)
     parts: list[str] = []
     at = 0
-    for found in EITHER_HANDLE.finditer(text):
+    for found in EITHER_PLACEHOLDER.finditer(text):
         parts += change(text[at : found.start()]), found[0]
         at = found.end()
     return "".join((*parts, change(text[at:])))
 
 
 def _residue(text: str) -> str | None:
-    """Return what a text has besides handles, None when it has no handle."""
-    if "secret" not in text or EITHER_HANDLE.search(text) is None:
+    """Return a text without its placeholders, None when it has none."""
+    if "secret" not in text or EITHER_PLACEHOLDER.search(text) is None:
         return None
-    return EITHER_HANDLE.sub("", text)
+    return EITHER_PLACEHOLDER.sub("", text)
 
 
 def _unescaped(text: str, times: int) -> str:
@@ -87,14 +91,14 @@ def _unescaped(text: str, times: int) -> str:
     return text
 
 
-def _is_veiled(text: str) -> bool:
-    """Say whether a secret field holds a handle already, and nothing that could be secret besides."""
+def _is_redacted(text: str) -> bool:
+    """Say whether the text of a secret field has a placeholder already, and no other text that could be secret."""
     residue = _residue(text)
     return residue is not None and _BARE.fullmatch(residue) is not None
 
 
 def credentials(name: str, text: str) -> list[tuple[str, int, int]]:
-    """Return where the secrets of a secret field stand, and their names: all of it, or the parts of a cookie."""
+    """Return the secrets of a secret field as (name, begin, end): the whole text, or the values of a cookie."""
     kind = joined(name)
     if kind.endswith("cookie") and "=" in text:
         found, at = [], 0
@@ -109,12 +113,12 @@ def credentials(name: str, text: str) -> list[tuple[str, int, int]]:
 
 
 @attrs.frozen
-class Veil:
-    """Hides the secrets of JSON values and of texts.
+class Redactor:
+    """Replaces the secrets in JSON values and in texts.
 
-    `known` hides values that are known already: after the rules, so that a request is called the same whatever was
-    learned before it, or with `known_first` before them. With `objects` a string that is nothing but a handle
-    becomes the handle's object.
+    `known` replaces values that are known already: after the rules have been applied, so that a request is stored
+    the same whatever was learned before it, or before them with `known_first`. With `objects` a string that is
+    exactly one placeholder becomes a placeholder object.
     """
 
     rules: Rules
@@ -123,9 +127,9 @@ class Veil:
     known_first: bool = False
     objects: bool = False
     met: Callable[[str], None] | None = None
-    """Told the name of every handle that is there already."""
+    """Called with the name of every placeholder that the document has already."""
     at: list[str | int] = attrs.field(factory=list, init=False)
-    """Where the walk stands."""
+    """The path of the value that the walk is at."""
 
     def value(self, value: Any, *, keys: bool = True) -> Any:
         """Return a JSON value without its secrets; its containers are changed in place."""
@@ -143,9 +147,9 @@ class Veil:
                     new = self._string(item, here, container)
                     if new != item or self.objects:
                         container[step] = (as_object(new) or new) if self.objects else new
-                elif is_handle(item):
+                elif is_placeholder(item):
                     self.at[:] = here
-                    self._meet(handle_text(item[MARK], item["mac"]))
+                    self._meet(placeholder_text(item[MARK], item["mac"]))
                 elif isinstance(item, dict | list):
                     todo.append((item, here))
                 if keys and isinstance(step, str):
@@ -157,7 +161,7 @@ class Veil:
 
     def _meet(self, text: str) -> None:
         if self.met is not None and "secret" in text:
-            for found in EITHER_HANDLE.finditer(text):
+            for found in EITHER_PLACEHOLDER.finditer(text):
                 self.met(found["name"] or found["quoted_name"])
 
     def _string(self, text: str, path: tuple[str | int, ...], container: Any) -> str:
@@ -203,17 +207,17 @@ class Veil:
             return text
         for part_name, begin, end in reversed(credentials(name, text)):
             part = text[begin:end]
-            if _is_veiled(part):
+            if _is_redacted(part):
                 continue
             shown = self._known(part) if self.known_first else part
-            if not _is_veiled(shown):
+            if not _is_redacted(shown):
                 shown = self.hide(part_name, part)
             text = text[:begin] + shown + text[end:]
         return text
 
     def text(self, text: str) -> str:
-        """Return any text without the secrets in it; a text of JSON stays one."""
-        if EITHER_HANDLE.fullmatch(text):
+        """Return any text without its secrets; JSON stays valid JSON."""
+        if EITHER_PLACEHOLDER.fullmatch(text):
             return text
         if text[:1] in _OPENINGS and (document := self._document(text)) is not None:
             return document
@@ -227,7 +231,7 @@ class Veil:
         return _outside(text, self.known)
 
     def _document(self, text: str) -> str | None:
-        """Return a text of JSON without the secrets in its strings and all else as it is; None for another text."""
+        """Return a text of JSON without the secrets in its strings, otherwise unchanged; None for another text."""
         try:
             json.loads(text)
         except (ValueError, RecursionError):
@@ -258,7 +262,7 @@ class Veil:
         if "://" in text and "@" in text:
             text = _URL.sub(self._user_info, text)
         if "=" in text:
-            masked = EITHER_HANDLE.sub("X", text)
+            masked = EITHER_PLACEHOLDER.sub("X", text)
             whole = _FORM.fullmatch(masked) is not None
             text = _outside(
                 text, lambda part: _FIELD.sub(lambda found: self._field(found, whole=whole), part)
@@ -274,7 +278,7 @@ class Veil:
         return text
 
     def plain(self, text: str) -> str:
-        """Return a text without what is secret by its look alone."""
+        """Return a text without the secrets that are recognised by their shape alone."""
         for pattern in self.rules.patterns:
             if pattern.regex.search(text):
 

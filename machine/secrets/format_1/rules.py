@@ -1,6 +1,6 @@
-"""Which names and which patterns are secret in format 1: the built-in rules, what a user adds and allows.
+"""The secret names and patterns of format 1: the built-in rules, and those that a user adds and allows.
 
-Rules only. Nothing here knows a value.
+Nothing here knows a value.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import attrs
 
 from machine.secrets.policy import SecretPolicy, joined
 
-__all__ = ["Pattern", "Rules", "rules_of"]
-
 LONGEST_NAME: Final = 100
-"""No longer name is looked at: it is a sentence, not a name."""
+"""The length of the longest name that is considered: a longer one is a sentence."""
 
 
 class Pattern(NamedTuple):
-    """Text that is secret wherever it stands; one of `needles` is in any text that matches."""
+    """A pattern of text that is secret anywhere; every text that matches has one of `needles` in it."""
 
     name: str
     regex: re.Pattern[str]
@@ -65,7 +63,7 @@ PATTERNS: Final = (
     _pattern("npm_token", r"\bnpm_[A-Za-z0-9]{36}\b", "npm_"),
     _pattern("bearer_token", r"\b[Bb]earer +((?=[A-Za-z._~+/=-]*\d)[\w.~+/=-]{16,})", "earer "),
 )
-"""Secrets that can be told by their look, wherever they stand."""
+"""The patterns of secrets that are recognised by their shape, anywhere in a text."""
 
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
@@ -77,7 +75,7 @@ _EXACT: Final = frozenset(
     }
 )
 _TAILS: Final = ("password", "passwd", "secret", "apikey", "secretkey", "privatekey", "accesskey")
-"""What a name written as one word ends with, when it is secret."""
+"""Endings of secret names that are written as one word."""
 
 _ENDS: Final = (
     ("authorization",),
@@ -99,19 +97,19 @@ _ENDS: Final = (
     ("credential",),
     ("credentials",),
 )
-"""A name is secret that ends with these words, or is them written as one."""
+"""The last words of secret names, also when the name is these words written as one."""
 
 _TOKENS_OF_A_PARSER: Final = frozenset(
     {"page", "next", "prev", "previous", "continuation", "cursor", "sync", "cancel", "cancellation"}
     | {"stop", "start", "end", "eos", "bos", "pad", "unk", "mask", "sep", "cls", "special", "per"}
 )
-"""What comes before `token` in names that are no secrets: places in a list, and pieces of text."""
+"""Words before `token` in names that are not secret: positions in a list, and parts of a text."""
 
 _MEMBER_NAMES: Final = re.compile(rb'"([^"\\]{1,100}+)\\*+"\s*+:')
 _PAIR_NAMES: Final = re.compile(rb'\["([^"\\]{1,100}+)","')
 _OPTION_NAMES: Final = re.compile(rb'"--([A-Za-z][\w-]{1,99})"')
 _LONG_TAILS: Final = (re.compile(rb"_[A-Za-z0-9_]{10}"), re.compile(rb"-[A-Za-z0-9_-]{9}"))
-"""What follows `_` or `-` in the prefix of nearly every pattern; apart, for then each is searched for quickly."""
+"""The characters after `_` or `-` in the prefix of most credentials; two expressions are searched for quickly."""
 
 _TAILED: Final = re.compile(rb"[_-]")
 _LAST_WORDS: Final = (
@@ -128,7 +126,7 @@ _LAST_WORDS: Final = (
     ),
     *(b"key", b"credential", b"credentials", b"sessionid", b"phpsessid", b"bearer", b"signature"),
 )
-"""How a secret name ends, before `=`."""
+"""The last words of a secret name before `=`."""
 
 _IN_LINES: Final = (b"authorization", b"cookie", b"token: ", b"-key: ", b"secret: ")
 
@@ -139,27 +137,26 @@ def _words(name: str) -> list[str]:
 
 @attrs.frozen
 class Rules:
-    """A policy, ready to be asked."""
+    """A policy, compiled for queries."""
 
-    policy: SecretPolicy
     names: frozenset[str]
     allowed: frozenset[str]
     allowed_paths: frozenset[str]
     stable: frozenset[str]
     patterns: tuple[Pattern, ...]
     needles: tuple[tuple[bytes, tuple[bytes, ...]], ...]
-    """One of these is in every text that matches a pattern: those with one byte in common, after that byte."""
+    """Texts of which every match of a pattern has one, grouped by a byte that they have in common."""
     tailed: tuple[bytes, ...]
     """The same for patterns whose prefix ends with `_` or `-`."""
     last_words: tuple[bytes, ...]
-    """How a secret name ends, in lower case."""
+    """The last words of secret names, in lower case."""
     looks_always: bool
-    """True when a pattern of the user's could be anywhere, so that nothing can be passed over unseen."""
+    """True when a user's pattern could match anywhere, so that no text can be skipped without a search."""
     _known: dict[str, bool] = attrs.field(factory=dict, init=False, repr=False, eq=False)
     _raw: dict[bytes, bool] = attrs.field(factory=dict, init=False, repr=False, eq=False)
 
     def is_stable(self, name: str) -> bool:
-        """Say whether the hash of a handle of this name is taken of the name alone."""
+        """Say whether the hash in a placeholder of this name depends on the name alone."""
         return bool(self.stable) and joined(name) in self.stable
 
     def is_secret(self, name: str) -> bool:
@@ -172,7 +169,7 @@ class Rules:
         return known
 
     def _judge(self, name: str) -> bool:
-        if len(name) > LONGEST_NAME or name == "$secret":  # what makes an object a handle
+        if len(name) > LONGEST_NAME or name == "$secret":  # what makes an object a placeholder
             return False
         whole = joined(name)
         if whole in self.allowed:
@@ -192,9 +189,9 @@ class Rules:
         return False
 
     def may_hold(self, data: bytes) -> bool:
-        """Say whether a text or encoded JSON could hold a secret name, a secret pattern or a handle.
+        """Say whether a text or encoded JSON could hold a secret name, a secret pattern or a placeholder.
 
-        Cheap, for nearly everything holds none; it may say yes for nothing.
+        It is a cheap test before the search, and may say yes where the search finds nothing.
         """
         if self.looks_always or b"secret" in data:
             return True
@@ -238,7 +235,7 @@ class Rules:
 
 
 def _by_byte(needles: Iterable[bytes]) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
-    """Return texts by a byte that is in them and, where one has such, is no small letter: those are everywhere."""
+    """Return texts grouped by a byte that they contain: a rare one, not a lower-case letter, where there is one."""
     found: dict[bytes, list[bytes]] = {}
     for needle in needles:
         found.setdefault(min(re.findall(rb"[^a-z]", needle) or [needle[:1]]), []).append(needle)
@@ -254,7 +251,6 @@ def rules_of(policy: SecretPolicy) -> Rules:
     own = tuple(Pattern("pattern", re.compile(regex), ()) for regex in policy.patterns)
     needles = [needle.encode() for pattern in patterns for needle in pattern.needles]
     return Rules(
-        policy=policy,
         names=frozenset(joined(name) for name in policy.names),
         allowed=allowed,
         allowed_paths=paths,

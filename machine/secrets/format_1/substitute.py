@@ -1,7 +1,7 @@
-"""Putting values back in the place of their handles, just before a request leaves the process.
+"""Replacing placeholders by their values, just before a request leaves the process.
 
-How a value is written depends on where its handle stands: as it is, escaped in JSON, percent-encoded in a URL or a
-form, in base64. Nothing here keeps a value.
+A value is encoded as its place asks for: escaped in JSON, percent-encoded in a URL or a form, in base64, or not at
+all. Nothing here stores a value.
 """
 
 from __future__ import annotations
@@ -14,30 +14,28 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote, quote_plus
 
 from machine.secrets.format_1.encodings import escaped
-from machine.secrets.format_1.handle import EITHER_HANDLE, MARK, is_handle
-
-__all__ = ["Find", "Value", "restored"]
+from machine.secrets.format_1.placeholder import EITHER_PLACEHOLDER, MARK, is_placeholder
 
 MOST_NESTED: Final = 4
-"""A secret may be part of another one: a token in a header that is secret as a whole."""
+"""The depth to which a secret may contain others, such as a token in a header that is secret as a whole."""
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BASE64: Final = re.compile(r"(?:(?P<scheme>[Bb]asic) +)?(?P<data>[A-Za-z0-9+/]{24,}={0,2})")
 
 
 class Value(NamedTuple):
-    """What stood where a handle stands; `verbatim` when it was encoded already as its place asks for."""
+    """The text that a placeholder stands for; `verbatim` when it is encoded already as its place asks for."""
 
     text: str
     verbatim: bool = False
 
 
 Find: TypeAlias = Callable[[str, str], Value | None]
-"""Return what stood where the handle of this name and hash stands; None leaves the handle."""
+"""Function from the name and hash of a placeholder to its value; None leaves the placeholder."""
 
 
 def restored(value: Any, find: Find) -> Any:
-    """Return a JSON value with the values of its handles; its containers are changed in place."""
+    """Return a JSON value with the values of its placeholders; its containers are changed in place."""
     root = [value]
     todo: list[Any] = [root]
     while todo:
@@ -45,7 +43,7 @@ def restored(value: Any, find: Find) -> Any:
         for step, item in list(container.items() if isinstance(container, dict) else enumerate(container)):
             if isinstance(item, str):
                 container[step] = _text(item, find)
-            elif is_handle(item):
+            elif is_placeholder(item):
                 found = find(item[MARK], item["mac"])
                 container[step] = item if found is None else _text(found.text, find)
             elif isinstance(item, dict | list):
@@ -80,7 +78,7 @@ def _text(text: str, find: Find, depth: int = 0) -> str:
                 return quote(inner, safe="/" if in_path else "")
             return escaped(inner, len(found["slashes"]).bit_length())
 
-        return EITHER_HANDLE.sub(put, text)
+        return EITHER_PLACEHOLDER.sub(put, text)
     packed = _BASE64.fullmatch(text)
     if packed is not None and (data := _packed(packed["data"], find, depth)) != packed["data"]:
         return f"{packed['scheme']} {data}" if packed["scheme"] else data
@@ -88,7 +86,7 @@ def _text(text: str, find: Find, depth: int = 0) -> str:
 
 
 def _packed(text: str, find: Find, depth: int = 0) -> str:
-    """Return base64 with the handles in what it stands for replaced."""
+    """Return base64 with the placeholders in the decoded bytes replaced."""
     try:
         data = base64.b64decode(text, validate=True).decode("utf-8")
     except (binascii.Error, ValueError):

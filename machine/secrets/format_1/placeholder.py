@@ -1,6 +1,6 @@
-"""What stands in a secret's place: `{"$secret": name, "mac": hash}`, or in a longer text its canonical JSON.
+"""Placeholders of format 1: `{"$secret": name, "mac": hash}`, or within a longer text the same as canonical JSON.
 
-A handle holds no value and can lead nobody to it: the hash is keyed, with a key that stays with the store.
+A placeholder does not reveal the value: the hash is keyed, with a key that stays in the store.
 """
 
 from __future__ import annotations
@@ -11,23 +11,8 @@ from typing import Any, Final
 
 from machine.secrets.secret import Secret
 
-__all__ = [
-    "EITHER_HANDLE",
-    "HANDLE",
-    "MARK",
-    "Handle",
-    "as_object",
-    "handle_text",
-    "has_handle",
-    "is_handle",
-    "macs",
-    "safe_name",
-    "stripped",
-    "with_macs",
-]
-
 MARK: Final = "$secret"
-"""The member that makes an object a handle."""
+"""The member that makes an object a placeholder."""
 
 _NAME: Final = r"[A-Za-z0-9_.-]{1,128}"
 _PLAIN: Final = (
@@ -39,11 +24,11 @@ _QUOTED: Final = (
     r"(?:%2[Cc]|,)%22mac%22(?:%3[Aa]|:)%22(?P<quoted_mac>[0-9a-f]{32})%22%7[Dd]"
 )
 
-HANDLE: Final = re.compile(_PLAIN)
-"""The text of a handle, as it is or as often escaped as it stands in JSON within JSON."""
+PLACEHOLDER: Final = re.compile(_PLAIN)
+"""The text of a placeholder, plain or escaped as in JSON within JSON, at any depth."""
 
-EITHER_HANDLE: Final = re.compile(f"{_PLAIN}|{_QUOTED}")
-"""The text of a handle, or what it becomes in a query or in a form."""
+EITHER_PLACEHOLDER: Final = re.compile(f"{_PLAIN}|{_QUOTED}")
+"""The text of a placeholder, plain, escaped, or percent-encoded in a query or a form."""
 
 _MACS: Final = re.compile(
     rb'(secret\\*":\\*"[A-Za-z0-9_.-]{1,128}\\*",\\*"mac\\*":\\*"'
@@ -53,62 +38,62 @@ _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def safe_name(name: str) -> str:
-    """Return a name as a handle carries it: it must stand in a URL, a header and JSON alike."""
+    """Return a name as it is written in a placeholder, with characters that a URL, a header and JSON all allow."""
     return _NOT_IN_A_NAME.sub("_", name)[:128] or "_"
 
 
-def handle_text(name: str, mac: str) -> str:
-    """Return the canonical JSON of a handle (RFC 8785: `$` sorts before `m`)."""
+def placeholder_text(name: str, mac: str) -> str:
+    """Return the canonical JSON of a placeholder (RFC 8785: `$` sorts before `m`)."""
     return f'{{"$secret":"{name}","mac":"{mac}"}}'
 
 
 def as_object(text: str) -> dict[str, str] | None:
-    """Return the object of a text that is a handle and nothing else, None for any other text."""
-    found = HANDLE.fullmatch(text)
+    """Return the JSON object of a text that is exactly one placeholder, None for any other text."""
+    found = PLACEHOLDER.fullmatch(text)
     if found is None or found["slashes"]:
         return None
     return {MARK: found["name"], "mac": found["mac"]}
 
 
-def is_handle(value: Any) -> bool:
-    """Say whether a JSON value is the object of a handle."""
+def is_placeholder(value: Any) -> bool:
+    """Say whether a JSON value is a placeholder object."""
     if not isinstance(value, dict) or len(value) != 2 or MARK not in value:  # noqa: PLR2004 - it has two members
         return False
     name, mac = value[MARK], value.get("mac")
     return (
         isinstance(name, str)
         and isinstance(mac, str)
-        and HANDLE.fullmatch(handle_text(name, mac)) is not None
+        and PLACEHOLDER.fullmatch(placeholder_text(name, mac)) is not None
     )
 
 
-def has_handle(data: bytes) -> bool:
-    """Say whether encoded JSON may hold a handle."""
+def has_placeholder(data: bytes) -> bool:
+    """Say whether encoded JSON may hold a placeholder."""
     return b"$secret" in data or b"%24secret" in data or b"eyIkc2VjcmV0" in data
 
 
 def stripped(data: bytes) -> bytes:
-    """Return encoded JSON with the hash of every handle left out."""
+    """Return encoded JSON with the hash of every placeholder left out."""
     return _MACS.sub(rb"\1", data)
 
 
 def with_macs(data: bytes, hashes: Iterable[str]) -> bytes:
-    """Return encoded JSON with other hashes in its handles, in order."""
+    """Return encoded JSON with the hashes of its placeholders replaced by these, in order."""
     rest = iter(hashes)
     return _MACS.sub(lambda found: found[1] + next(rest).encode(), data)
 
 
 def macs(data: bytes) -> list[str]:
-    """Return the hashes of the handles in encoded JSON, in order."""
+    """Return the hashes of the placeholders in encoded JSON, in order."""
     return [found[2].decode() for found in _MACS.finditer(data)]
 
 
-class Handle(Secret):
-    """A secret that `io.secret` read: text that stands for a value and does not hold it.
+class Placeholder(Secret):
+    """A secret that `io.secret` read: a text that stands for the value and does not contain it.
 
     Put it where the value is to go: a header, a field, an argument, an f-string. The value takes its place when the
     call leaves the process. Its `str`, its `repr`, its pickle and everything formatted from it is the text of the
-    handle.
+    placeholder.
     """
 
     __slots__ = ()
@@ -117,10 +102,10 @@ class Handle(Secret):
         return str.__str__(self)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (Handle, (str(self),))
+        return (Placeholder, (str(self),))
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """The name it was read under."""
-        found = HANDLE.fullmatch(self)
+        found = PLACEHOLDER.fullmatch(self)
         return found["name"] if found else ""
