@@ -26,7 +26,7 @@ _ANY_JSON: Final = (Mapping[str, Any], Mapping[str, Any] | None)
 _NO_OBJECT: Final = re.compile(
     r"'(\w+)' object has no attribute 'keys'|argument of type '(\w+)' is not (?:iterable|a container.*)"
 )
-"""Python's error when cattrs reads a value that is no object as one; a check before would cost time for each."""
+"""Finds the error of Python where cattrs takes a value for an object; to check before would cost time at each."""
 
 
 def _strict(kind: type) -> Callable[[Any, Any], Any]:

@@ -176,10 +176,14 @@ _LOGIN: Final = re.compile(r"[\w$.]{1,60}+/(?=[^/\s]+@)")
 
 
 _NAMES: Final = any_of(sorted(map(re.escape, (*_PROGRAMS, *_SETTERS)), key=len, reverse=True))
-_COMMAND: Final = re.compile(rf"(?:{_NAMES})(?=[ \t])[^\r\n|;&]{{1,1000}}+")
-_SIGN: Final = rf"(?:{_NAMES})[ \t]"
+_COMMAND: Final = re.compile(rf"(?:{_NAMES})(?=[ \t]|['\"], ['\"])[^\r\n|;&]{{1,1000}}+")
+_SIGN: Final = rf"(?:{_NAMES})(?:[ \t]|['\"],)"
 _LONGEST: Final = 1100
 _WORD: Final = re.compile(r"(?:[^\s'\"]++|'[^'\r\n]*+'|\"[^\"\r\n]*+\")++|['\"]")
+_LISTED: Final = re.compile(r"[\w.-]{1,40}+['\"], ")
+_LISTED_WORD: Final = re.compile(r"[^'\",\[\] ][^'\"\r\n]{0,400}+(?=['\"])")
+"""In a list of arguments as Python writes it: `['mysql', '-uroot', '-px']`."""
+
 _JOINS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _REDIRECTED: Final = frozenset("<>(`$")
 
@@ -191,9 +195,10 @@ def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
     for command in at_most(MOST_CANDIDATES, commands):
         if text[command.start() - 1 : command.start()] in _JOINS:
             continue
+        quoted = _LISTED.match(command[0])
         spans = [
             _unquoted(text, command.start() + word.start(), command.start() + word.end())
-            for word in _WORD.finditer(command[0])
+            for word in (_LISTED_WORD.finditer(command[0]) if quoted else _WORD.finditer(command[0]))
         ]
         words += len(spans)
         if words > MOST_NAMES:

@@ -50,7 +50,7 @@ def findings(
         return [
             one
             for one in found
-            if request or sure or (not is_masked(one.value) if listed else looks_like_credential(one.value))
+            if request or sure or (_is_listed(rules, one) if listed else looks_like_credential(one.value))
         ]
     if decides(place.strength, text[place.begin :], alone=request, name=place.name):
         return [Finding(place.begin, len(text), place.name, text[place.begin :], sure)]
@@ -61,6 +61,15 @@ def findings(
     if place.argv or not look.nothing():
         return _apart(_in_text(rules, place, text, look, request=request, depth=depth), rules.stand_ins)
     return []
+
+
+def _is_listed(rules: Rules, found: Finding) -> bool:
+    """Tell whether a value of a listed header is a credential in an answer: of a cookie `lang=de-DE` is none."""
+    if looks_like_credential(found.value):
+        return True
+    kind, _, name = found.place.partition(".")
+    settings = kind == "cookie" and rules.field(name) is Strength.NONE
+    return not settings and not is_masked(found.value)
 
 
 def _header(name: str, text: str, *, sure: bool) -> Iterator[Finding]:

@@ -59,8 +59,14 @@ _SENT: Final = frozenset(("token", "auth", "sid", "jwt", "ticket", "key", "appid
 
 
 def _is_issued(name: str, value: str, *, sent: bool) -> bool:
+    if sent and name.lower() == "token" and len(value) >= _LEAST_SENT and not _ADDRESS.fullmatch(value):
+        return looks_like_credential(value)
     return (name == ISSUED or (sent and name.lower() in _SENT)) and looks_issued(value)
 
+
+_LEAST_SENT: Final = 12
+_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}|[A-Za-z0-9]{1,12}(?:[-_:/][A-Za-z0-9]{1,12}){0,4}")
+"""The address of a contract, or the name of a pair of tokens."""
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*+([^\s=;]{1,256}+)=([^;\r\n]*+)")
 

@@ -235,6 +235,7 @@ OF_LISTS: Final = frozenset(
             "from",
             "to",
         ),
+        *("trace", "span", "correlation"),
         "cancellation",
         "fencing",
         "lock",
@@ -314,6 +315,7 @@ _OF_DATA: Final = frozenset(
             "search",
         ),
         *("translation", "primary", "session", "device", "throttle", "batch", "tracking", "aggregation"),
+        *("transaction", "operation", "activity", "workflow", "run", "build", "content", "document", "file"),
     )
 )
 """Words that make a key no credential: it is the key of a record, not a permission."""

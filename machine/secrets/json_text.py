@@ -78,7 +78,9 @@ def strings_of(rules: Rules, text: str, *, request: bool) -> Iterator[String] | 
     return _strings(rules, text, _said_later(text), request=request)
 
 
-_LATER: Final = re.compile(r'"(?:[vV]alue|default_?value|payload|data|stringData|token|[dkpq]|d[pq]|qi)"')
+_LATER: Final = re.compile(
+    r'"(?:[vV]alue|values|default_?value|payload|data|stringData|token|[dkpq]|d[pq]|qi)"'
+)
 """Members whose name may come from a later member of their object."""
 
 

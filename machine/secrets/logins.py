@@ -18,11 +18,12 @@ _PGPASS: Final = re.compile(
     r":(?:[0-9]{1,5}+|\*):[\w.*-]{1,64}+:[\w.@*-]{1,64}+:([^\s:]{4,256}+)(?=[\r\n]|\Z)"
 )
 _HTDIGEST: Final = re.compile(
-    r"^[\w.@-]{1,64}+:[A-Z][\w. -]{1,60}+:([0-9a-f]{32})(?=[\r\n]|\Z)", re.MULTILINE
+    r"^[\w.@-]{1,64}+:[A-Z][\w.-]{1,30}+ [\w. -]{1,30}+:([0-9a-f]{32})(?=[\r\n]|\Z)", re.MULTILINE
 )
 _COOKIES: Final = re.compile(r"-(?<!\S-)b[ =]{1,4}+[\"']([^\"'\r\n]{1,4096}+)[\"']")
 _OF_COMMANDS: Final = (
     " -",
+    " '-",
     " set ",
     ":set ",
     "obscure ",
@@ -68,12 +69,39 @@ _LINES: Final = {
         "UID",
         "uid",
     ): r"(?i:uid[ \t]{0,8}+=[ \t]{0,8}+[^\s;]{1,60}+\s{1,8}+pwd)[ \t]{0,8}+=[ \t]{0,8}+(\S{4,200}+)",
+    ("createUser ",): r"createUser \S{1,60}+ (?:MD5|SHA[0-9-]{0,4}) \"?([^\s\"]{6,200}+)",
+    ('" * "',): r"^\"[^\"\r\n]{1,60}\" \* \"([^\"\r\n]{4,200}+)\"",
+    ("grub.pbkdf2",): r"(grub\.pbkdf2\.sha512\.[0-9]{1,7}\.[0-9A-Fa-f.]{32,600}+)",
+    ("<Cookie ",): r"<Cookie [^=\s>]{1,100}+=([^\s>]{4,2048}+) for ",
+    ("--password-stdin", "sudo -S", "sudo -k"): (
+        r"echo (?:-n )?[\"']?([^\s\"'|]{4,200}+)[\"']? ?\| ?"
+        r"(?:[\w. -]{1,60}? login [^\r\n|]{0,200}?--password-stdin|sudo (?:-\w+ ){0,2}-\w{0,3}S)"
+    ),
+    ("PASSWORD ",): r"PASSWORD \w{2,30}+ = (\S{6,200}+)",
+    ("asswort", "ennwort", "de passe", "ontrase", "achtwoord", "enha:"): (
+        r"(?i:passwort|kennwort|mot de passe|contrase\u00f1a|wachtwoord|senha)(?: (?:lautet|ist|est|es|is))?"
+        r"[ \t\u00a0]{0,3}+[:=][ \t\u00a0]{0,4}+[\"'`]?([^\s\"'`,;]{6,200}+)"
+    ),
+    ("send ",): r"assword[^\r\n]{0,20}\r?\n[ \t]{0,8}+send(?: --)? \"([^\"\r\n\\]{4,100}+)",
+    ("new mysqli(", "new PDO(", "getConnection(", "DBI->connect(", "mysqli_connect("): (
+        r"(?:mysqli|PDO|getConnection|DBI->connect|mysqli_connect)\([^,()\r\n]{1,200},"
+        r"[ \t]{0,4}+[\"'][^\"'\r\n]{1,100}+[\"'],[ \t]{0,4}+[\"']([^\"'\r\n]{4,256}+)[\"']"
+    ),
+    ("hmac.new(", "jwt.sign(", "jwt.verify(", "jwt.encode(", "jwt.decode(", "createHmac("): (
+        r"(?:hmac\.new\(|(?:jwt\.(?:sign|verify|encode|decode)|createHmac)\([^,()\r\n]{1,60}+,[ \t]{0,4}+)"
+        r"b?[\"']([^\"'\s]{8,256}+)[\"']"
+    ),
+    ("UGFzc3dvcmQ6",): r"UGFzc3dvcmQ6\r?\n(?:C: )?([A-Za-z0-9+/=]{4,400}+)",
+    ("IDENTIFY ",): rf"IDENTIFY (?:[\w-]{{1,30}} )?(\S{{6,200}}+){_END}",
+    ("|| '", '|| "', "?? '", '?? "'): (
+        r"(?:SECRET|KEY|TOKEN|PASS|PASSWORD|PWD)[\"']?[\])]? ?(?:\|\||\?\?) ?[\"']([^\"'\s]{8,256}+)[\"']"
+    ),
     ("PWD={",): r"PWD=\{([^{}\r\n]{6,200}+)\}",
     ("]:",): r"\]:[0-9]{1,5}[ \t]{1,8}+[^\s:]{1,100}+:(\S{6,200}+)",
     ('"AUTH"',): r"\"AUTH\"\r?\n[ \t]{0,8}+[0-9]{1,2}\) \"([^\"\r\n]{4,512}+)\"(?!\r?\n[ \t]{0,8}+[0-9])",
     ("WIFI:",): r"WIFI:(?:(?!WIFI:)[^\r\n]){0,100}?P:([^\s;]{6,200}+);",
-    (":\n\n", ":\r\n\r\n"): (
-        r"(?i:password|passphrase|token|api key|secret)\b[^\r\n:]{0,60}+:\r?\n\r?\n"
+    (":\n", ":\r\n"): (
+        r"(?i:password|passphrase|token|api key|secret(?: key)?)\b[^\r\n:]{0,60}+:\r?\n(?:\r?\n)?"
         r"[ \t]{0,8}+(\S{12,512}+)(?=[ \t]{0,8}[\r\n]|\Z)"
     ),
     (".begin(", "uth(", "uth=(", "uth = (", "edential(", "edentials(", "login("): (

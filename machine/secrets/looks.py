@@ -78,6 +78,9 @@ _CONSTANT: Final = re.compile(r"[A-Z]{2,}(?:_(?:[A-Z]+|[0-9]{1,2}))++")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _HEX: Final = re.compile(r"(?:sha\d+[:=-]|0x)?(?:[0-9a-f]+|[0-9A-F]+)|0x[0-9a-fA-F]{40}")
 _ISSUED: Final = re.compile(r"(?:[0-9a-f]{32,128}|[0-9A-F]{32,128})")
+_ENCODED: Final = re.compile(r"/(?:[A-Za-z0-9+]+/?){1,4}+(?<=\A.{40})|/[A-Za-z0-9+/]{42,86}={1,2}")
+"""Base64 that begins with a slash, as a path does."""
+
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=|:-]+")
 _PIECES: Final = re.compile(r"[^\W_]+")
 _CAMEL: Final = re.compile(r"[A-Z]?[a-z]{2,}+(?:[A-Z][a-z]++|[A-Z]{2,4}+)*+|[A-Z]{2,}|[A-Z]?[a-z]|[A-Z]")
@@ -97,7 +100,10 @@ def _looks(value: str) -> bool:
         return False
     if sum(char.isascii() and char.isalnum() for char in value) < SHORTEST - 1:
         return False
-    if _INNOCENT.fullmatch(value) or is_term(value) or _is_wordy(value) or is_example(value):
+    innocent = _INNOCENT.fullmatch(value)
+    if innocent is not None and innocent.lastgroup == "path":
+        return _ENCODED.fullmatch(value) is not None and any(map(_is_random, _PIECES.findall(value)))
+    if innocent is not None or is_term(value) or _is_wordy(value) or is_example(value):
         return False
     rest = without_templates(value)
     if rest != value and not _looks(rest):

@@ -12,7 +12,7 @@ __all__ = ["SIGN_OF_NAMES", "name_ends"]
 
 SIGN_OF_NAMES: Final = (
     r"(?i:pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk"
-    r"|otp|hmac|assert|verif|crumb|reco|back|fied)"
+    r"|otp|mfa|saml|device.?code|kennw|ntrase|senha|htwoord|hmac|assert|verif|crumb|reco|back|fied)"
 )
 """Pieces of which every secret name has one, in the syntax of RE2."""
 
@@ -41,22 +41,24 @@ _SEPARATOR: Final = (
     r"|(?:\*\*|__)?+"
     r"(?:[ \t](?:is|was)[ \t][a-z]{2,20}(?=[ \t]))?"
     r"(?:[ \t](?:for|of|to|on|in|at)(?:[ \t][\w.@/-]{1,40}+){1,2}+)?(?:[ \t]{0,16}+|[ \t]{1,4}+is)"
-    r"(?:=>|:=|->|\u2192|:[ \t]?(?:&?str|string|bytes)[ \t]?=|[:=](?:(?:\*{1,2}|_{1,2})(?=[ \t]))?+)"
+    r"(?:=>|:=|->|\u2192|::(?=[ \t]{1,4}[A-Za-z0-9+/])"
+    r"|:[ \t]?(?:&?str|string|bytes)[ \t]?=|[:=](?:(?:\*{1,2}|_{1,2})(?=[ \t]))?+)"
     r"[ \t]{0,32}+(?:<<(?=\"))?+(?:\r?\n[ \t]{1,64}+(?=\\{0,15}+[\"'\[{]|string\())?+"
     r"(?:string\([0-9]{1,6}\)[ \t]|(?:some|just|str|secret|secretstr|quote)\((?=[\"']))?+"
     r"(?:(?:&[\w.-]{1,60}+|!![a-z]{1,20}+)[ \t]{1,4}+){0,2}+"
     r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?"
     r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,16}+(?=b?\\{0,15}+[\"'])"
-    r"|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22|\((?=[\"'])|</(?:key|name|param-name)>\s{0,40}+<(?:string|value|param-value)>"
+    r"|&(?:quot|#34);[ \t]?:[ \t]?&(?:quot|#34);|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22"
+    r"|\((?=[\"'])|</(?:key|name|param-name)>\s{0,40}+<(?:string|value|param-value)>"
     r"(?:\s{0,40}+<string>)?+"
     r"|[ \t]{1,4}+(?:\(|-{1,2}[ \t])(?=[A-Za-z0-9])"
     r"|[ \t]{1,4}+(?:(?:for|of|to|on|in|at)(?:[ \t](?!(?:is|was)[ \t])[\w.@/-]{1,40}+){1,3}+[ \t])?+"
-    r"(?:is|was)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,8}+(?=[\"']?(?:[A-Za-z0-9+/]|\$[0-9]\$)))"
+    r"(?:is|was|to)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,40}+(?=[\"'`]?(?:[A-Za-z0-9+/]|\$[0-9]\$)))"
 )
 _NAME: Final = re.compile(
     rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+"
     rf"(?::(?:protected|[\w\\\":]{{0,80}}private)(?=\]))?+\]?+"
-    rf"(?=[ \t]*+[\w<>*=:\u2192,%(\"'+/.-])(?![ \t]++--?[a-z]){_SEPARATOR}"
+    rf"(?=[ \t]*+[\w<>*=:\u2192,%(\"'`+/.&-])(?![ \t]++--?[a-z]){_SEPARATOR}"
 )
 _LONGEST_WORD: Final = 14
 """The most characters of a name before its sign: 14 in `csrfmiddlewaretoken`."""

@@ -16,7 +16,7 @@ from machine.secrets.header_lines import credentials_in
 from machine.secrets.looks import SHORTEST, is_masked, looks_issued, looks_like_credential, may_look_strong
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
 from machine.secrets.name_ends import name_ends
-from machine.secrets.names import HEADERS, Strength
+from machine.secrets.names import HEADERS, Strength, is_of_password
 from machine.secrets.quoted import closing, decoded
 from machine.secrets.rules import Rules
 
@@ -45,13 +45,18 @@ _MIXED: Final = re.compile(r"[a-z][!@#$%^&*~][A-Za-z]")
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|[<>]|-|#|//|;|\$|[|])\s{0,4}){0,2}")
 _OPEN: Final = re.compile(r"[bBuUrRfFnN@]{0,2}(\\{0,15}+)([\"'`])")
 _BARE: Final = re.compile(r"[^\s\"'`<>]++")
-_ENDS_BARE: Final = re.compile(r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']|%22")
+_ENDS_BARE: Final = re.compile(
+    r"[&|;](?:\s|\Z|[\w.-]{1,100}=)|,(?:\Z|[\w.-]{1,100}[=:])|\\[nrt\"']|%22|&quot;|&#34;"
+)
 _LINE: Final = re.compile(r"[^\r\n\"'`]{0,8192}+")
 _WHOLE_LINE: Final = re.compile(r"[^\r\n]{0,8192}+")
 _ITEMS: Final = re.compile(r"(?:[ \t]{0,8}+\r?\n[ \t]{0,64}+-[ \t]{1,8}+[^\r\n]{1,512}+){1,100}+")
 _ITEM: Final = re.compile(r"-[ \t]{1,8}+([\"']?+)([^\s\"']++)\1[ \t]{0,8}+$", re.MULTILINE)
 _BRACES: Final = re.compile(r"\{([^{}\r\n]{1,512}+)\}")
 _BRACKETS: Final = re.compile(r"[\[\]{}()]|(\\{0,15}+)([\"'])")
+_HASHED: Final = re.compile(r"\{[A-Z0-9-]{2,16}\}(?=[A-Za-z0-9+/$])")
+"""Before the hash of a password in LDAP."""
+
 _BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
 
 _LONGEST_BARE: Final = 4096
@@ -166,6 +171,8 @@ class _Reader:
             return
         if _is_blank(sep) and not self._is_set(name, strength, at):
             return
+        if sep.rstrip().endswith(" to") and not is_of_password(name):
+            return
         if (
             sep == ":"
             and self.text[begin - 1 : begin] in _OF_A_WORD
@@ -196,7 +203,7 @@ class _Reader:
             ):
                 yield Finding(start, end, name, value, sure)
                 self.done = end
-        elif self.text[at : at + 1] in {"[", "{", "("}:
+        elif self.text[at : at + 1] in {"[", "{", "("} and not _HASHED.match(self.text, at):
             yield from self._members(name, strength, at, sep, sure=sure)
         else:
             yield from self._bare(name, strength, begin, at, sep, sure=sure)
@@ -231,7 +238,7 @@ class _Reader:
             return True
         if strength not in {Strength.EXACT, Strength.LIKELY}:
             return strength is Strength.WEAK
-        value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'")
+        value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'`")
         value = value[:_LONGEST_PHRASE]
         return len(value) >= _LEAST_CREDENTIAL and (
             any(map(str.isdigit, value)) or _MIXED.search(value) is not None
@@ -335,7 +342,12 @@ class _Reader:
             value = value[:-2]
         value = value.rstrip(",;" if own_line else ",;.:)]}")
         alone = self.request and own_line and sep == "=" and name.isupper()
-        issued = own_line and name == "token" and sep.strip() in _SIGNS_OF_SETTINGS and "-" not in value
+        issued = (
+            (own_line or "=" in sep)
+            and name.lower() == "token"
+            and sep.strip() in _SIGNS_OF_SETTINGS
+            and "-" not in value
+        )
         if value and decides(strength, value, alone=alone, name=ISSUED if issued else name):
             yield Finding(at, at + len(value), name, value, sure)
             self.done = at + len(value)
@@ -376,7 +388,7 @@ def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
 
 def _is_blank(sep: str) -> bool:
     """Tell whether no sign parts a name and a value: `password x`, `the key of the shop is x`."""
-    return sep.strip() in _BLANK or sep.rstrip().endswith((" is", " was"))
+    return sep.strip() in _BLANK or sep.rstrip().endswith((" is", " was", " to"))
 
 
 def _may_count(value: str) -> bool:

@@ -135,7 +135,17 @@ EXACT: Final = (
         "secret text",
         "preshared key",
         "authentication key",
-        *("otp", "otp code", "totp code", "mfa code"),
+        *(
+            "otp",
+            "otp code",
+            "totp code",
+            "mfa code",
+            "api sig",
+            "saml response",
+            "saml assertion",
+            "device code",
+        ),
+        *("password hash", "passwort", "kennwort", "motdepasse", "contrasena", "senha", "wachtwoord"),
     ),
     *("cosmos primary key", "cosmos key", "cipher key", "aes key", "crypt key"),
     *(f"{of} pass" for of in ("imap", "pop", "sftp", "ldap", "bind", "http", "rpc", "vnc", "wifi", "ad")),
@@ -189,7 +199,7 @@ PLURAL: Final = (
 WEAK: Final = (
     *("token", "session", "cookie", "cookies", "authorization", "auth", "bearer", "jwt", "tokens"),
     *("session id", "set cookie", "assertion", "auth data", "device token", "client token"),
-    *("primary key", "secondary key"),
+    *("primary key", "secondary key", "totp"),
 )
 """Whole names that count only with a value that surely looks like a credential (`looks_strong`)."""
 
@@ -209,7 +219,7 @@ _OF_PASSWORDS: Final = ("password", "passwd", "passphrase", "bindpw", "userpw", 
 _JOINED: Final = (
     *_OF_PASSWORDS,
     *("apikey", "secretkey", "accesskey", "privatekey", "accesstoken", "authtoken", "clientsecret"),
-    *("apisecret", "appsecret", "sharedsecret", "consumersecret"),
+    *("apisecret", "appsecret", "sharedsecret", "consumersecret", "corpsecret"),
 )
 """Endings of secret names that are written as one word: `PGPASSWORD`."""
 

@@ -18,9 +18,11 @@ __all__ = ["Rules", "rules_of"]
 _LEADS: Final = (
     r"(?i:ke[yn]|appid=|sign=|ticket=|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig"
     r"|login in |sess|sser|sid=|sas=|ser ?=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|-[ub]|--us"
-    r"| -[pawxk]|fied by|wifi:|otp|mfa|webhook|/secrets/|lt login |login\(|qlplus"
+    r"| -[pawxk]|fied by|wifi:|otp|mfa|ce.?code|ntrase|ennwort|htwoord|senha|webhook|/secrets/"
+    r"|lt login |login\(|qlplus"
     r"|:[0-9]{4,5}:[a-z_*]|:\*:|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|\]:[0-9]{2,3} )|(?s:@.*/|/.*@)"
-    r"| LOGIN |kind: Secret|kty| on >|mmunity |OpenVPN |iFi\.begin|Private-Lines"
+    r"| LOGIN |kind: Secret|kty| on >|mmunity |createUser|grub\.pbkdf2|getConn|UGFz"
+    r"|IDENTIFY|mysqli|DBI->|new PDO|assw|totp|\* \\|uot;|saml|SAML|OpenVPN |iFi\.begin|Private-Lines"
     r"|[A-Za-z]:[0-9a-f]{32}(?:[^0-9a-f]|$)|(?i:login[^:/]{0,40}: [^ /]{1,60} ?/ ?[^ /]{6})"
 )
 """Pieces of which every text with a secret name, or with the user-info of a URL, has one."""

@@ -173,7 +173,7 @@ _ENDS: Final = re.compile(
 
 Only the names that match are checked one by one.
 """
-_LINKED: Final = frozenset(("token", "ticket", "jwt", "auth"))
+_LINKED: Final = frozenset(("token", "ticket", "jwt", "auth", "code"))
 _ANY_END: Final = re.compile("=")
 _LONGEST: Final = 201
 
@@ -196,7 +196,7 @@ def fields(
             if len(judged) >= MOST_CANDIDATES:
                 raise TooManyPlacesError
             strength = judged[name] = judge(name)
-        if strength is Strength.WEAK and written is IN_QUERY and name.lower() in _LINKED:
+        if not alone and strength is Strength.WEAK and written is IN_QUERY and name.lower() in _LINKED:
             name = ISSUED  # of a link that lets whoever has it in
         if strength is not Strength.NONE:
             if value[0].count("%") > MOST_NAMES:  # each is decoded by itself

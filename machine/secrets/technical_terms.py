@@ -172,6 +172,7 @@ _META: Final = frozenset(
             "value",
         ),
         *("var", "variable", "variant", "vault", "version", "webhook", "workspace", "your"),
+        *("primary", "secondary", "legacy", "readonly", "internal", "external", "main"),
     )
 )
 _NUMBERED: Final = re.compile(

@@ -43,6 +43,9 @@ _VALUES: Final = frozenset(("value", "Value", "defaultvalue", "default_value"))
 """Members that hold the value that an object describes."""
 
 
+_SPELLED: Final = frozenset(("raw", "computed", "plain", "plaintext"))
+"""Members that hold the value of a secret whose name is that of the object."""
+
 _VERSION: Final = "secret_version"
 _IN_VAULT: Final = re.compile(r"projects/[^/\s]{1,100}/secrets/[^/\s]{1,256}/versions/[^/\s]{1,20}")
 """A name of a secret's version in Google Secret Manager, which has the value in the member `payload`."""
@@ -76,7 +79,7 @@ _OF_ANSWER: Final = frozenset(("id", "status", "success", "ok", "message", "deta
 
 _MOST_OF_ISSUED: Final = 8
 
-_VALUED: Final = _VALUES | {"payload", "data", "stringData"}
+_VALUED: Final = _VALUES | {"values", "payload", "data", "stringData"}
 
 
 class Place(NamedTuple):
@@ -125,9 +128,9 @@ class Place(NamedTuple):
         if strength is Strength.WEAK and self.name == "auth" and low.endswith("token"):
             return Place(self, key, key, Strength.LIKELY)
         if strength is Strength.NONE:
-            if said is not None and low in _VALUES:
+            if said is not None and (low in _VALUES or low == "values"):
                 return Place(self, key, said, _strongest(rules, said))
-            if self.strength is not Strength.NONE and low in _VALUES:
+            if self.strength is not Strength.NONE and (low in _VALUES or low in _SPELLED):
                 return Place(self, key, self.name, self.strength)
             if self.strength is Strength.SEVERAL:
                 return Place(self, key, self.name, Strength.EXACT)

@@ -24,6 +24,7 @@ from machine.secrets.names import (
 )
 from machine.secrets.redact import Known, redact, say_text
 from machine.secrets.rules import rules_of
+from machine.secrets.running_text import look_at
 
 RULES = rules_of(SecretPolicy())
 VALUE = "Zq7vK8pLmW3xR7tY"
@@ -96,6 +97,12 @@ def test_a_name_that_only_looks_alike_says_nothing(name):
 def test_the_quick_look_passes_over_no_name(name):
     for spelled in (name.replace(" ", ""), name.replace(" ", "_").upper(), name.replace(" ", "-")):
         assert RULES.may_hold(f'{{"{spelled}":"x"}}'.encode())
+
+
+@pytest.mark.parametrize("name", [*EXACT, *PLURAL, *WEAK])
+def test_the_look_at_a_text_passes_over_no_name(name):
+    for spelled in (name.replace(" ", ""), name.replace(" ", "_").upper(), name.replace(" ", "-")):
+        assert look_at(RULES, f"{spelled}=x").names
 
 
 def test_the_quick_look_passes_over_no_header_and_no_parameter():
