@@ -1,5 +1,8 @@
 """Provenance: the build that a run was made by, read once at its start. It explains divergences and causes none."""
 
+# A run is begun often, and pathlib takes longer than the disk.
+# ruff: noqa: PTH110, PTH113, PTH118, PTH123
+
 from __future__ import annotations
 
 import ast
@@ -186,24 +189,30 @@ def _git_commit(here: Path) -> str | None:
     if repository is None:
         return None
     try:
-        git = repository / ".git"
-        if git.is_file():  # a worktree: "gitdir: <path>"
-            git = (repository / git.read_text().split(":", 1)[1].strip()).resolve()
-        head = (git / "HEAD").read_text().strip()
+        git = os.path.join(repository, ".git")
+        if os.path.isfile(git):  # a worktree: "gitdir: <path>"
+            git = os.path.join(repository, _text(git).split(":", 1)[1].strip())
+        head = _text(git, "HEAD")
         if not head.startswith("ref: "):
             return head
         name = head.removeprefix("ref: ")
-        common = git / "commondir"
-        shared = (git / common.read_text().strip()).resolve() if common.exists() else git
+        shared = git
+        if os.path.exists(os.path.join(git, "commondir")):
+            shared = os.path.join(git, _text(git, "commondir"))
         for place in (git, shared):
-            if (place / name).exists():
-                return (place / name).read_text().strip()
-        for line in (shared / "packed-refs").read_text().splitlines():
+            if os.path.exists(os.path.join(place, name)):
+                return _text(place, name)
+        for line in _text(shared, "packed-refs").splitlines():
             if line.endswith(f" {name}"):
                 return line.split(" ", 1)[0]
     except (OSError, UnicodeDecodeError, IndexError):
         pass
     return None
+
+
+def _text(*path: str) -> str:
+    with open(os.path.join(*path), "rb", buffering=0) as file:
+        return file.readall().decode().strip()
 
 
 def _lockfile_hash(here: Path) -> str | None:

@@ -11,7 +11,7 @@ import os
 import random as random_module
 import uuid as uuid_module
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import attrs
@@ -331,9 +331,9 @@ class IoProvider(ABC):
             del handing.in_flight[call.key]
             flight.land()
 
-    async def end(self) -> None:
+    def end(self) -> Awaitable[None]:
         """Cancel the calls that a handler left in flight, and record each as cancelled."""
-        await self._handing.end()
+        return self._handing.end()
 
     async def _refused_to_repeat(self, call: Call, refusal: OtherIoError) -> FactRecorded:
         """Return the fact of an effect that must not be made again; it is in the log when this returns."""

@@ -149,11 +149,13 @@ def _path(key: str) -> bytes:
 class Snapshot:
     """An immutable context, identified by `id` together with everything in it."""
 
-    __slots__ = ("_load", "_root")
+    __slots__ = ("_load", "_root", "id")
 
     def __init__(self, root: _Node, load: Load) -> None:
         self._root = root
         self._load = load
+        self.id: Final = root.known or root.id
+        """The artifact id of the root node."""
 
     @classmethod
     def empty(cls, load: Load) -> Snapshot:
@@ -164,11 +166,6 @@ class Snapshot:
     def open(cls, snapshot_id: str, load: Load) -> Snapshot:
         """Return the snapshot with an id; its nodes are loaded as needed. Raises what `load` raises."""
         return cls(_parse(snapshot_id, load, ""), load)
-
-    @property
-    def id(self) -> str:
-        """The artifact id of the root node."""
-        return self._root.known or self._root.id
 
     def __len__(self) -> int:
         return self._root.count

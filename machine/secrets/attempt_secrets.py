@@ -213,9 +213,12 @@ class AttemptSecrets:
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
 
     def _could_know(self) -> KnownInTurn:
-        """Return what this state could know, whichever concurrent state was first."""
+        """Return what this state could know, whichever concurrent state was first.
+
+        Its own names come first: without the key the handler must have one text for a value that it is given twice.
+        """
         own = () if self._state_id is None else self.run.learned.by(self._state_id)
-        return KnownInTurn([self._past, self._known, *own])
+        return KnownInTurn([self._known, *own, self._past])
 
     def taught(self, fact: FactRecorded, learned: Sequence[tuple[str, str, bool]]) -> bytes | None:
         """Learn the secrets of a fact's request, and return them sealed in a live run, for later drivers."""

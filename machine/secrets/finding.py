@@ -66,7 +66,7 @@ def _is_issued(name: str, value: str, *, sent: bool) -> bool:
 
 _LEAST_SENT: Final = 12
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}|[A-Za-z0-9]{1,12}(?:[-_:/][A-Za-z0-9]{1,12}){0,4}")
-"""Of a contract or a pair of tokens."""
+"""The address of a contract, or the name of a pair of tokens."""
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*+([^\s=;]{1,256}+)=([^;\r\n]*+)")
 
