@@ -26,7 +26,7 @@ _ANY_JSON: Final = (Mapping[str, Any], Mapping[str, Any] | None)
 _NO_OBJECT: Final = re.compile(
     r"'(\w+)' object has no attribute 'keys'|argument of type '(\w+)' is not (?:iterable|a container.*)"
 )
-"""Finds the error of Python where cattrs takes a value for an object; to check before would cost time at each."""
+"""The error of Python for a value that cattrs reads as an object and that is none; a check would cost time."""
 
 
 def _strict(kind: type) -> Callable[[Any, Any], Any]:

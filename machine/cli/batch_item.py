@@ -20,7 +20,7 @@ from machine.cli import failures, progress
 from machine.cli.failures import Exit
 from machine.cli.session import Session
 from machine.config import Target, UndeclaredIo
-from machine.errors import BundleError, Code, RunError
+from machine.errors import BundleError, Code
 from machine.plan import Plan
 from machine.recordings.divergence import DivergenceKind
 from machine.recordings.replay import ReplayResult
@@ -226,16 +226,8 @@ def replayed(
     undeclared_io: UndeclaredIo | None,
 ) -> ReplayResult:
     """Replay a run; a handler that exits the program ends only its own replay."""
-    with session.user_code():
-        try:
-            return machine.replay(
-                run_id, plan=plan, store=store, reporter=reporter, undeclared_io=undeclared_io
-            )
-        except SystemExit as exc:
-            raise RunError(
-                f"the replay of run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
-                code=Code.HANDLER_ERROR,
-            ) from exc
+    with session.user_code(f"the replay of run {run_id}"):
+        return machine.replay(run_id, plan=plan, store=store, reporter=reporter, undeclared_io=undeclared_io)
 
 
 def verdict_on(result: ReplayResult) -> tuple[str, Exit]:

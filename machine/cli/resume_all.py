@@ -19,7 +19,7 @@ from machine.cli.session import Session
 from machine.engine import run_reader
 from machine.engine.lease_keeper import LEASE_SECONDS
 from machine.engine.runs import RunResult
-from machine.errors import Code, ConfigError, MachineError, PlanError, RunError, UsageError
+from machine.errors import Code, ConfigError, MachineError, PlanError, UsageError
 from machine.kernel.status import INTERRUPTED, RunStatus
 from machine.plan import Plan
 from machine.stores.base import Store
@@ -123,23 +123,15 @@ class Resuming(WithPlan):
         self, store: Store, run_id: str, plan: Plan, reporter: progress.Progress
     ) -> tuple[str, Exit, Result]:
         """Resume one run."""
-        try:
-            with self.session.user_code():
-                result = machine.resume(
-                    run_id,
-                    plan=plan,
-                    store=store,
-                    allow_plan_change=self.allow_plan_change,
-                    lease=self.lease,
-                    reporter=reporter,
-                )
-        except Terminated:
-            raise
-        except SystemExit as exc:
-            raise RunError(
-                f"run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
-                code=Code.HANDLER_ERROR,
-            ) from exc
+        with self.session.user_code(f"run {run_id}"):
+            result = machine.resume(
+                run_id,
+                plan=plan,
+                store=store,
+                allow_plan_change=self.allow_plan_change,
+                lease=self.lease,
+                reporter=reporter,
+            )
         exit_code = RUN_EXITS.get(result.status, Exit.FAILED)
         return result.status, exit_code, _Resumed(attrs.evolve(result, context={}))
 

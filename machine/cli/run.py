@@ -27,7 +27,7 @@ from machine.engine.dry_run import DryRun
 from machine.engine.lease_keeper import LEASE_SECONDS
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult
-from machine.errors import Code, CodecError, ConcurrencyError, ConfigError, RunError, StoreError, UsageError
+from machine.errors import Code, CodecError, ConcurrencyError, ConfigError, StoreError, UsageError
 from machine.ids import ContextKey
 from machine.kernel.status import FINAL_STATUSES
 from machine.stores.base import Store
@@ -238,7 +238,9 @@ def driven(
     """
     began = time.monotonic()
     try:
-        with progress.watching(quiet=quiet or session.as_json) as reporter, session.user_code():
+        hint = f"nothing durable is lost. Continue with: {session.command('resume', run_id)}"
+        watching = progress.watching(quiet=quiet or session.as_json)
+        with watching as reporter, session.user_code(f"run {run_id}", hint):
             result, report = drive(reporter)
     except KeyboardInterrupt:
         raise _cancelled(session, store, run_id) from None
@@ -252,12 +254,6 @@ def driven(
         else:
             exc.hint = _with_resume(session, store, run_id, exc.hint)
         raise
-    except SystemExit as exc:
-        raise RunError(
-            f"run {run_id} stopped: a task of a handler called sys.exit({exc.code!r})",
-            code=Code.HANDLER_ERROR,
-            hint=f"nothing durable is lost. Continue with: {session.command('resume', run_id)}",
-        ) from exc
     run_id = result.run_id  # another run than the requested one, if the invocation key was already used
     code = RUN_EXITS.get(result.status, Exit.FAILED)
     if session.as_json:

@@ -18,7 +18,8 @@ from cyclopts.validators import Number
 
 from machine.cli.output import Output
 from machine.default_store import default_url
-from machine.errors import BundleError, Code, NotFoundError, UsageError
+from machine.errors import BundleError, Code, NotFoundError, RunError, UsageError
+from machine.termination import Terminated
 
 if TYPE_CHECKING:
     from machine.config import Target
@@ -163,10 +164,19 @@ class Session:
         return built.target
 
     @contextlib.contextmanager
-    def user_code(self) -> Iterator[None]:
-        """Redirect what user code prints to stderr: stdout holds only this command's data."""
+    def user_code(self, what: str = "", hint: str | None = None) -> Iterator[None]:
+        """Redirect what user code prints to stderr: stdout holds only this command's data.
+
+        A handler that exits the program ends only `what`, with `RunError` (`handler_error`).
+        """
         with contextlib.redirect_stdout(sys.stderr):
-            yield
+            try:
+                yield
+            except SystemExit as exc:
+                if isinstance(exc, Terminated) or not what:
+                    raise
+                text = f"{what} stopped: a task of a handler called sys.exit({exc.code!r})"
+                raise RunError(text, code=Code.HANDLER_ERROR, hint=hint) from exc
 
     def command(self, *words: str) -> str:
         """Return a command line to suggest, on the same store as this one."""

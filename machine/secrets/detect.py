@@ -10,12 +10,12 @@ from typing import Final
 from machine.secrets.finding import Finding, cookies, decides
 from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.looks import is_masked, looks_like_credential
-from machine.secrets.marked_text import MOST_CANDIDATES, MOST_FINDINGS, TooManyPlacesError, at_most
+from machine.secrets.marked_text import MOST_CANDIDATES, MOST_FINDINGS, TooManyPlacesError, Work, at_most
 from machine.secrets.multipart import may_have_parts, parts
 from machine.secrets.names import HEADERS, Strength
 from machine.secrets.packed_json import packed_json
 from machine.secrets.rules import Rules
-from machine.secrets.running_text import IN_FORM, Look, fields, look_at, running
+from machine.secrets.running_text import IN_FORM, Look, fields, folded, look_at, running
 from machine.secrets.value_places import ROOT, Place
 
 __all__ = ["findings"]
@@ -117,7 +117,7 @@ def _in_text(
             if request or looks_like_credential(one.value):
                 yield one._replace(begin=one.begin + line.start(2), end=one.end + line.start(2))
     if look.parameters and look.names and _FORM.fullmatch(text):
-        yield from fields(rules, IN_FORM, rules.field, text, alone=request)
+        yield from fields(rules, IN_FORM, rules.field, text, Work(text), low=folded(text), alone=request)
     if look.names and depth < _DEEPEST and may_have_parts(text):
         yield from _multipart(rules, text, request=request, depth=depth)
     if look.packed and depth < _DEEPEST:

@@ -41,11 +41,11 @@ _HASH: Final = r"\$(?:apr1|[0-9][abxy]?|y|gy|argon2i?d?|scrypt|sha1|md5)\$[^\s:\
 _LINES: Final = {
     (" -u", " --user"): r"-(?<!\S-)(?:u|-user)[ =]{1,4}+[\"']?[^\s:\"']{1,100}+:([^\s\"']{1,512}+)",
     (" -u", " -U"): r"-(?<!\S-)[uU][ =]{0,4}+[\"']?[\w.\\-]{1,60}+[%,]([^\s\"',;]{6,200}+)",
-    ("AUTH",): r"(?<![\w-])AUTH\"?[ \t]{1,4}+(?:\"?[\w.-]{1,40}+\"?[ \t]{1,4}+)?"
+    ("AUTH",): r"AUTH(?<![\w-]AUTH)\"?[ \t]{1,4}+(?:\"?[\w.-]{1,40}+\"?[ \t]{1,4}+)?"
     rf"\"?([^\s\"\\]{{6,512}}+)\"?[ \t]{{0,4}}+{_END}",
     (
         "LOGIN ",
-    ): rf"(?<![\w-])LOGIN[ \t]{{1,4}}+\"?[^\s\"]{{1,100}}+\"?[ \t]{{1,4}}+\"?([^\s\"\\]{{6,512}}+)\"?{_END}",
+    ): rf"LOGIN(?<![\w-]LOGIN)[ \t]{{1,4}}+\"?[^\s\"]{{1,100}}+\"?[ \t]{{1,4}}+\"?([^\s\"\\]{{6,512}}+)\"?{_END}",
     (":$", ":{S"): rf"^[\"']?[\w.@-]{{1,64}}+:({_HASH}|\{{S?S?HA[0-9]{{0,3}}\}}[^\s:\"']{{8,512}}+)",
     (
         "chpasswd",
@@ -62,7 +62,7 @@ _LINES: Final = {
     ("AUTH\r\n",): r"AUTH\r\n(?:\$[0-9]{1,4}\r\n\S{1,100}+\r\n)?\$[0-9]{1,4}\r\n(\S{4,512}+)(?=\r\n|\Z)",
     ("@tcp(", "@unix("): r"(?<![\w.-])[\w.-]{1,60}+:([^\s:@/\"']{4,200}+)@(?:tcp|unix)\(",
     (" on >",): r"(?<![\w-])user[ \t]{1,4}+\S{1,60}+[ \t]{1,4}+on[ \t]{1,4}+>([^\s\"']{4,200}+)",
-    ('" "md5', '" "SCRAM-'): r"^\"[^\"\r\n]{1,64}+\" \"(md5[0-9a-f]{32}|SCRAM-SHA-256\$[^\"\s]{20,400}+)\"",
+    ('" "md5', '" "SCRAM-'): r"\"[^\"\r\n]{1,64}+\" \"(md5[0-9a-f]{32}|SCRAM-SHA-256\$[^\"\s]{20,400}+)\"",
     ("snmp-server community ",): r"snmp-server community (\S{4,200}+)",
     ("login(",): r"login\([\"']([^\"'\s]{20,256}+)[\"']\)",
     (
@@ -70,7 +70,7 @@ _LINES: Final = {
         "uid",
     ): r"(?i:uid[ \t]{0,8}+=[ \t]{0,8}+[^\s;]{1,60}+\s{1,8}+pwd)[ \t]{0,8}+=[ \t]{0,8}+(\S{4,200}+)",
     ("createUser ",): r"createUser \S{1,60}+ (?:MD5|SHA[0-9-]{0,4}) \"?([^\s\"]{6,200}+)",
-    ('" * "',): r"^\"[^\"\r\n]{1,60}\" \* \"([^\"\r\n]{4,200}+)\"",
+    ('" * "',): r"\"[^\"\r\n]{1,60}\" \* \"([^\"\r\n]{4,200}+)\"",
     ("grub.pbkdf2",): r"(grub\.pbkdf2\.sha512\.[0-9]{1,7}\.[0-9A-Fa-f.]{32,600}+)",
     ("<Cookie ",): r"<Cookie [^=\s>]{1,100}+=([^\s>]{4,2048}+) for ",
     ("--password-stdin", "sudo -S", "sudo -k"): (
@@ -101,8 +101,8 @@ _LINES: Final = {
     ('"AUTH"',): r"\"AUTH\"\r?\n[ \t]{0,8}+[0-9]{1,2}\) \"([^\"\r\n]{4,512}+)\"(?!\r?\n[ \t]{0,8}+[0-9])",
     ("WIFI:",): r"WIFI:(?:(?!WIFI:)[^\r\n]){0,100}?P:([^\s;]{6,200}+);",
     (":\n", ":\r\n"): (
-        r"(?i:password|passphrase|token|api key|secret(?: key)?)\b[^\r\n:]{0,60}+:\r?\n(?:\r?\n)?"
-        r"[ \t]{0,8}+(\S{12,512}+)(?=[ \t]{0,8}[\r\n]|\Z)"
+        r"[pPtTaAsS](?i:(?<=p)assword|(?<=p)assphrase|(?<=t)oken|(?<=a)pi key|(?<=s)ecret(?: key)?)\b"
+        r"[^\r\n:]{0,60}+:\r?\n(?:\r?\n)?[ \t]{0,8}+(\S{12,512}+)(?=[ \t]{0,8}[\r\n]|\Z)"
     ),
     (".begin(", "uth(", "uth=(", "uth = (", "edential(", "edentials(", "login("): (
         r"(?:[Aa]uth|[Cc]redentials?|login|WiFi\.begin)(?: ?= ?)?\([ \t]{0,4}+[\"'][^\"'\r\n]{1,100}+[\"'],"
@@ -119,6 +119,15 @@ _LINES: Final = {
     ("auth-user-pass",): r"auth-user-pass>?\r?\n\S{1,100}+\r?\n(\S{6,200}+)",
 }
 """The patterns of lines with a password, each with texts of which every match has one, for a quick search."""
+
+_BEHIND: Final = {
+    _LINES[needles]: (re.compile(regex), reach)
+    for needles, regex, reach in (
+        (("chpasswd",), r"\|[ \t]{0,8}+(?:sudo )?chpasswd", 280),
+        (("@tcp(", "@unix("), r"@(?:tcp|unix)\(", 264),
+    )
+}
+"""What stands behind a password in lines that could begin anywhere, and how far before it they begin."""
 
 _PATTERNS: Final = (_PGPASS, _HTDIGEST, *(re.compile(regex, re.MULTILINE) for regex in _LINES.values()))
 _HASHES: Final = tuple(
@@ -150,6 +159,18 @@ SIGNS_OF_LOGINS: Final = (
 """A sign of each kind of login, present in every text that has one, in the syntax of RE2."""
 
 
+def _found(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    if pattern.pattern not in _BEHIND:
+        yield from at_most(MOST_CANDIDATES, pattern.finditer(text))
+        return
+    (behind, reach), done = _BEHIND[pattern.pattern], 0
+    for end in at_most(MOST_CANDIDATES, behind.finditer(text)):
+        match = pattern.search(text, max(end.start() - reach, done), end.end())
+        if match is not None:
+            done = match.end()
+            yield match
+
+
 def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
     """Yield passwords after a user, an option or a command that look like credentials.
 
@@ -157,7 +178,7 @@ def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
     """
     for kind in kinds:
         if kind < len(_PATTERNS):
-            for match in at_most(MOST_CANDIDATES, _PATTERNS[kind].finditer(text)):
+            for match in _found(_PATTERNS[kind], text):
                 judge = _is_hash if match[1].startswith(_HASHES) else _looks
                 if judge(match[1]):
                     yield Finding(*match.span(1), "password", match[1])

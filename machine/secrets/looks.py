@@ -74,6 +74,9 @@ _REFERENCE: Final = re.compile(
 )
 """Prefixes of a reference to a secret: `k8s:default/app#key`, `env:DB_PASSWORD`."""
 
+_ALNUM: Final = re.compile(r"(?=\S*+\Z)(?:[^A-Za-z0-9]*+[A-Za-z0-9]){5}")
+"""A word with letters and digits."""
+
 _CONSTANT: Final = re.compile(r"[A-Z]{2,}(?:_(?:[A-Z]+|[0-9]{1,2}))++")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _HEX: Final = re.compile(r"(?:sha\d+[:=-]|0x)?(?:[0-9a-f]+|[0-9A-F]+)|0x[0-9a-fA-F]{40}")
@@ -96,9 +99,7 @@ def looks_like_credential(value: str) -> bool:
 
 @functools.lru_cache(maxsize=8192)
 def _looks(value: str) -> bool:
-    if len(value) < SHORTEST or is_plain(value) or any(map(str.isspace, value)):
-        return False
-    if sum(char.isascii() and char.isalnum() for char in value) < SHORTEST - 1:
+    if len(value) < SHORTEST or is_plain(value) or not _ALNUM.match(value):
         return False
     innocent = _INNOCENT.fullmatch(value)
     if innocent is not None and innocent.lastgroup == "path":
@@ -190,7 +191,8 @@ def _is_wordy(value: str) -> bool:
     """Tell whether a value consists of words: `required|min:8`, `change-me-1`, `PasswordField`."""
     if _SIGN_WITHIN.search(value):
         return False
-    pieces = [_NO_ASCII.sub("a", piece) for piece in _PIECES.findall(value)]
+    plain = _NO_ASCII.sub("a", value)
+    pieces = _PIECES.findall(plain)
     rest = [piece for piece in pieces if not piece.isdecimal()]
     words = [piece for piece in rest if _CAMEL.fullmatch(piece)]
     if not rest or any(len(piece) > _LONGEST_COUNT for piece in pieces if piece.isdecimal()):
@@ -208,7 +210,7 @@ def _is_wordy(value: str) -> bool:
             ):
                 return False
     signs = _SIGNS if "/" not in value else _IN_PATHS
-    return set(_NO_ASCII.sub("a", value)) <= signs.union(*pieces)
+    return set(plain) <= signs.union(*pieces)
 
 
 _NO_ASCII: Final = re.compile(r"[^\W\x00-\x7f]")

@@ -13,6 +13,7 @@ __all__ = [
     "Marked",
     "Span",
     "TooManyPlacesError",
+    "Work",
     "at_most",
     "names_in",
 ]
@@ -30,6 +31,8 @@ MOST_NAMES: Final = 100_000
 """The most names with the ending of a secret name in a text; a long text may have one in `_APART` characters."""
 
 _APART: Final = 64
+_SHORT: Final = 64
+_A_FEW: Final = 4
 
 
 class TooManyPlacesError(Exception):
@@ -54,6 +57,35 @@ def at_most(most: int, items: Iterable[_Item]) -> Iterator[_Item]:
 def names_in(text: str) -> int:
     """Return how many names with the ending of a secret name a text may have before it is sealed whole."""
     return MOST_NAMES + len(text) // _APART
+
+
+class Work:
+    """The work that may be spent on a text: a unit is what it takes to pass over a name."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, text: str) -> None:
+        self.left = 2 * names_in(text)
+
+    def each(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Yield items, a unit for each."""
+        for item in items:
+            self.left -= 1
+            if self.left < 0:
+                raise TooManyPlacesError
+            yield item
+
+    def spend(self, units: int) -> None:
+        """Take so many more units. Raises `TooManyPlacesError` when none is left."""
+        self.left -= units
+        if self.left < 0:
+            raise TooManyPlacesError
+
+    def read(self, value: str) -> str:
+        """Return a value that is to be judged: a long one takes a unit for a few characters."""
+        if len(value) > _SHORT:
+            self.spend(len(value) // _A_FEW)
+        return value
 
 
 class Span(NamedTuple):
@@ -98,6 +130,11 @@ class Marked(NamedTuple):
             length += len(placeholder)
             at = end
         return Marked("".join((*parts, self.text[at:])), tuple(cuts))
+
+    @classmethod
+    def sealed(cls, text: str, placeholder: str) -> Marked:
+        """Return a text that is replaced as a whole."""
+        return cls(text).with_spans([Span(0, len(text), placeholder)])
 
     def whole(self) -> bool:
         """Tell whether the text is exactly one placeholder."""

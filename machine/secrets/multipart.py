@@ -29,6 +29,11 @@ _NEXT: Final = re.compile(r"\n--([^\r\n]{1,1024}+)(?=\r?\n|\Z)")
 _HEAD: Final = re.compile(r"(?:(?!--|\r?\n)[^\n]++\n)*+")
 """The lines of a part up to an empty line or a delimiter; no two matches overlap, so each line is read once."""
 
+_BEGUN: Final = re.compile(
+    r"(?:\A|\n)--[^\r\n]{1,1024}+\r?\n(?:(?!--|\r?\n|(?i:content-[a-z]))[^\n]++\n)*+(?i:content-[a-z])"
+)
+"""The first delimiter, with a field behind it."""
+
 _CONTENT: Final = re.compile(r"^content-[a-z]", re.IGNORECASE | re.MULTILINE)
 _FIELD: Final = re.compile(
     r"^(content-(?:disposition|type))[ \t]*+:((?:[^\n]++|\n[ \t])*+)", re.IGNORECASE | re.MULTILINE
@@ -53,8 +58,8 @@ def may_have_parts(text: str) -> bool:
     return text.startswith("--") or "\n--" in text
 
 
-def parts(text: str) -> list[Part]:
-    """Return the parts of a multipart body, whatever is wrong with it; none for any other text.
+def parts(text: str) -> Iterator[Part]:
+    """Yield the parts of a multipart body, whatever is wrong with it; none for any other text.
 
     Its boundary is in the first line that begins with `--` and is followed by a field `Content-...`. The parts of a
     multipart within a part stand between those of the outer one; where they have no name, they have that of its
@@ -62,9 +67,9 @@ def parts(text: str) -> list[Part]:
     """
     known: dict[str, tuple[str, ...]] = {}
     """The boundaries, each with the names of the part that it divides."""
-    found: list[Part] = []
     last: Part | None = None
-    for at, after, line in _delimiters(text):
+    begun = _BEGUN.search(text)
+    for at, after, line in _delimiters(text, begun.start()) if begun else ():
         boundary = line.rstrip(" \t")
         closes = boundary not in known and boundary.removesuffix("--") in known
         boundary = boundary.removesuffix("--") if closes else boundary
@@ -75,21 +80,22 @@ def parts(text: str) -> list[Part]:
                 continue
             known[boundary] = ()
         if last is not None:
-            found.append(_ended(text, last, at))
+            yield _ended(text, last, at)
         last = None
         if not closes:
             said = _said(head[0])
             last = Part(after, head.end(), len(text), tuple(said["name"]) or known[boundary])
             for inner in said["boundary"]:
                 known.setdefault(inner, last.names)
-    return found if last is None else [*found, _ended(text, last, len(text))]
+    if last is not None:
+        yield _ended(text, last, len(text))
 
 
-def _delimiters(text: str) -> Iterator[tuple[int, int, str]]:
+def _delimiters(text: str, begin: int) -> Iterator[tuple[int, int, str]]:
     """Yield where lines begin and end that have `--` at their beginning, and the rest of them."""
-    if first := _FIRST.match(text):
+    if begin == 0 and (first := _FIRST.match(text)):
         yield 0, first.end(), first[1]
-    for line in _NEXT.finditer(text):
+    for line in _NEXT.finditer(text, begin):
         after = text.find("\n", line.end())
         yield line.start(), len(text) if after < 0 else after + 1, line[1]
 

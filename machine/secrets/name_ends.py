@@ -55,10 +55,19 @@ _SEPARATOR: Final = (
     r"|[ \t]{1,4}+(?:(?:for|of|to|on|in|at)(?:[ \t](?!(?:is|was)[ \t])[\w.@/-]{1,40}+){1,3}+[ \t])?+"
     r"(?:is|was|to)[ \t]{1,4}+(?=[\"'`]?[A-Za-z0-9+/])|[ \t]{1,40}+(?=[\"'`]?(?:[A-Za-z0-9+/]|\$[0-9]\$)))"
 )
+_VALUE: Final = (
+    r"(?:(?=(?P<closed>[burfn@]{0,2}+(?P<slashes>\\{0,15}+)(?P<quote>[\"'`])"
+    rf"(?![^\\\"'`]{{0,3}}(?:{_LAST_WORDS}))[^\\\"'`]{{0,5}}+(?P=slashes)(?P=quote)))"
+    r"|(?![burfn@]{0,2}+\\{0,15}+[\"'`]|[|>\[{(]|<!\[cdata\[)"
+    r"(?=(?P<short>[^\s\"'`<>]{0,5}+(?![^\s\"'`<>])))"
+    r"|(?![burfn@]{1,2}+\\{0,15}+[\"'`])(?=(?P<words>[\"'`]?+[a-z]{0,19}+(?![^\s\"'`<>]))))?"
+)
+"""What a quick look tells of a value: too short for a credential, as a string or a word, or a word of letters."""
+
 _NAME: Final = re.compile(
     rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+"
     rf"(?::(?:protected|[\w\\\":]{{0,80}}private)(?=\]))?+\]?+"
-    rf"(?=[ \t]*+[\w<>*=:\u2192,%(\"'`+/.&-])(?![ \t]++--?[a-z]){_SEPARATOR}"
+    rf"(?=[ \t]*+[\w<>*=:\u2192,%(\"'`+/.&-])(?![ \t]++--?[a-z]){_SEPARATOR}{_VALUE}"
 )
 _LONGEST_WORD: Final = 14
 """The most characters of a name before its sign: 14 in `csrfmiddlewaretoken`."""
@@ -67,5 +76,8 @@ _LONGEST_SEPARATOR: Final = 2000
 
 
 def name_ends(low: str) -> Iterator[re.Match[str]]:
-    """Yield the names with the ending of a secret name, and the text between each and its value."""
+    """Yield the names with the ending of a secret name, and the text between each and its value.
+
+    The last group of a match is the kind of the value, `sep` where only a closer look tells.
+    """
     return begun_in(parts_with(SIGN_OF_NAMES, low, before=_LONGEST_WORD), _NAME, low, _LONGEST_SEPARATOR)

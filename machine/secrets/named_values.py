@@ -13,12 +13,21 @@ from typing import Final
 
 from machine.secrets.finding import ISSUED, Finding, decides
 from machine.secrets.header_lines import credentials_in
-from machine.secrets.looks import SHORTEST, is_masked, looks_issued, looks_like_credential, may_look_strong
-from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
+from machine.secrets.looks import SHORTEST
+from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, Work, at_most
 from machine.secrets.name_ends import name_ends
 from machine.secrets.names import HEADERS, Strength, is_of_password
 from machine.secrets.quoted import closing, decoded
 from machine.secrets.rules import Rules
+from machine.secrets.value_looks import (
+    LONGEST_PHRASE,
+    OF_HEADERS,
+    is_blank,
+    is_phrase,
+    may_be_strong,
+    may_count,
+    says_nothing,
+)
 
 __all__ = ["named_values"]
 
@@ -39,7 +48,7 @@ _WORD_BEFORE: Final = re.compile(r"(?<![\w-])([A-Za-z]{2,12}) \Z")
 _HALF: Final = frozenset((Strength.NONE, Strength.WEAK))
 """Strengths of a last word that the word before it may raise: `key` in `API key`."""
 _BEFORE: Final = re.compile(r"[\w.$-]{0,100}+")
-_BLANK: Final = frozenset(("", "is", "was", "(", "-", "--"))
+
 _MIXED: Final = re.compile(r"[a-z][!@#$%^&*~][A-Za-z]")
 """A sign between letters, as no word has it."""
 _PREFIX: Final = re.compile(r"\s*(?:(?:export|set|setx|env|declare -x|[<>]|-|#|//|;|\$|[|])\s{0,4}){0,2}")
@@ -58,17 +67,18 @@ _HASHED: Final = re.compile(r"\{[A-Z0-9-]{2,16}\}(?=[A-Za-z0-9+/$])")
 """Before the hash of a password in LDAP."""
 
 _BLOCK: Final = re.compile(r"[|>][+-]?[ \t]*\r?\n[ \t]*")
-
 _LONGEST_BARE: Final = 4096
 _LONGEST_NAME: Final = 100
 _LONGEST_LOGIN: Final = 300
 _LONGEST_WORD: Final = 14
 _LONGEST_CONTAINERS: Final = 500_000
-_LONGEST_PHRASE: Final = 200
-_LEAST_CREDENTIAL: Final = 8
 _CDATA: Final = "<![CDATA["
-_CHEAP: Final = 2
-"""The number of meaningless names that take as long as one that has to be judged."""
+_LEAST_CREDENTIAL: Final = 8
+_CLOSE_LOOK: Final = 2
+"""So many names that are passed over take the time of one whose value is read."""
+
+_NO_LETTERS: Final = frozenset("-$.\"'`]\\")
+"""Of the signs that are no parts of a name, those that it may begin or end with."""
 
 _WHOLE: Final = frozenset("\"'`</>(,;&?{[:=\n")
 """The end of the text before a name that is not the rest of a longer word."""
@@ -83,21 +93,22 @@ _OF_A_WORD: Final = frozenset(":/#")
 _QUOTES: Final = frozenset("\"'`]")
 
 
-def named_values(rules: Rules, text: str, low: str, *, request: bool) -> Iterator[Finding]:
+def named_values(rules: Rules, text: str, low: str, work: Work, *, request: bool) -> Iterator[Finding]:
     """Yield the values of secret names in a text that look like credentials.
 
     `low` is the text in lower case; in a `request` a variable that is set on a line of its own decides by its name.
     """
-    yield from _Reader(rules, text, request=request).found(low)
+    yield from _Reader(rules, text, work, request=request).found(low)
 
 
 class _Reader:
     """Reads the values behind the names of one text."""
 
-    def __init__(self, rules: Rules, text: str, *, request: bool) -> None:
+    def __init__(self, rules: Rules, text: str, work: Work, *, request: bool) -> None:
         self.rules = rules
         self.text = text
         self.request = request
+        self.work = work
         self.places = 0
         self.done = 0
         """The offset up to which text was read as a value, so that no name is looked for in it."""
@@ -109,32 +120,35 @@ class _Reader:
 
     def found(self, low: str) -> Iterator[Finding]:
         """Yield what is found: the text is read once for each way to write a name before its value."""
-        most, judged = names_in(low), 0
         silent: set[str] = set()
-        for match in at_most(most * _CHEAP, name_ends(low)):
+        quick = not self.rules.names
+        for match in self.work.each(name_ends(low)):
+            if quick and says_nothing(match.lastgroup, match["sep"].strip(), request=self.request):
+                continue
             begin, end = match.start(), match.start("sep")
-            whole = self.text[begin - 1 : begin] in _WHOLE and self.text[begin:end]
+            before = self.text[begin - 1 : begin]
+            whole = before in _WHOLE and self.text[begin:end]
             if begin < self.done or whole in silent:
                 continue
-            judged += 1
-            if judged > most:
-                raise TooManyPlacesError
-            if self.text[begin - 1 : begin] not in _BOUNDS:
-                before = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
-                begin -= before.end() if before else 0
+            self.work.spend(1)
+            if before not in _BOUNDS:
+                joined = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
+                begin -= joined.end() if joined else 0
             begin += 2 * (self.text[begin - 1 : begin] == "%")  # what is encoded before the name
-            name = _NO_NAME.sub("", self.text[begin:end])
+            name = self.text[begin:end]
+            if name[:1] in _NO_LETTERS or name[-1:] in _NO_LETTERS:
+                name = _NO_NAME.sub("", name)
             if self.text[begin - 1 : begin] == " " and self._strengths(name)[0] in _HALF:
                 begin, name = self._of_two_words(begin, name)
             if whole and self._strengths(name) == (Strength.NONE, False):
                 silent.add(whole)
             yield from self._behind(name, begin, match.end(), match["sep"])
         if "--" in low:
-            for match in at_most(most, _OPTION.finditer(low)):
+            for match in self.work.each(_OPTION.finditer(low)):
                 name = self.text[match.start() : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), " ")
         if "value" in low:
-            for match in at_most(most, _PAIR.finditer(low)):
+            for match in self.work.each(_PAIR.finditer(low)):
                 name = self.text[match.start(1) : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), ": ")
         for match in at_most(MOST_CANDIDATES, _AFTER_LOGIN.finditer(low)):
@@ -160,16 +174,23 @@ class _Reader:
 
     def _behind(self, name: str, begin: int, at: int, sep: str) -> Iterator[Finding]:
         """Yield the secrets in the value that begins at an offset, after a name."""
-        strength, of_header = self._strengths(name)
-        header = of_header and sep.strip() in {":", ","}
+        strength, listed = self._strengths(name)
+        header = listed and sep.strip() in OF_HEADERS
         if header and _is_field(strength) and _BLOCK.match(self.text, at):
             header = False  # of YAML: the value stands below
         if not header and strength is Strength.NONE:
             return
+        if (
+            not header
+            and strength is Strength.WEAK
+            and not (self.request or may_be_strong(name, self.text, at))
+        ):
+            return
+        self.work.spend(_CLOSE_LOOK)
         sure = strength is Strength.OWN
         if self._is_tag(sep) and not self._is_element(begin):
             return
-        if _is_blank(sep) and not self._is_set(name, strength, at):
+        if is_blank(sep) and not self._is_set(name, strength, at):
             return
         if sep.rstrip().endswith(" to") and not is_of_password(name):
             return
@@ -197,9 +218,9 @@ class _Reader:
                 return
         if quoted is not None:
             start, end, levels = quoted
-            value = decoded(self.text[start:end], levels)
+            value = self.work.read(decoded(self.text[start:end], levels))
             if value and (
-                decides(strength, value, alone=False, name=name) or _is_phrase(strength, sep, value)
+                decides(strength, value, alone=False, name=name) or is_phrase(strength, sep, value)
             ):
                 yield Finding(start, end, name, value, sure)
                 self.done = end
@@ -218,7 +239,7 @@ class _Reader:
             return True  # a list may stand below
         start, end, levels = quoted or (at, self._bare_end(at), 0)
         if strength is Strength.WEAK:
-            return end - start >= SHORTEST and _may_count(decoded(self.text[start:end], levels))
+            return end - start >= SHORTEST and may_count(decoded(self.text[start:end], levels))
         return end - start >= SHORTEST
 
     @staticmethod
@@ -239,7 +260,7 @@ class _Reader:
         if strength not in {Strength.EXACT, Strength.LIKELY}:
             return strength is Strength.WEAK
         value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'`")
-        value = value[:_LONGEST_PHRASE]
+        value = value[:LONGEST_PHRASE]
         return len(value) >= _LEAST_CREDENTIAL and (
             any(map(str.isdigit, value)) or _MIXED.search(value) is not None
         )
@@ -250,8 +271,8 @@ class _Reader:
         if found is None:
             if len(self.judged) >= MOST_CANDIDATES:
                 raise TooManyPlacesError
-            of_header = name.lower() in HEADERS and self.rules.header(name) is not Strength.NONE
-            found = self.judged[name] = self.rules.field(name), of_header
+            listed = name.lower() in HEADERS and self.rules.header(name) is not Strength.NONE
+            found = self.judged[name] = self.rules.field(name), listed
         return found
 
     # -- strings ---------------------------------------------------------------------------------------------
@@ -348,7 +369,7 @@ class _Reader:
             and sep.strip() in _SIGNS_OF_SETTINGS
             and "-" not in value
         )
-        if value and decides(strength, value, alone=alone, name=ISSUED if issued else name):
+        if value and decides(strength, self.work.read(value), alone=alone, name=ISSUED if issued else name):
             yield Finding(at, at + len(value), name, value, sure)
             self.done = at + len(value)
 
@@ -372,27 +393,6 @@ class _Reader:
         """Yield the credentials of a header field in running text, where they look like credentials."""
         for one in credentials_in(name, self.text[begin:end], sure=sure):
             yield one._replace(begin=begin + one.begin, end=begin + one.end, value=decoded(one.value, levels))
-
-
-def _is_phrase(strength: Strength, sep: str, value: str) -> bool:
-    """Tell whether a value of several words has one that looks like a credential: `password='it is x'`."""
-    if (
-        strength is not Strength.EXACT
-        or sep.strip() != "="
-        or len(value) > _LONGEST_PHRASE
-        or is_masked(value)
-    ):
-        return False
-    return " " in value and any(map(looks_like_credential, value.split()))
-
-
-def _is_blank(sep: str) -> bool:
-    """Tell whether no sign parts a name and a value: `password x`, `the key of the shop is x`."""
-    return sep.strip() in _BLANK or sep.rstrip().endswith((" is", " was", " to"))
-
-
-def _may_count(value: str) -> bool:
-    return may_look_strong(value) or looks_issued(value)
 
 
 def _is_field(strength: Strength) -> bool:

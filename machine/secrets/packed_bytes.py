@@ -36,7 +36,7 @@ def packed_bytes(value: Mapping[str, Any]) -> Packed | None:
     except (binascii.Error, ValueError):
         return None
     as_chars = data.decode("latin-1")
-    found = parts(as_chars) if may_have_parts(as_chars) else []
+    found = list(parts(as_chars)) if may_have_parts(as_chars) else []
     return Packed(text, data, found) if found or not _is_text(data) else None
 
 

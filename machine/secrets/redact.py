@@ -14,6 +14,7 @@ from machine.secrets.known_in_turn import KnownInTurn
 from machine.secrets.known_values import Known
 from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.names import Strength
+from machine.secrets.needles import SHORT
 from machine.secrets.packed_bytes import MarkedBytes, Packed, packed_bytes
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
 from machine.secrets.policy import path_text
@@ -100,10 +101,12 @@ class _Redaction:
         self.near = near
         self.request = request
         self.name = name
-        # sources by value, and the placeholders of texts that are sealed whole, which nobody need look at again
+        # sources by value, the placeholders of texts that are sealed whole, and each text in the order of the walk
         self.names: dict[str, str] = first.names if first else {}
         self.sealed: dict[str, str] = first.sealed if first else {}
         self.learned: list[tuple[str, str, bool]] = first.learned if first else []
+        self.told: list[Marked] = []
+        self.before = iter(first.told if first else ())
         self.hides = False
         # by container, step, and whether it is the key
         self.changes: dict[tuple[int, Any, bool], Any] = {}
@@ -238,8 +241,7 @@ class _Redaction:
         self.hides |= source is not None
         if self._is_strong(place):
             source = self._source(place.name, text, place.strength is Strength.OWN)
-        whole = [] if source is None else [Span(0, len(text), text_of(source))]
-        return Marked(text).with_spans(whole), "latin-1"
+        return Marked(text) if source is None else Marked.sealed(text, text_of(source)), "latin-1"
 
     def _is_strong(self, place: Place) -> bool:
         """Tell whether all that stands at a place is secret, whatever it is."""
@@ -255,20 +257,19 @@ class _Redaction:
 
     def marked(self, text: str, place: Place) -> Marked:
         """Return a text with its placeholders."""
-        whole = self.sealed.get(text)
+        before, whole = next(self.before, None), self.sealed.get(text)
         if self.request and whole is None and (source := self.known.source_of(text)) is not None:
             whole = text_of(source)
-        if whole is None:
-            try:
-                return self._marked(text, place)
-            except TooManyPlacesError as error:
-                self.hides = True
-                whole = self.sealed[text] = error.placeholder or text_of(
-                    self._source("text", text, sure=False)
-                )
-        return Marked(text).with_spans([Span(0, len(text), whole)])
+        try:
+            found = self._marked(text, place, before) if whole is None else Marked.sealed(text, whole)
+        except TooManyPlacesError as error:
+            self.hides = True
+            self.sealed[text] = error.placeholder or text_of(self._source("text", text, sure=False))
+            found = Marked.sealed(text, self.sealed[text])
+        self.told.append(found)
+        return found
 
-    def _marked(self, text: str, place: Place) -> Marked:
+    def _marked(self, text: str, place: Place, before: Marked | None) -> Marked:
         from machine.secrets.detect import findings  # noqa: PLC0415 - its patterns: for what may hold a secret
 
         marked = Marked(text)
@@ -276,13 +277,15 @@ class _Redaction:
             verbatim = self.near.verbatim(text)
             marked = self.near.encoded(verbatim)
             self.hides |= marked is not verbatim
+        # all that was found is known now, and nothing else; beside placeholders more may look like a secret
+        if marked == before and (not marked.cuts or len(text) > SHORT):
+            return marked
         try:
             found = findings(self.rules, place, marked.text, request=self.request)
             if len(found) + len(marked.cuts) > MOST_FINDINGS:
                 raise TooManyPlacesError  # noqa: TRY301 - as by what it calls
         except TooManyPlacesError:
-            inner = TEXT.search(marked.text)
-            raise TooManyPlacesError(inner[0] if inner else None) from None
+            raise TooManyPlacesError(inner[0] if (inner := TEXT.search(marked.text)) else None) from None
         if not found:
             return marked
         return marked.with_spans([span for one in found if (span := self._span(marked, one))])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
@@ -16,7 +17,7 @@ from machine.secrets.formats import Format, shapes, signs_of
 from machine.secrets.header_names import WEAK_PARAMETERS
 from machine.secrets.logins import SIGNS_OF_LOGINS, logins
 from machine.secrets.looks import is_constant, is_masked
-from machine.secrets.marked_text import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, at_most, names_in
+from machine.secrets.marked_text import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, Work
 from machine.secrets.name_ends import SIGN_OF_NAMES
 from machine.secrets.named_values import named_values
 from machine.secrets.names import EXACT, PARAMETERS, PLURAL, SPELLINGS, WEAK, Strength, words_of
@@ -90,26 +91,27 @@ def look_at(rules: Rules, text: str) -> Look:
 
 def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[Finding]:
     """Yield the secrets in a text that are recognised by their shape or by the names in it."""
+    work, low = Work(text), folded(text)
     if look.formats:
         for begin, end, name in shapes(look.formats, text):
             yield Finding(begin, end, name, text[begin:end])
     if look.patterns:
         yield from _matches(rules, text)
     if look.bearer:
-        for match in _BEARER.finditer(folded(text)):
+        for match in _BEARER.finditer(low):
             begin, end = match.span(1)
             value = text[begin:end]
             if request or not (is_masked(value) or is_constant(value)):
                 yield Finding(begin, end, "bearer_token", value)
     if look.user_info or look.parameters:
-        yield from urls(rules, text, request=request and "://" in text[:12])
+        yield from urls(rules, text, low, work, request=request and "://" in text[:12])
     if look.logins:
         yield from logins(text, look.logins)
     if look.tables and may_have_table(text):
-        for begin, end, name in in_tables(rules, text, folded(text)):
+        for begin, end, name in in_tables(rules, text, low, work):
             yield Finding(begin, end, name, text[begin:end])
     if look.names and not _NO_SEPARATOR.fullmatch(text):
-        yield from named_values(rules, text, folded(text), request=request)
+        yield from named_values(rules, text, low, work, request=request)
 
 
 _NO_SEPARATOR: Final = re.compile(r"[^:=>, \t]*+")
@@ -136,7 +138,7 @@ _USER_INFO: Final = re.compile(
 _NO_PASSWORD: Final = frozenset({"", "x-oauth-basic", "x-token-auth"})
 
 
-def urls(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
+def urls(rules: Rules, text: str, low: str, work: Work, *, request: bool) -> Iterator[Finding]:
     """Yield the passwords in the user-info of URLs, and the secret parameters of queries."""
     if "@" in text and ("://" in text or ":\\/\\/" in text):
         for match in _USER_INFO.finditer(text):
@@ -148,20 +150,20 @@ def urls(rules: Rules, text: str, *, request: bool) -> Iterator[Finding]:
             elif user and password is not None:
                 yield Finding(*match.span("user"), "url_user", unquote(user))
     if "=" in text:
-        yield from fields(rules, IN_QUERY, rules.parameter, text, alone=request)
+        yield from fields(rules, IN_QUERY, rules.parameter, text, work, low=low, alone=request)
 
 
 class _Written(NamedTuple):
     """A written form of pairs of a name and a value; `before` is the name and what precedes it, read backwards."""
 
     before: re.Pattern[str]
-    value: re.Pattern[str]
+    stop: re.Pattern[str]
+    """What a value ends before."""
+    longest: int
 
 
-IN_QUERY: Final = _Written(
-    re.compile(r"([\w.%\[\]~-]{1,100}+)[?&;#]"), re.compile(r"[^&;#\s\"'<>\\]{1,8192}+")
-)
-IN_FORM: Final = _Written(re.compile(r"([\w.%+\[\]~*-]{1,200}+)(?:&|\Z)"), re.compile(r"[^&]++"))
+IN_QUERY: Final = _Written(re.compile(r"([\w.%\[\]~-]{1,100}+)[?&;#]"), re.compile(r"[&;#\s\"'<>\\]"), 8192)
+IN_FORM: Final = _Written(re.compile(r"([\w.%+\[\]~*-]{1,200}+)(?:&|\Z)"), re.compile("&"), sys.maxsize)
 
 _LAST_WORDS: Final = {words_of(name)[-1] for name in (*EXACT, *PLURAL, *WEAK, *PARAMETERS, *WEAK_PARAMETERS)}
 _BACKWARDS: Final = any_of(sorted(word[::-1] for word in _LAST_WORDS))
@@ -179,28 +181,44 @@ _LONGEST: Final = 201
 
 
 def fields(
-    rules: Rules, written: _Written, judge: Callable[[str], Strength], text: str, *, alone: bool
+    rules: Rules,
+    written: _Written,
+    judge: Callable[[str], Strength],
+    text: str,
+    work: Work,
+    *,
+    low: str,
+    alone: bool,
 ) -> Iterator[Finding]:
     """Yield the secret values of percent-encoded pairs."""
     ends = _ANY_END if rules.names else _ENDS
-    judged: dict[str, Strength] = {}
-    for match in at_most(names_in(text), ends.finditer(folded(text)[::-1])):
-        end = len(text) - 1 - match.start()
-        before = written.before.match(text[max(end - _LONGEST, 0) : end][::-1])
-        value = written.value.match(text, end + 1) if before else None
-        if before is None or value is None:
+    judged: dict[str, tuple[Strength, str]] = {}
+    last = close = len(text)  # what ends the value that begins last: from there the text is read only once
+    for match in work.each(ends.finditer(low[::-1])):
+        begin = len(text) - match.start()
+        before = written.before.match(text[max(begin - 1 - _LONGEST, 0) : begin - 1][::-1])
+        if before is None:
             continue
-        name = unquote_plus(before[1][::-1])
-        strength = judged.get(name)
-        if strength is None:
+        stop = written.stop.search(text, begin, last)
+        last, close = begin, stop.start() if stop else close
+        end = min(close, begin + written.longest)
+        if begin == end:
+            continue
+        work.spend(1)
+        found = judged.get(before[1])
+        if found is None:
             if len(judged) >= MOST_CANDIDATES:
                 raise TooManyPlacesError
-            strength = judged[name] = judge(name)
+            name = unquote_plus(before[1][::-1])
+            found = judged[before[1]] = judge(name), name
+        strength, name = found
         if not alone and strength is Strength.WEAK and written is IN_QUERY and name.lower() in _LINKED:
             name = ISSUED  # of a link that lets whoever has it in
         if strength is not Strength.NONE:
-            if value[0].count("%") > MOST_NAMES:  # each is decoded by itself
+            work.spend(2)
+            value = work.read(text[begin:end])
+            if value.count("%") > MOST_NAMES:  # each is decoded by itself
                 raise TooManyPlacesError
-            true = unquote_plus(value[0])
+            true = unquote_plus(value)
             if decides(strength, true, alone=alone, name=name):
-                yield Finding(*value.span(), name, true, strength is Strength.OWN)
+                yield Finding(begin, end, name, true, strength is Strength.OWN)

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from machine.secrets.looks import looks_like_credential
-from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most, names_in
+from machine.secrets.looks import SHORTEST, looks_like_credential
+from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, Work, at_most
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
@@ -25,6 +25,9 @@ _TITLE: Final = re.compile(r"[A-Za-z_][\w. -]{0,39}")
 _ALIGNED: Final = re.compile(r"(?:[^ \t]++[ ]?)++")
 _HEAD: Final = re.compile(r"(?:[\w \t.,;|\u2502\"'`*-]++|COPY [^()]++\([^()]++\)[^()]*+)", re.IGNORECASE)
 """A line that may be the titles of a table's columns."""
+
+_NO_HEADS: Final = re.compile(r"(?:[^\w\s.\"'`*,;|\u2502-][^|\n]*+\n)*+")
+"""Lines that begin as no row of a table does, and have no bar."""
 
 _COPY: Final = re.compile(r"COPY [\w.\"]{1,100} \(([^()]{1,1000})\) FROM std", re.IGNORECASE)
 _INSERT: Final = re.compile(
@@ -47,6 +50,10 @@ _PLAIN: Final = frozenset("\t,;")
 _MANY: Final = 1000
 """The number of rows after which it is faster to skip plain rows by one expression."""
 
+_ROW: Final = 4
+_JUDGED: Final = 6
+"""So many names that are passed over take the time of one row, or of a cell that is judged."""
+
 _MOST_BARS: Final = 3
 """The most vertical bars in a row of a name and a value, those around it included."""
 
@@ -67,16 +74,17 @@ def may_have_table(text: str) -> bool:
     return "\n" in text or "|" in text or "into" in text or "INTO" in text
 
 
-def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str]]:
+def in_tables(rules: Rules, text: str, low: str, work: Work) -> Iterator[tuple[int, int, str]]:
     """Yield the offsets of values that look like credentials under secret names, and these names.
 
     `low` is the text in lower case.
     """
     table: _Table | None = None
     at = heads = rows = 0
-    most = names_in(text) // 2
     while at < len(text):
         if table is None:  # only a line with such a name is a head
+            skipped = _NO_HEADS.match(low, at)
+            at = skipped.end() if skipped else at
             near = _NEAR.search(low, at)
             if near is None:
                 break
@@ -87,16 +95,17 @@ def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str
         begin, end = at, text.find("\n", at)
         end = len(text) if end < 0 else end
         at = end + 1
+        work.spend(1)
         line = text[begin:end].rstrip("\r") if end - begin <= _LONGEST_LINE else ""
         if line and _RULE.fullmatch(line):
             continue
-        rows += table is not None or "|" in line
-        if rows > most:
-            raise TooManyPlacesError
+        if table is not None or "|" in line:
+            rows += 1
+            work.spend(_ROW)
         cells = _cells(line, table.delimiter) if table else []
         if table is not None and len(cells) == table.columns:
             for column, name in table.secret.items():
-                yield from _credential(text, begin, cells[column], name)
+                yield from _credential(text, begin, cells[column], name, work)
             continue
         table = None  # one ends with an empty line
         if _HEAD.fullmatch(line) and _NEAR.search(low, begin, end):
@@ -105,11 +114,11 @@ def in_tables(rules: Rules, text: str, low: str) -> Iterator[tuple[int, int, str
                 raise TooManyPlacesError
             table = _head(rules, line)
         if table is None and 0 < line.count("|") <= _MOST_BARS:
-            yield from _row(rules, text, begin, line)
+            yield from _row(rules, text, begin, line, work)
         elif table is None and (pair := _PAIR.fullmatch(line)) and _is_secret(rules, pair[1]):
-            yield from _credential(text, begin, _Cell(*pair.span(2)), pair[1])
+            yield from _credential(text, begin, _Cell(*pair.span(2)), pair[1], work)
     for insert in at_most(MOST_CANDIDATES, _INSERT.finditer(text)) if "into" in low else ():
-        yield from _inserted(rules, text, insert)
+        yield from _inserted(rules, text, insert, work)
 
 
 @functools.lru_cache(maxsize=64)
@@ -180,20 +189,23 @@ def _is_secret(rules: Rules, name: str) -> bool:
     )
 
 
-def _row(rules: Rules, text: str, at: int, line: str) -> Iterator[tuple[int, int, str]]:
+def _row(rules: Rules, text: str, at: int, line: str, work: Work) -> Iterator[tuple[int, int, str]]:
     """Yield the secret of a row of a name and its value: `password | x`."""
     cells = _cells(line, "|")
     if len(cells) == _LEAST and _is_secret(rules, line[cells[0].begin : cells[0].end]):
-        yield from _credential(text, at, cells[1], line[cells[0].begin : cells[0].end])
+        yield from _credential(text, at, cells[1], line[cells[0].begin : cells[0].end], work)
 
 
-def _credential(text: str, at: int, cell: _Cell, name: str) -> Iterator[tuple[int, int, str]]:
+def _credential(text: str, at: int, cell: _Cell, name: str, work: Work) -> Iterator[tuple[int, int, str]]:
     begin, end = at + cell.begin, at + cell.end
-    if looks_like_credential(text[begin:end]):
+    if end - begin < SHORTEST:
+        return
+    work.spend(_JUDGED)
+    if looks_like_credential(work.read(text[begin:end])):
         yield begin, end, name
 
 
-def _inserted(rules: Rules, text: str, insert: re.Match[str]) -> Iterator[tuple[int, int, str]]:
+def _inserted(rules: Rules, text: str, insert: re.Match[str], work: Work) -> Iterator[tuple[int, int, str]]:
     """Yield the secrets in the rows that a statement of SQL inserts."""
     names = [name.strip('"`[] \t\r\n') for name in insert[1].split(",")]
     secret = {at: name for at, name in enumerate(names) if _is_secret(rules, name)}
@@ -202,5 +214,5 @@ def _inserted(rules: Rules, text: str, insert: re.Match[str]) -> Iterator[tuple[
         for at, item in enumerate(_ITEM.finditer(row[1])):
             if at in secret:
                 cell = _stripped(row[1], _Cell(*item.span()))
-                yield from _credential(text, row.start(1), cell, secret[at])
+                yield from _credential(text, row.start(1), cell, secret[at], work)
         row = _TUPLE.match(text, row.end())

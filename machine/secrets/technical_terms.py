@@ -112,6 +112,8 @@ _ALGORITHMS: Final = frozenset(
     )
 )
 _SINGLE: Final = frozenset("abcdikprstvx")
+_KNOWN: Final = _ALGORITHMS | _SINGLE
+_LETTERS: Final = re.compile("[A-Za-z]+")
 """Letters between the numbers of a curve or a version."""
 
 _META: Final = frozenset(
@@ -196,10 +198,12 @@ _SUFFIX: Final = re.compile(r"[a-z0-9]{4,5}")
 
 def is_term(value: str) -> bool:
     """Tell whether a value names an algorithm, a curve, a kind of key: `EC_P384`, `rsa-sha2-512`, `secp256r1`."""
-    letters = [word.lower() for word in re.findall(r"[A-Za-z]+", value)]
-    words = [word.lower() for word in _PIECES.findall(value) if not word.isdecimal()]
-    if any(len(word) > 1 for word in letters) and all(word in _ALGORITHMS | _SINGLE for word in letters):
+    letters, words = _LETTERS.findall(value), _PIECES.findall(value)
+    if any(len(word) > 1 for word in letters) and all(word.lower() in _KNOWN for word in letters):
         words = letters  # `NTLMv2`
+    elif any(len(word) > 1 and not word.isdecimal() and word.lower() not in _ALGORITHMS for word in words):
+        return False  # told by the first such word of a long value
+    words = [word.lower() for word in words if not word.isdecimal()]
     said = [word for word in words if len(word) > 1 or word not in _SINGLE]
     if not said or len(said) * 3 < len(words):
         return _MONTGOMERY.fullmatch(value) is not None

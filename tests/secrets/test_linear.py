@@ -170,6 +170,19 @@ TEXTS = {
         f"--{at:06}\nContent-Type: a/b; boundary={at + 1:06}; name=password\n\n" for at in range(size // 60)
     ),
     "a long cookie": lambda size: "Cookie: " + "a=bC3dE5fG; " * (size // 12),
+    "words under a password": lambda size: "".join(
+        f"password={'alpha-bravo-' * 300}{at}\n" for at in range(size // 3600)
+    ),
+    "parameters in a parameter": lambda size: "http://" + "?token=" * (size // 7),
+    "words in a table": lambda size: (
+        "user,password\n" + "".join(f"a,monday-{at % 5000}\n" for at in range(size // 14))
+    ),
+    "different short tokens": lambda size: "".join(f"token: a{at}b\n" for at in range(size // 14)),
+    "what may be logins": lambda size: "a:" * (size // 2) + " chpasswd @tcp( AUTH LOGIN a:\n\n login(",
+    "comments before a form": lambda size: "--a\nb\n" * (size // 6),
+    "comments in a form": lambda size: (
+        '--b\nContent-Disposition: form-data; name="a"\n\nx\n' + "--a\n" * (size // 4)
+    ),
     "escapes in JSON": lambda size: '["' + "\\u0061\\n" * (size // 8) + '","password=x"]',
 }
 

@@ -103,7 +103,7 @@ def test_the_secrets_of_an_answer_in_parts_are_passed_on_without_the_key(server,
     @plan.state("a.pass", side_effects="read_only_io")
     async def pass_on(ctx, io, rec):
         got = (await io.http("GET", server.url)).bytes
-        part = parts(got.decode("latin-1"))[0]
+        part = next(parts(got.decode("latin-1")))
         ctx["png"] = PNG in got
         await io.http("GET", server.url, headers={"x-note": got[part.begin : part.end].decode()})
 

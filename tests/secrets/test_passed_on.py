@@ -107,3 +107,26 @@ def test_a_secret_that_holds_another_one_is_passed_on_as_a_whole(tmp_path, monke
     assert (done.error, outside.asked[1]["note"]) == (None, value)
     assert KEY.encode() not in stored(store, done.run_id)
     told_alike(done.run_id, plan, store, tmp_path)
+
+
+def test_a_value_that_a_state_before_was_given_has_the_name_that_its_own_state_reads_it_under(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PASSED_ON", KEY)
+    plan = Plan("twice")
+
+    @plan.state("a.given", side_effects="read_only_io")
+    async def given(ctx, io, rec):
+        await io.call("shop", {"n": 1})
+
+    @plan.state("b.read", after=[given], side_effects="read_only_io")
+    async def read(ctx, io, rec):
+        secret = await io.secret("PASSED_ON")
+        shown = (await io.call("shop", {"n": 2})).response["api_key"]
+        await io.call("shop", {"same": secret == shown, "json": {"password": shown}})
+
+    store = open_store("memory://")
+    outside = Outside(lambda request: {"api_key": KEY} if "n" in request else {})
+    done = run(plan, store=store, transports={"shop": outside})
+    assert outside.asked[-1] == {"same": True, "json": {"password": KEY}}
+    told_alike(done.run_id, plan, store, tmp_path)

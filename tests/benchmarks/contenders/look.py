@@ -38,6 +38,10 @@ TEXTS = {
     "a string that nothing ends": "password='" + "a" * SIZE,
     "a string of signs": "password='" + "%" * SIZE,
     "one name at the end": "a" * SIZE + " key=x",
+    "words under a password": "".join(f"password={'alpha-bravo-' * 300}{at}\n" for at in range(SIZE // 3600)),
+    "parameters in a parameter": "http://" + "?token=" * (SIZE // 7),
+    "different short tokens": "".join(f"token: a{at}b\n" for at in range(SIZE // 14)),
+    "what may be logins": "a:" * (SIZE // 2) + " chpasswd @tcp( AUTH LOGIN a:\n\n login(",
     "different parameters": "?" + "".join(f"a{at:07}key=x&" for at in range(SIZE // 14)),
 }
 REQUEST = {
