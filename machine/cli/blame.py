@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 import machine
-from machine.cli.log import cut, request_text, short_key
-from machine.cli.output import clean
+from machine.cli.log import request_text, short_key
+from machine.cli.output import clean, cut
 from machine.cli.session import Injected, RunOrBundle, Session
 from machine.cli.state_text import short_state
 from machine.recordings.blame import FactSource, KeySource, Step

@@ -121,8 +121,18 @@ class StateDiff:
 
     def to_json(self) -> dict[str, Any]:
         """Return the difference as a JSON object."""
-        about = ("state_id", "identical", "a", "b", "same_base", "unexplained")
-        return fields_json(self, *about, "changes", "items", "writes")
+        return fields_json(
+            self,
+            "state_id",
+            "identical",
+            "a",
+            "b",
+            "same_base",
+            "unexplained",
+            "changes",
+            "items",
+            "writes",
+        )
 
 
 @attrs.frozen(kw_only=True)
