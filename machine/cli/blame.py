@@ -11,7 +11,7 @@ from machine.cli.output import clean, cut
 from machine.cli.session import Injected, RunOrBundle, Session
 from machine.cli.state_text import short_state
 from machine.recordings.blame import FactSource, KeySource, Step
-from machine.recordings.render import one_line
+from machine.recordings.divergence_text import one_line
 from machine.recordings.value_search import Occurrence
 
 _COLUMNS: Final = 80
