@@ -36,7 +36,7 @@ from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC, reused
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, PlanState
-from machine.recordings.differences import Differences
+from machine.recordings.describe_divergence import Differences
 from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
 from machine.recordings.recorded_commands import asked
 from machine.recordings.request_matching import RecordedRequests
