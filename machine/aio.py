@@ -35,5 +35,5 @@ resume = seconded(runs.resume)
 
 @with_default_store()
 async def verify(run_id: str, *, store: Store = DEFAULT_STORE) -> VerifyResult:
-    """Check one run and its store; see `machine.verify`."""
+    """Check one run; see `machine.verify`."""
     return _verify(run_id, store=store)

@@ -125,12 +125,13 @@ def _converter() -> cattrs.Converter:
 
 def _recorded_policy(structure: Any, value: Any, kind: Any) -> SecretPolicy:
     """Return a policy with its patterns and paths unchanged: an old run has them in the syntax of its time."""
-    fields = dict(value) if isinstance(value, Mapping) else value
-    if isinstance(fields, dict) and isinstance(
-        pairs := fields.get("stand_ins"), Mapping
-    ):  # as a user writes it
-        fields["stand_ins"] = [[name, text] for name, text in pairs.items()]
-    old = {name: fields.pop(name, ()) for name in ("patterns", "allow")} if isinstance(fields, dict) else {}
+    if not isinstance(value, Mapping):
+        structure(value, kind)  # it raises
+    fields = dict(value)
+    stand_ins = fields.get("stand_ins")
+    if isinstance(stand_ins, Mapping):  # as a user writes them; a manifest has pairs
+        fields["stand_ins"] = [[name, text] for name, text in stand_ins.items()]
+    old = {name: fields.pop(name, ()) for name in ("patterns", "allow")}
     said = attrs.asdict(structure(fields, kind), filter=lambda field, _: field.name not in old)
     return SecretPolicy.recorded(**old, **said)
 

@@ -546,3 +546,20 @@ def test_importing_the_package_loads_neither_cattrs_nor_the_payload_classes() ->
     probe = f"import sys, machine.catalogue; print([name for name in {late} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_all_threads_have_the_same_payload_classes() -> None:
+    code = (
+        "import sys, threading, machine.catalogue as catalogue\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "barrier, found = threading.Barrier(6), []\n"
+        "def look():\n"
+        "    barrier.wait()\n"
+        "    found.append((catalogue.STANDARD, catalogue.ToolCalled))\n"
+        "threads = [threading.Thread(target=look) for _ in range(6)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "print(len(found), [len(set(map(id, each))) for each in zip(*found)])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "6 [1, 1]"

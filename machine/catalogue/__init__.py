@@ -26,10 +26,10 @@ STANDARD: Catalogue
 def __getattr__(name: str) -> Any:
     """Return `STANDARD`, a payload class, or `__all__`, which lists them too."""
     # not at the top: making 45 attrs classes takes longer than importing the rest of this package
-    from machine.catalogue.kinds import standard  # noqa: PLC0415
+    from machine.catalogue.kinds import STANDARD  # noqa: PLC0415
 
-    late: dict[str, Any] = {kind.payload.__name__: kind.payload for kind in standard()}
-    late["STANDARD"] = standard()
+    late: dict[str, Any] = {kind.payload.__name__: kind.payload for kind in STANDARD}
+    late["STANDARD"] = STANDARD
     late["__all__"] = sorted({*late, "Catalogue", "Count", "Kind", "Level", "Ratio", "render_markdown"})
     if name not in late:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

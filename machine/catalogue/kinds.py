@@ -1,13 +1,12 @@
 """The kinds of domain events that this library knows: a table with one row for each.
 
 A row has the name, one sentence, the required fields, the optional ones and the level. Iterations and turns count
-from 0. The payload class of a row is made when the catalogue is first used, and is named after its event:
+from 0. The payload class of a row is made when this module is imported, and is named after its event:
 `tool_called` has `ToolCalled`.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
@@ -349,7 +348,5 @@ _ROWS: Final = (
 )
 
 
-@functools.cache
-def standard() -> Catalogue:
-    """Return the catalogue of every kind in the table."""
-    return Catalogue(tuple(row if isinstance(row, Kind) else row.kind() for row in _ROWS))
+STANDARD: Final = Catalogue(tuple(row if isinstance(row, Kind) else row.kind() for row in _ROWS))
+"""Every kind of the table; made on import, so that all threads have the same classes."""

@@ -23,7 +23,7 @@ from machine.secrets.format_1.placeholder import MARK
 from machine.stores.base import Store
 
 _STDOUT = "-"
-_HANDLE = MARK.encode()
+_PLACEHOLDER = MARK.encode()
 
 
 def export(
@@ -172,4 +172,4 @@ def _opener(recording: Recording, known: BundleKey | None, file: str) -> BundleK
 
 def _lacks_secrets(recording: Recording) -> bool:
     sealed = bool(seals_of(recording))
-    return sealed or any(_HANDLE in data for _, data in recording.artifacts.values())
+    return sealed or any(_PLACEHOLDER in data for _, data in recording.artifacts.values())

@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from machine import canonical, codec
-from machine.cli.output import Cell, clean, compact, duration, short
+from machine.cli.output import Cell, clean, compact, cut, duration, short
 from machine.cli.session import Injected, RunOrBundle
 from machine.cli.state_text import ids_of, not_taken_text, short_state, skipped_text
 from machine.engine.run_reader import PastRun
@@ -241,8 +241,3 @@ def _outcome_cell(outcome: dict[str, Any]) -> Cell:
             return f"{len(text)} characters"
         case value:
             return compact(value)
-
-
-def cut(text: str, most: int) -> str:
-    """Return text of at most so many characters."""
-    return text if len(text) <= most else f"{text[: max(most, 8) - 3]}..."

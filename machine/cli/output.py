@@ -59,6 +59,11 @@ def compact(value: Any, most: int = 200) -> str:
     return clean(text if len(text) <= most else f"{text[:most]}...")
 
 
+def cut(text: str, most: int) -> str:
+    """Return text shortened to a number of characters, but never to fewer than 8."""
+    return text if len(text) <= most else f"{text[: max(most, 8) - 3]}..."
+
+
 def short(identifier: str) -> str:
     """Return the part of a hash that people compare."""
     return identifier[:_SHORT]

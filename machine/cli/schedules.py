@@ -11,25 +11,25 @@ from machine.cli.failures import Exit
 from machine.cli.output import clean, short
 from machine.cli.session import Session
 from machine.config import UndeclaredIo
-from machine.recordings import render
+from machine.recordings import divergence_text
 from machine.recordings.divergence import Divergence
 from machine.recordings.schedules import Race
 from machine.stores.base import Store
 from machine.target import Loaded
 
-STYLES: Final[Mapping[render.Mark, str]] = {
-    render.Mark.TITLE: "bold",
-    render.Mark.POINTER: "cyan",
-    render.Mark.RECORDED: "red",
-    render.Mark.NOW: "green",
-    render.Mark.NEAR: "dim",
-    render.Mark.CAUSE: "yellow",
+STYLES: Final[Mapping[divergence_text.Mark, str]] = {
+    divergence_text.Mark.TITLE: "bold",
+    divergence_text.Mark.POINTER: "cyan",
+    divergence_text.Mark.RECORDED: "red",
+    divergence_text.Mark.NOW: "green",
+    divergence_text.Mark.NEAR: "dim",
+    divergence_text.Mark.CAUSE: "yellow",
 }
 
 
 def show_divergence(session: Session, divergence: Divergence) -> None:
     """Print a divergence."""
-    for mark, line in render.marked(divergence):
+    for mark, line in divergence_text.marked(divergence):
         session.out.line((line, STYLES.get(mark, "")))
 
 

@@ -16,7 +16,7 @@ from machine import canonical, codec, sync
 from machine.config import RunConfig
 from machine.engine.reporter import Reporter
 from machine.errors import MachineError
-from machine.recordings import render
+from machine.recordings import divergence_text
 from machine.recordings.bundle import export_to, open_bundle
 from machine.stores import open_store
 from machine.target import Loaded, load
@@ -77,7 +77,7 @@ def _replay(job: Mapping[str, Any], loaded: Loaded, telling: _Telling) -> Mappin
         "run_id": result.run_id,
         "status": result.status,
         "divergence": divergence.to_json() if divergence else None,
-        "lines": render.lines(divergence) if divergence else [],
+        "lines": divergence_text.lines(divergence) if divergence else [],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -293,8 +294,12 @@ class AttemptScope:
 
 def is_namespace(value: Any) -> bool:
     """Say whether a value may name a namespace: dotted lowercase segments."""
+    return isinstance(value, str) and _is_dotted(value)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_dotted(value: str) -> bool:
     return (
-        isinstance(value, str)
-        and len(value) <= 128  # noqa: PLR2004 - the rule itself
+        len(value) <= 128  # noqa: PLR2004 - the rule itself
         and all(part.isidentifier() and part.islower() and part.isascii() for part in value.split("."))
     )

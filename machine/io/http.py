@@ -22,15 +22,14 @@ from machine.io.decompress import CODINGS, Decompressor, split_codings
 from machine.io.fields import field, pack, unpack
 from machine.io.http_message import (
     HttpResponse,
-    bare_url,
     checked_header,
     http_request,
-    public_url,
     usual_reason,
 )
 from machine.io.httpx_logs import unlogged
 from machine.io.redirect_secrets import origin_of, refused_redirect, sensitive
 from machine.io.transport import BaseTransport
+from machine.io.urls import bare_url, public_url
 from machine.secrets.names import HEADERS
 
 if TYPE_CHECKING:

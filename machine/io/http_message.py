@@ -14,24 +14,21 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final, Self
-from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import attrs
 
 from machine.canonical import decode, encode
 from machine.errors import CanonicalError, Code, OtherIoError, RateLimitedError, TransportError
 from machine.io.fields import checked_count, checked_seconds, checked_text, pack, refusal, unpack
+from machine.io.urls import bare_url, checked_url
 from machine.retry_after import ASKING
-from machine.secrets.format_1.placeholder import PLACEHOLDER
-from machine.secrets.placeholder import TEXT
 
 __all__ = [
     "Headers",
     "HttpResponse",
-    "bare_url",
     "checked_header",
     "http_request",
-    "public_url",
     "usual_reason",
 ]
 
@@ -74,7 +71,7 @@ def http_request(
         raise refusal("a request has one body: give json or data, not both")
     request: dict[str, Any] = {
         "method": method.upper(),
-        "url": _with_params(_checked_url(url), params),
+        "url": _with_params(checked_url(url), params),
         "timeout": checked_seconds(timeout, "timeout"),
         "follow_redirects": follow_redirects,
         "max_body": checked_count(max_body, "max_body"),
@@ -102,30 +99,6 @@ def http_request(
     if fields:
         request["headers"] = fields
     return request
-
-
-def _checked_url(url: Any) -> str:
-    text = checked_text(url, "url", empty=False)
-    # the whole url is secret, as that of a webhook may be, and is replaced by a placeholder
-    if PLACEHOLDER.fullmatch(text) or TEXT.match(text):
-        return text
-    if re.search(r"[\x00-\x20\x7f\\]", text):
-        raise refusal("the url holds a space, a backslash or a control character; percent-encode it")
-    try:
-        parts = urlsplit(text)
-        sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is not a number, brackets without an address
-        raise refusal("the url has a host or a port that cannot be one") from None
-    if not sound:
-        raise refusal("the url must be http:// or https:// with a host")
-    return _joined(parts._replace(fragment=""), text)  # never sent: RFC 9110 section 7.1
-
-
-def _joined(parts: SplitResult, text: str) -> str:
-    """Return the URL of parts, with the `?` of an empty query if the original URL has one."""
-    url, mark, fragment = urlunsplit(parts).partition("#")
-    empty = "?" in text.partition("#")[0] and "?" not in url
-    return f"{url}{'?' if empty else ''}{mark}{fragment}"
 
 
 def _with_params(url: str, params: Any) -> str:
@@ -343,7 +316,8 @@ class HttpResponse:
         Raises `OtherIoError(malformed)` when the body is not JSON; NaN and infinities are not.
         """
         try:
-            return json_text.loads(self._body, parse_constant=_no_constant)
+            text = self._body.decode(json_text.detect_encoding(self._body), "surrogatepass")
+            return _JSON.decode(text)
         except (ValueError, RecursionError):
             raise OtherIoError(
                 f"the body of {bare_url(self.url)} is not JSON",
@@ -387,12 +361,4 @@ def _no_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-def public_url(url: str) -> str:
-    """Return a URL without user and password, which must not be recorded."""
-    parts = urlsplit(url)
-    return _joined(parts._replace(netloc=parts.netloc.rpartition("@")[2]), url)
-
-
-def bare_url(url: str) -> str:
-    """Return a URL for use in a sentence: without user, password and query."""
-    return urlunsplit(urlsplit(public_url(url))._replace(query=""))
+_JSON: Final = json_text.JSONDecoder(parse_constant=_no_constant)

@@ -24,9 +24,11 @@ import httpx
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
 from machine.io.decompress import CODINGS
-from machine.io.http_message import HttpResponse, checked_header, http_request, public_url
+from machine.io.http_message import HttpResponse, checked_header, http_request
 from machine.io.redirect_secrets import Sensitive, by_name, origin_of, refused_redirect
+from machine.io.urls import public_url
 from machine.secrets.multipart import settled
+from machine.watch.unprofiled import unprofiled
 
 __all__ = ["LEFT_OUT", "HttpxTransport", "Options"]
 
@@ -102,8 +104,9 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._call = call
         self._sensitive = sensitive
         self._cookies_from_answers: set[str] = set()
-        self._left_out = (*LEFT_OUT, *_patterns("without_headers", options.pop("without_headers", ())))
-        self._kept = _patterns("with_headers", options.pop("with_headers", ()))
+        left_out = (*LEFT_OUT, *_patterns("without_headers", options.pop("without_headers", ())))
+        kept = _patterns("with_headers", options.pop("with_headers", ()))
+        self._judged = functools.lru_cache(maxsize=256)(functools.partial(_judged, kept, left_out))
         self._timeout = options.pop("timeout", 600.0)
         self._max_body = options.pop("max_body", 16 * 1024 * 1024)
         if options:
@@ -115,23 +118,23 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         """Answer a request of an asynchronous client."""
         if threading.get_ident() != self._thread:
             raise _misused("an asynchronous client runs on an event loop of its own", "Client")
-        message = self._message(request, await request.aread())
+        message = unprofiled(self._message, request, await request.aread())
         try:
             result = await self._call("http", message)
         except IoError as error:
             _raise(request, error)
-        return self._answer(request, result.response)
+        return unprofiled(self._answer, request, result.response)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request of a blocking client, from a thread other than the event loop's."""
         if threading.get_ident() == self._thread:
             raise _misused("a blocking client would stop the event loop that has to answer it", "AsyncClient")
-        message = self._message(request, request.read())
+        message = unprofiled(self._message, request, request.read())
         try:
             result = anyio.from_thread.run(self._call, "http", message, token=self._loop)
         except IoError as error:
             _raise(request, error)
-        return self._answer(request, result.response)
+        return unprofiled(self._answer, request, result.response)
 
     def _message(self, request: httpx.Request, body: bytes) -> dict[str, Any]:
         """Return the recorded form of a request, the same for the same request in any process."""
@@ -187,7 +190,10 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         """Return a recorded answer as the response of the requesting library, and record its redirect."""
         response = _response(request, answer)
         self._cookies_from_answers.update(
-            pair for value in response.headers.get_list("set-cookie") for pair in _pairs(value)[:1]
+            pair
+            for name, value in answer["headers"]
+            if name.lower() == "set-cookie"
+            for pair in _pairs(value)[:1]
         )
         if response.has_redirect_location:
             before = _redirected(request)
@@ -199,24 +205,33 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     def _headers(self, request: httpx.Request) -> dict[str, str]:
         sent: dict[str, str] = {}
         for raw_name, raw_value in request.headers.raw:
-            name, value = raw_name.decode("ascii", "replace").lower(), raw_value.decode("latin-1")
-            if not self._is_sent(name, value, request):
+            name, is_sent = self._judged(raw_name)
+            value = raw_value.decode("latin-1")
+            if not (_says_more(name, value, request) if is_sent is None else is_sent):
                 continue
             if name in sent:  # RFC 9110 section 5.3, and RFC 9113 section 8.2.3 for cookies
                 value = f"{sent[name]}{'; ' if name == 'cookie' else ', '}{value}"
             sent[name] = checked_header(name, value)
         return sent
 
-    def _is_sent(self, name: str, value: str, request: httpx.Request) -> bool:
-        if name in _COMPUTED:
-            return False
-        if any(fnmatchcase(name, pattern) for pattern in self._kept):
-            return True
-        if name == "host":
-            return value != request.url.netloc.decode("ascii")  # then its text says more than the url
-        if name == "accept-encoding" and value == "identity":
-            return True  # the bytes of the resource itself are requested, as in a range of them
-        return not any(fnmatchcase(name, pattern) for pattern in self._left_out)
+
+def _judged(kept: tuple[str, ...], left_out: tuple[str, ...], raw_name: bytes) -> tuple[str, bool | None]:
+    """Return the name of a header, and whether it is sent; None where that depends on its value."""
+    name = raw_name.decode("ascii", "replace").lower()
+    if name in _COMPUTED:
+        return name, False
+    if any(fnmatchcase(name, pattern) for pattern in kept):
+        return name, True
+    is_left_out = any(fnmatchcase(name, pattern) for pattern in left_out)
+    by_value = name == "host" or (name == "accept-encoding" and is_left_out)
+    return name, None if by_value else not is_left_out
+
+
+def _says_more(name: str, value: str, request: httpx.Request) -> bool:
+    """Say whether the value of a header that is usually left out says what nothing else of a request does."""
+    if name == "host":
+        return value != request.url.netloc.decode("ascii")
+    return value == "identity"  # the bytes of the resource itself are requested, as in a range of them
 
 
 def _redirected(request: Any) -> _Redirected | None:
@@ -276,7 +291,7 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
     """Return a recorded answer as the response of the requesting library."""
     library = _family(request)
     recorded = HttpResponse.from_json(answer)
-    headers, reason = recorded.headers, recorded.said_reason
+    reason = recorded.said_reason
     said: list[tuple[str, str]] = []
     bodiless = request.method == "HEAD" or recorded.status in _NO_BODY
     for name, value in recorded.header_list:
@@ -288,7 +303,7 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
             case "content-length" if not bodiless:
                 said.append((name, str(len(recorded.bytes))))
             case "set-cookie":
-                said.append((name, _lasting(value, headers.get("date", ""))))
+                said.append((name, _lasting(value, recorded.headers.get("date", ""))))
             case _:
                 said.append((name, value))
     response: httpx.Response = library.Response(

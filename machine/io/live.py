@@ -27,10 +27,11 @@ from machine.io.clock import SLEEP
 from machine.io.effect_resolution import add_answer
 from machine.io.fields import field
 from machine.io.provider import IoProvider
-from machine.io.secret import answered, naming, sendable
+from machine.io.secret import checked, naming, sendable
 from machine.io.transport import Transport
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
+from machine.secrets.secret import SECRET
 from machine.secrets.stored import Asked
 from machine.watch.unprofiled import unprofiled
 
@@ -114,7 +115,11 @@ class LiveIo(IoProvider):
                 else:
                     with naming(scope, call):
                         response = await transport.perform(call.namespace, request)
-                answer = answered(scope, self._draft(call), request, response)
+                given, sure = response, None
+                if call.namespace == SECRET:
+                    sure = request["name"]
+                    given = {"value": checked(scope, sure, response)}
+                answer = unprofiled(scope.secrets.answer, self._draft(call), request, given, sure=sure)
             except (IoError, SecretKeyError):
                 raise
             except CanonicalError as exc:

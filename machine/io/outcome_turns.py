@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import anyio
-import attrs
 from anyio.lowlevel import checkpoint
 
 from machine.config import Durability
@@ -15,13 +14,26 @@ from machine.io.call import Call
 __all__ = ["Flight", "HandOut"]
 
 
-@attrs.frozen(eq=False)
 class Flight:
     """A call that has begun and has not returned yet."""
 
-    call: Call
-    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
-    done: anyio.Event = attrs.field(factory=anyio.Event)
+    __slots__ = ("_done", "call", "scope")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.scope = anyio.CancelScope()
+        self._done: anyio.Event | None = None
+
+    async def wait(self) -> None:
+        """Wait until the call has returned."""
+        if self._done is None:  # most calls have nobody who waits for them
+            self._done = anyio.Event()
+        await self._done.wait()
+
+    def land(self) -> None:
+        """Tell those who wait that the call has returned."""
+        if self._done is not None:
+            self._done.set()
 
 
 class HandOut:
@@ -46,6 +58,10 @@ class HandOut:
                         checkpoint()
                     )  # events that other attempts are about to write go to the disk in the same commit
                 await self.durable(call, seq)
+
+    def waits(self, call: Call) -> bool:
+        """Say whether an outcome of a call that is there already would still have to wait to be handed out."""
+        return bool(self.in_flight) or self._must_be_durable(call) or not self._scope.barrier.alone
 
     async def durable(self, call: Call, seq: int | None = None) -> None:
         """Return when the outcome of a call, at `seq`, is durable, if the handler must not receive it earlier."""
@@ -86,4 +102,4 @@ class HandOut:
             while self.in_flight:
                 flight = next(iter(self.in_flight.values()))
                 flight.scope.cancel()
-                await flight.done.wait()
+                await flight.wait()

@@ -301,7 +301,7 @@ class IoProvider(ABC):
         """Return the one fact of a call for all of its callers."""
         handing = self._handing
         while (racing := handing.in_flight.get(call.key)) is not None:
-            await racing.done.wait()
+            await racing.wait()
         self._scope.check_open("called", call.namespace)
         refusal, before = call.refusal, None
         if refusal is None or not call.key.startswith(RESERVED_FACT_PREFIX):
@@ -329,7 +329,7 @@ class IoProvider(ABC):
             raise self._scope.ended()
         finally:
             del handing.in_flight[call.key]
-            flight.done.set()
+            flight.land()
 
     def end(self) -> Awaitable[None]:
         """Cancel the calls that a handler left in flight, and record each as cancelled."""

@@ -14,7 +14,7 @@ import attrs
 
 from machine import canonical
 from machine.errors import Code, TransportError
-from machine.io.http_message import bare_url, public_url
+from machine.io.urls import bare_url, public_url
 from machine.secrets.names import HEADERS
 from machine.secrets.placeholder import MARK, TEXT
 from machine.secrets.text_swap import Swap

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, OtherIoError
-from machine.events import FactRecorded, FactValue
+from machine.events import FactValue
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call import Call
 from machine.io.fields import checked_text, field, refusal
@@ -23,10 +23,8 @@ from machine.io.transport import BaseTransport
 from machine.secrets.format_1.placeholder import MARK, Placeholder, placeholder_text
 from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.secrets.secret import SECRET, Secret
-from machine.secrets.stored import Answer
-from machine.watch.unprofiled import unprofiled
 
-__all__ = ["SecretTransport", "answered", "naming", "secret_of", "secret_request", "sendable"]
+__all__ = ["SecretTransport", "checked", "naming", "secret_of", "secret_request", "sendable"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -66,21 +64,12 @@ def secret_of(name: str, response: Any) -> str:
     return Secret.of(name, response["value"])
 
 
-def answered(scope: AttemptScope, draft: FactRecorded, request: Any, response: Any) -> Answer:
-    """Return the stored form of a transport's answer; `draft` is its fact without the outcome.
+def checked(scope: AttemptScope, name: str, response: Any) -> str:
+    """Return the value of a secret from the answer of a transport.
 
     Raises `OtherIoError`: `secret_not_set` when the secret does not exist, `io_transport_failed` when it is no
     text.
     """
-    if draft.namespace != SECRET:
-        return unprofiled(scope.secrets.answer, draft, request, response)
-    name = request["name"]
-    value = _checked(scope, name, response)
-    return unprofiled(scope.secrets.answer, draft, request, {"value": value}, sure=name)
-
-
-def _checked(scope: AttemptScope, name: str, response: Any) -> str:
-    """Return the value of a secret from the answer of a transport."""
     value = response.get("value") if isinstance(response, dict) else None
     if not value:
         text = f"the transport of secrets has no {name}"
@@ -129,7 +118,7 @@ async def _read_again(scope: AttemptScope, known: Format1RunSecrets, name: str, 
         if canonical.decode_stored(payload_id, scope.log.load(payload_id)) == {MARK: name, "mac": mac}:
             assert transport is not None
             request = secret_request(name)
-            known.read(name, _checked(scope, name, await transport.perform(SECRET, request)), mac)
+            known.read(name, checked(scope, name, await transport.perform(SECRET, request)), mac)
             return True
     return False
 

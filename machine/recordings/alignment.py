@@ -12,7 +12,7 @@ import attrs
 from machine import canonical
 from machine.engine.run_reader import PastRun
 from machine.events import DomainEventRecorded, EffectIntended, Entry, FactRecorded
-from machine.recordings.pointer import Change, diff
+from machine.recordings.json_diff import Change, diff
 
 ALL: Final = 1_000_000
 """No limit on the number of changes."""

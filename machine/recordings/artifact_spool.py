@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from typing import Final
 
 import attrs
@@ -18,14 +20,15 @@ _IN_MEMORY: Final = 16 * 1024 * 1024
 
 
 class ArtifactSpool:
-    """Bytes by artifact id, written once and read in any order, from several threads too."""
+    """Bytes by artifact id, written once and read in any order, from several threads and forked processes too."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._held: dict[str, bytes] = {}
+        self._size = 0
         self._places: dict[str, tuple[int, int]] = {}
         self._end = 0
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - closed by the next line
-        weakref.finalize(self, self._file.close)
+        self._file: FileIO | None = None
 
     def add(self, artifact_id: str, data: bytes) -> bytes:
         """Add the bytes of an artifact, and return them; an id that is there already stays as it is.
@@ -33,30 +36,51 @@ class ArtifactSpool:
         Raises `OtherIoError` (`file_failed`) when there is no room for a temporary file.
         """
         with self._lock:
-            if artifact_id not in self._places:
-                try:
-                    self._file.seek(self._end)
-                    self._file.write(data)
-                except OSError as exc:
-                    folder = tempfile.gettempdir()
-                    raise OtherIoError(
-                        f"a large run needs room in {folder}: {exc.strerror}",
-                        code=Code.FILE_FAILED,
-                        details={"path": folder},
-                        hint="make room there, or set TMPDIR to a folder that has some",
-                    ) from exc
-                self._places[artifact_id] = (self._end, len(data))
-                self._end += len(data)
+            if artifact_id in self._held or artifact_id in self._places:
+                return data
+            if self._size + len(data) <= _IN_MEMORY:
+                self._held[artifact_id] = data
+                self._size += len(data)
+                return data
+            try:
+                self._write(data)
+            except OSError as exc:
+                raise _no_room(exc) from exc
+            self._places[artifact_id] = (self._end, len(data))
+            self._end += len(data)
         return data
+
+    def _write(self, data: bytes) -> None:
+        """Write bytes at the end; without a buffer, so that a full disk is known here and nowhere later."""
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by the next line
+            weakref.finalize(self, self._file.close)
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._file.fileno(), memoryview(data)[written:], self._end + written)
 
     def get(self, artifact_id: str) -> bytes | None:
         """Return the bytes of an artifact, or None."""
-        with self._lock:
-            place = self._places.get(artifact_id)
-            if place is None:
-                return None
-            self._file.seek(place[0])
-            return self._file.read(place[1])
+        data = self._held.get(artifact_id)
+        if data is not None:
+            return data
+        place = self._places.get(artifact_id)
+        if place is None or self._file is None:
+            return None
+        begin, size = place
+        # not by seeking: forked processes share the position of a file
+        return os.pread(self._file.fileno(), size, begin)
+
+
+def _no_room(exc: OSError) -> OtherIoError:
+    # None: no folder can be written to
+    folder = tempfile.tempdir or "any temporary folder"
+    return OtherIoError(
+        f"a large run needs room in {folder}: {exc.strerror}",
+        code=Code.FILE_FAILED,
+        details={"path": folder},
+        hint="make room there, or set TMPDIR to a folder that has some",
+    )
 
 
 @attrs.frozen

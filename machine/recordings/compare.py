@@ -27,7 +27,7 @@ from machine.kernel.decisions import EnterState
 from machine.plan import Graph, Plan, earlier_graph
 from machine.recordings.cause import explained
 from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind
-from machine.recordings.pointer import diff
+from machine.recordings.json_diff import diff
 from machine.recordings.recorded_commands import plan_ids
 from machine.recordings.replay import Recorded, reproduce
 from machine.recordings.replay_log import ReplayLog

@@ -18,7 +18,7 @@ from machine.errors import Code, UsageError
 from machine.events import Entry, RetryScheduled, StateCompleted, StateEntered, StateFailed
 from machine.plan_shape import by_name
 from machine.recordings.alignment import ALL, ItemDiff, items_of
-from machine.recordings.pointer import Change, diff
+from machine.recordings.json_diff import Change, diff
 from machine.recordings.result_json import fields_json
 from machine.stores.base import Store
 
@@ -121,8 +121,18 @@ class StateDiff:
 
     def to_json(self) -> dict[str, Any]:
         """Return the difference as a JSON object."""
-        about = ("state_id", "identical", "a", "b", "same_base", "unexplained")
-        return fields_json(self, *about, "changes", "items", "writes")
+        return fields_json(
+            self,
+            "state_id",
+            "identical",
+            "a",
+            "b",
+            "same_base",
+            "unexplained",
+            "changes",
+            "items",
+            "writes",
+        )
 
 
 @attrs.frozen(kw_only=True)

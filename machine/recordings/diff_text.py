@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from machine.recordings.alignment import ItemDiff
 from machine.recordings.diff import First, Reason, RunDiff, StateDiff, StateSide
-from machine.recordings.pointer import Change
-from machine.recordings.render import Mark, one_line, printable
+from machine.recordings.divergence_text import Mark, one_line, printable
+from machine.recordings.json_diff import Change
 
 MOST_CHANGES: Final = 10
 """Changes that are shown in one place; the rest are counted. All are in `RunDiff.to_json()`."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from machine.recordings.pointer import Change
+from machine.recordings.json_diff import Change
 from machine.recordings.result_json import fields_json
 
 

@@ -23,7 +23,7 @@ from machine.io.attempt_scope import Payloads
 from machine.kernel.decisions import EnterState
 from machine.recordings.cause import UNDECLARED
 from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind
-from machine.recordings.render import lines
+from machine.recordings.divergence_text import lines
 from machine.recordings.replay import provider_of
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of

@@ -26,7 +26,7 @@ from machine.kernel.history import History
 from machine.kernel.linearize import blocks_of
 from machine.plan import Graph, Plan
 from machine.recordings.cause import explained
-from machine.recordings.differences import corrupt
+from machine.recordings.describe_divergence import corrupt
 from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
 from machine.recordings.recorded_commands import graphs_of
 from machine.recordings.replay_log import ReplayLog

@@ -1,8 +1,7 @@
 """The log of a replay, which compares every emission with the recording, byte for byte and in order.
 
-It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so a
-handler that races calls sees the same winner. An emission whose turn can never come is a divergence, not a
-hang.
+It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so a handler
+that races calls sees the same winner. An emission whose turn can never come is a divergence, not a hang.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC, reused
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, PlanState
-from machine.recordings.differences import Differences
+from machine.recordings.describe_divergence import Differences
 from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
 from machine.recordings.recorded_commands import asked
 from machine.recordings.request_matching import RecordedRequests
@@ -161,9 +160,7 @@ class ReplayLog:
         """Return why the replay cannot continue, whatever a handler made of the exception."""
         if self.divergence is not None:
             return Diverged(self.divergence)
-        if self._damage is not None:
-            return self._damage
-        return RecordingEnds() if self._ended else None
+        return self._damage or (RecordingEnds() if self._ended else None)
 
     def limit(self, timeout: float | None) -> float | None:
         """Return the time limit of an attempt: replay never sleeps, so a short one is enough."""
@@ -231,6 +228,15 @@ class ReplayLog:
         """Return the fact that the open attempt recorded under a key."""
         left = self._facts.get(key)
         return left[0] if left else None
+
+    def takes(self, fact: FactRecorded) -> bool:
+        """Say whether a recorded fact that was not given up comes next; if it does, accept it."""
+        self._raise_if_over()
+        if self._early is not None or fact.given_up or self._recorded[self._at].event is not fact:
+            return False
+        self._info = {}
+        self._consume_to(self._at + 1)
+        return True
 
     def intended(self, key: str) -> EffectIntended | None:
         """Return the effect intent that the open attempt recorded under a key."""
@@ -332,9 +338,8 @@ class ReplayLog:
             self._missing()
 
     def _missing(self, event: Event | None = None) -> NoReturn:
-        summary = "a recorded call is not made"
-        if event is not None:
-            summary = f"the handler ended ({event.type}) without making a recorded call"
+        ended = event and f"the handler ended ({event.type}) without making a recorded call"
+        summary = ended or "a recorded call is not made"
         self._diverge(self._differences.missing(self._recorded[self._at], summary, event))
 
     async def _turn(self, event: Event, body: bytes) -> None:
@@ -348,11 +353,8 @@ class ReplayLog:
                     self._stuck(event)
 
     def _raise_if_over(self) -> None:
-        reason = self.abort()
-        if reason is None and self._at >= len(self._recorded):
-            self._ended = True
-            reason = RecordingEnds()
-        if reason is not None:
+        self._ended = self._ended or self._at >= len(self._recorded)
+        if (reason := self.abort()) is not None:
             raise reason
 
     def _take_to(self, end: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from machine.recordings.pointer import pointer_of
+from machine.recordings.json_diff import pointer_of
 from machine.recordings.result_json import fields_json
 
 MOST_LEAVES: Final = 500

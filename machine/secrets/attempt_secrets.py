@@ -12,12 +12,14 @@ from machine.secrets import placeholder
 from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_beside
 from machine.secrets.known_in_turn import KnownInTurn
 from machine.secrets.multipart import stored_boundary
+from machine.secrets.names import Strength
 from machine.secrets.pieces import stored_pieces
 from machine.secrets.placeholder_names import AnswerNames
 from machine.secrets.policy import path_text
 from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
 from machine.secrets.reserved_key import RUN, RUNS, key_inside
 from machine.secrets.run_secrets import SharedSecrets
+from machine.secrets.secret import SECRET
 from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
 from machine.secrets.stored import (
     Answer,
@@ -64,6 +66,8 @@ class AttemptSecrets:
         stand-in for several.
         """
         run, stands_in, refusal = self.run, False, None
+        if not run.stand_ins and self._is_clean(raw, self._known, self._past):
+            return Asked(raw, raw)
         if run.reserved.holds(raw):
             raw, refusal = run.reserved.removed(raw), key_inside("the request")
         if namespace in _BLIND:
@@ -74,7 +78,7 @@ class AttemptSecrets:
                 run.stand_ins.values(), self._past.stand_ins, namespace, raw
             )
             refusal = refusal or refused_stand_in
-        if not (self._may_hold(raw, self._known) or self._past.may_be_in(raw)):
+        if not self._may_hold(raw, self._known, self._past):
             return Asked(raw, sent, self._mac(sent, sent != raw), refusal, stands_in)
         refusal = refusal or self._placeholder_in(raw)
         found = redact(
@@ -97,9 +101,13 @@ class AttemptSecrets:
         data_key = self.run.key(create=self.run.live) if secret else None
         return None if data_key is None else hashed(data_key, sent)
 
-    def _may_hold(self, raw: bytes, known: Known) -> bool:
-        """Say whether anything in canonical bytes may have to be stored differently."""
-        return self.run.rules.may_hold(raw) or _MARK in raw or _BEGIN in raw or known.may_be_in(raw)
+    def _is_clean(self, raw: bytes, *known: Known) -> bool:
+        """Say whether canonical bytes are stored as they are, for sure; stand-ins apart."""
+        return self.run.rules.is_clean(raw) and not any(each and each.may_be_in(raw) for each in known)
+
+    def _may_hold(self, raw: bytes, *known: Known) -> bool:
+        """Say whether canonical bytes without the key of the store may have to be stored differently."""
+        return self.run.rules.may_hold(raw) or any(each and each.may_be_in(raw) for each in known)
 
     def stored(self, namespace: str, raw: bytes) -> Any:
         """Return the stored form of a request, without learning its secrets."""
@@ -144,10 +152,14 @@ class AttemptSecrets:
         """
         run = self.run
         raw = canonical.encode(response)
+        variable = variable_asked(fact.namespace, request)
+        told = sure is not None or fact.namespace == SECRET
+        by_name = variable is not None and run.rules.field(variable) is not Strength.NONE
+        loud = told or by_name or bool(run.stand_ins)
+        if not loud and self._is_clean(raw, run.known):
+            return Answer(raw)
         if run.reserved.holds(raw) and run.refuses(Code.SECRET_RESERVED):
             raise key_inside(f"the answer of {fact.namespace}")
-        variable = variable_asked(fact.namespace, request)
-        loud = sure is not None or variable is not None or run.stand_ins
         if fact.namespace in _BLIND or not (loud or self._may_hold(raw, run.known)):
             return Answer(raw)
         known, beyond = self._could_know(), Known() if again else run.known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
@@ -14,6 +15,7 @@ from machine.secrets.placeholder import TEXT, source_of, text_of
 
 __all__ = ["Known"]
 
+_PACKED: Final = '{"base64":"'
 _RUN: Final = re.compile(r"(?:[A-Za-z0-9+/_-]|%2[BbFf])++(?:=|%3[Dd]){0,2}")
 _FEW: Final = 16
 _GRAM: Final = 4
@@ -159,8 +161,12 @@ class Known:
         if not self:
             return False
         text = data.decode()
-        if any(value in text for value in self._plain):
+        if any(json.dumps(value, ensure_ascii=False)[1:-1] in text for value in self._plain):
             return True
+        if _PACKED in text and (
+            self._plain or not all(known.forms.base64 for known in self._values.values())
+        ):
+            return True  # what is not searched for in base64 is searched for in bytes and their parts
         # a value with what JSON escapes stands in encoded JSON once more escaped than in any of its forms
         return any(
             not value.isascii()

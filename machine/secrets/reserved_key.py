@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from machine.secrets.bundle_key import PASSPHRASE_VARIABLE
 from machine.secrets.encodings import base64_forms, forms_of
 from machine.secrets.placeholder import text_of
 from machine.secrets.redact import texts_in
+from machine.secrets.rules import KEY_CHARACTERS, KEY_LENGTH
 from machine.secrets.sealing import StoreKey
 from machine.secrets.store_key import KEY_VARIABLE, is_key_file_name, key_in, key_of
 
@@ -24,15 +26,12 @@ __all__ = ["RESERVED_NAMES", "RUN", "RUNS", "Reserved", "key_inside"]
 RESERVED_NAMES: Final = frozenset({KEY_VARIABLE, PASSPHRASE_VARIABLE})
 """Environment variables that no run may read and no program of a run is given."""
 
-_SHORTEST: Final = 40
 _PART: Final = 8
-_JOINED: Final = b"+/%=_-"
 RUNS: Final = bytes(
-    ord("a") if chr(code).isascii() and (chr(code).isalnum() or code in _JOINED) else ord(" ")
-    for code in range(256)
+    ord("a") if re.fullmatch(f"[{KEY_CHARACTERS}]", chr(code)) else ord(" ") for code in range(256)
 )
 """The table with which `bytes.translate` writes `a` for each character that a form of a key may have."""
-RUN: Final = b"a" * _SHORTEST
+RUN: Final = b"a" * KEY_LENGTH
 """Every form of a key has this run of characters, and few other texts have it."""
 
 
@@ -61,7 +60,7 @@ class Reserved:
 
     def holds(self, data: bytes) -> bool:
         """Tell whether encoded JSON or another text holds a key."""
-        if len(data) < _SHORTEST:
+        if len(data) < KEY_LENGTH:
             return False
         runs = data.translate(RUNS)
         begin = runs.find(RUN)
@@ -75,7 +74,7 @@ class Reserved:
             end = len(runs) if end < 0 else end
             run = data[begin:end]
             # wherever a form stands in a run, one of these parts is a part of it
-            parts = [run[at : at + _PART] for at in range(0, len(run), _SHORTEST - _PART + 1)]
+            parts = [run[at : at + _PART] for at in range(0, len(run), KEY_LENGTH - _PART + 1)]
             if not self._parts.isdisjoint(parts) and any(needle in run for needle in self._needles):
                 return True
             begin = runs.find(RUN, end)
@@ -83,7 +82,7 @@ class Reserved:
 
     def without(self, value: Any) -> Any:
         """Return a JSON value with a placeholder for each key in it."""
-        if not any(len(text) >= _SHORTEST and self.holds(_encoded(text)) for text in texts_in(value)):
+        if not any(len(text) >= KEY_LENGTH and self.holds(_encoded(text)) for text in texts_in(value)):
             return value
         return canonical.decode(self.removed(canonical.encode(value)))
 

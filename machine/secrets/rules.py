@@ -13,19 +13,41 @@ from machine.secrets.names import Strength, field_strength, header_strength, par
 from machine.secrets.needles import searcher
 from machine.secrets.policy import SecretPolicy, compiled, joined, plain_path
 
-__all__ = ["Rules", "rules_of"]
+__all__ = ["KEY_CHARACTERS", "KEY_LENGTH", "Rules", "rules_of"]
+
+_WORDS: Final = (
+    r"ke[yn]|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid="
+    r"|ticket=|sas=|ser[ \\t]*=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|entified (?:by|as|with)"
+    r"|appid=|sign=|otp|mfa|ce.?code|ntrase|ennwort|htwoord|senha|wifi:|webhook|/secrets/|login\(|securestr|[\"'](?:concealed|sensitive)"
+)
+_COMMANDS: Final = (
+    r"(?:\A|[^a-z0-9-]|\\(?:[nrtf]|u00..))-(?:[pawxktub]|[a-z]{1,5}u[^a-z0-9-])|--us|y-user|vault.*login|qlplus|expdp"
+    r"|impdp|rman[ '\"\\]|sudo -|rabbitmqctl|obscure|from-literal|http-basic|extraheader|put-parameter"
+)
+"""Options and words of the programs that are given a password without a name."""
+
+_LINES: Final = (
+    r":\*:|:[0-9]{1,5}:(?:[^:\s\"\\/]|\\+u)+:(?:[^:\s\"\\/]|\\+u)+:[^\s:]|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|@tcp\(|@unix\("
+    r"|\]:[0-9]{1,5}(?: |\\+t)+[^ :]+:|\" \\*\"(?:md5|scram-)"
+)
+"""Parts of the lines of files with users, of addresses of databases, and of base64 that begins as a form does."""
+
+_ESCAPED: Final = r"\\u00(?:2[df]|3[0-9a]|4[0-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a])"
+"""A letter, a digit, or a sign of names and addresses, as only JSON within JSON has it."""
 
 _LEADS: Final = (
-    r"(?i:ke[yn]|appid=|sign=|ticket=|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig"
-    r"|login in |sess|sser|sid=|sas=|ser ?=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|-[ub]|--us"
-    r"| -[pawxk]|fied by|wifi:|otp|mfa|ce.?code|ntrase|ennwort|htwoord|senha|webhook|/secrets/"
-    r"|lt login |login\(|qlplus"
-    r"|:[0-9]{4,5}:[a-z_*]|:\*:|:\$[0-9agmsy]|:\{s|:\"ls[0-3]|\]:[0-9]{2,3} )|(?s:@.*/|/.*@)"
-    r"| LOGIN |kind: Secret|kty| on >|mmunity |createUser|grub\.pbkdf2|getConn|UGFz"
+    rf"(?i:{_WORDS}|{_COMMANDS}|{_LINES}|{_ESCAPED})|(?s:@.*/|/.*@)|LOGIN "
+    r"|(?:[Mm]ac|MAC)(?:[^A-Za-z ]| *\"|V|B|Hex|Pem|Raw|Plain|Clear|Enc|Prim|Sec)"  # of a header
+    r"|Ci0t|[AQgw]otL[Q-f]|KLS[0-3]"  # a line of `--` in base64
+    r"|kind: Secret|kty| on >|mmunity |createUser|grub\.pbkdf2|getConn|UGFz"
     r"|IDENTIFY|mysqli|DBI->|new PDO|assw|totp|\* \\|uot;|saml|SAML|OpenVPN |iFi\.begin|Private-Lines"
-    r"|[A-Za-z]:[0-9a-f]{32}(?:[^0-9a-f]|$)|(?i:login[^:/]{0,40}: [^ /]{1,60} ?/ ?[^ /]{6})"
+    r"|[A-Za-z]:[0-9a-f]{32}(?:[^0-9a-f]|$)|[Ll]ogin(?: for [^:]+)?:(?: |\\+t)+[^/|]+[/|]"
 )
-"""Pieces of which every text with a secret name, or with the user-info of a URL, has one."""
+"""Pieces of which every text with a secret name, with the user-info of a URL, or with a placeholder, has one."""
+
+KEY_LENGTH: Final = 40
+KEY_CHARACTERS: Final = "A-Za-z0-9+/%=_-"
+"""Every form of a key of a store has so many of these characters in a row; few other texts do."""
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -71,6 +93,10 @@ class Rules:
         """
         return bool(self.look(data))
 
+    def is_clean(self, data: bytes) -> bool:
+        """Tell whether encoded JSON holds neither what `may_hold` looks for nor what may be a key of a store."""
+        return not (self.looks_always or self._looks.Match(data))
+
     def formats_in(self, text: str) -> list[Format]:
         """Return the formats that a text may have."""
         return [self.formats[at] for at in sorted(self._signs.Match(text.encode("utf-8", "replace")) or ())]
@@ -84,9 +110,15 @@ class Rules:
         """The predicate behind `may_hold`: a true value for data that could hold a secret."""
         if self.looks_always:
             return lambda _: True
-        return cast(
-            "Callable[[bytes], object]", searcher(("|".join((_LEADS, *signs_of(self.formats))),)).Match
-        )
+        return cast("Callable[[bytes], object]", searcher((self._pieces,)).Match)
+
+    @functools.cached_property
+    def _looks(self) -> Any:
+        return searcher((f"{self._pieces}|[{KEY_CHARACTERS}]{{{KEY_LENGTH}}}",))
+
+    @property
+    def _pieces(self) -> str:
+        return "|".join((_LEADS, *signs_of(self.formats)))
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ Promises, held by `machine.testing.StoreConformance` for every backend: **durabi
 returns), **ordering** (strict per run), **immutability** (never modified, never deleted), **authority** (everything
 else, the index included, can be rebuilt from the log).
 
-A store never interprets a log. The index, which it stores in addition, is computed by `kernel.index`.
+A store never interprets a log. The index, which it stores in addition, is computed by `kernel.run_index`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ APPLICATION_ID: Final = 0x4D41_4348
 """The mark of an SQLite file that is a store of this library ("MACH")."""
 
 _VERSION_1: Final = (
-    # The index. All of it but the key can be computed from the log by `kernel.index`.
+    # The index. All of it but the key can be computed from the log by `kernel.run_index`.
     """
     CREATE TABLE runs (
       key INTEGER PRIMARY KEY,

@@ -16,7 +16,7 @@ import pytest
 
 from machine import codec
 from machine.errors import CodecError
-from machine.recordings import render
+from machine.recordings import divergence_text
 from machine.recordings.replay import ReplayResult
 from machine.testing.fresh_process import Job, Said, Surroundings, asked_in_fresh_processes, indented
 from machine.testing.golden_recorded import Recorded
@@ -123,7 +123,11 @@ def _diverged(check: Mapping[str, Any], because: Surroundings | None) -> list[st
         result = None
     if result is not None and result.divergence is not None and because is not None:
         plain = attrs.evolve(result.divergence, cause_text="")
-        lines = [line for line in render.lines(plain) if not line.startswith("  next   ")]
+        lines = [line for line in divergence_text.lines(plain) if not line.startswith("  next   ")]
     if because is None:
         return lines
-    return [*lines, *render.folded("  cause  ", because.cause), *render.folded("  next   ", because.remedy)]
+    return [
+        *lines,
+        *divergence_text.folded("  cause  ", because.cause),
+        *divergence_text.folded("  next   ", because.remedy),
+    ]

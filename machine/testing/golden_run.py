@@ -25,12 +25,12 @@ from machine.events import DomainEventRecorded
 from machine.ids import OpId
 from machine.io.transport import Transport
 from machine.plan import Plan
-from machine.recordings import render
+from machine.recordings import divergence_text
 from machine.recordings.bundle import export_run, open_bundle
 from machine.recordings.bundle_writer import write_bundle
 from machine.recordings.compare import other_answer
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
-from machine.recordings.pointer import Change, diff
+from machine.recordings.json_diff import Change, diff
 from machine.recordings.replay import ReplayResult
 from machine.secrets.refused_input import refuse_in_input
 from machine.stores import MemoryStore, Store
@@ -196,7 +196,7 @@ def _strict(config: RunConfig) -> RunConfig:
 
 
 def _diverged(divergence: Divergence) -> Unlike:
-    title, *rest = render.lines(divergence)
+    title, *rest = divergence_text.lines(divergence)
     return Unlike(
         Ending.DIVERGED,
         title,
@@ -210,7 +210,7 @@ def _diverged(divergence: Divergence) -> Unlike:
 async def all_differences(golden: Recording, wanted: Wanted) -> list[str]:
     """Return all differences state by state: a replay stops at the first, and a report is short."""
     changes = _manifest_changes(golden, wanted)
-    found = [[line for _, line in render.changed(changes, whole=True)]]
+    found = [[line for _, line in divergence_text.changed(changes, whole=True)]]
     try:
         compared = await aio.compare(
             golden.past.run_id,
@@ -223,7 +223,7 @@ async def all_differences(golden: Recording, wanted: Wanted) -> list[str]:
         return found[0]
     found.append([f"the plan: {change}" for change in compared.plan_changes])
     divergences = [state.divergence for state in compared.states] + [compared.beyond]
-    found += [render.lines(each, whole=True) for each in divergences if each is not None]
+    found += [divergence_text.lines(each, whole=True) for each in divergences if each is not None]
     return [line for lines in found if lines for line in (*lines, "")][:-1]
 
 
@@ -250,7 +250,7 @@ def _named(manifest: RunManifest) -> dict[str, Any]:
 
 
 def _shown(changes: Sequence[Change]) -> list[str]:
-    return [line for _, line in render.changed(changes)]
+    return [line for _, line in divergence_text.changed(changes)]
 
 
 def too_old(golden: Recording, max_age: int | None) -> Unlike | None:
@@ -270,7 +270,7 @@ async def record(wanted: Wanted, statuses: Sequence[str], target: Target) -> Fre
     again = await _replayed(result.run_id, wanted, store)
     if again.divergence is not None:
         title = "the run that was just recorded does not replay, so nothing was written"
-        return Unlike(Ending.FAILED, title, ["", *render.lines(again.divergence)])
+        return Unlike(Ending.FAILED, title, ["", *divergence_text.lines(again.divergence)])
     if again.secrets is not None and (found := await _without_the_key(result.run_id, wanted, store)):
         return found
     return Fresh(result, store)
@@ -284,11 +284,16 @@ async def _without_the_key(run_id: str, wanted: Wanted, store: Store) -> Unlike 
         return None
     title = "the run that was just recorded replays only with its secrets, so nothing was written"
     plain = attrs.evolve(divergence, cause_text="")
-    lines = [line for mark, line in render.marked(plain) if mark is not render.Mark.NEXT]
+    lines = [line for mark, line in divergence_text.marked(plain) if mark is not divergence_text.Mark.NEXT]
     return Unlike(
         Ending.FAILED,
         title,
-        ["", *lines, *render.folded("  cause  ", _COMPUTED), *render.folded("  next   ", _REMEDIES)],
+        [
+            "",
+            *lines,
+            *divergence_text.folded("  cause  ", _COMPUTED),
+            *divergence_text.folded("  next   ", _REMEDIES),
+        ],
     )
 
 
@@ -352,7 +357,7 @@ async def live_difference(golden: Recording, wanted: Wanted, ignored: Sequence[s
             return None
         title = "the live run does not come to what the golden came to"
         why = other_answer(golden.past, live.past)
-        because = ["", *render.lines(why)] if why is not None else []
+        because = ["", *divergence_text.lines(why)] if why is not None else []
         return Unlike(Ending.DIVERGED, title, [*_shown(changes), *because], title)
 
 

@@ -148,7 +148,10 @@ class Session:
             return
         for name in _REPORTED:
             known = getattr(self, name)
-            (known.extend if isinstance(known, list) else known.update)(told[name])
+            if isinstance(known, list):
+                known.extend(told[name])
+            else:
+                known.update(told[name])
 
     # -- unused goldens ----------------------------------------------------------------------------------
 

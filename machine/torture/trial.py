@@ -21,7 +21,7 @@ from machine.events import Entry
 from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.recordings.double_run import SilentReporter
-from machine.recordings.pointer import diff
+from machine.recordings.json_diff import diff
 from machine.recordings.replay import replay
 from machine.recordings.verify import verify
 from machine.stores.base import Store, StoredEvent

@@ -178,7 +178,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     act = ACTS.get(event)
     if act is None:
         if event == "import" and (importing := watching()) is not None:
-            importing.imports()
+            importing.imports(args[0])
         return
     watch = watching()
     if watch is not None:

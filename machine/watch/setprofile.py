@@ -17,7 +17,7 @@ from machine.watch.model_defaults import asks, load_makers, makers
 from machine.watch.nondeterministic_calls import resolved
 from machine.watch.static import is_a, module_dict, never_raises
 from machine.watch.user_calls import own_caller, own_code, seen_builtin, seen_function, seen_made
-from machine.watch.user_code import OwnCode
+from machine.watch.user_code import OwnCode, may_load_own
 from machine.watch.watch import Watch, watching
 
 __all__ = ["ProfiledWatch"]
@@ -56,8 +56,10 @@ class ProfiledWatch(Watch):
         finally:
             self._off()
 
-    def imports(self) -> None:
-        """Profile from here on, because the contents of the module are unknown."""
+    def imports(self, name: str) -> None:
+        """Profile from here on if the module may be the user's, because its contents are unknown."""
+        if not may_load_own(name, self.own):
+            return
         if not self._needed:
             self._needed = True
             self._share()  # nothing marks where the steps of the handler begin and end

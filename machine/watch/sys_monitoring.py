@@ -100,8 +100,9 @@ class MonitoredWatch(Watch):
                 _tool.modules.update(sys.modules)
                 _cover(own)
 
-    def imports(self) -> None:
+    def imports(self, name: str) -> None:
         """Inspect newly loaded modules before the next call is made."""
+        del name
         _tool.stale = True
 
 

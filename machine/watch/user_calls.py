@@ -14,7 +14,7 @@ from machine.watch.code_origin import Origin, is_harmless, is_own, name_of, orig
 from machine.watch.model_defaults import first_asked, made_in
 from machine.watch.nondeterministic_calls import Ambient
 from machine.watch.static import is_a, module_dict, module_of, never_raises
-from machine.watch.user_code import OwnCode, packages_of
+from machine.watch.user_code import OwnCode, holds_code, packages_of
 from machine.watch.watch import Watch
 
 __all__ = ["own_caller", "own_code", "seen_builtin", "seen_function", "seen_made"]
@@ -52,7 +52,7 @@ def own_code(function: Any) -> OwnCode:
     kept = _kept.get(key)
     if kept is not None:
         own = kept[1]
-        if is_function and (function.__closure__ or function.__defaults__):
+        if is_function and holds_code(function):
             own.reach_held(function)
     else:
         while len(_kept) >= _MOST_KEPT:

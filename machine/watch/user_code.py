@@ -17,7 +17,7 @@ from machine.watch.model_defaults import factories_of
 from machine.watch.nondeterministic_calls import resolved
 from machine.watch.static import class_dict, held_by, is_a, module_dict, module_of, never_raises
 
-__all__ = ["OwnCode", "packages_of"]
+__all__ = ["OwnCode", "holds_code", "may_load_own", "packages_of"]
 
 
 @never_raises(frozenset[str]())
@@ -26,6 +26,28 @@ def packages_of(function: Any) -> frozenset[str]:
     module = getattr(inspect.unwrap(function) if callable(function) else function, "__module__", None)
     top = str(module).partition(".")[0]
     return frozenset({top} if module and top not in sys.stdlib_module_names and top != "machine" else ())
+
+
+@never_raises(True)  # noqa: FBT003 - then it is inspected
+def may_load_own(name: str, own: frozenset[str]) -> bool:
+    """Say whether a module about to be loaded may be the user's own: not in a package that is known to be none."""
+    package: Any = sys.modules.get(name.partition(".")[0])
+    if not is_a(package, ModuleType):
+        return True
+    inside = module_dict(package)
+    file = inside.get("__file__")
+    return type(file) is not str or is_own(file, inside, own)
+
+
+def holds_code(function: FunctionType) -> bool:
+    """Say whether a function holds anything in its closure or its defaults that may lead to code."""
+    for cell in function.__closure__ or ():
+        try:
+            if type(cell.cell_contents) not in _PLAIN:
+                return True
+        except ValueError:  # a name without a value yet
+            continue
+    return bool(function.__defaults__ or function.__kwdefaults__)
 
 
 class OwnCode:

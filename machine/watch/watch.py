@@ -158,8 +158,8 @@ class Watch:
         """Call a plain-function handler in the current thread, watched, and return its result."""
         return function(*args)
 
-    def imports(self) -> None:
-        """Handle the import of a module by the watched code."""
+    def imports(self, name: str) -> None:
+        """Handle the import of a module of this name by the watched code, before it is loaded."""
 
     def pause(self) -> None:
         """Suspend the watch for work behind `io`."""

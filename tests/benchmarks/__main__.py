@@ -30,7 +30,16 @@ ROUNDS = 7
 QUICK_ROUNDS = 3
 PACKAGES = (
     *("replay-machine", "anyio", "attrs", "blake3", "httpx", "orjson", "rfc8785"),
-    *("dbos", "langgraph", "langgraph-checkpoint-sqlite", "apache-burr", "vcrpy", "temporalio", "reeltime"),
+    *(
+        "dbos",
+        "langgraph",
+        "langgraph-checkpoint-sqlite",
+        "apache-burr",
+        "vcrpy",
+        "cassetter",
+        "temporalio",
+        "reeltime",
+    ),
 )
 
 

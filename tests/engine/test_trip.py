@@ -101,7 +101,7 @@ def test_a_fact_goes_through_few_files(monkeypatch):
 
     files = trip_of(handle)
     assert len(outside_secrets(files)) <= 7
-    assert len(files) <= 18
+    assert len(files) <= 9
 
 
 def test_a_value_of_the_context_goes_through_few_files():

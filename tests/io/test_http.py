@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 import ssl
 import time
@@ -13,9 +14,13 @@ from pathlib import Path
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import FAST
 
 from machine.canonical import decode, encode
 from machine.errors import Code, OtherIoError, RateLimitedError, TransportError
+from machine.io import urls
 from machine.io.http import HttpResponse, HttpTransport, http_request
 from machine.io.transport import Transport as TransportProtocol
 
@@ -564,3 +569,15 @@ async def test_plain_http_does_not_wait_for_the_authorities_to_be_loaded(http, s
 async def test_a_json_body_can_be_what_the_server_made_of_json(http, server):
     server.routes["/"] = (200, {"content-type": "application/json"}, json.dumps({"a": None}).encode())
     assert (await send(http, "GET", f"{server.url}/")).json() == {"a": None}
+
+
+# -- urls ----------------------------------------------------------------------------------------------------
+
+
+@FAST
+@given(st.from_regex(urls._PLAIN_URL, fullmatch=True))
+def test_a_url_that_is_passed_at_once_is_stored_as_any_other(url):
+    with pytest.MonkeyPatch.context() as patch:
+        at_once = urls.checked_url(url), urls.public_url(url)
+        patch.setattr(urls, "_PLAIN_URL", re.compile("(?!)"))
+        assert at_once == (urls.checked_url(url), urls.public_url(url))

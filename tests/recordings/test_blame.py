@@ -9,7 +9,7 @@ from crashes import left_after
 
 import machine
 from machine import Plan, RetryPolicy, blame, run
-from machine.recordings.pointer import ABSENT, pointer_of, tokens_of, value_at
+from machine.recordings.json_diff import ABSENT, pointer_of, tokens_of, value_at
 from machine.recordings.value_search import occurrences
 
 

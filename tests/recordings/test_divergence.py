@@ -12,8 +12,8 @@ import pytest
 
 import machine
 from machine import DomainEvent, Plan, RunConfig, replay, run
-from machine.recordings import render, replay_log
-from machine.recordings.pointer import diff
+from machine.recordings import divergence_text, replay_log
+from machine.recordings.json_diff import diff
 from machine.stores import MemoryStore
 
 
@@ -665,7 +665,7 @@ def test_the_lines_of_code_that_changed_are_shown(store):
         '-    ctx["list"] = [1, {"deep": "..."}]',  # a text that is no longer there was not kept
         '+    ctx["list"] = [1, {"deep": "y"}]',
     ]
-    assert any('+    ctx["list"] = [1, {"deep": "y"}]' in line for line in render.lines(divergence))
+    assert any('+    ctx["list"] = [1, {"deep": "y"}]' in line for line in divergence_text.lines(divergence))
 
 
 def test_no_text_in_the_source_of_a_handler_is_kept(store):

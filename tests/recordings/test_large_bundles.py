@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from contextlib import contextmanager
@@ -14,6 +18,7 @@ from machine.errors import BundleError, OtherIoError
 from machine.recordings import artifact_spool, bundle
 from machine.recordings.artifact_spool import ArtifactSpool
 from machine.recordings.bundle import export_run, export_to, import_bundle
+from machine.recordings.bundle_reader import read_bundle
 
 MIB = 1024 * 1024
 SIZE = 12 * MIB
@@ -97,3 +102,58 @@ def test_no_room_for_a_large_run_is_a_clear_error(monkeypatch, tmp_path):
     with pytest.raises(OtherIoError, match="a large run needs room in") as failure:
         ArtifactSpool().add("a" * 64, b"x" * (2 * MIB))
     assert failure.value.code == "file_failed"
+
+
+def test_no_temporary_folder_for_a_large_run_is_a_clear_error(monkeypatch):
+    def nowhere():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", nowhere)
+    with pytest.raises(OtherIoError, match="No usable temporary directory") as failure:
+        ArtifactSpool().add("a" * 64, b"x" * (2 * MIB))
+    assert failure.value.code == "file_failed"
+
+
+def test_a_disk_that_becomes_full_is_known_when_an_artifact_is_added(tmp_path):
+    # a limit of the size of files is for a whole process, and what fails on closing a file is only printed
+    code = (
+        "import resource\n"
+        "from machine.errors import OtherIoError\n"
+        "from machine.recordings.artifact_spool import ArtifactSpool\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (17_000_000, 17_000_000))\n"
+        "spool, size = ArtifactSpool(), 1995\n"
+        "spool.add('first', bytes(16 * 1024 * 1024))\n"
+        "added = {}\n"
+        "try:\n"
+        "    for index in range(20_000):\n"
+        "        added[str(index)] = spool.add(str(index), b'%d' % index * size)\n"
+        "except OtherIoError as exc:\n"
+        "    print(exc.code)\n"
+        "assert all(spool.get(name) == data for name, data in added.items())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "file_failed", "")
+
+
+def test_forked_processes_read_the_artifacts_of_an_opened_bundle(large):
+    _, run_id, path = large
+    with open_bundle(path) as opened:
+        ids = [*read_bundle(path).artifacts]
+        # each reads in an order of its own, while the others do
+        children = []
+        for child in range(4):
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    source = random.Random(child)
+                    for _ in range(5):
+                        for artifact_id in source.sample(ids, len(ids)):
+                            opened.store.get(artifact_id)
+                    code = 0
+                finally:
+                    os._exit(code)
+            children.append(pid)
+        assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0, 0]
+        assert verify(run_id, store=opened.store).ok

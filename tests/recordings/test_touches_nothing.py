@@ -39,7 +39,7 @@ import pytest
 import machine
 from machine import Plan, RunConfig, compare, open_store, replay, run, schedules
 from machine.config import FanOutJoin
-from machine.recordings.render import lines as lines_of
+from machine.recordings.divergence_text import lines as lines_of
 from machine.target import load
 from machine.testing.golden_options import asked_of
 from machine.watch.watch import ALLOWED

@@ -338,6 +338,36 @@ def test_a_module_that_the_handler_imports_is_seen_at_its_first_call(written, tm
         del sys.modules["own_calls_late"]
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="sys.monitoring is new in Python 3.12")
+def test_a_part_of_a_library_that_the_handler_imports_does_not_slow_it_down(written, tmp_path):
+    (tmp_path / "own_calls_package").mkdir()
+    (tmp_path / "own_calls_package" / "__init__.py").write_text("")
+    (tmp_path / "own_calls_package" / "part.py").write_text("")
+    module = written(
+        "own_calls_lazy",
+        """
+        import sys
+        profilers = []
+
+        async def handle(ctx, io, rec):
+            import email.mime.audio
+            profilers.append(sys.getprofile())
+            import own_calls_package.part
+            profilers.append(sys.getprofile())
+        """,
+    )
+    for name in ("email.mime.audio", "own_calls_package", "own_calls_package.part"):
+        sys.modules.pop(name, None)
+    try:
+        found_in(module.handle)
+    finally:
+        sys.modules.pop("own_calls_package", None)
+        sys.modules.pop("own_calls_package.part", None)
+    library, own = module.profilers
+    assert library is None
+    assert own is not None
+
+
 def test_a_module_that_the_handler_imports_is_still_seen_after_others_have_had_their_turn(written):
     module = written(
         "own_calls_waits",

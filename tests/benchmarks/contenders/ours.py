@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from pathlib import Path
 
 from payload import result
-from plans import calling, changing, counting, linear, wide
+from plans import calling, changing, counting, linear, wide, with_client
+from plans_with_clock import clocked
 from stage import WARM, forget_peak, main, memory_mb, server, stopwatch, stored
 
 import machine
@@ -114,20 +116,37 @@ def fanned(n, concurrency):
     return told
 
 
-def record_calls(n):
-    """Record a run of many calls."""
+CALLS = {"io": calling, "client": with_client}
+
+
+def record_calls(n, by="io"):
+    """Record a run of many calls, by `io.http` or by an unmodified client on its transport."""
     with server() as url, open_store("sqlite:///calls.db") as store:
-        Path("calls.txt").write_text(f"{drive(calling(n, url), store).run_id} {url}", encoding="ascii")
+        Path("calls.txt").write_text(f"{drive(CALLS[by](n, url), store).run_id} {url}", encoding="ascii")
 
 
-def replay_calls(n):
+def replay_calls(n, by="io"):
     """Replay the run of many calls; there is no server any more."""
     run_id, url = Path("calls.txt").read_text(encoding="ascii").split()
-    plan, told = calling(n, url), {}
+    plan, told = CALLS[by](n, url), {}
     warm()
     with open_store("sqlite:///calls.db") as store, stopwatch(n, told):
         assert replay(run_id, plan=plan, store=store).identical
     return told
+
+
+def watched(n, clock=0):
+    """Tell what the watch on handlers costs a step, in pairs of runs with it and without."""
+    plan, costs = (clocked if clock else linear)(n), []
+    warm()
+    for _ in range(7):
+        told = {}
+        for how in ("warn", "allow"):
+            told[how] = {}
+            with MemoryStore() as store, stopwatch(n, told[how]):
+                drive(plan, store, config=RunConfig(undeclared_io=how))
+        costs.append(told["warn"]["cpu"] - told["allow"]["cpu"])
+    return {"cpu": statistics.median(costs)}
 
 
 def interrupted(n):
@@ -180,4 +199,16 @@ def held(n):
 
 
 if __name__ == "__main__":
-    main(live, replayed, context, fanned, record_calls, replay_calls, interrupted, resumed, scaled, held)
+    main(
+        live,
+        replayed,
+        context,
+        fanned,
+        record_calls,
+        replay_calls,
+        watched,
+        interrupted,
+        resumed,
+        scaled,
+        held,
+    )

@@ -6,6 +6,7 @@ as much as the rest of the step. So nothing but the plans may be here.
 
 from __future__ import annotations
 
+import httpx
 from payload import result
 
 from machine import Plan
@@ -76,5 +77,24 @@ def calling(calls, url):
     async def handler(ctx, io, rec):
         for number in range(calls):
             ctx["last"] = (await io.http("GET", f"{url}/quotes/{number}")).json()
+
+    return plan
+
+
+async def ask(client, calls, url):
+    """Make calls with a client of httpx, each to another address."""
+    for number in range(calls):
+        last = (await client.get(f"{url}/quotes/{number}")).json()
+    return last
+
+
+def with_client(calls, url):
+    """Return a plan of one state that makes the same calls with an unmodified client of httpx."""
+    plan = Plan("bench")
+
+    @plan.state("step.calls")
+    async def handler(ctx, io, rec):
+        async with httpx.AsyncClient(transport=io.httpx_transport()) as client:
+            ctx["last"] = await ask(client, calls, url)
 
     return plan

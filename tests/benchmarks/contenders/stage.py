@@ -37,12 +37,13 @@ def main(*tasks):
 
 @contextmanager
 def stopwatch(steps, into):
-    """Put the microseconds and the calls of fdatasync a step into a dictionary."""
+    """Put the microseconds, those of the processor, and the calls of fdatasync a step into a dictionary."""
     gc.collect()
     synced = syncs()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     yield
     into["us"] = (time.perf_counter() - start) / steps * 1e6
+    into["cpu"] = (time.process_time() - busy) / steps * 1e6
     if synced is not None:
         into["syncs"] = (syncs() - synced) / steps
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind, NearCall
-from machine.recordings.pointer import diff
-from machine.recordings.render import MOST_CHANGES, lines
+from machine.recordings.divergence_text import MOST_CHANGES, lines
+from machine.recordings.json_diff import diff
 
 
 def divergence(recorded, now, **more):

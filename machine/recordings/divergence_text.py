@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
-from machine.recordings.pointer import Change
+from machine.recordings.json_diff import Change
 
 MOST_CHANGES: Final = 10
 """Changes that are shown; the rest are counted. All are in `Divergence.to_json()`."""

@@ -28,7 +28,7 @@ from machine.kernel.sealed_facts import REQUEST_MAC
 from machine.kernel.snapshot import Snapshot
 from machine.plan_shape import by_name
 from machine.recordings.divergence import Divergence, DivergenceKind, NearCall
-from machine.recordings.pointer import Change, diff
+from machine.recordings.json_diff import Change, diff
 from machine.recordings.recorded_commands import asked
 from machine.watch.watch import SETTING, Undeclared
 
