@@ -89,14 +89,26 @@ class IoMode(StrEnum):
 
 
 class Durability(StrEnum):
-    """The moments at which a run waits for the disk. An append is durable in each; this says who waits for it."""
+    """The moments at which a run waits for the disk. All else is written in the background, a moment later.
+
+    In every mode a run waits
+
+    - after its first event, before anybody learns its id;
+    - after the beginning of each of its first 4 attempts, 16 after a resume, before the handler is called;
+    - before the delay of a retry;
+    - before an effect leaves the process, and before the outcome of the effect reaches the handler;
+    - whenever 2000 events wait to be written (`CommitLimits.max_pending`);
+    - before its result is returned.
+
+    `engine/commit_queue.py` does the waiting.
+    """
 
     EFFECTS = "effects"
-    """Before an effect leaves the process and before the result is returned."""
+    """Only then. A crash may lose reads, which are made again."""
     STATES = "states"
-    """Also at every state boundary."""
+    """Also after the beginning of every attempt, and after the end of an attempt of concurrent states."""
     FACTS = "facts"
-    """Also at every fact, for reads that cost money."""
+    """Also before the outcome of any call reaches the handler, for reads that cost money."""
 
 
 class UndeclaredIo(StrEnum):

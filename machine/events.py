@@ -269,7 +269,8 @@ class RunResumed:
 class RunCompleted:
     """The last event. `status` is completed, failed, cancelled or limit_exceeded.
 
-    `error` is the reason when no state failed: two states that wrote one key, or a missing edge.
+    `error` is the reason when it is not the failure of a state: two states that wrote one key, a missing edge,
+    `recovery_limit` or `task_left_behind`.
     """
 
     type: ClassVar[str] = "run_completed"

@@ -12,10 +12,10 @@ from typing import Any
 def lazy_names(
     module: str, homes: Mapping[str, str], moved: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return the `__getattr__` and the `__dir__` of a module.
+    """Return the `__getattr__` and the `__dir__` of a module that loads its public names on first use.
 
-    `homes` maps each name to the module that has it; a module is its own home. `moved` maps an old name to the
-    dotted name that replaces it.
+    `homes` maps a name to the module that defines it, and a submodule to itself. `moved` maps an old name to the
+    dotted name that replaces it; using the old one gives a `DeprecationWarning`.
     """
     moved = moved or {}
 

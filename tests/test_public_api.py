@@ -26,7 +26,7 @@ RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(
         (
-            *("canonical", "codes", "did_you_mean", "durable", "errors", "ids", "lazy"),
+            *("canonical", "codes", "did_you_mean", "errors", "fsync_directory", "ids", "lazy"),
             *("process_identity", "unstorable_values", "termination"),
         ),
         0,

@@ -31,7 +31,7 @@ class ModelTelemetry:
 
 @attrs.frozen
 class Provenance:
-    """Origin and trustworthiness of a result, in another event or separately."""
+    """Origin and trustworthiness of a result, within the payload of another event or as an event of its own."""
 
     model_id: str
     model_version: str | None = None

@@ -1,4 +1,10 @@
-"""The commands by name, and the path from an argument list to one of them."""
+"""The commands by name, and the path from an argument list to one of them.
+
+A command is a function in a module of `cli`: its docstring is its help, its parameters are its arguments and
+options, and it returns the exit code. Its parameter `session` gives it the store, the run and the output.
+To add one, write the function, add its line to `COMMANDS`, and make docs/cli.md again.
+docs/how-to/add-a-command.md shows each step.
+"""
 
 from __future__ import annotations
 

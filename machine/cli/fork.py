@@ -104,7 +104,7 @@ def _facts(given: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """Split KEY=JSON where the JSON begins: both a key and a JSON string may contain equals signs."""
+    """Split KEY=VALUE at the first "=" that JSON, @FILE or - follows: keys and JSON strings may contain "="."""
     places = [at for at, char in enumerate(text) if char == "=" and at > 0]
     if not places:
         raise UsageError(f"--set-fact takes KEY=JSON, not {text!r}", hint="machine facts RUN lists the keys")

@@ -215,7 +215,7 @@ def resume(
 
 
 class Report(Protocol):
-    """The part of a command's report besides the status of the run."""
+    """The addition of a command to the report of a run: once as JSON, once as text."""
 
     def as_json(self) -> Mapping[str, Any]:
         """Return what is added to the JSON object of the run."""

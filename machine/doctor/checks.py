@@ -85,7 +85,7 @@ class _Examination:
         self._problems: list[str] = []
 
     def diagnosis(self) -> Diagnosis:
-        """Return the findings."""
+        """Return the diagnosis so far."""
         return Diagnosis(
             self._runs,
             self._replays,
@@ -95,7 +95,7 @@ class _Examination:
         )
 
     def records(self, number: int, job: Mapping[str, Any]) -> bool:
-        """Run the plan on one input, and return whether there is a recording."""
+        """Run the plan on one input in a process of its own; return whether it wrote the recording `job` names."""
         self._progress(f"runs input {number}")
         end = self._examined(
             job, Environment({"PYTHONHASHSEED": "1"}, elsewhere=False), f"the run of input {number}"

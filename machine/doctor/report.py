@@ -73,7 +73,7 @@ class Diagnosis:
         return not (self.findings or self.differences or self.problems)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the findings as a JSON object."""
+        """Return the diagnosis as a JSON object."""
         return {
             "healthy": self.healthy,
             "runs": [{"run_id": run_id, "status": status} for run_id, status in self.runs.items()],

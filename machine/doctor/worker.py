@@ -24,7 +24,7 @@ from machine.watch.watch import Undeclared
 
 
 class _Telling(Reporter):
-    """Reports I/O that bypasses `io` immediately, because the process may not live to the end."""
+    """A reporter that writes each undeclared I/O to `out` at once, because the process may die before its end."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out

@@ -2,6 +2,7 @@
 
 A writer thread commits events that have waited long enough, and events that somebody waits for while the event loop
 has other work. After a failed commit the queue keeps the error: it stops the run at its next event.
+`config.Durability` lists every moment at which a run waits.
 """
 
 from __future__ import annotations

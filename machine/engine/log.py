@@ -145,7 +145,7 @@ class LiveLog:
             check.refuse_in_log((kind, data) for _, kind, data in payloads.items.values())
 
     def outside(self, graph: Graph) -> Outside:
-        """Return the given plan, and whether the run was cancelled."""
+        """Return the plan as given, and whether the run was cancelled or has lost secrets that it needs."""
         lost = self._lost_seals and bool(wanted(self.history, self._lost_seals))
         return Outside(graph, self._control.cancelling, secrets_lost=bool(lost))
 

@@ -26,7 +26,10 @@ _CLOSING: Final = {getattr(tokenize, f"{kind}_END", -1) for kind in ("FSTRING", 
 
 
 def kept_source(source: str) -> str:
-    """Return source without its texts, comments and blank lines; empty when it is not valid Python."""
+    """Return source with a hash for each string literal, and without comments and blank lines.
+
+    It is empty for what is not valid Python.
+    """
     parts, at = list[str](), 0
     try:
         for start, end in _spans(source):

@@ -45,7 +45,10 @@ def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
 def opening_for(
     graph: Graph, config: RunConfig, params: Any, target: Target | None, invocation_key: str | None
 ) -> Opening:
-    """Return the opening of a new run. Raises `UsageError` and `CanonicalError` for its input or its key."""
+    """Return what a new run starts from. Raises `UsageError` and `CanonicalError` for its input or invocation key.
+
+    It is the manifest, the first artifacts, the writes of the input, and informational data with the provenance.
+    """
     if not isinstance(params, Mapping):
         raise UsageError(
             f"the input must be a JSON object, not {type(params).__name__}", code=Code.INVALID_INPUT

@@ -104,7 +104,7 @@ class DrivenLog(Log, Protocol):
         ...
 
     def outside(self, graph: Graph) -> Outside:
-        """Return the current input to the decision, where `graph` was the plan so far."""
+        """Return what came from outside the run since the last decision; `graph` is the plan so far."""
         ...
 
     def carry(self, decision: EnterState) -> bool:

@@ -156,7 +156,10 @@ def _namespaces(history: History) -> Iterable[str]:
 
 
 def _unset_secrets(history: History, load: Callable[[str], bytes], lost: AbstractSet[str]) -> list[str]:
-    """Return the secrets that unfinished states have read from the environment and that it lacks now."""
+    """Return the names of secrets that are needed again and that the environment lacks now.
+
+    They were read by states that have not ended, and their values are not sealed in the store.
+    """
     kept = history.sealed.payloads.keys() - history.sealed.lost - lost  # facts with a sealed value
     names = {
         str(canonical.decode(load(fact.request_digest))["name"])

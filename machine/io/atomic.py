@@ -13,8 +13,8 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 
-from machine.durable import sync_directory
 from machine.errors import Code, OtherIoError
+from machine.fsync_directory import fsync_directory
 
 __all__ = ["not_regular", "write_atomically"]
 
@@ -50,11 +50,14 @@ def write_atomically(path: str, data: Iterable[bytes]) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_directory(folder)
+    fsync_directory(folder)
 
 
 def _temporary(folder: str, mode: int) -> tuple[str, int]:
-    """Open a new locked file in the target's folder; one that nobody holds was left by a killed process."""
+    """Create and lock a new file in a folder, and return its path and descriptor.
+
+    The lock shows that the file is in use: one without was left by a killed process, and a cleaner may remove it.
+    """
     while True:
         temporary = os.path.join(folder, f".machine-{secrets.token_hex(8)}.tmp")
         # The kernel applies the umask to a new file. A replacement stays private until it has its mode.

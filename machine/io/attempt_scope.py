@@ -227,9 +227,10 @@ class AttemptScope:
             raise self.ended()
 
     def leave_behind(self, use: str, became: str = "was refused") -> None:
-        """Record a use of `io` or `rec` by a task or thread that the handler left behind; the first one counts.
+        """Note that a task or thread that the handler left behind used `io` or `rec`; only the first use counts.
 
-        `became` is the result of that use.
+        Does nothing before the handler has returned. `use` and `became` are the words of the error for the use and
+        for its result.
         """
         if not self.returned or self.left_behind is not None:
             return

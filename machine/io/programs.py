@@ -95,7 +95,10 @@ class _Process:
         """Our end of the pipe to the watcher, closed when this process ends."""
 
     def note(self, pipes: tuple[int, ...]) -> tuple[int, Path] | None:
-        """Return an open note, or None where none can be stored."""
+        """Create the file that notes a program about to start; return its descriptor and path.
+
+        Return None where the file cannot be written.
+        """
         try:
             with self._lock:
                 if self._folder is None:

@@ -2,6 +2,10 @@
 
 A transport never records, never looks a fact up and never decides whether it may be called; `io.live` does that. It
 turns a canonical request into a canonical response, or raises `IoError`.
+
+To add one, subclass `BaseTransport` and define `perform`, then register it under its namespace: in `_STANDARD` of
+`engine/transports.py` for every plan, or with `Plan(..., transports={"name": ...})` for one.
+docs/how-to/add-a-transport.md has an example and lists every file to touch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Close the attempts that a crash or a cancellation left open."""
+"""Closing the attempts that nobody runs: of a run whose process died, and of a run that is being cancelled.
+
+`kernel/decide.py` calls `close_open_attempts`. Its answer for each such attempt is `RecoverOrphan`, which
+`engine/driver.py` writes down as a `state_failed` with the code `orphan_attempt_recovered`. The state is then tried
+again unless the run is being cancelled or its process has died too often (`kernel/retry_and_skip.py`).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,10 @@ __all__ = ["close_open_attempts"]
 def close_open_attempts(
     history: History, busy: AbstractSet[str] = frozenset()
 ) -> RecoverOrphan | AwaitAttempts | CompleteRun | Done:
-    """Return the next decision for a run that has ended or is being cancelled; no plan is needed."""
+    """Return the next decision for a run that has ended, is being cancelled or has an attempt that nobody runs.
+
+    `busy` are the states whose attempts run in this process. No plan is needed.
+    """
     if history.final:
         return Done(history.status)
     for state_id in history.open:

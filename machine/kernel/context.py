@@ -76,7 +76,7 @@ class Context(MutableMapping[str, Any]):
         encode_again: Callable[[Any], bytes],
         remedy: str,
     ) -> None:
-        """Stage the bytes of a value; `encode_again` returns equal bytes as long as the value is unchanged."""
+        """Stage the encoded value; `encode_again` encodes it later, to see whether the handler has changed it."""
         if type(key) is not str or not 1 <= len(key) <= ContextKey.longest or not key.isprintable():
             key = str(ContextKey(key))
         try:

@@ -166,7 +166,7 @@ class Frontier:
         return None
 
     def _unordered(self, users: _Users, key: str, place: int) -> int | None:
-        """Return the first user of a key that a state does not follow, or None when it follows them all."""
+        """Return the first user of a key that is neither the state at `place` nor one of its ancestors, or None."""
         used = users.of(key)
         return next(_bits(used & ~(self._ancestors[place] | 1 << place)), None) if used else None
 

@@ -119,10 +119,10 @@ class History:
         return [intent for intent in self.uncertain.values() if intent.state_id == state_id]
 
     def digest(self, order: Iterable[str]) -> str:
-        """Return the digest: one BLAKE3 over the run's own lane, then each state's in the order given.
+        """Return the digest, 64 hex digits: one BLAKE3 over the run's own lane, then each state's as ordered.
 
-        A lane is itself a BLAKE3 chain over the canonical bodies of its events, so the interleaving of lanes and
-        all informational data are left out. The digest is 64 lowercase hex digits.
+        A lane is itself a BLAKE3 chain over the canonical bodies of its events. So digests are equal if every lane
+        has the same bodies in the same order: run ids, times, other info and the interleaving are left out.
         """
         assert self.digested
         whole = blake3(self.lanes.get(_RUN_LANE, _EMPTY_LANE))

@@ -53,7 +53,12 @@ def recovery_error(config: RunConfig, history: History, state_id: str) -> ErrorI
 def retry_decision(
     plan: Graph, config: RunConfig, history: History, state_id: str
 ) -> EnterState | ScheduleRetry | SuspendRun | None:
-    """Return the decision that follows a failed attempt of a state, or None when the state has failed for good."""
+    """Return the decision that follows a failed attempt of a state, or None when the state has failed for good.
+
+    A failure is retried if its error is `retryable` and the policy has attempts left. An attempt that was
+    interrupted or left open by a crash is no failure: another follows at once. A state that asks for a person's
+    answer about an effect suspends the run instead.
+    """
     state = history.states[state_id]
     meta, error, checkpoint = plan.states[state_id].meta, state.error, history.checkpoint or ""
     policy = meta.retry or config.retry_policy

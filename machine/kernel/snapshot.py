@@ -131,7 +131,10 @@ _Writes: TypeAlias = list[tuple[str, bytes, Value | None]]
 
 @functools.lru_cache(maxsize=4096)
 def _spelled(nibbles: tuple[int, ...]) -> str:
-    """Return a format string for the JSON of a branch with children at `nibbles`: their ids, then its count."""
+    """Return a %-format for the JSON of a branch with children at `nibbles`.
+
+    Its arguments are the ids of the children and then the number of keys below the branch.
+    """
     links = ",".join(f'"{nibble:x}":"%s"' for nibble in nibbles)
     return f'{{"children":{{{links}}},"count":%d,"type":"branch"}}'
 
@@ -176,7 +179,7 @@ class Snapshot:
         return None if value is None else self._bytes(value)
 
     def value(self, key: str) -> Value | None:
-        """Return a key's value, which may not be loaded yet, or None when the key is missing."""
+        """Return a key's value, or None when the key is missing. The bytes of the value may not be loaded yet."""
         node, path, depth = self._root, _path(key), 0
         while isinstance(node, _Branch):
             nibble = _nibble(path, depth)
@@ -212,10 +215,10 @@ class Snapshot:
         return dict(sorted(values.items()))
 
     def parts(self, walked: dict[tuple[str, str], int] | None = None) -> Iterator[tuple[str, bool]]:
-        """Yield the id of every artifact of the snapshot, and whether it is a node or else a larger value.
+        """Yield the id of every artifact of the snapshot, with True for a node and False for a value of its own.
 
-        A node comes before its contents, which follow in the order of its children or keys. `walked` maps the place
-        and id of each node walked before to its number of keys: those nodes are skipped, and new ones are added.
+        A node comes before its contents, which follow in the order of its children or keys. `walked` has the number
+        of keys of each node that was walked before, by place and id: these are skipped, and new ones are added.
         Raises `CorruptionError` for a tree that its keys would not produce, and what `load` raises.
         """
         yield from self._parts(self._root.id, "", {} if walked is None else walked)

@@ -56,7 +56,7 @@ class ItemDiff:
 
 @attrs.frozen(eq=False)
 class _One:
-    """An event of one of the runs, of the kind that was asked for."""
+    """A fact, an effect intent or a domain event of one run, to be paired with one of the other run."""
 
     run: PastRun
     seq: int

@@ -92,10 +92,7 @@ class KeySource:
 
 @attrs.frozen
 class Step:
-    """One value of the chain: its last writer, its earlier writers, and the sources the last writer had.
-
-    `computed` is true when a state wrote the value and it occurs in no source that the state had.
-    """
+    """One value of the chain: its last writer, its earlier writers, and the sources the last writer had."""
 
     pointer: str
     value: Any
@@ -106,7 +103,7 @@ class Step:
 
     @property
     def computed(self) -> bool:
-        """True when the value occurs in no source that its writer had."""
+        """True when a state wrote the value and it occurs in no source that the state had."""
         found = any(fact.found for fact in self.facts) or any(key.found for key in self.keys)
         return self.write.state_id is not None and not found
 

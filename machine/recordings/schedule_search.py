@@ -60,7 +60,7 @@ class Orders:
 
     @property
     def recorded(self) -> Order:
-        """The order in which the states settled."""
+        """The order of the recording: the numbers of its blocks, from 0 upwards."""
         return tuple(range(len(self.follows)))
 
     def drawn(self, count: int, seed: int) -> list[Order]:

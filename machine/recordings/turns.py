@@ -1,4 +1,7 @@
-"""Events of a replay that wait until the recording reaches them."""
+"""Events of a replay that wait until the recording reaches them, so that racing calls end in the recorded order.
+
+`recordings/replay_log.py` says which event is next: an event that comes too early waits here for its turn.
+"""
 
 from __future__ import annotations
 

@@ -212,6 +212,6 @@ def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _unquoted(text: str, begin: int, end: int) -> tuple[int, int]:
-    """Return the offsets of a part of a text without the quotes around it."""
+    """Return the offsets of a part of a text, without its first and last character if they are a pair of quotes."""
     quoted = end - begin > 1 and text[begin] in "'\"" and text[end - 1] == text[begin]
     return (begin + 1, end - 1) if quoted else (begin, end)

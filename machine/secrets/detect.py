@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from machine.secrets.finding import Finding, cookies, decides
+from machine.secrets.finding import Finding, decides
+from machine.secrets.headers import as_header, credentials_in, in_header
 from machine.secrets.json_text import MOST_JSON, located, strings_of
-from machine.secrets.looks import is_masked, looks_like_credential
+from machine.secrets.looks import looks_like_credential
 from machine.secrets.marked_text import MOST_CANDIDATES, MOST_FINDINGS, TooManyPlacesError, Work, at_most
 from machine.secrets.multipart import may_have_parts, parts
-from machine.secrets.names import HEADERS, Strength
+from machine.secrets.names import Strength
 from machine.secrets.packed_json import packed_json
 from machine.secrets.rules import Rules
 from machine.secrets.running_text import IN_FORM, Look, fields, folded, look_at, running
@@ -23,7 +24,6 @@ __all__ = ["findings"]
 _DEEPEST: Final = 12
 """The depth to which JSON texts within JSON texts are read; each level doubles the backslashes."""
 
-_SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
 _FORM: Final = re.compile(r"[\w.%+\[\]~*-]{1,200}+=[^&\s]*+(?:&[\w.%+\[\]~*-]{1,200}+=[^&\s]*+)*+")
 _OPTION: Final = re.compile(r"(--?[A-Za-z][\w.-]{1,99}+)=(.+)", re.DOTALL)
 _FIELD: Final = re.compile(r"([A-Za-z]\w{0,60}(?:-\w{1,60}){0,8}):[ \t]{1,8}([^\r\n]+)")
@@ -45,51 +45,16 @@ def findings(
         return []
     sure = place.strength is Strength.OWN
     if place.header and place.strength in {Strength.EXACT, Strength.OWN}:
-        found = list(_header(place.name, text, sure=sure))
-        listed = place.name in HEADERS
-        return [
-            one
-            for one in found
-            if request or sure or (_is_listed(rules, one) if listed else looks_like_credential(one.value))
-        ]
+        return in_header(rules, place, text, request=request)
     if decides(place.strength, text[place.begin :], alone=request, name=place.name):
         return [Finding(place.begin, len(text), place.name, text[place.begin :], sure)]
-    if place.strength is Strength.WEAK and (found := _as_header(place.name.lower(), text)):
+    if place.strength is Strength.WEAK and (found := as_header(place.name.lower(), text)):
         return found
     if look is None:
         look = look_at(rules, text)
     if place.argv or not look.nothing():
         return _apart(_in_text(rules, place, text, look, request=request, depth=depth), rules.stand_ins)
     return []
-
-
-def _is_listed(rules: Rules, found: Finding) -> bool:
-    """Tell whether a value of a listed header is a credential in an answer: of a cookie `lang=de-DE` is none."""
-    if looks_like_credential(found.value):
-        return True
-    kind, _, name = found.place.partition(".")
-    settings = kind == "cookie" and rules.field(name) is Strength.NONE
-    return not settings and not is_masked(found.value)
-
-
-def _header(name: str, text: str, *, sure: bool) -> Iterator[Finding]:
-    """Yield the credentials of a header field: what follows a scheme, the values of cookies, or all of it."""
-    if name in {"cookie", "set-cookie"} and "=" in text:
-        for begin, end, key in cookies(text, first=name == "set-cookie"):
-            yield Finding(begin, end, f"cookie.{key}", text[begin:end], sure)
-        return
-    scheme = _SCHEME.match(text) if "auth" in name else None
-    begin = scheme.end() if scheme else 0
-    if text[begin:].strip():
-        yield Finding(begin, len(text), name, text[begin:], sure)
-
-
-def _as_header(name: str, text: str) -> list[Finding]:
-    """Return the values of a field with the name of a header field that look like credentials."""
-    if not name.endswith(("authorization", "auth", "cookie", "cookies")) or not (" " in text or "=" in text):
-        return []
-    found = _header(name.replace("cookies", "cookie"), text, sure=False)
-    return [one for one in found if one.begin and looks_like_credential(one.value)]
 
 
 def _in_text(
@@ -113,7 +78,7 @@ def _in_text(
         if decides(strength, option[2], alone=request, name=option[1]):
             yield Finding(*option.span(2), option[1], option[2], strength is Strength.OWN)
     if place.argv and (line := _FIELD.fullmatch(text)) and rules.header(line[1]) in _DECIDING:
-        for one in _header(line[1].lower(), line[2], sure=False):
+        for one in credentials_in(line[1].lower(), line[2], sure=False):
             if request or looks_like_credential(one.value):
                 yield one._replace(begin=one.begin + line.start(2), end=one.end + line.start(2))
     if look.parameters and look.names and _FORM.fullmatch(text):

@@ -11,8 +11,8 @@ from typing import Final, Protocol
 
 import attrs
 
-from machine.durable import sync_directory
 from machine.errors import Code, SealError, SecretKeyError, UsageError
+from machine.fsync_directory import fsync_directory
 from machine.secrets.sealing import KEY_BYTES, StoreKey, data_key_id, unwrap, wrapped_anew
 from machine.secrets.store_key import (
     KEY_VARIABLE,
@@ -156,7 +156,7 @@ def _to_environment(store: ChangeableKeys, path: Path, noted: str) -> Rotation:
         _check_data_keys(store, old)
         changed = _rewrap(store, old, new)
     _sweep(left_over)
-    sync_directory(path.parent)
+    fsync_directory(path.parent)
     return Rotation(noted, new.id, changed, None)
 
 
@@ -202,7 +202,7 @@ def _sweep(files: list[Path]) -> None:
 def _move(source: Path, target: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         source.replace(target)
-        sync_directory(target.parent)
+        fsync_directory(target.parent)
 
 
 def _check_data_keys(store: ChangeableKeys, old: StoreKey) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from machine.secrets.finding import ISSUED, Finding, decides
-from machine.secrets.header_lines import credentials_in
+from machine.secrets.headers import in_running_text
 from machine.secrets.looks import SHORTEST
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, Work, at_most
 from machine.secrets.name_ends import name_ends
@@ -75,10 +75,10 @@ _LONGEST_CONTAINERS: Final = 500_000
 _CDATA: Final = "<![CDATA["
 _LEAST_CREDENTIAL: Final = 8
 _CLOSE_LOOK: Final = 2
-"""So many names that are passed over take the time of one whose value is read."""
+"""The number of skipped names that take as long as one whose value is read."""
 
 _NO_LETTERS: Final = frozenset("-$.\"'`]\\")
-"""Of the signs that are no parts of a name, those that it may begin or end with."""
+"""Characters that a name may begin or end with although they are no part of it."""
 
 _WHOLE: Final = frozenset("\"'`</>(,;&?{[:=\n")
 """The end of the text before a name that is not the rest of a longer word."""
@@ -391,7 +391,7 @@ class _Reader:
 
     def _credentials(self, name: str, begin: int, end: int, levels: int, *, sure: bool) -> Iterator[Finding]:
         """Yield the credentials of a header field in running text, where they look like credentials."""
-        for one in credentials_in(name, self.text[begin:end], sure=sure):
+        for one in in_running_text(name, self.text[begin:end], sure=sure):
             yield one._replace(begin=begin + one.begin, end=begin + one.end, value=decoded(one.value, levels))
 
 

@@ -139,7 +139,10 @@ _NO_PASSWORD: Final = frozenset({"", "x-oauth-basic", "x-token-auth"})
 
 
 def urls(rules: Rules, text: str, low: str, work: Work, *, request: bool) -> Iterator[Finding]:
-    """Yield the passwords in the user-info of URLs, and the secret parameters of queries."""
+    """Yield the credentials before the host of a URL, and the secret parameters of queries.
+
+    The credential is the password, or the user where the password is empty or a constant.
+    """
     if "@" in text and ("://" in text or ":\\/\\/" in text):
         for match in _USER_INFO.finditer(text):
             user, password = match["user"], match["password"]
@@ -158,7 +161,7 @@ class _Written(NamedTuple):
 
     before: re.Pattern[str]
     stop: re.Pattern[str]
-    """What a value ends before."""
+    """Matches the first character after a value."""
     longest: int
 
 

@@ -18,8 +18,8 @@ import string
 from pathlib import Path
 from typing import Final, Protocol
 
-from machine.durable import sync_directory
 from machine.errors import Code, SealError, SecretKeyError, UsageError
+from machine.fsync_directory import fsync_directory
 from machine.secrets.sealing import KEY_BYTES, DataKey, StoreKey, new_data_key, unwrap, wrap
 
 __all__ = [
@@ -344,7 +344,7 @@ def put_key(path: Path, key: StoreKey) -> None:
             path.hardlink_to(draft)
     finally:
         draft.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    fsync_directory(path.parent)
 
 
 def _unusable(path: Path, problem: str, code: Code) -> SecretKeyError:

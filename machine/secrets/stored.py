@@ -44,7 +44,7 @@ class Answer:
 
 
 def said_error(info: ErrorInfo, text: Callable[[str], str], said: Callable[[Any], Any]) -> ErrorInfo:
-    """Return an error without secrets; `text` removes them from a text, `said` from a JSON value."""
+    """Return an error without secrets: `text` removes them from its message, `said` from its details."""
     message = text(info.message)
     details = None if info.details is None else said(dict(info.details))
     if message == info.message and details == info.details:

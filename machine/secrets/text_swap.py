@@ -140,7 +140,7 @@ class Swap:
         return f"{scheme}{user}{at}{self._verbatim(host)}{self._below(below, depth)}"
 
     def _below(self, text: str, depth: int) -> str:
-        """Return the part of a URL after its host, with its texts replaced."""
+        """Return the path, query and fragment of a URL with their texts replaced."""
         found = _BELOW.fullmatch(text)
         assert found is not None
         path, query, fragment = found.groups()

@@ -93,9 +93,9 @@ class LeaseWatch:
         self._seen: dict[str, tuple[HeldLease, int]] = {}
 
     def left_ms(self, held: HeldLease, now_ms: int) -> int | None:
-        """Return for how long a lease keeps others out without a heartbeat; `now_ms` is of the boot clock.
+        """Return the milliseconds until the lease is free if no heartbeat comes; `now_ms` is of the boot clock.
 
-        0 when it does not, None for as long as its driver lives.
+        Return 0 when its driver is dead or the time is over, None while its driver is known to live.
         """
         match driver_of(held.owner):
             case Driver.ALIVE:
@@ -179,12 +179,11 @@ class Driver(StrEnum):
 
 
 def owner_here() -> str:
-    """Return a text that names this thread and one use of it: no two calls return the same.
+    """Return a new owner for a lease, different at each call.
 
-    The owner is the thread and not its process: a driver that ends without releasing its lease does not block its
-    run for as long as the process lives. The parts are host, boot, namespaces, pid, start of the process, and
-    thread, its start and something random with a dot between; "-" stands for a part that the system does not
-    provide.
+    The form is HOST/BOOT/NAMESPACES/PID/START/THREAD.THREAD_START.RANDOM, with "-" for what the system does not
+    provide. The owner is the thread and not its process: a driver that ends without releasing its lease does not
+    block its run for as long as the process lives.
     """
     pid, thread = os.getpid(), threading.get_native_id()
     seen = process_identity.sees_itself()

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from machine.durable import sync_directory
 from machine.errors import Code, NotFoundError, OtherStoreError
+from machine.fsync_directory import fsync_directory
 from machine.stores.sqlite_errors import (
     SQLITE_FAILURES,
     has_no_wal,
@@ -184,7 +184,7 @@ def _make(path: Path) -> None:
             new.mkdir(mode=0o700)
             if new.name == _DEFAULT_FOLDER:
                 (new / ".gitignore").write_text("*\n", encoding="ascii")
-        sync_directory(new.parent)
+        fsync_directory(new.parent)
     # The file is made here because SQLite would give it the mode of any file; the -wal and -shm take theirs
     # from it. O_EXCL: closing a descriptor of a file that is in use would drop SQLite's locks on it.
     with contextlib.suppress(FileExistsError):

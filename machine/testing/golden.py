@@ -1,5 +1,10 @@
 """The `golden` fixture: each check of a test replays, records or compares its golden, as the session requires.
 
+A golden is the file `fixtures/TEST.run` in the folder of the test, or `fixtures/TEST.NAME.run` for a check with a
+name, unless the marker of the test gives another path (`testing/golden_files.py`). Compared with it are, in this
+order (`testing/golden_run.py`): the name and version of the plan, the input and the configuration; every event and
+snapshot of a replay; the status that the test asks for; in a live session the outcome of a new run; and its age.
+
 This module decides which of the three is done, whether a failing golden is recorded again, and what the failing
 test reports. An existing golden that cannot be read is never overwritten unless the session is asked to record.
 """

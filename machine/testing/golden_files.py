@@ -1,5 +1,8 @@
 """The location of goldens: a file of its own for every test, parameter set and named check.
 
+It is `fixtures/TEST.run` in the folder of the test, where TEST is the test's name with class and parameters.
+`testing/golden.py` says what is compared with it.
+
 This module only computes names and opens no file. Two tests must never share a file without an error.
 """
 

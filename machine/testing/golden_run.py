@@ -67,7 +67,8 @@ class Unlike:
 
     `cause` is equal for all failures of one cause; `age` is that of the golden, in seconds. `alike` is equal
     for all failures that one report covers, empty for one that needs its own. `acceptable` is False when
-    recording again would give the same. `whole` returns every difference, which takes longer to compute.
+    recording again would give the same. `whole` has the lines of every difference,
+    and is empty unless the session reviews failures.
     """
 
     ending: Ending

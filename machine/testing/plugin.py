@@ -31,7 +31,7 @@ _NAMES: Final = ("machine", "machine.testing.plugin")
 
 
 def pytest_plugin_registered(plugin: object, plugin_name: str, manager: pytest.PytestPluginManager) -> None:
-    """Accept this module once, although it is both an entry point and named by -p."""
+    """Block the other name of this module, so that it is not registered twice: as an entry point and by -p."""
     if plugin_name in _NAMES and getattr(plugin, "__name__", None) == __name__:
         for name in _NAMES:
             if name != plugin_name:

@@ -15,7 +15,7 @@ class PowerCut(BaseException):
 
 
 class Fault(StrEnum):
-    """The fault at a boundary."""
+    """The kinds of fault that can strike at a boundary."""
 
     KILLED_BEFORE_APPEND = "killed_before_append"
     KILLED_AFTER_APPEND = "killed_after_append"

@@ -50,7 +50,7 @@ class Watch(SilentReporter):
         self.limit: anyio.CancelScope | None = None
 
     def entry(self, entry: Entry) -> None:
-        """Record an entry; if a background fault is pending, first wait until it occurs."""
+        """Pass an entry on; if a background fault is pending, first wait until it occurs, at most a second."""
         if (
             self._fault_occurred is not None
             and self._pending_after is not None

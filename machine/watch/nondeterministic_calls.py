@@ -36,7 +36,7 @@ class Ambient:
 
     @property
     def word(self) -> str:
-        """The name under which a program that has not renamed it makes this call."""
+        """The identifier in source code that makes this call, unless it was renamed: mostly the end of `name`."""
         last = self.name.rpartition(".")[2]
         return {"random.Random": "Random", "os._Environ": "environ"}.get(self.name.rpartition(".")[0], last)
 

@@ -128,7 +128,7 @@ class _Steps:
         return self.send(None)
 
     def send(self, value: Any) -> Any:
-        """Resume the handler with a value."""
+        """Run the handler's next step with a value, and report to the watch where the step begins and ends."""
         self._watch.step_begins()
         try:
             if self._inner is None:

@@ -45,7 +45,7 @@ def _watched(watch: Watch, function: Callable[..., Any], /, *args: Any, **kwargs
 
 
 def _led(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function for another thread, watched like the current code if the watch follows threads."""
+    """Return `function` for another thread: wrapped if the current watch follows threads, else unchanged."""
     watch = watching()
     if watch is None or not watch.follows:
         return function

@@ -191,7 +191,7 @@ class OwnCode:
             self._codes[id(code)] = code
 
     def _holds(self, function: FunctionType) -> bool:
-        """Add what a function holds, and say whether any of it may lead to code."""
+        """Add the values in a function's closure and defaults; return True if one is more than plain data."""
         found = False
         for cell in function.__closure__ or ():
             try:

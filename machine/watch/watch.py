@@ -107,7 +107,7 @@ class Watch:
         """Stop listening, for one run."""
 
     def reach(self, function: Callable[..., Any]) -> None:
-        """Prepare the code to be called, and all code that it can reach."""
+        """Find the packages that count as the handler's own code; a subclass also prepares what it can reach."""
         self.own = packages_of(function)
 
     def in_thread(self) -> Watch:

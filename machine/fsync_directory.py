@@ -1,4 +1,4 @@
-"""Durable names: a created or renamed file still exists after a power cut."""
+"""Syncing a directory, so that a created or renamed file still has its name after a power cut."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import errno
 import os
 
 
-def sync_directory(directory: str | os.PathLike[str]) -> None:
+def fsync_directory(directory: str | os.PathLike[str]) -> None:
     """Make the names in a directory durable: they are its entries, and it needs a sync of its own."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems lack it, and say so with these errors
+        if error.errno != errno.EINVAL:  # the answer of file systems that cannot sync a directory
             raise
     finally:
         os.close(descriptor)
