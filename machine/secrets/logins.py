@@ -129,7 +129,7 @@ _BEHIND: Final = {
         (("@tcp(", "@unix("), r"@(?:tcp|unix)\(", 264),
     )
 }
-"""What stands behind a password in lines that could begin anywhere, and how far before it they begin."""
+"""The text behind a password in lines that could begin anywhere, and how far before it they begin."""
 
 _PATTERNS: Final = (_PGPASS, _HTDIGEST, *(re.compile(regex, re.MULTILINE) for regex in _LINES.values()))
 _HASHES: Final = tuple(

@@ -60,7 +60,7 @@ def names_in(text: str) -> int:
 
 
 class Work:
-    """The work that may be spent on a text: a unit is what it takes to pass over a name."""
+    """The work that may be spent on a text: a unit is what it takes to skip a name."""
 
     __slots__ = ("left",)
 

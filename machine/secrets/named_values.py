@@ -76,10 +76,10 @@ _LONGEST_CONTAINERS: Final = 500_000
 _CDATA: Final = "<![CDATA["
 _LEAST_CREDENTIAL: Final = 8
 _CLOSE_LOOK: Final = 2
-"""So many names that are passed over take the time of one whose value is read."""
+"""So many names that are skipped take the time of one whose value is read."""
 
 _NO_LETTERS: Final = frozenset("-$.\"'`]\\")
-"""Of the signs that are no parts of a name, those that it may begin or end with."""
+"""Signs that are no parts of a name, but that it may begin or end with."""
 
 _WHOLE: Final = frozenset("\"'`</>(,;&?{[:=\n")
 """The end of the text before a name that is not the rest of a longer word."""

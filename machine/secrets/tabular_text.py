@@ -52,7 +52,7 @@ _MANY: Final = 1000
 
 _ROW: Final = 4
 _JUDGED: Final = 6
-"""So many names that are passed over take the time of one row, or of a cell that is judged."""
+"""So many names that are skipped take the time of one row, or of a cell that is judged."""
 
 _MOST_BARS: Final = 3
 """The most vertical bars in a row of a name and a value, those around it included."""

@@ -1,4 +1,4 @@
-"""Quick looks at the sign behind a name and at the beginning of its value, which pass over most of them."""
+"""Quick looks at the sign behind a name and at the beginning of its value, which skip most of them."""
 
 from __future__ import annotations
 
