@@ -66,7 +66,7 @@ _VALUE: Final = (
     r"(?=(?P<short>[^\s\"'`<>]{0,5}+(?![^\s\"'`<>])))"
     r"|(?![burfn@]{1,2}+\\{0,15}+[\"'`])(?=(?P<words>[\"'`]?+[a-z]{0,19}+(?![^\s\"'`<>]))))?"
 )
-"""The kind that a quick look tells of a value: too short for a credential, as a string or a word, or a word of letters."""
+"""The kind that a quick look tells of a value: too short for a credential (a string or a word), or only letters."""
 
 _NAME: Final = re.compile(
     rf"(?:{_LAST_WORDS})[0-9]{{0,4}}+(?![a-z0-9])(?:\\{{0,15}}+[\"'`])?+"
