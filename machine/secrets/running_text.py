@@ -158,7 +158,7 @@ class _Written(NamedTuple):
 
     before: re.Pattern[str]
     stop: re.Pattern[str]
-    """What a value ends before."""
+    """The end of a value."""
     longest: int
 
 
