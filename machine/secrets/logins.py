@@ -61,7 +61,7 @@ _LINES: Final = {
     ("SETUSER",): r"SETUSER[ \t][^\r\n>]{1,200}+>([^\s\"']{4,200}+)",
     ("AUTH\r\n",): r"AUTH\r\n(?:\$[0-9]{1,4}\r\n\S{1,100}+\r\n)?\$[0-9]{1,4}\r\n(\S{4,512}+)(?=\r\n|\Z)",
     ("@tcp(", "@unix("): r"(?<![\w.-])[\w.-]{1,60}+:([^\s:@/\"']{4,200}+)@(?:tcp|unix)\(",
-    (" on >",): r"(?<![\w-])user[ \t]{1,4}+\S{1,60}+[ \t]{1,4}+on[ \t]{1,4}+>([^\s\"']{4,200}+)",
+    (" on >",): r"user(?<![\w-]user)[ \t]{1,4}+\S{1,60}+[ \t]{1,4}+on[ \t]{1,4}+>([^\s\"']{4,200}+)",
     ('" "md5', '" "SCRAM-'): r"\"[^\"\r\n]{1,64}+\" \"(md5[0-9a-f]{32}|SCRAM-SHA-256\$[^\"\s]{20,400}+)\"",
     ("snmp-server community ",): r"snmp-server community (\S{4,200}+)",
     ("login(",): r"login\([\"']([^\"'\s]{20,256}+)[\"']\)",
@@ -79,7 +79,9 @@ _LINES: Final = {
     ),
     ("PASSWORD ",): r"PASSWORD \w{2,30}+ = (\S{6,200}+)",
     ("asswort", "ennwort", "de passe", "ontrase", "achtwoord", "enha:"): (
-        r"(?i:passwort|kennwort|mot de passe|contrase\u00f1a|wachtwoord|senha)(?: (?:lautet|ist|est|es|is))?"
+        r"[pPkK\u212amMcCwWsS\u017f]"
+        r"(?i:(?<=p)asswort|(?<=k)ennwort|(?<=m)ot de passe|(?<=c)ontrase\u00f1a|(?<=w)achtwoord|(?<=s)enha)"
+        r"(?: (?:lautet|ist|est|es|is))?"
         r"[ \t\u00a0]{0,3}+[:=][ \t\u00a0]{0,4}+[\"'`]?([^\s\"'`,;]{6,200}+)"
     ),
     ("send ",): r"assword[^\r\n]{0,20}\r?\n[ \t]{0,8}+send(?: --)? \"([^\"\r\n\\]{4,100}+)",
@@ -101,7 +103,7 @@ _LINES: Final = {
     ('"AUTH"',): r"\"AUTH\"\r?\n[ \t]{0,8}+[0-9]{1,2}\) \"([^\"\r\n]{4,512}+)\"(?!\r?\n[ \t]{0,8}+[0-9])",
     ("WIFI:",): r"WIFI:(?:(?!WIFI:)[^\r\n]){0,100}?P:([^\s;]{6,200}+);",
     (":\n", ":\r\n"): (
-        r"[pPtTaAsS](?i:(?<=p)assword|(?<=p)assphrase|(?<=t)oken|(?<=a)pi key|(?<=s)ecret(?: key)?)\b"
+        r"(?:[pP](?i:assword|assphrase)|[tT](?i:oken)|[aA](?i:pi key)|[sS](?i:ecret(?: key)?))\b"
         r"[^\r\n:]{0,60}+:\r?\n(?:\r?\n)?[ \t]{0,8}+(\S{12,512}+)(?=[ \t]{0,8}[\r\n]|\Z)"
     ),
     (".begin(", "uth(", "uth=(", "uth = (", "edential(", "edentials(", "login("): (

@@ -30,7 +30,7 @@ MOST_CANDIDATES: Final = 10_000
 MOST_NAMES: Final = 100_000
 """The most names with the ending of a secret name in a text; a long text may have one in `_APART` characters."""
 
-_APART: Final = 64
+_APART: Final = 96
 _SHORT: Final = 64
 _A_FEW: Final = 4
 

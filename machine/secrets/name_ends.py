@@ -35,8 +35,12 @@ _LAST_WORDS: Final = any_of(
         *("csrfmiddlewaretoken", "passwd", "otp"),
     )
 )
+_PLAIN: Final = r"[:=][ \t]?+(?=[0-9\"'`ac-ik-prt-z])"
+"""A sign before a value that begins as no longer separator goes on: it is tried first, since most are so."""
+
 _SEPARATOR: Final = (
-    r"(?P<sep>[: \t]{0,4}+(?:</?(?:b|strong|i|em|td|th|dt|dd|code|span|tt|kbd|label)(?: [^<>]{0,100})?>"
+    rf"(?P<sep>{_PLAIN}|"
+    r"[: \t]{0,4}+(?:</?(?:b|strong|i|em|td|th|dt|dd|code|span|tt|kbd|label)(?: [^<>]{0,100})?>"
     r"[: \t]{0,4}+){1,4}+(?=[^\s<])"
     r"|(?:\*\*|__)?+"
     r"(?:[ \t](?:is|was)[ \t][a-z]{2,20}(?=[ \t]))?"

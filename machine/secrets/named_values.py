@@ -24,6 +24,7 @@ from machine.secrets.value_looks import (
     OF_HEADERS,
     is_blank,
     is_phrase,
+    is_tag,
     may_be_strong,
     may_count,
     says_nothing,
@@ -33,7 +34,7 @@ __all__ = ["named_values"]
 
 _OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
 _PAIR: Final = re.compile(
-    r"\b(?:name|key)[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+[\"']?([\w.-]{2,80}+)[\"']?"
+    r"(?:name(?<!\wname)|key(?<!\wkey))[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+[\"']?([\w.-]{2,80}+)[\"']?"
     r"(?:,(?:[ \t]|\r?\n){0,40}+|(?:[ \t]|\r?\n){1,40}+)"
     r"(?:(?!value)[\w:.-]{1,40}+=\"[^\"<>]{0,100}+\"[ \t]{1,8}+){0,3}+"
     r"[\"']?value[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+"
@@ -120,28 +121,37 @@ class _Reader:
 
     def found(self, low: str) -> Iterator[Finding]:
         """Yield what is found: the text is read once for each way to write a name before its value."""
+        text = self.text
         silent: set[str] = set()
+        weak: set[str] = set()
         quick = not self.rules.names
         for match in self.work.each(name_ends(low)):
-            if quick and says_nothing(match.lastgroup, match["sep"].strip(), request=self.request):
-                continue
             begin, end = match.start(), match.start("sep")
-            before = self.text[begin - 1 : begin]
-            whole = before in _WHOLE and self.text[begin:end]
+            before = text[begin - 1 : begin]
+            whole = before in _WHOLE and text[begin:end]
             if begin < self.done or whole in silent:
+                continue
+            kind = match.lastgroup
+            if whole in weak and (kind == "short" or not may_be_strong("", text, match.end())):
+                continue
+            if quick and kind != "sep" and says_nothing(kind, match["sep"].strip(), request=self.request):
                 continue
             self.work.spend(1)
             if before not in _BOUNDS:
-                joined = _BEFORE.match(self.text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
+                joined = _BEFORE.match(text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
                 begin -= joined.end() if joined else 0
-            begin += 2 * (self.text[begin - 1 : begin] == "%")  # what is encoded before the name
-            name = self.text[begin:end]
+            begin += 2 * (text[begin - 1 : begin] == "%")  # what is encoded before the name
+            name = text[begin:end]
             if name[:1] in _NO_LETTERS or name[-1:] in _NO_LETTERS:
                 name = _NO_NAME.sub("", name)
-            if self.text[begin - 1 : begin] == " " and self._strengths(name)[0] in _HALF:
+            if text[begin - 1 : begin] == " " and self._strengths(name)[0] in _HALF:
                 begin, name = self._of_two_words(begin, name)
-            if whole and self._strengths(name) == (Strength.NONE, False):
-                silent.add(whole)
+            if whole and not self._strengths(name)[1]:
+                strength = self._strengths(name)[0]
+                if strength is Strength.NONE:
+                    silent.add(whole)
+                elif strength is Strength.WEAK and not self.request and name.lower() != "token":
+                    weak.add(whole)
             yield from self._behind(name, begin, match.end(), match["sep"])
         if "--" in low:
             for match in self.work.each(_OPTION.finditer(low)):
@@ -176,7 +186,7 @@ class _Reader:
         """Yield the secrets in the value that begins at an offset, after a name."""
         strength, listed = self._strengths(name)
         header = listed and sep.strip() in OF_HEADERS
-        if header and _is_field(strength) and _BLOCK.match(self.text, at):
+        if header and strength is not Strength.NONE and _BLOCK.match(self.text, at):
             header = False  # of YAML: the value stands below
         if not header and strength is Strength.NONE:
             return
@@ -188,7 +198,7 @@ class _Reader:
             return
         self.work.spend(_CLOSE_LOOK)
         sure = strength is Strength.OWN
-        if self._is_tag(sep) and not self._is_element(begin):
+        if is_tag(sep) and not self._is_element(begin):
             return
         if is_blank(sep) and not self._is_set(name, strength, at):
             return
@@ -214,7 +224,7 @@ class _Reader:
                 return  # of `"name": NAME, "value": ...`, whose value is behind it
             yield from self._credentials(name.lower(), start, end, levels, sure=sure)
             self.done = end
-            if quoted is None or not _is_field(strength):
+            if quoted is None or strength is Strength.NONE:
                 return
         if quoted is not None:
             start, end, levels = quoted
@@ -241,11 +251,6 @@ class _Reader:
         if strength is Strength.WEAK:
             return end - start >= SHORTEST and may_count(decoded(self.text[start:end], levels))
         return end - start >= SHORTEST
-
-    @staticmethod
-    def _is_tag(sep: str) -> bool:
-        """Tell whether the text after a name ends the tag that begins with the name."""
-        return sep.endswith(">") and "<" not in sep and sep.strip() not in {"=>", "->"}
 
     def _is_element(self, begin: int) -> bool:
         """Tell whether an element of XML is called by the name that begins here."""
@@ -356,7 +361,7 @@ class _Reader:
         stop = _ENDS_BARE.search(value)
         if stop is not None and not (own_line and stop[0] in {"&", ";", "|"}):
             value = value[: stop.start()]
-        if self._is_tag(sep) and self.text[end : end + 2] != "</":
+        if is_tag(sep) and self.text[end : end + 2] != "</":
             if self.text[end - 2 : end + 1] != "]]>":
                 return
             end -= 2
@@ -393,7 +398,3 @@ class _Reader:
         """Yield the credentials of a header field in running text, where they look like credentials."""
         for one in in_running_text(name, self.text[begin:end], sure=sure):
             yield one._replace(begin=begin + one.begin, end=begin + one.end, value=decoded(one.value, levels))
-
-
-def _is_field(strength: Strength) -> bool:
-    return strength is not Strength.NONE

@@ -26,8 +26,8 @@ _ALIGNED: Final = re.compile(r"(?:[^ \t]++[ ]?)++")
 _HEAD: Final = re.compile(r"(?:[\w \t.,;|\u2502\"'`*-]++|COPY [^()]++\([^()]++\)[^()]*+)", re.IGNORECASE)
 """A line that may be the titles of a table's columns."""
 
-_NO_HEADS: Final = re.compile(r"(?:[^\w\s.\"'`*,;|\u2502-][^|\n]*+\n)*+")
-"""Lines that begin as no row of a table does, and have no bar."""
+_NO_ROWS: Final = re.compile(r"(?:(?!copy )[\w .\"'`*-]*+[^\w\s.\"'`*,;|\u2502-][^|\n]*+\n)*+")
+"""Lines with no bar and a sign in what would be their first cell that neither a title nor a name has."""
 
 _COPY: Final = re.compile(r"COPY [\w.\"]{1,100} \(([^()]{1,1000})\) FROM std", re.IGNORECASE)
 _INSERT: Final = re.compile(
@@ -85,7 +85,7 @@ def in_tables(rules: Rules, text: str, low: str, work: Work) -> Iterator[tuple[i
     at = heads = rows = 0
     while at < len(text):
         if table is None:  # only a line with such a name is a head
-            skipped = _NO_HEADS.match(low, at)
+            skipped = _NO_ROWS.match(low, at)
             at = skipped.end() if skipped else at
             near = _NEAR.search(low, at)
             if near is None:

@@ -13,6 +13,7 @@ __all__ = [
     "OF_HEADERS",
     "is_blank",
     "is_phrase",
+    "is_tag",
     "may_be_strong",
     "may_count",
     "says_nothing",
@@ -66,6 +67,11 @@ def is_phrase(strength: Strength, sep: str, value: str) -> bool:
 def is_blank(sep: str) -> bool:
     """Tell whether no sign parts a name and a value: `password x`, `the key of the shop is x`."""
     return sep.strip() in _BLANK or sep.rstrip().endswith((" is", " was", " to"))
+
+
+def is_tag(sep: str) -> bool:
+    """Tell whether the text after a name ends the tag that begins with the name."""
+    return sep.endswith(">") and "<" not in sep and sep.strip() not in {"=>", "->"}
 
 
 def may_count(value: str) -> bool:

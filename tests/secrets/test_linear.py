@@ -149,6 +149,7 @@ UNITS = [
         "a***",
     ),
     *(" --user ", "WIFI:$", " set ", "passwd|\n", "token;;", "eyJaaaaaaaa.", "pw a,pw\n", '{"session":1}'),
+    *("password:\n", "token a a:\n  ", "login for a: ", "key: a,\n", 'key a="" value'),
     " ".join(f"{needle}aaaa" for form in FORMATS for needle in form.needles),
 ]
 TEXTS = {
@@ -269,6 +270,23 @@ def test_a_long_innocent_text_is_left_as_it_is(kind):
 def test_so_is_one_of_eight_million_characters(kind):
     text = "".join(LINES[kind] % at for at in range((8 << 20) // len(LINES[kind])))
     assert stored(text).document == {"body": {"text": text}}
+
+
+def test_a_token_is_found_after_values_of_the_same_name_that_are_none():
+    text = '{"session":1}\n' * 100 + '{"session":"' + "aB3dE5fG7h" * 4 + '"}\n'
+    assert stored(text).document["body"]["text"].count("__secret_") == 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "copy t (a, password) from stdin;\nalice\taB3dE5fG7h\n",
+        "user,password\nbob,aB3dE5fG7h\n",
+        "alice\tpassword\taB3dE5fG7h\n",
+    ],
+)
+def test_a_row_is_found_after_lines_that_are_none(rows):
+    assert "__secret_" in str(stored(f"a: x\n{rows}").document)
 
 
 @pytest.mark.parametrize("at", [0, 2041, 2048, 2049, 70_000, 99_990])
