@@ -24,7 +24,7 @@ _ESCAPERS: Final = (
     ("&<>='", "\\u{:04x}"),
     ("&<>+'`\"", "\\u{:04X}"),
 )
-"""What encoders of JSON escape without need, and how: those of PHP; of Go and Ruby; of Java; of .NET."""
+"""Characters that encoders of JSON escape without need, and how: those of PHP; of Go and Ruby; of Java; of .NET."""
 
 _LONGEST_ENCODED: Final = 1 << 16
 _WORD: Final = 16
