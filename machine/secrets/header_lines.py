@@ -12,12 +12,17 @@ from machine.secrets.looks import looks_like_credential
 __all__ = ["credentials_in"]
 
 _SCHEME: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
+"""The scheme of a field of authorization, `Bearer` in `Bearer x`; empty where there is none."""
+
 _LEAST_CREDENTIAL: Final = 8
 _OPENS: Final = frozenset("([{")
 _ONE_TOKEN: Final = frozenset(
     ("basic", "bearer", "token", "bot", "apikey", "key", "negotiate", "geniekey", "ssws")
 )
+"""Schemes that one word follows: what is behind it on the line is other text."""
+
 _TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])[\w.~+/=:-]+|[\w-]+=.*[0-9].*", re.DOTALL)
+"""A word with a digit, or parameters with one: behind a scheme both are credentials, however they look."""
 
 
 def credentials_in(name: str, value: str, *, sure: bool) -> Iterator[Finding]:
@@ -34,6 +39,6 @@ def credentials_in(name: str, value: str, *, sure: bool) -> Iterator[Finding]:
         credential = credential.rstrip(",;)}]")  # of code around it
     if scheme is not None and (scheme[1] or "").lower() in _ONE_TOKEN:
         credential = credential.split(None, 1)[0].rstrip(",;") if credential else ""
-    told = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
-    if sure or looks_like_credential(credential) or (told and _TOKEN.fullmatch(credential) is not None):
+    follows = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
+    if sure or looks_like_credential(credential) or (follows and _TOKEN.fullmatch(credential)):
         yield Finding(start, start + len(credential), name, credential, sure)
