@@ -10,13 +10,21 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import quote, quote_plus
 
-__all__ = ["Forms", "base64_forms", "forms_of", "is_plain"]
+__all__ = ["Forms", "base64_forms", "forms_of", "is_escaped", "is_plain"]
 
 SEARCHED_ANYWHERE: Final = 8
 """The length from which a value is searched for in every form; a shorter one only unencoded, as a whole word."""
 
 _LEVELS: Final = 4
 """The depth to which JSON texts within JSON texts are searched."""
+
+_ESCAPERS: Final = (
+    ("/", "\\/"),
+    ("&<>", "\\u{:04x}"),
+    ("&<>='", "\\u{:04x}"),
+    ("&<>+'`\"", "\\u{:04X}"),
+)
+"""Characters that encoders of JSON escape without need, and how: those of PHP; of Go and Ruby; of Java; of .NET."""
 
 _LONGEST_ENCODED: Final = 1 << 16
 _WORD: Final = 16
@@ -37,6 +45,11 @@ class Forms(NamedTuple):
     def all(self) -> tuple[str, ...]:
         """Return the forms of every kind."""
         return self.texts + self.base64
+
+
+def is_escaped(value: str) -> bool:
+    """Tell whether JSON has to write some character of a value as an escape."""
+    return not (value.isascii() and value.isprintable()) or '"' in value or "\\" in value
 
 
 def is_plain(value: str) -> bool:
@@ -66,7 +79,8 @@ def _forms_of(value: str) -> Forms:
 
 
 def _texts(value: str) -> tuple[str, ...]:
-    escaped = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+    escaped = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    escaped |= {_escaped(text, *how) for text in escaped for how in _ESCAPERS} | {repr(value)[1:-1]}
     forms = {value, html.escape(value), html.escape(value, quote=False)}
     for _ in range(_LEVELS):
         forms |= escaped
@@ -84,6 +98,13 @@ def _texts(value: str) -> tuple[str, ...]:
     except UnicodeEncodeError:  # a lone surrogate has no bytes
         pass
     return tuple(sorted(forms, key=lambda text: (-len(text), text)))
+
+
+def _escaped(text: str, characters: str, escape: str) -> str:
+    """Return the inside of a JSON string with further characters escaped."""
+    for character in characters:
+        text = text.replace('\\"' if character == '"' else character, escape.format(ord(character)))
+    return text
 
 
 def _small(quoted: str) -> str:

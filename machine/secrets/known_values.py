@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
-from machine.secrets.encodings import Forms, forms_of, is_plain
+from machine.secrets.encodings import Forms, forms_of, is_escaped, is_plain
 from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.placeholder import TEXT, source_of, text_of
 
@@ -169,9 +169,7 @@ class Known:
             return True  # what is not searched for in base64 is searched for in bytes and their parts
         # a value with what JSON escapes stands in encoded JSON once more escaped than in any of its forms
         return any(
-            not value.isascii()
-            or "\\" in known.forms.texts[0]
-            or any(form in text for form in known.forms.all())
+            is_escaped(value) or any(form in text for form in known.forms.all())
             for value, known in self.near([text]).items()
         )
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from machine.secrets.encodings import SEARCHED_ANYWHERE
 from machine.secrets.formats import shapes
@@ -19,22 +18,15 @@ from machine.secrets.value_places import is_allowed
 
 __all__ = ["refused"]
 
-_ESCAPED: Final = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|/)")
-"""Escapes that JSON needs for no character, at any depth of JSON in JSON; other languages write them."""
-
 
 def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:
     """Return the path of the first secret in a context, an input or a key, None when there is none."""
-    texts = [key, *texts_in(value)]
-    near = known.near([*texts, *filter(None, map(_unescaped, texts))])
+    near = known.near([key, *texts_in(value)])
     todo: list[tuple[Any, list[str | int]]] = [(value, [key]), (key, [key])]
     while todo:
         item, path = todo.pop()
         if isinstance(item, str):
-            allowed = is_allowed(rules, path)
-            if any(
-                _is_refused(rules, known, near, each, allowed) for each in (item, _unescaped(item)) if each
-            ):
+            if _is_refused(rules, known, near, item, allowed=is_allowed(rules, path)):
                 return _said(rules, known, path)
         elif isinstance(item, dict):
             for name, member in reversed(item.items()):
@@ -42,15 +34,6 @@ def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:
         elif isinstance(item, list | tuple):
             todo += [(item[at], [*path, at]) for at in range(len(item) - 1, -1, -1)]
     return None
-
-
-def _unescaped(text: str) -> str | None:
-    """Return a text without needless escapes of JSON, None for one that has none."""
-    if "\\" not in text:
-        return None
-    plain = _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else "/", text)
-    # two escapes may be one character
-    return None if plain == text else plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _said(rules: Rules, known: Known, path: Sequence[str | int]) -> str:
@@ -63,7 +46,7 @@ def _said(rules: Rules, known: Known, path: Sequence[str | int]) -> str:
     return "".join(parts)
 
 
-def _is_refused(rules: Rules, known: Known, near: Known, text: str, allowed: bool) -> bool:
+def _is_refused(rules: Rules, known: Known, near: Known, text: str, *, allowed: bool) -> bool:
     if known.source_of(text, plain=False) is not None:
         return True
     for found in TEXT.finditer(text):

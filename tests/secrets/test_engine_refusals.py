@@ -77,17 +77,28 @@ def test_a_refusal_is_replayed_and_nothing_was_sent(tmp_path, ask, code, catches
     told_alike(result.run_id, plan, store, tmp_path)
 
 
-def _escaped(value):
-    """Return JSON as other languages escape it: all that may matter in HTML, and slashes."""
-    text = json.dumps({"password": value})
-    return re.sub(r"[&<>'+-]", lambda found: f"\\u{ord(found[0]):04x}", text).replace("/", "\\/")
+def _like_php(value):
+    return json.dumps({"note": value}).replace("/", "\\/")
 
+
+def _like_go(value):
+    text = json.dumps({"note": value}, ensure_ascii=False)
+    return re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _like_dot_net(value):
+    return re.sub("[&<>'+]", lambda found: f"\\u{ord(found[0]):04X}", json.dumps({"note": value}))
+
+
+ESCAPED = {
+    **{each.__name__: each for each in (_like_php, _like_go, _like_dot_net)},
+    "_twice": lambda value: json.dumps({"a": _like_php(value)}),
+}
 
 WRITTEN = {
     "a key": lambda value: {value: 1},
     "a key in a list": lambda value: [{f"the {value}": 1}],
-    "escaped": _escaped,
-    "escaped twice": lambda value: json.dumps({"a": _escaped(value)}),
+    **ESCAPED,
 }
 
 
@@ -130,3 +141,25 @@ def test_a_path_that_the_policy_allows_is_not_refused(allowed):
     else:
         with pytest.raises(UsageError, match="the input may hold no secret"):
             run(plan, input=docs, store=store, config=config)
+
+
+@pytest.mark.parametrize("value", ["k-4f9a/8e&7d<6c>5b+4a'39", "kéy-😀-1234567&x"])
+@pytest.mark.parametrize("make", ESCAPED.values(), ids=ESCAPED)
+@pytest.mark.parametrize("around", ["{}", "said: {} at 9"], ids=["whole", "in a text"])
+def test_a_secret_that_another_language_escaped_is_replaced(monkeypatch, tmp_path, value, make, around):
+    monkeypatch.setenv("KEY", value)
+    plan, got = Plan("echoed"), []
+
+    @plan.state("a.ask", side_effects="read_only_io")
+    async def ask(ctx, io, rec):
+        text = around.format(make(await io.secret("KEY")))
+        got.append((await io.call("api", {"note": text})).response["echo"] == text)
+
+    store, api = open_store("memory://"), Outside(lambda request: {"echo": request["note"]})
+    result = run(plan, store=store, transports={"api": api})
+    assert (result.error, got) == (None, [True])
+    assert api.asked == [{"note": around.format(make(value))}]
+    assert value[-8:].encode() not in stored(store, result.run_id)
+    assert b"1234567" not in stored(store, result.run_id)
+    assert b"k-4f9a" not in stored(store, result.run_id)
+    told_alike(result.run_id, plan, store, tmp_path)
