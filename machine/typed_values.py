@@ -86,7 +86,7 @@ def is_model(kind: Any) -> bool:
 
 
 def dump_model(value: Any) -> Any:
-    """Return a model as the JSON it makes of itself."""
+    """Return a Pydantic model as the JSON it makes of itself; `Unkept` where it holds bytes that are not UTF-8."""
     try:
         return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
     except ValueError as exc:

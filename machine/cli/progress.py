@@ -259,7 +259,10 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def watching_quietly(*, quiet: bool) -> Iterator[Progress]:
-    """Yield a reporter that shows warnings and, on a terminal, the live line: a replay is soon over."""
+    """Yield the reporter of a replay: it shows only warnings and, on a terminal, a line on the current state.
+
+    With `quiet` it shows nothing.
+    """
     with interrupt.disarmed_after():
         if quiet:
             yield Progress()

@@ -113,7 +113,10 @@ class ReplayIo(IoProvider):
         """Let every call through, for the same reason."""
 
     def _refuse(self, call: Call) -> None:
-        """Raise the recorded refusal of a call, which leaves no fact."""
+        """Refuse a call that the recorded run refused: such a call left no fact.
+
+        Without its transport, the refusal is taken from the recording; with it, the rules are applied again.
+        """
         transport = self._scope.transport(call.namespace)
         if transport is None or isinstance(transport, AbsentTransport):
             for refusal in (undeclared(self._scope, call.namespace), second_effect(self._scope)):

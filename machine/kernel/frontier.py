@@ -253,7 +253,7 @@ class Frontier:
         return self.base(self._graph.order[place]) if snapshot_id is None else self._snapshot(snapshot_id)
 
     def _agreed(self, key: str, ancestors: int) -> Value | None:
-        """Return the value of a key after some states: the last writers must all have written the same one."""
+        """Return the value of a key that the last writers among `ancestors` agree on, else raise `Conflict`."""
         writers = self._writers.of(key) & ancestors
         last = writers.bit_length() - 1
         value = self._writes[last][key]

@@ -163,7 +163,7 @@ class ReplayLog:
         return self._damage or (RecordingEnds() if self._ended else None)
 
     def limit(self, timeout: float | None) -> float | None:
-        """Return the time limit of an attempt: replay never sleeps, so a short one is enough."""
+        """Return the time limit of an attempt in seconds: replay never sleeps, so a short one is enough."""
         del timeout
         return PATIENCE_SECONDS + PATIENCE * (self.stall_seconds - STALL_SECONDS)
 
@@ -239,7 +239,7 @@ class ReplayLog:
         return True
 
     def intended(self, key: str) -> EffectIntended | None:
-        """Return the effect intent that the open attempt recorded under a key."""
+        """Return the effect intent that the open attempt recorded under a key, or None."""
         return self._intents.get(key)
 
     def reused(self, key: str) -> str | None:
@@ -293,7 +293,7 @@ class ReplayLog:
 
     @property
     def stall_seconds(self) -> float:
-        """Return how long a handler that races tasks may make no progress."""
+        """Return for how many seconds a handler that races tasks may make no progress."""
         span = self._recorded[self._end].ts_millis - self._recorded[self._begin].ts_millis
         return STALL_SECONDS + max(span, 0) / 1000
 
@@ -343,7 +343,7 @@ class ReplayLog:
         self._diverge(self._differences.missing(self._recorded[self._at], summary, event))
 
     async def _turn(self, event: Event, body: bytes) -> None:
-        """Wait until the recording reaches `body`, or nothing makes progress."""
+        """Wait until the recording reaches `body`; after `stall_seconds` without progress, `event` is stuck."""
         with self._turns.waiting(body) as come:
             while not come.is_set():
                 at = self._at

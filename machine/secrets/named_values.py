@@ -266,7 +266,7 @@ class _Reader:
         )
 
     def _strengths(self, name: str) -> tuple[Strength, bool]:
-        """Return how much a name says as that of a field, and whether it is that of a header."""
+        """Return the strength of a name as the name of a field, and whether it is the name of a listed header."""
         found = self.judged.get(name)
         if found is None:
             if len(self.judged) >= MOST_CANDIDATES:

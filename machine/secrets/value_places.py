@@ -101,7 +101,10 @@ class Place(NamedTuple):
     """The number of characters before the secret: 2 in `-pPASSWORD`."""
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
-        """Return the place of a member of an object; `said` is the name that another member gives its value."""
+        """Return the place of a member of an object.
+
+        `said` is the name that another member gives to the value, as in `{"name": "token", "value": "..."}`.
+        """
         return _pointed_at(rules, self._member(rules, key, said))
 
     def _member(self, rules: Rules, key: str, said: str | None) -> Place:
