@@ -126,13 +126,17 @@ def interrupted(state_id: str, *, cancelled: bool) -> ErrorInfo:
 
 
 def trace(exc: BaseException) -> str:
-    """Return where an exception was raised: file, line and function of the user's inner frames, one a line.
+    """Return where an exception was raised: file, line and function of frames outside this library, one a line.
+
+    The first is that of the handler, however deep in other libraries the exception was raised.
 
     Empty for an error of this library after the handler had returned: the message is sufficient.
     """
     raised = traceback.extract_tb(exc.__traceback__)
     own = [frame for frame in raised if not frame.filename.startswith(_HERE)]
-    frames = own[-_FRAMES:] if own or isinstance(exc, MachineError) else raised[-_FRAMES:]
+    frames = own if own or isinstance(exc, MachineError) else raised
+    if len(frames) > _FRAMES:
+        frames = [frames[0], *frames[1 - _FRAMES :]]
     lines = [f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
     return clean("\n".join(lines))
 

@@ -10,20 +10,6 @@ from typing import Final, Self
 
 from machine.errors import IdError
 
-__all__ = [
-    "RESERVED_FACT_PREFIX",
-    "STANDARD_TAGS",
-    "ArtifactId",
-    "ContextKey",
-    "ErrorCode",
-    "FactKey",
-    "OpId",
-    "OpPath",
-    "RunId",
-    "StateId",
-    "Tag",
-]
-
 _SEGMENT: Final = "[a-z][a-z0-9_]{0,62}"
 RESERVED_FACT_PREFIX: Final = "@"
 """Fact keys that the engine assigns begin with this; callers may not."""

@@ -299,6 +299,7 @@ def is_plain(handler: Handler) -> bool:
 
 
 _ALL: Final = (0, 1, 2)
+"""The positions of a function that takes all three values by position, as most do: none is left for a keyword."""
 
 
 @attrs.frozen

@@ -17,22 +17,9 @@ from machine.recordings import compare as comparison
 from machine.recordings import fork as forking
 from machine.recordings import replay as reproduce
 from machine.recordings import schedules as scheduling
+from machine.recordings import verify as verifying
 from machine.recordings.double_run import seconded
-from machine.recordings.verify import verify
 from machine.termination import Termination, terminable
-
-__all__ = [
-    "cancel",
-    "compare",
-    "dry_run",
-    "fork",
-    "replay",
-    "resolve",
-    "resume",
-    "run",
-    "schedules",
-    "verify",
-]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,3 +77,4 @@ schedules = _plain(scheduling.schedules)
 compare = _plain(comparison.compare)
 resolve = _plain(cancel_and_resolve.resolve)
 cancel = _plain(cancel_and_resolve.cancel)
+verify = verifying.verify

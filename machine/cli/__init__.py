@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 from machine.cli.streams import abandon, standing
 
-__all__ = ["main"]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `argv` excludes the program's name, and is `sys.argv` by default.

@@ -164,6 +164,8 @@ def launch(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except SystemExit as exc:
+        if isinstance(exc.__context__, BrokenPipeError):  # how rich ends a --help that nobody reads
+            raise exc.__context__ from None
         return exc.code if isinstance(exc.code, int) else 0
     except BaseException as exc:  # noqa: BLE001 - whatever it is, the user gets a sentence and an exit code
         return failures.report(exc, session)

@@ -91,9 +91,9 @@ def _print_key(session: Session, key: KeySource) -> None:
 
 def _print_places(session: Session, found: Sequence[Occurrence]) -> None:
     for item in found[:_MOST]:
-        inside = f" then {item.inside}" if item.inside else ""
+        inside = f", as JSON at {item.inside}" if item.inside else ""
         leaf = f"{item.leaf} at " if item.leaf else "at "
-        text = f"      {leaf}{item.pointer or 'the whole'}{inside}{_HOW[item.how]}"
+        text = f"      {leaf}{item.pointer or 'the whole value'}{inside}{_HOW[item.how]}"
         session.out.line((cut(clean(text), _COLUMNS), "green"))
     if len(found) > _MOST:
         session.out.line(f"      ... and {len(found) - _MOST} more")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,7 +68,7 @@ def export(
         return _to_stdout(
             run, gzip=gzip, with_secrets=with_secrets, recipient_key=recipient_key, session=session
         )
-    if not force and os.path.lexists(output):
+    if not force and (Path(output).is_file() or Path(output).is_symlink()):  # nothing else can be replaced
         raise BundleError(
             "it already exists", path=output, code=Code.BUNDLE_NOT_WRITTEN, hint="--force replaces it"
         )

@@ -7,12 +7,13 @@ import sys
 import traceback
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from cyclopts import CycloptsError, UnusedCliTokensError
+from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
 
 from machine.cli.output import clean
 from machine.cli.session import Session
+from machine.did_you_mean import did_you_mean
 from machine.errors import (
     BundleError,
     CanonicalError,
@@ -67,6 +68,12 @@ RUN_EXITS: Mapping[str, Exit] = {
     "cancelled": Exit.CANCELLED,
 }
 """The exit code of a run, by its status."""
+
+
+BUNDLE_DAMAGED: Final = "get the bundle again from where it came from, or export the run again"
+"""Hint for a bundle that cannot be read."""
+
+_OUTPUT_FAILED: Final = "output_failed"
 
 
 class NotHereError(NotFoundError):
@@ -130,7 +137,7 @@ def report(exc: BaseException, session: Session) -> int:
     if session.debug:
         traceback.print_exception(exc, file=sys.stderr)
     code, message, hint, details = _told(exc)
-    if session.as_json:
+    if session.as_json and code != _OUTPUT_FAILED:
         session.out.json({"error": as_json(exc)})
     elif code == Cancelled.default_code:
         session.out.line((clean(message), "yellow"), err=True)
@@ -162,21 +169,37 @@ def _print(
 
 def _told(exc: BaseException) -> tuple[str, str, str | None, Mapping[str, Any] | None]:
     match exc:
+        case BundleError(code=Code.BUNDLE_INVALID | Code.BUNDLE_TRUNCATED) if (
+            exc.line is not None and not exc.hint
+        ):
+            return str(exc.code), exc.message, BUNDLE_DAMAGED, exc.info.details
         case MachineError():
             return str(exc.code), exc.message, exc.hint, exc.info.details
         case CycloptsError():
-            words = " ".join(("machine", *(exc.command_chain or ())))
-            text = _sentence(str(exc))
-            if isinstance(exc, UnusedCliTokensError):
-                text = f"{words} takes no more arguments: {shlex.join(exc.unused_tokens or ())}"
-            return str(Code.USAGE), text, f"{words} --help says what there is", None
+            return _told_of_arguments(exc)
         case KeyboardInterrupt():
             return "cancelled", "interrupted; nothing durable is lost.", None, None
         case OSError() if exc.filename is None and exc.strerror:
-            return "output_failed", f"the output cannot be written: {exc.strerror}", None, None
+            return _OUTPUT_FAILED, f"the output cannot be written: {exc.strerror}", None, None
         case _:
             text = f"{type(exc).__qualname__}: {exc}".rstrip(": ")
             return "internal_error", text, "this should not happen; --debug shows where it did", None
+
+
+def _told_of_arguments(exc: CycloptsError) -> tuple[str, str, str | None, None]:
+    words = " ".join(("machine", *(exc.command_chain or ())))
+    hint = f"{words} --help says what there is"
+    text = _sentence(str(exc))
+    match exc:
+        case UnusedCliTokensError():
+            text = f"{words} takes no more arguments: {shlex.join(exc.unused_tokens or ())}"
+        case UnknownCommandError() if exc.unused_tokens and exc.app:
+            name, known = exc.unused_tokens[0], [word for word in exc.app if not word.startswith("-")]
+            text = f"{words} has no command {name!r}"
+            hint = did_you_mean(name, known, hint, show=lambda near: f"{words} {near}") or hint
+        case MissingArgumentError() if exc.argument is not None:
+            text = f"{words} needs a value for {exc.keyword or exc.argument.name}"
+    return str(Code.USAGE), text, hint, None
 
 
 def _sentence(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 import machine
 from machine.cli import batch, batch_item, goldens, progress
-from machine.cli.failures import Exit
+from machine.cli.failures import BUNDLE_DAMAGED, Exit
 from machine.cli.output import clean, short
 from machine.cli.schedules import permuted, show_divergence
 from machine.cli.session import Injected, Jobs, Quiet, RunOrBundle, Session, names_bundle
@@ -225,7 +225,7 @@ def verify(
     if result.ok:
         return Exit.OK
     if names_bundle(run):
-        session.note("hint", "get the bundle again from where it came from, or export the run again")
+        session.note("hint", BUNDLE_DAMAGED)
     else:
         session.note("hint", "restore the store from a backup; what is intact can still be read")
     return Exit.INTEGRITY

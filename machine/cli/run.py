@@ -182,7 +182,10 @@ def resume(
         How many seconds the lease of this process lasts for drivers that cannot see whether it is alive.
     """
     if (run is None) is not every:
-        raise UsageError("name a run, or give --all for every run that nobody drives", hint="one of the two")
+        raise UsageError(
+            "name a run, or give --all for every run that nobody drives: one of the two",
+            hint="machine runs lists them",
+        )
     if run is None:
         from machine.cli.resume_all import resume_all  # noqa: PLC0415 - one run needs no worker processes
 
@@ -283,7 +286,8 @@ def driven(
         return code
     if result.error is not None and result.status != "completed":
         trace = reporter.trace_of(result.error).splitlines()
-        where = f" ({trace[-1]})" if trace else ""
+        # the line of the handler, and the one that raised: often in a library, where there is nothing to repair
+        where = f" ({', then '.join(dict.fromkeys((trace[0], trace[-1])))})" if trace else ""
         message = f": {clean(result.error.message)}{where}"
         session.out.line((f"error[{result.error.code}]", "bold red"), message, err=True)
         for line in causes_text(result.error.causes):

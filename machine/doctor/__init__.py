@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from machine.doctor.checks import examine_plan, examine_recording
-from machine.doctor.report import Diagnosis, Difference, Environment, Finding
-
-__all__ = ["Diagnosis", "Difference", "Environment", "Finding", "examine_plan", "examine_recording"]
+from machine.doctor.checks import examine_plan as examine_plan
+from machine.doctor.checks import examine_recording as examine_recording
+from machine.doctor.report import Diagnosis as Diagnosis
+from machine.doctor.report import Difference as Difference
+from machine.doctor.report import Environment as Environment
+from machine.doctor.report import Finding as Finding

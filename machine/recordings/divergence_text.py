@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -24,6 +25,9 @@ _WIDEST: Final = 58
 """Characters of a value that are shown, so that a line fits in 80 columns."""
 
 _COLUMNS: Final = 80
+
+_CODE: Final = _COLUMNS - 7
+"""Characters of a line of source that are shown."""
 
 _BEFORE: Final = 20
 """Characters shown before the first difference of two long texts."""
@@ -102,10 +106,24 @@ def _next(divergence: Divergence) -> str:
 
 def _code(changed: Sequence[str]) -> Iterator[tuple[Mark, str]]:
     marks = {"-": Mark.RECORDED, "+": Mark.NOW}
-    for line in changed[:MOST_LINES]:
-        yield marks.get(line[:1], Mark.TEXT), _cut(f"    {printable(line)}", _COLUMNS - 3)
+    for line in _with_difference([printable(line) for line in changed[:MOST_LINES]]):
+        yield marks.get(line[:1], Mark.TEXT), f"    {line}"
     if len(changed) > MOST_LINES:
         yield Mark.TEXT, f"    ... and {len(changed) - MOST_LINES} more lines"
+
+
+def _with_difference(changed: Sequence[str]) -> list[str]:
+    """Return the lines of a diff as wide as is shown, long replaced ones from shortly before their difference."""
+    shown = [_cut(line, _CODE) for line in changed]
+    kinds = "".join(line[:1] or " " for line in changed)
+    for block in re.finditer(r"(-+)(\++)", kinds):
+        for old, new in zip(range(*block.span(1)), range(*block.span(2)), strict=False):
+            same = _first_difference(changed[old][1:], changed[new][1:])
+            if same > _CODE - _BEFORE and max(len(changed[old]), len(changed[new])) > _CODE:
+                for at in (old, new):
+                    kept = changed[at][1 + same - _BEFORE :]
+                    shown[at] = changed[at][0] + _cut(f"...{kept}", _CODE - 1)
+    return shown
 
 
 def changed(changes: Sequence[Change], *, whole: bool = False) -> Iterator[tuple[Mark, str]]:
@@ -174,9 +192,13 @@ def _pair(change: Change, *, whole: bool) -> tuple[str, str]:
     recorded, now = one_line(change.recorded), one_line(change.now)
     if whole or max(len(recorded), len(now)) <= _WIDEST:
         return recorded, now
-    same = next((i for i, (a, b) in enumerate(zip(recorded, now, strict=False)) if a != b), 0)
-    start = max(same - _BEFORE, 0)
+    start = max(_first_difference(recorded, now) - _BEFORE, 0)
     return _window(recorded, start), _window(now, start)
+
+
+def _first_difference(a: str, b: str) -> int:
+    """Return the first place where two texts differ, 0 when one begins with the whole other."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), 0)
 
 
 def _window(text: str, start: int) -> str:

@@ -16,7 +16,8 @@ from machine.secrets.names import Strength
 from machine.secrets.pieces import stored_pieces
 from machine.secrets.placeholder_names import AnswerNames
 from machine.secrets.policy import path_text
-from machine.secrets.redact import Known, redact, refused, say, say_json, say_text
+from machine.secrets.redact import Known, redact, say, say_json, say_text
+from machine.secrets.refused import refused
 from machine.secrets.reserved_key import RUN, RUNS, key_inside
 from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.secret import SECRET

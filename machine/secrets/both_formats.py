@@ -35,7 +35,6 @@ class Format1Adapter(Format1RunSecrets):
 
     told: None = None
     keys: None = None
-    failure: None = None
     shown: Final = 0
     stand_ins: Final = _NONE
     reserved: Reserved = Reserved()

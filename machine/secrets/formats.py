@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_most
 from machine.secrets.needles import PIECE, SHORT, begun_in, pieces
-from machine.secrets.references import is_example
+from machine.secrets.templates_and_examples import is_example
 
 __all__ = ["FORMATS", "Format", "format_of", "shapes", "signs_of"]
 

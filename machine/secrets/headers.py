@@ -23,12 +23,17 @@ __all__ = ["as_header", "credentials_in", "in_header", "in_running_text"]
 
 _SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
 _SCHEME_IN_TEXT: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
+"""The scheme of a field of authorization, `Bearer` in `Bearer x`; empty where there is none."""
+
 _LEAST_CREDENTIAL: Final = 8
 _OPENS: Final = frozenset("([{")
 _ONE_TOKEN: Final = frozenset(
     ("basic", "bearer", "token", "bot", "apikey", "key", "negotiate", "geniekey", "ssws")
 )
+"""Schemes that one word follows: the rest of the line is other text."""
+
 _TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])[\w.~+/=:-]+|[\w-]+=.*[0-9].*", re.DOTALL)
+"""A word with a digit, or parameters with one: after a scheme both are credentials, however they look."""
 
 
 def in_header(rules: Rules, place: Place, text: str, *, request: bool) -> list[Finding]:

@@ -46,7 +46,7 @@ class _Frame:
         self.said = later.said if later else None
         self.issued = later is not None and later.issued
         self.early = False
-        """True where a value stood before any name."""
+        """True when a member came before the one that names its value."""
 
     def next_place(self, rules: Rules) -> Place:
         """Return the place of the value that comes next."""
@@ -103,7 +103,7 @@ def _said_later(text: str) -> dict[int, _Later]:
         if frame is not None and frame.members and frame.key is None and raw is not None:
             frame.key = raw
             keys.add(raw)
-            frame.early |= (not frame.said or raw == "token") and _LATER.fullmatch(token[0]) is not None
+            frame.early |= (not frame.said or raw == "token") and _LATER.fullmatch(piece) is not None
         elif piece in "{[":
             stack.append((token.start(), _Frame(ROOT, members=piece == "{"), set()))
         elif piece in "}]":

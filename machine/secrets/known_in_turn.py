@@ -30,7 +30,7 @@ class KnownInTurn:
         return next((source for source in found if source is not None), None)
 
     def near(self, texts: Iterable[str]) -> Known:
-        """Return what is known of these texts."""
+        """Return the known values that may be in these texts; see `Known.near`."""
         texts, known = list(texts), Known()
         for knower in filter(None, self._knowers):
             near = knower.near(texts)

@@ -9,8 +9,8 @@ from math import log2
 from typing import Final
 
 from machine.secrets.encodings import is_plain
-from machine.secrets.references import is_example, without_templates
 from machine.secrets.technical_terms import is_technical, is_term, is_word_with_digits
+from machine.secrets.templates_and_examples import is_example, without_templates
 
 __all__ = [
     "SHORTEST",

@@ -13,12 +13,16 @@ __all__ = ["SIGN_OF_MANIFESTS", "in_manifests"]
 
 SIGN_OF_MANIFESTS: Final = "kind: Secret"
 _APART: Final = re.compile(r"^---", re.MULTILINE)
+"""The line between the documents of a file."""
+
 _IS_SECRET: Final = re.compile(r"^[ \t-]{0,16}+kind: Secret[ \t]{0,8}+\r?$", re.MULTILINE)
 _MEMBERS: Final = re.compile(
     r"^([ \t]{0,16}+)(?:data|stringData):[ \t]{0,8}+\r?\n"
     r"((?:\1[ \t]{1,16}[\w.-]{1,100}+:[^\r\n]{0,65536}+\r?\n?){1,1000}+)",
     re.MULTILINE,
 )
+"""The lines behind `data:` that are indented deeper than it."""
+
 _MEMBER: Final = re.compile(
     r"^[ \t]{1,32}+([\w.-]{1,100}+):[ \t]{1,8}+[\"']?([^\s\"']++)[\"']?[ \t]{0,8}+\r?$", re.MULTILINE
 )

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from machine import canonical
-from machine.secrets.encodings import SEARCHED_ANYWHERE, is_plain
-from machine.secrets.formats import shapes
+from machine.secrets.encodings import is_plain
 from machine.secrets.known_in_turn import KnownInTurn
 from machine.secrets.known_values import Known
 from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
@@ -17,7 +16,6 @@ from machine.secrets.names import Strength
 from machine.secrets.needles import SHORT
 from machine.secrets.packed_bytes import MarkedBytes, Packed, packed_bytes
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
-from machine.secrets.policy import path_text
 from machine.secrets.rules import Rules
 from machine.secrets.secret import SECRET
 from machine.secrets.substitute import keys_in_order
@@ -26,7 +24,7 @@ from machine.secrets.value_places import ROOT, Place, said_name, source_name
 if TYPE_CHECKING:
     from machine.secrets.finding import Finding
 
-__all__ = ["Known", "Redacted", "redact", "refused", "say", "say_json", "say_text", "texts_in"]
+__all__ = ["Known", "Redacted", "redact", "say", "say_json", "say_text", "texts_in"]
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
@@ -366,34 +364,3 @@ class _Answer(_Redaction):
 
     def _span(self, marked: Marked, found: Finding) -> Span | None:
         return super()._span(marked, found) if found.sure or not is_plain(found.value) else None
-
-
-def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:
-    """Return the path of the first secret in a context, an input or a key, None when there is none."""
-    near = known.near([key, *texts_in(value)])
-    todo: list[tuple[Any, list[str | int]]] = [(value, [key]), (key, [key])]
-    while todo:
-        item, path = todo.pop()
-        if isinstance(item, str):
-            if _is_refused(rules, known, near, item):
-                return path_text(path)
-        elif isinstance(item, dict):
-            for name, member in reversed(item.items()):
-                todo += (member, [*path, name]), (name, [*path, name])
-        elif isinstance(item, list | tuple):
-            todo += [(item[at], [*path, at]) for at in range(len(item) - 1, -1, -1)]
-    return None
-
-
-def _is_refused(rules: Rules, known: Known, near: Known, text: str) -> bool:
-    if known.source_of(text, plain=False) is not None:
-        return True
-    for found in TEXT.finditer(text):
-        if source_of(found[0]) in known.sources:
-            return True
-    try:
-        if any(len(cut.true) >= SEARCHED_ANYWHERE for cut in near.marked(text).cuts):
-            return True
-    except TooManyPlacesError:
-        return True
-    return next(shapes(rules.formats_in(text), text), None) is not None

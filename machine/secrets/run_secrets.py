@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from machine.errors import ErrorInfo, SecretKeyError
+from machine.errors import ErrorInfo
 from machine.events import FactRecorded
 from machine.secrets import sealing
 from machine.secrets.fact_seals import ASKED, Keys, open_beside, payload_id
@@ -86,11 +86,6 @@ class SharedSecrets:
     def key(self, *, create: bool = False) -> sealing.DataKey | None:
         """Return the data key of the run, None when there is none. Raises `SecretKeyError`, only with `create`."""
         return None if self.keys is None else self.keys.data_key(self._run_id, create=create)
-
-    @property
-    def failure(self) -> SecretKeyError | None:
-        """The error that ends the run whatever a handler catches: one of its secrets could not be sealed."""
-        return None if self.keys is None else self.keys.failure
 
     def opens(self, seal: bytes, fact: FactRecorded) -> Mapping[str, Any] | None:
         """Return the value that is sealed for a fact, None when it cannot be opened."""

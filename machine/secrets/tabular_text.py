@@ -51,8 +51,10 @@ _MANY: Final = 1000
 """The number of rows after which it is faster to skip plain rows by one expression."""
 
 _ROW: Final = 4
+"""The units of `Work` for a row."""
+
 _JUDGED: Final = 6
-"""The number of skipped names that take as long as one row (`_ROW`) or one judged cell (`_JUDGED`)."""
+"""The units of `Work` for a cell that is judged."""
 
 _MOST_BARS: Final = 3
 """The most vertical bars in a row of a name and a value, those around it included."""

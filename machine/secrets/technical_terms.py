@@ -112,9 +112,10 @@ _ALGORITHMS: Final = frozenset(
     )
 )
 _SINGLE: Final = frozenset("abcdikprstvx")
+"""Letters between the numbers of a curve or a version."""
+
 _KNOWN: Final = _ALGORITHMS | _SINGLE
 _LETTERS: Final = re.compile("[A-Za-z]+")
-"""Letters between the numbers of a curve or a version."""
 
 _META: Final = frozenset(
     (

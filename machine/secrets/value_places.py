@@ -175,11 +175,7 @@ class Place(NamedTuple):
 
     def is_allowed(self, rules: Rules) -> bool:
         """Tell whether the policy exempts exactly this place."""
-        if not rules.allowed_paths or self.around is None:
-            return False
-        steps = self.path()
-        spelled = (path_text(steps), f"$.{'.'.join(map(str, steps))}", *_pointers(steps))
-        return not rules.allowed_paths.isdisjoint(spelled)
+        return bool(rules.allowed_paths) and self.around is not None and is_allowed(rules, self.path())
 
     def path(self) -> list[str | int]:
         """Return the steps that lead here."""
@@ -192,6 +188,14 @@ class Place(NamedTuple):
 
 
 ROOT: Final = Place()
+
+
+def is_allowed(rules: Rules, steps: list[str | int]) -> bool:
+    """Tell whether the policy exempts exactly the place that these steps lead to."""
+    if not rules.allowed_paths:
+        return False
+    spelled = (path_text(steps), f"$.{'.'.join(map(str, steps))}", *_pointers(steps))
+    return not rules.allowed_paths.isdisjoint(spelled)
 
 
 def _strongest(rules: Rules, name: str) -> Strength:

@@ -36,8 +36,6 @@ from machine.testing.store_model import check_against_model
 from machine.testing.store_samples import LONG, OTHER, RUN, artifact_of, log_of, read_log, run_id_of
 from machine.testing.store_sharing import StoreFactory
 
-__all__ = ["StoreConformance", "StoreFactory"]
-
 
 def _oversized() -> Artifact:
     # all zeros: never touched, so never really there

@@ -34,7 +34,7 @@ _KINDS = st.sampled_from(("output", "manifest", "of my own"))
 _ARTIFACTS = st.lists(st.tuples(_BYTES, _KINDS), max_size=3)
 
 
-def check_against_model(open_store: Callable[[], Store], *, examples: int = 25, steps: int = 25) -> None:
+def check_against_model(open_store: Callable[[], Store]) -> None:
     """Run random operations on the store that `open_store` opens and on the model, and compare.
 
     The store may hold other runs already: every example uses run ids and artifacts of its own.
@@ -43,8 +43,8 @@ def check_against_model(open_store: Callable[[], Store], *, examples: int = 25, 
     run_state_machine_as_test(
         lambda: _Comparison(open_store, next(numbers)),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
+            max_examples=25,
+            stateful_step_count=25,
             deadline=None,
             derandomize=True,
             database=None,

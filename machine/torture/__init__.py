@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from machine.torture.faults import FAULTS, Fault
-from machine.torture.matrix import Boundary, Cell, CrashMatrix, crash_matrix
-
-__all__ = ["FAULTS", "Boundary", "Cell", "CrashMatrix", "Fault", "crash_matrix"]
+from machine.torture.faults import FAULTS as FAULTS
+from machine.torture.faults import Fault as Fault
+from machine.torture.matrix import Boundary as Boundary
+from machine.torture.matrix import Cell as Cell
+from machine.torture.matrix import CrashMatrix as CrashMatrix
+from machine.torture.matrix import crash_matrix as crash_matrix

@@ -14,6 +14,7 @@ import pytest
 from rich_run import FIXTURES, stages
 
 from machine import export_run, new_run_id
+from machine.cli.failures import BUNDLE_DAMAGED
 from machine.stores import MemoryStore
 
 PLAN = FIXTURES / "bundle-1" / "plan.py"
@@ -148,6 +149,7 @@ def test_a_bundle_that_is_refused_leaves_no_store_and_nothing_of_the_others(mach
     said = machine("import", bundle, "bad.run", "--store", "new.db")
     assert said.code == 3
     assert said.err.startswith("error[bundle_truncated]: bad.run, line ")
+    assert said.err.endswith(f"\nhint: {BUNDLE_DAMAGED}\n")
     assert said.out == ""
     assert not Path("new.db").exists()
 

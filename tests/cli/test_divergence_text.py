@@ -48,6 +48,16 @@ def test_every_line_fits_a_terminal_and_has_no_control_character(cause):
     assert found[-1].startswith(("  next   ", "         "))
 
 
+def test_a_long_line_of_source_is_shown_where_it_differs():
+    old, new = (f"-{'x' * 90} {word} {'y' * 90}" for word in ("old", "new"))
+    code = ["@@ -1,2 +1,3 @@", " def a():", old, "-removed", f"+{new[1:]}", "+added", "+more"]
+    found = lines(divergence(1, 2, cause=Cause.STATE_CODE_CHANGED, cause_text="it", code=code))
+    assert f"    -...{'x' * 19} old {'y' * 45}..." in found
+    assert f"    +...{'x' * 19} new {'y' * 45}..." in found
+    assert all(f"    {line}" in found for line in (" def a():", "-removed", "+added", "+more"))
+    assert all(len(line) <= 80 for line in found)
+
+
 def test_more_changes_than_anybody_reads_are_counted():
     found = lines(divergence({str(i): 0 for i in range(40)}, {str(i): 1 for i in range(40)}))
     assert sum(line.lstrip().startswith("NOW") for line in found) == MOST_CHANGES

@@ -131,6 +131,34 @@ def test_shared_options_may_stand_before_the_command(machine, plan_file):
     assert machine("--json", "--store", "a.db", "run", "prices.py").json["status"] == "completed"
 
 
+@pytest.mark.parametrize("deep", [0, 30])
+def test_an_error_of_a_library_is_told_with_the_line_of_the_handler_that_called_it(machine, write, deep):
+    write(
+        "reader.py",
+        f"""
+        import json
+
+        from machine import Plan
+
+        plan = Plan("reader")
+
+
+        def parse(text, left):
+            return parse(text, left - 1) if left else json.loads(text)
+
+
+        @plan.state("a.b")
+        def b(ctx):
+            parse("{{", {deep})
+        """,
+    )
+    said = machine("run", "reader.py")
+    (told,) = [line for line in said.err.splitlines() if line.startswith("error[")]
+    assert " (reader.py:15 in b, then decoder.py:" in told
+    lines = machine("show", "@last", "--json").json["states"][0]["trace"].splitlines()
+    assert (lines[0], len(lines) <= 8) == ("reader.py:15 in b", True)
+
+
 def test_a_handler_that_raises_fails_the_run_with_its_words_and_its_line(machine, write):
     write(
         "bad.py",

@@ -70,6 +70,9 @@ COMMANDS = {
         "run prices.py:plan --skip-tag unknown",
         "run prices.py:plan --store nonsense",
         "nonsense",
+        "rpelay @last",
+        "secrets forgte",
+        "export @last",
         "run",
     ],
     "bundles": [

@@ -1,10 +1,13 @@
 """Refusals of secrets where a handler meets them: recorded, so that a replay meets them too; caught or not."""
 
 import base64
+import json
+import re
 
 import pytest
 
-from machine import Plan, open_store, run
+from machine import Plan, RunConfig, SecretPolicy, open_store, run
+from machine.errors import UsageError
 from tests.secrets.engine_world import KEY, Outside, stored, told_alike
 
 
@@ -72,3 +75,58 @@ def test_a_refusal_is_replayed_and_nothing_was_sent(tmp_path, ask, code, catches
     assert api.asked == [{"n": 1}] * catches
     assert KEY.encode() not in stored(store, result.run_id)
     told_alike(result.run_id, plan, store, tmp_path)
+
+
+def _escaped(value):
+    """Return JSON as other languages escape it: all that may matter in HTML, and slashes."""
+    text = json.dumps({"password": value})
+    return re.sub(r"[&<>'+-]", lambda found: f"\\u{ord(found[0]):04x}", text).replace("/", "\\/")
+
+
+WRITTEN = {
+    "a key": lambda value: {value: 1},
+    "a key in a list": lambda value: [{f"the {value}": 1}],
+    "escaped": _escaped,
+    "escaped twice": lambda value: json.dumps({"a": _escaped(value)}),
+}
+
+
+@pytest.mark.parametrize("value", ["k-4f9a/8e&7d<6c>5b+4a'39", "abcXYZ12345def", "kéy-😀-1234567&x"])
+@pytest.mark.parametrize("make", WRITTEN.values(), ids=WRITTEN)
+def test_a_secret_that_is_written_to_the_context_is_refused_alike_without_the_key(
+    monkeypatch, tmp_path, value, make
+):
+    monkeypatch.setenv("KEY", value)
+    plan = Plan("written")
+
+    @plan.state("a.write", side_effects="read_only_io")
+    async def write(ctx, io, rec):
+        ctx["x"] = make(await io.secret("KEY"))
+
+    store = open_store("memory://")
+    result = run(plan, store=store)
+    assert result.error.code == "secret_in_context"
+    assert value[-6:] not in result.error.message
+    told_alike(result.run_id, plan, store, tmp_path)
+
+
+TOKEN_IN_DOCS = "ghp_" + "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3z5A"
+
+
+@pytest.mark.parametrize("allowed", ["$.docs.example", '$["docs"]["example"]', "/docs/example", "$.docs"])
+def test_a_path_that_the_policy_allows_is_not_refused(allowed):
+    plan = Plan("allowed")
+
+    @plan.state("a.write")
+    def write(ctx):
+        ctx["docs"] = {"example": ctx["docs"]["example"], "again": 1}
+
+    exact = allowed != "$.docs"
+    config = RunConfig(secrets=SecretPolicy(allow=[allowed]))
+    store, docs = open_store("memory://"), {"docs": {"example": TOKEN_IN_DOCS}}
+    if exact:
+        result = run(plan, input=docs, store=store, config=config)
+        assert result.context["docs"] == {"example": TOKEN_IN_DOCS, "again": 1}
+    else:
+        with pytest.raises(UsageError, match="the input may hold no secret"):
+            run(plan, input=docs, store=store, config=config)

@@ -9,7 +9,8 @@ import pytest
 from machine import SecretPolicy
 from machine.secrets.formats import FORMATS
 from machine.secrets.marked_text import MOST_CANDIDATES
-from machine.secrets.redact import Known, redact, refused, say_text
+from machine.secrets.redact import Known, redact, say_text
+from machine.secrets.refused import refused
 from machine.secrets.rules import rules_of
 
 RULES = rules_of(SecretPolicy(patterns=["(a+)+$", "ACME-[0-9]+"]))

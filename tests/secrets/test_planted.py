@@ -10,7 +10,8 @@ import pytest
 from machine import SecretPolicy
 from machine.canonical import encode
 from machine.secrets.placeholder import text_of
-from machine.secrets.redact import Known, redact, refused, say, say_text
+from machine.secrets.redact import Known, redact, say, say_text
+from machine.secrets.refused import refused
 from machine.secrets.rules import rules_of
 from machine.secrets.substitute import opened
 

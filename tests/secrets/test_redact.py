@@ -14,7 +14,8 @@ from strategies import FAST, JSON
 from machine import SecretPolicy, canonical
 from machine.secrets.encodings import is_plain
 from machine.secrets.placeholder import text_of
-from machine.secrets.redact import Known, redact, refused, say, say_text
+from machine.secrets.redact import Known, redact, say, say_text
+from machine.secrets.refused import refused
 from machine.secrets.rules import rules_of
 from machine.secrets.substitute import SecretNeeded, opened, shown
 

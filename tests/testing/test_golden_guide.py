@@ -51,7 +51,7 @@ def alike(line):
 
 def as_run(command, port):
     """Return a command for this machine: with a free port, and waiting for what it starts and stops."""
-    command = command.replace("8765", str(port)).replace("docs/examples", f"{ROOT}/docs/examples")
+    command = command.replace("8765", str(port)).replace("/path/to/clone", str(ROOT))
     if command.endswith("&"):
         return f"{command.removesuffix('&')} >/dev/null 2>&1 &\n{WAIT.format(port=port)}"
     return f"{command}; wait 2>/dev/null" if command.startswith("kill") else command

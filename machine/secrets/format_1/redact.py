@@ -126,12 +126,12 @@ class Redactor:
     known: Callable[[str], str] = str
     known_first: bool = False
     objects: bool = False
-    met: Callable[[str], None] | None = None
-    """Called with the name of every placeholder that the document has already."""
+    met: Callable[[], None] | None = None
+    """Called for every placeholder that the document has already."""
     at: list[str | int] = attrs.field(factory=list, init=False)
     """The path of the value that the walk is at."""
 
-    def value(self, value: Any, *, keys: bool = True) -> Any:
+    def value(self, value: Any) -> Any:
         """Return a JSON value without its secrets; its containers are changed in place."""
         root = [value]
         todo: list[tuple[Any, tuple[str | int, ...]]] = [(root, ())]
@@ -152,7 +152,7 @@ class Redactor:
                     self._meet(placeholder_text(item[MARK], item["mac"]))
                 elif isinstance(item, dict | list):
                     todo.append((item, here))
-                if keys and isinstance(step, str):
+                if isinstance(step, str):
                     self.at[:] = here
                     renamed = self._known(self.plain(step)) if step != MARK else step
                     if renamed != step:
@@ -161,8 +161,8 @@ class Redactor:
 
     def _meet(self, text: str) -> None:
         if self.met is not None and "secret" in text:
-            for found in EITHER_PLACEHOLDER.finditer(text):
-                self.met(found["name"] or found["quoted_name"])
+            for _ in EITHER_PLACEHOLDER.finditer(text):
+                self.met()
 
     def _string(self, text: str, path: tuple[str | int, ...], container: Any) -> str:
         if self.rules.allowed_paths and path_text(path) in self.rules.allowed_paths:

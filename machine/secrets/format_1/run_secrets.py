@@ -242,7 +242,7 @@ class Format1RunSecrets:
             note,
             known,
             known_first=True,
-            met=lambda _: seen.append((path_text(redactor.at), False)),
+            met=lambda: seen.append((path_text(redactor.at), False)),
         )
         redactor.value(value)
         return seen
