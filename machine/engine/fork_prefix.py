@@ -67,7 +67,7 @@ class Segment:
 
     @property
     def base_snapshot_id(self) -> str | None:
-        """The id of the context the state began on."""
+        """The id of the context the state began on, None when no attempt begins in this part."""
         return next((event.base_snapshot_id for event in self._of(StateEntered)), None)
 
     @property

@@ -31,7 +31,7 @@ class Recording(Log, Protocol):
     """A log that compares emitted events with the recorded ones, and delays an emission until its turn."""
 
     def fact(self, key: str) -> FactRecorded | None:
-        """Return the fact the open attempt recorded under a key."""
+        """Return the fact the open attempt recorded under a key, or None."""
         ...
 
     def takes(self, fact: FactRecorded) -> bool:
@@ -39,7 +39,7 @@ class Recording(Log, Protocol):
         ...
 
     def intended(self, key: str) -> EffectIntended | None:
-        """Return the intent of an effect that the open attempt recorded under a key."""
+        """Return the intent of an effect that the open attempt recorded under a key, or None."""
         ...
 
     def reused(self, key: str) -> str | None:

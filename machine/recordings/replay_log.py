@@ -157,7 +157,7 @@ class ReplayLog:
         self._consume_to(len(self._recorded))
 
     def abort(self) -> BaseException | None:
-        """Return why the replay cannot continue, whatever a handler made of the exception."""
+        """Return the exception that ended the replay, or None: a handler may have suppressed it."""
         if self.divergence is not None:
             return Diverged(self.divergence)
         return self._damage or (RecordingEnds() if self._ended else None)
@@ -225,7 +225,7 @@ class ReplayLog:
         return None if artifact_id is None else stored_seal(self._load, artifact_id)
 
     def fact(self, key: str) -> FactRecorded | None:
-        """Return the fact that the open attempt recorded under a key."""
+        """Return the fact that the open attempt recorded under a key, or None."""
         left = self._facts.get(key)
         return left[0] if left else None
 

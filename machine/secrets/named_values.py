@@ -102,7 +102,7 @@ def named_values(rules: Rules, text: str, low: str, work: Work, *, request: bool
 
 
 class _Reader:
-    """Reads the values behind the names of one text."""
+    """A reader of the values after the names in one text."""
 
     def __init__(self, rules: Rules, text: str, work: Work, *, request: bool) -> None:
         self.rules = rules

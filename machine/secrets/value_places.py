@@ -217,7 +217,7 @@ def _pointers(steps: list[str | int]) -> list[str]:
 
 
 def said_name(members: dict[str, Any]) -> str | None:
-    """Return the name in an object like `{"name": ..., "value": ...}`, which names its value."""
+    """Return the name that an object like `{"name": ..., "value": ...}` gives its value, or None."""
     if "kty" in members:
         return _JWK
     if _VALUED.isdisjoint(members):
@@ -235,7 +235,7 @@ def is_of_issued(members: Collection[str]) -> bool:
 
 
 def said_by(key: str, value: str) -> str | None:
-    """Return the name that one member gives the value of an object; of a path, its last part says most."""
+    """Return the name that a member like `name` or `path` gives the value of its object, or None."""
     if key == "keyName":
         return "account_key"
     if key == "kty":

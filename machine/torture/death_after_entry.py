@@ -16,7 +16,7 @@ from machine.torture.store import TorturedStore
 
 
 class Returns:
-    """Kills a process after entry `seq`; `lost` is true when that was an effect's outcome and not durable."""
+    """The death of a process after entry `seq`; `lost` is true if that was an outcome of an effect and not durable."""
 
     def __init__(self, store: TorturedStore, seq: int) -> None:
         self.lost = False
