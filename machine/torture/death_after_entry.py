@@ -16,7 +16,7 @@ from machine.torture.store import TorturedStore
 
 
 class Returns:
-    """The death of a process after entry `seq`; `lost` is true if that was an outcome of an effect and not durable."""
+    """The death of a process after entry `seq`; `lost` is true if an outcome of an effect was lost by it."""
 
     def __init__(self, store: TorturedStore, seq: int) -> None:
         self.lost = False
