@@ -1,7 +1,7 @@
 """The log of a replay, which compares every emission with the recording, byte for byte and in order.
 
-It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so a handler
-that races calls sees the same winner. An emission whose turn can never come is a divergence, not a hang.
+It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so racing
+calls end in the recorded order, which live `io/outcome_turns.py` makes. A turn that cannot come is a divergence.
 """
 
 from __future__ import annotations
