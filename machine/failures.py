@@ -70,7 +70,7 @@ def describe(exc: BaseException, *, hint: bool = True, redact: Callable[[str], s
 
 
 def sole_member(exc: BaseException) -> BaseException | None:
-    """Return the only member of a group: a task group with one failure failed for that reason."""
+    """Return the only exception of a group, else None: a task group with one failure failed for that reason."""
     only: BaseException | None = None
     if isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         only = exc.exceptions[0]

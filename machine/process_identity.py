@@ -70,7 +70,7 @@ def stat_of(pid: int, thread: int | None = None) -> Stat | None:
 
 
 def start_of(pid: int, thread: int | None = None) -> str | None:
-    """Return the start time of a process, or of one of its threads, in the kernel's ticks since boot."""
+    """Return the start of a process or of one of its threads, in the kernel's ticks since boot, or None."""
     stat = stat_of(pid, thread)
     return stat.start if stat is not None else None
 

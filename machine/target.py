@@ -171,7 +171,7 @@ def _own(exc: MachineError, path: str | None) -> PlanError:
 
 
 def _location(exc: BaseException, path: str | None) -> str | None:
-    """Return `file:line` of the innermost frame that is the user's own, or of the line with a syntax error."""
+    """Return `file:line` of the user's innermost frame or of the syntax error, or None."""
     if isinstance(exc, SyntaxError) and exc.filename:
         return f"{_shown(exc.filename)}:{exc.lineno}"
     frames = [

@@ -209,7 +209,7 @@ def _named_tuples(converter: cattrs.Converter) -> None:
 
 
 def _int_keys(converter: cattrs.Converter) -> None:
-    """Convert dictionaries whose keys are declared as int by the text of the keys."""
+    """Teach a converter to write the int keys of a dictionary as text, and to read them back as ints."""
 
     def has_int_keys(kind: Any) -> bool:
         mapping = typing.get_origin(kind) in {dict, collections.abc.Mapping}

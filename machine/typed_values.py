@@ -86,7 +86,7 @@ def is_model(kind: Any) -> bool:
 
 
 def dump_model(value: Any) -> Any:
-    """Return a model as the JSON it makes of itself."""
+    """Return a Pydantic model as the JSON it makes of itself; `Unkept` where it holds bytes that are not UTF-8."""
     try:
         return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
     except ValueError as exc:
@@ -174,7 +174,7 @@ def _equal(value: Any, back: Any) -> bool:
 
 
 def _lost(value: Any, back: Any) -> str | None:
-    """Return the loss of a value of the same type that its parts do not show."""
+    """Return in words how `back` lacks something of `value` that their parts do not show, or None."""
     name = _name(value)
     match value:
         case dt.datetime() | dt.time():
@@ -204,7 +204,7 @@ def _lost(value: Any, back: Any) -> str | None:
 
 
 def _lost_attribute(value: Any, back: Any) -> str | None:
-    """Return the lost attribute of an instance that is none of its fields."""
+    """Return in words which attribute, not a field, an instance has lost, or None."""
     if isinstance(value, enum.Enum | type):
         return None
     own = getattr(value, "__dict__", {})

@@ -19,7 +19,7 @@ from machine.ids import ArtifactId, ContextKey, OpId, OpPath, RunId, StateId
 
 @attrs.frozen
 class ModelTelemetry:
-    """Tokens and cost of one use of a model, in the event of the call it served or separately."""
+    """Tokens and cost of one use of a model, within the payload of another event or as an event of its own."""
 
     provider: str
     model: str

@@ -147,7 +147,11 @@ class Catalogue:
         return kind.name
 
     def _kind(self, name: str, payload: Any, version: int | None) -> Kind | None:
-        """Return the kind to check a payload against, or None for an unknown name."""
+        """Return the kind to check a payload against, or None for an unknown name.
+
+        Without a `version`, that is the kind of the payload's class, else the latest. Raises `CodecError` for an
+        unknown version.
+        """
         _check_name(name)
         if name not in self._latest:
             return None

@@ -173,7 +173,7 @@ class WithPlan(Look):
 
 @attrs.define
 class Replaying(WithPlan):
-    """Replays runs."""
+    """The command `replay` for one run after another."""
 
     undeclared_io: UndeclaredIo | None = None
 
@@ -189,7 +189,7 @@ class Replaying(WithPlan):
 
 @attrs.define
 class Verifying(Look):
-    """Verifies runs, and the store they are in once instead of once for each of them."""
+    """The command `verify` for one run after another: the store of several runs is verified once."""
 
     def at(self, item: Item) -> Outcome:
         """Verify one run, or the store."""

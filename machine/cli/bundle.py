@@ -163,7 +163,7 @@ def import_runs(*files: str, recipient_key: str | None = None, session: Injected
 
 
 def _opener(recording: Recording, known: BundleKey | None, file: str) -> BundleKey | None:
-    """Return what opens a bundle's secrets: the given key or passphrase, or the answer to a prompt."""
+    """Return the key or passphrase for a bundle's secrets: the given one or the answer to a prompt, if any."""
     lock = recording.lock
     if known is not None or lock is None or "recipient" in lock or not on_terminal(sys.stdin):
         return known

@@ -17,7 +17,7 @@ class DryReport:
     dry: DryRun
 
     def as_json(self) -> dict[str, Any]:
-        """Return what a dry run adds to the JSON object of a run."""
+        """Return the members that a dry run adds to the JSON object of a run."""
         dry = self.dry
         return {
             name: [attrs.asdict(item, recurse=False) for item in items]

@@ -129,7 +129,7 @@ class _ForkReport:
     found: ForkResult
 
     def as_json(self) -> Mapping[str, Any]:
-        """Return what a fork adds to the JSON object of a run."""
+        """Return the members that a fork adds to the JSON object of a run."""
         return self.found.to_json()
 
     def show(self, out: Output) -> None:

@@ -54,7 +54,7 @@ def clean(text: str) -> str:
 
 
 def compact(value: Any, most: int = 200) -> str:
-    """Return a value as one line of JSON, shortened if it is long."""
+    """Return a value as one line of JSON, shortened to `most` characters."""
     text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
     return clean(text if len(text) <= most else f"{text[:most]}...")
 
@@ -65,7 +65,7 @@ def cut(text: str, most: int) -> str:
 
 
 def short(identifier: str) -> str:
-    """Return the part of a hash that people compare."""
+    """Return the first characters of a hash, enough for people to compare."""
     return identifier[:_SHORT]
 
 
@@ -79,7 +79,7 @@ def duration(ms: float) -> str:
 
 
 def moment(ms: int, *, seconds: bool = False) -> str:
-    """Return milliseconds since the epoch as local time."""
+    """Return milliseconds since the epoch as local time: to the minute, or to the second if `seconds`."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M", time.localtime(ms / 1000))
     except (OverflowError, ValueError, OSError):  # a log may contain any number

@@ -46,7 +46,7 @@ class _UnderWay:
 
 
 class Progress(Reporter):
-    """Counts entries, and prints nothing."""
+    """A reporter that counts entries and prints nothing."""
 
     def __init__(self) -> None:
         self.run_id: str | None = None
@@ -149,7 +149,7 @@ class Progress(Reporter):
 
 
 class Lines(Progress):
-    """Prints one short line for each attempt that ended."""
+    """A reporter that prints one short line for each attempt that ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class Lines(Progress):
 
 
 class Moving(Lines):
-    """Prints the same lines and, below them, a live line for each state in progress."""
+    """A reporter that prints the same lines and, below them, a live line for each state in progress."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -259,7 +259,10 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def watching_quietly(*, quiet: bool) -> Iterator[Progress]:
-    """Yield a reporter that shows warnings and, on a terminal, the live line: a replay is soon over."""
+    """Yield the reporter of a replay: it shows only warnings and, on a terminal, a line on the current state.
+
+    With `quiet` it shows nothing.
+    """
     with interrupt.disarmed_after():
         if quiet:
             yield Progress()

@@ -112,7 +112,7 @@ class _Resumed:
 
 @attrs.define
 class Resuming(WithPlan):
-    """Resumes runs."""
+    """The resumption of one run after another."""
 
     drives: ClassVar[bool] = True
 

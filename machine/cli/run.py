@@ -130,7 +130,7 @@ def run(
 def _mode(
     mode: Sequential | FanOutJoin, concurrency: int | None, on_failure: OnFailure | None
 ) -> Sequential | FanOutJoin:
-    """Return how states are to run, from the configuration and the options. Raises `ConfigError`."""
+    """Return the execution mode: that of the configuration, changed by the options. Raises `ConfigError`."""
     if concurrency is not None:
         kept = mode.on_failure if isinstance(mode, FanOutJoin) else OnFailure.FINISH
         mode = FanOutJoin(concurrency, kept)
@@ -218,7 +218,7 @@ class Report(Protocol):
     """The addition of a command to the report of a run: once as JSON, once as text."""
 
     def as_json(self) -> Mapping[str, Any]:
-        """Return what is added to the JSON object of the run."""
+        """Return the members that are added to the JSON object of the run."""
         ...
 
     def show(self, out: Output) -> None:

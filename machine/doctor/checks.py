@@ -128,7 +128,10 @@ class _Examination:
                 return
 
     def _examined(self, job: Mapping[str, Any], environment: Environment, what: str) -> dict[str, Any] | None:
-        """Have a process do a job, add its findings, and return its final answer, or None when it failed."""
+        """Have a process do a job, add its findings, and return its final answer, or None when it failed.
+
+        `what` names the job in the text of a problem.
+        """
         data = canonical.encode({**job, "target": self._target})
         finished = anyio.run(self._process, data, environment)
         end: dict[str, Any] | None = None

@@ -124,7 +124,7 @@ class CommitQueue:
         self._committing = {}
 
     def held(self, artifact_id: str) -> Artifact | None:
-        """Return an artifact that has not reached the store yet."""
+        """Return an artifact that has not reached the store yet, or None when it is not in the queue."""
         with self._pending:
             return self._artifacts.get(artifact_id) or self._committing.get(artifact_id)
 

@@ -23,7 +23,7 @@ class Driver(Protocol):
     """The driver of a run: it makes decisions and performs them."""
 
     def decided(self) -> Decision:
-        """Return what comes next."""
+        """Return the next decision of the run."""
         ...
 
     async def enter(self, decision: EnterState) -> None:

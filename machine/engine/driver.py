@@ -152,7 +152,7 @@ class Run:
 
     @property
     def at_hand(self) -> Snapshot | None:
-        """The last context that is in memory."""
+        """The last context that is in memory, or None."""
         return self.snapshot if self.schedule is None else self.schedule.frontier.last
 
     def again(self, **changes: Any) -> Run:
@@ -211,7 +211,7 @@ class Run:
                 await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
 
     def _merged(self) -> Payloads | None:
-        """Return the new nodes of the context in which concurrent states were merged."""
+        """Return the new nodes of the merged contexts of concurrent states, None in sequential mode."""
         if self.schedule is None:
             return None
         payloads = Payloads()

@@ -127,7 +127,7 @@ def _key(entry: Entry) -> str:
 
 
 def _short(entry: Entry) -> str:
-    """Return a key without its leading sign and op: `step.state/0/namespace/...`."""
+    """Return the key of a fact without its leading `@` and op: `@op.step.state/0/...` is `step.state/0/...`."""
     key = _key(entry)
     return key.partition(".")[2] if key.startswith("@") else key
 

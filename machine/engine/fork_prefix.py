@@ -67,7 +67,7 @@ class Segment:
 
     @property
     def base_snapshot_id(self) -> str | None:
-        """The id of the context the state began on."""
+        """The id of the context the state began on, None when no attempt begins in this part."""
         return next((event.base_snapshot_id for event in self._of(StateEntered)), None)
 
     @property
@@ -200,7 +200,7 @@ class SharedPast:
         return list(_cut(segment, base)) if segment.uncertain else None
 
     def _explicit_before(self, segment: Segment) -> _Explicit:
-        """Return the facts under explicit keys before a state; None marks an overridden fact."""
+        """Return the outcomes of the facts under explicit keys before a segment, None for an overridden one."""
         first = segment.entries[0].seq
         return {
             fact.key: None if seq in self.overridden else fact.outcome

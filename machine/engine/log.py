@@ -155,7 +155,7 @@ class LiveLog:
         return False
 
     def limit(self, timeout: float | None) -> float | None:
-        """Return the time limit of an attempt, which its state declares."""
+        """Return the time limit of an attempt in seconds, as its state declares it, or None."""
         return timeout
 
     def overdue(self, state: PlanState, timeout: float | None) -> BaseException:

@@ -123,7 +123,7 @@ def code_of(source: Any) -> HandlerCode:
 
 
 def _code_of(source: Any) -> Any:
-    """Return the code that all functions made by one `def` share."""
+    """Return the code object of a function, which all functions made by one `def` share; of a class, itself."""
     return getattr(source, "__code__", source)
 
 

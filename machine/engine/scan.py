@@ -157,7 +157,7 @@ class _Run:
         ]
 
     def _variable(self, request: str | None) -> str | None:
-        """Return the name of the variable that was asked for."""
+        """Return the name of the environment variable that a recorded request reads, or None."""
         if request is None or not self.store.exists(request):
             return None
         name = canonical.decode_stored(request, self.store.get(request)).get("name")

@@ -24,9 +24,10 @@ SHORTEST_MS: Final = 10_000
 
 
 class Timers:
-    """The ends of one run's sleeps. `resumed` is true when earlier ones may exist.
+    """The times at which the sleeps of one run end, stored so that a later attempt sleeps only for what is left.
 
-    `waiting` counts the time within it as time in which the event loop waits for the store.
+    `resumed` is true when the store may have earlier ones. `waiting` makes a context whose time is counted as time
+    in which the event loop waits for the store.
     """
 
     def __init__(

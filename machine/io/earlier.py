@@ -13,7 +13,10 @@ __all__ = ["earlier_answer", "named_answer"]
 
 
 def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoError | None:
-    """Return an earlier attempt's answer to a call, or the error of an effect that must not be repeated."""
+    """Return an earlier attempt's answer to a call, or the error of an effect that must not be repeated.
+
+    Return None when the call is to be made.
+    """
     history = scope.log.history
     earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
     occurrence = int(call.key.rpartition("/")[2])
@@ -35,7 +38,10 @@ def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoErr
 
 
 def named_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoError | None:
-    """Return the fact under the explicit key of a call, or the error of an effect that must not be repeated."""
+    """Return the fact under the explicit key of a call, or the error of an effect that must not be repeated.
+
+    Return None when the call is to be made.
+    """
     history = scope.log.history
     fact, own = history.facts.get(call.key), (scope.state.id, scope.attempt)
     if fact is None:

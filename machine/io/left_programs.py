@@ -67,7 +67,7 @@ def left_in(run_id: str) -> list[Left]:
 
 
 def left_by(folder: Path, driver: int, start: str) -> list[Left]:
-    """Return the programs in the notes of one driver in a folder."""
+    """Return the programs noted in a folder by the driver with this pid and start time."""
     noted = _noted(folder, lambda name: name.split(".")[1:2] == [str(driver)])
     return [left for left in noted if left.driver_start == start]
 

@@ -65,7 +65,7 @@ class PreviewLog:
         """Do nothing: nothing here outlives the preview."""
 
     def abort(self) -> BaseException | None:
-        """Return the end of the preview, for a handler that suppressed it and continues."""
+        """Return the exception that ended the preview, or None: a handler may suppress it and continue."""
         return self.ended
 
     def load(self, artifact_id: str) -> bytes:

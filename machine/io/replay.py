@@ -31,7 +31,7 @@ class Recording(Log, Protocol):
     """A log that compares emitted events with the recorded ones, and delays an emission until its turn."""
 
     def fact(self, key: str) -> FactRecorded | None:
-        """Return the fact the open attempt recorded under a key."""
+        """Return the fact the open attempt recorded under a key, or None."""
         ...
 
     def takes(self, fact: FactRecorded) -> bool:
@@ -39,7 +39,7 @@ class Recording(Log, Protocol):
         ...
 
     def intended(self, key: str) -> EffectIntended | None:
-        """Return the intent of an effect that the open attempt recorded under a key."""
+        """Return the intent of an effect that the open attempt recorded under a key, or None."""
         ...
 
     def reused(self, key: str) -> str | None:
@@ -113,7 +113,10 @@ class ReplayIo(IoProvider):
         """Let every call through, for the same reason."""
 
     def _refuse(self, call: Call) -> None:
-        """Raise the recorded refusal of a call, which leaves no fact."""
+        """Refuse a call that the recorded run refused: such a call left no fact.
+
+        Without its transport, the refusal is taken from the recording; with it, the rules are applied again.
+        """
         transport = self._scope.transport(call.namespace)
         if transport is None or isinstance(transport, AbsentTransport):
             for refusal in (undeclared(self._scope, call.namespace), second_effect(self._scope)):

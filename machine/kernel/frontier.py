@@ -94,7 +94,7 @@ class Frontier:
         self._snapshots[snapshot.id] = snapshot
 
     def follow(self, history: History) -> None:
-        """Process the states that have settled since the last call."""
+        """Take in the states that have settled since the last call."""
         if self._initial is None and history.started is not None:
             self._initial = history.started.initial_snapshot_id
         for state_id in history.settled[self._seen :]:
@@ -102,7 +102,7 @@ class Frontier:
         self._seen = len(history.settled)
 
     def fresh(self, history: History, busy: Container[str] = ()) -> str | None:
-        """Return the first state, in plan order, that may begin and has not begun before."""
+        """Return the first state, in plan order, that may begin and has not begun before, or None."""
         while self._fresh:
             state_id = self._graph.order[self._fresh[0]]
             if state_id not in history.states and state_id not in busy:
@@ -253,7 +253,7 @@ class Frontier:
         return self.base(self._graph.order[place]) if snapshot_id is None else self._snapshot(snapshot_id)
 
     def _agreed(self, key: str, ancestors: int) -> Value | None:
-        """Return the value of a key after some states: the last writers must all have written the same one."""
+        """Return the value of a key that the last writers among `ancestors` agree on, else raise `Conflict`."""
         writers = self._writers.of(key) & ancestors
         last = writers.bit_length() - 1
         value = self._writes[last][key]

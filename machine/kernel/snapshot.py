@@ -372,7 +372,7 @@ def _no_snapshot(node_id: str) -> CorruptionError:
 
 
 def _belongs(node: _Node, prefix: str) -> bool:
-    """Say whether a node is valid where the paths of keys begin with `prefix`: the keys determine the shape."""
+    """Say whether a node has the shape that the keys require where their paths begin with `prefix` (hex digits)."""
     if isinstance(node, _Branch):
         return len(prefix) < _LONGEST_PATH and node.count > LEAF_MAX
     if not prefix:

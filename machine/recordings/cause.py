@@ -77,7 +77,7 @@ def explained(
 
 
 def _other_builds(then: BuildProvenance, now: BuildProvenance) -> list[str]:
-    """Return what differs between two builds apart from the code of the states."""
+    """Return the differences of two builds as text, apart from the code of the states."""
     found = [
         f"{name} was {was}, is {is_now}"
         for name, was, is_now in (

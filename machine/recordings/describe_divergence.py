@@ -39,9 +39,9 @@ Load = Callable[[str], bytes]
 
 @attrs.frozen
 class Differences:
-    """Describes differences between a recording and its replay; each side loads its own artifacts.
+    """A maker of the `Divergence` for each difference between a recording and its replay.
 
-    The divergences name no state: the log adds it.
+    `recorded` and `now` load the artifacts of the two sides. The divergences name no state: the log adds it.
     """
 
     recorded: Load

@@ -109,7 +109,7 @@ def seconded(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corou
 
 
 class SilentReporter(Reporter):
-    """Reports nothing: another run reports the same."""
+    """A reporter that reports nothing: another run reports the same."""
 
     def undeclared(self, state_id: str, what: Undeclared) -> None:
         """Do nothing."""

@@ -85,7 +85,7 @@ class ForkResult:
     result: RunResult
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a fork adds to the JSON object of a run."""
+        """Return the members that a fork adds to the JSON object of a run."""
         return {
             "parent": {"run_id": self.parent_run_id, "seq": self.parent_seq},
             "copied": list(self.copied),
@@ -236,7 +236,10 @@ def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry]
 def _parted(
     shared: list[Entry], replaced: Mapping[int, Entry], graph: Graph, store: Store
 ) -> tuple[list[Entry], SharedPast | None]:
-    """Return what is copied unconditionally, and the prefix from the first state that has another fact."""
+    """Return the entries before the first state with a replaced fact, and the rest of the shared ones.
+
+    The first are copied as they are. The rest is None when no fact is replaced.
+    """
     if not replaced:
         return shared, None
     if fold(shared[:1]).max_concurrency is not None:

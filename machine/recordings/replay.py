@@ -243,7 +243,7 @@ async def reproduce(
 
 
 def secrets_for(recording: Recorded, log: ReplayLog) -> OfRun:
-    """Return what a replay knows about secrets, by the rules of the recording's format."""
+    """Return the secrets of a replay, which follow the rules of the recording's secret format."""
     policy = recording.config.secrets
     if recording.manifest.secret_format == 1:
         return Format1Adapter(policy, refuses=lambda: log.requests.failed_with(Code.SECRET_IN_CONTEXT))

@@ -1,7 +1,7 @@
 """The log of a replay, which compares every emission with the recording, byte for byte and in order.
 
-It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so a handler
-that races calls sees the same winner. An emission whose turn can never come is a divergence, not a hang.
+It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so racing
+calls end in the recorded order, which live `io/outcome_turns.py` makes. A turn that cannot come is a divergence.
 """
 
 from __future__ import annotations
@@ -157,13 +157,13 @@ class ReplayLog:
         self._consume_to(len(self._recorded))
 
     def abort(self) -> BaseException | None:
-        """Return why the replay cannot continue, whatever a handler made of the exception."""
+        """Return the exception that ended the replay, or None: a handler may have suppressed it."""
         if self.divergence is not None:
             return Diverged(self.divergence)
         return self._damage or (RecordingEnds() if self._ended else None)
 
     def limit(self, timeout: float | None) -> float | None:
-        """Return the time limit of an attempt: replay never sleeps, so a short one is enough."""
+        """Return the time limit of an attempt in seconds: replay never sleeps, so a short one is enough."""
         del timeout
         return PATIENCE_SECONDS + PATIENCE * (self.stall_seconds - STALL_SECONDS)
 
@@ -225,7 +225,7 @@ class ReplayLog:
         return None if artifact_id is None else stored_seal(self._load, artifact_id)
 
     def fact(self, key: str) -> FactRecorded | None:
-        """Return the fact that the open attempt recorded under a key."""
+        """Return the fact that the open attempt recorded under a key, or None."""
         left = self._facts.get(key)
         return left[0] if left else None
 
@@ -239,7 +239,7 @@ class ReplayLog:
         return True
 
     def intended(self, key: str) -> EffectIntended | None:
-        """Return the effect intent that the open attempt recorded under a key."""
+        """Return the effect intent that the open attempt recorded under a key, or None."""
         return self._intents.get(key)
 
     def reused(self, key: str) -> str | None:
@@ -293,7 +293,7 @@ class ReplayLog:
 
     @property
     def stall_seconds(self) -> float:
-        """Return how long a handler that races tasks may make no progress."""
+        """Return for how many seconds a handler that races tasks may make no progress."""
         span = self._recorded[self._end].ts_millis - self._recorded[self._begin].ts_millis
         return STALL_SECONDS + max(span, 0) / 1000
 
@@ -343,7 +343,7 @@ class ReplayLog:
         self._diverge(self._differences.missing(self._recorded[self._at], summary, event))
 
     async def _turn(self, event: Event, body: bytes) -> None:
-        """Wait until the recording reaches `body`, or nothing makes progress."""
+        """Wait until the recording reaches `body`; after `stall_seconds` without progress, `event` is stuck."""
         with self._turns.waiting(body) as come:
             while not come.is_set():
                 at = self._at

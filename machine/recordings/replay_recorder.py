@@ -17,7 +17,7 @@ from machine.recordings.replay_log import ReplayLog
 
 
 class ReplayRecorder(Recorder):
-    """Emits domain events as they were recorded; `levels` are those of the run's own kinds."""
+    """A recorder that emits domain events as they were recorded; `levels` are those of the run's own kinds."""
 
     def __init__(self, scope: AttemptScope, log: ReplayLog, levels: Mapping[str, Level]) -> None:
         super().__init__(scope)

@@ -1,6 +1,7 @@
-"""Matching replayed requests that contain secrets with recorded ones, whose values are not available.
+"""Matching the requests of a replay with recorded ones that have placeholders where secrets were.
 
-The hash in a placeholder needs a key that stays with the store, so a replay uses the recorded hashes.
+A placeholder may contain a hash that only the key of the store can compute. So requests are compared without these
+hashes, and the replay goes on with the recorded request.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class _Recorded:
 
 
 class RecordedRequests:
-    """The requests of a recording that contain secrets; `load` returns an artifact's bytes."""
+    """The recorded requests, among which one is found for each request of a replay; `load` reads an artifact."""
 
     def __init__(self, load: Callable[[str], bytes]) -> None:
         self._load = load

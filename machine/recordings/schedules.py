@@ -46,7 +46,7 @@ class Race:
 
     @property
     def state_id(self) -> str | None:
-        """The state in which the difference occurs."""
+        """The state in which the difference occurs, or None."""
         return self.divergence.state_id
 
     @property

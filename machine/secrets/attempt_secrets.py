@@ -214,7 +214,7 @@ class AttemptSecrets:
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
 
     def _could_know(self) -> KnownInTurn:
-        """Return what this state could know, whichever concurrent state was first.
+        """Return the secrets that this state can know, in whatever order concurrent states are run.
 
         Its own names come first: without the key the handler must have one text for a value that it is given twice.
         """

@@ -101,7 +101,7 @@ def _mask_escaped(match: re.Match[str]) -> str:
 
 
 def _told(path: str, stored: Any, change: Any) -> Iterator[Found]:
-    """Yield what an edit replaced in a leaf, unless that was a placeholder already."""
+    """Yield the secrets that an edit replaced in a leaf, except those that were placeholders already."""
     if isinstance(change, dict) and "bytes" in change:
         stored, change = as_text(stored, change)
     if isinstance(change, dict):

@@ -1,4 +1,7 @@
-"""The names of header fields and query parameters whose values are credentials, and their last words."""
+"""The names of header fields and query parameters whose values are credentials, and words that such names end with.
+
+`secrets/headers.py` says which part of such a header field is a secret, and where it is replaced.
+"""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def _ended(text: str, part: Part, end: int) -> Part:
 
 
 def _said(head: str) -> dict[str, list[str]]:
-    """Return the names and the boundaries in the head of a part, which may have several of each."""
+    """Return the field names and the boundaries in the head of a part of a form, under `name` and `boundary`."""
     found: dict[str, list[str]] = {"name": [], "boundary": []}
     for field, parameters in _FIELD.findall(head):
         wanted = _NAMES[field.lower()]

@@ -103,7 +103,7 @@ def named_values(rules: Rules, text: str, low: str, work: Work, *, request: bool
 
 
 class _Reader:
-    """Reads the values behind the names of one text."""
+    """A reader of the values after the names in one text."""
 
     def __init__(self, rules: Rules, text: str, work: Work, *, request: bool) -> None:
         self.rules = rules
@@ -271,7 +271,7 @@ class _Reader:
         )
 
     def _strengths(self, name: str) -> tuple[Strength, bool]:
-        """Return how much a name says as that of a field, and whether it is that of a header."""
+        """Return the strength of a name as the name of a field, and whether it is the name of a listed header."""
         found = self.judged.get(name)
         if found is None:
             if len(self.judged) >= MOST_CANDIDATES:

@@ -69,7 +69,7 @@ class KeyStore(Protocol):
         ...
 
     def data_key(self, run_id: str) -> bytes | None:
-        """Return a run's data key as it was wrapped."""
+        """Return a run's data key as it was wrapped, or None."""
         ...
 
     def add_data_key(self, run_id: str, key_id: str, wrapped: bytes) -> None:

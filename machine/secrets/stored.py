@@ -72,7 +72,7 @@ def placeholder_sent() -> OtherIoError:
 
 
 def variable_asked(namespace: str, request: Any) -> str | None:
-    """Return the name of the environment variable that was asked for, None in any other call."""
+    """Return the name of the environment variable that a request reads, None for any other request."""
     name = request.get("name") if namespace == "env" and isinstance(request, dict) else None
     return name if isinstance(name, str) else None
 

@@ -163,7 +163,7 @@ def _stripped(line: str, cell: _Cell) -> _Cell:
 
 
 def _head(rules: Rules, line: str) -> _Table | None:
-    """Return the table that a line is the head of, with the columns that are secret."""
+    """Return the table of which a line is the head, with its secret columns, or None when it is no such line."""
     copied = _COPY.match(line)
     delimiters = ("\t",) if copied else _DELIMITERS
     for delimiter in delimiters:

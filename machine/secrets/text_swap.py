@@ -33,7 +33,7 @@ _MOST_STARTS: Final = 16
 
 
 class Swap:
-    """Replaces texts by others, in whatever encoding they are written.
+    """The replacement of texts by others, in whatever encoding they are written.
 
     JSON, URLs, forms, multipart bodies and base64 are decoded, and a new text is encoded like the one it
     replaces. A text that is short or a plain word is replaced only where it is not part of another. `used`

@@ -101,7 +101,10 @@ class Place(NamedTuple):
     """The number of characters before the secret: 2 in `-pPASSWORD`."""
 
     def member(self, rules: Rules, key: str, said: str | None = None) -> Place:
-        """Return the place of a member of an object; `said` is the name that another member gives its value."""
+        """Return the place of a member of an object.
+
+        `said` is the name that another member gives to the value, as in `{"name": "token", "value": "..."}`.
+        """
         return _pointed_at(rules, self._member(rules, key, said))
 
     def _member(self, rules: Rules, key: str, said: str | None) -> Place:
@@ -214,7 +217,7 @@ def _pointers(steps: list[str | int]) -> list[str]:
 
 
 def said_name(members: dict[str, Any]) -> str | None:
-    """Return the name in an object like `{"name": ..., "value": ...}`, which names its value."""
+    """Return the name that an object like `{"name": ..., "value": ...}` gives its value, or None."""
     if "kty" in members:
         return _JWK
     if _VALUED.isdisjoint(members):
@@ -232,7 +235,7 @@ def is_of_issued(members: Collection[str]) -> bool:
 
 
 def said_by(key: str, value: str) -> str | None:
-    """Return the name that one member gives the value of an object; of a path, its last part says most."""
+    """Return the name that a member like `name` or `path` gives the value of its object, or None."""
     if key == "keyName":
         return "account_key"
     if key == "kty":

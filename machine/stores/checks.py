@@ -165,7 +165,7 @@ def as_told(row: RunRow, held: Callable[[], HeldLease | None], clock: Callable[[
 
 
 def indexed_status(status: str | None) -> str | None:
-    """Return the status in the index of runs that are reported with a status."""
+    """Return the status in the index that a reported status stands for: an interrupted run is there as running."""
     return RunStatus.RUNNING.value if status == INTERRUPTED else status
 
 

@@ -170,7 +170,7 @@ def lost(lease: Lease, epoch: int) -> ConcurrencyError:
 
 
 class Driver(StrEnum):
-    """The knowledge about the owner of a lease."""
+    """The state of the driver that owns a lease, as far as this process can know it."""
 
     ALIVE = "alive"
     DEAD = "dead"

@@ -93,7 +93,7 @@ class Check(Protocol):
 
     @property
     def name(self) -> str | None:
-        """The name of the check in the test."""
+        """The name of the check in the test, None for a check without one."""
 
     @property
     def path(self) -> str:

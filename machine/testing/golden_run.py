@@ -158,7 +158,7 @@ def opened(file: Path) -> Iterator[Recording]:
 
 
 def unfinished(golden: Recording) -> Unlike | None:
-    """Return that a golden's run has not ended, or None: an unfinished run cannot be compared."""
+    """Return the failure of a golden whose run has not ended and so cannot be compared, or None."""
     if golden.past.history.final:
         return None
     return Unlike(Ending.BROKEN, f"its run has not ended: it is {golden.result.status}")
@@ -255,7 +255,7 @@ def _shown(changes: Sequence[Change]) -> list[str]:
 
 
 def too_old(golden: Recording, max_age: int | None) -> Unlike | None:
-    """Return that a golden is older than allowed, or None."""
+    """Return the failure of a golden that is older than `max_age` seconds, or None."""
     if max_age is None or golden.age <= max_age:
         return None
     title = f"it was recorded {age_text(golden.age)} ago, and may be {age_text(max_age)} old"
@@ -305,7 +305,7 @@ def keep(candidate: Path, file: Path) -> None:
 
 
 def unwritable(file: Path) -> Unlike | None:
-    """Return that a file cannot be written, if that can be known before a useless real run."""
+    """Return the failure for a file that cannot be written, where that is known before a useless run, or None."""
     folder = next(path for path in file.parents if path.exists())
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         return None

@@ -144,7 +144,7 @@ def pytest_runtest_makereport(
 
 
 class _Once:
-    """Reports a cause that several tests share once, at the first; the others refer to it.
+    """The report of a cause that several tests share: once, at the first; the others refer to it.
 
     Only the process that hears of all tests can do so: this session without pytest-xdist, the controller with
     it.

@@ -16,7 +16,7 @@ from machine.torture.store import TorturedStore
 
 
 class Returns:
-    """Kills a process after entry `seq`; `lost` is true when that was an effect's outcome and not durable."""
+    """The death of a process after entry `seq`; `lost` is true if an outcome of an effect was lost by it."""
 
     def __init__(self, store: TorturedStore, seq: int) -> None:
         self.lost = False
@@ -38,7 +38,10 @@ class Returns:
                 self._task = current_task()
 
     def seen(self) -> None:
-        """Note an entry or a call of the current task. Raises `PowerCut` when the process is dead."""
+        """End the process, by raising `PowerCut`, if entry `seq` has been reached.
+
+        After the outcome of an effect, nothing happens until the task that made it goes on or has ended.
+        """
         effect = self._task is not None
         if not self._reached or (effect and self._task is not current_task() and not self._task.done()):
             return

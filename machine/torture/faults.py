@@ -11,7 +11,7 @@ from machine.errors import Code
 
 
 class PowerCut(BaseException):
-    """Simulates the end of the process; not an `Exception`, since no code in a process handles its own death."""
+    """The simulated end of the process; not an `Exception`, since no code in a process handles its own death."""
 
 
 class Fault(StrEnum):

@@ -35,7 +35,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class Watch(SilentReporter):
-    """Reports a run to the simulated I/O, and advances the clock where the run would wait."""
+    """A reporter that shows a run to the simulated I/O, and advances the clock where the run would wait."""
 
     def __init__(
         self,

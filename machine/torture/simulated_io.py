@@ -52,7 +52,7 @@ class Script:
 
     outcomes: Mapping[_Call, list[Answer | FactError]]
     stored: Mapping[str, str]
-    """The digests of the requests as they are stored, by what names them."""
+    """The digests of the requests as they are stored, by the names of the requests."""
     run_id: str
     secrets: TrueValues
     idempotent: frozenset[str] = IDEMPOTENT
@@ -75,7 +75,7 @@ class Script:
         return cls(outcomes, stored, run_id, secrets, IDEMPOTENT | frozenset(idempotent))
 
     def name(self, request: bytes) -> str:
-        """Return what names a request, given its canonical bytes as it is sent."""
+        """Return the name under which a script has the outcomes of a request, given its canonical bytes as sent."""
         hashed = self.secrets.hashed(request)
         return hashed if hashed is not None and hashed in self.stored else canonical.artifact_id(request)
 

@@ -151,7 +151,7 @@ class TorturedStore(SqliteStore):
         return self._image or self._place
 
     def kill(self) -> NoReturn:
-        """End the process here, with the store as it is."""
+        """End the simulated process here, with the store as it is, by raising `PowerCut`."""
         self._die()
 
     def _note(self, events: Sequence[StoredEvent]) -> None:

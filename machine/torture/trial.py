@@ -92,7 +92,7 @@ class Stage:
         )
 
     def rehearse(self, place: Path) -> tuple[Outcome, list[tuple[int, int]], list[str]]:
-        """Run once with simulated I/O, and return the outcome, its appends and the violation."""
+        """Run once with simulated I/O; return the outcome, the appends (first and last seq) and the violations."""
         simulated = SimulatedIo(self.script, self.plan.graph, self.real_transports)
         with TorturedStore(place) as store:
             simulated.live(store)

@@ -16,7 +16,7 @@ from machine.stores.base import Store
 
 
 class TrueValues:
-    """Opens what a run has sealed. It needs the store only for answers."""
+    """The true values that a run has sealed. It needs the store only for answers."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._store = store

@@ -214,7 +214,7 @@ def _that_counts(event: str, act: Act, args: tuple[Any, ...], frame: FrameType, 
 
 
 def _leading(frame: FrameType, watch: Watch) -> Origin | None:
-    """Return whose code led to an act, ignoring frames of the standard library."""
+    """Return the origin of the code that led to an act, except the standard library, or None."""
     through = (origin_of(at, watch.own) for at in above(frame))
     return next((origin for origin in through if origin not in {Origin.STANDARD, Origin.MADE}), None)
 

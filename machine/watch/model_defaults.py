@@ -109,7 +109,7 @@ def asks(cls: type) -> bool:
 
 
 def first_asked(cls: type, given: Container[str]) -> Ambient | None:
-    """Return the call of the first nondeterministic default used for a field of a model that was not given."""
+    """Return the nondeterministic call of the first default that is used for a missing field, or None."""
     asked = (_ambient(factory) for name, factory in factories_of(cls).items() if name not in given)
     return next((ambient for ambient in asked if ambient is not None), None)
 

@@ -142,7 +142,7 @@ class _Steps:
         return awaited
 
     def throw(self, *exc: Any) -> Any:
-        """Resume the handler with an exception."""
+        """Run the handler's next step with an exception, and report to the watch as `send` does."""
         self._watch.step_begins()
         try:
             awaited = self._inner.throw(*exc)
@@ -174,7 +174,7 @@ def _profile(frame: FrameType, event: str, arg: Any) -> None:
 
 @never_raises(True)  # noqa: FBT003 - then it is looked at
 def _is_suspect(own: OwnCode) -> bool:
-    """Say whether code has names of a call to detect and of its module, or an alias of it."""
+    """Say whether code may make a call to detect: it has an alias of it, or the names of it and its module."""
     found = resolved()
     values = [value for module in own.modules for value in list(module_dict(module).values())]
     values += own.held.values()

@@ -109,7 +109,10 @@ def _announce_sending(kind: type, *names: str) -> None:
 
 
 def _announce(owner: Any, name: str, event: str, leads_outside: Callable[[Any], bool] | None = None) -> None:
-    """Have an audit event raised for calls of a function in what is followed; some systems lack the function."""
+    """Replace a function by one that raises an audit event when it is called under a watch that follows.
+
+    With `leads_outside`, only if that is true of the first argument. A function that the system lacks stays so.
+    """
     function = getattr(owner, name, None)
     if function is None:
         return

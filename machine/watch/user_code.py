@@ -214,7 +214,7 @@ class OwnCode:
         self._thing(value)
 
     def _named(self, code: CodeType, namespace: dict[str, Any]) -> None:
-        """Add modules that a function imports itself, where they are loaded already."""
+        """Add the loaded modules that have a name used in a function's code: it may import them itself."""
         package = namespace.get("__package__")
         for name in code.co_names:
             self._module(sys.modules.get(name))

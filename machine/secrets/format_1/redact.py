@@ -114,7 +114,7 @@ def credentials(name: str, text: str) -> list[tuple[str, int, int]]:
 
 @attrs.frozen
 class Redactor:
-    """Replaces the secrets in JSON values and in texts.
+    """The replacement of secrets in JSON values and in texts.
 
     `known` replaces values that are known already: after the rules have been applied, so that a request is stored
     the same whatever was learned before it, or before them with `known_first`. With `objects` a string that is
