@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from machine.secrets.commands import in_commands
@@ -11,6 +11,7 @@ from machine.secrets.finding import Finding, cookies
 from machine.secrets.looks import looks_chosen, looks_like_credential
 from machine.secrets.manifests import SIGN_OF_MANIFESTS, in_manifests
 from machine.secrets.marked_text import MOST_CANDIDATES, at_most
+from machine.secrets.needles import PIECE, SHORT, pieces
 
 __all__ = ["SIGNS_OF_LOGINS", "logins"]
 
@@ -161,9 +162,28 @@ SIGNS_OF_LOGINS: Final = (
 """A sign of each kind of login, present in every text that has one, in the syntax of RE2."""
 
 
-def _found(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+_REACH: Final = 1 << 12
+"""More than the longest match of a kind, so that each is within this distance of its sign."""
+
+
+def _near_signs(text: str, kinds: Collection[int]) -> dict[int, list[tuple[int, int]]]:
+    """Return for each kind of login the parts (begin, end) of a text in which all of its matches are."""
+    if len(text) <= SHORT:
+        return {kind: [(0, len(text))] for kind in kinds}
+    parts: dict[int, list[tuple[int, int]]] = {kind: [] for kind in kinds}
+    for begin, there in pieces(SIGNS_OF_LOGINS, text):
+        for kind in parts.keys() & there:
+            known, start = parts[kind], max(begin - _REACH, 0)
+            if known and known[-1][1] >= start:
+                start = known.pop()[0]
+            known.append((start, begin + PIECE + _REACH))
+    return parts
+
+
+def _found(pattern: re.Pattern[str], text: str, parts: Sequence[tuple[int, int]]) -> Iterator[re.Match[str]]:
     if pattern.pattern not in _BEHIND:
-        yield from at_most(MOST_CANDIDATES, pattern.finditer(text))
+        found = (match for begin, end in parts for match in pattern.finditer(text, begin, end))
+        yield from at_most(MOST_CANDIDATES, found)
         return
     (behind, reach), done = _BEHIND[pattern.pattern], 0
     for end in at_most(MOST_CANDIDATES, behind.finditer(text)):
@@ -178,9 +198,10 @@ def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
 
     `kinds` are the numbers of the `SIGNS_OF_LOGINS` that are in the text.
     """
+    near = _near_signs(text, kinds)
     for kind in kinds:
         if kind < len(_PATTERNS):
-            for match in _found(_PATTERNS[kind], text):
+            for match in _found(_PATTERNS[kind], text, near[kind]):
                 judge = _is_hash if match[1].startswith(_HASHES) else _looks
                 if judge(match[1]):
                     yield Finding(*match.span(1), "password", match[1])

@@ -13,7 +13,7 @@ SHORT: Final = 1 << 16
 """The length of the longest text that is searched as a whole, not in pieces."""
 
 PIECE: Final = 1 << 11
-_LONGEST_SIGN: Final = 32
+_LONGEST_SIGN: Final = 64
 
 
 @functools.lru_cache(maxsize=16)
