@@ -280,7 +280,7 @@ def _path(step: str | int, around: _Place | None) -> str:
 
 
 def _problem(value: Any, exc: Exception) -> str:
-    """Return the problem of a value that cannot be written, by the name of its type, and the remedy."""
+    """Return in words why a value cannot be written, and the remedy; the type is named, the value is not shown."""
     name = type(value).__name__
     if isinstance(exc, UnicodeEncodeError):
         return f"key {exc.object!a} holds a lone surrogate, which UTF-8 cannot; use well-formed text"

@@ -98,6 +98,7 @@ class Durability(StrEnum):
     - before the delay of a retry;
     - before an effect leaves the process, and before the outcome of the effect reaches the handler;
     - whenever 2000 events wait to be written (`CommitLimits.max_pending`);
+    - once, for the key of its secrets, when the first of them is sealed;
     - before its result is returned.
 
     `engine/commit_queue.py` does the waiting.

@@ -358,7 +358,7 @@ def kind_text(kind: Any) -> str:
 
 
 def remedy(value: Any) -> str:
-    """Return the replacement for a value that cannot be stored."""
+    """Return in words what to do about a value that cannot be stored: annotate it, or write another."""
     known = known_remedy(value)
     if known is not None:
         return known

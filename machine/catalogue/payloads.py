@@ -39,7 +39,7 @@ def typed(payload: Any, kind: type[T], what: str) -> T:
 
 
 def plain(payload: Any, kind: type[Any], what: str) -> dict[str, Any]:
-    """Return the JSON object of a payload of `kind`. Raises `CodecError` with every problem and its path."""
+    """Return a payload of `kind`, an instance or JSON, as a checked JSON object. Raises `CodecError`."""
     return typing.cast("dict[str, Any]", _converter().unstructure(typed(payload, kind, what)))
 
 

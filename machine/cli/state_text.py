@@ -36,7 +36,7 @@ def status_of(history: History, state_id: str) -> str:
 
 
 def not_taken_text(not_taken: Sequence[str]) -> str:
-    """Return in words which of the states that follow it a state did not go on to."""
+    """Return in words the following states that a state did not choose; empty when it chose all."""
     return f"did not go on to {', '.join(map(short_state, not_taken))}" if not_taken else ""
 
 

@@ -1,7 +1,8 @@
 """The queue between a run and its store: emitted events wait here and are committed in groups.
 
 A writer thread commits events that have waited long enough, and events that somebody waits for while the event loop
-has other work. After a failed commit the queue keeps the error: it stops the run at its next event.
+has other work. In all other cases, and when too many wait, the run commits them itself. After a failed commit the
+queue keeps the error: it is raised to whoever waits, and stops the run at its next event.
 `config.Durability` lists every moment at which a run waits.
 """
 

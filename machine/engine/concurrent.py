@@ -20,7 +20,7 @@ __all__ = ["Concurrent"]
 
 
 class Driver(Protocol):
-    """The driver of a run: it makes decisions and performs them."""
+    """The driver of a run as the concurrent states see it; `engine/driver.py` (`Run`) is the only one."""
 
     def decided(self) -> Decision:
         """Return the next decision of the run."""

@@ -183,7 +183,7 @@ class Run:
         )
 
     async def perform(self, decision: Decision) -> None:
-        """Perform a decision other than to enter a state, and record its result."""
+        """Perform a decision other than to enter a state, and record its result; in concurrent runs too."""
         match decision:
             case StartRun():
                 assert self.opening is not None

@@ -200,8 +200,8 @@ class HttpResponse:
     """A server's answer.
 
     `status` is the code; `url` is the source of the answer, after redirects and without user and password;
-    `header_list` has every header field in the order sent, names in lower case (only there are cookies reliable),
-    except those that describe the compression of the body and its compressed length.
+    `header_list` has every header field in the order sent, names in lower case, except those that describe the
+    compression of the body and its compressed length. `headers` joins the values of several cookies.
     """
 
     status: int

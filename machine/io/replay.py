@@ -35,7 +35,7 @@ class Recording(Log, Protocol):
         ...
 
     def takes(self, fact: FactRecorded) -> bool:
-        """Say whether a recorded fact that was not given up comes next; if it does, accept it."""
+        """Accept a recorded fact and return True if it is the next event and its call was not given up."""
         ...
 
     def intended(self, key: str) -> EffectIntended | None:

@@ -145,7 +145,7 @@ class History:
         self.head_seq = due
 
     def _check_place(self, entry: Entry) -> None:
-        """Reject an event that is not allowed at this point of the log; any event may belong to a running run."""
+        """Reject an event that is not allowed at this point of the log; a running run may have any event."""
         event, seq = entry.event, entry.seq
         if isinstance(event, RunStarted):
             return  # which says by itself that it is the first

@@ -1,7 +1,7 @@
 """The log of a replay, which compares every emission with the recording, byte for byte and in order.
 
 It writes nothing. Inside an attempt, an emission that was recorded later is held back until its turn, so racing
-calls end in the recorded order, which live `io/outcome_turns.py` makes. A turn that cannot come is a divergence.
+calls end in the recorded order, made by `io/outcome_turns.py` in the live run. A missing turn is a divergence.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class ReplayLog:
         return left[0] if left else None
 
     def takes(self, fact: FactRecorded) -> bool:
-        """Say whether a recorded fact that was not given up comes next; if it does, accept it."""
+        """Accept a recorded fact and return True if it is the next event and its call was not given up."""
         self._raise_if_over()
         if self._early is not None or fact.given_up or self._recorded[self._at].event is not fact:
             return False

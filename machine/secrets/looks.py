@@ -179,7 +179,7 @@ def may_look_strong(value: str) -> bool:
 
 
 def _is_random(piece: str) -> bool:
-    """Tell whether a long piece mixes letters and digits as random text does."""
+    """Tell whether a piece is long and not hexadecimal, and changes case or to digits as often as random text."""
     return (
         len(piece) >= _SHORTEST_STRONG - 4
         and not _HEX.fullmatch(piece)

@@ -119,7 +119,7 @@ class StoreKeys:
     def check(self) -> None:
         """Raise `SecretKeyError` when the key of the store is missing, is another one, or is no key.
 
-        A key file that nothing is sealed under yet may be absent, but not one that would be refused later.
+        While nothing is sealed under it, a key file may be absent; one that exists must be valid.
         """
         try:
             if os.environ.get(KEY_VARIABLE) or self._store.secret_key_id() is not None:

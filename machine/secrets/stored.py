@@ -1,4 +1,7 @@
-"""Requests, answers and errors as they are stored: without their secrets."""
+"""The stored forms of a call, as values, and the errors of calls whose secrets are missing.
+
+`secrets/redact.py` replaces the secrets.
+"""
 
 from __future__ import annotations
 

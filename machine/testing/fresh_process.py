@@ -85,7 +85,7 @@ AS_HERE: Final = Surroundings(real=True)
 
 
 class Check(Protocol):
-    """A check to be made."""
+    """A check of a golden that a fresh process makes."""
 
     @property
     def test(self) -> str:

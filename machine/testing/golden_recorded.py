@@ -58,7 +58,7 @@ class Recorded:
         )
 
     def hand_in(self, session: Session) -> None:
-        """Leave it to the check at the end of the session."""
+        """Write the bundle and a note of it to the folder that is checked at the end of the session."""
         assert self.fresh is not None
         assert session.recordings is not None
         golden = session.recordings / f"{os.getpid()}-{next(_numbers):06}.run"

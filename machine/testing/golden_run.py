@@ -97,7 +97,10 @@ class Wanted:
         config: RunConfig | None,
         transports: Mapping[str, Transport] | None,
     ) -> Wanted:
-        """Return valid arguments of a run. Raises `UsageError`, `PlanError` or `CanonicalError`."""
+        """Return the arguments of a run, checked, with undeclared I/O refused.
+
+        Raises `UsageError`, `PlanError` or `CanonicalError`.
+        """
         if not isinstance(plan, Plan):
             raise UsageError(f"check takes a Plan first, not {type(plan).__name__}")
         if input is not None and not isinstance(input, Mapping):

@@ -176,7 +176,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
 
     @pytest.mark.parametrize("expected", [-1, 1.5, "0", None, 2**80])
     def test_a_bad_expected_seq_is_refused(self, store: Store, expected: int) -> None:
-        """Check that the expected seq must be the seq of an event, or 0."""
+        """Check that a value that cannot be an expected seq is refused, and that nothing is written."""
         with pytest.raises(UsageError):
             store.append(RUN, expected, [], [artifact_of(b"with it")])
         self._nothing_written(store, b"with it")
@@ -247,7 +247,7 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
 
     @pytest.mark.parametrize("missing", ["0" * 64, "", "nonsense", "A" * 64, "\ud800", " 0" * 32])
     def test_a_missing_artifact_is_not_found(self, store: Store, missing: str) -> None:
-        """Check that an invalid artifact id is reported as not found."""
+        """Check that an artifact that is not there, and an id that is none, are both reported as not found."""
         assert not store.exists(missing)
         for read in (store.get, store.kind):
             with pytest.raises(NotFoundError) as caught:

@@ -46,7 +46,7 @@ def interrupted_attempts(entries: Iterable[Entry]) -> set[tuple[str, int]]:
 
 
 def summary_of(entries: Iterable[Entry]) -> dict[str, Any]:
-    """Return the work of a run as JSON: its beginning and end, and the attempts and facts of each state."""
+    """Return the work of a run as JSON: its begin and end, each state's attempts and facts, none interrupted."""
     known = list(entries)
     interrupted = interrupted_attempts(known)
     run: dict[str, Any] = {}

@@ -70,7 +70,7 @@ class TorturedStore(SqliteStore):
         artifacts: Sequence[Artifact] = (),
         **more: Any,
     ) -> None:
-        """Append as `SqliteStore.append` does, unless the fault is at this append."""
+        """Append as `SqliteStore.append` does until the event of the fault; from then on do what the fault does."""
         if self.dead:
             raise PowerCut
         blow = self._blow

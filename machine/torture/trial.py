@@ -37,7 +37,7 @@ MOST_RESUMES = 3
 
 @attrs.frozen
 class Stage:
-    """Data shared by all trials of one matrix."""
+    """The run that all trials of one matrix repeat: how it is rehearsed, started and resumed."""
 
     plan: Plan
     input: Mapping[str, Any]

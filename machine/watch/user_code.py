@@ -30,7 +30,7 @@ def packages_of(function: Any) -> frozenset[str]:
 
 @never_raises(True)  # noqa: FBT003 - then it is inspected
 def may_load_own(name: str, own: frozenset[str]) -> bool:
-    """Say whether a module about to be loaded may be the user's own: not in a package that is known to be none."""
+    """Say whether a module may be the user's own: False only when its top package is loaded and is not."""
     package: Any = sys.modules.get(name.partition(".")[0])
     if not is_a(package, ModuleType):
         return True

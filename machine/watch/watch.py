@@ -135,8 +135,8 @@ class Watch:
     ) -> None:
         """Report what the code of `frame` is about to do.
 
-        `instead` is the call of `io` to make, `remedy` the replacement where that is none; `effect` says whether
-        the act reaches or changes the outside world.
+        `instead` is the call of `io` to make, and `remedy` the advice where there is no such call. `effect` says
+        whether the act reaches or changes the outside world; with `effects_only` no other act is reported.
         """
         if self.effects_only and not effect:
             return
