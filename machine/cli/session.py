@@ -19,7 +19,6 @@ from cyclopts.validators import Number
 from machine.cli.output import Output
 from machine.default_store import default_url
 from machine.errors import BundleError, Code, NotFoundError, RunError, UsageError
-from machine.termination import Terminated
 
 if TYPE_CHECKING:
     from machine.config import Target
@@ -173,6 +172,8 @@ class Session:
             try:
                 yield
             except SystemExit as exc:
+                from machine.termination import Terminated  # noqa: PLC0415 - it needs asyncio, and --help does not
+
                 if isinstance(exc, Terminated) or not what:
                     raise
                 text = f"{what} stopped: a task of a handler called sys.exit({exc.code!r})"
