@@ -25,8 +25,8 @@ STANDARD: Catalogue
 
 def __getattr__(name: str) -> Any:
     """Return `STANDARD`, a payload class, or `__all__`, which lists them too."""
-    # not at the top: making 45 attrs classes takes longer than importing the rest of this package
-    from machine.catalogue.kinds import STANDARD  # noqa: PLC0415
+    # making 45 attrs classes takes longer than importing the rest of this package
+    from machine.catalogue.kinds import STANDARD  # noqa: PLC0415 - only when it is needed
 
     late: dict[str, Any] = {kind.payload.__name__: kind.payload for kind in STANDARD}
     late["STANDARD"] = STANDARD

@@ -6,7 +6,6 @@ chooses the next step; `io` determines what a handler receives from the outside 
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -113,7 +112,7 @@ class Run:
     """True when the run must be durable at state boundaries."""
 
     def __attrs_post_init__(self) -> None:
-        waited = functools.partial(getattr, self.log, "waited") if self.live else None
+        waited = (lambda: self.log.waited) if self.live else None
         self._runner = HandlerRunner(
             self.config.undeclared_io, self.reporter, waited=waited, refuse=self.refuse
         )

@@ -87,8 +87,7 @@ class LiveLog:
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
         now = time.time_ns() // 1_000_000
-        drafts = [(events[0], now, info)] if len(events) == 1 else [(event, now, info) for event in events]
-        self._put(drafts, payloads)
+        self._put([(event, now, info) for event in events], payloads)
 
     def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
         """Queue events of another run unchanged, with their times shifted so that the last one is now.

@@ -107,7 +107,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     `bundle_too_large`.
     """
     recording = read_bundle(path)
-    store = MemoryStore(artifacts=ChainMap({}, recording.artifacts))  # type: ignore[arg-type]  # the first is written to
+    store = MemoryStore(artifacts=ChainMap({}, recording.artifacts))  # type: ignore[arg-type]  # only the first map is written
     store.url = os.fspath(path)
     store_recording(recording, store=store, path=store.url)
     return Bundle(recording.run_id, store)

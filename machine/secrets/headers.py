@@ -94,6 +94,6 @@ def in_running_text(name: str, value: str, *, sure: bool) -> Iterator[Finding]:
         credential = credential.rstrip(",;)}]")  # of code around it
     if scheme is not None and (scheme[1] or "").lower() in _ONE_TOKEN:
         credential = credential.split(None, 1)[0].rstrip(",;") if credential else ""
-    told = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
-    if sure or looks_like_credential(credential) or (told and _TOKEN.fullmatch(credential) is not None):
+    follows = scheme is not None and scheme[1] is not None and len(credential) >= _LEAST_CREDENTIAL
+    if sure or looks_like_credential(credential) or (follows and _TOKEN.fullmatch(credential)):
         yield Finding(start, start + len(credential), name, credential, sure)

@@ -130,7 +130,7 @@ _BEHIND: Final = {
         (("@tcp(", "@unix("), r"@(?:tcp|unix)\(", 264),
     )
 }
-"""By pattern, for lines that could begin anywhere: the text after the password, and the longest way back."""
+"""Maps a pattern whose matches could begin anywhere to the text at their end, and to the most characters before."""
 
 _PATTERNS: Final = (_PGPASS, _HTDIGEST, *(re.compile(regex, re.MULTILINE) for regex in _LINES.values()))
 _HASHES: Final = tuple(

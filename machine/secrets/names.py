@@ -201,7 +201,7 @@ WEAK: Final = (
     *("session id", "set cookie", "assertion", "auth data", "device token", "client token"),
     *("primary key", "secondary key", "totp"),
 )
-"""Whole names that count only with a value that surely looks like a credential (`looks_strong`)."""
+"""Names whose value is a secret only if it looks strongly like a credential (`looks_strong`)."""
 
 
 def _forms(names: tuple[str, ...]) -> frozenset[tuple[str, ...]]:

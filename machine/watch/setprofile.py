@@ -23,7 +23,7 @@ from machine.watch.watch import Watch, watching
 __all__ = ["ProfiledWatch"]
 
 _shared: Final[Counter[int]] = Counter()
-"""By thread, the number of running handlers whose steps are not visible: it is profiled all the time meanwhile."""
+"""Maps a thread to its number of running handlers with hidden steps; it is profiled while there are any."""
 
 
 class ProfiledWatch(Watch):
