@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from machine.lazy import lazy_names
+from machine.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from machine import aio as aio
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from machine.recordings.diff import diff_runs as diff_runs
     from machine.recordings.replay import ReplayResult as ReplayResult
     from machine.secrets.policy import SecretPolicy as SecretPolicy
-    from machine.secrets.secret import Secret as Secret
+    from machine.secrets.secret_value import Secret as Secret
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
     from machine.sync import cancel as cancel
@@ -87,7 +87,7 @@ _HOMES: Final = {
     "diff_runs": "machine.recordings.diff",
     "ReplayResult": "machine.recordings.replay",
     "SecretPolicy": "machine.secrets.policy",
-    "Secret": "machine.secrets.secret",
+    "Secret": "machine.secrets.secret_value",
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(
         ("cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "schedules", "verify"),

@@ -38,7 +38,7 @@ def _with_store(kwargs: dict[str, Any], *, create: bool) -> Iterator[dict[str, A
     if kwargs.get("store", DEFAULT_STORE) is not DEFAULT_STORE:
         yield kwargs
         return
-    from machine.stores.url import open_store  # noqa: PLC0415 - `machine --help` reads the default's name alone
+    from machine.stores.open_url import open_store  # noqa: PLC0415 - `machine --help` reads the default's name alone
 
     with open_store(default_url(), create=create) as store:
         yield {**kwargs, "store": store}

@@ -33,7 +33,7 @@ from machine.catalogue import (
     ToolCallStarted,
     render_markdown,
 )
-from machine.catalogue.fields import MAX_INTEGER, field_types
+from machine.catalogue.field_types import MAX_INTEGER, field_types
 from machine.errors import Code, CodecError, UsageError
 from machine.ids import ArtifactId, ContextKey, OpId, OpPath, RunId, StateId
 

@@ -19,8 +19,8 @@ import pytest
 
 import machine
 from machine import RunConfig, new_run_id, open_store, replay, resume, run, verify
-from machine.io.fields import pack
 from machine.io.files import FileTransport
+from machine.io.request_fields import pack
 from machine.io.transport import BaseTransport
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"

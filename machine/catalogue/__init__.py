@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from machine.catalogue.fields import Count as Count
-from machine.catalogue.fields import Ratio as Ratio
+from machine.catalogue.field_types import Count as Count
+from machine.catalogue.field_types import Ratio as Ratio
 from machine.catalogue.markdown import render_markdown as render_markdown
 from machine.catalogue.registry import Catalogue as Catalogue
 from machine.catalogue.registry import Custom as Custom

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import attrs
 
-from machine.catalogue.fields import Count, Ratio
+from machine.catalogue.field_types import Count, Ratio
 from machine.catalogue.registry import Catalogue, Custom, Kind, Level
 from machine.ids import ArtifactId, ContextKey, OpId, OpPath, RunId, StateId
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from machine.catalogue.fields import field_types, in_words
+from machine.catalogue.field_types import field_types, in_words
 from machine.catalogue.registry import Catalogue, Kind
 
 _INTRODUCTION = """\

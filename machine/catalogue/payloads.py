@@ -20,7 +20,7 @@ import cattrs
 from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from machine.catalogue.fields import MAX_INTEGER, Count, Ratio, in_words
+from machine.catalogue.field_types import MAX_INTEGER, Count, Ratio, in_words
 from machine.errors import CodecError
 from machine.strict_converter import problems_of
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from machine.catalogue.fields import in_words
+from machine.catalogue.field_types import in_words
 from machine.errors import Code, CodecError, UsageError
 from machine.events import KERNEL_EVENTS
 

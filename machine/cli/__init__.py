@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from machine.cli.streams import abandon, standing
+from machine.cli.standard_streams import abandon, standing
 
 
 def main(argv: Sequence[str] | None = None) -> int:

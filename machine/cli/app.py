@@ -15,38 +15,47 @@ from typing import Annotated, Final, TypeAlias
 
 from cyclopts import App, Group, Parameter
 
-from machine.cli import failures
-from machine.cli.session import Session
+from machine.cli import error_report
+from machine.cli.command_session import Session
 from machine.default_store import DEFAULT_URL
 
-BROKEN_PIPE: Final = int(failures.Exit.BROKEN_PIPE)
+BROKEN_PIPE: Final = int(error_report.Exit.BROKEN_PIPE)
 
 COMMANDS: Final = {
-    "run": ("machine.cli.run:run", "Start a new run of a plan."),
-    "resume": ("machine.cli.run:resume", "Continue a run that was interrupted or suspended."),
+    "run": ("machine.cli.run_and_resume:run", "Start a new run of a plan."),
+    "resume": ("machine.cli.run_and_resume:resume", "Continue a run that was interrupted or suspended."),
     "fork": (
         "machine.cli.fork:fork",
         "Start a run that shares the first events of another, and continue it live.",
     ),
     "cancel": ("machine.cli.cancel_and_resolve:cancel", "End a run cancelled."),
     "resolve": ("machine.cli.cancel_and_resolve:resolve", "Tell a suspended run the outcome of an effect."),
-    "replay": ("machine.cli.replay:replay", "Run the handlers again on the recorded facts, and compare."),
-    "compare": ("machine.cli.replay:compare", "List every state that no longer does what was recorded."),
-    "verify": ("machine.cli.replay:verify", "Check that a run is what was recorded; no user code runs."),
+    "replay": (
+        "machine.cli.replay_and_verify:replay",
+        "Run the handlers again on the recorded facts, and compare.",
+    ),
+    "compare": (
+        "machine.cli.replay_and_verify:compare",
+        "List every state that no longer does what was recorded.",
+    ),
+    "verify": (
+        "machine.cli.replay_and_verify:verify",
+        "Check that a run is what was recorded; no user code runs.",
+    ),
     "diff": ("machine.cli.diff:diff", "Show how two recorded runs differ."),
     "blame": (
         "machine.cli.blame:blame",
         "Show the writer of a context value, and the sources it may have used.",
     ),
     "doctor": ("machine.cli.doctor:doctor", "Find what would make a replay differ."),
-    "runs": ("machine.cli.runs:runs", "List runs, newest first."),
-    "show": ("machine.cli.runs:show", "Show one run: states, attempts, errors, origin."),
-    "events": ("machine.cli.log:events", "List the events of a run."),
-    "facts": ("machine.cli.log:facts", "List the external inputs of a run."),
-    "context": ("machine.cli.context:context", "Print the context of a run as JSON."),
-    "artifact": ("machine.cli.context:artifact", "Print the bytes of an artifact."),
-    "export": ("machine.cli.bundle:export", "Write a run as a bundle: one portable file."),
-    "import": ("machine.cli.bundle:import_runs", "Store the runs of bundles."),
+    "runs": ("machine.cli.runs_and_show:runs", "List runs, newest first."),
+    "show": ("machine.cli.runs_and_show:show", "Show one run: states, attempts, errors, origin."),
+    "events": ("machine.cli.events_and_facts:events", "List the events of a run."),
+    "facts": ("machine.cli.events_and_facts:facts", "List the external inputs of a run."),
+    "context": ("machine.cli.context_and_artifact:context", "Print the context of a run as JSON."),
+    "artifact": ("machine.cli.context_and_artifact:artifact", "Print the bytes of an artifact."),
+    "export": ("machine.cli.export_and_import:export", "Write a run as a bundle: one portable file."),
+    "import": ("machine.cli.export_and_import:import_runs", "Store the runs of bundles."),
     "scan": ("machine.cli.scan:scan", "Find what looks like a secret in runs, bundles and other files."),
     "secrets rotate-key": (
         "machine.cli.secrets:rotate",
@@ -168,4 +177,4 @@ def launch(argv: Sequence[str]) -> int:
             raise exc.__context__ from None
         return exc.code if isinstance(exc.code, int) else 0
     except BaseException as exc:  # noqa: BLE001 - whatever it is, the user gets a sentence and an exit code
-        return failures.report(exc, session)
+        return error_report.report(exc, session)

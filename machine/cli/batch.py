@@ -16,12 +16,12 @@ from typing import Annotated, Any, Final, Self, TypeAlias
 import attrs
 from cyclopts import Parameter
 
-from machine.cli import goldens, pool
+from machine.cli import goldens, worker_pool
 from machine.cli.batch_item import DAMAGED, ERROR, Item, Look, Outcome
-from machine.cli.failures import Exit
+from machine.cli.command_session import Session, names_bundle, names_directory
+from machine.cli.error_report import Exit
 from machine.cli.goldens import Golden
 from machine.cli.output import STYLES, Cell, clean, duration, on_terminal
-from machine.cli.session import Session, names_bundle, names_directory
 from machine.errors import BundleError, Code, NotFoundError, UsageError
 from machine.recordings.bundle_lines import is_bundle
 from machine.recordings.replay import ReplayResult
@@ -120,7 +120,7 @@ class Report:
         Those in `tests`, by position, are replayed by the tests that recorded them.
         """
         began = time.monotonic()
-        jobs = min(jobs or pool.cores(), len(items))
+        jobs = min(jobs or worker_pool.cores(), len(items))
         came = _looked_at(look, items, jobs, tests or {})
         told: list[dict[str, Any]] = []
         counts: Counter[str] = Counter()
@@ -206,7 +206,7 @@ def _looked_at(
     if rest:
         left = [items[index] for index in rest]
         here = jobs == 1 and not look.drives
-        came = pool.in_this_process(look, left) if here else pool.in_processes(look, left, jobs)
+        came = worker_pool.in_this_process(look, left) if here else worker_pool.in_processes(look, left, jobs)
         with contextlib.closing(came):
             for index, outcome in came:
                 yield rest[index], outcome

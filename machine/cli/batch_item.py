@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Final, Protocol
 import attrs
 
 import machine
-from machine.cli import failures, progress
-from machine.cli.failures import Exit
-from machine.cli.session import Session
+from machine.cli import error_report, progress
+from machine.cli.command_session import Session
+from machine.cli.error_report import Exit
 from machine.config import Target, UndeclaredIo
 from machine.errors import BundleError, Code
 from machine.plan import Plan
@@ -73,9 +73,9 @@ class Outcome:
     @classmethod
     def failed(cls, exc: BaseException, place: str | None = None) -> Outcome:
         """Return the outcome of an item that could not be processed completely."""
-        code = failures.exit_of(exc)
+        code = error_report.exit_of(exc)
         verdict = DAMAGED if code is Exit.INTEGRITY else ERROR
-        return cls(verdict, int(code), error=failures.as_json(exc), place=place)
+        return cls(verdict, int(code), error=error_report.as_json(exc), place=place)
 
 
 @attrs.frozen

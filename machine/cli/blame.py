@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import machine
-from machine.cli.log import request_text, short_key
+from machine.cli.command_session import Injected, RunOrBundle, Session
+from machine.cli.events_and_facts import request_text, short_key
 from machine.cli.output import clean, cut
-from machine.cli.session import Injected, RunOrBundle, Session
 from machine.cli.state_text import short_state
 from machine.recordings.blame import FactSource, KeySource, Step
 from machine.recordings.divergence_text import one_line

@@ -8,11 +8,11 @@ from cyclopts import Parameter
 
 import machine
 from machine.cli import progress
-from machine.cli.failures import Exit
-from machine.cli.input import json_input
-from machine.cli.log import wait_text
+from machine.cli.command_session import Flag, Injected, Session
+from machine.cli.error_report import Exit
+from machine.cli.events_and_facts import wait_text
+from machine.cli.json_arguments import json_input
 from machine.cli.output import STYLES, clean
-from machine.cli.session import Flag, Injected, Session
 from machine.codec import to_json
 from machine.errors import Code, UsageError
 from machine.events import EffectWait, Wait

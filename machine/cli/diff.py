@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import machine
-from machine.cli.failures import Exit
+from machine.cli.command_session import Injected
+from machine.cli.error_report import Exit
 from machine.cli.schedules import STYLES
-from machine.cli.session import Injected
 from machine.recordings import diff_text
 
 

@@ -11,11 +11,11 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from machine.cli.failures import Exit
+from machine.cli.command_session import ConfigFile, Injected, Quiet, Repeated, Session
+from machine.cli.error_report import Exit
 from machine.cli.output import clean
 from machine.cli.progress import doing
-from machine.cli.run import config_of, input_of
-from machine.cli.session import ConfigFile, Injected, Quiet, Repeated, Session
+from machine.cli.run_and_resume import config_of, input_of
 from machine.cli.state_text import short_state
 from machine.doctor import Diagnosis, examine_plan, examine_recording
 from machine.doctor.checks import REPLAYS

@@ -14,7 +14,7 @@ import attrs
 from machine import codec
 from machine.cli import batch_item
 from machine.cli.batch_item import Item, Outcome
-from machine.cli.failures import Exit
+from machine.cli.error_report import Exit
 from machine.errors import Code, PlanError
 from machine.recordings.golden_origin import test_of
 from machine.recordings.replay import ReplayResult

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from machine.cli.command_session import Injected
 from machine.cli.output import Cell, clean, short
-from machine.cli.session import Injected
 from machine.cli.state_text import short_state
 from machine.plan import Graph, PlanState
 

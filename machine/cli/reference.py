@@ -13,7 +13,7 @@ from typing import Any, Final
 from cyclopts import App
 
 from machine.cli import app as application
-from machine.cli.failures import Exit
+from machine.cli.error_report import Exit
 from machine.default_store import DEFAULT_URL
 
 _HEAD: Final = f"""\

@@ -10,16 +10,16 @@ import attrs
 
 import machine
 from machine import codec
-from machine.causes import error_json
 from machine.cli import batch, progress
 from machine.cli.batch_item import DAMAGED, ERROR, Item, Outcome, Result, WithPlan
-from machine.cli.failures import RUN_EXITS, Cancelled, Exit
+from machine.cli.command_session import Session
+from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
 from machine.cli.output import STYLES, Cell, clean
-from machine.cli.session import Session
 from machine.engine import run_reader
 from machine.engine.lease_keeper import LEASE_SECONDS
 from machine.engine.runs import RunResult
 from machine.errors import Code, ConfigError, MachineError, PlanError, UsageError
+from machine.exception_causes import error_json
 from machine.kernel.status import INTERRUPTED, RunStatus
 from machine.plan import Plan
 from machine.stores.base import Store

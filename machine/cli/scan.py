@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import attrs
 
-from machine.cli import failures
+from machine.cli import error_report
 from machine.cli.batch import Every
-from machine.cli.failures import Exit
+from machine.cli.command_session import Injected, Quiet, Session, names_bundle, names_directory
+from machine.cli.error_report import Exit
 from machine.cli.output import clean
 from machine.cli.progress import counting
-from machine.cli.session import Injected, Quiet, Session, names_bundle, names_directory
 from machine.engine.scan import Leak, Seen, leaks_in_file, leaks_in_run
 from machine.errors import Code, MachineError, NotFoundError, UsageError
 from machine.recordings.bundle import open_bundle
@@ -172,7 +172,7 @@ class _Report:
             self.session.out.json(self._json())
         else:
             self._print()
-        codes = [failures.exit_of(exc) for _, exc in self.failed]
+        codes = [error_report.exit_of(exc) for _, exc in self.failed]
         return max([Exit.FAILED if self.found else Exit.OK, *codes])
 
     def _next(self) -> str | None:
@@ -188,7 +188,7 @@ class _Report:
             "scanned": self.scanned,
             "found": [{"in": item.name, **attrs.asdict(leak)} for item, leak in self.found],
             "more": self.more,
-            "failed": [{"in": item.name, "error": failures.as_json(exc)} for item, exc in self.failed],
+            "failed": [{"in": item.name, "error": error_report.as_json(exc)} for item, exc in self.failed],
             "next": self._next(),
         }
 

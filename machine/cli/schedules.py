@@ -7,9 +7,9 @@ from typing import Final
 
 import machine
 from machine.cli import progress
-from machine.cli.failures import Exit
+from machine.cli.command_session import Session
+from machine.cli.error_report import Exit
 from machine.cli.output import clean, short
-from machine.cli.session import Session
 from machine.config import UndeclaredIo
 from machine.recordings import divergence_text
 from machine.recordings.divergence import Divergence

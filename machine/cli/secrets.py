@@ -7,9 +7,9 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from machine.cli.failures import Cancelled, Exit
+from machine.cli.command_session import Injected, Session
+from machine.cli.error_report import Cancelled, Exit
 from machine.cli.output import clean, on_terminal
-from machine.cli.session import Injected, Session
 from machine.errors import UsageError
 from machine.secrets.key_changes import Forgotten, forget_run, rotate_key
 from machine.secrets.store_key import KEY_VARIABLE

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from machine.cli.failures import Exit
+from machine.cli.command_session import ConfigFile, Flag, Injected, JsonText, Quiet, Repeated
+from machine.cli.error_report import Exit
 from machine.cli.output import clean
 from machine.cli.progress import doing
-from machine.cli.run import config_of, input_of
-from machine.cli.session import ConfigFile, Flag, Injected, JsonText, Quiet, Repeated
+from machine.cli.run_and_resume import config_of, input_of
 from machine.torture import FAULTS, crash_matrix
 
 

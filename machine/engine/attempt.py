@@ -15,8 +15,8 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.engine.cancellation import Cancellations, Stopped, told_by_scope
 from machine.engine.concurrent import Concurrent
+from machine.engine.driver_protocols import DrivenLog
 from machine.engine.handler_runner import HandlerRunner
-from machine.engine.protocols import DrivenLog
 from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
 from machine.engine.stop_signal import Control

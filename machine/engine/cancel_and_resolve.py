@@ -18,9 +18,9 @@ from machine.engine.runs import RunResult, result_of
 from machine.engine.secrets import looks_through, recalled, secrets_of
 from machine.errors import Code, ConcurrencyError, RunError, UsageError
 from machine.events import EffectWait, RunCompleted, StateFailed, Wait
-from machine.failures import orphaned
+from machine.exception_to_error import orphaned
 from machine.io.effect_resolution import Happened, NotDone, resolution
-from machine.io.programs import end_left
+from machine.io.running_programs import end_left
 from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import CompleteRun, RecoverOrphan
 from machine.kernel.history import History

@@ -21,10 +21,10 @@ from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation import Stopped
 from machine.engine.concurrent import Concurrent
+from machine.engine.driver_protocols import DrivenLog, Opening, Second, TimedOut
 from machine.engine.handler_runner import HandlerRunner, Refuse
-from machine.engine.left_behind import Leftovers
-from machine.engine.opening import begin, going_on
-from machine.engine.protocols import DrivenLog, Opening, Second, TimedOut
+from machine.engine.leftover_tasks import Leftovers
+from machine.engine.new_run import begin, going_on
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.stop_signal import Control
@@ -43,7 +43,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.failures import interrupted, orphaned
+from machine.exception_to_error import interrupted, orphaned
 from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
 from machine.io.begun_tasks import notice_tasks
 from machine.io.provider import IoProvider

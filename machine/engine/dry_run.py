@@ -17,20 +17,20 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig, Target, UndeclaredIo
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.driver_protocols import SecondOf
 from machine.engine.handler_runner import HandlerRunner
 from machine.engine.lease_keeper import LEASE_SECONDS
-from machine.engine.protocols import SecondOf
-from machine.engine.provided import Provided
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.runs import RunResult, run
 from machine.engine.secrets import recalled
 from machine.engine.transports import opened
+from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code
 from machine.events import StateSkipped
-from machine.failures import describe
+from machine.exception_to_error import describe
 from machine.io.attempt_scope import AttemptScope, SettleBarrier, running_tasks
-from machine.io.preview import PreviewIo, PreviewLog
+from machine.io.preview_io import PreviewIo, PreviewLog
 from machine.io.transport import Transport, Transports
 from machine.kernel.context import Context
 from machine.kernel.frontier import Conflict, Frontier

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from machine.engine import run_reader
+from machine.engine.driver_protocols import Outside
 from machine.engine.fork_prefix import SharedPast, shared_past_id
 from machine.engine.log import Draft, LiveLog
-from machine.engine.protocols import Outside
 from machine.events import Entry
 from machine.io.attempt_scope import Payloads
 from machine.kernel.decisions import EnterState

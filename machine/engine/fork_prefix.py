@@ -31,10 +31,10 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.failures import orphaned
+from machine.exception_to_error import orphaned
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import stored_seal
-from machine.io.call import Call, path_key
+from machine.io.call_identity import Call, path_key
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.reuse import comparable

@@ -23,12 +23,12 @@ from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
 from machine.engine.cancellation import Cancellations
+from machine.engine.handler_threads import call_in_thread
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
-from machine.engine.threads import call_in_thread
 from machine.errors import Code, StateError
 from machine.io.attempt_scope import AttemptScope
-from machine.io.blocking import Blocking
+from machine.io.blocking_io import Blocking
 from machine.io.provider import IoProvider
 from machine.kernel.context import Context
 from machine.plan import is_plain

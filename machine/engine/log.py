@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from machine import codec
-from machine.engine import timers
+from machine.engine import sleep_timers
 from machine.engine.commit_queue import CommitQueue
-from machine.engine.protocols import Outside, Second, TimedOut
+from machine.engine.driver_protocols import Outside, Second, TimedOut
 from machine.engine.secrets import wanted
 from machine.engine.stop_signal import Control
 from machine.errors import StoreError
@@ -61,7 +61,7 @@ class LiveLog:
     ) -> None:
         self.history = history
         self._queue = CommitQueue(store, run_id, written=history.head_seq, lease=lease)
-        self.timers: Timers | None = timers.Timers(
+        self.timers: Timers | None = sleep_timers.Timers(
             store, run_id, resumed=history.head_seq > 0, waiting=self._queue.standing_still
         )
         self._store = store

@@ -15,26 +15,26 @@ from machine.config import Durability, RunConfig, RunManifest, Target, check_sta
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.driver import Run
+from machine.engine.driver_protocols import Opening, SecondOf, second_of
 from machine.engine.fork_log import ForkLog, past_of
 from machine.engine.fork_prefix import SharedPast
 from machine.engine.lease_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.log import LiveLog
-from machine.engine.opening import check_skip_tags, opening_for
+from machine.engine.new_run import check_skip_tags, opening_for
 from machine.engine.plan_change import check_plan, recorded_shape
-from machine.engine.protocols import Opening, SecondOf, second_of
-from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.transports import opened
+from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code, ConcurrencyError, ErrorInfo, RunError, UsageError
 from machine.events import STOPPED_CODES, EffectWait, Wait
 from machine.ids import RunId
 from machine.io.attempt_scope import AttemptScope
 from machine.io.fork_io import SharedIo
-from machine.io.live import LiveIo
-from machine.io.programs import end_left, run_of_programs
+from machine.io.live_io import LiveIo
 from machine.io.provider import IoProvider
+from machine.io.running_programs import end_left, run_of_programs
 from machine.io.transport import Transports
 from machine.kernel.history import History, StateStatus
 from machine.kernel.retry_and_skip import fork_point

@@ -20,9 +20,9 @@ from machine.engine.log_check import LogCheck
 from machine.engine.scan_file import Leak, in_file
 from machine.errors import CodecError, ConfigError
 from machine.events import ArtifactKind
-from machine.secrets.find import Found, found
 from machine.secrets.policy import SecretPolicy, compiled
 from machine.secrets.rules import rules_of
+from machine.secrets.scan_findings import Found, found
 from machine.stores.base import Store
 
 __all__ = ["Leak", "Seen", "leaks_in_file", "leaks_in_run", "scan"]

@@ -13,9 +13,9 @@ from typing import IO, Final
 
 import attrs
 
-from machine.secrets.find import Found, found_in_text
 from machine.secrets.marked_text import TooManyPlacesError
 from machine.secrets.rules import Rules
+from machine.secrets.scan_findings import Found, found_in_text
 
 __all__ = ["Leak", "in_file"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from machine.config import RunManifest
-from machine.engine.protocols import Opening
+from machine.engine.driver_protocols import Opening
 from machine.errors import Code, MachineError, UsageError
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import stored_seal

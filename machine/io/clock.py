@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import anyio
 
-from machine.io.fields import checked_seconds, field
+from machine.io.request_fields import checked_seconds, field
 from machine.io.transport import BaseTransport
 
 __all__ = ["SLEEP", "ClockTransport", "now_request", "sleep_request"]

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from machine.io.fields import checked_count, field, refusal
+from machine.io.request_fields import checked_count, field, refusal
 from machine.io.transport import BaseTransport
 
 __all__ = ["EntropyTransport", "bytes_from", "random_bytes_request", "random_from", "uuid_from"]

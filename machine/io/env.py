@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from machine.errors import Code, OtherIoError
-from machine.io.fields import checked_text, field, refusal
+from machine.io.request_fields import checked_text, field, refusal
 from machine.io.transport import BaseTransport
 
 __all__ = ["EnvTransport", "env_request"]

@@ -20,8 +20,16 @@ from typing import Any, Final, Self
 import attrs
 
 from machine.errors import Code, ConfigError, OtherIoError
-from machine.io.fields import checked_count, checked_seconds, checked_text, field, pack, refusal, unpack
-from machine.io.process import Finished, run_process
+from machine.io.child_process import Finished, run_process
+from machine.io.request_fields import (
+    checked_count,
+    checked_seconds,
+    checked_text,
+    field,
+    pack,
+    refusal,
+    unpack,
+)
 from machine.io.transport import BaseTransport
 from machine.secrets.reserved_key import RESERVED_NAMES
 

@@ -19,8 +19,8 @@ import anyio.to_thread
 import attrs
 
 from machine.errors import Code, OtherIoError
-from machine.io.atomic import not_regular, write_atomically
-from machine.io.fields import checked_count, checked_text, field, pack, refusal, unpack
+from machine.io.atomic_write import not_regular, write_atomically
+from machine.io.request_fields import checked_count, checked_text, field, pack, refusal, unpack
 from machine.io.transport import BaseTransport
 
 __all__ = ["FileContent", "FileTransport", "read_request", "write_request"]

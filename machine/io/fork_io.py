@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from machine.errors import Code, OtherIoError
 from machine.events import FactRecorded
 from machine.io.attempt_scope import AttemptScope
-from machine.io.call import Call
-from machine.io.live import LiveIo
-from machine.io.refusals import ambiguous, lost_answer
+from machine.io.call_identity import Call
+from machine.io.call_refusals import ambiguous, lost_answer
+from machine.io.live_io import LiveIo
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 
 __all__ = ["Past", "SharedIo"]

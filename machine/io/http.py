@@ -19,7 +19,6 @@ import anyio
 from machine.canonical import encode
 from machine.errors import Code, OtherIoError, TransportError
 from machine.io.decompress import CODINGS, Decompressor, split_codings
-from machine.io.fields import field, pack, unpack
 from machine.io.http_message import (
     HttpResponse,
     checked_header,
@@ -28,6 +27,7 @@ from machine.io.http_message import (
 )
 from machine.io.httpx_logs import unlogged
 from machine.io.redirect_secrets import origin_of, refused_redirect, sensitive
+from machine.io.request_fields import field, pack, unpack
 from machine.io.transport import BaseTransport
 from machine.io.urls import bare_url, public_url
 from machine.secrets.names import HEADERS

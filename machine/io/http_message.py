@@ -20,7 +20,7 @@ import attrs
 
 from machine.canonical import decode, encode
 from machine.errors import CanonicalError, Code, OtherIoError, RateLimitedError, TransportError
-from machine.io.fields import checked_count, checked_seconds, checked_text, pack, refusal, unpack
+from machine.io.request_fields import checked_count, checked_seconds, checked_text, pack, refusal, unpack
 from machine.io.urls import bare_url, checked_url
 from machine.retry_after import ASKING
 

@@ -9,7 +9,7 @@ from anyio.lowlevel import checkpoint
 
 from machine.config import Durability
 from machine.io.attempt_scope import AttemptScope
-from machine.io.call import Call
+from machine.io.call_identity import Call
 
 __all__ = ["Flight", "HandOut"]
 

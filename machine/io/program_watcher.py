@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from machine.io.left_programs import end_all, left_by
+from machine.io.orphaned_programs import end_all, left_by
 
 __all__ = ["main"]
 

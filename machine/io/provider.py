@@ -23,15 +23,15 @@ from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
 from machine.io.attempt_scope import AttemptScope, is_namespace
-from machine.io.call import Call, path_key
-from machine.io.earlier import earlier_answer, named_answer
+from machine.io.call_identity import Call, path_key
+from machine.io.call_refusals import reserved, second_effect, secret_key, undeclared
+from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.outcome_turns import Flight, HandOut
 from machine.io.redirect_secrets import Sensitive, parts
-from machine.io.refusals import reserved, second_effect, secret_key, undeclared
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.plan import SideEffects
-from machine.secrets.secret import SECRET
-from machine.secrets.stored import Asked, unopened
+from machine.secrets.secret_value import SECRET
+from machine.secrets.stored_calls import Asked, unopened
 from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import unguarded
 

@@ -16,13 +16,13 @@ from machine import canonical
 from machine.errors import Code, OtherIoError
 from machine.events import FactValue
 from machine.io.attempt_scope import AttemptScope
-from machine.io.call import Call
-from machine.io.fields import checked_text, field, refusal
+from machine.io.call_identity import Call
 from machine.io.redirect_secrets import parts, sensitive
+from machine.io.request_fields import checked_text, field, refusal
 from machine.io.transport import BaseTransport
 from machine.secrets.format_1.placeholder import MARK, Placeholder, placeholder_text
 from machine.secrets.format_1.run_secrets import Format1RunSecrets
-from machine.secrets.secret import SECRET, Secret
+from machine.secrets.secret_value import SECRET, Secret
 
 __all__ = ["SecretTransport", "checked", "naming", "secret_of", "secret_request", "sendable"]
 

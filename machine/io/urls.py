@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from machine.io.fields import checked_text, refusal
+from machine.io.request_fields import checked_text, refusal
 from machine.secrets.format_1.placeholder import PLACEHOLDER
 from machine.secrets.placeholder import TEXT
 

@@ -23,8 +23,8 @@ from machine.recordings.bundle_writer import pieces, write_bundle
 from machine.recordings.run_artifacts import Recording, gather
 from machine.secrets.bundle_key import BundleKey
 from machine.secrets.sealing import DataKey
+from machine.stores.argument_checks import invocation_taken
 from machine.stores.base import Artifact, Store
-from machine.stores.checks import invocation_taken
 from machine.stores.memory import MemoryStore
 
 _BATCH: Final = 16 * 1024 * 1024

@@ -10,7 +10,7 @@ from typing import Final
 
 from machine import canonical
 from machine.errors import BundleError, Code, CorruptionError, MachineError, OtherIoError
-from machine.io.atomic import write_atomically
+from machine.io.atomic_write import write_atomically
 from machine.recordings import bundle_format as form
 from machine.recordings.bundle_lines import MAX_BUNDLE
 from machine.recordings.run_artifacts import Recording

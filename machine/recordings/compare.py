@@ -18,15 +18,15 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.plan_change import plan_changes, recorded_shape
 from machine.engine.provenance import code_of_states
-from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_reader import PastRun
+from machine.engine.transports_and_catalogue import Provided
 from machine.events import FactRecorded, StateEntered
 from machine.io.transport import Transports
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, Plan, earlier_graph
-from machine.recordings.cause import explained
 from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind
+from machine.recordings.divergence_cause import explained
 from machine.recordings.json_diff import diff
 from machine.recordings.recorded_commands import plan_ids
 from machine.recordings.replay import Recorded, reproduce

@@ -23,7 +23,7 @@ from machine.events import (
     StateCompleted,
     StateFailed,
 )
-from machine.io.call import Call
+from machine.io.call_identity import Call
 from machine.kernel.sealed_facts import REQUEST_MAC
 from machine.kernel.snapshot import Snapshot
 from machine.plan_shape import by_name

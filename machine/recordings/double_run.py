@@ -14,15 +14,15 @@ from typing import Any, Final, ParamSpec, TypeVar
 import attrs
 
 from machine import canonical, codec
-from machine.engine.protocols import FirstRun
+from machine.engine.driver_protocols import FirstRun
 from machine.engine.reporter import Reporter
 from machine.errors import Code, ErrorInfo
 from machine.events import Entry, Event, StateCompleted, StateEntered, StateFailed
-from machine.failures import refused
+from machine.exception_to_error import refused
 from machine.io.attempt_scope import Payloads
 from machine.kernel.decisions import EnterState
-from machine.recordings.cause import UNDECLARED
 from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind
+from machine.recordings.divergence_cause import UNDECLARED
 from machine.recordings.divergence_text import lines
 from machine.recordings.replay import provider_of
 from machine.recordings.replay_log import ReplayLog

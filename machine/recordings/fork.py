@@ -23,11 +23,11 @@ from machine.engine.log import LiveLog
 from machine.engine.log_check import LogCheck
 from machine.engine.plan_change import check_plan
 from machine.engine.provenance import provenance
-from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_id import new_run_id
 from machine.engine.runs import RunResult, Watched, check_store, drive, refuse_used
 from machine.engine.secrets import inheriting, recalled, secrets_of
+from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code, UsageError
 from machine.events import (
     Artifact,

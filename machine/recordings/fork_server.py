@@ -24,7 +24,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from machine import canonical, codec
 from machine.config import Target, UndeclaredIo
 from machine.errors import Code, CodecError, RunError
-from machine.io.programs import noted
+from machine.io.running_programs import noted
 from machine.recordings.bundle import export_to
 from machine.recordings.replay import ReplayResult
 from machine.recordings.schedule_search import Order

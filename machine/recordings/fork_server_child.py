@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import anyio
 
 from machine import canonical, codec
-from machine.engine.provided import Provided
+from machine.engine.transports_and_catalogue import Provided
 from machine.errors import MachineError
 from machine.plan import Plan
 from machine.recordings.bundle import Bundle, open_bundle

@@ -13,21 +13,21 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.driver import Run
 from machine.engine.log_check import LogCheck
-from machine.engine.opening import opening_of
-from machine.engine.provided import Provided, recorded_levels, recorded_transports
+from machine.engine.new_run import opening_of
 from machine.engine.reporter import Reporter
 from machine.engine.transports import unopened
+from machine.engine.transports_and_catalogue import Provided, recorded_levels, recorded_transports
 from machine.errors import Code, CorruptionError, LogError, MachineError, NotFoundError, PlanError
 from machine.events import Entry, RunStarted
 from machine.io.attempt_scope import AttemptScope
-from machine.io.replay import ReplayIo
+from machine.io.replay_io import ReplayIo
 from machine.io.transport import Transports
 from machine.kernel.history import History
 from machine.kernel.linearize import blocks_of
 from machine.plan import Graph, Plan
-from machine.recordings.cause import explained
 from machine.recordings.describe_divergence import corrupt
 from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
+from machine.recordings.divergence_cause import explained
 from machine.recordings.recorded_commands import graphs_of
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of

@@ -14,8 +14,7 @@ import anyio
 import attrs
 
 from machine import codec
-from machine.causes import raised_text
-from machine.engine.protocols import Outside
+from machine.engine.driver_protocols import Outside
 from machine.errors import Code, MachineError, StoreError
 from machine.events import (
     Artifact,
@@ -28,8 +27,9 @@ from machine.events import (
     StateEntered,
     StateFailed,
 )
+from machine.exception_causes import raised_text
 from machine.io.attempt_scope import AttemptScope, Payloads, Timers, stored_seal
-from machine.io.call import Call
+from machine.io.call_identity import Call
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.reuse import comparable
@@ -39,9 +39,9 @@ from machine.plan import Graph, PlanState
 from machine.recordings.describe_divergence import Differences
 from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
 from machine.recordings.recorded_commands import asked
+from machine.recordings.replay_turns import Turns
 from machine.recordings.request_matching import RecordedRequests
 from machine.recordings.run_artifacts import Walked, sound_parts
-from machine.recordings.turns import Turns
 from machine.watch.watch import Undeclared
 
 STALL_SECONDS: Final = 1.0

@@ -14,9 +14,9 @@ import attrs
 from machine.catalogue import Catalogue
 from machine.config import Target, UndeclaredIo
 from machine.default_store import DEFAULT_STORE, with_default_store
-from machine.engine.provided import Provided
 from machine.engine.reporter import Reporter
 from machine.engine.run_reader import lane_of
+from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code, UsageError
 from machine.events import Entry, StateEntered
 from machine.io.transport import Transports

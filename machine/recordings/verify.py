@@ -19,8 +19,8 @@ from machine.errors import Code, CorruptionError, LogError, NotFoundError, Store
 from machine.events import Entry, chain_next
 from machine.recordings import run_artifacts
 from machine.recordings.result_json import fields_json
+from machine.stores.argument_checks import indexed_status
 from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
-from machine.stores.checks import indexed_status
 
 
 @attrs.frozen

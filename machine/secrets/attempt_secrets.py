@@ -13,16 +13,14 @@ from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_be
 from machine.secrets.known_in_turn import KnownInTurn
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.names import Strength
-from machine.secrets.pieces import stored_pieces
 from machine.secrets.placeholder_names import AnswerNames
 from machine.secrets.policy import path_text
 from machine.secrets.redact import Known, redact, say, say_json, say_text
-from machine.secrets.refused import refused
 from machine.secrets.reserved_key import RUN, RUNS, key_inside
 from machine.secrets.run_secrets import SharedSecrets
-from machine.secrets.secret import SECRET
+from machine.secrets.secret_value import SECRET
 from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
-from machine.secrets.stored import (
+from machine.secrets.stored_calls import (
     Answer,
     Asked,
     not_read,
@@ -31,7 +29,9 @@ from machine.secrets.stored import (
     unopened,
     variable_asked,
 )
+from machine.secrets.stored_chunk_sizes import stored_pieces
 from machine.secrets.substitute import opened, shown
+from machine.secrets.unredacted_search import refused
 
 __all__ = ["AttemptSecrets"]
 

@@ -12,7 +12,7 @@ from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.secrets.learned_by_states import Followed
 from machine.secrets.reserved_key import Reserved
 from machine.secrets.run_secrets import SharedSecrets
-from machine.secrets.stored import Answer
+from machine.secrets.stored_calls import Answer
 
 __all__ = ["Format1Adapter", "OfAttempt", "OfRun", "RunSecrets"]
 

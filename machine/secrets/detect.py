@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from machine.secrets.credential_looks import looks_like_credential
 from machine.secrets.finding import Finding, decides
 from machine.secrets.headers import as_header, credentials_in, in_header
 from machine.secrets.json_text import MOST_JSON, located, strings_of
-from machine.secrets.looks import looks_like_credential
 from machine.secrets.marked_text import MOST_CANDIDATES, MOST_FINDINGS, TooManyPlacesError, Work, at_most
 from machine.secrets.multipart import may_have_parts, parts
 from machine.secrets.names import Strength

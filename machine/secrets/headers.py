@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from machine.secrets.credential_looks import is_masked, looks_like_credential
 from machine.secrets.finding import Finding, cookies
 from machine.secrets.header_names import HEADERS
-from machine.secrets.looks import is_masked, looks_like_credential
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 from machine.secrets.value_places import Place

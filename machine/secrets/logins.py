@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from machine.secrets.commands import in_commands
+from machine.secrets.credential_looks import looks_chosen, looks_like_credential
 from machine.secrets.finding import Finding, cookies
-from machine.secrets.looks import looks_chosen, looks_like_credential
-from machine.secrets.manifests import SIGN_OF_MANIFESTS, in_manifests
+from machine.secrets.kubernetes_manifests import SIGN_OF_MANIFESTS, in_manifests
 from machine.secrets.marked_text import MOST_CANDIDATES, at_most
-from machine.secrets.needles import PIECE, SHORT, pieces
+from machine.secrets.program_arguments import in_commands
+from machine.secrets.substring_search import PIECE, SHORT, pieces
 
 __all__ = ["SIGNS_OF_LOGINS", "logins"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.needles import any_of, begun_in, parts_with
+from machine.secrets.substring_search import any_of, begun_in, parts_with
 
 __all__ = ["SIGN_OF_NAMES", "name_ends"]
 

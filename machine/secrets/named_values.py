@@ -11,15 +11,13 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from machine.secrets.credential_looks import SHORTEST
 from machine.secrets.finding import ISSUED, Finding, decides
 from machine.secrets.headers import in_running_text
-from machine.secrets.looks import SHORTEST
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, Work, at_most
 from machine.secrets.name_ends import name_ends
 from machine.secrets.names import HEADERS, Strength, is_of_password
-from machine.secrets.quoted import closing, decoded
-from machine.secrets.rules import Rules
-from machine.secrets.value_looks import (
+from machine.secrets.quick_looks import (
     LONGEST_PHRASE,
     OF_HEADERS,
     is_blank,
@@ -29,6 +27,8 @@ from machine.secrets.value_looks import (
     may_count,
     says_nothing,
 )
+from machine.secrets.quoted_strings import closing, decoded
+from machine.secrets.rules import Rules
 
 __all__ = ["named_values"]
 

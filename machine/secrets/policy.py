@@ -126,7 +126,7 @@ class SecretPolicy:
     def _check_stand_ins(self, _: Any, value: tuple[tuple[str, str], ...]) -> None:
         if not value:
             return
-        from machine.secrets.formats import format_of  # noqa: PLC0415 - needed by few
+        from machine.secrets.credential_formats import format_of  # noqa: PLC0415 - needed by few
 
         for name, text in value:
             if not joined(name):

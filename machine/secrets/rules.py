@@ -8,10 +8,10 @@ from typing import Any, Final, cast
 
 import attrs
 
-from machine.secrets.formats import FORMATS, Format, signs_of
+from machine.secrets.credential_formats import FORMATS, Format, signs_of
 from machine.secrets.names import Strength, field_strength, header_strength, parameter_strength
-from machine.secrets.needles import searcher
 from machine.secrets.policy import SecretPolicy, compiled, joined, plain_path
+from machine.secrets.substring_search import searcher
 
 __all__ = ["KEY_CHARACTERS", "KEY_LENGTH", "Rules", "rules_of"]
 

@@ -26,7 +26,7 @@ from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import Known, say, say_text
 from machine.secrets.reserved_key import Reserved
 from machine.secrets.rules import rules_of
-from machine.secrets.stored import said_error
+from machine.secrets.stored_calls import said_error
 
 __all__ = ["SharedSecrets"]
 

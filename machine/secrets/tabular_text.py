@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from machine.secrets.looks import SHORTEST, looks_like_credential
+from machine.secrets.credential_looks import SHORTEST, looks_like_credential
 from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, Work, at_most
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules

@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
-from machine.secrets.commands import arguments_of
 from machine.secrets.finding import ISSUED
 from machine.secrets.names import HEADERS, Strength, is_name
 from machine.secrets.placeholder import source_from
 from machine.secrets.policy import path_text
+from machine.secrets.program_arguments import arguments_of
 from machine.secrets.rules import Rules
 
 __all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name", "source_name"]

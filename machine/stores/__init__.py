@@ -17,8 +17,8 @@ from machine.stores.base import (
     StoredEvent,
 )
 from machine.stores.memory import MemoryStore
+from machine.stores.open_url import open_store
 from machine.stores.sqlite import SqliteStore
-from machine.stores.url import open_store
 
 __all__ = [
     "MAX_ARTIFACT_BYTES",

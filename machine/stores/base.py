@@ -7,7 +7,8 @@ else, the index included, can be rebuilt from the log).
 A store never interprets a log. The index, which it stores in addition, is computed by `kernel.run_index`.
 
 To add one, write a class with every method of `Store`, subclass `StoreConformance` to test it, and register its URL
-in `stores/url.py`, where `open_store` finds it. docs/how-to/add-a-store.md has an example and lists every file.
+in `stores/open_url.py`, where `open_store` finds it. docs/how-to/add-a-store.md has an example and lists
+every file.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError
 from machine.kernel.run_index import RunRow, advance
 from machine.process_identity import boot_clock
-from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, Store, StoredEvent
-from machine.stores.checks import (
+from machine.stores.argument_checks import (
     as_told,
     check_append,
     check_cursor,
@@ -42,6 +41,7 @@ from machine.stores.checks import (
     stale,
     unknown_cursor,
 )
+from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, Store, StoredEvent
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, leased, lost, wall_clock
 
 

@@ -19,8 +19,7 @@ from machine.errors import Code, CorruptionError, UsageError
 from machine.kernel.run_index import RunRow, advance
 from machine.process_identity import boot_clock
 from machine.stores import sqlite_inbox, sqlite_lease
-from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, Store, StoredEvent
-from machine.stores.checks import (
+from machine.stores.argument_checks import (
     MAX_SEQ,
     artifact_key,
     as_told,
@@ -39,6 +38,7 @@ from machine.stores.checks import (
     stale,
     unknown_cursor,
 )
+from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, Store, StoredEvent
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, wall_clock
 from machine.stores.sqlite_check import problems_of
 from machine.stores.sqlite_keys import SqliteKeys

@@ -7,8 +7,8 @@ from typing import Final
 
 from machine import canonical
 from machine.errors import CorruptionError
+from machine.stores.argument_checks import MAX_SEQ, no_run
 from machine.stores.base import Message
-from machine.stores.checks import MAX_SEQ, no_run
 
 _RUN: Final = "SELECT key FROM runs WHERE run_id = ?"
 _COUNT: Final = "SELECT coalesce(max(number), 0) FROM inbox WHERE run = ?"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from machine.errors import CorruptionError
-from machine.stores.checks import check_data_key, check_key_id, check_wrapped, other_key
+from machine.stores.argument_checks import check_data_key, check_key_id, check_wrapped, other_key
 from machine.stores.sqlite_rows import text
 from machine.stores.sqlite_session import Session
 

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from machine.errors import Code, OtherStoreError
-from machine.stores.checks import closed
+from machine.stores.argument_checks import closed
 from machine.stores.sqlite_errors import SQLITE_FAILURES, moved, store_error
 
 

@@ -19,7 +19,7 @@ import anyio
 import attrs
 import pytest
 
-from machine.io.process import Finished, run_process
+from machine.io.child_process import Finished, run_process
 from machine.testing import fresh_start
 
 _MOST_OUTPUT: Final = 64 * 1024 * 1024

@@ -16,10 +16,10 @@ from _pytest.config import Config, _prepareconfig
 
 from machine import codec
 from machine.errors import MachineError
-from machine.testing import golden_run
+from machine.testing import golden_check
+from machine.testing.golden_check import Unlike, Wanted
 from machine.testing.golden_files import claimant_of
 from machine.testing.golden_options import Asked
-from machine.testing.golden_run import Unlike, Wanted
 from machine.testing.golden_session import KEY
 
 _WITHOUT: Final = ("terminal", "pytest_cov")
@@ -108,27 +108,27 @@ class _Found:
 
     async def checked(
         self, test: str, name: str | None, file: Path, wanted: Wanted, asked: Asked
-    ) -> golden_run.Recording:
+    ) -> golden_check.Recording:
         """Replay what a check recorded, report the result, and give the test the recorded outcome."""
         chosen = self._files.get(str(file)) or self._recorded.get((test, name))
-        with golden_run.opened(Path(chosen["golden"]) if chosen else file) as golden:
+        with golden_check.opened(Path(chosen["golden"]) if chosen else file) as golden:
             if chosen is not None:
                 await self._tell(chosen, golden, wanted, asked)
             return golden
 
     async def _tell(
-        self, chosen: Mapping[str, Any], golden: golden_run.Recording, wanted: Wanted, asked: Asked
+        self, chosen: Mapping[str, Any], golden: golden_check.Recording, wanted: Wanted, asked: Asked
     ) -> None:
         result = None
         try:
-            found = golden_run.unfinished(golden) or golden_run.manifest_difference(golden, wanted)
+            found = golden_check.unfinished(golden) or golden_check.manifest_difference(golden, wanted)
             if found is None:
                 if self._set_date is not None:
                     self._set_date((golden.past.history.started_ms or 0) * 10**6)
-                result = await golden_run.replayed(golden, wanted)
-                found = golden_run.difference_of(result, asked)
+                result = await golden_check.replayed(golden, wanted)
+                found = golden_check.difference_of(result, asked)
         except (MachineError, OSError) as exc:
-            found = golden_run.problem_of(exc)
+            found = golden_check.problem_of(exc)
         self.say(
             golden=chosen["golden"],
             unlike=_as_json(found),

@@ -2,8 +2,9 @@
 
 A golden is the file `fixtures/TEST.run` in the folder of the test, or `fixtures/TEST.NAME.run` for a check with a
 name, unless the marker of the test gives another path (`testing/golden_files.py`). Compared with it are, in this
-order (`testing/golden_run.py`): the name and version of the plan, the input and the configuration; every event and
-snapshot of a replay; the status that the test asks for; in a live session the outcome of a new run; and its age.
+order (`testing/golden_check.py`): the name and version of the plan, the input and the configuration; every event
+and snapshot of a replay; the status that the test asks for; in a live session the outcome of a new run; and its
+age.
 
 This module decides which of the three is done, whether a failing golden is recorded again, and what the failing
 test reports. An existing golden that cannot be read is never overwritten unless the session is asked to record.
@@ -26,13 +27,13 @@ from machine.engine.runs import RunResult
 from machine.errors import BundleError, CorruptionError, LogError, MachineError, UsageError
 from machine.io.transport import Transport
 from machine.plan import Plan
-from machine.testing import golden_report, golden_run
+from machine.testing import golden_check, golden_report
+from machine.testing.golden_check import Fresh, Recording, Unlike, Wanted
 from machine.testing.golden_files import FOLDER, bases_of, claimant_of, file_of, id_in, shown
 from machine.testing.golden_options import Asked, Mode, asked_of
 from machine.testing.golden_owner import file_for
 from machine.testing.golden_recorded import Recorded
 from machine.testing.golden_review import ask
-from machine.testing.golden_run import Fresh, Recording, Unlike, Wanted
 from machine.testing.golden_session import KEY, PASSED, Ending, Session
 from machine.watch.watch import ALLOWED
 
@@ -85,7 +86,7 @@ class Golden:
                 try:
                     recorded.hand_in(self._session)
                 except (MachineError, OSError) as problem:
-                    raise self._failure(Path(recorded.file), golden_run.problem_of(problem)) from None
+                    raise self._failure(Path(recorded.file), golden_check.problem_of(problem)) from None
             else:
                 where = shown(Path(recorded.file), self._config)
                 self._session.ended(Ending.UNWRITTEN, f"{Ending.UNWRITTEN} {where}: its test did not pass")
@@ -156,7 +157,7 @@ class Golden:
                 else:
                     found = await self._checked(file, name, wanted)
             except (MachineError, OSError) as exc:
-                found = golden_run.problem_of(exc)
+                found = golden_check.problem_of(exc)
             finally:
                 ALLOWED.reset(token)
             if isinstance(found, Unlike):
@@ -195,26 +196,26 @@ class Golden:
                 return missing
             return await self._recorded(file, name, wanted, because=missing)
         try:
-            with golden_run.opened(file) as golden:
+            with golden_check.opened(file) as golden:
                 unlike = await self._unlike(golden, wanted)
                 if unlike is None:
                     self._session.ended(Ending.IDENTICAL)
                     return golden.result
                 unlike, status = attrs.evolve(unlike, age=golden.age), golden.result.status
                 if self._session.options.review and unlike.ending is Ending.DIVERGED:
-                    unlike = attrs.evolve(unlike, whole=await golden_run.all_differences(golden, wanted))
+                    unlike = attrs.evolve(unlike, whole=await golden_check.all_differences(golden, wanted))
         except (BundleError, CorruptionError, LogError) as exc:
-            return golden_run.problem_of(exc, Ending.BROKEN)
+            return golden_check.problem_of(exc, Ending.BROKEN)
         if unlike.ending is Ending.BROKEN or not self._accepts(file, unlike):
             return unlike
         return await self._recorded(file, name, wanted, status=status, because=unlike)
 
     async def _unlike(self, golden: Recording, wanted: Wanted) -> Unlike | None:
         options, asked = self._session.options, self._asked
-        found = golden_run.unfinished(golden) or await golden_run.replay_difference(golden, wanted, asked)
+        found = golden_check.unfinished(golden) or await golden_check.replay_difference(golden, wanted, asked)
         if found is None and options.mode is Mode.VERIFY_LIVE:
-            found = await golden_run.live_difference(golden, wanted, asked.live_ignore)
-        return found or golden_run.too_old(golden, asked.max_age or options.max_age)
+            found = await golden_check.live_difference(golden, wanted, asked.live_ignore)
+        return found or golden_check.too_old(golden, asked.max_age or options.max_age)
 
     def _accepts(self, file: Path, unlike: Unlike) -> bool:
         options = self._session.options
@@ -239,9 +240,9 @@ class Golden:
         statuses = [asked] if asked else ["completed", *([status] if status else [])]
         try:
             made_by = Target(id_in(file.parent, self._item), "")
-            found = golden_run.unwritable(file) or await golden_run.record(wanted, statuses, made_by)
+            found = golden_check.unwritable(file) or await golden_check.record(wanted, statuses, made_by)
         except (MachineError, OSError) as exc:
-            found = golden_run.problem_of(exc)
+            found = golden_check.problem_of(exc)
         if isinstance(found, Fresh):
             why = because.cause if because is not None else ""
             self._fresh.append(Recorded.of(self._item, name, file, found, why))
@@ -268,7 +269,7 @@ class Golden:
 def _status_of(file: Path) -> str | None:
     """Return the status of a golden's run, or None when no golden can be read."""
     try:
-        with golden_run.opened(file) as golden:
+        with golden_check.opened(file) as golden:
             return golden.result.status
     except MachineError:
         return None

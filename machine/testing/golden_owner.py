@@ -16,8 +16,8 @@ import pytest
 
 from machine.errors import MachineError
 from machine.recordings.golden_origin import test_of
+from machine.testing.golden_check import Wanted, manifest_difference, opened
 from machine.testing.golden_files import file_of
-from machine.testing.golden_run import Wanted, manifest_difference, opened
 
 
 def named_alike(item: pytest.Item) -> bool:

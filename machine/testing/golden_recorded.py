@@ -15,8 +15,8 @@ from typing import Any, Self
 import attrs
 import pytest
 
+from machine.testing.golden_check import Fresh
 from machine.testing.golden_files import claimant_of
-from machine.testing.golden_run import Fresh
 from machine.testing.golden_session import Session
 
 _numbers = itertools.count()

@@ -9,8 +9,8 @@ from typing import Final
 import attrs
 import pytest
 
+from machine.testing.golden_check import Unlike
 from machine.testing.golden_options import Mode, Options, age_text
-from machine.testing.golden_run import Unlike
 from machine.testing.golden_session import FIRST, Ending
 
 _ADVICE: Final[Mapping[Ending, tuple[str, str]]] = {

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from machine.testing.golden_run import Unlike
+from machine.testing.golden_check import Unlike
 from machine.testing.golden_session import Session
 
 _ACCEPTED: Final = "  accepted with all of this cause"

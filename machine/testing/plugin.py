@@ -184,7 +184,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         return (yield)
     finally:
         if known.recordings is not None and not hasattr(session.config, "workerinput"):
-            from machine.testing.golden_settle import settle  # noqa: PLC0415 - see the docstring of the module
+            from machine.testing.golden_recording_end import settle  # noqa: PLC0415 - see the docstring of the module
 
             settle(session.config, known)
 

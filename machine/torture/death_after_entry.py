@@ -12,7 +12,7 @@ from typing import Any
 from machine.events import EffectIntended, Entry, FactRecorded
 from machine.io.attempt_scope import current_task
 from machine.torture.faults import PowerCut
-from machine.torture.store import TorturedStore
+from machine.torture.faulty_store import TorturedStore
 
 
 class Returns:

@@ -14,9 +14,9 @@ import attrs
 from machine import sync
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
-from machine.engine.provided import Provided
 from machine.engine.run_id import new_run_id
 from machine.engine.transports import opened
+from machine.engine.transports_and_catalogue import Provided
 from machine.errors import UsageError
 from machine.events import Entry
 from machine.io.transport import Transport, Transports

@@ -29,8 +29,8 @@ from machine.plan import Graph, SideEffects
 from machine.stores.base import Store
 from machine.torture.death_after_entry import Returns
 from machine.torture.faults import PowerCut
+from machine.torture.faulty_store import TorturedStore
 from machine.torture.run_summary import interrupted_attempts
-from machine.torture.store import TorturedStore
 from machine.torture.true_values import TrueValues, asked_for
 
 IDEMPOTENT: Final = frozenset({"file.write"})

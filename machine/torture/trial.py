@@ -26,10 +26,10 @@ from machine.recordings.replay import replay
 from machine.recordings.verify import verify
 from machine.stores.base import Store, StoredEvent
 from machine.torture.faults import Blow, Fault, Pace, PowerCut
-from machine.torture.process import Watch, live
+from machine.torture.faulty_store import TorturedStore
 from machine.torture.run_summary import digest_of, repeated_effects, summary_of
 from machine.torture.simulated_io import Script, SimulatedIo
-from machine.torture.store import TorturedStore
+from machine.torture.simulated_process import Watch, live
 
 MOST_RESUMES = 3
 """Maximum number of resumes of a run: one is enough for one fault."""

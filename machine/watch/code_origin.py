@@ -31,7 +31,7 @@ class Origin(Enum):
 _BOTTOMS: Final = frozenset(
     {
         "machine.engine.handler_runner",
-        "machine.engine.threads",
+        "machine.engine.handler_threads",
         "asyncio.events",
         "asyncio.runners",
         "trio._core._run",

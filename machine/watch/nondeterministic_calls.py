@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from machine.watch.static import is_a
+from machine.watch.static_lookup import is_a
 
 __all__ = ["AMBIENT", "Ambient", "Found", "resolved"]
 

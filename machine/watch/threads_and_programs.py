@@ -22,7 +22,7 @@ from contextvars import copy_context
 from typing import Any, Final
 
 from machine.watch.nondeterministic_calls import resolved
-from machine.watch.static import never_raises
+from machine.watch.static_lookup import never_raises
 from machine.watch.user_calls import seen_function
 from machine.watch.watch import Watch, guarded, in_step, watching
 

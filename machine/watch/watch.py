@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from machine.watch.code_origin import own_frame
-from machine.watch.static import never_raises
+from machine.watch.static_lookup import never_raises
 from machine.watch.user_code import packages_of
 
 __all__ = [

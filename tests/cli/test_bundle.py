@@ -14,7 +14,7 @@ import pytest
 from rich_run import FIXTURES, stages
 
 from machine import export_run, new_run_id
-from machine.cli.failures import BUNDLE_DAMAGED
+from machine.cli.error_report import BUNDLE_DAMAGED
 from machine.stores import MemoryStore
 
 PLAN = FIXTURES / "bundle-1" / "plan.py"

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from machine.cli.app import COMMANDS, GROUPS, build, full_help, named
-from machine.cli.failures import Exit
+from machine.cli.error_report import Exit
 from machine.cli.reference import reference
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from machine.secrets import formats, names
+from machine.secrets import credential_formats, names
 
 PAGE = Path(__file__).parents[2] / "docs" / "secrets.md"
 BEGIN = "<!-- the lists of tests/docs/test_secrets_doc.py -->\n"
@@ -18,7 +18,7 @@ LISTS = {
     "Fields, variables and options, by their last words (`_`, `-` and capitals part words)": names.EXACT,
     "Lists and objects whose members are secret": names.PLURAL,
     "Fields that count only with a strong look": names.WEAK,
-    "Formats, wherever they stand": {one.name for one in formats.FORMATS},
+    "Formats, wherever they stand": {one.name for one in credential_formats.FORMATS},
 }
 
 

@@ -145,7 +145,7 @@ def test_the_log_is_that_of_a_run_that_slept_whole(any_store):
 
 
 def test_each_sleep_has_its_own_end(any_store, monkeypatch):
-    monkeypatch.setattr("machine.engine.timers.SHORTEST_MS", 1000)
+    monkeypatch.setattr("machine.engine.sleep_timers.SHORTEST_MS", 1000)
     plan, slept = sleeping(1.5, HOUR), Slept()
     run_id = started(plan, any_store, slept, count=2)
     moved(any_store, 2)
@@ -156,7 +156,7 @@ def test_each_sleep_has_its_own_end(any_store, monkeypatch):
 
 
 def test_a_clock_that_went_back_makes_no_sleep_longer(any_store, monkeypatch):
-    monkeypatch.setattr("machine.engine.timers.SHORTEST_MS", 1000)
+    monkeypatch.setattr("machine.engine.sleep_timers.SHORTEST_MS", 1000)
     plan, slept = sleeping(1.2), Slept()
     run_id = started(plan, any_store, slept)
     moved(any_store, -HOUR)

@@ -493,7 +493,7 @@ def test_whatever_error_a_transport_raises_is_a_fact_that_replays(store, scripte
 
 
 def test_a_response_too_large_to_keep_fails_the_call_and_not_the_store(store, scripted, monkeypatch):
-    monkeypatch.setattr("machine.io.live.MAX_VALUE_BYTES", 100)
+    monkeypatch.setattr("machine.io.live_io.MAX_VALUE_BYTES", 100)
 
     async def handler(ctx, io, rec):
         await io.call("world", {})

@@ -16,7 +16,7 @@ import pytest
 from machine.canonical import decode, encode
 from machine.errors import Code, ConfigError, OtherIoError
 from machine.io.exec import ExecResult, ExecTransport, exec_request
-from machine.io.programs import noted
+from machine.io.running_programs import noted
 from machine.io.transport import Transport
 
 pytestmark = pytest.mark.anyio

@@ -56,7 +56,7 @@ def server():
 @pytest.fixture
 def format_1(monkeypatch):
     """Let new runs have the secret format of old ones."""
-    for module in ("machine.engine.opening", "machine.testing.golden_run"):
+    for module in ("machine.engine.new_run", "machine.testing.golden_check"):
         monkeypatch.setattr(f"{module}.SECRET_FORMAT", 1)
     monkeypatch.setattr("machine.engine.runs.check_startable", lambda config: None)
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
 from machine.io.exec import exec_request
-from machine.io.fields import pack
 from machine.io.files import write_request
 from machine.io.http import http_request
+from machine.io.request_fields import pack
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "secrets"
 HOST = "api.example"

@@ -10,8 +10,8 @@ import pytest
 from machine import RunConfig, SecretPolicy, codec
 from machine.canonical import encode
 from machine.errors import ConfigError
-from machine.secrets.formats import FORMATS, format_of
-from machine.secrets.looks import looks_like_credential, looks_strong
+from machine.secrets.credential_formats import FORMATS, format_of
+from machine.secrets.credential_looks import looks_like_credential, looks_strong
 from machine.secrets.names import (
     EXACT,
     HEADERS,

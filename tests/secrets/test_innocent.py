@@ -7,9 +7,9 @@ import pytest
 from machine import SecretPolicy
 from machine.canonical import encode
 from machine.secrets.redact import Known, redact
-from machine.secrets.refused import refused
 from machine.secrets.rules import rules_of
 from machine.secrets.substitute import opened, shown
+from machine.secrets.unredacted_search import refused
 
 from .corpus import innocents
 

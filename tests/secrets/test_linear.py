@@ -7,11 +7,11 @@ from time import thread_time
 import pytest
 
 from machine import SecretPolicy
-from machine.secrets.formats import FORMATS
+from machine.secrets.credential_formats import FORMATS
 from machine.secrets.marked_text import MOST_CANDIDATES
 from machine.secrets.redact import Known, redact, say_text
-from machine.secrets.refused import refused
 from machine.secrets.rules import rules_of
+from machine.secrets.unredacted_search import refused
 
 RULES = rules_of(SecretPolicy(patterns=["(a+)+$", "ACME-[0-9]+"]))
 SMALL, TIMES = 1 << 14, 16

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from strategies import FAST
 
 from machine import Plan, open_store, resume, run
+from machine.secrets.credential_looks import looks_like_credential
 from machine.secrets.encodings import is_plain
-from machine.secrets.looks import looks_like_credential
 from machine.secrets.store_key import open_keys
 from tests.crashes import left_after
 from tests.secrets.engine_world import KEY, Outside, stored, told_alike

@@ -11,9 +11,9 @@ from machine import SecretPolicy
 from machine.canonical import encode
 from machine.secrets.placeholder import text_of
 from machine.secrets.redact import Known, redact, say, say_text
-from machine.secrets.refused import refused
 from machine.secrets.rules import rules_of
 from machine.secrets.substitute import opened
+from machine.secrets.unredacted_search import refused
 
 from .conftest import forms_of
 from .corpus import leaves, planted

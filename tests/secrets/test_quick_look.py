@@ -15,15 +15,15 @@ from strategies import FAST
 from machine import SecretPolicy
 from machine.canonical import encode
 from machine.errors import CanonicalError
-from machine.secrets.commands import _PROGRAMS as PROGRAMS
-from machine.secrets.commands import _SETS as SETS
-from machine.secrets.commands import _SETTERS as SETTERS
-from machine.secrets.commands import _STORES as STORES
-from machine.secrets.commands import _VALUES as VALUES
 from machine.secrets.header_names import HEADERS, PARAMETERS, WEAK_PARAMETERS
 from machine.secrets.logins import _PATTERNS as PATTERNS
 from machine.secrets.names import EXACT, PLURAL, WEAK, Strength
 from machine.secrets.placeholder import BEGIN, MARK, text_of
+from machine.secrets.program_arguments import _PROGRAMS as PROGRAMS
+from machine.secrets.program_arguments import _SETS as SETS
+from machine.secrets.program_arguments import _SETTERS as SETTERS
+from machine.secrets.program_arguments import _STORES as STORES
+from machine.secrets.program_arguments import _VALUES as VALUES
 from machine.secrets.redact import Known, redact
 from machine.secrets.reserved_key import Reserved
 from machine.secrets.rules import rules_of

@@ -15,9 +15,9 @@ from machine import SecretPolicy, canonical
 from machine.secrets.encodings import is_plain
 from machine.secrets.placeholder import text_of
 from machine.secrets.redact import Known, redact, say, say_text
-from machine.secrets.refused import refused
 from machine.secrets.rules import rules_of
 from machine.secrets.substitute import SecretNeeded, opened, shown
+from machine.secrets.unredacted_search import refused
 
 RULES = rules_of(SecretPolicy())
 MANY = settings(FAST, max_examples=300)

@@ -18,9 +18,9 @@ from machine import DomainEvent, Plan, RetryPolicy, RunConfig, SecretPolicy, new
 from machine.errors import UsageError
 from machine.testing import crash_matrix
 from machine.torture import FAULTS, Fault
-from machine.torture.process import Watch, live
+from machine.torture.faulty_store import TorturedStore
 from machine.torture.simulated_io import Script, SimulatedIo
-from machine.torture.store import TorturedStore
+from machine.torture.simulated_process import Watch, live
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 

@@ -14,8 +14,8 @@ from machine.engine.commit_queue import CommitQueue
 from machine.engine.handler_runner import HandlerRunner
 from machine.errors import ConcurrencyError, StoreError
 from machine.events import EffectIntended, FactRecorded
-from machine.io import earlier
-from machine.io.live import LiveIo
+from machine.io import earlier_answers
+from machine.io.live_io import LiveIo
 from machine.io.outcome_turns import HandOut
 from machine.io.provider import IoProvider
 from machine.kernel import decide as deciding
@@ -210,18 +210,18 @@ def a_cut_attempt_uses_up_no_retry(patch):
 
 @guard(Fault.KILLED_AFTER_APPEND, where="asked again for what the run had learned already")
 def what_a_cut_attempt_had_fetched_is_reused(patch):
-    answers = earlier.answers
+    answers = earlier_answers.answers
 
     def forgetful(*call, keeps_all):
         return answers(*call, keeps_all=True) if keeps_all else ()
 
-    patch.setattr(earlier, "answers", forgetful)
+    patch.setattr(earlier_answers, "answers", forgetful)
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="again")
 def an_effect_whose_outcome_is_known_is_not_repeated_after_a_failure(patch):
-    answers = earlier.answers
-    patch.setattr(earlier, "answers", lambda *call, keeps_all: answers(*call, keeps_all=False))
+    answers = earlier_answers.answers
+    patch.setattr(earlier_answers, "answers", lambda *call, keeps_all: answers(*call, keeps_all=False))
 
 
 @guard(Fault.KILLED_AFTER_APPEND, where="again for what the run had learned already")

@@ -9,9 +9,9 @@ from machine.errors import ConcurrencyError, OtherStoreError
 from machine.events import chain_next, seal
 from machine.stores.base import ZERO_CHAIN, StoredEvent
 from machine.stores.sqlite import SqliteStore
-from machine.torture.disk import tear
+from machine.torture.crashed_disk import tear
 from machine.torture.faults import Blow, Fault, Pace, PowerCut
-from machine.torture.store import TorturedStore
+from machine.torture.faulty_store import TorturedStore
 
 RUN = "01890000-0000-7000-8000-000000000001"
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from machine.secrets.secret import Secret
+from machine.secrets.secret_value import Secret
 
 MARK: Final = "$secret"
 """The member that makes an object a placeholder."""

@@ -21,7 +21,7 @@ from machine.secrets.format_1.redact import Hide, Redactor
 from machine.secrets.format_1.rules import rules_of
 from machine.secrets.format_1.substitute import Value, restored
 from machine.secrets.policy import SecretPolicy, path_text
-from machine.secrets.stored import Answer, Asked, said_error
+from machine.secrets.stored_calls import Answer, Asked, said_error
 
 SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
 """The namespace of `io.secret`."""

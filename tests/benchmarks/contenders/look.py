@@ -9,7 +9,7 @@ from stage import main
 
 from machine import SecretPolicy
 from machine.canonical import encode
-from machine.secrets.formats import FORMATS
+from machine.secrets.credential_formats import FORMATS
 from machine.secrets.redact import Known, redact
 from machine.secrets.rules import rules_of
 

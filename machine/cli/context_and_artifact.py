@@ -1,0 +1,113 @@
+"""`context` and `artifact`: print the data of a run, for people or for another program."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from machine import canonical
+from machine.cli.command_session import Injected, RunOrBundle
+from machine.cli.error_report import NotHereError
+from machine.cli.output import clean, on_terminal
+from machine.engine import run_reader
+from machine.engine.log_check import LogCheck
+from machine.errors import Code, CodecError, IdError, UsageError
+from machine.events import RunStarted, StateCompleted
+from machine.ids import ArtifactId
+from machine.kernel.snapshot import Snapshot
+
+
+def context(
+    run: RunOrBundle,
+    /,
+    *,
+    at: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    session: Injected,
+) -> int:
+    """Print the context of a run as JSON.
+
+    Without --at it is the last context; the writes of a state are in it once the state has completed.
+
+    Parameters
+    ----------
+    at
+        Use the context as of this event of the log: that of the last checkpoint at or before it.
+    """
+    with session.reading(run) as (store, run_id):
+        head = store.latest_seq(run_id)
+        if at is not None and at > head:
+            raise UsageError(f"run {run_id} has {head} events, not {at}", code=Code.USAGE)
+        seq, snapshot_id = 0, ""
+        for entry, _ in run_reader.checked(store, run_id, LogCheck(store.get), at):
+            if isinstance(entry.event, RunStarted):
+                seq, snapshot_id = entry.seq, entry.event.initial_snapshot_id
+            elif isinstance(entry.event, StateCompleted):
+                seq, snapshot_id = entry.seq, entry.event.context_snapshot_id
+        value = Snapshot.open(snapshot_id, store.get).to_dict()
+    if session.as_json:
+        session.out.json({"run_id": run_id, "seq": seq, "snapshot_id": snapshot_id, "context": value})
+    else:
+        session.out.document(value)
+    return 0
+
+
+def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
+    """Print the bytes of an artifact.
+
+    They are printed unchanged when stdout is not a terminal. On a terminal JSON is indented, and bytes that are
+    not text are refused.
+
+    Parameters
+    ----------
+    id
+        The artifact: 64 hexadecimal digits, as --json of other commands shows them.
+    """
+    with session.open_store() as store:
+        try:
+            known = store.exists(str(ArtifactId(id)))
+        except IdError:
+            known = False
+        if not known:
+            raise NotHereError(
+                f"there is no artifact {id!r} in {store.url}",
+                code=Code.ARTIFACT_NOT_FOUND,
+                details={"artifact": id, "store": store.url},
+                hint="give all 64 digits; events --json and facts --json show them",
+            )
+        data, kind = store.get(id), store.kind(id)
+    if session.as_json:
+        session.out.json({"id": id, "kind": kind, "bytes": len(data), **_carried(data)})
+    elif on_terminal(sys.stdout):
+        _to_terminal(session.out.document, data)
+    else:
+        session.out.data(data)
+    return 0
+
+
+def _carried(data: bytes) -> dict[str, Any]:
+    try:
+        return {"value": canonical.decode(data)}
+    except CodecError:
+        pass
+    try:
+        return {"text": data.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode("ascii")}
+
+
+def _to_terminal(document: Any, data: bytes) -> None:
+    carried = _carried(data)
+    if "value" in carried:
+        document(carried["value"])
+    elif "text" in carried:
+        sys.stdout.write("\n".join(clean(line) for line in carried["text"].split("\n")) + "\n")
+    else:
+        raise UsageError(
+            f"these are {len(data)} bytes that are not text",
+            hint="send them to a file: > FILE",
+            code=Code.USAGE,
+        )

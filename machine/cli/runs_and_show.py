@@ -1,0 +1,243 @@
+"""`runs` and `show`: the list of runs, and the status of one of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from machine import codec
+from machine.cli.command_session import Injected, RunOrBundle, Session, names_bundle
+from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
+from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
+from machine.config import BuildProvenance, RunConfig, RunManifest
+from machine.engine.run_reader import PastRun, parent_of
+from machine.errors import Code, ErrorInfo, UsageError
+from machine.events import EffectIntended
+from machine.exception_causes import causes_text, error_json
+from machine.kernel.history import StateStatus
+from machine.kernel.retry_and_skip import fork_point
+from machine.kernel.status import INTERRUPTED, RunStatus
+
+_FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
+_RUN_PREFIX = 18
+"""Characters of a run id that are shown in a list: its milliseconds and its counter."""
+
+
+def runs(
+    *,
+    status: str | None = None,
+    op: str | None = None,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
+    session: Injected,
+) -> int:
+    """List runs, newest first.
+
+    The part of a run's id that is shown can be given for RUN, as long as no other id begins with it.
+
+    Parameters
+    ----------
+    status
+        Only runs of this status: running, interrupted, suspended, completed, failed, cancelled or
+        limit_exceeded. An unfinished run that nobody drives is interrupted.
+    op
+        Only runs of this op.
+    limit
+        How many at most.
+    """
+    statuses = [*RunStatus, INTERRUPTED]
+    if status is not None and status not in statuses:
+        raise UsageError(
+            f"there is no status {status!r}", hint=f"one of {', '.join(statuses)}", code=Code.USAGE
+        )
+    with session.open_store() as store:
+        page = store.list_runs(status=status, op=op, limit=limit)
+    if session.as_json:
+        session.out.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
+        return 0
+    if not page.rows:
+        session.note("note", "there is no such run" if status or op else "there are no runs yet")
+        return 0
+    session.out.table(
+        ["RUN", "STATUS", "EVENTS", "STARTED", "OP"],
+        [
+            (
+                row.run_id[:_RUN_PREFIX],
+                (clean(row.status), STYLES.get(row.status, "")),
+                f"{row.head_seq:>6}",
+                moment(row.created_ms),
+                clean(row.op_id),
+            )
+            for row in page.rows
+        ],
+    )
+    if page.cursor is not None:
+        session.note("note", f"there are more; --limit {limit * 10} shows them")
+    return 0
+
+
+def show(run: RunOrBundle, /, *, session: Injected) -> int:
+    """Show one run: states, attempts, errors, origin.
+
+    Times are those of the attempts themselves; the waits between them are not included.
+    """
+    with session.reading(run) as (store, run_id):
+        log = PastRun.read(run_id, store)
+        status = (
+            store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
+        )
+        manifest, built = log.manifest, log.provenance
+    if session.as_json:
+        session.out.json(_as_json(log, manifest, built, status))
+    else:
+        _print(session, log, manifest, built, status)
+        if not log.history.final:
+            word, name = ("import", run) if names_bundle(run) else ("resume", log.run_id)
+            session.note("next", session.command(word, name))
+        known = built is not None and built.target is not None
+        name = run if names_bundle(run) else log.run_id
+        session.go_on(name, fork_point(log.history), None if known else "TARGET")
+    return 0
+
+
+def _as_json(
+    log: PastRun, manifest: RunManifest, built: BuildProvenance | None, status: str
+) -> dict[str, Any]:
+    history = log.history
+    parent = parent_of(log.entries[0])
+    states = []
+    for state_id in log.order:
+        state = history.states.get(state_id)
+        times = log.times.get(state_id)
+        states.append(
+            {
+                "state_id": state_id,
+                "status": status_of(history, state_id),
+                "attempts": state.attempts if state else 0,
+                "duration_ms": times.ms if times else 0,
+                "facts": times.facts if times else 0,
+                "reason": state.reason if state else None,
+                "not_taken": list(state.not_taken) if state else [],
+                "error": error_json(state.error) if state and state.error else None,
+                "trace": times.trace if times else None,
+            }
+        )
+    failed = [state for state in states if state["status"] == "failed"]
+    error = failed[-1]["error"] if failed else None
+    if history.error is not None:
+        error = error_json(history.error)
+    return {
+        "run_id": log.run_id,
+        "status": str(status),
+        "op_id": manifest.op_id,
+        "op_version": manifest.op_version,
+        "plan_id": log.started.plan_id,
+        "manifest_id": log.started.manifest_id,
+        "digest": log.digest,
+        "head_seq": history.head_seq,
+        "final_snapshot_id": history.final_snapshot_id,
+        "parent": {"run_id": parent[0], "seq": parent[1]} if parent else None,
+        "started_ms": log.entries[0].ts_millis,
+        "updated_ms": log.entries[-1].ts_millis,
+        "input": manifest.input_params,
+        "config": codec.to_json(manifest.run_config),
+        "provenance": codec.to_json(built) if built else None,
+        "states": states,
+        "error": error,
+        "fork_at": fork_point(history),
+        "uncertain": [
+            {"seq": _seq_of(log, key), **codec.event_to_json(log.history.uncertain[key])}
+            for key in history.uncertain
+        ],
+    }
+
+
+def _seq_of(log: PastRun, key: str) -> int:
+    return max(
+        entry.seq
+        for entry in log.entries
+        if isinstance(entry.event, EffectIntended) and entry.event.key == key
+    )
+
+
+def _print(
+    session: Session, log: PastRun, manifest: RunManifest, built: BuildProvenance | None, status: str
+) -> None:
+    history, out = log.history, session.out
+    began, ended = log.entries[0].ts_millis, log.entries[-1].ts_millis
+    rows: list[tuple[str, Cell]] = [
+        ("run", log.run_id),
+        ("status", (str(status), STYLES.get(status, ""))),
+        ("op", f"{manifest.op_id} version {clean(manifest.op_version)}"),
+        ("plan", short(log.started.plan_id)),
+        ("manifest", short(log.started.manifest_id)),
+        ("digest", short(log.digest)),
+        ("started", f"{moment(began, seconds=True)}, {duration(max(ended - began, 0))} to its last event"),
+        ("events", str(history.head_seq)),
+        *_forked_from(log),
+        ("input", compact(manifest.input_params, 66)),
+    ]
+    changed = _changed(manifest.run_config)
+    if changed:
+        rows.append(("config", compact(changed, 66)))
+    if built is not None:
+        commit = f", git {built.git_commit[:8]}" if built.git_commit else ""
+        rows.append(("built by", clean(f"Python {built.python_version}, {built.platform}{commit}")))
+        if built.target is not None:
+            rows.append(("target", clean(built.target.spec)))
+    out.pairs(rows)
+    out.line()
+    out.table(
+        ["#", "STATE", "STATUS", "ATTEMPTS", "TIME", "FACTS", ""],
+        [_row(log, i) for i in range(len(log.order))],
+    )
+    if history.error is not None:
+        out.line()
+        _print_error(out, "", history.error)
+    for state_id in log.order:
+        state = history.states.get(state_id)
+        if state is None or state.error is None or state.status not in _FAILED:
+            continue
+        if history.error is not None and state.error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
+            continue  # the run's own error counts these
+        out.line()
+        _print_error(out, f" in {short_state(state_id)}", state.error)
+        for line in (log.times[state_id].trace or "").splitlines():
+            out.line(f"  {clean(line)}")
+    if history.uncertain:
+        out.line()
+        out.line(("effects that were sent and have no outcome:", "yellow"))
+        for key, event in history.uncertain.items():
+            out.line(f"  event {_seq_of(log, key)}  {short_state(event.state_id)}  {clean(key)}")
+
+
+def _print_error(out: Output, where: str, error: ErrorInfo) -> None:
+    out.line((f"error[{error.code}]", "bold red"), f"{where}: {clean(error.message)}")
+    for line in causes_text(error.causes):
+        out.line(clean(line))
+
+
+def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:
+    parent = parent_of(log.entries[0])
+    return [("forked", f"from {clean(parent[0])} at event {parent[1]}")] if parent else []
+
+
+def _row(log: PastRun, index: int) -> tuple[Cell, ...]:
+    state_id = log.order[index]
+    state, times = log.history.states.get(state_id), log.times.get(state_id)
+    status = status_of(log.history, state_id)
+    return (
+        f"{index + 1:>{len(str(len(log.order)))}}",
+        short_state(state_id),
+        (status, STYLES.get(status, "")),
+        f"{state.attempts if state else 0:>8}",
+        f"{duration(times.ms) if times else '-':>5}",
+        f"{times.facts if times else 0:>5}",
+        (skipped_text(state.reason) if state.reason else not_taken_text(state.not_taken)) if state else "",
+    )
+
+
+def _changed(config: RunConfig) -> dict[str, Any]:
+    default = codec.to_json(RunConfig())
+    return {name: value for name, value in codec.to_json(config).items() if value != default.get(name)}

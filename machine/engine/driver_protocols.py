@@ -1,0 +1,134 @@
+"""The driver's view of a log and of a second run, and the values that they exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import attrs
+
+from machine.config import RunConfig, RunManifest
+from machine.engine import run_reader
+from machine.errors import Code, ErrorInfo, UsageError
+from machine.events import Entry, Event
+from machine.exception_to_error import refused
+from machine.io.attempt_scope import Log, Payloads, Timers
+from machine.kernel.decisions import EnterState
+from machine.plan import Graph, PlanState
+from machine.stores.base import Store
+
+__all__ = ["DrivenLog", "FirstRun", "Opening", "Outside", "Second", "SecondOf", "TimedOut", "second_of"]
+
+
+class FirstRun(Protocol):
+    """The driver of a run, as far as a second run of its attempts needs it."""
+
+    log: DrivenLog
+
+    def again(self, **changes: Any) -> FirstRun:
+        """Return the driver of a second run of this one, which writes and performs nothing."""
+        ...
+
+    async def enter(self, decision: EnterState) -> None:
+        """Run one attempt of a state, from its `state_entered` to what ends it."""
+        ...
+
+
+class Second(Protocol):
+    """A second run of every attempt of a live run, from its recorded facts.
+
+    It writes nothing and performs nothing.
+    """
+
+    def note(self, entry: Entry) -> None:
+        """Receive an entry of the live run, already folded."""
+        ...
+
+    async def differs(
+        self, run: FirstRun, decision: EnterState, ending: Event, payloads: Payloads
+    ) -> ErrorInfo | None:
+        """Run an attempt again that is about to end with `ending`; return the difference, or None."""
+        ...
+
+
+SecondOf: TypeAlias = Callable[[Iterable[Entry]], Second]
+"""Function that creates a second run, given how to read the run's log."""
+
+
+def second_of(config: RunConfig, maker: SecondOf | None, store: Store, run_id: str) -> Second | None:
+    """Return the second run of a paranoid run, otherwise None."""
+    if not config.paranoid:
+        return None
+    if maker is None:
+        raise UsageError(
+            "a paranoid run needs a second run of each state",
+            hint="start it with machine.run or machine.aio.run, which have it",
+        )
+    known = store.run_exists(run_id)
+    return maker((entry for entry, _ in run_reader.entries(store, run_id)) if known else ())
+
+
+class Outside(NamedTuple):
+    """Input to a decision besides the history: the plan in force, a cancellation, a state to begin first.
+
+    `failed` is the reason why the run cannot continue, when something a handler left behind has acted since.
+    `limited` is false where limits are ignored: a replay does what the recording did. `secrets_lost` is true when
+    the driver cannot open the true values of some facts.
+    """
+
+    graph: Graph
+    cancel: bool
+    prefer: str | None = None
+    failed: ErrorInfo | None = None
+    limited: bool = True
+    secrets_lost: bool = False
+
+
+class DrivenLog(Log, Protocol):
+    """A log with the methods that the driver needs beyond those of `io`."""
+
+    timers: Timers | None
+    """The ends of the run's sleeps; None where no sleep is waited for."""
+
+    @property
+    def waited(self) -> float:
+        """The seconds in which the event loop stood still for the store."""
+        ...
+
+    def limit(self, timeout: float | None) -> float | None:
+        """Return the time limit of an attempt in seconds, or None."""
+        ...
+
+    def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
+        """Return the exception that ends an attempt which exceeded its limit."""
+        ...
+
+    def outside(self, graph: Graph) -> Outside:
+        """Return what came from outside the run since the last decision; `graph` is the plan so far."""
+        ...
+
+    def carry(self, decision: EnterState) -> bool:
+        """Copy a recorded interrupted attempt, and say whether there was one. Never done in live mode."""
+        ...
+
+
+@attrs.frozen
+class Opening:
+    """The opening of a run: the bodies of its first artifacts, and its informational data."""
+
+    manifest: RunManifest
+    manifest_id: str
+    payloads: Payloads
+    info: Mapping[str, str]
+    input_writes: Mapping[str, bytes | None]
+
+
+class TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries what the log will say
+    """The error of an attempt that took longer than its state allows."""
+
+    def __init__(self, state_id: str, timeout: float | None) -> None:
+        self.info: ErrorInfo = refused(
+            f"the attempt of {state_id} took longer than its timeout of {timeout:g} s",
+            Code.STATE_TIMEOUT,
+            retryable=True,
+        )

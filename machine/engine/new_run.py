@@ -1,0 +1,96 @@
+"""The beginning of a new run: its manifest, its plan, its first context, and its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from machine import canonical, codec
+from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target
+from machine.did_you_mean import did_you_mean
+from machine.engine.driver_protocols import DrivenLog, Opening
+from machine.engine.provenance import provenance
+from machine.errors import CanonicalError, Code, ConfigError, UsageError
+from machine.events import ArtifactKind, Event, RunResumed, RunStarted, RunSuspended, Wait
+from machine.ids import STANDARD_TAGS, ContextKey, OpId
+from machine.io.attempt_scope import Payloads
+from machine.kernel.snapshot import Snapshot
+from machine.plan import Graph
+from machine.secrets.refused_input import refuse_in_input
+from machine.watch.watch import behind_io
+
+__all__ = ["begin", "check_skip_tags", "going_on", "opening_for", "opening_of"]
+
+
+def check_skip_tags(graph: Graph, config: RunConfig) -> None:
+    """Reject a tag that no state has: a misspelt tag would run what was to be skipped."""
+    carried = {str(tag) for state in graph.states.values() for tag in state.meta.tags}
+    for tag in config.skip_tags:
+        if tag not in carried | STANDARD_TAGS:
+            tags = f"its tags are {', '.join(sorted(carried)) or 'none'}"
+            hint = did_you_mean(tag, sorted(carried | STANDARD_TAGS), tags, show=repr)
+            raise ConfigError(f"no state of {graph.op_id} has the tag {str(tag)!r} to skip", hint=hint)
+
+
+def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
+    """Return the opening of a run with a manifest, without provenance, which a replay does not need."""
+    payloads = Payloads()
+    manifest_id = payloads.add(ArtifactKind.MANIFEST, canonical.encode(codec.to_json(manifest)))
+    payloads.add(ArtifactKind.PLAN, graph.shape_bytes)
+    return Opening(manifest, manifest_id, payloads, {}, _writes(manifest.input_params))
+
+
+def opening_for(
+    graph: Graph, config: RunConfig, params: Any, target: Target | None, invocation_key: str | None
+) -> Opening:
+    """Return what a new run starts from. Raises `UsageError` and `CanonicalError` for its input or invocation key.
+
+    It is the manifest, the first artifacts, the writes of the input, and informational data with the provenance.
+    """
+    if not isinstance(params, Mapping):
+        raise UsageError(
+            f"the input must be a JSON object, not {type(params).__name__}", code=Code.INVALID_INPUT
+        )
+    manifest = RunManifest(
+        op_id=OpId(graph.op_id),
+        op_version=graph.version,
+        input_params=dict(params),
+        run_config=config,
+        secret_format=SECRET_FORMAT,
+    )
+    try:
+        opening = opening_of(graph, manifest)
+    except CanonicalError as exc:
+        raise CanonicalError(exc.path.replace("$.input_params", "$"), exc.problem) from None
+    refuse_in_input(config.secrets, params)
+    built = canonical.encode(codec.to_json(provenance(graph, target)))
+    info = {"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)}
+    if invocation_key is not None:
+        if not isinstance(invocation_key, str) or not invocation_key or not invocation_key.isprintable():
+            raise UsageError(
+                f"the invocation key must be a non-empty printable string, not {invocation_key!r}",
+                code=Code.INVALID_INVOCATION_KEY,
+            )
+        info["invocation_key"] = invocation_key
+    return attrs.evolve(opening, info=info)
+
+
+def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:
+    return {str(ContextKey(key)): canonical.encode(value) for key, value in params.items()}
+
+
+def going_on(wait: Wait, resumed: RunResumed, *, suspended: bool) -> list[Event]:
+    """Return the events by which a run continues with a changed plan or lost secrets; `suspended` if it waits."""
+    return [resumed] if suspended else [RunSuspended((wait,)), resumed]
+
+
+async def begin(log: DrivenLog, graph: Graph, opening: Opening, max_concurrency: int | None) -> Snapshot:
+    """Write the first event of a run, durable on return, and return its first context."""
+    snapshot, made = Snapshot.empty(behind_io(log.load)).update(opening.input_writes)
+    opening.payloads.items.update(made)
+    started = RunStarted(graph.op_id, opening.manifest_id, graph.plan_id, snapshot.id, max_concurrency)
+    await log.emit([started], opening.payloads, opening.info)
+    await log.durable()  # once anybody has seen a run id, the run can be resumed
+    return snapshot

@@ -1,0 +1,196 @@
+"""Live IO: perform a call, then record it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from machine.config import IoMode
+from machine.errors import (
+    CanonicalError,
+    Code,
+    IoError,
+    MissingFactError,
+    MissingFactKeyError,
+    OtherIoError,
+    SecretKeyError,
+)
+from machine.events import ArtifactKind, FactError, FactOutcome, FactRecorded, FactValue
+from machine.exception_to_error import describe
+from machine.ids import RESERVED_FACT_PREFIX
+from machine.io.attempt_scope import Payloads
+from machine.io.call_identity import Call
+from machine.io.clock import SLEEP
+from machine.io.effect_resolution import add_answer
+from machine.io.provider import IoProvider
+from machine.io.request_fields import field
+from machine.io.secret import checked, naming, sendable
+from machine.io.transport import Transport
+from machine.kernel.context import MAX_VALUE_BYTES
+from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
+from machine.secrets.secret_value import SECRET
+from machine.secrets.stored_calls import Asked
+from machine.watch.unprofiled import unprofiled
+
+__all__ = ["LiveIo"]
+
+
+class LiveIo(IoProvider):
+    """The live `io`: performs calls through the transports, and records every outcome, errors included."""
+
+    async def _obtain(self, call: Call) -> FactRecorded:
+        transport = self._scope.transport(call.namespace)
+        if transport is None:
+            raise self._no_transport(call)
+        if self._scope.config.io_mode is IoMode.REPLAY:
+            return await self._emit(call, self._shut(call), call.payloads())
+        if call.effect:
+            await self._refuse_late()
+            if (keys := self._scope.secrets.run.keys) is not None:
+                keys.check()  # a request that could not be sealed afterwards is not sent
+            await self._intend(call)
+        payloads = call.payloads()
+        try:
+            outcome, info = await self._perform(transport, call, payloads)
+        except anyio.get_cancelled_exc_class():
+            if not self._scope.cut:
+                await self._emit(call, _cancelled(call), payloads)
+            raise
+        return await self._emit(call, outcome, payloads, info)
+
+    async def _refused_to_repeat(self, call: Call, refusal: OtherIoError) -> FactRecorded:
+        return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
+
+    async def _settled(
+        self, call: Call, outcome: FactOutcome, info: Mapping[str, str] | None = None
+    ) -> FactRecorded:
+        """Record a call that never left the process, an effect with its intent, so that none is uncertain."""
+        fact = self._fact_of(call, outcome)
+        intents = [self._intent_of(call)] if call.effect else []
+        payloads = call.payloads()
+        await self._scope.log.emit([*intents, fact], payloads, self._info(call, fact, payloads, info))
+        return fact
+
+    def _info(
+        self, call: Call, fact: FactRecorded, payloads: Payloads, info: Mapping[str, str] | None
+    ) -> Mapping[str, str] | None:
+        """Return the info of a fact; the secrets first seen in its request are sealed among its artifacts."""
+        seal = self._scope.secrets.taught(fact, call.taught) if call.taught else None
+        if seal is not None:
+            info = {**(info or {}), REQUEST_SECRETS: payloads.add(ArtifactKind.SECRET_PAYLOAD, seal)}
+        return info if call.mac is None else {**(info or {}), REQUEST_MAC: call.mac}
+
+    async def _record(self, call: Call, value: bytes) -> FactRecorded:
+        payloads = call.payloads()
+        try:
+            answer = unprofiled(self._scope.secrets.given, self._draft(call), value)
+        except IoError as refusal:
+            return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
+        outcome = FactValue(add_answer(payloads, answer))
+        return await self._emit(call, outcome, payloads, answer.info)
+
+    def _asked(self, namespace: str, raw: bytes) -> Asked:
+        return unprofiled(self._scope.secrets.asked, namespace, raw)
+
+    def _draft(self, call: Call) -> FactRecorded:
+        """Return the fact of a call whose outcome is not known yet."""
+        return self._fact_of(call, FactValue(""))
+
+    async def _perform(
+        self, transport: Transport, call: Call, payloads: Payloads
+    ) -> tuple[FactValue | FactError, Mapping[str, str]]:
+        """Perform a call; return the outcome and the info of its event."""
+        scope = self._scope
+        try:
+            # the recorded request is sent, even if the handler has changed its object since
+            request = await sendable(scope, call)
+            if call.effect and scope.idempotency_key is not None:
+                request = transport.with_idempotency_key(call.namespace, request, scope.idempotency_key)
+            try:
+                if call.namespace == SLEEP:
+                    response = await self._slept(transport, call, request)
+                else:
+                    with naming(scope, call):
+                        response = await transport.perform(call.namespace, request)
+                given, sure = response, None
+                if call.namespace == SECRET:
+                    sure = request["name"]
+                    given = {"value": checked(scope, sure, response)}
+                answer = unprofiled(scope.secrets.answer, self._draft(call), request, given, sure=sure)
+            except (IoError, SecretKeyError):
+                raise
+            except CanonicalError as exc:
+                raise OtherIoError(f"the transport of {call.namespace} answered with no JSON: {exc}") from exc
+            except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
+                raise
+            except BaseException as exc:
+                raise OtherIoError(
+                    f"the transport of {call.namespace} raised {describe(exc).message}"
+                ) from exc
+            if len(answer.data) > MAX_VALUE_BYTES:
+                raise OtherIoError(
+                    f"the response of {call.namespace} has {len(answer.data)} bytes, more than {MAX_VALUE_BYTES}",
+                    code=Code.ARTIFACT_TOO_LARGE,
+                )
+        except IoError as exc:
+            run = scope.secrets.run
+            error = run.error(describe(exc, hint=False, redact=run.text))
+            return FactError(exc.kind, error), {}
+        # a secret that only this process knows is lost with it: a resumed run has to read it again
+        lasts = transport.is_final(call.namespace, response) and (call.effect or not answer.gone)
+        again = None if lasts else True
+        return FactValue(add_answer(payloads, answer), again), answer.info
+
+    async def _refuse_late(self) -> None:
+        """Refuse to begin an effect once the attempt's time is over, when a held event loop has delayed its end."""
+        limit = self._scope.limit
+        if limit is not None and anyio.current_time() >= limit.deadline:
+            limit.cancel()
+            await checkpoint_if_cancelled()
+
+    async def _slept(self, transport: Transport, call: Call, request: Any) -> Any:
+        """Sleep, or sleep for the rest of the time if an interrupted attempt has begun to."""
+        scope = self._scope
+        if scope.timers is None:
+            return await transport.perform(call.namespace, request)
+        # without the attempt, because each has another number
+        named = not call.key.startswith(RESERVED_FACT_PREFIX)
+        name = f"{call.digest}/{call.key if named else '@' + call.key.rpartition('/')[2]}"
+        first = scope.log.history.states[scope.state.id].fresh_from
+        seconds = field(request, "seconds", int, float)
+        left = scope.timers.left(scope.state.id, name, seconds, attempt=scope.attempt, first=first)
+        with anyio.move_on_after(left if left < seconds else None):
+            return await transport.perform(call.namespace, request)
+        return None
+
+    def _shut(self, call: Call) -> FactError:
+        """Return the outcome of a call in a run that must not reach the outside world."""
+        exc: IoError
+        retryable = self._scope.config.replay_missing_fact_retryable
+        details = {"request": call.digest}
+        if call.key.startswith(RESERVED_FACT_PREFIX):
+            text = f"a call of {call.namespace} has no fact key, so the run cannot have its fact"
+            exc = MissingFactKeyError(text, retryable=retryable, details=details, hint="give fact_key=...")
+        else:
+            text = f'the run has no fact {call.key!r}, and io_mode="replay" shuts the outside'
+            exc = MissingFactError(text, retryable=retryable, details=details)
+        return FactError(exc.kind, describe(exc, hint=False))
+
+    async def _emit(
+        self,
+        call: Call,
+        outcome: FactValue | FactError,
+        payloads: Payloads,
+        info: Mapping[str, str] | None = None,
+    ) -> FactRecorded:
+        fact = self._fact_of(call, outcome)
+        await self._scope.log.emit([fact], payloads, self._info(call, fact, payloads, info))
+        return fact
+
+
+def _cancelled(call: Call) -> FactError:
+    exc = OtherIoError(f"the handler cancelled its call of {call.namespace}", code=Code.CALL_CANCELLED)
+    return FactError(exc.kind, exc.info)

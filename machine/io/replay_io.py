@@ -1,0 +1,203 @@
+"""Replay IO: look up a call, never perform it.
+
+It delivers recorded outcomes in the recorded order. It never touches the outside world, never sleeps, and never
+falls through to live IO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
+
+import anyio
+import attrs
+
+from machine.errors import MachineError, OtherIoError
+from machine.events import EffectIntended, FactRecorded
+from machine.io.attempt_scope import AttemptScope, Log
+from machine.io.call_identity import Call
+from machine.io.call_refusals import second_effect, undeclared
+from machine.io.provider import VALUE_NAMESPACE, IoProvider, IoResult
+from machine.io.transport import AbsentTransport
+from machine.kernel.reuse import answers, comparable
+from machine.secrets.stored_calls import Asked
+from machine.secrets.substitute import SecretNeeded
+from machine.watch.unprofiled import unprofiled
+
+__all__ = ["Recording", "ReplayIo"]
+
+
+class Recording(Log, Protocol):
+    """A log that compares emitted events with the recorded ones, and delays an emission until its turn."""
+
+    def fact(self, key: str) -> FactRecorded | None:
+        """Return the fact the open attempt recorded under a key, or None."""
+        ...
+
+    def takes(self, fact: FactRecorded) -> bool:
+        """Accept a recorded fact and return True if it is the next event and its call was not given up."""
+        ...
+
+    def intended(self, key: str) -> EffectIntended | None:
+        """Return the intent of an effect that the open attempt recorded under a key, or None."""
+        ...
+
+    def reused(self, key: str) -> str | None:
+        """Return the key of the earlier fact that answered a call, if the recording names it."""
+        ...
+
+    def not_given_up(self, fact: FactRecorded) -> NoReturn:
+        """Raise a divergence: the handler waits for a call that it had cancelled in the recording."""
+        ...
+
+    def failed_as(self, exc: MachineError) -> MachineError | None:
+        """Return an error as it was recorded, if the open attempt failed with it."""
+        ...
+
+    def secret_needed(self, fact: FactRecorded, source: str) -> NoReturn:
+        """Raise an error: an answer needs the true value of a secret, which this replay does not have."""
+        ...
+
+    def compare_sealed(self, fact: FactRecorded, mac: str) -> None:
+        """Raise a divergence if the request of a fact differs, by its keyed hash."""
+        ...
+
+    @property
+    def stall_seconds(self) -> float:
+        """The seconds to wait for a handler before it counts as stuck."""
+        ...
+
+    def unrecorded(self, call: Call) -> NoReturn:
+        """Raise a divergence: the handler made a call that was never recorded."""
+        ...
+
+
+class ReplayIo(IoProvider):
+    """The `io` of a replay, which answers every call from the recording or raises the divergence."""
+
+    def __init__(
+        self, scope: AttemptScope, recording: Recording, like: Callable[[str, bytes, bytes], bytes]
+    ) -> None:
+        """Take `like`, which returns the recorded request for a request, given also in its form without secrets."""
+        super().__init__(scope)
+        self._recording = recording
+        self._like = like
+        self._reused: dict[tuple[str, str], int] = {}
+
+    def _asked(self, namespace: str, raw: bytes) -> Asked:
+        asked = unprofiled(self._scope.secrets.asked, namespace, raw)
+        data = self._like(namespace, raw, asked.data)
+        if data is asked.data and asked.refusal is None:
+            return asked
+        # a refused call has an error as its fact; nothing leaves the process that would be refused now
+        return attrs.evolve(asked, data=data, refusal=None)
+
+    def _is_secret(self, key: str) -> bool:
+        recorded = self._recording.fact(key) is not None or key in self._scope.log.history.facts
+        return not recorded and super()._is_secret(key)
+
+    def _reserved(self, namespace: str, request: Any) -> None:
+        """Refuse nothing: a call that was refused has an error as its fact."""
+
+    def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
+        del (
+            namespace,
+            request,
+        )  # a call is an effect if it was recorded as one, whatever a transport says today
+        return self._recording.intended(key) is not None
+
+    def _check_declared(self, namespace: str, request: Any) -> None:
+        """Let every call through: for one without an outcome, `_refuse` determines whether it was refused."""
+
+    def _check_one_effect(self, call: Call) -> None:
+        """Let every call through, for the same reason."""
+
+    def _refuse(self, call: Call) -> None:
+        """Refuse a call that the recorded run refused: such a call left no fact.
+
+        Without its transport, the refusal is taken from the recording; with it, the rules are applied again.
+        """
+        transport = self._scope.transport(call.namespace)
+        if transport is None or isinstance(transport, AbsentTransport):
+            for refusal in (undeclared(self._scope, call.namespace), second_effect(self._scope)):
+                if (recorded := self._recording.failed_as(refusal)) is not None:
+                    raise recorded
+        if transport is None:
+            raise self._no_transport(call)
+        super()._check_declared(call.namespace, call.request)
+        if self._applies and transport.is_effect(call.namespace, call.request):
+            super()._check_one_effect(call)
+
+    def _intended_through(self, call: Call) -> str | None:
+        intent = self._recording.intended(call.key)
+        # an intent of the oldest format names no namespace
+        return call.namespace if intent is None or intent.namespace is not None else None
+
+    def _earlier(self, call: Call) -> FactRecorded | OtherIoError | None:
+        if call.data == call.raw and not call.asked.stands_in and b"secret" not in call.data:
+            return super()._earlier(call)
+        if self._recording.fact(call.key) is not None:
+            return None  # the recording did not find it among earlier ones, by a difference that only the key shows
+        found, history = super()._earlier(call), self._scope.log.history
+        if (reused := self._recording.reused(call.key)) is not None:
+            return history.facts.get(reused)
+        scope, place = self._scope, (call.namespace, call.digest)
+        earlier = answers(history, scope.state.id, *place, keeps_all=scope.keeps_all)
+        macs = [history.sealed.macs.get(fact.key, "") for fact in earlier]
+        if found is not None or any(comparable(call.mac or "", mac) for mac in macs if call.mac is not None):
+            return found
+        # without the key only the recording shows which of them were made again
+        at = self._reused.get(place, 0)
+        self._reused[place] = at + 1
+        return earlier[at] if at < len(earlier) else None
+
+    async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
+        # nearly always nothing races and the fact is the next of the recording: then nobody need wait for anybody
+        fact = self._recording.fact(call.key)
+        if (
+            fact is not None
+            and (fact.namespace, fact.request_digest) == (call.namespace, call.digest)
+            and not (call.effect or call.refusal or call.mac or call.taught)
+            and not self._handing.waits(call)
+            and self._recording.takes(fact)
+        ):
+            return fact
+        return await super()._fact(call, value)
+
+    async def _obtain(self, call: Call) -> FactRecorded:
+        fact = self._recording.fact(call.key)
+        if fact is None and call.namespace != VALUE_NAMESPACE and not call.effect:
+            self._refuse(call)
+        if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
+            self._recording.unrecorded(call)
+        if call.asked.hides and call.mac is not None and not self._scope.secrets.run.shown:
+            self._recording.compare_sealed(fact, call.mac)
+        if call.effect:
+            await self._intend(call)
+        if fact.given_up:
+            await self._be_cancelled(fact)
+        await self._recording.emit([fact])
+        if call.taught:
+            self._scope.secrets.taught(fact, call.taught)
+        return fact
+
+    async def _be_cancelled(self, fact: FactRecorded) -> NoReturn:
+        """Wait to be cancelled: the recorded handler abandoned this call, and only the handler can do so again."""
+        try:
+            with anyio.move_on_after(self._recording.stall_seconds):
+                await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._recording.emit([fact])
+            raise
+        self._recording.not_given_up(fact)
+
+    def _result(self, fact: FactRecorded) -> IoResult:
+        try:
+            return super()._result(fact)
+        except SecretNeeded as exc:
+            self._recording.secret_needed(fact, exc.source)
+
+    async def _record(self, call: Call, value: bytes) -> FactRecorded:
+        del value  # the recorded one counts
+        return await self._obtain(call)
