@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from machine.lazy_names import lazy_names
+from machine.lazy_loading import lazy_names
 
 if TYPE_CHECKING:
     from machine.engine.dry_run import DryEffect as DryEffect

@@ -26,7 +26,7 @@ RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(
         (
-            *("canonical", "codes", "did_you_mean", "errors", "fsync_directory", "ids", "lazy_names"),
+            *("canonical", "codes", "did_you_mean", "errors", "fsync_directory", "ids", "lazy_loading"),
             *("process_identity", "unstorable_values", "termination"),
         ),
         0,
@@ -263,7 +263,7 @@ def test_importing_the_package_loads_nothing_that_it_may_not_need():
     loaded = importing("import machine")["loaded"]
     assert isinstance(loaded, list)
     assert sorted(heavy & {name.split(".")[0] for name in loaded}) == []
-    assert [name for name in loaded if name.startswith("machine.")] == ["machine.lazy_names"]
+    assert [name for name in loaded if name.startswith("machine.")] == ["machine.lazy_loading"]
 
 
 def test_defining_a_plan_and_opening_a_store_loads_no_http_library_and_no_command_line():

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from machine.lazy_names import lazy_names
+from machine.lazy_loading import lazy_names
 
 __getattr__, __dir__ = lazy_names(__name__, {}, {"BaseTransport": "machine.io.transport.BaseTransport"})

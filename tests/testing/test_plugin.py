@@ -32,7 +32,7 @@ HEAVY = {
 
 
 LIGHT = {f"machine.testing.{name}" for name in ("plugin", "golden_files", "golden_options", "golden_session")}
-LIGHT |= {"machine.lazy_names"}
+LIGHT |= {"machine.lazy_loading"}
 
 
 # -- what it costs -------------------------------------------------------------------------------------------
