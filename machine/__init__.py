@@ -33,15 +33,12 @@ if TYPE_CHECKING:
     from machine.errors import MachineError as MachineError
     from machine.events import DomainEvent as DomainEvent
     from machine.io.effect_resolution import UncertainEffect as UncertainEffect
-    from machine.io.http import HttpResponse as HttpResponse
+    from machine.io.http_message import HttpResponse as HttpResponse
     from machine.io.provider import IoProvider as IoProvider
     from machine.io.transport import BaseTransport as BaseTransport
     from machine.io.transport import Transport as Transport
     from machine.kernel.context import Context as Context
     from machine.plan import Plan as Plan
-    from machine.plan import State as State
-    from machine.plan import StateMeta as StateMeta
-    from machine.plan import StateOutcome as StateOutcome
     from machine.recordings.blame import blame as blame
     from machine.recordings.bundle import export_run as export_run
     from machine.recordings.bundle import import_bundle as import_bundle
@@ -50,6 +47,9 @@ if TYPE_CHECKING:
     from machine.recordings.replay import ReplayResult as ReplayResult
     from machine.secrets.policy import SecretPolicy as SecretPolicy
     from machine.secrets.secret_value import Secret as Secret
+    from machine.state import State as State
+    from machine.state import StateMeta as StateMeta
+    from machine.state import StateOutcome as StateOutcome
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
     from machine.sync import cancel as cancel

@@ -30,29 +30,9 @@ from machine.state import (
     SideEffects,
     State,
     StateMeta,
-    StateOutcome,
     is_plain,
     name_of,
 )
-
-__all__ = [
-    "DependsOnStrategy",
-    "Graph",
-    "OnUncertain",
-    "Plan",
-    "PlanState",
-    "SideEffects",
-    "State",
-    "StateMeta",
-    "StateOutcome",
-    "earlier_graph",
-    "is_plain",
-    "order_of",
-    "parts_of",
-    "recorded_graph",
-    "shape_of",
-]
-
 
 _UNNAMED: Final[Any] = object()
 

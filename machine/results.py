@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from machine.engine.dry_run import DryRun as DryRun
     from machine.engine.dry_run import DryState as DryState
     from machine.engine.dry_run import MissedKey as MissedKey
-    from machine.engine.scan import Leak as Leak
+    from machine.engine.scan_file import Leak as Leak
     from machine.events import EffectWait as EffectWait
     from machine.events import PlanWait as PlanWait
     from machine.io.exec import ExecResult as ExecResult

@@ -22,13 +22,13 @@ import machine
 from machine import MachineError, Plan, RetryPolicy, RunConfig, canonical, codec, fork, replay, run, verify
 from machine.config import FanOutJoin
 from machine.errors import BundleError, LogError
-from machine.events import chain_next
+from machine.events import Artifact, chain_next
 from machine.io.transport import BaseTransport
 from machine.kernel.history import fold
 from machine.recordings import bundle_format
 from machine.recordings.divergence import DivergenceKind
 from machine.stores import MemoryStore
-from machine.stores.base import ZERO_CHAIN, Artifact, StoredEvent
+from machine.stores.base import ZERO_CHAIN, StoredEvent
 
 __all__ = ["Absurd", "Recorded", "blows", "recorded", "spread"]
 

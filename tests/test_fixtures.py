@@ -9,9 +9,9 @@ import pytest
 from rich_run import FIXTURES, plan_in
 
 from machine import codec, export_run, import_bundle, open_bundle, replay, schedules, verify
-from machine.events import EVENT_TYPES, chain_next
+from machine.events import EVENT_TYPES, ArtifactKind, chain_next
 from machine.stores import MemoryStore
-from machine.stores.base import ZERO_CHAIN, ArtifactKind, StoredEvent
+from machine.stores.base import ZERO_CHAIN, StoredEvent
 
 FORMAT_1 = FIXTURES / "format-1"
 BUNDLE_1 = FIXTURES / "bundle-1"

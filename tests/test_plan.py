@@ -14,7 +14,7 @@ from strategies import FAST, NAMES, acyclic_edges, nothing, plan_of
 from machine import Plan, StateMeta, StateOutcome, canonical, open_store, replay, run
 from machine.config import ExponentialBackoff, FixedBackoff, RetryPolicy
 from machine.errors import CorruptionError, IdError, PlanError
-from machine.plan import order_of, shape_of
+from machine.plan_shape import order_of, shape_of
 
 
 async def other(ctx, io, rec):

@@ -16,7 +16,7 @@ from machine.engine.fork_prefix import SharedPast
 from machine.errors import CodecError, CorruptionError, LogError, StoreError
 from machine.events import seal
 from machine.kernel.snapshot import Snapshot
-from machine.plan import shape_of
+from machine.plan_shape import shape_of
 from machine.recordings import bundle_format
 
 WILD = st.sampled_from(VALUES) | JSON | st.integers(-(2**53) + 1, 2**53 - 1)

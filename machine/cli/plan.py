@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from machine.cli.command_session import Injected
 from machine.cli.output import Cell, clean, short
 from machine.cli.state_text import short_state
-from machine.plan import Graph, PlanState
+from machine.plan import Graph
+from machine.state import PlanState
 
 
 def plan(

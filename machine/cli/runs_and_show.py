@@ -16,8 +16,8 @@ from machine.engine.run_reader import PastRun, parent_of
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import EffectIntended
 from machine.exception_causes import causes_text, error_json
-from machine.kernel.history import StateStatus
 from machine.kernel.retry_and_skip import fork_point
+from machine.kernel.state_history import StateStatus
 from machine.kernel.status import INTERRUPTED, RunStatus
 
 _FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})

@@ -15,7 +15,8 @@ from machine.cli.command_session import Injected, Quiet, Session, names_bundle, 
 from machine.cli.error_report import Exit
 from machine.cli.output import clean
 from machine.cli.progress import counting
-from machine.engine.scan import Leak, Seen, leaks_in_file, leaks_in_run
+from machine.engine.scan import Seen, leaks_in_file, leaks_in_run
+from machine.engine.scan_file import Leak
 from machine.errors import Code, MachineError, NotFoundError, UsageError
 from machine.recordings.bundle import open_bundle
 from machine.recordings.bundle_lines import is_bundle

@@ -9,7 +9,8 @@ from machine.did_you_mean import did_you_mean
 from machine.engine.run_reader import PastRun
 from machine.errors import Code, UsageError
 from machine.kernel import retry_and_skip, state_history
-from machine.kernel.history import History, StateStatus
+from machine.kernel.history import History
+from machine.kernel.state_history import StateStatus
 
 
 def ids_of(run: PastRun, name: str | None) -> frozenset[str]:

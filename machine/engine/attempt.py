@@ -26,10 +26,8 @@ from machine.io.provider import IoProvider
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
-from machine.plan import PlanState
 from machine.secrets.both_formats import OfAttempt
-
-__all__ = ["Attempts"]
+from machine.state import PlanState
 
 
 @attrs.define

@@ -19,11 +19,10 @@ from machine.io.attempt_scope import Payloads
 from machine.kernel.context import Context
 from machine.kernel.sealed_facts import REUSED
 from machine.kernel.snapshot import Snapshot
-from machine.plan import Graph, PlanState, StateOutcome
+from machine.plan import Graph
 from machine.retry_after import wait_asked
 from machine.secrets.both_formats import OfAttempt
-
-__all__ = ["Ending", "behind"]
+from machine.state import PlanState, StateOutcome
 
 _NOTHING: Final = StateOutcome()
 

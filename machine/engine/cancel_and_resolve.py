@@ -25,11 +25,9 @@ from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import CompleteRun, RecoverOrphan
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus, require
-from machine.plan import order_of
+from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
 from machine.stores.base import Store
-
-__all__ = ["cancel", "resolve"]
 
 _POLL_SECONDS: Final = 0.1
 _UNSAID: Final = object()

@@ -11,8 +11,6 @@ from anyio.lowlevel import checkpoint
 
 from machine.io.begun_tasks import BEGUN
 
-__all__ = ["Cancellations", "Stopped", "told_by_scope"]
-
 _NEVER_TAKEN_BACK: Final = sys.version_info < (3, 13)
 """True where a failed task group may cancel its own task without withdrawing that request afterwards."""
 

@@ -17,12 +17,11 @@ from collections.abc import Mapping, Sequence
 
 import anyio
 
+from machine.events import Artifact
 from machine.ids import RunId
 from machine.io.attempt_scope import running_tasks
-from machine.stores.base import Artifact, Store, StoredEvent
+from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
-
-__all__ = ["CommitQueue"]
 
 
 class CommitQueue:

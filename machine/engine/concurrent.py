@@ -16,8 +16,6 @@ from anyio.abc import TaskGroup
 from machine.io.attempt_scope import current_task
 from machine.kernel.decisions import AwaitAttempts, Decision, Done, EnterState
 
-__all__ = ["Concurrent"]
-
 
 class Driver(Protocol):
     """The driver of a run as the concurrent states see it; `engine/driver.py` (`Run`) is the only one."""

@@ -67,11 +67,10 @@ from machine.kernel.decisions import (
 from machine.kernel.frontier import Frontier
 from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
-from machine.plan import Graph, PlanState
+from machine.plan import Graph
 from machine.secrets.both_formats import OfRun
+from machine.state import PlanState
 from machine.watch.watch import behind_io
-
-__all__ = ["Run"]
 
 
 @attrs.define

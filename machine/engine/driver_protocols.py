@@ -14,10 +14,9 @@ from machine.events import Entry, Event
 from machine.exception_to_error import refused
 from machine.io.attempt_scope import Log, Payloads, Timers
 from machine.kernel.decisions import EnterState
-from machine.plan import Graph, PlanState
+from machine.plan import Graph
+from machine.state import PlanState
 from machine.stores.base import Store
-
-__all__ = ["DrivenLog", "FirstRun", "Opening", "Outside", "Second", "SecondOf", "TimedOut", "second_of"]
 
 
 class FirstRun(Protocol):

@@ -34,17 +34,16 @@ from machine.io.preview_io import PreviewIo, PreviewLog
 from machine.io.transport import Transport, Transports
 from machine.kernel.context import Context
 from machine.kernel.frontier import Conflict, Frontier
-from machine.kernel.history import History, StateStatus
+from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
-from machine.plan import Graph, Plan, PlanState, SideEffects
+from machine.kernel.state_history import StateStatus
+from machine.plan import Graph, Plan
 from machine.secrets.both_formats import OfAttempt, RunSecrets
 from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import open_keys
-from machine.state import EFFECT_TAG
+from machine.state import EFFECT_TAG, PlanState, SideEffects
 from machine.stores.base import Store
 from machine.watch.watch import behind_io
-
-__all__ = ["DryEffect", "DryRun", "DryState", "MissedKey", "dry_run"]
 
 
 @attrs.frozen

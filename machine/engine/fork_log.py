@@ -15,8 +15,6 @@ from machine.kernel.decisions import EnterState
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store, StoredEvent
 
-__all__ = ["ForkLog", "past_of"]
-
 
 def past_of(store: Store, run_id: str) -> SharedPast | None:
     """Return the shared past that a run was given when it was forked, or None when nothing of it remains."""

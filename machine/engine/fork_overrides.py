@@ -23,8 +23,6 @@ from machine.secrets.both_formats import OfAttempt
 from machine.secrets.secret_value import SECRET
 from machine.secrets.stored_calls import Answer
 
-__all__ = ["overridden"]
-
 
 def overridden(
     entries: Sequence[Entry],

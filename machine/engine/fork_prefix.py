@@ -41,8 +41,6 @@ from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
 from machine.secrets.format_1.placeholder import has_placeholder, stripped
 
-__all__ = ["SHARED_PAST_ID", "Segment", "SharedPast", "shared_past_id"]
-
 SHARED_PAST_ID: Final = "shared_past_id"
 """Name in the first event's info under which the artifact of the shared past is recorded."""
 

@@ -31,8 +31,7 @@ from machine.io.attempt_scope import AttemptScope
 from machine.io.blocking_io import Blocking
 from machine.io.provider import IoProvider
 from machine.kernel.context import Context
-from machine.plan import is_plain
-from machine.state import Callee, reconcile_callee
+from machine.state import Callee, is_plain, reconcile_callee
 from machine.watch import audit_hook
 from machine.watch.setprofile import ProfiledWatch
 from machine.watch.sys_monitoring import MonitoredWatch
@@ -46,8 +45,6 @@ from machine.watch.watch import (
     unguarded,
     watching,
 )
-
-__all__ = ["HandlerRunner", "Refuse"]
 
 HELD_SECONDS: Final = 1.0
 """Seconds for which a handler may hold the event loop before a warning names it."""

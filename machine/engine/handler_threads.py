@@ -16,8 +16,6 @@ from anyio.lowlevel import current_token
 
 from machine.watch.watch import in_step
 
-__all__ = ["call_in_thread"]
-
 
 async def call_in_thread(name: str, function: Callable[..., Any], *args: Any) -> Any:
     """Call `function` in a new thread named `name`, and return or raise its result.

@@ -19,8 +19,6 @@ from machine.errors import Code, ConcurrencyError, StoreError, UsageError
 from machine.stores.base import Store
 from machine.stores.lease import MAX_TTL_MS, Driver, Lease, driver_of, owner_here
 
-__all__ = ["CANCEL", "LEASE_SECONDS", "Keeper", "keeper_of", "lease_ms_of"]
-
 CANCEL: Final = "cancel"
 """The kind of message that asks a run to end cancelled."""
 

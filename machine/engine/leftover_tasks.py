@@ -10,8 +10,6 @@ from machine.engine.cancellation import Stopped
 from machine.errors import StateError
 from machine.io.attempt_scope import AttemptScope
 
-__all__ = ["Leftovers"]
-
 LEFT_SECONDS: Final = 1.0
 """Seconds to wait for such tasks."""
 

@@ -22,13 +22,12 @@ from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, 
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History
-from machine.plan import Graph, PlanState
+from machine.plan import Graph
 from machine.secrets.both_formats import OfRun
 from machine.secrets.format_1.run_secrets import Format1RunSecrets
+from machine.state import PlanState
 from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
-
-__all__ = ["Draft", "LiveLog"]
 
 Draft: TypeAlias = tuple[Event, int, Mapping[str, str] | None]
 """An event to be appended, with its time in milliseconds and its informational data."""

@@ -29,8 +29,6 @@ from machine.kernel.history import History
 from machine.kernel.snapshot import Load, Snapshot
 from machine.plan import Graph, recorded_graph
 
-__all__ = ["Joins", "LogCheck", "check_content", "provenance_id"]
-
 
 class Joins:
     """Checks of the contexts that a plan prescribes for its states. It runs nothing."""

@@ -14,8 +14,6 @@ from typing import Final
 
 from machine.canonical import artifact_id
 
-__all__ = ["kept_source", "literals", "shown"]
-
 _MASK: Final = re.compile(r'"#([0-9a-f]{6})"')
 _UNKNOWN: Final = '"..."'
 _LONGEST: Final = 60

@@ -21,8 +21,6 @@ from machine.plan import Graph
 from machine.secrets.refused_input import refuse_in_input
 from machine.watch.watch import behind_io
 
-__all__ = ["begin", "check_skip_tags", "going_on", "opening_for", "opening_of"]
-
 
 def check_skip_tags(graph: Graph, config: RunConfig) -> None:
     """Reject a tag that no state has: a misspelt tag would run what was to be skipped."""

@@ -10,10 +10,9 @@ import attrs
 from machine import canonical
 from machine.errors import Code, PlanError
 from machine.kernel.history import History
-from machine.plan import Graph, parts_of, shape_of
+from machine.plan import Graph
+from machine.plan_shape import parts_of, shape_of
 from machine.stores.base import Store
-
-__all__ = ["PlanChange", "check_plan", "plan_changes", "recorded_shape"]
 
 
 @attrs.frozen

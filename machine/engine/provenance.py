@@ -26,8 +26,6 @@ from machine.config import BuildProvenance, Target
 from machine.engine.masked_source import kept_source
 from machine.plan import Graph
 
-__all__ = ["HandlerCode", "code_of", "code_of_states", "provenance"]
-
 ENV_NAMES: Final = (
     "CI",
     "LANG",

@@ -11,8 +11,6 @@ from machine.io.provider import IoProvider
 from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
 
-__all__ = ["reconcile"]
-
 
 async def reconcile(
     scope: AttemptScope, io: IoProvider, runner: HandlerRunner, base: Callable[[], Snapshot]

@@ -13,8 +13,6 @@ from machine.ids import ErrorCode
 from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.watch.watch import unguarded
 
-__all__ = ["Recorder"]
-
 _KEPT = {
     "minimal": frozenset({"essential"}),
     "normal": frozenset({"essential", "normal"}),

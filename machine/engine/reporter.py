@@ -9,8 +9,6 @@ from machine.events import Entry
 from machine.plan import Graph
 from machine.watch.watch import Undeclared
 
-__all__ = ["Reporter", "held_text"]
-
 
 def held_text(state_id: str, seconds: float) -> str:
     """Return the message about a handler that held the event loop."""

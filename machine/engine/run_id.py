@@ -9,8 +9,6 @@ import uuid
 
 from machine.ids import RunId
 
-__all__ = ["new_run_id"]
-
 _lock = threading.Lock()
 _last = 0
 

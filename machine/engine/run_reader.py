@@ -33,20 +33,6 @@ from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
 
-__all__ = [
-    "PastRun",
-    "StateTimes",
-    "checked",
-    "entries",
-    "first_entry",
-    "folded",
-    "lane_of",
-    "manifest_of",
-    "parent_of",
-    "provenance_of",
-    "require_run",
-]
-
 _T = TypeVar("_T")
 
 _SEQ: Final = re.compile("[0-9]{1,16}")

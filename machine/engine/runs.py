@@ -36,24 +36,14 @@ from machine.io.live_io import LiveIo
 from machine.io.provider import IoProvider
 from machine.io.running_programs import end_left, run_of_programs
 from machine.io.transport import Transports
-from machine.kernel.history import History, StateStatus
+from machine.kernel.history import History
 from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.snapshot import Snapshot
-from machine.plan import Graph, Plan, order_of
+from machine.kernel.state_history import StateStatus
+from machine.plan import Graph, Plan
+from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
 from machine.stores.base import ZERO_CHAIN, Store
-
-__all__ = [
-    "RunResult",
-    "Watched",
-    "check_store",
-    "drive",
-    "refuse_used",
-    "result_of",
-    "resume",
-    "run",
-]
-
 
 _CAREFUL: Final = 16
 """The number of attempts of a resumed run that are durable before they are made. An attempt that kills its process

@@ -25,8 +25,6 @@ from machine.secrets.rules import rules_of
 from machine.secrets.scan_findings import Found, found
 from machine.stores.base import Store
 
-__all__ = ["Leak", "Seen", "leaks_in_file", "leaks_in_run", "scan"]
-
 Seen: TypeAlias = dict[SecretPolicy, set[str]]
 """The artifacts already scanned, by policy: another policy may find more in them."""
 

@@ -17,8 +17,6 @@ from machine.secrets.marked_text import TooManyPlacesError
 from machine.secrets.rules import Rules
 from machine.secrets.scan_findings import Found, found_in_text
 
-__all__ = ["Leak", "in_file"]
-
 WINDOW: Final = 256 * 1024
 """Size of a piece, in bytes."""
 

@@ -17,8 +17,6 @@ from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
 from machine.stores.base import Store
 
-__all__ = ["inheriting", "looks_through", "recalled", "refuse_key_in", "secrets_of", "wanted"]
-
 
 def secrets_of(store: Store, run_id: str, manifest: RunManifest) -> OfRun:
     """Return the secrets of a live run, by the rules of its format.

@@ -14,8 +14,6 @@ from typing import Final
 from machine.errors import StoreError
 from machine.stores.base import Store
 
-__all__ = ["TIMER", "Timers"]
-
 TIMER: Final = "timer"
 """The kind of message that holds the end of a sleep."""
 

@@ -9,8 +9,6 @@ from typing import Any
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["Control"]
-
 
 class Control:
     """The stop signal of one run. `cancel` and `fail` may be called from any thread."""

@@ -22,8 +22,6 @@ from machine.io.http import HttpTransport
 from machine.io.secret import SecretTransport
 from machine.io.transport import AbsentTransport, Transport, Transports
 
-__all__ = ["STANDARD_NAMESPACES", "checked", "opened", "serves", "unopened"]
-
 _CLOSING_SECONDS: Final = 10.0
 """Seconds that a transport may take to close."""
 

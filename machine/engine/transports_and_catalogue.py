@@ -24,8 +24,6 @@ from machine.kernel.history import History
 from machine.plan import Plan
 from machine.secrets.secret_value import SECRET
 
-__all__ = ["Provided", "recorded_levels", "recorded_transports"]
-
 _TRANSPORTS: Final = "transports"
 _CATALOGUE: Final = "catalogue"
 

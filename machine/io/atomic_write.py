@@ -16,8 +16,6 @@ from contextlib import suppress
 from machine.errors import Code, OtherIoError
 from machine.fsync_directory import fsync_directory
 
-__all__ = ["not_regular", "write_atomically"]
-
 
 def write_atomically(path: str, data: Iterable[bytes]) -> None:
     """Make the pieces of `data` the whole content of a file, durable on return; an error leaves it unchanged.

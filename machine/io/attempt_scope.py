@@ -22,10 +22,8 @@ from machine.events import Artifact, Event
 from machine.io.begun_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
-from machine.plan import PlanState, SideEffects
 from machine.secrets.both_formats import OfAttempt
-
-__all__ = ["AttemptScope", "Log", "Payloads", "SettleBarrier", "Timers", "stored_seal"]
+from machine.state import PlanState, SideEffects
 
 QUIET_ROUNDS = 16
 """Turns of the event loop that a handler gets to settle before it receives the next outcome."""

@@ -13,8 +13,6 @@ from typing import Any, Final
 
 import attrs
 
-__all__ = ["BEGUN", "Begun", "notice_tasks"]
-
 BEGUN: Final[ContextVar[Begun | None]] = ContextVar("machine_begun_tasks", default=None)
 """The tasks of the attempt whose handler runs in this context; None outside of handlers."""
 

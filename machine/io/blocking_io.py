@@ -10,8 +10,6 @@ from typing import Any
 from anyio import from_thread
 from anyio.lowlevel import EventLoopToken
 
-__all__ = ["Blocking"]
-
 
 class Blocking:
     """A wrapper whose coroutine methods are called plainly, from a worker thread.

@@ -13,8 +13,6 @@ from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import Payloads
 from machine.secrets.stored_calls import Asked
 
-__all__ = ["Call", "path_key"]
-
 
 @attrs.frozen
 class Call:

@@ -11,8 +11,6 @@ from machine.io.call_identity import Call
 from machine.secrets.reserved_key import RESERVED_NAMES
 from machine.secrets.secret_value import SECRET
 
-__all__ = ["ambiguous", "lost_answer", "reserved", "second_effect", "secret_key", "undeclared"]
-
 
 def undeclared(scope: AttemptScope, namespace: str) -> OtherIoError:
     """Return the refusal of a call that changes the outside world without a declaration of its state."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from anyio.abc import Process
 
-__all__ = ["Finished", "run_process"]
-
 _CHUNK: Final = 65536
 _REAP_SECONDS: Final = 5.0
 

@@ -13,8 +13,6 @@ import anyio
 from machine.io.request_fields import checked_seconds, field
 from machine.io.transport import BaseTransport
 
-__all__ = ["SLEEP", "ClockTransport", "now_request", "sleep_request"]
-
 SLEEP: Final = "clock.sleep"
 """The namespace of sleeps."""
 

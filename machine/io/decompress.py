@@ -11,8 +11,6 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-__all__ = ["CODINGS", "Decompressor", "split_codings"]
-
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 """The content codings that `Inflater` decodes (RFC 9110 section 8.4.1); any other is left as received."""
 

@@ -9,8 +9,6 @@ from machine.io.call_identity import Call
 from machine.io.call_refusals import ambiguous, lost_answer
 from machine.kernel.reuse import answers, sent_alike
 
-__all__ = ["earlier_answer", "named_answer"]
-
 
 def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoError | None:
     """Return an earlier attempt's answer to a call, or the error of an effect that must not be repeated.

@@ -23,8 +23,6 @@ from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.both_formats import OfAttempt
 from machine.secrets.stored_calls import Answer
 
-__all__ = ["Happened", "NotDone", "UncertainEffect", "resolution", "response_of", "sent_key"]
-
 _OK: Final = 200  # RFC 9110 section 15.3.1
 _OWN_KEYS: Final = {"http": ("headers", "idempotency-key"), "exec": ("env", KEY_VARIABLE)}
 """The place in a request, by namespace, of a key given by the call, which replaces the state's key."""

@@ -15,8 +15,6 @@ from typing import Any, Final
 from machine.io.request_fields import checked_count, field, refusal
 from machine.io.transport import BaseTransport
 
-__all__ = ["EntropyTransport", "bytes_from", "random_bytes_request", "random_from", "uuid_from"]
-
 MOST_BYTES: Final = 65536
 """The largest number of bytes that one call may request."""
 

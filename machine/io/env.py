@@ -13,8 +13,6 @@ from machine.errors import Code, OtherIoError
 from machine.io.request_fields import checked_text, field, refusal
 from machine.io.transport import BaseTransport
 
-__all__ = ["EnvTransport", "env_request"]
-
 
 def env_request(name: str) -> dict[str, Any]:
     """Return the request for one environment variable (`env`); the response is `{"value": string or null}`.

@@ -33,8 +33,6 @@ from machine.io.request_fields import (
 from machine.io.transport import BaseTransport
 from machine.secrets.reserved_key import RESERVED_NAMES
 
-__all__ = ["ExecResult", "ExecTransport", "exec_request"]
-
 MOST_STDIN: Final = 1024 * 1024
 """The largest number of bytes for a program's standard input."""
 

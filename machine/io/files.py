@@ -23,8 +23,6 @@ from machine.io.atomic_write import not_regular, write_atomically
 from machine.io.request_fields import checked_count, checked_text, field, pack, refusal, unpack
 from machine.io.transport import BaseTransport
 
-__all__ = ["FileContent", "FileTransport", "read_request", "write_request"]
-
 _INLINE: Final = 256 * 1024
 """The size up to which files are read in the event loop; larger ones are read in a thread."""
 

@@ -16,8 +16,6 @@ from machine.io.call_refusals import ambiguous, lost_answer
 from machine.io.live_io import LiveIo
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 
-__all__ = ["Past", "SharedIo"]
-
 
 class Past(Protocol):
     """The shared past of a fork, as far as `io` needs it."""

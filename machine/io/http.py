@@ -20,7 +20,6 @@ from machine.canonical import encode
 from machine.errors import Code, OtherIoError, TransportError
 from machine.io.decompress import CODINGS, Decompressor, split_codings
 from machine.io.http_message import (
-    HttpResponse,
     checked_header,
     http_request,
     usual_reason,
@@ -30,14 +29,12 @@ from machine.io.redirect_secrets import origin_of, refused_redirect, sensitive
 from machine.io.request_fields import field, pack, unpack
 from machine.io.transport import BaseTransport
 from machine.io.urls import bare_url, public_url
-from machine.secrets.names import HEADERS
+from machine.secrets.header_names import HEADERS
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx
-
-__all__ = ["HttpResponse", "HttpTransport", "http_request"]
 
 TOO_MANY: Final = 429
 SERVER_ERRORS: Final = 500

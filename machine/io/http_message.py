@@ -24,14 +24,6 @@ from machine.io.request_fields import checked_count, checked_seconds, checked_te
 from machine.io.urls import bare_url, checked_url
 from machine.retry_after import ASKING
 
-__all__ = [
-    "Headers",
-    "HttpResponse",
-    "checked_header",
-    "http_request",
-    "usual_reason",
-]
-
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]*")  # RFC 9110 section 5.5, without the obsolete non-ASCII octets
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding"})

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-__all__ = ["unlogged"]
-
 _LOGGERS: Final = (
     "httpx",
     "httpcore.connection",

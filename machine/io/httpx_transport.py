@@ -30,8 +30,6 @@ from machine.io.urls import public_url
 from machine.secrets.multipart import settled
 from machine.watch.unprofiled import unprofiled
 
-__all__ = ["LEFT_OUT", "HttpxTransport", "Options"]
-
 LEFT_OUT: Final = (
     # needed by the connection, or computed
     *("accept-encoding", "connection", "content-length", "host", "keep-alive", "proxy-connection"),

@@ -35,8 +35,6 @@ from machine.secrets.secret_value import SECRET
 from machine.secrets.stored_calls import Asked
 from machine.watch.unprofiled import unprofiled
 
-__all__ = ["LiveIo"]
-
 
 class LiveIo(IoProvider):
     """The live `io`: performs calls through the transports, and records every outcome, errors included."""

@@ -20,8 +20,6 @@ from typing import Any, Final, NamedTuple
 
 from machine import process_identity
 
-__all__ = ["Left", "end_all", "folder_at", "folders", "left_by", "left_in"]
-
 _SECONDS_TO_END: Final = 10.0
 _FIRST_LOOK_SECONDS: Final = 0.01
 _LOOK_SECONDS: Final = 0.2

@@ -11,8 +11,6 @@ from machine.config import Durability
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
 
-__all__ = ["Flight", "HandOut"]
-
 
 class Flight:
     """A call that has begun and has not returned yet."""

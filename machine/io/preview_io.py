@@ -19,8 +19,6 @@ from machine.io.live_io import LiveIo
 from machine.kernel.history import History
 from machine.secrets.secret_value import SECRET
 
-__all__ = ["PreviewEnd", "PreviewIo", "PreviewLog"]
-
 _READS: Final = frozenset({"http", "file.read", "clock.now", "random.bytes", "env", SECRET})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 

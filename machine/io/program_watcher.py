@@ -13,8 +13,6 @@ from pathlib import Path
 
 from machine.io.orphaned_programs import end_all, left_by
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Wait for the end of the driver that the arguments name, and end the programs it has left."""

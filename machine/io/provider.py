@@ -21,24 +21,23 @@ from machine.config import IoMode
 from machine.errors import Code, IoError, OtherIoError
 from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
-from machine.io import clock, entropy, env, exec, files, http, secret  # noqa: A004 - the namespaces' own names
+from machine.io import clock, entropy, env, exec, files, secret  # noqa: A004 - the namespaces' own names
 from machine.io.attempt_scope import AttemptScope, is_namespace
 from machine.io.call_identity import Call, path_key
 from machine.io.call_refusals import reserved, second_effect, secret_key, undeclared
 from machine.io.earlier_answers import earlier_answer, named_answer
+from machine.io.http_message import HttpResponse, http_request
 from machine.io.outcome_turns import Flight, HandOut
 from machine.io.redirect_secrets import Sensitive, parts
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.plan import SideEffects
 from machine.secrets.secret_value import SECRET
 from machine.secrets.stored_calls import Asked, unopened
+from machine.state import SideEffects
 from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import unguarded
 
 if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
-
-__all__ = ["IoProvider", "IoResult"]
 
 VALUE_NAMESPACE = "value"
 
@@ -133,15 +132,15 @@ class IoProvider(ABC):
         timeout: float = 30.0,  # noqa: ASYNC109 - part of the recorded request, not of this coroutine
         fact_key: str | None = None,
         **options: Any,
-    ) -> http.HttpResponse:
+    ) -> HttpResponse:
         """Make an HTTP request. `timeout` is in seconds and covers the whole call; see `http_request`.
 
         Any status is a response; `raise_for_status()` turns 4xx and 5xx into errors.
         """
-        request = http.http_request(
+        request = http_request(
             method, url, headers=headers, params=params, json=json, data=data, timeout=timeout, **options
         )
-        return http.HttpResponse.from_json((await self.call("http", request, fact_key)).response)
+        return HttpResponse.from_json((await self.call("http", request, fact_key)).response)
 
     async def exec(
         self,

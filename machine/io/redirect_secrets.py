@@ -15,11 +15,9 @@ import attrs
 from machine import canonical
 from machine.errors import Code, TransportError
 from machine.io.urls import bare_url, public_url
-from machine.secrets.names import HEADERS
+from machine.secrets.header_names import HEADERS
 from machine.secrets.placeholder import MARK, TEXT
 from machine.secrets.text_swap import Swap
-
-__all__ = ["Sensitive", "by_name", "origin_of", "parts", "refused_redirect", "sensitive"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 

@@ -24,8 +24,6 @@ from machine.secrets.stored_calls import Asked
 from machine.secrets.substitute import SecretNeeded
 from machine.watch.unprofiled import unprofiled
 
-__all__ = ["Recording", "ReplayIo"]
-
 
 class Recording(Log, Protocol):
     """A log that compares emitted events with the recorded ones, and delays an emission until its turn."""

@@ -14,17 +14,6 @@ from typing import Any, Final
 
 from machine.errors import Code, OtherIoError
 
-__all__ = [
-    "LARGEST_INTEGER",
-    "checked_count",
-    "checked_seconds",
-    "checked_text",
-    "field",
-    "pack",
-    "refusal",
-    "unpack",
-]
-
 LARGEST_INTEGER: Final = 2**53 - 1
 """The largest integer that JSON holds exactly everywhere (RFC 7493 section 2.2)."""
 

@@ -26,8 +26,6 @@ from machine import process_identity
 from machine.errors import Code, RunError
 from machine.io.orphaned_programs import Left, end_all, folder_at, folders, left_in
 
-__all__ = ["end_left", "noted", "run_of_programs"]
-
 run_of_programs: ContextVar[str] = ContextVar("run_of_programs", default="none")
 """The id of the run for which programs are started in this context."""
 

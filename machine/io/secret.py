@@ -24,8 +24,6 @@ from machine.secrets.format_1.placeholder import MARK, Placeholder, placeholder_
 from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.secrets.secret_value import SECRET, Secret
 
-__all__ = ["SecretTransport", "checked", "naming", "secret_of", "secret_request", "sendable"]
-
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 

@@ -15,8 +15,6 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from machine.errors import Code, OtherIoError
 
-__all__ = ["AbsentTransport", "BaseTransport", "Transport", "Transports"]
-
 
 @runtime_checkable
 class Transport(Protocol):

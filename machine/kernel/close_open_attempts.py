@@ -13,8 +13,6 @@ from machine.kernel.decisions import AwaitAttempts, CompleteRun, Done, RecoverOr
 from machine.kernel.history import History
 from machine.kernel.status import RunStatus
 
-__all__ = ["close_open_attempts"]
-
 
 def close_open_attempts(
     history: History, busy: AbstractSet[str] = frozenset()

@@ -16,8 +16,6 @@ from machine.errors import CanonicalError, Code, ContextError
 from machine.ids import ContextKey
 from machine.kernel.snapshot import Snapshot
 
-__all__ = ["MAX_VALUE_BYTES", "Context"]
-
 MAX_VALUE_BYTES: Final = 128 * 1024 * 1024
 """The largest value a context key may hold, in canonical bytes."""
 

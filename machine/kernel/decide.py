@@ -27,8 +27,6 @@ from machine.kernel.state_history import StateStatus
 from machine.kernel.status import RunStatus
 from machine.plan import Graph
 
-__all__ = ["decide"]
-
 
 def decide(
     plan: Graph,

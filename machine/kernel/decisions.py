@@ -10,22 +10,6 @@ from machine.errors import ErrorInfo
 from machine.events import Wait
 from machine.kernel.status import RunStatus
 
-__all__ = [
-    "AwaitAttempts",
-    "ChangePlan",
-    "CompleteRun",
-    "Decision",
-    "Done",
-    "EnterState",
-    "LoseSecrets",
-    "RecoverOrphan",
-    "ResumeRun",
-    "ScheduleRetry",
-    "SkipState",
-    "StartRun",
-    "SuspendRun",
-]
-
 
 @attrs.frozen
 class StartRun:

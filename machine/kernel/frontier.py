@@ -14,11 +14,10 @@ from typing import Any, Final
 from machine import canonical
 from machine.errors import Code, CodecError, ErrorCategory, ErrorInfo
 from machine.events import Artifact
-from machine.kernel.history import History, StateHistory, StateStatus
+from machine.kernel.history import History
 from machine.kernel.snapshot import Load, Snapshot, Value
+from machine.kernel.state_history import StateHistory, StateStatus
 from machine.plan import Graph
-
-__all__ = ["Conflict", "Frontier"]
 
 _MOST_KEPT_BYTES: Final = 32 * 1024 * 1024
 """The number of bytes of larger values held in memory."""

@@ -40,15 +40,6 @@ from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
 
-__all__ = [
-    "COPIED",
-    "History",
-    "OpenAttempt",
-    "StateHistory",
-    "StateStatus",
-    "fold",
-]
-
 COPIED: Final = "copied"
 """Marker in the info of an interrupted attempt that a fork copied: the driver that died was the parent's."""
 

@@ -10,8 +10,6 @@ from collections.abc import Iterable
 
 from machine.events import Entry, StateCompleted, StateSkipped
 
-__all__ = ["blocks_of", "one_after_another"]
-
 
 def one_after_another(entries: Iterable[Entry]) -> list[Entry]:
     """Return a run's entries with those of each state next to each other, in an order the run could have had."""

@@ -11,9 +11,8 @@ from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, Suspe
 from machine.kernel.history import History
 from machine.kernel.state_history import NOT_TAKEN, UNREACHABLE, StateStatus
 from machine.kernel.status import RunStatus
-from machine.plan import Graph, OnUncertain
-
-__all__ = ["SKIP_REASON", "fork_point", "recovery_error", "retry_decision", "skip_decision"]
+from machine.plan import Graph
+from machine.state import OnUncertain
 
 SKIP_REASON: Final = "skip_tag:"
 """Reason of a skip by configuration, followed by the tag."""

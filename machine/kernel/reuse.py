@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from machine.events import FactRecorded
 from machine.kernel.history import History
 
-__all__ = ["answers", "comparable", "sent_alike"]
-
 
 def answers(
     history: History, state_id: str, namespace: str, digest: str, *, keeps_all: bool

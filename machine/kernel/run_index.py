@@ -10,8 +10,6 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-__all__ = ["RunRow", "advance"]
-
 _RUN_LEVEL: Final = b'"type":"run_'
 """Bytes that every run-level event contains, because canonical JSON has one spelling; other events are not
 parsed."""

@@ -27,8 +27,6 @@ from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_d
 from machine.kernel.status import RunStatus
 from machine.plan import Graph
 
-__all__ = ["Schedule"]
-
 
 @attrs.define
 class Schedule:

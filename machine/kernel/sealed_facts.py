@@ -10,8 +10,6 @@ from machine import canonical
 from machine.errors import CodecError
 from machine.events import Entry
 
-__all__ = ["REQUEST_MAC", "REQUEST_SECRETS", "REUSED", "SECRET_PAYLOAD", "SealedFacts", "reused"]
-
 SECRET_PAYLOAD: Final = "secret_payload_id"  # noqa: S105 - the name of a member
 """Key of `info` on a fact: the artifact with the true values of the placeholders in its payload."""
 

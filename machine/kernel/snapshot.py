@@ -19,8 +19,6 @@ from machine import canonical
 from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 from machine.events import Artifact, ArtifactKind
 
-__all__ = ["INLINE_MAX", "LEAF_MAX", "Load", "Snapshot", "Value"]
-
 LEAF_MAX: Final = 16
 """The largest number of entries in a leaf; a subtree with no more entries is always one leaf."""
 

@@ -9,8 +9,6 @@ import attrs
 
 from machine.errors import ErrorInfo
 
-__all__ = ["NOT_TAKEN", "UNREACHABLE", "OpenAttempt", "StateHistory", "StateStatus"]
-
 NOT_TAKEN: Final = "not_taken:"
 """Prefix of the skip reason of a state that its predecessor, named after it, chose not to continue to."""
 

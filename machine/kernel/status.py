@@ -8,8 +8,6 @@ from typing import Final
 
 from machine.errors import Code, RunError
 
-__all__ = ["FINAL_STATUSES", "INTERRUPTED", "RunStatus", "may_follow", "require"]
-
 
 class RunStatus(StrEnum):
     """The status of a run."""

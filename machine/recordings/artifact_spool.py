@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from machine.errors import Code, OtherIoError
-from machine.stores.base import Artifact
+from machine.events import Artifact
 
 _IN_MEMORY: Final = 16 * 1024 * 1024
 """The most bytes of artifacts that are held in memory."""

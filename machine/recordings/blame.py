@@ -23,10 +23,11 @@ from machine.events import FactRecorded, RunStarted, StateCompleted, StateEntere
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.kernel.linearize import one_after_another
 from machine.kernel.snapshot import Snapshot
-from machine.plan import SideEffects, parts_of
+from machine.plan_shape import parts_of
 from machine.recordings.json_diff import ABSENT, pointer_of, tokens_of, value_at
 from machine.recordings.result_json import fields_json
 from machine.recordings.value_search import Occurrence, leaves, occurrences
+from machine.state import SideEffects
 from machine.stores.base import Store
 
 MOST_FOLLOWED: Final = 8

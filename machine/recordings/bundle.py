@@ -16,6 +16,7 @@ import attrs
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.errors import BundleError, Code, ConcurrencyError
+from machine.events import Artifact
 from machine.kernel.run_index import advance
 from machine.recordings.bundle_reader import read_bundle
 from machine.recordings.bundle_secrets import adding_key, unlocked_key, with_secrets
@@ -24,7 +25,7 @@ from machine.recordings.run_artifacts import Recording, gather
 from machine.secrets.bundle_key import BundleKey
 from machine.secrets.sealing import DataKey
 from machine.stores.argument_checks import invocation_taken
-from machine.stores.base import Artifact, Store
+from machine.stores.base import Store
 from machine.stores.memory import MemoryStore
 
 _BATCH: Final = 16 * 1024 * 1024

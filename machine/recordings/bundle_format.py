@@ -17,10 +17,10 @@ from blake3 import blake3
 
 from machine import canonical, codec
 from machine.errors import CanonicalError, CodecError, IdError
-from machine.events import Entry
+from machine.events import Artifact, Entry
 from machine.ids import RunId
 from machine.secrets.bundle_key import is_lock
-from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact
+from machine.stores.base import MAX_ARTIFACT_BYTES
 
 FORMAT: Final = "machine-bundle"
 _PLAIN, _WITH_SECRETS = 1, 3

@@ -9,11 +9,12 @@ import attrs
 
 from machine.engine import run_reader
 from machine.errors import BundleError, Code, CorruptionError, NotFoundError, SealError, UsageError
+from machine.events import Artifact, ArtifactKind
 from machine.recordings.run_artifacts import Recording, gather, seals_of
 from machine.secrets.bundle_key import BundleKey, locked, needs, unlocked
 from machine.secrets.sealing import DataKey
 from machine.secrets.store_key import open_keys
-from machine.stores.base import Artifact, ArtifactKind, Store
+from machine.stores.base import Store
 
 
 def with_secrets(recording: Recording, store: Store, key: BundleKey) -> Recording:

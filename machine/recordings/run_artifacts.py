@@ -13,6 +13,8 @@ import attrs
 from machine.engine.fork_prefix import SharedPast, shared_past_id
 from machine.engine.log_check import LogCheck, check_content, provenance_id
 from machine.events import (
+    Artifact,
+    ArtifactKind,
     DomainEventRecorded,
     EffectIntended,
     Entry,
@@ -27,7 +29,7 @@ from machine.events import (
 from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Load, Snapshot
 from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
-from machine.stores.base import ZERO_CHAIN, Artifact, ArtifactKind, StoredEvent
+from machine.stores.base import ZERO_CHAIN, StoredEvent
 
 Walked: TypeAlias = dict[tuple[str, str], int]
 """The nodes of snapshots that were looked at, by place and id, with the number of keys of each."""

@@ -16,11 +16,11 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine.fork_prefix import shared_past_id
 from machine.engine.log_check import LogCheck, check_content
 from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
-from machine.events import Entry, chain_next
+from machine.events import ArtifactKind, Entry, chain_next
 from machine.recordings import run_artifacts
 from machine.recordings.result_json import fields_json
 from machine.stores.argument_checks import indexed_status
-from machine.stores.base import ZERO_CHAIN, ArtifactKind, Store
+from machine.stores.base import ZERO_CHAIN, Store
 
 
 @attrs.frozen

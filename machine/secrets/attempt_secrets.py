@@ -11,11 +11,12 @@ from machine.events import FactRecorded
 from machine.secrets import placeholder
 from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_beside
 from machine.secrets.known_in_turn import KnownInTurn
+from machine.secrets.known_values import Known
 from machine.secrets.multipart import stored_boundary
 from machine.secrets.names import Strength
 from machine.secrets.placeholder_names import AnswerNames
 from machine.secrets.policy import path_text
-from machine.secrets.redact import Known, redact, say, say_json, say_text
+from machine.secrets.redact import redact, say, say_json, say_text
 from machine.secrets.reserved_key import RUN, RUNS, key_inside
 from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.secret_value import SECRET
@@ -32,8 +33,6 @@ from machine.secrets.stored_calls import (
 from machine.secrets.stored_chunk_sizes import stored_pieces
 from machine.secrets.substitute import opened, shown
 from machine.secrets.unredacted_search import refused
-
-__all__ = ["AttemptSecrets"]
 
 _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
 """Namespaces whose requests and answers never hold a secret."""

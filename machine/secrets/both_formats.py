@@ -14,8 +14,6 @@ from machine.secrets.reserved_key import Reserved
 from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.stored_calls import Answer
 
-__all__ = ["Format1Adapter", "OfAttempt", "OfRun", "RunSecrets"]
-
 _NONE: Final[Mapping[str, str]] = {}
 
 

@@ -14,8 +14,6 @@ import attrs
 from machine.errors import SealError, UsageError
 from machine.secrets.sealing import KEY_BYTES, DataKey, StoreKey, open_seal, seal
 
-__all__ = ["PASSPHRASE_VARIABLE", "BundleKey", "is_lock", "locked", "needs", "unlocked"]
-
 PASSPHRASE_VARIABLE: Final = "MACHINE_BUNDLE_PASSPHRASE"  # noqa: S105 - the name of a variable
 """The environment variable with the passphrase of bundles; an empty one counts as not set."""
 

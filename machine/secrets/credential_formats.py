@@ -14,8 +14,6 @@ from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, at_
 from machine.secrets.substring_search import PIECE, SHORT, begun_in, pieces
 from machine.secrets.templates_and_examples import is_example
 
-__all__ = ["FORMATS", "Format", "format_of", "shapes", "signs_of"]
-
 
 class Format(NamedTuple):
     """A shape; one of `needles` is in every text that has it, and group 1, where there is one, is the secret."""

@@ -12,17 +12,6 @@ from machine.secrets.encodings import is_plain
 from machine.secrets.technical_terms import is_technical, is_term, is_word_with_digits
 from machine.secrets.templates_and_examples import is_example, without_templates
 
-__all__ = [
-    "SHORTEST",
-    "is_constant",
-    "is_masked",
-    "looks_chosen",
-    "looks_issued",
-    "looks_like_credential",
-    "looks_strong",
-    "may_look_strong",
-]
-
 _LONGEST: Final = 4096
 SHORTEST: Final = 6
 _SHORTEST_STRONG: Final = 20

@@ -19,8 +19,6 @@ from machine.secrets.rules import Rules
 from machine.secrets.running_text import IN_FORM, Look, fields, folded, look_at, running
 from machine.secrets.value_places import ROOT, Place
 
-__all__ = ["findings"]
-
 _DEEPEST: Final = 12
 """The depth to which JSON texts within JSON texts are read; each level doubles the backslashes."""
 

@@ -10,8 +10,6 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import quote, quote_plus
 
-__all__ = ["Forms", "base64_forms", "forms_of", "is_escaped", "is_plain"]
-
 SEARCHED_ANYWHERE: Final = 8
 """The length from which a value is searched for in every form; a shorter one only unencoded, as a whole word."""
 

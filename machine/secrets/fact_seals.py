@@ -10,8 +10,6 @@ from machine.errors import SealError, SecretKeyError
 from machine.events import FactRecorded, FactValue
 from machine.secrets import sealing
 
-__all__ = ["ASKED", "Keys", "Seals", "hashed", "open_beside", "payload_id", "seal_beside"]
-
 ASKED: Final = "request"
 """The name used in place of a payload id when a seal belongs to the request."""
 

@@ -10,8 +10,6 @@ from machine.secrets.credential_looks import looks_chosen, looks_issued, looks_l
 from machine.secrets.marked_text import MOST_CANDIDATES, at_most
 from machine.secrets.names import Strength, is_of_password
 
-__all__ = ["ISSUED", "Finding", "cookies", "decides"]
-
 
 class Finding(NamedTuple):
     """A secret in a text: its offsets, the name of its place, and its value as a program would use it."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["HEADERS", "NO_CREDENTIALS", "OF_LISTS", "PARAMETERS", "WEAK_PARAMETERS", "is_of_header"]
-
 HEADERS: Final = frozenset(
     (
         *("authorization", "proxy-authorization", "cookie", "set-cookie", "cookie2", "set-cookie2"),

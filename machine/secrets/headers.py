@@ -19,8 +19,6 @@ from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 from machine.secrets.value_places import Place
 
-__all__ = ["as_header", "credentials_in", "in_header", "in_running_text"]
-
 _SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
 _SCHEME_IN_TEXT: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
 """The scheme of a field of authorization, `Bearer` in `Bearer x`; empty where there is none."""

@@ -12,8 +12,6 @@ from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 from machine.secrets.value_places import NAMING, ROOT, Place, is_of_issued, said_by
 
-__all__ = ["MOST_JSON", "String", "located", "strings_of"]
-
 MOST_JSON: Final = 1 << 18
 """The longest text that is parsed as JSON; a longer one is searched as running text."""
 

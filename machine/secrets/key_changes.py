@@ -27,8 +27,6 @@ from machine.secrets.store_key import (
     successor,
 )
 
-__all__ = ["FROM_ENVIRONMENT", "ChangeableKeys", "Forgotten", "Rotation", "forget_run", "rotate_key"]
-
 FROM_ENVIRONMENT: Final = "env"
 """The name that stands for the variable `MACHINE_SECRET_KEY` in place of a key file."""
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from machine.secrets.known_values import Known
 
-__all__ = ["KnownInTurn"]
-
 
 class KnownInTurn:
     """Secrets of several knowers: the first that knows a value names it."""

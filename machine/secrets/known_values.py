@@ -13,8 +13,6 @@ from machine.secrets.encodings import Forms, forms_of, is_escaped, is_plain
 from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.placeholder import TEXT, source_of, text_of
 
-__all__ = ["Known"]
-
 _PACKED: Final = '{"base64":"'
 _RUN: Final = re.compile(r"(?:[A-Za-z0-9+/_-]|%2[BbFf])++(?:=|%3[Dd]){0,2}")
 _FEW: Final = 16

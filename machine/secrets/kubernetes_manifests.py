@@ -9,8 +9,6 @@ from typing import Final
 from machine.secrets.credential_looks import looks_like_credential
 from machine.secrets.marked_text import MOST_CANDIDATES, at_most
 
-__all__ = ["SIGN_OF_MANIFESTS", "in_manifests"]
-
 SIGN_OF_MANIFESTS: Final = "kind: Secret"
 _APART: Final = re.compile(r"^---", re.MULTILINE)
 """The line between the documents of a file."""

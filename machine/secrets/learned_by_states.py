@@ -11,8 +11,6 @@ from typing import TypeAlias
 
 from machine.secrets.known_values import Known
 
-__all__ = ["Followed", "Learned"]
-
 Followed: TypeAlias = Callable[[str, Collection[str]], Sequence[str]]
 """Function from a state and candidates to those candidates that the state follows, in the order of the plan."""
 

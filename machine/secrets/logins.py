@@ -13,8 +13,6 @@ from machine.secrets.marked_text import MOST_CANDIDATES, at_most
 from machine.secrets.program_arguments import in_commands
 from machine.secrets.substring_search import PIECE, SHORT, pieces
 
-__all__ = ["SIGNS_OF_LOGINS", "logins"]
-
 _PGPASS: Final = re.compile(
     r":(?:[0-9]{1,5}+|\*):[\w.*-]{1,64}+:[\w.@*-]{1,64}+:([^\s:]{4,256}+)(?=[\r\n]|\Z)"
 )

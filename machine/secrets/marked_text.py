@@ -5,20 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeVar
 
-__all__ = [
-    "MOST_CANDIDATES",
-    "MOST_FINDINGS",
-    "MOST_NAMES",
-    "Cut",
-    "Marked",
-    "Span",
-    "TooManyPlacesError",
-    "Work",
-    "at_most",
-    "names_in",
-]
-
-
 MOST_FINDINGS: Final = 1000
 """A text with more findings is sealed whole."""
 

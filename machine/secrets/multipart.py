@@ -16,8 +16,6 @@ from blake3 import blake3
 
 from machine.secrets.placeholder import MARK, TEXT
 
-__all__ = ["Part", "boundary_of", "may_have_parts", "parts", "settled", "stored_boundary"]
-
 _DRAWN: Final = re.compile(r"""(?i)^multipart/[^;]+;.*?\bboundary=["']?([0-9a-f]{32})(?![\w'()+,./:=?-])""")
 """A boundary of 32 hex digits: a random one of httpx and most other libraries, or one that replaced it."""
 

@@ -8,8 +8,6 @@ from typing import Final
 
 from machine.secrets.substring_search import any_of, begun_in, parts_with
 
-__all__ = ["SIGN_OF_NAMES", "name_ends"]
-
 SIGN_OF_NAMES: Final = (
     r"(?i:pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk"
     r"|otp|mfa|saml|device.?code|kennw|ntrase|senha|htwoord|hmac|assert|verif|crumb|reco|back|fied)"

@@ -20,17 +20,6 @@ from machine.secrets.header_names import (
     is_of_header,
 )
 
-__all__ = [
-    "HEADERS",
-    "PARAMETERS",
-    "Strength",
-    "field_strength",
-    "header_strength",
-    "is_name",
-    "is_of_password",
-    "parameter_strength",
-]
-
 
 class Strength(Enum):
     """The strength of a name: `EXACT` ones decide alone in requests, `WEAK` ones need a value that looks strong."""

@@ -11,8 +11,6 @@ from machine.secrets.marked_text import Marked
 from machine.secrets.multipart import Part, may_have_parts, parts
 from machine.secrets.placeholder import source_of
 
-__all__ = ["MarkedBytes", "Packed", "as_text", "packed_bytes"]
-
 
 class Packed(NamedTuple):
     """Bytes, their base64 as it was given, and their parts if they are a multipart body."""

@@ -11,8 +11,6 @@ from typing import Final
 
 from machine.secrets.marked_text import MOST_CANDIDATES, at_most
 
-__all__ = ["MAY_PACK", "packed_json"]
-
 MAY_PACK: Final = "eyJ"
 """The first characters of `{"` in base64."""
 

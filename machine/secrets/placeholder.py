@@ -10,21 +10,6 @@ import base64
 import re
 from typing import Any, Final
 
-__all__ = [
-    "BEGIN",
-    "MARK",
-    "SOURCE",
-    "TEXT",
-    "key_escaped",
-    "key_unescaped",
-    "object_of",
-    "source_from",
-    "source_of",
-    "sources_in",
-    "text_of",
-    "typed_source",
-]
-
 MARK: Final = "$secret"
 """The only key of a placeholder object, or the first of two with `type`."""
 

@@ -9,8 +9,6 @@ from blake3 import blake3
 from machine.events import FactRecorded
 from machine.ids import RESERVED_FACT_PREFIX
 
-__all__ = ["AnswerNames"]
-
 
 class AnswerNames:
     """Names each secret of an answer after its call and its number in the answer, so that no two share a name."""

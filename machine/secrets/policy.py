@@ -11,8 +11,6 @@ import attrs
 
 from machine.errors import Code, ConfigError
 
-__all__ = ["SecretPolicy", "compiled", "joined", "path_text", "plain_path"]
-
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 

@@ -9,8 +9,6 @@ from typing import Final, NamedTuple
 from machine.secrets.marked_text import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, at_most
 from machine.secrets.substring_search import any_of, begun_in, parts_with
 
-__all__ = ["Argument", "arguments_of", "in_commands"]
-
 
 class Argument(NamedTuple):
     """A secret among arguments: the index of its word, its offset in the word, and its name."""

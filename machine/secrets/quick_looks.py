@@ -8,17 +8,6 @@ from typing import Final
 from machine.secrets.credential_looks import is_masked, looks_issued, looks_like_credential, may_look_strong
 from machine.secrets.names import Strength
 
-__all__ = [
-    "LONGEST_PHRASE",
-    "OF_HEADERS",
-    "is_blank",
-    "is_phrase",
-    "is_tag",
-    "may_be_strong",
-    "may_count",
-    "says_nothing",
-]
-
 LONGEST_PHRASE: Final = 200
 """The most characters of several words in which one is looked for that is a credential."""
 

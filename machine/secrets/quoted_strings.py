@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["closing", "decoded"]
-
 
 def closing(slashes: int, quote: str) -> re.Pattern[str]:
     """Return a pattern for the end of a string whose opening quote follows `slashes` backslashes."""

@@ -24,8 +24,6 @@ from machine.secrets.value_places import ROOT, Place, said_name, source_name
 if TYPE_CHECKING:
     from machine.secrets.finding import Finding
 
-__all__ = ["Known", "Redacted", "redact", "say", "say_json", "say_text", "texts_in"]
-
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
 

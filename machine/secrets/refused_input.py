@@ -7,13 +7,11 @@ from typing import Any
 
 from machine import canonical
 from machine.errors import Code, UsageError
+from machine.secrets.known_values import Known
 from machine.secrets.policy import SecretPolicy
-from machine.secrets.redact import Known
 from machine.secrets.rules import rules_of
 from machine.secrets.stand_ins import refuse_stand_ins
 from machine.secrets.unredacted_search import refused
-
-__all__ = ["refuse_in_input"]
 
 
 def refuse_in_input(policy: SecretPolicy, params: Mapping[str, Any]) -> None:

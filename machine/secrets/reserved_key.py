@@ -21,8 +21,6 @@ from machine.secrets.rules import KEY_CHARACTERS, KEY_LENGTH
 from machine.secrets.sealing import StoreKey
 from machine.secrets.store_key import KEY_VARIABLE, is_key_file_name, key_in, key_of
 
-__all__ = ["RESERVED_NAMES", "RUN", "RUNS", "Reserved", "key_inside"]
-
 RESERVED_NAMES: Final = frozenset({KEY_VARIABLE, PASSPHRASE_VARIABLE})
 """Environment variables that no run may read and no program of a run is given."""
 

@@ -13,8 +13,6 @@ from machine.secrets.names import Strength, field_strength, header_strength, par
 from machine.secrets.policy import SecretPolicy, compiled, joined, plain_path
 from machine.secrets.substring_search import searcher
 
-__all__ = ["KEY_CHARACTERS", "KEY_LENGTH", "Rules", "rules_of"]
-
 _WORDS: Final = (
     r"ke[yn]|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid="
     r"|ticket=|sas=|ser[ \\t]*=|setuser|verif|argv\":|jwt|jfr|jdbc|eyj|hmac|honeyc|bear|entified (?:by|as|with)"

@@ -21,14 +21,13 @@ from machine.errors import ErrorInfo
 from machine.events import FactRecorded
 from machine.secrets import sealing
 from machine.secrets.fact_seals import ASKED, Keys, open_beside, payload_id
+from machine.secrets.known_values import Known
 from machine.secrets.learned_by_states import Learned
 from machine.secrets.policy import SecretPolicy
-from machine.secrets.redact import Known, say, say_text
+from machine.secrets.redact import say, say_text
 from machine.secrets.reserved_key import Reserved
 from machine.secrets.rules import rules_of
 from machine.secrets.stored_calls import said_error
-
-__all__ = ["SharedSecrets"]
 
 
 class SharedSecrets:

@@ -15,19 +15,16 @@ from urllib.parse import unquote, unquote_plus
 from machine.secrets.credential_formats import Format, shapes, signs_of
 from machine.secrets.credential_looks import is_constant, is_masked
 from machine.secrets.finding import ISSUED, Finding, decides
-from machine.secrets.header_names import WEAK_PARAMETERS
+from machine.secrets.header_names import PARAMETERS, WEAK_PARAMETERS
 from machine.secrets.logins import SIGNS_OF_LOGINS, logins
 from machine.secrets.marked_text import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, Work
 from machine.secrets.name_ends import SIGN_OF_NAMES
 from machine.secrets.named_values import named_values
-from machine.secrets.names import EXACT, PARAMETERS, PLURAL, SPELLINGS, WEAK, Strength, words_of
+from machine.secrets.names import EXACT, PLURAL, SPELLINGS, WEAK, Strength, words_of
 from machine.secrets.packed_json import MAY_PACK
 from machine.secrets.rules import Rules
 from machine.secrets.substring_search import any_of, searcher
 from machine.secrets.tabular_text import in_tables, may_have_table
-
-__all__ = ["IN_FORM", "Look", "fields", "folded", "look_at", "running", "urls"]
-
 
 _SIGNS: Final = (
     SIGN_OF_NAMES + '|"kty',

@@ -11,16 +11,15 @@ from typing import Any, Final, NamedTuple
 
 from machine import canonical
 from machine.secrets.detect import findings
+from machine.secrets.known_values import Known
 from machine.secrets.packed_bytes import as_text
 from machine.secrets.placeholder import MARK, TEXT, source_of
 from machine.secrets.policy import path_text
-from machine.secrets.redact import Known, redact
+from machine.secrets.redact import redact
 from machine.secrets.rules import Rules
 from machine.secrets.secret_value import SECRET
 from machine.secrets.substitute import keys_in_order
 from machine.secrets.value_places import ROOT
-
-__all__ = ["Found", "found", "found_in_text"]
 
 _SPACE: Final = r"[ \t\r\n]{0,64}"
 _OBJECT: Final = re.compile(

@@ -15,20 +15,6 @@ from blake3 import blake3
 from machine import canonical
 from machine.errors import SealError
 
-__all__ = [
-    "KEY_BYTES",
-    "DataKey",
-    "StoreKey",
-    "data_key_id",
-    "mac",
-    "new_data_key",
-    "open_seal",
-    "seal",
-    "unwrap",
-    "wrap",
-    "wrapped_anew",
-]
-
 KEY_BYTES: Final = 32
 """Length of each key."""
 

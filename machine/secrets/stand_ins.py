@@ -17,8 +17,6 @@ from machine.secrets.policy import SecretPolicy, joined
 from machine.secrets.rules import rules_of
 from machine.secrets.text_swap import Swap
 
-__all__ = ["StandIns", "put_in", "refuse_revealing", "refuse_stand_ins"]
-
 _LEAST: Final = 4
 _HINT: Final = "give an invented value of the same form in SecretPolicy(stand_ins=...)"
 

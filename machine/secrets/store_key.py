@@ -22,23 +22,6 @@ from machine.errors import Code, SealError, SecretKeyError, UsageError
 from machine.fsync_directory import fsync_directory
 from machine.secrets.sealing import KEY_BYTES, DataKey, StoreKey, new_data_key, unwrap, wrap
 
-__all__ = [
-    "KEY_VARIABLE",
-    "MOST_BYTES",
-    "KeyStore",
-    "StoreKeys",
-    "changed_data_key",
-    "holds_key",
-    "is_key_file_name",
-    "key_given",
-    "key_in",
-    "key_of",
-    "open_keys",
-    "put_key",
-    "store_key_of",
-    "successor",
-]
-
 KEY_VARIABLE: Final = "MACHINE_SECRET_KEY"
 """The environment variable with the key for all stores of a process; an empty one counts as not set."""
 

@@ -13,8 +13,6 @@ import attrs
 from machine.errors import Code, ErrorInfo, OtherIoError
 from machine.events import FactRecorded
 
-__all__ = ["Answer", "Asked", "not_read", "placeholder_sent", "said_error", "unopened", "variable_asked"]
-
 
 @attrs.frozen
 class Asked:

@@ -9,8 +9,6 @@ from typing import Any
 from machine.secrets.placeholder import MARK
 from machine.secrets.substitute import keys_in_order
 
-__all__ = ["stored_pieces"]
-
 
 def stored_pieces(true: Any, stored: Any, edits: Sequence[Any]) -> list[int] | None:
     """Return the sizes in bytes of the pieces of a response's stored body; None where storing changed none.

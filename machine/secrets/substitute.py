@@ -9,8 +9,6 @@ from typing import Any, Final
 from machine.secrets.packed_bytes import as_text
 from machine.secrets.placeholder import MARK, key_unescaped, text_of, typed_source
 
-__all__ = ["SecretNeeded", "keys_in_order", "opened", "shown"]
-
 _NO_TEXT: Final = b"\xff"
 """A byte that never occurs in UTF-8, so that bytes with it stay bytes."""
 

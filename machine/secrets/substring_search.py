@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-__all__ = ["PIECE", "SHORT", "any_of", "begun_in", "parts_with", "pieces", "searcher"]
-
 SHORT: Final = 1 << 16
 """The length of the longest text that is searched as a whole, not in pieces."""
 

@@ -16,8 +16,6 @@ from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, Wor
 from machine.secrets.names import Strength
 from machine.secrets.rules import Rules
 
-__all__ = ["in_tables", "may_have_table"]
-
 _DELIMITERS: Final = ("|", "\u2502", "\t", ",", ";", "  ")
 _NEAR: Final = re.compile("pass|secret|token|key|pwd|credential")
 _RULE: Final = re.compile(r"[-+|:= \u2500-\u257f]++")

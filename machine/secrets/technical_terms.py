@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["is_technical", "is_term", "is_word_with_digits"]
-
 _PIECES: Final = re.compile(r"[A-Z](?![A-Za-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 _ALGORITHMS: Final = frozenset(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["is_example", "without_templates"]
-
 _TEMPLATE: Final = re.compile(
     r"[$#@%]?\{{1,2}[A-Za-z_ ][\w .:/|'()-]{1,200}+\}{1,2}|\$\([\w. -]{1,100}+\)|%\([\w.-]{1,60}+\)[sdr]"
     r"|</?[A-Za-z][\w -]{0,60}+>|\[[A-Za-z][A-Za-z_ -]{1,60}+\]"

@@ -14,8 +14,6 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 from machine.secrets.encodings import SEARCHED_ANYWHERE, base64_forms, is_plain
 
-__all__ = ["Swap"]
-
 _DEEPEST: Final = 6
 """The depth to which encodings within encodings are decoded: base64 in JSON in a form is three."""
 

@@ -16,8 +16,6 @@ from machine.secrets.redact import say_text, texts_in
 from machine.secrets.rules import Rules
 from machine.secrets.value_places import is_allowed
 
-__all__ = ["refused"]
-
 
 def refused(rules: Rules, known: Known, key: str, value: Any) -> str | None:
     """Return the path of the first secret in a context, an input or a key, None when there is none."""

@@ -7,13 +7,12 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 from machine.secrets.finding import ISSUED
-from machine.secrets.names import HEADERS, Strength, is_name
+from machine.secrets.header_names import HEADERS
+from machine.secrets.names import Strength, is_name
 from machine.secrets.placeholder import source_from
 from machine.secrets.policy import path_text
 from machine.secrets.program_arguments import arguments_of
 from machine.secrets.rules import Rules
-
-__all__ = ["NAMING", "ROOT", "Place", "said_by", "said_name", "source_name"]
 
 NAMING: Final = frozenset(
     (

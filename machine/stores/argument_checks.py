@@ -18,10 +18,11 @@ from machine.errors import (
     SecretKeyError,
     UsageError,
 )
+from machine.events import Artifact, ArtifactKind
 from machine.ids import ArtifactId, RunId
 from machine.kernel.run_index import RunRow
 from machine.kernel.status import INTERRUPTED, RunStatus
-from machine.stores.base import MAX_ARTIFACT_BYTES, Artifact, ArtifactKind, StoredEvent
+from machine.stores.base import MAX_ARTIFACT_BYTES, StoredEvent
 from machine.stores.lease import HeldLease, Lease, lease_is_held
 
 MAX_SEQ: Final = 2**63 - 1

@@ -19,24 +19,9 @@ from typing import Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 import attrs
 
-from machine.events import Artifact, ArtifactKind
+from machine.events import Artifact
 from machine.kernel.run_index import RunRow
 from machine.stores.lease import HeldLease, Lease
-
-__all__ = [
-    "MAX_ARTIFACT_BYTES",
-    "ZERO_CHAIN",
-    "Artifact",
-    "ArtifactKind",
-    "CommitLimits",
-    "Head",
-    "HeldLease",
-    "Lease",
-    "Message",
-    "RunPage",
-    "Store",
-    "StoredEvent",
-]
 
 MAX_ARTIFACT_BYTES: Final = 512 * 1024 * 1024
 """The largest artifact a store takes, in bytes."""

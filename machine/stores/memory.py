@@ -18,6 +18,7 @@ import attrs
 from machine import canonical
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError
+from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance
 from machine.process_identity import boot_clock
 from machine.stores.argument_checks import (
@@ -41,7 +42,7 @@ from machine.stores.argument_checks import (
     stale,
     unknown_cursor,
 )
-from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, Store, StoredEvent
+from machine.stores.base import ZERO_CHAIN, CommitLimits, Head, Message, RunPage, Store, StoredEvent
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, leased, lost, wall_clock
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError, UsageError
+from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance
 from machine.process_identity import boot_clock
 from machine.stores import sqlite_inbox, sqlite_lease
@@ -38,7 +39,7 @@ from machine.stores.argument_checks import (
     stale,
     unknown_cursor,
 )
-from machine.stores.base import ZERO_CHAIN, Artifact, CommitLimits, Head, Message, RunPage, Store, StoredEvent
+from machine.stores.base import ZERO_CHAIN, CommitLimits, Head, Message, RunPage, Store, StoredEvent
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, wall_clock
 from machine.stores.sqlite_check import problems_of
 from machine.stores.sqlite_keys import SqliteKeys

@@ -15,8 +15,8 @@ import pytest
 
 from machine.canonical import artifact_id
 from machine.errors import Code, ConcurrencyError, IdError, UsageError
-from machine.stores.base import HeldLease, Lease, Store
-from machine.stores.lease import MAX_TTL_MS, Driver, driver_of, owner_here
+from machine.stores.base import Store
+from machine.stores.lease import MAX_TTL_MS, Driver, HeldLease, Lease, driver_of, owner_here
 from machine.testing.conformance_sharing import SharedStoreConformance, StoreFactory, contended
 from machine.testing.store_samples import OTHER, RUN, Clock, artifact_of, log_of, read_log
 

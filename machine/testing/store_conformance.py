@@ -27,8 +27,9 @@ from machine.errors import (
     OtherStoreError,
     UsageError,
 )
+from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance
-from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Artifact, Head, Store, StoredEvent
+from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Head, Store, StoredEvent
 from machine.testing.conformance_inbox import InboxConformance
 from machine.testing.conformance_keys import KeyConformance
 from machine.testing.conformance_leases import LeaseConformance

@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from machine.canonical import artifact_id
 from machine.errors import ConcurrencyError, NotFoundError
-from machine.events import chain_next, seal
+from machine.events import Artifact, chain_next, seal
 from machine.kernel.run_index import RunRow, advance
-from machine.stores.base import ZERO_CHAIN, Artifact, Head, Store, StoredEvent
+from machine.stores.base import ZERO_CHAIN, Head, Store, StoredEvent
 
 _BODIES = (
     b'{"op_id":"one","type":"run_started"}',

@@ -16,8 +16,8 @@ from typing import Any, Final, NoReturn, cast
 
 from machine import codec
 from machine.errors import OtherStoreError
-from machine.events import EffectIntended
-from machine.stores.base import Artifact, CommitLimits, StoredEvent
+from machine.events import Artifact, EffectIntended
+from machine.stores.base import CommitLimits, StoredEvent
 from machine.stores.sqlite import SqliteStore
 from machine.torture.crashed_disk import copy_image, copy_log, spoil, tear
 from machine.torture.faults import Blow, Fault, Pace, PowerCut

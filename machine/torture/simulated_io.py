@@ -25,7 +25,8 @@ from machine.events import (
     StateFailed,
 )
 from machine.io.transport import Transport
-from machine.plan import Graph, SideEffects
+from machine.plan import Graph
+from machine.state import SideEffects
 from machine.stores.base import Store
 from machine.torture.death_after_entry import Returns
 from machine.torture.faults import PowerCut

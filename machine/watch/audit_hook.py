@@ -26,8 +26,6 @@ from machine.watch.temporary_files import is_temporary
 from machine.watch.threads_and_programs import FORK_EXEC, PIDFD_SIGNAL, SEND, announce_programs, follow
 from machine.watch.watch import Watch, watching
 
-__all__ = ["ACTS", "Act", "By", "install"]
-
 
 class By(Enum):
     """The code that must commit an act for it to count."""

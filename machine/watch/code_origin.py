@@ -12,8 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["Origin", "above", "is_harmless", "is_made", "is_own", "name_of", "origin_of", "own_frame"]
-
 
 class Origin(Enum):
     """The origin of code."""

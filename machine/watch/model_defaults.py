@@ -16,8 +16,6 @@ from typing import Any, Final
 from machine.watch.nondeterministic_calls import Ambient, resolved
 from machine.watch.static_lookup import class_dict, is_a, never_raises, static_name
 
-__all__ = ["asks", "factories_of", "first_asked", "load_makers", "made_in", "makers"]
-
 _MAKERS: Final = {
     ("pydantic.main", "BaseModel"): (
         *("__init__", "model_validate", "model_validate_json", "model_validate_strings", "model_construct"),

@@ -19,8 +19,6 @@ import attrs
 
 from machine.watch.static_lookup import is_a
 
-__all__ = ["AMBIENT", "Ambient", "Found", "resolved"]
-
 
 @attrs.frozen
 class Ambient:

@@ -20,8 +20,6 @@ from machine.watch.user_calls import own_caller, own_code, seen_builtin, seen_fu
 from machine.watch.user_code import OwnCode, may_load_own
 from machine.watch.watch import Watch, watching
 
-__all__ = ["ProfiledWatch"]
-
 _shared: Final[Counter[int]] = Counter()
 """Maps a thread to its number of running handlers with hidden steps; it is profiled while there are any."""
 

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from types import GetSetDescriptorType, ModuleType
 from typing import Any, Final, ParamSpec, TypeVar
 
-__all__ = ["class_dict", "held_by", "is_a", "module_dict", "module_of", "never_raises", "static_name"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

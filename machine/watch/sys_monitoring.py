@@ -19,8 +19,6 @@ from machine.watch.user_calls import own_code, seen_builtin, seen_function, seen
 from machine.watch.user_code import OwnCode
 from machine.watch.watch import Watch, watching
 
-__all__ = ["MonitoredWatch"]
-
 _monitoring: Final[Any] = getattr(sys, "monitoring", None)
 _NUMBERS: Final = (4, 3)
 """Tool numbers that Python assigns to nobody."""

@@ -11,8 +11,6 @@ from machine.watch.code_origin import above, name_of
 from machine.watch.static_lookup import is_a, static_name
 from machine.watch.watch import Watch
 
-__all__ = ["is_temporary"]
-
 _MAKES: Final = frozenset({"tempfile.mkstemp", "tempfile.mkdtemp"})
 
 

@@ -26,8 +26,6 @@ from machine.watch.static_lookup import never_raises
 from machine.watch.user_calls import seen_function
 from machine.watch.watch import Watch, guarded, in_step, watching
 
-__all__ = ["FORK_EXEC", "PIDFD_SIGNAL", "SEND", "announce_programs", "follow"]
-
 FORK_EXEC: Final = "_posixsubprocess.fork_exec"
 """The audit event for a program that `multiprocessing` starts: Python itself raises none."""
 

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
-__all__ = ["unprofiled"]
-
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _WATCH: Final = "machine.watch.setprofile"

@@ -17,8 +17,6 @@ from machine.watch.static_lookup import is_a, module_dict, module_of, never_rais
 from machine.watch.user_code import OwnCode, holds_code, packages_of
 from machine.watch.watch import Watch
 
-__all__ = ["own_caller", "own_code", "seen_builtin", "seen_function", "seen_made"]
-
 _MOST_KEPT: Final = 256
 _CALLED: Final = (FunctionType, MethodType, functools.partial)
 _THROUGH: Final = {

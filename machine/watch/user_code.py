@@ -17,8 +17,6 @@ from machine.watch.model_defaults import factories_of
 from machine.watch.nondeterministic_calls import resolved
 from machine.watch.static_lookup import class_dict, held_by, is_a, module_dict, module_of, never_raises
 
-__all__ = ["OwnCode", "holds_code", "may_load_own", "packages_of"]
-
 
 @never_raises(frozenset[str]())
 def packages_of(function: Any) -> frozenset[str]:

@@ -22,19 +22,6 @@ from machine.watch.code_origin import own_frame
 from machine.watch.static_lookup import never_raises
 from machine.watch.user_code import packages_of
 
-__all__ = [
-    "ALLOWED",
-    "SETTING",
-    "Undeclared",
-    "Watch",
-    "behind_io",
-    "guarded",
-    "guarded_copy",
-    "in_step",
-    "unguarded",
-    "watching",
-]
-
 SETTING: Final = ', or allow it: --undeclared-io allow, from Python undeclared_io="allow"'
 NO_CALL: Final = f"make it a transport of the run's own{SETTING}"
 

@@ -19,8 +19,7 @@ from cyclopts import Parameter
 from machine.cli import app as application
 from machine.cli.app import DebugOption, JsonOption, StoreOption
 from machine.errors import Code
-from machine.events import EVENT_TYPES
-from machine.stores.base import ArtifactKind
+from machine.events import EVENT_TYPES, ArtifactKind
 from machine.stores.sqlite_schema import MIGRATIONS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,8 @@ from strategies import FAST
 from machine.canonical import decode, encode
 from machine.errors import Code, OtherIoError, RateLimitedError, TransportError
 from machine.io import urls
-from machine.io.http import HttpResponse, HttpTransport, http_request
+from machine.io.http import HttpTransport
+from machine.io.http_message import HttpResponse, http_request
 from machine.io.transport import Transport as TransportProtocol
 
 pytestmark = pytest.mark.anyio

@@ -13,10 +13,11 @@ from machine import Plan, RunConfig, SecretPolicy, canonical, export_run, open_b
 from machine.engine import run_reader
 from machine.errors import Code, TransportError
 from machine.events import FactRecorded
-from machine.io.http import HttpTransport, http_request
+from machine.io.http import HttpTransport
+from machine.io.http_message import http_request
 from machine.io.httpx_transport import HttpxTransport
 from machine.io.redirect_secrets import Sensitive, by_name, origin_of, sensitive
-from machine.secrets.names import HEADERS
+from machine.secrets.header_names import HEADERS
 
 LIBRARIES = pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
 KEEPING = pytest.mark.parametrize("status", [307, 308])

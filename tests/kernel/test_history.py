@@ -46,9 +46,10 @@ from machine.events import (
     StateSkipped,
     seal,
 )
-from machine.kernel.history import History, StateStatus, fold
+from machine.kernel.history import History, fold
 from machine.kernel.reuse import answers
 from machine.kernel.sealed_facts import REUSED, reused
+from machine.kernel.state_history import StateStatus
 from machine.kernel.status import RunStatus
 
 A, B, C = "op.step.a", "op.step.b", "op.step.c"

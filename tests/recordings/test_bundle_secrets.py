@@ -10,13 +10,13 @@ from blake3 import blake3
 
 from machine import Plan, fork, new_run_id, open_store, replay, resume, run, verify
 from machine.errors import BundleError, SealError, SecretKeyError, UsageError
-from machine.events import chain_next
+from machine.events import Artifact, chain_next
 from machine.recordings.bundle import export_run, import_bundle, open_bundle
 from machine.secrets.bundle_key import BundleKey
 from machine.secrets.sealing import StoreKey
 from machine.secrets.store_key import KEY_VARIABLE, open_keys
 from machine.stores import MemoryStore
-from machine.stores.base import ZERO_CHAIN, Artifact, StoredEvent
+from machine.stores.base import ZERO_CHAIN, StoredEvent
 
 VALUE = "s3cr3t-Value-Of-4-Service"
 WORD = BundleKey(passphrase="correct horse")

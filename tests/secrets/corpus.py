@@ -15,7 +15,7 @@ from urllib.parse import quote, quote_plus
 
 from machine.io.exec import exec_request
 from machine.io.files import write_request
-from machine.io.http import http_request
+from machine.io.http_message import http_request
 from machine.io.request_fields import pack
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "secrets"

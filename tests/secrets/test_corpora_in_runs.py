@@ -15,7 +15,7 @@ from golden_suite import empty_suite
 from machine import DomainEvent, Plan, Reporter, export_run, import_bundle, open_store, replay, run
 from machine.canonical import encode
 from machine.cli import main
-from machine.io.http import http_request
+from machine.io.http_message import http_request
 from machine.io.request_fields import unpack
 from machine.stores import MemoryStore
 

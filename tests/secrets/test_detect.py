@@ -12,17 +12,10 @@ from machine.canonical import encode
 from machine.errors import ConfigError
 from machine.secrets.credential_formats import FORMATS, format_of
 from machine.secrets.credential_looks import looks_like_credential, looks_strong
-from machine.secrets.names import (
-    EXACT,
-    HEADERS,
-    PARAMETERS,
-    PLURAL,
-    WEAK,
-    Strength,
-    field_strength,
-    header_strength,
-)
-from machine.secrets.redact import Known, redact, say_text
+from machine.secrets.header_names import HEADERS, PARAMETERS
+from machine.secrets.known_values import Known
+from machine.secrets.names import EXACT, PLURAL, WEAK, Strength, field_strength, header_strength
+from machine.secrets.redact import redact, say_text
 from machine.secrets.rules import rules_of
 from machine.secrets.running_text import look_at
 

@@ -6,7 +6,8 @@ import pytest
 
 from machine import SecretPolicy
 from machine.canonical import encode
-from machine.secrets.redact import Known, redact
+from machine.secrets.known_values import Known
+from machine.secrets.redact import redact
 from machine.secrets.rules import rules_of
 from machine.secrets.substitute import opened, shown
 from machine.secrets.unredacted_search import refused

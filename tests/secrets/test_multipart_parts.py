@@ -13,10 +13,11 @@ from strategies import FAST
 from machine import Plan, SecretPolicy, canonical, open_store, replay, run
 from machine.io.request_fields import pack, unpack
 from machine.recordings.divergence import DivergenceKind
+from machine.secrets.known_values import Known
 from machine.secrets.multipart import parts
 from machine.secrets.packed_bytes import packed_bytes
 from machine.secrets.placeholder import sources_in, text_of
-from machine.secrets.redact import Known, redact
+from machine.secrets.redact import redact
 from machine.secrets.rules import rules_of
 from machine.secrets.scan_findings import found
 from machine.secrets.substitute import opened, shown

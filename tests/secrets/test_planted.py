@@ -9,8 +9,9 @@ import pytest
 
 from machine import SecretPolicy
 from machine.canonical import encode
+from machine.secrets.known_values import Known
 from machine.secrets.placeholder import text_of
-from machine.secrets.redact import Known, redact, say, say_text
+from machine.secrets.redact import redact, say, say_text
 from machine.secrets.rules import rules_of
 from machine.secrets.substitute import opened
 from machine.secrets.unredacted_search import refused

@@ -4,7 +4,8 @@ import pytest
 
 from machine import RunConfig, SecretPolicy, codec
 from machine.errors import CodecError, ConfigError
-from machine.secrets.redact import Known, redact
+from machine.secrets.known_values import Known
+from machine.secrets.redact import redact
 from machine.secrets.rules import rules_of
 
 TOKEN = "Xq9-77b-Kd83-mmPq"

@@ -197,7 +197,8 @@ def test_an_invocation_key_is_found_by_its_index(store):
 
 FIGHTER = """
 import json, random, secrets, sys, time
-from machine.errors import Code, ConcurrencyError
+from machine.errors import Code
+from machine.errors import ConcurrencyError
 from machine.stores import SqliteStore, StoredEvent, ZERO_CHAIN
 
 path, seconds, runs = sys.argv[1], float(sys.argv[2]), sys.argv[3:]

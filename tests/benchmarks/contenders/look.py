@@ -10,7 +10,8 @@ from stage import main
 from machine import SecretPolicy
 from machine.canonical import encode
 from machine.secrets.credential_formats import FORMATS
-from machine.secrets.redact import Known, redact
+from machine.secrets.known_values import Known
+from machine.secrets.redact import redact
 from machine.secrets.rules import rules_of
 
 SIZE = 16 << 20
