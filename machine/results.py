@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
-    "Leak": "machine.engine.scan",
+    "Leak": "machine.engine.scan_file",
     **dict.fromkeys(("EffectWait", "PlanWait"), "machine.events"),
     "ExecResult": "machine.io.exec",
     "FileContent": "machine.io.files",

@@ -51,7 +51,6 @@ STALL_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 30.0
 PATIENCE: Final = 10
 """Time limit of an attempt in replay: a multiple of its recorded duration, and additional seconds."""
-
 _NOT_AGAIN: Final = frozenset({str(Code.NOT_DETERMINISTIC), str(Code.TASK_LEFT_BEHIND)})
 """Error codes of failures that one run of a handler cannot find: they need two, or were a matter of time."""
 
