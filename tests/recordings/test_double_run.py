@@ -24,7 +24,7 @@ from machine import (
     verify,
 )
 from machine import replay as replayed
-from machine.engine import run_reader, runs
+from machine.engine import run_reader, start_and_resume
 from machine.events import EffectIntended, FactRecorded, StateFailed
 from machine.io.transport import BaseTransport
 from machine.recordings import replay_log
@@ -496,7 +496,7 @@ def test_the_coroutine_face_is_paranoid_too(store):
 
 def test_it_is_refused_where_nothing_can_run_a_state_again(store):
     async def start():
-        return await runs.run(plan_of(plainly(counts)["plain"]), store=store, config=PARANOID)
+        return await start_and_resume.run(plan_of(plainly(counts)["plain"]), store=store, config=PARANOID)
 
     with pytest.raises(machine.errors.UsageError, match=r"machine\.run"):
         anyio.run(start)
