@@ -8,8 +8,6 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-import anyio
-
 from machine.engine import cancel_and_resolve, start_and_resume
 from machine.engine import dry_run as dry
 from machine.errors import Code, RunError, UsageError
@@ -53,7 +51,7 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]], *, drives: bool = Fals
 
         with terminable() if drives else contextlib.nullcontext(Termination()) as termination:
             try:
-                anyio.run(main)
+                asyncio.run(main())
             except asyncio.CancelledError:
                 if termination.signum is not None:
                     raise

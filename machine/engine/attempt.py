@@ -39,7 +39,7 @@ class Attempts:
     provider: Callable[[AttemptScope], IoProvider]
     recorder: Callable[[AttemptScope], Recorder]
     transports: Mapping[str, Transport]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     control: Control
     runner: HandlerRunner
     concurrent: Concurrent

@@ -82,7 +82,7 @@ class Run:
     log: DrivenLog
     provider: Callable[[AttemptScope], IoProvider]
     transports: Mapping[str, Transport]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     reporter: Reporter
     live: bool
     secrets: OfRun

@@ -206,7 +206,7 @@ class _Previews:
     store: Store
     history: History
     transports: Mapping[str, Transport]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     runner: HandlerRunner
 
     async def effect_of(self, state: PlanState, base: Snapshot | Conflict) -> DryEffect:

@@ -1,11 +1,12 @@
 """Provenance: the build that a run was made by, read once at its start. It explains divergences and causes none."""
 
 # A run is begun often, and pathlib takes longer than the disk.
-# ruff: noqa: PTH110, PTH113, PTH118, PTH123
+# ruff: noqa: PTH110, PTH113, PTH118, PTH123, PTH208
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -105,7 +106,7 @@ def code_of(source: Any) -> HandlerCode:
         item = pending.pop()
         if item in parts:
             continue
-        parts[item] = part = _own_code(_code_of(item))
+        parts[item] = part = _own_code(_Source(item, _code_of(item)))
         world = getattr(item, "__globals__", None) or getattr(sys.modules.get(str(module)), "__dict__", {})
         for name in part.names:
             helper = world.get(name)
@@ -134,16 +135,29 @@ class _Part:
     text: str
 
 
+@attrs.frozen
+class _Source:
+    """A function or class whose source is to be read; the functions that one `def` makes are equal."""
+
+    item: Any = attrs.field(eq=False)
+    code: Any
+
+
 @functools.lru_cache(maxsize=4096)
-def _own_code(source: Any) -> _Part:
-    """Return the code of a function (given its code object) or class."""
+def _own_code(source: _Source) -> _Part:
+    """Return the code of a function or class."""
+    item, code = source.item, source.code
     try:
-        if isinstance(source, CodeType) and source.co_filename == "<string>":
+        if isinstance(code, CodeType) and code.co_filename == "<string>":
             raise OSError  # noqa: TRY301 - from 3.13 on the name of what `python -c` was given, and of any eval
-        text = textwrap.dedent(inspect.getsource(source))
+        text = textwrap.dedent(
+            inspect.getsource(
+                item if inspect.isfunction(item) else code
+            )  # of code alone, it looks through all modules
+        )
         tree = ast.parse(text)
     except (OSError, TypeError, SyntaxError):
-        return _Part(_code_text(source if isinstance(source, CodeType) else None), frozenset(), "")
+        return _Part(_code_text(code if isinstance(code, CodeType) else None), frozenset(), "")
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             if ast.get_docstring(node, clean=False) is not None:
@@ -216,11 +230,14 @@ def _text(*path: str) -> str:
 def _lockfile_hash(here: Path) -> str | None:
     repository = _repository(here) or here
     for folder in (here, *here.parents):
+        try:
+            names = frozenset(os.listdir(folder))
+        except OSError:
+            continue
         for name in LOCKFILES:
-            try:
-                return hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            except OSError:
-                continue
+            if name in names:
+                with contextlib.suppress(OSError):
+                    return hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if folder == repository:
             break
     return None

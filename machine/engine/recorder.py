@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from machine import canonical
+from machine.catalogue import or_standard
 from machine.config import EventProfile
 from machine.errors import Code, IdError, StateError
 from machine.events import KERNEL_EVENTS, MAX_INLINE_PAYLOAD, ArtifactKind, DomainEvent, DomainEventRecorded
@@ -46,10 +47,10 @@ class Recorder:
                 await scope.log.emit(kept, payloads)
 
     def _level(self, name: str) -> str:
-        return str(self._scope.catalogue.level(name))
+        return str(or_standard(self._scope.catalogue).level(name))
 
     def _plain(self, name: str, payload: Any) -> dict[str, Any]:
-        return self._scope.catalogue.validate(name, payload)
+        return or_standard(self._scope.catalogue).validate(name, payload)
 
     def _recorded(self, event: DomainEvent, payloads: Payloads) -> DomainEventRecorded | None:
         """Return the recorded form of an event, or None when the run does not record events of its level."""

@@ -149,7 +149,7 @@ class AttemptScope:
     config: RunConfig
     log: Log
     transports: Mapping[str, Transport]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     idempotency_key: str | None
     barrier: SettleBarrier
     secrets: OfAttempt

@@ -42,7 +42,7 @@ class Stage:
     plan: Plan
     input: Mapping[str, Any]
     config: RunConfig
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     run_id: str
     script: Script
     real_transports: Mapping[str, Transport]
