@@ -370,7 +370,7 @@ def test_every_attempt_that_ends_by_itself_runs_twice_and_a_cut_one_once(store):
         if attempt == 1:
             await asyncio.sleep(60)
 
-    plan = plan_of(handler, retry=RetryPolicy(3), timeout=0.2)
+    plan = plan_of(handler, retry=RetryPolicy(3), timeout=1)
     result = run(plan, store)
     assert result.status == "completed", result.error
     assert ran == [0, 0, 1, 2, 2]
