@@ -41,6 +41,7 @@ RANKS = {
                 "graph_order",
                 "events",
                 "codec",
+                "event_spelling",
                 "catalogue",
                 "secrets",
             ),
