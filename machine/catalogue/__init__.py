@@ -35,12 +35,3 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals().update(late)
     return late[name]
-
-
-def or_standard(catalogue: Catalogue | None) -> Catalogue:
-    """Return a catalogue, or the standard one for None, whose classes are made when it is first asked for."""
-    if catalogue is not None:
-        return catalogue
-    from machine.catalogue.kinds import STANDARD  # noqa: PLC0415 - as above
-
-    return STANDARD

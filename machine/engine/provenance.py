@@ -25,7 +25,7 @@ from machine.config import BuildProvenance, Target
 from machine.engine.masked_source import kept_source
 from machine.engine.source_text import has_code, module_name, names_seen_by, source_text, unwrapped
 from machine.plan import Graph
-from machine.watch.static_lookup import is_a
+from machine.watch.safe_inspection import is_a
 
 ENV_NAMES: Final = (
     "CI",

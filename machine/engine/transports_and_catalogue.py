@@ -14,7 +14,7 @@ from typing import Final, Self
 import attrs
 
 from machine import canonical
-from machine.catalogue import Catalogue, Kind, Level, or_standard
+from machine.catalogue import Catalogue, Kind, Level
 from machine.engine.transports import STANDARD_NAMESPACES, checked, serves
 from machine.errors import Code, UsageError
 from machine.events import Entry, FactValue
@@ -137,10 +137,11 @@ def _noted(first: Entry, name: str) -> list[str]:
 def _unlike_standard(catalogue: Catalogue | None) -> Iterator[tuple[str, Level]]:
     if catalogue is None:
         return
-    standard = or_standard(None)
-    for kind in set(catalogue) - set(standard):
+    from machine.catalogue import STANDARD  # noqa: PLC0415 - it is made at the first import
+
+    for kind in set(catalogue) - set(STANDARD):
         yield _name(kind), kind.level
-    for kind in set(standard) - set(catalogue):
+    for kind in set(STANDARD) - set(catalogue):
         yield f"-{_name(kind)}", Level.NORMAL
 
 

@@ -150,6 +150,7 @@ class AttemptScope:
     log: Log
     transports: Mapping[str, Transport]
     catalogue: Catalogue | None
+    """None for the standard one."""
     idempotency_key: str | None
     barrier: SettleBarrier
     secrets: OfAttempt

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from machine.catalogue import Level, or_standard
+from machine.catalogue import Level
 from machine.engine.recorder import Recorder
 from machine.errors import CodecError, MachineError
 from machine.events import DomainEvent, DomainEventRecorded
@@ -41,7 +41,7 @@ class ReplayRecorder(Recorder):
         return str(self._levels.get(name) or super()._level(name))
 
     def _plain(self, name: str, payload: Any) -> dict[str, Any]:
-        missing = name in self._levels and name not in or_standard(self._scope.catalogue)
+        missing = name in self._levels and name not in self._catalogue
         if missing and (refused := self._log.failed_as(CodecError(f"payload of {name}", []))) is not None:
             raise refused  # it is unknown today whether it would be
         form = next(_forms(payload), None) if missing else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
@@ -61,6 +61,8 @@ class OwnCode:
         """The modules, builtins and targets held in closures and defaults of functions, by id."""
         self.suspected: bool | None = None
         """True when any of it could make a call to detect; None until determined."""
+        self.unheld: Sequence[Any] = ()
+        """The functions that it was taken not to call, as long as only their modules hold them."""
         self.covered = False
         """True when its calls are being detected."""
 
@@ -167,7 +169,7 @@ class OwnCode:
         if not is_own(code.co_filename, function.__globals__, self.own):
             self._made(function)
             return
-        for inner in _nested(code):
+        for inner in nested_codes(code):
             if id(inner) not in self._codes:
                 self._codes[id(inner)] = inner
                 self._named(inner, function.__globals__)
@@ -224,8 +226,9 @@ _PLAIN: Final = frozenset({int, str, float, bool, bytes, list, dict, tuple, set,
 """Types of objects that lead to no code."""
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
+def nested_codes(code: CodeType) -> Iterator[CodeType]:
+    """Yield a code object and those within it."""
     yield code
     for value in code.co_consts:
         if isinstance(value, CodeType):
-            yield from _nested(value)
+            yield from nested_codes(value)
