@@ -14,7 +14,7 @@ from machine import MachineError, Plan, RunConfig, SecretPolicy, canonical, open
 from machine.config import FanOutJoin
 from machine.kernel.context_value import Value
 from machine.kernel.value_chunks import MOST, chunked
-from machine.recordings.run_artifacts import snapshot_parts
+from machine.recordings.run_contents import snapshot_parts
 from machine.stores import MemoryStore
 
 TIMES = 20
