@@ -9,7 +9,7 @@ are requested through `load`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, KeysView, Mapping
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -20,6 +20,7 @@ from machine.config import CONTEXT_FORMAT
 from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 from machine.events import Artifact, ArtifactKind
 from machine.kernel.context_value import Value
+from machine.kernel.sorted_entries import SortedEntries
 from machine.kernel.value_chunks import CHUNKED_ABOVE
 
 LEAF_MAX: Final = 16
@@ -119,11 +120,12 @@ def _path(key: str) -> bytes:
 class Snapshot:
     """An immutable context, identified by `id` together with everything in it."""
 
-    __slots__ = ("_load", "_root", "id")
+    __slots__ = ("_entries", "_load", "_root", "id")
 
-    def __init__(self, root: _Node, load: Load) -> None:
+    def __init__(self, root: _Node, load: Load, entries: SortedEntries | None = None) -> None:
         self._root = root
         self._load = load
+        self._entries = entries  # None until somebody wants them all
         self.id: Final = root.known or root.id
         """The artifact id of the root node."""
 
@@ -147,6 +149,8 @@ class Snapshot:
 
     def value(self, key: str) -> Value | None:
         """Return a key's value, or None when the key is missing. The bytes of the value may not be loaded yet."""
+        if self._entries is not None and (known := self._entries.known) is not None:
+            return known.get(key)
         node, path, depth = self._root, _path(key), 0
         while isinstance(node, _Branch):
             nibble = _nibble(path, depth)
@@ -167,19 +171,24 @@ class Snapshot:
         assert value is not None
         return canonical.decode_stored(value.ref or self.id, value.loaded(self._load))
 
-    def keys(self) -> Iterator[str]:
-        """Yield every key, in no particular order."""
-        for leaf in self._leaves(self._root, ""):
-            yield from leaf.entries
+    def keys(self) -> KeysView[str]:
+        """Return the keys, in their order; they are loaded once for the snapshot and those that are made of it."""
+        return self._sorted().keys()
+
+    def _sorted(self) -> dict[str, Value]:
+        if self._entries is None:
+            self._entries = SortedEntries()
+        return self._entries.made(self._walk)
+
+    def _walk(self) -> Iterator[Mapping[str, Value]]:
+        return (leaf.entries for leaf in self._leaves(self._root, ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole context, decoded, with sorted keys."""
-        values = {
+        return {
             key: canonical.decode_stored(value.ref or self.id, value.loaded(self._load))
-            for leaf in self._leaves(self._root, "")
-            for key, value in leaf.entries.items()
+            for key, value in self._sorted().items()
         }
-        return dict(sorted(values.items()))
 
     def parts(self, walked: dict[tuple[str, str], int] | None = None) -> Iterator[tuple[str, ArtifactKind]]:
         """Yield the id and the kind of every artifact of the snapshot: nodes, values, and lists of chunks.
@@ -248,7 +257,7 @@ class Snapshot:
             root = self._merge(self._root, 0, writes) or _Leaf({})
         if root.known is None:
             _collect(root, made)
-        return Snapshot(root, self._load), made
+        return Snapshot(root, self._load, self._entries and self._entries.changed(changes)), made
 
     def _merge(self, node: _Node, depth: int, changes: _Writes) -> _Node | None:
         """Return the node after changes, or None when it is empty. The shape depends on the content alone."""
@@ -357,7 +366,7 @@ def _belongs(node: _Node, prefix: str) -> bool:
     if not prefix:
         return len(node.entries) <= LEAF_MAX
     return 0 < len(node.entries) <= LEAF_MAX and all(
-        _path(key).hex().startswith(prefix) for key in node.entries
+        blake3(key.encode()).hexdigest().startswith(prefix) for key in node.entries
     )
 
 

@@ -143,6 +143,34 @@ def context(rounds: int) -> Iterator[Row]:
     )
 
 
+def large(rounds: int) -> Iterator[Row]:
+    """Append 100 bytes to a list of 8 MB, 20 times; iterate a context of 100,000 keys in each of 5 states."""
+    found = contest(
+        {
+            "8 MB": ours("appended", n=20, size=8_000_000, rounds=min(rounds, 3)),
+            "1 MB": ours("appended", n=20, size=1_000_000, rounds=min(rounds, 3)),
+            "100,000 keys": ours("iterated", n=5, keys=100_000, rounds=min(rounds, 3)),
+        },
+        rounds=rounds,
+    )
+    for size, most in (("8 MB", 150_000), ("1 MB", 100_000)):
+        what = f"{size}, written to the log"
+        yield row(found, size, "written", "B an append", goal=at_most(most), what=what)
+        what = f"{size}, processor time of an append"
+        yield row(found, size, "cpu", "µs", over=size, over_key="encode", what=f"{what}, over one encoding")
+    yield row(found, "100,000 keys", "first", "µs", what="100,000 keys, the first iteration")
+    yield row(
+        found,
+        "100,000 keys",
+        "later",
+        "µs",
+        over="100,000 keys",
+        over_key="dict",
+        goal=at_most(10),
+        what="100,000 keys, in a later state, over a dict",
+    )
+
+
 def fanout(rounds: int) -> Iterator[Row]:
     """Fan out to 1,000 states, 100 concurrent, SQLite FULL; a state."""
     n = {"n": 1000, "concurrency": 100}
@@ -356,6 +384,7 @@ FIGURES: Final[dict[str, Figure]] = {
         disk,
         replayed,
         context,
+        large,
         fanout,
         http,
         watch,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from payload import result
-from plans import calling, changing, counting, linear, wide, with_client
+from plans import appending, calling, changing, counting, iterating, linear, wide, with_client
 from plans_with_clock import clocked
 from stage import WARM, forget_peak, main, memory_mb, server, stopwatch, stored
 
 import machine
-from machine import Reporter, RunConfig, open_store, replay, resume, run
+from machine import Reporter, RunConfig, canonical, open_store, replay, resume, run
 from machine.events import StateEntered
 from machine.stores import MemoryStore
 
@@ -100,6 +101,43 @@ def context(n, keys, weigh=0):
         if weigh:
             return {"weight": (store.weight - watch.weight) / n}
     return {**told, "within": watch.within(n)}
+
+
+def appended(n, size):
+    """Append 100 bytes to a list of `size` bytes, again and again, and encode it once for comparison."""
+    warm()
+    with Weighed() as alone, Weighed() as store:
+        with stopwatch(1, first := {}):
+            drive(appending(0, size), alone)
+        with stopwatch(1, told := {}):
+            done = drive(appending(n, size), store)
+    with stopwatch(1, once := {}):
+        canonical.encode(done.context["rows"])
+    return {
+        "cpu": (told["cpu"] - first["cpu"]) / n,
+        "written": (store.weight - alone.weight) / n,
+        "encode": once["cpu"],
+    }
+
+
+def iterated(n, keys):
+    """Iterate a context of so many keys in each of `n` states, and a dict of as many."""
+    spent = []
+
+    @contextmanager
+    def times():
+        start = time.process_time()
+        yield
+        spent.append((time.process_time() - start) * 1e6)
+
+    params = {f"key{number:07d}": number for number in range(keys)}
+    warm()
+    with MemoryStore() as store:
+        drive(iterating(n, times), store, input=params, config=RunConfig(undeclared_io="allow"))
+    with stopwatch(1, read := {}):
+        for _ in params:
+            pass
+    return {"first": spent[0], "later": statistics.median(spent[1:]), "dict": read["cpu"]}
 
 
 def fanned(n, concurrency):
@@ -203,6 +241,8 @@ if __name__ == "__main__":
         live,
         replayed,
         context,
+        appended,
+        iterated,
         fanned,
         record_calls,
         replay_calls,
