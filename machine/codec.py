@@ -1,4 +1,4 @@
-"""The converter between this library's types and JSON, and the one for values that a handler gives a type.
+"""The converter between this library's types and JSON, and the use of the one for typed values.
 
 Models know nothing of JSON; every rule about it is here. Reading is strict: nothing is coerced, unknown fields are
 refused, and all problems of a document are reported at once, each with its path.

@@ -553,7 +553,7 @@ def test_a_run_without_domain_events_makes_no_standard_kind():
 
 
 def test_importing_the_package_loads_neither_cattrs_nor_the_payload_classes() -> None:
-    late = ["cattrs", "machine.catalogue.kinds", "machine.catalogue.payloads"]
+    late = ["cattrs", "machine.catalogue.kinds", "machine.catalogue.payload_converter"]
     probe = f"import sys, machine.catalogue; print([name for name in {late} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

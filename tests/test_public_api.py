@@ -26,7 +26,7 @@ RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(
         (
-            *("canonical", "codes", "did_you_mean", "errors", "fsync_directory", "ids", "lazy_loading"),
+            *("canonical", "error_codes", "did_you_mean", "errors", "fsync_directory", "ids", "lazy_loading"),
             *("process_identity", "unstorable_values", "termination"),
         ),
         0,
@@ -45,7 +45,13 @@ RANKS = {
                 "catalogue",
                 "secrets",
             ),
-            *("exception_causes", "exception_to_error", "failure_info", "retry_after", "strict_converter"),
+            *(
+                "exception_causes",
+                "exception_to_error_info",
+                "failed_attempt_info",
+                "retry_after",
+                "strict_converter",
+            ),
             *("typed_converter", "typed_values"),
         ),
         1,

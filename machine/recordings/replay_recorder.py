@@ -50,7 +50,7 @@ class ReplayRecorder(Recorder):
 
 def _forms(payload: Any) -> Iterator[dict[str, Any]]:
     """Yield the forms in which a payload may have been recorded: its kind decides about null members."""
-    from machine.catalogue.payloads import unchecked, without_null  # noqa: PLC0415 - it brings cattrs, which is slow
+    from machine.catalogue.payload_converter import unchecked, without_null  # noqa: PLC0415 - it brings cattrs, which is slow
 
     plain = unchecked(payload)
     if plain is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType
 from typing import Any, Final, NamedTuple
 
-from machine.watch.static_lookup import module_dict
+from machine.watch.safe_inspection import module_dict
 from machine.watch.user_code import OwnCode, nested_codes
 
 _BY_MODULE_ALONE: Final = 3

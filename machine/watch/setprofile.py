@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 from machine.watch.model_defaults import asks, load_makers, makers
 from machine.watch.nondeterministic_calls import resolved
 from machine.watch.reachable_names import all_names, reachable_names
-from machine.watch.static_lookup import is_a, module_dict, never_raises
+from machine.watch.safe_inspection import is_a, module_dict, never_raises
 from machine.watch.user_calls import own_caller, own_code, seen_builtin, seen_function, seen_made
 from machine.watch.user_code import OwnCode, may_load_own
 from machine.watch.watch import Watch, watching

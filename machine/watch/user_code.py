@@ -15,7 +15,7 @@ from typing import Any, Final
 from machine.watch.code_origin import is_made, is_own
 from machine.watch.model_defaults import factories_of
 from machine.watch.nondeterministic_calls import resolved
-from machine.watch.static_lookup import class_dict, held_by, is_a, module_dict, module_of, never_raises
+from machine.watch.safe_inspection import class_dict, held_by, is_a, module_dict, module_of, never_raises
 
 
 @never_raises(frozenset[str]())

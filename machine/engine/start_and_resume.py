@@ -19,13 +19,13 @@ from machine.engine.driver import Run
 from machine.engine.driver_protocols import Opening, SecondOf, second_of
 from machine.engine.fork_log import ForkLog, past_of
 from machine.engine.fork_prefix import SharedPast
-from machine.engine.lease_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
+from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.new_run import check_skip_tags, opening_for
+from machine.engine.new_run_id import new_run_id
 from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.reporter import Reporter
-from machine.engine.run_id import new_run_id
-from machine.engine.secrets import looks_through, recalled, refuse_key_in, secrets_of
+from machine.engine.run_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code, ConcurrencyError, ErrorInfo, RunError, UsageError
