@@ -30,12 +30,30 @@ def live(rounds: int) -> Iterator[Row]:
             "dbos": Contender("dbos_peer", "live", n),
             "langgraph, sync": Contender("langgraph_peer", "live", n),
             "burr": Contender("burr_peer", "live", n),
+            "machine, states": ours("live", durability="states", **n),
+            "machine, memory": ours("live", store="memory", **n),
+            "burr, memory": Contender("burr_peer", "live", {**n, "store": "memory"}),
         },
         rounds=rounds,
     )
-    yield row(found, "machine, effects", "us", "µs", goal=at_most(60))
-    for peer, times in (("dbos", 20), ("langgraph, sync", 9), ("burr", 9)):
+    yield row(
+        found, "machine, effects", "us", "µs", goal=at_most(50), what="machine, effects (not durable a step)"
+    )
+    for peer, times in (("dbos", 30), ("langgraph, sync", 15), ("burr", 13)):
         yield row(found, peer, "us", "µs", over="machine, effects", goal=at_least(times))
+    yield row(found, "machine, states", "us", "µs", what="machine, states (durable at each step)")
+    for peer, times in (("dbos", 5), ("langgraph, sync", 2.5), ("burr", 2.2)):
+        yield row(
+            found,
+            peer,
+            "us",
+            "µs",
+            over="machine, states",
+            goal=at_least(times),
+            what=f"{peer}, beside states",
+        )
+    yield row(found, "machine, memory", "us", "µs", goal=at_most(35))
+    yield row(found, "burr, memory", "us", "µs", over="machine, memory", goal=at_least(1))
 
 
 def boundaries(rounds: int) -> Iterator[Row]:
@@ -47,15 +65,13 @@ def boundaries(rounds: int) -> Iterator[Row]:
             "machine, FULL": ours("live", **n),
             "bare commits, NORMAL": Contender("bare", "commits", {"n": 1000, "synchronous": "NORMAL"}),
             "machine, NORMAL": ours("live", synchronous="normal", **n),
-            "machine, memory": ours("live", store="memory", **n),
         },
         rounds=rounds,
     )
-    for synchronous, times in (("FULL", 1.4), ("NORMAL", 1.8)):
+    for synchronous, times in (("FULL", 1.5), ("NORMAL", 2.2)):
         bare = f"bare commits, {synchronous}"
         yield row(found, bare, "us", "µs")
         yield row(found, f"machine, {synchronous}", "us", "µs", over=bare, goal=at_most(times))
-    yield row(found, "machine, memory", "us", "µs", goal=at_most(35))
 
 
 def disk(rounds: int) -> Iterator[Row]:
@@ -109,8 +125,8 @@ def replayed(rounds: int) -> Iterator[Row]:
         },
         rounds=rounds,
     )
-    yield row(found, "machine", "us", "µs", goal=at_most(30))
-    for peer, times in (("dbos, walk", 6), ("langgraph, walk", 6), ("temporal, Replayer", 25)):
+    yield row(found, "machine", "us", "µs", goal=at_most(28))
+    for peer, times in (("dbos, walk", 10), ("langgraph, walk", 10), ("temporal, Replayer", 35)):
         yield row(found, peer, "us", "µs", over="machine", goal=at_least(times))
     yield row(found, "temporal, Replayer in its sandbox", "us", "µs", over="machine")
 
@@ -127,7 +143,7 @@ def context(rounds: int) -> Iterator[Row]:
     )
     yield row(found, "10 keys", "us", "µs", what="10 keys, whole run")
     yield row(
-        found, "10,000 keys", "us", "µs", over="10 keys", goal=at_most(1.4), what="10,000 keys, whole run"
+        found, "10,000 keys", "us", "µs", over="10 keys", goal=at_most(1.3), what="10,000 keys, whole run"
     )
     yield row(
         found,
@@ -135,7 +151,7 @@ def context(rounds: int) -> Iterator[Row]:
         "within",
         "µs",
         over="10 keys",
-        goal=at_most(1.4),
+        goal=at_most(1.3),
         what="10,000 keys, first to last state",
     )
     yield row(
@@ -154,7 +170,7 @@ def fanout(rounds: int) -> Iterator[Row]:
         },
         rounds=rounds,
     )
-    yield row(found, "machine", "us", "µs", goal=at_most(90))
+    yield row(found, "machine", "us", "µs", goal=at_most(80))
     for peer, times in (("langgraph, Send", 4.5), ("dbos, async steps", 20)):
         yield row(found, peer, "us", "µs", over="machine", goal=at_least(times))
 
@@ -206,6 +222,27 @@ def watch(rounds: int) -> Iterator[Row]:
     found = contest({plain: ours("watched", n=1000), clock: ours("watched", n=1000, clock=1)}, rounds=rounds)
     yield row(found, plain, "cpu", "µs", goal=at_most(4))
     yield row(found, clock, "cpu", "µs", goal=at_most(4))
+
+
+def facts(rounds: int) -> Iterator[Row]:
+    """Ask for random bytes again and again in one state, in memory; processor time of a fact."""
+    sizes, made = (1000, 10_000), {"live": "asked", "replayed": "asked_again"}
+    found = contest(
+        {f"{how}, {n:,} facts": ours(task, n=n) for how, task in made.items() for n in sizes}, rounds=rounds
+    )
+    for how in made:
+        few, many = f"{how}, 1,000 facts", f"{how}, 10,000 facts"
+        yield row(found, few, "cpu", "µs", goal=at_most(40))
+        yield row(found, many, "cpu", "µs", over=few, goal=at_most(1.15))
+
+
+def short(rounds: int) -> Iterator[Row]:
+    """Run one state, again and again in one process; processor time of a run."""
+    goals = {"memory": 400, "sqlite": 1000}
+    found = contest({store: ours("one_state", n=100, store=store) for store in goals}, rounds=rounds)
+    for store, goal in goals.items():
+        yield row(found, store, "cpu", "µs", goal=at_most(goal))
+    yield row(found, "memory", "first", "ms", what="memory, the first run of a process")
 
 
 def script(rounds: int) -> Iterator[Row]:
@@ -287,7 +324,7 @@ def startup(rounds: int) -> Iterator[Row]:
     found = contest(contenders, rounds=rounds)
     yield row(found, "nothing", "ms", "ms")
     yield row(found, "import machine", "ms", "ms", goal=at_most(80))
-    yield row(found, "machine --help", "ms", "ms", goal=at_most(200))
+    yield row(found, "machine --help", "ms", "ms", goal=at_most(150))
     for name in list(imports)[2:]:
         yield row(found, name, "ms", "ms", over="import machine")
 
@@ -300,7 +337,7 @@ def memory(rounds: int) -> Iterator[Row]:
     yield row(found, few, "planned", "MB", what=f"{few}, before the run")
     yield row(found, few, "peak", "MB")
     yield row(found, many, "planned", "MB", what=f"{many}, before the run")
-    yield row(found, many, "peak", "MB", goal=at_most(120))
+    yield row(found, many, "peak", "MB", goal=at_most(110))
     yield row(found, many, "peak", "MB", over=few, goal=at_most(1.15), what="the same, over 10,000")
 
 
@@ -359,6 +396,8 @@ FIGURES: Final[dict[str, Figure]] = {
         fanout,
         http,
         watch,
+        facts,
+        short,
         script,
         resume,
         scale,

@@ -1,4 +1,4 @@
-"""Apache Burr, with its SQLite persister: one action that follows itself."""
+"""Apache Burr, with its SQLite persister or none: one action that follows itself."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ def end(state: State) -> State:
 
 
 def application(persister, name, n):
-    return (
+    builder = (
         ApplicationBuilder()
         .with_actions(step=step, end=end)
         .with_transitions(("step", "end", when(done=True)), ("step", "step", default))
         .with_entrypoint("step")
         .with_state(number=0, last=n, result={}, done=False)
         .with_identifiers(app_id=name)
-        .with_state_persister(persister)
-        .build()
     )
+    return (builder if persister is None else builder.with_state_persister(persister)).build()
 
 
-def live(n):
+def live(n, store="sqlite"):
     """Run an application of `n` actions."""
-    told = {}
-    persister = SQLitePersister.from_values(db_path="burr.db")
-    persister.initialize()
+    told, persister = {}, None
+    if store == "sqlite":
+        persister = SQLitePersister.from_values(db_path="burr.db")
+        persister.initialize()
     application(persister, "warm", WARM).run(halt_after=["end"])
     timed = application(persister, "timed", n)
     with stopwatch(n, told):
         timed.run(halt_after=["end"])
-    persister.connection.close()
+    if persister is not None:
+        persister.connection.close()
     return {**told, "bytes": stored("burr.db", n)}
 
 
