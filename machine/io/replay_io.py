@@ -20,8 +20,8 @@ from machine.io.call_refusals import second_effect, undeclared
 from machine.io.provider import VALUE_NAMESPACE, IoProvider, IoResult
 from machine.io.transport import AbsentTransport
 from machine.kernel.reuse import answers, comparable
-from machine.secrets.stored_calls import Asked
-from machine.secrets.substitute import SecretNeeded
+from machine.secrets.call_values import Asked
+from machine.secrets.restore import SecretNeeded
 from machine.watch.unprofiled import unprofiled
 
 
