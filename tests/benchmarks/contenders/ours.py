@@ -14,6 +14,7 @@ from stage import WARM, forget_peak, main, memory_mb, server, stopwatch, stored
 
 import machine
 from machine import Reporter, RunConfig, open_store, replay, resume, run
+from machine.config import FanOutJoin
 from machine.events import StateEntered
 from machine.stores import MemoryStore
 
@@ -102,12 +103,9 @@ def context(n, keys, weigh=0):
     return {**told, "within": watch.within(n)}
 
 
-def fanned(n, concurrency):
+def fanned(n, concurrency, durability="effects"):
     """Run a plan of states that wait for nothing but one before and one after them all."""
-    mode = getattr(machine, "FanOutJoin", None)
-    if mode is None:
-        return {"absent": "not there yet: machine.config.FanOutJoin"}
-    told, config = {}, RunConfig(execution_mode=mode(concurrency))
+    told, config = {}, RunConfig(durability=durability, execution_mode=FanOutJoin(concurrency))
     plan = wide(n)
     with open_store(DATABASE.format("full")) as store:
         drive(wide(WARM), store, config=config)
@@ -221,13 +219,14 @@ def scaled(n):
     return {**told, "within": watch.within(n)}
 
 
-def held(n):
-    """Run `n` states of one handler, and say what memory held before and at the most."""
+def held(n, concurrency=0):
+    """Run `n` states of one handler in a row, and say what memory held before and at the most."""
     plan = linear(n, lambda number: counting)
+    config = RunConfig(execution_mode=FanOutJoin(concurrency)) if concurrency else RunConfig()
     planned = memory_mb("VmRSS")
     forget_peak()
     with open_store(DATABASE.format("full")) as store:
-        drive(plan, store, input={"result": result(0)})
+        drive(plan, store, input={"result": result(0)}, config=config)
     return {"planned": planned, "peak": memory_mb("VmHWM")}
 
 
