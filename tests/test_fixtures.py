@@ -16,6 +16,7 @@ from machine.stores.base import ZERO_CHAIN, StoredEvent
 FORMAT_1 = FIXTURES / "format-1"
 BUNDLE_1 = FIXTURES / "bundle-1"
 BESIDE_1 = FIXTURES / "side-by-side-1"
+STREAMS = FIXTURES / "streams"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
 
 
@@ -67,6 +68,18 @@ def test_a_run_of_format_1_replays_identical(recorded):
             "side-by-side-1",
             "b6510ede796f01aa0fac6665e7bfda5df952c3401d8619a244d9d6b732d022ed",
             "failed",
+        ),
+        (
+            STREAMS / "whole.run",
+            "streams",
+            "3c5ceec961f2f7273c151ccca9816e76cb7684c6bfa0aee8e2ccb2901bdb8de9",
+            "completed",
+        ),
+        (
+            STREAMS / "pieces.run",
+            "streams",
+            "ea515dc59263097e458dd56fe40902aecdf46dee7f6f4fc8cc86b67fec2bebcc",
+            "completed",
         ),
     ],
     ids=lambda param: param[0].name,
