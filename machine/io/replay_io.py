@@ -22,8 +22,8 @@ from machine.io.provider import VALUE_NAMESPACE, IoProvider, IoResult
 from machine.io.stream_end import is_complete, pieces_of
 from machine.io.transport import AbsentTransport
 from machine.kernel.reuse import answers, comparable
-from machine.secrets.stored_calls import Asked
-from machine.secrets.substitute import SecretNeeded
+from machine.secrets.call_values import Asked
+from machine.secrets.restore import SecretNeeded
 from machine.watch.unprofiled import unprofiled
 
 

@@ -15,7 +15,7 @@ from machine.events import FactRecorded, FactValue
 from machine.io.call_stream import CallStream, Parts
 from machine.io.decompress import Decompressor, split_codings
 from machine.io.http_message import HttpResponse, http_request
-from machine.recordings.request_matching import RecordedRequests
+from machine.recordings.redacted_request_matching import RecordedRequests
 
 TEXT = b'{"a": 1}' * 200
 
