@@ -17,6 +17,7 @@ from machine.events import Entry, FactRecorded, FactValue
 from machine.io.attempt_scope import Payloads
 from machine.io.effect_resolution import add_answer, response_of
 from machine.io.files import OPEN, FileContent
+from machine.io.http_message import HttpResponse
 from machine.io.stream_end import bytes_of
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.snapshot import Load
@@ -70,9 +71,9 @@ def _response(fact: FactRecorded, request: Any, value: Any, secrets: OfAttempt) 
         fits = isinstance(value, Mapping) and value.keys() == {"value"}
     elif fact.namespace == "clock.now":
         fits = type(value) is int
-    elif fact.piece:
-        fits = _is_read(bytes_of, value)
-    elif fact.namespace in {"file.read", OPEN} and fact.piece is None:
+    elif fact.piece is not None:
+        fits = _is_read(bytes_of if fact.piece else _head, value)
+    elif fact.namespace in {"file.read", OPEN}:
         fits = _is_read(FileContent.from_json, value)
     if not fits:
         raise UsageError(
@@ -80,7 +81,14 @@ def _response(fact: FactRecorded, request: Any, value: Any, secrets: OfAttempt) 
             code=Code.INVALID_EFFECT_OUTCOME,
             hint="machine facts RUN --json shows the one it had, under outcome.value",
         )
-    return secrets.answer(fact, request, canonical.decode(response_of(fact.namespace, request, value)))
+    namespace = fact.namespace if fact.piece is None else ""  # a part of an answer is no answer
+    return secrets.answer(fact, request, canonical.decode(response_of(namespace, request, value)))
+
+
+def _head(value: Any) -> object:
+    if "status" in value:
+        return HttpResponse.from_json({**value, "body": {"text": ""}})
+    return value["path"], value["size"]
 
 
 def _is_read(read: Callable[[Any], object], value: Any) -> bool:

@@ -13,10 +13,10 @@ import threading
 import httpx
 import pytest
 
-from machine import Plan, RunConfig, dry_run, fork, open_store, replay, resume, run, verify
+from machine import Plan, RunConfig, diff_runs, dry_run, fork, open_store, replay, resume, run, verify
 from machine.config import FanOutJoin
 from machine.engine import run_reader
-from machine.errors import OtherIoError, StateError, TransportError
+from machine.errors import OtherIoError, StateError, TransportError, UsageError
 from machine.events import EffectIntended, FactError, FactRecorded
 from machine.recordings.bundle import export_run, import_bundle
 from machine.stores import MemoryStore
@@ -665,3 +665,72 @@ def test_a_dry_run_reads_a_stream_and_sends_none(store, sender):
     assert len(reads.asked) == 1
     (effect,) = result.effects
     assert effect.request["body"] == {"text": "".join(TOKENS)}
+
+
+def test_what_reconcile_tells_of_an_effect_is_read_as_a_stream(store, sender):
+    server = sender(free=True)
+
+    async def looks(ctx, io, effect):
+        return effect.happened({"status": 200, "text": "as it was told"})
+
+    async def handler(ctx, io, rec):
+        async with opened("httpx", io, server.url, "POST") as pieces:
+            ctx["text"] = b"".join([piece async for piece in pieces]).decode()
+
+    plan = plan_of(
+        handler, side_effects="apply_side_effect", idempotency="k", on_uncertain="reconcile", reconcile=looks
+    )
+    whole = run(plan, store=store)
+    assert whole.context == {"text": "".join(TOKENS)}
+    server.asked.clear()
+    with cut(store, whole.run_id, 6) as there:
+        result = resume(whole.run_id, plan=plan, store=there)
+        assert result.context == {"text": "as it was told"}, result.error
+        assert server.asked == []
+        assert replay(whole.run_id, plan=plan, store=there).identical
+
+
+@pytest.mark.parametrize(
+    ("number", "value", "text"),
+    [
+        (2, {"data": {"text": "in "}}, "Once in a time"),
+        (0, {"status": 500, "url": "http://h/", "headers": []}, "".join(TOKENS)),
+        (None, {"status": 200, "url": "http://h/", "headers": [], "body": {"text": "other"}}, "other"),
+    ],
+    ids=["a piece", "the head", "the whole"],
+)
+def test_a_fork_with_another_piece_or_another_answer(store, sender, unplugged, number, value, text):
+    plan = reading(sender(free=True))
+    whole = run(plan, store=store)
+    entries = [entry for entry, _ in run_reader.entries(store, whole.run_id)]
+    (fact,) = (
+        entry.event
+        for entry in entries
+        if isinstance(entry.event, FactRecorded)
+        and (entry.event.namespace, entry.event.piece) == ("http", number)
+    )
+    unplugged()
+    forked = fork(whole.run_id, at=len(entries) - 2, set_facts={fact.key: value}, plan=plan, store=store)
+    result = resume(forked.run_id, plan=plan, store=store)
+    assert result.context == {"text": text}, result.error
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_value_that_is_no_piece_is_refused_for_one(store, sender):
+    plan = reading(sender(free=True))
+    whole = run(plan, store=store)
+    for fact in facts_of(store, whole.run_id)[:2]:
+        with pytest.raises(UsageError) as caught:
+            fork(whole.run_id, at=9, set_facts={fact.key: {"text": "x"}}, plan=plan, store=store)
+        assert caught.value.code == "invalid_effect_outcome"
+
+
+def test_a_difference_between_two_streams_is_that_of_their_pieces(store, sender):
+    server = sender(free=True)
+    plan = reading(server)
+    one = run(plan, store=store)
+    server.tokens = ["Once ", "in ", "a ", "time"]
+    other = run(plan, store=store)
+    found = diff_runs(one.run_id, other.run_id, store=store)
+    assert not found.identical
+    assert "in " in str(found.to_json())
