@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import random as random_module
 import uuid as uuid_module
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import attrs
@@ -29,6 +29,7 @@ from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
 from machine.io.outcome_turns import Flight, HandOut
 from machine.io.redirect_secrets import Sensitive, parts
+from machine.io.stream_calls import StreamCalls
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.call_values import Asked, unopened
 from machine.secrets.secret_value import SECRET
@@ -51,13 +52,14 @@ class IoResult:
     recorded_payload_id: str
 
 
-class IoProvider(ABC):
+class IoProvider(StreamCalls):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
     """
 
     def __init__(self, scope: AttemptScope) -> None:
+        super().__init__()
         self._scope = scope
         self._handing = HandOut(scope)
         self._keyed: str | None = None
@@ -97,7 +99,8 @@ class IoProvider(ABC):
         """
         with unguarded():
             call = self._identify(namespace, request, fact_key)
-            return self._result(await self._fact(call))
+            result: IoResult = self._whole(await self._fact(call))
+            return result
 
     async def record_value(self, key: str, value: Any) -> Any:
         """Record `value` (JSON) as the fact `key`, and return the value recorded first under that key.
@@ -118,7 +121,7 @@ class IoProvider(ABC):
         if fact is None or fact.key in self._handing.in_flight or not isinstance(fact.outcome, FactValue):
             return None
         with unguarded():
-            return self._result(fact).response
+            return self._whole(fact).response
 
     async def http(
         self,
@@ -220,7 +223,7 @@ class IoProvider(ABC):
         """
         from machine.io.httpx_transport import HttpxTransport  # noqa: PLC0415 - only those who use it pay for it
 
-        return HttpxTransport(self.call, self._sensitive, **options)
+        return HttpxTransport(self.open_stream, self._sensitive, **options)
 
     def _sensitive(self, message: dict[str, Any]) -> Sensitive:
         """Return the parts of a request of a client that hold a secret."""
@@ -303,7 +306,7 @@ class IoProvider(ABC):
             await racing.wait()
         self._scope.check_open("called", call.namespace)
         refusal, before = call.refusal, None
-        if refusal is None or not call.key.startswith(RESERVED_FACT_PREFIX):
+        if not call.continues and (refusal is None or not call.key.startswith(RESERVED_FACT_PREFIX)):
             before = self._before(call)
         if isinstance(before, OtherIoError):
             before, refusal = None, before
@@ -329,10 +332,6 @@ class IoProvider(ABC):
         finally:
             del handing.in_flight[call.key]
             flight.land()
-
-    def end(self) -> Awaitable[None]:
-        """Cancel the calls that a handler left in flight, and record each as cancelled."""
-        return self._handing.end()
 
     async def _refused_to_repeat(self, call: Call, refusal: OtherIoError) -> FactRecorded:
         """Return the fact of an effect that must not be made again; it is in the log when this returns."""
@@ -369,7 +368,8 @@ class IoProvider(ABC):
 
     def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:
         scope = self._scope
-        return FactRecorded(call.key, call.namespace, call.digest, outcome, scope.state.id, scope.attempt)
+        own = scope.state.id, scope.attempt, call.piece
+        return FactRecorded(call.key, call.namespace, call.digest, outcome, *own)
 
     def _no_transport(self, call: Call) -> OtherIoError:
         return OtherIoError(
