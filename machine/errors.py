@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 import attrs
 
-from machine.codes import Code
+from machine.error_codes import Code
 
 __all__ = [
     "BundleError",

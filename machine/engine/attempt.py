@@ -13,7 +13,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint, checkpoint_if_cancelled, 
 
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
-from machine.engine.cancellation import Cancellations, Stopped, told_by_scope
+from machine.engine.cancellation_origin import Cancellations, Stopped, told_by_scope
 from machine.engine.concurrent import Concurrent
 from machine.engine.driver_protocols import DrivenLog
 from machine.engine.handler_runner import HandlerRunner
@@ -21,7 +21,7 @@ from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
 from machine.engine.stop_signal import Control
 from machine.io.attempt_scope import AttemptScope, SettleBarrier
-from machine.io.begun_tasks import BEGUN
+from machine.io.handler_tasks import BEGUN
 from machine.io.provider import IoProvider
 from machine.io.step_threads import wait_for_threads
 from machine.io.transport import Transport
@@ -41,7 +41,7 @@ class Attempts:
     provider: Callable[[AttemptScope], IoProvider]
     recorder: Callable[[AttemptScope], Recorder]
     transports: Mapping[str, Transport]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     control: Control
     runner: HandlerRunner
     concurrent: Concurrent

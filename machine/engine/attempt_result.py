@@ -13,8 +13,8 @@ from machine.did_you_mean import did_you_mean
 from machine.errors import Code, Failure, StateError
 from machine.events import Event, StateCompleted, StateFailed
 from machine.exception_causes import causes_of
-from machine.exception_to_error import describe, trace
-from machine.failure_info import CAUSES, RETRY_AFTER, write_causes
+from machine.exception_to_error_info import describe, trace
+from machine.failed_attempt_info import CAUSES, RETRY_AFTER, write_causes
 from machine.io.attempt_scope import Payloads
 from machine.kernel.context import Context
 from machine.kernel.sealed_facts import REUSED

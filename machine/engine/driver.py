@@ -19,7 +19,7 @@ from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig
 from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
-from machine.engine.cancellation import Stopped
+from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
 from machine.engine.driver_protocols import DrivenLog, Opening, Second, TimedOut
 from machine.engine.handler_runner import HandlerRunner, Refuse
@@ -43,9 +43,9 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.exception_to_error import interrupted, orphaned
+from machine.exception_to_error_info import interrupted, orphaned
 from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
-from machine.io.begun_tasks import notice_tasks
+from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
 from machine.io.transport import Transport
 from machine.kernel.context import Context
@@ -82,7 +82,7 @@ class Run:
     log: DrivenLog
     provider: Callable[[AttemptScope], IoProvider]
     transports: Mapping[str, Transport]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     reporter: Reporter
     live: bool
     secrets: OfRun

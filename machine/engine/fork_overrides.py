@@ -20,8 +20,8 @@ from machine.io.files import FileContent
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.snapshot import Load
 from machine.secrets.both_formats import OfAttempt
+from machine.secrets.call_values import Answer
 from machine.secrets.secret_value import SECRET
-from machine.secrets.stored_calls import Answer
 
 
 def overridden(

@@ -31,7 +31,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.exception_to_error import orphaned
+from machine.exception_to_error_info import orphaned
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import stored_seal
 from machine.io.call_identity import Call, path_key

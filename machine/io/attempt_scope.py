@@ -19,7 +19,7 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
-from machine.io.begun_tasks import Begun
+from machine.io.handler_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.kernel.step_refusal import refuse_in_step
@@ -150,7 +150,8 @@ class AttemptScope:
     config: RunConfig
     log: Log
     transports: Mapping[str, Transport]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
+    """None for the standard one."""
     idempotency_key: str | None
     barrier: SettleBarrier
     secrets: OfAttempt

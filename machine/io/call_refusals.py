@@ -8,8 +8,8 @@ from typing import Any
 from machine.errors import Code, OtherIoError, StateError
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
-from machine.secrets.reserved_key import RESERVED_NAMES
 from machine.secrets.secret_value import SECRET
+from machine.secrets.store_key_guard import RESERVED_NAMES
 
 
 def undeclared(scope: AttemptScope, namespace: str) -> OtherIoError:

@@ -19,7 +19,7 @@ from machine.errors import (
     SecretKeyError,
 )
 from machine.events import ArtifactKind, FactError, FactOutcome, FactRecorded, FactValue
-from machine.exception_to_error import describe
+from machine.exception_to_error_info import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import Payloads
 from machine.io.call_identity import Call
@@ -33,8 +33,8 @@ from machine.io.step_transport import STEP, info_of_step
 from machine.io.transport import Transport
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
+from machine.secrets.call_values import Asked
 from machine.secrets.secret_value import SECRET
-from machine.secrets.stored_calls import Asked
 from machine.watch.unprofiled import unprofiled
 
 

@@ -1,7 +1,7 @@
 """The `io` of a handler: the only door to the outside world.
 
 This module holds everything that is the same live and in replay: the identity of a call (path, not position), the
-calls that a state may make, and the earlier facts that it reuses. `io.live` performs calls; `io.replay` looks up a
+calls that a state may make, and the earlier facts that it reuses. `live_io` performs calls; `replay_io` looks up a
 recording.
 """
 
@@ -29,8 +29,8 @@ from machine.io.outcome_turns import Flight, HandOut
 from machine.io.redirect_secrets import Sensitive, parts
 from machine.io.step_calls import StepCalls
 from machine.kernel.context import MAX_VALUE_BYTES
+from machine.secrets.call_values import Asked, unopened
 from machine.secrets.secret_value import SECRET
-from machine.secrets.stored_calls import Asked, unopened
 from machine.state import SideEffects
 from machine.watch.caller import running_step
 from machine.watch.unprofiled import unprofiled

@@ -21,9 +21,9 @@ from machine.io.call_refusals import no_transport, second_effect, undeclared
 from machine.io.provider import VALUE_NAMESPACE, IoProvider
 from machine.io.transport import AbsentTransport
 from machine.kernel.reuse import answers, comparable
+from machine.secrets.call_values import Asked
 from machine.secrets.placeholder import TEXT, source_of
-from machine.secrets.stored_calls import Asked
-from machine.secrets.substitute import SecretNeeded
+from machine.secrets.restore import SecretNeeded
 from machine.watch.unprofiled import unprofiled
 
 

@@ -1,6 +1,6 @@
 """Reading secrets as recorded calls: the request has the name, the recorded answer a placeholder.
 
-The transport here is the only code that reads a value. Only `io.live` may call it, since that replaces the value
+The transport here is the only code that reads a value. Only `live_io` may call it, since that replaces the value
 before anything is recorded.
 """
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, CodecError, ErrorInfo, MachineError, StepError
-from machine.exception_to_error import clean, said
+from machine.exception_to_error_info import clean, said
 from machine.io.step_names import unwrapped
 from machine.io.step_values import decode, encode
 

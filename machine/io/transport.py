@@ -1,6 +1,6 @@
 """The contract of a transport, which performs the calls of one namespace, and a base class for one.
 
-A transport never records, never looks a fact up and never decides whether it may be called; `io.live` does that. It
+A transport never records, never looks a fact up and never decides whether it may be called; `live_io` does that. It
 turns a canonical request into a canonical response, or raises `IoError`.
 
 To add one, subclass `BaseTransport` and define `perform`, then register it under its namespace: in `_STANDARD` of

@@ -35,7 +35,7 @@ from machine.events import (
     StateSkipped,
     Wait,
 )
-from machine.failure_info import read_causes, read_wait
+from machine.failed_attempt_info import read_causes, read_wait
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow

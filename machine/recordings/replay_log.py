@@ -36,12 +36,12 @@ from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC, reused
 from machine.kernel.status import RunStatus
 from machine.plan import Graph
-from machine.recordings.describe_divergence import Differences
 from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
+from machine.recordings.early_events import Turns
+from machine.recordings.make_divergence import Differences
 from machine.recordings.recorded_commands import asked
-from machine.recordings.replay_turns import Turns
-from machine.recordings.request_matching import RecordedRequests
-from machine.recordings.run_artifacts import Walked, sound_parts
+from machine.recordings.redacted_request_matching import RecordedRequests
+from machine.recordings.run_contents import Walked, sound_parts
 from machine.state import PlanState
 from machine.watch.watch import Undeclared
 

@@ -17,7 +17,7 @@ from machine.engine.fork_prefix import shared_past_id
 from machine.engine.log_check import LogCheck, check_content
 from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
 from machine.events import ArtifactKind, Entry, chain_next
-from machine.recordings import run_artifacts
+from machine.recordings import run_contents
 from machine.recordings.result_json import fields_json
 from machine.stores.argument_checks import indexed_status
 from machine.stores.base import ZERO_CHAIN, Store
@@ -96,7 +96,7 @@ class _Check:
         self.events = 0
         self.seen: set[str] = set()
         self.known: set[tuple[str, str]] = set()
-        self.walked: run_artifacts.Walked = {}
+        self.walked: run_contents.Walked = {}
         self.rules: LogCheck | None = LogCheck(store.get)
         """None from the first broken rule on: what follows it has no meaning."""
 
@@ -150,17 +150,17 @@ class _Check:
 
     def named(self, entry: Entry, seq: int) -> None:
         """Check everything named by an entry that the event at `seq` led to."""
-        for artifact_id, kind in run_artifacts.named(entry):
+        for artifact_id, kind in run_contents.named(entry):
             self.artifact(artifact_id, kind, f"event {seq}")
-        for snapshot_id in run_artifacts.snapshots(entry.event):
+        for snapshot_id in run_contents.snapshots(entry.event):
             self.snapshot(snapshot_id, f"event {seq}")
-        for seal_id in run_artifacts.seals_beside(entry):
+        for seal_id in run_contents.seals_beside(entry):
             self.seal(seal_id)
 
     def shared(self, entry: Entry) -> None:
         """Check what a fork was given to go through."""
         try:
-            for shared in run_artifacts.shared_entries(entry, self.store.get):
+            for shared in run_contents.shared_entries(entry, self.store.get):
                 self.named(shared, entry.seq)
         except NotFoundError:
             return  # reported already as a missing artifact
@@ -180,7 +180,7 @@ class _Check:
 
     def snapshot(self, snapshot_id: str, where: str) -> None:
         try:
-            for artifact_id, kind in run_artifacts.snapshot_parts(snapshot_id, self.store.get, self.walked):
+            for artifact_id, kind in run_contents.snapshot_parts(snapshot_id, self.store.get, self.walked):
                 if kind is ArtifactKind.CONTEXT_SNAPSHOT:
                     self.seen.add(artifact_id)  # it was read to be opened
                 else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from machine.secrets.credential_looks import looks_like_credential
-from machine.secrets.marked_text import MOST_CANDIDATES, at_most
+from machine.secrets.redacted_text import MOST_CANDIDATES, at_most
 
 SIGN_OF_MANIFESTS: Final = "kind: Secret"
 _APART: Final = re.compile(r"^---", re.MULTILINE)

@@ -18,7 +18,7 @@ import attrs
 from machine import aio, canonical, codec
 from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target, UndeclaredIo
 from machine.engine.run_reader import PastRun
-from machine.engine.runs import RunResult, result_of
+from machine.engine.start_and_resume import RunResult, result_of
 from machine.errors import Code, MachineError, UsageError
 from machine.events import DomainEventRecorded
 from machine.exception_causes import causes_text

@@ -1,4 +1,4 @@
-"""Acts that no context variable follows, and acts that the interpreter does not announce.
+"""Threads, open connections and programs: acts that no context variable follows or no audit event announces.
 
 A watch that `follows`, as one over a replay does, continues into started threads and into work that is given to a
 pool, and sees data sent on connections that were open before. The changes to the standard library here pass calls
@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from machine.watch.caller import CALLER, called_by
 from machine.watch.nondeterministic_calls import resolved
-from machine.watch.static_lookup import never_raises
+from machine.watch.safe_inspection import never_raises
 from machine.watch.user_calls import seen_function
 from machine.watch.watch import Watch, guarded, in_step, watching
 

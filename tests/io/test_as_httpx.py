@@ -11,7 +11,7 @@ import pytest
 from machine import Plan, canonical, open_store, replay, run
 from machine.io.decompress import Decompressor, split_codings
 from machine.io.http_message import HttpResponse, http_request
-from machine.recordings.request_matching import RecordedRequests
+from machine.recordings.redacted_request_matching import RecordedRequests
 
 TEXT = b'{"a": 1}' * 200
 

@@ -11,9 +11,9 @@ import pytest
 
 import machine
 from machine import Plan, RunConfig, open_store, replay, run
-from machine.codes import Code
 from machine.config import FanOutJoin
 from machine.engine.run_reader import PastRun
+from machine.error_codes import Code
 from machine.errors import StateError, UsageError
 from machine.events import FactRecorded
 from tests.io import functions_of_steps as functions

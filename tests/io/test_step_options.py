@@ -12,8 +12,8 @@ import pytest
 
 import machine
 from machine import Plan, RetryPolicy, RunConfig, dry_run, fork, open_store, replay, resume, run
-from machine.codes import Code
 from machine.engine.run_reader import PastRun
+from machine.error_codes import Code
 from machine.errors import StepError, UsageError
 from machine.events import EffectIntended, FactError, FactRecorded
 from tests.io import functions_of_steps as functions

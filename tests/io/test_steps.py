@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from machine import Plan, RunConfig, open_store, replay, run
-from machine.codes import Code
+from machine.error_codes import Code
 from machine.errors import ContextError, StateError, StepError, UsageError
 from machine.events import FactRecorded
 from tests.io import functions_of_steps as functions

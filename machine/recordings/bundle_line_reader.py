@@ -17,7 +17,7 @@ from typing import IO, Final
 from blake3 import blake3
 
 from machine.errors import BundleError, Code
-from machine.recordings.bundle_format import (
+from machine.recordings.bundle_line import (
     ARTIFACT,
     MAX_JSON_LINE,
     MAX_LINE,

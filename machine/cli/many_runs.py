@@ -16,14 +16,14 @@ from typing import Annotated, Any, Final, Self, TypeAlias
 import attrs
 from cyclopts import Parameter
 
-from machine.cli import goldens, worker_pool
-from machine.cli.batch_item import DAMAGED, ERROR, Item, Look, Outcome
+from machine.cli import replay_test_goldens, worker_pool
 from machine.cli.command_session import Session, names_bundle, names_directory
 from machine.cli.error_report import Exit
-from machine.cli.goldens import Golden
+from machine.cli.many_runs_item import DAMAGED, ERROR, Item, Look, Outcome
 from machine.cli.output import STYLES, Cell, clean, duration, on_terminal
+from machine.cli.replay_test_goldens import Golden
 from machine.errors import BundleError, Code, NotFoundError, UsageError
-from machine.recordings.bundle_lines import is_bundle
+from machine.recordings.bundle_line_reader import is_bundle
 from machine.recordings.replay import ReplayResult
 from machine.recordings.verify import VerifyResult
 
@@ -201,7 +201,7 @@ def _looked_at(
     look: Look, items: Sequence[Item], jobs: int, tests: Mapping[int, Golden]
 ) -> Generator[tuple[int, Outcome], None, None]:
     if tests:
-        yield from goldens.outcomes(tests, jobs)
+        yield from replay_test_goldens.outcomes(tests, jobs)
     rest = [index for index in range(len(items)) if index not in tests]
     if rest:
         left = [items[index] for index in rest]

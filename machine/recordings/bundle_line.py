@@ -1,6 +1,6 @@
 """Encoding and parsing of single bundle lines: each line has exactly one valid spelling.
 
-Any other spelling raises a `ValueError` that names the fault. Files are read in `bundle_lines`, and
+Any other spelling raises a `ValueError` that names the fault. Files are read in `bundle_line_reader`, and
 `bundle_reader` checks that the lines form a run.
 """
 

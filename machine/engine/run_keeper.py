@@ -57,18 +57,16 @@ class Keeper:
         self.run_id = run_id
         self._renew_seconds = lease_ms / 1000 / _RENEWALS
         self._heard = 0
-        self._owner = ""
         self._listening = False
-        self._named, self._taken, self._stopping = threading.Event(), threading.Event(), threading.Event()
+        self._lease: Lease | None = None
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._live, name="machine lease keeper", daemon=True)
         self._thread.start()
-        self._named.wait()
         try:
-            self.lease: Lease = store.acquire(run_id, self._owner, lease_ms)
+            self.lease = self._lease = store.acquire(run_id, owner_here(self._thread.native_id), lease_ms)
         except BaseException:
             self._end()
             raise
-        self._taken.set()
 
     def __enter__(self) -> Self:
         return self
@@ -86,13 +84,9 @@ class Keeper:
 
     def _end(self) -> None:
         self._stopping.set()
-        self._taken.set()
         self._thread.join()
 
     def _live(self) -> None:
-        self._owner = owner_here()
-        self._named.set()
-        self._taken.wait()
         try:
             self._keep()
         except BaseException as exc:  # noqa: BLE001 - a run that nobody keeps must not go on
@@ -101,9 +95,11 @@ class Keeper:
     def _keep(self) -> None:
         renewed = time.monotonic()
         while not self._stopping.wait(min(_LISTEN_SECONDS, self._renew_seconds)):
+            if self._lease is None:  # it is still being acquired
+                continue
             try:
                 if time.monotonic() - renewed >= self._renew_seconds:
-                    self._store.renew(self.lease)
+                    self._store.renew(self._lease)
                     renewed = time.monotonic()
                 if self._listening:
                     self._hear()

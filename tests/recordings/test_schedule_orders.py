@@ -8,7 +8,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine.recordings.schedule_search import Orders, neighbours
+from machine.recordings.schedule_orders import Orders, neighbours
 
 constraints = st.integers(1, 9).flatmap(
     lambda count: st.tuples(

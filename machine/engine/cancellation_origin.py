@@ -9,7 +9,7 @@ from typing import Any, Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from machine.io.begun_tasks import BEGUN
+from machine.io.handler_tasks import BEGUN
 
 _NEVER_TAKEN_BACK: Final = sys.version_info < (3, 13)
 """True where a failed task group may cancel its own task without withdrawing that request afterwards."""

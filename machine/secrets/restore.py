@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from machine.secrets.packed_bytes import as_text
+from machine.secrets.base64_bytes import as_text
 from machine.secrets.placeholder import MARK, key_unescaped, text_of, typed_source
 
 _NO_TEXT: Final = b"\xff"

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
+from weakref import WeakSet
 
 import anyio
 import attrs
@@ -18,13 +19,13 @@ from machine.engine.driver import Run
 from machine.engine.driver_protocols import Opening, SecondOf, second_of
 from machine.engine.fork_log import ForkLog, past_of
 from machine.engine.fork_prefix import SharedPast
-from machine.engine.lease_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
+from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.new_run import check_skip_tags, opening_for
+from machine.engine.new_run_id import new_run_id
 from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.reporter import Reporter
-from machine.engine.run_id import new_run_id
-from machine.engine.secrets import looks_through, recalled, refuse_key_in, secrets_of
+from machine.engine.run_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code, ConcurrencyError, ErrorInfo, RunError, UsageError
@@ -52,6 +53,9 @@ further."""
 
 _CAREFUL_AT_FIRST: Final = 4
 """The same number for a new run, smaller because each costs a commit and few runs have an attempt that kills."""
+
+_STORES: Final[WeakSet[type]] = WeakSet()
+"""The classes of stores seen so far: comparing one with the protocol takes as long as a step."""
 
 _ATTACHED_SECONDS: Final = 0.2
 """Seconds between two looks of a start that waits for another driver's run to end."""
@@ -123,7 +127,7 @@ async def run(
     """
     graph = plan.graph
     check_store(store)
-    config = config or RunConfig()
+    config = config or _default_config()
     check_startable(config)
     check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
@@ -142,6 +146,9 @@ async def run(
         return await drive(
             graph, store, keeper, watched, manifest=opening.manifest, history=History(), opening=opening
         )
+
+
+_default_config: Final = functools.cache(RunConfig)
 
 
 async def _invoked(
@@ -277,7 +284,9 @@ def refuse_used(store: Store, run_id: str) -> None:
 
 def check_store(store: object) -> None:
     """Raise `UsageError` for a value that is not a store."""
-    if not isinstance(store, Store):
+    if type(store) not in _STORES and isinstance(store, Store):
+        _STORES.add(type(store))
+    if type(store) not in _STORES:
         hint = f"open it first: with open_store({store!r}) as store" if isinstance(store, str) else None
         raise UsageError(f"store must be a Store, not {type(store).__name__}", hint=hint)
 

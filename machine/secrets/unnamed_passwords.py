@@ -9,8 +9,8 @@ from typing import Final
 from machine.secrets.credential_looks import looks_chosen, looks_like_credential
 from machine.secrets.finding import Finding, cookies
 from machine.secrets.kubernetes_manifests import SIGN_OF_MANIFESTS, in_manifests
-from machine.secrets.marked_text import MOST_CANDIDATES, at_most
 from machine.secrets.program_arguments import in_commands
+from machine.secrets.redacted_text import MOST_CANDIDATES, at_most
 from machine.secrets.substring_search import PIECE, SHORT, pieces
 
 _PGPASS: Final = re.compile(

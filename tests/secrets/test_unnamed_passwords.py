@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from machine.secrets import logins as module
-from machine.secrets.logins import SIGNS_OF_LOGINS, logins
 from machine.secrets.substring_search import PIECE, SHORT
+from machine.secrets.unnamed_passwords import SIGNS_OF_LOGINS, logins
 
 PLANTED = Path(__file__).resolve().parents[2] / "fixtures" / "secrets" / "planted.jsonl"
 KINDS = range(len(SIGNS_OF_LOGINS))

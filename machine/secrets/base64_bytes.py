@@ -7,9 +7,9 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from machine.secrets.marked_text import Marked
 from machine.secrets.multipart import Part, may_have_parts, parts
 from machine.secrets.placeholder import source_of
+from machine.secrets.redacted_text import Marked
 
 
 class Packed(NamedTuple):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.marked_text import MOST_CANDIDATES, at_most
+from machine.secrets.redacted_text import MOST_CANDIDATES, at_most
 
 MAY_PACK: Final = "eyJ"
 """The first characters of `{"` in base64."""

@@ -22,8 +22,8 @@ module_dict: Final[Callable[[ModuleType], dict[str, Any]]] = vars(ModuleType)["_
 class_dict: Final[Callable[[type], Any]] = vars(type)["__dict__"].__get__
 """Return the names of a class, whatever its metaclass makes of `vars`."""
 
-
-_bases_of: Final[Callable[[type], tuple[type, ...]]] = vars(type)["__mro__"].__get__
+bases_of: Final[Callable[[type], tuple[type, ...]]] = vars(type)["__mro__"].__get__
+"""Return the classes that a class inherits from, itself first, whatever its metaclass makes of `__mro__`."""
 
 
 def is_a(value: Any, *types: type) -> bool:
@@ -39,7 +39,7 @@ def static_name(module: str, name: str) -> Any:
 
 def held_by(value: Any, name: str) -> Any:
     """Return the value of a name in an object's own dictionary, or None."""
-    for cls in _bases_of(type(value)):
+    for cls in bases_of(type(value)):
         found = class_dict(cls).get("__dict__")
         if found is not None:
             return found.__get__(value).get(name) if type(found) is GetSetDescriptorType else None

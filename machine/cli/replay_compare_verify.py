@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import machine
-from machine.cli import batch, batch_item, goldens, progress
+from machine.cli import many_runs, many_runs_item, progress, replay_test_goldens
 from machine.cli.command_session import Injected, Jobs, Quiet, RunOrBundle, Session, names_bundle
 from machine.cli.error_report import BUNDLE_DAMAGED, Exit
 from machine.cli.output import clean, short
@@ -28,12 +28,12 @@ _VERDICTS: Final[Mapping[Verdict, str]] = {
 
 
 def replay(
-    *runs: batch.Name,
+    *runs: many_runs.Name,
     target: str | None = None,
     undeclared_io: UndeclaredIo | None = None,
     schedules: int | None = None,
     seed: int | None = None,
-    every: batch.Every = False,
+    every: many_runs.Every = False,
     jobs: Jobs = None,
     quiet: Quiet = False,
     session: Injected,
@@ -69,19 +69,19 @@ def replay(
     """
     if schedules is None and seed is not None:
         raise UsageError("--seed selects the schedules, and none are requested", hint="add --schedules N")
-    one = batch.is_one(runs, every=every)
+    one = many_runs.is_one(runs, every=every)
     if not one and schedules is not None:
         raise UsageError("--schedules takes a single run", hint="name that run alone")
-    items = [] if one and not names_bundle(runs[0]) else batch.items_of(session, runs, every=every)
-    tests = goldens.of_tests(items) if target is None and schedules is None else {}
+    items = [] if one and not names_bundle(runs[0]) else many_runs.items_of(session, runs, every=every)
+    tests = replay_test_goldens.of_tests(items) if target is None and schedules is None else {}
     if tests and undeclared_io is not None:
         raise UsageError(
             "--undeclared-io is for plans, and tests replay their goldens with what they refuse",
             hint="leave it out, or name the plan with --target TARGET",
         )
     if not one or tests:
-        report = batch.Report(session, "identical", ("diverged", "damaged", "error"), _tell_replay, quiet)
-        return report.of(batch_item.Replaying(session, target, undeclared_io), items, jobs, tests)
+        report = many_runs.Report(session, "identical", ("diverged", "damaged", "error"), _tell_replay, quiet)
+        return report.of(many_runs_item.Replaying(session, target, undeclared_io), items, jobs, tests)
     (run,) = runs
     with session.reading(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
@@ -97,7 +97,7 @@ def replay(
                 quiet=quiet,
             )
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter:
-            result = batch_item.replayed(
+            result = many_runs_item.replayed(
                 session, store, run_id, loaded.plan, reporter=reporter, undeclared_io=undeclared_io
             )
         unopened = _unopened(store, run_id) if result.secrets == "placeholders" else ""
@@ -107,7 +107,7 @@ def replay(
         _tell_replay(session, result)
         if unopened:
             session.note("note", f"its secrets were not opened: {unopened}")
-    return batch_item.exit_for(result)
+    return many_runs_item.exit_for(result)
 
 
 def _unopened(store: Store, run_id: str) -> str:
@@ -191,8 +191,8 @@ def compare(
 
 
 def verify(
-    *runs: batch.Name,
-    every: batch.Every = False,
+    *runs: many_runs.Name,
+    every: many_runs.Every = False,
     jobs: Jobs = None,
     quiet: Quiet = False,
     session: Injected,
@@ -206,21 +206,21 @@ def verify(
     Of many runs, those that are damaged are reported in full, in the order given, followed by the number of
     runs with each result. The exit code is the highest exit code of any of the runs.
     """
-    if not batch.is_one(runs, every=every):
-        items = batch.items_of(session, runs, every=every)
+    if not many_runs.is_one(runs, every=every):
+        items = many_runs.items_of(session, runs, every=every)
         if every:
-            items.append(batch_item.Item(session.store_url))
-        report = batch.Report(session, "sound", ("damaged", "error"), _tell_verify, quiet)
-        return report.of(batch_item.Verifying(session), items, jobs)
+            items.append(many_runs_item.Item(session.store_url))
+        report = many_runs.Report(session, "sound", ("damaged", "error"), _tell_verify, quiet)
+        return report.of(many_runs_item.Verifying(session), items, jobs)
     (run,) = runs
     try:
         with session.reading(run) as (store, run_id):
             result = machine.verify(run_id, store=store)
     except BundleError as exc:
-        result = batch_item.of_bundle(exc)
+        result = many_runs_item.of_bundle(exc)
     if session.as_json:
         session.out.json(result.to_json())
-        return batch_item.exit_for(result)
+        return many_runs_item.exit_for(result)
     _tell_verify(session, result)
     if result.ok:
         return Exit.OK
