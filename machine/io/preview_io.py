@@ -17,6 +17,7 @@ from machine.io.call_identity import Call
 from machine.io.call_refusals import no_transport
 from machine.io.clock import SLEEP
 from machine.io.live_io import LiveIo
+from machine.io.step_transport import STEP
 from machine.kernel.history import History
 from machine.secrets.secret_value import SECRET
 
@@ -100,9 +101,8 @@ class PreviewIo(LiveIo):
             nothing = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(None)))
             return await self._emit(call, nothing, payloads)
         if not _is_safe(call):
-            log.end(
-                None, f"it asks {call.namespace}, which only a standard read is known to do without effect"
-            )
+            asked = call.request["function"] if call.namespace == STEP else call.namespace
+            log.end(None, f"it asks {asked}, which only a standard read is known to do without effect")
         outcome, info = await self._perform(transport, call, payloads)
         return await self._emit(call, outcome, payloads, info)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from types import FunctionType
+from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
+from weakref import WeakKeyDictionary
 
 from machine.errors import Code, OtherIoError, StateError, StepError
 from machine.events import FactRecorded
@@ -116,12 +118,7 @@ class StepCalls(ABC):
         attempt after a failed one; `ignore_args`, names of arguments that are not recorded; `on="process"` to run a
         plain function in another process and not in a thread.
         """
-        made = getattr(function, "__machine_step__", None)
-        if isinstance(made, Step):
-            step = made.with_options(options) if options else made
-        else:
-            step = Step.of(function, **options)
-        return await self.call_step(step, args, kwargs or {}, fact_key)
+        return await self.call_step(_step_of(function, options), args, kwargs or {}, fact_key)
 
     async def call_step(
         self, step: Step, args: Sequence[Any], kwargs: Mapping[str, Any], fact_key: str | None = None
@@ -183,6 +180,22 @@ class StepCalls(ABC):
         """Return the idempotency key to record in the intent of an effect: that of its state, if it is sent."""
         sent = call.namespace != STEP or call.request.get("effect") == KEYED
         return (self._scope.idempotency_key or "") if sent else ""
+
+
+_known: Final[WeakKeyDictionary[Any, Step]] = WeakKeyDictionary()
+"""The steps of functions that were called without options."""
+
+
+def _step_of(function: Any, options: StepOptions) -> Step:
+    made = getattr(function, "__machine_step__", None)
+    if isinstance(made, Step):
+        return made.with_options(options) if options else made
+    if options or type(function) is not FunctionType:
+        return Step.of(function, **options)
+    step = _known.get(function)
+    if step is None:
+        step = _known[function] = Step.of(function)
+    return step
 
 
 def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import builtins
 import operator
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, CodecError, ErrorInfo, MachineError, StepError
 from machine.exception_to_error_info import clean, said
-from machine.io.step_names import unwrapped
+from machine.io.step_names import home_of, unwrapped
 from machine.io.step_values import decode, encode
 
 _MOST_CAUSES: Final = 8
@@ -108,7 +107,7 @@ def _class_at(
     elif home == "module":
         module = getattr(unwrapped(function), "__module__", None)
         try:
-            found = operator.attrgetter(name)(sys.modules.get(module or ""))
+            found = operator.attrgetter(name)(home_of(function, str(module)))
         except AttributeError:
             return None
         if getattr(found, "__module__", None) != module:  # one that it has imported

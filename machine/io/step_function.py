@@ -54,6 +54,7 @@ class Step:
     decorates: bool = False
     given: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     """The options as they were given."""
+    signature: inspect.Signature = attrs.field(factory=inspect.Signature, repr=False)
 
     @classmethod
     def of(cls, function: Callable[..., Any], *, decorates: bool = False, **given: Any) -> Self:
@@ -83,7 +84,8 @@ class Step:
             name = found
         elif not isinstance(name, str) or not name or not name.isprintable():
             raise invalid(f"the name of a step must be a printable text, not {name!r}")
-        parameter = _signature(function).parameters.get(KEY_PARAMETER)
+        signature = _signature(function)
+        parameter = signature.parameters.get(KEY_PARAMETER)
         step = cls(
             function,
             name,
@@ -101,6 +103,7 @@ class Step:
             parameter is not None and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY,
             decorates,
             given,
+            signature,
         )
         step._check(tried=tries is not None, placed=on is not None)
         return step
@@ -153,7 +156,7 @@ class Step:
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BoundStep:
         """Return a call with its recorded request. Raises `UsageError` (`invalid_step`, `step_argument`)."""
-        parameters = _signature(self.function)
+        parameters = self.signature
         keyed = self.effect and self.takes_key and KEY_PARAMETER not in kwargs
         if keyed:  # the engine gives it
             others = [each for each in parameters.parameters.values() if each.name != KEY_PARAMETER]

@@ -37,12 +37,22 @@ def found_by_name(function: Any) -> str | None:
         cls = owner if isinstance(owner, type) else type(owner)
         name, module = f"{cls.__qualname__}.{function.__name__}", cls.__module__
     try:
-        found: Any = operator.attrgetter(name)(sys.modules[str(module)])
+        found: Any = operator.attrgetter(name)(home_of(function, str(module)))
     except (AttributeError, KeyError, TypeError):
         return None
     same = getattr(found, "__func__", found) is getattr(function, "__func__", function)
     stands_for = same or owner is not None or getattr(found, "__wrapped__", None) is function
     return f"{_module_name(str(module))}:{name}" if stands_for else None
+
+
+def home_of(function: Any, module: str) -> Any:
+    """Return a module of this name, with the names that a function sees; it may not have been imported by name."""
+    imported = sys.modules.get(module)
+    return (
+        types.SimpleNamespace(**getattr(unwrapped(function), "__globals__", {}))
+        if imported is None
+        else imported
+    )
 
 
 def name_to_be(function: Any) -> str | None:
@@ -53,7 +63,7 @@ def name_to_be(function: Any) -> str | None:
 
 def _module_name(name: str) -> str:
     """Return the recorded name of a module: the same however a plan's file was loaded."""
-    module = sys.modules[name]
+    module = sys.modules.get(name)
     if name != "__main__" and not name.startswith(_TARGET):
         return name
     spec = getattr(module, "__spec__", None)

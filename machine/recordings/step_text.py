@@ -52,6 +52,9 @@ def _given(request: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _value(value: Any) -> str:
+    match value:
+        case {"$object": str(name), "value": inner}:
+            return f"{name}({canonical.encode(inner).decode()})"
     if isinstance(value, dict) and len(value) == 1:
         ((tag, inner),) = value.items()
         if tag.startswith("$"):

@@ -197,6 +197,31 @@ def test_in_a_replay_outcomes_that_were_recorded_before_it_are_let_through(store
     assert context["order"] == ["a", "b", 2]
 
 
+def test_a_replay_that_does_not_give_way_lets_a_waiting_outcome_through(store, calls):
+    """The handler has lost a pause between two plain steps, in which another task's outcome was recorded."""
+
+    def plan(*, pauses):
+        async def handler(ctx, io):
+            task = asyncio.create_task(io.sleep(0.01))
+            await asyncio.sleep(0)
+            ctx["one"] = functions.decorated(1)
+            if pauses:
+                await asyncio.sleep(0.05)
+            ctx["two"] = functions.decorated(2)
+            await task
+
+        return plan_of(handler)
+
+    result = run(plan(pauses=True), store=store)
+    namespaces = [
+        entry.event.namespace
+        for entry in PastRun.read(result.run_id, store).entries
+        if isinstance(entry.event, FactRecorded)
+    ]
+    assert namespaces == ["step", "clock.sleep", "step"]
+    assert replay(result.run_id, plan=plan(pauses=False), store=store).identical
+
+
 def test_two_handlers_with_plain_steps_run_concurrently_and_replay(store, calls):
     plan = Plan("many")
     for name in ("one", "two", "three"):
