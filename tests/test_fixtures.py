@@ -65,6 +65,12 @@ def test_a_run_of_format_1_replays_identical(recorded):
             "completed",
         ),
         (
+            FIXTURES / "steps-1" / "steps.run",
+            "steps-1",
+            "2da2f4a13407dab0316c03459f06f155b2ef768ff988150d26d7885142207998",
+            "completed",
+        ),
+        (
             BESIDE_1 / "clashed.run",
             "side-by-side-1",
             "b6510ede796f01aa0fac6665e7bfda5df952c3401d8619a244d9d6b732d022ed",

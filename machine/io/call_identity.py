@@ -42,6 +42,8 @@ class Call:
     """The request in its stored and its sent form."""
     refusal: OtherIoError | None = None
     """The error of a call that must not be made."""
+    keeps_all: bool = False
+    """True when the success of any earlier attempt answers it, False when those since the last failed one do."""
     part: Part | None = None
     """The part to ask for, if the answer is a stream; None of a call that is answered as a whole."""
 
@@ -90,6 +92,15 @@ class Call:
         payloads = Payloads()
         payloads.items[self.digest] = Artifact(self.digest, ArtifactKind.FACT_REQUEST, self.data)
         return payloads
+
+
+@attrs.frozen
+class IoResult:
+    """The result of a call: the response (JSON), the key of its fact, the artifact of the response."""
+
+    response: Any
+    fact_key: str
+    recorded_payload_id: str
 
 
 def path_key(state_id: str, attempt: int, namespace: str, digest: str, occurrence: str) -> str:

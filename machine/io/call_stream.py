@@ -118,6 +118,24 @@ class CallStream:
         return self._parts.of(end, self._number) if self._number <= pieces else end
 
 
+class UnrecordedStream(CallStream):
+    """An answer to a call that is part of a step, which no fact holds."""
+
+    def __init__(self, namespace: str, answer: Any) -> None:
+        self.head, self._whole = _parted(namespace, answer)
+        self.size = sum(map(len, self._whole))
+        self.ended = False
+
+    async def next(self) -> bytes | None:
+        """Return the next piece, None at the end."""
+        self.ended = not self._whole
+        return self._whole.pop(0) if self._whole else None
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        self.ended = True
+
+
 def _parted(namespace: str, answer: Any) -> tuple[dict[str, Any], list[bytes]]:
     """Return the head and the pieces of an answer that came whole."""
     if namespace == "http":

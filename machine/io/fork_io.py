@@ -82,7 +82,7 @@ class SharedIo(LiveIo):
         alike = 0
         if call.mac is not None:
             alike = self._scope.sent_before(call.namespace, call.digest, call.mac)
-        found = self._past.answer(call, self._scope.state.id, keeps_all=self._scope.keeps_all, alike=alike)
+        found = self._past.answer(call, self._scope.state.id, keeps_all=call.keeps_all, alike=alike)
         if found is None:
             if call.effect and self._past.ambiguous(call, self._scope.state.id):
                 return await self._refused_to_repeat(call, ambiguous(call))

@@ -23,12 +23,14 @@ from machine.exception_to_error_info import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.call_identity import Call
+from machine.io.call_refusals import no_transport
 from machine.io.clock import SLEEP
 from machine.io.effect_resolution import add_answer
 from machine.io.live_streams import LiveStreams
 from machine.io.provider import IoProvider
 from machine.io.request_fields import field
 from machine.io.secret import checked, naming, sendable
+from machine.io.step_transport import STEP, info_of_step
 from machine.io.transport import Transport
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
@@ -49,7 +51,7 @@ class LiveIo(IoProvider):
             return await self._obtain_part(call)
         transport = self._scope.transport(call.namespace)
         if transport is None:
-            raise self._no_transport(call)
+            raise no_transport(call)
         if self._scope.config.io_mode is IoMode.REPLAY:
             return await self._emit(call, self._shut(call), call.payloads())
         if call.effect:
@@ -134,6 +136,8 @@ class LiveIo(IoProvider):
         self, call: Call, fact: FactRecorded, payloads: Payloads, info: Mapping[str, str] | None
     ) -> Mapping[str, str] | None:
         """Return the info of a fact; the secrets first seen in its request are sealed among its artifacts."""
+        if call.namespace == STEP:
+            info = {**(info or {}), **info_of_step()}
         seal = self._scope.secrets.taught(fact, call.taught) if call.taught else None
         if seal is not None:
             info = {**(info or {}), REQUEST_SECRETS: payloads.add(ArtifactKind.SECRET_PAYLOAD, seal)}

@@ -14,9 +14,11 @@ from machine import canonical
 from machine.events import ArtifactKind, Event, FactRecorded, FactValue
 from machine.io.attempt_scope import Payloads, stored_seal
 from machine.io.call_identity import Call
+from machine.io.call_refusals import no_transport
 from machine.io.clock import SLEEP
 from machine.io.files import OPEN
 from machine.io.live_io import LiveIo
+from machine.io.step_transport import STEP
 from machine.kernel.history import History
 from machine.secrets.secret_value import SECRET
 
@@ -94,7 +96,7 @@ class PreviewIo(LiveIo):
         assert isinstance(log, PreviewLog)
         transport = scope.transport(call.namespace)
         if transport is None:
-            raise self._no_transport(call)
+            raise no_transport(call)
         if call.namespace == "exec" or transport.is_effect(call.namespace, call.request):
             log.end(call)
         payloads = call.payloads()
@@ -102,9 +104,8 @@ class PreviewIo(LiveIo):
             nothing = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(None)))
             return await self._emit(call, nothing, payloads)
         if not _is_safe(call):
-            log.end(
-                None, f"it asks {call.namespace}, which only a standard read is known to do without effect"
-            )
+            asked = call.request["function"] if call.namespace == STEP else call.namespace
+            log.end(None, f"it asks {asked}, which only a standard read is known to do without effect")
         outcome, info = await self._perform(transport, call, payloads)
         return await self._emit_first(call, outcome, payloads, info)
 

@@ -12,17 +12,19 @@ from typing import Any, NoReturn, Protocol
 import anyio
 import attrs
 
-from machine.errors import MachineError, OtherIoError
+from machine import canonical
+from machine.errors import CodecError, MachineError, OtherIoError
 from machine.events import EffectIntended, FactRecorded, FactValue
 from machine.ids import piece_key
 from machine.io.attempt_scope import AttemptScope, Log
-from machine.io.call_identity import Call
-from machine.io.call_refusals import second_effect, undeclared
-from machine.io.provider import VALUE_NAMESPACE, IoProvider, IoResult
+from machine.io.call_identity import Call, IoResult
+from machine.io.call_refusals import no_transport, second_effect, undeclared
+from machine.io.provider import VALUE_NAMESPACE, IoProvider
 from machine.io.stream_end import is_complete, pieces_of
 from machine.io.transport import AbsentTransport
 from machine.kernel.reuse import answers, comparable, reusable
 from machine.secrets.call_values import Asked
+from machine.secrets.placeholder import TEXT, source_of
 from machine.secrets.restore import SecretNeeded
 from machine.watch.unprofiled import unprofiled
 
@@ -56,6 +58,10 @@ class Recording(Log, Protocol):
 
     def secret_needed(self, fact: FactRecorded, source: str) -> NoReturn:
         """Raise an error: an answer needs the true value of a secret, which this replay does not have."""
+        ...
+
+    def make_way(self, fact: FactRecorded) -> None:
+        """Let recorded events through whose emitters wait, before a fact whose caller cannot wait for its turn."""
         ...
 
     def compare_sealed(self, fact: FactRecorded, mac: str) -> None:
@@ -127,7 +133,7 @@ class ReplayIo(IoProvider):
                 if (recorded := self._recording.failed_as(refusal)) is not None:
                     raise recorded
         if transport is None:
-            raise self._no_transport(call)
+            raise no_transport(call)
         super()._check_declared(call.namespace, call.request)
         if self._applies and transport.is_effect(call.namespace, call.request):
             super()._check_one_effect(call)
@@ -152,7 +158,7 @@ class ReplayIo(IoProvider):
         if (reused := self._recording.reused(call.key)) is not None:
             return history.facts.get(reused)
         scope, place = self._scope, (call.namespace, call.digest)
-        earlier = answers(history, scope.state.id, *place, keeps_all=scope.keeps_all)
+        earlier = answers(history, scope.state.id, *place, keeps_all=call.keeps_all)
         macs = [history.sealed.macs.get(fact.key, "") for fact in earlier]
         if found is not None or any(comparable(call.mac or "", mac) for mac in macs if call.mac is not None):
             return found
@@ -226,6 +232,19 @@ class ReplayIo(IoProvider):
             return super()._result(fact)
         except SecretNeeded as exc:
             self._recording.secret_needed(fact, exc.source)
+
+    def _read(self, fact: FactRecorded, decode: Callable[[Any], Any]) -> Any:
+        response = self._result(fact).response
+        try:
+            return decode(response)
+        except CodecError:
+            for found in TEXT.finditer(canonical.encode(response).decode()):
+                self._recording.secret_needed(fact, source_of(found[0]) or "")
+            raise
+
+    def _make_way(self, call: Call) -> None:
+        if (fact := self._recording.fact(call.key)) is not None:
+            self._recording.make_way(fact)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         del value  # the recorded one counts

@@ -30,6 +30,7 @@ from machine.plan_shape import by_name
 from machine.recordings.divergence import Divergence, DivergenceKind, NearCall
 from machine.recordings.json_diff import Change, diff
 from machine.recordings.recorded_commands import asked
+from machine.recordings.step_text import changed_request, named
 from machine.watch.watch import SETTING, Undeclared
 
 _NEAREST: Final = 3
@@ -60,15 +61,15 @@ class Differences:
             return Divergence(
                 kind=DivergenceKind.CALL_ADDED,
                 seq=min((entry.seq for entry, _ in facts if entry.seq >= seq), default=seq),
-                summary=f"a call of {call.namespace} that was never recorded",
+                summary=f"a call of {named(call.namespace, call.request)} that was never recorded",
                 now=now,
                 nearest=self._near(facts, call),
             )
         entry, fact = facts[0]
         recorded = self._call(fact)
-        summary = f"the request of a call of {call.namespace} has changed"
+        summary = changed_request(call.namespace, recorded["request"], call.request)
         if recorded == now:
-            summary = f"the fact key of a call of {call.namespace} has changed"
+            summary = f"the fact key of a call of {named(call.namespace, call.request)} has changed"
             recorded, now = {**recorded, "key": fact.key}, {**now, "key": call.key}
         return Divergence(
             kind=DivergenceKind.REQUEST_CHANGED,

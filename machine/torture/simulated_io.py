@@ -25,6 +25,7 @@ from machine.events import (
     StateFailed,
 )
 from machine.ids import stream_key
+from machine.io.step_transport import STEP, has_no_key
 from machine.io.stream_end import bytes_of, whole_answer
 from machine.io.transport import Opened, Transport
 from machine.plan import Graph
@@ -177,6 +178,7 @@ class SimulatedIo:
         if self._is_effect(inner, namespace, request):
             # it carries a key, added or its own
             keyed = receiver != name or inner.with_idempotency_key(namespace, request, "key") == request
+            keyed = keyed and not (namespace == STEP and has_no_key(request))
             knows = namespace in self._script.idempotent or (inner.one_effect_per_key and keyed)
             self._effect(call, receiver, store, knows=knows)
         outcomes = self._script.outcomes.get(call)
