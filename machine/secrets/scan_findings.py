@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from machine import canonical
 from machine.secrets.detect import findings
 from machine.secrets.known_values import Known
+from machine.secrets.marked_text import Work
 from machine.secrets.packed_bytes import as_text
 from machine.secrets.placeholder import MARK, TEXT, source_of
 from machine.secrets.policy import path_text
@@ -74,9 +75,11 @@ def found(
 def found_in_text(rules: Rules, text: str) -> list[Found]:
     """Return the secrets in a text of any kind. Raises `TooManyPlacesError` for a text with too many."""
     masked = _masked(text, _mask) if "secret" in text else text
+    work = Work()
+    work.begin(masked)
     return [
         Found("", one.place, one.end - one.begin, one.begin)
-        for one in findings(rules, ROOT, masked, request=False)
+        for one in findings(rules, ROOT, masked, work, request=False)
         if not TEXT.search(masked, one.begin, one.end)
     ]
 
