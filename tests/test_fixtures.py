@@ -17,6 +17,7 @@ FORMAT_1 = FIXTURES / "format-1"
 BUNDLE_1 = FIXTURES / "bundle-1"
 BESIDE_1 = FIXTURES / "side-by-side-1"
 CONTEXTS_2 = FIXTURES / "contexts-2"
+STREAMS = FIXTURES / "streams"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
 
 
@@ -64,6 +65,12 @@ def test_a_run_of_format_1_replays_identical(recorded):
             "completed",
         ),
         (
+            FIXTURES / "steps-1" / "steps.run",
+            "steps-1",
+            "2da2f4a13407dab0316c03459f06f155b2ef768ff988150d26d7885142207998",
+            "completed",
+        ),
+        (
             BESIDE_1 / "clashed.run",
             "side-by-side-1",
             "b6510ede796f01aa0fac6665e7bfda5df952c3401d8619a244d9d6b732d022ed",
@@ -85,6 +92,18 @@ def test_a_run_of_format_1_replays_identical(recorded):
             CONTEXTS_2 / "concurrent.run",
             "contexts-2",
             "f14f7fa725cc873724816ffd98d6139486a0e314a4e4c029bbe41ce38abaa61d",
+            "completed",
+        ),
+        (
+            STREAMS / "whole.run",
+            "streams",
+            "3c5ceec961f2f7273c151ccca9816e76cb7684c6bfa0aee8e2ccb2901bdb8de9",
+            "completed",
+        ),
+        (
+            STREAMS / "pieces.run",
+            "streams",
+            "ea515dc59263097e458dd56fe40902aecdf46dee7f6f4fc8cc86b67fec2bebcc",
             "completed",
         ),
     ],

@@ -93,4 +93,5 @@ async def begin(log: DrivenLog, graph: Graph, opening: Opening, max_concurrency:
     started = RunStarted(graph.op_id, opening.manifest_id, graph.plan_id, snapshot.id, max_concurrency)
     await log.emit([started], opening.payloads, opening.info)
     await log.durable()  # once anybody has seen a run id, the run can be resumed
+    opening.payloads.items.clear()  # they are in the store; those of a large plan would take memory until the end
     return snapshot
