@@ -134,8 +134,8 @@ def replayed(rounds: int) -> Iterator[Row]:
         },
         rounds=rounds,
     )
-    yield row(found, "machine", "us", "µs", goal=at_most(30))
-    for peer, times in (("dbos, walk", 6), ("langgraph, walk", 6), ("temporal, Replayer", 25)):
+    yield row(found, "machine", "us", "µs", goal=at_most(28))
+    for peer, times in (("dbos, walk", 10), ("langgraph, walk", 10), ("temporal, Replayer", 35)):
         yield row(found, peer, "us", "µs", over="machine", goal=at_least(times))
     yield row(found, "temporal, Replayer in its sandbox", "us", "µs", over="machine")
 
@@ -233,6 +233,27 @@ def watch(rounds: int) -> Iterator[Row]:
     yield row(found, clock, "cpu", "µs", goal=at_most(4))
 
 
+def facts(rounds: int) -> Iterator[Row]:
+    """Ask for random bytes again and again in one state, in memory; processor time of a fact."""
+    sizes, made = (1000, 10_000), {"live": "asked", "replayed": "asked_again"}
+    found = contest(
+        {f"{how}, {n:,} facts": ours(task, n=n) for how, task in made.items() for n in sizes}, rounds=rounds
+    )
+    for how in made:
+        few, many = f"{how}, 1,000 facts", f"{how}, 10,000 facts"
+        yield row(found, few, "cpu", "µs", goal=at_most(40))
+        yield row(found, many, "cpu", "µs", over=few, goal=at_most(1.15))
+
+
+def short(rounds: int) -> Iterator[Row]:
+    """Run one state, again and again in one process; processor time of a run."""
+    goals = {"memory": 400, "sqlite": 1000}
+    found = contest({store: ours("one_state", n=100, store=store) for store in goals}, rounds=rounds)
+    for store, goal in goals.items():
+        yield row(found, store, "cpu", "µs", goal=at_most(goal))
+    yield row(found, "memory", "first", "ms", what="memory, the first run of a process")
+
+
 def script(rounds: int) -> Iterator[Row]:
     """Record and replay a script of 1,000 HTTP calls; whole commands."""
     n = {"n": 1000}
@@ -312,7 +333,7 @@ def startup(rounds: int) -> Iterator[Row]:
     found = contest(contenders, rounds=rounds)
     yield row(found, "nothing", "ms", "ms")
     yield row(found, "import machine", "ms", "ms", goal=at_most(80))
-    yield row(found, "machine --help", "ms", "ms", goal=at_most(200))
+    yield row(found, "machine --help", "ms", "ms", goal=at_most(150))
     for name in list(imports)[2:]:
         yield row(found, name, "ms", "ms", over="import machine")
 
@@ -394,6 +415,8 @@ FIGURES: Final[dict[str, Figure]] = {
         fanout,
         http,
         watch,
+        facts,
+        short,
         script,
         resume,
         scale,

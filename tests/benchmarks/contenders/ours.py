@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from payload import result
-from plans import calling, changing, counting, linear, wide, with_client
+from plans import asking, calling, changing, counting, linear, wide, with_client
 from plans_with_clock import clocked
 from stage import WARM, forget_peak, main, memory_mb, server, stopwatch, stored
 
@@ -147,6 +147,39 @@ def watched(n, clock=0):
     return {"cpu": statistics.median(costs)}
 
 
+def asked(n):
+    """Run a plan of one state that asks for many facts."""
+    plan, told = asking(n), {}
+    warm()
+    with MemoryStore() as store, stopwatch(n, told):
+        drive(plan, store)
+    return told
+
+
+def asked_again(n):
+    """Replay it."""
+    plan, told = asking(n), {}
+    with MemoryStore() as store:
+        run_id = drive(plan, store).run_id
+        with stopwatch(n, told):
+            assert replay(run_id, plan=plan, store=store).identical
+    return told
+
+
+def one_state(n, store):
+    """Run a plan of one state `n` times, and tell what the first run of this process took."""
+    plan, told, first = linear(1), {}, {}
+    with MemoryStore() if store == "memory" else open_store(DATABASE.format("full")) as opened:
+        with stopwatch(1, first):
+            drive(plan, opened)
+        for _ in range(WARM):
+            drive(plan, opened)
+        with stopwatch(n, told):
+            for _ in range(n):
+                drive(plan, opened)
+    return {**told, "first": first["cpu"] / 1000}
+
+
 def interrupted(n):
     """Run half of a plan and die."""
 
@@ -206,6 +239,9 @@ if __name__ == "__main__":
         record_calls,
         replay_calls,
         watched,
+        asked,
+        asked_again,
+        one_state,
         interrupted,
         resumed,
         scaled,
