@@ -67,7 +67,7 @@ class _Users:
 
     def last_in(self, key: str, up_to: UpTo) -> list[int]:
         """Return, of each chain, the last user of a key in a set of states."""
-        found = ((users, bisect_right(users, up_to.get(chain, -1))) for chain, users in self._of(key))
+        found = ((users, bisect_right(users, up_to.last(chain))) for chain, users in self._of(key))
         return [users[count - 1] for users, count in found if count]
 
     def _of(self, key: str) -> Iterable[tuple[int, Sequence[int]]]:
