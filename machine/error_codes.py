@@ -144,6 +144,7 @@ class Code(StrEnum):
     LEASE_LOST = "lease_lost"
     INVOCATION_TAKEN = "invocation_taken"
     RUN_ID_IN_USE = "run_id_in_use"
+    RUN_NEWER_FORMAT = "run_newer_format"
     RUN_NOT_FOUND = "run_not_found"
     RUN_AMBIGUOUS = "run_ambiguous"
     ARTIFACT_NOT_FOUND = "artifact_not_found"

@@ -38,6 +38,8 @@ class ArtifactKind(StrEnum):
     PROVENANCE = "provenance"
     CONTEXT_SNAPSHOT = "context_snapshot"
     CONTEXT_VALUE = "context_value"
+    CONTEXT_CHUNKS = "context_chunks"
+    CONTEXT_CHUNK = "context_chunk"
     FACT_REQUEST = "fact_request"
     FACT_PAYLOAD = "fact_payload"
     DOMAIN_PAYLOAD = "domain_payload"

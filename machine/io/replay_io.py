@@ -6,7 +6,7 @@ falls through to live IO.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn, Protocol
 
 import anyio
@@ -20,7 +20,7 @@ from machine.io.call_identity import Call, IoResult
 from machine.io.call_refusals import no_transport, second_effect, undeclared
 from machine.io.provider import VALUE_NAMESPACE, IoProvider
 from machine.io.transport import AbsentTransport
-from machine.kernel.reuse import answers, comparable
+from machine.kernel.reuse import answers, comparable, reusable
 from machine.secrets.call_values import Asked
 from machine.secrets.placeholder import TEXT, source_of
 from machine.secrets.restore import SecretNeeded
@@ -71,8 +71,11 @@ class Recording(Log, Protocol):
         """The seconds to wait for a handler before it counts as stuck."""
         ...
 
-    def unrecorded(self, call: Call) -> NoReturn:
-        """Raise a divergence: the handler made a call that was never recorded."""
+    def unrecorded(self, call: Call, unused: Collection[str]) -> NoReturn:
+        """Raise a divergence: the handler made a call that was never recorded.
+
+        `unused` are the keys of facts of earlier attempts that might have answered it with another request.
+        """
         ...
 
 
@@ -87,6 +90,7 @@ class ReplayIo(IoProvider):
         self._recording = recording
         self._like = like
         self._reused: dict[tuple[str, str], int] = {}
+        self._answered: set[str] = set()
 
     def _asked(self, namespace: str, raw: bytes) -> Asked:
         asked = unprofiled(self._scope.secrets.asked, namespace, raw)
@@ -137,6 +141,12 @@ class ReplayIo(IoProvider):
         # an intent of the oldest format names no namespace
         return call.namespace if intent is None or intent.namespace is not None else None
 
+    def _before(self, call: Call) -> FactRecorded | OtherIoError | None:
+        found = super()._before(call)
+        if isinstance(found, FactRecorded):
+            self._answered.add(found.key)
+        return found
+
     def _earlier(self, call: Call) -> FactRecorded | OtherIoError | None:
         if call.data == call.raw and not call.asked.stands_in and b"secret" not in call.data:
             return super()._earlier(call)
@@ -173,7 +183,9 @@ class ReplayIo(IoProvider):
         if fact is None and call.namespace != VALUE_NAMESPACE and not call.effect:
             self._refuse(call)
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
-            self._recording.unrecorded(call)
+            scope = self._scope
+            reach = reusable(scope.log.history, scope.state.id, keeps_all=scope.keeps_all)
+            self._recording.unrecorded(call, {fact.key for fact in reach} - self._answered)
         if call.asked.hides and call.mac is not None and not self._scope.secrets.run.shown:
             self._recording.compare_sealed(fact, call.mac)
         if call.effect:

@@ -72,7 +72,7 @@ def checked(scope: AttemptScope, name: str, response: Any) -> str:
     if not value:
         text = f"the transport of secrets has no {name}"
         if isinstance(scope.transport(SECRET), SecretTransport):
-            text = f"environment variable {name} is not set: set it, then start again, or resume a run that is open"
+            text = f"environment variable {name} is not set"
         raise OtherIoError(text, code=Code.SECRET_NOT_SET, details={"name": name})
     try:
         value.encode("utf-8")

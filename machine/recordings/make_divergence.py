@@ -49,7 +49,10 @@ class Differences:
     now: Load
 
     def unrecorded(self, call: Call, left: Sequence[Entry], seq: int) -> Divergence:
-        """Return the divergence of a call that was never recorded; `left` are the unused calls of the attempt."""
+        """Return the divergence of a call that was never recorded.
+
+        `left` has the unused calls of the attempt and, before `seq`, those of earlier attempts that it might reuse.
+        """
         call = attrs.evolve(call, request=canonical.decode(call.data))  # in JSON 30.0 is 30
         facts = [(entry, entry.event) for entry in left if isinstance(entry.event, FactRecorded)]
         facts.sort(key=lambda item: self._distance(item[1], call))
@@ -57,7 +60,7 @@ class Differences:
         if not facts or facts[0][1].namespace != call.namespace:
             return Divergence(
                 kind=DivergenceKind.CALL_ADDED,
-                seq=min((entry.seq for entry, _ in facts), default=seq),
+                seq=min((entry.seq for entry, _ in facts if entry.seq >= seq), default=seq),
                 summary=f"a call of {named(call.namespace, call.request)} that was never recorded",
                 now=now,
                 nearest=self._near(facts, call),

@@ -7,7 +7,7 @@ calls end in the recorded order, made by `io/outcome_turns.py` in the live run. 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NoReturn
 
 import anyio
@@ -220,8 +220,7 @@ class ReplayLog:
 
     def fact(self, key: str) -> FactRecorded | None:
         """Return the fact that the open attempt recorded under a key, or None."""
-        left = self._facts.get(key)
-        return left[0] if left else None
+        return next(iter(self._facts.get(key, ())), None)
 
     def takes(self, fact: FactRecorded) -> bool:
         """Accept a recorded fact and return True if it is the next event and its call was not given up."""
@@ -259,11 +258,12 @@ class ReplayLog:
         """Return an error as recorded, if the open attempt failed with it."""
         return self.requests.failed_as(exc)
 
-    def unrecorded(self, call: Call) -> NoReturn:
+    def unrecorded(self, call: Call, unused: Collection[str]) -> NoReturn:
         """Raise: the handler made a call that was never recorded."""
         if self._early is not None:
             self._missing()
-        left = self._recorded[self._at : self._end]
+        before, left = self._recorded[: self._begin], self._recorded[self._at : self._end]
+        left = [*(entry for entry in before if getattr(entry.event, "key", "") in unused), *left]
         self._diverge(self._differences.unrecorded(call, left, self._seq()))
 
     def refused(self, scope: AttemptScope, what: Undeclared) -> Diverged:
