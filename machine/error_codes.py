@@ -98,6 +98,7 @@ class Code(StrEnum):
     IO_UNKNOWN_NAMESPACE = "io_unknown_namespace"
     IO_INVALID_REQUEST = "io_invalid_request"
     IO_TRANSPORT_FAILED = "io_transport_failed"
+    STREAM_CLOSED = "stream_closed"
     HTTP_TIMEOUT = "http_timeout"
     HTTP_CONNECT = "http_connect"
     HTTP_TLS = "http_tls"

@@ -171,7 +171,11 @@ FactOutcome: TypeAlias = FactValue | FactError
 
 @attrs.frozen
 class FactRecorded:
-    """One recorded outcome. `request_digest` is also the id of the artifact that holds the request."""
+    """One recorded outcome. `request_digest` is also the id of the artifact that holds the request.
+
+    `piece` is the number of a part of a stream, 0 for its head; None for the outcome of a call, the end of a stream
+    included.
+    """
 
     type: ClassVar[str] = "fact_recorded"
     key: str
@@ -180,6 +184,7 @@ class FactRecorded:
     outcome: FactOutcome
     state_id: str
     attempt: int
+    piece: int | None = None
 
     @property
     def given_up(self) -> bool:

@@ -17,6 +17,7 @@ FORMAT_1 = FIXTURES / "format-1"
 BUNDLE_1 = FIXTURES / "bundle-1"
 BESIDE_1 = FIXTURES / "side-by-side-1"
 CONTEXTS_2 = FIXTURES / "contexts-2"
+STREAMS = FIXTURES / "streams"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
 
 
@@ -91,6 +92,18 @@ def test_a_run_of_format_1_replays_identical(recorded):
             CONTEXTS_2 / "concurrent.run",
             "contexts-2",
             "f14f7fa725cc873724816ffd98d6139486a0e314a4e4c029bbe41ce38abaa61d",
+            "completed",
+        ),
+        (
+            STREAMS / "whole.run",
+            "streams",
+            "3c5ceec961f2f7273c151ccca9816e76cb7684c6bfa0aee8e2ccb2901bdb8de9",
+            "completed",
+        ),
+        (
+            STREAMS / "pieces.run",
+            "streams",
+            "ea515dc59263097e458dd56fe40902aecdf46dee7f6f4fc8cc86b67fec2bebcc",
             "completed",
         ),
     ],

@@ -241,6 +241,8 @@ def _outcome_cell(namespace: str, outcome: dict[str, Any]) -> Cell:
             return result_text(response)
         case {"status": int(status), **rest} if "headers" in rest:
             return f"status {status}"
+        case {"stream": {"pieces": int(pieces), "complete": bool(complete)}}:
+            return f"{'ended' if complete else 'closed'} after {pieces} pieces"
         case {"returncode": int(code), "stdout": {"text": str(text)}}:
             return f"exit {code} {compact(text, 80) if text else ''}"
         case {"data": {"text": str(text)}}:

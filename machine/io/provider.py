@@ -11,7 +11,7 @@ import os
 import random as random_module
 import uuid as uuid_module
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from machine import canonical
@@ -23,11 +23,13 @@ from machine.io import clock, entropy, env, exec, files, secret  # noqa: A004 - 
 from machine.io.attempt_scope import AttemptScope, is_namespace
 from machine.io.call_identity import Call, IoResult, path_key
 from machine.io.call_refusals import reserved, second_effect, secret_key, undeclared
+from machine.io.call_stream import CallStream, UnrecordedStream
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
 from machine.io.outcome_turns import Flight, HandOut
 from machine.io.redirect_secrets import Sensitive, parts
 from machine.io.step_calls import StepCalls
+from machine.io.stream_calls import StreamCalls
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.call_values import Asked, unopened
 from machine.secrets.secret_value import SECRET
@@ -42,13 +44,14 @@ if TYPE_CHECKING:
 VALUE_NAMESPACE = "value"
 
 
-class IoProvider(StepCalls):
+class IoProvider(StreamCalls, StepCalls):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
     """
 
     def __init__(self, scope: AttemptScope) -> None:
+        super().__init__()
         self._scope = scope
         self._handing = HandOut(scope)
         self._keyed: str | None = None
@@ -88,7 +91,8 @@ class IoProvider(StepCalls):
         """
         with unguarded():
             call = self._identify(namespace, request, fact_key)
-            return self._result(await self._fact(call))
+            result: IoResult = self._whole(await self._fact(call))
+            return result
 
     async def record_value(self, key: str, value: Any) -> Any:
         """Record `value` (JSON) as the fact `key`, and return the value recorded first under that key.
@@ -109,7 +113,7 @@ class IoProvider(StepCalls):
         if fact is None or fact.key in self._handing.in_flight or not isinstance(fact.outcome, FactValue):
             return None
         with unguarded():
-            return self._result(fact).response
+            return self._whole(fact).response
 
     async def http(
         self,
@@ -211,15 +215,15 @@ class IoProvider(StepCalls):
         """
         from machine.io.httpx_transport import HttpxTransport  # noqa: PLC0415 - only those who use it pay for it
 
-        return HttpxTransport(self.call_of_client, self._sensitive, **options)
+        return HttpxTransport(self.open_client_stream, self._sensitive, **options)
 
-    async def call_of_client(self, namespace: str, request: Any) -> IoResult:
-        """Make a call for a client, which is recorded unless it is part of a step."""
+    async def open_client_stream(self, namespace: str, request: Any) -> CallStream:
+        """Open a stream for a client, which is recorded unless it is part of a step."""
         transport = self._scope.transport(namespace)
         if running_step() is None or transport is None:
-            return await self.call(namespace, request)
+            return await self.open_stream(namespace, request)
         with unguarded(), secret.naming_parts(self._sensitive(request)):
-            return IoResult(await transport.perform(namespace, request), "", "")
+            return UnrecordedStream(namespace, await transport.perform(namespace, request))
 
     def _sensitive(self, message: dict[str, Any]) -> Sensitive:
         """Return the parts of a request of a client that hold a secret."""
@@ -305,7 +309,7 @@ class IoProvider(StepCalls):
             await racing.wait()
         self._scope.check_open("called", call.namespace)
         refusal, before = call.refusal, None
-        if refusal is None or not call.key.startswith(RESERVED_FACT_PREFIX):
+        if not call.continues and (refusal is None or not call.key.startswith(RESERVED_FACT_PREFIX)):
             before = self._before(call)
         if isinstance(before, OtherIoError):
             before, refusal = None, before
@@ -331,10 +335,6 @@ class IoProvider(StepCalls):
         finally:
             del handing.in_flight[call.key]
             flight.land()
-
-    def end(self) -> Awaitable[None]:
-        """Cancel the calls that a handler left in flight, and record each as cancelled."""
-        return self._handing.end()
 
     async def _refused_to_repeat(self, call: Call, refusal: OtherIoError) -> FactRecorded:
         """Return the fact of an effect that must not be made again; it is in the log when this returns."""
@@ -377,7 +377,8 @@ class IoProvider(StepCalls):
 
     def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:
         scope = self._scope
-        return FactRecorded(call.key, call.namespace, call.digest, outcome, scope.state.id, scope.attempt)
+        own = scope.state.id, scope.attempt, call.piece
+        return FactRecorded(call.key, call.namespace, call.digest, outcome, *own)
 
     def _intent_of(self, call: Call) -> EffectIntended:
         scope = self._scope

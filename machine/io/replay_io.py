@@ -14,11 +14,13 @@ import attrs
 
 from machine import canonical
 from machine.errors import CodecError, MachineError, OtherIoError
-from machine.events import EffectIntended, FactRecorded
+from machine.events import EffectIntended, FactRecorded, FactValue
+from machine.ids import piece_key
 from machine.io.attempt_scope import AttemptScope, Log
 from machine.io.call_identity import Call, IoResult
 from machine.io.call_refusals import no_transport, second_effect, undeclared
 from machine.io.provider import VALUE_NAMESPACE, IoProvider
+from machine.io.stream_end import is_complete, pieces_of
 from machine.io.transport import AbsentTransport
 from machine.kernel.reuse import answers, comparable, reusable
 from machine.secrets.call_values import Asked
@@ -167,7 +169,7 @@ class ReplayIo(IoProvider):
 
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         # nearly always nothing races and the fact is the next of the recording: then nobody need wait for anybody
-        fact = self._recording.fact(call.key)
+        fact = self._recording.fact(call.key) if call.part is None else self._recorded(call)
         if (
             fact is not None
             and (fact.namespace, fact.request_digest) == (call.namespace, call.digest)
@@ -178,8 +180,25 @@ class ReplayIo(IoProvider):
             return fact
         return await super()._fact(call, value)
 
+    def _recorded(self, call: Call) -> FactRecorded | None:
+        """Return the recorded fact of a call, or of the part of a stream that it asks for."""
+        recording, part = self._recording, call.part
+        if part is None:
+            return recording.fact(call.key)
+        piece = None if part.closes else recording.fact(piece_key(part.key, part.number))
+        whole = recording.fact(part.key)
+        if whole is None or (piece is not None and not whole.may_repeat):
+            return piece
+        if piece is None and call.continues and isinstance(whole.outcome, FactValue):
+            answer = self._response(whole)
+            if pieces_of(answer) is None or is_complete(answer) == part.closes:
+                return None  # it ended otherwise
+        return whole
+
     async def _obtain(self, call: Call) -> FactRecorded:
-        fact = self._recording.fact(call.key)
+        fact = self._recorded(call)
+        if fact is None and call.continues:
+            self._recording.unrecorded(call, ())
         if fact is None and call.namespace != VALUE_NAMESPACE and not call.effect:
             self._refuse(call)
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
@@ -188,7 +207,7 @@ class ReplayIo(IoProvider):
             self._recording.unrecorded(call, {fact.key for fact in reach} - self._answered)
         if call.asked.hides and call.mac is not None and not self._scope.secrets.run.shown:
             self._recording.compare_sealed(fact, call.mac)
-        if call.effect:
+        if call.effect and not call.continues:
             await self._intend(call)
         if fact.given_up:
             await self._be_cancelled(fact)
