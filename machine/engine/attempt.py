@@ -61,7 +61,10 @@ class Attempts:
     ) -> tuple[AttemptScope, Any]:
         """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
         if self.live:
-            await wait_for_threads((self.log.history.run_id or "", state.id))
+            try:
+                await wait_for_threads((self.log.history.run_id or "", state.id))
+            except anyio.get_cancelled_exc_class() as exc:
+                raise Stopped(exc) from None
         scope = AttemptScope(
             state=state,
             attempt=attempt,

@@ -76,6 +76,8 @@ async def call_in_thread(
 
 def leave(place: tuple[str, str], thread: StepThread) -> None:
     """Note that the thread of a step goes on although nobody waits for its result."""
+    for other in [other for other, ends in _left.items() if all(ended.is_set() for ended in ends)]:
+        del _left[other]  # of runs that nobody went on with
     _left.setdefault(place, []).append(thread.ended)
 
 

@@ -16,6 +16,7 @@ from machine.engine.run_reader import PastRun
 from machine.error_codes import Code
 from machine.errors import StepError, UsageError
 from machine.events import EffectIntended, FactError, FactRecorded
+from machine.io.step_processes import StepProcess
 from tests.io import functions_of_steps as functions
 
 TWICE = RunConfig(retry_policy=RetryPolicy(max_attempts=2))
@@ -323,6 +324,49 @@ def test_a_cut_attempt_leaves_its_thread_to_end_before_the_next(store, calls):
     assert result.context == {"said": 2}
 
 
+@pytest.mark.parametrize("by", ["its task", "a command"])
+def test_a_run_that_waits_for_a_thread_can_be_cancelled(store, calls, by):
+    release = threading.Event()
+
+    def slow():
+        calls.append("slow")
+        release.wait(30)
+
+    async def handler(ctx, io):
+        await io.step(slow, name="slow", ignore_args=["calls", "release"])
+
+    class Attempts(machine.Reporter):
+        def entry(self, entry):
+            if entry.event.type == "state_entered" and entry.event.attempt == 1:
+                self.waits.set()
+
+    plan = plan_of(handler, timeout=0.05)
+    run_id = machine.new_run_id()
+
+    async def cancelled():
+        reporter = Attempts()
+        reporter.waits = asyncio.Event()
+        config = RunConfig(retry_policy=RetryPolicy(max_attempts=9))
+        run = machine.aio.run(plan, store=store, run_id=run_id, config=config, reporter=reporter)
+        task = asyncio.create_task(run)
+        await reporter.waits.wait()
+        await asyncio.sleep(0)
+        if by == "a command":
+            await machine.aio.cancel(run_id, store=store)
+            return (await task).status
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        release.set()
+        return (await machine.aio.cancel(run_id, store=store)).status
+
+    try:
+        assert asyncio.run(cancelled()) == "cancelled"
+    finally:
+        release.set()
+    assert calls == ["slow"]
+
+
 # -- other processes ---------------------------------------------------------------------------------------------
 
 
@@ -367,6 +411,15 @@ def test_a_process_is_killed_at_the_timeout_of_its_step(store, calls, tmp_path):
     assert result.status == "completed", result.error
     pid = int((tmp_path / "pid").read_text())
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_process_ends_with_the_one_that_started_it():
+    process = StepProcess()
+    try:
+        process._process.stdin.close()  # as the system does it at the end of a process
+        assert process._process.wait(timeout=60) == 1
+    finally:
+        process.kill()
 
 
 def test_a_local_function_cannot_go_to_another_process(store):
