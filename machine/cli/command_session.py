@@ -47,7 +47,7 @@ class Session:
 
     def open_store(self, *, create: bool = False) -> Store:
         """Return the store; only a command that starts or imports a run creates it. A bundle is read-only."""
-        from machine.recordings.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
+        from machine.recordings.bundle_line_reader import is_bundle  # noqa: PLC0415 - --help must not pay for it
         from machine.stores import open_store  # noqa: PLC0415 - the same
 
         if is_bundle(self.store_url):
@@ -88,7 +88,7 @@ class Session:
 
     def open_to_write(self) -> Store:
         """Return a store to change runs in. Raises `BundleError` (`bundle_read_only`) for a bundle."""
-        from machine.recordings.bundle_lines import is_bundle  # noqa: PLC0415 - --help must not pay for it
+        from machine.recordings.bundle_line_reader import is_bundle  # noqa: PLC0415 - --help must not pay for it
 
         if is_bundle(self.store_url):
             raise _read_only(self.store_url)

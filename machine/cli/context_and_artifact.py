@@ -16,9 +16,10 @@ from machine.cli.output import clean, on_terminal
 from machine.engine import run_reader
 from machine.engine.log_check import LogCheck
 from machine.errors import Code, CodecError, IdError, UsageError
-from machine.events import RunStarted, StateCompleted
+from machine.events import ArtifactKind, RunStarted, StateCompleted
 from machine.ids import ArtifactId
 from machine.kernel.snapshot import Snapshot
+from machine.kernel.value_chunks import joined
 
 
 def context(
@@ -56,7 +57,7 @@ def context(
 
 
 def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
-    """Print the bytes of an artifact.
+    """Print the bytes of an artifact. A value of a context that is stored in chunks is printed whole.
 
     They are printed unchanged when stdout is not a terminal. On a terminal JSON is indented, and bytes that are
     not text are refused.
@@ -74,7 +75,8 @@ def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
                 details={"artifact": id, "store": store.url},
                 hint=_how_to_find(session, id),
             )
-        data, kind = store.get(id), store.kind(id)
+        kind = store.kind(id)
+        data = joined(id, store.get) if kind == ArtifactKind.CONTEXT_CHUNKS else store.get(id)
     if session.as_json:
         session.out.json({"id": id, "kind": kind, "bytes": len(data), **_carried(data)})
     elif on_terminal(sys.stdout):

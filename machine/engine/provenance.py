@@ -1,11 +1,12 @@
 """Provenance: the build that a run was made by, read once at its start. It explains divergences and causes none."""
 
 # A run is begun often, and pathlib takes longer than the disk.
-# ruff: noqa: PTH110, PTH113, PTH118, PTH123
+# ruff: noqa: PTH110, PTH113, PTH118, PTH123, PTH208
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -24,7 +25,7 @@ from machine.config import BuildProvenance, Target
 from machine.engine.masked_source import kept_source
 from machine.engine.source_text import has_code, module_name, names_seen_by, source_text, unwrapped
 from machine.plan import Graph
-from machine.watch.static_lookup import is_a
+from machine.watch.safe_inspection import is_a
 
 ENV_NAMES: Final = (
     "CI",
@@ -231,11 +232,14 @@ def _text(*path: str) -> str:
 def _lockfile_hash(here: Path) -> str | None:
     repository = _repository(here) or here
     for folder in (here, *here.parents):
+        try:
+            names = frozenset(os.listdir(folder))
+        except OSError:
+            continue
         for name in LOCKFILES:
-            try:
-                return hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            except OSError:
-                continue
+            if name in names:
+                with contextlib.suppress(OSError):
+                    return hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if folder == repository:
             break
     return None

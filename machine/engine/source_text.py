@@ -13,7 +13,7 @@ import sys
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, Final
 
-from machine.watch.static_lookup import bases_of, class_dict, held_by, is_a, module_dict, module_of
+from machine.watch.safe_inspection import bases_of, class_dict, held_by, is_a, module_dict, module_of
 
 NO_FILE: Final = ("<string>", "")
 """File names of code made from a string: of any `eval`, and from 3.13 on of what `python -c` was given."""
