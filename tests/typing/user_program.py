@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import httpx
 
@@ -30,6 +31,7 @@ from machine import (
     run,
     verify,
 )
+from machine.catalogue import STANDARD, Catalogue, ToolCallStarted
 from machine.results import Bundle, Divergence, VerifyResult
 
 plan = Plan("typed", version="1")
@@ -60,6 +62,12 @@ def report(ctx: Context, io: IoProvider, rec: machine.Recorder) -> None:
     ctx["reported"] = True
 
 
+called = ToolCallStarted(call_id="c1", tool="search", arguments={"q": "x"})
+assert_type(called.tool, str)
+assert_type(called.arguments, Mapping[str, Any] | None)
+assert_type(STANDARD, Catalogue)
+ToolCallStarted(call_id="c1", tool=3)  # type: ignore[arg-type]
+ToolCallStarted(call_id="c1")  # type: ignore[call-arg]
 assert_type(note, machine.plan.PlanState)
 assert_type(report, machine.plan.PlanState)
 
