@@ -83,7 +83,7 @@ LONG = [
     "recordings/test_diff.py",
     "recordings/test_edits.py",
     "recordings/test_refusal_cost.py",
-    "recordings/test_schedule_search.py",
+    "recordings/test_schedule_orders.py",
     "recordings/test_schedules.py",
     "recordings/test_verify.py",
     "secrets",

@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     from machine.config import FixedBackoff as FixedBackoff
     from machine.config import RetryPolicy as RetryPolicy
     from machine.config import RunConfig as RunConfig
+    from machine.engine.new_run_id import new_run_id as new_run_id
     from machine.engine.recorder import Recorder as Recorder
     from machine.engine.reporter import Reporter as Reporter
-    from machine.engine.run_id import new_run_id as new_run_id
-    from machine.engine.runs import RunResult as RunResult
     from machine.engine.scan import scan as scan
+    from machine.engine.start_and_resume import RunResult as RunResult
     from machine.errors import Failure as Failure
     from machine.errors import IoError as IoError
     from machine.errors import MachineError as MachineError
     from machine.events import DomainEvent as DomainEvent
+    from machine.io.decorated_step import step as step
     from machine.io.effect_resolution import UncertainEffect as UncertainEffect
     from machine.io.http_message import HttpResponse as HttpResponse
     from machine.io.provider import IoProvider as IoProvider
@@ -71,11 +72,12 @@ _HOMES: Final = {
     **dict.fromkeys(("ExponentialBackoff", "FixedBackoff", "RetryPolicy", "RunConfig"), "machine.config"),
     "Recorder": "machine.engine.recorder",
     "Reporter": "machine.engine.reporter",
-    "new_run_id": "machine.engine.run_id",
-    "RunResult": "machine.engine.runs",
+    "new_run_id": "machine.engine.new_run_id",
+    "RunResult": "machine.engine.start_and_resume",
     "scan": "machine.engine.scan",
     **dict.fromkeys(("Failure", "IoError", "MachineError"), "machine.errors"),
     "DomainEvent": "machine.events",
+    "step": "machine.io.decorated_step",
     "UncertainEffect": "machine.io.effect_resolution",
     "HttpResponse": "machine.io.http_message",
     "IoProvider": "machine.io.provider",

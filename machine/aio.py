@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import dry_run as dry
-from machine.engine import runs
+from machine.engine import start_and_resume
 from machine.engine.cancel_and_resolve import cancel, resolve
 from machine.recordings.compare import compare
 from machine.recordings.double_run import seconded
@@ -28,9 +28,9 @@ __all__ = [
     "verify",
 ]
 
-run = seconded(runs.run)
+run = seconded(start_and_resume.run)
 dry_run = seconded(dry.dry_run)
-resume = seconded(runs.resume)
+resume = seconded(start_and_resume.resume)
 
 
 @with_default_store()

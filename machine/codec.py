@@ -1,4 +1,4 @@
-"""The converter between this library's types and JSON, and the one for values that a handler gives a type.
+"""The converter between this library's types and JSON, and the use of the one for typed values.
 
 Models know nothing of JSON; every rule about it is here. Reading is strict: nothing is coerced, unknown fields are
 refused, and all problems of a document are reported at once, each with its path.
@@ -7,17 +7,15 @@ refused, and all problems of a document are reported at once, each with its path
 from __future__ import annotations
 
 import functools
-import re
 import typing
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import cattrs
-import orjson
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from machine import canonical, events
+from machine import canonical, event_spelling, events
 from machine.config import (
     AfterEveryState,
     EventProfile,
@@ -38,8 +36,6 @@ from machine.events import (
     FactValue,
     PlanWait,
     SecretWait,
-    StateCompleted,
-    StateEntered,
 )
 from machine.secrets.policy import SecretPolicy
 from machine.strict_converter import json_only, problems_of, strict_converter
@@ -116,7 +112,9 @@ def _converter() -> cattrs.Converter:
         ("secrets", "undeclared_io", "paranoid", "recoveries"), override(omit_if_default=True)
     )
     converter.register_unstructure_hook(RunConfig, make_dict_unstructure_fn(RunConfig, converter, **unsaid))
-    format_1: dict[str, Any] = {"secret_format": override(omit_if_default=True)}
+    format_1: dict[str, Any] = dict.fromkeys(
+        ("secret_format", "context_format"), override(omit_if_default=True)
+    )
     converter.register_unstructure_hook(
         RunManifest, make_dict_unstructure_fn(RunManifest, converter, **format_1)
     )
@@ -174,25 +172,9 @@ def event_to_json(event: Event) -> dict[str, Any]:
 
 def encode_event(event: Event) -> bytes:
     """Return the canonical body of an event."""
-    # the two of every step, in the spelling that `_STEP` reads
-    if type(event) is StateEntered:
-        if event.state_id.isascii() and event.base_snapshot_id.isascii():
-            ids = orjson.dumps(event.base_snapshot_id), orjson.dumps(event.state_id)
-            return b'{"attempt":%d,"base_snapshot_id":%b,"state_id":%b,"type":"state_entered"}' % (
-                event.attempt,
-                *ids,
-            )
-    elif (
-        type(event) is StateCompleted
-        and event.not_taken is None
-        and event.state_id.isascii()
-        and event.context_snapshot_id.isascii()
-    ):
-        ids = orjson.dumps(event.context_snapshot_id), orjson.dumps(event.state_id)
-        if event.wrote is None:
-            return b'{"context_snapshot_id":%b,"state_id":%b,"type":"state_completed"}' % ids
-        wrote = canonical.encode(event.wrote)
-        return b'{"context_snapshot_id":%b,"state_id":%b,"type":"state_completed","wrote":%b}' % (*ids, wrote)
+    body = event_spelling.spelled(event)
+    if body is not None:
+        return body
     return canonical.encode(event_to_json(event))
 
 
@@ -207,29 +189,11 @@ def event_from_json(value: Mapping[str, Any]) -> Event:
     return from_json({key: item for key, item in value.items() if key != "type"}, cls, what="event")
 
 
-_NUMBER: Final = rb"(0|[1-9][0-9]{0,14})"
-_HASH: Final = rb'"([0-9a-f]{64})"'
-_STEP: Final = re.compile(
-    rb'\{"event":(\{(?:"attempt":%b,"base_snapshot_id":%b,"state_id":"([a-z0-9_.]+)","type":"state_entered"'
-    rb'|"context_snapshot_id":%b,"state_id":"([a-z0-9_.]+)","type":"state_completed")\})'
-    rb',"info":\{"run_id":"([0-9a-f-]+)","ts_millis":%b\},"seq":%b\}'
-    % (_NUMBER, _HASH, _HASH, _NUMBER, _NUMBER)
-)
-"""The two envelopes of every step, in their one canonical spelling: a match needs no decoding to be checked."""
-
-
 def decode_entry(seq: int, data: bytes) -> Entry:
     """Return the stored entry at `seq`. Raises `LogError` (`log_bad_event`) for anything that is not one."""
-    step = _STEP.fullmatch(data)
-    if step is not None and int(step[9]) == seq:
-        body, attempt, base, entered, after, completed, run, ts, _ = step.groups()
-        event: Event = (
-            StateEntered(entered.decode(), int(attempt), base.decode())
-            if attempt is not None
-            else StateCompleted(completed.decode(), after.decode())
-        )
-        run_id, ts_millis = run.decode(), int(ts)
-        return Entry(seq, event, body, run_id, ts_millis, {"run_id": run_id, "ts_millis": ts_millis})
+    entry = event_spelling.read(seq, data)
+    if entry is not None:
+        return entry
     value, body, info = events.split_envelope(seq, data)
     try:
         event = event_from_json(value)

@@ -14,8 +14,8 @@ import attrs
 
 from machine import codec
 from machine.errors import ErrorCause, ErrorInfo
-from machine.exception_to_error import clean, place, said, sole_member
-from machine.failure_info import read_causes
+from machine.exception_to_error_info import clean, place, said, sole_member
+from machine.failed_attempt_info import read_causes
 
 _MOST: Final = 32
 _DEEPEST: Final = 8

@@ -4,6 +4,9 @@ A pid alone is no identity: it is reused, and each pid namespace counts separate
 system counts here; otherwise the answer is None or UNKNOWN, never a guess.
 """
 
+# An owner is named at the start of every run, and pathlib takes longer than the kernel.
+# ruff: noqa: PTH115, PTH116, PTH123
+
 from __future__ import annotations
 
 import contextlib
@@ -28,18 +31,18 @@ def boot_clock() -> int:
 
 def boot_id() -> str:
     """Return an id that distinguishes this boot of this machine from every other."""
-    return read(_PROC / "sys/kernel/random/boot_id") or UNKNOWN
+    return read(f"{_PROC}/sys/kernel/random/boot_id") or UNKNOWN
 
 
 def namespaces() -> str:
     """Return an id of the namespaces in which a pid and a start time are counted."""
     try:
-        pids = (_PROC / "self/ns/pid").stat().st_ino
+        pids = os.stat(f"{_PROC}/self/ns/pid").st_ino
     except OSError:
         return UNKNOWN
     times = 0
     with contextlib.suppress(OSError):  # a kernel before 5.6 has one time for all
-        times = (_PROC / "self/ns/time").stat().st_ino
+        times = os.stat(f"{_PROC}/self/ns/time").st_ino
     return f"{pids}.{times}"
 
 
@@ -48,7 +51,7 @@ def sees_itself() -> bool:
     if sys.platform != "linux":
         return False
     try:
-        return os.readlink(_PROC / "self") == str(os.getpid())  # noqa: PTH115 - the text, not a path
+        return os.readlink(f"{_PROC}/self") == str(os.getpid())
     except OSError:
         return False
 
@@ -90,7 +93,7 @@ def has_ended(pid: int, start: str) -> bool | None:
 def thread_has_ended(pid: int, thread: int, start: str) -> bool | None:
     """Say whether a thread of a living process has ended; None when that cannot be known."""
     try:
-        text = _stat_path(pid, thread).read_text(encoding="utf-8", errors="replace")
+        text = Path(_stat_path(pid, thread)).read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return True
     except OSError:
@@ -102,8 +105,8 @@ def _is_over(stat: Stat | None, start: str) -> bool | None:
     return None if stat is None else stat.ended or stat.start != start
 
 
-def _stat_path(pid: int, thread: int | None) -> Path:
-    return _PROC / str(pid) / "stat" if thread is None else _PROC / f"{pid}/task/{thread}/stat"
+def _stat_path(pid: int, thread: int | None) -> str:
+    return f"{_PROC}/{pid}/stat" if thread is None else f"{_PROC}/{pid}/task/{thread}/stat"
 
 
 def _parsed(text: str, *, alone: bool) -> Stat | None:
@@ -117,10 +120,10 @@ def _parsed(text: str, *, alone: bool) -> Stat | None:
         return None
 
 
-def read(path: Path) -> str:
+def read(path: Path | str) -> str:
     """Return the stripped text of a small file, empty when it cannot be read."""
     try:  # with neither a buffer nor a decoder, which take longer than the kernel
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - the same
+        with open(path, "rb", buffering=0) as file:
             return file.readall().decode("utf-8", "replace").strip()
     except OSError:
         return ""

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from machine.errors import IoError
-from machine.failure_info import LONGEST_WAIT
+from machine.failed_attempt_info import LONGEST_WAIT
 
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 ASKING: Final = frozenset({429, 503})

@@ -8,9 +8,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-import anyio
-
-from machine.engine import cancel_and_resolve, runs
+from machine.engine import cancel_and_resolve, start_and_resume
 from machine.engine import dry_run as dry
 from machine.errors import Code, RunError, UsageError
 from machine.recordings import compare as comparison
@@ -53,7 +51,7 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]], *, drives: bool = Fals
 
         with terminable() if drives else contextlib.nullcontext(Termination()) as termination:
             try:
-                anyio.run(main)
+                asyncio.run(main())
             except asyncio.CancelledError:
                 if termination.signum is not None:
                     raise
@@ -68,9 +66,9 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]], *, drives: bool = Fals
     return plain
 
 
-run = _plain(seconded(runs.run), drives=True)
+run = _plain(seconded(start_and_resume.run), drives=True)
 dry_run = _plain(seconded(dry.dry_run), drives=True)
-resume = _plain(seconded(runs.resume), drives=True)
+resume = _plain(seconded(start_and_resume.resume), drives=True)
 fork = _plain(forking.fork, drives=True)
 replay = _plain(reproduce.replay)
 schedules = _plain(scheduling.schedules)

@@ -25,7 +25,7 @@ from machine.errors import BundleError, LogError
 from machine.events import Artifact, chain_next
 from machine.io.transport import BaseTransport
 from machine.kernel.history import fold
-from machine.recordings import bundle_format
+from machine.recordings import bundle_line
 from machine.recordings.divergence import DivergenceKind
 from machine.stores import MemoryStore
 from machine.stores.base import ZERO_CHAIN, StoredEvent
@@ -317,26 +317,26 @@ class Absurd:
         artifacts = {**self.run.artifacts, **self.artifacts}
         plan = artifacts.get(str(first.get("plan_id")), (None, b"{}"))[1]
         built = artifacts.get(str(info.get("provenance_id")), (None, None))[1]
-        header = bundle_format.Header(self.run.run_id, plan, built)
+        header = bundle_line.Header(self.run.run_id, plan, built)
         log = self.stored()
-        lines = [bundle_format.header_line(header)]
+        lines = [bundle_line.header_line(header)]
         said = json.dumps([*self.events, *(str(data) for _, data in artifacts.values())])
         carried = [
             Artifact(name, kind, data)
             for name, (kind, data) in artifacts.items()
             if data not in {plan, built} and name in said
         ]
-        lines += map(bundle_format.artifact_line, carried)
+        lines += map(bundle_line.artifact_line, carried)
         lanes: dict[str, bytes] = {}
         for stored, (event, about) in zip(log, self.events, strict=True):
-            lines.append(bundle_format.event_line(stored.seq, canonical.encode(event), about))
+            lines.append(bundle_line.event_line(stored.seq, canonical.encode(event), about))
             lane = str(event.get("state_id", ""))
             lanes[lane] = blake3(lanes.get(lane, bytes(32)) + canonical.encode(event)).digest()
         whole = blake3(lanes.get("", bytes(32)))
         for state_id in re.findall(r'"id":"([a-z0-9_.]+)"', plan.decode(errors="replace")):
             whole.update(lanes.get(state_id, bytes(32)))
         lines.append(
-            bundle_format.end_line(
+            bundle_line.end_line(
                 artifacts=len(carried), chain=log[-1].chain, digest=whole.hexdigest(), events=len(log)
             )
         )

@@ -541,8 +541,19 @@ def test_every_public_name_can_be_imported() -> None:
         _ = machine.catalogue.Nonsense
 
 
+def test_a_run_without_domain_events_makes_no_standard_kind():
+    code = (
+        "import sys; from machine import Plan, replay, run\nfrom machine.stores import MemoryStore\n"
+        "plan = Plan('demo')\n@plan.state('a.b')\nasync def b(ctx): pass\n"
+        "with MemoryStore() as store: replay(run(plan, store=store).run_id, plan=plan, store=store)\n"
+        "print('machine.catalogue.kinds' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"
+
+
 def test_importing_the_package_loads_neither_cattrs_nor_the_payload_classes() -> None:
-    late = ["cattrs", "machine.catalogue.kinds", "machine.catalogue.payloads"]
+    late = ["cattrs", "machine.catalogue.kinds", "machine.catalogue.payload_converter"]
     probe = f"import sys, machine.catalogue; print([name for name in {late} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

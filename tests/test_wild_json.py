@@ -17,7 +17,7 @@ from machine.errors import CodecError, CorruptionError, LogError, StoreError
 from machine.events import seal
 from machine.kernel.snapshot import Snapshot
 from machine.plan_shape import shape_of
-from machine.recordings import bundle_format
+from machine.recordings import bundle_line
 
 WILD = st.sampled_from(VALUES) | JSON | st.integers(-(2**53) + 1, 2**53 - 1)
 
@@ -162,10 +162,10 @@ HEADER = {
 def test_a_line_of_a_bundle_is_read_or_is_none(value):
     line = canonical.encode(value)
     for parse in (
-        bundle_format.parse_header,
-        bundle_format.parse_artifact,
-        lambda line: bundle_format.parse_event(line, RUN_ID),
-        bundle_format.check_sum,
+        bundle_line.parse_header,
+        bundle_line.parse_artifact,
+        lambda line: bundle_line.parse_event(line, RUN_ID),
+        bundle_line.check_sum,
     ):
         with pytest.raises((ValueError, LogError)):
             parse(line)

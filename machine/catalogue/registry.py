@@ -113,26 +113,26 @@ class Catalogue:
         object. Raises `CodecError` (`malformed`) with every problem and its path, and `UsageError`
         (`invalid_domain_event`) for a name that no domain event may have.
         """
-        from machine.catalogue import payloads  # noqa: PLC0415 - it brings cattrs, which is slow to import
+        from machine.catalogue import payload_converter  # noqa: PLC0415 - it brings cattrs, which is slow to import
 
         kind = self._kind(name, payload, version)
         what = f"payload of {name}"
         if kind is None:
-            return payloads.plain_json(payload, what)
-        return payloads.plain(payload, kind.payload, what)
+            return payload_converter.plain_json(payload, what)
+        return payload_converter.plain(payload, kind.payload, what)
 
     def structure(self, name: str, payload: Mapping[str, Any], version: int | None = None) -> Any:
         """Return the typed instance of a payload; for an unknown name a `Custom` that holds it.
 
         Raises as `validate` does.
         """
-        from machine.catalogue import payloads  # noqa: PLC0415 - it brings cattrs, which is slow to import
+        from machine.catalogue import payload_converter  # noqa: PLC0415 - it brings cattrs, which is slow to import
 
         kind = self._kind(name, payload, version)
         what = f"payload of {name}"
         if kind is None:
-            return Custom(name, payloads.plain_json(payload, what))
-        return payloads.typed(payload, kind.payload, what)
+            return Custom(name, payload_converter.plain_json(payload, what))
+        return payload_converter.typed(payload, kind.payload, what)
 
     def level(self, name: str) -> Level:
         """Return the level of events of this name; unknown names are normal."""

@@ -31,15 +31,15 @@ COMMANDS: Final = {
     "cancel": ("machine.cli.cancel_and_resolve:cancel", "End a run cancelled."),
     "resolve": ("machine.cli.cancel_and_resolve:resolve", "Tell a suspended run the outcome of an effect."),
     "replay": (
-        "machine.cli.replay_and_verify:replay",
+        "machine.cli.replay_compare_verify:replay",
         "Run the handlers again on the recorded facts, and compare.",
     ),
     "compare": (
-        "machine.cli.replay_and_verify:compare",
+        "machine.cli.replay_compare_verify:compare",
         "List every state that no longer does what was recorded.",
     ),
     "verify": (
-        "machine.cli.replay_and_verify:verify",
+        "machine.cli.replay_compare_verify:verify",
         "Check that a run is what was recorded; no user code runs.",
     ),
     "diff": ("machine.cli.diff:diff", "Show how two recorded runs differ."),

@@ -21,7 +21,7 @@ from machine.doctor import Diagnosis, examine_plan, examine_recording
 from machine.doctor.checks import REPLAYS
 from machine.errors import UsageError
 from machine.recordings.bundle import export_to
-from machine.recordings.bundle_lines import is_bundle
+from machine.recordings.bundle_line_reader import is_bundle
 
 _RUN: Final = re.compile(r"@last|[0-9a-fA-F]{6,8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{0,12}){1,4}")
 """Pattern of a run's name: `@last`, or an id long enough not to be a module's name by chance."""

@@ -17,7 +17,7 @@ from machine.kernel.status import FINAL_STATUSES
 from machine.recordings.bundle import export_to, store_recording
 from machine.recordings.bundle_reader import read_bundle
 from machine.recordings.bundle_secrets import has_secrets, unlocked_key
-from machine.recordings.run_artifacts import Recording, seals_of
+from machine.recordings.run_contents import Recording, seals_of
 from machine.secrets.bundle_key import BundleKey
 from machine.secrets.format_1.placeholder import MARK
 from machine.stores.base import Store

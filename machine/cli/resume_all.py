@@ -10,14 +10,14 @@ import attrs
 
 import machine
 from machine import codec
-from machine.cli import batch, progress
-from machine.cli.batch_item import DAMAGED, ERROR, Item, Outcome, Result, WithPlan
+from machine.cli import many_runs, progress
 from machine.cli.command_session import Session
 from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
+from machine.cli.many_runs_item import DAMAGED, ERROR, Item, Outcome, Result, WithPlan
 from machine.cli.output import STYLES, Cell, clean
 from machine.engine import run_reader
-from machine.engine.lease_keeper import LEASE_SECONDS
-from machine.engine.runs import RunResult
+from machine.engine.run_keeper import LEASE_SECONDS
+from machine.engine.start_and_resume import RunResult
 from machine.errors import Code, ConfigError, MachineError, PlanError, UsageError
 from machine.exception_causes import error_json
 from machine.kernel.status import INTERRUPTED, RunStatus
@@ -144,7 +144,7 @@ class Resuming(WithPlan):
         return outcome
 
 
-class _Lines(batch.Report):
+class _Lines(many_runs.Report):
     """A report with a line for each run."""
 
     def _is_told(self, outcome: Outcome) -> bool:

@@ -17,15 +17,15 @@ from machine import canonical, codec
 from machine.cli import progress
 from machine.cli.cancel_and_resolve import tell_waits
 from machine.cli.command_session import ConfigFile, Flag, Injected, Jobs, JsonText, Quiet, Repeated, Session
-from machine.cli.dry_run import DryReport
+from machine.cli.dry_run_report import DryReport
 from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
 from machine.cli.json_arguments import json_object, regular_bytes
 from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
-from machine.engine.lease_keeper import LEASE_SECONDS
-from machine.engine.run_id import new_run_id
-from machine.engine.runs import RunResult
+from machine.engine.new_run_id import new_run_id
+from machine.engine.run_keeper import LEASE_SECONDS
+from machine.engine.start_and_resume import RunResult
 from machine.errors import Code, CodecError, ConcurrencyError, ConfigError, StoreError, UsageError
 from machine.exception_causes import causes_text, error_json
 from machine.ids import ContextKey

@@ -10,16 +10,16 @@ from typing import Any, Final
 import attrs
 
 from machine.cli import error_report
-from machine.cli.batch import Every
 from machine.cli.command_session import Injected, Quiet, Session, names_bundle, names_directory
 from machine.cli.error_report import Exit
+from machine.cli.many_runs import Every
 from machine.cli.output import clean
 from machine.cli.progress import counting
 from machine.engine.scan import Seen, leaks_in_file, leaks_in_run
 from machine.engine.scan_file import Leak
 from machine.errors import Code, MachineError, NotFoundError, UsageError
 from machine.recordings.bundle import open_bundle
-from machine.recordings.bundle_lines import is_bundle
+from machine.recordings.bundle_line_reader import is_bundle
 from machine.secrets.store_key import MOST_BYTES, holds_key
 from machine.stores.base import Store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machine.doctor.checks import examine_plan as examine_plan
 from machine.doctor.checks import examine_recording as examine_recording
-from machine.doctor.report import Diagnosis as Diagnosis
-from machine.doctor.report import Difference as Difference
-from machine.doctor.report import Environment as Environment
-from machine.doctor.report import Finding as Finding
+from machine.doctor.findings import Diagnosis as Diagnosis
+from machine.doctor.findings import Difference as Difference
+from machine.doctor.findings import Environment as Environment
+from machine.doctor.findings import Finding as Finding

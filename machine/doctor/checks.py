@@ -18,7 +18,7 @@ import attrs
 
 from machine import canonical, codec
 from machine.config import RunConfig, Target, UndeclaredIo
-from machine.doctor.report import Diagnosis, Difference, Environment, Finding
+from machine.doctor.findings import Diagnosis, Difference, Environment, Finding
 from machine.errors import CodecError
 from machine.io.child_process import Finished, run_process
 from machine.recordings.fork_server import where_this_package_is

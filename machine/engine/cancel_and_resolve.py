@@ -10,15 +10,15 @@ from machine import canonical
 from machine.config import RunManifest
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
-from machine.engine.lease_keeper import CANCEL, LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
+from machine.engine.live_run_secrets import looks_through, recalled, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.plan_change import recorded_shape
 from machine.engine.reporter import Reporter
-from machine.engine.runs import RunResult, result_of
-from machine.engine.secrets import looks_through, recalled, secrets_of
+from machine.engine.run_keeper import CANCEL, LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
+from machine.engine.start_and_resume import RunResult, result_of
 from machine.errors import Code, ConcurrencyError, RunError, UsageError
 from machine.events import EffectWait, RunCompleted, StateFailed, Wait
-from machine.exception_to_error import orphaned
+from machine.exception_to_error_info import orphaned
 from machine.io.effect_resolution import Happened, NotDone, resolution
 from machine.io.running_programs import end_left
 from machine.kernel.close_open_attempts import close_open_attempts

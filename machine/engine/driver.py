@@ -19,7 +19,7 @@ from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig
 from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
-from machine.engine.cancellation import Stopped
+from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
 from machine.engine.driver_protocols import DrivenLog, Opening, Second, TimedOut
 from machine.engine.handler_runner import HandlerRunner, Refuse
@@ -43,9 +43,9 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.exception_to_error import interrupted, orphaned
+from machine.exception_to_error_info import interrupted, orphaned
 from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
-from machine.io.begun_tasks import notice_tasks
+from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
 from machine.io.transport import Transport
 from machine.kernel.context import Context
@@ -82,10 +82,11 @@ class Run:
     log: DrivenLog
     provider: Callable[[AttemptScope], IoProvider]
     transports: Mapping[str, Transport]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     reporter: Reporter
     live: bool
     secrets: OfRun
+    context_format: int
     control: Control = attrs.field(factory=Control)
     recorder: Callable[[AttemptScope], Recorder] = Recorder
     opening: Opening | None = None
@@ -285,7 +286,7 @@ class Run:
         ctx = Context(base)
         followed = None if self.schedule is None else self.schedule.frontier.followed
         secrets = self.secrets.attempt(state.id, followed, but=self.log.history.states[state.id].orphans)
-        ending = Ending(state, ctx, secrets, concurrent=self.schedule is not None)
+        ending = Ending(state, ctx, secrets, self.context_format, concurrent=self.schedule is not None)
         try:
             scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)

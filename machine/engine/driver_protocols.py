@@ -11,7 +11,7 @@ from machine.config import RunConfig, RunManifest
 from machine.engine import run_reader
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import Entry, Event
-from machine.exception_to_error import refused
+from machine.exception_to_error_info import refused
 from machine.io.attempt_scope import Log, Payloads, Timers
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import attrs
+from anyio.lowlevel import current_token
 
 from machine import canonical
 from machine.catalogue import Catalogue
@@ -19,16 +20,16 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.driver_protocols import SecondOf
 from machine.engine.handler_runner import HandlerRunner
-from machine.engine.lease_keeper import LEASE_SECONDS
+from machine.engine.live_run_secrets import recalled
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
-from machine.engine.runs import RunResult, run
-from machine.engine.secrets import recalled
+from machine.engine.run_keeper import LEASE_SECONDS
+from machine.engine.start_and_resume import RunResult, run
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code
 from machine.events import StateSkipped
-from machine.exception_to_error import describe
+from machine.exception_to_error_info import describe
 from machine.io.attempt_scope import AttemptScope, SettleBarrier, running_tasks
 from machine.io.preview_io import PreviewIo, PreviewLog
 from machine.io.transport import Transport, Transports
@@ -39,10 +40,11 @@ from machine.kernel.snapshot import Snapshot
 from machine.kernel.state_history import StateStatus
 from machine.plan import Graph, Plan
 from machine.secrets.both_formats import OfAttempt, RunSecrets
-from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import open_keys
+from machine.secrets.store_key_guard import Reserved
 from machine.state import EFFECT_TAG, PlanState, SideEffects
 from machine.stores.base import Store
+from machine.watch.caller import called_by
 from machine.watch.watch import behind_io
 
 
@@ -206,7 +208,7 @@ class _Previews:
     store: Store
     history: History
     transports: Mapping[str, Transport]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     runner: HandlerRunner
 
     async def effect_of(self, state: PlanState, base: Snapshot | Conflict) -> DryEffect:
@@ -249,6 +251,7 @@ class _Previews:
             idempotency_key=None,
             barrier=SettleBarrier(frozenset(running_tasks()), blocking=state.blocking),
             secrets=secrets,
+            loop=current_token(),
         )
 
     async def _play(self, scope: AttemptScope, ctx: Context) -> str:
@@ -256,7 +259,10 @@ class _Previews:
         io, state, timeout = PreviewIo(scope), scope.state, scope.state.meta.timeout
         try:
             with anyio.move_on_after(timeout) as scope.limit:
-                await self.runner.call(scope, state.callee, ctx, io, Recorder(scope), plain=state.blocking)
+                with called_by(io):
+                    await self.runner.call(
+                        scope, state.callee, ctx, io, Recorder(scope), plain=state.blocking
+                    )
                 return "the handler came to its end without an effect"
             return f"it cannot be known: the handler took longer than its timeout, {timeout:g} s"
         finally:

@@ -22,7 +22,7 @@ import attrs
 from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
-from machine.engine.cancellation import Cancellations
+from machine.engine.cancellation_origin import Cancellations
 from machine.engine.handler_threads import call_in_thread
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Final
 
-from machine.engine.cancellation import Stopped
+from machine.engine.cancellation_origin import Stopped
 from machine.errors import StateError
 from machine.io.attempt_scope import AttemptScope
 

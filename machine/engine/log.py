@@ -15,7 +15,7 @@ from machine import codec
 from machine.engine import sleep_timers
 from machine.engine.commit_queue import CommitQueue
 from machine.engine.driver_protocols import Outside, Second, TimedOut
-from machine.engine.secrets import wanted
+from machine.engine.live_run_secrets import wanted
 from machine.engine.stop_signal import Control
 from machine.errors import StoreError
 from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, seal

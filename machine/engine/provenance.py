@@ -1,22 +1,21 @@
 """Provenance: the build that a run was made by, read once at its start. It explains divergences and causes none."""
 
 # A run is begun often, and pathlib takes longer than the disk.
-# ruff: noqa: PTH110, PTH113, PTH118, PTH123
+# ruff: noqa: PTH110, PTH113, PTH118, PTH123, PTH208
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import inspect
 import os
 import platform
-import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, Final
 
 import attrs
@@ -24,7 +23,9 @@ import attrs
 from machine import canonical
 from machine.config import BuildProvenance, Target
 from machine.engine.masked_source import kept_source
+from machine.engine.source_text import has_code, module_name, names_seen_by, source_text, unwrapped
 from machine.plan import Graph
+from machine.watch.safe_inspection import is_a
 
 ENV_NAMES: Final = (
     "CI",
@@ -41,6 +42,10 @@ MAX_SOURCE: Final = 256 * 1024
 """The largest number of characters of source recorded with one run; further states have only their fingerprint."""
 
 PACKAGES: Final = ("anyio", "attrs", "blake3", "cattrs", "httpx", "orjson", "replay-machine", "rfc8785")
+
+
+MAX_KNOWN: Final = 4096
+"""The largest number of functions and classes whose code is remembered."""
 
 
 @attrs.frozen
@@ -82,12 +87,14 @@ def _kept(code: Mapping[str, HandlerCode]) -> dict[str, str]:
 @functools.lru_cache(maxsize=16)
 def code_of_states(graph: Graph) -> Mapping[str, HandlerCode]:
     """Return the code of every state of a plan, by state id."""
-    known: dict[Any, HandlerCode] = {}
+    known: dict[int, HandlerCode] = {}
+    codes: dict[str, HandlerCode] = {}
     for state in graph.states.values():
-        code = _code_of(state.source)
-        if code not in known:
-            known[code] = code_of(state.source)
-    return {state.id: known[_code_of(state.source)] for state in graph.states.values()}
+        key = id(_code_of(state.source))
+        if key not in known:
+            known[key] = code_of(state.source)
+        codes[state.id] = known[key]
+    return codes
 
 
 def code_of(source: Any) -> HandlerCode:
@@ -97,23 +104,21 @@ def code_of(source: Any) -> HandlerCode:
     or indirectly. The fingerprint is taken over syntax trees without docstrings, so comments and layout do not
     change it; where no source can be found, it is taken over the compiled code.
     """
-    first = inspect.unwrap(source) if callable(source) else source
-    module = getattr(first, "__module__", None)
-    parts: dict[Any, _Part] = {}
+    first = unwrapped(source)
+    module = module_name(first)
+    parts: dict[int, _Part] = {}
     pending = [first]
     while pending:
         item = pending.pop()
-        if item in parts:
+        if id(item) in parts:
             continue
-        parts[item] = part = _own_code(_code_of(item))
-        world = getattr(item, "__globals__", None) or getattr(sys.modules.get(str(module)), "__dict__", {})
+        parts[id(item)] = part = _own_code(item)
+        world = names_seen_by(item)
         for name in part.names:
             helper = world.get(name)
-            if inspect.isfunction(helper) or inspect.isclass(helper):
-                helper = inspect.unwrap(helper)
-                if helper.__module__ == module:
-                    pending.append(helper)
-    own = parts.pop(first)
+            if has_code(helper) and module_name(helper := unwrapped(helper)) == module:
+                pending.append(helper)
+    own = parts.pop(id(first))
     helpers = sorted(parts.values(), key=lambda part: part.tree)
     joined = "\0".join([own.tree, *(part.tree for part in helpers)])
     text = "\n".join(part.text for part in (own, *helpers) if part.text)
@@ -122,7 +127,7 @@ def code_of(source: Any) -> HandlerCode:
 
 def _code_of(source: Any) -> Any:
     """Return the code object of a function, which all functions made by one `def` share; of a class, itself."""
-    return getattr(source, "__code__", source)
+    return source.__code__ if is_a(source, FunctionType) else source
 
 
 @attrs.frozen
@@ -134,16 +139,27 @@ class _Part:
     text: str
 
 
-@functools.lru_cache(maxsize=4096)
-def _own_code(source: Any) -> _Part:
-    """Return the code of a function (given its code object) or class."""
+_known: Final[dict[int, tuple[Any, _Part]]] = {}
+"""Code that was read before, by its identity: the class of a class may refuse to compare it."""
+
+
+def _own_code(item: Any) -> _Part:
+    """Return the code of a function or class, which is read once."""
+    code = _code_of(item)
+    if id(code) not in _known:
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        _known[id(code)] = code, _read_code(item)
+    return _known[id(code)][1]
+
+
+def _read_code(item: Any) -> _Part:
     try:
-        if isinstance(source, CodeType) and source.co_filename == "<string>":
-            raise OSError  # noqa: TRY301 - from 3.13 on the name of what `python -c` was given, and of any eval
-        text = textwrap.dedent(inspect.getsource(source))
+        text = textwrap.dedent(source_text(item))
         tree = ast.parse(text)
-    except (OSError, TypeError, SyntaxError):
-        return _Part(_code_text(source if isinstance(source, CodeType) else None), frozenset(), "")
+    except (OSError, SyntaxError):
+        code = _code_of(item)
+        return _Part(_code_text(code if isinstance(code, CodeType) else None), frozenset(), "")
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             if ast.get_docstring(node, clean=False) is not None:
@@ -216,11 +232,14 @@ def _text(*path: str) -> str:
 def _lockfile_hash(here: Path) -> str | None:
     repository = _repository(here) or here
     for folder in (here, *here.parents):
+        try:
+            names = frozenset(os.listdir(folder))
+        except OSError:
+            continue
         for name in LOCKFILES:
-            try:
-                return hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            except OSError:
-                continue
+            if name in names:
+                with contextlib.suppress(OSError):
+                    return hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if folder == repository:
             break
     return None

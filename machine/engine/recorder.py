@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from machine import canonical
+from machine.catalogue import Catalogue
 from machine.config import EventProfile
 from machine.errors import Code, IdError, StateError
 from machine.events import KERNEL_EVENTS, MAX_INLINE_PAYLOAD, ArtifactKind, DomainEvent, DomainEventRecorded
@@ -29,6 +30,15 @@ class Recorder:
     def __init__(self, scope: AttemptScope) -> None:
         self._scope = scope
 
+    @property
+    def _catalogue(self) -> Catalogue:
+        """The catalogue of the run; the standard one is made when it is first asked for."""
+        if self._scope.catalogue is not None:
+            return self._scope.catalogue
+        from machine.catalogue import STANDARD  # noqa: PLC0415 - making 45 attrs classes takes long
+
+        return STANDARD
+
     async def emit(self, event: DomainEvent) -> None:
         """Append one domain event. A known name has its payload validated by the catalogue."""
         await self.emit_many([event])
@@ -46,10 +56,10 @@ class Recorder:
                 await scope.log.emit(kept, payloads)
 
     def _level(self, name: str) -> str:
-        return str(self._scope.catalogue.level(name))
+        return str(self._catalogue.level(name))
 
     def _plain(self, name: str, payload: Any) -> dict[str, Any]:
-        return self._scope.catalogue.validate(name, payload)
+        return self._catalogue.validate(name, payload)
 
     def _recorded(self, event: DomainEvent, payloads: Payloads) -> DomainEventRecorded | None:
         """Return the recorded form of an event, or None when the run does not record events of its level."""

@@ -13,7 +13,7 @@ from typing import IO, Final
 
 import attrs
 
-from machine.secrets.marked_text import TooManyPlacesError
+from machine.secrets.redacted_text import TooManyPlacesError
 from machine.secrets.rules import Rules
 from machine.secrets.scan_findings import Found, found_in_text
 

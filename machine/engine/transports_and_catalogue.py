@@ -14,7 +14,7 @@ from typing import Final, Self
 import attrs
 
 from machine import canonical
-from machine.catalogue import STANDARD, Catalogue, Kind, Level
+from machine.catalogue import Catalogue, Kind, Level
 from machine.engine.transports import STANDARD_NAMESPACES, checked, serves
 from machine.errors import Code, UsageError
 from machine.events import Entry, FactValue
@@ -33,7 +33,8 @@ class Provided:
     """The transports and the catalogue of one driver."""
 
     transports: Transports
-    catalogue: Catalogue
+    catalogue: Catalogue | None
+    """None for the standard one, which most runs never ask for."""
 
     @classmethod
     def of(cls, plan: Plan, transports: Transports | None, catalogue: Catalogue | None) -> Self:
@@ -44,7 +45,7 @@ class Provided:
         chosen = catalogue if catalogue is not None else plan.catalogue
         if chosen is not None and not isinstance(chosen, Catalogue):
             raise UsageError(f"catalogue must be a Catalogue, not {chosen!r}")
-        return cls(checked({**plan.transports, **(transports or {})}), STANDARD if chosen is None else chosen)
+        return cls(checked({**plan.transports, **(transports or {})}), chosen)
 
     def info(self) -> dict[str, str]:
         """Return the info for the first event of a run; empty when everything is standard."""
@@ -133,9 +134,11 @@ def _noted(first: Entry, name: str) -> list[str]:
     return text.split(",") if isinstance(text, str) and text else []
 
 
-def _unlike_standard(catalogue: Catalogue) -> Iterator[tuple[str, Level]]:
-    if catalogue is STANDARD:
+def _unlike_standard(catalogue: Catalogue | None) -> Iterator[tuple[str, Level]]:
+    if catalogue is None:
         return
+    from machine.catalogue import STANDARD  # noqa: PLC0415 - it is made at the first import
+
     for kind in set(catalogue) - set(STANDARD):
         yield _name(kind), kind.level
     for kind in set(STANDARD) - set(catalogue):

@@ -8,8 +8,8 @@ from typing import Any
 from machine.errors import Code, OtherIoError, StateError
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
-from machine.secrets.reserved_key import RESERVED_NAMES
 from machine.secrets.secret_value import SECRET
+from machine.secrets.store_key_guard import RESERVED_NAMES
 
 
 def undeclared(scope: AttemptScope, namespace: str) -> OtherIoError:
@@ -89,4 +89,13 @@ def ambiguous(call: Call) -> OtherIoError:
         code=Code.AMBIGUOUS_SECRET,
         hint="after a crash nobody could tell which was made: give each a fact_key, or read the secrets with "
         "io.secret under names of their own",
+    )
+
+
+def no_transport(call: Call) -> OtherIoError:
+    """Return the error of a call for whose namespace there is no transport."""
+    return OtherIoError(
+        f"no transport is registered for {call.namespace}",
+        code=Code.IO_UNKNOWN_NAMESPACE,
+        hint=f"pass transports={{{call.namespace.partition('.')[0]!r}: ...}}",
     )

@@ -1,7 +1,7 @@
 """Environment variables as recorded calls.
 
 The environment must never be read anywhere else for a handler. A value becomes part of the recording: secrets do
-not belong in it, and variables that open secrets are refused before this is called (`refusals.reserved`).
+not belong in it, and variables that open secrets are refused before this is called (`call_refusals.reserved`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The parts of an HTTP request that hold a secret: a redirect to another origin must not repeat them.
 
-`io.live` sets them around a call (`sensitive`), and transports that follow redirects read them.
+`live_io` sets them around a call (`sensitive`), and transports that follow redirects read them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Notes of the programs that this process runs, so that none of them outlives it.
 
 A program is recorded before it starts, in a file that the watcher of this process and the next driver of the run
-find (`left_programs`). The kernel's own signal for the death of a parent would not do: it follows the thread that
-started the program, reaches no grandchild, and needs code of ours between fork and exec.
+find (`orphaned_programs`). The kernel's own signal for the death of a parent would not do: it follows the thread
+that started the program, reaches no grandchild, and needs code of ours between fork and exec.
 """
 
 from __future__ import annotations

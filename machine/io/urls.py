@@ -10,7 +10,9 @@ from machine.io.request_fields import checked_text, refusal
 from machine.secrets.format_1.placeholder import PLACEHOLDER
 from machine.secrets.placeholder import TEXT
 
-_PLAIN_URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3})?(?:[/?][!\"$-\[\]-~]*)?")
+_PLAIN_URL: Final = re.compile(
+    r"https?://[A-Za-z0-9.-]+(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}))?(?:[/?][!\"$-\[\]-~]*)?"
+)
 """A URL that is stored as it is: without user, fragment or anything that need be looked at."""
 
 

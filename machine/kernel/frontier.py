@@ -8,14 +8,17 @@ so it cannot depend on the order in which states ended. The module is pure: miss
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from bisect import bisect_right, insort
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, CodecError, ErrorCategory, ErrorInfo
 from machine.events import Artifact
+from machine.kernel.ancestors import Ancestors, UpTo
+from machine.kernel.context_value import Value
 from machine.kernel.history import History
-from machine.kernel.snapshot import Load, Snapshot, Value
+from machine.kernel.snapshot import Load, Snapshot
 from machine.kernel.state_history import StateHistory, StateStatus
 from machine.plan import Graph
 
@@ -32,33 +35,53 @@ class Conflict(Exception):  # noqa: N818 - what it carries is the error
 
 
 class _Users:
-    """Index from a context key to its users: a plan index for one state, a bitmask for several."""
+    """Index from a context key to its users: one state, or several by their chains, in the order of each."""
 
-    __slots__ = ("_first", "_several")
+    __slots__ = ("_first", "_order", "_several")
 
-    def __init__(self) -> None:
+    def __init__(self, order: Ancestors) -> None:
+        self._order = order
         self._first: dict[str, int] = {}
-        self._several: dict[str, int] = {}
+        self._several: dict[str, dict[int, list[int]]] = {}
 
     def add(self, key: str, place: int) -> None:
         """Record that a state used a key."""
         first = self._first.setdefault(key, place)
-        if first != place:
-            self._several[key] = self._several.get(key, 1 << first) | 1 << place
+        if first == place:
+            return
+        chains = self._several.get(key)
+        if chains is None:
+            chains = self._several[key] = {self._order.chain[first]: [first]}
+        # at the end, unless the run goes on with another plan
+        insort(chains.setdefault(self._order.chain[place], []), place)
 
-    def of(self, key: str) -> int:
-        """Return the states that used a key, as a bitmask."""
+    def unordered(self, key: str, place: int) -> int | None:
+        """Return the first user of a key that is neither the state at `place` nor one of its ancestors, or None."""
+        found = None
+        for chain, users in self._of(key):
+            last = self._order.last(place, chain)
+            if users[-1] > last:
+                user = users[bisect_right(users, last)]
+                found = user if found is None else min(found, user)
+        return found
+
+    def last_in(self, key: str, up_to: UpTo) -> list[int]:
+        """Return, of each chain, the last user of a key in a set of states."""
+        found = ((users, bisect_right(users, up_to.get(chain, -1))) for chain, users in self._of(key))
+        return [users[count - 1] for users, count in found if count]
+
+    def _of(self, key: str) -> Iterable[tuple[int, Sequence[int]]]:
         several = self._several.get(key)
         if several is not None:
-            return several
+            return several.items()
         first = self._first.get(key)
-        return 0 if first is None else 1 << first
+        return () if first is None else ((self._order.chain[first], (first,)),)
 
 
 class Frontier:
     """The order of a plan's states and their contexts, as far as a history determines them.
 
-    Sets of states are integers with a bit for each, in the order of the plan.
+    A state is given by its place in the order of the plan.
     """
 
     def __init__(self, graph: Graph, load: Load) -> None:
@@ -66,7 +89,9 @@ class Frontier:
         self._load = load
         self._place = {state_id: place for place, state_id in enumerate(graph.order)}
         self._unsettled = [len(graph.parents[state_id]) for state_id in graph.order]
-        self._ancestors: list[int] = [0] * len(graph.order)
+        self._order = Ancestors(
+            [self._place[parent] for parent in graph.parents[state_id]] for state_id in graph.order
+        )
         self._fresh = [place for place, count in enumerate(self._unsettled) if not count]
         self._ready = [graph.order[place] for place in self._fresh]
         self._seen = 0
@@ -77,8 +102,9 @@ class Frontier:
         self._needed = [len(graph.children[state_id]) for state_id in graph.order]
         self._made: dict[str, Artifact] = {}
         self._writes: dict[int, dict[str, Value | None]] = {}
-        self._writers = _Users()
-        self._readers = _Users()
+        self._wrote: dict[int, list[int]] = {}  # the states that wrote, by their chains
+        self._writers = _Users(self._order)
+        self._readers = _Users(self._order)
         self._kept_bytes = 0
         self._lacking: tuple[int, int, str] | None = None
         self._clashing: int | None = None
@@ -127,9 +153,9 @@ class Frontier:
 
     def followed(self, state_id: str, among: Collection[str]) -> list[str]:
         """Return those of the given states that a state follows, in plan order."""
-        ancestors = self._ancestors[self._place[state_id]]
+        place = self._place[state_id]
         places = sorted(self._place[other] for other in among if other in self._place)
-        return [self._graph.order[place] for place in places if ancestors >> place & 1]
+        return [self._graph.order[other] for other in places if self._order.follows(place, other)]
 
     def base(self, state_id: str) -> Snapshot:
         """Return the merged writes of a state's ancestors. Raises `Conflict`."""
@@ -159,15 +185,10 @@ class Frontier:
         """Return the missing edge if a state read a key that a state it does not follow wrote, otherwise None."""
         place = self._place[state_id]
         for key in _keys(state.read):
-            writer = self._unordered(self._writers, key, place)
+            writer = self._writers.unordered(key, place)
             if writer is not None:
                 return self._no_edge(place, writer, key)
         return None
-
-    def _unordered(self, users: _Users, key: str, place: int) -> int | None:
-        """Return the first user of a key that is neither the state at `place` nor one of its ancestors, or None."""
-        used = users.of(key)
-        return next(_bits(used & ~(self._ancestors[place] | 1 << place)), None) if used else None
 
     def _settle(self, state_id: str, state: StateHistory) -> None:
         place = self._place.get(state_id)
@@ -188,7 +209,6 @@ class Frontier:
         for child in self._graph.children[state_id]:
             below = self._place[child]
             self._unsettled[below] -= 1
-            self._ancestors[below] |= self._ancestors[place] | 1 << place
             if not self._unsettled[below]:
                 heapq.heappush(self._fresh, below)
                 self._ready.append(child)
@@ -197,15 +217,16 @@ class Frontier:
         """Record what a state wrote and read, and any edge that is missing between it and another state."""
         keys = _keys(state.read)
         for key in keys:
-            writer = self._unordered(self._writers, key, place)
+            writer = self._writers.unordered(key, place)
             if writer is not None:
                 self._lacks(place, writer, key)
         if state.wrote:
             after = self._snapshot(state.snapshot_id or "")
             held = {key: after.value(key) for key in state.wrote}
             self._writes[place] = {key: self._kept(value) for key, value in held.items()}
+            insort(self._wrote.setdefault(self._order.chain[place], []), place)
         for key in state.wrote:
-            reader = self._unordered(self._readers, key, place)
+            reader = self._readers.unordered(key, place)
             if reader is not None:
                 self._lacks(reader, place, key)
             self._writers.add(key, place)
@@ -217,7 +238,7 @@ class Frontier:
         if value is None or value.ref is None or value.data is None:
             return value
         self._kept_bytes += len(value.data)
-        return value if self._kept_bytes <= _MOST_KEPT_BYTES else Value.at(value.ref)
+        return value if self._kept_bytes <= _MOST_KEPT_BYTES else value.unloaded()
 
     def _lacks(self, reader: int, writer: int, key: str) -> None:
         """Record a missing edge. The first one in plan order is reported, not the first one found."""
@@ -234,33 +255,38 @@ class Frontier:
         places = [self._place[state_id] for state_id in parents]
         if len(places) == 1:
             return self._out(places[0])
-        most = max(places, key=lambda parent: self._ancestors[parent].bit_count())
+        most = max(places, key=self._order.count)
         start = self._out(most)
-        ancestors = 0
-        for parent in places:
-            ancestors |= self._ancestors[parent] | 1 << parent
-        beside = ancestors & ~(self._ancestors[most] | 1 << most)
-        keys = dict.fromkeys(key for other in _bits(beside) for key in self._writes.get(other, ()))
-        changes = {key: self._agreed(key, ancestors) for key in keys}
+        up_to = self._order.up_to(tuple(places))
+        keys = dict.fromkeys(key for other in self._beside(most, up_to) for key in self._writes[other])
+        changes = {key: self._agreed(key, up_to) for key in keys}
         merged, nodes = start.changed(changes)
         self._made.update(nodes)
         return merged
+
+    def _beside(self, most: int, up_to: UpTo) -> list[int]:
+        """Return the states in a set that wrote, but for one of them and its ancestors, in plan order."""
+        found: list[int] = []
+        for chain, last in up_to.items():
+            before = self._order.last(most, chain)
+            if before < last and (wrote := self._wrote.get(chain)):
+                found += wrote[bisect_right(wrote, before) : bisect_right(wrote, last)]
+        return sorted(found)
 
     def _out(self, place: int) -> Snapshot:
         """Return the context after a state that has settled."""
         snapshot_id = self._after[place]
         return self.base(self._graph.order[place]) if snapshot_id is None else self._snapshot(snapshot_id)
 
-    def _agreed(self, key: str, ancestors: int) -> Value | None:
-        """Return the value of a key that the last writers among `ancestors` agree on, else raise `Conflict`."""
-        writers = self._writers.of(key) & ancestors
-        last = writers.bit_length() - 1
+    def _agreed(self, key: str, up_to: UpTo) -> Value | None:
+        """Return the value of a key that the last writers in a set of states agree on, else raise `Conflict`."""
+        last, *others = self._order.latest(self._writers.last_in(key, up_to))
         value = self._writes[last][key]
-        while writers := writers & ~(self._ancestors[last] | 1 << last):
-            before, last = last, writers.bit_length() - 1
-            other = self._writes[last][key]
+        for before in others:
+            other = self._writes[before][key]
             if not (value is other or (value is not None and value.equals(other))):
-                raise Conflict(self._conflict(key, last, before))
+                raise Conflict(self._conflict(key, before, last))
+            last = before
         return value
 
     def _snapshot(self, snapshot_id: str) -> Snapshot:
@@ -305,10 +331,3 @@ def _keys(read: object) -> list[str]:
     except CodecError:
         return []
     return keys if isinstance(keys, list) and all(isinstance(key, str) for key in keys) else []
-
-
-def _bits(states: int) -> Iterator[int]:
-    while states:
-        low = states & -states
-        yield low.bit_length() - 1
-        states ^= low

@@ -35,7 +35,7 @@ from machine.events import (
     StateSkipped,
     Wait,
 )
-from machine.failure_info import read_causes, read_wait
+from machine.failed_attempt_info import read_causes, read_wait
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
@@ -278,7 +278,8 @@ class History:
         ):
             raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
         self.facts[event.key] = event
-        self.sealed.note(entry, event.key, final=event.outcome.final)
+        # a part of a stream that is made again replaces one that could not be opened
+        self.sealed.note(entry, event.key, final=event.outcome.final or event.piece is not None)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)

@@ -1,4 +1,4 @@
-"""Reorder a recording of concurrent attempts so that they follow one another.
+"""Reorder a recording of concurrent attempts so that a replay can make them one by one.
 
 No attempt sees a concurrent one, so a replay need not interleave them: it makes them one by one, each on the same
 base and the same facts, and the digest, taken state by state, is the same. Seqs keep their numbers.

@@ -5,17 +5,21 @@ It never judges a log (`fold` does) and never fails: whatever the bytes are, the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+import re
+from collections.abc import Collection, Iterable
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
-_RUN_LEVEL: Final = b'"type":"run_'
-"""Bytes that every run-level event contains, because canonical JSON has one spelling; other events are not
-parsed."""
+_may_be_run_level: Final = re.compile(rb'"type":"run_').search
+"""Search for the bytes that every run-level event contains, because canonical JSON has one spelling."""
 
 _MAX_MS: Final = 2**63 - 1
 """The largest integer a store's column holds."""
+
+
+StoredForm: TypeAlias = tuple[int, bytes] | tuple[int, bytes, bytes]
+"""An event as its seq and its envelope bytes, with or without its link of the chain."""
 
 
 class RunRow(NamedTuple):
@@ -33,12 +37,8 @@ class RunRow(NamedTuple):
     invocation_key: str | None = None
 
 
-def advance(
-    row: RunRow | None, run_id: str, events: Iterable[tuple[int, bytes] | tuple[int, bytes, bytes]]
-) -> RunRow:
+def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> RunRow:
     """Return the row after `events`; `row` is None for a run's first append.
-
-    An event is given as its seq and its envelope bytes.
 
     Total: bytes that are no envelope leave op and status unchanged. `fold` is what judges a log.
     """
@@ -50,8 +50,8 @@ def advance(
         created_ms, updated_ms, invocation_key = row.created_ms, row.updated_ms, row.invocation_key
     for stored in events:
         head_seq, data = stored[0], stored[1]
-        if _RUN_LEVEL not in data:
-            continue
+        if not _may_be_run_level(data):
+            continue  # not parsed
         event, ts, key = _event(data)
         match event.get("type"):
             case "run_started":
@@ -68,6 +68,14 @@ def advance(
             case _:
                 pass
     return RunRow(run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key)
+
+
+def moves_head_only(events: Collection[StoredForm]) -> bool:
+    """Say whether `advance` changes nothing but the head of a row: there are events, none at the run's level."""
+    for stored in events:
+        if _may_be_run_level(stored[1]):
+            return False
+    return bool(events)
 
 
 def _text(value: object, otherwise: str) -> str:

@@ -21,7 +21,7 @@ from machine.kernel.run_index import advance
 from machine.recordings.bundle_reader import read_bundle
 from machine.recordings.bundle_secrets import adding_key, unlocked_key, with_secrets
 from machine.recordings.bundle_writer import pieces, write_bundle
-from machine.recordings.run_artifacts import Recording, gather
+from machine.recordings.run_contents import Recording, gather
 from machine.secrets.bundle_key import BundleKey
 from machine.secrets.sealing import DataKey
 from machine.stores.argument_checks import invocation_taken

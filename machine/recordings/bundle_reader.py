@@ -12,11 +12,11 @@ from machine import canonical
 from machine.engine.log_check import provenance_id
 from machine.errors import BundleError, Code, LogError, MachineError, NotFoundError
 from machine.events import Artifact, ArtifactKind, Entry, RunStarted, chain_next
-from machine.recordings import bundle_format as form
+from machine.recordings import bundle_line as form
 from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
-from machine.recordings.bundle_lines import read_lines
+from machine.recordings.bundle_line_reader import read_lines
 from machine.recordings.bundle_writer import carried, end_of
-from machine.recordings.run_artifacts import Recording, gather, seals_of
+from machine.recordings.run_contents import Recording, gather, seals_of
 from machine.stores.base import ZERO_CHAIN, StoredEvent
 
 T = TypeVar("T")
@@ -133,7 +133,9 @@ class _Reader:
         try:
             recording = gather(stepping(), missing, spool)
         except MachineError as exc:
-            raise self._wrong(exc.message) from exc
+            newer = exc.code == Code.RUN_NEWER_FORMAT
+            code = Code.BUNDLE_NEWER_FORMAT if newer else Code.BUNDLE_INVALID
+            raise self._wrong(exc.message, code, exc.hint if newer else None) from exc
         self._compare(recording)
         if header.secrets is None:
             return recording

@@ -10,7 +10,7 @@ import attrs
 from machine.engine import run_reader
 from machine.errors import BundleError, Code, CorruptionError, NotFoundError, SealError, UsageError
 from machine.events import Artifact, ArtifactKind
-from machine.recordings.run_artifacts import Recording, gather, seals_of
+from machine.recordings.run_contents import Recording, gather, seals_of
 from machine.secrets.bundle_key import BundleKey, locked, needs, unlocked
 from machine.secrets.sealing import DataKey
 from machine.secrets.store_key import open_keys

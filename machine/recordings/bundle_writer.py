@@ -11,9 +11,9 @@ from typing import Final
 from machine import canonical
 from machine.errors import BundleError, Code, CorruptionError, MachineError, OtherIoError
 from machine.io.atomic_write import write_atomically
-from machine.recordings import bundle_format as form
-from machine.recordings.bundle_lines import MAX_BUNDLE
-from machine.recordings.run_artifacts import Recording
+from machine.recordings import bundle_line as form
+from machine.recordings.bundle_line_reader import MAX_BUNDLE
+from machine.recordings.run_contents import Recording
 
 _GZIP_HEADER: Final = b"\x1f\x8b\x08" + bytes(5) + b"\x02\xff"
 """RFC 1952 section 2.3.1: no name and no time, so that the same run has the same bytes."""

@@ -1,7 +1,8 @@
 """Compare: replay a run against changed code or a changed plan, and list every state that differs.
 
 Each state is given the inputs recorded for it, so a state differs only because of itself: a change in an
-earlier state is reported once, for that state. Nothing is written and no external call is made.
+earlier state is reported once, for that state. Nothing is written and no external call is made. The comparison
+within a replay is in `replay_log.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from machine.recordings.recorded_commands import plan_ids
 from machine.recordings.replay import Recorded, reproduce
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.result_json import fields_json
-from machine.recordings.run_artifacts import check_run
+from machine.recordings.run_contents import check_run
 from machine.stores.base import Store
 
 _NEVER_THE_SAME: Final = frozenset({"clock", "random"})

@@ -18,7 +18,7 @@ from machine.engine.driver_protocols import FirstRun
 from machine.engine.reporter import Reporter
 from machine.errors import Code, ErrorInfo
 from machine.events import Entry, Event, StateCompleted, StateEntered, StateFailed
-from machine.exception_to_error import refused
+from machine.exception_to_error_info import refused
 from machine.io.attempt_scope import Payloads
 from machine.kernel.decisions import EnterState
 from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind

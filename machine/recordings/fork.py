@@ -18,15 +18,15 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.fork_overrides import overridden
 from machine.engine.fork_prefix import SHARED_PAST_ID, SharedPast
-from machine.engine.lease_keeper import LEASE_SECONDS, Keeper, lease_ms_of
+from machine.engine.live_run_secrets import inheriting, recalled, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.log_check import LogCheck
+from machine.engine.new_run_id import new_run_id
 from machine.engine.plan_change import check_plan
 from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
-from machine.engine.run_id import new_run_id
-from machine.engine.runs import RunResult, Watched, check_store, drive, refuse_used
-from machine.engine.secrets import inheriting, recalled, secrets_of
+from machine.engine.run_keeper import LEASE_SECONDS, Keeper, lease_ms_of
+from machine.engine.start_and_resume import RunResult, Watched, check_store, drive, refuse_used
 from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code, UsageError
 from machine.events import (
@@ -47,7 +47,7 @@ from machine.kernel.linearize import one_after_another
 from machine.kernel.status import RunStatus
 from machine.plan import Graph, Plan
 from machine.recordings.double_run import SecondRun
-from machine.recordings.run_artifacts import Walked, led_to, seals_beside, sound_parts
+from machine.recordings.run_contents import Walked, led_to, seals_beside, sound_parts
 from machine.secrets.both_formats import RunSecrets
 from machine.secrets.learned_by_states import Learned
 from machine.stores.base import Store

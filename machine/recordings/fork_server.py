@@ -27,7 +27,7 @@ from machine.errors import Code, CodecError, RunError
 from machine.io.running_programs import noted
 from machine.recordings.bundle import export_to
 from machine.recordings.replay import ReplayResult
-from machine.recordings.schedule_search import Order
+from machine.recordings.schedule_orders import Order
 from machine.stores.base import Store
 
 _LONGEST_LINE = 1 << 30

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from machine import canonical
 from machine.errors import MachineError
-from machine.recordings.bundle_format import parse_header
-from machine.recordings.bundle_lines import read_lines
+from machine.recordings.bundle_line import parse_header
+from machine.recordings.bundle_line_reader import read_lines
 
 
 def is_test(spec: str) -> bool:

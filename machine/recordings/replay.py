@@ -25,17 +25,17 @@ from machine.io.transport import Transports
 from machine.kernel.history import History
 from machine.kernel.linearize import blocks_of
 from machine.plan import Graph, Plan
-from machine.recordings.describe_divergence import corrupt
 from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
 from machine.recordings.divergence_cause import explained
+from machine.recordings.make_divergence import corrupt
 from machine.recordings.recorded_commands import graphs_of
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of
 from machine.recordings.result_json import fields_json
-from machine.recordings.run_artifacts import check_run
+from machine.recordings.run_contents import check_run
 from machine.secrets.both_formats import Format1Adapter, OfRun, RunSecrets
-from machine.secrets.reserved_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
+from machine.secrets.store_key_guard import Reserved
 from machine.stores.base import Store
 
 
@@ -235,6 +235,7 @@ async def reproduce(
             reporter=reporter,
             live=False,
             secrets=secrets or secrets_for(recording, log),
+            context_format=recording.manifest.context_format,
             opening=opening_of(graph, recording.manifest),
             refuse=None if recording.touches else log.refused,
         ).drive()

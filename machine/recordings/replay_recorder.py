@@ -41,7 +41,7 @@ class ReplayRecorder(Recorder):
         return str(self._levels.get(name) or super()._level(name))
 
     def _plain(self, name: str, payload: Any) -> dict[str, Any]:
-        missing = name in self._levels and name not in self._scope.catalogue
+        missing = name in self._levels and name not in self._catalogue
         if missing and (refused := self._log.failed_as(CodecError(f"payload of {name}", []))) is not None:
             raise refused  # it is unknown today whether it would be
         form = next(_forms(payload), None) if missing else None
@@ -50,7 +50,7 @@ class ReplayRecorder(Recorder):
 
 def _forms(payload: Any) -> Iterator[dict[str, Any]]:
     """Yield the forms in which a payload may have been recorded: its kind decides about null members."""
-    from machine.catalogue.payloads import unchecked, without_null  # noqa: PLC0415 - it brings cattrs, which is slow
+    from machine.catalogue.payload_converter import unchecked, without_null  # noqa: PLC0415 - it brings cattrs, which is slow
 
     plain = unchecked(payload)
     if plain is None:

@@ -26,7 +26,7 @@ from machine.recordings.fork_server import in_copies
 from machine.recordings.recorded_commands import graphs_of
 from machine.recordings.replay import Recorded, ReplayResult, replay_in
 from machine.recordings.result_json import fields_json
-from machine.recordings.schedule_search import Order, Orders, neighbours
+from machine.recordings.schedule_orders import Order, Orders, neighbours
 from machine.stores.base import Store
 
 MOST_SCHEDULES: Final = 100_000

@@ -9,19 +9,7 @@ from machine import canonical
 from machine.errors import Code, ContextError, ErrorInfo, OtherIoError, StateError
 from machine.events import FactRecorded
 from machine.secrets import placeholder
-from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_beside
-from machine.secrets.known_in_turn import KnownInTurn
-from machine.secrets.known_values import Known
-from machine.secrets.multipart import stored_boundary
-from machine.secrets.names import Strength
-from machine.secrets.placeholder_names import AnswerNames
-from machine.secrets.policy import path_text
-from machine.secrets.redact import redact, say, say_json, say_text
-from machine.secrets.reserved_key import RUN, RUNS, key_inside
-from machine.secrets.run_secrets import SharedSecrets
-from machine.secrets.secret_value import SECRET
-from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
-from machine.secrets.stored_calls import (
+from machine.secrets.call_values import (
     Answer,
     Asked,
     not_read,
@@ -30,8 +18,20 @@ from machine.secrets.stored_calls import (
     unopened,
     variable_asked,
 )
+from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_beside
+from machine.secrets.known_value_order import KnownInTurn
+from machine.secrets.known_values import Known
+from machine.secrets.multipart import stored_boundary
+from machine.secrets.names import Strength
+from machine.secrets.placeholder_names import AnswerNames
+from machine.secrets.policy import path_text
+from machine.secrets.redact import redact, say, say_json, say_text
+from machine.secrets.restore import opened, shown
+from machine.secrets.run_secrets import SharedSecrets
+from machine.secrets.secret_value import SECRET
+from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
+from machine.secrets.store_key_guard import RUN, RUNS, key_inside
 from machine.secrets.stored_chunk_sizes import stored_pieces
-from machine.secrets.substitute import opened, shown
 from machine.secrets.unredacted_search import refused
 
 _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})
@@ -204,13 +204,32 @@ class AttemptSecrets:
         sealed: dict[str, Any] = {"edits": edits, "learned": learned, "stand_ins": stood_in}
         if chunks is not None:
             sealed["chunks"] = chunks
+        return self._with_seal(fact, data, sealed)
+
+    def _with_seal(self, fact: FactRecorded, data: bytes, sealed: Mapping[str, Any]) -> Answer:
         self._at_hand[fact.key] = sealed
-        if not run.live:
+        if not self.run.live:
             return Answer(data)
-        data_key = run.key(create=True)
+        data_key = self.run.key(create=True)
         assert data_key is not None
         seal = seal_beside(data_key, fact, canonical.artifact_id(data), sealed)
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
+
+    def is_clean_piece(self, raw: bytes) -> bool:
+        """Say whether the encoded text of a stream has nothing in which a secret may stand or begin."""
+        return self._is_clean(raw, self.run.known, self._past)
+
+    def sealed_beside(self, fact: FactRecorded, data: bytes) -> Answer:
+        """Return an answer without secrets that has a seal, so that it is lost where those of others are."""
+        return self._with_seal(fact, data, {"edits": [], "learned": [], "stand_ins": {}})
+
+    def sealed_piece(self, fact: FactRecorded, text: str) -> Answer:
+        """Return a piece of a stream that is sealed whole, because it goes on with a secret begun before it."""
+        source = AnswerNames(fact)("data")
+        self.run.learn(fact, learned := [[source, text, False]])
+        stored = {"data": {"text": placeholder.object_of(source)}}
+        sealed = {"edits": [[4, {"value": text}]], "learned": learned, "stand_ins": {}}
+        return self._with_seal(fact, canonical.encode(stored), sealed)
 
     def _could_know(self) -> KnownInTurn:
         """Return the secrets that this state can know, in whatever order concurrent states are run.

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from machine.secrets.base64_json import packed_json
 from machine.secrets.credential_looks import looks_like_credential
 from machine.secrets.finding import Finding, decides
 from machine.secrets.headers import as_header, credentials_in, in_header
 from machine.secrets.json_text import MOST_JSON, located, strings_of
-from machine.secrets.marked_text import MOST_FINDINGS, TooManyPlacesError, Work
 from machine.secrets.multipart import may_have_parts, parts
 from machine.secrets.names import Strength
-from machine.secrets.packed_json import packed_json
+from machine.secrets.redacted_text import MOST_FINDINGS, TooManyPlacesError, Work
 from machine.secrets.rules import Rules
 from machine.secrets.running_text import IN_FORM, Look, fields, folded, look_at, running
 from machine.secrets.value_places import ROOT, Place

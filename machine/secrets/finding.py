@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from machine.secrets.credential_looks import looks_chosen, looks_issued, looks_like_credential, looks_strong
-from machine.secrets.marked_text import MOST_CANDIDATES, at_most
 from machine.secrets.names import Strength, is_of_password
+from machine.secrets.redacted_text import MOST_CANDIDATES, at_most
 
 
 class Finding(NamedTuple):

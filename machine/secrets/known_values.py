@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from machine.secrets.encodings import Forms, forms_of, is_escaped, is_plain
 from machine.secrets.literal_search import LiteralSearch
-from machine.secrets.marked_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.placeholder import TEXT, source_of, text_of
+from machine.secrets.redacted_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
 from machine.secrets.substring_search import SHORT
 
 _PACKED: Final = '{"base64":"'

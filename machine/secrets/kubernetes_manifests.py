@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from machine.secrets.credential_looks import looks_like_credential
-from machine.secrets.marked_text import Work
+from machine.secrets.redacted_text import Work
 
 SIGN_OF_MANIFESTS: Final = "kind: Secret"
 _APART: Final = re.compile(r"^---", re.MULTILINE)

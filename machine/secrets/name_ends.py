@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.marked_text import Work
+from machine.secrets.redacted_text import Work
 from machine.secrets.substring_search import any_of, parts_with
 
 SIGN_OF_NAMES: Final = (

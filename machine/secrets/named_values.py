@@ -15,7 +15,6 @@ from machine.secrets.credential_looks import SHORTEST
 from machine.secrets.finding import ISSUED, Finding, decides
 from machine.secrets.header_names import HEADERS
 from machine.secrets.headers import in_running_text
-from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, Work
 from machine.secrets.name_ends import name_ends
 from machine.secrets.names import Strength, is_of_password
 from machine.secrets.quick_looks import (
@@ -28,6 +27,7 @@ from machine.secrets.quick_looks import (
     may_count,
 )
 from machine.secrets.quoted_strings import closing, decoded
+from machine.secrets.redacted_text import MOST_CANDIDATES, TooManyPlacesError, Work
 from machine.secrets.rules import Rules
 
 _OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")

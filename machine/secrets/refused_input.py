@@ -21,7 +21,7 @@ def refuse_in_input(policy: SecretPolicy, params: Mapping[str, Any]) -> None:
     """
     refuse_stand_ins(policy)
     rules = rules_of(policy)
-    if not rules.may_hold(canonical.encode(dict(params))):
+    if not params or not rules.may_hold(canonical.encode(dict(params))):
         return
     for key, value in params.items():
         path = refused(rules, Known(), key, value)

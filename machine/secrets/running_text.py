@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
+from machine.secrets.base64_json import MAY_PACK
 from machine.secrets.credential_formats import Format, shapes, signs_of
 from machine.secrets.credential_looks import is_constant, is_masked
 from machine.secrets.finding import ISSUED, Finding, decides
 from machine.secrets.header_names import PARAMETERS, WEAK_PARAMETERS
-from machine.secrets.logins import SIGNS_OF_LOGINS, logins
-from machine.secrets.marked_text import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, Work
 from machine.secrets.name_ends import SIGN_OF_NAMES
 from machine.secrets.named_values import named_values
 from machine.secrets.names import EXACT, PLURAL, SPELLINGS, WEAK, Strength, words_of
-from machine.secrets.packed_json import MAY_PACK
+from machine.secrets.redacted_text import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, Work
 from machine.secrets.rules import Rules
 from machine.secrets.substring_search import any_of, searcher
 from machine.secrets.tabular_text import in_tables, may_have_table
+from machine.secrets.unnamed_passwords import SIGNS_OF_LOGINS, logins
 
 _SIGNS: Final = (
     SIGN_OF_NAMES + '|"kty',

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from machine import canonical
+from machine.secrets.base64_bytes import as_text
 from machine.secrets.detect import findings
 from machine.secrets.known_values import Known
-from machine.secrets.marked_text import Work
-from machine.secrets.packed_bytes import as_text
 from machine.secrets.placeholder import MARK, TEXT, source_of
 from machine.secrets.policy import path_text
 from machine.secrets.redact import redact
+from machine.secrets.redacted_text import Work
+from machine.secrets.restore import keys_in_order
 from machine.secrets.rules import Rules
 from machine.secrets.secret_value import SECRET
-from machine.secrets.substitute import keys_in_order
 from machine.secrets.value_places import ROOT
 
 _SPACE: Final = r"[ \t\r\n]{0,64}"

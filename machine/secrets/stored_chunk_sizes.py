@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from machine.secrets.placeholder import MARK
-from machine.secrets.substitute import keys_in_order
+from machine.secrets.restore import keys_in_order
 
 
 def stored_pieces(true: Any, stored: Any, edits: Sequence[Any]) -> list[int] | None:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from machine.secrets.credential_looks import SHORTEST, looks_like_credential
-from machine.secrets.marked_text import MOST_CANDIDATES, TooManyPlacesError, Work
 from machine.secrets.names import Strength
+from machine.secrets.redacted_text import MOST_CANDIDATES, TooManyPlacesError, Work
 from machine.secrets.rules import Rules
 
 _DELIMITERS: Final = ("|", "\u2502", "\t", ",", ";", "  ")

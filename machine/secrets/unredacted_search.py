@@ -9,10 +9,10 @@ from typing import Any
 from machine.secrets.credential_formats import shapes
 from machine.secrets.encodings import SEARCHED_ANYWHERE
 from machine.secrets.known_values import Known
-from machine.secrets.marked_text import TooManyPlacesError, Work
 from machine.secrets.placeholder import TEXT, source_of
 from machine.secrets.policy import path_text
 from machine.secrets.redact import say_text, texts_in
+from machine.secrets.redacted_text import TooManyPlacesError, Work
 from machine.secrets.rules import Rules
 from machine.secrets.value_places import is_allowed
 

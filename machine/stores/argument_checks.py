@@ -43,8 +43,8 @@ def check_append(
     events: Sequence[StoredEvent],
     artifacts: Sequence[Artifact],
     lease: Lease | None = None,
-) -> None:
-    """Refuse an append that no store could accept, whatever it holds.
+) -> list[tuple[bytes, str, bytes]]:
+    """Refuse an append that no store could accept, and return the artifacts: the bytes of each id, kind, data.
 
     Raises `IdError` (run id, artifact id), `UsageError` (seqs, types) or `OtherStoreError` (`artifact_too_large`).
     """
@@ -59,12 +59,16 @@ def check_append(
         seq, data, chain = event
         if seq != due or type(data) is not bytes or type(chain) is not bytes or len(chain) != _CHAIN_BYTES:
             raise _bad_event(event, due)
+    blobs: list[tuple[bytes, str, bytes]] = []
     for artifact_id, kind, data in artifacts:
-        if artifact_key(artifact_id) is None:
+        key = artifact_key(artifact_id)
+        if key is None:
             raise IdError(f"ArtifactId {artifact_id!r} is invalid: {ArtifactId.rule}")
         if type(kind) is not ArtifactKind:
             check_kind(kind)
         check_size(data)
+        blobs.append((key, str(kind), data))
+    return blobs
 
 
 def _bad_event(event: StoredEvent, seq: int) -> UsageError:

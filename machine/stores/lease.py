@@ -178,21 +178,36 @@ class Driver(StrEnum):
     """On another machine, in another container, or on a system that does not say."""
 
 
-def owner_here() -> str:
-    """Return a new owner for a lease, different at each call.
+def owner_here(thread: int | None = None) -> str:
+    """Return a new owner for a lease, different at each call: this thread, or another one of this process.
 
     The form is HOST/BOOT/NAMESPACES/PID/START/THREAD.THREAD_START.RANDOM, with "-" for what the system does not
     provide. The owner is the thread and not its process: a driver that ends without releasing its lease does not
     block its run for as long as the process lives.
     """
-    pid, thread = os.getpid(), threading.get_native_id()
-    seen = process_identity.sees_itself()
-    start = (process_identity.start_of(pid) if seen else None) or _UNKNOWN
-    began = (process_identity.start_of(pid, thread) if seen else None) or _UNKNOWN
-    once = f"{thread}.{began}.{secrets.token_hex(8)}"
-    return "/".join(
-        (_host(), process_identity.boot_id(), process_identity.namespaces(), str(pid), start, once)
-    )
+    pid, thread = os.getpid(), thread or threading.get_native_id()
+    process = _process(pid)
+    began = (process_identity.start_of(pid, thread) if process_identity.sees_itself() else None) or _UNKNOWN
+    return f"{process}/{thread}.{began}.{secrets.token_hex(8)}"
+
+
+_known_processes: Final[dict[int, str]] = {}
+
+
+def _process(pid: int) -> str:
+    """Return the parts of an owner that this process, with its pid, has for life.
+
+    Where one of them changes all the same, as the name of the host can, its driver counts as unknown, not as dead.
+    """
+    known = _known_processes.get(pid)
+    if known is None:
+        start = (process_identity.start_of(pid) if process_identity.sees_itself() else None) or _UNKNOWN
+        parts = (_host(), process_identity.boot_id(), process_identity.namespaces(), str(pid), start)
+        known = "/".join(parts)
+        if _UNKNOWN not in parts:  # otherwise a file may have been unreadable for a moment
+            _known_processes.clear()
+            _known_processes[pid] = known
+    return known
 
 
 def driver_of(owner: str) -> Driver:

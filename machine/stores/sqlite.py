@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError, UsageError
 from machine.events import Artifact
-from machine.kernel.run_index import RunRow, advance
+from machine.kernel.run_index import RunRow
 from machine.process_identity import boot_clock
 from machine.stores import sqlite_inbox, sqlite_lease
 from machine.stores.argument_checks import (
@@ -32,45 +32,27 @@ from machine.stores.argument_checks import (
     check_range,
     check_size,
     indexed_status,
-    invocation_taken,
     is_run_prefix,
     no_artifact,
     no_run,
-    stale,
     unknown_cursor,
 )
 from machine.stores.base import ZERO_CHAIN, CommitLimits, Head, Message, RunPage, Store, StoredEvent
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, wall_clock
+from machine.stores.sqlite_append import FIND_INVOCATION, NEW_ARTIFACT, Appends, find_run
 from machine.stores.sqlite_check import problems_of
 from machine.stores.sqlite_keys import SqliteKeys
 from machine.stores.sqlite_open import connect, open_database
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of, text
 from machine.stores.sqlite_session import Session, url_of
 
-_HEAD_SEQ: Final = 7
-"""The index of the head's column in `_FIND_RUN`."""
-
 _CHUNK: Final = 500
 """The number of events that a reader fetches at once."""
 
 _RUN: Final = "(SELECT key FROM runs WHERE run_id = ?)"
-_FIND_RUN: Final = (
-    f"SELECT key, (SELECT max(seq) FROM events WHERE run = key), {RUN_COLUMNS} "  # noqa: S608 - constants
-    "FROM runs WHERE run_id = ?"
-)
 _HEAD: Final = f"SELECT seq, chain FROM events WHERE run = {_RUN} ORDER BY seq DESC LIMIT 1"  # noqa: S608
-_FIND_INVOCATION: Final = "SELECT run_id FROM runs WHERE invocation_key = ?"
 _READ: Final = (
     "SELECT seq, data, chain FROM events WHERE run = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
-)
-_NEW_RUN: Final = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
-_NEW_EVENT: Final = "INSERT INTO events (run, seq, data, chain) VALUES (?, ?, ?, ?)"
-_NEW_ARTIFACT: Final = (
-    "INSERT INTO artifacts (id, kind, data) VALUES (?, ?, ?)"  # exists already: not written
-)
-_MOVE_HEAD: Final = "UPDATE runs SET head_seq = ? WHERE key = ?"
-_MOVE_RUN: Final = (
-    "UPDATE runs SET op_id = ?, status = ?, created_ms = ?, updated_ms = ?, head_seq = ? WHERE key = ?"
 )
 
 
@@ -113,6 +95,7 @@ class SqliteStore(SqliteKeys, Store):
             busy_timeout=busy_timeout,
         )
         self._session = Session(conn, self._path, self.url)
+        self._appends: Final = Appends(self._name, self._left_ms)
 
     def head(self, run_id: str) -> Head:
         """Return the end of the run's log; `Head(0, ZERO_CHAIN)` for a run without events."""
@@ -133,60 +116,11 @@ class SqliteStore(SqliteKeys, Store):
         lease: Lease | None = None,
     ) -> None:
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
-        check_append(run_id, expected_seq, events, artifacts, lease)
-        run_id = str(run_id)
+        blobs = check_append(run_id, expected_seq, events, artifacts, lease)
         # in the order of their ids, so that neighbours in their index are written together
-        blobs = sorted(
-            [(bytes.fromhex(new.id), str(new.kind), new.data) for new in artifacts], key=itemgetter(0)
-        )
+        blobs.sort(key=itemgetter(0))
         with self._session.writing() as conn:
-            sqlite_lease.check_lease(conn, self._name, run_id, lease, self._left_ms)
-            found = conn.execute(_FIND_RUN, (run_id,)).fetchone()
-            self._check_head(run_id, expected_seq, found)
-            if blobs:
-                conn.executemany(_NEW_ARTIFACT, blobs)
-            if events:
-                key = self._index(conn, run_id, found, events)
-                rows = [(key, event.seq, event.data, event.chain) for event in events]
-                conn.executemany(_NEW_EVENT, rows)
-
-    def _check_head(self, run_id: str, expected_seq: int, found: tuple[Any, ...] | None) -> None:
-        head_seq, indexed = (found[1] or 0, found[_HEAD_SEQ]) if found else (0, 0)
-        if head_seq != indexed:
-            # Stored events have disappeared. Continuing would repeat the work that they record as done.
-            raise CorruptionError(
-                f"run {run_id} has {head_seq} events but the index says {indexed}: the store is damaged",
-                details={"run_id": run_id, "events": head_seq, "indexed": indexed},
-            )
-        if head_seq != expected_seq:
-            raise stale(run_id, expected_seq, head_seq)
-
-    def _index(
-        self,
-        conn: sqlite3.Connection,
-        run_id: str,
-        found: tuple[Any, ...] | None,
-        events: Sequence[StoredEvent],
-    ) -> int:
-        """Update the run's index row with `events` and return its key."""
-        before = row_of(found[2:]) if found else None
-        row = advance(before, run_id, events)
-        values = (row.op_id, row.status, row.created_ms, row.updated_ms, row.head_seq)
-        if found is None or before is None:
-            invocation = row.invocation_key
-            taken = conn.execute(_FIND_INVOCATION, (invocation,)).fetchone() if invocation else None
-            if invocation and taken:
-                raise invocation_taken(invocation, run_id, taken[0])
-            key = conn.execute(_NEW_RUN, (run_id, *values, invocation)).lastrowid
-            assert key is not None
-            return key
-        key = int(found[0])
-        # nearly every append moves the head alone; naming the other columns would rewrite their indexes
-        if (before.op_id, before.status, before.created_ms, before.updated_ms) == values[:-1]:
-            conn.execute(_MOVE_HEAD, (row.head_seq, key))
-        else:
-            conn.execute(_MOVE_RUN, (*values, key))
-        return key
+            self._appends.write(conn, str(run_id), expected_seq, events=events, blobs=blobs, lease=lease)
 
     def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
         """Take the run's lease (see `Store.acquire`)."""
@@ -207,6 +141,7 @@ class SqliteStore(SqliteKeys, Store):
     def release(self, lease: Lease) -> None:
         """Release the lease; no error when it is lost already."""
         with self._session.writing("normal") as conn:
+            self._appends.forget(lease.run_id)
             sqlite_lease.release(conn, self._name, lease)
 
     def lease_of(self, run_id: str) -> HeldLease | None:
@@ -231,13 +166,13 @@ class SqliteStore(SqliteKeys, Store):
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""
         with self._session as conn:
-            found = conn.execute(_FIND_INVOCATION, (text(key),)).fetchone()
+            found = conn.execute(FIND_INVOCATION, (text(key),)).fetchone()
         return None if found is None else str(found[0])
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
         """Yield events in order, of the log as it was at the call (see `Store.read_range`)."""
         with self._session as conn:
-            found = conn.execute(_FIND_RUN, (text(run_id),)).fetchone()
+            found = find_run(conn, text(run_id))
         key, head_seq = found[:2] if found else (0, 0)
         first, last = check_range(from_seq, to_seq, head_seq or 0)
         return self._read(key, first, last)
@@ -260,7 +195,7 @@ class SqliteStore(SqliteKeys, Store):
         if not self.exists(artifact_id):
             with self._session as conn:
                 self._session.check_place()
-                conn.execute(_NEW_ARTIFACT, (bytes.fromhex(artifact_id), str(kind), data))
+                conn.execute(NEW_ARTIFACT, (bytes.fromhex(artifact_id), str(kind), data))
         return artifact_id
 
     def _artifact(self, artifact_id: str, column: str) -> Any:
@@ -336,7 +271,7 @@ class SqliteStore(SqliteKeys, Store):
     def run_row(self, run_id: str) -> RunRow:
         """Return one run's row of the index, as `list_runs` reports it. Raises `NotFoundError`."""
         with self._session as conn:
-            found = conn.execute(_FIND_RUN, (text(run_id),)).fetchone()
+            found = find_run(conn, text(run_id))
             if found is None:
                 raise no_run(run_id)
             return self._told(conn, row_of(found[2:]))

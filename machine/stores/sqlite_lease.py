@@ -17,6 +17,11 @@ from machine.stores.sqlite_schema import schema_of
 
 # epoch, owner, expiry, its time; a row without an owner is a released lease: the epoch stays
 _FIND: Final = "SELECT epoch, owner, expires_ms, ttl_ms FROM leases WHERE run_id = ?"
+HOLDS: Final = (
+    "EXISTS (SELECT 1 FROM leases WHERE leases.run_id = ? AND epoch = ? AND typeof(owner) = 'text')"
+)
+"""The condition that a lease, given as its run and epoch, is the run's."""
+
 _NEW: Final = "INSERT INTO leases (epoch, owner, expires_ms, ttl_ms, run_id) VALUES (?, ?, ?, ?, ?)"
 _TAKE: Final = "UPDATE leases SET epoch = ?, owner = ?, expires_ms = ?, ttl_ms = ? WHERE run_id = ?"
 _RENEW: Final = "UPDATE leases SET expires_ms = ? WHERE run_id = ?"

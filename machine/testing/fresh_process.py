@@ -20,7 +20,7 @@ import attrs
 import pytest
 
 from machine.io.child_process import Finished, run_process
-from machine.testing import fresh_start
+from machine.testing import fresh_entry_point
 
 _MOST_OUTPUT: Final = 64 * 1024 * 1024
 _LINES: Final = 12
@@ -262,9 +262,10 @@ async def _session(job: Job, ones: Sequence[Check], surroundings: Surroundings, 
             environment["PYTEST_XDIST_WORKER"] = str(job.worker.get("workerid"))
             environment["PYTEST_XDIST_WORKER_COUNT"] = str(job.worker.get("workercount"))
         said = Said()
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
         try:
             finished = await run_process(
-                [sys.executable, *subprocess._args_from_interpreter_flags(), "-P", fresh_start.__file__],  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
+                [sys.executable, *flags, "-P", fresh_entry_point.__file__],
                 stdin=json.dumps(given).encode(),
                 env=environment,
                 cwd=job.directory,

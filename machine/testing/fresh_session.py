@@ -18,8 +18,8 @@ from machine import codec
 from machine.errors import MachineError
 from machine.testing import golden_check
 from machine.testing.golden_check import Unlike, Wanted
-from machine.testing.golden_files import claimant_of
 from machine.testing.golden_options import Asked
+from machine.testing.golden_paths import claimant_of
 from machine.testing.golden_session import KEY
 
 _WITHOUT: Final = ("terminal", "pytest_cov")

@@ -1,7 +1,7 @@
 """The `golden` fixture: each check of a test replays, records or compares its golden, as the session requires.
 
 A golden is the file `fixtures/TEST.run` in the folder of the test, or `fixtures/TEST.NAME.run` for a check with a
-name, unless the marker of the test gives another path (`testing/golden_files.py`). Compared with it are, in this
+name, unless the marker of the test gives another path (`testing/golden_paths.py`). Compared with it are, in this
 order (`testing/golden_check.py`): the name and version of the plan, the input and the configuration; every event
 and snapshot of a replay; the status that the test asks for; in a live session the outcome of a new run; and its
 age.
@@ -23,15 +23,15 @@ import attrs
 import pytest
 
 from machine.config import RunConfig, Target
-from machine.engine.runs import RunResult
+from machine.engine.start_and_resume import RunResult
 from machine.errors import BundleError, CorruptionError, LogError, MachineError, UsageError
 from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.testing import golden_check, golden_report
 from machine.testing.golden_check import Fresh, Recording, Unlike, Wanted
-from machine.testing.golden_files import FOLDER, bases_of, claimant_of, file_of, id_in, shown
 from machine.testing.golden_options import Asked, Mode, asked_of
 from machine.testing.golden_owner import file_for
+from machine.testing.golden_paths import FOLDER, bases_of, claimant_of, file_of, id_in, shown
 from machine.testing.golden_recorded import Recorded
 from machine.testing.golden_review import ask
 from machine.testing.golden_session import KEY, PASSED, Ending, Session
@@ -187,7 +187,8 @@ class Golden:
     async def _checked(self, file: Path, name: str | None, wanted: Wanted) -> RunResult | Unlike:
         mode, there = self._session.options.mode, _is_there(file)
         if there and _is_directory(file):
-            return Unlike(Ending.BROKEN, "it is a directory, not a golden run")
+            lines = ["  move or delete it; then --golden=record-missing records one"]
+            return Unlike(Ending.BROKEN, "it is a directory, not a golden run", lines, acceptable=False)
         if mode is Mode.RECORD:
             return await self._recorded(file, name, wanted, status=_status_of(file))
         if not there:

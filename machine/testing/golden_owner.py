@@ -17,7 +17,7 @@ import pytest
 from machine.errors import MachineError
 from machine.recordings.golden_origin import test_of
 from machine.testing.golden_check import Wanted, manifest_difference, opened
-from machine.testing.golden_files import file_of
+from machine.testing.golden_paths import file_of
 
 
 def named_alike(item: pytest.Item) -> bool:

@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 from machine.testing.golden_check import Fresh
-from machine.testing.golden_files import claimant_of
+from machine.testing.golden_paths import claimant_of
 from machine.testing.golden_session import Session
 
 _numbers = itertools.count()

@@ -11,8 +11,8 @@ import pytest
 from machine.errors import MachineError
 from machine.testing import golden_check, golden_report
 from machine.testing.golden_check import Unlike
-from machine.testing.golden_files import shown
 from machine.testing.golden_fresh import replayed_afresh
+from machine.testing.golden_paths import shown
 from machine.testing.golden_recorded import Recorded, handed_in
 from machine.testing.golden_session import Ending, Session
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import pytest
 
-from machine.testing.golden_files import FOLDER, SUFFIX, bases_of, belongs, claimant_of
 from machine.testing.golden_options import Mode, Options, asked_of
+from machine.testing.golden_paths import FOLDER, SUFFIX, bases_of, belongs, claimant_of
 
 FIRST: Final = "<the first test>"
 """Stands in a text for the first test of a cause, until it is known which that is."""

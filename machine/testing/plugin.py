@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from machine.testing.golden_files import claimant_of, shown
 from machine.testing.golden_options import MARKER, Mode, add_options, options_of
+from machine.testing.golden_paths import claimant_of, shown
 from machine.testing.golden_session import FIRST, KEY, PASSED, Ending, Session
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from machine.errors import (
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance
 from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Head, Store, StoredEvent
-from machine.testing.conformance_inbox import InboxConformance
 from machine.testing.conformance_keys import KeyConformance
 from machine.testing.conformance_leases import LeaseConformance
+from machine.testing.conformance_messages import InboxConformance
 from machine.testing.conformance_sharing import StoreFactory
 from machine.testing.store_model import check_against_model
 from machine.testing.store_samples import LONG, OTHER, RUN, artifact_of, log_of, read_log, run_id_of

@@ -14,7 +14,7 @@ import attrs
 from machine import sync
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
-from machine.engine.run_id import new_run_id
+from machine.engine.new_run_id import new_run_id
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
 from machine.errors import UsageError

@@ -15,7 +15,7 @@ from machine.aio import resume, run
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.engine import run_reader
-from machine.engine.runs import RunResult
+from machine.engine.start_and_resume import RunResult
 from machine.errors import LogError, MachineError
 from machine.events import Entry
 from machine.io.transport import Transport
@@ -42,7 +42,7 @@ class Stage:
     plan: Plan
     input: Mapping[str, Any]
     config: RunConfig
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     run_id: str
     script: Script
     real_transports: Mapping[str, Transport]

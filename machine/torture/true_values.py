@@ -9,8 +9,8 @@ from machine.events import Entry, FactRecorded
 from machine.io.attempt_scope import stored_seal
 from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
 from machine.secrets.fact_seals import hashed, open_beside, payload_id
+from machine.secrets.restore import opened
 from machine.secrets.store_key import open_keys
-from machine.secrets.substitute import opened
 from machine.secrets.text_swap import Swap
 from machine.stores.base import Store
 

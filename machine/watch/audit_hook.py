@@ -21,7 +21,7 @@ from typing import Any, Final
 import attrs
 
 from machine.watch.code_origin import Origin, above, is_harmless, origin_of
-from machine.watch.static_lookup import is_a, module_dict, never_raises, static_name
+from machine.watch.safe_inspection import is_a, module_dict, never_raises, static_name
 from machine.watch.temporary_files import is_temporary
 from machine.watch.threads_and_programs import FORK_EXEC, PIDFD_SIGNAL, SEND, announce_programs, follow
 from machine.watch.watch import Watch, watching

@@ -14,7 +14,7 @@ from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, Method
 from typing import Any, Final
 
 from machine.watch.nondeterministic_calls import Ambient, resolved
-from machine.watch.static_lookup import class_dict, is_a, never_raises, static_name
+from machine.watch.safe_inspection import class_dict, is_a, never_raises, static_name
 
 _MAKERS: Final = {
     ("pydantic.main", "BaseModel"): (

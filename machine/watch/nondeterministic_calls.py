@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from machine.watch.static_lookup import is_a
+from machine.watch.safe_inspection import is_a
 
 
 @attrs.frozen

@@ -10,12 +10,14 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Set as AbstractSet
 from types import FrameType
 from typing import Any, Final, Self
 
 from machine.watch.model_defaults import asks, load_makers, makers
 from machine.watch.nondeterministic_calls import resolved
-from machine.watch.static_lookup import is_a, module_dict, never_raises
+from machine.watch.reachable_names import all_names, reachable_names
+from machine.watch.safe_inspection import is_a, module_dict, never_raises
 from machine.watch.user_calls import own_caller, own_code, seen_builtin, seen_function, seen_made
 from machine.watch.user_code import OwnCode, may_load_own
 from machine.watch.watch import Watch, watching
@@ -24,17 +26,30 @@ _shared: Final[Counter[int]] = Counter()
 """Maps a thread to its number of running handlers with hidden steps; it is profiled while there are any."""
 
 
+_looked_at: Final[dict[int, OwnCode]] = {}
+"""The code whose uncalled functions this run has looked at."""
+
+
 class ProfiledWatch(Watch):
     """A watch that turns the profile function on while the handler's own code runs."""
 
     _needed = _is_shared = False
     _thread = 0
 
+    @classmethod
+    def listen(cls) -> None:
+        """Look again, in the next run, for what has come to hold a function since."""
+        _looked_at.clear()
+
     def reach(self, function: Callable[..., Any]) -> None:
         """Determine whether the code to be called could make a call to detect at all."""
         own = own_code(function)
         self.own = own.own
         load_makers()
+        if own.unheld and id(own) not in _looked_at:
+            _looked_at[id(own)] = own
+            if not all(each.still for each in own.unheld):
+                own.suspected = None
         if own.suspected is None:
             own.suspected = _is_suspect(own)
         self._needed = own.suspected
@@ -173,14 +188,26 @@ def _profile(frame: FrameType, event: str, arg: Any) -> None:
 @never_raises(True)  # noqa: FBT003 - then it is looked at
 def _is_suspect(own: OwnCode) -> bool:
     """Say whether code may make a call to detect: it has an alias of it, or the names of it and its module."""
+    own.unheld = ()
+    if any(is_a(value, type) and asks(value) for value in own.held.values()):
+        return True
+    if not _may_call(own, all_names(own)):
+        return False
+    names, unheld = reachable_names(own)
+    if _may_call(own, names):
+        return True
+    own.unheld = unheld
+    return False
+
+
+def _may_call(own: OwnCode, names: AbstractSet[str]) -> bool:
+    """Say whether code that uses these names may make a call to detect."""
     found = resolved()
-    values = [value for module in own.modules for value in list(module_dict(module).values())]
+    modules = [module_dict(module) for module in own.modules]
+    values = [value for inside in modules for name, value in list(inside.items()) if name in names]
     values += own.held.values()
     bound = set(map(id, values))
     if bound & found.targets or any(type(value) is type(len) and value in found.builtins for value in values):
         return True
-    if any(is_a(value, type) and asks(value) for value in own.held.values()):
-        return True
-    names = {name for code in own.codes for name in code.co_names}
     bound |= {id(sys.modules.get(name)) for name in names}
     return any(word in names and bound & leading for word, leading in found.words.items())

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from machine.watch.model_defaults import load_makers, makers
 from machine.watch.nondeterministic_calls import resolved
-from machine.watch.static_lookup import never_raises
+from machine.watch.safe_inspection import never_raises
 from machine.watch.user_calls import own_code, seen_builtin, seen_function, seen_made
 from machine.watch.user_code import OwnCode
 from machine.watch.watch import Watch, watching

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any, Final
 
 from machine.watch.code_origin import above, name_of
-from machine.watch.static_lookup import is_a, static_name
+from machine.watch.safe_inspection import is_a, static_name
 from machine.watch.watch import Watch
 
 _MAKES: Final = frozenset({"tempfile.mkstemp", "tempfile.mkdtemp"})

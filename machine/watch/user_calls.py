@@ -13,7 +13,7 @@ from typing import Any, Final
 from machine.watch.code_origin import Origin, is_harmless, is_own, name_of, origin_of
 from machine.watch.model_defaults import first_asked, made_in
 from machine.watch.nondeterministic_calls import Ambient
-from machine.watch.static_lookup import is_a, module_dict, module_of, never_raises
+from machine.watch.safe_inspection import is_a, module_dict, module_of, never_raises
 from machine.watch.user_code import OwnCode, holds_code, packages_of
 from machine.watch.watch import Watch
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from machine.watch.code_origin import is_made, is_own
 from machine.watch.model_defaults import factories_of
 from machine.watch.nondeterministic_calls import resolved
-from machine.watch.static_lookup import class_dict, held_by, is_a, module_dict, module_of, never_raises
+from machine.watch.safe_inspection import class_dict, held_by, is_a, module_dict, module_of, never_raises
 
 
 @never_raises(frozenset[str]())
@@ -61,6 +61,8 @@ class OwnCode:
         """The modules, builtins and targets held in closures and defaults of functions, by id."""
         self.suspected: bool | None = None
         """True when any of it could make a call to detect; None until determined."""
+        self.unheld: Sequence[Any] = ()
+        """The functions that it was taken not to call, as long as only their modules hold them."""
         self.covered = False
         """True when its calls are being detected."""
 
@@ -167,7 +169,7 @@ class OwnCode:
         if not is_own(code.co_filename, function.__globals__, self.own):
             self._made(function)
             return
-        for inner in _nested(code):
+        for inner in nested_codes(code):
             if id(inner) not in self._codes:
                 self._codes[id(inner)] = inner
                 self._named(inner, function.__globals__)
@@ -224,8 +226,9 @@ _PLAIN: Final = frozenset({int, str, float, bool, bytes, list, dict, tuple, set,
 """Types of objects that lead to no code."""
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
+def nested_codes(code: CodeType) -> Iterator[CodeType]:
+    """Yield a code object and those within it."""
     yield code
     for value in code.co_consts:
         if isinstance(value, CodeType):
-            yield from _nested(value)
+            yield from nested_codes(value)

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from machine.watch.code_origin import own_frame
-from machine.watch.static_lookup import never_raises
+from machine.watch.safe_inspection import never_raises
 from machine.watch.user_code import packages_of
 
 SETTING: Final = ', or allow it: --undeclared-io allow, from Python undeclared_io="allow"'

@@ -145,3 +145,22 @@ def test_documents_use_plain_words():
 )
 def test_forbidden_words_are_found(text, problem):
     assert [found for _, found in wrong_words(text)] == ([] if problem is None else [problem])
+
+
+def test_files_that_docstrings_and_documents_name_exist():
+    files = [*(ROOT / "machine").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    known = {str(file.relative_to(ROOT)) for file in files} | {"noxfile.py"}
+    ends = {name.rpartition("/")[2] for name in known} | known
+    ends |= {name.removeprefix("machine/") for name in known}
+    missing = []
+    for path in [*files, *documents()]:
+        if "campaigns" in path.parts:
+            continue
+        text = path.read_text(encoding="utf-8")
+        named = re.findall(r"`((?:machine/|tests/)[\w/]+\.py)`", text)
+        if path.is_relative_to(ROOT / "machine"):
+            named += re.findall(r"`([a-z_]+/[\w/]+\.py)`", text)
+        missing += [
+            f"{path.relative_to(ROOT)}: {name}" for name in named if name not in ends and "NAME" not in name
+        ]
+    assert missing == [], missing

@@ -19,7 +19,7 @@ from machine.events import EffectWait
 from machine.io.transport import BaseTransport
 from machine.kernel.status import FINAL_STATUSES, RunStatus
 from machine.recordings.bundle import store_recording
-from machine.recordings.run_artifacts import gather
+from machine.recordings.run_contents import gather
 from machine.stores import MemoryStore
 from machine.stores.lease import owner_here
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import machine
 from machine import MachineError, Plan, RetryPolicy, RunConfig, replay, run
 from machine.codec import decode_entry
-from machine.engine import runs
+from machine.engine import start_and_resume
 from machine.errors import ConfigError
 from machine.stores import MemoryStore
 from machine.torture import crash_matrix
@@ -258,7 +258,7 @@ def test_an_idempotency_key_can_be_computed_from_the_context(store, scripted):
 @pytest.fixture
 def by_an_earlier_version(monkeypatch):
     """Let a run be started as an earlier version did: there may be recordings of it."""
-    monkeypatch.setattr(runs, "check_startable", lambda config: None)
+    monkeypatch.setattr(start_and_resume, "check_startable", lambda config: None)
 
 
 def test_a_run_in_replay_mode_never_goes_outside(store, scripted, by_an_earlier_version):

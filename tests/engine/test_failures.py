@@ -15,7 +15,7 @@ from machine.codec import decode_entry
 from machine.errors import OtherIoError, RateLimitedError, TransportError
 from machine.events import RetryScheduled, StateFailed
 from machine.exception_causes import causes_of, causes_text
-from machine.failure_info import LONGEST_WAIT, read_causes, read_wait
+from machine.failed_attempt_info import LONGEST_WAIT, read_causes, read_wait
 from machine.io.http_message import HttpResponse
 from machine.retry_after import seconds_asked, wait_asked
 from machine.testing import golden_check

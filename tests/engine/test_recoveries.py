@@ -11,7 +11,7 @@ from machine.codec import decode_entry
 from machine.config import FanOutJoin
 from machine.errors import ConfigError, OtherIoError, OtherStoreError
 from machine.events import chain_next
-from machine.recordings import run_artifacts
+from machine.recordings import run_contents
 from machine.stores import MemoryStore, SqliteStore
 from machine.stores.base import ZERO_CHAIN, StoredEvent
 
@@ -330,8 +330,8 @@ def as_of_before(store, run_id, length):
 def _snapshots(store, run_id):
     walked = {}
     for entry in events(store, run_id):
-        for snapshot_id in run_artifacts.snapshots(entry.event):
-            for artifact_id, _ in run_artifacts.snapshot_parts(snapshot_id, store.get, walked):
+        for snapshot_id in run_contents.snapshots(entry.event):
+            for artifact_id, _ in run_contents.snapshot_parts(snapshot_id, store.get, walked):
                 yield artifact_id
 
 

@@ -16,8 +16,8 @@ import pytest
 import machine
 from machine import MachineError, Plan
 from machine.engine import run_reader
-from machine.engine.lease_keeper import CANCEL, Keeper, keeper_of
 from machine.engine.reporter import Reporter
+from machine.engine.run_keeper import CANCEL, Keeper, keeper_of
 from machine.errors import Code, ConcurrencyError, PlanError, RunError, UsageError
 from machine.events import FactRecorded, RunCompleted, RunResumed, StateEntered, StateFailed
 from machine.stores import MemoryStore, Store, open_store
@@ -224,7 +224,7 @@ def test_a_second_driver_is_refused_and_changes_nothing(any_store):
 
 def test_a_driver_that_lost_its_lease_stops_and_changes_nothing_more(any_store, monkeypatch):
     # as from another machine: nobody sees whether it lives
-    monkeypatch.setattr("machine.engine.lease_keeper.owner_here", lambda: secrets.token_hex(8))
+    monkeypatch.setattr("machine.engine.run_keeper.owner_here", lambda _: secrets.token_hex(8))
     plan, begun = waiting()
     run_id = str(machine.new_run_id())
     driver = Driver(lambda: machine.run(plan, store=any_store, run_id=run_id, lease=1))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -60,8 +62,8 @@ class World:
     def add(self, made):
         self.artifacts.update((new.id, new.data) for new in made.values())
 
-    def note(self, event):
-        self.history.advance(entry_of(self.history.head_seq + 1, event))
+    def note(self, event, **told):
+        self.history.advance(entry_of(self.history.head_seq + 1, event, **told))
 
     def ancestors(self, number):
         found = set(self.parents[number])
@@ -82,7 +84,7 @@ class World:
                 context[key] = self.writes[last[0]][key]
         return {key: value for key, value in context.items() if value is not None}
 
-    def settle(self, number, frontier):
+    def settle(self, number, frontier, **told):
         state_id = f"op.s.n{number}"
         if number in self.skipped:
             self.note(StateSkipped(state_id, "skip_tag:x"))
@@ -95,7 +97,7 @@ class World:
             for key, value in self.writes[number].items()
         }
         after = self.keep(base.update(writes))
-        self.note(StateCompleted(state_id, after.id, tuple(sorted(writes))))
+        self.note(StateCompleted(state_id, after.id, tuple(sorted(writes))), **told)
 
 
 @FAST
@@ -184,3 +186,29 @@ def test_a_state_without_a_context_to_begin_on_is_not_begun_although_it_is_prefe
     schedule = Schedule(frontier, prefer="op.s.n2")
     decision = decide(world.graph, RunConfig(execution_mode=FanOutJoin(50)), world.history, schedule=schedule)
     assert (decision.status, decision.error.code) == ("failed", "context_conflict")
+
+
+def test_a_chain_of_states_costs_memory_and_work_in_proportion_to_its_length():
+    """Each state reads and writes one key, which thousands of others used before it."""
+    held, calls = [], []
+    for size in (256, 16 * 256):
+        parents = [[number - 1] if number else [] for number in range(size)]
+        world = World(parents, [{"a": number} for number in range(size)], set())
+        frontier = Frontier(world.graph, world.artifacts.__getitem__)
+        for number in range(size):
+            frontier.follow(world.history)
+            world.settle(number, frontier, info={"read": '["a"]'})
+        tracemalloc.start()
+        again = Frontier(world.graph, world.artifacts.__getitem__)
+        again.follow(world.history)
+        held.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        counted = []
+        sys.setprofile(lambda frame, event, arg, counted=counted: counted.append(event))
+        again.final()
+        Frontier(world.graph, world.artifacts.__getitem__).follow(world.history)
+        sys.setprofile(None)
+        assert again.error is None
+        calls.append(len(counted))
+    assert held[1] < 20 * held[0]
+    assert calls[1] < 20 * calls[0]

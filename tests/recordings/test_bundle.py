@@ -32,8 +32,8 @@ from machine import (
 from machine.errors import BundleError, ConcurrencyError, CorruptionError, LogError, NotFoundError
 from machine.events import DomainEventRecorded, chain_next, seal
 from machine.kernel.snapshot import Snapshot
-from machine.recordings import bundle_format, bundle_lines, bundle_writer
-from machine.recordings.bundle_format import MAX_JSON, MAX_JSON_LINE
+from machine.recordings import bundle_line, bundle_line_reader, bundle_writer
+from machine.recordings.bundle_line import MAX_JSON, MAX_JSON_LINE
 from machine.stores import MemoryStore
 from machine.stores.base import StoredEvent
 
@@ -931,7 +931,7 @@ def test_a_bundle_of_more_than_the_most_is_refused_by_whoever_reads_and_whoever_
     rich, whole, file, monkeypatch, tmp_path
 ):
     store, run_id = rich
-    monkeypatch.setattr(bundle_lines, "MAX_BUNDLE", len(whole) - 1)
+    monkeypatch.setattr(bundle_line_reader, "MAX_BUNDLE", len(whole) - 1)
     monkeypatch.setattr(bundle_writer, "MAX_BUNDLE", len(whole) - 1)
     assert refused(file(whole)).code == "bundle_too_large"
     with pytest.raises(BundleError) as failure:
@@ -951,7 +951,7 @@ def test_a_line_of_an_artifact_may_be_longer_than_others(holding, tmp_path):
 def test_an_artifact_larger_than_a_store_takes_is_refused(holding, file, monkeypatch):
     store, run_id = holding(b"x" * 2000)
     data = export_run(run_id, store=store)
-    monkeypatch.setattr(bundle_format, "MAX_ARTIFACT_BYTES", 1999)
+    monkeypatch.setattr(bundle_line, "MAX_ARTIFACT_BYTES", 1999)
     error = refused(file(data))
     assert (error.code, "more than the 1999" in error.problem) == ("bundle_invalid", True)
 

@@ -24,7 +24,7 @@ from machine import (
     verify,
 )
 from machine import replay as replayed
-from machine.engine import run_reader, runs
+from machine.engine import run_reader, start_and_resume
 from machine.events import EffectIntended, FactRecorded, StateFailed
 from machine.io.transport import BaseTransport
 from machine.recordings import replay_log
@@ -370,7 +370,7 @@ def test_every_attempt_that_ends_by_itself_runs_twice_and_a_cut_one_once(store):
         if attempt == 1:
             await asyncio.sleep(60)
 
-    plan = plan_of(handler, retry=RetryPolicy(3), timeout=0.2)
+    plan = plan_of(handler, retry=RetryPolicy(3), timeout=1)
     result = run(plan, store)
     assert result.status == "completed", result.error
     assert ran == [0, 0, 1, 2, 2]
@@ -496,7 +496,7 @@ def test_the_coroutine_face_is_paranoid_too(store):
 
 def test_it_is_refused_where_nothing_can_run_a_state_again(store):
     async def start():
-        return await runs.run(plan_of(plainly(counts)["plain"]), store=store, config=PARANOID)
+        return await start_and_resume.run(plan_of(plainly(counts)["plain"]), store=store, config=PARANOID)
 
     with pytest.raises(machine.errors.UsageError, match=r"machine\.run"):
         anyio.run(start)

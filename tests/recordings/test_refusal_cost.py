@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from machine import canonical, open_bundle
 from machine.errors import BundleError
-from machine.recordings import bundle_format
+from machine.recordings import bundle_line
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,7 @@ def artifacts_that_nothing_names(count):
     for number in range(count):
         data = canonical.encode(number)
         lines.append(
-            bundle_format.artifact_line(
-                bundle_format.Artifact(canonical.artifact_id(data), "fact_payload", data)
-            )
+            bundle_line.artifact_line(bundle_line.Artifact(canonical.artifact_id(data), "fact_payload", data))
         )
     return lines
 

@@ -58,7 +58,7 @@ def format_1(monkeypatch):
     """Let new runs have the secret format of old ones."""
     for module in ("machine.engine.new_run", "machine.testing.golden_check"):
         monkeypatch.setattr(f"{module}.SECRET_FORMAT", 1)
-    monkeypatch.setattr("machine.engine.runs.check_startable", lambda config: None)
+    monkeypatch.setattr("machine.engine.start_and_resume.check_startable", lambda config: None)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from machine import open_store, replay
 from machine.engine import run_reader
 from machine.io.transport import BaseTransport
 from machine.recordings.bundle import export_run, import_bundle
-from machine.recordings.run_artifacts import gather
+from machine.recordings.run_contents import gather
 
 KEY = "k-4f9a8e7d6c5b4a39"
 TOKEN = "tok-9f8e7d6c5b4a"

@@ -8,8 +8,8 @@ from machine import SecretPolicy
 from machine.canonical import encode
 from machine.secrets.known_values import Known
 from machine.secrets.redact import redact
+from machine.secrets.restore import opened, shown
 from machine.secrets.rules import rules_of
-from machine.secrets.substitute import opened, shown
 from machine.secrets.unredacted_search import refused
 
 from .corpus import innocents

@@ -9,9 +9,9 @@ import pytest
 from machine import SecretPolicy
 from machine.secrets.credential_formats import FORMATS
 from machine.secrets.known_values import Known
-from machine.secrets.marked_text import _APART as APART
-from machine.secrets.marked_text import MOST_CANDIDATES, MOST_WORK, Work
 from machine.secrets.redact import redact, say_text
+from machine.secrets.redacted_text import _APART as APART
+from machine.secrets.redacted_text import MOST_CANDIDATES, MOST_WORK, Work
 from machine.secrets.rules import rules_of
 from machine.secrets.unredacted_search import refused
 

@@ -13,14 +13,14 @@ from strategies import FAST
 from machine import Plan, SecretPolicy, canonical, open_store, replay, run
 from machine.io.request_fields import pack, unpack
 from machine.recordings.divergence import DivergenceKind
+from machine.secrets.base64_bytes import packed_bytes
 from machine.secrets.known_values import Known
 from machine.secrets.multipart import parts
-from machine.secrets.packed_bytes import packed_bytes
 from machine.secrets.placeholder import sources_in, text_of
 from machine.secrets.redact import redact
+from machine.secrets.restore import opened, shown
 from machine.secrets.rules import rules_of
 from machine.secrets.scan_findings import found
-from machine.secrets.substitute import opened, shown
 from tests.secrets.engine_world import elsewhere, stored, told_alike
 
 PNG = b"\x89PNG\r\n\x1a\n\xff\xfe"

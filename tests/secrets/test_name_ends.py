@@ -10,9 +10,9 @@ import pytest
 from machine import SecretPolicy
 from machine.secrets import name_ends
 from machine.secrets.header_names import HEADERS
-from machine.secrets.marked_text import Work
 from machine.secrets.named_values import named_values
 from machine.secrets.names import EXACT, Strength, field_strength
+from machine.secrets.redacted_text import Work
 from machine.secrets.rules import rules_of
 from machine.secrets.running_text import folded
 

@@ -12,8 +12,8 @@ from machine.canonical import encode
 from machine.secrets.known_values import Known
 from machine.secrets.placeholder import text_of
 from machine.secrets.redact import redact, say, say_text
+from machine.secrets.restore import opened
 from machine.secrets.rules import rules_of
-from machine.secrets.substitute import opened
 from machine.secrets.unredacted_search import refused
 
 from .conftest import forms_of

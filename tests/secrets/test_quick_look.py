@@ -17,7 +17,6 @@ from machine.canonical import encode
 from machine.errors import CanonicalError
 from machine.secrets.header_names import HEADERS, PARAMETERS, WEAK_PARAMETERS
 from machine.secrets.known_values import Known
-from machine.secrets.logins import _PATTERNS as PATTERNS
 from machine.secrets.names import EXACT, PLURAL, WEAK, Strength
 from machine.secrets.placeholder import BEGIN, MARK, text_of
 from machine.secrets.program_arguments import _PROGRAMS as PROGRAMS
@@ -26,9 +25,10 @@ from machine.secrets.program_arguments import _SETTERS as SETTERS
 from machine.secrets.program_arguments import _STORES as STORES
 from machine.secrets.program_arguments import _VALUES as VALUES
 from machine.secrets.redact import redact
-from machine.secrets.reserved_key import Reserved
 from machine.secrets.rules import rules_of
 from machine.secrets.store_key import KEY_VARIABLE
+from machine.secrets.store_key_guard import Reserved
+from machine.secrets.unnamed_passwords import _PATTERNS as PATTERNS
 from machine.secrets.value_places import _TYPES as TYPES
 
 from .corpus import HOST, innocents, planted

@@ -16,8 +16,8 @@ from machine.secrets.encodings import is_plain
 from machine.secrets.known_values import Known
 from machine.secrets.placeholder import text_of
 from machine.secrets.redact import redact, say, say_text
+from machine.secrets.restore import SecretNeeded, opened, shown
 from machine.secrets.rules import rules_of
-from machine.secrets.substitute import SecretNeeded, opened, shown
 from machine.secrets.unredacted_search import refused
 
 RULES = rules_of(SecretPolicy())

@@ -24,6 +24,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def _named_anew(monkeypatch):
+    """Let each test see what the system says now."""
+    monkeypatch.setattr(module, "_known_processes", {})
+
+
 @pytest.fixture
 def child():
     """Start a process, and ask it which owner it is."""
@@ -161,6 +167,7 @@ def test_the_machine_id_itself_stands_in_no_owner(monkeypatch, tmp_path):
     assert driver_of(owner_here()) is ALIVE
     assert "0123456789abcdef" not in owner_here()
     monkeypatch.setattr(module, "_MACHINE_ID", tmp_path / "missing")
+    monkeypatch.setattr(module, "_known_processes", {})
     assert driver_of(owner_here()) is ALIVE
     assert driver_of(with_part(owner_here(), START, "1")) is DEAD
 

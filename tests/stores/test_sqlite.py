@@ -11,7 +11,15 @@ import pytest
 
 from machine.canonical import artifact_id
 from machine.errors import Code, CorruptionError, NotFoundError, OtherStoreError, UsageError
-from machine.stores import ZERO_CHAIN, Artifact, SqliteStore, open_store, sqlite_open, sqlite_schema
+from machine.stores import (
+    ZERO_CHAIN,
+    Artifact,
+    SqliteStore,
+    open_store,
+    sqlite_append,
+    sqlite_open,
+    sqlite_schema,
+)
 from machine.testing.store_conformance import StoreConformance
 from machine.testing.store_samples import log_of, run_id_of
 
@@ -371,7 +379,7 @@ def test_a_value_that_is_not_bytes_is_damage(raw, path):
 
 def test_an_append_that_is_interrupted_midway_writes_nothing(path, monkeypatch):
     with SqliteStore(path) as store:
-        monkeypatch.setattr("machine.stores.sqlite.advance", None)  # after the artifacts, before the events
+        monkeypatch.setattr(sqlite_append, "_NEW_EVENT", None)  # after the artifacts and the index
         with pytest.raises(TypeError):
             store.append(RUN, 0, log_of(RUN, 3), [Artifact(artifact_id(b"a"), "output", b"a")])
         monkeypatch.undo()

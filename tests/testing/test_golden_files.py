@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from golden_suite import said
 
-from machine.testing.golden_files import belongs, file_of
+from machine.testing.golden_paths import belongs, file_of
 
 HEAD = "import pytest\nfrom prices import plan\n\n\n"
 

@@ -213,7 +213,10 @@ def pytest_collection_modifyitems(config, items):
             "there is no test of this name there",
         ),
         (
-            "import sys\nif 'fresh_start.py' in str(vars(sys.modules['__main__']).get('__file__')):\n    1 / 0\n",
+            (
+                "import sys\nif 'fresh_entry_point.py' in str(vars(sys.modules['__main__']).get('__file__')):\n"
+                "    1 / 0\n"
+            ),
             "pytest could not do its work there",
         ),
     ],
@@ -279,7 +282,7 @@ asyncio.run(asyncio.wait_for(asyncio.sleep(0.01), 5))
 
 
 def test_every_clock_of_time_and_datetime_is_moved_for_all_that_is_imported_after():
-    script = Path(golden_fresh.__file__).with_name("fresh_start.py")
+    script = Path(golden_fresh.__file__).with_name("fresh_entry_point.py")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CLOCKS, script], capture_output=True, text=True, check=False
     )

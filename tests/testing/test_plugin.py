@@ -31,7 +31,7 @@ HEAVY = {
 }
 
 
-LIGHT = {f"machine.testing.{name}" for name in ("plugin", "golden_files", "golden_options", "golden_session")}
+LIGHT = {f"machine.testing.{name}" for name in ("plugin", "golden_paths", "golden_options", "golden_session")}
 LIGHT |= {"machine.lazy_loading"}
 
 

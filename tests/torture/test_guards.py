@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from machine.codec import decode_entry
-from machine.engine import driver, log, run_reader, runs
+from machine.engine import driver, log, run_reader, start_and_resume
 from machine.engine.attempt import Attempts
 from machine.engine.commit_queue import CommitQueue
 from machine.engine.handler_runner import HandlerRunner
@@ -79,8 +79,8 @@ def the_run_is_durable_before_its_first_handler(patch):
             return await begin(*args)
 
     patch.setattr(driver, "begin", hasty)
-    patch.setattr(runs, "_CAREFUL_AT_FIRST", 0)  # what the first attempts wait for would hide it
-    patch.setattr(runs, "_CAREFUL", 0)
+    patch.setattr(start_and_resume, "_CAREFUL_AT_FIRST", 0)  # what the first attempts wait for would hide it
+    patch.setattr(start_and_resume, "_CAREFUL", 0)
 
 
 @guard(Fault.DUPLICATE_APPEND, where="stopped with store_corrupt, not with concurrency")
@@ -266,12 +266,12 @@ def an_effect_is_sent_again_under_the_same_key(patch):
 
 @guard(Fault.KILLED_AFTER_APPEND, where="chain")
 def a_resumed_log_goes_on_from_its_chain(patch):
-    make = runs.LiveLog
+    make = start_and_resume.LiveLog
 
     def unchained(*args, chain, **more):
         return make(*args, chain=ZERO_CHAIN, **more)
 
-    patch.setattr(runs, "LiveLog", unchained)
+    patch.setattr(start_and_resume, "LiveLog", unchained)
 
 
 @guard(Fault.TORN_WRITE, where="is not what was appended, and nobody noticed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from machine.engine.lease_keeper import Keeper
+from machine.engine.run_keeper import Keeper
 from machine.errors import ConcurrencyError, OtherStoreError
 from machine.events import chain_next, seal
 from machine.stores.base import ZERO_CHAIN, StoredEvent

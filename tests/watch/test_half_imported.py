@@ -17,7 +17,7 @@ import pytest
 
 from machine import Plan, Reporter, RunConfig, open_store, replay, run
 from machine.watch import audit_hook
-from machine.watch.static_lookup import never_raises
+from machine.watch.safe_inspection import never_raises
 
 TOUCHED: list[str] = []
 """What somebody looked at who must not."""

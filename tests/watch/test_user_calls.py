@@ -620,3 +620,60 @@ def test_tools_that_monitor_already_are_left_alone():
         "assert {sys.monitoring.get_tool(number) for number in range(5)} == {'theirs'}\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+CLOCK_OF_OTHERS = """
+    import asyncio, functools, operator, sys, time
+    from types import SimpleNamespace
+
+    profilers = []
+
+    def since(begun=0):
+        return time.time() - begun
+
+    def main():
+        print(since())
+    """
+REACHED = {
+    "by its name": ("", "since()"),
+    "through another function": ("def through(): return since()", "through()"),
+    "by a name made when it runs": ("", "getattr(sys.modules[__name__], 'sin' + 'ce')()"),
+    "by a name in a text": ("", "eval('since()')"),
+    "among the names of the module": ("", "globals()['since']()"),
+    "by a getter": ("", "operator.attrgetter('since')(sys.modules[__name__])()"),
+    "in a container": ("CALLED = [since]", "CALLED[0]()"),
+    "under another name": ("other = since", "other()"),
+    "through a partial": ("early = functools.partial(since, 1)", "early()"),
+    "as a method": ("class Clock:\n    def read(self): return since()", "Clock().read()"),
+    "as what a library calls": (
+        "KEY = SimpleNamespace(since=since)",
+        "sorted([1], key=KEY.__dict__['since'])",
+    ),
+    "as a default": ("def through(ask=since): return ask()", "through()"),
+    "decorated": ("decorated = functools.lru_cache(since)", "decorated()"),
+}
+
+
+@pytest.mark.parametrize("way", REACHED)
+def test_a_helper_with_a_clock_is_seen_however_the_handler_reaches_it(written, way):
+    above, call = REACHED[way]
+    name = f"own_calls_reached_{[*REACHED].index(way)}"
+    handler = f"async def handle(ctx, io, rec):\n    {call}\n"
+    module = written(name, f"{textwrap.dedent(CLOCK_OF_OTHERS)}\n{above}\n\n{handler}")
+    assert [what.event for what in found_in(module.handle)] == ["time.time"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="sys.monitoring is new in Python 3.12")
+def test_a_clock_that_no_handler_reaches_costs_none_of_them_anything(written):
+    handler = "async def handle(ctx, io, rec):\n    profilers.append(sys.getprofile())\n"
+    module = written("own_calls_unreached", f"{textwrap.dedent(CLOCK_OF_OTHERS)}\n{handler}")
+    assert found_in(module.handle) == []
+    assert module.profilers == [None]
+
+
+def test_a_helper_that_is_handed_out_between_two_runs_is_seen_in_the_second(written):
+    handler = "CALLED = []\nasync def handle(ctx, io, rec):\n    [call() for call in CALLED]\n"
+    module = written("own_calls_later", f"{textwrap.dedent(CLOCK_OF_OTHERS)}\n{handler}")
+    assert found_in(module.handle) == []
+    module.CALLED.append(module.since)
+    assert [what.event for what in found_in(module.handle)] == ["time.time"]

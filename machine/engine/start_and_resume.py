@@ -1,0 +1,394 @@
+"""Starting and resuming: the two ways to drive a run live. Both are the driver's loop over a log."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+from weakref import WeakSet
+
+import anyio
+import attrs
+
+from machine.catalogue import Catalogue
+from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
+from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine import run_reader
+from machine.engine.driver import Run
+from machine.engine.driver_protocols import Opening, SecondOf, second_of
+from machine.engine.fork_log import ForkLog, past_of
+from machine.engine.fork_prefix import SharedPast
+from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
+from machine.engine.log import LiveLog
+from machine.engine.new_run import check_skip_tags, opening_for
+from machine.engine.new_run_id import new_run_id
+from machine.engine.plan_change import check_plan, recorded_shape
+from machine.engine.reporter import Reporter
+from machine.engine.run_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
+from machine.engine.transports import opened
+from machine.engine.transports_and_catalogue import Provided
+from machine.errors import Code, ConcurrencyError, ErrorInfo, RunError, UsageError
+from machine.events import STOPPED_CODES, EffectWait, Wait
+from machine.ids import RunId
+from machine.io.attempt_scope import AttemptScope
+from machine.io.fork_io import SharedIo
+from machine.io.live_io import LiveIo
+from machine.io.provider import IoProvider
+from machine.io.running_programs import end_left, run_of_programs
+from machine.io.transport import Transports
+from machine.kernel.history import History
+from machine.kernel.retry_and_skip import fork_point
+from machine.kernel.snapshot import Snapshot
+from machine.kernel.state_history import StateStatus
+from machine.plan import Graph, Plan
+from machine.plan_shape import order_of
+from machine.secrets.both_formats import OfRun
+from machine.stores.base import ZERO_CHAIN, Store
+
+_CAREFUL: Final = 16
+"""The number of attempts of a resumed run that are durable before they are made. An attempt that kills its process
+at once would otherwise be in no log and would be made again for ever; this way each process gets that much
+further."""
+
+_CAREFUL_AT_FIRST: Final = 4
+"""The same number for a new run, smaller because each costs a commit and few runs have an attempt that kills."""
+
+_STORES: Final[WeakSet[type]] = WeakSet()
+"""The classes of stores seen so far: comparing one with the protocol takes as long as a step."""
+
+_ATTACHED_SECONDS: Final = 0.2
+"""Seconds between two looks of a start that waits for another driver's run to end."""
+
+
+@attrs.frozen
+class Watched:
+    """The caller's part of a run: what the plan and the caller provide, an observer, the time of its lease."""
+
+    provided: Provided
+    reporter: Reporter
+    second: SecondOf | None
+    lease_ms: int = int(LEASE_SECONDS * 1000)
+
+
+@attrs.frozen
+class RunResult:
+    """The result of a run when its driver returns.
+
+    `status` is completed, failed, cancelled or suspended; `digest` identifies everything the run did; `context` is
+    the final context, decoded, empty while the run can continue; `error` is why it failed, None when it did not;
+    `waits` is the external input that a suspended run waits for. `fork_at` is the event from which to retry a
+    failed state, None when none failed: `fork(run_id, at=fork_at, ...)` makes an attempt again, with the present
+    code and the recorded facts.
+    """
+
+    run_id: str
+    status: str
+    digest: str
+    head_seq: int
+    final_snapshot_id: str | None
+    context: Mapping[str, Any]
+    error: ErrorInfo | None = None
+    waits: tuple[Wait, ...] = ()
+    fork_at: int | None = None
+
+
+@with_default_store(create=True)
+async def run(
+    plan: Plan,
+    *,
+    store: Store = DEFAULT_STORE,
+    input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's name
+    config: RunConfig | None = None,
+    run_id: str | None = None,
+    invocation_key: str | None = None,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
+    reporter: Reporter | None = None,
+    target: Target | None = None,
+    lease: float = LEASE_SECONDS,
+    second: SecondOf | None = None,
+) -> RunResult:
+    """Start a new run of `plan` and drive it to its end.
+
+    `input` (a JSON object) becomes the initial context; `config` says how to run; `run_id` gives an id made by
+    `new_run_id` beforehand; `transports` adds to or replaces those of the plan and the standard ones, by namespace,
+    and `catalogue` replaces that of the plan; `target` records where the plan came from, for a replay that names no
+    plan. `invocation_key` makes the start idempotent: of all starts with one key, one makes the run, and the others
+    return its result, resuming it if its driver is gone. `lease` is the number of seconds for which the run stays
+    ours where no other process can check that we are alive: on another machine, or in another container. Set it
+    above the longest time in which a handler may hold the interpreter. `second` is what a paranoid run needs; the
+    functions of the package supply it themselves.
+
+    Returns a `RunResult` whatever its status. Raises `PlanError`, `CanonicalError`, `UsageError` before anything is
+    written (`run_id_in_use` when there is a run of that id), `RunError` (`invocation_conflict`) when the key
+    belongs to another request, and `StoreError` when the store fails: the run can be resumed from what was durable
+    by then.
+    """
+    graph = plan.graph
+    check_store(store)
+    config = config or _default_config()
+    check_startable(config)
+    check_skip_tags(graph, config)
+    chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
+    watched = Watched(
+        Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
+    )
+    opening = opening_for(graph, config, {} if input is None else input, target, invocation_key)
+    opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
+    if invocation_key is not None:
+        return await _invoked(graph, store, chosen, invocation_key, watched, opening=opening)
+    if run_id is not None:
+        refuse_used(store, chosen)
+    with Keeper(store, chosen, watched.lease_ms) as keeper:
+        if run_id is not None:
+            refuse_used(store, chosen)  # another process may have begun and ended it since
+        return await drive(
+            graph, store, keeper, watched, manifest=opening.manifest, history=History(), opening=opening
+        )
+
+
+_default_config: Final = functools.cache(RunConfig)
+
+
+async def _invoked(
+    graph: Graph,
+    store: Store,
+    run_id: str,
+    key: str,
+    watched: Watched,
+    *,
+    opening: Opening,
+) -> RunResult:
+    """Start the run of an invocation key, or wait for the one that was started with it."""
+    while True:
+        try:
+            taken = store.find_invocation(key)
+            if taken is None:
+                with Keeper(store, run_id, watched.lease_ms) as keeper:
+                    if store.find_invocation(key) is not None:
+                        continue  # the other start with this key has ended meanwhile
+                    refuse_used(store, run_id)
+                    return await drive(
+                        graph,
+                        store,
+                        keeper,
+                        watched,
+                        manifest=opening.manifest,
+                        history=History(),
+                        opening=opening,
+                    )
+            _, started = run_reader.first_entry(store, taken)
+            if (started.manifest_id, started.op_id) != (opening.manifest_id, graph.op_id):
+                raise RunError(
+                    f"the invocation key {key!r} belongs to run {taken}, "
+                    "which has another plan, input or configuration",
+                    code=Code.INVOCATION_CONFLICT,
+                    details={"invocation_key": key, "run_id": taken},
+                    hint="an invocation key names one request: use another key for another one",
+                )
+            return await _resumed(graph, store, taken, watched, allow_plan_change=False)
+        except (
+            ConcurrencyError
+        ) as exc:  # another process has just started it, or drives it: its result is ours too
+            if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:
+                raise
+        await anyio.sleep(_ATTACHED_SECONDS)
+
+
+@with_default_store()
+async def resume(
+    run_id: str,
+    *,
+    plan: Plan,
+    store: Store = DEFAULT_STORE,
+    allow_plan_change: bool = False,
+    transports: Transports | None = None,
+    catalogue: Catalogue | None = None,
+    reporter: Reporter | None = None,
+    lease: float = LEASE_SECONDS,
+    second: SecondOf | None = None,
+) -> RunResult:
+    """Continue a run whose log was left open, under the configuration it was started with.
+
+    An attempt that a crash left open is closed explicitly first. A run that has ended is returned unchanged, and
+    nothing is written; so is a suspended one whose external input has not arrived. With `allow_plan_change` it
+    continues with another plan, where every state that ran still exists and none of them would have to follow one
+    that has not run. `transports`, `catalogue` and `lease` are those of `run`. When no process here can check that
+    the last driver is alive, the run is taken over once its lease has expired: this waits as long, and informs the
+    reporter.
+
+    Raises `NotFoundError`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and `UsageError`
+    (`transport_missing`, `catalogue_missing`, `secret_not_set`) before anything is written, and `ConcurrencyError`
+    when another process drives the run.
+    """
+    watched = Watched(
+        Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
+    )
+    return await _resumed(plan.graph, store, run_id, watched, allow_plan_change=allow_plan_change)
+
+
+async def _resumed(
+    graph: Graph, store: Store, run_id: str, watched: Watched, *, allow_plan_change: bool
+) -> RunResult:
+    def read() -> tuple[History, bytes, SharedPast | None, Mapping[str, str]]:
+        history, chain = run_reader.folded(store, run_id, graph)
+        lost: Mapping[str, str] = {}
+        past = None if history.final else past_of(store, run_id)
+        if (
+            past is None or past.goes_on_with != graph.plan_id
+        ):  # otherwise it was checked when the run was forked
+            check_plan(store, graph, history, allow_change=allow_plan_change)
+        asks = any(isinstance(wait, EffectWait) for wait in history.unanswered)
+        if not history.final and not asks:  # then nothing is run
+            first, _ = run_reader.first_entry(store, run_id)
+            lost = recalled(history, secrets, store.get)
+            watched.provided.check(first, history, store.get, "resume", lost.keys())
+        return history, chain, past, lost
+
+    _, started = run_reader.first_entry(store, run_id)
+    manifest = run_reader.manifest_of(store, started)
+    secrets = secrets_of(store, run_id, manifest)
+    history, chain, past, lost = read()
+    if history.final:
+        return result_of(store, graph.order, history)
+    with await keeper_of(store, run_id, watched.lease_ms, watched.reporter.leased) as keeper:
+        if store.head_seq(run_id) != history.head_seq:  # its last driver has only just stopped
+            history, chain, past, lost = read()
+        await end_left(run_id)
+        return await drive(
+            graph,
+            store,
+            keeper,
+            watched,
+            manifest=manifest,
+            history=history,
+            chain=chain,
+            past=past,
+            secrets=secrets,
+            lost=lost,
+        )
+
+
+def refuse_used(store: Store, run_id: str) -> None:
+    """Raise `UsageError` (`run_id_in_use`) when the store already has a run with the id given to a new one."""
+    if store.run_exists(run_id):
+        raise UsageError(
+            f"the run id {run_id} is in use: there is a run of that id in {store.url}",
+            code=Code.RUN_ID_IN_USE,
+            details={"run_id": run_id, "status": store.run_row(run_id).status},
+            hint="nothing was written; `resume` goes on with that run, and without a run id, or with one from "
+            "`new_run_id()`, a new one is started",
+        )
+
+
+def check_store(store: object) -> None:
+    """Raise `UsageError` for a value that is not a store."""
+    if type(store) not in _STORES and isinstance(store, Store):
+        _STORES.add(type(store))
+    if type(store) not in _STORES:
+        hint = f"open it first: with open_store({store!r}) as store" if isinstance(store, str) else None
+        raise UsageError(f"store must be a Store, not {type(store).__name__}", hint=hint)
+
+
+async def drive(
+    graph: Graph,
+    store: Store,
+    keeper: Keeper,
+    watched: Watched,
+    *,
+    manifest: RunManifest,
+    history: History,
+    chain: bytes = ZERO_CHAIN,
+    opening: Opening | None = None,
+    past: SharedPast | None = None,
+    begin: Callable[[LiveLog], None] | None = None,
+    secrets: OfRun | None = None,
+    lost: Mapping[str, str] = MappingProxyType({}),
+) -> RunResult:
+    """Drive a run from the end of its history until it ends or waits, and return its result.
+
+    `past` is the rest of a fork's shared past; `begin` puts the certain part of that past into its empty log,
+    `secrets` are those known already, and `lost` are the seals that it cannot open, by the keys of facts.
+    """
+    if history.final:
+        return result_of(store, graph.order, history)
+    run_of_programs.set(keeper.run_id)
+    config = manifest.run_config
+    secrets = secrets or secrets_of(store, keeper.run_id, manifest)
+    if opening is not None:
+        refuse_key_in(opening, secrets)
+    second = second_of(config, watched.second, store, keeper.run_id)
+    options: dict[str, Any] = {
+        "history": history,
+        "chain": chain,
+        "behind": store.write_behind,
+        # at a boundary the run commits by itself, a completion and the next entry together
+        "boundaries": config.durability is Durability.EFFECTS,
+        "secret_check": looks_through(secrets),
+        "secrets": secrets,
+        "lost": lost,
+        "lease": keeper.lease,
+        "control": keeper.control,
+        "on_entry": watched.reporter.entry,
+        "second": second,
+    }
+    provider: Callable[[AttemptScope], IoProvider] = LiveIo
+    if past is None:
+        log = LiveLog(store, keeper.run_id, **options)
+    else:
+        log = ForkLog(past, graph, store, keeper.run_id, **options)
+        provider = functools.partial(SharedIo, past=past)
+    async with opened(config, watched.provided.transports) as by_namespace:
+        try:
+            if begin is not None:
+                begin(log)
+            watched.reporter.starting(keeper.run_id, graph)
+            keeper.listen(from_the_start=opening is None)
+            driven = Run(
+                graph=graph,
+                config=config,
+                log=log,
+                provider=provider,
+                transports=by_namespace,
+                catalogue=watched.provided.catalogue,
+                reporter=watched.reporter,
+                live=True,
+                secrets=secrets,
+                context_format=manifest.context_format,
+                control=keeper.control,
+                opening=opening,
+                second=second,
+                careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
+            )
+            await driven.drive()
+        finally:
+            log.close()
+    order = graph.order
+    if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its shared past
+        order = order_of(recorded_shape(store, history.plan_id or ""))
+    return result_of(store, order, history, driven.at_hand)
+
+
+def result_of(
+    store: Store, order: Sequence[str], history: History, at_hand: Snapshot | None = None
+) -> RunResult:
+    """Return the result of a run; `order` is that of the states in its digest, `at_hand` a loaded snapshot."""
+    snapshot_id, snapshot = history.final_snapshot_id, None
+    if snapshot_id is not None:
+        known = at_hand is not None and at_hand.id == snapshot_id
+        snapshot = at_hand if known else Snapshot.open(snapshot_id, store.get)
+    failed = [state.error for state in history.states.values() if state.status is StateStatus.FAILED]
+    # an attempt interrupted because another failed is not why the run failed
+    failed.sort(key=lambda error: error is not None and error.code not in STOPPED_CODES)
+    return RunResult(
+        run_id=history.run_id or "",
+        status=history.status.value,
+        digest=history.digest(order),
+        head_seq=history.head_seq,
+        final_snapshot_id=snapshot_id,
+        context=snapshot.to_dict() if snapshot is not None else {},
+        error=history.error or (failed[-1] if failed else None),
+        waits=history.unanswered,
+        fork_at=fork_point(history),
+    )
