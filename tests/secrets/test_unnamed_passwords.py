@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from machine.secrets import logins as module
+from machine.secrets import unnamed_passwords as module
 from machine.secrets.redacted_text import Work
 from machine.secrets.substring_search import PIECE, SHORT
 from machine.secrets.unnamed_passwords import SIGNS_OF_LOGINS, logins
