@@ -15,7 +15,7 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from machine import canonical, event_spelling, events
+from machine import canonical, events
 from machine.config import (
     AfterEveryState,
     EventProfile,
@@ -27,6 +27,7 @@ from machine.config import (
     Sequential,
 )
 from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
+from machine.event_spelling import read, spelled
 from machine.events import (
     EVENT_TYPES,
     EffectWait,
@@ -171,10 +172,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
 
 def encode_event(event: Event) -> bytes:
     """Return the canonical body of an event."""
-    body = event_spelling.spelled(event)
-    if body is not None:
-        return body
-    return canonical.encode(event_to_json(event))
+    return spelled(event) or canonical.encode(event_to_json(event))
 
 
 def event_from_json(value: Mapping[str, Any]) -> Event:
@@ -190,7 +188,7 @@ def event_from_json(value: Mapping[str, Any]) -> Event:
 
 def decode_entry(seq: int, data: bytes) -> Entry:
     """Return the stored entry at `seq`. Raises `LogError` (`log_bad_event`) for anything that is not one."""
-    entry = event_spelling.read(seq, data)
+    entry = read(seq, data)
     if entry is not None:
         return entry
     value, body, info = events.split_envelope(seq, data)

@@ -16,6 +16,7 @@ from machine.errors import CanonicalError, Code, ContextError
 from machine.ids import ContextKey
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.step_refusal import refuse_in_step
+from machine.watch.unprofiled import unprofiled
 
 MAX_VALUE_BYTES: Final = 128 * 1024 * 1024
 """The largest value a context key may hold, in canonical bytes."""
@@ -65,7 +66,7 @@ class Context(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._write(key, value, canonical.encode, canonical.encode, "ctx[{!r}] = value")
+        unprofiled(self._write, key, value, canonical.encode, canonical.encode, "ctx[{!r}] = value")
 
     def _write(
         self,

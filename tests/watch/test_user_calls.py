@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from machine import Plan, Reporter, RunConfig, aio, open_store, run
+from machine.kernel.context import Context
 from machine.watch.nondeterministic_calls import AMBIENT, resolved
 
 ARGUMENTS = {
@@ -677,3 +678,26 @@ def test_a_helper_that_is_handed_out_between_two_runs_is_seen_in_the_second(writ
     assert found_in(module.handle) == []
     module.CALLED.append(module.since)
     assert [what.event for what in found_in(module.handle)] == ["time.time"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="sys.monitoring is new in Python 3.12")
+def test_a_write_to_the_context_is_not_profiled_and_what_follows_it_is(written, monkeypatch):
+    module = written(
+        "own_calls_writes",
+        """
+        import time
+
+        async def handle(ctx, io, rec):
+            ctx["a"] = 1
+            time.time()
+        """,
+    )
+    profilers, write = [], Context._write
+
+    def noted(*args):
+        profilers.append(sys.getprofile())
+        write(*args)
+
+    monkeypatch.setattr(Context, "_write", noted)
+    assert [what.event for what in found_in(module.handle)] == ["time.time"]
+    assert profilers == [None]
