@@ -15,6 +15,7 @@ import attrs
 
 from machine.errors import Code, ConfigError
 from machine.ids import OpId, Tag
+from machine.ignore import Ignore
 from machine.secrets.policy import SecretPolicy
 
 __all__ = [
@@ -40,7 +41,10 @@ __all__ = [
 SECRET_FORMAT: Final = 2
 """The secret format of new runs."""
 
-SECRET_FORMATS: Final = (1, SECRET_FORMAT)
+REQUEST_FORMAT: Final = 2
+"""The request format of new runs."""
+
+_FORMATS: Final = {"secret_format": (1, SECRET_FORMAT), "request_format": (1, REQUEST_FORMAT)}
 
 MOST_CONCURRENT: Final = 10_000
 """The largest number of concurrent states."""
@@ -321,7 +325,7 @@ def check_startable(config: RunConfig) -> None:
 
 
 def _format(_: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    if value not in SECRET_FORMATS:
+    if type(value) is not int or value not in _FORMATS[field.name]:
         raise _refuse(field.name, f"is {value!r}, which another version of this program has written")
 
 
@@ -336,6 +340,11 @@ class RunManifest:
     secret_format: int = attrs.field(default=1, validator=_format)
     """The number of the rules by which secrets are stored (`machine.secrets`), for the life of a run and its
     forks."""
+    request_format: int = attrs.field(default=1, validator=_format)
+    """The number of the rules by which HTTP requests are compared (`machine.io.request_identity`), for as long: in
+    1 nothing is ignored that is not named."""
+    ignore: Ignore = attrs.field(factory=Ignore, validator=_instance)
+    """The parts of requests that the plan of a new run ignored."""
 
 
 @attrs.frozen

@@ -8,13 +8,14 @@ from typing import Any
 import attrs
 
 from machine import canonical, codec
-from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target
+from machine.config import REQUEST_FORMAT, SECRET_FORMAT, RunConfig, RunManifest, Target
 from machine.did_you_mean import did_you_mean
 from machine.engine.driver_protocols import DrivenLog, Opening
 from machine.engine.provenance import provenance
 from machine.errors import CanonicalError, Code, ConfigError, UsageError
 from machine.events import ArtifactKind, Event, RunResumed, RunStarted, RunSuspended, Wait
 from machine.ids import STANDARD_TAGS, ContextKey, OpId
+from machine.ignore import Ignore
 from machine.io.attempt_scope import Payloads
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
@@ -41,11 +42,18 @@ def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
 
 
 def opening_for(
-    graph: Graph, config: RunConfig, params: Any, target: Target | None, invocation_key: str | None
+    graph: Graph,
+    config: RunConfig,
+    params: Any,
+    target: Target | None,
+    invocation_key: str | None,
+    *,
+    ignore: Ignore,
 ) -> Opening:
     """Return what a new run starts from. Raises `UsageError` and `CanonicalError` for its input or invocation key.
 
     It is the manifest, the first artifacts, the writes of the input, and informational data with the provenance.
+    `ignore` is that of the plan.
     """
     if not isinstance(params, Mapping):
         raise UsageError(
@@ -57,6 +65,8 @@ def opening_for(
         input_params=dict(params),
         run_config=config,
         secret_format=SECRET_FORMAT,
+        request_format=REQUEST_FORMAT,
+        ignore=ignore,
     )
     try:
         opening = opening_of(graph, manifest)

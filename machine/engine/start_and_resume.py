@@ -35,6 +35,7 @@ from machine.io.attempt_scope import AttemptScope
 from machine.io.fork_io import SharedIo
 from machine.io.live_io import LiveIo
 from machine.io.provider import IoProvider
+from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
 from machine.io.transport import Transports
 from machine.kernel.history import History
@@ -134,7 +135,8 @@ async def run(
     watched = Watched(
         Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
     )
-    opening = opening_for(graph, config, {} if input is None else input, target, invocation_key)
+    params = {} if input is None else input
+    opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     if invocation_key is not None:
         return await _invoked(graph, store, chosen, invocation_key, watched, opening=opening)
@@ -355,6 +357,7 @@ async def drive(
                 reporter=watched.reporter,
                 live=True,
                 secrets=secrets,
+                requests=RequestRules.of(manifest),
                 control=keeper.control,
                 opening=opening,
                 second=second,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -25,11 +25,16 @@ class Call:
     data: bytes
     effect: bool
     raw: bytes
-    """The request as the handler made it."""
+    """The request as the handler made it, without what is not compared."""
     asked: Asked
     """The request in its stored and its sent form."""
     refusal: OtherIoError | None = None
     """The error of a call that must not be made."""
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """The info of a call with parts that are not compared, empty for any other."""
+        return self.asked.ignored or {}
 
     @property
     def mac(self) -> str | None:

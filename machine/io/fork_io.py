@@ -6,13 +6,14 @@ effect in the shared past is never sent again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from machine.errors import Code, OtherIoError
 from machine.events import FactRecorded
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
-from machine.io.call_refusals import ambiguous, lost_answer
+from machine.io.call_refusals import ambiguous, differs_in_ignored, lost_answer
 from machine.io.live_io import LiveIo
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 
@@ -31,6 +32,14 @@ class Past(Protocol):
 
     def ambiguous(self, call: Call, state_id: str) -> bool:
         """Say whether a recorded effect differs from a call only in its secrets."""
+        ...
+
+    def differs_in_ignored(self, call: Call, state_id: str) -> bool:
+        """Say whether calls of one attempt with the request of a call differed only in what is not compared."""
+        ...
+
+    def ignored(self, seq: int) -> Mapping[str, str]:
+        """Return the info of the fact at a seq about what was not compared."""
         ...
 
     def sealed(self, seq: int) -> tuple[str, bytes] | None:
@@ -76,10 +85,12 @@ class SharedIo(LiveIo):
         if found is None:
             if call.effect and self._past.ambiguous(call, self._scope.state.id):
                 return await self._refused_to_repeat(call, ambiguous(call))
+            if call.effect and self._past.differs_in_ignored(call, self._scope.state.id):
+                return await self._refused_to_repeat(call, differs_in_ignored(call))
             return None
         seq, shared = found
         sealed = self._past.sealed(seq)
-        info = {} if sealed is None else {SECRET_PAYLOAD: sealed[0]}
+        info = {**self._past.ignored(seq), **({} if sealed is None else {SECRET_PAYLOAD: sealed[0]})}
         if sealed is not None and self._scope.secrets.run.opens(sealed[1], shared) is None:
             return await self._refused_to_repeat(call, lost_answer(call)) if call.effect else None
         fact = await self._settled(call, shared.outcome, info)

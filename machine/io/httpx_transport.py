@@ -10,6 +10,7 @@ import functools
 import re
 import sys
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
@@ -23,9 +24,11 @@ import httpx
 
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
+from machine.ignore import NEEDED, Ignore
 from machine.io.decompress import CODINGS
 from machine.io.http_message import HttpResponse, checked_header, http_request
 from machine.io.redirect_secrets import Sensitive, by_name, origin_of, refused_redirect
+from machine.io.request_identity import RequestRules
 from machine.io.urls import public_url
 from machine.secrets.multipart import settled
 from machine.watch.unprofiled import unprofiled
@@ -62,10 +65,15 @@ _RAISED: Final = {
 class Options(TypedDict, total=False):
     """The options for the requests of a client, all of them optional."""
 
+    ignore: Ignore
+    """The parts of requests that are sent and kept, and not compared, besides those of the plan."""
     without_headers: Iterable[str]
-    """Patterns (`x-request-*`) of further headers that are neither sent nor recorded, besides `LEFT_OUT`."""
+    """Deprecated: patterns of headers to ignore, as in `Ignore(headers=...)`."""
     with_headers: Iterable[str]
-    """Patterns of headers that are sent and recorded although `LEFT_OUT` matches them."""
+    """Patterns of headers that are sent and compared although `LEFT_OUT` or a default of `ignore` has them."""
+    own_idempotency_key: bool
+    """False if an `idempotency-key` that the library makes is left out, so that that of the state is sent; True
+    unless given."""
     timeout: float
     """The maximum number of seconds for one request, whatever the client allows for its steps; 600 unless given."""
     max_body: int
@@ -93,16 +101,20 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         call: Callable[[str, Any], Coroutine[Any, Any, Any]],
         sensitive: Callable[[dict[str, Any]], Sensitive] = by_name,
         /,
+        *,
+        settles: bool = False,
         **options: Unpack[Options],
     ) -> None:
         """Take the `call` of an `io`, and a function that finds the parts of a request that hold a secret.
 
+        `settles` is true in runs of request format 1, which sent a random boundary as it was recorded.
         The transport is made on the event loop that this runs on.
         """
         self._call = call
         self._sensitive = sensitive
         self._cookies_from_answers: set[str] = set()
-        left_out = (*LEFT_OUT, *_patterns("without_headers", options.pop("without_headers", ())))
+        self._settles = settles
+        left_out = LEFT_OUT if options.pop("own_idempotency_key", True) else (*LEFT_OUT, NEEDED)
         kept = _patterns("with_headers", options.pop("with_headers", ()))
         self._judged = functools.lru_cache(maxsize=256)(functools.partial(_judged, kept, left_out))
         self._timeout = options.pop("timeout", 600.0)
@@ -142,7 +154,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
                 request=request,
             )
         headers = self._headers(request)
-        if "content-type" in headers:
+        if self._settles and "content-type" in headers:
             headers["content-type"], body = settled(headers["content-type"], body)
         given = request.extensions.get("timeout") or {}
         message = http_request(
@@ -213,6 +225,53 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return sent
 
 
+def transport_of(
+    call: Callable[[str, Any, str | None, RequestRules], Coroutine[Any, Any, Any]],
+    sensitive: Callable[[dict[str, Any]], Sensitive],
+    rules: RequestRules,
+    options: Options,
+) -> HttpxTransport:
+    """Return a transport by the rules of a run, with options of its client."""
+    own = _client_rules(rules, options)
+    return HttpxTransport(
+        lambda namespace, request: call(namespace, request, None, own),
+        sensitive,
+        settles=not rules.by_default,
+        **options,
+    )
+
+
+def _client_rules(rules: RequestRules, options: Options) -> RequestRules:
+    """Return the rules of a client and take what only they need from its options.
+
+    Raises `UsageError` for options of the wrong kind, and `invalid_ignore` for a header that is both ignored and
+    compared.
+    """
+    ignore = options.pop("ignore", None)
+    if ignore is not None and not isinstance(ignore, Ignore):
+        raise UsageError(f"ignore must be an Ignore, not {ignore!r}")
+    patterns: tuple[str, ...] = ()
+    if "without_headers" in options:
+        warnings.warn(
+            "without_headers is now ignore=Ignore(headers=[...]), and what it names is sent; the old name goes "
+            "with the next release",
+            DeprecationWarning,
+            stacklevel=4,
+        )
+        patterns = _patterns("without_headers", options.pop("without_headers"))
+        if NEEDED in patterns:
+            options["own_idempotency_key"] = False
+    compared = _patterns("with_headers", options.get("with_headers", ()))
+    return rules.with_client(ignore, patterns, compared)
+
+
+def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return patterns of headers in lower case. Raises `UsageError` for a text in place of a list."""
+    if isinstance(patterns, str):
+        raise UsageError(f"{what} must be several patterns, not the text {patterns!r}")
+    return tuple(pattern.lower() for pattern in patterns)
+
+
 def _judged(kept: tuple[str, ...], left_out: tuple[str, ...], raw_name: bytes) -> tuple[str, bool | None]:
     """Return the name of a header, and whether it is sent; None where that depends on its value."""
     name = raw_name.decode("ascii", "replace").lower()
@@ -243,12 +302,6 @@ def _redirected(request: Any) -> _Redirected | None:
 def _pairs(cookies: str) -> list[str]:
     """Return each `name=value` of a cookie header; of a set-cookie header, the first is its cookie."""
     return ["=".join(part.strip() for part in pair.split("=", 1)) for pair in cookies.split(";")]
-
-
-def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(patterns, str):
-        raise UsageError(f"{what} must be several patterns, not the text {patterns!r}")
-    return tuple(pattern.lower() for pattern in patterns)
 
 
 def _misused(problem: str, client: str) -> UsageError:

@@ -23,6 +23,7 @@ from machine.exception_to_error_info import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import Payloads
 from machine.io.call_identity import Call
+from machine.io.call_refusals import no_transport, too_large
 from machine.io.clock import SLEEP
 from machine.io.effect_resolution import add_answer
 from machine.io.provider import IoProvider
@@ -31,7 +32,6 @@ from machine.io.secret import checked, naming, sendable
 from machine.io.transport import Transport
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
-from machine.secrets.call_values import Asked
 from machine.secrets.secret_value import SECRET
 from machine.watch.unprofiled import unprofiled
 
@@ -42,7 +42,7 @@ class LiveIo(IoProvider):
     async def _obtain(self, call: Call) -> FactRecorded:
         transport = self._scope.transport(call.namespace)
         if transport is None:
-            raise self._no_transport(call)
+            raise no_transport(call)
         if self._scope.config.io_mode is IoMode.REPLAY:
             return await self._emit(call, self._shut(call), call.payloads())
         if call.effect:
@@ -79,7 +79,9 @@ class LiveIo(IoProvider):
         seal = self._scope.secrets.taught(fact, call.taught) if call.taught else None
         if seal is not None:
             info = {**(info or {}), REQUEST_SECRETS: payloads.add(ArtifactKind.SECRET_PAYLOAD, seal)}
-        return info if call.mac is None else {**(info or {}), REQUEST_MAC: call.mac}
+        if call.mac is not None:
+            info = {**(info or {}), REQUEST_MAC: call.mac}
+        return {**call.ignored, **(info or {})} if call.ignored else info
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
@@ -89,9 +91,6 @@ class LiveIo(IoProvider):
             return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
         outcome = FactValue(add_answer(payloads, answer))
         return await self._emit(call, outcome, payloads, answer.info)
-
-    def _asked(self, namespace: str, raw: bytes) -> Asked:
-        return unprofiled(self._scope.secrets.asked, namespace, raw)
 
     def _draft(self, call: Call) -> FactRecorded:
         """Return the fact of a call whose outcome is not known yet."""
@@ -129,10 +128,7 @@ class LiveIo(IoProvider):
                     f"the transport of {call.namespace} raised {describe(exc).message}"
                 ) from exc
             if len(answer.data) > MAX_VALUE_BYTES:
-                raise OtherIoError(
-                    f"the response of {call.namespace} has {len(answer.data)} bytes, more than {MAX_VALUE_BYTES}",
-                    code=Code.ARTIFACT_TOO_LARGE,
-                )
+                raise too_large(f"the response of {call.namespace}", answer.data)
         except IoError as exc:
             run = scope.secrets.run
             error = run.error(describe(exc, hint=False, redact=run.text))

@@ -14,6 +14,7 @@ from machine import canonical
 from machine.events import ArtifactKind, Event, FactRecorded, FactValue
 from machine.io.attempt_scope import Payloads, stored_seal
 from machine.io.call_identity import Call
+from machine.io.call_refusals import no_transport
 from machine.io.clock import SLEEP
 from machine.io.live_io import LiveIo
 from machine.kernel.history import History
@@ -91,7 +92,7 @@ class PreviewIo(LiveIo):
         assert isinstance(log, PreviewLog)
         transport = scope.transport(call.namespace)
         if transport is None:
-            raise self._no_transport(call)
+            raise no_transport(call)
         if call.namespace == "exec" or transport.is_effect(call.namespace, call.request):
             log.end(call)
         payloads = call.payloads()
