@@ -85,6 +85,13 @@ def opening_for(
     return attrs.evolve(opening, info=info)
 
 
+def is_same_request(then: RunManifest, now: RunManifest) -> bool:
+    """Say whether two manifests ask for one run, which keeps the formats and the `ignore` of its beginning."""
+    return then == attrs.evolve(
+        now, secret_format=then.secret_format, request_format=then.request_format, ignore=then.ignore
+    )
+
+
 def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:
     return {str(ContextKey(key)): canonical.encode(value) for key, value in params.items()}
 

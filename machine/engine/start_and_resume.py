@@ -21,7 +21,7 @@ from machine.engine.fork_log import ForkLog, past_of
 from machine.engine.fork_prefix import SharedPast
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
-from machine.engine.new_run import check_skip_tags, opening_for
+from machine.engine.new_run import check_skip_tags, is_same_request, opening_for
 from machine.engine.new_run_id import new_run_id
 from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.reporter import Reporter
@@ -181,7 +181,10 @@ async def _invoked(
                         opening=opening,
                     )
             _, started = run_reader.first_entry(store, taken)
-            if (started.manifest_id, started.op_id) != (opening.manifest_id, graph.op_id):
+            same = started.manifest_id == opening.manifest_id or is_same_request(
+                run_reader.manifest_of(store, started), opening.manifest
+            )
+            if not same or started.op_id != graph.op_id:
                 raise RunError(
                     f"the invocation key {key!r} belongs to run {taken}, "
                     "which has another plan, input or configuration",

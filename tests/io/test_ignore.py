@@ -561,6 +561,19 @@ def test_what_was_left_out_is_ignored_now_and_an_old_run_replays(store, server, 
     assert [asked[2]["x-nonce"] for asked in server.asked] == ["n1", "n3"]
 
 
+def test_an_invocation_key_of_before_finds_its_run(store, server, noise, monkeypatch):
+    server.routes["/x"] = (200, {}, b"ok")
+
+    async def handler(ctx, io, rec):
+        await io.http("GET", f"{server.url}/x", headers={"x-request-id": noise()})
+
+    with monkeypatch.context() as then:
+        then.setattr("machine.engine.new_run.REQUEST_FORMAT", 1)
+        before = run(plan_of(handler), store=store, invocation_key="once")
+    again = run(plan_of(handler, ignore=Ignore(query=["ts"])), store=store, invocation_key="once")
+    assert (again.run_id, len(server.asked)) == (before.run_id, 1)
+
+
 def test_the_key_of_a_state_takes_the_place_of_the_libraries_own(store, server, noise):
     server.routes["/x"] = (200, {}, b"ok")
 
