@@ -7,12 +7,10 @@ requested. It must never reach the network: every request goes through `io.call`
 from __future__ import annotations
 
 import functools
-import re
 import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any, Final, NoReturn, TypedDict, Unpack
@@ -30,6 +28,7 @@ from machine.io.http_message import HttpResponse, checked_header, http_request
 from machine.io.redirect_secrets import Sensitive, by_name, origin_of, refused_redirect
 from machine.io.request_identity import RequestRules
 from machine.io.urls import public_url
+from machine.io.volatile_headers import lasting
 from machine.secrets.multipart import settled
 from machine.watch.unprofiled import unprofiled
 
@@ -51,7 +50,6 @@ _FAMILIES: Final = ("httpx", "httpx2")
 _REDIRECTED: Final = "machine.redirected"
 """The extension of a request whose answer redirects; its library copies it to the next request."""
 
-_EXPIRES: Final = re.compile(r"(?i);\s*expires=([^;]*)")
 _NO_BODY: Final = frozenset({204, 304})
 _RAISED: Final = {
     Code.HTTP_TIMEOUT.value: "ReadTimeout",
@@ -354,7 +352,7 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
             case "content-length" if not bodiless:
                 said.append((name, str(len(recorded.bytes))))
             case "set-cookie":
-                said.append((name, _lasting(value, recorded.headers.get("date", ""))))
+                said.append((name, lasting(value, recorded.headers.get("date", ""))))
             case _:
                 said.append((name, value))
     response: httpx.Response = library.Response(
@@ -364,21 +362,6 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
         extensions={} if reason is None else {"reason_phrase": reason.encode("latin-1", "ignore")},
     )
     return response
-
-
-def _lasting(cookie: str, date: str) -> str:
-    """Return a cookie with an expiry time extended by the age of the answer.
-
-    A replay may come years later, and has to send the cookies that were sent.
-    """
-    expires = _EXPIRES.search(cookie)
-    if expires is None or re.search(r"(?i);\s*max-age=", cookie):
-        return cookie
-    try:
-        left = parsedate_to_datetime(expires[1].replace("-", " ")) - parsedate_to_datetime(date)
-    except (TypeError, ValueError):  # an invalid date
-        return cookie
-    return _EXPIRES.sub(f"; Max-Age={int(left.total_seconds())}", cookie, count=1)
 
 
 def _raise(request: Any, error: IoError) -> NoReturn:

@@ -30,6 +30,7 @@ from machine.io.provider import IoProvider
 from machine.io.request_fields import field
 from machine.io.secret import checked, naming, sendable
 from machine.io.transport import Transport
+from machine.io.volatile_headers import without_volatile
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
 from machine.secrets.secret_value import SECRET
@@ -112,6 +113,8 @@ class LiveIo(IoProvider):
                 else:
                     with naming(scope, call):
                         response = await transport.perform(call.namespace, request)
+                    if call.namespace == "http" and scope.requests.steady:
+                        response = without_volatile(response)
                 given, sure = response, None
                 if call.namespace == SECRET:
                     sure = request["name"]

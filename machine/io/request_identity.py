@@ -21,6 +21,7 @@ from machine.errors import Code, UsageError
 from machine.ignore import NEEDED, Ignore
 from machine.io.json_values import read_json, without_spans, without_values
 from machine.io.request_fields import refusal
+from machine.io.volatile_headers import are_left_out
 from machine.kernel.ignored_parts import IGNORED, IGNORED_MAC
 from machine.secrets.both_formats import OfAttempt
 from machine.secrets.call_values import Asked
@@ -59,12 +60,14 @@ class RequestRules:
     patterns: tuple[str, ...] = ()
     """Headers that are ignored besides those of `ignore`, in the syntax of `without_headers`."""
     compared: tuple[str, ...] = ()
+    steady: bool = False
+    """True where answers lose the headers that are new every time, before a handler sees them."""
     _known: dict[str, bool] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     @classmethod
     def of(cls, manifest: RunManifest) -> RequestRules:
         """Return the rules of a run."""
-        return cls(manifest.request_format > 1, manifest.ignore)
+        return cls(manifest.request_format > 1, manifest.ignore, steady=are_left_out())
 
     def of_call(self, namespace: str, ignore: Ignore | None) -> RequestRules:
         """Return the rules of one call, which may ignore more. Raises `OtherIoError` (`io_invalid_request`)."""

@@ -23,6 +23,7 @@ from machine.errors import Code, MachineError, UsageError
 from machine.events import DomainEventRecorded
 from machine.exception_causes import causes_text
 from machine.ids import OpId
+from machine.io import volatile_headers
 from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.recordings import divergence_text
@@ -323,14 +324,15 @@ def unwritable(file: Path) -> Unlike | None:
 
 
 async def _live(wanted: Wanted, store: Store, target: Target | None = None) -> RunResult:
-    return await aio.run(
-        wanted.plan,
-        store=store,
-        input=wanted.input,
-        config=wanted.config,
-        transports=wanted.transports,
-        target=target,
-    )
+    with volatile_headers.left_out():
+        return await aio.run(
+            wanted.plan,
+            store=store,
+            input=wanted.input,
+            config=wanted.config,
+            transports=wanted.transports,
+            target=target,
+        )
 
 
 def _ended_badly(result: RunResult, statuses: Sequence[str]) -> Unlike:

@@ -9,9 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from golden_suite import empty_suite, said
 
-from machine import open_bundle
+from machine import Plan, open_bundle, open_store, run
 from machine.engine import run_reader
 from machine.events import FactRecorded
+from machine.io.volatile_headers import left_out, without_volatile
 
 PLAN = """
 import itertools
@@ -30,7 +31,8 @@ async def only(ctx, io, rec):
     async with httpx.AsyncClient(transport=io.httpx_transport(ignore=Ignore(json=["/nonce"]))) as client:
         headers = {"x-request-id": str(next(numbers))}
         body = {"nonce": next(numbers), "kept": 1}
-        ctx["text"] = (await client.post("URL", params={"ts": next(numbers)}, headers=headers, json=body)).text
+        answer = await client.post("URL", params={"ts": next(numbers)}, headers=headers, json=body)
+        ctx["headers"] = sorted(answer.headers)
 """
 
 TEST = """
@@ -38,7 +40,7 @@ from noisy import plan
 
 
 def test_noisy(golden):
-    golden.check(plan)
+    assert golden.check(plan).context["headers"] == ["content-length", "etag"]
 """
 
 
@@ -47,6 +49,8 @@ class Answer(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["content-length"]))
         self.server.asked.append(self.path)
         self.send_response_only(200)
+        for name in ("Date", "X-Request-Id", "CF-Ray", "ETag"):
+            self.send_header(name, f"{name} {len(self.server.asked)}")
         self.send_header("content-length", "2")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -97,3 +101,33 @@ def test_it_replays_without_the_server_and_is_the_same_when_recorded_again(pytes
     result = suite.process()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "the ignore of the check is not as recorded" in said(result)
+
+
+def test_a_run_that_is_no_golden_has_every_header(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    plan = Plan("plain")
+    with serving() as server, open_store("memory://") as store:
+
+        @plan.state("a.only", side_effects="read_only_io")
+        async def only(ctx, io, rec):
+            ctx["headers"] = sorted(
+                (await io.http("POST", f"http://127.0.0.1:{server.server_port}/")).headers
+            )
+
+        kept = ["cf-ray", "content-length", "date", "etag", "x-request-id"]
+        assert run(plan, store=store).context == {"headers": kept}
+        with left_out():
+            assert run(plan, store=store).context == {"headers": ["content-length", "etag"]}
+
+
+def test_a_cookie_lasts_as_long_without_the_date_of_its_answer():
+    date, expires = "Sun, 29 Nov 2026 10:00:00 GMT", "Sun, 29 Nov 2026 11:00:00 GMT"
+    headers = [["Date", date], ["set-cookie", f"a=1; Expires={expires}; Path=/"], ["x-kept", "1"]]
+    answer = {"status": 200, "headers": headers, "body": {"text": ""}}
+    assert without_volatile(answer)["headers"] == [
+        ["set-cookie", "a=1; Max-Age=3600; Path=/"],
+        ["x-kept", "1"],
+    ]
+    assert answer["headers"] == headers
+    for other in (None, [], {"status": 200}, {"headers": "none"}):
+        assert without_volatile(other) == other
