@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from machine.errors import MachineError as MachineError
     from machine.events import DomainEvent as DomainEvent
     from machine.ignore import Ignore as Ignore
+    from machine.io.decorated_step import step as step
     from machine.io.effect_resolution import UncertainEffect as UncertainEffect
     from machine.io.http_message import HttpResponse as HttpResponse
     from machine.io.provider import IoProvider as IoProvider
@@ -78,6 +79,7 @@ _HOMES: Final = {
     **dict.fromkeys(("Failure", "IoError", "MachineError"), "machine.errors"),
     "DomainEvent": "machine.events",
     "Ignore": "machine.ignore",
+    "step": "machine.io.decorated_step",
     "UncertainEffect": "machine.io.effect_resolution",
     "HttpResponse": "machine.io.http_message",
     "IoProvider": "machine.io.provider",

@@ -19,6 +19,7 @@ from machine.ignore import Ignore
 from machine.secrets.policy import SecretPolicy
 
 __all__ = [
+    "CONTEXT_FORMAT",
     "SECRET_FORMAT",
     "AfterEveryState",
     "BuildProvenance",
@@ -41,10 +42,18 @@ __all__ = [
 SECRET_FORMAT: Final = 2
 """The secret format of new runs."""
 
+CONTEXT_FORMAT: Final = 2
+"""The context format of new runs."""
+
 REQUEST_FORMAT: Final = 2
 """The request format of new runs."""
 
-_FORMATS: Final = {"secret_format": (1, SECRET_FORMAT), "request_format": (1, REQUEST_FORMAT)}
+FORMATS: Final = {
+    "secret_format": (1, SECRET_FORMAT),
+    "context_format": (1, CONTEXT_FORMAT),
+    "request_format": (1, REQUEST_FORMAT),
+}
+"""The formats that this version knows, by the field of a manifest with their number."""
 
 MOST_CONCURRENT: Final = 10_000
 """The largest number of concurrent states."""
@@ -325,7 +334,7 @@ def check_startable(config: RunConfig) -> None:
 
 
 def _format(_: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    if type(value) is not int or value not in _FORMATS[field.name]:
+    if type(value) is not int or value not in FORMATS[field.name]:
         raise _refuse(field.name, f"is {value!r}, which another version of this program has written")
 
 
@@ -345,6 +354,15 @@ class RunManifest:
     1 nothing is ignored that is not named."""
     ignore: Ignore = attrs.field(factory=Ignore, validator=_instance)
     """The parts of requests that the plan of a new run ignored."""
+
+    def in_formats_of(self, other: RunManifest) -> RunManifest:
+        """Return this manifest with the format numbers of another one."""
+        formats: dict[str, Any] = {name: getattr(other, name) for name in FORMATS}
+        return attrs.evolve(self, **formats)
+
+    context_format: int = attrs.field(default=1, validator=_format)
+    """The number of the rules by which contexts are stored (`kernel.snapshot`), for as long: from 2 on, large
+    values are in chunks."""
 
 
 @attrs.frozen

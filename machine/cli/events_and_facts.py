@@ -33,7 +33,9 @@ from machine.events import (
     StateSkipped,
     Wait,
 )
+from machine.io.step_transport import STEP
 from machine.kernel.ignored_parts import IGNORED
+from machine.recordings.step_text import result_text, step_text
 from machine.stores.base import Store
 
 
@@ -195,7 +197,7 @@ def facts(run: RunOrBundle, /, *, state: str | None = None, session: Injected) -
                 cut(short_key(fact.key), 24),
                 fact.namespace,
                 cut(request_text(request), 30),
-                _outcome_cell(outcome),
+                _outcome_cell(fact.namespace, outcome),
                 *([clean(_ignored_text(ignored))] if shows else []),
             )
             for seq, fact, request, outcome, ignored in found
@@ -250,6 +252,8 @@ def request_text(request: Any) -> str:
             return clean(shlex.join(str(arg) for arg in argv))
         case {"path": str(path)}:
             return clean(path)
+        case {"function": str(), "args": dict()}:
+            return clean(step_text(request))
         case {"name": str(name)} | {"key": str(name)}:
             return clean(name)
         case {} if not request:
@@ -258,12 +262,16 @@ def request_text(request: Any) -> str:
             return compact(request)
 
 
-def _outcome_cell(outcome: dict[str, Any]) -> Cell:
+def _outcome_cell(namespace: str, outcome: dict[str, Any]) -> Cell:
     if outcome["type"] == "error":
         return clean(f"{outcome['error']['code']}: {outcome['error']['message']}"), "red"
     match outcome["value"]:
+        case dict(response) if namespace == STEP and len(response) == 1:
+            return result_text(response)
         case {"status": int(status), **rest} if "headers" in rest:
             return f"status {status}"
+        case {"stream": {"pieces": int(pieces), "complete": bool(complete)}}:
+            return f"{'ended' if complete else 'closed'} after {pieces} pieces"
         case {"returncode": int(code), "stdout": {"text": str(text)}}:
             return f"exit {code} {compact(text, 80) if text else ''}"
         case {"data": {"text": str(text)}}:

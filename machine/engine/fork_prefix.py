@@ -7,13 +7,14 @@ Otherwise it is run again and its calls are answered from here. This module deci
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
 from typing import Final
 
 from machine import canonical, codec
+from machine.engine.fork_streams import parts_of
 from machine.engine.log_segments import Segment, cut_in, segments_of
 from machine.errors import Code, CorruptionError, MachineError
 from machine.events import (
@@ -69,6 +70,7 @@ class SharedPast:
         self.copied: dict[int, int] = {}
         self.taken: dict[int, int] = {}
         self._load = load
+        self.parts = functools.partial(parts_of, entries, load)
         self._rounds: dict[str, int] = defaultdict(int)
         self.segments = list(segments_of(entries, plan_id))
         self._of: dict[str, list[Segment]] = defaultdict(list)
@@ -297,15 +299,15 @@ class SharedPast:
             }
         return self._infos[name]
 
-    @cached_property
+    @functools.cached_property
     def _intents(self) -> list[EffectIntended]:
         return [entry.event for entry in self.entries if isinstance(entry.event, EffectIntended)]
 
-    @cached_property
+    @functools.cached_property
     def _facts(self) -> list[_Found]:
         return [item for segment in self.segments for item in segment.facts]
 
-    @cached_property
+    @functools.cached_property
     def _by_request(self) -> Mapping[tuple[str, str], dict[str, list[_Found]]]:
         found: dict[tuple[str, str], dict[str, list[_Found]]] = defaultdict(dict)
         for item in self._facts:

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from machine import codec
+from machine.engine.fork_streams import is_answer
 from machine.events import (
     EffectIntended,
     Entry,
@@ -65,8 +66,8 @@ class Segment:
 
     @cached_property
     def facts(self) -> list[tuple[int, FactRecorded]]:
-        """The facts, each with its seq."""
-        return [(entry.seq, entry.event) for entry in self.entries if isinstance(entry.event, FactRecorded)]
+        """The facts but parts of streams, each with its seq."""
+        return [(each.seq, fact) for each in self.entries if is_answer(fact := each.event)]
 
     def _of(self, kind: type[Any]) -> list[Any]:
         return [entry.event for entry in self.entries if isinstance(entry.event, kind)]

@@ -361,6 +361,7 @@ async def drive(
                 live=True,
                 secrets=secrets,
                 requests=RequestRules.of(manifest),
+                context_format=manifest.context_format,
                 control=keeper.control,
                 opening=opening,
                 second=second,

@@ -55,15 +55,6 @@ def secret_key() -> OtherIoError:
     )
 
 
-def no_transport(call: Call) -> OtherIoError:
-    """Return the error of a call that no transport serves."""
-    return OtherIoError(
-        f"no transport is registered for {call.namespace}",
-        code=Code.IO_UNKNOWN_NAMESPACE,
-        hint=f"pass transports={{{call.namespace.partition('.')[0]!r}: ...}}",
-    )
-
-
 def reserved(scope: AttemptScope, namespace: str, request: Any) -> OtherIoError | None:
     """Return the refusal of a call that asks for the key of the store or passes it on, None for any other call."""
     asks = namespace in {"env", SECRET}
@@ -116,4 +107,13 @@ def ambiguous(call: Call) -> OtherIoError:
         code=Code.AMBIGUOUS_SECRET,
         hint="after a crash nobody could tell which was made: give each a fact_key, or read the secrets with "
         "io.secret under names of their own",
+    )
+
+
+def no_transport(call: Call) -> OtherIoError:
+    """Return the error of a call for whose namespace there is no transport."""
+    return OtherIoError(
+        f"no transport is registered for {call.namespace}",
+        code=Code.IO_UNKNOWN_NAMESPACE,
+        hint=f"pass transports={{{call.namespace.partition('.')[0]!r}: ...}}",
     )

@@ -22,7 +22,7 @@ def earlier_answer(
     history = scope.log.history
     if call.namespace == "http" and not recorded and _differs_in_ignored(scope, call):
         return differs_in_ignored(call) if call.effect else None
-    earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
+    earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=call.keeps_all)
     occurrence = int(call.key.rpartition("/")[2])
     if call.mac is not None:
         occurrence, others = scope.count_sent(call.namespace, call.digest, call.mac)

@@ -15,6 +15,7 @@ from machine.did_you_mean import did_you_mean
 from machine.errors import CanonicalError, Code, ContextError
 from machine.ids import ContextKey
 from machine.kernel.snapshot import Snapshot
+from machine.kernel.step_refusal import refuse_in_step
 
 MAX_VALUE_BYTES: Final = 128 * 1024 * 1024
 """The largest value a context key may hold, in canonical bytes."""
@@ -75,6 +76,7 @@ class Context(MutableMapping[str, Any]):
         remedy: str,
     ) -> None:
         """Stage the encoded value; `encode_again` encodes it later, to see whether the handler has changed it."""
+        refuse_in_step("the ctx")
         if type(key) is not str or not 1 <= len(key) <= ContextKey.longest or not key.isprintable():
             key = str(ContextKey(key))
         try:
@@ -94,6 +96,7 @@ class Context(MutableMapping[str, Any]):
         self._staged[key] = data
 
     def __delitem__(self, key: str) -> None:
+        refuse_in_step("the ctx")
         if self._data(key) is None:
             raise self._missing(key)
         self._copies.pop(key, None)

@@ -16,8 +16,9 @@ from machine import canonical
 from machine.errors import Code, CodecError, ErrorCategory, ErrorInfo
 from machine.events import Artifact
 from machine.kernel.ancestors import Ancestors, UpTo
+from machine.kernel.context_value import Value
 from machine.kernel.history import History
-from machine.kernel.snapshot import Load, Snapshot, Value
+from machine.kernel.snapshot import Load, Snapshot
 from machine.kernel.state_history import StateHistory, StateStatus
 from machine.plan import Graph
 
@@ -237,7 +238,7 @@ class Frontier:
         if value is None or value.ref is None or value.data is None:
             return value
         self._kept_bytes += len(value.data)
-        return value if self._kept_bytes <= _MOST_KEPT_BYTES else Value.at(value.ref)
+        return value if self._kept_bytes <= _MOST_KEPT_BYTES else value.unloaded()
 
     def _lacks(self, reader: int, writer: int, key: str) -> None:
         """Record a missing edge. The first one in plan order is reported, not the first one found."""

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from machine.events import FactRecorded
-from machine.ids import RESERVED_FACT_PREFIX
+from machine.ids import RESERVED_FACT_PREFIX, stream_key
 
 IGNORED: Final = "ignored"
 """Key of `info` on a fact or an intent: the parts of its request that are not compared, as JSON.
@@ -44,7 +44,8 @@ class IgnoredParts:
         """Fold a fact, given the info of its entry."""
         if IGNORED in info and fact.key.startswith(RESERVED_FACT_PREFIX):
             asked = fact.state_id, fact.namespace, fact.request_digest
-            self._tokens.setdefault(asked, {})[fact.key] = token_of(info)
+            key = fact.key if fact.piece is None else stream_key(fact.key)
+            self._tokens.setdefault(asked, {})[key] = token_of(info)
 
     def has(self, asked: Asked) -> bool:
         """Say whether a call with a request had a part that is not compared."""

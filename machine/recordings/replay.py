@@ -237,6 +237,7 @@ async def reproduce(
             live=False,
             secrets=secrets or secrets_for(recording, log),
             requests=RequestRules.of(recording.manifest),
+            context_format=recording.manifest.context_format,
             opening=opening_of(graph, recording.manifest),
             refuse=None if recording.touches else log.refused,
         ).drive()

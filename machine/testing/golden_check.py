@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from machine import aio, canonical, codec
-from machine.config import REQUEST_FORMAT, SECRET_FORMAT, RunConfig, RunManifest, Target, UndeclaredIo
+from machine.config import FORMATS, RunConfig, RunManifest, Target, UndeclaredIo
 from machine.engine.run_reader import PastRun
 from machine.engine.start_and_resume import RunResult, result_of
 from machine.errors import Code, MachineError, UsageError
@@ -46,9 +46,7 @@ _NAMES: Final = {
     "op_version": "version",
     "input_params": "input",
     "run_config": "config",
-    "secret_format": "secret_format",
-    "request_format": "request_format",
-    "ignore": "ignore",
+    **{name: name for name in (*FORMATS, "ignore")},
 }
 """Names of the manifest's parts in the arguments of a check."""
 
@@ -114,15 +112,13 @@ class Wanted:
 
     @property
     def manifest(self) -> RunManifest:
-        """The manifest of a run with these arguments."""
+        """The manifest of a run with these arguments, in no format of its own."""
         graph = self.plan.graph
         return RunManifest(
             op_id=OpId(graph.op_id),
             op_version=graph.version,
             input_params=self.input,
             run_config=self.config,
-            secret_format=SECRET_FORMAT,
-            request_format=REQUEST_FORMAT,
             ignore=self.plan.ignore,
         )
 
@@ -250,9 +246,7 @@ def manifest_difference(golden: Recording, wanted: Wanted) -> Unlike | None:
 def _manifest_changes(golden: Recording, wanted: Wanted) -> list[Change]:
     recorded = golden.past.manifest  # of any run: a bundle from another origin may serve
     recorded = attrs.evolve(recorded, run_config=_strict(recorded.run_config))
-    wished = attrs.evolve(
-        wanted.manifest, secret_format=recorded.secret_format, request_format=recorded.request_format
-    )
+    wished = wanted.manifest.in_formats_of(recorded)
     return list(diff(_named(recorded), _named(wished)))
 
 

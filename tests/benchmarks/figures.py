@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from contest import HERE, Contender, Found, contest
-from rows import Row, at_least, at_most, row
+from rows import Goal, Row, at_least, at_most, row
 
 Figure = Callable[[int], Iterator[Row]]
 """Given how many rounds a usual contest takes, yields its rows."""
@@ -21,21 +21,45 @@ def ours(task: str, *, rounds: int | None = None, prepare: str | None = None, **
     return Contender("ours", task, options, prepare=prepare, rounds=rounds)
 
 
+PEERS: Final = {"dbos": "dbos_peer", "langgraph, sync": "langgraph_peer", "burr": "burr_peer"}
+
+
+def _beside_peers(
+    rounds: int, name: str, machine: Contender, goal: Goal | None, times: list[float]
+) -> Iterator[Row]:
+    """Yield the row of a live run of 1,000 states, and those of the peers that are durable at each step."""
+    peers = {peer: Contender(program, "live", {"n": 1000}) for peer, program in PEERS.items()}
+    found = contest({name: machine, **peers}, rounds=rounds)
+    yield row(found, name, "us", "µs", goal=goal)
+    for peer, least in zip(PEERS, times, strict=True):
+        yield row(found, peer, "us", "µs", over=name, goal=at_least(least))
+
+
 def live(rounds: int) -> Iterator[Row]:
     """Run 1,000 trivial states that each return about 200 bytes, SQLite FULL; a step."""
-    n = {"n": 1000}
+    name = "machine, effects (not durable at each step)"
+    yield from _beside_peers(rounds, name, ours("live", n=1000), at_most(50), [30, 15, 13])
+
+
+def durable(rounds: int) -> Iterator[Row]:
+    """Run the same, durable at each step by all; a step."""
+    machine = ours("live", n=1000, durability="states")
+    yield from _beside_peers(rounds, "machine, states", machine, None, [5, 2.5, 2.2])
+
+
+def in_memory(rounds: int) -> Iterator[Row]:
+    """Run the same and store nothing; a step."""
     found = contest(
         {
-            "machine, effects": ours("live", **n),
-            "dbos": Contender("dbos_peer", "live", n),
-            "langgraph, sync": Contender("langgraph_peer", "live", n),
-            "burr": Contender("burr_peer", "live", n),
+            "machine, memory": ours("live", n=1000, store="memory"),
+            "langgraph, no checkpointer": Contender("langgraph_peer", "in_memory", {"n": 1000}),
+            "burr, no persister": Contender("burr_peer", "in_memory", {"n": 1000}),
         },
         rounds=rounds,
     )
-    yield row(found, "machine, effects", "us", "µs", goal=at_most(60))
-    for peer, times in (("dbos", 20), ("langgraph, sync", 9), ("burr", 9)):
-        yield row(found, peer, "us", "µs", over="machine, effects", goal=at_least(times))
+    yield row(found, "machine, memory", "us", "µs", goal=at_most(35))
+    yield row(found, "langgraph, no checkpointer", "us", "µs", over="machine, memory")
+    yield row(found, "burr, no persister", "us", "µs", over="machine, memory", goal=at_least(1))
 
 
 def boundaries(rounds: int) -> Iterator[Row]:
@@ -47,15 +71,13 @@ def boundaries(rounds: int) -> Iterator[Row]:
             "machine, FULL": ours("live", **n),
             "bare commits, NORMAL": Contender("bare", "commits", {"n": 1000, "synchronous": "NORMAL"}),
             "machine, NORMAL": ours("live", synchronous="normal", **n),
-            "machine, memory": ours("live", store="memory", **n),
         },
         rounds=rounds,
     )
-    for synchronous, times in (("FULL", 1.4), ("NORMAL", 1.8)):
+    for synchronous, times in (("FULL", 1.5), ("NORMAL", 2.2)):
         bare = f"bare commits, {synchronous}"
         yield row(found, bare, "us", "µs")
         yield row(found, f"machine, {synchronous}", "us", "µs", over=bare, goal=at_most(times))
-    yield row(found, "machine, memory", "us", "µs", goal=at_most(35))
 
 
 def disk(rounds: int) -> Iterator[Row]:
@@ -64,6 +86,7 @@ def disk(rounds: int) -> Iterator[Row]:
     peers = {
         "machine, states": ours("live", n=1000, durability="states"),
         "machine, effects": ours("live", n=1000),
+        "machine, states, 1,000 concurrent": ours("fanned", n=1000, concurrency=100, durability="states"),
         "dbos": Contender("dbos_peer", "live", {"n": 1000}),
         "langgraph, sync": Contender("langgraph_peer", "live", {"n": 1000}),
         "burr": Contender("burr_peer", "live", {"n": 1000}),
@@ -77,9 +100,11 @@ def disk(rounds: int) -> Iterator[Row]:
         )
     counted = found if not why else Found({}, dict.fromkeys(peers, why))
     for name in peers:
-        goal = at_most(1.05) if name == "machine, states" else None
+        goal = {"machine, states": at_most(1.05), "machine, states, 1,000 concurrent": at_most(0.1)}.get(name)
         yield row(counted, name, "syncs", "fdatasyncs", goal=goal)
     for name in peers:
+        if "concurrent" in name:
+            continue
         goal = at_most(1536) if name == "machine, states" else None
         yield row(found, name, "bytes", "B stored", goal=goal)
 
@@ -109,8 +134,8 @@ def replayed(rounds: int) -> Iterator[Row]:
         },
         rounds=rounds,
     )
-    yield row(found, "machine", "us", "µs", goal=at_most(30))
-    for peer, times in (("dbos, walk", 6), ("langgraph, walk", 6), ("temporal, Replayer", 25)):
+    yield row(found, "machine", "us", "µs", goal=at_most(28))
+    for peer, times in (("dbos, walk", 10), ("langgraph, walk", 10), ("temporal, Replayer", 35)):
         yield row(found, peer, "us", "µs", over="machine", goal=at_least(times))
     yield row(found, "temporal, Replayer in its sandbox", "us", "µs", over="machine")
 
@@ -127,7 +152,7 @@ def context(rounds: int) -> Iterator[Row]:
     )
     yield row(found, "10 keys", "us", "µs", what="10 keys, whole run")
     yield row(
-        found, "10,000 keys", "us", "µs", over="10 keys", goal=at_most(1.4), what="10,000 keys, whole run"
+        found, "10,000 keys", "us", "µs", over="10 keys", goal=at_most(1.3), what="10,000 keys, whole run"
     )
     yield row(
         found,
@@ -135,7 +160,7 @@ def context(rounds: int) -> Iterator[Row]:
         "within",
         "µs",
         over="10 keys",
-        goal=at_most(1.4),
+        goal=at_most(1.3),
         what="10,000 keys, first to last state",
     )
     yield row(
@@ -154,7 +179,7 @@ def fanout(rounds: int) -> Iterator[Row]:
         },
         rounds=rounds,
     )
-    yield row(found, "machine", "us", "µs", goal=at_most(90))
+    yield row(found, "machine", "us", "µs", goal=at_most(80))
     for peer, times in (("langgraph, Send", 4.5), ("dbos, async steps", 20)):
         yield row(found, peer, "us", "µs", over="machine", goal=at_least(times))
 
@@ -206,6 +231,27 @@ def watch(rounds: int) -> Iterator[Row]:
     found = contest({plain: ours("watched", n=1000), clock: ours("watched", n=1000, clock=1)}, rounds=rounds)
     yield row(found, plain, "cpu", "µs", goal=at_most(4))
     yield row(found, clock, "cpu", "µs", goal=at_most(4))
+
+
+def facts(rounds: int) -> Iterator[Row]:
+    """Ask for random bytes again and again in one state, in memory; processor time of a fact."""
+    sizes, made = (1000, 10_000), {"live": "asked", "replayed": "asked_again"}
+    found = contest(
+        {f"{how}, {n:,} facts": ours(task, n=n) for how, task in made.items() for n in sizes}, rounds=rounds
+    )
+    for how in made:
+        few, many = f"{how}, 1,000 facts", f"{how}, 10,000 facts"
+        yield row(found, few, "cpu", "µs", goal=at_most(40))
+        yield row(found, many, "cpu", "µs", over=few, goal=at_most(1.15))
+
+
+def short(rounds: int) -> Iterator[Row]:
+    """Run one state, again and again in one process; processor time of a run."""
+    goals = {"memory": 400, "sqlite": 1000}
+    found = contest({store: ours("one_state", n=100, store=store) for store in goals}, rounds=rounds)
+    for store, goal in goals.items():
+        yield row(found, store, "cpu", "µs", goal=at_most(goal))
+    yield row(found, "memory", "first", "ms", what="memory, the first run of a process")
 
 
 def script(rounds: int) -> Iterator[Row]:
@@ -287,7 +333,7 @@ def startup(rounds: int) -> Iterator[Row]:
     found = contest(contenders, rounds=rounds)
     yield row(found, "nothing", "ms", "ms")
     yield row(found, "import machine", "ms", "ms", goal=at_most(80))
-    yield row(found, "machine --help", "ms", "ms", goal=at_most(200))
+    yield row(found, "machine --help", "ms", "ms", goal=at_most(150))
     for name in list(imports)[2:]:
         yield row(found, name, "ms", "ms", over="import machine")
 
@@ -295,13 +341,21 @@ def startup(rounds: int) -> Iterator[Row]:
 def memory(rounds: int) -> Iterator[Row]:
     """Hold in memory, at the most, during a live run; and before it, with the plan built."""
     del rounds
-    found = contest({f"{n:,} steps": ours("held", n=n) for n in (10_000, 100_000)}, rounds=1)
-    few, many = "10,000 steps", "100,000 steps"
+    few, many, concurrent = "10,000 steps", "100,000 steps", "100,000 concurrent states in a row"
+    found = contest(
+        {
+            few: ours("held", n=10_000),
+            many: ours("held", n=100_000),
+            concurrent: ours("held", n=100_000, concurrency=8),
+        },
+        rounds=1,
+    )
     yield row(found, few, "planned", "MB", what=f"{few}, before the run")
     yield row(found, few, "peak", "MB")
     yield row(found, many, "planned", "MB", what=f"{many}, before the run")
-    yield row(found, many, "peak", "MB", goal=at_most(120))
-    yield row(found, many, "peak", "MB", over=few, goal=at_most(1.15), what="the same, over 10,000")
+    yield row(found, many, "peak", "MB", goal=at_most(110))
+    yield row(found, many, "peak", "MB", over=few, what="the same, over 10,000")
+    yield row(found, concurrent, "peak", "MB", over=many)
 
 
 def canonical(rounds: int) -> Iterator[Row]:
@@ -352,6 +406,8 @@ FIGURES: Final[dict[str, Figure]] = {
     figure.__name__: figure
     for figure in (
         live,
+        durable,
+        in_memory,
         boundaries,
         disk,
         replayed,
@@ -359,6 +415,8 @@ FIGURES: Final[dict[str, Figure]] = {
         fanout,
         http,
         watch,
+        facts,
+        short,
         script,
         resume,
         scale,

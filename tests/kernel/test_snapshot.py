@@ -12,7 +12,8 @@ from strategies import FAST, JSON, TEXT
 from machine import canonical
 from machine.errors import CorruptionError, StoreError
 from machine.events import ArtifactKind
-from machine.kernel.snapshot import INLINE_MAX, LEAF_MAX, Snapshot
+from machine.kernel.context_value import INLINE_MAX
+from machine.kernel.snapshot import LEAF_MAX, Snapshot
 
 KEYS = st.integers(0, 60).map("key{}".format) | TEXT
 ODD_KEYS = [

@@ -89,3 +89,30 @@ async def coroutine() -> None:
         result = await machine.aio.run(plan, store=store)
         assert_type(result, RunResult)
         assert_type(await machine.aio.replay(result.run_id, plan=plan, store=store), ReplayResult)
+
+
+@machine.step
+def rate(currency: str, *, day: int = 0) -> float:
+    """Return a rate."""
+    return len(currency) + day
+
+
+@machine.step(name="rows", returns=list[int], timeout=5, retry_on=(OSError,), ignore_args=["connection"])
+async def rows(connection: object, least: int) -> list[int]:
+    """Return rows."""
+    return [least]
+
+
+async def plain(x: int) -> str:
+    """Return a text."""
+    return str(x)
+
+
+@plan.state("use.steps")
+async def steps(ctx: Context, io: IoProvider) -> None:
+    """Call steps, which keep their signatures."""
+    assert_type(rate("EUR", day=1), float)
+    assert_type(await rows(object(), least=2), list[int])
+    assert_type(await io.step(plain, 3), str)
+    assert_type(await io.step(rate, "EUR", kwargs={"day": 1}, fresh=True), float)
+    assert_type(await io.step(rows, object(), 2), list[int])

@@ -20,16 +20,16 @@ def end(state: State) -> State:
 
 
 def application(persister, name, n):
-    return (
+    """Return an application of `n` actions; without a persister it stores nothing."""
+    builder = (
         ApplicationBuilder()
         .with_actions(step=step, end=end)
         .with_transitions(("step", "end", when(done=True)), ("step", "step", default))
         .with_entrypoint("step")
         .with_state(number=0, last=n, result={}, done=False)
         .with_identifiers(app_id=name)
-        .with_state_persister(persister)
-        .build()
     )
+    return (builder if persister is None else builder.with_state_persister(persister)).build()
 
 
 def live(n):
@@ -45,5 +45,15 @@ def live(n):
     return {**told, "bytes": stored("burr.db", n)}
 
 
+def in_memory(n):
+    """Run an application of `n` actions that stores nothing."""
+    told = {}
+    application(None, "warm", WARM).run(halt_after=["end"])
+    timed = application(None, "timed", n)
+    with stopwatch(n, told):
+        timed.run(halt_after=["end"])
+    return told
+
+
 if __name__ == "__main__":
-    main(live)
+    main(live, in_memory)

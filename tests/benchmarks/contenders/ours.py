@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 from payload import result
-from plans import calling, changing, counting, linear, wide, with_client
+from plans import asking, calling, changing, counting, linear, wide, with_client
 from plans_with_clock import clocked
 from stage import WARM, forget_peak, main, memory_mb, server, stopwatch, stored
 
 import machine
 from machine import Reporter, RunConfig, open_store, replay, resume, run
+from machine.config import FanOutJoin
 from machine.events import StateEntered
 from machine.stores import MemoryStore
 
@@ -102,12 +103,9 @@ def context(n, keys, weigh=0):
     return {**told, "within": watch.within(n)}
 
 
-def fanned(n, concurrency):
+def fanned(n, concurrency, durability="effects"):
     """Run a plan of states that wait for nothing but one before and one after them all."""
-    mode = getattr(machine, "FanOutJoin", None)
-    if mode is None:
-        return {"absent": "not there yet: machine.config.FanOutJoin"}
-    told, config = {}, RunConfig(execution_mode=mode(concurrency))
+    told, config = {}, RunConfig(durability=durability, execution_mode=FanOutJoin(concurrency))
     plan = wide(n)
     with open_store(DATABASE.format("full")) as store:
         drive(wide(WARM), store, config=config)
@@ -149,6 +147,39 @@ def watched(n, clock=0):
     return {"cpu": statistics.median(costs)}
 
 
+def asked(n):
+    """Run a plan of one state that asks for many facts."""
+    plan, told = asking(n), {}
+    warm()
+    with MemoryStore() as store, stopwatch(n, told):
+        drive(plan, store)
+    return told
+
+
+def asked_again(n):
+    """Replay it."""
+    plan, told = asking(n), {}
+    with MemoryStore() as store:
+        run_id = drive(plan, store).run_id
+        with stopwatch(n, told):
+            assert replay(run_id, plan=plan, store=store).identical
+    return told
+
+
+def one_state(n, store):
+    """Run a plan of one state `n` times, and tell what the first run of this process took."""
+    plan, told, first = linear(1), {}, {}
+    with MemoryStore() if store == "memory" else open_store(DATABASE.format("full")) as opened:
+        with stopwatch(1, first):
+            drive(plan, opened)
+        for _ in range(WARM):
+            drive(plan, opened)
+        with stopwatch(n, told):
+            for _ in range(n):
+                drive(plan, opened)
+    return {**told, "first": first["cpu"] / 1000}
+
+
 def interrupted(n):
     """Run half of a plan and die."""
 
@@ -188,13 +219,14 @@ def scaled(n):
     return {**told, "within": watch.within(n)}
 
 
-def held(n):
-    """Run `n` states of one handler, and say what memory held before and at the most."""
+def held(n, concurrency=0):
+    """Run `n` states of one handler in a row, and say what memory held before and at the most."""
     plan = linear(n, lambda number: counting)
+    config = RunConfig(execution_mode=FanOutJoin(concurrency)) if concurrency else RunConfig()
     planned = memory_mb("VmRSS")
     forget_peak()
     with open_store(DATABASE.format("full")) as store:
-        drive(plan, store, input={"result": result(0)})
+        drive(plan, store, input={"result": result(0)}, config=config)
     return {"planned": planned, "peak": memory_mb("VmHWM")}
 
 
@@ -207,6 +239,9 @@ if __name__ == "__main__":
         record_calls,
         replay_calls,
         watched,
+        asked,
+        asked_again,
+        one_state,
         interrupted,
         resumed,
         scaled,

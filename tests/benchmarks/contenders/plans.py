@@ -69,6 +69,18 @@ def wide(width):
     return plan
 
 
+def asking(facts):
+    """Return a plan of one state that asks for random bytes many times."""
+    plan = Plan("bench")
+
+    @plan.state("step.asks")
+    async def handler(ctx, io, rec):
+        for _ in range(facts):
+            await io.random_bytes(16)
+
+    return plan
+
+
 def calling(calls, url):
     """Return a plan of one state that makes calls over HTTP, each to another address."""
     plan = Plan("bench")
