@@ -169,6 +169,30 @@ def test_the_command_shows_it(server, noise, tmp_path, capsys):
     assert "x-request-id: n1" in capsys.readouterr().out
 
 
+def test_a_stream_ignores_too_and_is_reused(store, server, noise):
+    server.routes["/x"] = (200, {"content-type": "text/event-stream"}, b"a line\n" * 40_000)
+
+    async def handler(ctx, io, rec):
+        url = f"{server.url}/x?ts={noise()}"
+        async with io.http_stream("GET", url, ignore=Ignore(query=["ts"])) as answer:
+            ctx["bytes"] = sum([len(piece) async for piece in answer])
+        await io.http("GET", f"{server.url}/x")
+
+    plan = plan_of(handler)
+    result = run(plan, store=store)
+    assert (result.context, server.asked[0][1]) == ({"bytes": 280_000}, "/x?ts=n1")
+    said = {entry.event.piece: entry.info.get("ignored") for entry, _ in facts_of(store, result.run_id)[:-1]}
+    whole = '{"query":[["ts","n1"]]}'
+    assert (said.pop(0), said.pop(None)) == (whole, whole)
+    assert set(said.values()) == {None}
+    left = left_after(store, result.run_id, facts_of(store, result.run_id)[-1][0].seq - 1)
+    server.asked.clear()
+    assert resume(left, plan=plan, store=store).status == "completed"
+    assert [asked[1] for asked in server.asked] == ["/x"]
+    assert replay(left, plan=plan, store=store).identical
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
 # ---- what is ignored without being named
 
 
