@@ -38,7 +38,7 @@ from machine.events import (
     SecretWait,
 )
 from machine.secrets.policy import SecretPolicy
-from machine.strict_converter import json_only, problems_of, strict_converter
+from machine.strict_converter import json_only, object_only, problems_of, strict_converter
 from machine.typed_converter import typed_converter
 from machine.typed_values import (
     Unkept,
@@ -82,9 +82,8 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, EffectWait | PlanWait | SecretWait, (EffectWait, PlanWait, SecretWait))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
     aside: dict[str, Any] = {"causes": override(omit=True)}  # it is in the info of an event
-    converter.register_structure_hook(
-        ErrorInfo, make_dict_structure_fn(ErrorInfo, converter, _cattrs_forbid_extra_keys=True, **aside)
-    )
+    error = make_dict_structure_fn(ErrorInfo, converter, _cattrs_forbid_extra_keys=True, **aside)
+    converter.register_structure_hook(ErrorInfo, object_only(error))
     for cls in (ErrorInfo, FactValue, *EVENT_TYPES.values()):  # inner first: cattrs inlines what it knows
         absent: dict[str, Any] = dict(aside) if cls is ErrorInfo else {}
         absent |= {

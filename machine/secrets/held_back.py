@@ -50,7 +50,7 @@ class HeldBack:
 
     def _kept(self, held: bytes) -> int:
         """Return how many of the last bytes to hold back."""
-        kept = _half_character(held)
+        kept = max(_half_character(held), begun(held, _BEGIN))
         begin = held.rfind(_BEGIN, max(len(held) - MOST, 0))
         if begin >= 0 and held.find(_END, begin) < 0:
             kept = max(kept, len(held) - begin)
@@ -60,6 +60,16 @@ class HeldBack:
             kept = max(kept, len(line) - start)
         kept = min(kept, len(held))
         return self._uncut(held, kept if kept < MOST else _end_of_run(held))
+
+
+def begun(data: bytes, form: bytes) -> int:
+    """Return how many of the last bytes of data are a beginning of a text, and not all of it."""
+    at = max(len(data) - len(form) + 1, 0)
+    while (at := data.find(form[:1], at)) >= 0:
+        if form.startswith(data[at:]):
+            return len(data) - at
+        at += 1
+    return 0
 
 
 def _line_start(data: bytes) -> int:

@@ -11,7 +11,7 @@ from machine.events import FactRecorded
 from machine.secrets.attempt_secrets import AttemptSecrets
 from machine.secrets.both_formats import OfAttempt
 from machine.secrets.call_values import Answer
-from machine.secrets.held_back import HeldBack
+from machine.secrets.held_back import HeldBack, begun
 from machine.secrets.redact import redact
 from machine.secrets.store_key_guard import key_inside
 
@@ -32,7 +32,7 @@ def held_back(secrets: AttemptSecrets) -> HeldBack:
 
     def uncut(held: bytes, kept: int) -> int:
         forms = list(_forms(secrets))
-        kept = max(kept, *(_begun(held, form) for form in forms), 0)
+        kept = max(kept, *(begun(held, form) for form in forms), 0)
         while (more := max((_cut_by(held, kept, form) for form in forms), default=0)) > kept:
             kept = more
         return kept
@@ -43,16 +43,6 @@ def held_back(secrets: AttemptSecrets) -> HeldBack:
 def _forms(secrets: AttemptSecrets) -> Iterator[bytes]:
     for value, known in secrets.run.known.items():
         yield from (form.encode("utf-8", "surrogatepass") for form in {value, *known.forms.all()})
-
-
-def _begun(data: bytes, form: bytes) -> int:
-    """Return how many of the last bytes of data are a beginning of a form of a secret, and not all of it."""
-    at = max(len(data) - len(form) + 1, 0)
-    while (at := data.find(form[:1], at)) >= 0:
-        if form.startswith(data[at:]):
-            return len(data) - at
-        at += 1
-    return 0
 
 
 def _cut_by(data: bytes, kept: int, form: bytes) -> int:

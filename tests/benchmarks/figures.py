@@ -391,14 +391,14 @@ def secrets(rounds: int) -> Iterator[Row]:
     """Look for secrets: in 16 MiB of hostile text, and in a call that holds none."""
     found = contest(
         {
-            "hostile text": Contender("look", "hostile", rounds=min(rounds, 3)),
+            "hostile text": Contender("look", "hostile", rounds=1),
             "nothing secret": Contender("look", "nothing", {"calls": 20_000}),
         },
         rounds=rounds,
     )
-    yield row(
-        found, "hostile text", "slowest", "s", goal=at_most(2), what="16 MiB of hostile text, the slowest"
-    )
+    for name in found.told.get("hostile text", [{}])[0]:
+        goal = at_most(1.2) if name == "slowest" else None
+        yield row(found, "hostile text", name, "s", goal=goal, what=f"16 MiB of hostile text, {name}")
     yield row(found, "nothing secret", "us", "µs", goal=at_most(5), what="a call with nothing secret")
 
 
