@@ -113,7 +113,7 @@ def _converter() -> cattrs.Converter:
     )
     converter.register_unstructure_hook(RunConfig, make_dict_unstructure_fn(RunConfig, converter, **unsaid))
     format_1: dict[str, Any] = dict.fromkeys(
-        ("secret_format", "context_format"), override(omit_if_default=True)
+        ("secret_format", "context_format", "request_format", "ignore"), override(omit_if_default=True)
     )
     converter.register_unstructure_hook(
         RunManifest, make_dict_unstructure_fn(RunManifest, converter, **format_1)

@@ -15,6 +15,7 @@ import attrs
 
 from machine.errors import Code, ConfigError
 from machine.ids import OpId, Tag
+from machine.ignore import Ignore
 from machine.secrets.policy import SecretPolicy
 
 __all__ = [
@@ -41,12 +42,18 @@ __all__ = [
 SECRET_FORMAT: Final = 2
 """The secret format of new runs."""
 
-SECRET_FORMATS: Final = (1, SECRET_FORMAT)
-
 CONTEXT_FORMAT: Final = 2
 """The context format of new runs."""
 
-CONTEXT_FORMATS: Final = (1, CONTEXT_FORMAT)
+REQUEST_FORMAT: Final = 2
+"""The request format of new runs."""
+
+FORMATS: Final = {
+    "secret_format": (1, SECRET_FORMAT),
+    "context_format": (1, CONTEXT_FORMAT),
+    "request_format": (1, REQUEST_FORMAT),
+}
+"""The formats that this version knows, by the field of a manifest with their number."""
 
 MOST_CONCURRENT: Final = 10_000
 """The largest number of concurrent states."""
@@ -327,7 +334,7 @@ def check_startable(config: RunConfig) -> None:
 
 
 def _format(_: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    if value not in (SECRET_FORMATS if field.name == "secret_format" else CONTEXT_FORMATS):
+    if type(value) is not int or value not in FORMATS[field.name]:
         raise _refuse(field.name, f"is {value!r}, which another version of this program has written")
 
 
@@ -342,6 +349,17 @@ class RunManifest:
     secret_format: int = attrs.field(default=1, validator=_format)
     """The number of the rules by which secrets are stored (`machine.secrets`), for the life of a run and its
     forks."""
+    request_format: int = attrs.field(default=1, validator=_format)
+    """The number of the rules by which HTTP requests are compared (`machine.io.request_identity`), for as long: in
+    1 nothing is ignored that is not named."""
+    ignore: Ignore = attrs.field(factory=Ignore, validator=_instance)
+    """The parts of requests that the plan of a new run ignored."""
+
+    def in_formats_of(self, other: RunManifest) -> RunManifest:
+        """Return this manifest with the format numbers of another one."""
+        formats: dict[str, Any] = {name: getattr(other, name) for name in FORMATS}
+        return attrs.evolve(self, **formats)
+
     context_format: int = attrs.field(default=1, validator=_format)
     """The number of the rules by which contexts are stored (`kernel.snapshot`), for as long: from 2 on, large
     values are in chunks."""

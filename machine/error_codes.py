@@ -13,6 +13,7 @@ class Code(StrEnum):
     NOT_JSON = "not_json"
     MALFORMED = "malformed"
     INVALID_CONFIG = "invalid_config"
+    INVALID_IGNORE = "invalid_ignore"
     INVALID_INPUT = "invalid_input"
     USAGE = "usage"
     # plan

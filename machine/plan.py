@@ -21,6 +21,7 @@ from machine.did_you_mean import did_you_mean
 from machine.errors import Code, IdError, PlanError
 from machine.graph_order import topological
 from machine.ids import OpId, OpPath, StateId
+from machine.ignore import Ignore
 from machine.plan_shape import order_of, parts_of, shape_of
 from machine.state import (
     DependsOnStrategy,
@@ -89,7 +90,8 @@ class Plan:
 
     `transports` are those of the user's own, by namespace, each an object or a function that makes one for each
     run; `catalogue` has the kinds of domain events. They are no part of the plan's fingerprint, and a caller may
-    replace them in `run` and similar functions.
+    replace them in `run` and similar functions. `ignore` says which parts of HTTP requests change by themselves; a
+    run keeps what its plan said when it began.
     """
 
     def __init__(
@@ -101,16 +103,22 @@ class Plan:
         edges: Iterable[tuple[str, str]] = (),
         transports: Mapping[str, Any] | None = None,
         catalogue: Catalogue | None = None,
+        ignore: Ignore | None = None,
     ) -> None:
         self.op_id = str(OpId(op_id))
         if not isinstance(version, str) or not version or not version.isprintable():
             raise PlanError(f"the version of plan {op_id!r} must be a non-empty string, not {version!r}")
         self.version = version
-        for name, value, kind in (("transports", transports, Mapping), ("catalogue", catalogue, Catalogue)):
+        for name, value, kind in (
+            ("transports", transports, Mapping),
+            ("catalogue", catalogue, Catalogue),
+            ("ignore", ignore, Ignore),
+        ):
             if value is not None and not isinstance(value, kind):
                 raise PlanError(f"{name} of plan {op_id!r} must be a {kind.__name__}, not {value!r}")
         self.transports: Mapping[str, Any] = dict(transports or {})
         self.catalogue = catalogue
+        self.ignore = ignore or Ignore()
         self._states: dict[str, PlanState] = {}
         self._edges: list[tuple[str, str]] = []
         self._graph: Graph | None = None

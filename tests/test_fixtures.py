@@ -16,6 +16,7 @@ from machine.stores.base import ZERO_CHAIN, StoredEvent
 FORMAT_1 = FIXTURES / "format-1"
 BUNDLE_1 = FIXTURES / "bundle-1"
 BESIDE_1 = FIXTURES / "side-by-side-1"
+REQUESTS_2 = FIXTURES / "requests-2"
 CONTEXTS_2 = FIXTURES / "contexts-2"
 STREAMS = FIXTURES / "streams"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
@@ -163,3 +164,15 @@ def test_what_was_recorded_side_by_side_comes_to_one_digest_in_any_order(path, c
 def test_a_bundle_of_format_1_is_the_run_that_was_recorded(recorded):
     store, run_id = recorded
     assert export_run(run_id, store=store) == (BUNDLE_1 / "format-1.run").read_bytes()
+
+
+def test_a_run_whose_requests_changed_by_themselves_replays_identical():
+    digest = "11b29ddd565fd3fe6bbc7edcad00baa3422b0a3e1b32639f713c6c2171a59de3"
+    path = REQUESTS_2 / "noisy.run"
+    with MemoryStore() as store:
+        run_id = import_bundle(path, store=store)
+        assert verify(run_id, store=store).problems == ()
+        result = replay(run_id, plan=plan_in("requests-2"), store=store)
+        assert (result.divergence, result.digest, result.status) == (None, digest, "completed")
+    with open_bundle(path) as bundle:
+        assert export_run(bundle.run_id, store=bundle.store) == path.read_bytes()

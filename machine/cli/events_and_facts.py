@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Any
 
@@ -33,6 +34,7 @@ from machine.events import (
     Wait,
 )
 from machine.io.step_transport import STEP
+from machine.kernel.ignored_parts import IGNORED
 from machine.recordings.step_text import result_text, step_text
 from machine.stores.base import Store
 
@@ -144,7 +146,7 @@ def facts(run: RunOrBundle, /, *, state: str | None = None, session: Injected) -
     """List the external inputs of a run.
 
     One line each: the fact's key (shortened if it was made from the state and the request), its namespace, the
-    request and the outcome. --json has the whole requests and outcomes.
+    request, the outcome, and the parts of the request that are ignored. --json has the whole requests and outcomes.
 
     Parameters
     ----------
@@ -155,7 +157,13 @@ def facts(run: RunOrBundle, /, *, state: str | None = None, session: Injected) -
         log = PastRun.read(run_id, store)
         ids = ids_of(log, state)
         found = [
-            (entry.seq, entry.event, _stored(store, entry.event.request_digest), _outcome(store, entry.event))
+            (
+                entry.seq,
+                entry.event,
+                _stored(store, entry.event.request_digest),
+                _outcome(store, entry.event),
+                _ignored(entry),
+            )
             for entry in log.entries
             if isinstance(entry.event, FactRecorded) and (state is None or entry.event.state_id in ids)
         ]
@@ -173,14 +181,16 @@ def facts(run: RunOrBundle, /, *, state: str | None = None, session: Injected) -
                         "request_digest": fact.request_digest,
                         "request": request,
                         "outcome": outcome,
+                        **({"ignored": ignored} if ignored else {}),
                     }
-                    for seq, fact, request, outcome in found
+                    for seq, fact, request, outcome, ignored in found
                 ],
             }
         )
         return 0
+    shows = any(ignored for *_, ignored in found)
     session.out.table(
-        ["SEQ", "KEY", "NAMESPACE", "REQUEST", "OUTCOME"],
+        ["SEQ", "KEY", "NAMESPACE", "REQUEST", "OUTCOME", *(["IGNORED"] if shows else [])],
         [
             (
                 f"{seq:>3}",
@@ -188,11 +198,30 @@ def facts(run: RunOrBundle, /, *, state: str | None = None, session: Injected) -
                 fact.namespace,
                 cut(request_text(request), 30),
                 _outcome_cell(fact.namespace, outcome),
+                *([clean(_ignored_text(ignored))] if shows else []),
             )
-            for seq, fact, request, outcome in found
+            for seq, fact, request, outcome, ignored in found
         ],
     )
     return 0
+
+
+def _ignored(entry: Entry) -> dict[str, Any]:
+    """Return the parts of a request that are not compared, empty when the info does not say."""
+    try:
+        said = json.loads(str(entry.info.get(IGNORED, "{}")))
+    except ValueError:  # no digest covers it
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _ignored_text(ignored: dict[str, Any]) -> str:
+    found = [
+        f"{name}: {value if isinstance(value, str) else compact(value)}"
+        for part in ignored.values()
+        for name, value in (part.items() if isinstance(part, dict) else part)
+    ]
+    return ", ".join(found)
 
 
 def _stored(store: Store, artifact_id: str) -> Any:

@@ -23,6 +23,7 @@ from machine.engine.stop_signal import Control
 from machine.io.attempt_scope import AttemptScope, SettleBarrier
 from machine.io.handler_tasks import BEGUN
 from machine.io.provider import IoProvider
+from machine.io.request_identity import RequestRules
 from machine.io.step_threads import wait_for_threads
 from machine.io.transport import Transport
 from machine.kernel.context import Context
@@ -48,6 +49,7 @@ class Attempts:
     base: Callable[[str, str], Snapshot]
     """Function that returns the context that an attempt begins on, given the ids of its state and of a snapshot."""
     live: bool
+    requests: RequestRules
     whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
     """Cancel scope of all attempts of a replay; the first cancelled attempt ends it. A scope for each would be
     slow."""
@@ -75,6 +77,7 @@ class Attempts:
             idempotency_key=None,
             barrier=SettleBarrier(self.concurrent.tasks, blocking=state.blocking),
             secrets=secrets,
+            requests=self.requests,
             around=(self.control.scope, self.concurrent.scope),
             timers=self.log.timers,
             loop=self._event_loop(),

@@ -47,6 +47,7 @@ from machine.exception_to_error_info import interrupted, orphaned
 from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
 from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
+from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.decide import decide
@@ -86,6 +87,7 @@ class Run:
     reporter: Reporter
     live: bool
     secrets: OfRun
+    requests: RequestRules
     context_format: int
     control: Control = attrs.field(factory=Control)
     recorder: Callable[[AttemptScope], Recorder] = Recorder
@@ -129,6 +131,7 @@ class Run:
             self.concurrent,
             self._base,
             self.live,
+            self.requests,
         )
         max_concurrency = self.config.execution_mode.max_concurrency
         # a replay has no waiting time to use, and a paranoid run makes one attempt after another

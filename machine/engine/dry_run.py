@@ -32,6 +32,7 @@ from machine.events import StateSkipped
 from machine.exception_to_error_info import describe
 from machine.io.attempt_scope import AttemptScope, SettleBarrier, running_tasks
 from machine.io.preview_io import PreviewIo, PreviewLog
+from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport, Transports
 from machine.kernel.context import Context
 from machine.kernel.frontier import Conflict, Frontier
@@ -145,8 +146,9 @@ async def dry_run(
     if skipped:
         runner = HandlerRunner(config.undeclared_io, reporter or Reporter())
         provided = Provided.of(plan, transports, catalogue)
+        requests = RequestRules(by_default=True, ignore=plan.ignore)
         async with opened(config, provided.transports) as by_namespace:
-            previews = _Previews(config, store, history, by_namespace, provided.catalogue, runner)
+            previews = _Previews(config, store, history, by_namespace, provided.catalogue, runner, requests)
             with runner.open():
                 effects = [await previews.effect_of(state, bases[state.id]) for state in skipped]
     return DryRun(
@@ -210,6 +212,7 @@ class _Previews:
     transports: Mapping[str, Transport]
     catalogue: Catalogue | None
     runner: HandlerRunner
+    requests: RequestRules
 
     async def effect_of(self, state: PlanState, base: Snapshot | Conflict) -> DryEffect:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
@@ -251,6 +254,7 @@ class _Previews:
             idempotency_key=None,
             barrier=SettleBarrier(frozenset(running_tasks()), blocking=state.blocking),
             secrets=secrets,
+            requests=self.requests,
             loop=current_token(),
         )
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Final
-
-import attrs
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
 from machine import canonical, codec
-from machine.engine.fork_streams import is_answer, parts_of
+from machine.engine.fork_streams import parts_of
+from machine.engine.log_segments import Segment, cut_in, segments_of
 from machine.errors import Code, CorruptionError, MachineError
 from machine.events import (
     EffectIntended,
@@ -25,19 +24,15 @@ from machine.events import (
     FactOutcome,
     FactRecorded,
     FactValue,
-    RunResumed,
     RunStarted,
-    StateCompleted,
-    StateEntered,
     StateFailed,
-    StateSkipped,
 )
-from machine.exception_to_error_info import orphaned
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import stored_seal
 from machine.io.call_identity import Call, path_key
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
+from machine.kernel.ignored_parts import IGNORED, IGNORED_MAC, IgnoredParts
 from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
 from machine.secrets.format_1.placeholder import has_placeholder, stripped
@@ -49,55 +44,6 @@ _NUMBER: Final = re.compile("[0-9]{1,9}")
 
 _Explicit = dict[str, FactOutcome | None]
 _Found = tuple[int, FactRecorded]
-
-
-@attrs.frozen(eq=False)
-class Segment:
-    """One contiguous part of a log that belongs to one state; `plan_id` is the plan it began under."""
-
-    state_id: str
-    plan_id: str
-    entries: Sequence[Entry]
-
-    @property
-    def settled(self) -> bool:
-        """True when the state was completed or skipped."""
-        return isinstance(self.entries[-1].event, StateCompleted | StateSkipped)
-
-    @property
-    def base_snapshot_id(self) -> str | None:
-        """The id of the context the state began on, None when no attempt begins in this part."""
-        return next((event.base_snapshot_id for event in self._of(StateEntered)), None)
-
-    @property
-    def uncertain(self) -> bool:
-        """True when an effect was intended and its outcome is unknown."""
-        open_keys: set[str] = set()
-        for entry in self.entries:
-            if isinstance(entry.event, EffectIntended):
-                open_keys.add(entry.event.key)
-            elif isinstance(entry.event, FactRecorded) and not entry.event.given_up:
-                open_keys.discard(entry.event.key)
-        return bool(open_keys)
-
-    @functools.cached_property
-    def rounds(self) -> list[list[int]]:
-        """The attempts, grouped so that each may reuse the facts of the interrupted one before it."""
-        found: list[list[int]] = [[]]
-        for entry in self.entries:
-            if isinstance(entry.event, StateEntered):
-                found[-1].append(entry.event.attempt)
-            elif isinstance(entry.event, StateFailed) and not entry.event.cut:
-                found.append([])
-        return [attempts for attempts in found if attempts]
-
-    @functools.cached_property
-    def facts(self) -> list[_Found]:
-        """The facts but parts of streams, each with its seq."""
-        return [(each.seq, fact) for each in self.entries if is_answer(fact := each.event)]
-
-    def _of(self, kind: type[Any]) -> list[Any]:
-        return [entry.event for entry in self.entries if isinstance(entry.event, kind)]
 
 
 class SharedPast:
@@ -126,7 +72,7 @@ class SharedPast:
         self._load = load
         self.parts = functools.partial(parts_of, entries, load)
         self._rounds: dict[str, int] = defaultdict(int)
-        self.segments = list(_segments(entries, plan_id))
+        self.segments = list(segments_of(entries, plan_id))
         self._of: dict[str, list[Segment]] = defaultdict(list)
         for segment in self.segments:
             self._of[segment.state_id].append(segment)
@@ -197,7 +143,7 @@ class SharedPast:
         )
         if same and self._explicit_before(segment) == self._explicit_now(history):
             return segment.entries
-        return list(_cut(segment, base)) if segment.uncertain else None
+        return list(cut_in(segment, base)) if segment.uncertain else None
 
     def _explicit_before(self, segment: Segment) -> _Explicit:
         """Return the outcomes of the facts under explicit keys before a segment, None for an overridden one."""
@@ -225,6 +171,8 @@ class SharedPast:
         `alike` counts the earlier calls of its attempt with the same secrets.
         """
         like = [item for item in self._like(call, state_id) if not item[1].may_repeat]
+        if self.differs_in_ignored(call, state_id):
+            return None
         if _is_explicit(call.key):
             found = self._under(like, state_id)
         elif call.mac is None:
@@ -257,6 +205,22 @@ class SharedPast:
         """Say whether a recorded effect differs from a call only in its secrets."""
         like = [item for item in self._like(call, state_id) if item[1].outcome.final]
         return call.mac is not None and bool(like) and not self._alike(call, like)
+
+    def differs_in_ignored(self, call: Call, state_id: str) -> bool:
+        """Say whether calls of one attempt with the request of a call differed only in what is not compared."""
+        if _is_explicit(call.key) or not (self._info(IGNORED) and call.namespace == "http"):
+            return False
+        parts = IgnoredParts()
+        like = self._by_request[state_id, call.namespace].get(call.digest, [])
+        for seq, fact in like:
+            parts.note(fact, self.ignored(seq))
+        made = [fact for _, fact in like if fact.outcome.final]
+        return parts.tells_apart((state_id, call.namespace, call.digest), made, effect=call.effect)
+
+    def ignored(self, seq: int) -> Mapping[str, str]:
+        """Return the info of the fact at a seq about what was not compared."""
+        found = {name: self._info(name).get(seq) for name in (IGNORED, IGNORED_MAC)}
+        return {name: text for name, text in found.items() if text is not None}
 
     def _under(self, alike: Sequence[_Found], state_id: str) -> _Found | None:
         attempts = self._attempts(state_id)
@@ -361,40 +325,3 @@ def shared_past_id(entry: Entry) -> str | None:
 
 def _is_explicit(key: str) -> bool:
     return not key.startswith(RESERVED_FACT_PREFIX)
-
-
-def _segments(entries: Sequence[Entry], plan_id: str) -> Iterator[Segment]:
-    """Yield the states of a part of a log, each with the run-level events that occurred before it settled."""
-    current: list[Entry] = []
-    state_id, began_under = "", plan_id
-    for entry in entries:
-        event = entry.event
-        lane = str(getattr(event, "state_id", ""))
-        if lane and lane != state_id:
-            if current:
-                yield Segment(state_id, began_under, current)
-            current, state_id, began_under = [], lane, plan_id
-        if lane or (current and not Segment(state_id, began_under, current).settled):
-            current.append(entry)
-        if isinstance(event, RunResumed) and event.plan_id is not None:
-            plan_id = event.plan_id
-    if current:
-        yield Segment(state_id, began_under, current)
-
-
-def _cut(segment: Segment, base_snapshot_id: str) -> Iterator[Entry]:
-    """Yield a state's attempts as interrupted attempts that begin on another context; the last one is open."""
-    attempts = [attempt for attempts in segment.rounds for attempt in attempts]
-    for attempt in attempts:
-        for entry in segment.entries:
-            event = entry.event
-            if isinstance(event, StateEntered) and event.attempt == attempt:
-                if attempt != attempts[0]:
-                    yield _instead(entry, StateFailed(segment.state_id, orphaned(segment.state_id)))
-                yield _instead(entry, StateEntered(segment.state_id, attempt, base_snapshot_id))
-            elif isinstance(event, FactRecorded | EffectIntended) and event.attempt == attempt:
-                yield entry
-
-
-def _instead(entry: Entry, event: Event) -> Entry:
-    return entry._replace(event=event, body=codec.encode_event(event))

@@ -10,7 +10,7 @@ import contextlib
 from typing import Final, TypeVar
 
 from machine import canonical, codec
-from machine.config import CONTEXT_FORMATS, SECRET_FORMATS, BuildProvenance, RunManifest
+from machine.config import FORMATS, BuildProvenance, RunManifest
 from machine.engine.fork_prefix import SharedPast, shared_past_id
 from machine.errors import Code, CodecError, CorruptionError, LogError, NotFoundError, OtherStoreError
 from machine.events import (
@@ -86,9 +86,6 @@ _JSON: Final = frozenset(
     }
 )
 """The kinds of artifacts that hold one arbitrary JSON value, or stand for one."""
-
-_FORMATS: Final = {"secret_format": SECRET_FORMATS, "context_format": CONTEXT_FORMATS}
-"""The formats that this version knows, by the field of a manifest with their number."""
 
 
 class LogCheck:
@@ -218,7 +215,7 @@ def manifest_in(artifact_id: str, load: Load) -> RunManifest:
         return value_in(artifact_id, load, RunManifest)
     except CorruptionError:
         for name, number in _formats(load(artifact_id)).items():
-            if number > max(_FORMATS.get(name, (0,))):
+            if number > max(FORMATS.get(name, (0,))):
                 raise OtherStoreError(
                     f"the run was recorded by a newer version of machine: its {name} is {number}",
                     code=Code.RUN_NEWER_FORMAT,

@@ -8,13 +8,14 @@ from typing import Any
 import attrs
 
 from machine import canonical, codec
-from machine.config import CONTEXT_FORMAT, SECRET_FORMAT, RunConfig, RunManifest, Target
+from machine.config import CONTEXT_FORMAT, REQUEST_FORMAT, SECRET_FORMAT, RunConfig, RunManifest, Target
 from machine.did_you_mean import did_you_mean
 from machine.engine.driver_protocols import DrivenLog, Opening
 from machine.engine.provenance import provenance
 from machine.errors import CanonicalError, Code, ConfigError, UsageError
 from machine.events import ArtifactKind, Event, RunResumed, RunStarted, RunSuspended, Wait
 from machine.ids import STANDARD_TAGS, ContextKey, OpId
+from machine.ignore import Ignore
 from machine.io.attempt_scope import Payloads
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
@@ -41,11 +42,18 @@ def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
 
 
 def opening_for(
-    graph: Graph, config: RunConfig, params: Any, target: Target | None, invocation_key: str | None
+    graph: Graph,
+    config: RunConfig,
+    params: Any,
+    target: Target | None,
+    invocation_key: str | None,
+    *,
+    ignore: Ignore,
 ) -> Opening:
     """Return what a new run starts from. Raises `UsageError` and `CanonicalError` for its input or invocation key.
 
     It is the manifest, the first artifacts, the writes of the input, and informational data with the provenance.
+    `ignore` is that of the plan.
     """
     if not isinstance(params, Mapping):
         raise UsageError(
@@ -57,6 +65,8 @@ def opening_for(
         input_params=dict(params),
         run_config=config,
         secret_format=SECRET_FORMAT,
+        request_format=REQUEST_FORMAT,
+        ignore=ignore,
         context_format=CONTEXT_FORMAT,
     )
     try:
@@ -74,6 +84,11 @@ def opening_for(
             )
         info["invocation_key"] = invocation_key
     return attrs.evolve(opening, info=info)
+
+
+def is_same_request(then: RunManifest, now: RunManifest) -> bool:
+    """Say whether two manifests ask for one run, which keeps the formats and the `ignore` of its beginning."""
+    return then == attrs.evolve(now.in_formats_of(then), ignore=then.ignore)
 
 
 def _writes(params: Mapping[str, Any]) -> dict[str, bytes | None]:

@@ -21,7 +21,7 @@ from machine.engine.fork_log import ForkLog, past_of
 from machine.engine.fork_prefix import SharedPast
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
-from machine.engine.new_run import check_skip_tags, opening_for
+from machine.engine.new_run import check_skip_tags, is_same_request, opening_for
 from machine.engine.new_run_id import new_run_id
 from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.reporter import Reporter
@@ -35,6 +35,7 @@ from machine.io.attempt_scope import AttemptScope
 from machine.io.fork_io import SharedIo
 from machine.io.live_io import LiveIo
 from machine.io.provider import IoProvider
+from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
 from machine.io.transport import Transports
 from machine.kernel.history import History
@@ -134,7 +135,8 @@ async def run(
     watched = Watched(
         Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
     )
-    opening = opening_for(graph, config, {} if input is None else input, target, invocation_key)
+    params = {} if input is None else input
+    opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     if invocation_key is not None:
         return await _invoked(graph, store, chosen, invocation_key, watched, opening=opening)
@@ -179,7 +181,10 @@ async def _invoked(
                         opening=opening,
                     )
             _, started = run_reader.first_entry(store, taken)
-            if (started.manifest_id, started.op_id) != (opening.manifest_id, graph.op_id):
+            same = started.manifest_id == opening.manifest_id or is_same_request(
+                run_reader.manifest_of(store, started), opening.manifest
+            )
+            if not same or started.op_id != graph.op_id:
                 raise RunError(
                     f"the invocation key {key!r} belongs to run {taken}, "
                     "which has another plan, input or configuration",
@@ -355,6 +360,7 @@ async def drive(
                 reporter=watched.reporter,
                 live=True,
                 secrets=secrets,
+                requests=RequestRules.of(manifest),
                 context_format=manifest.context_format,
                 control=keeper.control,
                 opening=opening,

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from machine.config import RunConfig
 from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
 from machine.io.handler_tasks import Begun
+from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.kernel.step_refusal import refuse_in_step
@@ -155,6 +156,7 @@ class AttemptScope:
     idempotency_key: str | None
     barrier: SettleBarrier
     secrets: OfAttempt
+    requests: RequestRules
     closed: bool = False
     ending: bool = False
     """True while the calls that the handler left in flight are being cancelled."""
@@ -182,6 +184,7 @@ class AttemptScope:
     """The event loop that drives the run, for calls from other threads."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
     _sent: dict[tuple[str, str], Counter[str]] = attrs.field(factory=dict, init=False)
+    _ignored: dict[tuple[str, str], dict[str, list[str]]] = attrs.field(factory=dict, init=False)
 
     @property
     def keeps_all(self) -> bool:
@@ -285,6 +288,15 @@ class AttemptScope:
         """Return how many of the calls counted by `count_sent` came before the last one."""
         sent = self._sent.get((namespace, digest))
         return max(sent[mac] - 1, 0) if sent else 0
+
+    def ignored_before(self, namespace: str, digest: str, key: str, token: str) -> Iterator[str]:
+        """Note a call, and return the keys of earlier ones of this attempt that differ in what is ignored only.
+
+        `token` is equal for equal ignored parts.
+        """
+        known = self._ignored.setdefault((namespace, digest), {})
+        known.setdefault(token, []).append(key)
+        return (before for other, keys in known.items() if other != token for before in keys)
 
     def transport(self, namespace: str) -> Transport | None:
         """Return the transport of the longest registered dotted prefix of a namespace."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -37,7 +37,7 @@ class Call:
     data: bytes
     effect: bool
     raw: bytes
-    """The request as the handler made it."""
+    """The request as the handler made it, without what is not compared."""
     asked: Asked
     """The request in its stored and its sent form."""
     refusal: OtherIoError | None = None
@@ -46,6 +46,11 @@ class Call:
     """True when the success of any earlier attempt answers it, False when those since the last failed one do."""
     part: Part | None = None
     """The part to ask for, if the answer is a stream; None of a call that is answered as a whole."""
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """The info of a call with parts that are not compared, empty for any other."""
+        return self.asked.ignored or {}
 
     @property
     def mac(self) -> str | None:

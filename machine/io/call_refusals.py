@@ -8,6 +8,7 @@ from typing import Any
 from machine.errors import Code, OtherIoError, StateError
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
+from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.secret_value import SECRET
 from machine.secrets.store_key_guard import RESERVED_NAMES
 
@@ -35,6 +36,13 @@ def second_effect(scope: AttemptScope) -> StateError:
         f"{scope.idempotency_key!r}",
         code=Code.IDEMPOTENCY_KEY_REUSED,
         hint="make it a state of its own, or give the call its own idempotency-key header",
+    )
+
+
+def too_large(what: str, data: bytes) -> OtherIoError:
+    """Return the error of a request or a response that cannot be stored."""
+    return OtherIoError(
+        f"{what} has {len(data)} bytes, more than {MAX_VALUE_BYTES}", code=Code.ARTIFACT_TOO_LARGE
     )
 
 
@@ -79,6 +87,16 @@ def lost_answer(call: Call) -> OtherIoError:
         f"the answer of an effect of {call.namespace} held a secret that cannot be opened any more",
         code=Code.SECRET_UNAVAILABLE,
         hint="the effect was made and is not made again; start a new run, or fork this one before it",
+    )
+
+
+def differs_in_ignored(call: Call) -> OtherIoError:
+    """Return the error of an effect that differs from another one of its state only in what is not compared."""
+    return OtherIoError(
+        f"two effects of {call.namespace} in this state differ only in what is ignored",
+        code=Code.AMBIGUOUS_SECRET,
+        hint="after a crash nobody could tell which was made: give each a fact_key or an idempotency-key header of "
+        "its own, or do not ignore what tells them apart",
     )
 
 

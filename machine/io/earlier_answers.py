@@ -6,16 +6,22 @@ from machine.errors import Code, OtherIoError, StateError
 from machine.events import FactRecorded
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
-from machine.io.call_refusals import ambiguous, lost_answer
+from machine.io.call_refusals import ambiguous, differs_in_ignored, lost_answer
+from machine.kernel.ignored_parts import token_of
 from machine.kernel.reuse import answers, sent_alike
 
 
-def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoError | None:
+def earlier_answer(
+    scope: AttemptScope, call: Call, *, recorded: bool = False
+) -> FactRecorded | OtherIoError | None:
     """Return an earlier attempt's answer to a call, or the error of an effect that must not be repeated.
 
-    Return None when the call is to be made.
+    Return None when the call is to be made. In a replay the call is `recorded`: its ignored parts are not those of
+    the recording, so nothing depends on them.
     """
     history = scope.log.history
+    if call.namespace == "http" and not recorded and _differs_in_ignored(scope, call):
+        return differs_in_ignored(call) if call.effect else None
     earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=call.keeps_all)
     occurrence = int(call.key.rpartition("/")[2])
     if call.mac is not None:
@@ -33,6 +39,25 @@ def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoErr
         return earlier[occurrence]
     # only effects whose answer is lost: a failed one may be retried
     return lost_answer(call) if call.effect and any(fact.key in lost for fact in earlier) else None
+
+
+def _differs_in_ignored(scope: AttemptScope, call: Call) -> bool:
+    """Say whether nobody can tell which call of an earlier attempt a call is, or of this one, if it is an effect.
+
+    One that failed does not count as an effect: a client may try again, and changes what is ignored.
+    """
+    history, asked = scope.log.history, (scope.state.id, call.namespace, call.digest)
+    others = scope.ignored_before(call.namespace, call.digest, call.key, token_of(call.ignored))
+    if not call.effect:
+        return any(True for _ in others) or history.ignored.tells_apart(
+            asked, history.successes.get(asked, ()), effect=False
+        )
+    made = (
+        history.facts.get(key) for key in others
+    )  # of one that was reused, or is in flight, there is none here
+    return any(fact is None or fact.outcome.final for fact in made) or history.ignored.tells_apart(
+        asked, history.successes.get(asked, ()), effect=True
+    )
 
 
 def named_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoError | None:

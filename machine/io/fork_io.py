@@ -6,6 +6,7 @@ effect in the shared past is never sent again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from machine import canonical
@@ -13,7 +14,7 @@ from machine.errors import Code, OtherIoError
 from machine.events import ArtifactKind, FactRecorded, FactValue
 from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.call_identity import Call
-from machine.io.call_refusals import ambiguous, lost_answer
+from machine.io.call_refusals import ambiguous, differs_in_ignored, lost_answer
 from machine.io.live_io import LiveIo
 from machine.io.stream_end import end_of
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
@@ -33,6 +34,14 @@ class Past(Protocol):
 
     def ambiguous(self, call: Call, state_id: str) -> bool:
         """Say whether a recorded effect differs from a call only in its secrets."""
+        ...
+
+    def differs_in_ignored(self, call: Call, state_id: str) -> bool:
+        """Say whether calls of one attempt with the request of a call differed only in what is not compared."""
+        ...
+
+    def ignored(self, seq: int) -> Mapping[str, str]:
+        """Return the info of the fact at a seq about what was not compared."""
         ...
 
     def sealed(self, seq: int) -> tuple[str, bytes] | None:
@@ -86,6 +95,8 @@ class SharedIo(LiveIo):
         if found is None:
             if call.effect and self._past.ambiguous(call, self._scope.state.id):
                 return await self._refused_to_repeat(call, ambiguous(call))
+            if call.effect and self._past.differs_in_ignored(call, self._scope.state.id):
+                return await self._refused_to_repeat(call, differs_in_ignored(call))
             return None
         parts = [*self._past.parts(*found), found]
         is_stream = len(parts) > 1
@@ -121,7 +132,7 @@ class SharedIo(LiveIo):
 
     def _sealed_info(self, seq: int) -> dict[str, str]:
         sealed = self._past.sealed(seq)
-        return {} if sealed is None else {SECRET_PAYLOAD: sealed[0]}
+        return {**self._past.ignored(seq), **({} if sealed is None else {SECRET_PAYLOAD: sealed[0]})}
 
     async def _refused(self, call: Call) -> FactRecorded | None:
         """Refuse another effect under an idempotency key that the shared past has used for a different one.

@@ -7,11 +7,10 @@ requested. It must never reach the network: every request goes through `io.call`
 from __future__ import annotations
 
 import functools
-import re
 import sys
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any, Final, NoReturn, TypedDict, Unpack
@@ -23,11 +22,14 @@ import httpx
 
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
+from machine.ignore import NEEDED, Ignore
 from machine.io.call_stream import CallStream
 from machine.io.decompress import CODINGS
 from machine.io.http_message import HttpResponse, checked_header, http_request
 from machine.io.redirect_secrets import Sensitive, by_name, origin_of, refused_redirect
+from machine.io.request_identity import RequestRules
 from machine.io.urls import public_url
+from machine.io.volatile_headers import lasting
 from machine.secrets.multipart import settled
 from machine.watch.unprofiled import unprofiled
 
@@ -49,7 +51,6 @@ _FAMILIES: Final = ("httpx", "httpx2")
 _REDIRECTED: Final = "machine.redirected"
 """The extension of a request whose answer redirects; its library copies it to the next request."""
 
-_EXPIRES: Final = re.compile(r"(?i);\s*expires=([^;]*)")
 _NO_BODY: Final = frozenset({204, 304})
 _RAISED: Final = {
     Code.HTTP_TIMEOUT.value: "ReadTimeout",
@@ -63,10 +64,15 @@ _RAISED: Final = {
 class Options(TypedDict, total=False):
     """The options for the requests of a client, all of them optional."""
 
+    ignore: Ignore
+    """The parts of requests that are sent and kept, and not compared, besides those of the plan."""
     without_headers: Iterable[str]
-    """Patterns (`x-request-*`) of further headers that are neither sent nor recorded, besides `LEFT_OUT`."""
+    """Deprecated: patterns of headers to ignore, as in `Ignore(headers=...)`."""
     with_headers: Iterable[str]
-    """Patterns of headers that are sent and recorded although `LEFT_OUT` matches them."""
+    """Patterns of headers that are sent and compared although `LEFT_OUT` or a default of `ignore` has them."""
+    own_idempotency_key: bool
+    """False if an `idempotency-key` that the library makes is left out, so that that of the state is sent; True
+    unless given."""
     timeout: float
     """The maximum number of seconds for one request, whatever the client allows for its steps; 600 unless given."""
     max_body: int
@@ -94,16 +100,20 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         open_stream: Callable[[str, Any], Coroutine[Any, Any, CallStream]],
         sensitive: Callable[[dict[str, Any]], Sensitive] = by_name,
         /,
+        *,
+        settles: bool = False,
         **options: Unpack[Options],
     ) -> None:
         """Take the `open_stream` of an `io`, and a function that finds the parts of a request that hold a secret.
 
+        `settles` is true in runs of request format 1, which sent a random boundary as it was recorded.
         The transport is made on the event loop that this runs on.
         """
         self._open = open_stream
         self._sensitive = sensitive
         self._cookies_from_answers: set[str] = set()
-        left_out = (*LEFT_OUT, *_patterns("without_headers", options.pop("without_headers", ())))
+        self._settles = settles
+        left_out = LEFT_OUT if options.pop("own_idempotency_key", True) else (*LEFT_OUT, NEEDED)
         kept = _patterns("with_headers", options.pop("with_headers", ()))
         self._judged = functools.lru_cache(maxsize=256)(functools.partial(_judged, kept, left_out))
         self._timeout = options.pop("timeout", 600.0)
@@ -143,7 +153,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
                 request=request,
             )
         headers = self._headers(request)
-        if "content-type" in headers:
+        if self._settles and "content-type" in headers:
             headers["content-type"], body = settled(headers["content-type"], body)
         given = request.extensions.get("timeout") or {}
         message = http_request(
@@ -214,6 +224,53 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return sent
 
 
+def transport_of(
+    open_stream: Callable[[str, Any, RequestRules], Coroutine[Any, Any, CallStream]],
+    sensitive: Callable[[dict[str, Any]], Sensitive],
+    rules: RequestRules,
+    options: Options,
+) -> HttpxTransport:
+    """Return a transport by the rules of a run, with options of its client."""
+    own = _client_rules(rules, options)
+    return HttpxTransport(
+        lambda namespace, request: open_stream(namespace, request, own),
+        sensitive,
+        settles=not rules.by_default,
+        **options,
+    )
+
+
+def _client_rules(rules: RequestRules, options: Options) -> RequestRules:
+    """Return the rules of a client and take what only they need from its options.
+
+    Raises `UsageError` for options of the wrong kind, and `invalid_ignore` for a header that is both ignored and
+    compared.
+    """
+    ignore = options.pop("ignore", None)
+    if ignore is not None and not isinstance(ignore, Ignore):
+        raise UsageError(f"ignore must be an Ignore, not {ignore!r}")
+    patterns: tuple[str, ...] = ()
+    if "without_headers" in options:
+        warnings.warn(
+            "without_headers is now ignore=Ignore(headers=[...]), and what it names is sent; the old name goes "
+            "with the next release",
+            DeprecationWarning,
+            stacklevel=4,
+        )
+        patterns = _patterns("without_headers", options.pop("without_headers"))
+        if NEEDED in patterns:
+            options["own_idempotency_key"] = False
+    compared = _patterns("with_headers", options.get("with_headers", ()))
+    return rules.with_client(ignore, patterns, compared)
+
+
+def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return patterns of headers in lower case. Raises `UsageError` for a text in place of a list."""
+    if isinstance(patterns, str):
+        raise UsageError(f"{what} must be several patterns, not the text {patterns!r}")
+    return tuple(pattern.lower() for pattern in patterns)
+
+
 def _judged(kept: tuple[str, ...], left_out: tuple[str, ...], raw_name: bytes) -> tuple[str, bool | None]:
     """Return the name of a header, and whether it is sent; None where that depends on its value."""
     name = raw_name.decode("ascii", "replace").lower()
@@ -244,12 +301,6 @@ def _redirected(request: Any) -> _Redirected | None:
 def _pairs(cookies: str) -> list[str]:
     """Return each `name=value` of a cookie header; of a set-cookie header, the first is its cookie."""
     return ["=".join(part.strip() for part in pair.split("=", 1)) for pair in cookies.split(";")]
-
-
-def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(patterns, str):
-        raise UsageError(f"{what} must be several patterns, not the text {patterns!r}")
-    return tuple(pattern.lower() for pattern in patterns)
 
 
 def _misused(problem: str, client: str) -> UsageError:
@@ -321,7 +372,7 @@ def _response(request: Any, stream: CallStream, loop: Any) -> httpx.Response:
             case "content-length" if not bodiless and stream.size is not None:
                 said.append((name, str(stream.size)))
             case "set-cookie":
-                said.append((name, _lasting(value, recorded.headers.get("date", ""))))
+                said.append((name, lasting(value, recorded.headers.get("date", ""))))
             case _:
                 said.append((name, value))
     response: httpx.Response = library.Response(
@@ -331,21 +382,6 @@ def _response(request: Any, stream: CallStream, loop: Any) -> httpx.Response:
         extensions={} if reason is None else {"reason_phrase": reason.encode("latin-1", "ignore")},
     )
     return response
-
-
-def _lasting(cookie: str, date: str) -> str:
-    """Return a cookie with an expiry time extended by the age of the answer.
-
-    A replay may come years later, and has to send the cookies that were sent.
-    """
-    expires = _EXPIRES.search(cookie)
-    if expires is None or re.search(r"(?i);\s*max-age=", cookie):
-        return cookie
-    try:
-        left = parsedate_to_datetime(expires[1].replace("-", " ")) - parsedate_to_datetime(date)
-    except (TypeError, ValueError):  # an invalid date
-        return cookie
-    return _EXPIRES.sub(f"; Max-Age={int(left.total_seconds())}", cookie, count=1)
 
 
 def _raise(request: Any, error: IoError) -> NoReturn:

@@ -23,7 +23,7 @@ from machine.exception_to_error_info import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.call_identity import Call
-from machine.io.call_refusals import no_transport
+from machine.io.call_refusals import no_transport, too_large
 from machine.io.clock import SLEEP
 from machine.io.effect_resolution import add_answer
 from machine.io.live_streams import LiveStreams
@@ -32,9 +32,10 @@ from machine.io.request_fields import field
 from machine.io.secret import checked, naming, sendable
 from machine.io.step_transport import STEP, info_of_step
 from machine.io.transport import Transport
+from machine.io.volatile_headers import without_volatile
 from machine.kernel.context import MAX_VALUE_BYTES
+from machine.kernel.ignored_parts import IGNORED
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
-from machine.secrets.call_values import Asked
 from machine.secrets.secret_value import SECRET
 from machine.watch.unprofiled import unprofiled
 
@@ -141,7 +142,11 @@ class LiveIo(IoProvider):
         seal = self._scope.secrets.taught(fact, call.taught) if call.taught else None
         if seal is not None:
             info = {**(info or {}), REQUEST_SECRETS: payloads.add(ArtifactKind.SECRET_PAYLOAD, seal)}
-        return info if call.mac is None else {**(info or {}), REQUEST_MAC: call.mac}
+        if call.mac is not None:
+            info = {**(info or {}), REQUEST_MAC: call.mac}
+        if call.ignored and not fact.piece and IGNORED not in (info or {}):
+            info = {**(info or {}), **call.ignored}
+        return info
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
@@ -151,9 +156,6 @@ class LiveIo(IoProvider):
             return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
         outcome = FactValue(add_answer(payloads, answer))
         return await self._emit(call, outcome, payloads, answer.info)
-
-    def _asked(self, namespace: str, raw: bytes) -> Asked:
-        return unprofiled(self._scope.secrets.asked, namespace, raw)
 
     def _draft(self, call: Call) -> FactRecorded:
         """Return the fact of a call whose outcome is not known yet."""
@@ -175,6 +177,8 @@ class LiveIo(IoProvider):
                 else:
                     with naming(scope, call):
                         response = await self._received.open(transport, call, request)
+                    if call.namespace == "http" and scope.requests.steady:
+                        response = without_volatile(response)
                 given, sure = response, None
                 if call.namespace == SECRET:
                     sure = request["name"]
@@ -192,10 +196,7 @@ class LiveIo(IoProvider):
                     f"the transport of {call.namespace} raised {describe(exc).message}"
                 ) from exc
             if len(answer.data) > MAX_VALUE_BYTES:
-                raise OtherIoError(
-                    f"the response of {call.namespace} has {len(answer.data)} bytes, more than {MAX_VALUE_BYTES}",
-                    code=Code.ARTIFACT_TOO_LARGE,
-                )
+                raise too_large(f"the response of {call.namespace}", answer.data)
         except IoError as exc:
             return self._error(exc), {}
         # a secret that only this process knows is lost with it: a resumed run has to read it again

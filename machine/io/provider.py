@@ -19,22 +19,21 @@ from machine.config import IoMode
 from machine.errors import Code, IoError, OtherIoError
 from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
+from machine.ignore import Ignore
 from machine.io import clock, entropy, env, exec, files, secret  # noqa: A004 - the namespaces' own names
 from machine.io.attempt_scope import AttemptScope, is_namespace
 from machine.io.call_identity import Call, IoResult, path_key
-from machine.io.call_refusals import reserved, second_effect, secret_key, undeclared
-from machine.io.call_stream import CallStream, UnrecordedStream
+from machine.io.call_refusals import reserved, second_effect, secret_key, too_large, undeclared
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
 from machine.io.outcome_turns import Flight, HandOut
-from machine.io.redirect_secrets import Sensitive, parts
+from machine.io.request_identity import RequestRules
 from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.call_values import Asked, unopened
 from machine.secrets.secret_value import SECRET
 from machine.state import SideEffects
-from machine.watch.caller import running_step
 from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import unguarded
 
@@ -68,9 +67,12 @@ class IoProvider(StreamCalls, StepCalls):
         """Return the namespace to record in the intent of a call."""
         return call.namespace
 
-    @abstractmethod
-    def _asked(self, namespace: str, raw: bytes) -> Asked:
+    def _asked(self, namespace: str, request: Any, raw: bytes, rules: RequestRules) -> Asked:
         """Return the recorded form of a request, which is also compared and matched, given its canonical bytes."""
+        asked = unprofiled(self._scope.secrets.asked, namespace, raw)
+        if namespace != "http":
+            return asked
+        return unprofiled(rules.asked, request, raw, asked, self._scope.secrets)
 
     def _reserved(self, namespace: str, request: Any) -> OtherIoError | None:
         """Return the refusal of a call that asks for the key of the store, None for any other call."""
@@ -82,15 +84,18 @@ class IoProvider(StreamCalls, StepCalls):
         transport = self._scope.transport(namespace)
         return transport is not None and transport.is_effect(namespace, request)
 
-    async def call(self, namespace: str, request: Any, fact_key: str | None = None) -> IoResult:
+    async def call(
+        self, namespace: str, request: Any, fact_key: str | None = None, *, ignore: Ignore | None = None
+    ) -> IoResult:
         """Make a call through the transport registered for `namespace` and return its recorded outcome.
 
         `request` is any JSON value. `fact_key` names the fact: single-assignment for the run, so a later call with
-        the same key and request returns the same value without another request. Raises the recorded `IoError` when
-        the call failed.
+        the same key and request returns the same value without another request. `ignore` says which parts of an
+        `http` request are not compared. Raises the recorded `IoError` when the call failed.
         """
+        rules = self._scope.requests.of_call(namespace, ignore)
         with unguarded():
-            call = self._identify(namespace, request, fact_key)
+            call = self._identify(namespace, request, fact_key, rules=rules)
             result: IoResult = self._whole(await self._fact(call))
             return result
 
@@ -126,16 +131,19 @@ class IoProvider(StreamCalls, StepCalls):
         data: str | bytes | Mapping[str, Any] | None = None,
         timeout: float = 30.0,  # noqa: ASYNC109 - part of the recorded request, not of this coroutine
         fact_key: str | None = None,
+        ignore: Ignore | None = None,
         **options: Any,
     ) -> HttpResponse:
         """Make an HTTP request. `timeout` is in seconds and covers the whole call; see `http_request`.
 
-        Any status is a response; `raise_for_status()` turns 4xx and 5xx into errors.
+        `ignore` says which parts of this request are not compared. Any status is a response; `raise_for_status()`
+        turns 4xx and 5xx into errors.
         """
         request = http_request(
             method, url, headers=headers, params=params, json=json, data=data, timeout=timeout, **options
         )
-        return HttpResponse.from_json((await self.call("http", request, fact_key)).response)
+        result = await self.call("http", request, fact_key, ignore=ignore)
+        return HttpResponse.from_json(result.response)
 
     async def exec(
         self,
@@ -213,25 +221,18 @@ class IoProvider(StreamCalls, StepCalls):
 
         See `Options` for further settings.
         """
-        from machine.io.httpx_transport import HttpxTransport  # noqa: PLC0415 - only those who use it pay for it
+        from machine.io.httpx_transport import transport_of  # noqa: PLC0415 - only those who use it pay for it
 
-        return HttpxTransport(self.open_client_stream, self._sensitive, **options)
-
-    async def open_client_stream(self, namespace: str, request: Any) -> CallStream:
-        """Open a stream for a client, which is recorded unless it is part of a step."""
-        transport = self._scope.transport(namespace)
-        if running_step() is None or transport is None:
-            return await self.open_stream(namespace, request)
-        with unguarded(), secret.naming_parts(self._sensitive(request)):
-            return UnrecordedStream(namespace, await transport.perform(namespace, request))
-
-    def _sensitive(self, message: dict[str, Any]) -> Sensitive:
-        """Return the parts of a request of a client that hold a secret."""
-        secrets = self._scope.secrets
-        return parts(secrets.stored("http", canonical.encode(message)), secrets.run.stand_ins.values())
+        return transport_of(self.open_client_stream, self._sensitive, self._scope.requests, options)
 
     def _identify(
-        self, namespace: str, request: Any, fact_key: str | None, *, keeps: bool | None = None
+        self,
+        namespace: str,
+        request: Any,
+        fact_key: str | None,
+        *,
+        keeps: bool | None = None,
+        rules: RequestRules | None = None,
     ) -> Call:
         scope = self._scope
         scope.check_open("called", namespace)
@@ -246,15 +247,12 @@ class IoProvider(StreamCalls, StepCalls):
             )
         self._check_declared(namespace, request)
         raw = canonical.encode(request)
-        asked = self._asked(namespace, raw)
+        asked = self._asked(namespace, request, raw, rules or scope.requests)
         data, refused = asked.data, asked.refusal or self._reserved(namespace, request)
         if data is not raw:
             request = canonical.decode(data)
         if len(data) > MAX_VALUE_BYTES:
-            raise OtherIoError(
-                f"the request to {namespace} has {len(data)} bytes, more than {MAX_VALUE_BYTES}",
-                code=Code.ARTIFACT_TOO_LARGE,
-            )
+            raise too_large(f"the request to {namespace}", data)
         digest = canonical.artifact_id(data)
         key, refusal = None, refused
         if fact_key is not None:
@@ -267,8 +265,8 @@ class IoProvider(StreamCalls, StepCalls):
         # in a run in replay mode nothing leaves the process, so nothing is intended
         may = self._applies and scope.config.io_mode is not IoMode.REPLAY
         effect = may and refusal is None and self._is_effect(namespace, request, key)
-        keeps = scope.keeps_all if keeps is None else keeps
-        call = Call(key, namespace, request, digest, data, effect, raw, asked, refusal, keeps)
+        keeps, made = scope.keeps_all if keeps is None else keeps, asked.compared or raw
+        call = Call(key, namespace, request, digest, data, effect, made, asked, refusal, keeps)
         if effect:
             self._check_one_effect(call)
         return call
@@ -393,5 +391,5 @@ class IoProvider(StreamCalls, StepCalls):
 
     async def _intend(self, call: Call) -> None:
         """Record the intent of an effect, durably before the effect may leave the process."""
-        await self._scope.log.emit([self._intent_of(call)], call.payloads())
+        await self._scope.log.emit([self._intent_of(call)], call.payloads(), call.ignored)
         await self._scope.log.durable()

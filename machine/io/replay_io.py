@@ -19,14 +19,15 @@ from machine.ids import piece_key
 from machine.io.attempt_scope import AttemptScope, Log
 from machine.io.call_identity import Call, IoResult
 from machine.io.call_refusals import no_transport, second_effect, undeclared
+from machine.io.earlier_answers import earlier_answer
 from machine.io.provider import VALUE_NAMESPACE, IoProvider
+from machine.io.request_identity import RequestRules
 from machine.io.stream_end import is_complete, pieces_of
 from machine.io.transport import AbsentTransport
 from machine.kernel.reuse import answers, comparable, reusable
 from machine.secrets.call_values import Asked
 from machine.secrets.placeholder import TEXT, source_of
 from machine.secrets.restore import SecretNeeded
-from machine.watch.unprofiled import unprofiled
 
 
 class Recording(Log, Protocol):
@@ -94,9 +95,9 @@ class ReplayIo(IoProvider):
         self._reused: dict[tuple[str, str], int] = {}
         self._answered: set[str] = set()
 
-    def _asked(self, namespace: str, raw: bytes) -> Asked:
-        asked = unprofiled(self._scope.secrets.asked, namespace, raw)
-        data = self._like(namespace, raw, asked.data)
+    def _asked(self, namespace: str, request: Any, raw: bytes, rules: RequestRules) -> Asked:
+        asked = super()._asked(namespace, request, raw, rules)
+        data = self._like(namespace, raw if asked.compared is None else asked.compared, asked.data)
         if data is asked.data and asked.refusal is None:
             return asked
         # a refused call has an error as its fact; nothing leaves the process that would be refused now
@@ -150,14 +151,17 @@ class ReplayIo(IoProvider):
         return found
 
     def _earlier(self, call: Call) -> FactRecorded | OtherIoError | None:
-        if call.data == call.raw and not call.asked.stands_in and b"secret" not in call.data:
+        place = call.namespace, call.digest
+        ignored = self._scope.log.history.ignored.has((self._scope.state.id, *place)) or call.ignored
+        plain = call.data == call.raw and not call.asked.stands_in and b"secret" not in call.data
+        if plain and not ignored:
             return super()._earlier(call)
         if self._recording.fact(call.key) is not None:
             return None  # the recording did not find it among earlier ones, by a difference that only the key shows
-        found, history = super()._earlier(call), self._scope.log.history
+        found, history = earlier_answer(self._scope, call, recorded=True), self._scope.log.history
         if (reused := self._recording.reused(call.key)) is not None:
             return history.facts.get(reused)
-        scope, place = self._scope, (call.namespace, call.digest)
+        scope = self._scope
         earlier = answers(history, scope.state.id, *place, keeps_all=call.keeps_all)
         macs = [history.sealed.macs.get(fact.key, "") for fact in earlier]
         if found is not None or any(comparable(call.mac or "", mac) for mac in macs if call.mac is not None):

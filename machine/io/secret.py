@@ -94,7 +94,8 @@ async def sendable(scope: AttemptScope, call: Call) -> Any:
     known = scope.secrets
     if not isinstance(known, Format1RunSecrets):
         return canonical.decode(call.asked.sent)
-    for name, mac in known.unknown(call.data):
+    stored = call.asked.whole or call.data
+    for name, mac in known.unknown(stored):
         if not await _read_again(scope, known, name, mac):
             raise OtherIoError(
                 f"the value of the secret {name!r} is not known to this process",
@@ -102,7 +103,7 @@ async def sendable(scope: AttemptScope, call: Call) -> Any:
                 details={"name": name},
                 hint="ask for it again in the state that uses it, or start a new run",
             )
-    return known.restored(call.data)
+    return known.restored(stored)
 
 
 async def _read_again(scope: AttemptScope, known: Format1RunSecrets, name: str, mac: str) -> bool:
@@ -125,10 +126,11 @@ async def _read_again(scope: AttemptScope, known: Format1RunSecrets, name: str, 
 def naming(scope: AttemptScope, call: Call) -> Iterator[None]:
     """Tell the transport, while it performs a call, which parts of the request hold a secret."""
     stand_ins = scope.secrets.run.stand_ins.values()
-    if call.namespace != "http" or (call.data == call.raw and not stand_ins):
+    whole = call.asked.whole
+    if call.namespace != "http" or (whole is None and call.data == call.raw and not stand_ins):
         yield
         return
-    with naming_parts(parts(canonical.decode(call.data), stand_ins)):
+    with naming_parts(parts(canonical.decode(whole or call.data), stand_ins)):
         yield
 
 

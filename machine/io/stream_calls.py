@@ -10,17 +10,22 @@ from typing import Any
 
 import attrs
 
+from machine import canonical
 from machine.errors import Code, StateError
 from machine.events import FactRecorded
 from machine.ids import piece_key
-from machine.io import files
+from machine.ignore import Ignore
+from machine.io import files, secret
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
-from machine.io.call_stream import CallStream, Parts
+from machine.io.call_stream import CallStream, Parts, UnrecordedStream
 from machine.io.http_message import http_request
 from machine.io.outcome_turns import HandOut
 from machine.io.piece_reader import FileStream, HttpStream
+from machine.io.redirect_secrets import Sensitive, parts
+from machine.io.request_identity import RequestRules
 from machine.io.stream_end import pieces_of
+from machine.watch.caller import running_step
 from machine.watch.watch import unguarded
 
 
@@ -34,7 +39,9 @@ class StreamCalls(ABC):
         self._open_streams: dict[str, CallStream] = {}
 
     @abstractmethod
-    def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
+    def _identify(
+        self, namespace: str, request: Any, fact_key: str | None, *, rules: RequestRules | None = None
+    ) -> Call:
         """Return the call of a request; see `IoProvider`."""
 
     @abstractmethod
@@ -65,11 +72,13 @@ class StreamCalls(ABC):
         timeout: float = 30.0,
         max_body: int = 2**40,
         fact_key: str | None = None,
+        ignore: Ignore | None = None,
         **options: Any,
     ) -> HttpStream:
         """Make an HTTP request and read its answer piece by piece: `async with io.http_stream(...) as answer`.
 
-        `timeout` is in seconds and covers the time to the head, and then to each piece. See `http_request`.
+        `timeout` is in seconds and covers the time to the head, and then to each piece; `ignore` says which parts
+        of the request are not compared. See `http_request`.
         """
         request = http_request(
             method,
@@ -83,7 +92,7 @@ class StreamCalls(ABC):
             stream=True,
             **options,
         )
-        return HttpStream(functools.partial(self.open_stream, "http", request, fact_key))
+        return HttpStream(functools.partial(self.open_stream, "http", request, fact_key, ignore=ignore))
 
     def open_file(
         self,
@@ -99,13 +108,34 @@ class StreamCalls(ABC):
         request = files.open_request(path, piece_bytes=piece_bytes)
         return FileStream(functools.partial(self.open_stream, files.OPEN, request, fact_key))
 
-    async def open_stream(self, namespace: str, request: Any, fact_key: str | None = None) -> CallStream:
+    async def open_stream(
+        self, namespace: str, request: Any, fact_key: str | None = None, *, ignore: Ignore | None = None
+    ) -> CallStream:
         """Make a call as `call` does, and return its answer as a stream, which has to be read or closed.
 
         It comes in pieces if the transport of `namespace` can do so (`Streaming`), else as a whole.
         """
+        rules = self._scope.requests.of_call(namespace, ignore)
+        return await self._opened(namespace, request, fact_key, rules)
+
+    async def open_client_stream(self, namespace: str, request: Any, rules: RequestRules) -> CallStream:
+        """Open a stream for a client, which is recorded unless it is part of a step."""
+        transport = self._scope.transport(namespace)
+        if running_step() is None or transport is None:
+            return await self._opened(namespace, request, None, rules)
+        with unguarded(), secret.naming_parts(self._sensitive(request)):
+            return UnrecordedStream(namespace, await transport.perform(namespace, request))
+
+    def _sensitive(self, message: dict[str, Any]) -> Sensitive:
+        """Return the parts of a request of a client that hold a secret."""
+        secrets = self._scope.secrets
+        return parts(secrets.stored("http", canonical.encode(message)), secrets.run.stand_ins.values())
+
+    async def _opened(
+        self, namespace: str, request: Any, fact_key: str | None, rules: RequestRules
+    ) -> CallStream:
         with unguarded():
-            call = self._identify(namespace, request, fact_key).opening()
+            call = self._identify(namespace, request, fact_key, rules=rules).opening()
             if self._is_unfinished(call.key):
                 raise StateError(
                     f"the fact {call.key!r} is that of a stream of this attempt which has no end",

@@ -36,6 +36,7 @@ from machine.events import (
     Wait,
 )
 from machine.failed_attempt_info import read_causes, read_wait
+from machine.kernel.ignored_parts import IgnoredParts
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
@@ -73,6 +74,7 @@ class History:
     successes: dict[tuple[str, str, str], list[FactRecorded]] = attrs.field(factory=dict)
     """Final outcomes in order, by state, namespace and request digest."""
     sealed: SealedFacts = attrs.field(factory=SealedFacts)
+    ignored: IgnoredParts = attrs.field(factory=IgnoredParts)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
     """The request digest of the first effect intended, by state, namespace and idempotency key."""
@@ -280,6 +282,7 @@ class History:
         self.facts[event.key] = event
         # a part of a stream that is made again replaces one that could not be opened
         self.sealed.note(entry, event.key, final=event.outcome.final or event.piece is not None)
+        self.ignored.note(event, entry.info)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)

@@ -28,6 +28,7 @@ from machine.kernel.sealed_facts import REQUEST_MAC
 from machine.kernel.snapshot import Snapshot
 from machine.plan_shape import by_name
 from machine.recordings.divergence import Divergence, DivergenceKind, NearCall
+from machine.recordings.json_bodies import same_json, with_json_bodies
 from machine.recordings.json_diff import Change, diff
 from machine.recordings.recorded_commands import asked
 from machine.recordings.step_text import changed_request, named
@@ -71,6 +72,11 @@ class Differences:
         if recorded == now:
             summary = f"the fact key of a call of {named(call.namespace, call.request)} has changed"
             recorded, now = {**recorded, "key": fact.key}, {**now, "key": call.key}
+        elif not diff(*with_json_bodies(recorded, now), most=1):
+            how = same_json(recorded, now)
+            summary = f"the request of a call of {call.namespace} has the same JSON {how}"
+        else:
+            recorded, now = with_json_bodies(recorded, now)
         return Divergence(
             kind=DivergenceKind.REQUEST_CHANGED,
             seq=entry.seq,
@@ -247,7 +253,8 @@ class Differences:
     def _distance(self, fact: FactRecorded, call: Call) -> tuple[bool, bool, int]:
         if fact.namespace != call.namespace:
             return True, True, 0
-        return False, fact.key != call.key, len(diff(self._request(fact), call.request))
+        sides = {"namespace": call.namespace, "request": call.request}
+        return False, fact.key != call.key, len(diff(*with_json_bodies(self._call(fact), sides)))
 
     def _near(self, facts: Sequence[tuple[Entry, FactRecorded]], call: Call) -> list[NearCall]:
         return [

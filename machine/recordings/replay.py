@@ -21,6 +21,7 @@ from machine.errors import Code, CorruptionError, LogError, MachineError, NotFou
 from machine.events import Entry, RunStarted
 from machine.io.attempt_scope import AttemptScope
 from machine.io.replay_io import ReplayIo
+from machine.io.request_identity import RequestRules
 from machine.io.transport import Transports
 from machine.kernel.history import History
 from machine.kernel.linearize import blocks_of
@@ -235,6 +236,7 @@ async def reproduce(
             reporter=reporter,
             live=False,
             secrets=secrets or secrets_for(recording, log),
+            requests=RequestRules.of(recording.manifest),
             context_format=recording.manifest.context_format,
             opening=opening_of(graph, recording.manifest),
             refuse=None if recording.touches else log.refused,

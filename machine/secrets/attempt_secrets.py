@@ -79,7 +79,7 @@ class AttemptSecrets:
             )
             refusal = refusal or refused_stand_in
         if not self._may_hold(raw, self._known, self._past):
-            return Asked(raw, sent, self._mac(sent, sent != raw), refusal, stands_in)
+            return Asked(raw, sent, self.mac(sent) if sent != raw else None, refusal, stands_in)
         refusal = refusal or self._placeholder_in(raw)
         found = redact(
             run.rules, self._known, namespace, canonical.decode(raw), request=True, name=lambda place: place
@@ -93,12 +93,12 @@ class AttemptSecrets:
             said = say_json(others, data)
             if said is not None:
                 data, refusal = said, refusal or not_read()
-        mac = self._mac(sent, bool(found.edits) or sent != raw)
+        mac = self.mac(sent) if found.edits or sent != raw else None
         return Asked(data, sent, mac, refusal, stands_in, found.hides, taught)
 
-    def _mac(self, sent: bytes, secret: bool) -> str | None:
-        """Return the keyed hash of a request that holds a secret as it is sent, None of any other."""
-        data_key = self.run.key(create=self.run.live) if secret else None
+    def mac(self, sent: bytes) -> str | None:
+        """Return the keyed hash of what is sent, if the run has a key."""
+        data_key = self.run.key(create=self.run.live)
         return None if data_key is None else hashed(data_key, sent)
 
     def _is_clean(self, raw: bytes, *known: Known) -> bool:

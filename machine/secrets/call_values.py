@@ -20,6 +20,8 @@ class Asked:
 
     `refusal` is the error of a request that may not be sent. `stands_in` is true if it has a stand-in,
     `hides` if more than its secrets is not stored. `taught` are the secrets that the attempt learns from it.
+    `compared` is what is left of the request, as it was made, where a part of it is not compared; `data` and `mac`
+    are of the rest then too, `whole` is the whole as it is stored, and `ignored` says what is left out.
     """
 
     data: bytes
@@ -29,6 +31,9 @@ class Asked:
     stands_in: bool = False
     hides: bool = False
     taught: Sequence[tuple[str, str, bool]] = ()
+    compared: bytes | None = None
+    whole: bytes | None = None
+    ignored: Mapping[str, str] | None = None
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -18,6 +18,12 @@ from machine.secrets.placeholder import MARK, TEXT
 
 _DRAWN: Final = re.compile(r"""(?i)^multipart/[^;]+;.*?\bboundary=["']?([0-9a-f]{32})(?![\w'()+,./:=?-])""")
 """A boundary of 32 hex digits: a random one of httpx and most other libraries, or one that replaced it."""
+
+_ANY_DRAWN: Final = re.compile(
+    r"""(?i)^multipart/[^;]+;.*?\bboundary=["']?"""
+    r"""([\w.-]{30,70}|={10,}[0-9]{10,}==(?:\.[0-9]+)?)(?=["']?\s*(?:;|\Z))"""
+)
+"""A boundary of any library or browser: long words, with dashes before them or not, and that of Python's email."""
 
 _SEALED: Final = "0" * 32
 """The stored boundary of a body that is sealed whole: there are no stored parts to hash."""
@@ -124,6 +130,30 @@ def settled(content_type: str, body: bytes) -> tuple[str, bytes]:
         return content_type, body
     boundary = boundary_of(body, drawn[1].encode())
     return content_type.replace(drawn[1], boundary.decode()), body.replace(drawn[1].encode(), boundary)
+
+
+def with_settled_boundary(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an `http` request with a drawn boundary of any form replaced; the request itself if it has none."""
+    headers, body = request.get("headers"), request.get("body")
+    if not isinstance(headers, dict) or not isinstance(body, dict):
+        return request
+    name = next((name for name in headers if name.lower() == "content-type"), "")
+    drawn = _ANY_DRAWN.search(headers[name]) if isinstance(headers.get(name), str) else None
+    if drawn is None:
+        return request
+    match body:
+        case {"text": str(text)}:
+            boundary = boundary_of(text.encode(), drawn[1].encode()).decode()
+            body = {"text": text.replace(drawn[1], boundary)}
+        case {"base64": str(packed)}:
+            data = base64.b64decode(packed)
+            boundary = boundary_of(data, drawn[1].encode()).decode()
+            data = data.replace(drawn[1].encode(), boundary.encode())
+            body = {"base64": base64.b64encode(data).decode()}
+        case _:
+            boundary = _SEALED
+    content_type = headers[name].replace(drawn[1], boundary)
+    return {**request, "headers": {**headers, name: content_type}, "body": body}
 
 
 def stored_boundary(request: Any) -> Any:

@@ -16,13 +16,14 @@ from typing import Any, Final
 import attrs
 
 from machine import aio, canonical, codec
-from machine.config import CONTEXT_FORMAT, SECRET_FORMAT, RunConfig, RunManifest, Target, UndeclaredIo
+from machine.config import FORMATS, RunConfig, RunManifest, Target, UndeclaredIo
 from machine.engine.run_reader import PastRun
 from machine.engine.start_and_resume import RunResult, result_of
 from machine.errors import Code, MachineError, UsageError
 from machine.events import DomainEventRecorded
 from machine.exception_causes import causes_text
 from machine.ids import OpId
+from machine.io import volatile_headers
 from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.recordings import divergence_text
@@ -45,8 +46,7 @@ _NAMES: Final = {
     "op_version": "version",
     "input_params": "input",
     "run_config": "config",
-    "secret_format": "secret_format",
-    "context_format": "context_format",
+    **{name: name for name in (*FORMATS, "ignore")},
 }
 """Names of the manifest's parts in the arguments of a check."""
 
@@ -112,15 +112,14 @@ class Wanted:
 
     @property
     def manifest(self) -> RunManifest:
-        """The manifest of a run with these arguments."""
+        """The manifest of a run with these arguments, in no format of its own."""
         graph = self.plan.graph
         return RunManifest(
             op_id=OpId(graph.op_id),
             op_version=graph.version,
             input_params=self.input,
             run_config=self.config,
-            secret_format=SECRET_FORMAT,
-            context_format=CONTEXT_FORMAT,
+            ignore=self.plan.ignore,
         )
 
 
@@ -247,9 +246,7 @@ def manifest_difference(golden: Recording, wanted: Wanted) -> Unlike | None:
 def _manifest_changes(golden: Recording, wanted: Wanted) -> list[Change]:
     recorded = golden.past.manifest  # of any run: a bundle from another origin may serve
     recorded = attrs.evolve(recorded, run_config=_strict(recorded.run_config))
-    wished = attrs.evolve(
-        wanted.manifest, secret_format=recorded.secret_format, context_format=recorded.context_format
-    )
+    wished = wanted.manifest.in_formats_of(recorded)
     return list(diff(_named(recorded), _named(wished)))
 
 
@@ -321,14 +318,15 @@ def unwritable(file: Path) -> Unlike | None:
 
 
 async def _live(wanted: Wanted, store: Store, target: Target | None = None) -> RunResult:
-    return await aio.run(
-        wanted.plan,
-        store=store,
-        input=wanted.input,
-        config=wanted.config,
-        transports=wanted.transports,
-        target=target,
-    )
+    with volatile_headers.left_out():
+        return await aio.run(
+            wanted.plan,
+            store=store,
+            input=wanted.input,
+            config=wanted.config,
+            transports=wanted.transports,
+            target=target,
+        )
 
 
 def _ended_badly(result: RunResult, statuses: Sequence[str]) -> Unlike:

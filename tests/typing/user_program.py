@@ -15,6 +15,7 @@ from machine import (
     DomainEvent,
     ExponentialBackoff,
     HttpResponse,
+    Ignore,
     IoProvider,
     Plan,
     ReplayResult,
@@ -34,16 +35,17 @@ from machine import (
 from machine.catalogue import STANDARD, Catalogue, ToolCallStarted
 from machine.results import Bundle, Divergence, VerifyResult
 
-plan = Plan("typed", version="1")
+plan = Plan("typed", version="1", ignore=Ignore(headers=["x-trace"]))
 
 
 @plan.state("fetch.page", retry=RetryPolicy(3, ExponentialBackoff(0.1, 2.0)), timeout=10)
 async def page(ctx: Context, io: IoProvider, rec: machine.Recorder) -> StateOutcome | None:
     """Fetch a page."""
-    response = await io.http("GET", "http://127.0.0.1/", params={"q": 1})
+    ignored = Ignore(headers=["x-request-*"], query=("ts",), json=["/nonce"])
+    response = await io.http("GET", "http://127.0.0.1/", params={"q": 1}, ignore=ignored)
     assert_type(response, HttpResponse)
     assert_type(response.status, int)
-    async with httpx.AsyncClient(transport=io.httpx_transport(timeout=30, without_headers=["x-*"])) as client:
+    async with httpx.AsyncClient(transport=io.httpx_transport(timeout=30, ignore=ignored)) as client:
         assert_type(await client.get("http://127.0.0.1/"), httpx.Response)
     ctx["now"] = await io.now()
     await rec.emit(DomainEvent("fetched", {"status": response.status}))
