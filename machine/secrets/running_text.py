@@ -89,11 +89,6 @@ def look_at(rules: Rules, text: str) -> Look:
 def running(rules: Rules, text: str, look: Look, work: Work, *, request: bool) -> Iterator[Finding]:
     """Yield the secrets in a text that are recognised by their shape or by the names in it."""
     low = folded(text)
-    named: list[Finding] = []
-    if look.names and not _NO_SEPARATOR.fullmatch(
-        text
-    ):  # first, since most texts with too many places have these
-        named = list(named_values(rules, text, low, work, request=request))
     if look.formats:
         for begin, end, name in shapes(look.formats, text, work):
             yield Finding(begin, end, name, text[begin:end])
@@ -112,7 +107,8 @@ def running(rules: Rules, text: str, look: Look, work: Work, *, request: bool) -
     if look.tables and may_have_table(text):
         for begin, end, name in in_tables(rules, text, low, work):
             yield Finding(begin, end, name, text[begin:end])
-    yield from named
+    if look.names and not _NO_SEPARATOR.fullmatch(text):
+        yield from named_values(rules, text, low, work, request=request)
 
 
 _NO_SEPARATOR: Final = re.compile(r"[^:=>, \t]*+")
