@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from machine.errors import IoError as IoError
     from machine.errors import MachineError as MachineError
     from machine.events import DomainEvent as DomainEvent
+    from machine.io.decorated_step import step as step
     from machine.io.effect_resolution import UncertainEffect as UncertainEffect
     from machine.io.http_message import HttpResponse as HttpResponse
     from machine.io.provider import IoProvider as IoProvider
@@ -76,6 +77,7 @@ _HOMES: Final = {
     "scan": "machine.engine.scan",
     **dict.fromkeys(("Failure", "IoError", "MachineError"), "machine.errors"),
     "DomainEvent": "machine.events",
+    "step": "machine.io.decorated_step",
     "UncertainEffect": "machine.io.effect_resolution",
     "HttpResponse": "machine.io.http_message",
     "IoProvider": "machine.io.provider",

@@ -39,7 +39,7 @@ from machine.events import (
     SecretWait,
 )
 from machine.secrets.policy import SecretPolicy
-from machine.strict_converter import json_only, problems_of, strict_converter
+from machine.strict_converter import json_only, object_only, problems_of, strict_converter
 from machine.typed_converter import typed_converter
 from machine.typed_values import (
     Unkept,
@@ -83,9 +83,8 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, EffectWait | PlanWait | SecretWait, (EffectWait, PlanWait, SecretWait))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
     aside: dict[str, Any] = {"causes": override(omit=True)}  # it is in the info of an event
-    converter.register_structure_hook(
-        ErrorInfo, make_dict_structure_fn(ErrorInfo, converter, _cattrs_forbid_extra_keys=True, **aside)
-    )
+    error = make_dict_structure_fn(ErrorInfo, converter, _cattrs_forbid_extra_keys=True, **aside)
+    converter.register_structure_hook(ErrorInfo, object_only(error))
     for cls in (ErrorInfo, FactValue, *EVENT_TYPES.values()):  # inner first: cattrs inlines what it knows
         absent: dict[str, Any] = dict(aside) if cls is ErrorInfo else {}
         absent |= {
@@ -113,7 +112,9 @@ def _converter() -> cattrs.Converter:
         ("secrets", "undeclared_io", "paranoid", "recoveries"), override(omit_if_default=True)
     )
     converter.register_unstructure_hook(RunConfig, make_dict_unstructure_fn(RunConfig, converter, **unsaid))
-    format_1: dict[str, Any] = {"secret_format": override(omit_if_default=True)}
+    format_1: dict[str, Any] = dict.fromkeys(
+        ("secret_format", "context_format"), override(omit_if_default=True)
+    )
     converter.register_unstructure_hook(
         RunManifest, make_dict_unstructure_fn(RunManifest, converter, **format_1)
     )

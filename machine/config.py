@@ -18,6 +18,7 @@ from machine.ids import OpId, Tag
 from machine.secrets.policy import SecretPolicy
 
 __all__ = [
+    "CONTEXT_FORMAT",
     "SECRET_FORMAT",
     "AfterEveryState",
     "BuildProvenance",
@@ -41,6 +42,11 @@ SECRET_FORMAT: Final = 2
 """The secret format of new runs."""
 
 SECRET_FORMATS: Final = (1, SECRET_FORMAT)
+
+CONTEXT_FORMAT: Final = 2
+"""The context format of new runs."""
+
+CONTEXT_FORMATS: Final = (1, CONTEXT_FORMAT)
 
 MOST_CONCURRENT: Final = 10_000
 """The largest number of concurrent states."""
@@ -321,7 +327,7 @@ def check_startable(config: RunConfig) -> None:
 
 
 def _format(_: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    if value not in SECRET_FORMATS:
+    if value not in (SECRET_FORMATS if field.name == "secret_format" else CONTEXT_FORMATS):
         raise _refuse(field.name, f"is {value!r}, which another version of this program has written")
 
 
@@ -336,6 +342,9 @@ class RunManifest:
     secret_format: int = attrs.field(default=1, validator=_format)
     """The number of the rules by which secrets are stored (`machine.secrets`), for the life of a run and its
     forks."""
+    context_format: int = attrs.field(default=1, validator=_format)
+    """The number of the rules by which contexts are stored (`kernel.snapshot`), for as long: from 2 on, large
+    values are in chunks."""
 
 
 @attrs.frozen

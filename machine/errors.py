@@ -42,6 +42,7 @@ __all__ = [
     "SealError",
     "SecretKeyError",
     "StateError",
+    "StepError",
     "StoreError",
     "TransportError",
     "UsageError",
@@ -301,14 +302,37 @@ class RateLimitedError(IoError):
         self.retry_after = retry_after
 
 
+class StepError(IoError):
+    """A step failed: its function raised an exception that cannot be raised as itself, or had no usable result.
+
+    `exception` is the original class's name, `causes` are the exceptions behind it, nearest first, as texts.
+    """
+
+    default_code = Code.STEP_FAILED
+    kind = "step"
+
+    @property
+    def exception(self) -> str | None:
+        """The qualified name of the class of the original exception, None when there was none."""
+        name = (self.info.details or {}).get("exception")
+        return name if isinstance(name, str) else None
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The exceptions behind the original one, nearest first: class and message of each."""
+        return tuple(map(str, (self.info.details or {}).get("causes") or ()))
+
+    @property
+    def retryable(self) -> bool:
+        """True when another attempt may help."""
+        return self.info.retryable
+
+
 class OtherIoError(IoError):
     """Any other failure of a call: refused by policy, invalid request, unknown namespace."""
 
 
-_IO_KINDS: Final[Mapping[str, type[IoError]]] = {
-    cls.kind: cls
-    for cls in (MissingFactKeyError, MissingFactError, TransportError, RateLimitedError, OtherIoError)
-}
+_IO_KINDS: Final[Mapping[str, type[IoError]]] = {cls.kind: cls for cls in IoError.__subclasses__()}
 
 
 class StoreError(MachineError):

@@ -53,7 +53,7 @@ def spelled(event: Event) -> bytes | None:
             )
     elif type(event) is FactRecorded:
         outcome = event.outcome
-        if type(outcome) is FactValue and outcome.again is None:
+        if type(outcome) is FactValue and outcome.again is None and event.piece is None:
             try:
                 text = orjson.dumps(
                     {

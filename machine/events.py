@@ -38,6 +38,8 @@ class ArtifactKind(StrEnum):
     PROVENANCE = "provenance"
     CONTEXT_SNAPSHOT = "context_snapshot"
     CONTEXT_VALUE = "context_value"
+    CONTEXT_CHUNKS = "context_chunks"
+    CONTEXT_CHUNK = "context_chunk"
     FACT_REQUEST = "fact_request"
     FACT_PAYLOAD = "fact_payload"
     DOMAIN_PAYLOAD = "domain_payload"
@@ -169,7 +171,11 @@ FactOutcome: TypeAlias = FactValue | FactError
 
 @attrs.frozen
 class FactRecorded:
-    """One recorded outcome. `request_digest` is also the id of the artifact that holds the request."""
+    """One recorded outcome. `request_digest` is also the id of the artifact that holds the request.
+
+    `piece` is the number of a part of a stream, 0 for its head; None for the outcome of a call, the end of a stream
+    included.
+    """
 
     type: ClassVar[str] = "fact_recorded"
     key: str
@@ -178,6 +184,7 @@ class FactRecorded:
     outcome: FactOutcome
     state_id: str
     attempt: int
+    piece: int | None = None
 
     @property
     def given_up(self) -> bool:

@@ -19,6 +19,17 @@ CALL_KEY: Final = re.compile(
 )
 """A key that the engine gave to a call of a handler: the state, the attempt, ..., the number of the call."""
 
+
+def piece_key(key: str, number: int) -> str:
+    """Return the key of a part of a stream, given that of its call; no caller and no other call can have it."""
+    return f"{key if key.startswith(RESERVED_FACT_PREFIX) else f'{RESERVED_FACT_PREFIX}#{key}'}#{number}"
+
+
+def stream_key(piece: str) -> str:
+    """Return the key of the call that a part of a stream belongs to."""
+    return piece.rpartition("#")[0].removeprefix(f"{RESERVED_FACT_PREFIX}#")
+
+
 STANDARD_TAGS: Final = frozenset(
     {"config", "fetch_data", "compute", "execute", "report", "apply_side_effect", "impure"}
 )

@@ -7,6 +7,7 @@ runs a handler.
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, overload
@@ -47,8 +48,8 @@ class Graph:
     edges: tuple[tuple[str, str], ...]
     order: tuple[str, ...]
     plan_id: str
-    shape_bytes: bytes = attrs.field(repr=False)
-    """The canonical bytes of the shape: exactly what `plan_id` is the hash of."""
+    packed_shape: tuple[bytes, int] = attrs.field(repr=False)
+    """The bytes of the shape, compressed, and their number: they are much alike, and seldom asked for."""
 
     @functools.cached_property
     def parents(self) -> Mapping[str, tuple[str, ...]]:
@@ -67,6 +68,12 @@ class Graph:
             for parent in self.parents[state_id]:
                 found[parent].append(state_id)
         return {state_id: tuple(children) for state_id, children in found.items()}
+
+    @property
+    def shape_bytes(self) -> bytes:
+        """The canonical bytes of the shape: exactly what `plan_id` is the hash of."""
+        packed, size = self.packed_shape
+        return zlib.decompress(packed, bufsize=max(size, 1))
 
     def shape(self) -> dict[str, Any]:
         """Return ids, edges and metadata as JSON."""
@@ -107,6 +114,7 @@ class Plan:
         self._states: dict[str, PlanState] = {}
         self._edges: list[tuple[str, str]] = []
         self._graph: Graph | None = None
+        self._meta: StateMeta | None = None  # of the state that was added last
         self._unused: dict[Callable[[Handler], PlanState], str] = {}
         for name, state in (states or {}).items():
             self.add(name, state)
@@ -228,6 +236,9 @@ class Plan:
             raise PlanError(f"state {state_id}: {handler!r} is no function")
         if isinstance(after, str | PlanState):
             after = (after,)
+        if meta == self._meta:
+            meta = self._meta  # most states of a large plan are declared alike
+        self._meta = meta
         state = PlanState(
             state_id,
             meta,
@@ -249,15 +260,21 @@ class Plan:
         return self._graph
 
 
-def _shape(states: Mapping[str, PlanState], edges: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def _shape(states: Mapping[str, PlanState], edges: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    metas = {id(state.meta): state.meta for state in states.values()}
+    told = {number: meta.to_json() for number, meta in metas.items()}
     return {
-        "states": [{"id": state.id, "meta": state.meta.to_json()} for state in states.values()],
-        "edges": [list(edge) for edge in edges],
+        "states": [{"id": state.id, "meta": told[id(state.meta)]} for state in states.values()],
+        "edges": edges,
     }
 
 
+def _packed(shape: bytes) -> tuple[bytes, int]:
+    return zlib.compress(shape, 1), len(shape)
+
+
 def _validated(plan: Plan) -> Graph:
-    states = dict(plan._states)  # noqa: SLF001 - the other half of the class
+    states = plan._states  # noqa: SLF001 - the other half of the class, to which nothing is added any more
     if not states:
         raise PlanError(f"plan {plan.op_id!r} has no states", code=Code.EMPTY_PLAN)
     edges = set(plan._edges)  # noqa: SLF001
@@ -289,7 +306,7 @@ def _validated(plan: Plan) -> Graph:
         ordered,
         order,
         canonical.artifact_id(shape),
-        shape,
+        _packed(shape),
     )
 
 
@@ -338,7 +355,7 @@ def recorded_graph(shape_bytes: bytes) -> Graph:
     plan_id = canonical.artifact_id(shape_bytes)
     shape = shape_of(plan_id, shape_bytes)
     _, edges = parts_of(shape)
-    return Graph("", "", {}, tuple(edges), order_of(shape), plan_id, shape_bytes)
+    return Graph("", "", {}, tuple(edges), order_of(shape), plan_id, _packed(shape_bytes))
 
 
 def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None) -> PlanState:

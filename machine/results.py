@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from machine.engine.scan_file import Leak as Leak
     from machine.events import EffectWait as EffectWait
     from machine.events import PlanWait as PlanWait
+    from machine.io.call_identity import IoResult as IoResult
     from machine.io.exec import ExecResult as ExecResult
     from machine.io.files import FileContent as FileContent
-    from machine.io.provider import IoResult as IoResult
     from machine.plan import Graph as Graph
     from machine.recordings.blame import Blame as Blame
     from machine.recordings.bundle import Bundle as Bundle
@@ -40,7 +40,7 @@ _HOMES: Final = {
     **dict.fromkeys(("EffectWait", "PlanWait"), "machine.events"),
     "ExecResult": "machine.io.exec",
     "FileContent": "machine.io.files",
-    "IoResult": "machine.io.provider",
+    "IoResult": "machine.io.call_identity",
     "Graph": "machine.plan",
     "Blame": "machine.recordings.blame",
     "Bundle": "machine.recordings.bundle",

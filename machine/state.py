@@ -348,7 +348,8 @@ def callee_of(
         else:
             positional.append(places[name])
     if not unknown:
-        return Callee(function, tuple(positional), tuple(keywords.items()))
+        taken = _ALL if tuple(positional) == _ALL else tuple(positional)
+        return Callee(function, taken, tuple(keywords.items()))
     try:
         signature.bind(*offered)
     except TypeError:

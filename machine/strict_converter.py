@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections.abc
 import enum
 import itertools
-import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -22,11 +21,6 @@ _MOST_ITEMS: Final = 1000
 every problem of millions of items would cost a thousand times as much as reading them."""
 
 _ANY_JSON: Final = (Mapping[str, Any], Mapping[str, Any] | None)
-
-_NO_OBJECT: Final = re.compile(
-    r"'(\w+)' object has no attribute 'keys'|argument of type '(\w+)' is not (?:iterable|a container.*)"
-)
-"""The error of Python for a value that cattrs reads as an object and that is none; a check would cost time."""
 
 
 def _strict(kind: type) -> Callable[[Any, Any], Any]:
@@ -64,6 +58,25 @@ def json_only(container: type, inner: Callable[[Any, Any], Any]) -> Callable[[An
         return inner(value, kind)
 
     return structure
+
+
+def object_only(inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return `inner`, a reader of the fields of a class, for an object only."""
+
+    def structure(value: Any, kind: Any) -> Any:
+        if type(value) is not dict and not isinstance(value, Mapping):
+            raise TypeError(f"expected object, got {type(value).__name__}")
+        return inner(value, kind)
+
+    return structure
+
+
+class _StrictConverter(cattrs.Converter):
+    def gen_structure_attrs_fromdict(self, cl: type[Any]) -> Callable[[Any, Any], Any]:
+        return object_only(super().gen_structure_attrs_fromdict(cl))
+
+    def gen_structure_typeddict(self, cl: Any) -> Callable[[Any, Any], Any]:
+        return object_only(super().gen_structure_typeddict(cl))
 
 
 def _origin(kind: Any) -> Any:
@@ -115,7 +128,7 @@ def _strict_containers(converter: cattrs.Converter) -> None:
 
 def strict_converter() -> cattrs.Converter:
     """Return a converter that reads JSON as the requested types, or refuses it."""
-    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter = _StrictConverter(forbid_extra_keys=True)
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _strict(kind))
     converter.register_structure_hook(float, _float)
@@ -140,8 +153,6 @@ def problems_of(exc: BaseException) -> list[str]:
             return f"unknown fields: {', '.join(unknown[:_MOST_NAMED])}{more}"
         if isinstance(error, RecursionError):
             return "nested too deeply"
-        if isinstance(error, AttributeError | TypeError) and (found := _NO_OBJECT.fullmatch(str(error))):
-            return f"expected object, got {found[1] or found[2]}"
         if isinstance(error, cattrs.StructureHandlerNotFoundError):  # its message already says what to do
             return f"{getattr(error.type_, '__name__', error.type_)} is no type that can be read"
         return str(error)

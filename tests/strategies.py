@@ -124,7 +124,7 @@ EVENTS_BY_KIND = {
     StateSkipped: st.builds(StateSkipped, STATE_IDS, TEXT),
     StateFailed: st.builds(StateFailed, STATE_IDS, ERRORS, st.none() | HASHES),
     RetryScheduled: st.builds(RetryScheduled, STATE_IDS, SMALL, SMALL),
-    FactRecorded: st.builds(FactRecorded, TEXT, NAMES, HASHES, OUTCOMES, STATE_IDS, SMALL),
+    FactRecorded: st.builds(FactRecorded, TEXT, NAMES, HASHES, OUTCOMES, STATE_IDS, SMALL, st.none() | SMALL),
     EffectIntended: st.builds(EffectIntended, TEXT, HASHES, TEXT, STATE_IDS, SMALL),
     RunCompleted: st.builds(RunCompleted, NAMES, st.none() | HASHES),
     RunSuspended: st.builds(

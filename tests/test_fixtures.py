@@ -16,6 +16,8 @@ from machine.stores.base import ZERO_CHAIN, StoredEvent
 FORMAT_1 = FIXTURES / "format-1"
 BUNDLE_1 = FIXTURES / "bundle-1"
 BESIDE_1 = FIXTURES / "side-by-side-1"
+CONTEXTS_2 = FIXTURES / "contexts-2"
+STREAMS = FIXTURES / "streams"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
 
 
@@ -63,10 +65,46 @@ def test_a_run_of_format_1_replays_identical(recorded):
             "completed",
         ),
         (
+            FIXTURES / "steps-1" / "steps.run",
+            "steps-1",
+            "2da2f4a13407dab0316c03459f06f155b2ef768ff988150d26d7885142207998",
+            "completed",
+        ),
+        (
             BESIDE_1 / "clashed.run",
             "side-by-side-1",
             "b6510ede796f01aa0fac6665e7bfda5df952c3401d8619a244d9d6b732d022ed",
             "failed",
+        ),
+        (
+            CONTEXTS_2 / "format-1.run",
+            "contexts-2",
+            "1d7f142fa6dfae547ffd8bb4b8db1c4cd0a1172638e00a683c211214d27182e8",
+            "completed",
+        ),
+        (
+            CONTEXTS_2 / "one-after-another.run",
+            "contexts-2",
+            "7c92d3971acbfc4aa654e73bcea2f979e2d193cc6be654b6434cd3e88b471563",
+            "completed",
+        ),
+        (
+            CONTEXTS_2 / "concurrent.run",
+            "contexts-2",
+            "f14f7fa725cc873724816ffd98d6139486a0e314a4e4c029bbe41ce38abaa61d",
+            "completed",
+        ),
+        (
+            STREAMS / "whole.run",
+            "streams",
+            "3c5ceec961f2f7273c151ccca9816e76cb7684c6bfa0aee8e2ccb2901bdb8de9",
+            "completed",
+        ),
+        (
+            STREAMS / "pieces.run",
+            "streams",
+            "ea515dc59263097e458dd56fe40902aecdf46dee7f6f4fc8cc86b67fec2bebcc",
+            "completed",
         ),
     ],
     ids=lambda param: param[0].name,
@@ -101,6 +139,8 @@ def test_the_richer_bundle_of_format_1_has_every_kind_of_event_and_artifact():
     assert kinds == set(EVENT_TYPES)
     lines = [json.loads(line) for line in (BUNDLE_1 / "rich.run").read_text().split("\n") if line]
     assert {line["artifact"]["kind"] for line in lines if "artifact" in line} == {*ArtifactKind} - {
+        "context_chunks",  # of later runs
+        "context_chunk",
         "plan",
         "provenance",
         "shared_past",  # of a fork alone
@@ -108,12 +148,16 @@ def test_the_richer_bundle_of_format_1_has_every_kind_of_event_and_artifact():
     }
 
 
-@pytest.mark.parametrize("name", ["joined.run", "clashed.run"])
-def test_what_was_recorded_side_by_side_comes_to_one_digest_in_any_order(name):
+@pytest.mark.parametrize(
+    ("path", "count"),
+    [(BESIDE_1 / "joined.run", 10), (BESIDE_1 / "clashed.run", 10), (CONTEXTS_2 / "concurrent.run", 1)],
+    ids=lambda param: getattr(param, "name", param),
+)
+def test_what_was_recorded_side_by_side_comes_to_one_digest_in_any_order(path, count):
     with MemoryStore() as store:
-        run_id = import_bundle(BESIDE_1 / name, store=store)
-        result = schedules(run_id, count=10, plan=plan_in("side-by-side-1"), store=store)
-        assert (result.identical, result.schedules) == (True, 10)
+        run_id = import_bundle(path, store=store)
+        result = schedules(run_id, count=count, plan=plan_in(path.parent.name), store=store)
+        assert (result.identical, result.schedules) == (True, count)
 
 
 def test_a_bundle_of_format_1_is_the_run_that_was_recorded(recorded):

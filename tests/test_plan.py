@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from itertools import pairwise
 
 import attrs
@@ -11,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import FAST, NAMES, acyclic_edges, nothing, plan_of
 
-from machine import Plan, StateMeta, StateOutcome, canonical, open_store, replay, run
+from machine import Plan, Reporter, StateMeta, StateOutcome, canonical, open_store, replay, run
 from machine.config import ExponentialBackoff, FixedBackoff, RetryPolicy
 from machine.errors import CorruptionError, IdError, PlanError
+from machine.io.attempt_scope import Payloads
 from machine.plan_shape import order_of, shape_of
+from machine.stores import MemoryStore
 
 
 async def other(ctx, io, rec):
@@ -675,3 +678,52 @@ def test_two_functions_of_one_name_are_two_states_of_one_name_and_refused():
     with pytest.raises(PlanError) as caught:
         plan.state(nothing)
     assert caught.value.code == "duplicate_state_id"
+
+
+def test_many_states_that_are_declared_alike_share_what_is_alike():
+    plan = Plan("op")
+    earlier = []
+    for number in range(500):
+
+        async def handler(ctx, io, rec):
+            pass
+
+        earlier = [plan.state(f"s.n{number}", after=earlier, timeout=5.0, tags=["a"])(handler)]
+    graph = plan.graph
+    states = graph.states.values()
+    assert (
+        len({id(state.meta) for state in states})
+        == len({id(state.callee.positional) for state in states})
+        == 1
+    )
+    assert len(graph.packed_shape[0]) * 10 < len(graph.shape_bytes)
+    assert canonical.artifact_id(graph.shape_bytes) == graph.plan_id
+
+
+def test_states_that_are_declared_in_other_ways_do_not():
+    plan = Plan("op")
+    for number, more in enumerate([{}, {"timeout": 5}, {"timeout": 6}, {"tags": ["a"]}, {}]):
+        plan.state(f"s.n{number}", **more)(lambda ctx, io, rec: None)
+    told = [state["meta"] for state in plan.graph.shape()["states"]]
+    assert [(meta["timeout"], meta["tags"]) for meta in told] == [
+        (None, []),
+        (5, []),
+        (6, []),
+        (None, ["a"]),
+        (None, []),
+    ]
+
+
+def test_what_a_run_began_with_is_not_held_until_its_end():
+    plan, held = Plan("op"), []
+
+    class Watch(Reporter):
+        def entry(self, entry):
+            if entry.event.type == "state_entered":
+                objects = [each for each in gc.get_objects() if isinstance(each, Payloads)]
+                held.append([made.kind for each in objects for made in each.items.values()])
+
+    plan.state("s.one")(lambda ctx: None)
+    assert run(plan, store=MemoryStore(), reporter=Watch()).status == "completed"
+    assert len(held) == 1
+    assert "plan" not in held[0]

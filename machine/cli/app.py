@@ -14,9 +14,11 @@ from itertools import pairwise
 from typing import Annotated, Final, TypeAlias
 
 from cyclopts import App, Group, Parameter
+from rich.console import Console
 
 from machine.cli import error_report
 from machine.cli.command_session import Session
+from machine.cli.output import colours
 from machine.default_store import DEFAULT_URL
 
 BROKEN_PIPE: Final = int(error_report.Exit.BROKEN_PIPE)
@@ -117,6 +119,7 @@ def build(start: Callable[..., int]) -> App:
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
+        console=Console(color_system=colours()),
     )
     for position, (name, (path, summary)) in enumerate(COMMANDS.items()):
         group, _, word = name.rpartition(" ")

@@ -16,6 +16,7 @@ from machine.cli.output import STYLES, clean
 from machine.codec import to_json
 from machine.errors import Code, UsageError
 from machine.events import EffectWait, Wait
+from machine.io.step_transport import STEP
 
 
 def resolve(
@@ -76,7 +77,8 @@ def tell_waits(session: Session, run_id: str, waits: tuple[Wait, ...]) -> None:
                 err=True,
             )
             words = ("resolve", run_id, _prefix(wait.key, waits))
-            session.note("if it happened", session.command(*words, "--outcome", '{"status": 200}'))
+            returned = '"what the function returned"' if f"/{STEP}/" in wait.key else '{"status": 200}'
+            session.note("if it happened", session.command(*words, "--outcome", returned))
             session.note("if it did not", session.command(*words, "--not-done"))
 
 

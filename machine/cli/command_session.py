@@ -196,9 +196,14 @@ class Session:
             self.out.line((f"{name}: ", "dim"), text, err=True)
 
 
+def names_run(name: str) -> bool:
+    """Return whether a name is a run of a store: its id, or the last one."""
+    return name == _LAST or _RUN_ID.fullmatch(name) is not None
+
+
 def names_bundle(name: str) -> bool:
     """Return whether a run's name is the path of a bundle: by its form, or because such a file exists."""
-    if name == _LAST or _RUN_ID.fullmatch(name):
+    if names_run(name):
         return False
     looks_so = os.sep in name or "/" in name or name.endswith(_BUNDLE_ENDINGS)
     return looks_so or (os.path.exists(name) and not os.path.isdir(name))  # noqa: PTH110, PTH112 - cannot be a path
@@ -206,7 +211,7 @@ def names_bundle(name: str) -> bool:
 
 def names_directory(name: str) -> bool:
     """Return whether a run's name is a directory, which means the bundles in it."""
-    if name == _LAST or _RUN_ID.fullmatch(name):
+    if names_run(name):
         return False
     return os.path.isdir(name)  # noqa: PTH112 - False for what cannot be a path
 

@@ -10,15 +10,16 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from machine import canonical
-from machine.cli.command_session import Injected, RunOrBundle
+from machine.cli.command_session import Injected, RunOrBundle, Session, names_bundle, names_run
 from machine.cli.error_report import NotHereError
 from machine.cli.output import clean, on_terminal
 from machine.engine import run_reader
 from machine.engine.log_check import LogCheck
 from machine.errors import Code, CodecError, IdError, UsageError
-from machine.events import RunStarted, StateCompleted
+from machine.events import ArtifactKind, RunStarted, StateCompleted
 from machine.ids import ArtifactId
 from machine.kernel.snapshot import Snapshot
+from machine.kernel.value_chunks import joined
 
 
 def context(
@@ -56,7 +57,7 @@ def context(
 
 
 def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
-    """Print the bytes of an artifact.
+    """Print the bytes of an artifact. A value of a context that is stored in chunks is printed whole.
 
     They are printed unchanged when stdout is not a terminal. On a terminal JSON is indented, and bytes that are
     not text are refused.
@@ -67,18 +68,15 @@ def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
         The artifact: 64 hexadecimal digits, as --json of other commands shows them.
     """
     with session.open_store() as store:
-        try:
-            known = store.exists(str(ArtifactId(id)))
-        except IdError:
-            known = False
-        if not known:
+        if not _is_artifact_id(id) or not store.exists(id):
             raise NotHereError(
                 f"there is no artifact {id!r} in {store.url}",
                 code=Code.ARTIFACT_NOT_FOUND,
                 details={"artifact": id, "store": store.url},
-                hint="give all 64 digits; events --json and facts --json show them",
+                hint=_how_to_find(session, id),
             )
-        data, kind = store.get(id), store.kind(id)
+        kind = store.kind(id)
+        data = joined(id, store.get) if kind == ArtifactKind.CONTEXT_CHUNKS else store.get(id)
     if session.as_json:
         session.out.json({"id": id, "kind": kind, "bytes": len(data), **_carried(data)})
     elif on_terminal(sys.stdout):
@@ -86,6 +84,30 @@ def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
     else:
         session.out.data(data)
     return 0
+
+
+def _is_artifact_id(name: str) -> bool:
+    try:
+        return bool(ArtifactId(name))
+    except IdError:
+        return False
+
+
+def _how_to_find(session: Session, name: str) -> str:
+    """Return what to do next when no artifact of the store has this id."""
+    if _is_artifact_id(name):
+        return (
+            f"another store may have it, --store STORE; {session.command('runs')} shows the runs of this one"
+        )
+    if names_bundle(name):
+        first = f"that is a bundle: {session.command('import', name)} stores its artifacts"
+        return f"{first}, and {session.command('events', name, '--json')} shows their ids"
+    if names_run(name):
+        return f"that is a run: {session.command('events', name, '--json')} shows the ids of its artifacts"
+    return (
+        f"an id has {ArtifactId.rule}; {session.command('events', 'RUN', '--json')} "
+        "and facts RUN --json show those of a run"
+    )
 
 
 def _carried(data: bytes) -> dict[str, Any]:

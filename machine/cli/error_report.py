@@ -88,7 +88,13 @@ class Cancelled(MachineError):  # noqa: N818 - no error: the user asked for it
 
 
 _INTEGRITY = frozenset(
-    {Code.STORE_NOT_A_STORE, Code.STORE_NEWER_SCHEMA, Code.STORE_CORRUPT, Code.ARTIFACT_CORRUPT}
+    {
+        Code.STORE_NOT_A_STORE,
+        Code.STORE_NEWER_SCHEMA,
+        Code.STORE_CORRUPT,
+        Code.ARTIFACT_CORRUPT,
+        Code.RUN_NEWER_FORMAT,
+    }
 )
 _BUNDLES: Mapping[str, Exit] = {
     Code.BUNDLE_NOT_FOUND: Exit.NOT_FOUND,

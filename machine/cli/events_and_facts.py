@@ -32,6 +32,8 @@ from machine.events import (
     StateSkipped,
     Wait,
 )
+from machine.io.step_transport import STEP
+from machine.recordings.step_text import result_text, step_text
 from machine.stores.base import Store
 
 
@@ -185,7 +187,7 @@ def facts(run: RunOrBundle, /, *, state: str | None = None, session: Injected) -
                 cut(short_key(fact.key), 24),
                 fact.namespace,
                 cut(request_text(request), 30),
-                _outcome_cell(outcome),
+                _outcome_cell(fact.namespace, outcome),
             )
             for seq, fact, request, outcome in found
         ],
@@ -221,6 +223,8 @@ def request_text(request: Any) -> str:
             return clean(shlex.join(str(arg) for arg in argv))
         case {"path": str(path)}:
             return clean(path)
+        case {"function": str(), "args": dict()}:
+            return clean(step_text(request))
         case {"name": str(name)} | {"key": str(name)}:
             return clean(name)
         case {} if not request:
@@ -229,12 +233,16 @@ def request_text(request: Any) -> str:
             return compact(request)
 
 
-def _outcome_cell(outcome: dict[str, Any]) -> Cell:
+def _outcome_cell(namespace: str, outcome: dict[str, Any]) -> Cell:
     if outcome["type"] == "error":
         return clean(f"{outcome['error']['code']}: {outcome['error']['message']}"), "red"
     match outcome["value"]:
+        case dict(response) if namespace == STEP and len(response) == 1:
+            return result_text(response)
         case {"status": int(status), **rest} if "headers" in rest:
             return f"status {status}"
+        case {"stream": {"pieces": int(pieces), "complete": bool(complete)}}:
+            return f"{'ended' if complete else 'closed'} after {pieces} pieces"
         case {"returncode": int(code), "stdout": {"text": str(text)}}:
             return f"exit {code} {compact(text, 80) if text else ''}"
         case {"data": {"text": str(text)}}:

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any, Final, TypeAlias
+from typing import IO, Any, Final, Literal, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -97,7 +97,7 @@ class Output:
             return
         text = Text.assemble(*cells)
         text.rstrip()
-        _console(stream).print(text, soft_wrap=True)
+        console_of(stream).print(text, soft_wrap=True)
 
     def pairs(self, rows: Iterable[tuple[str, Cell]]) -> None:
         """Print names and values in two columns."""
@@ -111,7 +111,7 @@ class Output:
         lines = [tuple((header, "dim") for header in headers), *rows]
         widths = [max(cell_len(_text(line[i])) for line in lines) for i in range(len(headers))]
         others = sum(widths[:-1]) + 2 * (len(widths) - 1)
-        room = _console(sys.stdout).width - others if on_terminal(sys.stdout) else None
+        room = console_of(sys.stdout).width - others if on_terminal(sys.stdout) else None
         for line in lines:
             cells: list[Cell] = []
             for i, cell in enumerate(line):
@@ -147,5 +147,12 @@ def _text(cell: Cell) -> str:
     return cell if isinstance(cell, str) else cell[0]
 
 
-def _console(stream: IO[str]) -> Console:
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
+def colours() -> Literal["auto"] | None:
+    """Return the colours to give a console: None, which is no style at all, when `NO_COLOR` is set."""
+    # else rich would leave out colours alone, and print bold and dim
+    return None if os.environ.get("NO_COLOR") else "auto"
+
+
+def console_of(stream: IO[str]) -> Console:
+    """Return a console that prints text on a stream as it is."""
+    return Console(file=stream, color_system=colours(), highlight=False, markup=False, emoji=False)

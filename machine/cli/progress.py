@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from machine.cli import interrupt
-from machine.cli.output import STYLES, Cell, Output, clean, duration, on_terminal
+from machine.cli.output import STYLES, Cell, Output, clean, console_of, duration, on_terminal
 from machine.cli.state_text import skipped_text
 from machine.engine.reporter import Reporter, held_text
 from machine.errors import Code, ConcurrencyError, ErrorInfo
@@ -250,7 +250,7 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
         if quiet:
             yield Progress()
         elif on_terminal(sys.stderr):
-            moving = Moving(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
+            moving = Moving(console_of(sys.stderr))
             with moving.shown():
                 yield moving
         else:
@@ -269,7 +269,7 @@ def watching_quietly(*, quiet: bool) -> Iterator[Progress]:
         elif not on_terminal(sys.stderr):
             yield _Warnings()
         else:
-            passing = _Passing(Console(file=sys.stderr, highlight=False, markup=False, emoji=False))
+            passing = _Passing(console_of(sys.stderr))
             with passing.shown():
                 yield passing
 
@@ -280,7 +280,7 @@ def doing(what: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
     if quiet or not on_terminal(sys.stderr):
         yield lambda _: None
     else:
-        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        console = console_of(sys.stderr)
         with console.status(clean(what)) as status:
             yield lambda text: status.update(clean(text))
 
@@ -294,7 +294,7 @@ def counting(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], 
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - as below
     from rich.progress import Progress as Bars  # noqa: PLC0415 - only a user at a terminal pays for it
 
-    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+    console = console_of(sys.stderr)
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn()
     with Bars(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
         task = bars.add_task(clean(what), total=total)

@@ -22,7 +22,8 @@ _HEAD: Final = f"""\
 <!-- Made by `python -m machine.cli.reference > docs/cli.md`; a test fails when it is out of date. -->
 
 `machine` and `python -m machine` are the same. Data goes to stdout; progress, remarks, errors and whatever
-handlers print go to stderr. There is colour only on a terminal, and none when `NO_COLOR` is set.
+handlers print go to stderr. There is colour only on a terminal, and no style at all when `NO_COLOR` is set.
+With `TERM=dumb` nothing moves either: what is printed has no escape sequence.
 
 **TARGET** names a plan: `package.module:plan` or `path/file.py:plan`. A path is taken from the current
 directory, a module is looked for there first. What is after the colon may be dotted, and may be left out

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import attrs
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import EventLoopToken, checkpoint, checkpoint_if_cancelled, current_token
 
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
@@ -23,11 +23,13 @@ from machine.engine.stop_signal import Control
 from machine.io.attempt_scope import AttemptScope, SettleBarrier
 from machine.io.handler_tasks import BEGUN
 from machine.io.provider import IoProvider
+from machine.io.step_threads import wait_for_threads
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState
+from machine.watch.caller import CALLER
 
 
 @attrs.define
@@ -49,6 +51,7 @@ class Attempts:
     whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
     """Cancel scope of all attempts of a replay; the first cancelled attempt ends it. A scope for each would be
     slow."""
+    _loop: EventLoopToken | None = attrs.field(default=None, init=False)
     _patient_until: float = attrs.field(default=-math.inf, init=False)
     """The time, by `time.monotonic`, up to which the deadline of `whole` is certain not to end a handler too
     early."""
@@ -57,6 +60,11 @@ class Attempts:
         self, state: PlanState, attempt: int, ctx: Context, secrets: OfAttempt
     ) -> tuple[AttemptScope, Any]:
         """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
+        if self.live:
+            try:
+                await wait_for_threads((self.log.history.run_id or "", state.id))
+            except anyio.get_cancelled_exc_class() as exc:
+                raise Stopped(exc) from None
         scope = AttemptScope(
             state=state,
             attempt=attempt,
@@ -69,6 +77,7 @@ class Attempts:
             secrets=secrets,
             around=(self.control.scope, self.concurrent.scope),
             timers=self.log.timers,
+            loop=self._event_loop(),
         )
         scope.idempotency_key = self.runner.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), self.recorder(scope)
@@ -76,6 +85,8 @@ class Attempts:
         timeout = state.meta.timeout
         made_of_it: BaseException | None = None
         BEGUN.set(scope.begun)
+        caller = CALLER.get()
+        CALLER.set(io)
         try:
             try:
                 seconds = self.log.limit(timeout)
@@ -127,9 +138,15 @@ class Attempts:
             raise self.log.overdue(state, timeout) from made_of_it
         finally:
             BEGUN.set(None)
+            CALLER.set(caller)
             cancellations.forget()
             await io.end()
             scope.closed = True
+
+    def _event_loop(self) -> EventLoopToken:
+        if self._loop is None:
+            self._loop = current_token()
+        return self._loop
 
     async def _work(
         self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations

@@ -37,6 +37,7 @@ class Ending:
     state: PlanState
     ctx: Context
     secrets: OfAttempt
+    context_format: int
     concurrent: bool = attrs.field(kw_only=True)
 
     def returned(
@@ -60,7 +61,7 @@ class Ending:
         if outcome.error is not None:
             failure = None
             if outcome.snapshot == "always":
-                failure = _staged(ctx, base, payloads).id
+                failure = self._staged(base, payloads).id
             error = outcome.error
             if isinstance(error, str):
                 error = Failure(f"the handler of {state.id} failed the attempt: {error}", code=error)
@@ -72,7 +73,7 @@ class Ending:
             )
         chooses = outcome.goto is not None or outcome.skip
         not_taken = _not_taken(graph, state.id, outcome) if chooses else None
-        snapshot = _staged(ctx, base, payloads)
+        snapshot = self._staged(base, payloads)
         wrote = tuple(sorted(ctx.staged)) if self.concurrent else None
         return (StateCompleted(state.id, snapshot.id, wrote, not_taken), self.info()), snapshot
 
@@ -95,20 +96,19 @@ class Ending:
             info[REUSED] = canonical.encode(self.secrets.reused).decode()
         return info
 
+    def _staged(self, base: Snapshot, payloads: Payloads) -> Snapshot:
+        staged = self.ctx.staged
+        if not staged:
+            return base
+        snapshot, made = base.update(staged, self.context_format)
+        payloads.items.update(made)
+        return snapshot
+
 
 def behind(exc: BaseException, secrets: OfAttempt) -> dict[str, str]:
     """Return the causes behind an exception as informational data, empty when there are none."""
     causes = causes_of(exc, secrets.run.text)
     return {CAUSES: write_causes(causes)} if causes else {}
-
-
-def _staged(ctx: Context, base: Snapshot, payloads: Payloads) -> Snapshot:
-    staged = ctx.staged
-    if not staged:
-        return base
-    snapshot, made = base.update(staged)
-    payloads.items.update(made)
-    return snapshot
 
 
 def _not_taken(graph: Graph, state_id: str, outcome: StateOutcome) -> tuple[str, ...]:

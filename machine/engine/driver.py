@@ -86,6 +86,7 @@ class Run:
     reporter: Reporter
     live: bool
     secrets: OfRun
+    context_format: int
     control: Control = attrs.field(factory=Control)
     recorder: Callable[[AttemptScope], Recorder] = Recorder
     opening: Opening | None = None
@@ -285,7 +286,7 @@ class Run:
         ctx = Context(base)
         followed = None if self.schedule is None else self.schedule.frontier.followed
         secrets = self.secrets.attempt(state.id, followed, but=self.log.history.states[state.id].orphans)
-        ending = Ending(state, ctx, secrets, concurrent=self.schedule is not None)
+        ending = Ending(state, ctx, secrets, self.context_format, concurrent=self.schedule is not None)
         try:
             scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)

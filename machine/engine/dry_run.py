@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import attrs
+from anyio.lowlevel import current_token
 
 from machine import canonical
 from machine.catalogue import Catalogue
@@ -43,6 +44,7 @@ from machine.secrets.store_key import open_keys
 from machine.secrets.store_key_guard import Reserved
 from machine.state import EFFECT_TAG, PlanState, SideEffects
 from machine.stores.base import Store
+from machine.watch.caller import called_by
 from machine.watch.watch import behind_io
 
 
@@ -249,6 +251,7 @@ class _Previews:
             idempotency_key=None,
             barrier=SettleBarrier(frozenset(running_tasks()), blocking=state.blocking),
             secrets=secrets,
+            loop=current_token(),
         )
 
     async def _play(self, scope: AttemptScope, ctx: Context) -> str:
@@ -256,7 +259,10 @@ class _Previews:
         io, state, timeout = PreviewIo(scope), scope.state, scope.state.meta.timeout
         try:
             with anyio.move_on_after(timeout) as scope.limit:
-                await self.runner.call(scope, state.callee, ctx, io, Recorder(scope), plain=state.blocking)
+                with called_by(io):
+                    await self.runner.call(
+                        scope, state.callee, ctx, io, Recorder(scope), plain=state.blocking
+                    )
                 return "the handler came to its end without an effect"
             return f"it cannot be known: the handler took longer than its timeout, {timeout:g} s"
         finally:

@@ -6,7 +6,7 @@ Nothing is written here.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,7 +16,9 @@ from machine.errors import Code, IoError, UsageError
 from machine.events import Entry, FactRecorded, FactValue
 from machine.io.attempt_scope import Payloads
 from machine.io.effect_resolution import add_answer, response_of
-from machine.io.files import FileContent
+from machine.io.files import OPEN, FileContent
+from machine.io.http_message import HttpResponse
+from machine.io.stream_end import bytes_of
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.snapshot import Load
 from machine.secrets.both_formats import OfAttempt
@@ -49,7 +51,8 @@ def overridden(
         names[entry.seq] = name
         request = canonical.decode_stored(fact.request_digest, load(fact.request_digest))
         answer = _response(fact, request, value, secrets)
-        event = attrs.evolve(fact, outcome=FactValue(add_answer(payloads, answer)))
+        again = None if fact.piece is None else True
+        event = attrs.evolve(fact, outcome=FactValue(add_answer(payloads, answer), again))
         info = {name: text for name, text in entry.info.items() if name != SECRET_PAYLOAD} | dict(answer.info)
         found[entry.seq] = entry._replace(event=event, body=codec.encode_event(event), info=info)
     return found
@@ -68,20 +71,29 @@ def _response(fact: FactRecorded, request: Any, value: Any, secrets: OfAttempt) 
         fits = isinstance(value, Mapping) and value.keys() == {"value"}
     elif fact.namespace == "clock.now":
         fits = type(value) is int
-    elif fact.namespace == "file.read":
-        fits = _is_file(value)
+    elif fact.piece is not None:
+        fits = _is_read(bytes_of if fact.piece else _head, value)
+    elif fact.namespace in {"file.read", OPEN}:
+        fits = _is_read(FileContent.from_json, value)
     if not fits:
         raise UsageError(
             f"no call of {fact.namespace} has that as its response",
             code=Code.INVALID_EFFECT_OUTCOME,
             hint="machine facts RUN --json shows the one it had, under outcome.value",
         )
-    return secrets.answer(fact, request, canonical.decode(response_of(fact.namespace, request, value)))
+    namespace = fact.namespace if fact.piece is None else ""  # a part of an answer is no answer
+    return secrets.answer(fact, request, canonical.decode(response_of(namespace, request, value)))
 
 
-def _is_file(value: Any) -> bool:
+def _head(value: Any) -> object:
+    if "status" in value:
+        return HttpResponse.from_json({**value, "body": {"text": ""}})
+    return value["path"], value["size"]
+
+
+def _is_read(read: Callable[[Any], object], value: Any) -> bool:
     try:
-        FileContent.from_json(value)
+        read(value)
     except (IoError, LookupError, TypeError, ValueError):
         return False
     return True
@@ -98,6 +110,7 @@ def _named(name: str, entries: Sequence[Entry], at: int) -> Entry:
     if exact:
         return next((entry for entry in reversed(exact) if _key(entry) == name), exact[0])
     begun = [entry for entry in shared if name and _begins(name, entry)]
+    begun = [entry for entry in begun if _piece(entry) is None] or begun
     if len({_key(entry) for entry in begun}) == 1:
         return begun[-1]  # the last of several outcomes under one key counts
     if begun:
@@ -122,6 +135,11 @@ def _named(name: str, entries: Sequence[Entry], at: int) -> Entry:
 def _key(entry: Entry) -> str:
     assert isinstance(entry.event, FactRecorded)
     return entry.event.key
+
+
+def _piece(entry: Entry) -> int | None:
+    assert isinstance(entry.event, FactRecorded)
+    return entry.event.piece
 
 
 def _short(entry: Entry) -> str:

@@ -7,15 +7,16 @@ Otherwise it is run again and its calls are answered from here. This module deci
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, Final
 
 import attrs
 
 from machine import canonical, codec
+from machine.engine.fork_streams import is_answer, parts_of
 from machine.errors import Code, CorruptionError, MachineError
 from machine.events import (
     EffectIntended,
@@ -79,7 +80,7 @@ class Segment:
                 open_keys.discard(entry.event.key)
         return bool(open_keys)
 
-    @cached_property
+    @functools.cached_property
     def rounds(self) -> list[list[int]]:
         """The attempts, grouped so that each may reuse the facts of the interrupted one before it."""
         found: list[list[int]] = [[]]
@@ -90,10 +91,10 @@ class Segment:
                 found.append([])
         return [attempts for attempts in found if attempts]
 
-    @cached_property
+    @functools.cached_property
     def facts(self) -> list[_Found]:
-        """The facts, each with its seq."""
-        return [(entry.seq, entry.event) for entry in self.entries if isinstance(entry.event, FactRecorded)]
+        """The facts but parts of streams, each with its seq."""
+        return [(each.seq, fact) for each in self.entries if is_answer(fact := each.event)]
 
     def _of(self, kind: type[Any]) -> list[Any]:
         return [entry.event for entry in self.entries if isinstance(entry.event, kind)]
@@ -123,6 +124,7 @@ class SharedPast:
         self.copied: dict[int, int] = {}
         self.taken: dict[int, int] = {}
         self._load = load
+        self.parts = functools.partial(parts_of, entries, load)
         self._rounds: dict[str, int] = defaultdict(int)
         self.segments = list(_segments(entries, plan_id))
         self._of: dict[str, list[Segment]] = defaultdict(list)
@@ -333,15 +335,15 @@ class SharedPast:
             }
         return self._infos[name]
 
-    @cached_property
+    @functools.cached_property
     def _intents(self) -> list[EffectIntended]:
         return [entry.event for entry in self.entries if isinstance(entry.event, EffectIntended)]
 
-    @cached_property
+    @functools.cached_property
     def _facts(self) -> list[_Found]:
         return [item for segment in self.segments for item in segment.facts]
 
-    @cached_property
+    @functools.cached_property
     def _by_request(self) -> Mapping[tuple[str, str], dict[str, list[_Found]]]:
         found: dict[tuple[str, str], dict[str, list[_Found]]] = defaultdict(dict)
         for item in self._facts:

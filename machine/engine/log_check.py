@@ -10,9 +10,9 @@ import contextlib
 from typing import Final, TypeVar
 
 from machine import canonical, codec
-from machine.config import BuildProvenance, RunManifest
+from machine.config import CONTEXT_FORMATS, SECRET_FORMATS, BuildProvenance, RunManifest
 from machine.engine.fork_prefix import SharedPast, shared_past_id
-from machine.errors import Code, CodecError, CorruptionError, LogError, NotFoundError
+from machine.errors import Code, CodecError, CorruptionError, LogError, NotFoundError, OtherStoreError
 from machine.events import (
     ArtifactKind,
     Entry,
@@ -27,6 +27,7 @@ from machine.events import (
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
 from machine.kernel.snapshot import Load, Snapshot
+from machine.kernel.value_chunks import CHUNKED_ABOVE, joined
 from machine.plan import Graph, recorded_graph
 
 
@@ -76,8 +77,18 @@ T = TypeVar("T")
 _BEGINS: Final = (StateEntered, StateSkipped)
 _ENDS: Final = (StateCompleted, StateFailed)
 
-_JSON: Final = frozenset({ArtifactKind.FACT_REQUEST, ArtifactKind.FACT_PAYLOAD, ArtifactKind.CONTEXT_VALUE})
-"""The kinds of artifacts that hold one arbitrary JSON value."""
+_JSON: Final = frozenset(
+    {
+        ArtifactKind.FACT_REQUEST,
+        ArtifactKind.FACT_PAYLOAD,
+        ArtifactKind.CONTEXT_VALUE,
+        ArtifactKind.CONTEXT_CHUNKS,
+    }
+)
+"""The kinds of artifacts that hold one arbitrary JSON value, or stand for one."""
+
+_FORMATS: Final = {"secret_format": SECRET_FORMATS, "context_format": CONTEXT_FORMATS}
+"""The formats that this version knows, by the field of a manifest with their number."""
 
 
 class LogCheck:
@@ -91,6 +102,8 @@ class LogCheck:
         self, load: Load, *, joins: bool = True, history: History | None = None, plan: Graph | None = None
     ) -> None:
         self.history = History() if history is None else history
+        self.context_format: int | None = None
+        """The format of the run's contexts, once its first entry was checked."""
         self._plan = plan
         self._load = load
         self._joins = Joins(load) if joins else None
@@ -168,16 +181,17 @@ class LogCheck:
 
     def _check_opening(self, entry: Entry, started: RunStarted) -> None:
         """Check what the first event names: a matching manifest, the provenance, the shared past of a fork."""
-        manifest = self._value(started.manifest_id, RunManifest)
+        manifest = manifest_in(started.manifest_id, self._load)
+        self.context_format = manifest.context_format
         writes = {key: canonical.encode(value) for key, value in manifest.input_params.items()}
-        snapshot, _ = Snapshot.empty(self._load).update(writes)
+        snapshot, _ = Snapshot.empty(self._load).update(writes, manifest.context_format)
         said = manifest.op_id, snapshot.id, manifest.run_config.execution_mode.max_concurrency
         if said != (started.op_id, started.initial_snapshot_id, started.max_concurrency):
             text = "it does not say what its manifest says"
             raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
         built = provenance_id(entry)
         if built is not None:
-            self._value(built, BuildProvenance)
+            value_in(built, self._load, BuildProvenance)
         past_id = shared_past_id(entry)
         if past_id is not None:
             with contextlib.suppress(
@@ -185,11 +199,45 @@ class LogCheck:
             ):  # `verify` reports it; a run that has used it up is complete without it
                 SharedPast.from_bytes(self._load(past_id), self._load)
 
-    def _value(self, artifact_id: str, kind: type[T]) -> T:
-        try:
-            return codec.from_json(canonical.decode(self._load(artifact_id)), kind)
-        except CodecError as exc:
-            raise CorruptionError(f"artifact {artifact_id}: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
+
+def value_in(artifact_id: str, load: Load, kind: type[T]) -> T:
+    """Return the value of an artifact. Raises `CorruptionError` when it is not of this kind."""
+    try:
+        return codec.from_json(canonical.decode(load(artifact_id)), kind)
+    except CodecError as exc:
+        raise CorruptionError(f"artifact {artifact_id}: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
+
+
+def manifest_in(artifact_id: str, load: Load) -> RunManifest:
+    """Return the manifest of a run.
+
+    Raises `CorruptionError` when it is invalid, and `OtherStoreError` (`run_newer_format`) when it names a format
+    that this version does not know.
+    """
+    try:
+        return value_in(artifact_id, load, RunManifest)
+    except CorruptionError:
+        for name, number in _formats(load(artifact_id)).items():
+            if number > max(_FORMATS.get(name, (0,))):
+                raise OtherStoreError(
+                    f"the run was recorded by a newer version of machine: its {name} is {number}",
+                    code=Code.RUN_NEWER_FORMAT,
+                    details={"format": name, "number": number},
+                    hint="update machine",
+                ) from None
+        raise
+
+
+def _formats(manifest: bytes) -> dict[str, int]:
+    """Return the format numbers in the bytes of a manifest, which may be anything."""
+    try:
+        value = canonical.decode(manifest)
+    except CodecError:
+        return {}
+    fields = value if isinstance(value, dict) else {}
+    return {
+        name: number for name, number in fields.items() if name.endswith("_format") and type(number) is int
+    }
 
 
 def _no_state(seq: int, state_id: str) -> LogError:
@@ -214,8 +262,26 @@ def _check_read(entry: Entry) -> None:
         raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
 
 
-def check_content(artifact_id: str, kind: str, data: bytes) -> None:
-    """Raise `CorruptionError` when an artifact of a JSON kind does not hold JSON."""
+def check_content(artifact_id: str, kind: str, load: Load, context_format: int | None = None) -> None:
+    """Raise `CorruptionError` when an artifact of a JSON kind does not hold JSON, or a value is stored otherwise.
+
+    `context_format` is that of the run, None where it may be any. Raises what `load` raises, for every kind.
+    """
+    data = load(artifact_id)
+    if kind == ArtifactKind.CONTEXT_CHUNKS:
+        other_way = context_format == 1
+        data = joined(artifact_id, load)
+    else:
+        other_way = (
+            kind == ArtifactKind.CONTEXT_VALUE
+            and context_format not in {None, 1}
+            and len(data) > CHUNKED_ABOVE
+        )
+    if other_way:
+        raise CorruptionError(
+            f"artifact {artifact_id} is a value that context format {context_format} stores in another way",
+            code=Code.ARTIFACT_CORRUPT,
+        )
     if kind in _JSON:
         canonical.decode_stored(artifact_id, data)
 

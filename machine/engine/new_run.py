@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from machine import canonical, codec
-from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target
+from machine.config import CONTEXT_FORMAT, SECRET_FORMAT, RunConfig, RunManifest, Target
 from machine.did_you_mean import did_you_mean
 from machine.engine.driver_protocols import DrivenLog, Opening
 from machine.engine.provenance import provenance
@@ -57,6 +57,7 @@ def opening_for(
         input_params=dict(params),
         run_config=config,
         secret_format=SECRET_FORMAT,
+        context_format=CONTEXT_FORMAT,
     )
     try:
         opening = opening_of(graph, manifest)
@@ -86,9 +87,11 @@ def going_on(wait: Wait, resumed: RunResumed, *, suspended: bool) -> list[Event]
 
 async def begin(log: DrivenLog, graph: Graph, opening: Opening, max_concurrency: int | None) -> Snapshot:
     """Write the first event of a run, durable on return, and return its first context."""
-    snapshot, made = Snapshot.empty(behind_io(log.load)).update(opening.input_writes)
+    empty = Snapshot.empty(behind_io(log.load))
+    snapshot, made = empty.update(opening.input_writes, opening.manifest.context_format)
     opening.payloads.items.update(made)
     started = RunStarted(graph.op_id, opening.manifest_id, graph.plan_id, snapshot.id, max_concurrency)
     await log.emit([started], opening.payloads, opening.info)
     await log.durable()  # once anybody has seen a run id, the run can be resumed
+    opening.payloads.items.clear()  # they are in the store; those of a large plan would take memory until the end
     return snapshot

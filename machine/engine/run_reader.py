@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
 
 from machine import canonical, codec
 from machine.config import BuildProvenance, RunManifest
-from machine.engine.log_check import LogCheck, provenance_id
-from machine.errors import Code, CodecError, CorruptionError, LogError, NotFoundError
+from machine.engine.log_check import LogCheck, manifest_in, provenance_id, value_in
+from machine.errors import Code, LogError, NotFoundError
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,
@@ -32,8 +32,6 @@ from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
-
-_T = TypeVar("_T")
 
 _SEQ: Final = re.compile("[0-9]{1,16}")
 
@@ -95,8 +93,11 @@ def first_entry(store: Store, run_id: str) -> tuple[Entry, RunStarted]:
 
 
 def manifest_of(store: Store, started: RunStarted) -> RunManifest:
-    """Return the manifest a run was started with. Raises `CorruptionError` when it is invalid."""
-    return _artifact(store, started.manifest_id, RunManifest)
+    """Return the manifest a run was started with.
+
+    Raises `CorruptionError` when it is invalid, and `OtherStoreError` when a newer version wrote it.
+    """
+    return manifest_in(started.manifest_id, store.get)
 
 
 def provenance_of(store: Store, entry: Entry) -> BuildProvenance | None:
@@ -105,7 +106,7 @@ def provenance_of(store: Store, entry: Entry) -> BuildProvenance | None:
     Raises `NotFoundError` or `CorruptionError` when it was recorded and is missing or damaged.
     """
     artifact_id = provenance_id(entry)
-    return None if artifact_id is None else _artifact(store, artifact_id, BuildProvenance)
+    return None if artifact_id is None else value_in(artifact_id, store.get, BuildProvenance)
 
 
 def parent_of(entry: Entry) -> tuple[str, int] | None:
@@ -114,13 +115,6 @@ def parent_of(entry: Entry) -> tuple[str, int] | None:
     if not isinstance(run_id, str) or not isinstance(seq, str) or not _SEQ.fullmatch(seq):
         return None
     return run_id, int(seq)
-
-
-def _artifact(store: Store, artifact_id: str, kind: type[_T]) -> _T:
-    try:
-        return codec.from_json(canonical.decode(store.get(artifact_id)), kind)
-    except CodecError as exc:
-        raise CorruptionError(f"artifact {artifact_id}: {exc}", code=Code.ARTIFACT_CORRUPT) from exc
 
 
 def lane_of(entry: Entry) -> str:

@@ -20,6 +20,7 @@ from machine.engine.log_check import LogCheck
 from machine.engine.scan_file import Leak, in_file
 from machine.errors import CodecError, ConfigError
 from machine.events import ArtifactKind
+from machine.kernel.snapshot import values_in
 from machine.secrets.policy import SecretPolicy, compiled
 from machine.secrets.rules import rules_of
 from machine.secrets.scan_findings import Found, found
@@ -39,6 +40,11 @@ _OWN_KINDS: Final = frozenset(
 )
 _LEADING: Final = _OWN_KINDS | {ArtifactKind.CONTEXT_SNAPSHOT}
 """Kinds of artifacts in which ids of others are followed; in data of users, hex digits may be anything."""
+
+_VALUES: Final = frozenset(
+    {ArtifactKind.CONTEXT_VALUE, ArtifactKind.CONTEXT_CHUNKS, ArtifactKind.CONTEXT_CHUNK}
+)
+"""Kinds of artifacts that are scanned with the snapshot that has the key of the value."""
 
 
 @with_default_store()
@@ -116,10 +122,7 @@ class _Run:
                 continue
             self.seen.add(artifact_id)
             kind = self.store.kind(artifact_id)
-            if kind not in {
-                ArtifactKind.SECRET_PAYLOAD,
-                ArtifactKind.CONTEXT_VALUE,  # scanned with the snapshot that has its key
-            }:
+            if kind != ArtifactKind.SECRET_PAYLOAD and kind not in _VALUES:
                 yield from self._artifact(artifact_id, kind, self.store.get(artifact_id))
 
     def _follow(self, data: bytes) -> None:
@@ -163,9 +166,9 @@ class _Run:
 
     def _context(self, data: bytes) -> Iterator[Leak]:
         """Yield the leaks in a node of a context; a value needs its key, which is in another artifact."""
-        for key, held in canonical.decode(data).get("entries", {}).items():
-            value = self.store.get(held["ref"]) if "ref" in held else canonical.encode(held["value"])
-            yield from _leaks("context", found(self.rules, b"{%b:%b}" % (canonical.encode(key), value)))
+        for key, value in values_in(data):
+            whole = value.loaded(self.store.get)
+            yield from _leaks("context", found(self.rules, b"{%b:%b}" % (canonical.encode(key), whole)))
 
 
 def _of_today(policy: SecretPolicy) -> SecretPolicy:

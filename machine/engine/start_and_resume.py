@@ -355,6 +355,7 @@ async def drive(
                 reporter=watched.reporter,
                 live=True,
                 secrets=secrets,
+                context_format=manifest.context_format,
                 control=keeper.control,
                 opening=opening,
                 second=second,

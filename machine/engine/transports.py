@@ -20,6 +20,7 @@ from machine.io.exec import ExecTransport
 from machine.io.files import FileTransport
 from machine.io.http import HttpTransport
 from machine.io.secret import SecretTransport
+from machine.io.step_transport import StepTransport
 from machine.io.transport import AbsentTransport, Transport, Transports
 
 _CLOSING_SECONDS: Final = 10.0
@@ -33,6 +34,7 @@ _STANDARD: Final[Mapping[str, Callable[[RunConfig], Transport]]] = {
     "random": lambda _: EntropyTransport(),
     "env": lambda _: EnvTransport(),
     "secret": lambda _: SecretTransport(),
+    "step": lambda _: StepTransport(),
 }
 STANDARD_NAMESPACES: Final = frozenset(_STANDARD)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import anyio
 import attrs
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import EventLoopToken, checkpoint
 
 from machine import canonical
 from machine.catalogue import Catalogue
@@ -22,6 +22,7 @@ from machine.events import Artifact, Event
 from machine.io.handler_tasks import Begun
 from machine.io.transport import Transport
 from machine.kernel.history import History
+from machine.kernel.step_refusal import refuse_in_step
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState, SideEffects
 
@@ -175,8 +176,10 @@ class AttemptScope:
     """The stored ends of sleeps, in a run that really sleeps."""
     overlooked: Callable[[StateError], None] | None = None
     """The callback for a use of `io` or `rec` after the attempt was recorded as completed."""
-    _thread: int = attrs.field(factory=threading.get_ident, init=False)
+    thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
+    loop: EventLoopToken | None = None
+    """The event loop that drives the run, for calls from other threads."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
     _sent: dict[tuple[str, str], Counter[str]] = attrs.field(factory=dict, init=False)
 
@@ -209,7 +212,8 @@ class AttemptScope:
         this is called at every call. Also raises `io_in_another_loop` on an event loop of another thread: the order
         of threads is in no recording, and another loop cannot wake a task of this one.
         """
-        if threading.get_ident() != self._thread:
+        refuse_in_step("io or rec")
+        if threading.get_ident() != self.thread:
             raise StateError(
                 f"{self.state.id} uses its io or rec on an event loop of another thread",
                 code=Code.IO_IN_ANOTHER_LOOP,

@@ -9,9 +9,21 @@ import attrs
 
 from machine.errors import OtherIoError
 from machine.events import Artifact, ArtifactKind
-from machine.ids import RESERVED_FACT_PREFIX
+from machine.ids import RESERVED_FACT_PREFIX, piece_key
 from machine.io.attempt_scope import Payloads
 from machine.secrets.call_values import Asked
+
+
+@attrs.frozen
+class Part:
+    """The part of a stream that is asked for: its head (0), a piece, or with `closes` its end after `number` parts.
+
+    `key` is that of the call as a whole.
+    """
+
+    key: str
+    number: int = 0
+    closes: bool = False
 
 
 @attrs.frozen
@@ -30,6 +42,10 @@ class Call:
     """The request in its stored and its sent form."""
     refusal: OtherIoError | None = None
     """The error of a call that must not be made."""
+    keeps_all: bool = False
+    """True when the success of any earlier attempt answers it, False when those since the last failed one do."""
+    part: Part | None = None
+    """The part to ask for, if the answer is a stream; None of a call that is answered as a whole."""
 
     @property
     def mac(self) -> str | None:
@@ -41,11 +57,50 @@ class Call:
         """The secrets that appear in this request for the first time in its attempt."""
         return self.asked.taught
 
+    @property
+    def continues(self) -> bool:
+        """True when the call asks for more of a stream that was opened before."""
+        return self.part is not None and (self.part.number > 0 or self.part.closes)
+
+    @property
+    def piece(self) -> int | None:
+        """The number in the fact of this call, if that is a part of a stream."""
+        return None if self.part is None or self.part.key == self.key else self.part.number
+
+    def opening(self) -> Call:
+        """Return this call as one that opens a stream."""
+        return attrs.evolve(self, part=Part(self.key))
+
+    def head(self) -> Call:
+        """Return the call whose fact is the head of the stream that this one opens."""
+        return attrs.evolve(self, key=piece_key(self.key, 0))
+
+    def following(self, number: int, *, closes: bool = False) -> Call:
+        """Return the call for a later part of the stream that this one opened."""
+        asked = attrs.evolve(self.asked, mac=None, taught=())
+        part = Part(self.key, number, closes)
+        return attrs.evolve(self, key=piece_key(self.key, number), asked=asked, part=part, refusal=None)
+
+    def end(self, mac: str | None) -> Call:
+        """Return the call whose fact is the end of the stream of which this one asked for a part."""
+        assert self.part is not None
+        asked = attrs.evolve(self.asked, mac=mac)
+        return attrs.evolve(self, key=self.part.key, part=None, asked=asked)
+
     def payloads(self) -> Payloads:
         """Return the artifact of the request, to which that of the response may be added."""
         payloads = Payloads()
         payloads.items[self.digest] = Artifact(self.digest, ArtifactKind.FACT_REQUEST, self.data)
         return payloads
+
+
+@attrs.frozen
+class IoResult:
+    """The result of a call: the response (JSON), the key of its fact, the artifact of the response."""
+
+    response: Any
+    fact_key: str
+    recorded_payload_id: str
 
 
 def path_key(state_id: str, attempt: int, namespace: str, digest: str, occurrence: str) -> str:

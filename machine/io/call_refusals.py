@@ -90,3 +90,12 @@ def ambiguous(call: Call) -> OtherIoError:
         hint="after a crash nobody could tell which was made: give each a fact_key, or read the secrets with "
         "io.secret under names of their own",
     )
+
+
+def no_transport(call: Call) -> OtherIoError:
+    """Return the error of a call for whose namespace there is no transport."""
+    return OtherIoError(
+        f"no transport is registered for {call.namespace}",
+        code=Code.IO_UNKNOWN_NAMESPACE,
+        hint=f"pass transports={{{call.namespace.partition('.')[0]!r}: ...}}",
+    )

@@ -16,7 +16,7 @@ def earlier_answer(scope: AttemptScope, call: Call) -> FactRecorded | OtherIoErr
     Return None when the call is to be made.
     """
     history = scope.log.history
-    earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=scope.keeps_all)
+    earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=call.keeps_all)
     occurrence = int(call.key.rpartition("/")[2])
     if call.mac is not None:
         occurrence, others = scope.count_sent(call.namespace, call.digest, call.mac)

@@ -19,12 +19,18 @@ from machine.io.attempt_scope import Payloads
 from machine.io.exec import KEY_VARIABLE, ExecResult
 from machine.io.http_message import HttpResponse
 from machine.io.request_fields import pack
+from machine.io.step_function import KEY_PARAMETER
+from machine.io.step_transport import STEP, given_response
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.both_formats import OfAttempt
 from machine.secrets.call_values import Answer
 
 _OK: Final = 200  # RFC 9110 section 15.3.1
-_OWN_KEYS: Final = {"http": ("headers", "idempotency-key"), "exec": ("env", KEY_VARIABLE)}
+_OWN_KEYS: Final = {
+    "http": ("headers", "idempotency-key"),
+    "exec": ("env", KEY_VARIABLE),
+    STEP: ("args", KEY_PARAMETER),
+}
 """The place in a request, by namespace, of a key given by the call, which replaces the state's key."""
 
 
@@ -129,6 +135,8 @@ def response_of(namespace: str, request: Any, given: Any) -> bytes:
             response = given.to_json()
         case Mapping() if namespace == "http":
             response = _http(request, given)
+        case _ if namespace == STEP:
+            response = given_response(given)
         case Mapping() if namespace == "exec":
             response = _exec(given)
         case _:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 import anyio.to_thread
@@ -21,10 +22,16 @@ import attrs
 from machine.errors import Code, OtherIoError
 from machine.io.atomic_write import not_regular, write_atomically
 from machine.io.request_fields import checked_count, checked_text, field, pack, refusal, unpack
-from machine.io.transport import BaseTransport
+from machine.io.transport import BaseTransport, Opened
 
 _INLINE: Final = 256 * 1024
 """The size up to which files are read in the event loop; larger ones are read in a thread."""
+
+OPEN: Final = "file.open"
+"""The namespace of files that are read piece by piece."""
+
+PIECE_BYTES: Final = _INLINE
+_MOST_PIECE: Final = 64 * 1024 * 1024
 
 _CODES: Final = {
     errno.ENOENT: Code.FILE_NOT_FOUND,
@@ -45,6 +52,15 @@ def read_request(path: str | os.PathLike[str], *, max_bytes: int = 64 * 1024 * 1
     Raises `OtherIoError(io_invalid_request)` for a path that is empty, not text, or holds NUL.
     """
     return {"path": _checked_path(path), "max_bytes": checked_count(max_bytes, "max_bytes")}
+
+
+def open_request(path: str | os.PathLike[str], *, piece_bytes: int = PIECE_BYTES) -> dict[str, Any]:
+    """Return the request that reads a file of any size in pieces of about `piece_bytes` bytes (`file.open`).
+
+    Raises `OtherIoError(io_invalid_request)` as `read_request` does.
+    """
+    most = checked_count(piece_bytes, "piece_bytes", least=1, most=_MOST_PIECE)
+    return {"path": _checked_path(path), "piece_bytes": most}
 
 
 def write_request(path: str | os.PathLike[str], data: str | bytes) -> dict[str, Any]:
@@ -118,15 +134,12 @@ class FileTransport(BaseTransport):
         file, disk full, ...). A write that fails or is interrupted leaves the file unchanged or completely written.
         """
         path = _checked_path(field(request, "path", str))
-        try:
+        with _said(path):
             match namespace:
                 case "file.read":
-                    most = checked_count(field(request, "max_bytes", int), "max_bytes")
-                    if os.stat(path).st_size <= _INLINE:  # faster than the switch to a thread
-                        data = _read(path, most)
-                    else:
-                        data = await anyio.to_thread.run_sync(_read, path, most)
-                    return {"path": path, "data": pack(data)}
+                    return await _content(path, checked_count(field(request, "max_bytes", int), "max_bytes"))
+                case "file.open":
+                    return await _content(path, _MOST_PIECE)
                 case "file.write":
                     data = unpack(field(request, "data", dict))
                     # in a thread, because a disk may take seconds to confirm the bytes
@@ -134,23 +147,81 @@ class FileTransport(BaseTransport):
                     return {"bytes": len(data)}
                 case _:
                     raise self._unknown(namespace)
-        except OSError as error:
-            number = error.errno or 0
-            raise OtherIoError(
-                f"{path}: {error.strerror}",
-                code=_CODES.get(number, Code.FILE_FAILED),
-                retryable=number in _TRANSIENT,
-                details={"path": path, "errno": errno.errorcode.get(number, "unknown")},
-            ) from error
+
+    async def open_stream(self, namespace: str, request: Any) -> Any:
+        """Open a file to be read in pieces; a single piece is read at once. Raises what `perform` raises."""
+        if namespace != OPEN:
+            return await self.perform(namespace, request)
+        call = open_request(field(request, "path", str), piece_bytes=field(request, "piece_bytes", int))
+        path, most = call["path"], call["piece_bytes"]
+        with _said(path):
+            descriptor = _opened(path)
+            try:
+                size = os.fstat(descriptor).st_size
+                if 0 < size <= most:
+                    return await _content(path, _MOST_PIECE)
+                source, descriptor = FilePieces(path, descriptor, most), -1
+                return Opened({"path": path, "size": size}, source)
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+
+class FilePieces:
+    """The content of an open file, from its beginning to its end at the time that is read."""
+
+    def __init__(self, path: str, descriptor: int, most: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._most = most
+
+    async def next(self) -> bytes | None:
+        """Return the next bytes, None at the end of the file."""
+        with _said(self._path):
+            return await anyio.to_thread.run_sync(os.read, self._descriptor, self._most) or None
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+@contextmanager
+def _said(path: str) -> Iterator[None]:
+    """Raise the error for a failure of the system."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        raise OtherIoError(
+            f"{path}: {error.strerror}",
+            code=_CODES.get(number, Code.FILE_FAILED),
+            retryable=number in _TRANSIENT,
+            details={"path": path, "errno": errno.errorcode.get(number, "unknown")},
+        ) from error
+
+
+async def _content(path: str, most: int) -> dict[str, Any]:
+    if os.stat(path).st_size <= _INLINE:  # faster than the switch to a thread
+        data = _read(path, most)
+    else:
+        data = await anyio.to_thread.run_sync(_read, path, most)
+    return {"path": path, "data": pack(data)}
+
+
+def _opened(path: str) -> int:
+    """Return the descriptor of a regular file."""
+    # O_NONBLOCK: opening a FIFO without a writer would wait for ever
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise not_regular(path)
+    return descriptor
 
 
 def _read(path: str, most: int) -> bytes:
-    # O_NONBLOCK: opening a FIFO without a writer would wait for ever
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    descriptor = _opened(path)
     try:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise not_regular(path)
         if found.st_size > most:
             raise _too_large(path, most)
         # the size is a hint only: files of /proc say 0, and a file may grow while it is read

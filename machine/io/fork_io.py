@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from machine import canonical
 from machine.errors import Code, OtherIoError
-from machine.events import FactRecorded
-from machine.io.attempt_scope import AttemptScope
+from machine.events import ArtifactKind, FactRecorded, FactValue
+from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.call_identity import Call
 from machine.io.call_refusals import ambiguous, lost_answer
 from machine.io.live_io import LiveIo
+from machine.io.stream_end import end_of
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 
 
@@ -37,6 +39,10 @@ class Past(Protocol):
         """Return the seal of the fact at a seq, and its artifact's id; None when it has no seal."""
         ...
 
+    def parts(self, seq: int, end: FactRecorded) -> list[tuple[int, FactRecorded]]:
+        """Return the head and the pieces of the stream that a fact ended, each with its seq."""
+        ...
+
     def was_effect(self, key: str) -> bool:
         """Say whether an effect was intended under a key."""
         ...
@@ -56,6 +62,8 @@ class SharedIo(LiveIo):
     def __init__(self, scope: AttemptScope, past: Past) -> None:
         super().__init__(scope)
         self._past = past
+        self._streams: dict[str, tuple[list[tuple[int, FactRecorded]], str | None]] = {}
+        """The parts of the shared past to be read, with the keyed hash of the request, by the keys of the calls."""
 
     def _is_effect(self, namespace: str, request: Any, key: str) -> bool:
         if self._scope.transport(namespace) is None:
@@ -63,6 +71,8 @@ class SharedIo(LiveIo):
         return super()._is_effect(namespace, request, key)
 
     async def _obtain(self, call: Call) -> FactRecorded:
+        if call.continues:
+            return await self._shared_part(call) or await super()._obtain(call)
         return await self._shared(call) or await self._refused(call) or await super()._obtain(call)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
@@ -72,19 +82,46 @@ class SharedIo(LiveIo):
         alike = 0
         if call.mac is not None:
             alike = self._scope.sent_before(call.namespace, call.digest, call.mac)
-        found = self._past.answer(call, self._scope.state.id, keeps_all=self._scope.keeps_all, alike=alike)
+        found = self._past.answer(call, self._scope.state.id, keeps_all=call.keeps_all, alike=alike)
         if found is None:
             if call.effect and self._past.ambiguous(call, self._scope.state.id):
                 return await self._refused_to_repeat(call, ambiguous(call))
             return None
-        seq, shared = found
-        sealed = self._past.sealed(seq)
-        info = {} if sealed is None else {SECRET_PAYLOAD: sealed[0]}
-        if sealed is not None and self._scope.secrets.run.opens(sealed[1], shared) is None:
+        parts = [*self._past.parts(*found), found]
+        is_stream = len(parts) > 1
+        if (is_stream and call.part is None) or not all(self._opens(*each) for each in parts):
             return await self._refused_to_repeat(call, lost_answer(call)) if call.effect else None
-        fact = await self._settled(call, shared.outcome, info)
+        (seq, shared), *left = parts
+        if is_stream:
+            self._streams[call.key] = left, call.mac
+        fact = await self._settled(call, shared.outcome, self._sealed_info(seq), head=is_stream)
         self._past.took(seq, self._scope.log.history.head_seq)
         return fact
+
+    async def _shared_part(self, call: Call) -> FactRecorded | None:
+        """Return the next part of a stream of the shared past; None to read or close one of the fork's own."""
+        assert call.part is not None
+        if call.part.key not in self._streams:
+            return None
+        left, mac = self._streams[call.part.key]
+        end = call.end(mac)
+        if call.part.closes:
+            payloads = Payloads()
+            data = canonical.encode(end_of(call.part.number, complete=False))
+            return await self._emit(end, FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data)), payloads)
+        seq, shared = left.pop(0)
+        own = call if shared.piece is not None else end
+        fact = await self._emit(own, shared.outcome, Payloads(), self._sealed_info(seq))
+        self._past.took(seq, self._scope.log.history.head_seq)
+        return fact
+
+    def _opens(self, seq: int, shared: FactRecorded) -> bool:
+        sealed = self._past.sealed(seq)
+        return sealed is None or self._scope.secrets.run.opens(sealed[1], shared) is not None
+
+    def _sealed_info(self, seq: int) -> dict[str, str]:
+        sealed = self._past.sealed(seq)
+        return {} if sealed is None else {SECRET_PAYLOAD: sealed[0]}
 
     async def _refused(self, call: Call) -> FactRecorded | None:
         """Refuse another effect under an idempotency key that the shared past has used for a different one.

@@ -6,29 +6,27 @@ could see or that could change an answer: no cookies, no cache, no session.
 
 from __future__ import annotations
 
-import errno
 import itertools
-import socket
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from machine.canonical import encode
-from machine.errors import Code, OtherIoError, TransportError
+from machine.errors import Code
 from machine.io.decompress import CODINGS, Decompressor, split_codings
+from machine.io.http_failures import failure, failures_of, late, too_large
 from machine.io.http_message import (
     checked_header,
     http_request,
     usual_reason,
 )
-from machine.io.httpx_logs import unlogged
 from machine.io.redirect_secrets import origin_of, refused_redirect, sensitive
 from machine.io.request_fields import field, pack, unpack
-from machine.io.transport import BaseTransport
-from machine.io.urls import bare_url, public_url
+from machine.io.transport import BaseTransport, Opened
+from machine.io.urls import public_url
 from machine.secrets.header_names import HEADERS
 
 if TYPE_CHECKING:
@@ -38,6 +36,13 @@ if TYPE_CHECKING:
 
 TOO_MANY: Final = 429
 SERVER_ERRORS: Final = 500
+
+_NO_BODY: Final = frozenset({204, 304})
+_SHORT: Final = 64 * 1024
+"""The most bytes of a body that is not handed out in pieces, if the answer says how many it has."""
+
+_PIECE: Final = 256 * 1024
+"""The most bytes of a piece after decompression."""
 
 MOST_REDIRECTS: Final = 20
 """The largest number of redirects that one call follows."""
@@ -94,10 +99,47 @@ class HttpTransport(BaseTransport):
         (retryable unless the request is at fault), `http_too_many_redirects`, `http_redirect_refused` or
         `http_body_too_large`.
         """
+        call = self._call(namespace, request)
+        with failures_of(call), anyio.move_on_after(call["timeout"]):
+            response = await self._sent(call)
+            try:
+                return await _whole(call, response)
+            finally:
+                await response.aclose()
+        raise late(call)
+
+    async def open_stream(self, namespace: str, request: Any) -> Any:
+        """Send the request as `perform` does, and return its answer in pieces, unless it says that it is short.
+
+        Here `timeout` covers the time to the head, and the time to each piece.
+        """
+        call = self._call(namespace, request)
+        with failures_of(call), anyio.move_on_after(call["timeout"]):
+            response = await self._sent(call)
+            opened = False
+            try:
+                if _is_short(call, response):
+                    return await _whole(call, response)
+                found = Opened(_head(response, None), HttpPieces(call, response))
+                opened = True
+                return found
+            finally:
+                if not opened:
+                    await response.aclose()
+        raise late(call)
+
+    async def aclose(self) -> None:
+        """Close the connections. The transport may be used again, with new ones."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.aclose()
+
+    def _call(self, namespace: str, request: Any) -> dict[str, Any]:
+        """Return a request checked again, because our builder may not have made it."""
         if namespace != "http":
             raise self._unknown(namespace)
         body = field(request, "body", dict, NoneType)
-        call = http_request(  # again, for requests that our builder did not make
+        return http_request(
             field(request, "method", str),
             field(request, "url", str),
             headers=field(request, "headers", dict, NoneType),
@@ -109,25 +151,10 @@ class HttpTransport(BaseTransport):
             stream=field(request, "stream", bool, default=False),
             timeouts=field(request, "timeouts", dict, NoneType),
         )
+
+    async def _sent(self, call: Mapping[str, Any]) -> httpx.Response:
+        """Send a request, follow its redirects and return the last response, whose body is still to be read."""
         import httpx  # noqa: PLC0415 - only those who use it pay for it
-
-        try:
-            with unlogged(), anyio.move_on_after(call["timeout"]):
-                return await self._fetch(call)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, zlib.error) as error:
-            _fail(call, error)
-        raise _failure(
-            call, Code.HTTP_TIMEOUT, f"was not answered within {call['timeout']:g} seconds", retryable=True
-        )
-
-    async def aclose(self) -> None:
-        """Close the connections. The transport may be used again, with new ones."""
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.aclose()
-
-    async def _fetch(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        import httpx  # noqa: PLC0415 - see above
 
         first = httpx.Request(
             call["method"],
@@ -147,28 +174,16 @@ class HttpTransport(BaseTransport):
         for _ in range(1 + MOST_REDIRECTS):
             client = self._client(tls=outgoing.url.scheme == "https")
             response = await client.send(outgoing, stream=True, follow_redirects=False)
-            try:
-                redirected = response.next_request
-                if redirected is None or not call["follow_redirects"]:
-                    undone, left = split_codings(response.headers.get_list("content-encoding"))
-                    body, sizes = await _read(call, response, undone)
-                    headers = [[_text(k).lower(), _text(v)] for k, v in response.headers.raw]
-                    return {
-                        "status": response.status_code,
-                        "url": public_url(str(response.url)),
-                        "headers": _true_of(headers, left, body) if undone and body else headers,
-                        "body": pack(body),
-                        **({"chunks": sizes} if "stream" in call else {}),
-                        **_reason_of(response),
-                    }
-            finally:
-                await response.aclose()
+            redirected = response.next_request
+            if redirected is None or not call["follow_redirects"]:
+                return response
+            await response.aclose()
             if origin_of(redirected.url) != origin_of(outgoing.url):
                 _leave_secrets(call, redirected, has_body=redirected.stream is first.stream)
             cookies.extract_cookies(response)
             cookies.set_cookie_header(redirected)
             outgoing = redirected
-        raise _failure(call, Code.HTTP_TOO_MANY_REDIRECTS, f"was redirected more than {MOST_REDIRECTS} times")
+        raise failure(call, Code.HTTP_TOO_MANY_REDIRECTS, f"was redirected more than {MOST_REDIRECTS} times")
 
     def _client(self, *, tls: bool) -> httpx.AsyncClient:
         """Return the client for https or for http; the latter need not wait until the authorities are loaded."""
@@ -186,6 +201,44 @@ class HttpTransport(BaseTransport):
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a jar that stores nothing
             )
         return client
+
+
+class HttpPieces:
+    """The body of a response, decompressed, piece by piece."""
+
+    def __init__(self, call: Mapping[str, Any], response: httpx.Response) -> None:
+        self._call = call
+        self._response = response
+        self._chunks = response.aiter_raw()
+        undone, _ = split_codings(response.headers.get_list("content-encoding"))
+        self._inflater = Decompressor(undone) if undone else None
+        self._left = call["max_body"]
+        self._full = False
+
+    async def next(self) -> bytes | None:
+        """Return the next piece, None at the end of the body. Raises what `HttpTransport.perform` raises."""
+        call, inflater = self._call, self._inflater
+        with failures_of(call), anyio.move_on_after(call["timeout"]):
+            while True:
+                if not self._full:
+                    chunk = await anext(self._chunks, None)
+                    if chunk is None:
+                        _check_complete(self._response, inflater)
+                        return None
+                else:
+                    chunk = b""
+                content = inflater.feed(chunk, _PIECE) if inflater else chunk
+                self._full = inflater is not None and len(content) == _PIECE  # there may be more
+                self._left -= len(content)
+                if self._left < 0:
+                    raise too_large(call)
+                if content:
+                    return content
+        raise late(call)
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+        await self._response.aclose()
 
 
 def _leave_secrets(call: Mapping[str, Any], redirected: httpx.Request, *, has_body: bool) -> None:
@@ -208,7 +261,34 @@ def _reason_of(response: httpx.Response) -> dict[str, str]:
     return {"reason": _text(said)}
 
 
-def _true_of(headers: list[list[str]], left: Sequence[str], body: bytes) -> list[list[str]]:
+def _is_short(call: Mapping[str, Any], response: httpx.Response) -> bool:
+    """Say whether an answer has no body, or says that its body has few bytes."""
+    length = response.headers.get("content-length", "")
+    bodiless = call["method"] == "HEAD" or response.status_code in _NO_BODY
+    return bodiless or (length.isascii() and length.isdigit() and int(length[:10]) <= _SHORT)
+
+
+async def _whole(call: Mapping[str, Any], response: httpx.Response) -> dict[str, Any]:
+    """Return a response with its body."""
+    undone, _ = split_codings(response.headers.get_list("content-encoding"))
+    body, sizes = await _read(call, response, undone)
+    found = {**_head(response, body), "body": pack(body)}
+    return {**found, "chunks": sizes} if "stream" in call else found
+
+
+def _head(response: httpx.Response, body: bytes | None) -> dict[str, Any]:
+    """Return a response without its body, which is None as long as it is not known."""
+    undone, left = split_codings(response.headers.get_list("content-encoding"))
+    headers = [[_text(k).lower(), _text(v)] for k, v in response.headers.raw]
+    return {
+        "status": response.status_code,
+        "url": public_url(str(response.url)),
+        "headers": _true_of(headers, left, body) if undone and body != b"" else headers,
+        **_reason_of(response),
+    }
+
+
+def _true_of(headers: list[list[str]], left: Sequence[str], body: bytes | None) -> list[list[str]]:
     """Return the headers of a decoded body, corrected to match its content.
 
     A single coding stays listed, because it is known to have been decoded; of several, only the remaining ones are
@@ -219,7 +299,8 @@ def _true_of(headers: list[list[str]], left: Sequence[str], body: bytes) -> list
     true: list[list[str]] = []
     for name, value in headers:
         if name == "content-length":
-            true.append([name, str(len(body))])
+            if body is not None:
+                true.append([name, str(len(body))])
         elif name != "content-encoding" or single:
             true.append([name, value])
     return [*true, ["content-encoding", ", ".join(left)]] if left else true
@@ -236,13 +317,16 @@ async def _read(
     async for chunk in response.aiter_raw():
         body += inflater.feed(chunk, most + 1 - len(body)) if inflater else chunk
         if len(body) > most:
-            problem = f"has a body of more than {most} bytes"
-            raise _failure(call, Code.HTTP_BODY_TOO_LARGE, problem, max_body=most)
+            raise too_large(call)
         if "stream" in call and len(body) > ends[-1]:
             ends.append(len(body))
+    _check_complete(response, inflater)
+    return bytes(body), [end - begin for begin, end in itertools.pairwise(ends)]
+
+
+def _check_complete(response: httpx.Response, inflater: Decompressor | None) -> None:
     if inflater and response.num_bytes_downloaded and not inflater.complete:
         raise zlib.error("incomplete")
-    return bytes(body), [end - begin for begin, end in itertools.pairwise(ends)]
 
 
 def _text(raw: bytes) -> str:
@@ -251,79 +335,3 @@ def _text(raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw.decode("latin-1")
-
-
-def _failure(
-    call: Mapping[str, Any], code: Code, problem: str, *, retryable: bool = False, **more: Any
-) -> TransportError:
-    url = call["url"]
-    return TransportError(
-        f"{call['method']} {bare_url(url)} {problem}",
-        code=code,
-        retryable=retryable,
-        details={"method": call["method"], "url": public_url(url), **more},
-    )
-
-
-def _fail(call: Mapping[str, Any], error: Exception) -> NoReturn:
-    """Raise the error for a failure of the HTTP library, of a socket or of a decoder."""
-    import ssl  # noqa: PLC0415 - see above
-
-    import httpx  # noqa: PLC0415 - the same
-
-    more = _named(call, error)
-    causes = list(_causes(error))
-    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-    if tls is not None:
-        reason = getattr(tls, "verify_message", None) or tls.reason or "unknown"
-        raise _failure(
-            call, Code.HTTP_TLS, f"failed to agree on TLS: {reason}", reason=reason, **more
-        ) from error
-    match error:
-        case httpx.InvalidURL() | UnicodeError():
-            problem = f"{call['method']} {bare_url(call['url'])} has a url that cannot be used"
-            raise OtherIoError(problem, code=Code.IO_INVALID_REQUEST) from error
-        case httpx.TimeoutException():
-            raise _failure(
-                call, Code.HTTP_TIMEOUT, "was not answered in time", retryable=True, **more
-            ) from error
-        case httpx.ConnectError() | httpx.ProxyError() | OSError():
-            reason = next(
-                (_reason(cause) for cause in reversed(causes) if isinstance(cause, OSError)), "unknown"
-            )
-            problem = f"could not connect: {reason}"
-            raise _failure(call, Code.HTTP_CONNECT, problem, retryable=True, reason=reason, **more) from error
-        case httpx.NetworkError():
-            problem, retryable = "lost its connection before the answer was complete", True
-        case httpx.LocalProtocolError():
-            problem, retryable = "is a request that HTTP does not allow", False
-        case httpx.UnsupportedProtocol():
-            problem, retryable = "was redirected to something that is not HTTP", False
-        case zlib.error():
-            problem, retryable = "has a body that cannot be decompressed", True
-        case _:
-            problem, retryable = "was not answered in proper HTTP", True
-    raise _failure(call, Code.HTTP_PROTOCOL, problem, retryable=retryable, **more) from error
-
-
-def _named(call: Mapping[str, Any], error: Exception) -> dict[str, Any]:
-    """Return the HTTP library's name for a failure, if the call was made for a client of that library."""
-    if "stream" not in call:
-        return {}
-    return {"exception": "DecodingError" if isinstance(error, zlib.error) else type(error).__name__}
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return "the host name is not known"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    return errno.errorcode.get(error.errno or 0, "unknown")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes, the first of each group, outermost first."""
-    while error is not None:
-        yield error
-        inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else None
-        error = inner or error.__cause__ or error.__context__

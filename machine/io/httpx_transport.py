@@ -10,7 +10,7 @@ import functools
 import re
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from types import ModuleType
@@ -23,6 +23,7 @@ import httpx
 
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
+from machine.io.call_stream import CallStream
 from machine.io.decompress import CODINGS
 from machine.io.http_message import HttpResponse, checked_header, http_request
 from machine.io.redirect_secrets import Sensitive, by_name, origin_of, refused_redirect
@@ -90,16 +91,16 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
 
     def __init__(
         self,
-        call: Callable[[str, Any], Coroutine[Any, Any, Any]],
+        open_stream: Callable[[str, Any], Coroutine[Any, Any, CallStream]],
         sensitive: Callable[[dict[str, Any]], Sensitive] = by_name,
         /,
         **options: Unpack[Options],
     ) -> None:
-        """Take the `call` of an `io`, and a function that finds the parts of a request that hold a secret.
+        """Take the `open_stream` of an `io`, and a function that finds the parts of a request that hold a secret.
 
         The transport is made on the event loop that this runs on.
         """
-        self._call = call
+        self._open = open_stream
         self._sensitive = sensitive
         self._cookies_from_answers: set[str] = set()
         left_out = (*LEFT_OUT, *_patterns("without_headers", options.pop("without_headers", ())))
@@ -118,10 +119,10 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             raise _misused("an asynchronous client runs on an event loop of its own", "Client")
         message = unprofiled(self._message, request, await request.aread())
         try:
-            result = await self._call("http", message)
+            stream = await self._open("http", message)
         except IoError as error:
             _raise(request, error)
-        return unprofiled(self._answer, request, result.response)
+        return unprofiled(self._answer, request, stream)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request of a blocking client, from a thread other than the event loop's."""
@@ -129,10 +130,10 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             raise _misused("a blocking client would stop the event loop that has to answer it", "AsyncClient")
         message = unprofiled(self._message, request, request.read())
         try:
-            result = anyio.from_thread.run(self._call, "http", message, token=self._loop)
+            stream = anyio.from_thread.run(self._open, "http", message, token=self._loop)
         except IoError as error:
             _raise(request, error)
-        return unprofiled(self._answer, request, result.response)
+        return unprofiled(self._answer, request, stream)
 
     def _message(self, request: httpx.Request, body: bytes) -> dict[str, Any]:
         """Return the recorded form of a request, the same for the same request in any process."""
@@ -184,9 +185,9 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         if not headers:
             message.pop("headers", None)
 
-    def _answer(self, request: Any, answer: Mapping[str, Any]) -> httpx.Response:
+    def _answer(self, request: Any, stream: CallStream) -> httpx.Response:
         """Return a recorded answer as the response of the requesting library, and record its redirect."""
-        response = _response(request, answer)
+        response, answer = _response(request, stream, self._loop), stream.head
         self._cookies_from_answers.update(
             pair
             for name, value in answer["headers"]
@@ -272,34 +273,53 @@ def _stream_of(library: ModuleType) -> Any:
     class Pieces(library.AsyncByteStream, library.SyncByteStream):  # type: ignore[misc, name-defined]
         """A body, piece by piece."""
 
-        def __init__(self, pieces: list[bytes]) -> None:
-            self._pieces = pieces
+        def __init__(self, request: Any, stream: CallStream, loop: Any) -> None:
+            self._request = request
+            self._stream = stream
+            self._loop = loop
 
         def __iter__(self) -> Iterator[bytes]:
-            yield from self._pieces
+            while (piece := self._run(self._next)) is not None:
+                yield piece
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            for piece in self._pieces:
+            while (piece := await self._next()) is not None:
                 yield piece
+
+        def close(self) -> None:
+            if not self._stream.ended:
+                self._run(self._stream.aclose)
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+        async def _next(self) -> bytes | None:
+            try:
+                return await self._stream.next()
+            except IoError as error:
+                _raise(self._request, error)
+
+        def _run(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+            return anyio.from_thread.run(function, token=self._loop)
 
     return Pieces
 
 
-def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
+def _response(request: Any, stream: CallStream, loop: Any) -> httpx.Response:
     """Return a recorded answer as the response of the requesting library."""
     library = _family(request)
-    recorded = HttpResponse.from_json(answer)
+    recorded = HttpResponse.from_json({**stream.head, "body": {"text": ""}})
     reason = recorded.said_reason
     said: list[tuple[str, str]] = []
     bodiless = request.method == "HEAD" or recorded.status in _NO_BODY
     for name, value in recorded.header_list:
         match name:
-            case "content-encoding" if value.strip().lower() in CODINGS and recorded.bytes:
+            case "content-encoding" if value.strip().lower() in CODINGS and stream.size != 0:
                 continue  # the body was decoded already
             case "transfer-encoding":
                 continue
-            case "content-length" if not bodiless:
-                said.append((name, str(len(recorded.bytes))))
+            case "content-length" if not bodiless and stream.size is not None:
+                said.append((name, str(stream.size)))
             case "set-cookie":
                 said.append((name, _lasting(value, recorded.headers.get("date", ""))))
             case _:
@@ -307,7 +327,7 @@ def _response(request: Any, answer: Mapping[str, Any]) -> httpx.Response:
     response: httpx.Response = library.Response(
         recorded.status,
         headers=[(name.encode(), value.encode()) for name, value in said],
-        stream=_stream_of(library)(recorded.pieces),
+        stream=_stream_of(library)(request, stream, loop),
         extensions={} if reason is None else {"reason_phrase": reason.encode("latin-1", "ignore")},
     )
     return response

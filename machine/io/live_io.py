@@ -21,13 +21,16 @@ from machine.errors import (
 from machine.events import ArtifactKind, FactError, FactOutcome, FactRecorded, FactValue
 from machine.exception_to_error_info import describe
 from machine.ids import RESERVED_FACT_PREFIX
-from machine.io.attempt_scope import Payloads
+from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.call_identity import Call
+from machine.io.call_refusals import no_transport
 from machine.io.clock import SLEEP
 from machine.io.effect_resolution import add_answer
+from machine.io.live_streams import LiveStreams
 from machine.io.provider import IoProvider
 from machine.io.request_fields import field
 from machine.io.secret import checked, naming, sendable
+from machine.io.step_transport import STEP, info_of_step
 from machine.io.transport import Transport
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
@@ -39,10 +42,16 @@ from machine.watch.unprofiled import unprofiled
 class LiveIo(IoProvider):
     """The live `io`: performs calls through the transports, and records every outcome, errors included."""
 
+    def __init__(self, scope: AttemptScope) -> None:
+        super().__init__(scope)
+        self._received = LiveStreams(scope)
+
     async def _obtain(self, call: Call) -> FactRecorded:
+        if call.continues:
+            return await self._obtain_part(call)
         transport = self._scope.transport(call.namespace)
         if transport is None:
-            raise self._no_transport(call)
+            raise no_transport(call)
         if self._scope.config.io_mode is IoMode.REPLAY:
             return await self._emit(call, self._shut(call), call.payloads())
         if call.effect:
@@ -57,16 +66,67 @@ class LiveIo(IoProvider):
             if not self._scope.cut:
                 await self._emit(call, _cancelled(call), payloads)
             raise
+        return await self._emit_first(call, outcome, payloads, info)
+
+    async def _emit_first(
+        self, call: Call, outcome: FactOutcome, payloads: Payloads, info: Mapping[str, str]
+    ) -> FactRecorded:
+        """Record the outcome of a call, which is the head of a stream if one was opened."""
+        if call.part is not None and isinstance(outcome, FactError):
+            await self._let_go(call.part.key)  # of an answer whose head cannot be stored
+        return await self._emit(self._received.first(call), outcome, payloads, info)
+
+    async def _obtain_part(self, call: Call) -> FactRecorded:
+        """Record the next piece of a stream, or its end; it is in the log when this returns."""
+        await self._received.bounded()
+        end, payloads = call.end(self._received.mac(call)), Payloads()
+        info: Mapping[str, str] = {}
+        outcome: FactOutcome
+        try:
+            answer = await self._received.next(call, self._draft)
+            if answer is None:
+                ending = self._received.ending(call, self._draft(end))
+                outcome, info = (
+                    FactValue(add_answer(payloads, ending.answer), ending.again),
+                    ending.answer.info,
+                )
+                call = end
+            else:
+                outcome, info = FactValue(add_answer(payloads, answer), again=True), answer.info
+        except anyio.get_cancelled_exc_class():
+            await self._let_go(end.key)
+            if not self._scope.cut:
+                await self._emit(call, _cancelled(call), payloads)
+            raise
+        except IoError as exc:
+            call, outcome = end, self._error(exc)
+        if call is end:
+            await self._let_go(end.key)
         return await self._emit(call, outcome, payloads, info)
+
+    async def _let_go(self, key: str) -> None:
+        await self._received.close(key)
+
+    async def end(self) -> None:
+        """Cancel the calls that a handler left in flight, close its streams, and stop receiving any."""
+        await super().end()
+        await self._received.close_all()
+
+    def _error(self, exc: IoError) -> FactError:
+        run = self._scope.secrets.run
+        return FactError(exc.kind, run.error(describe(exc, hint=False, redact=run.text)))
 
     async def _refused_to_repeat(self, call: Call, refusal: OtherIoError) -> FactRecorded:
         return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
 
     async def _settled(
-        self, call: Call, outcome: FactOutcome, info: Mapping[str, str] | None = None
+        self, call: Call, outcome: FactOutcome, info: Mapping[str, str] | None = None, *, head: bool = False
     ) -> FactRecorded:
-        """Record a call that never left the process, an effect with its intent, so that none is uncertain."""
-        fact = self._fact_of(call, outcome)
+        """Record a call that never left the process, an effect with its intent, so that none is uncertain.
+
+        With `head` it is the opening of a stream, whose end then settles it.
+        """
+        fact = self._fact_of(call.head() if head else call, outcome)
         intents = [self._intent_of(call)] if call.effect else []
         payloads = call.payloads()
         await self._scope.log.emit([*intents, fact], payloads, self._info(call, fact, payloads, info))
@@ -76,6 +136,8 @@ class LiveIo(IoProvider):
         self, call: Call, fact: FactRecorded, payloads: Payloads, info: Mapping[str, str] | None
     ) -> Mapping[str, str] | None:
         """Return the info of a fact; the secrets first seen in its request are sealed among its artifacts."""
+        if call.namespace == STEP:
+            info = {**(info or {}), **info_of_step()}
         seal = self._scope.secrets.taught(fact, call.taught) if call.taught else None
         if seal is not None:
             info = {**(info or {}), REQUEST_SECRETS: payloads.add(ArtifactKind.SECRET_PAYLOAD, seal)}
@@ -112,12 +174,13 @@ class LiveIo(IoProvider):
                     response = await self._slept(transport, call, request)
                 else:
                     with naming(scope, call):
-                        response = await transport.perform(call.namespace, request)
+                        response = await self._received.open(transport, call, request)
                 given, sure = response, None
                 if call.namespace == SECRET:
                     sure = request["name"]
                     given = {"value": checked(scope, sure, response)}
-                answer = unprofiled(scope.secrets.answer, self._draft(call), request, given, sure=sure)
+                draft = self._draft(self._received.first(call))
+                answer = unprofiled(scope.secrets.answer, draft, request, given, sure=sure)
             except (IoError, SecretKeyError):
                 raise
             except CanonicalError as exc:
@@ -134,12 +197,12 @@ class LiveIo(IoProvider):
                     code=Code.ARTIFACT_TOO_LARGE,
                 )
         except IoError as exc:
-            run = scope.secrets.run
-            error = run.error(describe(exc, hint=False, redact=run.text))
-            return FactError(exc.kind, error), {}
+            return self._error(exc), {}
         # a secret that only this process knows is lost with it: a resumed run has to read it again
         lasts = transport.is_final(call.namespace, response) and (call.effect or not answer.gone)
         again = None if lasts else True
+        if self._received.began(call, answer, again=again):
+            again = True  # only its end answers the call
         return FactValue(add_answer(payloads, answer), again), answer.info
 
     async def _refuse_late(self) -> None:

@@ -14,12 +14,15 @@ from machine import canonical
 from machine.events import ArtifactKind, Event, FactRecorded, FactValue
 from machine.io.attempt_scope import Payloads, stored_seal
 from machine.io.call_identity import Call
+from machine.io.call_refusals import no_transport
 from machine.io.clock import SLEEP
+from machine.io.files import OPEN
 from machine.io.live_io import LiveIo
+from machine.io.step_transport import STEP
 from machine.kernel.history import History
 from machine.secrets.secret_value import SECRET
 
-_READS: Final = frozenset({"http", "file.read", "clock.now", "random.bytes", "env", SECRET})
+_READS: Final = frozenset({"http", "file.read", OPEN, "clock.now", "random.bytes", "env", SECRET})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 
 
@@ -86,12 +89,14 @@ class PreviewIo(LiveIo):
     """The `io` of a preview, which performs safe reads and ends the preview at the first other call."""
 
     async def _obtain(self, call: Call) -> FactRecorded:
+        if call.continues:
+            return await self._obtain_part(call)
         scope = self._scope
         log = scope.log
         assert isinstance(log, PreviewLog)
         transport = scope.transport(call.namespace)
         if transport is None:
-            raise self._no_transport(call)
+            raise no_transport(call)
         if call.namespace == "exec" or transport.is_effect(call.namespace, call.request):
             log.end(call)
         payloads = call.payloads()
@@ -99,11 +104,10 @@ class PreviewIo(LiveIo):
             nothing = FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(None)))
             return await self._emit(call, nothing, payloads)
         if not _is_safe(call):
-            log.end(
-                None, f"it asks {call.namespace}, which only a standard read is known to do without effect"
-            )
+            asked = call.request["function"] if call.namespace == STEP else call.namespace
+            log.end(None, f"it asks {asked}, which only a standard read is known to do without effect")
         outcome, info = await self._perform(transport, call, payloads)
-        return await self._emit(call, outcome, payloads, info)
+        return await self._emit_first(call, outcome, payloads, info)
 
 
 def _is_safe(call: Call) -> bool:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import os
 import random as random_module
 import uuid as uuid_module
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
-
-import attrs
 
 from machine import canonical
 from machine.config import IoMode
@@ -23,16 +21,20 @@ from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.io import clock, entropy, env, exec, files, secret  # noqa: A004 - the namespaces' own names
 from machine.io.attempt_scope import AttemptScope, is_namespace
-from machine.io.call_identity import Call, path_key
+from machine.io.call_identity import Call, IoResult, path_key
 from machine.io.call_refusals import reserved, second_effect, secret_key, undeclared
+from machine.io.call_stream import CallStream, UnrecordedStream
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
 from machine.io.outcome_turns import Flight, HandOut
 from machine.io.redirect_secrets import Sensitive, parts
+from machine.io.step_calls import StepCalls
+from machine.io.stream_calls import StreamCalls
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.call_values import Asked, unopened
 from machine.secrets.secret_value import SECRET
 from machine.state import SideEffects
+from machine.watch.caller import running_step
 from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import unguarded
 
@@ -42,22 +44,14 @@ if TYPE_CHECKING:
 VALUE_NAMESPACE = "value"
 
 
-@attrs.frozen
-class IoResult:
-    """The result of a call: the response (JSON), the key of its fact, the artifact of the response."""
-
-    response: Any
-    fact_key: str
-    recorded_payload_id: str
-
-
-class IoProvider(ABC):
+class IoProvider(StreamCalls, StepCalls):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
     """
 
     def __init__(self, scope: AttemptScope) -> None:
+        super().__init__()
         self._scope = scope
         self._handing = HandOut(scope)
         self._keyed: str | None = None
@@ -97,7 +91,8 @@ class IoProvider(ABC):
         """
         with unguarded():
             call = self._identify(namespace, request, fact_key)
-            return self._result(await self._fact(call))
+            result: IoResult = self._whole(await self._fact(call))
+            return result
 
     async def record_value(self, key: str, value: Any) -> Any:
         """Record `value` (JSON) as the fact `key`, and return the value recorded first under that key.
@@ -118,7 +113,7 @@ class IoProvider(ABC):
         if fact is None or fact.key in self._handing.in_flight or not isinstance(fact.outcome, FactValue):
             return None
         with unguarded():
-            return self._result(fact).response
+            return self._whole(fact).response
 
     async def http(
         self,
@@ -220,14 +215,24 @@ class IoProvider(ABC):
         """
         from machine.io.httpx_transport import HttpxTransport  # noqa: PLC0415 - only those who use it pay for it
 
-        return HttpxTransport(self.call, self._sensitive, **options)
+        return HttpxTransport(self.open_client_stream, self._sensitive, **options)
+
+    async def open_client_stream(self, namespace: str, request: Any) -> CallStream:
+        """Open a stream for a client, which is recorded unless it is part of a step."""
+        transport = self._scope.transport(namespace)
+        if running_step() is None or transport is None:
+            return await self.open_stream(namespace, request)
+        with unguarded(), secret.naming_parts(self._sensitive(request)):
+            return UnrecordedStream(namespace, await transport.perform(namespace, request))
 
     def _sensitive(self, message: dict[str, Any]) -> Sensitive:
         """Return the parts of a request of a client that hold a secret."""
         secrets = self._scope.secrets
         return parts(secrets.stored("http", canonical.encode(message)), secrets.run.stand_ins.values())
 
-    def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
+    def _identify(
+        self, namespace: str, request: Any, fact_key: str | None, *, keeps: bool | None = None
+    ) -> Call:
         scope = self._scope
         scope.check_open("called", namespace)
         meta = scope.state.meta
@@ -262,7 +267,8 @@ class IoProvider(ABC):
         # in a run in replay mode nothing leaves the process, so nothing is intended
         may = self._applies and scope.config.io_mode is not IoMode.REPLAY
         effect = may and refusal is None and self._is_effect(namespace, request, key)
-        call = Call(key, namespace, request, digest, data, effect, raw, asked, refusal)
+        keeps = scope.keeps_all if keeps is None else keeps
+        call = Call(key, namespace, request, digest, data, effect, raw, asked, refusal, keeps)
         if effect:
             self._check_one_effect(call)
         return call
@@ -303,7 +309,7 @@ class IoProvider(ABC):
             await racing.wait()
         self._scope.check_open("called", call.namespace)
         refusal, before = call.refusal, None
-        if refusal is None or not call.key.startswith(RESERVED_FACT_PREFIX):
+        if not call.continues and (refusal is None or not call.key.startswith(RESERVED_FACT_PREFIX)):
             before = self._before(call)
         if isinstance(before, OtherIoError):
             before, refusal = None, before
@@ -329,10 +335,6 @@ class IoProvider(ABC):
         finally:
             del handing.in_flight[call.key]
             flight.land()
-
-    def end(self) -> Awaitable[None]:
-        """Cancel the calls that a handler left in flight, and record each as cancelled."""
-        return self._handing.end()
 
     async def _refused_to_repeat(self, call: Call, refusal: OtherIoError) -> FactRecorded:
         """Return the fact of an effect that must not be made again; it is in the log when this returns."""
@@ -367,23 +369,23 @@ class IoProvider(ABC):
                 value = unprofiled(self._scope.secrets.value, fact, log.load(payload_id), log)
                 return IoResult(value, fact.key, payload_id)
 
+    def _read(self, fact: FactRecorded, decode: Callable[[Any], Any]) -> Any:
+        return decode(self._result(fact).response)
+
+    def _make_way(self, call: Call) -> None:
+        """Do nothing: a live call is recorded when it is made."""
+
     def _fact_of(self, call: Call, outcome: FactValue | FactError) -> FactRecorded:
         scope = self._scope
-        return FactRecorded(call.key, call.namespace, call.digest, outcome, scope.state.id, scope.attempt)
-
-    def _no_transport(self, call: Call) -> OtherIoError:
-        return OtherIoError(
-            f"no transport is registered for {call.namespace}",
-            code=Code.IO_UNKNOWN_NAMESPACE,
-            hint=f"pass transports={{{call.namespace.partition('.')[0]!r}: ...}}",
-        )
+        own = scope.state.id, scope.attempt, call.piece
+        return FactRecorded(call.key, call.namespace, call.digest, outcome, *own)
 
     def _intent_of(self, call: Call) -> EffectIntended:
         scope = self._scope
         return EffectIntended(
             call.key,
             call.digest,
-            scope.idempotency_key or "",
+            self._intended_key(call),
             scope.state.id,
             scope.attempt,
             self._intended_through(call),

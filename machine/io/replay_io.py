@@ -6,21 +6,25 @@ falls through to live IO.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn, Protocol
 
 import anyio
 import attrs
 
-from machine.errors import MachineError, OtherIoError
-from machine.events import EffectIntended, FactRecorded
+from machine import canonical
+from machine.errors import CodecError, MachineError, OtherIoError
+from machine.events import EffectIntended, FactRecorded, FactValue
+from machine.ids import piece_key
 from machine.io.attempt_scope import AttemptScope, Log
-from machine.io.call_identity import Call
-from machine.io.call_refusals import second_effect, undeclared
-from machine.io.provider import VALUE_NAMESPACE, IoProvider, IoResult
+from machine.io.call_identity import Call, IoResult
+from machine.io.call_refusals import no_transport, second_effect, undeclared
+from machine.io.provider import VALUE_NAMESPACE, IoProvider
+from machine.io.stream_end import is_complete, pieces_of
 from machine.io.transport import AbsentTransport
-from machine.kernel.reuse import answers, comparable
+from machine.kernel.reuse import answers, comparable, reusable
 from machine.secrets.call_values import Asked
+from machine.secrets.placeholder import TEXT, source_of
 from machine.secrets.restore import SecretNeeded
 from machine.watch.unprofiled import unprofiled
 
@@ -56,6 +60,10 @@ class Recording(Log, Protocol):
         """Raise an error: an answer needs the true value of a secret, which this replay does not have."""
         ...
 
+    def make_way(self, fact: FactRecorded) -> None:
+        """Let recorded events through whose emitters wait, before a fact whose caller cannot wait for its turn."""
+        ...
+
     def compare_sealed(self, fact: FactRecorded, mac: str) -> None:
         """Raise a divergence if the request of a fact differs, by its keyed hash."""
         ...
@@ -65,8 +73,11 @@ class Recording(Log, Protocol):
         """The seconds to wait for a handler before it counts as stuck."""
         ...
 
-    def unrecorded(self, call: Call) -> NoReturn:
-        """Raise a divergence: the handler made a call that was never recorded."""
+    def unrecorded(self, call: Call, unused: Collection[str]) -> NoReturn:
+        """Raise a divergence: the handler made a call that was never recorded.
+
+        `unused` are the keys of facts of earlier attempts that might have answered it with another request.
+        """
         ...
 
 
@@ -81,6 +92,7 @@ class ReplayIo(IoProvider):
         self._recording = recording
         self._like = like
         self._reused: dict[tuple[str, str], int] = {}
+        self._answered: set[str] = set()
 
     def _asked(self, namespace: str, raw: bytes) -> Asked:
         asked = unprofiled(self._scope.secrets.asked, namespace, raw)
@@ -121,7 +133,7 @@ class ReplayIo(IoProvider):
                 if (recorded := self._recording.failed_as(refusal)) is not None:
                     raise recorded
         if transport is None:
-            raise self._no_transport(call)
+            raise no_transport(call)
         super()._check_declared(call.namespace, call.request)
         if self._applies and transport.is_effect(call.namespace, call.request):
             super()._check_one_effect(call)
@@ -130,6 +142,12 @@ class ReplayIo(IoProvider):
         intent = self._recording.intended(call.key)
         # an intent of the oldest format names no namespace
         return call.namespace if intent is None or intent.namespace is not None else None
+
+    def _before(self, call: Call) -> FactRecorded | OtherIoError | None:
+        found = super()._before(call)
+        if isinstance(found, FactRecorded):
+            self._answered.add(found.key)
+        return found
 
     def _earlier(self, call: Call) -> FactRecorded | OtherIoError | None:
         if call.data == call.raw and not call.asked.stands_in and b"secret" not in call.data:
@@ -140,7 +158,7 @@ class ReplayIo(IoProvider):
         if (reused := self._recording.reused(call.key)) is not None:
             return history.facts.get(reused)
         scope, place = self._scope, (call.namespace, call.digest)
-        earlier = answers(history, scope.state.id, *place, keeps_all=scope.keeps_all)
+        earlier = answers(history, scope.state.id, *place, keeps_all=call.keeps_all)
         macs = [history.sealed.macs.get(fact.key, "") for fact in earlier]
         if found is not None or any(comparable(call.mac or "", mac) for mac in macs if call.mac is not None):
             return found
@@ -151,7 +169,7 @@ class ReplayIo(IoProvider):
 
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         # nearly always nothing races and the fact is the next of the recording: then nobody need wait for anybody
-        fact = self._recording.fact(call.key)
+        fact = self._recording.fact(call.key) if call.part is None else self._recorded(call)
         if (
             fact is not None
             and (fact.namespace, fact.request_digest) == (call.namespace, call.digest)
@@ -162,15 +180,34 @@ class ReplayIo(IoProvider):
             return fact
         return await super()._fact(call, value)
 
+    def _recorded(self, call: Call) -> FactRecorded | None:
+        """Return the recorded fact of a call, or of the part of a stream that it asks for."""
+        recording, part = self._recording, call.part
+        if part is None:
+            return recording.fact(call.key)
+        piece = None if part.closes else recording.fact(piece_key(part.key, part.number))
+        whole = recording.fact(part.key)
+        if whole is None or (piece is not None and not whole.may_repeat):
+            return piece
+        if piece is None and call.continues and isinstance(whole.outcome, FactValue):
+            answer = self._response(whole)
+            if pieces_of(answer) is None or is_complete(answer) == part.closes:
+                return None  # it ended otherwise
+        return whole
+
     async def _obtain(self, call: Call) -> FactRecorded:
-        fact = self._recording.fact(call.key)
+        fact = self._recorded(call)
+        if fact is None and call.continues:
+            self._recording.unrecorded(call, ())
         if fact is None and call.namespace != VALUE_NAMESPACE and not call.effect:
             self._refuse(call)
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
-            self._recording.unrecorded(call)
+            scope = self._scope
+            reach = reusable(scope.log.history, scope.state.id, keeps_all=scope.keeps_all)
+            self._recording.unrecorded(call, {fact.key for fact in reach} - self._answered)
         if call.asked.hides and call.mac is not None and not self._scope.secrets.run.shown:
             self._recording.compare_sealed(fact, call.mac)
-        if call.effect:
+        if call.effect and not call.continues:
             await self._intend(call)
         if fact.given_up:
             await self._be_cancelled(fact)
@@ -195,6 +232,19 @@ class ReplayIo(IoProvider):
             return super()._result(fact)
         except SecretNeeded as exc:
             self._recording.secret_needed(fact, exc.source)
+
+    def _read(self, fact: FactRecorded, decode: Callable[[Any], Any]) -> Any:
+        response = self._result(fact).response
+        try:
+            return decode(response)
+        except CodecError:
+            for found in TEXT.finditer(canonical.encode(response).decode()):
+                self._recording.secret_needed(fact, source_of(found[0]) or "")
+            raise
+
+    def _make_way(self, call: Call) -> None:
+        if (fact := self._recording.fact(call.key)) is not None:
+            self._recording.make_way(fact)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         del value  # the recorded one counts

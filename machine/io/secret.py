@@ -17,7 +17,7 @@ from machine.errors import Code, OtherIoError
 from machine.events import FactValue
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
-from machine.io.redirect_secrets import parts, sensitive
+from machine.io.redirect_secrets import Sensitive, parts, sensitive
 from machine.io.request_fields import checked_text, field, refusal
 from machine.io.transport import BaseTransport
 from machine.secrets.format_1.placeholder import MARK, Placeholder, placeholder_text
@@ -72,7 +72,7 @@ def checked(scope: AttemptScope, name: str, response: Any) -> str:
     if not value:
         text = f"the transport of secrets has no {name}"
         if isinstance(scope.transport(SECRET), SecretTransport):
-            text = f"environment variable {name} is not set: set it, then start again, or resume a run that is open"
+            text = f"environment variable {name} is not set"
         raise OtherIoError(text, code=Code.SECRET_NOT_SET, details={"name": name})
     try:
         value.encode("utf-8")
@@ -128,7 +128,14 @@ def naming(scope: AttemptScope, call: Call) -> Iterator[None]:
     if call.namespace != "http" or (call.data == call.raw and not stand_ins):
         yield
         return
-    token = sensitive.set(parts(canonical.decode(call.data), stand_ins))
+    with naming_parts(parts(canonical.decode(call.data), stand_ins)):
+        yield
+
+
+@contextmanager
+def naming_parts(secret_parts: Sensitive) -> Iterator[None]:
+    """Tell the transport, while it performs a call, that these parts of the request hold a secret."""
+    token = sensitive.set(secret_parts)
     try:
         yield
     finally:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import attrs
+
 from machine.errors import Code, OtherIoError
 
 
@@ -45,6 +47,37 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Release resources; called once, when the driver stops that made the transport by a function."""
+        ...
+
+
+class PieceSource(Protocol):
+    """The rest of an answer that a transport has begun to receive."""
+
+    async def next(self) -> bytes | None:
+        """Return the next piece as soon as it is there, None at the end. Raises `IoError`.
+
+        Nobody calls it while it runs.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Stop receiving and release resources."""
+        ...
+
+
+@attrs.frozen
+class Opened:
+    """An answer of which only the head is there, as a JSON value without a body."""
+
+    head: Any
+    source: PieceSource
+
+
+class Streaming(Protocol):
+    """A transport that can hand out an answer in pieces. Any other answers a stream as a whole."""
+
+    async def open_stream(self, namespace: str, request: Any) -> Any:
+        """Perform the request, and return an `Opened`, or the whole answer as `perform` does if it is short."""
         ...
 
 

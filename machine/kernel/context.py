@@ -15,6 +15,7 @@ from machine.did_you_mean import did_you_mean
 from machine.errors import CanonicalError, Code, ContextError
 from machine.ids import ContextKey
 from machine.kernel.snapshot import Snapshot
+from machine.kernel.step_refusal import refuse_in_step
 from machine.watch.unprofiled import unprofiled
 
 MAX_VALUE_BYTES: Final = 128 * 1024 * 1024
@@ -76,6 +77,7 @@ class Context(MutableMapping[str, Any]):
         remedy: str,
     ) -> None:
         """Stage the encoded value; `encode_again` encodes it later, to see whether the handler has changed it."""
+        refuse_in_step("the ctx")
         if type(key) is not str or not 1 <= len(key) <= ContextKey.longest or not key.isprintable():
             key = str(ContextKey(key))
         try:
@@ -95,28 +97,33 @@ class Context(MutableMapping[str, Any]):
         self._staged[key] = data
 
     def __delitem__(self, key: str) -> None:
-        if self._data(key) is None:
+        refuse_in_step("the ctx")
+        if key not in self:
             raise self._missing(key)
         self._copies.pop(key, None)
         self._written.pop(key, None)
         self._staged[key] = None
 
     def __contains__(self, key: object) -> bool:
-        return self._data(key) is not None
+        if not isinstance(key, str) or not key.isprintable():
+            return False
+        if key in self._staged:
+            return self._staged[key] is not None
+        self.read.add(key)
+        return self._base.value(key) is not None
 
     def __iter__(self) -> Iterator[str]:
-        keys = set(self._base.keys())
-        for key, data in self._staged.items():
-            if data is None:
-                keys.discard(key)
-            else:
-                keys.add(key)
-        return iter(sorted(keys))
+        keys = self._base.keys()
+        removed = {key for key, data in self._staged.items() if data is None and key in keys}
+        added = [key for key, data in self._staged.items() if data is not None and key not in keys]
+        if removed or added:
+            return iter(sorted([*(key for key in keys if key not in removed), *added]))
+        return iter(keys)
 
     def __len__(self) -> int:
         count = len(self._base)
         for key, data in self._staged.items():
-            count += (data is not None) - (self._base.get(key) is not None)
+            count += (data is not None) - (self._base.value(key) is not None)
         return count
 
     def get(self, key: str, default: Any = None) -> Any:

@@ -16,8 +16,9 @@ from machine import canonical
 from machine.errors import Code, CodecError, ErrorCategory, ErrorInfo
 from machine.events import Artifact
 from machine.kernel.ancestors import Ancestors, UpTo
+from machine.kernel.context_value import Value
 from machine.kernel.history import History
-from machine.kernel.snapshot import Load, Snapshot, Value
+from machine.kernel.snapshot import Load, Snapshot
 from machine.kernel.state_history import StateHistory, StateStatus
 from machine.plan import Graph
 
@@ -66,7 +67,7 @@ class _Users:
 
     def last_in(self, key: str, up_to: UpTo) -> list[int]:
         """Return, of each chain, the last user of a key in a set of states."""
-        found = ((users, bisect_right(users, up_to.get(chain, -1))) for chain, users in self._of(key))
+        found = ((users, bisect_right(users, up_to.last(chain))) for chain, users in self._of(key))
         return [users[count - 1] for users, count in found if count]
 
     def _of(self, key: str) -> Iterable[tuple[int, Sequence[int]]]:
@@ -237,7 +238,7 @@ class Frontier:
         if value is None or value.ref is None or value.data is None:
             return value
         self._kept_bytes += len(value.data)
-        return value if self._kept_bytes <= _MOST_KEPT_BYTES else Value.at(value.ref)
+        return value if self._kept_bytes <= _MOST_KEPT_BYTES else value.unloaded()
 
     def _lacks(self, reader: int, writer: int, key: str) -> None:
         """Record a missing edge. The first one in plan order is reported, not the first one found."""

@@ -278,7 +278,8 @@ class History:
         ):
             raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
         self.facts[event.key] = event
-        self.sealed.note(entry, event.key, final=event.outcome.final)
+        # a part of a stream that is made again replaces one that could not be opened
+        self.sealed.note(entry, event.key, final=event.outcome.final or event.piece is not None)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)

@@ -17,15 +17,28 @@ def answers(
     successful call again. `keeps_all` is true for a state that applies side effects: it reuses the facts of every
     earlier attempt.
     """
-    state = history.states[state_id]
-    first = 0 if keeps_all else state.fresh_from
-    if first == state.attempts - 1:
+    within = _attempts(history, state_id, keeps_all=keeps_all)
+    if not within:
         return ()  # there is no earlier attempt to search, however many calls this one has made
     return [
-        fact
-        for fact in history.successes.get((state_id, namespace, digest), ())
-        if (made_in := fact.made_in) is not None and first <= made_in < state.attempts - 1
+        fact for fact in history.successes.get((state_id, namespace, digest), ()) if fact.made_in in within
     ]
+
+
+def reusable(history: History, state_id: str, *, keeps_all: bool) -> Sequence[FactRecorded]:
+    """Return every fact of earlier attempts that may answer a call of the open attempt."""
+    within = _attempts(history, state_id, keeps_all=keeps_all)
+    return [
+        fact
+        for (state, _, _), facts in (history.successes.items() if within else ())
+        for fact in facts
+        if state == state_id and fact.made_in in within and fact.key not in history.sealed.lost
+    ]
+
+
+def _attempts(history: History, state_id: str, *, keeps_all: bool) -> range:
+    state = history.states[state_id]
+    return range(0 if keeps_all else state.fresh_from, state.attempts - 1)
 
 
 def sent_alike(

@@ -9,15 +9,19 @@ are requested through `load`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Generator, Iterable, Iterator, KeysView, Mapping
+from typing import Any, Final, TypeAlias
 
 import orjson
 from blake3 import blake3
 
 from machine import canonical
+from machine.config import CONTEXT_FORMAT
 from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 from machine.events import Artifact, ArtifactKind
+from machine.kernel.context_value import Value
+from machine.kernel.sorted_entries import SortedEntries
+from machine.kernel.value_chunks import CHUNKED_ABOVE
 
 LEAF_MAX: Final = 16
 """The largest number of entries in a leaf; a subtree with no more entries is always one leaf."""
@@ -25,45 +29,11 @@ LEAF_MAX: Final = 16
 _LONGEST_PATH: Final = 64
 """The largest number of branches on the path to a leaf: one for each hex digit of the hash of a key."""
 
-INLINE_MAX: Final = 128
-"""The largest number of canonical bytes of a value within a node; a larger one is an artifact of its own."""
-
 _NIBBLES: Final = {f"{nibble:x}": nibble for nibble in range(16)}
 
 _NODE: Final = ArtifactKind.CONTEXT_SNAPSHOT
-_VALUE: Final = ArtifactKind.CONTEXT_VALUE
 
 Load: TypeAlias = Callable[[str], bytes]
-
-
-class Value(NamedTuple):
-    """Canonical bytes or, until they are needed, the id of their artifact, and `held`, the spelling in a node."""
-
-    data: bytes | None
-    ref: str | None
-    held: bytes
-
-    def equals(self, other: Value | None) -> bool:
-        """Say whether two values are equal, without loading either."""
-        return other is not None and self.held == other.held
-
-    @staticmethod
-    def of(data: bytes) -> Value:
-        """Return the value with these canonical bytes."""
-        if len(data) <= INLINE_MAX:
-            return Value.inline(data)
-        ref = blake3(data).hexdigest()
-        return Value(data, ref, b'{"ref":"%b"}' % ref.encode())
-
-    @staticmethod
-    def inline(data: bytes) -> Value:
-        """Return the value of an inline entry of a node."""
-        return Value(data, None, b'{"value":%b}' % data)
-
-    @staticmethod
-    def at(ref: str) -> Value:
-        """Return the value that is stored as an artifact of its own, without its bytes."""
-        return Value(None, ref, b'{"ref":"%b"}' % ref.encode())
 
 
 class _Leaf:
@@ -150,11 +120,12 @@ def _path(key: str) -> bytes:
 class Snapshot:
     """An immutable context, identified by `id` together with everything in it."""
 
-    __slots__ = ("_load", "_root", "id")
+    __slots__ = ("_entries", "_load", "_root", "id")
 
-    def __init__(self, root: _Node, load: Load) -> None:
+    def __init__(self, root: _Node, load: Load, entries: SortedEntries | None = None) -> None:
         self._root = root
         self._load = load
+        self._entries = entries  # None until somebody wants them all
         self.id: Final = root.known or root.id
         """The artifact id of the root node."""
 
@@ -174,10 +145,12 @@ class Snapshot:
     def get(self, key: str) -> bytes | None:
         """Return the canonical bytes of a key's value, or None when the key is missing."""
         value = self.value(key)
-        return None if value is None else self._bytes(value)
+        return None if value is None else value.loaded(self._load)
 
     def value(self, key: str) -> Value | None:
         """Return a key's value, or None when the key is missing. The bytes of the value may not be loaded yet."""
+        if self._entries is not None and (known := self._entries.known) is not None:
+            return known.get(key)
         node, path, depth = self._root, _path(key), 0
         while isinstance(node, _Branch):
             nibble = _nibble(path, depth)
@@ -196,40 +169,46 @@ class Snapshot:
         """
         value = self.value(key)
         assert value is not None
-        return canonical.decode_stored(value.ref or self.id, self._bytes(value))
+        return canonical.decode_stored(value.ref or self.id, value.loaded(self._load))
 
-    def keys(self) -> Iterator[str]:
-        """Yield every key, in no particular order."""
-        for leaf in self._leaves(self._root, ""):
-            yield from leaf.entries
+    def keys(self) -> KeysView[str]:
+        """Return the keys, in their order; they are loaded once for the snapshot and those that are made of it."""
+        return self._sorted().keys()
+
+    def _sorted(self) -> dict[str, Value]:
+        if self._entries is None:
+            self._entries = SortedEntries()
+        return self._entries.made(self._walk)
+
+    def _walk(self) -> Iterator[Mapping[str, Value]]:
+        return (leaf.entries for leaf in self._leaves(self._root, ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole context, decoded, with sorted keys."""
-        values = {
-            key: canonical.decode_stored(value.ref or self.id, self._bytes(value))
-            for leaf in self._leaves(self._root, "")
-            for key, value in leaf.entries.items()
+        return {
+            key: canonical.decode_stored(value.ref or self.id, value.loaded(self._load))
+            for key, value in self._sorted().items()
         }
-        return dict(sorted(values.items()))
 
-    def parts(self, walked: dict[tuple[str, str], int] | None = None) -> Iterator[tuple[str, bool]]:
-        """Yield the id of every artifact of the snapshot, with True for a node and False for a value of its own.
+    def parts(self, walked: dict[tuple[str, str], int] | None = None) -> Iterator[tuple[str, ArtifactKind]]:
+        """Yield the id and the kind of every artifact of the snapshot: nodes, values, and lists of chunks.
 
         A node comes before its contents, which follow in the order of its children or keys. `walked` has the number
-        of keys of each node that was walked before, by place and id: these are skipped, and new ones are added.
+        of keys of each node that was walked before, by place and id: these are skipped, and new ones are added. The
+        chunks of a list are not among the parts.
         Raises `CorruptionError` for a tree that its keys would not produce, and what `load` raises.
         """
         yield from self._parts(self._root.id, "", {} if walked is None else walked)
 
     def _parts(
         self, node_id: str, prefix: str, walked: dict[tuple[str, str], int]
-    ) -> Generator[tuple[str, bool], None, int]:
+    ) -> Generator[tuple[str, ArtifactKind], None, int]:
         """Yield the parts of a subtree, and return its number of keys."""
         known = walked.get((prefix, node_id))
         if known is not None:
             return known
         node = self._root if not prefix else _parse(node_id, self._load, prefix)
-        yield node_id, True
+        yield node_id, _NODE
         if isinstance(node, _Branch):
             count = 0
             for nibble, child in node.children.items():
@@ -239,19 +218,33 @@ class Snapshot:
             count = node.count
             for value in node.entries.values():
                 if value.ref:
-                    yield value.ref, False
+                    yield value.ref, value.kind
         if count != node.count:
             raise _no_snapshot(node_id)
         walked[prefix, node_id] = count
         return count
 
-    def update(self, writes: Mapping[str, bytes | None]) -> tuple[Snapshot, dict[str, Artifact]]:
-        """Return the snapshot after writes (canonical bytes by key; None removes one), and new artifacts by id."""
-        changes = {key: None if data is None else Value.of(data) for key, data in writes.items()}
+    def update(
+        self, writes: Mapping[str, bytes | None], context_format: int = CONTEXT_FORMAT
+    ) -> tuple[Snapshot, dict[str, Artifact]]:
+        """Return the snapshot after writes (canonical bytes by key; None removes one), and new artifacts by id.
+
+        `context_format` is that of the run: in the first one a large value is not stored in chunks.
+        """
+        large: dict[str, Value | None] = {}
+        changes: dict[str, Value | None] = {}
+        for key, data in writes.items():
+            if data is None:
+                changes[key] = None
+            elif len(data) <= CHUNKED_ABOVE or context_format == 1:
+                changes[key] = Value.of(data)
+            else:
+                large[key] = self.value(key)
+                changes[key] = Value.in_chunks(data, large[key])
         snapshot, made = self.changed(changes)
-        for value in changes.values():
-            if value is not None and value.ref is not None and value.data is not None:
-                made[value.ref] = Artifact(value.ref, _VALUE, value.data)
+        for key, value in changes.items():
+            if value is not None and value.ref is not None:
+                made.update((new.id, new) for new in value.artifacts(large.get(key)))
         return snapshot, made
 
     def changed(self, changes: Mapping[str, Value | None]) -> tuple[Snapshot, dict[str, Artifact]]:
@@ -264,7 +257,7 @@ class Snapshot:
             root = self._merge(self._root, 0, writes) or _Leaf({})
         if root.known is None:
             _collect(root, made)
-        return Snapshot(root, self._load), made
+        return Snapshot(root, self._load, self._entries and self._entries.changed(changes)), made
 
     def _merge(self, node: _Node, depth: int, changes: _Writes) -> _Node | None:
         """Return the node after changes, or None when it is empty. The shape depends on the content alone."""
@@ -306,9 +299,6 @@ class Snapshot:
     def _loaded(self, node: _Node | str, prefix: str) -> _Node:
         """Return a node whose keys have paths that begin with `prefix`, in hex."""
         return _parse(node, self._load, prefix) if isinstance(node, str) else node
-
-    def _bytes(self, value: Value) -> bytes:
-        return self._load(value.ref or "") if value.data is None else value.data
 
 
 def _written(leaf: _Leaf, changes: Iterable[tuple[str, Value | None]]) -> dict[str, Value]:
@@ -376,8 +366,14 @@ def _belongs(node: _Node, prefix: str) -> bool:
     if not prefix:
         return len(node.entries) <= LEAF_MAX
     return 0 < len(node.entries) <= LEAF_MAX and all(
-        _path(key).hex().startswith(prefix) for key in node.entries
+        blake3(key.encode()).hexdigest().startswith(prefix) for key in node.entries
     )
+
+
+def values_in(node: bytes) -> Iterator[tuple[str, Value]]:
+    """Yield the keys and values in the bytes of a node; a branch has none."""
+    for key, held in canonical.decode(node).get("entries", {}).items():
+        yield key, _value(held)
 
 
 def _node(value: Any) -> _Node:
@@ -392,4 +388,6 @@ def _node(value: Any) -> _Node:
 def _value(held: Any) -> Value:
     if "ref" in held:
         return Value.at(str(held["ref"]))
+    if "chunks" in held:
+        return Value.listed(str(held["chunks"]))
     return Value.inline(canonical.encode(held["value"]))

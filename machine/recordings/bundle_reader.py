@@ -133,7 +133,9 @@ class _Reader:
         try:
             recording = gather(stepping(), missing, spool)
         except MachineError as exc:
-            raise self._wrong(exc.message) from exc
+            newer = exc.code == Code.RUN_NEWER_FORMAT
+            code = Code.BUNDLE_NEWER_FORMAT if newer else Code.BUNDLE_INVALID
+            raise self._wrong(exc.message, code, exc.hint if newer else None) from exc
         self._compare(recording)
         if header.secrets is None:
             return recording

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import anyio
+
+from machine.events import Entry
 
 
 class Turns:
@@ -16,6 +19,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, list[anyio.Event]] = {}
+        self._let_through: Counter[bytes] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -37,6 +41,28 @@ class Turns:
         """Release the first waiter for an event that the recording has reached."""
         for come in self._waiting.get(body, ())[:1]:
             come.set()
+
+    def let_through(self, body: bytes) -> bool:
+        """Let a waiter for an event through that cannot run just now; return False if nobody waits for it."""
+        waiting = self._waiting.get(body, ())[self._let_through[body] :]
+        if not waiting:
+            return False
+        self._let_through[body] += 1
+        waiting[0].set()
+        return True
+
+    def let_through_to(self, body: bytes, recorded: Sequence[Entry], at: int, end: int) -> int:
+        """Let waiters for the entries from `at` up to `body` through, while each has one; return the position."""
+        while at < end and recorded[at].body != body and self.let_through(recorded[at].body):
+            at += 1
+        return at
+
+    def was_let_through(self, body: bytes) -> bool:
+        """Return True to each waiter once that was let through."""
+        if not self._let_through[body]:
+            return False
+        self._let_through[body] -= 1
+        return True
 
     def wake(self) -> None:
         """Release all waiters, regardless of turn."""

@@ -30,6 +30,7 @@ from machine.plan_shape import by_name
 from machine.recordings.divergence import Divergence, DivergenceKind, NearCall
 from machine.recordings.json_diff import Change, diff
 from machine.recordings.recorded_commands import asked
+from machine.recordings.step_text import changed_request, named
 from machine.watch.watch import SETTING, Undeclared
 
 _NEAREST: Final = 3
@@ -48,7 +49,10 @@ class Differences:
     now: Load
 
     def unrecorded(self, call: Call, left: Sequence[Entry], seq: int) -> Divergence:
-        """Return the divergence of a call that was never recorded; `left` are the unused calls of the attempt."""
+        """Return the divergence of a call that was never recorded.
+
+        `left` has the unused calls of the attempt and, before `seq`, those of earlier attempts that it might reuse.
+        """
         call = attrs.evolve(call, request=canonical.decode(call.data))  # in JSON 30.0 is 30
         facts = [(entry, entry.event) for entry in left if isinstance(entry.event, FactRecorded)]
         facts.sort(key=lambda item: self._distance(item[1], call))
@@ -56,16 +60,16 @@ class Differences:
         if not facts or facts[0][1].namespace != call.namespace:
             return Divergence(
                 kind=DivergenceKind.CALL_ADDED,
-                seq=min((entry.seq for entry, _ in facts), default=seq),
-                summary=f"a call of {call.namespace} that was never recorded",
+                seq=min((entry.seq for entry, _ in facts if entry.seq >= seq), default=seq),
+                summary=f"a call of {named(call.namespace, call.request)} that was never recorded",
                 now=now,
                 nearest=self._near(facts, call),
             )
         entry, fact = facts[0]
         recorded = self._call(fact)
-        summary = f"the request of a call of {call.namespace} has changed"
+        summary = changed_request(call.namespace, recorded["request"], call.request)
         if recorded == now:
-            summary = f"the fact key of a call of {call.namespace} has changed"
+            summary = f"the fact key of a call of {named(call.namespace, call.request)} has changed"
             recorded, now = {**recorded, "key": fact.key}, {**now, "key": call.key}
         return Divergence(
             kind=DivergenceKind.REQUEST_CHANGED,

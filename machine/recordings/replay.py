@@ -235,6 +235,7 @@ async def reproduce(
             reporter=reporter,
             live=False,
             secrets=secrets or secrets_for(recording, log),
+            context_format=recording.manifest.context_format,
             opening=opening_of(graph, recording.manifest),
             refuse=None if recording.touches else log.refused,
         ).drive()

@@ -7,7 +7,7 @@ calls end in the recorded order, made by `io/outcome_turns.py` in the live run. 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NoReturn
 
 import anyio
@@ -78,10 +78,9 @@ class ReplayLog:
         self._on_entry = on_entry
         self._graphs = graphs or {}
         self._payloads: Mapping[str, Artifact] = {}
-        self._at = 0
         self._walked: Walked = {}
         self._known: set[tuple[str, str]] = set()
-        self._begin = self._end = 0
+        self._at = self._begin = self._end = 0
         self._facts: dict[str, list[FactRecorded]] = {}
         self._intents: dict[str, EffectIntended] = {}
         self._reused: Mapping[str, str] = {}
@@ -94,9 +93,6 @@ class ReplayLog:
         self._early: Event | None = None
         self._differences = Differences(load, self.load)
         self._info: Mapping[str, str] = {}
-        """Informational values of the compared events."""
-
-    # -- for the driver ----------------------------------------------------------------------------------
 
     def outside(self, graph: Graph) -> Outside:
         """Accept the recorded operator's events and commands at this position."""
@@ -180,8 +176,6 @@ class ReplayLog:
         """Set the attempt that is about to be replayed."""
         self._scope = scope
 
-    # -- for io ------------------------------------------------------------------------------------------
-
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
@@ -226,8 +220,7 @@ class ReplayLog:
 
     def fact(self, key: str) -> FactRecorded | None:
         """Return the fact that the open attempt recorded under a key, or None."""
-        left = self._facts.get(key)
-        return left[0] if left else None
+        return next(iter(self._facts.get(key, ())), None)
 
     def takes(self, fact: FactRecorded) -> bool:
         """Accept a recorded fact and return True if it is the next event and its call was not given up."""
@@ -237,6 +230,14 @@ class ReplayLog:
         self._info = {}
         self._consume_to(self._at + 1)
         return True
+
+    def make_way(self, fact: FactRecorded) -> None:
+        """Let recorded events through whose emitters wait, before a fact whose caller cannot wait for its turn."""
+        body = codec.encode_event(fact)
+        if self._early is None:
+            self._consume_to(self._turns.let_through_to(body, self._recorded, self._at, self._end))
+            if self._left.get(body) and self._recorded[self._at].body != body:
+                self._stuck(fact)
 
     def intended(self, key: str) -> EffectIntended | None:
         """Return the effect intent that the open attempt recorded under a key, or None."""
@@ -257,11 +258,12 @@ class ReplayLog:
         """Return an error as recorded, if the open attempt failed with it."""
         return self.requests.failed_as(exc)
 
-    def unrecorded(self, call: Call) -> NoReturn:
+    def unrecorded(self, call: Call, unused: Collection[str]) -> NoReturn:
         """Raise: the handler made a call that was never recorded."""
         if self._early is not None:
             self._missing()
-        left = self._recorded[self._at : self._end]
+        before, left = self._recorded[: self._begin], self._recorded[self._at : self._end]
+        left = [*(entry for entry in before if getattr(entry.event, "key", "") in unused), *left]
         self._diverge(self._differences.unrecorded(call, left, self._seq()))
 
     def refused(self, scope: AttemptScope, what: Undeclared) -> Diverged:
@@ -297,11 +299,9 @@ class ReplayLog:
         span = self._recorded[self._end].ts_millis - self._recorded[self._begin].ts_millis
         return STALL_SECONDS + max(span, 0) / 1000
 
-    # -- comparison --------------------------------------------------------------------------------------
-
     async def _match(self, event: Event, body: bytes) -> None:
         inside = self._scope is not None and not self._scope.closed and not isinstance(event, StateEntered)
-        while True:
+        while not self._turns.was_let_through(body):
             self._raise_if_over()
             entry = self._recorded[self._at]
             same = entry.body == body or self.requests.same(entry.body, body)

@@ -28,6 +28,7 @@ from machine.events import (
 )
 from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Load, Snapshot
+from machine.kernel.value_chunks import chunk_ids
 from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
 from machine.stores.base import ZERO_CHAIN, StoredEvent
 
@@ -112,18 +113,22 @@ def _checked(
     known: set[tuple[str, str]] = set()
     for entry, stored in log:
         check.add(entry)
-        yield entry, stored, list(sound_parts(entry, load, walked, known))
+        yield entry, stored, list(sound_parts(entry, load, walked, known, check.context_format))
 
 
 def sound_parts(
-    entry: Entry, load: Load, walked: Walked, known: set[tuple[str, str]]
+    entry: Entry,
+    load: Load,
+    walked: Walked,
+    known: set[tuple[str, str]],
+    context_format: int | None = None,
 ) -> Iterator[tuple[str, ArtifactKind]]:
     """Yield checked artifacts of an entry that are not in `known` or `walked`, which are both extended."""
     for part in led_to(entry, load, walked):
         if part not in known:
             known.add(part)
             if part[1] is not ArtifactKind.CONTEXT_SNAPSHOT:  # it was read to be opened
-                check_content(*part, load(part[0]))
+                check_content(*part, load, context_format)
             yield part
 
 
@@ -204,7 +209,7 @@ def snapshots(event: Event) -> Iterator[str]:
 def snapshot_parts(
     snapshot_id: str, load: Load, walked: Walked | None = None
 ) -> Iterator[tuple[str, ArtifactKind]]:
-    """Yield every artifact of a snapshot: each node before its children.
+    """Yield every artifact of a snapshot: each node before its children, each list of chunks before these.
 
     Nodes in `walked` are skipped, and it is extended. Raises what `load` raises, and `CorruptionError` for
     bytes that are not a node.
@@ -212,5 +217,8 @@ def snapshot_parts(
     walked = {} if walked is None else walked
     if ("", snapshot_id) in walked:
         return
-    for artifact_id, is_node in Snapshot.open(snapshot_id, load).parts(walked):
-        yield artifact_id, ArtifactKind.CONTEXT_SNAPSHOT if is_node else ArtifactKind.CONTEXT_VALUE
+    for artifact_id, kind in Snapshot.open(snapshot_id, load).parts(walked):
+        yield artifact_id, kind
+        if kind is ArtifactKind.CONTEXT_CHUNKS:
+            for chunk_id in chunk_ids(artifact_id, load(artifact_id)):
+                yield chunk_id, ArtifactKind.CONTEXT_CHUNK

@@ -17,6 +17,8 @@ from machine.engine.fork_prefix import shared_past_id
 from machine.engine.log_check import LogCheck, check_content
 from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
 from machine.events import ArtifactKind, Entry, chain_next
+from machine.kernel.snapshot import Snapshot
+from machine.kernel.value_chunks import chunk_ids
 from machine.recordings import run_contents
 from machine.recordings.result_json import fields_json
 from machine.stores.argument_checks import indexed_status
@@ -68,7 +70,7 @@ def verify(
 
     `progress` is called with the number of events checked so far. `whole_store` also checks what lies below all
     runs, as `Store.integrity_problems` does, and takes as long as the store is large. Raises `NotFoundError` for an
-    unknown run.
+    unknown run, and `OtherStoreError` (`run_newer_format`) for one that only a newer version can judge.
     """
     problems: list[Problem] = []
     check = _Check(store, run_id, problems)
@@ -80,6 +82,8 @@ def verify(
             if progress is not None:
                 progress(count)
     except StoreError as exc:  # the medium fails before the log ends
+        if exc.code == Code.RUN_NEWER_FORMAT:
+            raise
         problems.append(Problem(exc.code, "store", str(exc)))
     check.index()
     if whole_store:
@@ -133,6 +137,8 @@ class _Check:
         except LogError as exc:
             self._wrong(exc)
         except StoreError as exc:  # an artifact that the rules need
+            if exc.code == Code.RUN_NEWER_FORMAT:
+                raise
             self.rules = None
             if len(self.problems) == before:  # else it is reported already
                 self.problems.append(Problem(exc.code, f"event {entry.seq}", str(exc)))
@@ -144,7 +150,14 @@ class _Check:
         self.known.add((artifact_id, kind))
         self.seen.add(artifact_id)
         try:
-            check_content(artifact_id, kind, self.store.get(artifact_id))
+            if kind == ArtifactKind.CONTEXT_CHUNKS:  # the chunks first: one that is missing is named itself
+                before = len(self.problems)
+                for chunk_id in chunk_ids(artifact_id, self.store.get(artifact_id)):
+                    self.artifact(chunk_id, ArtifactKind.CONTEXT_CHUNK, where)
+                if len(self.problems) > before:
+                    return
+            said = None if self.rules is None else self.rules.context_format
+            check_content(artifact_id, kind, self.store.get, said)
         except StoreError as exc:
             self.problems.append(Problem(exc.code, f"artifact {artifact_id}", f"{exc} (named by {where})"))
 
@@ -180,7 +193,9 @@ class _Check:
 
     def snapshot(self, snapshot_id: str, where: str) -> None:
         try:
-            for artifact_id, kind in run_contents.snapshot_parts(snapshot_id, self.store.get, self.walked):
+            if ("", snapshot_id) in self.walked:
+                return
+            for artifact_id, kind in Snapshot.open(snapshot_id, self.store.get).parts(self.walked):
                 if kind is ArtifactKind.CONTEXT_SNAPSHOT:
                     self.seen.add(artifact_id)  # it was read to be opened
                 else:

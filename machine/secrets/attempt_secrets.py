@@ -204,13 +204,32 @@ class AttemptSecrets:
         sealed: dict[str, Any] = {"edits": edits, "learned": learned, "stand_ins": stood_in}
         if chunks is not None:
             sealed["chunks"] = chunks
+        return self._with_seal(fact, data, sealed)
+
+    def _with_seal(self, fact: FactRecorded, data: bytes, sealed: Mapping[str, Any]) -> Answer:
         self._at_hand[fact.key] = sealed
-        if not run.live:
+        if not self.run.live:
             return Answer(data)
-        data_key = run.key(create=True)
+        data_key = self.run.key(create=True)
         assert data_key is not None
         seal = seal_beside(data_key, fact, canonical.artifact_id(data), sealed)
         return Answer(data, {"secret_payload_id": canonical.artifact_id(seal)}, seal)
+
+    def is_clean_piece(self, raw: bytes) -> bool:
+        """Say whether the encoded text of a stream has nothing in which a secret may stand or begin."""
+        return self._is_clean(raw, self.run.known, self._past)
+
+    def sealed_beside(self, fact: FactRecorded, data: bytes) -> Answer:
+        """Return an answer without secrets that has a seal, so that it is lost where those of others are."""
+        return self._with_seal(fact, data, {"edits": [], "learned": [], "stand_ins": {}})
+
+    def sealed_piece(self, fact: FactRecorded, text: str) -> Answer:
+        """Return a piece of a stream that is sealed whole, because it goes on with a secret begun before it."""
+        source = AnswerNames(fact)("data")
+        self.run.learn(fact, learned := [[source, text, False]])
+        stored = {"data": {"text": placeholder.object_of(source)}}
+        sealed = {"edits": [[4, {"value": text}]], "learned": learned, "stand_ins": {}}
+        return self._with_seal(fact, canonical.encode(stored), sealed)
 
     def _could_know(self) -> KnownInTurn:
         """Return the secrets that this state can know, in whatever order concurrent states are run.

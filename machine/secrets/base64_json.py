@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from machine.secrets.redacted_text import MOST_CANDIDATES, at_most
+from machine.secrets.redacted_text import Work
 
 MAY_PACK: Final = "eyJ"
 """The first characters of `{"` in base64."""
@@ -17,9 +17,9 @@ MAY_PACK: Final = "eyJ"
 _RUN: Final = re.compile(r"eyJ(?<![A-Za-z0-9+/_.-]eyJ)([A-Za-z0-9+/_-]{13,65536}+)={0,2}(?![.A-Za-z0-9+/_-])")
 
 
-def packed_json(text: str) -> Iterator[tuple[int, int, str]]:
+def packed_json(text: str, work: Work) -> Iterator[tuple[int, int, str]]:
     """Yield where objects of JSON are packed in a text, and their text."""
-    for run in at_most(MOST_CANDIDATES, _RUN.finditer(text)):
+    for run in work.candidates(_RUN.finditer(text)):
         packed = f"eyJ{run[1]}".replace("-", "+").replace("_", "/")
         try:
             inner = base64.b64decode(packed + "=" * (-len(packed) % 4)).decode()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from machine.secrets.redacted_text import MOST_CANDIDATES, TooManyPlacesError, at_most
+from machine.secrets.redacted_text import MOST_CANDIDATES, TooManyPlacesError, Work
 from machine.secrets.substring_search import PIECE, SHORT, begun_in, pieces
 from machine.secrets.templates_and_examples import is_example
 
@@ -210,7 +210,7 @@ def _compiled(source: str) -> re.Pattern[str]:
     return re.compile(source)
 
 
-def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str]]:
+def shapes(formats: Iterable[Format], text: str, work: Work) -> Iterator[tuple[int, int, str]]:
     """Yield the offsets of credentials of these formats in a text, and the names of the formats."""
     formats = tuple(formats)
     for form, parts in _parts(formats, text) if len(text) > SHORT else ((one, None) for one in formats):
@@ -218,7 +218,7 @@ def shapes(formats: Iterable[Format], text: str) -> Iterator[tuple[int, int, str
         group = regex.groups
         lead = _compiled(form.lead) if form.lead else None
         matches = regex.finditer(text) if parts is None else begun_in(parts, regex, text, _LEAST_MATCH, lead)
-        for found in at_most(MOST_CANDIDATES, matches):
+        for found in work.candidates(matches):
             if (form.check is None or form.check(found[group])) and not is_example(found[group]):
                 begin, end = found.span(group)
                 yield begin - form.back, end, form.name
@@ -252,7 +252,7 @@ def _parts(formats: tuple[Format, ...], text: str) -> list[tuple[Format, list[tu
 def format_of(text: str) -> str | None:
     """Return the name of the format that a text as a whole has, None for any other text."""
     text = text.strip()
-    for begin, end, name in shapes(FORMATS, text):
+    for begin, end, name in shapes(FORMATS, text, Work()):
         if (begin, end) == (0, len(text)):
             return name
     return None

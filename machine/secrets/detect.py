@@ -14,7 +14,7 @@ from machine.secrets.headers import as_header, credentials_in, in_header
 from machine.secrets.json_text import MOST_JSON, located, strings_of
 from machine.secrets.multipart import may_have_parts, parts
 from machine.secrets.names import Strength
-from machine.secrets.redacted_text import MOST_CANDIDATES, MOST_FINDINGS, TooManyPlacesError, Work, at_most
+from machine.secrets.redacted_text import MOST_FINDINGS, TooManyPlacesError, Work
 from machine.secrets.rules import Rules
 from machine.secrets.running_text import IN_FORM, Look, fields, folded, look_at, running
 from machine.secrets.value_places import ROOT, Place
@@ -32,12 +32,19 @@ _LOGIN: Final = re.compile(r"[^:]+:(?![0-9]+\Z)(.+)", re.DOTALL)
 
 
 def findings(
-    rules: Rules, place: Place, text: str, *, request: bool, depth: int = 0, look: Look | None = None
+    rules: Rules,
+    place: Place,
+    text: str,
+    work: Work,
+    *,
+    request: bool,
+    depth: int = 0,
+    look: Look | None = None,
 ) -> list[Finding]:
     """Return the secrets in the text at a place of a document, in order and without overlaps.
 
-    `look` is the result of `look_at` for the text around it. Raises `TooManyPlacesError` for a text that is to be
-    sealed whole.
+    `work` is that of the document, and `look` the result of `look_at` for the text around it. Raises
+    `TooManyPlacesError` for a text that is to be sealed whole.
     """
     if not text or text in rules.stand_ins or place.is_allowed(rules):
         return []
@@ -51,12 +58,12 @@ def findings(
     if look is None:
         look = look_at(rules, text)
     if place.argv or not look.nothing():
-        return _apart(_in_text(rules, place, text, look, request=request, depth=depth), rules.stand_ins)
+        return _apart(_in_text(rules, place, text, look, work, request=request, depth=depth), rules.stand_ins)
     return []
 
 
 def _in_text(
-    rules: Rules, place: Place, text: str, look: Look, *, request: bool, depth: int
+    rules: Rules, place: Place, text: str, look: Look, work: Work, *, request: bool, depth: int
 ) -> Iterator[Finding]:
     if text[0] in '{["' and depth < _DEEPEST and len(text) <= MOST_JSON:
         strings = strings_of(rules, text, request=request)
@@ -65,7 +72,7 @@ def _in_text(
                 # what a string means may hold what its spelling with escapes does not
                 same = look if "\\" not in string.raw else None
                 inner = findings(
-                    rules, string.place, string.text, request=request, depth=depth + 1, look=same
+                    rules, string.place, string.text, work, request=request, depth=depth + 1, look=same
                 )
                 yield from located(string, inner)
             return
@@ -80,22 +87,22 @@ def _in_text(
             if request or looks_like_credential(one.value):
                 yield one._replace(begin=one.begin + line.start(2), end=one.end + line.start(2))
     if look.parameters and look.names and _FORM.fullmatch(text):
-        yield from fields(rules, IN_FORM, rules.field, text, Work(text), low=folded(text), alone=request)
+        yield from fields(rules, IN_FORM, rules.field, text, work, low=folded(text), alone=request)
     if look.names and depth < _DEEPEST and may_have_parts(text):
-        yield from _multipart(rules, text, request=request, depth=depth)
+        yield from _multipart(rules, text, work, request=request, depth=depth)
     if look.packed and depth < _DEEPEST:
-        for begin, end, packed in packed_json(text):
-            within = findings(rules, ROOT, packed, request=request, depth=depth + 1)
+        for begin, end, packed in packed_json(text, work):
+            within = findings(rules, ROOT, packed, work, request=request, depth=depth + 1)
             if within:
                 yield Finding(begin, end, within[0].place, text[begin:end], hides=True)
-    yield from running(rules, text, look, request=request)
+    yield from running(rules, text, look, work, request=request)
 
 
-def _multipart(rules: Rules, text: str, *, request: bool, depth: int) -> Iterator[Finding]:
-    for part in at_most(MOST_CANDIDATES, parts(text)):
+def _multipart(rules: Rules, text: str, work: Work, *, request: bool, depth: int) -> Iterator[Finding]:
+    for part in work.candidates(parts(text)):
         place, value = ROOT.field(rules, part.names), text[part.begin : part.end]
         if value and (decides(place.strength, value, alone=request, name=place.name) or value[0] in "{["):
-            for one in findings(rules, place, value, request=request, depth=depth + 1):
+            for one in findings(rules, place, value, work, request=request, depth=depth + 1):
                 yield one._replace(begin=one.begin + part.begin, end=one.end + part.begin)
 
 

@@ -10,14 +10,16 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from machine.secrets.encodings import Forms, forms_of, is_escaped, is_plain
+from machine.secrets.literal_search import LiteralSearch
 from machine.secrets.placeholder import TEXT, source_of, text_of
 from machine.secrets.redacted_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
+from machine.secrets.substring_search import SHORT
 
 _PACKED: Final = '{"base64":"'
 _RUN: Final = re.compile(r"(?:[A-Za-z0-9+/_-]|%2[BbFf])++(?:=|%3[Dd]){0,2}")
 _FEW: Final = 16
-_GRAM: Final = 4
-_PART: Final = 1 << 18
+_MOST_AT_ONCE: Final = 2048
+"""The most values of one search, so that its memory is bounded."""
 
 
 class _Value(NamedTuple):
@@ -26,6 +28,15 @@ class _Value(NamedTuple):
     forms: Forms
     placeholder: str
     order: int
+
+
+class _Search(NamedTuple):
+    """A search for all forms of the values of these numbers; each form has its value and whether it is base64."""
+
+    begin: int
+    end: int
+    literals: LiteralSearch
+    forms: list[tuple[str, str, bool]]
 
 
 class Known:
@@ -46,9 +57,7 @@ class Known:
         self._sources = set() if sources is None else sources
         self.stand_ins: set[str] = set()
         """The stand-ins that were given in the place of some of them."""
-        # values by the first characters of their forms, as far as they are indexed
-        self._index: dict[str, list[str]] = {}
-        self._indexed = 0
+        self._searches: list[_Search] = []
 
     def __bool__(self) -> bool:
         return bool(self._values or self._plain)
@@ -139,20 +148,45 @@ class Known:
         if len(self._values) <= _FEW:
             return self
         text = "\0".join(texts)
-        grams: set[str] = set()
-        for begin in range(0, len(text), _PART):
-            part = text[begin : begin + _PART + _GRAM - 1]
-            grams.update(part[at : at + _GRAM] for at in range(len(part) - _GRAM + 1))
-        for value, known in islice(self._values.items(), self._indexed, None):
-            for gram in {form[:_GRAM] for form in known.forms.all()}:
-                self._index.setdefault(gram, []).append(value)
-        self._indexed = len(self._values)
-        candidates = {value for gram in self._index.keys() & grams for value in self._index[gram]}
-        there = [
-            value for value in candidates if any(form in text for form in self._values[value].forms.all())
-        ]
-        there.sort(key=lambda value: self._values[value].order)
-        return Known({value: self._values[value] for value in there}, self._plain, self._sources)
+        there = {
+            search.forms[number][0]
+            for search in self._all_searches()
+            for _, number in search.literals.places(text)
+        }
+        in_order = sorted(there, key=lambda value: self._values[value].order)
+        return Known({value: self._values[value] for value in in_order}, self._plain, self._sources)
+
+    def _all_searches(self) -> list[_Search]:
+        """Return searches for all values; what is learned is added to the last ones, so that few are made anew."""
+        searches, end = self._searches, len(self._values)
+        begin = searches[-1].end if searches else 0
+        if begin < end:
+            while searches and end - searches[-1].begin <= min(2 * (end - begin), _MOST_AT_ONCE):
+                begin = searches.pop().begin
+            forms = [
+                (value, form, packed)
+                for value, known in islice(self._values.items(), begin, end)
+                for packed, several in ((False, known.forms.texts), (True, known.forms.base64))
+                for form in several
+            ]
+            searches.append(_Search(begin, end, LiteralSearch([form for _, form, _ in forms]), forms))
+        return searches
+
+    def _spans(self, text: str, *, packed: bool) -> Iterator[Span]:
+        """Yield where the forms of known values are in a text: those in base64, or all others."""
+        if len(self._values) <= _FEW or len(text) <= SHORT:
+            for known in self._values.values():
+                for form in known.forms.base64 if packed else known.forms.texts:
+                    for at in _occurrences(text, form):
+                        if not known.forms.short or _is_word(text, at, form):
+                            yield Span(at, at + len(form), known.placeholder)
+            return
+        for search in self._all_searches():
+            for at, number in search.literals.places(text):
+                value, form, is_packed = search.forms[number]
+                known = self._values[value]
+                if is_packed == packed and (not known.forms.short or _is_word(text, at, form)):
+                    yield Span(at, at + len(form), known.placeholder)
 
     def may_be_in(self, data: bytes) -> bool:
         """Tell whether encoded JSON may hold a known value in any form: for nearly everything it says no."""
@@ -187,23 +221,12 @@ class Known:
 
     def verbatim(self, text: str) -> Marked:
         """Return a text with a placeholder for each form of a known value but those in base64."""
-        spans = _at_most(
-            Span(at, at + len(form), known.placeholder)
-            for known in self._values.values()
-            for form in known.forms.texts
-            for at in _occurrences(text, form, word=known.forms.short)
-        )
-        return Marked(text).with_spans(spans)
+        return Marked(text).with_spans(_at_most(self._spans(text, packed=False)))
 
     def encoded(self, marked: Marked) -> Marked:
         """Return a text with a placeholder for all base64 that holds a known value; itself where none does."""
         text = marked.text
-        found = _at_most(
-            Span(at, at + len(form), known.placeholder)
-            for known in self._values.values()
-            for form in known.forms.base64
-            for at in _occurrences(text, form, word=False)
-        )
+        found = _at_most(self._spans(text, packed=True))
         if not found:
             return marked
         runs = [run.span() for run in _RUN.finditer(text)]
@@ -222,14 +245,18 @@ def _at_most(spans: Iterator[Span]) -> list[Span]:
     return found
 
 
-def _occurrences(text: str, form: str, *, word: bool) -> Iterator[int]:
-    """Yield the offsets of a form in a text, without overlaps; only whole words if `word`."""
+def _occurrences(text: str, form: str) -> Iterator[int]:
+    """Yield the offsets of a form in a text, without overlaps."""
     at = text.find(form)
     while at >= 0:
-        end = at + len(form)
-        if not word or not (_joins(text[at - 1 : at], form[0]) or _joins(form[-1], text[end : end + 1])):
-            yield at
-        at = text.find(form, end)
+        yield at
+        at = text.find(form, at + len(form))
+
+
+def _is_word(text: str, at: int, form: str) -> bool:
+    """Tell whether a form in a text is a word of its own."""
+    end = at + len(form)
+    return not (_joins(text[at - 1 : at], form[0]) or _joins(form[-1], text[end : end + 1]))
 
 
 def _joins(left: str, right: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from machine.secrets.credential_looks import looks_like_credential
-from machine.secrets.redacted_text import MOST_CANDIDATES, at_most
+from machine.secrets.redacted_text import Work
 
 SIGN_OF_MANIFESTS: Final = "kind: Secret"
 _APART: Final = re.compile(r"^---", re.MULTILINE)
@@ -26,13 +26,13 @@ _MEMBER: Final = re.compile(
 )
 
 
-def in_manifests(text: str) -> Iterator[tuple[int, int, str]]:
+def in_manifests(text: str, work: Work) -> Iterator[tuple[int, int, str]]:
     """Yield where the values of secrets stand in manifests, and what they are called."""
     begin = 0
     for apart in (*(match.start() for match in _APART.finditer(text)), len(text)):
         if _IS_SECRET.search(text, begin, apart):
             for members in _MEMBERS.finditer(text, begin, apart):
-                for member in at_most(MOST_CANDIDATES, _MEMBER.finditer(text, *members.span(2))):
+                for member in work.candidates(_MEMBER.finditer(text, *members.span(2))):
                     if looks_like_credential(member[2]):
                         yield *member.span(2), member[1]
         begin = apart

@@ -25,10 +25,9 @@ from machine.secrets.quick_looks import (
     is_tag,
     may_be_strong,
     may_count,
-    says_nothing,
 )
 from machine.secrets.quoted_strings import closing, decoded
-from machine.secrets.redacted_text import MOST_CANDIDATES, TooManyPlacesError, Work, at_most
+from machine.secrets.redacted_text import MOST_CANDIDATES, TooManyPlacesError, Work
 from machine.secrets.rules import Rules
 
 _OPTION: Final = re.compile(r"-(?<![\w-]-)-?([a-z][\w-]{1,60}+)[ \t]{1,8}+(?!-)")
@@ -38,9 +37,9 @@ _PAIR: Final = re.compile(
     r"(?:(?!value)[\w:.-]{1,40}+=\"[^\"<>]{0,100}+\"[ \t]{1,8}+){0,3}+"
     r"[\"']?value[\"']?[ \t]{0,4}+[:=][ \t]{0,4}+"
 )
-_AFTER_LOGIN: Final = re.compile(
-    r"(?:password(?: for [^\s=]{1,100}+[ \t]{0,4}+=)?"
-    r"|identified (?:with [^\s]{1,40}+ )?(?:by|as)(?: password)?)[ \t]{1,20}+(?=\S)"
+_PASSWORD: Final = re.compile(r"password(?P<named> for [^\s=]{1,100}+[ \t]{0,4}+=)?[ \t]{1,20}+(?=\S)")
+_IDENTIFIED: Final = re.compile(
+    r"identified (?:with [^\s]{1,40}+ )?(?:by|as)(?: password)?[ \t]{1,20}+(?=\S)"
 )
 _AFTER_NAME: Final = re.compile(r"login\s{1,20}+\S{1,200}+\s{1,20}+")
 _NO_NAME: Final = re.compile(r"^[-$.]+|[\"'`]?:(?:protected|[^\]]*private)\]$|[\"'`\]\\]+$")
@@ -123,19 +122,16 @@ class _Reader:
         text = self.text
         silent: set[str] = set()
         weak: set[str] = set()
-        quick = not self.rules.names
-        for match in self.work.each(name_ends(low)):
+        own = bool(self.rules.names)
+        for match in name_ends(low, self.work, own=own, request=self.request):
             begin, end = match.start(), match.start("sep")
             before = text[begin - 1 : begin]
             whole = before in _WHOLE and text[begin:end]
             if begin < self.done or whole in silent:
                 continue
-            kind = match.lastgroup
-            if whole in weak and (kind == "short" or not may_be_strong("", text, match.end())):
+            if whole in weak and not self._may_be_strong("", match["sep"], match.end()):
                 continue
-            if quick and kind != "sep" and says_nothing(kind, match["sep"].strip(), request=self.request):
-                continue
-            self.work.spend(1)
+            self.work.spend(_CLOSE_LOOK)
             if before not in _BOUNDS:
                 joined = _BEFORE.match(text[max(begin - _LONGEST_NAME, 0) : begin][::-1])
                 begin -= joined.end() if joined else 0
@@ -149,7 +145,7 @@ class _Reader:
                 strength = self._strengths(name)[0]
                 if strength is Strength.NONE:
                     silent.add(whole)
-                elif strength is Strength.WEAK and not self.request and name.lower() != "token":
+                elif strength is Strength.WEAK and name.lower() != "token":
                     weak.add(whole)
             yield from self._behind(name, begin, match.end(), match["sep"])
         if "--" in low:
@@ -160,9 +156,11 @@ class _Reader:
             for match in self.work.each(_PAIR.finditer(low)):
                 name = self.text[match.start(1) : match.end(1)]
                 yield from self._behind(name, match.start(), match.end(), ": ")
-        for match in at_most(MOST_CANDIDATES, _AFTER_LOGIN.finditer(low)):
-            if match[0].startswith(("identified", "password for")) or self._is_login(match.start()):
+        for match in self.work.candidates(_PASSWORD.finditer(low)):
+            if match["named"] or self._is_login(match.start()):
                 yield from self._behind("password", match.start(), match.end(), " ")
+        for match in self.work.candidates(_IDENTIFIED.finditer(low)):
+            yield from self._behind("password", match.start(), match.end(), " ")
 
     def _of_two_words(self, begin: int, name: str) -> tuple[int, str]:
         """Return a name of prose with the word before it, where both say more: `API key`, `access token`."""
@@ -189,11 +187,7 @@ class _Reader:
             header = False  # of YAML: the value stands below
         if not header and strength is Strength.NONE:
             return
-        if (
-            not header
-            and strength is Strength.WEAK
-            and not (self.request or may_be_strong(name, self.text, at))
-        ):
+        if not header and strength is Strength.WEAK and not self._may_be_strong(name, sep, at):
             return
         self.work.spend(_CLOSE_LOOK)
         sure = strength is Strength.OWN
@@ -237,6 +231,10 @@ class _Reader:
             yield from self._members(name, strength, at, sep, sure=sure)
         else:
             yield from self._bare(name, strength, begin, at, sep, sure=sure)
+
+    def _may_be_strong(self, name: str, sep: str, at: int) -> bool:
+        """Tell whether a value may be a secret under a weak name, by its beginning or as a request's variable."""
+        return (self.request and "=" in sep) or may_be_strong(name, self.text, at)
 
     def _could_count(self, strength: Strength, at: int, quoted: tuple[int, int, int] | None) -> bool:
         """Tell whether the value under a name of this strength is to be looked at closely."""

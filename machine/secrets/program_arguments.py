@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from machine.secrets.redacted_text import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, at_most
+from machine.secrets.redacted_text import MOST_NAMES, TooManyPlacesError, Work
 from machine.secrets.substring_search import any_of, begun_in, parts_with
 
 
@@ -186,11 +186,11 @@ _JOINS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0
 _REDIRECTED: Final = frozenset("<>(`$")
 
 
-def in_commands(text: str) -> Iterator[tuple[int, int, str]]:
+def in_commands(text: str, work: Work) -> Iterator[tuple[int, int, str]]:
     """Yield the offsets and the names of secrets among the arguments of commands in a text."""
     words = 0
     commands = begun_in(parts_with(_SIGN, text), _COMMAND, text, _LONGEST)
-    for command in at_most(MOST_CANDIDATES, commands):
+    for command in work.candidates(commands):
         if text[command.start() - 1 : command.start()] in _JOINS:
             continue
         quoted = _LISTED.match(command[0])

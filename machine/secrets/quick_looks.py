@@ -23,19 +23,6 @@ _MAY_BE_STRONG: Final = re.compile(
 """The beginning of a value that a weak name makes a secret."""
 
 
-def says_nothing(kind: str | None, sep: str, *, request: bool) -> bool:
-    """Tell whether a value of a kind of `name_ends` behind this sign is no secret, under no name but the user's."""
-    match kind:
-        case "closed":
-            return True
-        case "short":
-            return not (request or sep in OF_HEADERS)
-        case "words":
-            return sep in _BLANK
-        case _:
-            return False
-
-
 def may_be_strong(name: str, text: str, at: int) -> bool:
     """Tell by its beginning whether a value may be a secret under a weak name; of a token hexadecimal is."""
     return name.lower() == "token" or _MAY_BE_STRONG.match(text, at) is not None

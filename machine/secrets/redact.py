@@ -14,7 +14,7 @@ from machine.secrets.known_value_order import KnownInTurn
 from machine.secrets.known_values import Known
 from machine.secrets.names import Strength
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
-from machine.secrets.redacted_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
+from machine.secrets.redacted_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError, Work
 from machine.secrets.restore import keys_in_order
 from machine.secrets.rules import Rules
 from machine.secrets.secret_value import SECRET
@@ -102,6 +102,7 @@ class _Redaction:
         self.sealed: dict[str, str] = first.sealed if first else {}
         self.learned: list[tuple[str, str, bool]] = first.learned if first else []
         self.told: list[Marked] = []
+        self.work = Work()
         self.before = iter(first.told if first else ())
         self.hides = False
         # by container, step, and whether it is the key
@@ -274,10 +275,16 @@ class _Redaction:
             marked = self.near.encoded(verbatim)
             self.hides |= marked is not verbatim
         # all that was found is known now, and nothing else; beside placeholders more may look like a secret
-        if marked == before and (not marked.cuts or len(text) > SHORT):
+        if marked == before and not marked.cuts:
             return marked
+        if before is not None and len(text) > SHORT:  # which is not worth another search
+            both = Marked(text).with_spans([*before.spans(), *marked.spans()])
+            if len(both.cuts) > MOST_FINDINGS:
+                raise TooManyPlacesError(marked.spans()[0].placeholder)
+            return both
         try:
-            found = findings(self.rules, place, marked.text, request=self.request)
+            self.work.begin(marked.text)
+            found = findings(self.rules, place, marked.text, self.work, request=self.request)
             if len(found) + len(marked.cuts) > MOST_FINDINGS:
                 raise TooManyPlacesError  # noqa: TRY301 - as by what it calls
         except TooManyPlacesError:

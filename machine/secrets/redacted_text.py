@@ -12,11 +12,15 @@ MOST_FINDINGS: Final = 1000
 MOST_CANDIDATES: Final = 10_000
 """A text with more candidates for findings of one kind, which are checked one by one, is sealed whole."""
 
-
 MOST_NAMES: Final = 100_000
-"""The most names with the ending of a secret name in a text; a long text may have one in `_APART` characters."""
+"""A text with more escapes in one value, or with more words in its commands, is sealed whole."""
 
-_APART: Final = 96
+MOST_WORK: Final = 200_000
+"""The units of work that a document is given, and one more for each `_APART` characters of its texts."""
+
+_APART: Final = 48
+_CANDIDATE: Final = 10
+"""The units for a candidate that is checked by itself."""
 _SHORT: Final = 64
 _A_FEW: Final = 4
 
@@ -40,18 +44,23 @@ def at_most(most: int, items: Iterable[_Item]) -> Iterator[_Item]:
         yield item
 
 
-def names_in(text: str) -> int:
-    """Return how many names with the ending of a secret name a text may have before it is sealed whole."""
-    return MOST_NAMES + len(text) // _APART
-
-
 class Work:
-    """The work that may be spent on a text: one unit is the work of skipping a name."""
+    """The work that may be spent on the texts of a document: one unit is the work of skipping a name."""
 
     __slots__ = ("left",)
 
-    def __init__(self, text: str) -> None:
-        self.left = 2 * names_in(text)
+    def __init__(self) -> None:
+        self.left = MOST_WORK
+
+    def begin(self, text: str) -> None:
+        """Add the work that a further text is given."""
+        self.left += len(text) // _APART
+
+    def candidates(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Yield items that are checked one by one. Raises `TooManyPlacesError` for more than `MOST_CANDIDATES`."""
+        for item in at_most(MOST_CANDIDATES, items):
+            self.spend(_CANDIDATE)
+            yield item
 
     def each(self, items: Iterable[_Item]) -> Iterator[_Item]:
         """Yield items, a unit for each."""
@@ -121,6 +130,15 @@ class Marked(NamedTuple):
     def sealed(cls, text: str, placeholder: str) -> Marked:
         """Return a text that is replaced as a whole."""
         return cls(text).with_spans([Span(0, len(text), placeholder)])
+
+    def spans(self) -> list[Span]:
+        """Return what was replaced, by the offsets in the text as it was before."""
+        spans: list[Span] = []
+        longer = 0
+        for begin, end, true in self.cuts:
+            spans.append(Span(begin + longer, begin + longer + len(true), self.text[begin:end]))
+            longer += len(true) - (end - begin)
+        return spans
 
     def whole(self) -> bool:
         """Tell whether the text is exactly one placeholder."""

@@ -11,7 +11,7 @@ import attrs
 from machine.secrets.credential_formats import FORMATS, Format, signs_of
 from machine.secrets.names import Strength, field_strength, header_strength, parameter_strength
 from machine.secrets.policy import SecretPolicy, compiled, joined, plain_path
-from machine.secrets.substring_search import searcher
+from machine.secrets.substring_search import SHORT, searcher
 
 _WORDS: Final = (
     r"ke[yn]|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid="
@@ -46,6 +46,8 @@ _LEADS: Final = (
 KEY_LENGTH: Final = 40
 KEY_CHARACTERS: Final = "A-Za-z0-9+/%=_-"
 """Every form of a key of a store has so many of these characters in a row; few other texts do."""
+
+_MAY_BE_KEY: Final = f"[{KEY_CHARACTERS}]{{{KEY_LENGTH}}}"
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -93,7 +95,11 @@ class Rules:
 
     def is_clean(self, data: bytes) -> bool:
         """Tell whether encoded JSON holds neither what `may_hold` looks for nor what may be a key of a store."""
-        return not (self.looks_always or self._looks.Match(data))
+        if self.looks_always:
+            return False
+        if len(data) <= SHORT:
+            return not self._looks.Match(data)
+        return not (self.look(data) or self._keys.Match(data))  # both at once take far longer
 
     def formats_in(self, text: str) -> list[Format]:
         """Return the formats that a text may have."""
@@ -112,7 +118,11 @@ class Rules:
 
     @functools.cached_property
     def _looks(self) -> Any:
-        return searcher((f"{self._pieces}|[{KEY_CHARACTERS}]{{{KEY_LENGTH}}}",))
+        return searcher((f"{self._pieces}|{_MAY_BE_KEY}",))
+
+    @functools.cached_property
+    def _keys(self) -> Any:
+        return searcher((_MAY_BE_KEY,))
 
     @property
     def _pieces(self) -> str:

@@ -86,16 +86,21 @@ def look_at(rules: Rules, text: str) -> Look:
     )
 
 
-def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[Finding]:
+def running(rules: Rules, text: str, look: Look, work: Work, *, request: bool) -> Iterator[Finding]:
     """Yield the secrets in a text that are recognised by their shape or by the names in it."""
-    work, low = Work(text), folded(text)
+    low = folded(text)
+    named: list[Finding] = []
+    if look.names and not _NO_SEPARATOR.fullmatch(
+        text
+    ):  # first, since most texts with too many places have these
+        named = list(named_values(rules, text, low, work, request=request))
     if look.formats:
-        for begin, end, name in shapes(look.formats, text):
+        for begin, end, name in shapes(look.formats, text, work):
             yield Finding(begin, end, name, text[begin:end])
     if look.patterns:
         yield from _matches(rules, text)
     if look.bearer:
-        for match in _BEARER.finditer(low):
+        for match in work.each(_BEARER.finditer(low)):
             begin, end = match.span(1)
             value = text[begin:end]
             if request or not (is_masked(value) or is_constant(value)):
@@ -103,12 +108,11 @@ def running(rules: Rules, text: str, look: Look, *, request: bool) -> Iterator[F
     if look.user_info or look.parameters:
         yield from urls(rules, text, low, work, request=request and "://" in text[:12])
     if look.logins:
-        yield from logins(text, look.logins)
+        yield from logins(text, look.logins, work)
     if look.tables and may_have_table(text):
         for begin, end, name in in_tables(rules, text, low, work):
             yield Finding(begin, end, name, text[begin:end])
-    if look.names and not _NO_SEPARATOR.fullmatch(text):
-        yield from named_values(rules, text, low, work, request=request)
+    yield from named
 
 
 _NO_SEPARATOR: Final = re.compile(r"[^:=>, \t]*+")
@@ -141,7 +145,7 @@ def urls(rules: Rules, text: str, low: str, work: Work, *, request: bool) -> Ite
     The credential is the password, or the user where the password is empty or a constant.
     """
     if "@" in text and ("://" in text or ":\\/\\/" in text):
-        for match in _USER_INFO.finditer(text):
+        for match in work.each(_USER_INFO.finditer(text)):
             user, password = match["user"], match["password"]
             if password is not None and password not in _NO_PASSWORD:
                 if not request and is_masked(unquote(password)):
@@ -168,7 +172,7 @@ IN_FORM: Final = _Written(re.compile(r"([\w.%+\[\]~*-]{1,200}+)(?:&|\Z)"), re.co
 _LAST_WORDS: Final = {words_of(name)[-1] for name in (*EXACT, *PLURAL, *WEAK, *PARAMETERS, *WEAK_PARAMETERS)}
 _BACKWARDS: Final = any_of(sorted(word[::-1] for word in _LAST_WORDS))
 _ENDS: Final = re.compile(
-    r"=(?:[\[\]]|[bd]5%){0,4}+[0-9]{0,4}+"
+    r"=(?=[a-z0-9\[\]])(?:[\[\]]|[bd]5%){0,4}+[0-9]{0,4}+"
     rf"(?:(?:{_BACKWARDS})|(?:{'|'.join(word[::-1] for word in SPELLINGS)})[_-]?(?:{_BACKWARDS}))"
 )
 """The ends of secret names, read backwards from the signs that a search has found.

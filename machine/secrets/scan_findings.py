@@ -16,6 +16,7 @@ from machine.secrets.known_values import Known
 from machine.secrets.placeholder import MARK, TEXT, source_of
 from machine.secrets.policy import path_text
 from machine.secrets.redact import redact
+from machine.secrets.redacted_text import Work
 from machine.secrets.restore import keys_in_order
 from machine.secrets.rules import Rules
 from machine.secrets.secret_value import SECRET
@@ -74,9 +75,11 @@ def found(
 def found_in_text(rules: Rules, text: str) -> list[Found]:
     """Return the secrets in a text of any kind. Raises `TooManyPlacesError` for a text with too many."""
     masked = _masked(text, _mask) if "secret" in text else text
+    work = Work()
+    work.begin(masked)
     return [
         Found("", one.place, one.end - one.begin, one.begin)
-        for one in findings(rules, ROOT, masked, request=False)
+        for one in findings(rules, ROOT, masked, work, request=False)
         if not TEXT.search(masked, one.begin, one.end)
     ]
 

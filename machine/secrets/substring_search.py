@@ -11,7 +11,7 @@ SHORT: Final = 1 << 16
 """The length of the longest text that is searched as a whole, not in pieces."""
 
 PIECE: Final = 1 << 11
-_LONGEST_SIGN: Final = 64
+_LONGEST_SIGN: Final = 160
 
 
 @functools.lru_cache(maxsize=16)
@@ -28,15 +28,18 @@ def searcher(patterns: tuple[str, ...]) -> Any:
     return found
 
 
-def any_of(words: Iterable[str]) -> str:
+def any_of(words: Iterable[str], behind: str = "") -> str:
     """Return an expression for any of these, each of which begins with two letters that stand for themselves.
 
     Those with the same first letter are one alternative, so that a letter that begins none is rejected at once.
+    What has to stand `behind` all of them decides which one it is: no other is tried after it.
     """
     by_first: dict[str, list[str]] = {}
     for word in words:
         by_first.setdefault(word[0], []).append(word[1:])
-    return "|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in by_first.items())
+    if not behind:
+        return "|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in by_first.items())
+    return "|".join(f"{first}(?>(?:{'|'.join(rests)}){behind})" for first, rests in by_first.items())
 
 
 def pieces(patterns: tuple[str, ...], text: str) -> Iterator[tuple[int, list[int]]]:

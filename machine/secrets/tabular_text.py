@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from machine.secrets.credential_looks import SHORTEST, looks_like_credential
 from machine.secrets.names import Strength
-from machine.secrets.redacted_text import MOST_CANDIDATES, TooManyPlacesError, Work, at_most
+from machine.secrets.redacted_text import MOST_CANDIDATES, TooManyPlacesError, Work
 from machine.secrets.rules import Rules
 
 _DELIMITERS: Final = ("|", "\u2502", "\t", ",", ";", "  ")
@@ -117,7 +117,7 @@ def in_tables(rules: Rules, text: str, low: str, work: Work) -> Iterator[tuple[i
             yield from _row(rules, text, begin, line, work)
         elif table is None and (pair := _PAIR.fullmatch(line)) and _is_secret(rules, pair[1]):
             yield from _credential(text, begin, _Cell(*pair.span(2)), pair[1], work)
-    for insert in at_most(MOST_CANDIDATES, _INSERT.finditer(text)) if "into" in low else ():
+    for insert in work.candidates(_INSERT.finditer(text)) if "into" in low else ():
         yield from _inserted(rules, text, insert, work)
 
 

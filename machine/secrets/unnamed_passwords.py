@@ -10,7 +10,7 @@ from machine.secrets.credential_looks import looks_chosen, looks_like_credential
 from machine.secrets.finding import Finding, cookies
 from machine.secrets.kubernetes_manifests import SIGN_OF_MANIFESTS, in_manifests
 from machine.secrets.program_arguments import in_commands
-from machine.secrets.redacted_text import MOST_CANDIDATES, at_most
+from machine.secrets.redacted_text import Work
 from machine.secrets.substring_search import PIECE, SHORT, pieces
 
 _PGPASS: Final = re.compile(
@@ -149,11 +149,20 @@ def _is_hash(text: str) -> bool:
     )
 
 
+_CLOSER: Final = {
+    ("AUTH",): r"AUTH\"?[ \t]{1,4}(?:\"?[\w.-]{1,40}\"?[ \t]{1,4})?\"?[^\s\"\\]{6}",
+    (
+        ":\n",
+        ":\r\n",
+    ): r"(?i:password|passphrase|token|api key|secret)[^\r\n:]*:\r?\n(?:\r?\n)?[ \t]*[^ \t\r\n]{12}",
+}
+"""Signs of more than one text, for logins that would be looked for in most texts."""
+
 SIGNS_OF_LOGINS: Final = (
-    r":(?:[0-9]{1,5}|\*):[\w.*-]",
+    r":(?:[0-9]{1,5}|\*):[^\s:]+:[^\s:]+:[^\s:]{4}",
     r"[A-Za-z]:[0-9a-f]{32}",
     *(
-        "|".join(map(re.escape, needles))
+        _CLOSER.get(needles) or "|".join(map(re.escape, needles))
         for needles in (*_LINES, ("-b",), _OF_COMMANDS, (SIGN_OF_MANIFESTS,))
     ),
 )
@@ -178,20 +187,22 @@ def _near_signs(text: str, kinds: Collection[int]) -> dict[int, list[tuple[int, 
     return parts
 
 
-def _found(pattern: re.Pattern[str], text: str, parts: Sequence[tuple[int, int]]) -> Iterator[re.Match[str]]:
+def _found(
+    pattern: re.Pattern[str], text: str, parts: Sequence[tuple[int, int]], work: Work
+) -> Iterator[re.Match[str]]:
     if pattern.pattern not in _BEHIND:
         found = (match for begin, end in parts for match in pattern.finditer(text, begin, end))
-        yield from at_most(MOST_CANDIDATES, found)
+        yield from work.candidates(found)
         return
     (behind, reach), done = _BEHIND[pattern.pattern], 0
-    for end in at_most(MOST_CANDIDATES, behind.finditer(text)):
+    for end in work.candidates(behind.finditer(text)):
         match = pattern.search(text, max(end.start() - reach, done), end.end())
         if match is not None:
             done = match.end()
             yield match
 
 
-def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
+def logins(text: str, kinds: Collection[int], work: Work) -> Iterator[Finding]:
     """Yield passwords after a user, an option or a command that look like credentials.
 
     `kinds` are the numbers of the `SIGNS_OF_LOGINS` that are in the text.
@@ -199,20 +210,20 @@ def logins(text: str, kinds: Collection[int]) -> Iterator[Finding]:
     near = _near_signs(text, kinds)
     for kind in kinds:
         if kind < len(_PATTERNS):
-            for match in _found(_PATTERNS[kind], text, near[kind]):
+            for match in _found(_PATTERNS[kind], text, near[kind], work):
                 judge = _is_hash if match[1].startswith(_HASHES) else _looks
                 if judge(match[1]):
                     yield Finding(*match.span(1), "password", match[1])
         elif kind == len(_PATTERNS):
-            for match in at_most(MOST_CANDIDATES, _COOKIES.finditer(text)):
+            for match in work.candidates(_COOKIES.finditer(text)):
                 at = match.start(1)
                 for begin, end, name in cookies(match[1], first=False):
                     if looks_like_credential(match[1][begin:end]):
                         yield Finding(at + begin, at + end, f"cookie.{name}", match[1][begin:end])
         elif kind == len(SIGNS_OF_LOGINS) - 1:
-            for begin, end, name in in_manifests(text):
+            for begin, end, name in in_manifests(text, work):
                 yield Finding(begin, end, name, text[begin:end])
         else:
-            for begin, end, name in in_commands(text):
+            for begin, end, name in in_commands(text, work):
                 if _looks(text[begin:end]):
                     yield Finding(begin, end, name, text[begin:end])

@@ -12,7 +12,7 @@ from machine.secrets.known_values import Known
 from machine.secrets.placeholder import TEXT, source_of
 from machine.secrets.policy import path_text
 from machine.secrets.redact import say_text, texts_in
-from machine.secrets.redacted_text import TooManyPlacesError
+from machine.secrets.redacted_text import TooManyPlacesError, Work
 from machine.secrets.rules import Rules
 from machine.secrets.value_places import is_allowed
 
@@ -55,4 +55,4 @@ def _is_refused(rules: Rules, known: Known, near: Known, text: str, *, allowed: 
             return True
     except TooManyPlacesError:
         return True
-    return not allowed and next(shapes(rules.formats_in(text), text), None) is not None
+    return not allowed and next(shapes(rules.formats_in(text), text, Work()), None) is not None

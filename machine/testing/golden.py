@@ -187,7 +187,8 @@ class Golden:
     async def _checked(self, file: Path, name: str | None, wanted: Wanted) -> RunResult | Unlike:
         mode, there = self._session.options.mode, _is_there(file)
         if there and _is_directory(file):
-            return Unlike(Ending.BROKEN, "it is a directory, not a golden run")
+            lines = ["  move or delete it; then --golden=record-missing records one"]
+            return Unlike(Ending.BROKEN, "it is a directory, not a golden run", lines, acceptable=False)
         if mode is Mode.RECORD:
             return await self._recorded(file, name, wanted, status=_status_of(file))
         if not there:

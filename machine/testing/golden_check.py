@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from machine import aio, canonical, codec
-from machine.config import SECRET_FORMAT, RunConfig, RunManifest, Target, UndeclaredIo
+from machine.config import CONTEXT_FORMAT, SECRET_FORMAT, RunConfig, RunManifest, Target, UndeclaredIo
 from machine.engine.run_reader import PastRun
 from machine.engine.start_and_resume import RunResult, result_of
 from machine.errors import Code, MachineError, UsageError
@@ -46,6 +46,7 @@ _NAMES: Final = {
     "input_params": "input",
     "run_config": "config",
     "secret_format": "secret_format",
+    "context_format": "context_format",
 }
 """Names of the manifest's parts in the arguments of a check."""
 
@@ -119,6 +120,7 @@ class Wanted:
             input_params=self.input,
             run_config=self.config,
             secret_format=SECRET_FORMAT,
+            context_format=CONTEXT_FORMAT,
         )
 
 
@@ -245,7 +247,9 @@ def manifest_difference(golden: Recording, wanted: Wanted) -> Unlike | None:
 def _manifest_changes(golden: Recording, wanted: Wanted) -> list[Change]:
     recorded = golden.past.manifest  # of any run: a bundle from another origin may serve
     recorded = attrs.evolve(recorded, run_config=_strict(recorded.run_config))
-    wished = attrs.evolve(wanted.manifest, secret_format=recorded.secret_format)
+    wished = attrs.evolve(
+        wanted.manifest, secret_format=recorded.secret_format, context_format=recorded.context_format
+    )
     return list(diff(_named(recorded), _named(wished)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anyio
 import attrs
@@ -24,7 +24,10 @@ from machine.events import (
     StateEntered,
     StateFailed,
 )
-from machine.io.transport import Transport
+from machine.ids import stream_key
+from machine.io.step_transport import STEP, has_no_key
+from machine.io.stream_end import bytes_of, whole_answer
+from machine.io.transport import Opened, Transport
 from machine.plan import Graph
 from machine.state import SideEffects
 from machine.stores.base import Store
@@ -48,10 +51,22 @@ class Answer:
 
 
 @attrs.frozen
+class StreamAnswer:
+    """The head and the pieces of a streamed answer, and the error that broke it off, if there was one."""
+
+    head: Any = attrs.field(repr=False)
+    pieces: list[bytes] = attrs.field(repr=False)
+    error: FactError | None = None
+
+
+_Outcome: TypeAlias = Answer | StreamAnswer | FactError
+
+
+@attrs.frozen
 class Script:
     """The outcomes of a first run, for each request by its namespace and its name as it is sent."""
 
-    outcomes: Mapping[_Call, list[Answer | FactError]]
+    outcomes: Mapping[_Call, list[_Outcome]]
     stored: Mapping[str, str]
     """The digests of the requests as they are stored, by the names of the requests."""
     run_id: str
@@ -61,17 +76,20 @@ class Script:
     @classmethod
     def of(cls, entries: Iterable[Entry], store: Store, run_id: str, idempotent: Iterable[str]) -> Script:
         """Return the script of a recorded run."""
-        outcomes: dict[_Call, list[Answer | FactError]] = {}
+        outcomes: dict[_Call, list[_Outcome]] = {}
+        parts: dict[str, list[Any]] = {}
         stored: dict[str, str] = {}
         secrets = TrueValues(store, run_id)
         for entry in entries:
             if isinstance(fact := entry.event, FactRecorded):
+                outcome = fact.outcome if isinstance(fact.outcome, FactError) else secrets.answer(entry, fact)
+                if fact.piece is not None:
+                    parts.setdefault(stream_key(fact.key), []).append(outcome)
+                    continue
                 name = asked_for(entry, fact)
                 stored[name] = fact.request_digest
                 outcomes.setdefault((fact.namespace, name), []).append(
-                    fact.outcome
-                    if isinstance(fact.outcome, FactError)
-                    else Answer(secrets.answer(entry, fact))
+                    _outcome(outcome, parts.pop(fact.key, []))
                 )
         return cls(outcomes, stored, run_id, secrets, IDEMPOTENT | frozenset(idempotent))
 
@@ -121,6 +139,7 @@ class SimulatedIo:
             (entry.event.namespace, names.get(asked_for(entry, entry.event), entry.event.request_digest))
             for entry in known
             if isinstance(entry.event, FactRecorded)
+            and entry.event.piece is None
             and (entry.event.outcome.final or (entry.event.state_id, entry.event.attempt) not in interrupted)
         )
 
@@ -141,8 +160,11 @@ class SimulatedIo:
         name = self._name(request)
         self._sent[_digest(keyed)] = (name, key if keyed != request else name)
 
-    async def answer(self, inner: Transport, namespace: str, request: Any) -> Any:
-        """Answer a request that has arrived. Raises the recorded `IoError` if that was the outcome."""
+    async def answer(self, inner: Transport, namespace: str, request: Any, *, opens: bool = False) -> Any:
+        """Answer a request that has arrived, in pieces if it `opens` a stream that was one.
+
+        Raises the recorded `IoError` if that was the outcome.
+        """
         await checkpoint()
         if self._returns is not None:
             self._seen(self._returns)
@@ -156,6 +178,7 @@ class SimulatedIo:
         if self._is_effect(inner, namespace, request):
             # it carries a key, added or its own
             keyed = receiver != name or inner.with_idempotency_key(namespace, request, "key") == request
+            keyed = keyed and not (namespace == STEP and has_no_key(request))
             knows = namespace in self._script.idempotent or (inner.one_effect_per_key and keyed)
             self._effect(call, receiver, store, knows=knows)
         outcomes = self._script.outcomes.get(call)
@@ -171,7 +194,10 @@ class SimulatedIo:
             if outcome.error.code == Code.CALL_CANCELLED:
                 await anyio.sleep_forever()  # the handler gave the call up, as it did in the first run
             raise IoError.from_fact(outcome.kind, outcome.error)
-        return outcome.value
+        if isinstance(outcome, Answer):
+            return outcome.value
+        source = _SimulatedPieces(store, outcome)
+        return Opened(outcome.head, source) if opens else whole_answer(outcome.head, outcome.pieces)
 
     def _name(self, request: Any) -> str:
         data = canonical.encode(request)
@@ -211,6 +237,37 @@ class SimulatedIo:
             self.problems.append(problem)
 
 
+def _outcome(outcome: Any, parts: list[Any]) -> _Outcome:
+    """Return the outcome of a call, given that of its fact and the parts of its stream before."""
+    if not parts:
+        return outcome if isinstance(outcome, FactError) else Answer(outcome)
+    head, *pieces = parts
+    error = outcome if isinstance(outcome, FactError) else None
+    return StreamAnswer(
+        head, [bytes_of(piece) for piece in pieces if not isinstance(piece, FactError)], error
+    )
+
+
+class _SimulatedPieces:
+    """The pieces of a streamed answer, until the process of its reader dies."""
+
+    def __init__(self, store: TorturedStore, answer: StreamAnswer) -> None:
+        self._store = store
+        self._left = list(answer.pieces)
+        self._error = answer.error
+
+    async def next(self) -> bytes | None:
+        await checkpoint()
+        if self._store.dead:
+            raise PowerCut
+        if not self._left and self._error is not None:
+            raise IoError.from_fact(self._error.kind, self._error.error)
+        return self._left.pop(0) if self._left else None
+
+    async def aclose(self) -> None:
+        """Close nothing."""
+
+
 class _SimulatedTransport:
     """The transport of one prefix: the real one answers questions about requests but performs none."""
 
@@ -235,6 +292,9 @@ class _SimulatedTransport:
 
     async def perform(self, namespace: str, request: Any) -> Any:
         return await self._simulated.answer(self._inner, namespace, request)
+
+    async def open_stream(self, namespace: str, request: Any) -> Any:
+        return await self._simulated.answer(self._inner, namespace, request, opens=True)
 
     async def aclose(self) -> None:
         """Close nothing: the real transport belongs to its opener."""

@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, thread
 from contextvars import copy_context
 from typing import Any, Final
 
+from machine.watch.caller import CALLER, called_by
 from machine.watch.nondeterministic_calls import resolved
 from machine.watch.safe_inspection import never_raises
 from machine.watch.user_calls import seen_function
@@ -42,8 +43,15 @@ def _watched(watch: Watch, function: Callable[..., Any], /, *args: Any, **kwargs
         return in_step(copy_context(), function, *args, **kwargs)
 
 
+def _owned(caller: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    with called_by(caller):
+        return function(*args, **kwargs)
+
+
 def _led(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` for another thread: wrapped if the current watch follows threads, else unchanged."""
+    """Return `function` for another thread, with the owner of this code, and the watch if it follows threads."""
+    if (caller := CALLER.get()) is not None:
+        function = functools.partial(_owned, caller, function)
     watch = watching()
     if watch is None or not watch.follows:
         return function
@@ -54,7 +62,7 @@ def follow() -> None:
     """Install the hooks that follow threads, work given to thread pools, and what Python does not announce."""
     import ssl  # noqa: PLC0415 - only who replays needs it
 
-    _follow_threads()
+    follow_callers()
     _announce_sending(socket.socket, "send", "sendall")
     _announce_sending(ssl.SSLSocket, "send", "sendall", "write")
     _announce(os, "sendfile", SEND, _is_socket)
@@ -63,7 +71,9 @@ def follow() -> None:
     _announce(signal, "pidfd_send_signal", PIDFD_SIGNAL)
 
 
-def _follow_threads() -> None:
+@functools.cache
+def follow_callers() -> None:
+    """Install the hooks that follow the owner of code into threads and thread pools."""
     start = threading.Thread.start
     submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
     start_bare = _thread.start_new_thread

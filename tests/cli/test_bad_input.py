@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -208,6 +209,34 @@ def test_an_artifact_that_is_not_there_exits_with_5(machine, kept, identifier):
     said = machine("artifact", identifier)
     assert said.code == 5
     assert said.err.startswith(f"error[artifact_not_found]: there is no artifact {identifier!r}")
+
+
+@pytest.mark.parametrize("name", ["abc", "A" * 64, "a" * 64, "@last", "left.run"])
+def test_the_hint_for_an_artifact_says_what_to_do_next(machine, kept, name):
+    machine("export", "@last", "--output", "left.run")
+    hint = machine("artifact", name).err.splitlines()[-1]
+    commands = re.findall(r"machine ([a-z]+(?: @last| left\.run| --json| RUN)*)", hint)
+    assert commands
+    for command in commands:
+        said = machine(*command.replace("RUN", "@last").split())
+        assert said.code == 0, said.err
+    if name == "a" * 64:
+        assert "--store" in hint
+    else:
+        shown = re.search(r'"plan_id": "([0-9a-f]{64})"', json.dumps(said.json))[1]
+        assert machine("artifact", shown).code == 0
+
+
+@pytest.mark.parametrize("name", ["fixtures/x.run", "x.run"])
+@pytest.mark.parametrize("command", ["replay", "verify", "import", "show", "events"])
+def test_a_directory_in_the_place_of_a_bundle_is_told(machine, here, command, name):
+    (here / name).mkdir(parents=True)
+    said = machine(command, name)
+    assert said.code in (2, 3, 5)
+    assert said.err.startswith(
+        f"error[bundle_{'not_found' if command in ('replay', 'verify') else 'invalid'}]: {name}: "
+    )
+    assert "Traceback" not in said.err
 
 
 def test_a_run_without_a_target_asks_for_one(machine, plan_file):

@@ -257,6 +257,32 @@ def test_an_artifact_is_printed_as_the_bytes_it_is(machine, kept):
     assert described["value"] == json.loads(out)
 
 
+LARGE = """
+from machine import Plan
+
+plan = Plan("large")
+
+
+@plan.state("a.write")
+def write(ctx):
+    ctx["list"] = list(range(30_000))
+"""
+
+
+def test_a_value_in_chunks_is_printed_whole(machine, write):
+    write("large.py", LARGE)
+    assert machine("run", "large.py").code == 0
+    value = list(range(30_000))
+    assert machine("context", "@last", "--json").json["context"] == {"list": value}
+    snapshot_id = machine("context", "@last", "--json").json["snapshot_id"]
+    node = json.loads(machine("artifact", snapshot_id).out)
+    list_id = node["entries"]["list"]["chunks"]
+    assert json.loads(machine("artifact", list_id).out) == value
+    described = machine("artifact", list_id, "--json").json
+    assert (described["kind"], described["value"]) == ("context_chunks", value)
+    assert described["bytes"] == len(json.dumps(value, separators=(",", ":")))
+
+
 def test_a_plan_is_shown_as_a_table_in_its_order(machine, plan_file):
     said = machine("plan", "prices.py")
     lines = said.out.splitlines()

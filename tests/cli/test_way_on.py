@@ -105,6 +105,30 @@ def test_a_program_is_given_the_event_and_no_note(machine, broken):
     assert said.json["fork_at"] == shown["fork_at"] == shown["head_seq"] - 5
 
 
+SECRET = """
+from machine import Plan
+
+plan = Plan("ask")
+
+
+@plan.state("a.ask")
+def ask(ctx, io):
+    ctx["length"] = len(io.secret("TOKEN_OF_THIS_TEST"))
+"""
+
+
+def test_a_secret_that_is_not_set_has_one_advice_which_works(machine, write, monkeypatch):
+    write("ask.py", SECRET)
+    said = machine("run", "ask.py")
+    assert said.code == 1
+    (told,) = (line for line in said.err.splitlines() if line.startswith("error[secret_not_set]"))
+    assert told.startswith("error[secret_not_set]: environment variable TOKEN_OF_THIS_TEST is not set (")
+    monkeypatch.setenv("TOKEN_OF_THIS_TEST", "a-token-of-some-length")
+    went_on = machine(*pasted(said.err))
+    assert went_on.code == 0, went_on.err
+    assert machine("context", "@last").json == {"length": 22}
+
+
 DEADLY = """
 import os
 

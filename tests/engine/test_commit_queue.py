@@ -11,6 +11,7 @@ import pytest
 
 import machine
 from machine import Plan, RunConfig
+from machine.config import FanOutJoin
 from machine.engine.commit_queue import CommitQueue
 from machine.events import RunStarted, chain_next, seal
 from machine.stores import ZERO_CHAIN, MemoryStore, StoredEvent
@@ -131,6 +132,24 @@ def test_those_who_wait_at_the_same_time_share_a_commit():
     queue.close()
     assert queue.written == 20
     assert store.appends <= 2
+
+
+@pytest.mark.parametrize(("durability", "most"), [("effects", 12), ("states", 60)])
+def test_concurrent_states_share_their_commits(tmp_path, durability, most):
+    plan, commits = Plan("op"), []
+    first = plan.state("step.first")(lambda ctx: None)
+    for number in range(200):
+
+        async def handler(ctx, number=number):
+            ctx[f"done{number}"] = True
+
+        plan.state(f"step.s{number}", after=[first])(handler)
+    with machine.open_store(f"sqlite:///{tmp_path}/runs.db") as store:
+        store._session.conn.set_trace_callback(lambda text: text == "COMMIT" and commits.append(text))
+        config = RunConfig(durability=durability, execution_mode=FanOutJoin(50))
+        assert machine.run(plan, store=store, config=config).status == "completed"
+    # the lease and the first event are among them; one for each boundary would be 400
+    assert len(commits) <= most
 
 
 def test_what_every_waiter_gets_is_the_failure_of_the_commit():

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from types import SimpleNamespace
 
+import anyio
 import httpx
 import pytest
 
 from machine import Plan, canonical, open_store, replay, run
+from machine.events import FactRecorded, FactValue
+from machine.io.call_stream import CallStream, Parts
 from machine.io.decompress import Decompressor, split_codings
 from machine.io.http_message import HttpResponse, http_request
 from machine.recordings.redacted_request_matching import RecordedRequests
@@ -308,9 +312,16 @@ def test_an_answer_recorded_with_codings_that_were_not_undone_is_given_as_it_was
 
     body = zlib.compress(gzip.compress(TEXT))
     recorded = HttpResponse(200, "http://h/", (("content-encoding", "gzip, deflate"),), body).to_json()
-    response = httpx_transport._response(httpx.Request("GET", "http://h/"), recorded)
-    assert response.headers["content-encoding"] == "gzip, deflate"
-    assert response.read() == TEXT
+    fact = FactRecorded("key", "http", "", FactValue(""), "a.b.c", 0)
+    parts = Parts(None, None, {}.get, lambda fact: recorded)
+
+    async def handler():
+        stream = CallStream(parts, SimpleNamespace(namespace="http"), fact)
+        request = httpx.Request("GET", "http://h/")
+        response = httpx_transport._response(request, stream, None)
+        return response.headers["content-encoding"], await response.aread()
+
+    assert anyio.run(handler) == ("gzip, deflate", TEXT)
 
 
 @pytest.mark.parametrize(

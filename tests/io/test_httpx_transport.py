@@ -194,9 +194,12 @@ def test_a_streamed_body_comes_in_the_pieces_in_which_it_came_live(record, store
     result = record(handler)
     assert result.context["raw"] == [piece.decode("latin-1") for piece in pieces]
     assert result.context["framing"] is None
-    ((request, response),) = calls_of(store, result.run_id)
-    assert request["stream"] is True
-    assert response["chunks"] == [len(piece) for piece in pieces]
+    calls = calls_of(store, result.run_id)
+    assert all(request["stream"] is True for request, _ in calls)
+    (_, head), *recorded, (_, end) = calls
+    assert (head["status"], "body" in head) == (200, False)
+    assert [answer["data"] for _, answer in recorded] == [{"text": piece.decode()} for piece in pieces]
+    assert end == {"stream": {"complete": True, "pieces": len(pieces)}}
 
 
 def test_a_blocking_client_gets_the_same_pieces(record, serve_raw):

@@ -151,8 +151,10 @@ def plan_of(url, kind, turns=1):
     return plan
 
 
-def facts_of(store, run_id):
-    return [entry for entry, _ in run_reader.entries(store, run_id) if isinstance(entry.event, FactRecorded)]
+def facts_of(store, run_id, *, parts=False):
+    """Return the facts of a run that answer a call; with `parts` the parts of its streams too."""
+    facts = [entry for entry, _ in run_reader.entries(store, run_id) if isinstance(entry.event, FactRecorded)]
+    return [entry for entry in facts if parts or entry.event.piece is None]
 
 
 @KINDS
@@ -215,9 +217,10 @@ def test_a_server_that_is_gone_is_what_the_library_says_of_it(store, completions
 def test_a_run_cut_between_two_requests_pays_for_none_twice(store, completions, kind):
     plan = plan_of(completions.url, kind, turns=2)
     whole = run(plan, store=store)
-    facts = [entry.seq for entry in facts_of(store, whole.run_id)]
-    assert len(facts) == 4
-    for done, end in enumerate(facts, start=1):
+    facts = facts_of(store, whole.run_id, parts=True)
+    assert sum(entry.event.piece is None for entry in facts) == 4
+    for count, entry in enumerate(facts, start=1):
+        end, done = entry.seq, sum(each.event.piece is None for each in facts[:count])
         completions.asked.clear()
         with MemoryStore() as cut:
             cut._contents.secret_key = store._contents.secret_key

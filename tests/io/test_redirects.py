@@ -239,7 +239,7 @@ def record(unplugged):
         plan = Plan("client")
 
         async def waiting(ctx, io, rec):
-            await handler(ctx, HttpxTransport(io.call, by_value))
+            await handler(ctx, HttpxTransport(io.open_stream, by_value))
 
         plan.state("a.only", side_effects="read_only_io")(handler if plain else waiting)
         with open_store("memory://") as store:
@@ -391,7 +391,7 @@ def test_a_digest_answered_after_a_redirect_is_sent_to_who_asked(record, a, b, l
     plan = Plan("client")
 
     async def waiting(ctx, io, rec):
-        await handler(ctx, HttpxTransport(io.call, by_value))
+        await handler(ctx, HttpxTransport(io.open_stream, by_value))
 
     plan.state("a.only", side_effects="read_only_io")(waiting)
     with open_store("memory://") as store:  # its nonce is drawn, so that a replay asks something else

@@ -41,7 +41,7 @@ def test_the_ancestors_are_what_the_definition_says(parents, data):
     some = tuple(data.draw(st.sets(st.sampled_from(places))))
     whole = set(some).union(*(wanted[one] for one in some))
     up_to = found.up_to(some)
-    assert {other for other in places if up_to.get(found.chain[other], -1) >= other} == whole
+    assert {other for other in places if up_to.last(found.chain[other]) >= other} == whole
     latest = [one for one in sorted(some, reverse=True) if not any(one in wanted[other] for other in some)]
     assert list(found.latest(some)) == latest
 

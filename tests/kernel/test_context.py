@@ -574,3 +574,67 @@ def test_a_typed_read_is_a_copy_that_may_be_changed():
     ctx.check_copies()
 
     assert ctx["k"] == [1]
+
+
+# -- what it costs -------------------------------------------------------------------------------------------
+
+
+def stored(content):
+    """Return the id of a snapshot, its artifacts, and a list of those that are loaded."""
+    artifacts, asked = {}, []
+    snapshot, made = Snapshot.empty(artifacts.__getitem__).update(
+        {key: canonical.encode(value) for key, value in content.items()}
+    )
+    artifacts.update((new.id, new.data) for new in made.values())
+
+    def load(artifact_id):
+        asked.append(artifact_id)
+        return artifacts[artifact_id]
+
+    return snapshot.id, load, asked
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000])
+def test_only_a_read_loads_a_value(size):
+    snapshot_id, load, asked = stored({"large": "x" * size, "other": 1})
+    ctx = Context(Snapshot.open(snapshot_id, load))
+    assert "large" in ctx
+    assert len(ctx) == 2
+    assert list(ctx) == list(ctx.keys()) == ["large", "other"]
+    ctx["large"] = 7
+    assert len(ctx) == 2
+    del ctx["large"]
+    assert (len(ctx), "large" in ctx, list(ctx)) == (1, False, ["other"])
+    assert asked == [snapshot_id]
+    assert Context(Snapshot.open(snapshot_id, load))["large"] == "x" * size
+    assert len(asked) > 2
+
+
+def test_iterating_many_keys_loads_each_node_once_for_all_states():
+    content = {f"key {n:05}": n for n in range(5_000)}
+    snapshot_id, load, asked = stored(content)
+    snapshot = Snapshot.open(snapshot_id, load)
+    assert dict(Context(snapshot).items()) == content
+    assert len(asked) == len(set(asked))
+    asked.clear()
+    for n in range(5):
+        ctx = Context(snapshot)
+        ctx[f"key {n:05}"] = content[f"key {n:05}"] = -n
+        ctx[f"new {n}"] = content[f"new {n}"] = n
+        del ctx[f"key {4_000 + n:05}"], content[f"key {4_000 + n:05}"]
+        assert list(ctx) == list(ctx.keys()) == sorted(content)
+        assert len(ctx) == len(content)
+        snapshot, _ = snapshot.update(ctx.staged)
+        assert dict(Context(snapshot).items()) == content
+        assert all(key in Context(snapshot) for key in content)
+    assert len(asked) <= 5 * 3 * 4  # the paths to what was written, of which the walk has kept no nodes
+
+
+def test_a_context_may_be_written_while_it_is_iterated():
+    ctx = context_of(**{f"k{n}": n for n in range(50)})
+    for key in ctx:
+        ctx[key] = 0
+        ctx[f"{key} too"] = 1
+        if key == "k7":
+            del ctx[key]
+    assert len(ctx) == 99

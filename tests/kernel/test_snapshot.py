@@ -12,7 +12,9 @@ from strategies import FAST, JSON, TEXT
 from machine import canonical
 from machine.errors import CorruptionError, StoreError
 from machine.events import ArtifactKind
-from machine.kernel.snapshot import INLINE_MAX, LEAF_MAX, Snapshot
+from machine.kernel.context_value import INLINE_MAX
+from machine.kernel.snapshot import LEAF_MAX, Snapshot
+from machine.kernel.value_chunks import CHUNKED_ABOVE
 
 KEYS = st.integers(0, 60).map("key{}".format) | TEXT
 ODD_KEYS = [
@@ -94,7 +96,7 @@ def test_everything_written_is_there_in_memory_and_reopened(content):
     snapshot = built(content, store)
     for seen in (snapshot, Snapshot.open(snapshot.id, store.load)):
         assert len(seen) == len(content)
-        assert sorted(seen.keys()) == sorted(content)
+        assert list(seen.keys()) == sorted(content)
         assert {key: seen.get(key) for key in content} == content
         assert seen.get("not there") is None
         assert seen.to_dict() == decoded(content)
@@ -190,6 +192,66 @@ def test_a_larger_value_is_an_artifact_of_its_own_and_loaded_only_when_asked_for
     assert reopened.get("small") == b"1"
     assert canonical.artifact_id(data) not in store.asked
     assert reopened.get("big") == data
+
+
+@FAST
+@given(CONTENTS, WRITES, st.data())
+def test_what_was_iterated_is_not_walked_again_and_says_the_same(content, history, draw):
+    """The entries of a snapshot come from those of an earlier one; what they say is what the tree says."""
+    store = Artifacts()
+    snapshot = built(content, store)
+    snapshot.keys()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Snapshot, "_walk", lambda self: pytest.fail("it was walked again"))
+        for writes in history:
+            snapshot = store.keep(snapshot.update(writes))
+            content = {key: data for key, data in {**content, **writes}.items() if data is not None}
+            if draw.draw(st.booleans()):
+                assert list(snapshot.keys()) == sorted(content)
+            for key in [*writes, "other"]:
+                assert snapshot.get(key) == content.get(key)
+        assert snapshot.to_dict() == decoded(content)
+        assert list(snapshot.to_dict()) == sorted(content)
+    assert Snapshot.open(snapshot.id, store.load).to_dict() == decoded(content)
+
+
+def test_many_changes_are_not_kept_beside_the_entries():
+    store = Artifacts()
+    snapshot = built({f"k{n}": b"1" for n in range(3000)}, store)
+    snapshot.keys()
+    for n in range(1500):
+        snapshot = store.keep(snapshot.update({f"k{n}": b"2"}))
+    assert snapshot._entries._earlier is None
+    assert list(snapshot.to_dict().values()).count(2) == 1500
+
+
+@pytest.mark.parametrize("context_format", [1, 2])
+@pytest.mark.parametrize("size", [CHUNKED_ABOVE, CHUNKED_ABOVE + 1])
+def test_a_value_of_more_than_64_kib_is_in_chunks_from_format_2_on(size, context_format):
+    data = canonical.encode("x" * (size - 2))
+    store = Artifacts()
+    snapshot, made = Snapshot.empty(store.load).update({"big": data}, context_format)
+    store.keep((snapshot, made))
+    in_chunks = context_format == 2 and size > CHUNKED_ABOVE
+    kinds = {str(new.kind) for new in made.values()} - {"context_snapshot"}
+    assert kinds == ({"context_chunks", "context_chunk"} if in_chunks else {"context_value"})
+    assert Snapshot.open(snapshot.id, store.load).get("big") == data
+    (part,) = [part for part, kind in snapshot.parts() if kind != ArtifactKind.CONTEXT_SNAPSHOT]
+    assert (part == canonical.artifact_id(data)) is not in_chunks
+
+
+def test_a_chunk_that_the_value_before_had_is_not_made_again():
+    store = Artifacts()
+    value = [f"row {n}" for n in range(20_000)]
+    snapshot = built({"list": canonical.encode(value)}, store)
+    for _ in range(3):
+        value.append("one more")
+        snapshot, made = snapshot.update({"list": canonical.encode(value)})
+        assert sum(new.kind == ArtifactKind.CONTEXT_CHUNK for new in made.values()) <= 2
+        store.keep((snapshot, made))
+    assert snapshot.id == built({"list": canonical.encode(value)}).id
+    again = Snapshot.open(snapshot.id, store.load)
+    assert again.get("list") == canonical.encode(value)
 
 
 def test_the_empty_context_has_an_id_that_stays():

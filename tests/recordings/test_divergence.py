@@ -15,6 +15,7 @@ from machine import DomainEvent, Plan, RunConfig, replay, run
 from machine.recordings import divergence_text, replay_log
 from machine.recordings.json_diff import diff
 from machine.stores import MemoryStore
+from tests.kills import entries
 
 
 def plan_of(middle, **options):
@@ -275,6 +276,71 @@ def test_a_run_that_failed_replays_to_the_same_failure_or_says_so(store):
     assert replay(result.run_id, plan=plan_of(fails), store=store).identical
     found = replay(result.run_id, plan=plan_of(works), store=store).divergence
     assert (found.kind, found.state_id) == ("event_differs", "op.step.middle")
+
+
+class Crash(machine.Reporter):
+    """Stop a run after a number of facts of its second state, as a crash does."""
+
+    def __init__(self, facts):
+        self.facts = facts
+
+    def entry(self, entry):
+        if entry.event.type == "fact_recorded" and entry.event.state_id == "op.step.middle":
+            self.facts -= 1
+            if self.facts == 0:
+                raise RuntimeError("crash")
+
+
+AFTER_A_RESUME = [
+    (argument_changed, 1, "request_changed", "B"),
+    (argument_changed, 2, "request_changed", "B"),
+    (swallowing, 1, "request_changed", "A"),
+    (swallowing, 2, "request_changed", "A"),
+    (call_added, 1, "call_added", None),
+    (call_added, 2, "call_added", None),
+    (call_added_at_the_end, 1, "call_added", None),
+    (call_added_at_the_end, 2, "call_added", None),
+    (another_namespace, 1, "call_added", None),
+    (another_namespace, 2, "call_added", None),
+]
+
+
+@pytest.mark.parametrize(("now", "facts", "kind", "name"), AFTER_A_RESUME)
+def test_after_a_resume_a_changed_request_is_told_from_an_added_call(store, now, facts, kind, name):
+    run_id = machine.new_run_id()
+    with pytest.raises(RuntimeError, match="crash"):
+        run(plan_of(recorded), store=store, run_id=run_id, reporter=Crash(facts))
+    assert machine.resume(run_id, plan=plan_of(recorded), store=store).status == "completed"
+    assert replay(run_id, plan=plan_of(recorded), store=store).identical
+    found = replay(run_id, plan=plan_of(now), store=store).divergence
+    assert (found.kind, found.attempt) == (kind, 1), found
+    events = [entry.event for entry in entries(store, run_id)]
+    if name is None:
+        assert [event.type for event in events[: found.seq - 1]].count("state_entered") == 3
+    else:
+        assert events[found.seq - 1].type == "fact_recorded"
+        assert found.recorded["request"] == {"name": name}
+        assert found.changes
+
+
+def test_after_a_failure_the_changed_request_is_that_of_the_attempt_itself(store):
+    tries = []
+
+    def asks(*names):
+        async def middle(ctx, io, rec):
+            tries.append(await io.env(names[len(tries)]))
+            if len(tries) == 1:
+                raise ConnectionError
+
+        return plan_of(
+            middle, retry=machine.RetryPolicy(max_attempts=2, backoff=machine.FixedBackoff(delay=0))
+        )
+
+    result = run(asks("A", "A"), store=store)
+    tries.clear()
+    found = replay(result.run_id, plan=asks("A", "B"), store=store).divergence
+    assert (found.kind, found.attempt) == ("request_changed", 1)
+    assert entries(store, result.run_id)[found.seq - 1].event.attempt == 1
 
 
 def test_comments_names_and_layout_do_not_move_a_fingerprint():

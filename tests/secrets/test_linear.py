@@ -10,7 +10,8 @@ from machine import SecretPolicy
 from machine.secrets.credential_formats import FORMATS
 from machine.secrets.known_values import Known
 from machine.secrets.redact import redact, say_text
-from machine.secrets.redacted_text import MOST_CANDIDATES
+from machine.secrets.redacted_text import _APART as APART
+from machine.secrets.redacted_text import MOST_CANDIDATES, MOST_WORK, Work
 from machine.secrets.rules import rules_of
 from machine.secrets.unredacted_search import refused
 
@@ -19,7 +20,7 @@ SMALL, TIMES = 1 << 14, 16
 MOST, TRIES = 20, 40
 """So many times the work are right; a clock is no counter, so one of some tries has to tell it."""
 
-TOO_MANY = 300_000
+FEW, TOO_MANY = 20_000, 300_000
 """So many short names, close to each other, are too many."""
 
 SECRETS = [
@@ -246,11 +247,30 @@ def test_what_is_said_and_what_is_refused_are_looked_at_as_fast(kind, work):
     assert growth_of(work, kind) <= MOST
 
 
-@pytest.mark.parametrize("unit", ["</key>", "&a1key=x"])
+@pytest.mark.parametrize("unit", ["pw a ", "&a1key=x"])
 def test_a_text_with_too_many_names_to_judge_is_sealed_whole(unit):
-    few, many = stored(unit * 50_000).document, stored(unit * TOO_MANY).document
-    assert few["body"] == {"text": unit * 50_000}
+    few, many = stored(unit * FEW).document, stored(unit * TOO_MANY).document
+    assert few["body"] == {"text": unit * FEW}
     assert many["body"] == {"text": {"$secret": "field-1"}}
+
+
+@pytest.mark.parametrize("request_", [False, True])
+@pytest.mark.parametrize("unit", ["pw a ", "&a1key=x", "token: a12b\n"])
+def test_the_texts_of_a_document_share_its_work(unit, request_, monkeypatch):
+    spent = []
+
+    class Counted(Work):
+        def spend(self, units):
+            spent.append(units)
+            super().spend(units)
+
+    monkeypatch.setattr("machine.secrets.redact.Work", Counted)
+    text = unit * ((1 << 18) // len(unit))
+    many = 16
+    found = redact(RULES, Known(), "http", {"body": {"json": [text] * many}}, request=request_, name=str)
+    for_all = MOST_WORK + many * len(text) // APART
+    assert sum(spent) <= for_all + many * 100
+    assert found.document["body"]["json"][-1] != text
 
 
 LINES = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from machine.secrets import logins as module
+from machine.secrets import unnamed_passwords as module
+from machine.secrets.redacted_text import Work
 from machine.secrets.substring_search import PIECE, SHORT
 from machine.secrets.unnamed_passwords import SIGNS_OF_LOGINS, logins
 
@@ -27,15 +28,21 @@ def lines():
     ]
 
 
+def plenty():
+    work = Work()
+    work.begin(" " * (64 << 20))
+    return work
+
+
 def test_parts_of_a_long_text_hold_what_the_whole_holds(monkeypatch):
-    logged = [line for line in lines() if list(logins(line, KINDS))]
+    logged = [line for line in lines() if list(logins(line, KINDS, Work()))]
     assert len(logged) > 20
     text = ""
     for line in logged:  # each lies across the end of a piece
         room = (-len(text) - len(line) // 2) % PIECE
         text += " " * (room - 1) + "\n" + line + "\n"
     text += " " * SHORT
-    parts = list(logins(text, KINDS))
+    parts = list(logins(text, KINDS, plenty()))
     monkeypatch.setattr(module, "SHORT", len(text))
-    assert parts == list(logins(text, KINDS))
+    assert parts == list(logins(text, KINDS, plenty()))
     assert len(parts) >= len(logged)

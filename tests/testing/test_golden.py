@@ -293,7 +293,11 @@ def test_a_golden_that_is_a_directory_fails(suite):
     for mode in ("--golden=replay", "--golden=record", "--golden-update"):
         result = suite.run(mode)
         result.assert_outcomes(failed=1)
-        assert "it is a directory, not a golden run" in said(result)
+        assert (
+            "it is a directory, not a golden run\n  move or delete it; then --golden=record-missing"
+            in said(result)
+        )
+        assert "--golden=record\n" not in said(result), "that would give the same"
 
 
 def test_a_folder_that_cannot_be_written_fails_and_keeps_the_old_golden(recorded, monkeypatch):

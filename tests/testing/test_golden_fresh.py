@@ -213,7 +213,10 @@ def pytest_collection_modifyitems(config, items):
             "there is no test of this name there",
         ),
         (
-            "import sys\nif 'fresh_entry_point.py' in str(vars(sys.modules['__main__']).get('__file__')):\n    1 / 0\n",
+            (
+                "import sys\nif 'fresh_entry_point.py' in str(vars(sys.modules['__main__']).get('__file__')):\n"
+                "    1 / 0\n"
+            ),
             "pytest could not do its work there",
         ),
     ],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import httpx
 
@@ -30,6 +31,7 @@ from machine import (
     run,
     verify,
 )
+from machine.catalogue import STANDARD, Catalogue, ToolCallStarted
 from machine.results import Bundle, Divergence, VerifyResult
 
 plan = Plan("typed", version="1")
@@ -60,6 +62,12 @@ def report(ctx: Context, io: IoProvider, rec: machine.Recorder) -> None:
     ctx["reported"] = True
 
 
+called = ToolCallStarted(call_id="c1", tool="search", arguments={"q": "x"})
+assert_type(called.tool, str)
+assert_type(called.arguments, Mapping[str, Any] | None)
+assert_type(STANDARD, Catalogue)
+ToolCallStarted(call_id="c1", tool=3)  # type: ignore[arg-type]
+ToolCallStarted(call_id="c1")  # type: ignore[call-arg]
 assert_type(note, machine.plan.PlanState)
 assert_type(report, machine.plan.PlanState)
 
@@ -87,3 +95,30 @@ async def coroutine() -> None:
         result = await machine.aio.run(plan, store=store)
         assert_type(result, RunResult)
         assert_type(await machine.aio.replay(result.run_id, plan=plan, store=store), ReplayResult)
+
+
+@machine.step
+def rate(currency: str, *, day: int = 0) -> float:
+    """Return a rate."""
+    return len(currency) + day
+
+
+@machine.step(name="rows", returns=list[int], timeout=5, retry_on=(OSError,), ignore_args=["connection"])
+async def rows(connection: object, least: int) -> list[int]:
+    """Return rows."""
+    return [least]
+
+
+async def plain(x: int) -> str:
+    """Return a text."""
+    return str(x)
+
+
+@plan.state("use.steps")
+async def steps(ctx: Context, io: IoProvider) -> None:
+    """Call steps, which keep their signatures."""
+    assert_type(rate("EUR", day=1), float)
+    assert_type(await rows(object(), least=2), list[int])
+    assert_type(await io.step(plain, 3), str)
+    assert_type(await io.step(rate, "EUR", kwargs={"day": 1}, fresh=True), float)
+    assert_type(await io.step(rows, object(), 2), list[int])

@@ -1,4 +1,4 @@
-"""Apache Burr, with its SQLite persister or none: one action that follows itself."""
+"""Apache Burr, with its SQLite persister: one action that follows itself."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def end(state: State) -> State:
 
 
 def application(persister, name, n):
+    """Return an application of `n` actions; without a persister it stores nothing."""
     builder = (
         ApplicationBuilder()
         .with_actions(step=step, end=end)
@@ -31,20 +32,28 @@ def application(persister, name, n):
     return (builder if persister is None else builder.with_state_persister(persister)).build()
 
 
-def live(n, store="sqlite"):
+def live(n):
     """Run an application of `n` actions."""
-    told, persister = {}, None
-    if store == "sqlite":
-        persister = SQLitePersister.from_values(db_path="burr.db")
-        persister.initialize()
+    told = {}
+    persister = SQLitePersister.from_values(db_path="burr.db")
+    persister.initialize()
     application(persister, "warm", WARM).run(halt_after=["end"])
     timed = application(persister, "timed", n)
     with stopwatch(n, told):
         timed.run(halt_after=["end"])
-    if persister is not None:
-        persister.connection.close()
+    persister.connection.close()
     return {**told, "bytes": stored("burr.db", n)}
 
 
+def in_memory(n):
+    """Run an application of `n` actions that stores nothing."""
+    told = {}
+    application(None, "warm", WARM).run(halt_after=["end"])
+    timed = application(None, "timed", n)
+    with stopwatch(n, told):
+        timed.run(halt_after=["end"])
+    return told
+
+
 if __name__ == "__main__":
-    main(live)
+    main(live, in_memory)

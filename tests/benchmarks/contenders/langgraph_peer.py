@@ -55,6 +55,16 @@ def live(n):
     return {**told, "bytes": stored("langgraph.db", n)}
 
 
+def in_memory(n):
+    """Run a graph of one node that follows itself, without a checkpointer."""
+    told, start = {}, {"number": 0, "result": {}}
+    loop(None, WARM).invoke(start, thread("warm"))
+    graph = loop(None, n)
+    with stopwatch(n, told):
+        assert graph.invoke(start, thread("timed"))["number"] == n
+    return told
+
+
 def fanned(n, concurrency):
     """Run a graph that sends to `n` nodes side by side."""
     told = {}
@@ -110,4 +120,4 @@ def recovered(n):
 
 
 if __name__ == "__main__":
-    main(live, fanned, interrupted, recovered)
+    main(live, in_memory, fanned, interrupted, recovered)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from payload import result
-from plans import asking, calling, changing, counting, linear, wide, with_client
+from plans import appending, asking, calling, changing, counting, iterating, linear, wide, with_client
 from plans_with_clock import clocked
 from stage import WARM, forget_peak, main, memory_mb, server, stopwatch, stored
 
 import machine
-from machine import Reporter, RunConfig, open_store, replay, resume, run
+from machine import Reporter, RunConfig, canonical, open_store, replay, resume, run
+from machine.config import FanOutJoin
 from machine.events import StateEntered
 from machine.stores import MemoryStore
 
@@ -102,12 +104,46 @@ def context(n, keys, weigh=0):
     return {**told, "within": watch.within(n)}
 
 
-def fanned(n, concurrency):
+def appended(n, size):
+    """Append 100 bytes to a list of `size` bytes, again and again, and encode it once for comparison."""
+    warm()
+    with Weighed() as alone, Weighed() as store:
+        with stopwatch(1, first := {}):
+            drive(appending(0, size), alone)
+        with stopwatch(1, told := {}):
+            done = drive(appending(n, size), store)
+    with stopwatch(1, once := {}):
+        canonical.encode(done.context["rows"])
+    return {
+        "cpu": (told["cpu"] - first["cpu"]) / n,
+        "written": (store.weight - alone.weight) / n,
+        "encode": once["cpu"],
+    }
+
+
+def iterated(n, keys):
+    """Iterate a context of so many keys in each of `n` states, and a dict of as many."""
+    spent = []
+
+    @contextmanager
+    def times():
+        start = time.process_time()
+        yield
+        spent.append((time.process_time() - start) * 1e6)
+
+    params = {f"key{number:07d}": number for number in range(keys)}
+    warm()
+    with MemoryStore() as store:
+        drive(iterating(n, times), store, input=params, config=RunConfig(undeclared_io="allow"))
+    with stopwatch(1, read := {}):
+        for _ in params:
+            pass
+    return {"first": spent[0], "later": statistics.median(spent[1:]), "dict": read["cpu"]}
+
+
+def fanned(n, concurrency, durability="effects"):
     """Run a plan of states that wait for nothing but one before and one after them all."""
-    mode = getattr(machine, "FanOutJoin", None)
-    if mode is None:
-        return {"absent": "not there yet: machine.config.FanOutJoin"}
-    told, config = {}, RunConfig(execution_mode=mode(concurrency))
+    told, config = {}, RunConfig(durability=durability, execution_mode=FanOutJoin(concurrency))
     plan = wide(n)
     with open_store(DATABASE.format("full")) as store:
         drive(wide(WARM), store, config=config)
@@ -221,13 +257,14 @@ def scaled(n):
     return {**told, "within": watch.within(n)}
 
 
-def held(n):
-    """Run `n` states of one handler, and say what memory held before and at the most."""
+def held(n, concurrency=0):
+    """Run `n` states of one handler in a row, and say what memory held before and at the most."""
     plan = linear(n, lambda number: counting)
+    config = RunConfig(execution_mode=FanOutJoin(concurrency)) if concurrency else RunConfig()
     planned = memory_mb("VmRSS")
     forget_peak()
     with open_store(DATABASE.format("full")) as store:
-        drive(plan, store, input={"result": result(0)})
+        drive(plan, store, input={"result": result(0)}, config=config)
     return {"planned": planned, "peak": memory_mb("VmHWM")}
 
 
@@ -236,6 +273,8 @@ if __name__ == "__main__":
         live,
         replayed,
         context,
+        appended,
+        iterated,
         fanned,
         record_calls,
         replay_calls,

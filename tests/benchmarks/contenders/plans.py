@@ -52,6 +52,39 @@ def changing(steps, keys):
     return linear(steps, change), {f"key{number:05d}": f"{number:0100d}" for number in range(keys)}
 
 
+def appending(steps, size):
+    """Return a plan whose first state writes a list of `size` bytes, to which each that follows appends 100."""
+
+    def append(number):
+        async def handler(ctx, io, rec):
+            if not number:
+                rows = range(size // 51)
+                ctx["rows"] = [{"id": row, "name": f"item {row:07}", "price": row * 1.25} for row in rows]
+            else:
+                grown = ctx["rows"]
+                grown.append(f"{number:097}")
+                ctx["rows"] = grown
+
+        return handler
+
+    return linear(steps + 1, append)
+
+
+def iterating(steps, times):
+    """Return a plan of states that each iterate their context, and note the processor time by `times`."""
+
+    def iterate(number):
+        async def handler(ctx, io, rec):
+            ctx["number"] = number
+            with times():
+                for _ in ctx:
+                    pass
+
+        return handler
+
+    return linear(steps, iterate)
+
+
 def wide(width):
     """Return a plan of states that wait for nothing but one before them all; another waits for them all."""
     plan = Plan("bench")

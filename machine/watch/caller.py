@@ -1,0 +1,42 @@
+"""The owner of the code that runs in a context: the `io` of a handler, or a step that a handler has called.
+
+A thread begins with an empty context. Once `threads_and_programs.follow_callers` was called, code that is given to
+a thread or a pool keeps the owner of the code that gave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import attrs
+
+
+@attrs.frozen
+class RunningStep:
+    """A function that runs as a step; `name` is its name in the recording."""
+
+    name: str
+
+
+CALLER: Final[ContextVar[Any]] = ContextVar("machine_caller", default=None)
+"""The `io` of the handler that runs in this context, a `RunningStep`, or None outside of handlers."""
+
+
+def running_step() -> str | None:
+    """Return the name of the step that runs in this context, or None."""
+    caller = CALLER.get()
+    return caller.name if type(caller) is RunningStep else None
+
+
+@contextmanager
+def called_by(caller: Any) -> Iterator[None]:
+    """Make `caller` the owner of the code in this context."""
+    outer = CALLER.get()
+    CALLER.set(caller)
+    try:
+        yield
+    finally:
+        CALLER.set(outer)
