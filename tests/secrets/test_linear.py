@@ -327,6 +327,7 @@ def test_the_texts_of_a_document_share_its_work(unit, request_, monkeypatch):
 LINES = {
     "with names that say nothing": '{"key":"item-17","token_count":%d,"session":"monday","author":"ann"}\n',
     "with hashes": '{"key":"cpu","session":"%032x","author":"ann"}\n',
+    "with names at the ends of values": '{"logger":"auth.session","session":"s-1","key":"cart:%d"}\n',
     "with numbers": '{"session":%d,"author":"ann","token":null}\n',
 }
 
