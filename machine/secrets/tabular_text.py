@@ -88,6 +88,7 @@ def in_tables(rules: Rules, text: str, low: str, work: Work) -> Iterator[tuple[i
             at = max(at, text.rfind("\n", at, near.start()) + 1)
             skipped = _NO_ROWS.match(low, at)
             if skipped and skipped.end() > at:
+                work.spend(1)
                 at = skipped.end()
                 continue
         elif rows > _MANY and table.delimiter in _PLAIN:
