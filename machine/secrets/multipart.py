@@ -34,7 +34,7 @@ _HEAD: Final = re.compile(r"(?:(?!--|\r?\n)[^\n]++\n)*+")
 """The lines of a part up to an empty line or a delimiter; no two matches overlap, so each line is read once."""
 
 _BEGUN: Final = re.compile(
-    r"(?:\A|\n)--[^\r\n]{1,1024}+\r?\n(?:(?!--|\r?\n|(?i:content-[a-z]))[^\n]++\n)*+(?i:content-[a-z])"
+    r"--(?<![^\n]--)[^\r\n]{1,1024}+\r?\n(?:(?!--|\r?\n|(?i:content-[a-z]))[^\n]++\n)*+(?i:content-[a-z])"
 )
 """The first delimiter, with a field behind it."""
 
@@ -73,7 +73,7 @@ def parts(text: str) -> Iterator[Part]:
     """The boundaries, each with the names of the part that it divides."""
     last: Part | None = None
     begun = _BEGUN.search(text)
-    for at, after, line in _delimiters(text, begun.start()) if begun else ():
+    for at, after, line in _delimiters(text, max(begun.start() - 1, 0)) if begun else ():
         boundary = line.rstrip(" \t")
         closes = boundary not in known and boundary.removesuffix("--") in known
         boundary = boundary.removesuffix("--") if closes else boundary

@@ -83,6 +83,9 @@ _SEARCHED: Final = any_of(
 _PLAIN: Final = r"[:=][ \t]?+(?=[0-9\"'`ac-ik-prt-z])"
 """A sign before a value that begins as no longer separator goes on: it is tried first, since most are so."""
 
+_NO_MEMBER: Final = r"(?![ \t]{0,16}+\\{0,15}+[\"'][\w.-]{1,40}+\\{0,15}+[\"'][ \t]?:)"
+"""Not before the name of a further member: `"logger": "auth.session", "key": 1`."""
+
 _SEPARATOR: Final = (
     rf"(?P<sep>{_PLAIN}|"
     r"[: \t]{0,4}+(?:</?(?:b|strong|i|em|td|th|dt|dd|code|span|tt|kbd|label)(?: [^<>]{0,100})?>"
@@ -96,7 +99,8 @@ _SEPARATOR: Final = (
     r"(?:string\([0-9]{1,6}\)[ \t]|(?:some|just|str|secret|secretstr|quote)\((?=[\"']))?+"
     r"(?:(?:&[\w.-]{1,60}+|!![a-z]{1,20}+)[ \t]{1,4}+){0,2}+"
     r"|[ \t]{1,16}+(?:value|content)[ \t]?=[ \t]?"
-    r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>|,[ \t]{0,16}+(?=b?\\{0,15}+[\"'])"
+    r"|(?:[ \t]{1,4}+[\w:.-]{1,40}+=\"[^\"<>]{0,200}+\"){0,4}+>"
+    rf"|,{_NO_MEMBER}[ \t]{{0,16}}+(?=b?\\{{0,15}}+[\"'])"
     r"|&(?:quot|#34);[ \t]?:[ \t]?&(?:quot|#34);|%3d|%22(?:%20|\+)?%3a(?:%20|\+)?%22"
     r"|</(?:key|name|param-name)>\s{0,40}+<(?:string|value|param-value)>"
     r"(?:\s{0,40}+<string>)?+"

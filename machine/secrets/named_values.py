@@ -26,7 +26,7 @@ from machine.secrets.quick_looks import (
     may_be_strong,
     may_count,
 )
-from machine.secrets.quoted_strings import closing, decoded
+from machine.secrets.quoted_strings import decoded, end_of_string
 from machine.secrets.redacted_text import MOST_CANDIDATES, TooManyPlacesError, Work
 from machine.secrets.rules import Rules
 
@@ -245,6 +245,8 @@ class _Reader:
         if strength is Strength.SEVERAL and self.text[at : at + 1] in _ENDS_OF_LINE:
             return True  # a list may stand below
         start, end, levels = quoted or (at, self._bare_end(at), 0)
+        if quoted is None and end - start > _LONGEST_BARE:
+            return strength is Strength.EXACT  # each of many names in it would have the rest as its value
         if strength is Strength.WEAK:
             return end - start >= SHORTEST and may_count(decoded(self.text[start:end], levels))
         return end - start >= SHORTEST
@@ -261,8 +263,8 @@ class _Reader:
             return True
         if strength not in {Strength.EXACT, Strength.LIKELY}:
             return strength is Strength.WEAK
-        value = self.text[at : self._bare_end(at + (self.text[at : at + 1] in _QUOTES))].strip("\"'`")
-        value = value[:LONGEST_PHRASE]
+        end = self._bare_end(at + (self.text[at : at + 1] in _QUOTES))
+        value = self.text[at : min(end, at + LONGEST_PHRASE)].strip("\"'`")
         return len(value) >= _LEAST_CREDENTIAL and (
             any(map(str.isdigit, value)) or _MIXED.search(value) is not None
         )
@@ -295,12 +297,10 @@ class _Reader:
         """Return the offset at which the text of a string ends, None when no quote closes it."""
         if (slashes, quote) in self.unclosed:
             return None
-        find = closing(slashes, quote)
-        ended = find.search(self.text, at) if slashes else find.match(self.text, at)
-        if ended is None:
+        end = end_of_string(self.text, at, slashes, quote)
+        if end is None:
             self.unclosed.add((slashes, quote))
-            return None
-        return ended.end() - 1 if not slashes else ended.start()
+        return end
 
     def _members(self, name: str, strength: Strength, at: int, sep: str, *, sure: bool) -> Iterator[Finding]:
         """Yield the strings in the list or the object that is the value of a name."""

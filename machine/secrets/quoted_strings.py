@@ -6,11 +6,17 @@ import json
 import re
 
 
-def closing(slashes: int, quote: str) -> re.Pattern[str]:
-    """Return a pattern for the end of a string whose opening quote follows `slashes` backslashes."""
-    if slashes:
-        return re.compile(rf"(?<!\\)\\{{0,{slashes}}}+{quote}")  # `re` keeps what it compiled
-    return re.compile(rf"(?:[^\\{quote}]++|\\.)*+{quote}", re.DOTALL)
+def end_of_string(text: str, at: int, slashes: int, quote: str) -> int | None:
+    """Return the end of the string whose text begins at `at`, after `slashes` backslashes and a quote."""
+    if not slashes:
+        ended = re.compile(rf"(?:[^\\{quote}]++|\\.)*+{quote}", re.DOTALL).match(text, at)
+        return ended.end() - 1 if ended else None
+    # a pattern that begins with the quote is searched for faster than one with the backslashes before it
+    found = re.compile(rf"{quote}(?<!\\{{{slashes + 1}}}{quote})").search(text, at)
+    if found is None:
+        return None
+    last = text[max(found.start() - slashes, at) : found.start()]
+    return found.start() - len(last) + len(last.rstrip("\\"))
 
 
 def decoded(raw: str, levels: int) -> str:

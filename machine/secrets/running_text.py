@@ -22,7 +22,7 @@ from machine.secrets.named_values import named_values
 from machine.secrets.names import EXACT, PLURAL, SPELLINGS, WEAK, Strength, words_of
 from machine.secrets.redacted_text import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, Work
 from machine.secrets.rules import Rules
-from machine.secrets.substring_search import any_of, searcher
+from machine.secrets.substring_search import SHORT, any_of, searcher
 from machine.secrets.tabular_text import in_tables, may_have_table
 from machine.secrets.unnamed_passwords import SIGNS_OF_LOGINS, logins
 
@@ -60,8 +60,9 @@ class Look(NamedTuple):
 
 def folded(text: str) -> str:
     """Return a text in lower case, of the same length."""
-    low = text.lower()
-    return low if len(low) == len(text) else low.replace("i\u0307", "i")
+    # in pieces, as those of ASCII, which most are in any text, take a tenth of the time
+    parts = (text[at : at + SHORT] for at in range(0, len(text), SHORT))
+    return "".join(part.replace("\u0130", "i").lower() for part in parts)
 
 
 @functools.lru_cache(maxsize=64)

@@ -29,8 +29,7 @@ _NO_ROWS: Final = re.compile(r"(?:(?!copy )[\w .\"'`*-]*+[^\w\s.\"'`*,;|\u2502-]
 
 _COPY: Final = re.compile(r"COPY [\w.\"]{1,100} \(([^()]{1,1000})\) FROM std", re.IGNORECASE)
 _INSERT: Final = re.compile(
-    r"into[ \t]{1,4}+[\w.\"`]{1,100}+[ \t]{0,4}+\(([^()]{1,2000}+)\)\s{0,20}+values\s{0,20}+(?=\()",
-    re.IGNORECASE,
+    r"into[ \t]{1,4}+[\w.\"`]{1,100}+[ \t]{0,4}+\(([^()]{1,2000}+)\)\s{0,20}+values\s{0,20}+(?=\()"
 )
 _TUPLE: Final = re.compile(r"[,\s]{0,20}+\(((?:[^()']++|'[^']*+'|\([^()']{0,100}+\))*+)\)")
 _ITEM: Final = re.compile(r"(?:[^,']++|'[^']*+')++")
@@ -83,12 +82,14 @@ def in_tables(rules: Rules, text: str, low: str, work: Work) -> Iterator[tuple[i
     at = heads = rows = 0
     while at < len(text):
         if table is None:  # only a line with such a name is a head
-            skipped = _NO_ROWS.match(low, at)
-            at = skipped.end() if skipped else at
             near = _NEAR.search(low, at)
             if near is None:
                 break
             at = max(at, text.rfind("\n", at, near.start()) + 1)
+            skipped = _NO_ROWS.match(low, at)
+            if skipped and skipped.end() > at:
+                at = skipped.end()
+                continue
         elif rows > _MANY and table.delimiter in _PLAIN:
             plain = _plain_rows(table.delimiter, table.columns, tuple(table.secret)).match(text, at)
             at = plain.end() if plain else at
@@ -117,7 +118,7 @@ def in_tables(rules: Rules, text: str, low: str, work: Work) -> Iterator[tuple[i
             yield from _row(rules, text, begin, line, work)
         elif table is None and (pair := _PAIR.fullmatch(line)) and _is_secret(rules, pair[1]):
             yield from _credential(text, begin, _Cell(*pair.span(2)), pair[1], work)
-    for insert in work.candidates(_INSERT.finditer(text)) if "into" in low else ():
+    for insert in work.candidates(_INSERT.finditer(low)):
         yield from _inserted(rules, text, insert, work)
 
 
@@ -207,7 +208,7 @@ def _credential(text: str, at: int, cell: _Cell, name: str, work: Work) -> Itera
 
 def _inserted(rules: Rules, text: str, insert: re.Match[str], work: Work) -> Iterator[tuple[int, int, str]]:
     """Yield the secrets in the rows that a statement of SQL inserts."""
-    names = [name.strip('"`[] \t\r\n') for name in insert[1].split(",")]
+    names = [name.strip('"`[] \t\r\n') for name in text[slice(*insert.span(1))].split(",")]
     secret = {at: name for at, name in enumerate(names) if _is_secret(rules, name)}
     row = _TUPLE.match(text, insert.end()) if secret else None
     while row is not None:

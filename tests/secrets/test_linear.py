@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from time import thread_time
 
 import pytest
@@ -9,10 +11,12 @@ import pytest
 from machine import SecretPolicy
 from machine.secrets.credential_formats import FORMATS
 from machine.secrets.known_values import Known
+from machine.secrets.named_values import named_values
 from machine.secrets.redact import redact, say_text
 from machine.secrets.redacted_text import _APART as APART
-from machine.secrets.redacted_text import MOST_CANDIDATES, MOST_WORK, Work
+from machine.secrets.redacted_text import MOST_CANDIDATES, MOST_WORK, TooManyPlacesError, Work
 from machine.secrets.rules import rules_of
+from machine.secrets.running_text import folded, look_at, running
 from machine.secrets.unredacted_search import refused
 
 RULES = rules_of(SecretPolicy(patterns=["(a+)+$", "ACME-[0-9]+"]))
@@ -178,6 +182,15 @@ TEXTS = {
         f"password={'alpha-bravo-' * 300}{at}\n" for at in range(size // 3600)
     ),
     "parameters in a parameter": lambda size: "http://" + "?token=" * (size // 7),
+    "parameters in a parameter in JSON": lambda size: '{"a":"http://b/' + "?token=" * (size // 7) + '"}',
+    "parameters in a parameter in a header": lambda size: (
+        "GET / HTTP/1.1\nLocation: http://b/" + "?token=" * (size // 7) + "\nA: b\n"
+    ),
+    "parameters in a parameter of a form": lambda size: "a=b&c=" + "token=" * (size // 6),
+    "parameters in a parameter after a blank": lambda size: "see " + "?session=" * (size // 9) + " there",
+    "strings of all kinds that nothing ends": lambda size: (
+        "".join("token=" + "\\" * slashes + quote for slashes in range(16) for quote in "'\"`") + "a" * size
+    ),
     "words in a table": lambda size: (
         "user,password\n" + "".join(f"a,monday-{at % 5000}\n" for at in range(size // 14))
     ),
@@ -189,6 +202,30 @@ TEXTS = {
     ),
     "escapes in JSON": lambda size: '["' + "\\u0061\\n" * (size // 8) + '","password=x"]',
 }
+
+
+SEARCHES = {
+    "of named values alone": lambda text, low, work, request: named_values(
+        RULES, text, low, work, request=request
+    ),
+    "of everything": lambda text, low, work, request: running(
+        RULES, text, look_at(RULES, str(text)), work, request=request
+    ),
+}
+
+
+class Counted(str):
+    """A text that counts the characters of the parts that are taken of it."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self, _):
+        self.taken = 0
+
+    def __getitem__(self, at):
+        part = super().__getitem__(at)
+        self.taken += len(part)
+        return part
 
 
 def known():
@@ -237,6 +274,20 @@ def test_sixteen_times_the_text_is_sixteen_times_the_work(kind):
     assert growth_of(stored, kind) <= MOST
 
 
+@pytest.mark.parametrize("request_", [False, True])
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("kind", [kind for kind in TEXTS if " " in kind and kind[0] != "'"])
+def test_sixteen_times_the_characters_are_taken(kind, search, request_):
+    taken = []
+    for size in SMALL, SMALL * TIMES:
+        text, work = Counted(TEXTS[kind](size)), Work()
+        work.begin(text)
+        with contextlib.suppress(TooManyPlacesError):
+            deque(SEARCHES[search](text, folded(str(text)), work, request_), maxlen=0)
+        taken.append(text.taken)
+    assert taken[1] <= MOST * max(taken[0], SMALL * 2)  # each once, and those before and behind a name
+
+
 @pytest.mark.parametrize(
     "work", [lambda text: say_text(RULES, known(), text), lambda text: refused(RULES, known(), "a", text)]
 )
@@ -276,6 +327,7 @@ def test_the_texts_of_a_document_share_its_work(unit, request_, monkeypatch):
 LINES = {
     "with names that say nothing": '{"key":"item-17","token_count":%d,"session":"monday","author":"ann"}\n',
     "with hashes": '{"key":"cpu","session":"%032x","author":"ann"}\n',
+    "with names at the ends of values": '{"logger":"auth.session","session":"s-1","key":"cart:%d"}\n',
     "with numbers": '{"session":%d,"author":"ann","token":null}\n',
 }
 

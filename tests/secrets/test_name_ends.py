@@ -105,3 +105,9 @@ def test_a_silent_word_says_nothing_alone(word):
 def test_a_word_that_says_more_with_another_before_it_is_listed(word):
     spelled = word.replace("_", " ")
     assert any(name.endswith(f" {spelled}") for name in EXACT) == (word in name_ends._SECOND)
+
+
+def test_a_text_in_lower_case_has_each_character_at_its_place():
+    text = "".join(map(chr, (code for code in range(0x1F000) if not 0xD800 <= code < 0xE000)))
+    assert [folded(char) for char in text] == list(folded(text))
+    assert folded("\u0130 I\u0307 A") == "i i\u0307 a"
