@@ -172,5 +172,6 @@ class Code(StrEnum):
     BUNDLE_CONFLICT = "bundle_conflict"
     BUNDLE_READ_ONLY = "bundle_read_only"
     BUNDLE_NOT_WRITTEN = "bundle_not_written"
+    BUNDLE_NOT_READABLE = "bundle_not_readable"
     BUNDLE_KEY_NEEDED = "bundle_key_needed"
     BUNDLE_KEY_WRONG = "bundle_key_wrong"

@@ -720,7 +720,7 @@ def test_what_a_run_began_with_is_not_held_until_its_end():
     class Watch(Reporter):
         def entry(self, entry):
             if entry.event.type == "state_entered":
-                objects = [each for each in gc.get_objects() if isinstance(each, Payloads)]
+                objects = [each for each in gc.get_objects() if type(each) is Payloads]
                 held.append([made.kind for each in objects for made in each.items.values()])
 
     plan.state("s.one")(lambda ctx: None)

@@ -58,6 +58,10 @@ COMMANDS: Final = {
     "artifact": ("machine.cli.context_and_artifact:artifact", "Print the bytes of an artifact."),
     "export": ("machine.cli.export_and_import:export", "Write a run as a bundle: one portable file."),
     "import": ("machine.cli.export_and_import:import_runs", "Store the runs of bundles."),
+    "convert": (
+        "machine.cli.convert:convert",
+        "Write bundles anew in the version that people review, in place.",
+    ),
     "scan": ("machine.cli.scan:scan", "Find what looks like a secret in runs, bundles and other files."),
     "secrets rotate-key": (
         "machine.cli.secrets:rotate",

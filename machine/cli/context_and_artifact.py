@@ -57,10 +57,10 @@ def context(
 
 
 def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
-    """Print the bytes of an artifact. A value of a context that is stored in chunks is printed whole.
+    """Print the bytes of an artifact.
 
     They are printed unchanged when stdout is not a terminal. On a terminal JSON is indented, and bytes that are
-    not text are refused.
+    not text are refused. A value of a context that is stored in chunks is printed whole.
 
     Parameters
     ----------

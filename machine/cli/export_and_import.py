@@ -32,6 +32,7 @@ def export(
     *,
     output: Annotated[str, Parameter(name=("--output", "-o"), allow_leading_hyphen=True)],
     gzip: Flag = False,
+    readable: Flag = False,
     force: Flag = False,
     with_secrets: Flag = False,
     recipient_key: str | None = None,
@@ -50,6 +51,8 @@ def export(
         The file to write, or - for stdout. It is replaced atomically.
     gzip
         Compress the bundle. A file whose name ends in .gz is always compressed.
+    readable
+        Write the version that people review: one value a line, named by state and call, without times.
     force
         Replace an existing file.
     with_secrets
@@ -64,9 +67,16 @@ def export(
             "--recipient-key locks the secrets of a bundle, and this one will have none",
             hint="give --with-secrets too",
         )
+    if readable and with_secrets:
+        raise UsageError("a readable bundle has no secrets", hint="leave out one of the two")
     if output == _STDOUT:
         return _to_stdout(
-            run, gzip=gzip, with_secrets=with_secrets, recipient_key=recipient_key, session=session
+            run,
+            gzip=gzip,
+            readable=readable,
+            with_secrets=with_secrets,
+            recipient_key=recipient_key,
+            session=session,
         )
     if not force and (Path(output).is_file() or Path(output).is_symlink()):  # nothing else can be replaced
         raise BundleError(
@@ -74,7 +84,8 @@ def export(
         )
     with session.reading(run) as (store, run_id):
         lock = _lock(store, run_id, recipient_key, session) if with_secrets else None
-        export_to(run_id, output, store=store, gzip=gzip or output.endswith(".gz"), secrets=lock)
+        compressed = gzip or output.endswith(".gz")
+        export_to(run_id, output, store=store, gzip=compressed, readable=readable, secrets=lock)
         size = Path(output).stat().st_size
         events = store.head_seq(run_id)
     if session.as_json:
@@ -100,7 +111,13 @@ def _lock(store: Store, run_id: str, recipient_key: str | None, session: Session
 
 
 def _to_stdout(
-    run: str, *, gzip: bool, with_secrets: bool, recipient_key: str | None, session: Session
+    run: str,
+    *,
+    gzip: bool,
+    readable: bool,
+    with_secrets: bool,
+    recipient_key: str | None,
+    session: Session,
 ) -> int:
     if session.as_json:
         raise UsageError("--json and the bundle cannot both have stdout", hint="name a file: -o FILE")
@@ -108,7 +125,7 @@ def _to_stdout(
         raise UsageError("a compressed bundle cannot be printed on a terminal", hint="name a file: -o FILE")
     with session.reading(run) as (store, run_id):
         lock = _lock(store, run_id, recipient_key, session) if with_secrets else None
-        data = machine.export_run(run_id, store=store, gzip=gzip, secrets=lock)
+        data = machine.export_run(run_id, store=store, gzip=gzip, readable=readable, secrets=lock)
     session.out.data(data)
     return 0
 

@@ -71,7 +71,7 @@ def items_of(session: Session, names: Sequence[str], *, every: bool) -> list[Ite
     with session.store_when_needed() as store:
         for name in names:
             if names_directory(name):
-                for path in _bundles_in(name):
+                for path in bundles_in(name):
                     found.setdefault(path, Item(path, path=path))
             elif names_bundle(name):
                 if not os.path.exists(name):  # noqa: PTH110 - False for what cannot be a path
@@ -88,7 +88,8 @@ def items_of(session: Session, names: Sequence[str], *, every: bool) -> list[Ite
     return list(found.values())
 
 
-def _bundles_in(directory: str) -> list[str]:
+def bundles_in(directory: str) -> list[str]:
+    """Return the bundles in a directory and below, sorted. Raises `BundleError` when there is none."""
     found = []
     for folder, _, names in os.walk(directory):
         for name in names:

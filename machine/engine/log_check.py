@@ -49,7 +49,7 @@ class Joins:
             return
         try:
             if isinstance(event, StateEntered):
-                frontier = self._at(history)
+                frontier = self.frontier(history)
                 if (
                     not frontier.may_begin(event.state_id)
                     or frontier.base(event.state_id).id != event.base_snapshot_id
@@ -58,13 +58,14 @@ class Joins:
                     raise LogError(entry.seq, text, code=Code.LOG_BASE_SNAPSHOT)
             elif isinstance(event, RunCompleted):
                 final = event.final_snapshot_id
-                if final is not None and self._at(history).final().id != final:
+                if final is not None and self.frontier(history).final().id != final:
                     text = "the run ends on a context that its states did not leave"
                     raise LogError(entry.seq, text, code=Code.LOG_END_SNAPSHOT)
         except Conflict as exc:
             raise LogError(entry.seq, str(exc), code=Code.LOG_BASE_SNAPSHOT) from None
 
-    def _at(self, history: History) -> Frontier:
+    def frontier(self, history: History) -> Frontier:
+        """Return the states that may begin after what was folded, and their contexts."""
         if self._frontier is None or self._plan_id != history.plan_id:
             self._plan_id = history.plan_id
             self._frontier = Frontier(recorded_graph(self._load(history.plan_id or "")), self._load)

@@ -14,6 +14,9 @@ from machine.kernel.value_chunks import Chunks, chunked, joined
 INLINE_MAX: Final = 128
 """The largest number of canonical bytes of a value within a node; a larger one is an artifact of its own."""
 
+INLINE: Final = b'{"value":%b}'
+"""The spelling of such a value in its node."""
+
 _IN_CHUNKS: Final = b'{"chunks":"'
 
 
@@ -43,7 +46,7 @@ class Value(NamedTuple):
     @staticmethod
     def inline(data: bytes) -> Value:
         """Return the value of an inline entry of a node."""
-        return Value(data, None, b'{"value":%b}' % data)
+        return Value(data, None, INLINE % data)
 
     @staticmethod
     def at(ref: str) -> Value:

@@ -19,7 +19,7 @@ from machine import canonical
 from machine.config import CONTEXT_FORMAT
 from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 from machine.events import Artifact, ArtifactKind
-from machine.kernel.context_value import Value
+from machine.kernel.context_value import INLINE, INLINE_MAX, Value
 from machine.kernel.sorted_entries import SortedEntries
 from machine.kernel.value_chunks import CHUNKED_ABOVE
 
@@ -236,6 +236,8 @@ class Snapshot:
         for key, data in writes.items():
             if data is None:
                 changes[key] = None
+            elif len(data) <= INLINE_MAX:  # nearly every value
+                changes[key] = Value(data, None, INLINE % data)
             elif len(data) <= CHUNKED_ABOVE or context_format == 1:
                 changes[key] = Value.of(data)
             else:

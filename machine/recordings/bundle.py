@@ -15,10 +15,10 @@ import attrs
 
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
-from machine.errors import BundleError, Code, ConcurrencyError
+from machine.errors import BundleError, Code, ConcurrencyError, UsageError
 from machine.events import Artifact
 from machine.kernel.run_index import advance
-from machine.recordings.bundle_reader import read_bundle
+from machine.recordings.bundle_reader import is_readable, read_bundle
 from machine.recordings.bundle_secrets import adding_key, unlocked_key, with_secrets
 from machine.recordings.bundle_writer import pieces, write_bundle
 from machine.recordings.run_contents import Recording, gather
@@ -60,19 +60,21 @@ def export_run(
     *,
     store: Store = DEFAULT_STORE,
     gzip: bool = False,
+    readable: bool = False,
     secrets: BundleKey | None = None,
 ) -> bytes:
     """Return a run as the bytes of a bundle and, given a path, write them to that file.
 
     The same run gives the same bytes, whichever store it is in; `gzip` compresses them. An unfinished run is
     exported as far as it went. An existing file is replaced atomically; after an error it is unchanged. Secrets
-    are omitted unless a key for them is given: then whoever has that key can read them.
+    are omitted unless a key for them is given: then whoever has that key can read them. `readable` gives the
+    version that people review (docs/bundle-format.md), which has no secrets, and the time of the start alone.
 
     Raises `NotFoundError`; `LogError`, `CorruptionError` or `PlanError` for a damaged run; and `BundleError`
-    with `bundle_too_large` or `bundle_not_written`. With `secrets` it also raises `SecretKeyError`;
-    `UsageError` when the key that sealed them is gone; and `SealError`.
+    with `bundle_too_large`, `bundle_not_readable` or `bundle_not_written`. With `secrets` it also raises
+    `SecretKeyError`; `UsageError` when the key that sealed them is gone; and `SealError`.
     """
-    data = b"".join(_exported(run_id, store, gzip=gzip, secrets=secrets))
+    data = b"".join(_exported(run_id, store, gzip=gzip, readable=readable, secrets=secrets))
     if path is not None:
         write_bundle(path, [data])
     return data
@@ -84,18 +86,41 @@ def export_to(
     *,
     store: Store,
     gzip: bool = False,
+    readable: bool = False,
     secrets: BundleKey | None = None,
 ) -> None:
     """Write a run to a file as `export_run` does, without ever having the whole bundle in memory."""
-    write_bundle(path, _exported(run_id, store, gzip=gzip, secrets=secrets))
+    write_bundle(path, _exported(run_id, store, gzip=gzip, readable=readable, secrets=secrets))
 
 
-def _exported(run_id: str, store: Store, *, gzip: bool, secrets: BundleKey | None) -> Iterator[bytes]:
+def _exported(
+    run_id: str, store: Store, *, gzip: bool, readable: bool, secrets: BundleKey | None
+) -> Iterator[bytes]:
+    if readable and secrets is not None:
+        raise UsageError("a readable bundle has no secrets", hint="leave out one of the two")
     run_reader.require_run(store, run_id)
     recording = gather(run_reader.entries(store, run_id), store.get)
     if secrets is not None:
         recording = with_secrets(recording, store, secrets)
-    return pieces(recording, gzip=gzip)
+    return pieces(recording, gzip=gzip, readable=readable)
+
+
+def convert_bundle(path: str | os.PathLike[str]) -> bool:
+    """Write a bundle of version 1 anew in version 2, which people review, with the same digest, atomically.
+
+    Returns False for one that is of version 2 already. Raises what `open_bundle` raises; `BundleError` with
+    `bundle_not_readable` for a run that version 2 cannot hold, and `bundle_not_written`.
+    """
+    path = os.fspath(path)
+    recording = read_bundle(path)
+    if is_readable(path):
+        return False
+    if recording.lock is not None:
+        raise BundleError(
+            "it has secrets, and a bundle of version 2 has none", path=path, code=Code.BUNDLE_NOT_READABLE
+        )
+    write_bundle(path, pieces(recording, gzip=path.endswith(".gz"), readable=True))
+    return True
 
 
 # -- import --------------------------------------------------------------------------------------------------

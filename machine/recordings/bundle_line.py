@@ -23,8 +23,8 @@ from machine.secrets.bundle_key import is_lock
 from machine.stores.base import MAX_ARTIFACT_BYTES
 
 FORMAT: Final = "machine-bundle"
-_PLAIN, _WITH_SECRETS = 1, 3
-VERSIONS: Final = (_PLAIN, _WITH_SECRETS)
+_PLAIN, READABLE, _WITH_SECRETS = 1, 2, 3
+VERSIONS: Final = (_PLAIN, READABLE, _WITH_SECRETS)
 """The versions that can be read. Bundles with secrets have their own, so that older programs refuse them."""
 
 MAX_JSON: Final = 1024 * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -24,7 +25,18 @@ T = TypeVar("T")
 
 def read_bundle(path: str | os.PathLike[str]) -> Recording:
     """Return the run of a bundle after a full check. Raises what `open_bundle` raises."""
-    return _Reader(os.fspath(path)).read()
+    lines = read_lines(os.fspath(path))
+    first = next(lines)
+    if form.version_of(first) == form.READABLE:
+        from machine.recordings.readable_reader import read_readable  # noqa: PLC0415 - most bundles are not
+
+        return read_readable([first, *lines], os.fspath(path))
+    return _Reader(os.fspath(path)).read(itertools.chain([first], lines))
+
+
+def is_readable(path: str | os.PathLike[str]) -> bool:
+    """Return whether a bundle is of version 2. Raises `BundleError`."""
+    return form.version_of(next(read_lines(os.fspath(path)))) == form.READABLE
 
 
 class _Reader:
@@ -38,8 +50,8 @@ class _Reader:
         self.lines: dict[str, int] = {}  # of artifacts
         self.first_event = 0
 
-    def read(self) -> Recording:
-        lines = self._checked(read_lines(self.path))
+    def read(self, found: Iterator[bytes]) -> Recording:
+        lines = self._checked(found)
         first = next(lines)
         header = self._parsed(form.parse_header, first)
         log: list[tuple[Entry, StoredEvent]] = []

@@ -13,18 +13,26 @@ from machine.errors import BundleError, Code, CorruptionError, MachineError, Oth
 from machine.io.atomic_write import write_atomically
 from machine.recordings import bundle_line as form
 from machine.recordings.bundle_line_reader import MAX_BUNDLE
+from machine.recordings.readable_writer import readable_lines
 from machine.recordings.run_contents import Recording
 
 _GZIP_HEADER: Final = b"\x1f\x8b\x08" + bytes(5) + b"\x02\xff"
 """RFC 1952 section 2.3.1: no name and no time, so that the same run has the same bytes."""
 
 
-def pieces(recording: Recording, *, gzip: bool = False) -> Iterator[bytes]:
-    """Yield the bytes of a run's bundle, line by line, or as a gzip file.
+def pieces(recording: Recording, *, gzip: bool = False, readable: bool = False) -> Iterator[bytes]:
+    """Yield the bytes of a run's bundle, line by line, or as a gzip file; `readable` is version 2.
 
-    Raises `BundleError` (`bundle_too_large`), or `CorruptionError`.
+    Raises `BundleError` (`bundle_too_large`, `bundle_not_readable`), or `CorruptionError`.
     """
-    return _compressed(_plain(recording)) if gzip else _plain(recording)
+    plain = _readable(recording) if readable else _plain(recording)
+    return _compressed(plain) if gzip else plain
+
+
+def _readable(recording: Recording) -> Iterator[bytes]:
+    for line in readable_lines(recording):
+        yield line
+        yield b"\n"
 
 
 def _plain(recording: Recording) -> Iterator[bytes]:

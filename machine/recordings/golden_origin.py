@@ -11,8 +11,9 @@ from pathlib import Path
 
 from machine import canonical
 from machine.errors import MachineError
-from machine.recordings.bundle_line import parse_header
+from machine.recordings.bundle_line import READABLE, parse_header, version_of
 from machine.recordings.bundle_line_reader import read_lines
+from machine.recordings.readable_reader import provenance_of
 
 
 def is_test(spec: str) -> bool:
@@ -23,9 +24,10 @@ def is_test(spec: str) -> bool:
 def test_of(golden: str | os.PathLike[str]) -> tuple[Path, str] | None:
     """Return the file and the name of the test that recorded a golden, or None when the golden has neither."""
     try:
-        header = parse_header(next(read_lines(os.fspath(golden))))
-        built = canonical.decode(header.provenance or b"{}")
-        spec = (built.get("target") or {}).get("spec", "")
+        lines = read_lines(os.fspath(golden))
+        first = next(lines)
+        built = provenance_of(lines) if version_of(first) == READABLE else parse_header(first).provenance
+        spec = (canonical.decode(built or b"{}").get("target") or {}).get("spec", "")
     except (MachineError, ValueError, StopIteration, OSError, AttributeError):
         return None
     path, _, name = spec.partition("::")

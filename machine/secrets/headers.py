@@ -23,6 +23,9 @@ _SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]{1,30} +(?=\S)")
 _SCHEME_IN_TEXT: Final = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9-]{1,30}) +(?=\S))?")
 """The scheme of a field of authorization, `Bearer` in `Bearer x`; empty where there is none."""
 
+_ALGORITHM: Final = re.compile(r"AWS4-[A-Z0-9-]{1,30}")
+"""The rest of a field of authorization whose signature is ignored: the algorithm alone."""
+
 _LEAST_CREDENTIAL: Final = 8
 _OPENS: Final = frozenset("([{")
 _ONE_TOKEN: Final = frozenset(
@@ -57,7 +60,7 @@ def credentials_in(name: str, text: str, *, sure: bool) -> Iterator[Finding]:
         return
     scheme = _SCHEME.match(text) if "auth" in name else None
     begin = scheme.end() if scheme else 0
-    if text[begin:].strip():
+    if text[begin:].strip() and not _ALGORITHM.fullmatch(text):
         yield Finding(begin, len(text), name, text[begin:], sure)
 
 

@@ -27,7 +27,7 @@ from machine.engine.start_and_resume import RunResult
 from machine.errors import BundleError, CorruptionError, LogError, MachineError, UsageError
 from machine.io.transport import Transport
 from machine.plan import Plan
-from machine.testing import golden_check, golden_report
+from machine.testing import golden_check, golden_report, golden_write
 from machine.testing.golden_check import Fresh, Recording, Unlike, Wanted
 from machine.testing.golden_options import Asked, Mode, asked_of
 from machine.testing.golden_owner import file_for
@@ -241,7 +241,9 @@ class Golden:
         statuses = [asked] if asked else ["completed", *([status] if status else [])]
         try:
             made_by = Target(id_in(file.parent, self._item), "")
-            found = golden_check.unwritable(file) or await golden_check.record(wanted, statuses, made_by)
+            found = golden_write.unwritable(file) or await golden_check.record(
+                wanted, statuses, made_by, name or ""
+            )
         except (MachineError, OSError) as exc:
             found = golden_check.problem_of(exc)
         if isinstance(found, Fresh):

@@ -7,19 +7,20 @@ golden.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
+from blake3 import blake3
 
 from machine import aio, canonical, codec
 from machine.config import FORMATS, RunConfig, RunManifest, Target, UndeclaredIo
 from machine.engine.run_reader import PastRun
 from machine.engine.start_and_resume import RunResult, result_of
-from machine.errors import Code, MachineError, UsageError
+from machine.errors import BundleError, Code, MachineError, UsageError
 from machine.events import DomainEventRecorded
 from machine.exception_causes import causes_text
 from machine.ids import OpId
@@ -28,7 +29,6 @@ from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.recordings import divergence_text
 from machine.recordings.bundle import export_run, open_bundle
-from machine.recordings.bundle_writer import write_bundle
 from machine.recordings.compare import other_answer
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
 from machine.recordings.json_diff import Change, diff
@@ -150,8 +150,15 @@ class Fresh:
     store: Store
 
     def write(self, file: Path) -> None:
-        """Write it as a bundle, to a new file. Raises `BundleError` or `OSError`."""
-        file.write_bytes(export_run(self.result.run_id, store=self.store))
+        """Write it as a bundle that people review, to a new file. Raises `BundleError` or `OSError`."""
+        run_id = self.result.run_id
+        try:
+            data = export_run(run_id, store=self.store, readable=True)
+        except BundleError as exc:
+            if exc.code not in (Code.BUNDLE_NOT_READABLE, Code.BUNDLE_TOO_LARGE):
+                raise
+            data = export_run(run_id, store=self.store)
+        file.write_bytes(data)
 
 
 @contextlib.contextmanager
@@ -266,10 +273,13 @@ def too_old(golden: Recording, max_age: int | None) -> Unlike | None:
     return Unlike(Ending.EXPIRED, title, cause="it is too old")
 
 
-async def record(wanted: Wanted, statuses: Sequence[str], target: Target) -> Fresh | Unlike:
-    """Run for real, and return the run if it ends with one of `statuses` and replays; else the reason why not."""
+async def record(wanted: Wanted, statuses: Sequence[str], target: Target, check: str) -> Fresh | Unlike:
+    """Run for real, and return the run if it ends with one of `statuses` and replays; else the reason why not.
+
+    The run's id is made of the name of its test and `check`, so that the same recording has the same bytes.
+    """
     store = MemoryStore()
-    result = await _live(wanted, store, target)
+    result = await _live(wanted, store, target, _run_id(target.spec, check))
     if result.status not in statuses or (result.error and result.error.code in _NEVER_RECORDED):
         return _ended_badly(result, statuses)
     again = await _replayed(result.run_id, wanted, store)
@@ -302,22 +312,14 @@ async def _without_the_key(run_id: str, wanted: Wanted, store: Store) -> Unlike 
     )
 
 
-def keep(candidate: Path, file: Path) -> None:
-    """Make a recording the golden. Raises `BundleError` or `OSError`, which leave the previous one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_bundle(file, [candidate.read_bytes()])
+def _run_id(test: str, check: str) -> str:
+    name = canonical.encode(["golden", test, check])
+    return str(uuid.UUID(bytes=blake3(name).digest()[:16], version=5))
 
 
-def unwritable(file: Path) -> Unlike | None:
-    """Return the failure for a file that cannot be written, where that is known before a useless run, or None."""
-    folder = next(path for path in file.parents if path.exists())
-    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return None
-    problem = "cannot be written" if folder.is_dir() else "is no directory"
-    return Unlike(Ending.FAILED, f"{folder} {problem}, so nothing was run")
-
-
-async def _live(wanted: Wanted, store: Store, target: Target | None = None) -> RunResult:
+async def _live(
+    wanted: Wanted, store: Store, target: Target | None = None, run_id: str | None = None
+) -> RunResult:
     with volatile_headers.left_out():
         return await aio.run(
             wanted.plan,
@@ -325,6 +327,7 @@ async def _live(wanted: Wanted, store: Store, target: Target | None = None) -> R
             input=wanted.input,
             config=wanted.config,
             transports=wanted.transports,
+            run_id=run_id,
             target=target,
         )
 

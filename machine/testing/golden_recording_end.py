@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from machine.errors import MachineError
-from machine.testing import golden_check, golden_report
+from machine.testing import golden_check, golden_report, golden_write
 from machine.testing.golden_check import Unlike
 from machine.testing.golden_fresh import replayed_afresh
 from machine.testing.golden_paths import shown
@@ -47,7 +47,8 @@ def _kept(one: Recorded, config: pytest.Config, known: Session) -> Unlike | None
     file = Path(one.file)
     ending = Ending.UPDATED if os.path.lexists(file) else Ending.NEW
     try:
-        golden_check.keep(Path(one.golden), file)
+        if not golden_write.keep(Path(one.golden), file, renew=bool(one.cause)):
+            ending = Ending.UNCHANGED
     except (MachineError, OSError) as exc:
         return golden_check.problem_of(exc)
     why = f" ({one.cause})" if one.cause and ending is Ending.UPDATED else ""

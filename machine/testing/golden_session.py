@@ -31,6 +31,7 @@ class Ending(StrEnum):
     IDENTICAL = "identical"
     UPDATED = "updated"
     NEW = "new"
+    UNCHANGED = "unchanged"
     DIVERGED = "diverged"
     MISSING = "missing"
     EXPIRED = "expired"
@@ -41,7 +42,7 @@ class Ending(StrEnum):
     UNWRITTEN = "not written"
 
 
-_GOOD = frozenset({Ending.IDENTICAL, Ending.UPDATED, Ending.NEW})
+_GOOD = frozenset({Ending.IDENTICAL, Ending.UPDATED, Ending.UNCHANGED, Ending.NEW})
 
 _REPORTED: Final = ("counts", "notes", "tests", "used", "done", "folders", "partial", "differing")
 """The fields in which a worker reports to the controller."""

@@ -23,6 +23,7 @@ LINES = {
     "replay": ("replay", "@last"),
     "compare": ("compare", "@last"),
     "verify": ("verify", "--all"),
+    "convert": ("convert", "nothing.run"),
     "diff": ("diff", "@last", "@last"),
     "blame": ("blame", "@last", "nothing"),
     "doctor": ("doctor", "nowhere.py"),

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import machine
+
 ROOT = Path(__file__).resolve().parents[2]
+HOUSE = Path(machine.__file__).parent
+"""The package: the tests of a wheel have none next to them."""
 
 DONE = (
     *("", "kernel", "engine", "io", "watch", "stores"),
@@ -48,9 +52,14 @@ def sources() -> list[Path]:
     """Return the modules of the packages that are done."""
     found = []
     for package in DONE:
-        folder = ROOT / "machine" / package
+        folder = HOUSE / package
         found += sorted(folder.rglob("*.py") if package else folder.glob("*.py"))
     return found
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a module or a document, as it is in the repository."""
+    return path.relative_to(HOUSE.parent if path.is_relative_to(HOUSE) else ROOT).as_posix()
 
 
 def documents() -> list[Path]:
@@ -96,7 +105,7 @@ def wrong_words(text: str) -> Iterator[tuple[int, str]]:
             yield prose.count("\n", 0, match.start()), f"{match[0]!r}: say {better}"
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", sources(), ids=name_of)
 def test_docstrings_use_plain_words(path):
     problems = []
     for line, text in docstrings(path.read_text()):
@@ -107,9 +116,9 @@ def test_docstrings_use_plain_words(path):
     assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", sources(), ids=name_of)
 def test_messages_use_plain_words(path):
-    if path.relative_to(ROOT / "machine").parts[0] in RECORDED:
+    if path.relative_to(HOUSE).parts[0] in RECORDED:
         return
     problems = [
         f"{line + below}: {problem}"
@@ -148,19 +157,17 @@ def test_forbidden_words_are_found(text, problem):
 
 
 def test_files_that_docstrings_and_documents_name_exist():
-    files = [*(ROOT / "machine").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
-    known = {str(file.relative_to(ROOT)) for file in files} | {"noxfile.py"}
+    files = {name_of(each): each for each in HOUSE.rglob("*.py")}
+    files |= {str(each.relative_to(ROOT)): each for each in (ROOT / "tests").rglob("*.py")}
+    known = {*files, "noxfile.py"}
     ends = {name.rpartition("/")[2] for name in known} | known
     ends |= {name.removeprefix("machine/") for name in known}
     missing = []
-    for path in [*files, *documents()]:
-        if "campaigns" in path.parts:
-            continue
+    files |= {str(each.relative_to(ROOT)): each for each in documents() if "campaigns" not in each.parts}
+    for name, path in files.items():
         text = path.read_text(encoding="utf-8")
         named = re.findall(r"`((?:machine/|tests/)[\w/]+\.py)`", text)
-        if path.is_relative_to(ROOT / "machine"):
+        if name.startswith("machine/"):
             named += re.findall(r"`([a-z_]+/[\w/]+\.py)`", text)
-        missing += [
-            f"{path.relative_to(ROOT)}: {name}" for name in named if name not in ends and "NAME" not in name
-        ]
+        missing += [f"{name}: {each}" for each in named if each not in ends and "NAME" not in each]
     assert missing == [], missing

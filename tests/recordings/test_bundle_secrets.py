@@ -333,11 +333,12 @@ def test_a_bundle_whose_seals_are_not_where_they_are_due_is_refused(store, run_i
         lines(data, lambda held: held.pop(at)),  # the end counts it
         lines(plain, lambda held: held.insert(at, seal)),
         edited(data, lambda header: header.replace(b'"version":3', b'"version":1')),
+        edited(data, lambda header: header.replace(b'"version":3', b'"version":2')),
         edited(plain, lambda header: header.replace(b'"version":1', b'"version":3')),
     ):
         path.write_bytes(wrong)
         refused(path, MemoryStore(), WORD, "bundle_invalid")
-    path.write_bytes(edited(data, lambda header: header.replace(b'"version":3', b'"version":2')))
+    path.write_bytes(edited(data, lambda header: header.replace(b'"version":3', b'"version":4')))
     refused(path, MemoryStore(), WORD, "bundle_newer_format")
 
 

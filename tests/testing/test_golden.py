@@ -45,8 +45,12 @@ def test_record_records_again_what_is_there(suite):
     before = suite.golden().read_bytes()
     result = suite.run("--golden=record")
     result.assert_outcomes(passed=1)
+    assert "golden: unchanged fixtures/test_prices.run" in said(result)
+    assert suite.golden().read_bytes() == before
+    suite.write("world.txt", "12 ")
+    result = suite.run("--golden=record")
     assert "golden: updated fixtures/test_prices.run" in said(result)
-    assert suite.golden().read_bytes() != before  # another run, by its id
+    assert suite.golden().read_bytes() != before
 
 
 def test_what_a_live_run_ends_badly_with_is_not_recorded(suite):
@@ -301,7 +305,7 @@ def test_a_golden_that_is_a_directory_fails(suite):
 
 
 def test_a_folder_that_cannot_be_written_fails_and_keeps_the_old_golden(recorded, monkeypatch):
-    recorded.write("world.txt", "12")
+    recorded.write("world.txt", "12 ")
     before = recorded.golden().read_bytes()
 
     def refused(*args, **kwargs):
@@ -386,7 +390,7 @@ def test_the_footer_of_verify_live_names_a_command_that_accepts_what_the_world_a
         "test_more.py", "from prices import plan\n\n\ndef test_more(golden):\n    golden.check(plan)\n"
     )
     suite.run("--golden=record-missing").assert_outcomes(passed=2)
-    suite.write("world.txt", "13")
+    suite.write("world.txt", "12 ")
     suite.change("== 25", "in (25, 27)", "test_prices.py")
     result = suite.run("--golden=verify-live")
     result.assert_outcomes(failed=2)

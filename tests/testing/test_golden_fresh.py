@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from golden_suite import said
 
+from machine.recordings import golden_origin
 from machine.testing import golden_fresh
 
 PLANS = """
@@ -290,6 +290,5 @@ def test_every_clock_of_time_and_datetime_is_moved_for_all_that_is_imported_afte
 
 
 def test_a_kept_golden_says_which_test_made_it(recorded):
-    header = json.loads(recorded.golden().read_bytes().splitlines()[0])
-    assert header["provenance"]["target"] == {"spec": "../test_prices.py::test_prices", "directory": ""}
+    assert golden_origin.test_of(recorded.golden()) == (recorded.path / "test_prices.py", "test_prices")
     assert os.fspath(recorded.path) not in recorded.golden().read_text()

@@ -21,6 +21,7 @@ from machine.io.provider import IoProvider
 from machine.kernel import decide as deciding
 from machine.kernel.decisions import EnterState, RecoverOrphan, ScheduleRetry
 from machine.kernel.history import History
+from machine.stores import sqlite_append
 from machine.stores.base import ZERO_CHAIN
 from machine.stores.sqlite import SqliteStore
 from machine.torture import Fault, crash_matrix
@@ -85,7 +86,7 @@ def the_run_is_durable_before_its_first_handler(patch):
 
 @guard(Fault.DUPLICATE_APPEND, where="stopped with store_corrupt, not with concurrency")
 def an_append_is_refused_when_the_head_is_another(patch):
-    patch.setattr(SqliteStore, "_check_head", lambda self, run_id, expected_seq, found: None)
+    patch.setattr(sqlite_append, "_check_head", lambda run_id, expected_seq, found: None)
 
 
 @guard(Fault.DUPLICATE_APPEND, where="the store took the same events twice")

@@ -1,0 +1,197 @@
+"""Writing a bundle of version 2, which people review: named blocks in place of ids, numbers and times.
+
+The same run always has the same lines. What a replay does not need is left out: times, the trace of errors, and the
+build but for the code of the handlers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from blake3 import blake3
+
+from machine import canonical, codec
+from machine.config import BuildProvenance
+from machine.engine.fork_prefix import SHARED_PAST_ID
+from machine.errors import BundleError, Code
+from machine.events import RunStarted
+from machine.kernel.ignored_parts import IGNORED, IGNORED_MAC
+from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
+from machine.kernel.snapshot import Snapshot
+from machine.plan import Graph, recorded_graph
+from machine.recordings.bundle_line import FORMAT, MAX_JSON_LINE, READABLE, version_of
+from machine.recordings.readable_events import RUN, Block, Course
+from machine.recordings.readable_json import lines_of
+from machine.recordings.run_contents import Recording
+
+MOST_BYTES: Final = 64 * 1024 * 1024
+"""The most bytes of such a bundle, which is held in memory; a larger run is exported in version 1."""
+
+_LEFT_OUT: Final = frozenset(
+    {
+        "run_id",
+        "ts_millis",
+        "provenance_id",
+        "trace",
+        IGNORED,
+        IGNORED_MAC,
+        REQUEST_MAC,
+        REQUEST_SECRETS,
+        SECRET_PAYLOAD,
+    }
+)
+"""Informational fields that differ in each recording and that no replay needs."""
+
+MANIFEST, PLAN, PROVENANCE, INPUT = "manifest", "plan", "provenance", "input"
+ORDER: Final = "order"
+RECORDED: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""The time of the recording, to the second."""
+
+
+def readable_lines(recording: Recording) -> Iterator[bytes]:
+    """Yield the lines of a run's bundle of version 2, without line ends.
+
+    Raises `BundleError` (`bundle_not_readable`) for a run that this version cannot hold, or `bundle_too_large`.
+    """
+    hashed, total = blake3(), 0
+    for line in _content(recording):
+        total += len(line) + 1
+        if len(line) > MAX_JSON_LINE or total > MOST_BYTES:
+            raise _unfit(
+                recording,
+                f"it has more than {MOST_BYTES} bytes, or a line has more than {MAX_JSON_LINE}",
+                Code.BUNDLE_TOO_LARGE,
+            )
+        hashed.update(line + b"\n")
+        yield line
+    end = {"digest": recording.digest, "events": len(recording.log), "hash": hashed.hexdigest()}
+    yield canonical.encode({"end": end})
+
+
+def _content(recording: Recording) -> Iterator[bytes]:
+    first = recording.entries[0]
+    if SHARED_PAST_ID in first.info:
+        raise _unfit(recording, "it is a fork with other facts, which names events of another run")
+    recorded = datetime.fromtimestamp(first.ts_millis // 1000, tz=UTC)
+    yield canonical.encode(
+        {
+            "bundle": {"format": FORMAT, "version": READABLE},
+            "hash": "blake3",
+            "recorded": recorded.strftime(RECORDED),
+            "run_id": recording.run_id,
+        }
+    )
+    for name, value in _opening(recording):
+        yield from _block_lines(name, value)
+    graph = recorded_graph(recording.artifacts[recording.plan_id][1])
+    for block in _in_lanes(_blocks(recording), graph):
+        yield from _block_lines(block.name, block.content)
+
+
+def _opening(recording: Recording) -> Iterator[tuple[str, Any]]:
+    """Yield the contents that the first event names."""
+    started = recording.entries[0].event
+    assert isinstance(started, RunStarted)
+
+    def load(artifact_id: str) -> bytes:
+        return recording.artifacts[artifact_id][1]
+
+    yield MANIFEST, canonical.decode(load(started.manifest_id))
+    yield PLAN, canonical.decode(load(started.plan_id))
+    if recording.provenance_id is not None:
+        yield PROVENANCE, canonical.decode(_code_alone(load(recording.provenance_id)))
+    yield INPUT, Snapshot.open(started.initial_snapshot_id, load).to_dict()
+
+
+def context_format_of(manifest: Any) -> int:
+    """Return the rules by which a run stores contexts, from the JSON of its manifest."""
+    return int(manifest.get("context_format", 1))
+
+
+def _code_alone(provenance: bytes) -> bytes:
+    """Return a provenance without what differs from machine to machine."""
+    built = codec.from_json(canonical.decode(provenance), BuildProvenance)
+    alone = BuildProvenance(
+        python_version="", platform="", packages={}, code=built.code, target=built.target, source=built.source
+    )
+    return canonical.encode(codec.to_json(alone))
+
+
+def _blocks(recording: Recording) -> Iterator[Block]:
+    course = Course(lambda artifact_id: recording.artifacts[artifact_id][1], lambda _: None)
+    started = recording.entries[0].event
+    assert isinstance(started, RunStarted)
+    course.context_format = context_format_of(canonical.decode(recording.artifacts[started.manifest_id][1]))
+    for entry in recording.entries:
+        info = {name: value for name, value in entry.info.items() if name not in _LEFT_OUT}
+        try:
+            yield course.block(entry._replace(info=info))
+        except ValueError as exc:
+            raise _unfit(recording, f"event {entry.seq}: {exc}") from None
+        course.advance(entry)
+
+
+def _in_lanes(blocks: Iterable[Block], graph: Graph) -> Iterator[Block]:
+    """Yield the blocks state by state, in the order of the plan, and the order of the log where it is another."""
+    place_of = {state_id: place for place, state_id in enumerate(graph.order)}
+    order: list[str] = []
+    segment: list[Block] = []
+    mixed = False
+
+    def flushed() -> list[Block]:
+        nonlocal mixed
+        lanes = sorted(segment, key=lambda block: place_of.get(block.state_id, -1))
+        mixed = mixed or lanes != segment
+        segment.clear()
+        return lanes
+
+    for block in blocks:
+        order.append(block.state_id)
+        if block.place == RUN:
+            yield from flushed()
+            yield block
+        else:
+            segment.append(block)
+    yield from flushed()
+    if mixed:
+        yield Block(RUN, ORDER, content=_counted(order))
+
+
+def _counted(order: Sequence[str]) -> list[str]:
+    """Return the states of successive events, each with the number of them."""
+    counted: list[tuple[str, int]] = []
+    for state_id in order:
+        if counted and counted[-1][0] == state_id:
+            counted[-1] = state_id, counted[-1][1] + 1
+        else:
+            counted.append((state_id, 1))
+    return [f"{state_id} {count}" for state_id, count in counted]
+
+
+def without_time(bundle: bytes) -> bytes:
+    """Return what a bundle says besides the time of its recording: equal for equal runs."""
+    lines = bundle.split(b"\n")
+    if version_of(lines[0]) != READABLE:
+        return bundle
+    return b"\n".join(line for line in lines[1:] if not line.startswith(b'{"end":'))
+
+
+def _block_lines(name: str, content: Any) -> list[bytes]:
+    lines = [] if content is None else [line.encode() for line in lines_of(content)]
+    return [b"-- %b %b" % (name.encode(), sum_of(name.encode(), lines)), *lines]
+
+
+def sum_of(name: bytes, lines: Sequence[bytes]) -> bytes:
+    """Return the checksum of a block."""
+    return blake3(b"\n".join([name, *lines])).hexdigest()[:8].encode()
+
+
+def _unfit(recording: Recording, why: str, code: Code = Code.BUNDLE_NOT_READABLE) -> BundleError:
+    return BundleError(
+        f"it cannot be written in version {READABLE}: {why}",
+        path=f"the bundle of run {recording.run_id}",
+        code=code,
+        hint="export it in version 1",
+    )
