@@ -27,7 +27,7 @@ from machine.config import (
     Sequential,
 )
 from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
-from machine.event_spelling import read, spelled
+from machine.event_bytes import read, spelled
 from machine.events import (
     EVENT_TYPES,
     EffectWait,

@@ -42,7 +42,7 @@ RANKS = {
                 "graph_order",
                 "events",
                 "codec",
-                "event_spelling",
+                "event_bytes",
                 "catalogue",
                 "secrets",
             ),

@@ -34,7 +34,7 @@ from machine.events import (
     Wait,
 )
 from machine.io.step_transport import STEP
-from machine.kernel.ignored_parts import IGNORED
+from machine.kernel.facts_with_ignored_parts import IGNORED
 from machine.recordings.step_text import result_text, step_text
 from machine.stores.base import Store
 

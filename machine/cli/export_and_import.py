@@ -13,7 +13,7 @@ from machine.cli.command_session import Flag, Injected, RunOrBundle, Session
 from machine.cli.output import clean, on_terminal
 from machine.cli.passphrase import asked_for, given, key_to_lock
 from machine.errors import BundleError, Code, UsageError
-from machine.kernel.status import FINAL_STATUSES
+from machine.kernel.run_status import FINAL_STATUSES
 from machine.recordings.bundle import export_to, store_recording
 from machine.recordings.bundle_reader import read_bundle
 from machine.recordings.bundle_secrets import has_secrets, unlocked_key

@@ -20,7 +20,7 @@ from machine.engine.run_keeper import LEASE_SECONDS
 from machine.engine.start_and_resume import RunResult
 from machine.errors import Code, ConfigError, MachineError, PlanError, UsageError
 from machine.exception_causes import error_json
-from machine.kernel.status import INTERRUPTED, RunStatus
+from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.plan import Plan
 from machine.stores.base import Store
 from machine.stores.lease import lease_is_held

@@ -29,7 +29,7 @@ from machine.engine.start_and_resume import RunResult
 from machine.errors import Code, CodecError, ConcurrencyError, ConfigError, StoreError, UsageError
 from machine.exception_causes import causes_text, error_json
 from machine.ids import ContextKey
-from machine.kernel.status import FINAL_STATUSES
+from machine.kernel.run_status import FINAL_STATUSES
 from machine.stores.base import Store
 from machine.termination import Terminated
 

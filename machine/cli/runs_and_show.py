@@ -17,8 +17,8 @@ from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import EffectIntended
 from machine.exception_causes import causes_text, error_json
 from machine.kernel.retry_and_skip import fork_point
+from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.state_history import StateStatus
-from machine.kernel.status import INTERRUPTED, RunStatus
 
 _FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
 _RUN_PREFIX = 18

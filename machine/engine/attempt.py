@@ -30,7 +30,7 @@ from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState
-from machine.watch.caller import CALLER
+from machine.watch.code_owner import CALLER
 
 
 @attrs.define

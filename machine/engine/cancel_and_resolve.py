@@ -24,7 +24,7 @@ from machine.io.running_programs import end_left
 from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import CompleteRun, RecoverOrphan
 from machine.kernel.history import History
-from machine.kernel.status import RunStatus, require
+from machine.kernel.run_status import RunStatus, require
 from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
 from machine.stores.base import Store

@@ -41,11 +41,11 @@ from machine.kernel.snapshot import Snapshot
 from machine.kernel.state_history import StateStatus
 from machine.plan import Graph, Plan
 from machine.secrets.both_formats import OfAttempt, RunSecrets
+from machine.secrets.reserved_store_key import Reserved
 from machine.secrets.store_key import open_keys
-from machine.secrets.store_key_guard import Reserved
 from machine.state import EFFECT_TAG, PlanState, SideEffects
 from machine.stores.base import Store
-from machine.watch.caller import called_by
+from machine.watch.code_owner import called_by
 from machine.watch.watch import behind_io
 
 

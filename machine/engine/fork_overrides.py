@@ -22,8 +22,8 @@ from machine.io.stream_end import bytes_of
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.snapshot import Load
 from machine.secrets.both_formats import OfAttempt
-from machine.secrets.call_values import Answer
 from machine.secrets.secret_value import SECRET
+from machine.secrets.stored_call import Answer
 
 
 def overridden(

@@ -15,7 +15,7 @@ from typing import Final
 
 from machine import canonical, codec
 from machine.engine.fork_streams import parts_of
-from machine.engine.log_segments import Segment, cut_in, segments_of
+from machine.engine.log_by_state import Segment, cut_in, segments_of
 from machine.errors import Code, CorruptionError, MachineError
 from machine.events import (
     EffectIntended,
@@ -31,8 +31,8 @@ from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import stored_seal
 from machine.io.call_identity import Call, path_key
 from machine.kernel.decisions import EnterState
+from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC, IgnoredParts
 from machine.kernel.history import History
-from machine.kernel.ignored_parts import IGNORED, IGNORED_MAC, IgnoredParts
 from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
 from machine.secrets.format_1.placeholder import has_placeholder, stripped

@@ -13,8 +13,8 @@ from machine.io.attempt_scope import stored_seal
 from machine.kernel.history import History
 from machine.secrets.both_formats import Format1Adapter, OfRun, RunSecrets
 from machine.secrets.format_1.run_secrets import Format1RunSecrets
+from machine.secrets.reserved_store_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
-from machine.secrets.store_key_guard import Reserved
 from machine.stores.base import Store
 
 

@@ -23,7 +23,7 @@ from machine.io.handler_tasks import Begun
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.history import History
-from machine.kernel.step_refusal import refuse_in_step
+from machine.kernel.io_in_step import refuse_in_step
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState, SideEffects
 

@@ -11,7 +11,7 @@ from machine.errors import OtherIoError
 from machine.events import Artifact, ArtifactKind
 from machine.ids import RESERVED_FACT_PREFIX, piece_key
 from machine.io.attempt_scope import Payloads
-from machine.secrets.call_values import Asked
+from machine.secrets.stored_call import Asked
 
 
 @attrs.frozen

@@ -9,8 +9,8 @@ from machine.errors import Code, OtherIoError, StateError
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
 from machine.kernel.context import MAX_VALUE_BYTES
+from machine.secrets.reserved_store_key import RESERVED_NAMES
 from machine.secrets.secret_value import SECRET
-from machine.secrets.store_key_guard import RESERVED_NAMES
 
 
 def undeclared(scope: AttemptScope, namespace: str) -> OtherIoError:

@@ -11,7 +11,7 @@ from anyio import from_thread
 
 from machine.io.step_calls import StepCalls, StepOptions
 from machine.io.step_function import Step
-from machine.watch.caller import CALLER
+from machine.watch.code_owner import CALLER
 from machine.watch.threads_and_programs import follow_callers
 from machine.watch.watch import unguarded
 

@@ -7,7 +7,7 @@ from machine.events import FactRecorded
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
 from machine.io.call_refusals import ambiguous, differs_in_ignored, lost_answer
-from machine.kernel.ignored_parts import token_of
+from machine.kernel.facts_with_ignored_parts import token_of
 from machine.kernel.reuse import answers, sent_alike
 
 

@@ -23,7 +23,7 @@ from machine.io.step_function import KEY_PARAMETER
 from machine.io.step_transport import STEP, given_response
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.both_formats import OfAttempt
-from machine.secrets.call_values import Answer
+from machine.secrets.stored_call import Answer
 
 _OK: Final = 200  # RFC 9110 section 15.3.1
 _OWN_KEYS: Final = {

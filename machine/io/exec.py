@@ -31,7 +31,7 @@ from machine.io.request_fields import (
     unpack,
 )
 from machine.io.transport import BaseTransport
-from machine.secrets.store_key_guard import RESERVED_NAMES
+from machine.secrets.reserved_store_key import RESERVED_NAMES
 
 MOST_STDIN: Final = 1024 * 1024
 """The largest number of bytes for a program's standard input."""

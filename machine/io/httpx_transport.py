@@ -23,13 +23,13 @@ import httpx
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
 from machine.ignore import NEEDED, Ignore
-from machine.io.call_stream import CallStream
 from machine.io.decompress import CODINGS
 from machine.io.http_message import HttpResponse, checked_header, http_request
 from machine.io.redirect_secrets import Sensitive, by_name, origin_of, refused_redirect
 from machine.io.request_identity import RequestRules
+from machine.io.streamed_answer import CallStream
 from machine.io.urls import public_url
-from machine.io.volatile_headers import lasting
+from machine.io.volatile_answer_headers import lasting
 from machine.secrets.multipart import settled
 from machine.watch.unprofiled import unprofiled
 

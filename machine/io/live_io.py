@@ -32,9 +32,9 @@ from machine.io.request_fields import field
 from machine.io.secret import checked, naming, sendable
 from machine.io.step_transport import STEP, info_of_step
 from machine.io.transport import Transport
-from machine.io.volatile_headers import without_volatile
+from machine.io.volatile_answer_headers import without_volatile
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.kernel.ignored_parts import IGNORED
+from machine.kernel.facts_with_ignored_parts import IGNORED
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
 from machine.secrets.secret_value import SECRET
 from machine.watch.unprofiled import unprofiled

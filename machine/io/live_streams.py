@@ -16,8 +16,8 @@ from machine.io.call_identity import Call
 from machine.io.stream_end import end_of, piece_of
 from machine.io.transport import Opened, PieceSource, Streaming, Transport
 from machine.secrets.attempt_secrets import AttemptSecrets
-from machine.secrets.call_values import Answer
 from machine.secrets.held_back import HeldBack
+from machine.secrets.stored_call import Answer
 from machine.secrets.stream_pieces import held_back, may_stream, stored_end, stored_piece
 from machine.watch.unprofiled import unprofiled
 

@@ -13,8 +13,8 @@ import anyio.from_thread
 import anyio.lowlevel
 
 from machine.errors import UsageError
-from machine.io.call_stream import CallStream
 from machine.io.http_message import Headers, HttpResponse
+from machine.io.streamed_answer import CallStream
 
 T = TypeVar("T")
 

@@ -31,8 +31,8 @@ from machine.io.request_identity import RequestRules
 from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.secrets.call_values import Asked, unopened
 from machine.secrets.secret_value import SECRET
+from machine.secrets.stored_call import Asked, unopened
 from machine.state import SideEffects
 from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import unguarded

@@ -25,9 +25,9 @@ from machine.io.request_identity import RequestRules
 from machine.io.stream_end import is_complete, pieces_of
 from machine.io.transport import AbsentTransport
 from machine.kernel.reuse import answers, comparable, reusable
-from machine.secrets.call_values import Asked
 from machine.secrets.placeholder import TEXT, source_of
 from machine.secrets.restore import SecretNeeded
+from machine.secrets.stored_call import Asked
 
 
 class Recording(Log, Protocol):

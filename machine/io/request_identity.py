@@ -19,13 +19,13 @@ from machine import canonical
 from machine.config import RunManifest
 from machine.errors import Code, UsageError
 from machine.ignore import NEEDED, Ignore
-from machine.io.json_values import read_json, without_spans, without_values
+from machine.io.json_pointers import read_json, without_spans, without_values
 from machine.io.request_fields import refusal
-from machine.io.volatile_headers import are_left_out
-from machine.kernel.ignored_parts import IGNORED, IGNORED_MAC
+from machine.io.volatile_answer_headers import are_left_out
+from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.secrets.both_formats import OfAttempt
-from machine.secrets.call_values import Asked
 from machine.secrets.multipart import with_settled_boundary
+from machine.secrets.stored_call import Asked
 
 _BY_DEFAULT: Final = "x-request-id"
 _SIGNED: Final = frozenset({"x-amz-date", "x-amz-content-sha256", "x-amz-security-token", "date"})

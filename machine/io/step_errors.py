@@ -15,7 +15,7 @@ from typing import Any, Final
 from machine import canonical
 from machine.errors import Code, CodecError, ErrorInfo, MachineError, StepError
 from machine.exception_to_error_info import clean, said
-from machine.io.step_names import home_of, unwrapped
+from machine.io.function_names import home_of, unwrapped
 from machine.io.step_values import decode, encode
 
 _MOST_CAUSES: Final = 8

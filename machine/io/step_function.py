@@ -15,7 +15,7 @@ from typing import Any, Final, Self, TypeAlias
 import attrs
 
 from machine.errors import CanonicalError, Code, UsageError
-from machine.io.step_names import found_by_name, name_to_be, unwrapped
+from machine.io.function_names import found_by_name, name_to_be, unwrapped
 from machine.io.step_values import UNDECLARED, Kinds, annotated_return, decode, encode
 
 KEY_PARAMETER: Final = "idempotency_key"

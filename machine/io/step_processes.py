@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any, Final
 
 from machine.errors import Code, StepError
+from machine.io.function_names import reference_of
 from machine.io.step_function import Step
-from machine.io.step_names import reference_of
 from machine.io.step_threads import StepThread, call_in_thread
 
 _MOST_IDLE: Final = 4

@@ -22,7 +22,7 @@ from machine.io.step_results import response_of
 from machine.io.step_threads import StepThread, call_in_thread, leave, wait_for_threads
 from machine.io.step_values import decode_result, encode
 from machine.io.transport import BaseTransport
-from machine.watch.caller import RunningStep, called_by
+from machine.watch.code_owner import RunningStep, called_by
 
 STEP: Final = "step"
 _FIRST_PAUSE: Final = 0.1

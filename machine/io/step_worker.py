@@ -15,9 +15,9 @@ import threading
 from typing import Any
 
 from machine.errors import StepError
+from machine.io.function_names import load_module, resolved_reference
 from machine.io.step_errors import failure_of
 from machine.io.step_function import Step
-from machine.io.step_names import load_module, resolved_reference
 from machine.io.step_processes import receive, send
 from machine.io.step_results import response_of
 

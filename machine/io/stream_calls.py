@@ -18,14 +18,14 @@ from machine.ignore import Ignore
 from machine.io import files, secret
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
-from machine.io.call_stream import CallStream, Parts, UnrecordedStream
 from machine.io.http_message import http_request
 from machine.io.outcome_turns import HandOut
 from machine.io.piece_reader import FileStream, HttpStream
 from machine.io.redirect_secrets import Sensitive, parts
 from machine.io.request_identity import RequestRules
 from machine.io.stream_end import pieces_of
-from machine.watch.caller import running_step
+from machine.io.streamed_answer import CallStream, Parts, UnrecordedStream
+from machine.watch.code_owner import running_step
 from machine.watch.watch import unguarded
 
 

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 
 from machine.kernel.decisions import AwaitAttempts, CompleteRun, Done, RecoverOrphan
 from machine.kernel.history import History
-from machine.kernel.status import RunStatus
+from machine.kernel.run_status import RunStatus
 
 
 def close_open_attempts(

@@ -14,8 +14,8 @@ from machine import canonical, codec
 from machine.did_you_mean import did_you_mean
 from machine.errors import CanonicalError, Code, ContextError
 from machine.ids import ContextKey
+from machine.kernel.io_in_step import refuse_in_step
 from machine.kernel.snapshot import Snapshot
-from machine.kernel.step_refusal import refuse_in_step
 from machine.watch.unprofiled import unprofiled
 
 MAX_VALUE_BYTES: Final = 128 * 1024 * 1024

@@ -22,9 +22,9 @@ from machine.kernel.decisions import (
 )
 from machine.kernel.history import History
 from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
+from machine.kernel.run_status import RunStatus
 from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
-from machine.kernel.status import RunStatus
 from machine.plan import Graph
 
 

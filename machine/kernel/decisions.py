@@ -8,7 +8,7 @@ import attrs
 
 from machine.errors import ErrorInfo
 from machine.events import Wait
-from machine.kernel.status import RunStatus
+from machine.kernel.run_status import RunStatus
 
 
 @attrs.frozen

@@ -16,9 +16,9 @@ from machine import canonical
 from machine.errors import Code, CodecError, ErrorCategory, ErrorInfo
 from machine.events import Artifact
 from machine.kernel.ancestors import Ancestors, UpTo
-from machine.kernel.context_value import Value
 from machine.kernel.history import History
 from machine.kernel.snapshot import Load, Snapshot
+from machine.kernel.snapshot_value import Value
 from machine.kernel.state_history import StateHistory, StateStatus
 from machine.plan import Graph
 

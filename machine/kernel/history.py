@@ -36,10 +36,10 @@ from machine.events import (
     Wait,
 )
 from machine.failed_attempt_info import read_causes, read_wait
-from machine.kernel.ignored_parts import IgnoredParts
+from machine.kernel.facts_with_ignored_parts import IgnoredParts
+from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
-from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
 
 COPIED: Final = "copied"
 """Marker in the info of an interrupted attempt that a fork copied: the driver that died was the parent's."""

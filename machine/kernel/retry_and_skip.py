@@ -9,8 +9,8 @@ from machine.errors import Code, ErrorCategory, ErrorInfo
 from machine.events import STOPPED_CODES, EffectWait
 from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, SuspendRun
 from machine.kernel.history import History
+from machine.kernel.run_status import RunStatus
 from machine.kernel.state_history import NOT_TAKEN, UNREACHABLE, StateStatus
-from machine.kernel.status import RunStatus
 from machine.plan import Graph
 from machine.state import OnUncertain
 

@@ -24,7 +24,7 @@ from machine.kernel.decisions import (
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
 from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
-from machine.kernel.status import RunStatus
+from machine.kernel.run_status import RunStatus
 from machine.plan import Graph
 
 

@@ -19,7 +19,7 @@ from machine import canonical
 from machine.config import CONTEXT_FORMAT
 from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 from machine.events import Artifact, ArtifactKind
-from machine.kernel.context_value import INLINE, INLINE_MAX, Value
+from machine.kernel.snapshot_value import INLINE, INLINE_MAX, Value
 from machine.kernel.sorted_entries import SortedEntries
 from machine.kernel.value_chunks import CHUNKED_ABOVE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from machine.kernel.context_value import Value
+from machine.kernel.snapshot_value import Value
 
 _MOST_CHANGES: Final = 1000
 """The most changes that are kept to be made to the entries of an earlier snapshot."""

@@ -44,7 +44,7 @@ from machine.io.attempt_scope import Payloads
 from machine.io.transport import Transports
 from machine.kernel.history import History, fold
 from machine.kernel.linearize import one_after_another
-from machine.kernel.status import RunStatus
+from machine.kernel.run_status import RunStatus
 from machine.plan import Graph, Plan
 from machine.recordings.double_run import SecondRun
 from machine.recordings.run_contents import Walked, led_to, seals_beside, sound_parts

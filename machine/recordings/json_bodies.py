@@ -8,7 +8,7 @@ from typing import Any
 
 from machine import canonical
 from machine.errors import CanonicalError, CodecError
-from machine.io.json_values import read_json
+from machine.io.json_pointers import read_json
 
 
 def with_json_bodies(recorded: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

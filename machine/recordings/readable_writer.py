@@ -17,7 +17,7 @@ from machine.config import BuildProvenance
 from machine.engine.fork_prefix import SHARED_PAST_ID
 from machine.errors import BundleError, Code
 from machine.events import RunStarted
-from machine.kernel.ignored_parts import IGNORED, IGNORED_MAC
+from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, recorded_graph

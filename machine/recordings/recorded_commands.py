@@ -15,7 +15,7 @@ from machine.events import (
     RunSuspended,
     SecretWait,
 )
-from machine.kernel.status import RunStatus
+from machine.kernel.run_status import RunStatus
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
 

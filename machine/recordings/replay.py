@@ -35,8 +35,8 @@ from machine.recordings.replay_recorder import recorder_of
 from machine.recordings.result_json import fields_json
 from machine.recordings.run_contents import check_run
 from machine.secrets.both_formats import Format1Adapter, OfRun, RunSecrets
+from machine.secrets.reserved_store_key import Reserved
 from machine.secrets.store_key import StoreKeys, open_keys
-from machine.secrets.store_key_guard import Reserved
 from machine.stores.base import Store
 
 

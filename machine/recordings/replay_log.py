@@ -33,8 +33,8 @@ from machine.io.call_identity import Call
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.reuse import comparable
+from machine.kernel.run_status import RunStatus
 from machine.kernel.sealed_facts import REQUEST_MAC, reused
-from machine.kernel.status import RunStatus
 from machine.plan import Graph
 from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
 from machine.recordings.early_events import Turns

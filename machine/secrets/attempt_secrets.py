@@ -9,15 +9,6 @@ from machine import canonical
 from machine.errors import Code, ContextError, ErrorInfo, OtherIoError, StateError
 from machine.events import FactRecorded
 from machine.secrets import placeholder
-from machine.secrets.call_values import (
-    Answer,
-    Asked,
-    not_read,
-    placeholder_sent,
-    said_error,
-    unopened,
-    variable_asked,
-)
 from machine.secrets.fact_seals import ASKED, Seals, hashed, payload_id, seal_beside
 from machine.secrets.known_value_order import KnownInTurn
 from machine.secrets.known_values import Known
@@ -26,12 +17,21 @@ from machine.secrets.names import Strength
 from machine.secrets.placeholder_names import AnswerNames
 from machine.secrets.policy import path_text
 from machine.secrets.redact import redact, say, say_json, say_text
+from machine.secrets.reserved_store_key import RUN, RUNS, key_inside
 from machine.secrets.restore import opened, shown
 from machine.secrets.run_secrets import SharedSecrets
 from machine.secrets.secret_value import SECRET
 from machine.secrets.stand_ins import StandIns, put_in, refuse_revealing
-from machine.secrets.store_key_guard import RUN, RUNS, key_inside
-from machine.secrets.stored_chunk_sizes import stored_pieces
+from machine.secrets.stored_call import (
+    Answer,
+    Asked,
+    not_read,
+    placeholder_sent,
+    said_error,
+    unopened,
+    variable_asked,
+)
+from machine.secrets.stored_piece_sizes import stored_pieces
 from machine.secrets.unredacted_search import refused
 
 _BLIND: Final = frozenset({"clock.now", "clock.sleep", "random.bytes"})

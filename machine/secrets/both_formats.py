@@ -8,11 +8,11 @@ from typing import Any, Final, TypeAlias
 from machine import canonical
 from machine.events import FactRecorded
 from machine.secrets.attempt_secrets import AttemptSecrets
-from machine.secrets.call_values import Answer
 from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.secrets.learned_by_states import Followed
+from machine.secrets.reserved_store_key import Reserved
 from machine.secrets.run_secrets import SharedSecrets
-from machine.secrets.store_key_guard import Reserved
+from machine.secrets.stored_call import Answer
 
 _NONE: Final[Mapping[str, str]] = {}
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from machine.secrets.pattern_search import PIECE, SHORT, begun_in, pieces
 from machine.secrets.redacted_text import MOST_CANDIDATES, TooManyPlacesError, Work
-from machine.secrets.substring_search import PIECE, SHORT, begun_in, pieces
 from machine.secrets.templates_and_examples import is_example
 
 

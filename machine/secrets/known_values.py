@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 from machine.secrets.encodings import Forms, forms_of, is_escaped, is_plain
 from machine.secrets.literal_search import LiteralSearch
+from machine.secrets.pattern_search import SHORT
 from machine.secrets.placeholder import TEXT, source_of, text_of
 from machine.secrets.redacted_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError
-from machine.secrets.substring_search import SHORT
 
 _PACKED: Final = '{"base64":"'
 _RUN: Final = re.compile(r"(?:[A-Za-z0-9+/_-]|%2[BbFf])++(?:=|%3[Dd]){0,2}")

@@ -1,4 +1,4 @@
-"""Search for many literal texts at once, in linear time however many there are."""
+"""Search for thousands of fixed texts at once, such as the secrets of a run, in linear time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from machine.secrets.substring_search import PIECE
+from machine.secrets.pattern_search import PIECE
 
 _LOOKED_FOR: Final = 24
 """The characters of a text that are searched for first: from its third quarter, since tokens often begin alike."""

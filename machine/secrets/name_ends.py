@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from machine.secrets.pattern_search import any_of, parts_with
 from machine.secrets.redacted_text import Work
-from machine.secrets.substring_search import any_of, parts_with
 
 SIGN_OF_NAMES: Final = (
     r"(?i:pass|secret|token|key|pw|phrase|cred|auth|cook|sess|sig|bear|jwt|psk"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from machine.secrets.pattern_search import any_of, begun_in, parts_with
 from machine.secrets.redacted_text import MOST_NAMES, TooManyPlacesError, Work
-from machine.secrets.substring_search import any_of, begun_in, parts_with
 
 
 class Argument(NamedTuple):

@@ -13,12 +13,12 @@ from machine.secrets.encodings import is_plain
 from machine.secrets.known_value_order import KnownInTurn
 from machine.secrets.known_values import Known
 from machine.secrets.names import Strength
+from machine.secrets.pattern_search import SHORT
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
 from machine.secrets.redacted_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError, Work
 from machine.secrets.restore import keys_in_order
 from machine.secrets.rules import Rules
 from machine.secrets.secret_value import SECRET
-from machine.secrets.substring_search import SHORT
 from machine.secrets.value_places import ROOT, Place, said_name, source_name
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import attrs
 
 from machine.secrets.credential_formats import FORMATS, Format, signs_of
 from machine.secrets.names import Strength, field_strength, header_strength, parameter_strength
+from machine.secrets.pattern_search import SHORT, searcher
 from machine.secrets.policy import SecretPolicy, compiled, joined, plain_path
-from machine.secrets.substring_search import SHORT, searcher
 
 _WORDS: Final = (
     r"ke[yn]|kie|kup|pass|pw|psk|phrase|p-nonce|part/|cre[td]|cove|code=|cru|uth|sig|login in |sess|sser|sid="

@@ -20,14 +20,14 @@ from typing import Any
 from machine.errors import ErrorInfo
 from machine.events import FactRecorded
 from machine.secrets import sealing
-from machine.secrets.call_values import said_error
 from machine.secrets.fact_seals import ASKED, Keys, open_beside, payload_id
 from machine.secrets.known_values import Known
 from machine.secrets.learned_by_states import Learned
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.redact import say, say_text
+from machine.secrets.reserved_store_key import Reserved
 from machine.secrets.rules import rules_of
-from machine.secrets.store_key_guard import Reserved
+from machine.secrets.stored_call import said_error
 
 
 class SharedSecrets:

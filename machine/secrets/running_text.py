@@ -20,9 +20,9 @@ from machine.secrets.header_names import PARAMETERS, WEAK_PARAMETERS
 from machine.secrets.name_ends import SIGN_OF_NAMES
 from machine.secrets.named_values import named_values
 from machine.secrets.names import EXACT, PLURAL, SPELLINGS, WEAK, Strength, words_of
+from machine.secrets.pattern_search import SHORT, any_of, searcher
 from machine.secrets.redacted_text import MOST_CANDIDATES, MOST_NAMES, TooManyPlacesError, Work
 from machine.secrets.rules import Rules
-from machine.secrets.substring_search import SHORT, any_of, searcher
 from machine.secrets.tabular_text import in_tables, may_have_table
 from machine.secrets.unnamed_passwords import SIGNS_OF_LOGINS, logins
 

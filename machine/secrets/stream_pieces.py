@@ -10,10 +10,10 @@ from machine.errors import Code
 from machine.events import FactRecorded
 from machine.secrets.attempt_secrets import AttemptSecrets
 from machine.secrets.both_formats import OfAttempt
-from machine.secrets.call_values import Answer
 from machine.secrets.held_back import HeldBack, begun
 from machine.secrets.redact import redact
-from machine.secrets.store_key_guard import key_inside
+from machine.secrets.reserved_store_key import key_inside
+from machine.secrets.stored_call import Answer
 
 
 def may_stream(secrets: OfAttempt) -> TypeGuard[AttemptSecrets]:

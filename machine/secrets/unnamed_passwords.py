@@ -9,9 +9,9 @@ from typing import Final
 from machine.secrets.credential_looks import looks_chosen, looks_like_credential
 from machine.secrets.finding import Finding, cookies
 from machine.secrets.kubernetes_manifests import SIGN_OF_MANIFESTS, in_manifests
+from machine.secrets.pattern_search import PIECE, SHORT, pieces
 from machine.secrets.program_arguments import in_commands
 from machine.secrets.redacted_text import Work
-from machine.secrets.substring_search import PIECE, SHORT, pieces
 
 _PGPASS: Final = re.compile(
     r":(?:[0-9]{1,5}+|\*):[\w.*-]{1,64}+:[\w.@*-]{1,64}+:([^\s:]{4,256}+)(?=[\r\n]|\Z)"

@@ -21,7 +21,7 @@ from machine.errors import (
 from machine.events import Artifact, ArtifactKind
 from machine.ids import ArtifactId, RunId
 from machine.kernel.run_index import RunRow
-from machine.kernel.status import INTERRUPTED, RunStatus
+from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.stores.base import MAX_ARTIFACT_BYTES, StoredEvent
 from machine.stores.lease import HeldLease, Lease, lease_is_held
 

@@ -32,7 +32,7 @@ from machine.testing.golden_check import Fresh, Recording, Unlike, Wanted
 from machine.testing.golden_options import Asked, Mode, asked_of
 from machine.testing.golden_owner import file_for
 from machine.testing.golden_paths import FOLDER, bases_of, claimant_of, file_of, id_in, shown
-from machine.testing.golden_recorded import Recorded
+from machine.testing.golden_pending import Recorded
 from machine.testing.golden_review import ask
 from machine.testing.golden_session import KEY, PASSED, Ending, Session
 from machine.watch.watch import ALLOWED

@@ -24,7 +24,7 @@ from machine.errors import BundleError, Code, MachineError, UsageError
 from machine.events import DomainEventRecorded
 from machine.exception_causes import causes_text
 from machine.ids import OpId
-from machine.io import volatile_headers
+from machine.io import volatile_answer_headers
 from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.recordings import divergence_text
@@ -320,7 +320,7 @@ def _run_id(test: str, check: str) -> str:
 async def _live(
     wanted: Wanted, store: Store, target: Target | None = None, run_id: str | None = None
 ) -> RunResult:
-    with volatile_headers.left_out():
+    with volatile_answer_headers.left_out():
         return await aio.run(
             wanted.plan,
             store=store,

@@ -20,7 +20,7 @@ from machine.recordings import divergence_text
 from machine.recordings.replay import ReplayResult
 from machine.testing.fresh_process import Job, Said, Surroundings, asked_in_fresh_processes, indented
 from machine.testing.golden_check import Unlike
-from machine.testing.golden_recorded import Recorded
+from machine.testing.golden_pending import Recorded
 from machine.testing.golden_session import Ending
 
 DAY_AND_SECOND: Final = 24 * 3600 + 1

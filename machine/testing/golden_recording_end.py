@@ -13,7 +13,7 @@ from machine.testing import golden_check, golden_report, golden_write
 from machine.testing.golden_check import Unlike
 from machine.testing.golden_fresh import replayed_afresh
 from machine.testing.golden_paths import shown
-from machine.testing.golden_recorded import Recorded, handed_in
+from machine.testing.golden_pending import Recorded, handed_in
 from machine.testing.golden_session import Ending, Session
 
 

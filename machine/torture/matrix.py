@@ -20,7 +20,7 @@ from machine.engine.transports_and_catalogue import Provided
 from machine.errors import UsageError
 from machine.events import Entry
 from machine.io.transport import Transport, Transports
-from machine.kernel.status import FINAL_STATUSES
+from machine.kernel.run_status import FINAL_STATUSES
 from machine.plan import Plan
 from machine.recordings.result_json import fields_json
 from machine.stores.sqlite import SqliteStore

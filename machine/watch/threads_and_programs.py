@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, thread
 from contextvars import copy_context
 from typing import Any, Final
 
-from machine.watch.caller import CALLER, called_by
+from machine.watch.code_owner import CALLER, called_by
 from machine.watch.nondeterministic_calls import resolved
 from machine.watch.safe_inspection import never_raises
 from machine.watch.user_calls import seen_function

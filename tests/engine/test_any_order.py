@@ -17,7 +17,7 @@ from machine.engine import run_reader
 from machine.errors import Code, ConcurrencyError, OtherStoreError, RunError, StoreError
 from machine.events import EffectWait
 from machine.io.transport import BaseTransport
-from machine.kernel.status import FINAL_STATUSES, RunStatus
+from machine.kernel.run_status import FINAL_STATUSES, RunStatus
 from machine.recordings.bundle import store_recording
 from machine.recordings.run_contents import gather
 from machine.stores import MemoryStore

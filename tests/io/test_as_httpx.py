@@ -12,9 +12,9 @@ import pytest
 
 from machine import Plan, canonical, open_store, replay, run
 from machine.events import FactRecorded, FactValue
-from machine.io.call_stream import CallStream, Parts
 from machine.io.decompress import Decompressor, split_codings
 from machine.io.http_message import HttpResponse, http_request
+from machine.io.streamed_answer import CallStream, Parts
 from machine.recordings.redacted_request_matching import RecordedRequests
 
 TEXT = b'{"a": 1}' * 200

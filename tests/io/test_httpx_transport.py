@@ -19,7 +19,7 @@ from machine.engine import run_reader
 from machine.errors import OtherIoError, TransportError
 from machine.events import EffectIntended, FactRecorded, StateFailed
 from machine.io import httpx_transport as module
-from machine.io import volatile_headers
+from machine.io import volatile_answer_headers
 from machine.io.http_message import HttpResponse, http_request
 from machine.stores import MemoryStore
 
@@ -518,9 +518,9 @@ def test_a_cookie_that_has_expired_since_is_sent_in_a_replay(store, server, unpl
 def test_a_cookie_that_says_how_long_it_lasts_is_left_as_it_is():
     date = "Wed, 21 Oct 2015 07:28:00 GMT"
     both = "s=1; Max-Age=5; Expires=Wed, 21 Oct 2015 07:29:00 GMT"
-    assert volatile_headers.lasting(both, date) == both
+    assert volatile_answer_headers.lasting(both, date) == both
     assert (
-        volatile_headers.lasting("s=1; expires=Wed, 21-Oct-2015 07:29:00 GMT; Path=/", date)
+        volatile_answer_headers.lasting("s=1; expires=Wed, 21-Oct-2015 07:29:00 GMT; Path=/", date)
         == "s=1; Max-Age=60; Path=/"
     )
 

@@ -21,7 +21,7 @@ from machine.engine import run_reader
 from machine.errors import ConfigError, OtherIoError, PlanError
 from machine.events import EffectIntended, FactRecorded
 from machine.ignore import steps_of
-from machine.io.json_values import without_spans, without_values
+from machine.io.json_pointers import without_spans, without_values
 
 LIBRARIES = pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
 EVERYTHING = Ignore(headers=["X-Trace-*"], query=["ts"], json=["/meta/nonce"])

@@ -31,7 +31,7 @@ from machine.kernel.decisions import (
     StartRun,
 )
 from machine.kernel.history import History, fold
-from machine.kernel.status import RunStatus
+from machine.kernel.run_status import RunStatus
 
 THREE = RunConfig(retry_policy=RetryPolicy(3))
 ONE_STATE = plan_of(1, []).graph

@@ -48,9 +48,9 @@ from machine.events import (
 )
 from machine.kernel.history import History, fold
 from machine.kernel.reuse import answers
+from machine.kernel.run_status import RunStatus
 from machine.kernel.sealed_facts import REUSED, reused
 from machine.kernel.state_history import StateStatus
-from machine.kernel.status import RunStatus
 
 A, B, C = "op.step.a", "op.step.b", "op.step.c"
 S0, S1, S2 = (artifact_id(b"%d" % number) for number in range(3))

@@ -12,8 +12,8 @@ from strategies import FAST, JSON, TEXT
 from machine import canonical
 from machine.errors import CorruptionError, StoreError
 from machine.events import ArtifactKind
-from machine.kernel.context_value import INLINE_MAX
 from machine.kernel.snapshot import LEAF_MAX, Snapshot
+from machine.kernel.snapshot_value import INLINE_MAX
 from machine.kernel.value_chunks import CHUNKED_ABOVE
 
 KEYS = st.integers(0, 60).map("key{}".format) | TEXT

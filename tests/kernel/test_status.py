@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from machine.kernel.status import FINAL_STATUSES, RunStatus, may_follow
+from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 
 # written from the contract, not taken from the code
 ALLOWED = {

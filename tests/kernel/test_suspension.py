@@ -38,7 +38,7 @@ from machine.kernel.decisions import (
 )
 from machine.kernel.history import fold
 from machine.kernel.reuse import answers
-from machine.kernel.status import RunStatus
+from machine.kernel.run_status import RunStatus
 from machine.plan import Plan
 
 S0, S1 = artifact_id(b"0"), artifact_id(b"1")

@@ -12,7 +12,7 @@ from crashes import left_after
 import machine
 from machine import MachineError, Plan, RunConfig, SecretPolicy, canonical, open_store, scan
 from machine.config import FanOutJoin
-from machine.kernel.context_value import Value
+from machine.kernel.snapshot_value import Value
 from machine.kernel.value_chunks import MOST, chunked
 from machine.recordings.run_contents import snapshot_parts
 from machine.stores import MemoryStore

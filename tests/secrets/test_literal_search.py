@@ -9,7 +9,7 @@ import pytest
 from machine.secrets import known_values
 from machine.secrets.known_values import Known
 from machine.secrets.literal_search import LiteralSearch
-from machine.secrets.substring_search import PIECE
+from machine.secrets.pattern_search import PIECE
 
 from .test_linear import MOST, growth
 

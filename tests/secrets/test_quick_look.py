@@ -25,9 +25,9 @@ from machine.secrets.program_arguments import _SETTERS as SETTERS
 from machine.secrets.program_arguments import _STORES as STORES
 from machine.secrets.program_arguments import _VALUES as VALUES
 from machine.secrets.redact import redact
+from machine.secrets.reserved_store_key import Reserved
 from machine.secrets.rules import rules_of
 from machine.secrets.store_key import KEY_VARIABLE
-from machine.secrets.store_key_guard import Reserved
 from machine.secrets.unnamed_passwords import _PATTERNS as PATTERNS
 from machine.secrets.value_places import _TYPES as TYPES
 

@@ -10,8 +10,8 @@ import pytest
 
 from machine import DomainEvent, Plan, open_store, replay, run
 from machine.errors import IoError, MachineError, UsageError
+from machine.secrets.reserved_store_key import RESERVED_NAMES, Reserved
 from machine.secrets.store_key import KEY_VARIABLE
-from machine.secrets.store_key_guard import RESERVED_NAMES, Reserved
 from tests.secrets.conftest import forms_of
 from tests.secrets.engine_world import KEY, Outside, elsewhere, stored, told_alike
 

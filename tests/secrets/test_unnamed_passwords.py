@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from machine.secrets import unnamed_passwords as module
+from machine.secrets.pattern_search import PIECE, SHORT
 from machine.secrets.redacted_text import Work
-from machine.secrets.substring_search import PIECE, SHORT
 from machine.secrets.unnamed_passwords import SIGNS_OF_LOGINS, logins
 
 PLANTED = Path(__file__).resolve().parents[2] / "fixtures" / "secrets" / "planted.jsonl"

@@ -12,7 +12,7 @@ from golden_suite import empty_suite, said
 from machine import Plan, open_bundle, open_store, run
 from machine.engine import run_reader
 from machine.events import FactRecorded
-from machine.io.volatile_headers import left_out, without_volatile
+from machine.io.volatile_answer_headers import left_out, without_volatile
 
 PLAN = """
 import itertools

@@ -15,13 +15,13 @@ from blake3 import blake3
 from machine import canonical
 from machine.errors import Code, CodecError, ContextError, ErrorInfo, StateError
 from machine.events import FactRecorded
-from machine.secrets.call_values import Answer, Asked, said_error
 from machine.secrets.format_1.encodings import cores, encoded, spans
 from machine.secrets.format_1.placeholder import has_placeholder, placeholder_text, safe_name
 from machine.secrets.format_1.redact import Hide, Redactor
 from machine.secrets.format_1.restore import Value, restored
 from machine.secrets.format_1.rules import rules_of
 from machine.secrets.policy import SecretPolicy, path_text
+from machine.secrets.stored_call import Answer, Asked, said_error
 
 SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
 """The namespace of `io.secret`."""

@@ -1,4 +1,4 @@
-"""Search for many pieces of text at once, in linear time however many there are."""
+"""Sets of regular expressions that are searched for at once, and the parts of a long text where one may match."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import EVENTS_BY_KIND, FAST
 
-from machine import canonical, codec, event_spelling
+from machine import canonical, codec, event_bytes
 from machine.errors import CanonicalError, LogError
 from machine.events import FactRecorded, FactValue, StateCompleted, StateEntered, seal
 
@@ -36,7 +36,7 @@ def the_long_way(function, *args):
 @FAST
 @given(THREE | FACTS)
 def test_a_spelled_event_is_its_canonical_json(event):
-    body = event_spelling.spelled(event)
+    body = event_bytes.spelled(event)
     assert body is None or body == canonical.encode(codec.event_to_json(event))
 
 
@@ -47,7 +47,7 @@ def test_what_is_read_is_what_the_json_says_and_nothing_else_is_read(event, at, 
     at %= len(data)
     put = {"cut": b"", "twice": data[at : at + 1] * 2}.get(change, change.encode())
     for stored in (data, data[:at] + put + data[at + 1 :]):
-        entry = event_spelling.read(7, stored)
+        entry = event_bytes.read(7, stored)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(codec, "read", lambda seq, data: None)
             told = the_long_way(codec.decode_entry, 7, stored)
@@ -57,9 +57,9 @@ def test_what_is_read_is_what_the_json_says_and_nothing_else_is_read(event, at, 
 
 @pytest.mark.parametrize("event", USUAL, ids=lambda event: event.type)
 def test_the_usual_ones_are_spelled_and_read(event):
-    body = event_spelling.spelled(event)
+    body = event_bytes.spelled(event)
     assert body is not None
-    entry = event_spelling.read(7, seal(7, body, RUN_ID, 1))
+    entry = event_bytes.read(7, seal(7, body, RUN_ID, 1))
     assert entry is not None
     assert (entry.event, entry.body, entry.run_id, entry.ts_millis) == (event, body, RUN_ID, 1)
-    assert event_spelling.read(8, seal(7, body, RUN_ID, 1)) is None
+    assert event_bytes.read(8, seal(7, body, RUN_ID, 1)) is None

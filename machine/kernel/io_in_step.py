@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from machine.errors import Code, StateError
-from machine.watch.caller import running_step
+from machine.watch.code_owner import running_step
 
 
 def refuse_in_step(used: str) -> None:
