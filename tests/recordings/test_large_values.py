@@ -12,7 +12,7 @@ from crashes import left_after
 import machine
 from machine import MachineError, Plan, RunConfig, SecretPolicy, canonical, open_store, scan
 from machine.config import FanOutJoin
-from machine.kernel.snapshot_value import Value
+from machine.kernel.context_value import Value
 from machine.kernel.value_chunks import MOST, chunked
 from machine.recordings.run_contents import snapshot_parts
 from machine.stores import MemoryStore
@@ -348,7 +348,7 @@ def test_concurrent_states_that_write_the_same_large_value_agree(store, same):
     if same:
         assert result.context["length"] == 3_001
     else:
-        assert result.error.code == "context_conflict"
+        assert result.error.code == "context_conflict", result.error
     assert machine.verify(result.run_id, store=store).problems == ()
     assert machine.replay(result.run_id, plan=plan, store=store).identical
     for length in range(1, result.head_seq):
