@@ -6,7 +6,7 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import dry_run as dry
 from machine.engine import start_and_resume
 from machine.engine.cancel_and_resolve import cancel, resolve
-from machine.recordings.compare import compare
+from machine.recordings.compare_with_code import compare
 from machine.recordings.double_run import seconded
 from machine.recordings.fork import fork
 from machine.recordings.replay import replay

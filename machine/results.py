@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from machine.plan import Graph as Graph
     from machine.recordings.blame import Blame as Blame
     from machine.recordings.bundle import Bundle as Bundle
-    from machine.recordings.compare import ComparedState as ComparedState
-    from machine.recordings.compare import CompareResult as CompareResult
+    from machine.recordings.compare_with_code import ComparedState as ComparedState
+    from machine.recordings.compare_with_code import CompareResult as CompareResult
     from machine.recordings.diff import RunDiff as RunDiff
     from machine.recordings.divergence import Divergence as Divergence
     from machine.recordings.fork import ForkedFact as ForkedFact
@@ -44,7 +44,7 @@ _HOMES: Final = {
     "Graph": "machine.plan",
     "Blame": "machine.recordings.blame",
     "Bundle": "machine.recordings.bundle",
-    **dict.fromkeys(("CompareResult", "ComparedState"), "machine.recordings.compare"),
+    **dict.fromkeys(("CompareResult", "ComparedState"), "machine.recordings.compare_with_code"),
     "RunDiff": "machine.recordings.diff",
     "Divergence": "machine.recordings.divergence",
     **dict.fromkeys(("ForkResult", "ForkedFact"), "machine.recordings.fork"),

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from machine.engine import cancel_and_resolve, start_and_resume
 from machine.engine import dry_run as dry
 from machine.errors import Code, RunError, UsageError
-from machine.recordings import compare as comparison
+from machine.recordings import compare_with_code as comparison
 from machine.recordings import fork as forking
 from machine.recordings import replay as reproduce
 from machine.recordings import schedules as scheduling

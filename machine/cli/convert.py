@@ -8,7 +8,7 @@ from typing import Any
 from machine.cli import error_report
 from machine.cli.command_session import Injected
 from machine.cli.error_report import Exit
-from machine.cli.many_runs import bundles_in
+from machine.cli.many_recorded_runs import bundles_in
 from machine.cli.output import clean
 from machine.errors import MachineError, UsageError
 from machine.recordings.bundle import convert_bundle

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import machine
-from machine.cli import many_runs, many_runs_item, progress, replay_test_goldens
+from machine.cli import many_recorded_runs, progress, recorded_run_item, replay_test_goldens
 from machine.cli.command_session import Injected, Jobs, Quiet, RunOrBundle, Session, names_bundle
 from machine.cli.error_report import BUNDLE_DAMAGED, Exit
 from machine.cli.output import clean, short
@@ -14,7 +14,7 @@ from machine.cli.schedules import permuted, show_divergence
 from machine.cli.state_text import short_state
 from machine.config import UndeclaredIo
 from machine.errors import BundleError, UsageError
-from machine.recordings.compare import Verdict
+from machine.recordings.compare_with_code import Verdict
 from machine.secrets.store_key import open_keys
 from machine.stores.base import Store
 
@@ -28,12 +28,12 @@ _VERDICTS: Final[Mapping[Verdict, str]] = {
 
 
 def replay(
-    *runs: many_runs.Name,
+    *runs: many_recorded_runs.Name,
     target: str | None = None,
     undeclared_io: UndeclaredIo | None = None,
     schedules: int | None = None,
     seed: int | None = None,
-    every: many_runs.Every = False,
+    every: many_recorded_runs.Every = False,
     jobs: Jobs = None,
     quiet: Quiet = False,
     session: Injected,
@@ -69,10 +69,12 @@ def replay(
     """
     if schedules is None and seed is not None:
         raise UsageError("--seed selects the schedules, and none are requested", hint="add --schedules N")
-    one = many_runs.is_one(runs, every=every)
+    one = many_recorded_runs.is_one(runs, every=every)
     if not one and schedules is not None:
         raise UsageError("--schedules takes a single run", hint="name that run alone")
-    items = [] if one and not names_bundle(runs[0]) else many_runs.items_of(session, runs, every=every)
+    items = (
+        [] if one and not names_bundle(runs[0]) else many_recorded_runs.items_of(session, runs, every=every)
+    )
     tests = replay_test_goldens.of_tests(items) if target is None and schedules is None else {}
     if tests and undeclared_io is not None:
         raise UsageError(
@@ -80,8 +82,10 @@ def replay(
             hint="leave it out, or name the plan with --target TARGET",
         )
     if not one or tests:
-        report = many_runs.Report(session, "identical", ("diverged", "damaged", "error"), _tell_replay, quiet)
-        return report.of(many_runs_item.Replaying(session, target, undeclared_io), items, jobs, tests)
+        report = many_recorded_runs.Report(
+            session, "identical", ("diverged", "damaged", "error"), _tell_replay, quiet
+        )
+        return report.of(recorded_run_item.Replaying(session, target, undeclared_io), items, jobs, tests)
     (run,) = runs
     with session.reading(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
@@ -97,7 +101,7 @@ def replay(
                 quiet=quiet,
             )
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter:
-            result = many_runs_item.replayed(
+            result = recorded_run_item.replayed(
                 session, store, run_id, loaded.plan, reporter=reporter, undeclared_io=undeclared_io
             )
         unopened = _unopened(store, run_id) if result.secrets == "placeholders" else ""
@@ -107,7 +111,7 @@ def replay(
         _tell_replay(session, result)
         if unopened:
             session.note("note", f"its secrets were not opened: {unopened}")
-    return many_runs_item.exit_for(result)
+    return recorded_run_item.exit_for(result)
 
 
 def _unopened(store: Store, run_id: str) -> str:
@@ -191,8 +195,8 @@ def compare(
 
 
 def verify(
-    *runs: many_runs.Name,
-    every: many_runs.Every = False,
+    *runs: many_recorded_runs.Name,
+    every: many_recorded_runs.Every = False,
     jobs: Jobs = None,
     quiet: Quiet = False,
     session: Injected,
@@ -206,21 +210,21 @@ def verify(
     Of many runs, those that are damaged are reported in full, in the order given, followed by the number of
     runs with each result. The exit code is the highest exit code of any of the runs.
     """
-    if not many_runs.is_one(runs, every=every):
-        items = many_runs.items_of(session, runs, every=every)
+    if not many_recorded_runs.is_one(runs, every=every):
+        items = many_recorded_runs.items_of(session, runs, every=every)
         if every:
-            items.append(many_runs_item.Item(session.store_url))
-        report = many_runs.Report(session, "sound", ("damaged", "error"), _tell_verify, quiet)
-        return report.of(many_runs_item.Verifying(session), items, jobs)
+            items.append(recorded_run_item.Item(session.store_url))
+        report = many_recorded_runs.Report(session, "sound", ("damaged", "error"), _tell_verify, quiet)
+        return report.of(recorded_run_item.Verifying(session), items, jobs)
     (run,) = runs
     try:
         with session.reading(run) as (store, run_id):
             result = machine.verify(run_id, store=store)
     except BundleError as exc:
-        result = many_runs_item.of_bundle(exc)
+        result = recorded_run_item.of_bundle(exc)
     if session.as_json:
         session.out.json(result.to_json())
-        return many_runs_item.exit_for(result)
+        return recorded_run_item.exit_for(result)
     _tell_verify(session, result)
     if result.ok:
         return Exit.OK

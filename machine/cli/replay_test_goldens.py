@@ -12,9 +12,9 @@ from pathlib import Path
 import attrs
 
 from machine import codec
-from machine.cli import many_runs_item
+from machine.cli import recorded_run_item
 from machine.cli.error_report import Exit
-from machine.cli.many_runs_item import Item, Outcome
+from machine.cli.recorded_run_item import Item, Outcome
 from machine.errors import Code, PlanError
 from machine.recordings.golden_origin import test_of
 from machine.recordings.replay import ReplayResult
@@ -84,7 +84,7 @@ def _of_folders(folders: Sequence[Mapping[int, Golden]]) -> Iterator[tuple[int, 
                 yield index, _lost(golden, " ".join(map(str.strip, said[golden.golden].why_not(golden))))
             elif check["result"] is not None:
                 result = codec.from_json(check["result"], ReplayResult)
-                verdict, code = many_runs_item.verdict_on(result)
+                verdict, code = recorded_run_item.verdict_on(result)
                 yield index, Outcome(verdict, int(code), result)
             elif check["unlike"] is not None:
                 text = ": ".join([check["unlike"]["title"], *map(str.strip, check["unlike"]["lines"])])

@@ -10,11 +10,11 @@ import attrs
 
 import machine
 from machine import codec
-from machine.cli import many_runs, progress
+from machine.cli import many_recorded_runs, progress
 from machine.cli.command_session import Session
 from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
-from machine.cli.many_runs_item import DAMAGED, ERROR, Item, Outcome, Result, WithPlan
 from machine.cli.output import STYLES, Cell, clean
+from machine.cli.recorded_run_item import DAMAGED, ERROR, Item, Outcome, Result, WithPlan
 from machine.engine import run_reader
 from machine.engine.run_keeper import LEASE_SECONDS
 from machine.engine.start_and_resume import RunResult
@@ -144,7 +144,7 @@ class Resuming(WithPlan):
         return outcome
 
 
-class _Lines(many_runs.Report):
+class _Lines(many_recorded_runs.Report):
     """A report with a line for each run."""
 
     def _is_told(self, outcome: Outcome) -> bool:

@@ -12,7 +12,7 @@ import attrs
 from machine.cli import error_report
 from machine.cli.command_session import Injected, Quiet, Session, names_bundle, names_directory
 from machine.cli.error_report import Exit
-from machine.cli.many_runs import Every
+from machine.cli.many_recorded_runs import Every
 from machine.cli.output import clean
 from machine.cli.progress import counting
 from machine.engine.scan import Seen, leaks_in_file, leaks_in_run

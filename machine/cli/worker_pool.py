@@ -22,7 +22,7 @@ from typing import Final
 
 import attrs
 
-from machine.cli.many_runs_item import Elsewhere, Item, Look, Outcome
+from machine.cli.recorded_run_item import Elsewhere, Item, Look, Outcome
 from machine.errors import Code, RunError
 
 _MOST_AT_ONCE: Final = 32

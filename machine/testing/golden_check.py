@@ -29,7 +29,7 @@ from machine.io.transport import Transport
 from machine.plan import Plan
 from machine.recordings import divergence_text
 from machine.recordings.bundle import export_run, open_bundle
-from machine.recordings.compare import other_answer
+from machine.recordings.compare_with_code import other_answer
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
 from machine.recordings.json_diff import Change, diff
 from machine.recordings.replay import ReplayResult

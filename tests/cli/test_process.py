@@ -163,7 +163,7 @@ def test_help_is_quick_and_loads_no_engine(environment):
         "assert main(['--help']) == 0\n"
         "heavy = {'httpx', 'anyio', 'asyncio', 'cattrs', 'sqlite3', 'multiprocessing', 'importlib.metadata',\n"
         "         'rich.live', 'pytest', 'machine.config', 'machine.engine', 'machine.stores', 'machine.replay',\n"
-        "         'machine.cli.replay_compare_verify', 'machine.cli.many_runs'}\n"
+        "         'machine.cli.replay_compare_verify', 'machine.cli.many_recorded_runs'}\n"
         "print(sorted(heavy & set(sys.modules)), time.process_time(), file=sys.stderr)\n"
     )
     done = subprocess.run(

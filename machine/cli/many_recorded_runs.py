@@ -19,8 +19,8 @@ from cyclopts import Parameter
 from machine.cli import replay_test_goldens, worker_pool
 from machine.cli.command_session import Session, names_bundle, names_directory
 from machine.cli.error_report import Exit
-from machine.cli.many_runs_item import DAMAGED, ERROR, Item, Look, Outcome
 from machine.cli.output import STYLES, Cell, clean, duration, on_terminal
+from machine.cli.recorded_run_item import DAMAGED, ERROR, Item, Look, Outcome
 from machine.cli.replay_test_goldens import Golden
 from machine.errors import BundleError, Code, NotFoundError, UsageError
 from machine.recordings.bundle_line_reader import is_bundle
