@@ -173,4 +173,4 @@ def test_the_guards_of_this_test_hold(sabotage):
 def test_every_module_of_the_kernel_is_looked_at():
     names = {name.rpartition(".")[2] for name in MODULES}
 
-    assert names >= {"context", "decide", "history", "snapshot", "status"}
+    assert names >= {"context", "decide", "history", "snapshot", "run_status"}

@@ -8,11 +8,11 @@ import attrs
 import pytest
 from absurd_logs import Absurd, _recorded
 from crashes import left_after
-from machine.kernel.context_value import Value
 
 import machine
 from machine import MachineError, Plan, RunConfig, SecretPolicy, canonical, open_store, scan
 from machine.config import FanOutJoin
+from machine.kernel.snapshot_value import Value
 from machine.kernel.value_chunks import MOST, chunked
 from machine.recordings.run_contents import snapshot_parts
 from machine.stores import MemoryStore
