@@ -53,7 +53,7 @@ def module_name(item: Any) -> str:
 def names_seen_by(item: Any) -> dict[str, Any]:
     """Return the names that the code of a function or class sees in its module."""
     if is_a(item, FunctionType):
-        return item.__globals__  # type: ignore[no-any-return]
+        return item.__globals__  # type: ignore[no-any-return]  # of a function they are a dict
     module = sys.modules.get(module_name(item))
     return module_dict(module) if module is not None and is_a(module, ModuleType) else {}
 
