@@ -26,22 +26,24 @@ class SortedEntries:
 
     def changed(self, changes: Mapping[str, Value | None]) -> SortedEntries:
         """Return the entries of the snapshot after changes (None removes a key)."""
+        earlier = self._earlier  # read once, and before `known`: concurrent handlers share the entries
         if self.known is not None:
             return SortedEntries(self.known, changes)
-        if self._earlier is None or len(self._changes) + len(changes) > _MOST_CHANGES:
+        if earlier is None or len(self._changes) + len(changes) > _MOST_CHANGES:
             return SortedEntries()
-        return SortedEntries(self._earlier, {**self._changes, **changes})
+        return SortedEntries(earlier, {**self._changes, **changes})
 
     def made(self, walk: Callable[[], Iterable[Mapping[str, Value]]]) -> dict[str, Value]:
         """Return the entries; `walk` yields those of each leaf, and is called if no earlier ones are known."""
         if self.known is None:
-            if self._earlier is None:
+            earlier = self._earlier  # read once: another thread may be making them too
+            if earlier is None:
                 found: dict[str, Value] = {}
                 for entries in walk():
                     found.update(entries)
                 self.known = _in_order(found)
             else:
-                self.known = _with_changes(self._earlier, self._changes)
+                self.known = _with_changes(earlier, self._changes)
                 self._earlier = None
         return self.known
 
