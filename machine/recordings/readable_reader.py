@@ -71,7 +71,7 @@ class _Reader:
         for number, line in enumerate(self._lines, 1):
             self._line = number
             if line.startswith(_CONFLICTS):
-                raise self._wrong("it has a conflict of a merge", hint=_RESEAL)
+                raise self._wrong("it has a conflict of a merge", hint=_CHOOSE)
             if line.endswith(b"\r"):
                 raise self._wrong(
                     "its line end was changed to CRLF", hint="put `*.run -text` into .gitattributes"
@@ -133,7 +133,7 @@ class _Reader:
                 raise self._wrong("it is no name of a block")
             if sum_of(name["name"], lines) != name["sum"]:
                 text = f"the block `{name['name'].decode(errors='replace')}` was changed"
-                raise self._wrong(text, hint=_RESEAL)
+                raise self._wrong(text, hint=_CHOOSE)
             try:
                 content = value_of([line.decode() for line in lines]) if lines else None
                 yield _Part(at + 1, name["name"].decode(), content)
@@ -201,9 +201,9 @@ class _Reader:
             self._line = number
             if line != same:
                 if line is not None and line.startswith(b'{"end":'):
-                    raise self._wrong("its end is not that of this run: it was changed", hint=_RESEAL)
+                    raise self._wrong("its end is not that of this run: it was changed", hint=_CHOOSE)
                 text = "nothing" if same is None else same[:80].decode(errors="replace")
-                raise self._wrong(f"it must be written as: {text}", hint=_RESEAL)
+                raise self._wrong(f"it must be written as: {text}", hint=_CHOOSE)
 
     def _refuse(self, problem: str, exc: Exception) -> NoReturn:
         raise self._wrong(f"{problem}: {exc}" if str(exc) else problem) from exc
@@ -212,7 +212,7 @@ class _Reader:
         return BundleError(problem, path=self._path, line=self._line, code=code, hint=hint)
 
 
-_RESEAL: Final = "choose what is right, or record it again"
+_CHOOSE: Final = "choose what is right, or record it again"
 
 
 def _block(part: _Part) -> Block:
