@@ -1,14 +1,14 @@
 """Clients of aiohttp (3.13 and later): each request of a session is a call of `http`, made by aiohttp itself.
 
-A request of aiohttp passes its middlewares; the innermost is ours. Live it lets aiohttp send the request; live and in
-a replay aiohttp then reads the recorded head from a connection that leads nowhere, so the answer is its own, with
-its cookies, redirects and exceptions.
+A request of aiohttp passes its middlewares; the innermost is ours. Live it lets aiohttp send the request. Live and
+in a replay aiohttp then reads the recorded head from a connection that leads nowhere, so the answer is its own,
+with its cookies, redirects and exceptions.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias
@@ -17,17 +17,18 @@ from weakref import WeakKeyDictionary
 import aiohttp
 import attrs
 from aiohttp import compression_utils
+from aiohttp.helpers import sentinel
 from yarl import URL
 
 from machine.clients.aiohttp_answers import answer_from, answering
 from machine.clients.aiohttp_failures import exception_for, failure_of
+from machine.clients.any_loop import stream_on_any_loop
 from machine.clients.http_exchange import AnswerBody, added_headers, answer_head, recorded_request
 from machine.clients.recording import all_of, keep_recording, recorded_by, recorder, replaced
+from machine.clients.short_answers import short_or_opened
 from machine.errors import IoError, UsageError
 from machine.io.client_calls import ClientCalls
-from machine.io.redirect_secrets import origin_of, refused_redirect
-from machine.io.stream_end import whole_answer
-from machine.io.streamed_answer import CallStream
+from machine.io.redirect_secrets import refused_redirect
 from machine.io.transport import Opened
 
 Handler: TypeAlias = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
@@ -79,7 +80,7 @@ def _recording(original: Callable[..., Any]) -> Callable[..., Any]:
             return answer
         timeout = options.get("timeout", session.timeout)
         if not isinstance(timeout, aiohttp.ClientTimeout):
-            timeout = session.timeout if timeout is _UNSET else aiohttp.ClientTimeout(total=timeout)
+            timeout = session.timeout if timeout is sentinel else aiohttp.ClientTimeout(total=timeout)
         given = options.get("middlewares")
         own = getattr(session, "_middlewares", ()) if given is None else given
         decodes = options.get("auto_decompress")
@@ -91,8 +92,8 @@ def _recording(original: Callable[..., Any]) -> Callable[..., Any]:
         # its own timer would interrupt the handler and not the call: `_Recorded.deadline` takes its place
         options["timeout"] = attrs.evolve(timeout, total=None)
         options["middlewares"] = (*own, recorded)
-        answer = await original(session, method, url, **options)
-        return answer
+        found: aiohttp.ClientResponse = await original(session, method, url, **options)
+        return found
 
     return request
 
@@ -126,7 +127,7 @@ class _Recorded:
         """Make the request or look it up, and return the answer as aiohttp makes it."""
         if "upgrade" in request.headers:
             raise UsageError(
-                f"aiohttp asks {request.url.host} for another protocol, and such connections of it are not recorded",
+                f"aiohttp asks {request.url.host} for another protocol, and no such connection of it is recorded",
                 hint="use the package websockets, whose connections are",
             )
         body = await _body_of(request)
@@ -134,13 +135,11 @@ class _Recorded:
         self._leave_secrets(request, message)
         call = _Call(self, request, handler)
         try:
-            stream = await self.io.client_stream("http", message, call.open)
+            stream = await stream_on_any_loop(self.io, "http", message, call.open)
         except IoError as error:
             raise exception_for(error, request) from error
         answer = await answer_from(request, handler, stream, call.drop)
-        self._redirected = (
-            (str(request.url), _origin(request.url)) if answer.status in _REDIRECTS else None
-        )
+        self._redirected = (str(request.url), _origin(request.url)) if answer.status in _REDIRECTS else None
         return answer
 
     def _leave_secrets(self, request: aiohttp.ClientRequest, message: dict[str, Any]) -> None:
@@ -151,7 +150,7 @@ class _Recorded:
         self._elsewhere = self._elsewhere or origin != _origin(request.url)
         if not self._elsewhere:
             return
-        sensitive = self.io.sensitive_parts(message)
+        sensitive = self.io.sensitive(message)
         if sensitive.body:
             raise refused_redirect(request.method, url, message["url"])
         headers = message.get("headers", {})
@@ -179,19 +178,14 @@ class _Call:
         headers.update(added)
         try:
             self._answer = answer = await self._in_time(self.handler(request))
-        except Exception as error:  # noqa: BLE001 - whatever aiohttp raises for a request that fails
+        except Exception as error:
             raise failure_of(message, error) from error
         finally:
             for name in added:
                 headers.popall(name, None)
         head = self._head(answer)
         body = AnswerBody(self._read, self._close, partial(_failed, message), ())
-        if not self._is_short(answer):
-            return Opened(head, body)
-        pieces: list[bytes] = []
-        while (piece := await body.next()) is not None:
-            pieces.append(piece)
-        return whole_answer(head, pieces)
+        return await short_or_opened(head, body) if self._is_short(answer) else Opened(head, body)
 
     def drop(self) -> None:
         """Stop receiving at once."""

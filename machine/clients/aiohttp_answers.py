@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
@@ -13,9 +12,9 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
 from machine.clients.aiohttp_failures import exception_for
+from machine.clients.any_loop import Stream
 from machine.errors import IoError
 from machine.io.http_message import usual_reason
-from machine.io.streamed_answer import CallStream
 from machine.io.volatile_answer_headers import lasting
 
 _BUFFERED: Final = 2**16
@@ -30,7 +29,7 @@ def answering() -> RecordedAnswer | None:
 async def answer_from(
     request: aiohttp.ClientRequest,
     handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]],
-    stream: CallStream,
+    stream: Stream,
     drop: Callable[[], None],
 ) -> aiohttp.ClientResponse:
     """Return a recorded answer as aiohttp makes it. `drop` stops receiving it when the response is closed early."""
@@ -49,7 +48,7 @@ class RecordedAnswer:
 
     force_close = False  # what aiohttp asks of its connector
 
-    def __init__(self, stream: CallStream, drop: Callable[[], None]) -> None:
+    def __init__(self, stream: Stream, drop: Callable[[], None]) -> None:
         self._stream = stream
         self._drop = drop
 
@@ -145,7 +144,7 @@ class _Nowhere(asyncio.Transport):
 class _Body(aiohttp.StreamReader):
     """The body of an answer, of which a piece is obtained when the reader waits for one."""
 
-    def __init__(self, protocol: Any, stream: CallStream, request: aiohttp.ClientRequest) -> None:
+    def __init__(self, protocol: Any, stream: Stream, request: aiohttp.ClientRequest) -> None:
         super().__init__(protocol, _BUFFERED, loop=asyncio.get_running_loop())
         self._pieces = stream
         self._request = request
@@ -158,7 +157,9 @@ class _Body(aiohttp.StreamReader):
 
     async def _wait(self, func_name: str) -> None:
         if self._waiting:
-            raise RuntimeError(f"{func_name}() called while another coroutine is already waiting for incoming data")
+            raise RuntimeError(
+                f"{func_name}() called while another coroutine is already waiting for incoming data"
+            )
         self._waiting = True
         try:
             piece = await self._pieces.next()

@@ -1,4 +1,4 @@
-"""The failures of aiohttp's requests as recorded errors, and the exceptions of aiohttp that are made of them again."""
+"""The failures of aiohttp's requests as recorded errors, and the exceptions that are made of them again."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def failure_of(call: Mapping[str, Any], error: BaseException) -> IoError:
         more["resolving"] = True
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         more["text"] = str(error.certificate_error)
+    if isinstance(error, aiohttp.UnixClientConnectorError):
+        more["path"] = error.path
     if isinstance(error, aiohttp.ClientResponseError):
         more |= {"status": error.status, "text": error.message}
     return broken(call, error, name, code=_code_of(error), **more)
@@ -55,7 +57,7 @@ def _code_of(error: BaseException) -> Code:
 
 def _plain(kind: type[BaseException]) -> _Make:
     """Make an exception from its text."""
-    return lambda request, said: kind(str(said.get("text", "")))
+    return lambda _, said: kind(str(said.get("text", "")))
 
 
 def _os_error(said: Mapping[str, Any]) -> OSError:
@@ -102,6 +104,11 @@ def _disconnected(kind: type[aiohttp.ClientOSError]) -> _Make:
     return make
 
 
+def _unix_socket(request: aiohttp.ClientRequest, said: Mapping[str, Any]) -> BaseException:
+    path = str(said.get("path", ""))
+    return aiohttp.UnixClientConnectorError(path, request.connection_key, _os_error(said))
+
+
 _KINDS: Final[Mapping[str, _Make]] = {
     "ClientError": _plain(aiohttp.ClientError),
     "ClientConnectionError": _plain(aiohttp.ClientConnectionError),
@@ -120,9 +127,7 @@ _KINDS: Final[Mapping[str, _Make]] = {
     "ServerDisconnectedError": _plain(aiohttp.ServerDisconnectedError),
     "ServerTimeoutError": _plain(aiohttp.ServerTimeoutError),
     "SocketTimeoutError": _plain(aiohttp.SocketTimeoutError),
-    "TimeoutError": lambda request, said: TimeoutError(),
-    "UnixClientConnectorError": lambda request, said: aiohttp.UnixClientConnectorError(
-        str(said.get("path", "")), request.connection_key, _os_error(said)
-    ),
+    "TimeoutError": lambda *_: TimeoutError(),
+    "UnixClientConnectorError": _unix_socket,
 }
 """Functions that make the exceptions of aiohttp, by their names."""

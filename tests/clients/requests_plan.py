@@ -43,6 +43,6 @@ def write(ctx, io, rec):
 
 
 def retries():
-    from urllib3.util import Retry  # noqa: PLC0415 - requests brings it
+    from urllib3.util import Retry
 
     return Retry(3, connect=0, read=0, status_forcelist=[429], backoff_factor=0)
