@@ -18,7 +18,7 @@ class ClientSessions(ClientCalls):
     def aiohttp_session(self, **options: Any) -> ClientSession:
         """Return an `aiohttp.ClientSession` of which every request is a recorded call of `http`.
 
-        `options` are those of `aiohttp.ClientSession`. Raises `UsageError` (`client_not_installed`) without aiohttp.
+        `options` are those of that class. Raises `UsageError` (`client_not_installed`) without aiohttp.
         """
         made: ClientSession = module_of("aiohttp").session(self, options)
         return made
