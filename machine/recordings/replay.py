@@ -239,7 +239,7 @@ async def reproduce(
             requests=RequestRules.of(recording.manifest),
             context_format=recording.manifest.context_format,
             opening=opening_of(graph, recording.manifest),
-            refuse=None if recording.touches else log.refused,
+            refuse=None if recording.touches else log,
         ).drive()
     except RecordingEnds:
         return
