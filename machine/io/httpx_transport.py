@@ -11,20 +11,21 @@ import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from fnmatch import fnmatchcase
 from types import ModuleType
-from typing import Any, Final, NoReturn, TypedDict, Unpack
+from typing import Any, Final, NoReturn, TypeAlias, TypedDict, Unpack
 
 import anyio.from_thread
 import anyio.lowlevel
 import attrs
 import httpx
+from anyio.lowlevel import EventLoopToken
 
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
 from machine.ignore import NEEDED, Ignore
 from machine.io.decompress import CODINGS
 from machine.io.http_message import HttpResponse, checked_header, http_request
+from machine.io.left_out_headers import LEFT_OUT, judged, patterns, says_more
 from machine.io.redirect_secrets import Sensitive, by_name, origin_of, refused_redirect
 from machine.io.request_identity import RequestRules
 from machine.io.streamed_answer import CallStream
@@ -33,23 +34,12 @@ from machine.io.volatile_answer_headers import lasting
 from machine.secrets.multipart import settled
 from machine.watch.unprofiled import unprofiled
 
-LEFT_OUT: Final = (
-    # needed by the connection, or computed
-    *("accept-encoding", "connection", "content-length", "host", "keep-alive", "proxy-connection"),
-    *("te", "transfer-encoding", "upgrade"),
-    # describes a library and the machine
-    *("user-agent", "x-stainless-*", "x-fern-*", "x-goog-api-client"),
-    # added by tracing, different at every request
-    *("traceparent", "tracestate", "baggage", "sentry-trace", "b3", "x-b3-*", "x-datadog-*"),
-    *("x-amzn-trace-id", "x-cloud-trace-context"),
-)
-"""Patterns of headers that are neither sent nor recorded: they differ between machines or versions and say nothing
-about the request."""
-
-_COMPUTED: Final = frozenset({"content-length", "transfer-encoding"})
 _FAMILIES: Final = ("httpx", "httpx2")
 _REDIRECTED: Final = "machine.redirected"
 """The extension of a request whose answer redirects; its library copies it to the next request."""
+
+Run: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
+"""A function that runs a call on the event loop, from the thread of a blocking client."""
 
 _NO_BODY: Final = frozenset({204, 304})
 _RAISED: Final = {
@@ -102,25 +92,27 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         /,
         *,
         settles: bool = False,
+        loop: EventLoopToken | None = None,
         **options: Unpack[Options],
     ) -> None:
         """Take the `open_stream` of an `io`, and a function that finds the parts of a request that hold a secret.
 
         `settles` is true in runs of request format 1, which sent a random boundary as it was recorded.
-        The transport is made on the event loop that this runs on.
+        `loop` is the event loop of the run, if this does not run on it.
         """
         self._open = open_stream
         self._sensitive = sensitive
         self._cookies_from_answers: set[str] = set()
         self._settles = settles
         left_out = LEFT_OUT if options.pop("own_idempotency_key", True) else (*LEFT_OUT, NEEDED)
-        kept = _patterns("with_headers", options.pop("with_headers", ()))
-        self._judged = functools.lru_cache(maxsize=256)(functools.partial(_judged, kept, left_out))
+        kept = patterns("with_headers", options.pop("with_headers", ()))
+        self._judged = functools.lru_cache(maxsize=256)(functools.partial(judged, kept, left_out))
         self._timeout = options.pop("timeout", 600.0)
         self._max_body = options.pop("max_body", 16 * 1024 * 1024)
         if options:
             raise UsageError(f"io.httpx_transport() has no option {min(options)!r}")
-        self._loop = anyio.lowlevel.current_token()
+        loop = loop or anyio.lowlevel.current_token()
+        self._run: Run = functools.partial(anyio.from_thread.run, token=loop)
         self._thread = threading.get_ident()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -131,7 +123,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         try:
             stream = await self._open("http", message)
         except IoError as error:
-            _raise(request, error)
+            raise_as(request, error)
         return unprofiled(self._answer, request, stream)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -140,9 +132,9 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             raise _misused("a blocking client would stop the event loop that has to answer it", "AsyncClient")
         message = unprofiled(self._message, request, request.read())
         try:
-            stream = anyio.from_thread.run(self._open, "http", message, token=self._loop)
+            stream = self._run(functools.partial(self._open, "http", message))
         except IoError as error:
-            _raise(request, error)
+            raise_as(request, error)
         return unprofiled(self._answer, request, stream)
 
     def _message(self, request: httpx.Request, body: bytes) -> dict[str, Any]:
@@ -195,9 +187,9 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         if not headers:
             message.pop("headers", None)
 
-    def _answer(self, request: Any, stream: CallStream) -> httpx.Response:
+    def _answer(self, request: Any, stream: CallStream, run: Run | None = None) -> httpx.Response:
         """Return a recorded answer as the response of the requesting library, and record its redirect."""
-        response, answer = _response(request, stream, self._loop), stream.head
+        response, answer = _response(request, stream, run or self._run), stream.head
         self._cookies_from_answers.update(
             pair
             for name, value in answer["headers"]
@@ -216,7 +208,9 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         for raw_name, raw_value in request.headers.raw:
             name, is_sent = self._judged(raw_name)
             value = raw_value.decode("latin-1")
-            if not (_says_more(name, value, request) if is_sent is None else is_sent):
+            if not (
+                says_more(name, value, request.url.netloc.decode("ascii")) if is_sent is None else is_sent
+            ):
                 continue
             if name in sent:  # RFC 9110 section 5.3, and RFC 9113 section 8.2.3 for cookies
                 value = f"{sent[name]}{'; ' if name == 'cookie' else ', '}{value}"
@@ -249,7 +243,7 @@ def _client_rules(rules: RequestRules, options: Options) -> RequestRules:
     ignore = options.pop("ignore", None)
     if ignore is not None and not isinstance(ignore, Ignore):
         raise UsageError(f"ignore must be an Ignore, not {ignore!r}")
-    patterns: tuple[str, ...] = ()
+    header_patterns: tuple[str, ...] = ()
     if "without_headers" in options:
         warnings.warn(
             "without_headers is now ignore=Ignore(headers=[...]), and what it names is sent; the old name goes "
@@ -257,37 +251,11 @@ def _client_rules(rules: RequestRules, options: Options) -> RequestRules:
             DeprecationWarning,
             stacklevel=4,
         )
-        patterns = _patterns("without_headers", options.pop("without_headers"))
-        if NEEDED in patterns:
+        header_patterns = patterns("without_headers", options.pop("without_headers"))
+        if NEEDED in header_patterns:
             options["own_idempotency_key"] = False
-    compared = _patterns("with_headers", options.get("with_headers", ()))
-    return rules.with_client(ignore, patterns, compared)
-
-
-def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return patterns of headers in lower case. Raises `UsageError` for a text in place of a list."""
-    if isinstance(patterns, str):
-        raise UsageError(f"{what} must be several patterns, not the text {patterns!r}")
-    return tuple(pattern.lower() for pattern in patterns)
-
-
-def _judged(kept: tuple[str, ...], left_out: tuple[str, ...], raw_name: bytes) -> tuple[str, bool | None]:
-    """Return the name of a header, and whether it is sent; None where that depends on its value."""
-    name = raw_name.decode("ascii", "replace").lower()
-    if name in _COMPUTED:
-        return name, False
-    if any(fnmatchcase(name, pattern) for pattern in kept):
-        return name, True
-    is_left_out = any(fnmatchcase(name, pattern) for pattern in left_out)
-    by_value = name == "host" or (name == "accept-encoding" and is_left_out)
-    return name, None if by_value else not is_left_out
-
-
-def _says_more(name: str, value: str, request: httpx.Request) -> bool:
-    """Say whether the value of a header that is usually left out says what nothing else of a request does."""
-    if name == "host":
-        return value != request.url.netloc.decode("ascii")
-    return value == "identity"  # the bytes of the resource itself are requested, as in a range of them
+    compared = patterns("with_headers", options.get("with_headers", ()))
+    return rules.with_client(ignore, header_patterns, compared)
 
 
 def _redirected(request: Any) -> _Redirected | None:
@@ -324,10 +292,10 @@ def _stream_of(library: ModuleType) -> Any:
     class Pieces(library.AsyncByteStream, library.SyncByteStream):  # type: ignore[misc, name-defined]
         """A body, piece by piece."""
 
-        def __init__(self, request: Any, stream: CallStream, loop: Any) -> None:
+        def __init__(self, request: Any, stream: CallStream, run: Run) -> None:
             self._request = request
             self._stream = stream
-            self._loop = loop
+            self._run = run
 
         def __iter__(self) -> Iterator[bytes]:
             while (piece := self._run(self._next)) is not None:
@@ -348,15 +316,12 @@ def _stream_of(library: ModuleType) -> Any:
             try:
                 return await self._stream.next()
             except IoError as error:
-                _raise(self._request, error)
-
-        def _run(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-            return anyio.from_thread.run(function, token=self._loop)
+                raise_as(self._request, error)
 
     return Pieces
 
 
-def _response(request: Any, stream: CallStream, loop: Any) -> httpx.Response:
+def _response(request: Any, stream: CallStream, run: Run) -> httpx.Response:
     """Return a recorded answer as the response of the requesting library."""
     library = _family(request)
     recorded = HttpResponse.from_json({**stream.head, "body": {"text": ""}})
@@ -378,13 +343,13 @@ def _response(request: Any, stream: CallStream, loop: Any) -> httpx.Response:
     response: httpx.Response = library.Response(
         recorded.status,
         headers=[(name.encode(), value.encode()) for name, value in said],
-        stream=_stream_of(library)(request, stream, loop),
+        stream=_stream_of(library)(request, stream, run),
         extensions={} if reason is None else {"reason_phrase": reason.encode("latin-1", "ignore")},
     )
     return response
 
 
-def _raise(request: Any, error: IoError) -> NoReturn:
+def raise_as(request: Any, error: IoError) -> NoReturn:
     """Raise the exception that the library raises for the failure, so that its usual handling applies."""
     name = _RAISED.get(error.code)
     if name is None:  # refused by machine, which no library knows
