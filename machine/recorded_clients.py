@@ -16,6 +16,7 @@ from machine.did_you_mean import did_you_mean
 from machine.errors import Code, UsageError
 
 MODULES: Final[Mapping[str, str]] = {
+    "aiohttp": "machine.clients.aiohttp",
     "httpx": "machine.clients.httpx",
     "requests": "machine.clients.requests",
     "urllib3": "machine.clients.urllib3",
