@@ -115,6 +115,8 @@ class Code(StrEnum):
     STEP_RESULT = "step_result"
     STEP_RESULT_LOST = "step_result_lost"
     STEP_TIMEOUT = "step_timeout"
+    CLIENT_NOT_INSTALLED = "client_not_installed"
+    BLOCKING_EFFECT = "blocking_effect"
     EXEC_NOT_FOUND = "exec_not_found"
     EXEC_NOT_ALLOWED = "exec_not_allowed"
     EXEC_TIMEOUT = "exec_timeout"

@@ -18,11 +18,12 @@ from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RetryPolicy
 from machine.did_you_mean import did_you_mean
-from machine.errors import Code, IdError, PlanError
+from machine.errors import Code, IdError, PlanError, UsageError
 from machine.graph_order import topological
 from machine.ids import OpId, OpPath, StateId
 from machine.ignore import Ignore
 from machine.plan_shape import order_of, parts_of, shape_of
+from machine.recorded_clients import Chosen, clients_of
 from machine.state import (
     DependsOnStrategy,
     Handler,
@@ -91,7 +92,8 @@ class Plan:
     `transports` are those of the user's own, by namespace, each an object or a function that makes one for each
     run; `catalogue` has the kinds of domain events. They are no part of the plan's fingerprint, and a caller may
     replace them in `run` and similar functions. `ignore` says which parts of HTTP requests change by themselves; a
-    run keeps what its plan said when it began.
+    run keeps what its plan said when it began. `clients` names libraries whose clients are recorded in the handlers
+    of this plan, such as `"requests"`, without a change of the code that uses them.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Plan:
         transports: Mapping[str, Any] | None = None,
         catalogue: Catalogue | None = None,
         ignore: Ignore | None = None,
+        clients: Iterable[Chosen] = (),
     ) -> None:
         self.op_id = str(OpId(op_id))
         if not isinstance(version, str) or not version or not version.isprintable():
@@ -119,6 +122,10 @@ class Plan:
         self.transports: Mapping[str, Any] = dict(transports or {})
         self.catalogue = catalogue
         self.ignore = ignore or Ignore()
+        try:
+            self.clients = clients_of(clients)
+        except UsageError as exc:
+            raise PlanError(f"plan {op_id!r}: {exc.message}", hint=exc.hint) from exc
         self._states: dict[str, PlanState] = {}
         self._edges: list[tuple[str, str]] = []
         self._graph: Graph | None = None

@@ -36,6 +36,7 @@ RANKS = {
             *(
                 "config",
                 "ignore",
+                "recorded_clients",
                 "plan",
                 "plan_shape",
                 "state",
@@ -59,7 +60,7 @@ RANKS = {
     ),
     "watch": 0,
     **dict.fromkeys(("kernel", "target"), 2),
-    **dict.fromkeys(("stores", "io", "default_store"), 3),
+    **dict.fromkeys(("stores", "io", "clients", "default_store"), 3),
     "engine": 4,
     "recordings": 5,
     **dict.fromkeys(("sync", "aio", "results", "torture", "doctor", "testing", "cli"), 6),
@@ -190,6 +191,7 @@ FOR_USERS = {
     "machine",
     "machine.aio",
     "machine.catalogue",
+    "machine.clients",
     "machine.config",
     "machine.errors",
     "machine.results",
@@ -310,7 +312,7 @@ def test_defining_a_plan_and_opening_a_store_loads_no_http_library_and_no_comman
         "multiprocessing",
     }
     assert sorted(needless & {name.split(".")[0] for name in loaded}) == []
-    assert [name for name in loaded if name.startswith(("machine.cli", "machine.testing"))] == []
+    assert [name for name in loaded if name.startswith(("machine.cli.", "machine.testing"))] == []
 
 
 # -- which way imports run -----------------------------------------------------------------------------------

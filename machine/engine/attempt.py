@@ -28,6 +28,7 @@ from machine.io.step_threads import wait_for_threads
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
+from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState
 from machine.watch.code_owner import CALLER
@@ -50,6 +51,7 @@ class Attempts:
     """Function that returns the context that an attempt begins on, given the ids of its state and of a snapshot."""
     live: bool
     requests: RequestRules
+    clients: Clients
     whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
     """Cancel scope of all attempts of a replay; the first cancelled attempt ends it. A scope for each would be
     slow."""
@@ -78,6 +80,7 @@ class Attempts:
             barrier=SettleBarrier(self.concurrent.tasks, blocking=state.blocking),
             secrets=secrets,
             requests=self.requests,
+            clients=self.clients,
             around=(self.control.scope, self.concurrent.scope),
             timers=self.log.timers,
             loop=self._event_loop(),

@@ -16,6 +16,7 @@ import attrs
 from anyio.lowlevel import checkpoint
 
 from machine.catalogue import Catalogue
+from machine.clients.recording import recording
 from machine.config import Durability, RunConfig
 from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
@@ -69,6 +70,7 @@ from machine.kernel.frontier import Frontier
 from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
+from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfRun
 from machine.state import PlanState
 from machine.watch.watch import behind_io
@@ -89,6 +91,8 @@ class Run:
     secrets: OfRun
     requests: RequestRules
     context_format: int
+    clients: Clients
+    """The libraries whose clients are recorded."""
     control: Control = attrs.field(factory=Control)
     recorder: Callable[[AttemptScope], Recorder] = Recorder
     opening: Opening | None = None
@@ -132,6 +136,7 @@ class Run:
             self._base,
             self.live,
             self.requests,
+            self.clients,
         )
         max_concurrency = self.config.execution_mode.max_concurrency
         # a replay has no waiting time to use, and a paranoid run makes one attempt after another
@@ -144,7 +149,7 @@ class Run:
         """Perform decisions until the run is done, is suspended or is asked to stop."""
         self.concurrent.tasks |= running_tasks()
         noticing = notice_tasks() if self.live else nullcontext()
-        with noticing, self.control.listening(), self._runner.open():
+        with noticing, self.control.listening(), self._runner.open(), recording(self.clients):
             self.attempts.whole = None if self.live else self.control.scope
             await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
         self.refuse_if_aborted()

@@ -15,6 +15,7 @@ from anyio.lowlevel import current_token
 
 from machine import canonical
 from machine.catalogue import Catalogue
+from machine.clients.recording import recording
 from machine.config import RunConfig, Target, UndeclaredIo
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
@@ -40,6 +41,7 @@ from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.state_history import StateStatus
 from machine.plan import Graph, Plan
+from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt, RunSecrets
 from machine.secrets.reserved_store_key import Reserved
 from machine.secrets.store_key import open_keys
@@ -148,8 +150,10 @@ async def dry_run(
         provided = Provided.of(plan, transports, catalogue)
         requests = RequestRules(by_default=True, ignore=plan.ignore)
         async with opened(config, provided.transports) as by_namespace:
-            previews = _Previews(config, store, history, by_namespace, provided.catalogue, runner, requests)
-            with runner.open():
+            previews = _Previews(
+                config, store, history, by_namespace, provided.catalogue, runner, requests, plan.clients
+            )
+            with runner.open(), recording(plan.clients):
                 effects = [await previews.effect_of(state, bases[state.id]) for state in skipped]
     return DryRun(
         result,
@@ -213,6 +217,7 @@ class _Previews:
     catalogue: Catalogue | None
     runner: HandlerRunner
     requests: RequestRules
+    clients: Clients
 
     async def effect_of(self, state: PlanState, base: Snapshot | Conflict) -> DryEffect:
         """Return the first effect that a skipped state would have applied over the context at its turn."""
@@ -255,6 +260,7 @@ class _Previews:
             barrier=SettleBarrier(frozenset(running_tasks()), blocking=state.blocking),
             secrets=secrets,
             requests=self.requests,
+            clients=self.clients,
             loop=current_token(),
         )
 

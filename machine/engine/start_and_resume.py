@@ -328,8 +328,8 @@ async def drive(
         "history": history,
         "chain": chain,
         "behind": store.write_behind,
-        # at a boundary the run commits by itself, a completion and the next entry together
-        "boundaries": config.durability is Durability.EFFECTS,
+        "boundaries": config.durability
+        is Durability.EFFECTS,  # a completion and the next entry commit together
         "secret_check": looks_through(secrets),
         "secrets": secrets,
         "lost": lost,
@@ -362,6 +362,7 @@ async def drive(
                 secrets=secrets,
                 requests=RequestRules.of(manifest),
                 context_format=manifest.context_format,
+                clients=watched.provided.clients,
                 control=keeper.control,
                 opening=opening,
                 second=second,

@@ -13,6 +13,7 @@ import anyio
 from machine.config import RunConfig
 from machine.errors import Code, RunError, UsageError
 from machine.io.attempt_scope import is_namespace
+from machine.io.client_work import CLIENT_NAMESPACES, ClientTransport
 from machine.io.clock import ClockTransport
 from machine.io.entropy import EntropyTransport
 from machine.io.env import EnvTransport
@@ -35,6 +36,7 @@ _STANDARD: Final[Mapping[str, Callable[[RunConfig], Transport]]] = {
     "env": lambda _: EnvTransport(),
     "secret": lambda _: SecretTransport(),
     "step": lambda _: StepTransport(),
+    **{namespace: lambda _: ClientTransport() for namespace in CLIENT_NAMESPACES},
 }
 STANDARD_NAMESPACES: Final = frozenset(_STANDARD)
 

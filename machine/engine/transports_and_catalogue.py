@@ -22,6 +22,7 @@ from machine.io.provider import VALUE_NAMESPACE
 from machine.io.transport import Transports
 from machine.kernel.history import History
 from machine.plan import Plan
+from machine.recorded_clients import Clients
 from machine.secrets.secret_value import SECRET
 
 _TRANSPORTS: Final = "transports"
@@ -35,6 +36,8 @@ class Provided:
     transports: Transports
     catalogue: Catalogue | None
     """None for the standard one, which most runs never ask for."""
+    clients: Clients
+    """The libraries whose clients are recorded."""
 
     @classmethod
     def of(cls, plan: Plan, transports: Transports | None, catalogue: Catalogue | None) -> Self:
@@ -45,7 +48,7 @@ class Provided:
         chosen = catalogue if catalogue is not None else plan.catalogue
         if chosen is not None and not isinstance(chosen, Catalogue):
             raise UsageError(f"catalogue must be a Catalogue, not {chosen!r}")
-        return cls(checked({**plan.transports, **(transports or {})}), chosen)
+        return cls(checked({**plan.transports, **(transports or {})}), chosen, plan.clients)
 
     def info(self) -> dict[str, str]:
         """Return the info for the first event of a run; empty when everything is standard."""

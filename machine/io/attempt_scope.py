@@ -24,6 +24,7 @@ from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.kernel.io_in_step import refuse_in_step
+from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState, SideEffects
 
@@ -157,6 +158,8 @@ class AttemptScope:
     barrier: SettleBarrier
     secrets: OfAttempt
     requests: RequestRules
+    clients: Clients = attrs.field(factory=dict)
+    """The libraries whose clients are recorded, with their options."""
     closed: bool = False
     ending: bool = False
     """True while the calls that the handler left in flight are being cancelled."""

@@ -16,6 +16,7 @@ import anyio
 
 from machine.canonical import encode
 from machine.errors import Code
+from machine.io.client_work import client_work
 from machine.io.decompress import CODINGS, Decompressor, split_codings
 from machine.io.http_failures import failure, failures_of, late, too_large
 from machine.io.http_message import (
@@ -100,6 +101,9 @@ class HttpTransport(BaseTransport):
         `http_body_too_large`.
         """
         call = self._call(namespace, request)
+        if (work := client_work(namespace)) is not None:
+            whole: dict[str, Any] = await work.perform(call)
+            return whole
         with failures_of(call), anyio.move_on_after(call["timeout"]):
             response = await self._sent(call)
             try:
@@ -114,6 +118,8 @@ class HttpTransport(BaseTransport):
         Here `timeout` covers the time to the head, and the time to each piece.
         """
         call = self._call(namespace, request)
+        if (work := client_work(namespace)) is not None:
+            return await work.open(call)
         with failures_of(call), anyio.move_on_after(call["timeout"]):
             response = await self._sent(call)
             opened = False

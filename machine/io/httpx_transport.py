@@ -11,7 +11,6 @@ import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any, Final, NoReturn, TypedDict, Unpack
 
@@ -25,6 +24,7 @@ from machine.errors import Code, IoError, UsageError
 from machine.ignore import NEEDED, Ignore
 from machine.io.decompress import CODINGS
 from machine.io.http_message import HttpResponse, checked_header, http_request
+from machine.io.left_out_headers import LEFT_OUT, judged, patterns, says_more
 from machine.io.redirect_secrets import Sensitive, by_name, origin_of, refused_redirect
 from machine.io.request_identity import RequestRules
 from machine.io.streamed_answer import CallStream
@@ -33,20 +33,6 @@ from machine.io.volatile_answer_headers import lasting
 from machine.secrets.multipart import settled
 from machine.watch.unprofiled import unprofiled
 
-LEFT_OUT: Final = (
-    # needed by the connection, or computed
-    *("accept-encoding", "connection", "content-length", "host", "keep-alive", "proxy-connection"),
-    *("te", "transfer-encoding", "upgrade"),
-    # describes a library and the machine
-    *("user-agent", "x-stainless-*", "x-fern-*", "x-goog-api-client"),
-    # added by tracing, different at every request
-    *("traceparent", "tracestate", "baggage", "sentry-trace", "b3", "x-b3-*", "x-datadog-*"),
-    *("x-amzn-trace-id", "x-cloud-trace-context"),
-)
-"""Patterns of headers that are neither sent nor recorded: they differ between machines or versions and say nothing
-about the request."""
-
-_COMPUTED: Final = frozenset({"content-length", "transfer-encoding"})
 _FAMILIES: Final = ("httpx", "httpx2")
 _REDIRECTED: Final = "machine.redirected"
 """The extension of a request whose answer redirects; its library copies it to the next request."""
@@ -114,8 +100,8 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._cookies_from_answers: set[str] = set()
         self._settles = settles
         left_out = LEFT_OUT if options.pop("own_idempotency_key", True) else (*LEFT_OUT, NEEDED)
-        kept = _patterns("with_headers", options.pop("with_headers", ()))
-        self._judged = functools.lru_cache(maxsize=256)(functools.partial(_judged, kept, left_out))
+        kept = patterns("with_headers", options.pop("with_headers", ()))
+        self._judged = functools.lru_cache(maxsize=256)(functools.partial(judged, kept, left_out))
         self._timeout = options.pop("timeout", 600.0)
         self._max_body = options.pop("max_body", 16 * 1024 * 1024)
         if options:
@@ -216,7 +202,9 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         for raw_name, raw_value in request.headers.raw:
             name, is_sent = self._judged(raw_name)
             value = raw_value.decode("latin-1")
-            if not (_says_more(name, value, request) if is_sent is None else is_sent):
+            if not (
+                says_more(name, value, request.url.netloc.decode("ascii")) if is_sent is None else is_sent
+            ):
                 continue
             if name in sent:  # RFC 9110 section 5.3, and RFC 9113 section 8.2.3 for cookies
                 value = f"{sent[name]}{'; ' if name == 'cookie' else ', '}{value}"
@@ -249,7 +237,7 @@ def _client_rules(rules: RequestRules, options: Options) -> RequestRules:
     ignore = options.pop("ignore", None)
     if ignore is not None and not isinstance(ignore, Ignore):
         raise UsageError(f"ignore must be an Ignore, not {ignore!r}")
-    patterns: tuple[str, ...] = ()
+    header_patterns: tuple[str, ...] = ()
     if "without_headers" in options:
         warnings.warn(
             "without_headers is now ignore=Ignore(headers=[...]), and what it names is sent; the old name goes "
@@ -257,37 +245,11 @@ def _client_rules(rules: RequestRules, options: Options) -> RequestRules:
             DeprecationWarning,
             stacklevel=4,
         )
-        patterns = _patterns("without_headers", options.pop("without_headers"))
-        if NEEDED in patterns:
+        header_patterns = patterns("without_headers", options.pop("without_headers"))
+        if NEEDED in header_patterns:
             options["own_idempotency_key"] = False
-    compared = _patterns("with_headers", options.get("with_headers", ()))
-    return rules.with_client(ignore, patterns, compared)
-
-
-def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return patterns of headers in lower case. Raises `UsageError` for a text in place of a list."""
-    if isinstance(patterns, str):
-        raise UsageError(f"{what} must be several patterns, not the text {patterns!r}")
-    return tuple(pattern.lower() for pattern in patterns)
-
-
-def _judged(kept: tuple[str, ...], left_out: tuple[str, ...], raw_name: bytes) -> tuple[str, bool | None]:
-    """Return the name of a header, and whether it is sent; None where that depends on its value."""
-    name = raw_name.decode("ascii", "replace").lower()
-    if name in _COMPUTED:
-        return name, False
-    if any(fnmatchcase(name, pattern) for pattern in kept):
-        return name, True
-    is_left_out = any(fnmatchcase(name, pattern) for pattern in left_out)
-    by_value = name == "host" or (name == "accept-encoding" and is_left_out)
-    return name, None if by_value else not is_left_out
-
-
-def _says_more(name: str, value: str, request: httpx.Request) -> bool:
-    """Say whether the value of a header that is usually left out says what nothing else of a request does."""
-    if name == "host":
-        return value != request.url.netloc.decode("ascii")
-    return value == "identity"  # the bytes of the resource itself are requested, as in a range of them
+    compared = patterns("with_headers", options.get("with_headers", ()))
+    return rules.with_client(ignore, header_patterns, compared)
 
 
 def _redirected(request: Any) -> _Redirected | None:

@@ -24,6 +24,7 @@ from machine.io import clock, entropy, env, exec, files, secret  # noqa: A004 - 
 from machine.io.attempt_scope import AttemptScope, is_namespace
 from machine.io.call_identity import Call, IoResult, path_key
 from machine.io.call_refusals import reserved, second_effect, secret_key, too_large, undeclared
+from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
 from machine.io.outcome_turns import Flight, HandOut
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 VALUE_NAMESPACE = "value"
 
 
-class IoProvider(StreamCalls, StepCalls):
+class IoProvider(StreamCalls, StepCalls, ClientSessions):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.

@@ -85,6 +85,8 @@ class Recording(Log, Protocol):
 class ReplayIo(IoProvider):
     """The `io` of a replay, which answers every call from the recording or raises the divergence."""
 
+    performs = False
+
     def __init__(
         self, scope: AttemptScope, recording: Recording, like: Callable[[str, bytes, bytes], bytes]
     ) -> None:

@@ -12,6 +12,7 @@ from machine.errors import Code, OtherIoError, StateError, StepError
 from machine.events import FactRecorded
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
+from machine.io.client_work import CLIENT_NAMESPACES
 from machine.io.outcome_turns import HandOut
 from machine.io.step_function import KEYED, Classes, Step
 from machine.io.step_transport import STEP, StepWork, announced
@@ -163,7 +164,7 @@ class StepCalls(ABC):
             before, refusal = None, before
         if before is None:
             self._make_way(call)
-            before = _at_once(
+            before = at_once(
                 self._obtain(call) if refusal is None else self._refused_to_repeat(call, refusal)
             )
         self._handing.flush(call)
@@ -178,7 +179,10 @@ class StepCalls(ABC):
 
     def _intended_key(self, call: Call) -> str:
         """Return the idempotency key to record in the intent of an effect: that of its state, if it is sent."""
-        sent = call.namespace != STEP or call.request.get("effect") == KEYED
+        if call.namespace in CLIENT_NAMESPACES:
+            sent = call.request.get("keyed")
+        else:
+            sent = call.namespace != STEP or call.request.get("effect") == KEYED
         return (self._scope.idempotency_key or "") if sent else ""
 
 
@@ -198,7 +202,7 @@ def _step_of(function: Any, options: StepOptions) -> Step:
     return step
 
 
-def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on the spot. It may give way to others, but wait for none."""
     try:
         while coroutine.send(None) is None:

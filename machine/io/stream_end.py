@@ -45,8 +45,10 @@ def bytes_of(piece: Any) -> bytes:
 def whole_answer(head: dict[str, Any], pieces: Iterable[bytes]) -> dict[str, Any]:
     """Return the answer that a call which asks for no stream would have had."""
     parts = list(pieces)
-    if "status" not in head:  # a file
+    if "path" in head:  # a file
         return {"path": head["path"], "data": pack(b"".join(parts))}
+    if "status" not in head:
+        return {**head, "pieces": [pack(part) for part in parts]}
     return {**head, "body": pack(b"".join(parts)), "chunks": [len(part) for part in parts]}
 
 

@@ -18,6 +18,7 @@ from machine.ids import piece_key
 from machine.io.call_identity import Call
 from machine.io.files import FileContent
 from machine.io.http_message import HttpResponse
+from machine.io.request_fields import unpack
 from machine.io.stream_end import bytes_of, closed_before, given_up, is_complete, pieces_of, whole_answer
 
 
@@ -141,5 +142,8 @@ def _parted(namespace: str, answer: Any) -> tuple[dict[str, Any], list[bytes]]:
     if namespace == "http":
         head = {name: value for name, value in answer.items() if name not in {"body", "chunks"}}
         return head, HttpResponse.from_json(answer).pieces
+    if "path" not in answer:
+        head = {name: value for name, value in answer.items() if name != "pieces"}
+        return head, [unpack(piece) for piece in answer["pieces"]]
     content = FileContent.from_json(answer).bytes
     return {"path": answer["path"], "size": len(content)}, [content] if content else []

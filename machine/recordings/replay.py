@@ -238,6 +238,7 @@ async def reproduce(
             secrets=secrets or secrets_for(recording, log),
             requests=RequestRules.of(recording.manifest),
             context_format=recording.manifest.context_format,
+            clients=provided.clients,
             opening=opening_of(graph, recording.manifest),
             refuse=None if recording.touches else log.refused,
         ).drive()

@@ -1,0 +1,118 @@
+"""The choice of the `io` that records a client's call, and the changes to libraries that lead there.
+
+A library is changed while a run is driven whose plan records it, for the whole process; a call is recorded only
+if a handler of such a plan makes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+from machine.io.client_calls import ClientCalls
+from machine.recorded_clients import Clients, module_of
+from machine.watch.code_owner import CALLER, RunningStep
+
+_lock: Final = threading.Lock()
+_users: Final[Counter[str]] = Counter()
+"""The number of runs for which each library is changed."""
+_kept: Final[set[str]] = set()
+_undo: Final[dict[str, Callable[[], None]]] = {}
+
+
+_explicit: Final[ContextVar[ClientCalls | None]] = ContextVar("machine_recorded_by", default=None)
+
+
+def recorder(*names: str) -> ClientCalls | None:
+    """Return the `io` that records the clients of a library, by any of these names, for the code that runs here.
+
+    None outside of handlers, in a step, while another client performs its call, and where the plan does not record
+    the library.
+    """
+    io = CALLER.get()
+    if isinstance(io, RunningStep):
+        return None
+    if (explicit := _explicit.get()) is not None:
+        return explicit
+    return io if isinstance(io, ClientCalls) and not io.clients.keys().isdisjoint(names) else None
+
+
+@contextmanager
+def recorded_by(io: ClientCalls) -> Iterator[None]:
+    """Record the clients of all libraries meanwhile with this `io`, whatever the plan says."""
+    token = _explicit.set(io)
+    try:
+        yield
+    finally:
+        _explicit.reset(token)
+
+
+def keep_recording(name: str) -> None:
+    """Change a library for the rest of the process, for a client that was made for one `io`."""
+    with _lock:
+        if name not in _kept:
+            _kept.add(name)
+            _begin(name)
+
+
+@contextmanager
+def recording(clients: Clients) -> Iterator[None]:
+    """Record the clients of libraries in handlers meanwhile. Raises `UsageError` for one that is not installed."""
+    begun: list[str] = []
+    try:
+        for name in clients:
+            with _lock:
+                _begin(name)
+            begun.append(name)
+        yield
+    finally:
+        for name in begun:
+            with _lock:
+                _users[name] -= 1
+                if not _users[name]:
+                    _undo.pop(name)()
+
+
+def _begin(name: str) -> None:
+    if not _users[name]:
+        _undo[name] = module_of(name).patch()
+    _users[name] += 1
+
+
+def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Callable[[], None]:
+    """Replace an attribute of a class or module by what `make` returns for it; return the function that undoes it.
+
+    An attribute that somebody else has replaced since stays.
+    """
+    own = vars(owner).get(name)
+    before = getattr(owner, name)
+    after = make(before)
+    if callable(before) and not isinstance(before, type):
+        after = functools.wraps(before)(after)
+    setattr(owner, name, after)
+
+    def undo() -> None:
+        if vars(owner).get(name) is not after:
+            return
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+    return undo
+
+
+def all_of(undoing: Iterable[Callable[[], None]]) -> Callable[[], None]:
+    """Return one function that undoes several changes, the last one first."""
+    steps = list(undoing)[::-1]
+
+    def undo() -> None:
+        for step in steps:
+            step()
+
+    return undo

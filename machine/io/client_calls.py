@@ -1,0 +1,194 @@
+"""Calls of the clients of other libraries, which their own code performs and a handler's `io` records.
+
+A library's code makes the request, `io` records it and the answer, and a replay gives the library the recorded
+answer without performing anything. A library that works without an event loop is served in any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+from anyio import from_thread
+
+from machine.errors import Code, StateError
+from machine.events import FactRecorded
+from machine.io.attempt_scope import AttemptScope
+from machine.io.call_identity import Call
+from machine.io.client_work import ClientWork, performing, whole_of
+from machine.io.request_identity import RequestRules
+from machine.io.step_calls import at_once
+from machine.io.streamed_answer import CallStream, UnrecordedStream
+from machine.io.transport import Opened
+from machine.io.waiting_thread import WaitingThread, in_caller
+from machine.recorded_clients import Clients
+from machine.watch.threads_and_programs import follow_callers
+from machine.watch.watch import unguarded
+
+T = TypeVar("T")
+
+
+class ClientCalls(ABC):
+    """The part of an `io` through which clients of other libraries are recorded."""
+
+    _scope: AttemptScope
+    performs = True
+    """False where calls are only looked up in a recording."""
+
+    @property
+    def clients(self) -> Clients:
+        """The libraries whose clients are recorded, with their options."""
+        return self._scope.clients
+
+    @abstractmethod
+    def _identify(
+        self, namespace: str, request: Any, fact_key: str | None, *, rules: RequestRules | None = None
+    ) -> Call:
+        """Return the call of a request; see `IoProvider`."""
+
+    @abstractmethod
+    async def _fact(self, call: Call) -> FactRecorded:
+        """Return the one fact of a call; see `IoProvider`."""
+
+    @abstractmethod
+    def _fact_at_once(self, call: Call) -> FactRecorded:
+        """Return the fact of a call on the event loop's own thread, which cannot wait; see `StepCalls`."""
+
+    @abstractmethod
+    def _whole(self, fact: FactRecorded) -> Any:
+        """Return the result of a call; see `StreamCalls`."""
+
+    @abstractmethod
+    async def open_client_stream(self, namespace: str, request: Any, rules: RequestRules) -> CallStream:
+        """Open a stream for a client; see `StreamCalls`."""
+
+    async def client_call(
+        self,
+        namespace: str,
+        request: Any,
+        send: Callable[[Any], Awaitable[Any]],
+        rules: RequestRules | None = None,
+    ) -> Any:
+        """Record a call that `send` performs, and return the recorded response.
+
+        `send` gets the request as it is to be sent and returns the response, both JSON. Raises the recorded
+        `IoError` if that raised one.
+        """
+        with unguarded(), performing(ClientWork(namespace, send)):
+            return self._whole(await self._fact(self._client(namespace, request, rules))).response
+
+    def client_call_blocking(
+        self, namespace: str, request: Any, send: Callable[[Any], Any], rules: RequestRules | None = None
+    ) -> Any:
+        """Record a call as `client_call` does, in any thread: `send` is called in the thread that calls this.
+
+        On the thread of the event loop nothing else runs meanwhile, and an effect is refused there.
+        """
+        asynchronous = partial(in_caller, send)
+        if not self.stops_the_loop():
+            return self.in_thread(partial(self.client_call, namespace, request, asynchronous, rules))
+        with unguarded(), performing(ClientWork(namespace, asynchronous)):
+            call = self._client(namespace, request, rules)
+            _refuse_effect(call)
+            return self._whole(self._fact_at_once(call)).response
+
+    async def client_stream(
+        self,
+        namespace: str,
+        request: Any,
+        open_answer: Callable[[Any], Awaitable[Opened | Any]],
+        rules: RequestRules | None = None,
+    ) -> CallStream:
+        """Record a call whose answer comes in pieces, and return the stream of them.
+
+        `open_answer` gets the request as it is to be sent, and returns an `Opened`, or the answer if it is short.
+        """
+        follow_callers()
+        with performing(ClientWork(namespace, partial(whole_of, open_answer), open_answer)):
+            return await self.open_client_stream(namespace, request, rules or self._scope.requests)
+
+    def client_stream_blocking(
+        self,
+        namespace: str,
+        request: Any,
+        open_answer: Callable[[Any], Awaitable[Opened | Any]],
+        rules: RequestRules | None = None,
+    ) -> BlockingStream:
+        """Record a call as `client_stream` does, in any thread, and return a stream that is read without `await`.
+
+        What `open_answer` and its pieces do in the calling thread they do through `in_caller`. On the thread of the
+        event loop the answer is recorded whole.
+        """
+        if not self.stops_the_loop():
+            opening = partial(self.client_stream, namespace, request, open_answer, rules)
+            return BlockingStream(self, self.in_thread(opening))
+        with unguarded(), performing(ClientWork(namespace, partial(whole_of, open_answer))):
+            call = self._client(namespace, request, rules)
+            _refuse_effect(call)
+            answer = self._whole(self._fact_at_once(call)).response
+        return BlockingStream(self, UnrecordedStream(namespace, answer))
+
+    def stops_the_loop(self) -> bool:
+        """Say whether this code runs on the thread of the event loop, which has to answer it."""
+        return threading.get_ident() == self._scope.thread
+
+    def in_thread(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a call on the event loop of the run, from another thread."""
+        loop = self._scope.loop
+        assert loop is not None
+        with unguarded():
+            return (
+                WaitingThread().wait_for(call, loop) if self.performs else from_thread.run(call, token=loop)
+            )
+
+    def _client(self, namespace: str, request: Any, rules: RequestRules | None) -> Call:
+        self._scope.check_open("called", namespace)
+        follow_callers()
+        return self._identify(namespace, request, None, rules=rules)
+
+
+class BlockingStream:
+    """A stream that is read without `await`; `head` is what came before its pieces."""
+
+    def __init__(self, io: ClientCalls, stream: CallStream) -> None:
+        self._io = io
+        self._stream = stream
+        self.head = stream.head
+
+    @property
+    def size(self) -> int | None:
+        """The number of bytes of all pieces, None as long as it is not known."""
+        return self._stream.size
+
+    @property
+    def ended(self) -> bool:
+        """True once the stream was read to its end or closed."""
+        return self._stream.ended
+
+    def next(self) -> bytes | None:
+        """Return the next piece, None at the end. Raises the recorded error of a stream that broke off."""
+        return self._run(self._stream.next)
+
+    def close(self) -> None:
+        """Stop reading. The place where a stream that goes on was closed is recorded."""
+        if not self._stream.ended:
+            self._run(self._stream.aclose)
+
+    def _run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if isinstance(self._stream, UnrecordedStream):  # it is there as a whole, and waits for nothing
+            return at_once(call())
+        return self._io.in_thread(call)
+
+
+def _refuse_effect(call: Call) -> None:
+    if call.effect:
+        raise StateError(
+            f"a client without an event loop makes an effect ({call.namespace}) on the thread of the event loop, "
+            "which has to make its intent durable first",
+            code=Code.BLOCKING_EFFECT,
+            hint="make the handler a plain function, call the client in asyncio.to_thread, or use the asynchronous "
+            "client of its library",
+        )

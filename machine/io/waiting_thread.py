@@ -1,0 +1,80 @@
+"""A thread that waits for a call, and meanwhile does the part of it that belongs to that thread.
+
+A blocking client of a library works in the thread that called it: its connections may belong to that thread. The
+call itself runs on the event loop, as every call does, and gives the thread its part when it is due.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
+
+import anyio
+from anyio import from_thread
+from anyio.lowlevel import EventLoopToken, current_token
+
+T = TypeVar("T")
+
+
+class WaitingThread:
+    """The calling thread of one blocking call."""
+
+    def __init__(self) -> None:
+        self._parts: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def wait_for(self, call: Callable[[], Coroutine[Any, Any, T]], token: EventLoopToken) -> T:
+        """Run a call on an event loop, do in this thread what it gives it, and return its result."""
+        outcome: list[T] = []
+        failure: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                _waiting.set(self)
+                outcome.append(from_thread.run(call, token=token))
+            except BaseException as exc:  # noqa: BLE001 - raised again in the thread that waits
+                failure.append(exc)
+            self._parts.put(None)
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(work,), name="machine client call", daemon=True).start()
+        while (part := self._parts.get()) is not None:
+            part()
+        if failure:
+            raise failure[0]
+        return outcome[0]
+
+    async def do(self, part: Callable[[], T]) -> T:
+        """Do a part of the call in the thread that waits, and return its result."""
+        done, token = anyio.Event(), current_token()
+        outcome: list[T] = []
+        failure: list[BaseException] = []
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            try:
+                outcome.append(context.run(part))
+            except BaseException as exc:  # noqa: BLE001 - raised again where it is awaited
+                failure.append(exc)
+            try:
+                from_thread.run_sync(done.set, token=token)
+            except RuntimeError:  # the loop has gone: nobody waits
+                return
+
+        self._parts.put(work)
+        await done.wait()
+        if failure:
+            raise failure[0]
+        return outcome[0]
+
+
+_waiting: Final[ContextVar[WaitingThread | None]] = ContextVar("machine_waiting_thread", default=None)
+
+
+async def in_caller(function: Callable[..., T], *args: Any) -> T:
+    """Call a function in the thread that waits for this call; here if none does."""
+    thread = _waiting.get()
+    return function(*args) if thread is None else await thread.do(lambda: function(*args))
