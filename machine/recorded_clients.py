@@ -17,6 +17,8 @@ from machine.errors import Code, UsageError
 
 MODULES: Final[Mapping[str, str]] = {
     "httpx": "machine.clients.httpx",
+    "grpc": "machine.clients.grpc",
+    "redis": "machine.clients.redis",
     "requests": "machine.clients.requests",
     "urllib3": "machine.clients.urllib3",
 }

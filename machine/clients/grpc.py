@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Self
 
-import grpc
+import grpc  # type: ignore[import-untyped]  # it has no types
 from grpc import aio
 
-from machine.clients import grpc_async, grpc_blocking
+from machine.clients import grpc_async
 from machine.clients.grpc_async import AsyncRpc
 from machine.clients.grpc_blocking import Rpc, named_options
 from machine.clients.grpc_messages import NAMESPACE, Method, Rules
@@ -24,15 +24,15 @@ from machine.errors import Code, OtherIoError, UsageError
 Find = Callable[[], tuple[Any, Rules] | None]
 """A function that returns the `io` that records what runs here, with its rules, or None."""
 
-_WITHOUT_WAITING: Final = (list, tuple, type(iter([])), type(iter(())))
+_WITHOUT_WAITING: Final[tuple[type[Any], ...]] = (list, tuple, type(iter([])), type(iter(())))
 
 
 def recorded(channel: Any, io: Any, reads: Iterable[str] = (), keyed: Iterable[str] = ()) -> Any:
     """Return a channel whose calls are calls of `io`, made on `channel`, which may be of `grpc` or `grpc.aio`.
 
-    `reads` are patterns of methods that only read, such as `"/shop.Stock/Get*"`; any other call is an effect. `keyed`
-    are patterns of methods whose server honours the idempotency key that is sent with an effect as metadata. Raises
-    `UsageError` for what is no channel.
+    `reads` are patterns of methods that only read, such as `"/shop.Stock/Get*"`; any other call is an effect.
+    `keyed` are patterns of methods whose server honours the idempotency key that is sent with an effect as
+    metadata. Raises `UsageError` for what is no channel.
     """
     rules = Rules(reads, keyed)
     if isinstance(channel, aio.Channel):
@@ -159,7 +159,7 @@ class _Channel(grpc.Channel):  # type: ignore[misc]  # grpc has no types
         """Close the channel that was given."""
         self._channel.close()
 
-    def __enter__(self) -> _Channel:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -198,16 +198,16 @@ class _AsyncCallable:
 
         found = self._find()
         assert found is not None
-        return _async_call(self._method, invoke, self._kind, first, metadata, found)
+        return _async_call(self._method, invoke, self._kind, first, metadata=metadata, found=found)
 
 
 def _async_call(
-    method: Method, invoke: Any, kind: str, first: Any, metadata: Any, found: tuple[Any, Rules]
+    method: Method, invoke: Any, kind: str, first: Any, *, metadata: Any, found: tuple[Any, Rules]
 ) -> Any:
     takes_stream = kind.startswith("stream")
     messages = first if takes_stream else [first]
     if messages is None:
-        raise grpc_async._writes()  # noqa: SLF001 - of the same part
+        raise grpc_async.writes()
     if kind == "stream_stream":
         messages = _known_messages(method.path, messages)
     rpc = AsyncRpc(method, invoke, takes_stream, *found)
@@ -247,7 +247,7 @@ class _AsyncChannel(aio.Channel):  # type: ignore[misc]  # grpc has no types
         """Close the channel that was given; `grace` is in seconds."""
         await self._channel.close(grace)
 
-    async def __aenter__(self) -> _AsyncChannel:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -311,8 +311,8 @@ def _dispatching(kind: str, action: str) -> Callable[[Any], Any]:
                 return plain(self, *args, **options)
             raw = copy.copy(self)
             raw._request_serializer = raw._response_deserializer = None  # noqa: SLF001 - grpc has no other way
-            path = self._method.decode() if isinstance(self._method, bytes) else self._method  # noqa: SLF001 - the same
-            method = Method(path, self._request_serializer, self._response_deserializer)  # noqa: SLF001 - the same
+            path = self._method.decode() if isinstance(self._method, bytes) else self._method
+            method = Method(path, self._request_serializer, self._response_deserializer)
             return getattr(made(raw, self, method, kind, lambda: found), action)(*args, **options)
 
         return call
@@ -343,15 +343,14 @@ def _async_changes() -> Iterator[Callable[[], None]]:
     for name, kind in kinds.items():
         for module in (channel, interceptor):  # which makes the calls of a channel with interceptors
             yield replaced(module, name, _async_dispatching(kind))
-    for name, answer in (("get_state", grpc.ChannelConnectivity.READY),):
-        yield replaced(channel.Channel, name, lambda plain, answer=answer: _ready(plain, answer))
+    yield replaced(channel.Channel, "get_state", _ready)
     for name in ("wait_for_state_change", "channel_ready"):
         yield replaced(channel.Channel, name, _ready_later)
 
 
 def _async_dispatching(kind: str) -> Callable[[Any], Any]:
     def make(plain: Any) -> Any:
-        def call(
+        def call(  # noqa: PLR0917 - the constructor that it stands for takes them by position
             first: Any,
             deadline: Any,
             metadata: Any,
@@ -372,16 +371,16 @@ def _async_dispatching(kind: str) -> Callable[[Any], Any]:
                 return plain(sent, deadline, aio.Metadata(*pairs), *options, None, None, *others)
 
             method = Method(path.decode() if isinstance(path, bytes) else path, serializer, deserializer)
-            return _async_call(method, invoke, kind, first, metadata, found)
+            return _async_call(method, invoke, kind, first, metadata=metadata, found=found)
 
         return call
 
     return make
 
 
-def _ready(plain: Any, answer: Any) -> Any:
+def _ready(plain: Any) -> Any:
     def get_state(self: Any, try_to_connect: bool = False) -> Any:
-        return answer if _replays(_found) else plain(self, try_to_connect)
+        return grpc.ChannelConnectivity.READY if _replays(_found) else plain(self, try_to_connect)
 
     return get_state
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from typing import Any, NoReturn
 
 import attrs
-import grpc
+import grpc  # type: ignore[import-untyped]  # it has no types
 from grpc import aio
 
 from machine.clients.grpc_blocking import END, Lines, line
 from machine.clients.grpc_messages import (
     NAMESPACE,
-    Metadata,
     Method,
     Rules,
     Status,
@@ -146,8 +146,9 @@ class _Recorded(aio.Call):  # type: ignore[misc]  # grpc has no types
 
     _task: asyncio.Task[Any]
 
+    @abstractmethod
     async def _ended(self) -> Status:
-        raise NotImplementedError
+        """Return the status with which the call ended."""
 
     async def initial_metadata(self) -> Any:
         """Return the metadata that came before the response."""
@@ -195,14 +196,15 @@ class _Recorded(aio.Call):  # type: ignore[misc]  # grpc has no types
     async def write(self, request: Any) -> None:
         """Refuse: a recorded call needs its messages when it begins."""
         del request
-        raise _writes()
+        raise writes()
 
     async def done_writing(self) -> None:
         """Refuse, as `write` does."""
-        raise _writes()
+        raise writes()
 
 
-def _writes() -> OtherIoError:
+def writes() -> OtherIoError:
+    """Return the refusal of a call whose messages are written one by one."""
     return OtherIoError(
         "a call of gRPC cannot be recorded whose messages are written one by one",
         code=Code.IO_INVALID_REQUEST,
@@ -228,7 +230,7 @@ class RecordedUnary(_Recorded, aio.UnaryUnaryCall, aio.StreamUnaryCall):  # type
 
     async def _ended(self) -> Status:
         try:
-            _, status = await asyncio.shield(self._task)
+            status: Status = (await asyncio.shield(self._task))[1]
         except aio.AioRpcError as exc:
             return _status_of_error(exc)
         return status

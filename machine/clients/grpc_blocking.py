@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 import attrs
-import grpc
+import grpc  # type: ignore[import-untyped]  # it has no types
 
 from machine.clients.grpc_messages import (
     NAMESPACE,
@@ -101,10 +101,10 @@ class Outcome(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc has no type
         """Return the response."""
         return self._response
 
-    def exception(self, timeout: float | None = None) -> None:  # noqa: ARG002 - the same
+    def exception(self, timeout: float | None = None) -> None:
         """Return None: the call has ended well."""
 
-    def traceback(self, timeout: float | None = None) -> None:  # noqa: ARG002 - the same
+    def traceback(self, timeout: float | None = None) -> None:
         """Return None: the call has ended well."""
 
     def add_done_callback(self, fn: Callable[[Any], Any]) -> None:

@@ -1,7 +1,7 @@
 """Messages, metadata and outcomes of gRPC as JSON.
 
-A message of protobuf is JSON as protobuf defines it where that loses nothing, so that a difference can be read and a
-secret in it is redacted; any other is its bytes.
+A message of protobuf is JSON as protobuf defines it where that loses nothing, so that a difference can be read and
+a secret in it is redacted; any other is its bytes.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _shown(data: bytes, kind: Any) -> Any:
 
 
 def message_from_json(stored: Mapping[str, Any], kind: Any) -> bytes:
-    """Return the bytes of the message that `message_to_json` wrote. Raises `OtherIoError` if its class is missing."""
+    """Return the bytes of the message that `message_to_json` wrote. Raises `OtherIoError` without its class."""
     if "text" in stored:
         return str(stored["text"]).encode()
     if "base64" in stored:
@@ -138,7 +138,7 @@ def metadata_to_send(request: Mapping[str, Any]) -> list[tuple[str, str | bytes]
         for key, value in request.get("metadata", {}).items()
         for one in (value if isinstance(value, list) else [value])
     ]
-    if IDEMPOTENCY_KEY in request and all(key != KEY_OF_EFFECT for key, _ in found):
+    if IDEMPOTENCY_KEY in request:
         found.append((KEY_OF_EFFECT, request[IDEMPOTENCY_KEY]))
     return found
 
@@ -200,12 +200,20 @@ def status_of(failure: IoError) -> Status | None:
 # -- methods -------------------------------------------------------------------------------------------------
 
 
+def _patterns(given: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise UsageError(
+            f"methods are named by several patterns, not by the text {given!r}", hint=f"write [{given!r}]"
+        )
+    return tuple(given)
+
+
 @attrs.frozen
 class Rules:
     """The methods that only read, and those whose receiver honours an idempotency key, as patterns."""
 
-    reads: tuple[str, ...] = attrs.field(default=(), converter=lambda given: _patterns("reads", given))
-    keyed: tuple[str, ...] = attrs.field(default=(), converter=lambda given: _patterns("keyed", given))
+    reads: tuple[str, ...] = attrs.field(default=(), converter=_patterns)
+    keyed: tuple[str, ...] = attrs.field(default=(), converter=_patterns)
 
     def declared(self, path: str) -> dict[str, bool]:
         """Return the fields of a request by which the call of a method is an effect, and takes a key."""
@@ -213,14 +221,6 @@ class Rules:
             return {}
         keyed = any(fnmatchcase(path, pattern) for pattern in self.keyed)
         return {"effect": True, "keyed": True} if keyed else {"effect": True}
-
-
-def _patterns(what: str, given: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(given, str):
-        raise UsageError(
-            f"{what} must be several patterns, not the text {given!r}", hint=f"write {what}=[{given!r}]"
-        )
-    return tuple(given)
 
 
 @attrs.frozen
@@ -242,7 +242,10 @@ class Method:
             shown.append(message_to_json(data, kind))
         request: dict[str, Any] = {"method": self.path, "messages": shown}
         sent = sent_metadata(metadata)
-        return request | ({"metadata": sent} if sent else {}) | rules.declared(self.path)
+        declared = rules.declared(self.path)
+        if KEY_OF_EFFECT in sent:  # the caller's own
+            declared.pop("keyed", None)
+        return request | ({"metadata": sent} if sent else {}) | declared
 
     def sent(self, request: Mapping[str, Any], kind: Any) -> list[bytes]:
         """Return the messages of a request as they are sent."""

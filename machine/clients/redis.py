@@ -12,6 +12,9 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, TypeVar
 
+import redis
+import redis.asyncio
+
 from machine.clients.recording import all_of, recorder, replaced
 from machine.clients.redis_async import async_methods
 from machine.clients.redis_blocking import blocking_methods
@@ -30,9 +33,8 @@ def recorded(client: T, io: Any, reads: Collection[str] = ()) -> T:
     and modules. Raises `UsageError` for a client that cannot be recorded.
     """
     given: Any = client
-    library = importlib.import_module("redis")
-    module = "redis.asyncio" if isinstance(given, importlib.import_module("redis.asyncio").Redis) else "redis"
-    if module == "redis" and not isinstance(given, library.Redis):
+    module = "redis.asyncio" if isinstance(given, redis.asyncio.Redis) else "redis"
+    if module == "redis" and not isinstance(given, redis.Redis):
         raise UsageError(
             f"io.redis() records a redis.Redis or a redis.asyncio.Redis, not a {type(given).__name__}",
             hint='record others with Plan(clients=["redis"])',
@@ -46,11 +48,11 @@ def recorded(client: T, io: Any, reads: Collection[str] = ()) -> T:
         raise _cached()
     pool = copy.copy(given.connection_pool)
     plain = pool.connection_class
-    seam = Seam(lambda: io, library.exceptions, reads)
+    seam = Seam(lambda: io, redis.exceptions, reads)
     pool.connection_class = type(plain.__name__, (plain,), _BUILDERS[module](plain, seam))
     if not io.performs and pool.connection_kwargs.get("retry") is not None:
         retry = copy.deepcopy(pool.connection_kwargs["retry"])
-        retry._backoff = importlib.import_module("redis.backoff").NoBackoff()  # noqa: SLF001 - it has no setter
+        retry._backoff = redis.backoff.NoBackoff()  # noqa: SLF001 - it has no setter
         pool.connection_kwargs = {**pool.connection_kwargs, "retry": retry}
     pool.reset()
     made: Any = copy.copy(given)
@@ -60,7 +62,7 @@ def recorded(client: T, io: Any, reads: Collection[str] = ()) -> T:
 
 def patch() -> Callable[[], None]:
     """Record every client of redis-py in the handlers whose plan records it; return a function that undoes this."""
-    seam = Seam(lambda: recorder(NAMESPACE), importlib.import_module("redis.exceptions"))
+    seam = Seam(lambda: recorder(NAMESPACE), redis.exceptions)
     return all_of(_changes(seam))
 
 
@@ -77,7 +79,9 @@ def _changes(seam: Seam) -> Iterator[Callable[[], None]]:
     yield replaced(blocking, "sleep", lambda plain: _sleep(plain, seam))
     yield replaced(asynchronous, "sleep", lambda plain: _async_sleep(plain, seam))
     cached = getattr(importlib.import_module("redis.connection"), "CacheProxyConnection", None)
-    for name in ("connect", "send_command", "send_packed_command") if cached is not None else ():  # from release 5.1
+    for name in (
+        ("connect", "send_command", "send_packed_command") if cached is not None else ()
+    ):  # from release 5.1
         yield replaced(cached, name, lambda plain: _refusing(plain, seam))
 
 
@@ -97,9 +101,9 @@ class _RecordedTokens:
         if io is None:
             return uuid.uuid1()
         response = io.client_call_blocking(
-            NAMESPACE, {"lock": "token"}, lambda _: {"token": uuid.uuid1().hex}
+            NAMESPACE, {"draw": "uuid1"}, lambda _: {"drawn": str(uuid.uuid1())}
         )
-        return uuid.UUID(response["token"])
+        return uuid.UUID(response["drawn"])
 
 
 def _sleep(plain: Callable[[float], None], seam: Seam) -> Callable[[float], None]:

@@ -47,7 +47,7 @@ def async_methods(plain: type[Any], seam: Seam) -> dict[str, Callable[..., Any]]
             self.pack_command(*args), check_health=options.get("check_health", True)
         )
 
-    async def send_packed_command(self: Any, command: Any, check_health: bool = True) -> Any:  # noqa: FBT002 - redis-py's signature
+    async def send_packed_command(self: Any, command: Any, check_health: bool = True) -> Any:
         io = io_of()
         if io is None:
             return await plain_send(self, command, check_health)
@@ -81,28 +81,29 @@ def async_methods(plain: type[Any], seam: Seam) -> dict[str, Callable[..., Any]]
             return reply_to_json(exc)
 
     async def _receive(self: Any, io: Any, options: Mapping[str, Any]) -> bool:
-        timeout = options.get("timeout")
+        timeout, state, performed = options.get("timeout"), state_of(self), []
 
         async def send(request: Mapping[str, Any]) -> dict[str, Any]:
-            del request
+            performed.append(request)
             with failures_of_calls("no message was received", errors.RedisError):
                 await self.connect()
-                message = await self.read_response(**options, disable_decoding=True)
-                return {} if message is None else {"message": reply_to_json(message)}
+                while (message := await self.read_response(**options, disable_decoding=True)) is not None:
+                    found = reply_to_json(message)
+                    if not state.is_confirmed(found):
+                        return {"message": found}
+                return {}
 
         waits = None if timeout is None or timeout == math.inf else timeout
         with errors_of_redis():
             response = await io.client_call(NAMESPACE, message_request(self, waits), send)
-        if "message" in response:
-            state_of(self).replies.append(response["message"])
-        return "message" in response
+        return state.received(response, performed=bool(performed))
 
     async def can_read(self: Any) -> Any:
         if io_of() is None:
             return await plain_can_read(self)
         return bool(state_of(self).replies) or (is_connected(self) and await plain_can_read(self))
 
-    async def read_response(self: Any, disable_decoding: bool = False, **options: Any) -> Any:  # noqa: FBT002 - the same
+    async def read_response(self: Any, disable_decoding: bool = False, **options: Any) -> Any:
         state = state_of(self)
         if not state.replies:
             io = io_of()

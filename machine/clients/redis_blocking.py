@@ -46,7 +46,7 @@ def blocking_methods(plain: type[Any], seam: Seam) -> dict[str, Callable[..., An
             self.pack_command(*args), check_health=options.get("check_health", True)
         )
 
-    def send_packed_command(self: Any, command: Any, check_health: bool = True) -> Any:  # noqa: FBT002 - redis-py's signature
+    def send_packed_command(self: Any, command: Any, check_health: bool = True) -> Any:
         io = io_of()
         if io is None:
             return plain_send(self, command, check_health)
@@ -80,19 +80,21 @@ def blocking_methods(plain: type[Any], seam: Seam) -> dict[str, Callable[..., An
             return reply_to_json(exc)
 
     def _receive(self: Any, io: Any, timeout: float | None, options: Mapping[str, Any]) -> bool:
+        state, performed = state_of(self), []
+
         def send(request: Mapping[str, Any]) -> dict[str, Any]:
-            del request
+            performed.append(request)
             with failures_of_calls("no message was received", errors.RedisError):
                 self.connect()
-                if timeout is not None and not self.can_read(timeout=timeout):
-                    return {}
-                return {"message": reply_to_json(self.read_response(**options, disable_decoding=True))}
+                while timeout is None or self.can_read(timeout=timeout):
+                    message = reply_to_json(self.read_response(**options, disable_decoding=True))
+                    if not state.is_confirmed(message):
+                        return {"message": message}
+                return {}
 
         with errors_of_redis():
             response = io.client_call_blocking(NAMESPACE, message_request(self, timeout), send)
-        if "message" in response:
-            state_of(self).replies.append(response["message"])
-        return "message" in response
+        return state.received(response, performed=bool(performed))
 
     def can_read(self: Any, timeout: float = 0) -> Any:
         io, state = io_of(), state_of(self)
@@ -104,7 +106,7 @@ def blocking_methods(plain: type[Any], seam: Seam) -> dict[str, Callable[..., An
             return is_connected(self) and plain_can_read(self, timeout)
         return _receive(self, io, timeout, {"disconnect_on_error": False, "push_request": True})
 
-    def read_response(self: Any, disable_decoding: bool = False, **options: Any) -> Any:  # noqa: FBT002 - the same
+    def read_response(self: Any, disable_decoding: bool = False, **options: Any) -> Any:
         state = state_of(self)
         if not state.replies:
             io = io_of()

@@ -68,12 +68,32 @@ class Recorded:
     """True while keys are watched by a connection of an earlier attempt or process, and not by this one."""
     subscribed: bool = False
     """True while the server answers with messages only."""
+    confirmed: set[str] = attrs.field(factory=set)
+    """The subscriptions, by kind and name, whose confirmation was read from a recording."""
 
     def disconnected(self) -> None:
         """Forget what a server forgets when a connection ends."""
+        self.confirmed.clear()
         self.replies.clear()
         self.owed.clear()
         self.watches_elsewhere = False
+
+    def received(self, response: Mapping[str, Any], *, performed: bool) -> bool:
+        """Note the recorded answer of a call that waited for a message; say whether there is one."""
+        if "message" not in response:
+            return False
+        self.replies.append(response["message"])
+        if not performed and (subscription := _subscription(response["message"])) is not None:
+            self.confirmed.add(subscription)
+        return True
+
+    def is_confirmed(self, message: Any) -> bool:
+        """Say whether a message confirms again, for a new connection, what was confirmed in a recording."""
+        subscription = _subscription(message)
+        if subscription not in self.confirmed:
+            return False
+        self.confirmed.discard(subscription)
+        return True
 
     def next_reply(self, connection: Any, *, decodes: bool) -> Any:
         """Return the next reply. Raises it if it is an error."""
@@ -81,6 +101,13 @@ class Recorded:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+
+def _subscription(message: Any) -> str | None:
+    """Return the subscription that a message, as JSON, confirms, None for any other message."""
+    if isinstance(message, list) and message and message[0] in {"subscribe", "psubscribe", "ssubscribe"}:
+        return f"{message[0]} {message[1]}"
+    return None
 
 
 def state_of(connection: Any) -> Recorded:

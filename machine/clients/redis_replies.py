@@ -35,7 +35,8 @@ def error_to_json(exc: Any) -> dict[str, Any]:
 def _known_class(kind: type[Any]) -> type[Any]:
     """Return the class of redis-py itself that an error has, or inherits from."""
     known = vars(_exceptions())
-    return next(base for base in kind.__mro__ if known.get(base.__name__) is base)
+    found: type[Any] = next(base for base in kind.__mro__ if known.get(base.__name__) is base)
+    return found
 
 
 def error_from_json(stored: Mapping[str, Any]) -> Any:

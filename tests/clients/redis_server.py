@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-_SETTING_UP = ("client|", "hello", "select", "ping", "config|", "info", "flushall", "auth")
+_SETTING_UP = ("client|", "hello", "select", "ping", "config|", "info", "flushall", "auth", "script|flush")
 """The beginnings of the names of commands that set up a connection, or come from a test itself."""
 
 
