@@ -328,8 +328,7 @@ async def drive(
         "history": history,
         "chain": chain,
         "behind": store.write_behind,
-        "boundaries": config.durability
-        is Durability.EFFECTS,  # a completion and the next entry commit together
+        "boundaries": config.durability is Durability.EFFECTS,  # commits an end with the next entry
         "secret_check": looks_through(secrets),
         "secrets": secrets,
         "lost": lost,
