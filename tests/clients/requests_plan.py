@@ -11,9 +11,6 @@ plan = Plan("requests_client", clients=["requests"])
 def read(ctx, io, rec):
     url = ctx["url"]
     with requests.Session() as session:
-        ctx["chunks"] = len(session.get(f"{url}/chunks").text)
-        with session.get(f"{url}/chunks", stream=True) as answer:
-            ctx["streamed"] = sum(len(piece) for piece in answer.iter_content(1000))
         ctx["gzip"] = len(session.get(f"{url}/gzip").text)
         moved = session.get(f"{url}/redirect")
         ctx["moved"] = [moved.json()["path"], *(each.status_code for each in moved.history)]
@@ -29,6 +26,9 @@ def read(ctx, io, rec):
             session.get("http://127.0.0.1:9/nobody")
         except requests.ConnectionError as error:
             ctx["refused"] = [type(error).__name__, "Connection refused" in str(error)]
+        ctx["chunks"] = len(session.get(f"{url}/chunks").text)
+        with session.get(f"{url}/chunks", stream=True) as answer:
+            ctx["streamed"] = sum(len(piece) for piece in answer.iter_content(1000))
 
 
 @plan.state("read.on_the_loop", side_effects="read_only_io", after=[read])

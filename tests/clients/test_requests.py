@@ -16,7 +16,7 @@ def test_requests_is_recorded_killed_resumed_and_replayed_without_its_server(tmp
             Path(__file__).with_name("requests_plan.py"),
             tmp_path,
             {"url": server.url},
-            kills=[{"FactRecorded": 24}, {"EffectIntended": 1}],
+            kills=[{"FactRecorded": 5}, {"EffectIntended": 1}],
             arrivals=server.asked.copy,
             stop=server.stop,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from clients.kit import proven, serving
 
 pytest.importorskip("urllib3", "2.2")
