@@ -17,6 +17,8 @@ from machine.errors import Code, UsageError
 
 MODULES: Final[Mapping[str, str]] = {
     "aiohttp": "machine.clients.aiohttp",
+    "boto3": "machine.clients.boto3",
+    "botocore": "machine.clients.botocore",
     "httpx": "machine.clients.httpx",
     "grpc": "machine.clients.grpc",
     "redis": "machine.clients.redis",
