@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
-import attrs
-
+from machine.clients.short_answers import short_or_opened
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError
 from machine.io.decompress import Decompressor, split_codings
@@ -17,7 +16,6 @@ from machine.io.http import SHORT
 from machine.io.http_failures import failure
 from machine.io.http_message import checked_header, http_request, usual_reason
 from machine.io.left_out_headers import LEFT_OUT, judged, says_more
-from machine.io.stream_end import whole_answer
 from machine.io.transport import Opened
 from machine.io.urls import public_url
 
@@ -132,38 +130,11 @@ class AnswerBody:
         await self._close()
 
 
-@attrs.define
-class _Received:
-    """The body of a short answer that broke off: what came of it, and then its error."""
-
-    pieces: list[bytes]
-    error: IoError
-
-    async def next(self) -> bytes | None:
-        if self.pieces:
-            return self.pieces.pop(0)
-        raise self.error
-
-    async def aclose(self) -> None:
-        """Do nothing: the body was closed when it broke off."""
-
-
-async def answered(head: dict[str, Any], body: AnswerBody, length: str) -> Opened | dict[str, Any]:
-    """Return an answer whose head is there: as a whole if it is short by its `content-length`, else to be read.
-
-    One that breaks off does so where it is read, as without a recording.
-    """
-    if not (length.isascii() and length.isdigit() and int(length[:10]) <= SHORT):
-        return Opened(head, body)
-    pieces: list[bytes] = []
-    try:
-        while (piece := await body.next()) is not None:
-            pieces.append(piece)
-    except IoError as error:
-        return Opened(head, _Received(pieces, error))
-    finally:
-        await body.aclose()
-    return whole_answer(head, pieces)
+async def answered(head: dict[str, Any], body: AnswerBody, length: str) -> Any:
+    """Return an answer whose head is there: as a whole if it is short by its `content-length`, else to be read."""
+    if length.isascii() and length.isdigit() and int(length[:10]) <= SHORT:
+        return await short_or_opened(head, body)
+    return Opened(head, body)
 
 
 def broken(call: Mapping[str, Any], error: BaseException, name: str, **more: Any) -> IoError:

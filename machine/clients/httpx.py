@@ -8,9 +8,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from weakref import WeakKeyDictionary
 
+from machine.clients.any_loop import stream_on_any_loop
 from machine.clients.http_exchange import AnswerBody, added_headers, answer_head, answered, broken
 from machine.clients.recording import all_of, recorder, replaced
 from machine.errors import Code, IoError
@@ -18,6 +19,9 @@ from machine.io.client_calls import ClientCalls
 from machine.io.httpx_transport import HttpxTransport, raise_as
 from machine.io.waiting_thread import in_caller
 from machine.watch.unprofiled import unprofiled
+
+if TYPE_CHECKING:
+    from machine.io.streamed_answer import CallStream
 
 _BODILESS = frozenset({204, 304})
 
@@ -71,10 +75,10 @@ class RecordedTransport(HttpxTransport):
         """Answer a request that `send` sends, if it is not recorded yet."""
         message = unprofiled(self._message, request, await request.aread())
         try:
-            stream = await self.io.client_stream("http", message, partial(_opened, request, send))
+            stream = await stream_on_any_loop(self.io, "http", message, partial(_opened, request, send))
         except IoError as error:
             raise_as(request, error)
-        return unprofiled(self._answer, request, stream)
+        return unprofiled(self._answer, request, cast("CallStream", stream))  # it has what is used of one
 
     def record_blocking(self, request: Any, send: Callable[[Any], Any]) -> Any:
         """Answer a request as `record` does, in any thread."""

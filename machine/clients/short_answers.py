@@ -16,8 +16,9 @@ async def short_or_opened(head: dict[str, Any], source: PieceSource) -> Any:
         while (piece := await source.next()) is not None:
             pieces.append(piece)
     except IoError as error:
-        await source.aclose()
         return Opened(head, _BrokenOff(pieces, error))
+    finally:
+        await source.aclose()
     return whole_answer(head, pieces)
 
 
