@@ -13,7 +13,7 @@ from machine.events import Entry
 from machine.io.attempt_scope import Payloads
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, earlier_graph
-from machine.stores.base import Store, StoredEvent
+from machine.stores.base import Store
 
 
 def past_of(store: Store, run_id: str) -> SharedPast | None:
@@ -53,13 +53,10 @@ class ForkLog(LiveLog):
         self.copy(entries)
         return True
 
-    def _sealed(
-        self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool
-    ) -> list[StoredEvent]:
-        sealed = super()._sealed(drafts, payloads, notify=notify)
+    def _put(self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool = True) -> None:
+        super()._put(drafts, payloads, notify=notify)
         for event, _, _ in drafts:
             self._past.note(event)
-        return sealed
 
     def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
         """Queue events of the shared past, and record their seqs."""
