@@ -62,7 +62,7 @@ def test_a_client_is_recorded_killed_resumed_and_replayed_without_its_server(tmp
         Path(__file__).with_name("grpc_plan.py"),
         tmp_path,
         {"address": address},
-        kills=[{"FactRecorded": 3}, {"FactRecorded": 9}, {"FactRecorded": 10}],
+        kills=[{"FactRecorded": 7}, {"FactRecorded": 11}, {"FactRecorded": 13}],
         arrivals=stock.asked.copy,
         stop=lambda: server.stop(0).wait(),
     )
