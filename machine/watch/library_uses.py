@@ -1,4 +1,4 @@
-"""What a call of a library's function does to files and services, by its arguments.
+"""The uses of files and services that calls of library functions make, by their arguments.
 
 A judge is given the arguments and returns the use, or None for a call that stays in the process. Judges look at
 arguments without running the user's code; where they ask a connection for its database, they use its own functions.
@@ -168,7 +168,8 @@ _DRIVERS_IN_C: Final = frozenset({"cx_oracle", "mysqlconnector", "mysqldb", "pym
 
 def sqlalchemy_dialect(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Use | None:
     """Judge a connection or a statement that SQLAlchemy makes by a driver in C."""
-    dialect, cursor = args[0], args[1] if len(args) > 1 else kwargs.get("cursor")
+    dialect: Any = args[0]
+    cursor: Any = args[1] if len(args) > 1 else kwargs.get("cursor")
     if dialect.driver in _DRIVERS_IN_C:
         return Use("uses a database", effect=True)
     kind: Any = static_name("sqlite3", "Cursor")
@@ -197,7 +198,7 @@ _DUCKDB_READS: Final = re.compile(
     r"\b(from|join)\s+'|://",
     re.IGNORECASE,
 )
-"""What names a file or an address in a statement of DuckDB."""
+"""The names of files and addresses in a statement of DuckDB."""
 
 _DUCKDB_WRITES: Final = re.compile(
     r"(^|;|\*/|\banalyze)\s*(copy|attach|export|import|install|load)\b", re.IGNORECASE | re.MULTILINE

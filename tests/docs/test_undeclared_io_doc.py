@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+import machine.recorded_clients
 from machine.watch.audit_hook import ACTS, By
 from machine.watch.entry_points import ENTRY_POINTS
 from machine.watch.nondeterministic_calls import AMBIENT
@@ -81,6 +83,7 @@ def test_the_table_of_the_page_is_what_is_looked_for():
 
 def of_libraries():
     """Yield the rows of the libraries: the entry points, what records them, and the version."""
+    assert machine.recorded_clients.MODULES  # which says what can be recorded
     grouped: dict[str, dict[str, None]] = {}
     clients: dict[str, dict[str, None]] = {}
     for point in ENTRY_POINTS:
@@ -94,6 +97,7 @@ def of_libraries():
 
 def of_handles():
     """Yield the rows of what was open before."""
+    assert sqlite3.Connection  # its methods are looked for once it is loaded
     grouped: dict[str, dict[str, None]] = {}
     for handle in open_handles().values():
         grouped.setdefault(handle.name.rpartition(".")[0], {})[f"`{handle.name.rpartition('.')[2]}`"] = None

@@ -1,6 +1,7 @@
 """Calls of the functions of `machine.watch.entry_points`, by name: what a handler may do with each library."""
 
-# Nothing here is a program: the calls are as a handler would write them, and what they return is not looked at.
+# A method must be looked up when it is called, and names are many: so lambdas and split texts.
+# ruff: noqa: PLW0108
 
 from __future__ import annotations
 
@@ -486,4 +487,4 @@ LIBRARIES = {
     "pillow": ("PIL", of_pillow),
     "opencv-python": ("cv2", of_opencv),
 }
-"""By the distribution, the module to import and the function that makes its calls, by the name of the entry point."""
+"""By the distribution: the module to import, and the function that makes its calls by entry point."""
