@@ -24,6 +24,7 @@ MODULES: Final[Mapping[str, str]] = {
     "redis": "machine.clients.redis",
     "requests": "machine.clients.requests",
     "urllib3": "machine.clients.urllib3",
+    "websockets": "machine.clients.websockets",
 }
 """The module that records the clients of each library."""
 
