@@ -17,6 +17,8 @@ from machine.errors import Code, UsageError
 
 MODULES: Final[Mapping[str, str]] = {
     "aiohttp": "machine.clients.aiohttp",
+    "boto3": "machine.clients.boto3",
+    "botocore": "machine.clients.botocore",
     "grpc": "machine.clients.grpc",
     "httpx": "machine.clients.httpx",
     "redis": "machine.clients.redis",
