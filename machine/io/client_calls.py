@@ -19,6 +19,7 @@ from machine.events import FactRecorded
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
 from machine.io.client_work import ClientWork, performing, whole_of
+from machine.io.redirect_secrets import Sensitive
 from machine.io.request_identity import RequestRules
 from machine.io.step_calls import at_once
 from machine.io.streamed_answer import CallStream, UnrecordedStream
@@ -37,6 +38,20 @@ class ClientCalls(ABC):
     _scope: AttemptScope
     performs = True
     """False where calls are only looked up in a recording."""
+
+    @property
+    @abstractmethod
+    def scope(self) -> AttemptScope:
+        """The attempt whose handler has this `io`."""
+
+    @property
+    @abstractmethod
+    def _applies(self) -> bool:
+        """True where calls may be effects."""
+
+    @abstractmethod
+    def sensitive(self, message: dict[str, Any]) -> Sensitive:
+        """Return the parts of an HTTP request that hold a secret."""
 
     @property
     def clients(self) -> Clients:
@@ -91,8 +106,8 @@ class ClientCalls(ABC):
         if not self.stops_the_loop():
             return self.in_thread(partial(self.client_call, namespace, request, asynchronous, rules))
         with unguarded(), performing(ClientWork(namespace, asynchronous)):
+            self._refuse_effect(namespace, request)
             call = self._client(namespace, request, rules)
-            _refuse_effect(call)
             return self._whole(self._fact_at_once(call)).response
 
     async def client_stream(
@@ -126,8 +141,8 @@ class ClientCalls(ABC):
             opening = partial(self.client_stream, namespace, request, open_answer, rules)
             return BlockingStream(self, self.in_thread(opening))
         with unguarded(), performing(ClientWork(namespace, partial(whole_of, open_answer))):
+            self._refuse_effect(namespace, request)
             call = self._client(namespace, request, rules)
-            _refuse_effect(call)
             answer = self._whole(self._fact_at_once(call)).response
         return BlockingStream(self, UnrecordedStream(namespace, answer))
 
@@ -144,6 +159,17 @@ class ClientCalls(ABC):
                 WaitingThread().wait_for(call, loop) if self.performs else from_thread.run(call, token=loop)
             )
 
+    def _refuse_effect(self, namespace: str, request: Any) -> None:
+        transport = self._scope.transport(namespace)
+        if self._applies and transport is not None and transport.is_effect(namespace, request):
+            raise StateError(
+                f"a client without an event loop makes an effect ({namespace}) on the thread of the event loop, "
+                "which has to make its intent durable first",
+                code=Code.BLOCKING_EFFECT,
+                hint="make the handler a plain function, call the client in asyncio.to_thread, or use the "
+                "asynchronous client of its library",
+            )
+
     def _client(self, namespace: str, request: Any, rules: RequestRules | None) -> Call:
         self._scope.check_open("called", namespace)
         follow_callers()
@@ -155,40 +181,30 @@ class BlockingStream:
 
     def __init__(self, io: ClientCalls, stream: CallStream) -> None:
         self._io = io
-        self._stream = stream
+        self.stream = stream
         self.head = stream.head
 
     @property
     def size(self) -> int | None:
         """The number of bytes of all pieces, None as long as it is not known."""
-        return self._stream.size
+        return self.stream.size
 
     @property
     def ended(self) -> bool:
         """True once the stream was read to its end or closed."""
-        return self._stream.ended
+        return self.stream.ended
 
     def next(self) -> bytes | None:
         """Return the next piece, None at the end. Raises the recorded error of a stream that broke off."""
-        return self._run(self._stream.next)
+        return self.run(self.stream.next)
 
     def close(self) -> None:
         """Stop reading. The place where a stream that goes on was closed is recorded."""
-        if not self._stream.ended:
-            self._run(self._stream.aclose)
+        if not self.stream.ended:
+            self.run(self.stream.aclose)
 
-    def _run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        if isinstance(self._stream, UnrecordedStream):  # it is there as a whole, and waits for nothing
+    def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a read of the stream, from the thread of the client."""
+        if isinstance(self.stream, UnrecordedStream):  # it is there as a whole, and waits for nothing
             return at_once(call())
         return self._io.in_thread(call)
-
-
-def _refuse_effect(call: Call) -> None:
-    if call.effect:
-        raise StateError(
-            f"a client without an event loop makes an effect ({call.namespace}) on the thread of the event loop, "
-            "which has to make its intent durable first",
-            code=Code.BLOCKING_EFFECT,
-            hint="make the handler a plain function, call the client in asyncio.to_thread, or use the asynchronous "
-            "client of its library",
-        )

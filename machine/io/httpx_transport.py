@@ -12,12 +12,13 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import ModuleType
-from typing import Any, Final, NoReturn, TypedDict, Unpack
+from typing import Any, Final, NoReturn, TypeAlias, TypedDict, Unpack
 
 import anyio.from_thread
 import anyio.lowlevel
 import attrs
 import httpx
+from anyio.lowlevel import EventLoopToken
 
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError, UsageError
@@ -36,6 +37,9 @@ from machine.watch.unprofiled import unprofiled
 _FAMILIES: Final = ("httpx", "httpx2")
 _REDIRECTED: Final = "machine.redirected"
 """The extension of a request whose answer redirects; its library copies it to the next request."""
+
+Run: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
+"""A function that runs a call on the event loop, from the thread of a blocking client."""
 
 _NO_BODY: Final = frozenset({204, 304})
 _RAISED: Final = {
@@ -88,12 +92,13 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         /,
         *,
         settles: bool = False,
+        loop: EventLoopToken | None = None,
         **options: Unpack[Options],
     ) -> None:
         """Take the `open_stream` of an `io`, and a function that finds the parts of a request that hold a secret.
 
         `settles` is true in runs of request format 1, which sent a random boundary as it was recorded.
-        The transport is made on the event loop that this runs on.
+        `loop` is the event loop of the run, if this does not run on it.
         """
         self._open = open_stream
         self._sensitive = sensitive
@@ -106,7 +111,8 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._max_body = options.pop("max_body", 16 * 1024 * 1024)
         if options:
             raise UsageError(f"io.httpx_transport() has no option {min(options)!r}")
-        self._loop = anyio.lowlevel.current_token()
+        loop = loop or anyio.lowlevel.current_token()
+        self._run: Run = functools.partial(anyio.from_thread.run, token=loop)
         self._thread = threading.get_ident()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -117,7 +123,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         try:
             stream = await self._open("http", message)
         except IoError as error:
-            _raise(request, error)
+            raise_as(request, error)
         return unprofiled(self._answer, request, stream)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -126,9 +132,9 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             raise _misused("a blocking client would stop the event loop that has to answer it", "AsyncClient")
         message = unprofiled(self._message, request, request.read())
         try:
-            stream = anyio.from_thread.run(self._open, "http", message, token=self._loop)
+            stream = self._run(functools.partial(self._open, "http", message))
         except IoError as error:
-            _raise(request, error)
+            raise_as(request, error)
         return unprofiled(self._answer, request, stream)
 
     def _message(self, request: httpx.Request, body: bytes) -> dict[str, Any]:
@@ -181,9 +187,9 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         if not headers:
             message.pop("headers", None)
 
-    def _answer(self, request: Any, stream: CallStream) -> httpx.Response:
+    def _answer(self, request: Any, stream: CallStream, run: Run | None = None) -> httpx.Response:
         """Return a recorded answer as the response of the requesting library, and record its redirect."""
-        response, answer = _response(request, stream, self._loop), stream.head
+        response, answer = _response(request, stream, run or self._run), stream.head
         self._cookies_from_answers.update(
             pair
             for name, value in answer["headers"]
@@ -286,10 +292,10 @@ def _stream_of(library: ModuleType) -> Any:
     class Pieces(library.AsyncByteStream, library.SyncByteStream):  # type: ignore[misc, name-defined]
         """A body, piece by piece."""
 
-        def __init__(self, request: Any, stream: CallStream, loop: Any) -> None:
+        def __init__(self, request: Any, stream: CallStream, run: Run) -> None:
             self._request = request
             self._stream = stream
-            self._loop = loop
+            self._run = run
 
         def __iter__(self) -> Iterator[bytes]:
             while (piece := self._run(self._next)) is not None:
@@ -310,15 +316,12 @@ def _stream_of(library: ModuleType) -> Any:
             try:
                 return await self._stream.next()
             except IoError as error:
-                _raise(self._request, error)
-
-        def _run(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-            return anyio.from_thread.run(function, token=self._loop)
+                raise_as(self._request, error)
 
     return Pieces
 
 
-def _response(request: Any, stream: CallStream, loop: Any) -> httpx.Response:
+def _response(request: Any, stream: CallStream, run: Run) -> httpx.Response:
     """Return a recorded answer as the response of the requesting library."""
     library = _family(request)
     recorded = HttpResponse.from_json({**stream.head, "body": {"text": ""}})
@@ -340,13 +343,13 @@ def _response(request: Any, stream: CallStream, loop: Any) -> httpx.Response:
     response: httpx.Response = library.Response(
         recorded.status,
         headers=[(name.encode(), value.encode()) for name, value in said],
-        stream=_stream_of(library)(request, stream, loop),
+        stream=_stream_of(library)(request, stream, run),
         extensions={} if reason is None else {"reason_phrase": reason.encode("latin-1", "ignore")},
     )
     return response
 
 
-def _raise(request: Any, error: IoError) -> NoReturn:
+def raise_as(request: Any, error: IoError) -> NoReturn:
     """Raise the exception that the library raises for the failure, so that its usual handling applies."""
     name = _RAISED.get(error.code)
     if name is None:  # refused by machine, which no library knows

@@ -224,7 +224,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
         """
         from machine.io.httpx_transport import transport_of  # noqa: PLC0415 - only those who use it pay for it
 
-        return transport_of(self.open_client_stream, self._sensitive, self._scope.requests, options)
+        return transport_of(self.open_client_stream, self.sensitive, self._scope.requests, options)
 
     def _identify(
         self,

@@ -123,10 +123,10 @@ class StreamCalls(ABC):
         transport = self._scope.transport(namespace)
         if running_step() is None or transport is None:
             return await self._opened(namespace, request, None, rules)
-        with unguarded(), secret.naming_parts(self._sensitive(request)):
+        with unguarded(), secret.naming_parts(self.sensitive(request)):
             return UnrecordedStream(namespace, await transport.perform(namespace, request))
 
-    def _sensitive(self, message: dict[str, Any]) -> Sensitive:
+    def sensitive(self, message: dict[str, Any]) -> Sensitive:
         """Return the parts of a request of a client that hold a secret."""
         secrets = self._scope.secrets
         return parts(secrets.stored("http", canonical.encode(message)), secrets.run.stand_ins.values())

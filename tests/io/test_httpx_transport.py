@@ -631,7 +631,7 @@ def test_what_machine_itself_refuses_keeps_its_own_error(record, server):
 def test_a_forged_detail_raises_nothing_but_what_a_library_raises_for_a_request():
     error = TransportError("m", code="http_timeout", details={"exception": "Client"})
     with pytest.raises(httpx.ReadTimeout):
-        module._raise(httpx.Request("GET", "http://h/"), error)
+        module.raise_as(httpx.Request("GET", "http://h/"), error)
 
 
 def test_a_blocking_client_in_an_async_handler_is_told_to_be_an_asynchronous_one(store, server):

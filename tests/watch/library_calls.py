@@ -31,7 +31,23 @@ def of_pandas(pandas):
     with sqlite3.connect("there.db", check_same_thread=False) as database:
         database.execute("create table t (a)")
     CLOSING.append(database.close)
-    reading = "csv table fwf json excel pickle parquet feather orc xml html hdf stata sas spss".split()
+    reading = [
+        "csv",
+        "table",
+        "fwf",
+        "json",
+        "excel",
+        "pickle",
+        "parquet",
+        "feather",
+        "orc",
+        "xml",
+        "html",
+        "hdf",
+        "stata",
+        "sas",
+        "spss",
+    ]
     read = {
         f"pandas.read_{kind}": lambda kind=kind: getattr(pandas, f"read_{kind}")("there") for kind in reading
     }
@@ -55,8 +71,8 @@ def of_polars(polars):
         "read_csv read_parquet read_ipc read_ipc_stream read_json read_ndjson read_avro read_excel read_ods "
         "read_delta scan_csv scan_parquet scan_ipc scan_ndjson scan_delta scan_iceberg"
     )
-    writing = "csv parquet ipc ipc_stream json ndjson avro excel delta".split()
-    sinking = "csv parquet ipc ndjson".split()
+    writing = ["csv", "parquet", "ipc", "ipc_stream", "json", "ndjson", "avro", "excel", "delta"]
+    sinking = ["csv", "parquet", "ipc", "ndjson"]
     return {
         **{f"polars.{name}": lambda name=name: getattr(polars, name)("there") for name in names.split()},
         **{
@@ -88,9 +104,14 @@ def of_pyarrow(pyarrow):
     local = pyarrow.fs.LocalFileSystem()
     client = pyarrow.flight.connect(f"grpc://{NOWHERE}")
     ticket, described = pyarrow.flight.Ticket(b""), pyarrow.flight.FlightDescriptor.for_path("a")
-    on_paths = (
-        "open_output_stream open_append_stream create_dir delete_dir delete_dir_contents delete_file".split()
-    )
+    on_paths = [
+        "open_output_stream",
+        "open_append_stream",
+        "create_dir",
+        "delete_dir",
+        "delete_dir_contents",
+        "delete_file",
+    ]
     return {
         "pyarrow.input_stream": lambda: pyarrow.input_stream("there"),
         "pyarrow.output_stream": lambda: pyarrow.output_stream("new"),
@@ -152,10 +173,10 @@ def of_duckdb(duckdb):
     CLOSING.append(memory.close)
     relation = memory.sql("select 1 as a")
     text = "select * from 'there.csv'"
-    running = "execute executemany sql query from_query".split()
+    running = ["execute", "executemany", "sql", "query", "from_query"]
     given = {"executemany": ([[1]],), "query": ()}
-    reading = "read_csv from_csv_auto read_json read_parquet from_parquet".split()
-    writing = "write_csv to_csv write_parquet to_parquet".split()
+    reading = ["read_csv", "from_csv_auto", "read_json", "read_parquet", "from_parquet"]
+    writing = ["write_csv", "to_csv", "write_parquet", "to_parquet"]
     of_memory = "DuckDBPyConnection"
     return {
         "duckdb.connect": lambda: duckdb.connect("new.duckdb"),
