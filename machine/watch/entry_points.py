@@ -142,8 +142,8 @@ ENTRY_POINTS: Final[tuple[EntryPoint, ...]] = (
     ),
     *_each(
         "grpcio",
-        "grpc.aio._channel: UnaryUnaryMultiCallable.__call__ UnaryStreamMultiCallable.__call__ "
-        "StreamUnaryMultiCallable.__call__ StreamStreamMultiCallable.__call__",
+        "grpc.aio._call: UnaryUnaryCall.__init__ UnaryStreamCall.__init__ StreamUnaryCall.__init__ "
+        "StreamStreamCall.__init__",
         _SERVICE,
         client="grpc",
         public="grpc.aio",

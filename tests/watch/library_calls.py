@@ -396,10 +396,10 @@ def of_grpc(grpc):
             iter([b""]), timeout=0.1
         ),
         "grpc.StreamStreamMultiCallable": lambda: channel.stream_stream("/a/b")(iter([b""]), timeout=0.1),
-        "grpc.aio.UnaryUnaryMultiCallable": asynchronous("unary_unary", b""),
-        "grpc.aio.UnaryStreamMultiCallable": asynchronous("unary_stream", b""),
-        "grpc.aio.StreamUnaryMultiCallable": asynchronous("stream_unary", iter([b""])),
-        "grpc.aio.StreamStreamMultiCallable": asynchronous("stream_stream", iter([b""])),
+        "grpc.aio.UnaryUnaryCall": asynchronous("unary_unary", b""),
+        "grpc.aio.UnaryStreamCall": asynchronous("unary_stream", b""),
+        "grpc.aio.StreamUnaryCall": asynchronous("stream_unary", iter([b""])),
+        "grpc.aio.StreamStreamCall": asynchronous("stream_stream", iter([b""])),
     }
 
 
