@@ -17,8 +17,8 @@ from machine.errors import Code, UsageError
 
 MODULES: Final[Mapping[str, str]] = {
     "aiohttp": "machine.clients.aiohttp",
-    "httpx": "machine.clients.httpx",
     "grpc": "machine.clients.grpc",
+    "httpx": "machine.clients.httpx",
     "redis": "machine.clients.redis",
     "requests": "machine.clients.requests",
     "urllib3": "machine.clients.urllib3",

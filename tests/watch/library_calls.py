@@ -1,7 +1,7 @@
 """Calls of the functions of `machine.watch.entry_points`, by name: what a handler may do with each library."""
 
 # A method must be looked up when it is called, and names are many: so lambdas and split texts.
-# ruff: noqa: PLW0108, SIM905
+# ruff: noqa: PLW0108
 
 from __future__ import annotations
 
