@@ -1,0 +1,89 @@
+"""The connections that one attempt has opened to databases, and what became of their transactions."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+from machine import canonical
+from machine.errors import Code, StateError
+from machine.events import EffectIntended
+from machine.io.transaction_answers import Place, TransactionAnswers
+from machine.kernel.transactions import EFFECT_KEY, SQL
+
+if TYPE_CHECKING:
+    from machine.io.attempt_scope import AttemptScope
+
+
+class Session(Protocol):
+    """A connection of a handler."""
+
+    database: str
+
+    @property
+    def left_open(self) -> bool:
+        """True while a transaction is open that has written something."""
+        ...
+
+    def abandon(self) -> None:
+        """Close the real connection, which undoes what is open. It must not raise."""
+        ...
+
+
+@attrs.define
+class Databases:
+    """The connections of one attempt, and the earlier transactions that answer its own."""
+
+    sessions: list[Session] = attrs.field(factory=list)
+    _answers: TransactionAnswers | None = None
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def add(self, session: Session) -> int:
+        """Add a connection and return its number, from 0."""
+        with self._lock:
+            self.sessions.append(session)
+            return len(self.sessions) - 1
+
+    def answers(self, scope: AttemptScope) -> TransactionAnswers:
+        """Return the earlier transactions that answer those of the attempt."""
+        if self._answers is None:
+            self._answers = TransactionAnswers(scope.state.id, scope.attempt, scope.keeps_all)
+        return self._answers
+
+    def key_of(self, scope: AttemptScope, unit: str) -> str:
+        """Return the key that an effect leaves in its database: no other effect of any run ever has it."""
+        history = scope.log.history
+        return f"{history.run_id}@{history.started_ms}/{scope.state.id}/{scope.attempt}/{unit}"
+
+    def info(self, scope: AttemptScope, place: Place) -> dict[str, str]:
+        """Return the info of the fact or the intent of a call at a place of a transaction."""
+        return {**place.info(), **({EFFECT_KEY: self.key_of(scope, place.unit)} if place.keyed else {})}
+
+    def uncertain(self, scope: AttemptScope, database: str) -> list[tuple[EffectIntended, str]]:
+        """Return the effects of the state on a database whose outcome is unknown, each with the key that it left."""
+        keys = scope.log.history.transactions.effect_keys
+        return [
+            (intent, keys.get(intent.key, ""))
+            for intent in scope.log.history.uncertain_of(scope.state.id)
+            if intent.namespace == SQL
+            and intent.attempt != scope.attempt
+            and canonical.decode(scope.log.load(intent.request_digest)).get("database") == database
+        ]
+
+    def refuse_left_open(self, scope: AttemptScope) -> None:
+        """Raise `StateError` (`transaction_left_open`) if the handler returned before it ended a transaction."""
+        names = [session.database for session in self.sessions if session.left_open]
+        if names:
+            raise StateError(
+                f"the handler of {scope.state.id} returned and left a transaction open that has written to "
+                f"{', '.join(names)}; it was rolled back",
+                code=Code.TRANSACTION_LEFT_OPEN,
+                hint="commit it, or leave the connection by its context manager",
+            )
+
+    def abandon(self) -> None:
+        """Close what the handler left open."""
+        for session in self.sessions:
+            session.abandon()
