@@ -23,25 +23,34 @@ def run_blocking(session: SqlSession, calls: Calls, do: Callable[[Live], Any]) -
         except StopIteration as ended:
             return ended.value
         try:
-            answer = _make_blocking(session.io, call, do)
+            answer = _make_blocking(session, call, do)
         except Exception as exc:  # noqa: BLE001 - the generator decides what to do about it
             failure = exc
 
 
-def _make_blocking(io: Any, call: Any, do: Callable[[Live], Any]) -> Any:
+def _make_blocking(session: SqlSession, call: Any, do: Callable[[Live], Any]) -> Any:
     if isinstance(call, Asked):
-        return io.look_up_effect_blocking(call.intent, lambda: _sent(call.send(), do))
-    return io.client_call_blocking(SQL, call.request, lambda asked: _sent(call.send(asked), do), place=call.place)
+        return session.io.look_up_effect_blocking(call.intent, lambda: _sent(call.send(), do))
+    return session.io.client_call_blocking(
+        SQL, call.request, lambda asked: session.answered(_sent(call.send(asked), do)), place=call.place
+    )
 
 
 def _sent(sending: Sending, do: Callable[[Live], Any]) -> Any:
-    answer = None
+    answer, failure = None, None
     while True:
         try:
-            step = sending.send(answer)
+            if failure is not None:
+                raised, failure = failure, None
+                step = sending.throw(raised)
+            else:
+                step = sending.send(answer)
         except StopIteration as ended:
             return ended.value
-        answer = do(step)
+        try:
+            answer = do(step)
+        except Exception as exc:  # noqa: BLE001 - the generator decides what to do about it
+            failure = exc
 
 
 async def run_async(session: SqlSession, calls: Calls, do: Callable[[Live], Awaitable[Any]]) -> Any:
@@ -58,24 +67,33 @@ async def run_async(session: SqlSession, calls: Calls, do: Callable[[Live], Awai
         except StopIteration as ended:
             return ended.value
         try:
-            answer = await _make_async(session.io, call, do)
+            answer = await _make_async(session, call, do)
         except Exception as exc:  # noqa: BLE001 - the same
             failure = exc
 
 
-async def _make_async(io: Any, call: Any, do: Callable[[Live], Awaitable[Any]]) -> Any:
+async def _make_async(session: SqlSession, call: Any, do: Callable[[Live], Awaitable[Any]]) -> Any:
     if isinstance(call, Asked):
-        return await io.look_up_effect(call.intent, lambda: _sent_async(call.send(), do))
-    return await io.client_call(
-        SQL, call.request, lambda asked: _sent_async(call.send(asked), do), place=call.place
-    )
+        return await session.io.look_up_effect(call.intent, lambda: _sent_async(call.send(), do))
+
+    async def send(asked: Any) -> Any:
+        return session.answered(await _sent_async(call.send(asked), do))
+
+    return await session.io.client_call(SQL, call.request, send, place=call.place)
 
 
 async def _sent_async(sending: Sending, do: Callable[[Live], Awaitable[Any]]) -> Any:
-    answer = None
+    answer, failure = None, None
     while True:
         try:
-            step = sending.send(answer)
+            if failure is not None:
+                raised, failure = failure, None
+                step = sending.throw(raised)
+            else:
+                step = sending.send(answer)
         except StopIteration as ended:
             return ended.value
-        answer = await do(step)
+        try:
+            answer = await do(step)
+        except Exception as exc:  # noqa: BLE001 - the generator decides what to do about it
+            failure = exc

@@ -30,3 +30,12 @@ def said_by(exc: IoError) -> Mapping[str, Any] | None:
 def not_recorded(what: str, hint: str = "call it in a step: io.step(function, ...)") -> OtherIoError:
     """Return the refusal of something that a recorded connection cannot do."""
     return OtherIoError(f"{what} cannot be recorded", code=Code.SQL_NOT_RECORDED, hint=hint)
+
+
+def uncertain_commit(database: str) -> OtherIoError:
+    """Return the error of an effect whose answer was lost with the connection, and which could not be looked up."""
+    return OtherIoError(
+        f"the connection to {database} broke while an effect was sent, and nobody can say whether it happened",
+        code=Code.EFFECT_UNCERTAIN,
+        hint="see what is there, and say so with `machine resolve`",
+    )

@@ -17,9 +17,11 @@ import attrs
 from machine.clients.sql_text import Kind, Statement
 from machine.errors import Code, IoError, OtherIoError, StateError
 from machine.events import EffectIntended
+from machine.clients.sql_errors import said_by, uncertain_commit
 from machine.io.call_refusals import undeclared
 from machine.io.transaction_answers import Place
 from machine.kernel.transactions import COMMITTED, READ_ONLY, SQL
+from machine.watch.code_owner import CALLER
 
 STILL_OPEN: Final = "still_open"
 """Detail of the error of a COMMIT that failed and left its transaction open."""
@@ -137,13 +139,14 @@ class SqlSession:
         transaction = self.transaction
         transaction.wrote = transaction.wrote or wrote
         full = self._request(request.pop("op", "execute"), **request)
-        return (yield from self._within(transaction, full, lambda sent: self._send_within(transaction, sent)))
+        answered = len(transaction.answered)
+        response = yield from self._within(transaction, full, lambda sent: self._send_within(transaction, sent))
+        if kind.kind is Kind.SESSION and len(transaction.answered) > answered:
+            self._again.append({name: value for name, value in full.items() if name != "begin"})
+        return response
 
-    def end(self, op: str, *, sql: str = "", chain: bool = False) -> Calls:
-        """End the open transaction by `commit` or `rollback`, with a statement of the handler's own if `sql` is given.
-
-        `chain` is true when the next one has begun with that.
-        """
+    def end(self, op: str, *, sql: str = "") -> Calls:
+        """End the open transaction by `commit` or `rollback`, with a statement of the handler's own if `sql` is given."""
         transaction = self.transaction
         if transaction is None:
             return None
@@ -167,8 +170,12 @@ class SqlSession:
             if not (exc.info.details or {}).get(STILL_OPEN):
                 self.transaction = None
             raise
-        self.transaction = self._unit() if chain else None
+        self.transaction = None
         return response
+
+    def begin(self) -> None:
+        """Note that a transaction has begun; the real connection hears of it with the first statement."""
+        self.transaction = self._unit()
 
     def refuse_write(self) -> None:
         """Raise the refusal of a statement that changes the database, if the state has not declared that it does."""
@@ -185,6 +192,14 @@ class SqlSession:
         self.closed, self.opened = True, False
         with contextlib.suppress(Exception):  # the server may have closed it before
             self.let_go()
+
+    def belongs_here(self) -> bool:
+        """Say whether the code that runs is of the attempt that opened the connection."""
+        return CALLER.get() is self.io
+
+    def answered(self, response: Any) -> Any:
+        """Return a response as it is recorded: that of a private database holds for its attempt alone."""
+        return {**response, "again": True} if self.private and isinstance(response, dict) else response
 
     def check_open(self) -> None:
         """Raise `StateError` (`attempt_closed`) if the attempt that opened the connection has ended."""
@@ -295,12 +310,28 @@ class SqlSession:
                 yield Live("undo")
                 raise self._changed(transaction)
             yield Live("perform", {"op": "note_effect", "key": self.effect_key(transaction.name)})
-        return (yield Live("perform", request))
+        return (yield from self._finally(request, transaction.name if effect else ""))
+
+    def _finally(self, request: Any, unit: str) -> Sending:
+        """Perform a request; if the connection broke meanwhile, find out whether it was an effect that happened."""
+        try:
+            return (yield Live("perform", request))
+        except OtherIoError as exc:
+            if not unit or not (said_by(exc) or {}).get("broken"):
+                raise
+            said = None
+            with contextlib.suppress(OtherIoError):
+                said = yield from self._send_look_up(self.effect_key(unit))
+            if said is None or not said["known"]:
+                raise uncertain_commit(self.database) from exc
+            if not said["done"]:
+                raise
+            return said["response"]
 
     def _send_effect(self, unit: Transaction, request: Any, *, keyed: bool) -> Sending:
         yield from self._ready()
         key = {"key": self.effect_key(unit.name)} if keyed else {}
-        return (yield Live("perform", {**request, **key}))
+        return (yield from self._finally({**request, **key}, unit.name))
 
     def _send_look_up(self, key: str) -> Sending:
         yield from self._ready()

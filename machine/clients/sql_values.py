@@ -10,7 +10,7 @@ import base64
 import ipaddress
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from machine.errors import CanonicalError, Code, OtherIoError
 from machine.io import step_values
@@ -29,10 +29,14 @@ _NETWORKS: Final[Mapping[str, type[Any]]] = {
 _JSON: Final = {"Json": "$json", "Jsonb": "$jsonb"}
 
 
-def stored(value: Any, what: str) -> Any:
+Kinds: TypeAlias = dict[str, type[Any]]
+"""The classes of the user's own among the parameters of a connection, by name."""
+
+
+def stored(value: Any, what: str, kinds: Kinds | None = None) -> Any:
     """Return the JSON of a value. Raises `OtherIoError` (`sql_value`), which says where the value came from."""
     try:
-        return _stored(value)
+        return _stored(value, kinds)
     except CanonicalError as exc:
         raise OtherIoError(
             f"{what} cannot be recorded: {exc}",
@@ -41,30 +45,30 @@ def stored(value: Any, what: str) -> Any:
         ) from None
 
 
-def _stored(value: Any) -> Any:
+def _stored(value: Any, kinds: Kinds | None = None) -> Any:
     kind = type(value)
     if kind is list:
-        return [_stored(item) for item in value]
+        return [_stored(item, kinds) for item in value]
     if kind is tuple:
-        return {"$tuple": [_stored(item) for item in value]}
+        return {"$tuple": [_stored(item, kinds) for item in value]}
     if kind is dict and all(type(key) is str and not key.startswith("$") for key in value):
-        return {key: _stored(item) for key, item in value.items()}
+        return {key: _stored(item, kinds) for key, item in value.items()}
     if kind in {bytearray, memoryview}:
         return {"$bytes": base64.b64encode(value).decode()}
     if kind in _NETWORKS.values():
         return {"$network": [kind.__name__, str(value)]}
     module = kind.__module__
     if module.startswith("psycopg.types.json") and kind.__name__ in _JSON:
-        return {_JSON[kind.__name__]: _stored(value.obj)}
+        return {_JSON[kind.__name__]: _stored(value.obj, kinds)}
     if module.startswith("psycopg.types.range") and hasattr(value, "bounds"):
         return {"$range": [_stored(value.lower), _stored(value.upper), value.bounds if value else None]}
-    return step_values.encode(value)
+    return step_values.encode(value, kinds)
 
 
-def restored(value: Any) -> Any:
+def restored(value: Any, kinds: Kinds | None = None) -> Any:
     """Return the value that `stored` wrote."""
     if type(value) is list:
-        return [restored(item) for item in value]
+        return [restored(item, kinds) for item in value]
     if type(value) is not dict:
         return value
     if len(value) == 1:
@@ -74,7 +78,9 @@ def restored(value: Any) -> Any:
             return reader(inner)
         if tag.startswith("$"):
             return step_values.decode(value)
-    return {key: restored(item) for key, item in value.items()}
+    if "$object" in value:
+        return step_values.decode(value, kinds)
+    return {key: restored(item, kinds) for key, item in value.items()}
 
 
 def _json(name: str) -> Callable[[Any], Any]:
@@ -96,22 +102,22 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
-def stored_params(params: Any) -> Any:
+def stored_params(params: Any, kinds: Kinds | None = None) -> Any:
     """Return the JSON of the parameters of one statement: a list, an object, or None."""
     if params is None:
         return None
     if isinstance(params, Mapping):
-        return {str(name): stored(value, f"the parameter {name}") for name, value in params.items()}
-    return [stored(value, f"parameter {at}") for at, value in enumerate(params, 1)]
+        return {str(name): stored(value, f"the parameter {name}", kinds) for name, value in params.items()}
+    return [stored(value, f"parameter {at}", kinds) for at, value in enumerate(params, 1)]
 
 
-def restored_params(params: Any) -> Any:
+def restored_params(params: Any, kinds: Kinds | None = None) -> Any:
     """Return the parameters that `stored_params` wrote."""
     if params is None:
         return None
     if isinstance(params, dict):
-        return {name: restored(value) for name, value in params.items()}
-    return tuple(restored(value) for value in params)
+        return {name: restored(value, kinds) for name, value in params.items()}
+    return tuple(restored(value, kinds) for value in params)
 
 
 def stored_rows(rows: Any, names: Any) -> list[list[Any]]:
@@ -124,4 +130,4 @@ def stored_rows(rows: Any, names: Any) -> list[list[Any]]:
 
 def restored_rows(rows: Any) -> list[tuple[Any, ...]]:
     """Return the rows that `stored_rows` wrote."""
-    return [tuple(map(restored, row)) for row in rows]
+    return [tuple(restored(value) for value in row) for row in rows]

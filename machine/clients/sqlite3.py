@@ -57,6 +57,8 @@ def _recorded(kind: type[Any], mixin: type[Any]) -> type[Any]:
 class ConnectionMixin:
     """The methods of a connection that are recorded."""
 
+    is_recorded_by_machine = True
+
     def __init__(self, io: Any, database: Any, options: dict[str, Any]) -> None:
         super().__init__(":memory:", check_same_thread=False)  # type: ignore[call-arg] - of sqlite3.Connection
         text = database.decode() if isinstance(database, bytes) else str(database)
@@ -64,12 +66,14 @@ class ConnectionMixin:
         self._isolation = options.get("isolation_level", "")
         self._autocommit = options.get("autocommit", -1)
         self._text: Any = str
+        self.asking = False
+        """True while a dialect of SQLAlchemy asks for what was recorded when the connection was opened."""
         self._made: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self._changed = 0
         self._live = SqliteLive(text, options, self._prepare)
-        self._session = SqlSession(io, name_of(text), private=is_private(text))
-        self._session.let_go = self._live.close
-        self._call(self._session.connect())
+        self.session = SqlSession(io, name_of(text), private=is_private(text))
+        self.session.let_go = self._live.close
+        self._asked = (self._call(self.session.connect()) or {}).get("asked", {})
 
     def _prepare(self, real: sqlite3.Connection) -> None:
         """Make the real connection like this one."""
@@ -83,7 +87,7 @@ class ConnectionMixin:
     def _call(self, calls: Any) -> Any:
         self._check()
         try:
-            response = run_blocking(self._session, calls, self._live.do)
+            response = run_blocking(self.session, calls, self._live.do)
         except IoError as exc:
             said = said_by(exc)
             if said is None:
@@ -96,10 +100,10 @@ class ConnectionMixin:
     def _follow(self, said: Any) -> None:
         """Take over whether a transaction is open, which a statement may have ended by failing."""
         if isinstance(said, Mapping) and said.get("in_transaction") is False and self._autocommit is not False:
-            self._session.transaction = None
+            self.session.transaction = None
 
     def _check(self) -> None:
-        if self._session.closed:
+        if self.session.closed:
             raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
         if self._thread not in {None, threading.get_ident()}:
             raise sqlite3.ProgrammingError(
@@ -112,7 +116,7 @@ class ConnectionMixin:
     @property
     def in_transaction(self) -> bool:
         """True while a transaction is open."""
-        return self._session.transaction is not None or self._autocommit is False
+        return self.session.transaction is not None or self._autocommit is False
 
     @property
     def total_changes(self) -> int:
@@ -126,7 +130,7 @@ class ConnectionMixin:
 
     @isolation_level.setter
     def isolation_level(self, value: Any) -> None:
-        if value is None and self._session.transaction is not None:
+        if value is None and self.session.transaction is not None:
             self.commit()
         self._isolation = value
 
@@ -172,23 +176,23 @@ class ConnectionMixin:
         """Commit the open transaction, if there is one."""
         self._check()
         if self._autocommit is not True:
-            self._call(self._session.end("commit"))
+            self._call(self.session.end("commit"))
 
     def rollback(self) -> None:
         """Undo the open transaction, if there is one."""
         self._check()
         if self._autocommit is not True:
-            self._call(self._session.end("rollback"))
+            self._call(self.session.end("rollback"))
 
     def close(self) -> None:
         """Close the connection, which undoes what is open."""
-        if self._session.closed:
+        if self.session.closed:
             return
-        transaction = self._session.transaction
-        if transaction is not None and transaction.calls and not self._session.scope.closed:
-            self._call(self._session.end("rollback"))
-        self._session.transaction = None
-        self._session.abandon()
+        transaction = self.session.transaction
+        if transaction is not None and transaction.calls and not self.session.scope.closed:
+            self._call(self.session.end("rollback"))
+        self.session.transaction = None
+        self.session.abandon()
         super().close()  # type: ignore[misc] - of sqlite3.Connection
 
     def __enter__(self) -> Any:
@@ -204,10 +208,6 @@ class ConnectionMixin:
         else:
             self.rollback()
         return False
-
-    def __call__(self, sql: str) -> Any:
-        """Refuse a compiled statement."""
-        raise not_recorded("a compiled statement of sqlite3")
 
     def interrupt(self) -> None:
         """Do nothing: a statement has ended when its call returns."""
@@ -326,9 +326,11 @@ class CursorMixin:
 
     def _calls(self, sql: str, request: dict[str, Any], *, script: bool) -> Any:
         of = self._of
-        session, kind = of._session, statement_of(sql)  # noqa: SLF001 - the same
+        session, kind = of.session, statement_of(sql)  # noqa: SLF001 - the same
         if kind.kind is Kind.REFUSED:
             raise not_recorded(f"{kind.word} ({kind.name or 'it lifts what a state may do'})")
+        if of.asking and sql in of._asked:  # noqa: SLF001 - the same
+            return _known(of._asked[sql])  # noqa: SLF001 - the same
         if script:
             script_kind = Statement(kind.kind, kind.word, several=True)  # it ends transactions by itself
             return session.statement(request, script_kind, begins=False)
@@ -388,6 +390,12 @@ class CursorMixin:
     def __next__(self) -> Any:
         self._check()
         return self._made(next(self._rows))
+
+
+def _known(response: Any) -> Any:
+    """Return an answer for which nothing is called."""
+    yield from ()
+    return response
 
 
 def _adapted(parameters: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -30,6 +31,9 @@ CLASSES: Final[Mapping[str, type[sqlite3.Error]]] = {
         sqlite3.ProgrammingError,
     )
 }
+ASKED_BY_DIALECTS: Final = ("PRAGMA main.read_uncommitted", "PRAGMA read_uncommitted")
+"""What the dialect of SQLAlchemy asks of a new connection."""
+_DIALECT: Final = "sqlalchemy.dialects.sqlite.pysqlite"
 _BUSY: Final = {5, 6}  # SQLITE_BUSY, SQLITE_LOCKED
 
 
@@ -62,7 +66,7 @@ class SqliteLive:
         """Do one thing with the real connection, and return it as JSON. Raises `OtherIoError`."""
         try:
             if step.what == "open":
-                return self._open(read_only=step.request["read_only"])
+                return self._open(read_only=step.request["read_only"], kept=step.request["kept"])
             if step.what == "ended":
                 return {"in_transaction": False}
             if step.what == "undo":
@@ -85,7 +89,7 @@ class SqliteLive:
         assert self._real is not None
         return self._real
 
-    def _open(self, *, read_only: bool) -> dict[str, Any]:
+    def _open(self, *, read_only: bool, kept: bool) -> dict[str, Any]:
         given = {**self._options, "check_same_thread": False}
         database = self.database
         if read_only:  # a file that is not there is not made
@@ -98,6 +102,9 @@ class SqliteLive:
         self._prepare(self._real)
         if read_only:
             self._real.execute("PRAGMA query_only = ON")
+        if kept and _DIALECT in sys.modules:
+            asked = {query: self._execute({"op": "execute", "sql": query}) for query in ASKED_BY_DIALECTS}
+            return {"in_transaction": False, "asked": asked}
         return {"in_transaction": False}
 
     def _failed(self, exc: sqlite3.Error) -> OtherIoError:

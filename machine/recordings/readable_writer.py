@@ -19,6 +19,7 @@ from machine.errors import BundleError, Code
 from machine.events import RunStarted
 from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
+from machine.kernel.transactions import EFFECT_KEY
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph, recorded_graph
 from machine.recordings.bundle_line import FORMAT, MAX_JSON_LINE, READABLE, version_of
@@ -38,6 +39,7 @@ _LEFT_OUT: Final = frozenset(
         IGNORED,
         IGNORED_MAC,
         REQUEST_MAC,
+        EFFECT_KEY,
         REQUEST_SECRETS,
         SECRET_PAYLOAD,
     }
