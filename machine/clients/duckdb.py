@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import duckdb
 
@@ -25,12 +25,14 @@ _OTHERS: Final[Mapping[str, type[Exception]]] = {
 _HINT: Final = "fetch the rows, or do it in a step: io.step(function, ...)"
 
 
-def connect(io: Any, database: Any = ":memory:", read_only: bool = False, config: Any = None) -> RecordedConnection:  # noqa: FBT001, FBT002 - as duckdb has it
+def connect(
+    io: Any, database: Any = ":memory:", read_only: bool = False, config: Any = None
+) -> RecordedConnection:
     """Return a recorded connection of a handler's `io`; the arguments are those of `duckdb.connect`."""
     path = os.fspath(database)
     session = SqlSession(io, name_of(path), private=is_private(path))
 
-    def opening(only_reads: bool) -> Any:  # noqa: FBT001 - a function of this module
+    def opening(only_reads: bool) -> Any:
         given: dict[str, Any] = {"config": config} if config else {}
         if only_reads and not read_only:
             try:
@@ -49,7 +51,7 @@ def patch() -> Callable[[], None]:
 
     def make(before: Any) -> Any:
         def connecting(*args: Any, **options: Any) -> Any:
-            io = recorder("duckdb") or recorder("sqlalchemy")
+            io = recorder("duckdb", "sqlalchemy")
             return before(*args, **options) if io is None else connect(io, *args, **options)
 
         return connecting
@@ -176,7 +178,7 @@ class RecordedConnection:
         session.transaction = None
         session.abandon()
 
-    def __enter__(self) -> RecordedConnection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:

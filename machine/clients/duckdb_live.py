@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import duckdb
@@ -17,7 +17,9 @@ from machine.clients.sql_values import Kinds, restored_params, stored_rows
 from machine.errors import Code, OtherIoError
 
 CLASSES: Final[Mapping[str, type[Exception]]] = {
-    name: kind for name, kind in vars(duckdb).items() if isinstance(kind, type) and issubclass(kind, duckdb.Error)
+    name: kind
+    for name, kind in vars(duckdb).items()
+    if isinstance(kind, type) and issubclass(kind, duckdb.Error)
 }
 _AGAIN: Final = (duckdb.TransactionException, duckdb.IOException)
 
@@ -29,7 +31,7 @@ def is_private(database: str) -> bool:
 
 def name_of(database: str) -> str:
     """Return the name of a database in requests: that of its file, without the folder."""
-    return database if is_private(database) else os.path.basename(database)
+    return database if is_private(database) else Path(database).name
 
 
 class DuckdbLive:
@@ -58,7 +60,9 @@ class DuckdbLive:
         except duckdb.Error as exc:
             raise self._failed(exc) from exc
         except (TypeError, ValueError, RuntimeError) as exc:
-            raise failed(self._session.database, exc, {"class": type(exc).__name__, "args": [str(exc)]}) from exc
+            raise failed(
+                self._session.database, exc, {"class": type(exc).__name__, "args": [str(exc)]}
+            ) from exc
 
     @property
     def real(self) -> Any:
@@ -83,7 +87,7 @@ class DuckdbLive:
         said = {"class": type(exc).__name__, "args": [str(each) for each in exc.args]}
         error = failed(self._session.database, exc, said, retryable=isinstance(exc, _AGAIN))
         if self._in_transaction:
-            error.info.details[STILL_OPEN] = True  # type: ignore[index] - a dict that this module made
+            error.info.details[STILL_OPEN] = True  # type: ignore[index]  # a dict that this module made
         return error
 
     def _perform(self, request: Mapping[str, Any]) -> Any:
@@ -110,7 +114,9 @@ class DuckdbLive:
             self.real.begin()
             self._in_transaction = True
         if request["op"] == "executemany":
-            self.real.executemany(request["sql"], [restored_params(each, self.kinds) for each in request["params"]])
+            self.real.executemany(
+                request["sql"], [restored_params(each, self.kinds) for each in request["params"]]
+            )
         elif "params" in request:
             self.real.execute(request["sql"], restored_params(request["params"], self.kinds))
         else:
@@ -155,5 +161,7 @@ class DuckdbLive:
         return {
             "known": True,
             "done": bool(done),
-            "response": {"in_transaction": False} if response is None else canonical.decode(response.encode()),
+            "response": {"in_transaction": False}
+            if response is None
+            else canonical.decode(response.encode()),
         }

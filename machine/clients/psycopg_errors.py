@@ -62,7 +62,9 @@ def recorded(exc: Exception, database: str, *, status: str, read_only: bool, bro
         said["diag"] = _diag(exc)
     if broken:
         said["broken"] = True
-    again = broken or (state or "").startswith(_AGAIN) or (not state and isinstance(exc, errors.OperationalError))
+    again = (
+        broken or (state or "").startswith(_AGAIN) or (not state and isinstance(exc, errors.OperationalError))
+    )
     return failed(database, exc, said, retryable=again)
 
 

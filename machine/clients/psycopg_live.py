@@ -160,7 +160,8 @@ class PsycopgLive:
             known["asked"] = asked = {}
             for query in ASKED_BY_DIALECTS:
                 asked[asked_key(query)] = yield from self._execute({"sql": query})
-            query, params = TypeInfo._get_info_query(self._real).as_string(None), {"name": "hstore"}  # noqa: SLF001 - what its `fetch` asks
+            composed: Any = TypeInfo._get_info_query(self._real)  # noqa: SLF001 - what its `fetch` asks
+            query, params = composed.as_string(None), {"name": "hstore"}
             asked[asked_key(query, params)] = yield from self._execute({"sql": query, "params": params})
         return known
 
@@ -198,7 +199,9 @@ class PsycopgLive:
         if result.status == pq.ExecStatus.TUPLES_OK:
             fields = range(result.nfields)
             names = [(result.fname(at) or b"").decode() for at in fields]
-            said["columns"] = [[names[at], result.ftype(at), result.fsize(at), result.fmod(at)] for at in fields]
+            said["columns"] = [
+                [names[at], result.ftype(at), result.fsize(at), result.fmod(at)] for at in fields
+            ]
             said["rows"] = stored_rows((yield cursor.fetchall()), names)
         return said
 

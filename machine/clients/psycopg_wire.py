@@ -157,5 +157,5 @@ def escape_for_recorded() -> None:
         def escaping(conn: Any = None, before: Any = before) -> Any:
             return PlainEscaping() if isinstance(conn, RecordedPGconn) else before(conn)
 
-        escaping.for_recorded = True  # type: ignore[attr-defined] - a mark of this function
-        module.Escaping = escaping  # type: ignore[attr-defined, misc] - the name psycopg looks up
+        escaping.for_recorded = True  # type: ignore[attr-defined]  # a mark of this function
+        module.Escaping = escaping  # type: ignore[attr-defined]  # the name psycopg looks up

@@ -1,7 +1,8 @@
 """The table in which effects on a database leave their keys, by which a crash can be cleared up.
 
 A transaction writes its key before its COMMIT, so one is there exactly if the other happened. Who looks a key up
-writes it first, as one that was given up: this waits for a transaction that is still open, and none can commit later.
+writes it first, as one that was given up: that waits for a transaction which is still open, and lets no late one
+commit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Final
 
 TABLE: Final = "machine_effects"
 CREATE: Final = (
-    f"CREATE TABLE IF NOT EXISTS {TABLE} (effect_key VARCHAR(1000) PRIMARY KEY, done INTEGER NOT NULL, response TEXT)"
+    f"CREATE TABLE IF NOT EXISTS {TABLE} "
+    "(effect_key VARCHAR(1000) PRIMARY KEY, done INTEGER NOT NULL, response TEXT)"
 )
 
 

@@ -11,7 +11,9 @@ ERROR: Final = "sql_error"
 """Detail of a recorded error: the class by its name, and what is needed to build one like it."""
 
 
-def failed(database: str, exc: BaseException, said: Mapping[str, Any], *, retryable: bool = False) -> OtherIoError:
+def failed(
+    database: str, exc: BaseException, said: Mapping[str, Any], *, retryable: bool = False
+) -> OtherIoError:
     """Return the error to record for an exception of a library; `said` is what rebuilds it."""
     return OtherIoError(
         f"{database}: {type(exc).__name__}: {exc}".rstrip(),

@@ -14,10 +14,10 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from machine.clients.sql_errors import said_by, uncertain_commit
 from machine.clients.sql_text import Kind, Statement
 from machine.errors import Code, IoError, OtherIoError, StateError
 from machine.events import EffectIntended
-from machine.clients.sql_errors import said_by, uncertain_commit
 from machine.io.call_refusals import undeclared
 from machine.io.transaction_answers import Place
 from machine.kernel.transactions import COMMITTED, READ_ONLY, SQL
@@ -49,7 +49,7 @@ class Sent:
 
 @attrs.frozen
 class Asked:
-    """A question to the table of effects: what became of an effect that a crash may have hidden?"""
+    """A question to the table of effects, about an effect that a crash may have hidden."""
 
     intent: EffectIntended
     send: Callable[[], Sending]
@@ -121,9 +121,15 @@ class SqlSession:
         return response
 
     def statement(
-        self, request: dict[str, Any], kind: Statement, *, begins: bool, functions: bool = False, savepoint: str = ""
+        self,
+        request: dict[str, Any],
+        kind: Statement,
+        *,
+        begins: bool,
+        functions: bool = False,
+        savepoint: str = "",
     ) -> Calls:
-        """Execute a statement and return its response; `begins` says that a transaction begins with it if none is open.
+        """Execute a statement and return its response. `begins` says that a transaction begins with it.
 
         With `functions`, one of which nothing is known may change the database.
         """
@@ -140,13 +146,15 @@ class SqlSession:
         transaction.wrote = transaction.wrote or wrote
         full = self._request(request.pop("op", "execute"), **request)
         answered = len(transaction.answered)
-        response = yield from self._within(transaction, full, lambda sent: self._send_within(transaction, sent))
+        response = yield from self._within(
+            transaction, full, lambda sent: self._send_within(transaction, sent)
+        )
         if kind.kind is Kind.SESSION and len(transaction.answered) > answered:
             self._again.append({name: value for name, value in full.items() if name != "begin"})
         return response
 
     def end(self, op: str, *, sql: str = "") -> Calls:
-        """End the open transaction by `commit` or `rollback`, with a statement of the handler's own if `sql` is given."""
+        """End the open transaction by `commit` or `rollback`, in the words of `sql` if it is given."""
         transaction = self.transaction
         if transaction is None:
             return None
@@ -178,7 +186,7 @@ class SqlSession:
         self.transaction = self._unit()
 
     def refuse_write(self) -> None:
-        """Raise the refusal of a statement that changes the database, if the state has not declared that it does."""
+        """Raise the refusal of a statement that changes the database, if the state has declared no effects."""
         if self.read_only:
             raise undeclared(self.scope, SQL)
 
@@ -243,7 +251,13 @@ class SqlSession:
 
         return (yield Sent(full, send, place))
 
-    def _within(self, transaction: Transaction, request: dict[str, Any], send: Any, ends: str = "") -> Calls:
+    def _within(
+        self,
+        transaction: Transaction,
+        request: dict[str, Any],
+        send: Callable[[Any], Sending],
+        ends: str = "",
+    ) -> Calls:
         """Make a call in a transaction, and note whether an earlier attempt has answered it."""
         place = None
         if not self.private:
@@ -306,7 +320,9 @@ class SqlSession:
             yield from self._catch_up(transaction)
         effect = bool(request.get("effect"))
         if effect:
-            if self.scope.databases.answers(self.scope).made_already(self.scope.log.history, transaction.name):
+            if self.scope.databases.answers(self.scope).made_already(
+                self.scope.log.history, transaction.name
+            ):
                 yield Live("undo")
                 raise self._changed(transaction)
             yield Live("perform", {"op": "note_effect", "key": self.effect_key(transaction.name)})
@@ -339,12 +355,13 @@ class SqlSession:
 
     def effect_key(self, unit: str) -> str:
         """Return the key that an effect leaves in the table of effects."""
-        return self.scope.databases.key_of(self.scope, unit)
+        key: str = self.scope.databases.key_of(self.scope, unit)
+        return key
 
     def _changed(self, transaction: Transaction) -> OtherIoError:
         return OtherIoError(
-            f"a transaction of {self.scope.state.id} on {self.database} differs from the one that an earlier attempt "
-            f"made in its place, so neither can be used",
+            f"a transaction of {self.scope.state.id} on {self.database} differs from the one that an earlier "
+            "attempt made in its place, so neither can be used",
             code=Code.TRANSACTION_CHANGED,
             details={"transaction": transaction.name},
             hint="let the statements of a handler depend on nothing but what io and the database answer, and make "

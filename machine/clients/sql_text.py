@@ -7,6 +7,7 @@ the read-only sessions of the servers catch a write that looks like a read.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from enum import StrEnum
@@ -71,28 +72,202 @@ _ALONE: Final = frozenset({"CONCURRENTLY", "DATABASE", "SYSTEM", "TABLESPACE", "
 """Words of statements that Postgres makes outside of transactions only."""
 _ORDER: Final = {kind: at for at, kind in enumerate(Kind)}
 _PURE: Final = frozenset(
-    """ABS ARRAY_AGG ARRAY_LENGTH ARRAY_TO_STRING AVG BIT_LENGTH BOOL_AND BOOL_OR BTRIM CARDINALITY CAST CEIL CEILING
-    CHAR_LENGTH COALESCE COL_DESCRIPTION CONCAT CONCAT_WS COUNT CUME_DIST CURRENT_DATABASE CURRENT_SCHEMA CURRENT_SCHEMAS
-    CURRENT_SETTING DATE_PART DATE_TRUNC DENSE_RANK EXISTS EXTRACT FIRST_VALUE FLOOR FORMAT FORMAT_TYPE
-    GENERATE_SERIES GREATEST INITCAP JSON_AGG JSON_BUILD_ARRAY JSON_BUILD_OBJECT JSON_OBJECT_AGG JSONB_AGG
-    JSONB_ARRAY_ELEMENTS JSONB_BUILD_OBJECT JSONB_EACH LAG LAST_VALUE LEAD LEAST LEFT LENGTH LOWER LPAD LTRIM
-    MAKE_DATE MAX MD5 MIN MOD NOW NTH_VALUE NULLIF OBJ_DESCRIPTION OCTET_LENGTH PERCENTILE_CONT PG_GET_CONSTRAINTDEF
-    PG_GET_EXPR PG_GET_INDEXDEF PG_GET_SERIAL_SEQUENCE PG_GET_VIEWDEF PG_TABLE_IS_VISIBLE PG_TYPE_IS_VISIBLE POSITION POWER
-    RANDOM RANK REGEXP_MATCH REGEXP_MATCHES REGEXP_REPLACE REPEAT REPLACE REVERSE RIGHT ROUND ROW ROW_NUMBER
-    ROW_TO_JSON RPAD RTRIM SIGN SPLIT_PART SQRT STRING_AGG STRPOS SUBSTR SUBSTRING SUM TO_CHAR TO_DATE TO_JSON
-    TO_JSONB TO_NUMBER TO_REGCLASS TO_TIMESTAMP TRANSLATE TRIM TRUNC UNNEST UPPER VERSION AGE ANY ALL SOME ARRAY IN
-    VALUES AS AND OR NOT ON USING OVER FILTER WHERE FROM SELECT BY WITHIN GROUP LATERAL WHEN THEN ELSE BETWEEN LIKE
-    ILIKE IS DISTINCT UNION EXCEPT INTERSECT JOIN LIMIT OFFSET HAVING MATERIALIZED RECURSIVE INTERVAL NUMERIC
-    DECIMAL VARCHAR CHAR CHARACTER TIMESTAMP TIMESTAMPTZ TIME BIT FLOAT""".split()
+    [
+        "ABS",
+        "ARRAY_AGG",
+        "ARRAY_LENGTH",
+        "ARRAY_TO_STRING",
+        "AVG",
+        "BIT_LENGTH",
+        "BOOL_AND",
+        "BOOL_OR",
+        "BTRIM",
+        "CARDINALITY",
+        "CAST",
+        "CEIL",
+        "CEILING",
+        "CHAR_LENGTH",
+        "COALESCE",
+        "COL_DESCRIPTION",
+        "CONCAT",
+        "CONCAT_WS",
+        "COUNT",
+        "CUME_DIST",
+        "CURRENT_DATABASE",
+        "CURRENT_SCHEMA",
+        "CURRENT_SCHEMAS",
+        "CURRENT_SETTING",
+        "DATE_PART",
+        "DATE_TRUNC",
+        "DENSE_RANK",
+        "EXISTS",
+        "EXTRACT",
+        "FIRST_VALUE",
+        "FLOOR",
+        "FORMAT",
+        "FORMAT_TYPE",
+        "GENERATE_SERIES",
+        "GREATEST",
+        "INITCAP",
+        "JSON_AGG",
+        "JSON_BUILD_ARRAY",
+        "JSON_BUILD_OBJECT",
+        "JSON_OBJECT_AGG",
+        "JSONB_AGG",
+        "JSONB_ARRAY_ELEMENTS",
+        "JSONB_BUILD_OBJECT",
+        "JSONB_EACH",
+        "LAG",
+        "LAST_VALUE",
+        "LEAD",
+        "LEAST",
+        "LEFT",
+        "LENGTH",
+        "LOWER",
+        "LPAD",
+        "LTRIM",
+        "MAKE_DATE",
+        "MAX",
+        "MD5",
+        "MIN",
+        "MOD",
+        "NOW",
+        "NTH_VALUE",
+        "NULLIF",
+        "OBJ_DESCRIPTION",
+        "OCTET_LENGTH",
+        "PERCENTILE_CONT",
+        "PG_GET_CONSTRAINTDEF",
+        "PG_GET_EXPR",
+        "PG_GET_INDEXDEF",
+        "PG_GET_SERIAL_SEQUENCE",
+        "PG_GET_VIEWDEF",
+        "PG_TABLE_IS_VISIBLE",
+        "PG_TYPE_IS_VISIBLE",
+        "POSITION",
+        "POWER",
+        "RANDOM",
+        "RANK",
+        "REGEXP_MATCH",
+        "REGEXP_MATCHES",
+        "REGEXP_REPLACE",
+        "REPEAT",
+        "REPLACE",
+        "REVERSE",
+        "RIGHT",
+        "ROUND",
+        "ROW",
+        "ROW_NUMBER",
+        "ROW_TO_JSON",
+        "RPAD",
+        "RTRIM",
+        "SIGN",
+        "SPLIT_PART",
+        "SQRT",
+        "STRING_AGG",
+        "STRPOS",
+        "SUBSTR",
+        "SUBSTRING",
+        "SUM",
+        "TO_CHAR",
+        "TO_DATE",
+        "TO_JSON",
+        "TO_JSONB",
+        "TO_NUMBER",
+        "TO_REGCLASS",
+        "TO_TIMESTAMP",
+        "TRANSLATE",
+        "TRIM",
+        "TRUNC",
+        "UNNEST",
+        "UPPER",
+        "VERSION",
+        "AGE",
+        "ANY",
+        "ALL",
+        "SOME",
+        "ARRAY",
+        "IN",
+        "VALUES",
+        "AS",
+        "AND",
+        "OR",
+        "NOT",
+        "ON",
+        "USING",
+        "OVER",
+        "FILTER",
+        "WHERE",
+        "FROM",
+        "SELECT",
+        "BY",
+        "WITHIN",
+        "GROUP",
+        "LATERAL",
+        "WHEN",
+        "THEN",
+        "ELSE",
+        "BETWEEN",
+        "LIKE",
+        "ILIKE",
+        "IS",
+        "DISTINCT",
+        "UNION",
+        "EXCEPT",
+        "INTERSECT",
+        "JOIN",
+        "LIMIT",
+        "OFFSET",
+        "HAVING",
+        "MATERIALIZED",
+        "RECURSIVE",
+        "INTERVAL",
+        "NUMERIC",
+        "DECIMAL",
+        "VARCHAR",
+        "CHAR",
+        "CHARACTER",
+        "TIMESTAMP",
+        "TIMESTAMPTZ",
+        "TIME",
+        "BIT",
+        "FLOAT",
+    ]
 )
 """Functions of Postgres, and words before a parenthesis, that certainly change nothing."""
 _PRAGMA_ASKS: Final = frozenset(
-    """TABLE_INFO TABLE_XINFO TABLE_LIST INDEX_LIST INDEX_INFO INDEX_XINFO FOREIGN_KEY_LIST FOREIGN_KEY_CHECK
-    INTEGRITY_CHECK QUICK_CHECK DATABASE_LIST COLLATION_LIST FUNCTION_LIST COMPILE_OPTIONS SHOW DATABASE_SIZE
-    STORAGE_INFO VERSION""".split()
+    [
+        "TABLE_INFO",
+        "TABLE_XINFO",
+        "TABLE_LIST",
+        "INDEX_LIST",
+        "INDEX_INFO",
+        "INDEX_XINFO",
+        "FOREIGN_KEY_LIST",
+        "FOREIGN_KEY_CHECK",
+        "INTEGRITY_CHECK",
+        "QUICK_CHECK",
+        "DATABASE_LIST",
+        "COLLATION_LIST",
+        "FUNCTION_LIST",
+        "COMPILE_OPTIONS",
+        "SHOW",
+        "DATABASE_SIZE",
+        "STORAGE_INFO",
+        "VERSION",
+    ]
 )
 _PRAGMA_WRITES: Final = frozenset(
-    "JOURNAL_MODE USER_VERSION APPLICATION_ID AUTO_VACUUM INCREMENTAL_VACUUM WAL_CHECKPOINT OPTIMIZE ENCODING".split()
+    [
+        "JOURNAL_MODE",
+        "USER_VERSION",
+        "APPLICATION_ID",
+        "AUTO_VACUUM",
+        "INCREMENTAL_VACUUM",
+        "WAL_CHECKPOINT",
+        "OPTIMIZE",
+        "ENCODING",
+    ]
 )
 
 
@@ -108,7 +283,9 @@ def statement_of(sql: str) -> Statement:
     ends = {Kind.BEGIN, Kind.COMMIT, Kind.ROLLBACK, Kind.SAVEPOINT}
     kinds = {each.kind for each in found}
     if kinds & ends and not (found[0].kind is Kind.BEGIN and found[-1].kind in {Kind.COMMIT, Kind.ROLLBACK}):
-        return Statement(Kind.REFUSED, found[0].word, "several statements, one of which is of a transaction", True)
+        return Statement(
+            Kind.REFUSED, found[0].word, "several statements, one of which is of a transaction", several=True
+        )
     kinds -= ends
     strongest = max(kinds or {Kind.READ}, key=_ORDER.__getitem__)
     ended = found[0].kind is Kind.BEGIN
@@ -119,15 +296,15 @@ def statement_of(sql: str) -> Statement:
 def _statements(sql: str) -> list[list[str]]:
     parts: list[list[str]] = [[]]
     for match in _TOKEN.finditer(sql):
-        token = match[0]
-        if token == ";":
+        found = match[0]
+        if found == ";":
             parts.append([])
-        elif not token.startswith(("--", "/*")):
-            parts[-1].append(token.upper() if _WORD.match(token) else token)
+        elif not found.startswith(("--", "/*")):
+            parts[-1].append(found.upper() if _WORD.match(found) else found)
     return [part for part in parts if part]
 
 
-def _one(words: Sequence[str]) -> Statement:  # noqa: PLR0911 - one answer for each kind of statement
+def _one(words: Sequence[str]) -> Statement:
     first = next((word for word in words if word != "("), "")
     after = words[1] if len(words) > 1 else ""
     match first:
@@ -158,13 +335,17 @@ def _one(words: Sequence[str]) -> Statement:  # noqa: PLR0911 - one answer for e
 
 
 def _pairs(words: Sequence[str]) -> set[tuple[str, str]]:
-    return set(zip(words, words[1:], strict=False))
+    return set(itertools.pairwise(words))
 
 
 def _pragma(words: Sequence[str]) -> Kind:
     names = [word for word in words[1:] if _WORD.match(word)]
     name = names[1] if len(names) > 1 and "." in words[:4] else next(iter(names), "")
-    if "=" not in words and "(" not in words and name not in {"INCREMENTAL_VACUUM", "WAL_CHECKPOINT", "OPTIMIZE"}:
+    if (
+        "=" not in words
+        and "(" not in words
+        and name not in {"INCREMENTAL_VACUUM", "WAL_CHECKPOINT", "OPTIMIZE"}
+    ):
         return Kind.READ
     if name in _PRAGMA_ASKS:
         return Kind.READ

@@ -122,10 +122,7 @@ def restored_params(params: Any, kinds: Kinds | None = None) -> Any:
 
 def stored_rows(rows: Any, names: Any) -> list[list[Any]]:
     """Return the JSON of rows, given the names of their columns."""
-    return [
-        [stored(value, f"the column {names[at]}") for at, value in enumerate(row)]
-        for row in rows
-    ]
+    return [[stored(value, f"the column {names[at]}") for at, value in enumerate(row)] for row in rows]
 
 
 def restored_rows(rows: Any) -> list[tuple[Any, ...]]:

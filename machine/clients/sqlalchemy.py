@@ -29,7 +29,9 @@ def patch() -> Callable[[], None]:
 
 def _hooks() -> Callable[[], None]:
     event.listen(sqlalchemy.pool.Pool, "checkout", _check)
-    undoing = [functools.partial(event.remove, sqlalchemy.pool.Pool, "checkout", _check)]
+    undoing: list[Callable[[], None]] = [
+        functools.partial(event.remove, sqlalchemy.pool.Pool, "checkout", _check)
+    ]
     if find_spec("psycopg") is not None:
         from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg  # noqa: PLC0415 - only with psycopg
 
@@ -60,9 +62,9 @@ def _check(dbapi_connection: Any, record: Any, proxy: Any) -> None:
     """Have the pool replace a connection that does not belong to the code that asks for one."""
     del dbapi_connection, proxy
     recorded = _recorded(record.driver_connection)
-    wanted = recorder("sqlalchemy")
-    if wanted is None:
-        wanted = next((io for name in _DRIVERS if (io := recorder(name)) is not None), None)
+    wanted = recorder("sqlalchemy", *_DRIVERS)
+    if wanted is None and recorded is not None and recorded.session.belongs_here():
+        return  # one that io.connect opened for this engine
     if (None if recorded is None else recorded.session.io) is not wanted:
         raise sqlalchemy.exc.DisconnectionError("the connection belongs to another attempt")
 

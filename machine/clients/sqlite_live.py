@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import sys
 import urllib.parse
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from machine import canonical
@@ -46,7 +46,7 @@ def is_private(database: str) -> bool:
 def name_of(database: str) -> str:
     """Return the name of a database in requests: that of its file, without the folder."""
     path = database.removeprefix("file:").partition("?")[0] if database.startswith("file:") else database
-    return path if is_private(database) else os.path.basename(urllib.parse.unquote(path))
+    return path if is_private(database) else Path(urllib.parse.unquote(path)).name
 
 
 class SqliteLive:
@@ -74,7 +74,12 @@ class SqliteLive:
             return self._perform(step.request)
         except sqlite3.Error as exc:
             raise self._failed(exc) from exc
-        except (sqlite3.Warning, OverflowError, TypeError, ValueError) as exc:  # of arguments, as the library does
+        except (
+            sqlite3.Warning,
+            OverflowError,
+            TypeError,
+            ValueError,
+        ) as exc:  # of arguments, as the library does
             raise failed(self.name, exc, {"class": type(exc).__name__, "args": [str(exc)]}) from exc
 
     def close(self) -> None:
@@ -125,7 +130,7 @@ class SqliteLive:
         }
         error = failed(self.name, exc, said, retryable=code is not None and code & 0xFF in _BUSY)
         if open_now:
-            error.info.details[STILL_OPEN] = True  # type: ignore[index] - a dict that this module made
+            error.info.details[STILL_OPEN] = True  # type: ignore[index]  # a dict that this module made
         return error
 
     def _read_only(self) -> str:
@@ -228,5 +233,7 @@ class SqliteLive:
         return {
             "known": True,
             "done": bool(done),
-            "response": {"in_transaction": False} if response is None else canonical.decode(response.encode()),
+            "response": {"in_transaction": False}
+            if response is None
+            else canonical.decode(response.encode()),
         }

@@ -114,7 +114,8 @@ def ambiguous(call: Call) -> OtherIoError:
 def uncertain_effect(scope: AttemptScope, intent: EffectIntended) -> StateError:
     """Return the error of an effect on a database which a crash may have hidden, and of which that holds no key."""
     return StateError(
-        f"an effect of {scope.state.id} on a database may have happened before a crash, and the database cannot say",
+        f"an effect of {scope.state.id} on a database may have happened before a crash, which the database "
+        "cannot say",
         code=Code.EFFECT_UNCERTAIN,
         details={"key": intent.key},
         hint="see what is there, and say so with `machine resolve`; let the database's user make the table "

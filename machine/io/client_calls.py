@@ -23,8 +23,8 @@ from machine.io.client_work import ClientWork, performing, whole_of
 from machine.io.redirect_secrets import Sensitive
 from machine.io.request_identity import RequestRules
 from machine.io.step_calls import at_once
-from machine.io.transaction_answers import Place
 from machine.io.streamed_answer import CallStream, UnrecordedStream
+from machine.io.transaction_answers import Place
 from machine.io.transport import Opened
 from machine.io.waiting_thread import WaitingThread, in_caller
 from machine.recorded_clients import Clients

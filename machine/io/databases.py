@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -62,7 +62,7 @@ class Databases:
         return {**place.info(), **({EFFECT_KEY: self.key_of(scope, place.unit)} if place.keyed else {})}
 
     def uncertain(self, scope: AttemptScope, database: str) -> list[tuple[EffectIntended, str]]:
-        """Return the effects of the state on a database whose outcome is unknown, each with the key that it left."""
+        """Return the effects of the state on a database whose outcome is unknown, each with the key it left."""
         keys = scope.log.history.transactions.effect_keys
         return [
             (intent, keys.get(intent.key, ""))

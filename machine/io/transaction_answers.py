@@ -73,12 +73,14 @@ class TransactionAnswers:
         return self._matched.get(name)
 
     def made_already(self, history: History, name: str) -> bool:
-        """Say whether an earlier attempt has committed the same calls as a unit of this one that it did not answer."""
+        """Say whether an earlier attempt has committed the same calls as a unit that it did not answer."""
         own = history.transactions.units.get((self.state_id, self.attempt, name))
         digests = [fact.request_digest for fact in own.facts] if own is not None else []
         taken = {id(unit) for unit in self._matched.values()}
         within = attempts_before(history, self.state_id, keeps_all=self.keeps_all)
         return any(
-            unit.wrote and id(unit) not in taken and [fact.request_digest for fact in unit.facts[:-1]] == digests
+            unit.wrote
+            and id(unit) not in taken
+            and [fact.request_digest for fact in unit.facts[:-1]] == digests
             for unit in history.transactions.of(self.state_id, within)
         )

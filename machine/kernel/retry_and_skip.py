@@ -71,7 +71,9 @@ def retry_decision(
     unknown = history.uncertain_of(state_id)
     if not asks and meta.on_uncertain is not OnUncertain.ASK:
         # a database takes no idempotency key: it may have been left one, which the next attempt looks up
-        keys = history.transactions.effect_keys if meta.on_uncertain is OnUncertain.RETRY else history.uncertain
+        keys = (
+            history.transactions.effect_keys if meta.on_uncertain is OnUncertain.RETRY else history.uncertain
+        )
         unknown = [intent for intent in unknown if intent.namespace == SQL and intent.key not in keys]
     if unknown:
         return SuspendRun(tuple(EffectWait(intent.key, state_id) for intent in unknown))

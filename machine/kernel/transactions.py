@@ -83,7 +83,9 @@ class Transactions:
             unit = self._unit(event.state_id, event.attempt, name)
             unit.facts.append(event)
             # an error that ended nothing is met again rather than given again
-            if info.get(ENDS) == READ_ONLY and all(isinstance(fact.outcome, FactValue) for fact in unit.facts):
+            if info.get(ENDS) == READ_ONLY and all(
+                isinstance(fact.outcome, FactValue) for fact in unit.facts
+            ):
                 unit.ended = READ_ONLY
 
     def of(self, state_id: str, within: range) -> Iterator[Unit]:

@@ -19,8 +19,8 @@ from machine.errors import BundleError, Code
 from machine.events import RunStarted
 from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
-from machine.kernel.transactions import EFFECT_KEY
 from machine.kernel.snapshot import Snapshot
+from machine.kernel.transactions import EFFECT_KEY
 from machine.plan import Graph, recorded_graph
 from machine.recordings.bundle_line import FORMAT, MAX_JSON_LINE, READABLE, version_of
 from machine.recordings.readable_events import RUN, Block, Course
