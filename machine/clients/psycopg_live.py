@@ -128,7 +128,9 @@ class PsycopgLive:
             return {"results": [{"status": "COMMAND_OK", "tag": "ROLLBACK"}], "status": "IDLE"}
         if step.what == "undo":
             return (yield from self._plain("ROLLBACK"))
-        request = step.request
+        return (yield from self._perform(step.request))
+
+    def _perform(self, request: Mapping[str, Any]) -> Doing:
         match request["op"]:
             case "effects_table":
                 return (yield from self._make_table())
