@@ -294,7 +294,7 @@ class History:
         if event.outcome.final or self.status is RunStatus.SUSPENDED:
             self.states[event.state_id].recoveries = 0
         # a call that was abandoned may have happened all the same
-        if not event.given_up:
+        if not event.unknown:
             self.uncertain.pop(event.key, None)
 
     def _intend(self, entry: Entry, event: EffectIntended) -> None:

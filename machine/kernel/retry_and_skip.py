@@ -64,9 +64,9 @@ def retry_decision(
     policy = meta.retry or config.retry_policy
     waiting = state.status is StateStatus.WAITING
     asks = error is not None and error.code == Code.EFFECT_UNCERTAIN
-    stopped = asks or (error is not None and error.code in STOPPED_CODES)
+    stopped = error is not None and error.code in STOPPED_CODES
     retried = error is not None and error.retryable and state.failures < policy.max_attempts
-    if not (waiting or stopped or retried):
+    if not (waiting or stopped or retried or asks):
         return None
     unknown = history.uncertain_of(state_id)
     if not asks and meta.on_uncertain is not OnUncertain.ASK:

@@ -72,10 +72,14 @@ class Transactions:
 
     def note(self, event: FactRecorded, info: Any) -> None:
         """Fold a fact. The outcome of a COMMIT counts whenever it becomes known."""
-        unit = self._commits.pop(event.key, None)
-        self.effect_keys.pop(event.key, None)
+        unit = self._commits.get(event.key)
+        if not event.unknown:
+            self._commits.pop(event.key, None)
+            self.effect_keys.pop(event.key, None)
         happened = isinstance(event.outcome, FactValue)
         if unit is not None:
+            if event.unknown:
+                return
             unit.facts.append(event)
             if happened:
                 unit.ended = COMMITTED

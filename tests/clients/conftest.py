@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from clients.postgres_server import PostgresServer, missing
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory):
+def postgres_server():
     """Make the data of a server once."""
     if (why := missing()) is not None:
         pytest.skip(why)
-    server = PostgresServer(tmp_path_factory.mktemp("postgres") / "server")
-    server.create()
-    yield server
-    server.stop()
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:  # pytest closes its own to other users
+        server = PostgresServer(Path(folder))
+        server.create()
+        yield server
+        server.stop()
 
 
 @pytest.fixture
