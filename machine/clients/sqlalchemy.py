@@ -6,7 +6,6 @@ checkout, and replaces a connection that is not of the attempt whose code runs, 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -28,10 +27,10 @@ def patch() -> Callable[[], None]:
 
 
 def _hooks() -> Callable[[], None]:
-    event.listen(sqlalchemy.pool.Pool, "checkout", _check)
-    undoing: list[Callable[[], None]] = [
-        functools.partial(event.remove, sqlalchemy.pool.Pool, "checkout", _check)
-    ]
+    if not event.contains(sqlalchemy.pool.Pool, "checkout", _check):
+        # for good: an engine that outlives the run has its connections in the pool
+        event.listen(sqlalchemy.pool.Pool, "checkout", _check)
+    undoing: list[Callable[[], None]] = []
     if find_spec("psycopg") is not None:
         from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg  # noqa: PLC0415 - only with psycopg
 

@@ -130,7 +130,6 @@ class LiveIo(IoProvider):
         """Cancel the calls that a handler left in flight, close its streams, and stop receiving any."""
         await super().end()
         await self._received.close_all()
-        self._scope.databases.abandon()
 
     def _error(self, exc: IoError) -> FactError:
         run = self._scope.secrets.run

@@ -23,7 +23,14 @@ def write(ctx, io, rec):
         db.begin()
         db.execute(
             "INSERT INTO item VALUES ($1, $2, $3, $4, $5, $6)",
-            ["ann", decimal.Decimal("2.50"), datetime.datetime(2026, 1, 2), uuid.UUID(int=5), ["a"], b"\0\xff"],
+            [
+                "ann",
+                decimal.Decimal("2.50"),
+                datetime.datetime(2026, 1, 2),
+                uuid.UUID(int=5),
+                ["a"],
+                b"\0\xff",
+            ],
         )
         db.executemany("INSERT INTO item (name) VALUES (?)", [["bob"], ["cid"]])
         db.commit()
