@@ -8,6 +8,7 @@ from machine.engine import start_and_resume
 from machine.engine.cancel_and_resolve import cancel, resolve
 from machine.recordings.compare_with_code import compare
 from machine.recordings.double_run import seconded
+from machine.recordings.facts_of_bundle import answered
 from machine.recordings.fork import fork
 from machine.recordings.replay import replay
 from machine.recordings.schedules import schedules
@@ -28,7 +29,7 @@ __all__ = [
     "verify",
 ]
 
-run = seconded(start_and_resume.run)
+run = answered(seconded(start_and_resume.run))
 dry_run = seconded(dry.dry_run)
 resume = seconded(start_and_resume.resume)
 

@@ -98,7 +98,7 @@ class IoMode(StrEnum):
     LIVE = "live"
     """Calls are performed and recorded."""
     REPLAY = "replay"
-    """Only existing facts of the run are returned. Read in runs of earlier versions; no new run uses it."""
+    """Only recorded facts are returned: those of the run, and those of the recording it takes its facts from."""
 
 
 class Durability(StrEnum):
@@ -283,11 +283,12 @@ class RunConfig:
     """The configuration of one run. Part of the manifest, so different configurations give different digests.
 
     `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them. `secrets` says
-    what must never be recorded. `undeclared_io` selects the reaction to acts of handlers without `io`. `io_mode`
-    and `replay_missing_fact_retryable` are read in recorded runs; a new run takes only their defaults. `paranoid`
-    runs each state a second time, at once and from its own facts, and fails it where the two differ. `recoveries`
-    is the number of attempts of one state in a row that may end with the death of their driver, without any new
-    fact, before the run ends failed with `recovery_limit`.
+    what must never be recorded. `undeclared_io` selects the reaction to acts of handlers without `io`. `io_mode` is
+    `replay` for a run that takes all its facts from a recording and never goes outside (`run(facts_from=...)`), and
+    `replay_missing_fact_retryable` says whether its calls without a fact may be tried again. `paranoid` runs each
+    state a second time, at once and from its own facts, and fails it where the two differ. `recoveries` is the
+    number of attempts of one state in a row that may end with the death of their driver, without any new fact,
+    before the run ends failed with `recovery_limit`.
     """
 
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
@@ -311,13 +312,14 @@ class RunConfig:
                 raise _refuse("exec_allow", f"must list absolute paths, not {prefix!r}")
 
 
-def check_startable(config: RunConfig) -> None:
-    """Raise `ConfigError` for a configuration that is only read in recorded runs."""
-    if config.io_mode is not IoMode.LIVE:
+def check_startable(config: RunConfig, *, facts: bool = False) -> None:
+    """Raise `ConfigError` for a configuration that no new run can have, with or without `facts` of a recording."""
+    if config.io_mode is not IoMode.LIVE and not facts:
         raise ConfigError(
-            f'io_mode must be "live", not "{config.io_mode}": a new run has no facts to answer its calls from',
+            f'io_mode must be "live", not "{config.io_mode}": this run has no facts to answer its calls from',
             code=Code.INVALID_CONFIG,
-            hint="machine replay RUN, or machine.replay, does a recorded run again without going outside",
+            hint="give it those of a recording, with facts_from=RUN (--facts-from); machine replay RUN, or "
+            "machine.replay, checks a recorded run without going outside",
         )
     if config.secrets.stable:
         raise ConfigError(
@@ -325,7 +327,7 @@ def check_startable(config: RunConfig) -> None:
             code=Code.INVALID_CONFIG,
             hint="leave it out",
         )
-    if config.replay_missing_fact_retryable:
+    if config.replay_missing_fact_retryable and config.io_mode is IoMode.LIVE:
         raise ConfigError(
             "replay_missing_fact_retryable has no effect in a live run",
             code=Code.INVALID_CONFIG,

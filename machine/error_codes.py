@@ -123,6 +123,7 @@ class Code(StrEnum):
     STEP_RESULT_LOST = "step_result_lost"
     STEP_TIMEOUT = "step_timeout"
     CLIENT_NOT_INSTALLED = "client_not_installed"
+    CLIENT_WITHOUT_ATTEMPT = "client_without_attempt"
     BLOCKING_EFFECT = "blocking_effect"
     EXEC_NOT_FOUND = "exec_not_found"
     EXEC_NOT_ALLOWED = "exec_not_allowed"

@@ -17,6 +17,7 @@ from machine.recordings import replay as reproduce
 from machine.recordings import schedules as scheduling
 from machine.recordings import verify as verifying
 from machine.recordings.double_run import seconded
+from machine.recordings.facts_of_bundle import answered
 from machine.termination import Termination, terminable
 
 P = ParamSpec("P")
@@ -66,7 +67,7 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]], *, drives: bool = Fals
     return plain
 
 
-run = _plain(seconded(start_and_resume.run), drives=True)
+run = _plain(answered(seconded(start_and_resume.run)), drives=True)
 dry_run = _plain(seconded(dry.dry_run), drives=True)
 resume = _plain(seconded(start_and_resume.resume), drives=True)
 fork = _plain(forking.fork, drives=True)

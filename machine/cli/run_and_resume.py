@@ -19,6 +19,7 @@ from machine.cli.cancel_and_resolve import tell_waits
 from machine.cli.command_session import ConfigFile, Flag, Injected, Jobs, JsonText, Quiet, Repeated, Session
 from machine.cli.dry_run_report import DryReport
 from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
+from machine.cli.facts_from import Answering
 from machine.cli.json_arguments import json_object, regular_bytes
 from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
@@ -56,6 +57,7 @@ def run(
     lease: float = LEASE_SECONDS,
     dry_run: Flag = False,
     paranoid: Flag = False,
+    answering: Answering | None = None,
     quiet: Quiet = False,
     session: Injected,
 ) -> int:
@@ -94,7 +96,10 @@ def run(
         differ: such a state would not replay. Nothing is sent twice.
     """
     loaded = session.load(target)
-    chosen = config_of(config, skip_tag)
+    answering = answering or Answering()
+    chosen = answering.config(config_of(config, skip_tag, facts=answering.facts_from is not None))
+    if dry_run and answering.facts_from is not None:
+        raise UsageError("a dry run makes its calls itself", hint="leave out --dry-run or --facts-from")
     if undeclared_io is not None:
         chosen = attrs.evolve(chosen, undeclared_io=undeclared_io)
     if paranoid:
@@ -120,8 +125,11 @@ def run(
             reporter=reporter,
             target=loaded.target,
             lease=lease,
+            **answering.arguments(session, store),
         )
-        return (found.result, DryReport(found)) if isinstance(found, DryRun) else (found, None)
+        if isinstance(found, DryRun):
+            return found.result, DryReport(found)
+        return found, answering.report(store, found)
 
     with session.open_store(create=True) as store:
         return driven(session, store, run_id, quiet, drive)
@@ -340,7 +348,7 @@ def input_of(text: str) -> dict[str, Any]:
     return value
 
 
-def config_of(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
+def config_of(path: Path | None, skip_tags: tuple[str, ...], *, facts: bool = False) -> RunConfig:
     """Return the configuration. Raises `ConfigError` with all faults of the file, and `IdError` for a tag."""
     config = RunConfig()
     if path is not None:
@@ -362,5 +370,5 @@ def config_of(path: Path | None, skip_tags: tuple[str, ...]) -> RunConfig:
                 hint=f"its fields are {', '.join(field.name for field in attrs.fields(RunConfig))}",
             ) from None
         attrs.validate(config.secrets)  # `codec` leaves this out, for recordings of earlier versions
-        check_startable(config)
+        check_startable(config, facts=facts)
     return attrs.evolve(config, skip_tags=(*config.skip_tags, *skip_tags))

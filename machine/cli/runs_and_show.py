@@ -12,6 +12,7 @@ from machine.cli.command_session import Injected, RunOrBundle, Session, names_bu
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.config import BuildProvenance, RunConfig, RunManifest
+from machine.engine.recorded_answers import facts_from
 from machine.engine.run_reader import PastRun, parent_of
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import EffectIntended
@@ -138,6 +139,7 @@ def _as_json(
         "head_seq": history.head_seq,
         "final_snapshot_id": history.final_snapshot_id,
         "parent": {"run_id": parent[0], "seq": parent[1]} if parent else None,
+        "facts_from": facts_from(log.entries[0]),
         "started_ms": log.entries[0].ts_millis,
         "updated_ms": log.entries[-1].ts_millis,
         "input": manifest.input_params,
@@ -219,7 +221,9 @@ def _print_error(out: Output, where: str, error: ErrorInfo) -> None:
 
 
 def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:
-    parent = parent_of(log.entries[0])
+    parent, source = parent_of(log.entries[0]), facts_from(log.entries[0])
+    if source is not None:
+        return [("facts", f"from {clean(source)}")]
     return [("forked", f"from {clean(parent[0])} at event {parent[1]}")] if parent else []
 
 

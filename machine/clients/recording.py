@@ -14,13 +14,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
+import attrs
+
+from machine.errors import Code, StateError
 from machine.io.client_calls import ClientCalls
 from machine.recorded_clients import Clients, module_of
 from machine.watch.code_owner import CALLER, RunningStep
+from machine.watch.threads_and_programs import follow_callers
 
 _lock: Final = threading.Lock()
 _users: Final[Counter[str]] = Counter()
 """The number of runs for which each library is changed."""
+_replays: Final[list[_Replay]] = []
 _kept: Final[set[str]] = set()
 _undo: Final[dict[str, Callable[[], None]]] = {}
 
@@ -39,7 +44,11 @@ def recorder(*names: str) -> ClientCalls | None:
         return None
     if (explicit := _explicit.get()) is not None:
         return explicit
-    return io if isinstance(io, ClientCalls) and not io.clients.keys().isdisjoint(names) else None
+    if not isinstance(io, ClientCalls):
+        for replay in tuple(_replays):
+            replay.refuse(names)
+        return None
+    return None if io.clients.keys().isdisjoint(names) else io
 
 
 @contextmanager
@@ -60,17 +69,49 @@ def keep_recording(name: str) -> None:
             _begin(name)
 
 
+@attrs.frozen(eq=False)
+class _Replay:
+    """A replay whose handlers use recorded clients; `others` are the threads that cannot belong to it."""
+
+    clients: Clients
+    loop: int
+    others: frozenset[int | None]
+
+    def refuse(self, names: Iterable[str]) -> None:
+        """Refuse a call that no attempt is behind, if it may come from a handler: nothing may leave a replay."""
+        here = threading.get_ident()
+        if (here == self.loop or here not in self.others) and not self.clients.keys().isdisjoint(names):
+            raise StateError(
+                f"a client of {next(name for name in names if name in self.clients)} is used while a run is "
+                "replayed, by code of which no handler is known",
+                code=Code.CLIENT_WITHOUT_ATTEMPT,
+                hint="start threads and tasks in the handler, without a context of their own",
+            )
+
+
 @contextmanager
-def recording(clients: Clients) -> Iterator[None]:
-    """Record the clients of libraries in handlers meanwhile. Raises `UsageError` for one that is not installed."""
+def recording(clients: Clients, *, live: bool = True) -> Iterator[None]:
+    """Record the clients of libraries in handlers meanwhile. Raises `UsageError` for one that is not installed.
+
+    Unless the run is `live`, a call of such a client that comes from nowhere is refused.
+    """
     begun: list[str] = []
+    replay: _Replay | None = None
+    if clients:
+        follow_callers()  # a library may make its calls in threads of its own
     try:
+        if clients and not live:
+            others = frozenset(thread.ident for thread in threading.enumerate())
+            replay = _Replay(clients, threading.get_ident(), others)
+            _replays.append(replay)
         for name in clients:
             with _lock:
                 _begin(name)
             begun.append(name)
         yield
     finally:
+        if replay is not None:
+            _replays.remove(replay)
         for name in begun:
             with _lock:
                 _users[name] -= 1

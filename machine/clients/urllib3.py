@@ -19,11 +19,17 @@ import urllib3
 from urllib3 import exceptions
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from machine.clients.http_exchange import AnswerBody, added_headers, answer_head, broken, recorded_request
+from machine.clients.http_exchange import (
+    AnswerBody,
+    added_headers,
+    answer_head,
+    answered,
+    broken,
+    recorded_request,
+)
 from machine.clients.recording import all_of, recorder, replaced
 from machine.errors import Code, IoError
 from machine.io.client_calls import BlockingStream, ClientCalls
-from machine.io.transport import Opened
 from machine.io.volatile_answer_headers import lasting
 from machine.io.waiting_thread import in_caller
 
@@ -115,7 +121,7 @@ class _Exchange:
             self._raise(error)
         return self._answer(stream)
 
-    async def _open(self, request: Mapping[str, Any]) -> Opened:
+    async def _open(self, request: Mapping[str, Any]) -> Any:
         response = await in_caller(self._sent, request)
         headers = list(response.headers.items())
         codings = [value for name, value in headers if name.lower() == "content-encoding"]
@@ -125,9 +131,9 @@ class _Exchange:
         )
         read = partial(in_caller, _reader(response))
         close = partial(in_caller, response.close)
-        return Opened(
-            head, AnswerBody(read, close, partial(self._failed, request), codings if self._decodes else ())
-        )
+        undone = codings if self._decodes else ()
+        body = AnswerBody(read, close, partial(self._failed, request), undone)
+        return await answered(head, body, response.headers.get("content-length", "") if has_body else "0")
 
     def _sent(self, request: Mapping[str, Any]) -> Any:
         options = {**self._options, "body": self._body, "preload_content": False, "decode_content": False}

@@ -149,7 +149,7 @@ class Run:
         """Perform decisions until the run is done, is suspended or is asked to stop."""
         self.concurrent.tasks |= running_tasks()
         noticing = notice_tasks() if self.live else nullcontext()
-        with noticing, self.control.listening(), self._runner.open(), recording(self.clients):
+        with noticing, self.control.listening(), self._runner.open(), recording(self.clients, live=self.live):
             self.attempts.whole = None if self.live else self.control.scope
             await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
         self.refuse_if_aborted()

@@ -1,39 +1,84 @@
-"""The log of a fork: it first copies or repeats its shared past, and then continues live."""
+"""The logs of runs that are given facts of another: forks, and runs whose calls a recording answers.
+
+The log of a fork first copies or repeats its shared past, and then continues live.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from machine.config import IoMode
 from machine.engine import run_reader
 from machine.engine.driver_protocols import Outside
-from machine.engine.fork_prefix import SharedPast, shared_past_id
+from machine.engine.fork_prefix import FACTS_FROM_ID, SharedPast, shared_past_id
 from machine.engine.log import Draft, LiveLog
+from machine.engine.recorded_answers import RecordedAnswers, recorded_past
 from machine.events import Entry
-from machine.io.attempt_scope import Payloads
+from machine.io.attempt_scope import AttemptScope, Payloads
+from machine.io.fork_io import SharedIo
+from machine.io.live_io import LiveIo
+from machine.io.provider import IoProvider
+from machine.io.recorded_answers_io import RecordedAnswersIo
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, earlier_graph
+from machine.secrets.both_formats import RunSecrets
 from machine.stores.base import Store, StoredEvent
 
 
 def past_of(store: Store, run_id: str) -> SharedPast | None:
-    """Return the shared past that a run was given when it was forked, or None when nothing of it remains."""
-    first, _ = run_reader.first_entry(store, run_id)
+    """Return the facts of another run that a run was given at its beginning, or None when it was given none."""
+    first, started = run_reader.first_entry(store, run_id)
     artifact_id = shared_past_id(first)
     if artifact_id is None:
         return None
-    past = SharedPast.from_bytes(store.get(artifact_id), store.get)
+    past: SharedPast
+    if FACTS_FROM_ID in first.info:
+        mode = run_reader.manifest_of(store, started).run_config.io_mode
+        past = recorded_past(first, store.get(artifact_id), store.get, shut=mode is IoMode.REPLAY)
+    else:
+        past = SharedPast.from_bytes(store.get(artifact_id), store.get)
     for entry, _ in run_reader.entries(store, run_id):
         past.note(entry.event)
     return past
 
 
-class ForkLog(LiveLog):
+def log_and_io(
+    past: SharedPast | None, graph: Graph, store: Store, run_id: str, **options: Any
+) -> tuple[LiveLog, Callable[[AttemptScope], IoProvider]]:
+    """Return the log of a live run, and what makes the `io` of its handlers; `past` are the facts it was given."""
+    if past is None:
+        return LiveLog(store, run_id, **options), LiveIo
+    if not isinstance(past, RecordedAnswers):
+        return ForkLog(past, graph, store, run_id, **options), functools.partial(SharedIo, past=past)
+    secrets = options.get("secrets")
+    if isinstance(secrets, RunSecrets):
+        secrets.shows = past.shut
+    return _GivenLog(past, store, run_id, **options), functools.partial(RecordedAnswersIo, past=past)
+
+
+class _GivenLog(LiveLog):
+    """A live log that notes its events in the facts that the run was given, which follow its attempts."""
+
+    def __init__(self, past: SharedPast, store: Store, run_id: str, **options: Any) -> None:
+        super().__init__(store, run_id, **options)
+        self._past = past
+
+    def _sealed(
+        self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool
+    ) -> list[StoredEvent]:
+        sealed = super()._sealed(drafts, payloads, notify=notify)
+        for event, _, _ in drafts:
+            self._past.note(event)
+        return sealed
+
+
+class ForkLog(_GivenLog):
     """A live log that copies the shared past of a fork. `graph` is the plan of the run after that past."""
 
     def __init__(self, past: SharedPast, graph: Graph, store: Store, run_id: str, **options: Any) -> None:
-        super().__init__(store, run_id, **options)
-        self._past = past
+        super().__init__(past, store, run_id, **options)
         self._graphs = {graph.plan_id: graph}
         self._graph = graph
 
@@ -52,14 +97,6 @@ class ForkLog(LiveLog):
             return False
         self.copy(entries)
         return True
-
-    def _sealed(
-        self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool
-    ) -> list[StoredEvent]:
-        sealed = super()._sealed(drafts, payloads, notify=notify)
-        for event, _, _ in drafts:
-            self._past.note(event)
-        return sealed
 
     def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
         """Queue events of the shared past, and record their seqs."""

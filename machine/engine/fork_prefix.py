@@ -40,6 +40,9 @@ from machine.secrets.format_1.placeholder import has_placeholder, stripped
 SHARED_PAST_ID: Final = "shared_past_id"
 """Name in the first event's info under which the artifact of the shared past is recorded."""
 
+FACTS_FROM_ID: Final = "facts_from_id"
+"""The same for the facts of another recording that answer a run's calls (`recorded_answers.py`)."""
+
 _NUMBER: Final = re.compile("[0-9]{1,9}")
 
 _Explicit = dict[str, FactOutcome | None]
@@ -318,8 +321,10 @@ class SharedPast:
 
 
 def shared_past_id(entry: Entry) -> str | None:
-    """Return the id of the shared past that a run's first entry names, or None."""
-    found = entry.info.get(SHARED_PAST_ID) if isinstance(entry.event, RunStarted) else None
+    """Return the id of the shared past, or of the recorded answers, that a run's first entry names, or None."""
+    if not isinstance(entry.event, RunStarted):
+        return None
+    found = entry.info.get(SHARED_PAST_ID, entry.info.get(FACTS_FROM_ID))
     return found if isinstance(found, str) else None
 
 

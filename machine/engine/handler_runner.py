@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from time import monotonic
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Protocol, Self
 
 import attrs
 from anyio.lowlevel import current_token
@@ -26,7 +26,7 @@ from machine.engine.cancellation_origin import Cancellations
 from machine.engine.handler_threads import call_in_thread
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
-from machine.errors import Code, StateError
+from machine.errors import Code, MachineError, StateError
 from machine.io.attempt_scope import AttemptScope
 from machine.io.blocking_io import Blocking
 from machine.io.provider import IoProvider
@@ -113,7 +113,17 @@ async def _steps(function: Callable[..., Awaitable[Any]], args: tuple[Any, ...])
     return await function(*args)
 
 
-Refuse: TypeAlias = Callable[[AttemptScope, Undeclared], BaseException]
+class Refuse(Protocol):
+    """The recording of a replay, which refuses undeclared acts."""
+
+    def refused(self, scope: AttemptScope, what: Undeclared) -> BaseException:
+        """Return the exception to raise for an act that would read or change the outside world."""
+        ...
+
+    def failed_as(self, exc: MachineError) -> MachineError | None:
+        """Return an error in the wording of the version that recorded it, if the attempt failed with it."""
+        ...
+
 
 _WATCH: Final[type[Watch]] = MonitoredWatch if sys.version_info >= (3, 12) else ProfiledWatch
 
@@ -122,8 +132,8 @@ class HandlerRunner:
     """The runner of one run's handlers, which also detects whatever they do without `io`.
 
     The reaction is chosen by `undeclared_io`; with `allow` nothing is watched, and nothing is installed. In a
-    replay `refuse` is given: it returns the exception for an act that would read or change the outside world, even
-    one that the recording allowed.
+    replay `refuse` is given: its recording refuses what would read or change the outside world, even what the run
+    allowed.
     """
 
     def __init__(
@@ -263,7 +273,7 @@ class HandlerRunner:
         # an act that was refused in the recording is refused in the same way, to the same end
         as_recorded = self._undeclared_io is UndeclaredIo.ERROR and not scope.closed
         if self._refuse is not None and what.effect and not as_recorded:
-            raise self._refuse(scope, attrs.evolve(what, does=scope.secrets.text(what.does)))
+            raise self._refuse.refused(scope, attrs.evolve(what, does=scope.secrets.text(what.does)))
         if self._undeclared_io is UndeclaredIo.ERROR:
             error = StateError(
                 f"{scope.state.id} {scope.secrets.text(what.does)} without io at {what.place}",
@@ -271,6 +281,8 @@ class HandlerRunner:
                 details={"event": what.event, "place": what.place, "remedy": what.remedy},
                 hint=what.remedy,
             )
+            if self._refuse is not None:
+                self._refuse.failed_as(error)  # in the words of the version that recorded it
             scope.undeclared = scope.undeclared or error
             raise error
         once = (what.file, what.line, what.remedy)  # one call may be several acts, and a loop repeats it

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 from weakref import WeakSet
@@ -17,13 +18,14 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.driver import Run
 from machine.engine.driver_protocols import Opening, SecondOf, second_of
-from machine.engine.fork_log import ForkLog, past_of
+from machine.engine.fork_log import log_and_io, past_of
 from machine.engine.fork_prefix import SharedPast
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.new_run import check_skip_tags, is_same_request, opening_for
 from machine.engine.new_run_id import new_run_id
 from machine.engine.plan_change import check_plan, recorded_shape
+from machine.engine.recorded_answers import Effects, FactsFrom, RecordedAnswers, prepared
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.transports import opened
@@ -31,10 +33,6 @@ from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code, ConcurrencyError, ErrorInfo, RunError, UsageError
 from machine.events import STOPPED_CODES, EffectWait, Wait
 from machine.ids import RunId
-from machine.io.attempt_scope import AttemptScope
-from machine.io.fork_io import SharedIo
-from machine.io.live_io import LiveIo
-from machine.io.provider import IoProvider
 from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
 from machine.io.transport import Transports
@@ -108,6 +106,8 @@ async def run(
     reporter: Reporter | None = None,
     target: Target | None = None,
     lease: float = LEASE_SECONDS,
+    facts_from: str | os.PathLike[str] | FactsFrom | None = None,
+    effects: Effects = "live",
     second: SecondOf | None = None,
 ) -> RunResult:
     """Start a new run of `plan` and drive it to its end.
@@ -118,8 +118,10 @@ async def run(
     plan. `invocation_key` makes the start idempotent: of all starts with one key, one makes the run, and the others
     return its result, resuming it if its driver is gone. `lease` is the number of seconds for which the run stays
     ours where no other process can check that we are alive: on another machine, or in another container. Set it
-    above the longest time in which a handler may hold the interpreter. `second` is what a paranoid run needs; the
-    functions of the package supply it themselves.
+    above the longest time in which a handler may hold the interpreter. `facts_from`, the id of a run or the path of
+    a bundle, answers calls from that recording by state, namespace, request and occurrence; what it does not answer
+    is made, or with `io_mode="replay"` fails with `missing_fact`. A live effect is made, unless `effects` is
+    `recorded`. `second` is what a paranoid run needs; the functions of the package supply it themselves.
 
     Returns a `RunResult` whatever its status. Raises `PlanError`, `CanonicalError`, `UsageError` before anything is
     written (`run_id_in_use` when there is a run of that id), `RunError` (`invocation_conflict`) when the key
@@ -129,7 +131,7 @@ async def run(
     graph = plan.graph
     check_store(store)
     config = config or _default_config()
-    check_startable(config)
+    check_startable(config, facts=facts_from is not None)
     check_skip_tags(graph, config)
     chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
     watched = Watched(
@@ -138,16 +140,24 @@ async def run(
     params = {} if input is None else input
     opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
+    past, share = None, None
+    if facts_from is not None:
+        past, share, opening = prepared(facts_from, store, opening, effects=effects)
+
+    async def started(keeper: Keeper) -> RunResult:
+        if share is not None:
+            share(keeper.run_id)
+        options: dict[str, Any] = {"manifest": opening.manifest, "history": History(), "opening": opening}
+        return await drive(graph, store, keeper, watched, past=past, **options)
+
     if invocation_key is not None:
-        return await _invoked(graph, store, chosen, invocation_key, watched, opening=opening)
+        return await _invoked(graph, store, chosen, invocation_key, watched, opening=opening, started=started)
     if run_id is not None:
         refuse_used(store, chosen)
     with Keeper(store, chosen, watched.lease_ms) as keeper:
         if run_id is not None:
             refuse_used(store, chosen)  # another process may have begun and ended it since
-        return await drive(
-            graph, store, keeper, watched, manifest=opening.manifest, history=History(), opening=opening
-        )
+        return await started(keeper)
 
 
 _default_config: Final = functools.cache(RunConfig)
@@ -161,6 +171,7 @@ async def _invoked(
     watched: Watched,
     *,
     opening: Opening,
+    started: Callable[[Keeper], Awaitable[RunResult]],
 ) -> RunResult:
     """Start the run of an invocation key, or wait for the one that was started with it."""
     while True:
@@ -171,20 +182,12 @@ async def _invoked(
                     if store.find_invocation(key) is not None:
                         continue  # the other start with this key has ended meanwhile
                     refuse_used(store, run_id)
-                    return await drive(
-                        graph,
-                        store,
-                        keeper,
-                        watched,
-                        manifest=opening.manifest,
-                        history=History(),
-                        opening=opening,
-                    )
-            _, started = run_reader.first_entry(store, taken)
-            same = started.manifest_id == opening.manifest_id or is_same_request(
-                run_reader.manifest_of(store, started), opening.manifest
+                    return await started(keeper)
+            _, begun = run_reader.first_entry(store, taken)
+            same = begun.manifest_id == opening.manifest_id or is_same_request(
+                run_reader.manifest_of(store, begun), opening.manifest
             )
-            if not same or started.op_id != graph.op_id:
+            if not same or begun.op_id != graph.op_id:
                 raise RunError(
                     f"the invocation key {key!r} belongs to run {taken}, "
                     "which has another plan, input or configuration",
@@ -248,6 +251,8 @@ async def _resumed(
         if not history.final and not asks:  # then nothing is run
             first, _ = run_reader.first_entry(store, run_id)
             lost = recalled(history, secrets, store.get)
+            if isinstance(past, RecordedAnswers) and past.shut:
+                lost = {}  # placeholders do where nothing is sent
             watched.provided.check(first, history, store.get, "resume", lost.keys())
         return history, chain, past, lost
 
@@ -313,8 +318,8 @@ async def drive(
 ) -> RunResult:
     """Drive a run from the end of its history until it ends or waits, and return its result.
 
-    `past` is the rest of a fork's shared past; `begin` puts the certain part of that past into its empty log,
-    `secrets` are those known already, and `lost` are the seals that it cannot open, by the keys of facts.
+    `past` are facts of another run that it was given; `begin` puts the certain part of a fork's past into its empty
+    log, `secrets` are those known already, and `lost` are the seals that it cannot open, by the keys of facts.
     """
     if history.final:
         return result_of(store, graph.order, history)
@@ -337,12 +342,7 @@ async def drive(
         "on_entry": watched.reporter.entry,
         "second": second,
     }
-    provider: Callable[[AttemptScope], IoProvider] = LiveIo
-    if past is None:
-        log = LiveLog(store, keeper.run_id, **options)
-    else:
-        log = ForkLog(past, graph, store, keeper.run_id, **options)
-        provider = functools.partial(SharedIo, past=past)
+    log, provider = log_and_io(past, graph, store, keeper.run_id, **options)
     async with opened(config, watched.provided.transports) as by_namespace:
         try:
             if begin is not None:

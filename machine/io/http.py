@@ -39,7 +39,7 @@ TOO_MANY: Final = 429
 SERVER_ERRORS: Final = 500
 
 _NO_BODY: Final = frozenset({204, 304})
-_SHORT: Final = 64 * 1024
+SHORT: Final = 64 * 1024
 """The most bytes of a body that is not handed out in pieces, if the answer says how many it has."""
 
 _PIECE: Final = 256 * 1024
@@ -271,7 +271,7 @@ def _is_short(call: Mapping[str, Any], response: httpx.Response) -> bool:
     """Say whether an answer has no body, or says that its body has few bytes."""
     length = response.headers.get("content-length", "")
     bodiless = call["method"] == "HEAD" or response.status_code in _NO_BODY
-    return bodiless or (length.isascii() and length.isdigit() and int(length[:10]) <= _SHORT)
+    return bodiless or (length.isascii() and length.isdigit() and int(length[:10]) <= SHORT)
 
 
 async def _whole(call: Mapping[str, Any], response: httpx.Response) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class LiveIo(IoProvider):
             outcome, info = await self._perform(transport, call, payloads)
         except anyio.get_cancelled_exc_class():
             if not self._scope.cut:
-                await self._emit(call, _cancelled(call), payloads)
+                await self._emit(call, cancelled(call), payloads)
             raise
         return await self._emit_first(call, outcome, payloads, info)
 
@@ -99,7 +99,7 @@ class LiveIo(IoProvider):
         except anyio.get_cancelled_exc_class():
             await self._let_go(end.key)
             if not self._scope.cut:
-                await self._emit(call, _cancelled(call), payloads)
+                await self._emit(call, cancelled(call), payloads)
             raise
         except IoError as exc:
             call, outcome = end, self._error(exc)
@@ -271,6 +271,7 @@ class LiveIo(IoProvider):
         return fact
 
 
-def _cancelled(call: Call) -> FactError:
+def cancelled(call: Call) -> FactError:
+    """Return the outcome of a call that its handler cancelled."""
     exc = OtherIoError(f"the handler cancelled its call of {call.namespace}", code=Code.CALL_CANCELLED)
     return FactError(exc.kind, exc.info)

@@ -14,9 +14,11 @@ from blake3 import blake3
 
 from machine import canonical, codec
 from machine.config import BuildProvenance
-from machine.engine.fork_prefix import SHARED_PAST_ID
+from machine.engine.fork_prefix import FACTS_FROM_ID, SHARED_PAST_ID
+from machine.engine.recorded_answers import FACTS_EFFECTS, FACTS_FROM
 from machine.errors import BundleError, Code
-from machine.events import RunStarted
+from machine.events import RunCompleted, RunStarted
+from machine.io.recorded_answers_io import ANSWERED_BY
 from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Snapshot
@@ -42,6 +44,10 @@ _LEFT_OUT: Final = frozenset(
         EFFECT_KEY,
         REQUEST_SECRETS,
         SECRET_PAYLOAD,
+        FACTS_FROM,
+        FACTS_FROM_ID,
+        FACTS_EFFECTS,
+        ANSWERED_BY,
     }
 )
 """Informational fields that differ in each recording and that no replay needs."""
@@ -76,6 +82,8 @@ def _content(recording: Recording) -> Iterator[bytes]:
     first = recording.entries[0]
     if SHARED_PAST_ID in first.info:
         raise _unfit(recording, "it is a fork with other facts, which names events of another run")
+    if FACTS_FROM_ID in first.info and not isinstance(recording.entries[-1].event, RunCompleted):
+        raise _unfit(recording, "it has not ended, and still needs the recording that answers its calls")
     recorded = datetime.fromtimestamp(first.ts_millis // 1000, tz=UTC)
     yield canonical.encode(
         {

@@ -280,7 +280,7 @@ class AttemptSecrets:
         return opened(stored, sealed["edits"]) if sealed["edits"] or _MARK in data else stored
 
     def _shown(self, fact: FactRecorded, stored: Any) -> Any:
-        if self.run.live:
+        if not self.run.shows:
             raise unopened(fact)
         self.run.shown += 1
         learned = [(source, placeholder.text_of(source), True) for source in placeholder.sources_in(stored)]

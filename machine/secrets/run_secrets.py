@@ -57,6 +57,8 @@ class SharedSecrets:
         self.known = Known()
         self.learned = Learned()
         self.opened = self.shown = 0
+        self.shows = not live
+        """True where placeholders are handed out for what cannot be opened, because nothing is ever sent."""
         self._last: tuple[bytes, FactRecorded, Mapping[str, Any] | None] | None = None
         self._run_id = run_id
         self.keys = keys

@@ -1,0 +1,236 @@
+"""The facts of another recording that answer the calls of a new run.
+
+They are matched by state, namespace, request and occurrence. No state is copied: every handler runs. The facts are
+stored with the new run, so that resuming it needs no other. This module decides and performs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Literal
+
+import attrs
+
+from machine import codec
+from machine.config import IoMode
+from machine.engine import run_reader
+from machine.engine.driver_protocols import Opening
+from machine.engine.fork_prefix import FACTS_FROM_ID, SharedPast
+from machine.engine.live_run_secrets import inheriting
+from machine.engine.log_check import LogCheck
+from machine.errors import Code, UsageError
+from machine.events import (
+    Artifact,
+    ArtifactKind,
+    EffectIntended,
+    Entry,
+    FactError,
+    FactRecorded,
+    FactValue,
+    RunStarted,
+    StateEntered,
+    StateFailed,
+)
+from machine.ids import RESERVED_FACT_PREFIX, RunId
+from machine.io.attempt_scope import Payloads, stored_seal
+from machine.io.call_identity import Call, path_key
+from machine.kernel.history import History
+from machine.kernel.linearize import one_after_another
+from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
+from machine.stores.base import Store
+
+FACTS_FROM: Final = "facts_from"
+"""Name in the first event's info under which the run is recorded that the facts come from."""
+
+FACTS_EFFECTS: Final = "facts_effects"
+"""Name next to it; it stands there, as `recorded`, if effects are answered too."""
+
+Effects = Literal["live", "recorded"]
+"""The treatment of effects by a live run with recorded answers: they are made, or answered like any other call."""
+
+_Found = tuple[int, FactRecorded]
+
+
+@attrs.frozen
+class FactsFrom:
+    """A recorded run whose facts answer the calls of a new one.
+
+    `store` is None for the store of the new run. `shut` is true for a run that may not go outside whatever its
+    configuration says; `kept` is false for one that is never resumed, which stores no copy of the facts.
+    """
+
+    run_id: str
+    store: Store | None = None
+    shut: bool = False
+    kept: bool = True
+
+
+class RecordedAnswers(SharedPast):
+    """The facts of a recording as the answers to a new run.
+
+    With `effects` an effect is answered too. A run that is `shut` never goes outside. `kept` is as in `FactsFrom`.
+    """
+
+    effects: bool = False
+    shut: bool = False
+    kept: bool = True
+    run_id: str = ""
+
+    def answer(
+        self, call: Call, state_id: str, *, keeps_all: bool, alike: int
+    ) -> tuple[int, FactRecorded] | None:
+        """Return the recorded fact that answers a call, and its seq; None when there is none.
+
+        Which secrets a request holds, and what is ignored of it, makes no difference, as in a replay.
+        """
+        del alike
+        if call.effect and not self.effects:
+            return None
+        like = [item for item in self._like(call, state_id) if not item[1].may_repeat]
+        if not call.key.startswith(RESERVED_FACT_PREFIX):
+            return self._under(like, state_id)
+        return self._nth(call, like, state_id, None, keeps_all=keeps_all)
+
+    def given_up(self, call: Call, state_id: str) -> bool:
+        """Say whether the recorded handler gave up a call, so that it has no answer."""
+        attempts, key = self._attempts(state_id), call.key
+        if key.startswith(RESERVED_FACT_PREFIX) and attempts:
+            number = key.rpartition("/")[2]
+            key = path_key(state_id, attempts[-1], call.namespace, call.digest, number)
+        return any(fact.given_up and fact.key == key for _, fact in self._like(call, state_id))
+
+    def asked_in(self, state_id: str, namespace: str) -> int:
+        """Return how many calls of a namespace a state made in the recording."""
+        return sum((fact.state_id, fact.namespace) == (state_id, namespace) for _, fact in self._facts)
+
+    def ambiguous(self, call: Call, state_id: str) -> bool:
+        """Return False: calls are distinguished by their occurrence."""
+        del call, state_id
+        return False
+
+    def differs_in_ignored(self, call: Call, state_id: str) -> bool:
+        """Return False, for the same reason."""
+        del call, state_id
+        return False
+
+    def sent(self, state_id: str, namespace: str, idempotency_key: str) -> str | None:
+        """Return None: the new run sends effects of its own."""
+        del state_id, namespace, idempotency_key
+        return None
+
+    def _attempts(self, state_id: str) -> list[int]:
+        rounds = [attempts for segment in self._of.get(state_id, ()) for attempts in segment.rounds]
+        number = self._rounds[state_id]
+        if self.shut and rounds:  # an attempt more than was recorded has the same world as the last one
+            number = min(number, len(rounds) - 1)
+        return rounds[number] if number < len(rounds) else []
+
+    def artifacts(self, store: Store) -> Iterator[Artifact]:
+        """Yield the artifacts that these facts name and `store` does not have, and this past itself."""
+        data = self.to_bytes()
+        payloads = Payloads()
+        payloads.add(ArtifactKind.SHARED_PAST, data)
+        yield from payloads.items.values()
+        for artifact_id, kind in dict(_named(self.entries)).items():
+            if not store.exists(artifact_id):
+                yield Artifact(artifact_id, kind, self._load(artifact_id))
+        for name in (SECRET_PAYLOAD, REQUEST_SECRETS):
+            for seal_id in self._info(name).values():
+                if data := stored_seal(self._load, seal_id):
+                    yield Artifact(seal_id, ArtifactKind.SECRET_PAYLOAD, data)
+
+
+def prepared(
+    given: str | os.PathLike[str] | FactsFrom, store: Store, opening: Opening, *, effects: Effects
+) -> tuple[RecordedAnswers, Callable[[str], None], Opening]:
+    """Return what `answers_of` returns, and the opening of the new run with what it has to store.
+
+    Raises what that raises, and `IdError` for what is no run id.
+    """
+    if not isinstance(given, FactsFrom):
+        given = FactsFrom(RunId(given))  # type: ignore[arg-type]  # it refuses what is no text
+    shut = given.shut or opening.manifest.run_config.io_mode is IoMode.REPLAY
+    past, share = answers_of(given, store, effects=effects, shut=shut)
+    if not past.kept:
+        return past, share, opening
+    made = {artifact.id: artifact for artifact in past.artifacts(store)}
+    opening.payloads.items.update(made)
+    info = {**opening.info, FACTS_FROM: past.run_id, FACTS_FROM_ID: next(iter(made))}
+    if effects == "recorded":
+        info[FACTS_EFFECTS] = effects
+    return past, share, attrs.evolve(opening, info=info)
+
+
+def answers_of(
+    given: FactsFrom, store: Store, *, effects: Effects, shut: bool
+) -> tuple[RecordedAnswers, Callable[[str], None]]:
+    """Return the answers of a recording, and a function that lets a new run in `store` open their secrets.
+
+    Raises `NotFoundError`, `LogError` or `CorruptionError` for a recording that is missing or damaged, and
+    `UsageError` for another word than those of `Effects`.
+    """
+    if effects not in ("live", "recorded"):
+        raise UsageError(f'effects must be "live" or "recorded", not {effects!r}')
+    source = given.store or store
+    run_reader.require_run(source, given.run_id)
+    history = History()
+    checked = run_reader.checked(source, given.run_id, LogCheck(source.get, history=history))
+    entries = [entry for entry, _ in checked]
+    started = entries[0].event
+    assert isinstance(started, RunStarted)
+    if started.max_concurrency is not None:
+        entries = one_after_another(entries)
+    found = RecordedAnswers(list(_needed(entries)), started.plan_id, (), source.get, goes_on_with="")
+    found.effects, found.shut = shut or effects == "recorded", shut
+    found.kept, found.run_id = given.kept, given.run_id
+
+    def share(run_id: str) -> None:
+        with inheriting(source, given.run_id, store, run_id, history):
+            pass
+
+    return found, share
+
+
+def _needed(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield what answers depend on: facts, intents, and where attempts begin and fail."""
+    for entry in entries:
+        event = entry.event
+        if isinstance(event, StateFailed) and event.failure_snapshot_id is not None:
+            event = attrs.evolve(event, failure_snapshot_id=None)
+            yield entry._replace(event=event, body=codec.encode_event(event))
+        elif isinstance(event, StateEntered | StateFailed | FactRecorded | EffectIntended):
+            yield entry
+
+
+def _named(entries: Sequence[Entry]) -> Iterator[tuple[str, ArtifactKind]]:
+    for entry in entries:
+        event = entry.event
+        if isinstance(event, EffectIntended | FactRecorded):
+            yield event.request_digest, ArtifactKind.FACT_REQUEST
+        if isinstance(event, FactRecorded) and isinstance(event.outcome, FactValue):
+            yield event.outcome.payload_id, ArtifactKind.FACT_PAYLOAD
+
+
+def is_missing(fact: FactRecorded) -> bool:
+    """Say whether a fact is the refusal of a call that had no answer in a recording."""
+    outcome = fact.outcome
+    return isinstance(outcome, FactError) and outcome.error.code in {
+        Code.MISSING_FACT,
+        Code.MISSING_FACT_KEY,
+    }
+
+
+def facts_from(first: Entry) -> str | None:
+    """Return the run that a run's facts came from, given its first entry; None when it has only its own."""
+    found = first.info.get(FACTS_FROM) if FACTS_FROM_ID in first.info else None
+    return found if isinstance(found, str) else None
+
+
+def recorded_past(first: Entry, data: bytes, load: Callable[[str], bytes], *, shut: bool) -> RecordedAnswers:
+    """Return the answers that were stored with a run as `data`, to resume it."""
+    found = RecordedAnswers.from_bytes(data, load)
+    assert isinstance(found, RecordedAnswers)
+    found.shut, found.run_id = shut, facts_from(first) or ""
+    found.effects = shut or first.info.get(FACTS_EFFECTS) == "recorded"
+    return found
