@@ -304,8 +304,7 @@ class SqlSession:
         """Make the calls of a transaction that an earlier attempt answered, before one that it does not."""
         if transaction.live:
             return
-        unit = self.scope.databases.answers(self.scope).of(transaction.name)
-        if transaction.answered and (unit is None or unit.wrote):
+        if transaction.answered and not self.scope.databases.may_go_live(transaction.name):
             raise self._changed(transaction)
         transaction.live = True
         for request, response in transaction.answered:
@@ -320,9 +319,7 @@ class SqlSession:
             yield from self._catch_up(transaction)
         effect = bool(request.get("effect"))
         if effect:
-            if self.scope.databases.answers(self.scope).made_already(
-                self.scope.log.history, transaction.name
-            ):
+            if self.scope.databases.made_already(self.scope, transaction.name):
                 yield Live("undo")
                 raise self._changed(transaction)
             yield Live("perform", {"op": "note_effect", "key": self.effect_key(transaction.name)})

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
 from machine import canonical
 from machine.errors import Code, StateError
-from machine.events import EffectIntended
-from machine.io.transaction_answers import Place, TransactionAnswers
-from machine.kernel.transactions import EFFECT_KEY, SQL
+from machine.events import EffectIntended, FactRecorded
+from machine.io.transaction_answers import Place, TransactionAnswers, told_apart
+from machine.kernel.reuse import attempts_before
+from machine.kernel.transactions import EFFECT_KEY, SQL, Unit
 
 if TYPE_CHECKING:
     from machine.io.attempt_scope import AttemptScope
+    from machine.io.call_identity import Call
 
 
 class Session(Protocol):
@@ -37,7 +40,10 @@ class Databases:
     """The connections of one attempt, and the earlier transactions that answer its own."""
 
     sessions: list[Session] = attrs.field(factory=list)
-    _answers: TransactionAnswers | None = None
+    answers: TransactionAnswers = attrs.field(factory=TransactionAnswers)
+    """What earlier attempts answer."""
+    shared: TransactionAnswers = attrs.field(factory=TransactionAnswers)
+    """What the shared past of a fork answers."""
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def add(self, session: Session) -> int:
@@ -46,11 +52,30 @@ class Databases:
             self.sessions.append(session)
             return len(self.sessions) - 1
 
-    def answers(self, scope: AttemptScope) -> TransactionAnswers:
-        """Return the earlier transactions that answer those of the attempt."""
-        if self._answers is None:
-            self._answers = TransactionAnswers(scope.state.id, scope.attempt, scope.keeps_all)
-        return self._answers
+    def answer(self, scope: AttemptScope, call: Call) -> FactRecorded | None:
+        """Return the fact of an earlier attempt that answers a call of a transaction, or None."""
+        assert call.place is not None
+        fact = self.answers.answer(self._earlier(scope), call.place, call.digest)
+        return None if fact is None or told_apart(scope.log.history, fact, call.mac) else fact
+
+    def _earlier(self, scope: AttemptScope) -> Iterator[Unit]:
+        history = scope.log.history
+        within = attempts_before(history, scope.state.id, keeps_all=scope.keeps_all)
+        return history.transactions.of(scope.state.id, within)
+
+    def may_go_live(self, unit: str) -> bool:
+        """Say whether a transaction that was answered from the recording so far may go on in the database.
+
+        One of which a committed one has answered the beginning may not: its writes would be made twice.
+        """
+        found = self.answers.of(unit) or self.shared.of(unit)
+        return found is not None and not found.wrote
+
+    def made_already(self, scope: AttemptScope, unit: str) -> bool:
+        """Say whether an earlier attempt has committed what a transaction has done, without having answered it."""
+        own = scope.log.history.transactions.units.get((scope.state.id, scope.attempt, unit))
+        digests = [fact.request_digest for fact in own.facts] if own is not None else []
+        return self.answers.has_committed(self._earlier(scope), digests)
 
     def key_of(self, scope: AttemptScope, unit: str) -> str:
         """Return the key that an effect leaves in its database: no other effect of any run ever has it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import attrs
 
 from machine.events import FactRecorded
 from machine.kernel.history import History
-from machine.kernel.reuse import attempts_before, comparable
+from machine.kernel.reuse import comparable
 from machine.kernel.transactions import ENDS, UNIT, Unit
 
 
@@ -30,57 +32,48 @@ class Place:
 
 @attrs.define
 class TransactionAnswers:
-    """The earlier units that answer those of one attempt of a state."""
+    """The earlier units that answer those of one attempt, by the names of the latter."""
 
-    state_id: str
-    attempt: int
-    keeps_all: bool
     _matched: dict[str, Unit] = attrs.field(factory=dict)
 
-    def answer(self, history: History, place: Place, digest: str, mac: str | None) -> FactRecorded | None:
-        """Return the fact of an earlier attempt that answers a call, or None.
+    def answer(self, units: Iterable[Unit], place: Place, digest: str) -> FactRecorded | None:
+        """Return the fact among some units that answers a call, or None.
 
         The unit with the same place among the attempt's connections is preferred. Where another has taken its
         place, because connections were opened in another order, the first with the same beginning is taken.
         """
         if place.number == 0:
-            unit = self._choose(history, place.unit, digest)
-            if unit is not None:
-                self._matched[place.unit] = unit
+            like = [
+                unit for unit in self._free(units) if unit.facts and unit.facts[0].request_digest == digest
+            ]
+            named = [unit for unit in like if unit.name == place.unit]
+            found = next((unit for unit in named or like if unit.ended), None)
+            if found is not None:
+                self._matched[place.unit] = found
         unit = self._matched.get(place.unit)
         if unit is None or place.number >= len(unit.facts):
             return None
         fact = unit.facts[place.number]
-        known = history.sealed.macs.get(fact.key)
-        other = (mac or known) and not (mac and known and (mac == known or not comparable(mac, known)))
-        return None if fact.request_digest != digest or other or fact.key in history.sealed.lost else fact
-
-    def _choose(self, history: History, name: str, digest: str) -> Unit | None:
-        within = attempts_before(history, self.state_id, keeps_all=self.keeps_all)
-        if not within:
-            return None
-        taken = {id(unit) for unit in self._matched.values()}
-        units = [
-            unit
-            for unit in history.transactions.of(self.state_id, within)
-            if unit.facts and unit.facts[0].request_digest == digest and id(unit) not in taken
-        ]
-        named = [unit for unit in units if unit.name == name]
-        return next((unit for unit in named or units if unit.ended), None)
+        return fact if fact.request_digest == digest else None
 
     def of(self, name: str) -> Unit | None:
         """Return the earlier unit that has answered one of this attempt."""
         return self._matched.get(name)
 
-    def made_already(self, history: History, name: str) -> bool:
-        """Say whether an earlier attempt has committed the same calls as a unit that it did not answer."""
-        own = history.transactions.units.get((self.state_id, self.attempt, name))
-        digests = [fact.request_digest for fact in own.facts] if own is not None else []
-        taken = {id(unit) for unit in self._matched.values()}
-        within = attempts_before(history, self.state_id, keeps_all=self.keeps_all)
+    def has_committed(self, units: Iterable[Unit], digests: Sequence[str]) -> bool:
+        """Say whether one of some units has committed the same calls, and has answered none of this attempt."""
         return any(
-            unit.wrote
-            and id(unit) not in taken
-            and [fact.request_digest for fact in unit.facts[:-1]] == digests
-            for unit in history.transactions.of(self.state_id, within)
+            unit.wrote and [fact.request_digest for fact in unit.facts[:-1]] == digests
+            for unit in self._free(units)
         )
+
+    def _free(self, units: Iterable[Unit]) -> Iterator[Unit]:
+        taken = {id(unit) for unit in self._matched.values()}
+        return (unit for unit in units if id(unit) not in taken)
+
+
+def told_apart(history: History, fact: FactRecorded, mac: str | None) -> bool:
+    """Say whether a fact cannot answer a call because its request held other secrets, or its answer is lost."""
+    known = history.sealed.macs.get(fact.key)
+    same = mac == known or (bool(mac and known) and not comparable(mac or "", known or ""))
+    return not same or fact.key in history.sealed.lost
