@@ -24,6 +24,10 @@ MODULES: Final[Mapping[str, str]] = {
     "redis": "machine.clients.redis",
     "requests": "machine.clients.requests",
     "urllib3": "machine.clients.urllib3",
+    "sqlite3": "machine.clients.sqlite3",
+    "psycopg": "machine.clients.psycopg",
+    "duckdb": "machine.clients.duckdb",
+    "sqlalchemy": "machine.clients.sqlalchemy",
 }
 """The module that records the clients of each library."""
 
