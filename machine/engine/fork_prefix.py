@@ -57,6 +57,9 @@ class SharedPast:
     fork's events to the seqs of the copied and the reused entries.
     """
 
+    shut = False
+    """True where what these facts do not answer is not made either."""
+
     def __init__(
         self,
         entries: Sequence[Entry],
