@@ -59,7 +59,7 @@ class SharedPast:
     """
 
     shut = False
-    """True for answers to a run that never goes outside, which may be given one by one."""
+    """True where what these facts do not answer is not made either."""
 
     def __init__(
         self,

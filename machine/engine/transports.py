@@ -63,12 +63,18 @@ def serves(prefixes: Container[str], namespace: str) -> bool:
 
 
 @asynccontextmanager
-async def opened(config: RunConfig, own: Transports) -> AsyncIterator[Mapping[str, Transport]]:
+async def opened(
+    config: RunConfig, own: Transports, *, shut: bool = False
+) -> AsyncIterator[Mapping[str, Transport]]:
     """Yield the transports by namespace prefix, and close at the end those that were made here.
 
+    With `shut` none is made: no call will be performed.
     A transport object that the user gave stays open: it belongs to the user. Raises `RunError`
     (`io_transport_failed`) when a function that makes a transport fails.
     """
+    if shut:
+        yield unopened(config, own, ())
+        return
     async with AsyncExitStack() as stack:
         by_namespace = {name: make(config) for name, make in _STANDARD.items()}
         for transport in by_namespace.values():

@@ -278,6 +278,8 @@ class AttemptSecrets:
         if sealed is None:
             seal = log.seal(fact.key)
             if seal is None:
+                if not self.run.shows and _MARK in data and placeholder.sources_in(stored):
+                    raise unopened(fact)  # it was read from a bundle that has no seals
                 return shown(stored) if _MARK in data else stored
             sealed = self.run.opens(seal, fact)
         if sealed is None:
