@@ -17,8 +17,10 @@ from machine.errors import Code, UsageError
 
 MODULES: Final[Mapping[str, str]] = {
     "aiohttp": "machine.clients.aiohttp",
-    "httpx": "machine.clients.httpx",
+    "boto3": "machine.clients.boto3",
+    "botocore": "machine.clients.botocore",
     "grpc": "machine.clients.grpc",
+    "httpx": "machine.clients.httpx",
     "redis": "machine.clients.redis",
     "requests": "machine.clients.requests",
     "urllib3": "machine.clients.urllib3",

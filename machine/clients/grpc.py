@@ -8,271 +8,19 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Self
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # it has no types
 from grpc import aio
 
-from machine.clients import grpc_async
-from machine.clients.grpc_async import AsyncRpc
-from machine.clients.grpc_blocking import Rpc, named_options
+from machine.clients import grpc_channels
+from machine.clients.grpc_channels import RecordedMethod, RecordedUnaryMethod, async_call, replays
 from machine.clients.grpc_messages import NAMESPACE, Method, Rules
 from machine.clients.recording import all_of, recorder, replaced
-from machine.errors import Code, OtherIoError, UsageError
+from machine.watch.watch import unguarded
 
-Find = Callable[[], tuple[Any, Rules] | None]
-"""A function that returns the `io` that records what runs here, with its rules, or None."""
-
-_WITHOUT_WAITING: Final[tuple[type[Any], ...]] = (list, tuple, type(iter([])), type(iter(())))
-
-
-def recorded(channel: Any, io: Any, reads: Iterable[str] = (), keyed: Iterable[str] = ()) -> Any:
-    """Return a channel whose calls are calls of `io`, made on `channel`, which may be of `grpc` or `grpc.aio`.
-
-    `reads` are patterns of methods that only read, such as `"/shop.Stock/Get*"`; any other call is an effect.
-    `keyed` are patterns of methods whose server honours the idempotency key that is sent with an effect as
-    metadata. Raises `UsageError` for what is no channel.
-    """
-    rules = Rules(reads, keyed)
-    if isinstance(channel, aio.Channel):
-        return _AsyncChannel(channel, lambda: (io, rules))
-    if isinstance(channel, grpc.Channel):
-        return _Channel(channel, lambda: (io, rules))
-    raise UsageError(
-        f"io.grpc_channel() records a channel of grpc or grpc.aio, not a {type(channel).__name__}",
-        hint="make it with grpc.insecure_channel(...) or grpc.secure_channel(...)",
-    )
-
-
-def _known_messages(path: str, messages: Any) -> Any:
-    """Return messages that do not wait for responses. Raises `OtherIoError` for an iterator that might."""
-    if isinstance(messages, _WITHOUT_WAITING):
-        return messages
-    raise OtherIoError(
-        f"{path} sends and receives streams, and its messages come from an iterator that may wait for responses",
-        code=Code.IO_INVALID_REQUEST,
-        hint="give the call a list of its messages; a conversation can be a step, with io.step(...)",
-    )
-
-
-# -- blocking ------------------------------------------------------------------------------------------------
-
-
-class _Callable:
-    """A method of a recorded channel, of the four kinds that `grpc` has."""
-
-    def __init__(self, raw: Any, plain: Any, method: Method, kind: str, find: Find) -> None:
-        self._raw = raw
-        self._plain = plain
-        self._method = method
-        self._kind = kind
-        self._find = find
-
-    def _rpc(self) -> Rpc | None:
-        found = self._find()
-        takes_stream = self._kind.startswith("stream")
-        return None if found is None else Rpc(self._method, self._raw, takes_stream, *found)
-
-    def _given(self, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        name = "request_iterator" if self._kind.startswith("stream") else "request"
-        first, *others = args or (options.pop(name),)
-        messages = first if self._kind.startswith("stream") else [first]
-        if self._kind == "stream_stream":
-            messages = _known_messages(self._method.path, messages)
-        return messages, named_options(tuple(others), options)
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        rpc = self._rpc()
-        if rpc is None:
-            return self._plain(*args, **options)
-        messages, named = self._given(args, options)
-        return (
-            rpc.stream(messages, named)
-            if self._kind.endswith("stream")
-            else rpc.unary(messages, named).result()
-        )
-
-
-class _UnaryCallable(_Callable):
-    """One with one response."""
-
-    def with_call(self, *args: Any, **options: Any) -> tuple[Any, Any]:
-        """Call the method, and return the response and the call."""
-        rpc = self._rpc()
-        if rpc is None:
-            found: tuple[Any, Any] = self._plain.with_call(*args, **options)
-            return found
-        outcome = rpc.unary(*self._given(args, options))
-        return outcome.result(), outcome
-
-    def future(self, *args: Any, **options: Any) -> Any:
-        """Call the method, and return the call, which has ended."""
-        rpc = self._rpc()
-        if rpc is None:
-            return self._plain.future(*args, **options)
-        try:
-            return rpc.unary(*self._given(args, options))
-        except grpc.RpcError as exc:
-            return exc  # which is a future too, that has failed
-
-
-class _Channel(grpc.Channel):  # type: ignore[misc]  # grpc has no types
-    """A channel whose calls are recorded."""
-
-    def __init__(self, channel: Any, find: Find) -> None:
-        self._channel = channel
-        self._find = find
-
-    def unary_unary(self, *args: Any, **options: Any) -> Any:
-        """Return a method with one message and one response."""
-        return self._of("unary_unary", _UnaryCallable, args, options)
-
-    def unary_stream(self, *args: Any, **options: Any) -> Any:
-        """Return a method with one message and several responses."""
-        return self._of("unary_stream", _Callable, args, options)
-
-    def stream_unary(self, *args: Any, **options: Any) -> Any:
-        """Return a method with several messages and one response."""
-        return self._of("stream_unary", _UnaryCallable, args, options)
-
-    def stream_stream(self, *args: Any, **options: Any) -> Any:
-        """Return a method with several messages and several responses."""
-        return self._of("stream_stream", _Callable, args, options)
-
-    def _of(self, kind: str, made: type[_Callable], args: Any, options: Any) -> Any:
-        make, method = getattr(self._channel, kind), _method(args, options)
-        return made(make(method.path), make(*args, **options), method, kind, self._find)
-
-    def subscribe(self, callback: Callable[[Any], Any], try_to_connect: bool = False) -> None:
-        """Call a function with the state of the channel; in a replay it is ready."""
-        if _replays(self._find):
-            callback(grpc.ChannelConnectivity.READY)
-        else:
-            self._channel.subscribe(callback, try_to_connect)
-
-    def unsubscribe(self, callback: Callable[[Any], Any]) -> None:
-        """Call the function no more."""
-        self._channel.unsubscribe(callback)
-
-    def close(self) -> None:
-        """Close the channel that was given."""
-        self._channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-
-def _method(args: tuple[Any, ...], options: dict[str, Any]) -> Method:
-    named = dict(zip(("method", "request_serializer", "response_deserializer"), args, strict=False)) | options
-    return Method(named["method"], named.get("request_serializer"), named.get("response_deserializer"))
-
-
-def _replays(find: Find) -> bool:
-    found = find()
-    return found is not None and not found[0].performs
-
-
-# -- asynchronous --------------------------------------------------------------------------------------------
-
-
-class _AsyncCallable:
-    """A method of a recorded channel of `grpc.aio`."""
-
-    def __init__(self, raw: Any, method: Method, kind: str, find: Find) -> None:
-        self._raw = raw
-        self._method = method
-        self._kind = kind
-        self._find = find
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        first, *others = args or (options.pop("request_iterator", options.pop("request", None)),)
-        named = named_options(tuple(others), options)
-        metadata = named.pop("metadata", None)
-
-        def invoke(sent: Any, pairs: Any) -> Any:
-            return self._raw(sent, metadata=aio.Metadata(*pairs), **named)
-
-        found = self._find()
-        assert found is not None
-        return _async_call(self._method, invoke, self._kind, first, metadata=metadata, found=found)
-
-
-def _async_call(
-    method: Method, invoke: Any, kind: str, first: Any, *, metadata: Any, found: tuple[Any, Rules]
-) -> Any:
-    takes_stream = kind.startswith("stream")
-    messages = first if takes_stream else [first]
-    if messages is None:
-        raise grpc_async.writes()
-    if kind == "stream_stream":
-        messages = _known_messages(method.path, messages)
-    rpc = AsyncRpc(method, invoke, takes_stream, *found)
-    if kind.endswith("stream"):
-        return grpc_async.RecordedStream(method, rpc.stream(messages, metadata))
-    return grpc_async.RecordedUnary(rpc.unary(messages, metadata))
-
-
-class _AsyncChannel(aio.Channel):  # type: ignore[misc]  # grpc has no types
-    """A channel of `grpc.aio` whose calls are recorded."""
-
-    def __init__(self, channel: Any, find: Find) -> None:
-        self._channel = channel
-        self._find = find
-
-    def unary_unary(self, *args: Any, **options: Any) -> Any:
-        """Return a method with one message and one response."""
-        return self._of("unary_unary", args, options)
-
-    def unary_stream(self, *args: Any, **options: Any) -> Any:
-        """Return a method with one message and several responses."""
-        return self._of("unary_stream", args, options)
-
-    def stream_unary(self, *args: Any, **options: Any) -> Any:
-        """Return a method with several messages and one response."""
-        return self._of("stream_unary", args, options)
-
-    def stream_stream(self, *args: Any, **options: Any) -> Any:
-        """Return a method with several messages and several responses."""
-        return self._of("stream_stream", args, options)
-
-    def _of(self, kind: str, args: Any, options: Any) -> Any:
-        method = _method(args, options)
-        return _AsyncCallable(getattr(self._channel, kind)(method.path), method, kind, self._find)
-
-    async def close(self, grace: float | None = None) -> None:
-        """Close the channel that was given; `grace` is in seconds."""
-        await self._channel.close(grace)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.close()
-
-    def get_state(self, try_to_connect: bool = False) -> Any:
-        """Return the state of the channel; in a replay it is ready."""
-        return (
-            grpc.ChannelConnectivity.READY
-            if _replays(self._find)
-            else self._channel.get_state(try_to_connect)
-        )
-
-    async def wait_for_state_change(self, last_observed_state: Any) -> None:
-        """Wait until the channel has another state; in a replay do nothing."""
-        if not _replays(self._find):
-            await self._channel.wait_for_state_change(last_observed_state)
-
-    async def channel_ready(self) -> None:
-        """Wait until the channel is ready; in a replay it is."""
-        if not _replays(self._find):
-            await self._channel.channel_ready()
-
-
-# -- all of a process ----------------------------------------------------------------------------------------
+recorded = grpc_channels.recorded
 
 
 def _found() -> tuple[Any, Rules] | None:
@@ -302,7 +50,7 @@ def _blocking_changes() -> Iterator[Callable[[], None]]:
 
 
 def _dispatching(kind: str, action: str) -> Callable[[Any], Any]:
-    made = _UnaryCallable if kind.endswith("unary") else _Callable
+    made = RecordedUnaryMethod if kind.endswith("unary") else RecordedMethod
 
     def make(plain: Any) -> Any:
         def call(self: Any, *args: Any, **options: Any) -> Any:
@@ -322,7 +70,7 @@ def _dispatching(kind: str, action: str) -> Callable[[Any], Any]:
 
 def _subscribing(plain: Any) -> Any:
     def subscribe(self: Any, callback: Any, try_to_connect: Any = None) -> None:
-        if _replays(_found):
+        if replays(_found):
             callback(grpc.ChannelConnectivity.READY)
         else:
             plain(self, callback, try_to_connect)
@@ -343,9 +91,23 @@ def _async_changes() -> Iterator[Callable[[], None]]:
     for name, kind in kinds.items():
         for module in (channel, interceptor):  # which makes the calls of a channel with interceptors
             yield replaced(module, name, _async_dispatching(kind))
+    for name in ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream"):
+        yield replaced(getattr(channel, f"{name}MultiCallable"), "__call__", _seen_below)
     yield replaced(channel.Channel, "get_state", _ready)
     for name in ("wait_for_state_change", "channel_ready"):
         yield replaced(channel.Channel, name, _ready_later)
+
+
+def _seen_below(plain: Any) -> Any:
+    """Let the watch on handlers not see a call that is recorded when its object is made."""
+
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        if _found() is None:
+            return plain(self, *args, **options)
+        with unguarded():
+            return plain(self, *args, **options)
+
+    return call
 
 
 def _async_dispatching(kind: str) -> Callable[[Any], Any]:
@@ -371,7 +133,7 @@ def _async_dispatching(kind: str) -> Callable[[Any], Any]:
                 return plain(sent, deadline, aio.Metadata(*pairs), *options, None, None, *others)
 
             method = Method(path.decode() if isinstance(path, bytes) else path, serializer, deserializer)
-            return _async_call(method, invoke, kind, first, metadata=metadata, found=found)
+            return async_call(method, invoke, kind, first, metadata=metadata, found=found)
 
         return call
 
@@ -380,14 +142,14 @@ def _async_dispatching(kind: str) -> Callable[[Any], Any]:
 
 def _ready(plain: Any) -> Any:
     def get_state(self: Any, try_to_connect: bool = False) -> Any:
-        return grpc.ChannelConnectivity.READY if _replays(_found) else plain(self, try_to_connect)
+        return grpc.ChannelConnectivity.READY if replays(_found) else plain(self, try_to_connect)
 
     return get_state
 
 
 def _ready_later(plain: Any) -> Any:
     async def ready(self: Any, *args: Any) -> None:
-        if not _replays(_found):
+        if not replays(_found):
             await plain(self, *args)
 
     return ready

@@ -118,9 +118,8 @@ class Run:
     """True when the run must be durable at state boundaries."""
 
     def __attrs_post_init__(self) -> None:
-        waited = (lambda: self.log.waited) if self.live else None
         self._runner = HandlerRunner(
-            self.config.undeclared_io, self.reporter, waited=waited, refuse=self.refuse
+            self.config.undeclared_io, self.reporter, stalls=self.log.stalls, refuse=self.refuse
         )
         self.concurrent = Concurrent(self)
         self.attempts = Attempts(

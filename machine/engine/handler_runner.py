@@ -22,7 +22,8 @@ import attrs
 from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
-from machine.engine.cancellation_origin import Cancellations
+from machine.engine.cancellation_origin import Cancellations, running_loop
+from machine.engine.commit_queue import StandingStill
 from machine.engine.handler_threads import call_in_thread
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
@@ -54,7 +55,7 @@ class HandlerCall:
     """An awaitable call of a function for an attempt, with each step run in a context of its own.
 
     `cancellations` records exceptions thrown into it where it waits. `runner` gets each step that holds the event
-    loop for long; the seconds in which the loop waited for the engine do not count for the handler.
+    loop for long; the seconds in which the loop stood still for the engine do not count for the handler.
     """
 
     __slots__ = ("_cancellations", "_context", "_runner", "_scope", "_steps")
@@ -97,14 +98,14 @@ class HandlerCall:
         in_step(self._context, self._context.run, self._steps.close)
 
     def _step(self, step: Callable[..., Any], *args: Any) -> Any:
-        waited = self._runner.waited
-        if waited is None:
+        stalls = self._runner.stalls
+        if stalls is None:
             return in_step(self._context, self._context.run, step, *args)
-        began = monotonic() - waited()
+        began = monotonic() - stalls.seconds
         try:
             return in_step(self._context, self._context.run, step, *args)
         finally:
-            seconds = monotonic() - waited() - began
+            seconds = monotonic() - stalls.seconds - began
             if seconds >= HELD_SECONDS:
                 self._runner.held(self._scope, seconds)
 
@@ -141,14 +142,13 @@ class HandlerRunner:
         undeclared_io: UndeclaredIo,
         reporter: Reporter,
         *,
-        waited: Callable[[], float] | None = None,
+        stalls: StandingStill | None = None,
         refuse: Refuse | None = None,
     ) -> None:
-        """Take `waited`, which returns the seconds the event loop waited for the engine; None to ignore them."""
+        """Take `stalls`, the time in which the event loop stood still for the engine; None: no step is timed."""
         self._undeclared_io = undeclared_io
         self._reporter = reporter
-        self.waited = waited
-        """Returns the seconds in which the event loop has waited for the engine; without it no step is timed."""
+        self.stalls = stalls
         self._refuse = refuse
         self._looks = undeclared_io is not UndeclaredIo.ALLOW or refuse is not None
         self._watches = Watch if undeclared_io is UndeclaredIo.ALLOW else _WATCH
@@ -198,7 +198,8 @@ class HandlerRunner:
 
         `cancellations` records those that reach the function. Raises what the function raises.
         """
-        cancellations = cancellations or Cancellations()
+        if cancellations is None:
+            cancellations = Cancellations(running_loop())
         if not self._looks:
             if plain:
                 return await _in_thread(scope.state.id, callee, ctx, io, third)

@@ -34,10 +34,24 @@ class ClientSessions(ClientCalls):
     def aiohttp_session(self, **options: Any) -> ClientSession:
         """Return an `aiohttp.ClientSession` of which every request is a recorded call of `http`.
 
-        `options` are those of `aiohttp.ClientSession`. Raises `UsageError` (`client_not_installed`) without aiohttp.
+        `options` are those of that class. Raises `UsageError` (`client_not_installed`) without aiohttp.
         """
         made: ClientSession = module_of("aiohttp").session(self, options)
         return made
+
+    def boto3_client(self, service: str, **options: Any) -> Any:
+        """Return a boto3 client of a service, of which every request is a recorded call of `http`.
+
+        `options` are those of `boto3.client`. Raises `UsageError` (`client_not_installed`) without boto3.
+        """
+        return module_of("boto3").client(self, service, options)
+
+    def botocore(self, session: Any) -> Any:
+        """Record the clients that a session of botocore or boto3 makes from now on, and return the session.
+
+        Raises `UsageError` (`client_not_installed`) without botocore.
+        """
+        return module_of("boto3").record_session(self, session)
 
     def requests_session(self) -> Session:
         """Return a `requests.Session` of which every request is a recorded call of `http`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from machine.errors import (
 from machine.events import ArtifactKind, EffectIntended, FactError, FactOutcome, FactRecorded, FactValue
 from machine.exception_to_error_info import describe
 from machine.ids import RESERVED_FACT_PREFIX
-from machine.io.attempt_scope import AttemptScope, Payloads
+from machine.io.attempt_scope import Payloads
 from machine.io.call_identity import Call
 from machine.io.call_refusals import no_transport, too_large, uncertain_effect
 from machine.io.clock import SLEEP
@@ -45,9 +46,9 @@ from machine.watch.watch import unguarded
 class LiveIo(IoProvider):
     """The live `io`: performs calls through the transports, and records every outcome, errors included."""
 
-    def __init__(self, scope: AttemptScope) -> None:
-        super().__init__(scope)
-        self._received = LiveStreams(scope)
+    @functools.cached_property
+    def _received(self) -> LiveStreams:
+        return LiveStreams(self._scope)
 
     async def _obtain(self, call: Call) -> FactRecorded:
         if call.continues:

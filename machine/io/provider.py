@@ -27,7 +27,7 @@ from machine.io.call_refusals import reserved, second_effect, secret_key, too_la
 from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
-from machine.io.outcome_turns import Flight, HandOut
+from machine.io.outcome_turns import Flight
 from machine.io.request_identity import RequestRules
 from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
@@ -51,9 +51,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
     """
 
     def __init__(self, scope: AttemptScope) -> None:
-        super().__init__()
         self._scope = scope
-        self._handing = HandOut(scope)
         self._keyed: str | None = None
 
     @abstractmethod

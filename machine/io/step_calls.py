@@ -41,7 +41,11 @@ class StepCalls(ABC):
     """The part of `io` that calls functions."""
 
     _scope: AttemptScope
-    _handing: HandOut
+
+    @property
+    @abstractmethod
+    def _handing(self) -> HandOut:
+        """The calls of the attempt in flight."""
 
     @property
     def scope(self) -> AttemptScope:

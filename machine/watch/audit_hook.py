@@ -22,6 +22,7 @@ import attrs
 from machine.watch.code_origin import Origin, is_harmless, leading_origin
 from machine.watch.entry_point_hooks import hook_imports, hook_loaded
 from machine.watch.package_files import came_with_a_package
+from machine.watch.recorded_clients import client_of
 from machine.watch.safe_inspection import is_a, never_raises, static_name
 from machine.watch.temporary_files import is_temporary
 from machine.watch.threads_and_programs import (
@@ -31,7 +32,7 @@ from machine.watch.threads_and_programs import (
     announce_unannounced,
     follow_callers,
 )
-from machine.watch.watch import Watch, watching
+from machine.watch.watch import STEP, Watch, watching
 
 
 class By(Enum):
@@ -153,10 +154,10 @@ ACTS: Final[dict[str, Act]] = {
 
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _LONGEST: Final = 200
-_CALLS_OF_HTTP: Final = frozenset(
-    {"socket.connect", "socket.getaddrinfo", "http.client.connect", "http.client.send"}
+_CALLS_OF_CLIENTS: Final = frozenset(
+    {"socket.connect", "socket.getaddrinfo", "http.client.connect", "http.client.send", SEND}
 )
-_CLIENT: Final = "make the call on a client of httpx that has io.httpx_transport(): see docs/clients.md"
+_CLIENT: Final = "make the call on a client of httpx that has io.httpx_transport()"
 
 _installing: Final = threading.Lock()
 
@@ -232,8 +233,11 @@ def _in_words(
     """Return a description of the act, and the remedy where that is no call of `io`."""
     target = args[act.target] if act.target is not None and act.target < len(args) else None
     does = act.does if target is None else f"{act.does} {_shown(target)}"
-    by_client = event in _CALLS_OF_HTTP and leading_origin(frame, watch.own) is Origin.LIBRARY
-    return does, _CLIENT if by_client else None
+    if event not in _CALLS_OF_CLIENTS or leading_origin(frame, watch.own) is not Origin.LIBRARY:
+        return does, None
+    client = client_of(frame, watch.own)
+    first = _CLIENT if client is None else f'record the client: Plan(clients=["{client}"])'
+    return does, f'{first}, or do it in a step: "{watch.call_of_io(STEP)}": see docs/clients.md'
 
 
 @never_raises(False)  # noqa: FBT003 - whether it is one

@@ -36,6 +36,9 @@ _hooked: Final[dict[str, ModuleType]] = {}
 CLASSES: Final[dict[type, EntryPoint]] = {}
 """The classes that reach files when called. As no class can be replaced, only `watch.sys_monitoring` sees calls."""
 
+_recorded: Final[set[str]] = set()
+"""The modules in which a client that records them was found, which leaves one day."""
+
 _MARK: Final = "__machine_entry_point__"
 _CALL: Final = compile("__machine_call__()", "<entry point>", "eval")
 _hooking: Final = threading.RLock()
@@ -57,9 +60,7 @@ def hook_loaded() -> None:
 
 def _is_to_hook(name: str) -> bool:
     module = sys.modules[name]
-    if _hooked.get(name) is module:
-        return any(point.client for point in _BY_MODULE[name])
-    return not is_loading(module)
+    return (_hooked.get(name) is not module or name in _recorded) and not is_loading(module)
 
 
 @never_raises(None)
@@ -85,7 +86,7 @@ def _hook(point: EntryPoint, module: ModuleType, replaced: dict[int, tuple[Any, 
         function = inside[last]
         if is_a(function, type):
             CLASSES[function] = point
-        elif not _has_hook(function):
+        elif not _has_hook(function, point):
             inside[last] = _passing_on(point, function, file)
             replaced[id(function)] = function, inside[last]
         return
@@ -95,14 +96,15 @@ def _hook(point: EntryPoint, module: ModuleType, replaced: dict[int, tuple[Any, 
     raw = next(class_dict(each)[last] for each in bases_of(owner) if last in class_dict(each))
     is_static = is_a(raw, staticmethod)
     function = raw.__func__ if is_static else raw
-    if not _has_hook(function):
+    if not _has_hook(function, point):
         hook = _passing_on(point, function, file)
         _set(owner, last, staticmethod(hook) if is_static else hook)
 
 
-def _has_hook(function: Any) -> bool:
+def _has_hook(function: Any, point: EntryPoint) -> bool:
     """Say whether a function has its hook, or is one of a client that records what it does."""
     if is_a(function, FunctionType) and name_of(function.__globals__).startswith("machine.clients."):
+        _recorded.add(point.module)
         return True
     return hasattr(function, _MARK)
 
@@ -187,8 +189,8 @@ def _that_counts(
     """Return what a call is about to do, or None when it need not be reported."""
     with unguarded():  # a judge may ask a connection which database it is on
         use = point.judge(args, kwargs)
-    if use is None or (not use.effect and leading_origin(frame, watch.own) is not Origin.OWN):
-        return None
+    if use is None or (not use.effect and leading_origin(frame, watch.own) is Origin.LIBRARY):
+        return None  # nothing leads to `asyncio.to_thread(read_csv, path)`, which is the user's
     return None if is_let_through(point.name, use, frame, watch) else use
 
 

@@ -1,4 +1,4 @@
-"""What a call of a library's function does to files and services, by its arguments.
+"""The uses of files and services that calls of library functions make, by their arguments.
 
 A judge is given the arguments and returns the use, or None for a call that stays in the process. Judges look at
 arguments without running the user's code; where they ask a connection for its database, they use its own functions.
@@ -126,6 +126,18 @@ def arrow_reads(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Use | None:
     return _of_files(paths or (".",), "reads", effect=not local)
 
 
+def object_store(*, reading: bool) -> Judge:
+    """Return the judge of a function that is given a store of objects: one in memory does not count."""
+
+    def judge(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Use | None:
+        kind = type(args[0] if args else kwargs.get("store")).__name__
+        if kind == "MemoryStore":
+            return None
+        return Use(f"{'reads' if reading else 'changes'} objects", not reading or kind != "LocalStore")
+
+    return judge
+
+
 def polars_plan(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Use | None:
     """Judge the collection of a lazy frame: it reads if its plan scans files."""
     del kwargs
@@ -168,7 +180,8 @@ _DRIVERS_IN_C: Final = frozenset({"cx_oracle", "mysqlconnector", "mysqldb", "pym
 
 def sqlalchemy_dialect(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Use | None:
     """Judge a connection or a statement that SQLAlchemy makes by a driver in C."""
-    dialect, cursor = args[0], args[1] if len(args) > 1 else kwargs.get("cursor")
+    dialect: Any = args[0]
+    cursor: Any = args[1] if len(args) > 1 else kwargs.get("cursor")
     if dialect.driver in _DRIVERS_IN_C:
         return Use("uses a database", effect=True)
     kind: Any = static_name("sqlite3", "Cursor")
@@ -197,7 +210,7 @@ _DUCKDB_READS: Final = re.compile(
     r"\b(from|join)\s+'|://",
     re.IGNORECASE,
 )
-"""What names a file or an address in a statement of DuckDB."""
+"""The names of files and addresses in a statement of DuckDB."""
 
 _DUCKDB_WRITES: Final = re.compile(
     r"(^|;|\*/|\banalyze)\s*(copy|attach|export|import|install|load)\b", re.IGNORECASE | re.MULTILINE

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from machine.watch.library_uses import Use, sqlite_files
-from machine.watch.safe_inspection import bases_of, class_dict, is_a, never_raises, static_name
+from machine.watch.safe_inspection import bases_of, class_dict, is_a, static_name
 
 
 @attrs.frozen
@@ -75,8 +75,9 @@ def _methods_of_files() -> Mapping[Any, OpenHandle]:
         for names, does, effect in ((_READING, "reads", False), (_WRITING, "writes to", True)):
             for name in names.split():
                 if (method := getattr(kind, name, None)) is not None:
+                    owner = method.__objclass__.__name__.lstrip("_")  # methods may be those of a common base
                     judge = functools.partial(_file, does=does, effect=effect)
-                    found[method] = OpenHandle(f"{kind.__name__}.{name}", judge)
+                    found[method] = OpenHandle(f"{owner}.{name}", judge)
     return found
 
 
@@ -117,12 +118,12 @@ def bound_handle(method: Any) -> OpenHandle | None:
     return None
 
 
-@never_raises(False)  # noqa: FBT003 - whether it is one
+@functools.cache
+def _kinds(sqlite: type | None, sockets: type | None) -> tuple[type, ...]:
+    of_sqlite = (sqlite, static_name("sqlite3", "Cursor")) if sqlite else ()
+    return (*_FILES, *of_sqlite, *((sockets,) if sockets else ()))
+
+
 def is_handle(value: Any) -> bool:
     """Say whether a value is a file, a socket or an SQLite database."""
-    kinds = [
-        static_name("sqlite3", "Connection"),
-        static_name("sqlite3", "Cursor"),
-        static_name("socket", "socket"),
-    ]
-    return type(value) in _FILES or any(kind is not None and is_a(value, kind) for kind in kinds)
+    return is_a(value, *_kinds(static_name("sqlite3", "Connection"), static_name("socket", "socket")))

@@ -1,4 +1,4 @@
-"""What an attempt has opened itself: its use is no use of something that was open before."""
+"""The files and connections that an attempt has opened itself, whose use is reported no second time."""
 
 from __future__ import annotations
 

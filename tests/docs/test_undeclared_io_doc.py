@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+import machine.recorded_clients
 from machine.watch.audit_hook import ACTS, By
 from machine.watch.entry_points import ENTRY_POINTS
 from machine.watch.nondeterministic_calls import AMBIENT
@@ -19,6 +21,16 @@ END = "<!-- the end of the table -->"
 OF_LIBRARIES = "<!-- the table of libraries -->\n"
 OF_HANDLES = "<!-- the table of what was open before -->\n"
 TESTED = {
+    "adbc-driver-manager": "1.13.0",
+    "primp": "2.0.1",
+    "confluent-kafka": "2.16.1",
+    "obstore": "0.12.1",
+    "tables": "3.11.1",
+    "deltalake": "1.6.6",
+    "rasterio": "1.4.4",
+    "pyogrio": "0.13.0",
+    "soundfile": "0.14.0",
+    "safetensors": "0.8.0",
     "psycopg": "3.3.9",
     "psycopg2": "2.9.13",
     "asyncpg": "0.32.0",
@@ -81,6 +93,7 @@ def test_the_table_of_the_page_is_what_is_looked_for():
 
 def of_libraries():
     """Yield the rows of the libraries: the entry points, what records them, and the version."""
+    assert machine.recorded_clients.MODULES  # which says what can be recorded
     grouped: dict[str, dict[str, None]] = {}
     clients: dict[str, dict[str, None]] = {}
     for point in ENTRY_POINTS:
@@ -94,6 +107,7 @@ def of_libraries():
 
 def of_handles():
     """Yield the rows of what was open before."""
+    assert sqlite3.Connection  # its methods are looked for once it is loaded
     grouped: dict[str, dict[str, None]] = {}
     for handle in open_handles().values():
         grouped.setdefault(handle.name.rpartition(".")[0], {})[f"`{handle.name.rpartition('.')[2]}`"] = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-import importlib.metadata
+import importlib.machinery
 import inspect
 import os
 import subprocess
@@ -17,13 +18,15 @@ import pytest
 from kills import loaded
 
 from machine import Plan, Reporter, RunConfig, open_store, replay, run
+from machine.watch import entry_point_hooks
 from machine.watch.entry_point_hooks import CLASSES, hook_loaded
 from machine.watch.entry_points import ENTRY_POINTS
+from machine.watch.safe_inspection import module_dict
 
 CALLS = loaded(Path(__file__).parent / "library_calls.py")
 LIBRARIES = CALLS.LIBRARIES
 NAMES = {point.name: point.library for point in ENTRY_POINTS}
-OF_CLASSES = {"pyarrow.OSFile", "lxml.etree.xmlfile", "lmdb.open", "apsw.Connection"}
+OF_CLASSES = {"pyarrow.OSFile", "lxml.etree.xmlfile", "lmdb.open", "safetensors.safe_open", "apsw.Connection"}
 """What is a class, so that its calls are seen from Python 3.12 on."""
 
 _made: dict[str, dict] = {}
@@ -232,11 +235,61 @@ def test_a_name_of_ones_own_for_a_function_is_found_too(home, monkeypatch):
     monkeypatch.setitem(sys.modules, "own_script", script)
     script.load = inspect.unwrap(numpy.load)
     monkeypatch.setattr(numpy, "load", script.load)  # as before the first run
-    from machine.watch import entry_point_hooks
-
     monkeypatch.delitem(entry_point_hooks._hooked, "numpy", raising=False)
     assert drive(lambda: script.load("there.npy"))[1].error.details["event"] == "numpy.load"
     assert script.load is numpy.load
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_reader_in_a_thread_is_found(home):
+    numpy = pytest.importorskip("numpy")
+
+    async def act():
+        await asyncio.to_thread(numpy.loadtxt, "readable.csv", skiprows=1)
+
+    assert drive(act)[1].error.details["event"] == "numpy.loadtxt"
+
+
+def test_a_module_that_is_still_loading_is_left_alone_until_it_has_loaded(home, monkeypatch, tmp_path):
+    name, base = "zmq.sugar.socket", types.ModuleType
+
+    class Untouchable(base):
+        def __getattribute__(self, name):
+            raise AssertionError(name)
+
+    class Socket:
+        def connect(self, address):
+            return address
+
+    module = Untouchable(name)
+    inside = module_dict(module)
+    inside["Socket"], inside["__spec__"] = Socket, importlib.machinery.ModuleSpec(name, None)
+    inside["__spec__"]._initializing = True
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(entry_point_hooks._hooked, name, None)
+    plain = Socket.connect
+    assert drive(lambda: None)[1].error is None
+    assert Socket.connect is plain
+    inside["__spec__"]._initializing = False
+    assert drive(lambda: Socket().connect("x"))[1].error.details["event"] == "zmq.Socket.connect"
+
+
+def test_a_client_that_records_a_function_gets_no_hook_and_leaves_one(home, monkeypatch):
+    lmdb = types.ModuleType("lmdb")
+    plain, recording = (
+        types.FunctionType(compile("0", "x", "eval"), {"__name__": "lmdb"}),
+        "machine.clients.lmdb",
+    )
+    client = types.FunctionType(compile("1", "x", "eval"), {"__name__": recording})
+    monkeypatch.setitem(sys.modules, "lmdb", lmdb)
+    monkeypatch.setattr(entry_point_hooks, "_hooked", dict(entry_point_hooks._hooked))
+    monkeypatch.setattr(entry_point_hooks, "_recorded", set())
+    lmdb.open = client
+    hook_loaded()
+    assert lmdb.open is client
+    lmdb.open = plain
+    hook_loaded()
+    assert lmdb.open.__machine_entry_point__ == "lmdb.open"
 
 
 def test_a_library_may_read_files_of_its_own(home, monkeypatch, tmp_path):
