@@ -162,9 +162,11 @@ class Attempts:
         if state.meta.reconcile is not None:
             checkpoint_id = self.log.history.checkpoint or ""
             await reconcile(scope, io, self.runner, lambda: self.base(state.id, checkpoint_id))
-        return await self.runner.call(
+        outcome = await self.runner.call(
             scope, state.callee, ctx, io, rec, plain=state.blocking, cancellations=cancellations
         )
+        scope.databases.refuse_left_open(scope)
+        return outcome
 
     def _cut(self, scope: AttemptScope, cancellations: Cancellations) -> bool:
         """Say whether the engine interrupted an attempt, even if its handler then returned or raised an error.

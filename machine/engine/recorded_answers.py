@@ -38,6 +38,7 @@ from machine.io.call_identity import Call, path_key
 from machine.kernel.history import History
 from machine.kernel.linearize import one_after_another
 from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
+from machine.kernel.transactions import Unit
 from machine.stores.base import Store
 
 FACTS_FROM: Final = "facts_from"
@@ -91,6 +92,13 @@ class RecordedAnswers(SharedPast):
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             return self._under(like, state_id)
         return self._nth(call, like, state_id, None, keeps_all=keeps_all)
+
+    def transactions(self, state_id: str) -> Iterator[Unit]:
+        """Yield the transactions that may answer: one that wrote is an effect."""
+        attempts = self._attempts(state_id)
+        for unit in super().transactions(state_id):
+            if unit.attempt in attempts and (self.effects or not unit.wrote):
+                yield unit
 
     def given_up(self, call: Call, state_id: str) -> bool:
         """Say whether the recorded handler gave up a call, so that it has no answer."""

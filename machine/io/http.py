@@ -16,7 +16,7 @@ import anyio
 
 from machine.canonical import encode
 from machine.errors import Code
-from machine.io.client_work import client_work
+from machine.io.client_work import client_work, only_reads
 from machine.io.decompress import CODINGS, Decompressor, split_codings
 from machine.io.http_failures import failure, failures_of, late, too_large
 from machine.io.http_message import (
@@ -74,8 +74,11 @@ class HttpTransport(BaseTransport):
         self._clients: dict[bool, httpx.AsyncClient] = {}
 
     def is_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return True for every method that is not safe in the sense of RFC 9110 section 9.2.1."""
-        return field(request, "method", str).upper() not in _SAFE
+        """Return True for every method that is not safe in the sense of RFC 9110 section 9.2.1.
+
+        A client may know better of its call (`client_work.reading`).
+        """
+        return field(request, "method", str).upper() not in _SAFE and not only_reads()
 
     def is_final(self, namespace: str, response: Any) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return False for 429 and 5xx: the server asks for a retry, or could not handle the request."""
