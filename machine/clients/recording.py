@@ -20,6 +20,7 @@ from machine.errors import Code, StateError
 from machine.io.client_calls import ClientCalls
 from machine.recorded_clients import Clients, module_of
 from machine.watch.code_owner import CALLER, RunningStep
+from machine.watch.threads_and_programs import follow_callers
 
 Patch: TypeAlias = Callable[[], Callable[[], None]]
 
@@ -98,6 +99,8 @@ def recording(clients: Clients, *, live: bool = True) -> Iterator[None]:
     """
     begun: list[Patch] = []
     replay: _Replay | None = None
+    if clients:
+        follow_callers()  # a library may make its calls in threads of its own
     try:
         if clients and not live:
             others = frozenset(thread.ident for thread in threading.enumerate())

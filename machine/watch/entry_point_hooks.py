@@ -39,9 +39,6 @@ CLASSES: Final[dict[type, EntryPoint]] = {}
 _recorded: Final[set[str]] = set()
 """The modules in which a client that records them was found, which leaves one day."""
 
-_OF_THE_HANDLER: Final = frozenset({Origin.OWN, None})
-"""The origins of calls that count if they only read: None is that of `asyncio.to_thread(read_csv, path)`."""
-
 _MARK: Final = "__machine_entry_point__"
 _CALL: Final = compile("__machine_call__()", "<entry point>", "eval")
 _hooking: Final = threading.RLock()
@@ -192,8 +189,8 @@ def _that_counts(
     """Return what a call is about to do, or None when it need not be reported."""
     with unguarded():  # a judge may ask a connection which database it is on
         use = point.judge(args, kwargs)
-    if use is None or (not use.effect and leading_origin(frame, watch.own) not in _OF_THE_HANDLER):
-        return None
+    if use is None or (not use.effect and leading_origin(frame, watch.own) is Origin.LIBRARY):
+        return None  # nothing leads to `asyncio.to_thread(read_csv, path)`, which is the user's
     return None if is_let_through(point.name, use, frame, watch) else use
 
 

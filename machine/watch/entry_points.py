@@ -128,6 +128,8 @@ ENTRY_POINTS: Final[tuple[EntryPoint, ...]] = (
         uses.sqlalchemy_dialect,
         public="sqlalchemy",
     ),
+    *_each("adbc-driver-manager", "adbc_driver_manager.dbapi: connect", uses.sends("connects to a database")),
+    *_each("adbc-driver-manager", "adbc_driver_manager.dbapi: Cursor.execute Cursor.executemany", _DATABASE),
     # services
     *_each(
         "grpcio",
@@ -140,8 +142,8 @@ ENTRY_POINTS: Final[tuple[EntryPoint, ...]] = (
     ),
     *_each(
         "grpcio",
-        "grpc.aio._channel: UnaryUnaryMultiCallable.__call__ UnaryStreamMultiCallable.__call__ "
-        "StreamUnaryMultiCallable.__call__ StreamStreamMultiCallable.__call__",
+        "grpc.aio._call: UnaryUnaryCall.__init__ UnaryStreamCall.__init__ StreamUnaryCall.__init__ "
+        "StreamStreamCall.__init__",
         _SERVICE,
         client="grpc",
         public="grpc.aio",
@@ -153,6 +155,32 @@ ENTRY_POINTS: Final[tuple[EntryPoint, ...]] = (
         "pycurl: Curl.perform Curl.perform_rb Curl.perform_rs Curl.send CurlMulti.perform "
         "CurlMulti.socket_action",
         _REQUEST,
+    ),
+    *_each(
+        "primp",
+        "primp: get head options delete post put patch request Client.get Client.head Client.options Client.delete "
+        "Client.post Client.put Client.patch Client.request AsyncClient.get AsyncClient.head AsyncClient.options "
+        "AsyncClient.delete AsyncClient.post AsyncClient.put AsyncClient.patch AsyncClient.request",
+        _REQUEST,
+    ),
+    *_each(
+        "confluent-kafka",
+        "confluent_kafka.cimpl: Producer.produce Producer.poll Producer.flush Consumer.subscribe Consumer.poll "
+        "Consumer.consume Consumer.commit",
+        uses.sends("uses a broker of Kafka"),
+        public="confluent_kafka",
+    ),
+    *_each(
+        "obstore",
+        "obstore: get get_async get_range get_range_async get_ranges get_ranges_async head head_async list "
+        "list_with_delimiter list_with_delimiter_async open_reader open_reader_async",
+        uses.object_store(reading=True),
+    ),
+    *_each(
+        "obstore",
+        "obstore: put put_async delete delete_async copy copy_async rename rename_async open_writer "
+        "open_writer_async",
+        uses.object_store(reading=False),
     ),
     *_each(
         "pyzmq",
@@ -250,6 +278,15 @@ ENTRY_POINTS: Final[tuple[EntryPoint, ...]] = (
     ),
     *_each("h5py", "h5py: File.__init__", uses.opens(1, 2)),
     *_each("netCDF4", "netCDF4: Dataset.__init__", uses.opens(1, 2)),
+    *_each("tables", "tables: open_file", uses.opens(0, 1)),
+    *_each("tables", "tables: File.__init__", uses.opens(1, 2)),
+    *_each("deltalake", "deltalake: DeltaTable.__init__", uses.reads(1)),
+    *_each(
+        "deltalake",
+        "deltalake: write_deltalake DeltaTable.create DeltaTable.update DeltaTable.merge DeltaTable.delete "
+        "DeltaTable.vacuum DeltaTable.restore",
+        uses.sends("changes a table"),
+    ),
     *_each("openpyxl", "openpyxl: load_workbook", uses.reads(0)),
     # documents and pictures
     *_each("lxml", "lxml.etree: parse", uses.reads(0)),
@@ -259,6 +296,15 @@ ENTRY_POINTS: Final[tuple[EntryPoint, ...]] = (
     *_each("lxml", "lxml.html: parse", uses.reads(0)),
     *_each("lxml", "lxml.objectify: parse", uses.reads(0)),
     *_each("pillow", "PIL.Image: open", uses.reads(0)),
+    *_each("rasterio", "rasterio: open", uses.opens(0, 1)),
+    *_each("pyogrio", "pyogrio: read_dataframe read_arrow read_info read_bounds list_layers", uses.reads(0)),
+    *_each("pyogrio", "pyogrio: write_dataframe write_arrow", uses.writes(1)),
+    *_each("soundfile", "soundfile: read blocks info", uses.reads(0)),
+    *_each("soundfile", "soundfile: write", uses.writes(0)),
+    *_each("soundfile", "soundfile: SoundFile.__init__", uses.opens(1, 2)),
+    *_each("safetensors", "safetensors: safe_open", uses.reads(0)),
+    *_each("safetensors", "safetensors.numpy: load_file", uses.reads(0)),
+    *_each("safetensors", "safetensors.numpy: save_file", uses.writes(1)),
     *_each("opencv-python", "cv2: imread imreadmulti imcount", uses.reads(0)),
     *_each("opencv-python", "cv2: imwrite imwritemulti", uses.writes(0)),
     *_each("opencv-python", "cv2: VideoCapture.__init__ VideoCapture.open", uses.camera),

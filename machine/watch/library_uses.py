@@ -126,6 +126,18 @@ def arrow_reads(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Use | None:
     return _of_files(paths or (".",), "reads", effect=not local)
 
 
+def object_store(*, reading: bool) -> Judge:
+    """Return the judge of a function that is given a store of objects: one in memory does not count."""
+
+    def judge(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Use | None:
+        kind = type(args[0] if args else kwargs.get("store")).__name__
+        if kind == "MemoryStore":
+            return None
+        return Use(f"{'reads' if reading else 'changes'} objects", not reading or kind != "LocalStore")
+
+    return judge
+
+
 def polars_plan(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Use | None:
     """Judge the collection of a lazy frame: it reads if its plan scans files."""
     del kwargs

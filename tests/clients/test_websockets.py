@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 from clients.kit import proven
 
+from machine import Plan, RetryPolicy, open_store, replay, run
+
 websockets = pytest.importorskip("websockets", "17")
+connect = pytest.importorskip("websockets.asyncio.client").connect
 sync_server = pytest.importorskip("websockets.sync.server")
 
 PLAN = Path(__file__).with_name("websockets_plan.py")
@@ -132,3 +135,75 @@ def test_a_program_is_recorded_killed_resumed_and_replayed_without_its_server(tm
     assert context["dropping_end"] == [["0"], "ConnectionClosedError", None, 1006]
     assert context["forbidden"] == [403, "not you"]
     assert context["moved"] == ["0", "tea", 101]
+
+
+@pytest.fixture
+def record(server):
+    """Give a function that runs a handler and replays it without the server; it returns the result."""
+    with open_store("memory://") as store:
+
+        def recorded(handler, *, status="completed", clients=("websockets",), **meta):
+            plan = Plan("client", clients=list(clients))
+            plan.state("a.only", **{"side_effects": "read_only_io", **meta})(handler)
+            result = run(plan, store=store)
+            assert result.status == status, result.error
+            server.stop()
+            again = replay(result.run_id, plan=plan, store=store)
+            assert again.identical, again.divergence
+            return result
+
+        yield recorded
+
+
+def test_sending_is_refused_in_a_state_that_only_reads(record, server):
+    async def handler(ctx, io, rec):
+        async with connect(f"{server.url}/echo") as echo:
+            await echo.send("hello")
+
+    result = record(handler, status="failed")
+    assert result.error.code == "side_effect_not_declared"
+    assert not server.messages
+
+
+def test_a_connection_of_io_is_recorded_whatever_the_plan_says(record, server):
+    async def handler(ctx, io, rec):
+        async with io.websocket(f"{server.url}/feed", reads=True) as feed:
+            await feed.send("tea")
+            ctx["came"] = await feed.recv()
+
+    assert record(handler, clients=()).context["came"] == "tea 0"
+    assert server.messages == {("feed", "tea"): 1}
+
+
+def test_a_plain_handler_may_run_a_loop_of_its_own(record, server):
+    async def counted():
+        async with connect(f"{server.url}/count") as counting:
+            return [message async for message in counting]
+
+    def handler(ctx, io, rec):
+        ctx["count"] = asyncio.run(counted())
+
+    assert record(handler).context["count"] == ["0", "1", "2"]
+
+
+def test_what_was_sent_is_not_sent_on_a_new_connection(server):
+    tries = []
+
+    async def handler(ctx, io, rec):
+        for _ in range(2):
+            try:
+                async with connect(f"{server.url}/echo") as echo:
+                    await echo.send("once")
+                    tries.append(len(tries))
+                    if len(tries) == 1:
+                        raise RuntimeError("the attempt fails, its connection goes with it")
+                    ctx["came"] = await echo.recv()
+            except websockets.exceptions.ConnectionClosedError:
+                ctx["lost"] = True
+
+    plan = Plan("client", clients=["websockets"])
+    meta = {"side_effects": "apply_side_effect", "idempotency": "once", "retry": RetryPolicy(2)}
+    plan.state("a.only", **meta)(handler)
+    result = run(plan, store="memory://")
+    assert dict(result.context) == {"lost": True, "came": "ONCE"}
+    assert server.messages == {("echo", "once"): 2}, "the second is another message of the handler"

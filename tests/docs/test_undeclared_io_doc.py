@@ -21,6 +21,16 @@ END = "<!-- the end of the table -->"
 OF_LIBRARIES = "<!-- the table of libraries -->\n"
 OF_HANDLES = "<!-- the table of what was open before -->\n"
 TESTED = {
+    "adbc-driver-manager": "1.13.0",
+    "primp": "2.0.1",
+    "confluent-kafka": "2.16.1",
+    "obstore": "0.12.1",
+    "tables": "3.11.1",
+    "deltalake": "1.6.6",
+    "rasterio": "1.4.4",
+    "pyogrio": "0.13.0",
+    "soundfile": "0.14.0",
+    "safetensors": "0.8.0",
     "psycopg": "3.3.9",
     "psycopg2": "2.9.13",
     "asyncpg": "0.32.0",

@@ -396,10 +396,10 @@ def of_grpc(grpc):
             iter([b""]), timeout=0.1
         ),
         "grpc.StreamStreamMultiCallable": lambda: channel.stream_stream("/a/b")(iter([b""]), timeout=0.1),
-        "grpc.aio.UnaryUnaryMultiCallable": asynchronous("unary_unary", b""),
-        "grpc.aio.UnaryStreamMultiCallable": asynchronous("unary_stream", b""),
-        "grpc.aio.StreamUnaryMultiCallable": asynchronous("stream_unary", iter([b""])),
-        "grpc.aio.StreamStreamMultiCallable": asynchronous("stream_stream", iter([b""])),
+        "grpc.aio.UnaryUnaryCall": asynchronous("unary_unary", b""),
+        "grpc.aio.UnaryStreamCall": asynchronous("unary_stream", b""),
+        "grpc.aio.StreamUnaryCall": asynchronous("stream_unary", iter([b""])),
+        "grpc.aio.StreamStreamCall": asynchronous("stream_stream", iter([b""])),
     }
 
 
@@ -461,7 +461,125 @@ def of_uvloop(uvloop):
     }
 
 
+def of_adbc(adbc):
+    from adbc_driver_manager import dbapi
+
+    cursor = object.__new__(dbapi.Cursor)
+    cursor._closed = True
+    return {
+        "adbc_driver_manager.dbapi.connect": lambda: dbapi.connect("nowhere"),
+        "adbc_driver_manager.dbapi.Cursor.execute": lambda: cursor.execute("select 1"),
+        "adbc_driver_manager.dbapi.Cursor.executemany": lambda: cursor.executemany("select ?", [(1,)]),
+    }
+
+
+def of_primp(primp):
+    at, client, other = f"http://{NOWHERE}/", primp.Client(), primp.AsyncClient()
+    methods = ["get", "head", "options", "delete", "post", "put", "patch"]
+    found = {}
+    for owner, one in (("primp", primp), ("primp.Client", client), ("primp.AsyncClient", other)):
+        for method in methods:
+            found[f"{owner}.{method}"] = lambda one=one, method=method: getattr(one, method)(at)
+        found[f"{owner}.request"] = lambda one=one: one.request("GET", at)
+    return found
+
+
+def of_kafka(kafka):
+    producer = kafka.Producer({"bootstrap.servers": NOWHERE, "log_level": 0})
+    consumer = kafka.Consumer({"bootstrap.servers": NOWHERE, "group.id": "a", "log_level": 0})
+    CLOSING.append(consumer.close)
+    return {
+        "confluent_kafka.Producer.produce": lambda: producer.produce("a", b""),
+        "confluent_kafka.Producer.poll": lambda: producer.poll(0),
+        "confluent_kafka.Producer.flush": lambda: producer.flush(0.1),
+        "confluent_kafka.Consumer.subscribe": lambda: consumer.subscribe(["a"]),
+        "confluent_kafka.Consumer.poll": lambda: consumer.poll(0),
+        "confluent_kafka.Consumer.consume": lambda: consumer.consume(1, 0.1),
+        "confluent_kafka.Consumer.commit": lambda: consumer.commit(),
+    }
+
+
+def of_obstore(obstore):
+    import obstore.store
+
+    local = obstore.store.LocalStore(str(Path.cwd()))
+    with_path = ["get", "head", "put", "delete", "open_reader", "open_writer"]
+    given = {"get_range": ("there", 0, 1), "get_ranges": ("there", [0], [1]), "put": ("new", b"x")}
+    found = {"obstore.list": lambda: obstore.list(local)}
+    for name in (*with_path, "get_range", "get_ranges", "list_with_delimiter", "copy", "rename"):
+        args = given.get(name, ("there",) if name in with_path else ("there", "new"))
+        for each in (name, f"{name}_async"):
+            found[f"obstore.{each}"] = lambda each=each, args=args: getattr(obstore, each)(local, *args)
+    found["obstore.list_with_delimiter"] = lambda: obstore.list_with_delimiter(local)
+    found["obstore.list_with_delimiter_async"] = lambda: obstore.list_with_delimiter_async(local)
+    return found
+
+
+def of_tables(tables):
+    return {
+        "tables.open_file": lambda: tables.open_file("new.h5", "w"),
+        "tables.File": lambda: tables.File("new.h5", "w"),
+    }
+
+
+def of_deltalake(deltalake):
+    table = object.__new__(deltalake.DeltaTable)
+    return {
+        "deltalake.DeltaTable": lambda: deltalake.DeltaTable("there"),
+        "deltalake.write_deltalake": lambda: deltalake.write_deltalake("new", {}),
+        "deltalake.DeltaTable.create": lambda: deltalake.DeltaTable.create("new", None),
+        "deltalake.DeltaTable.update": lambda: table.update({}),
+        "deltalake.DeltaTable.merge": lambda: table.merge(None, "", ""),
+        "deltalake.DeltaTable.delete": lambda: table.delete(),
+        "deltalake.DeltaTable.vacuum": lambda: table.vacuum(),
+        "deltalake.DeltaTable.restore": lambda: table.restore(0),
+    }
+
+
+def of_rasterio(rasterio):
+    return {"rasterio.open": lambda: rasterio.open("there")}
+
+
+def of_pyogrio(pyogrio):
+    reading = ["read_dataframe", "read_arrow", "read_info", "read_bounds", "list_layers"]
+    return {
+        **{f"pyogrio.{name}": lambda name=name: getattr(pyogrio, name)("there") for name in reading},
+        "pyogrio.write_dataframe": lambda: pyogrio.write_dataframe(None, "new"),
+        "pyogrio.write_arrow": lambda: pyogrio.write_arrow(None, "new"),
+    }
+
+
+def of_soundfile(soundfile):
+    return {
+        "soundfile.read": lambda: soundfile.read("there"),
+        "soundfile.blocks": lambda: next(soundfile.blocks("there", 1)),
+        "soundfile.info": lambda: soundfile.info("there"),
+        "soundfile.write": lambda: soundfile.write("new.wav", [0.0], 8000),
+        "soundfile.SoundFile": lambda: soundfile.SoundFile("there"),
+    }
+
+
+def of_safetensors(safetensors):
+    import safetensors.numpy
+
+    return {
+        "safetensors.safe_open": lambda: safetensors.safe_open("there", "np"),
+        "safetensors.numpy.load_file": lambda: safetensors.numpy.load_file("there"),
+        "safetensors.numpy.save_file": lambda: safetensors.numpy.save_file({}, "new"),
+    }
+
+
 LIBRARIES = {
+    "adbc-driver-manager": ("adbc_driver_manager", of_adbc),
+    "primp": ("primp", of_primp),
+    "confluent-kafka": ("confluent_kafka", of_kafka),
+    "obstore": ("obstore", of_obstore),
+    "tables": ("tables", of_tables),
+    "deltalake": ("deltalake", of_deltalake),
+    "rasterio": ("rasterio", of_rasterio),
+    "pyogrio": ("pyogrio", of_pyogrio),
+    "soundfile": ("soundfile", of_soundfile),
+    "safetensors": ("safetensors", of_safetensors),
     "psycopg": ("psycopg", of_psycopg),
     "psycopg2": ("psycopg2", of_psycopg2),
     "asyncpg": ("asyncpg", of_asyncpg),

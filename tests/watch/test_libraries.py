@@ -26,7 +26,7 @@ from machine.watch.safe_inspection import module_dict
 CALLS = loaded(Path(__file__).parent / "library_calls.py")
 LIBRARIES = CALLS.LIBRARIES
 NAMES = {point.name: point.library for point in ENTRY_POINTS}
-OF_CLASSES = {"pyarrow.OSFile", "lxml.etree.xmlfile", "lmdb.open", "apsw.Connection"}
+OF_CLASSES = {"pyarrow.OSFile", "lxml.etree.xmlfile", "lmdb.open", "safetensors.safe_open", "apsw.Connection"}
 """What is a class, so that its calls are seen from Python 3.12 on."""
 
 _made: dict[str, dict] = {}
